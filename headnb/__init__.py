@@ -1,0 +1,48 @@
+"""headnb: attention-head scores for people who fine-tune language models in notebooks.
+
+Public names load on first use, so that `import headnb` stays fast and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from headnb import accessor as _accessor  # noqa: F401  registers `.heads` on xarray objects
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Task": "tasks",
+    "compare": "patterns",
+    "head_outputs": "capture",
+    "load_model": "models",
+    "load_task": "tasks",
+    "methods": "scoring",
+    "open_scores": "store",
+    "scale_heads": "capture",
+    "score_heads": "scoring",
+}
+
+__all__ = ["HeadnbError", "__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headnb' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"headnb.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%load_ext headnb`."""
+    from headnb.magics import register  # noqa: PLC0415  magics are loaded only in a notebook
+
+    register(shell)
