@@ -1,0 +1,301 @@
+"""From samples of text to token ids, labels and batches.
+
+Prompt and completion are tokenized apart and joined, as the paper's script does; the labels are the completion's
+tokens and the end-of-sequence token, -100 elsewhere. Batches hold samples of nearly one length, so that no pass is
+spent on padding; yet the order of work stays fair: samples are shuffled into blocks, sorted by length inside a block
+only, and a block's batches run in random order, so that what is done at a block's end is a random part of the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import numpy as np
+
+from headnb.errors import HeadnbError
+from headnb.samples import IGNORED, Sample, TokenSample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from headnb.tasks import Task
+
+BLOCK = 256  # samples that are sorted by length together
+
+EncodingName: TypeAlias = Literal["official", "trl"]
+Side: TypeAlias = Literal["right", "left"]
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """Token ids of prompt and completion, and the labels: the completion's ids, -100 on the prompt. Both (T,)."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the loss of this sample is a mean over. The first token is never predicted."""
+        return int((self.labels[1:] != IGNORED).sum())
+
+    def cut(self, length: int) -> EncodedSample:
+        """The first `length` tokens."""
+        return EncodedSample(self.input_ids[:length], self.labels[:length])
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """What is scored of a task: samples with at least one answer token."""
+
+    samples: tuple[EncodedSample, ...]
+    ids: tuple[int | str, ...]
+    left_out: tuple[int | str, ...]
+    """Ids of samples that have no answer token (left)."""
+    truncated: int
+    """How many samples were cut to `max_length`."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sample, (samples,)."""
+        return np.array([len(sample) for sample in self.samples])
+
+    @property
+    def answer_tokens(self) -> np.ndarray:
+        """Answer tokens of each sample, (samples,)."""
+        return np.array([sample.answer_tokens for sample in self.samples])
+
+
+def encode_task(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    encoding: EncodingName = "official",
+    max_length: int | None = None,
+    context: int | None = None,
+) -> EncodedTask:
+    """Encode every sample of a task.
+
+    Args:
+        task: the samples; those that are encoded already are taken as they are.
+        tokenizer: may be None only for encoded samples.
+        encoding: "official" tokenizes prompt and completion apart; "trl" together, as TRL's trainers do: there the
+            answer begins where the tokens of the prompt alone and of the whole text part.
+        max_length: cut longer samples at the end to so many tokens. None: cut nothing.
+        context: the model's longest sequence in tokens, None if it has no limit.
+
+    Raises:
+        HeadnbError: no tokenizer for samples of text, a sample longer than the context while `max_length` is
+            None, or no sample with an answer token.
+    """
+    if encoding not in {"official", "trl"}:
+        raise HeadnbError(f"unknown encoding {encoding!r}; known: 'official', 'trl'")
+    if max_length is not None and context is not None and max_length > context:
+        raise HeadnbError(f"max_length={max_length} is more than the model's context of {context} tokens")
+    whole = _encode_samples(task, tokenizer, encoding)
+    for key, sample in zip(task.ids, whole, strict=True):
+        if max_length is None and context is not None and len(sample) > context:
+            raise HeadnbError(
+                f"sample {key!r} of {task.name} has {len(sample)} tokens, more than the model's context of {context}; "
+                f"max_length={context} cuts such samples"
+            )
+    cut = [sample.cut(max_length or len(sample)) for sample in whole]
+    kept = [place for place, sample in enumerate(cut) if sample.answer_tokens]
+    if not kept:
+        where = f" within max_length={max_length} tokens" if max_length else ""
+        raise HeadnbError(f"no sample of {task.name} has an answer token{where}: there is nothing to score")
+    return EncodedTask(
+        samples=tuple(cut[place] for place in kept),
+        ids=tuple(task.ids[place] for place in kept),
+        left_out=tuple(key for key, sample in zip(task.ids, cut, strict=True) if not sample.answer_tokens),
+        truncated=sum(len(whole[place]) > len(cut[place]) for place in kept),
+    )
+
+
+def _encode_samples(
+    task: Task, tokenizer: PreTrainedTokenizerBase | None, encoding: EncodingName
+) -> list[EncodedSample]:
+    encoded, texts = [], []
+    for sample in task.samples:
+        if isinstance(sample, TokenSample):
+            encoded.append(EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64)))
+        elif tokenizer is None:
+            raise HeadnbError(f"the samples of {task.name} are text: a tokenizer is needed")
+        else:
+            texts.append(_render(sample, tokenizer))
+    if not texts or tokenizer is None:
+        return encoded
+    tokenize = _tokenize_apart if encoding == "official" else _tokenize_together
+    return [
+        EncodedSample(np.array(prompt + answer, np.int64), np.array([IGNORED] * len(prompt) + answer, np.int64))
+        for prompt, answer in tokenize(texts, tokenizer)
+    ]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A sample as text, and whether a chat template wrote it (then all special tokens are in it already)."""
+
+    prompt: str
+    completion: str
+    chat: bool
+
+
+def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> _Text:
+    if isinstance(sample.prompt, str) and isinstance(sample.completion, str):
+        return _Text(sample.prompt, sample.completion, chat=False)
+    if not tokenizer.chat_template:
+        raise HeadnbError("these samples are chat messages, and the tokenizer has no chat template")
+    messages = cast("list[dict[str, str]]", [*sample.prompt, *sample.completion])
+    prompt = messages[: len(sample.prompt)]
+    start = cast("str", tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    whole = cast("str", tokenizer.apply_chat_template(messages, tokenize=False))
+    if not whole.startswith(start):
+        raise HeadnbError("the chat template writes the prompt in another way when an answer follows it")
+    return _Text(start, whole[len(start) :], chat=True)
+
+
+def _tokenize_apart(texts: Sequence[_Text], tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[int]]]:
+    prompts = _prompt_ids(texts, tokenizer)
+    answers = tokenizer([text.completion for text in texts], add_special_tokens=False)["input_ids"]
+    return [
+        (prompt, _closed(answer, text, tokenizer)) for prompt, answer, text in zip(prompts, answers, texts, strict=True)
+    ]
+
+
+def _tokenize_together(texts: Sequence[_Text], tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[int]]]:
+    prompts = _prompt_ids(texts, tokenizer)
+    joined = [_Text(text.prompt + text.completion, "", text.chat) for text in texts]
+    pairs = []
+    for prompt, whole, text in zip(prompts, _prompt_ids(joined, tokenizer), texts, strict=True):
+        common = next((place for place, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        pairs.append((whole[:common], _closed(whole[common:], text, tokenizer)))
+    return pairs
+
+
+def _prompt_ids(texts: Sequence[_Text], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Tokens of the prompts with the special tokens that the tokenizer puts in front, but none behind."""
+    tokens = tokenizer([text.prompt for text in texts], add_special_tokens=False)["input_ids"]
+    front = _front_tokens(tokenizer)
+    return [prompt if text.chat else front + prompt for prompt, text in zip(tokens, texts, strict=True)]
+
+
+def _front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return list(full[: full.index(bare[0])]) if bare and bare[0] in full else []
+
+
+def _closed(answer: list[int], text: _Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The answer with the end-of-sequence token behind it; a chat template has closed it already."""
+    end = tokenizer.eos_token_id
+    if text.chat or end is None or (answer and answer[-1] == end):
+        return answer
+    return [*answer, end]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """In which order samples are scored, and together with which others.
+
+    `order` (n,) holds the positions of the samples in the order of work, `batch` (n,) the number of the batch that
+    each place of `order` belongs to; batches are numbered in the order of work.
+    """
+
+    order: np.ndarray
+    batch: np.ndarray
+
+    def batches(self) -> list[np.ndarray]:
+        """The places in the order of work (not the samples' positions) of each batch."""
+        edges = np.flatnonzero(np.diff(self.batch)) + 1
+        return np.split(np.arange(len(self.order)), edges)
+
+    def padding(self, lengths: np.ndarray) -> float:
+        """The share of computed tokens that are padding."""
+        lengths = lengths[self.order]
+        computed = sum(len(places) * lengths[places].max() for places in self.batches())
+        return 1.0 - float(lengths.sum() / computed)
+
+
+def plan_batches(
+    lengths: np.ndarray, *, batch_tokens: int, seed: int = 0, max_padding: float = 0.05, block: int = BLOCK
+) -> BatchPlan:
+    """Group samples into batches of at most `batch_tokens` tokens and at most `max_padding` padding.
+
+    A sample longer than the budget gets a batch of its own.
+
+    Args:
+        lengths: tokens of each sample, (n,).
+        batch_tokens: the token budget of a batch, padding included.
+        seed: of the shuffles.
+        max_padding: a batch closes when another sample would push its share of padding over this.
+        block: samples that are sorted by length together.
+    """
+    if batch_tokens < 1:
+        raise HeadnbError(f"batch_tokens must be at least 1, not {batch_tokens}")
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(lengths), block):
+        members = shuffled[start : start + block]
+        grouped = _group(members[np.argsort(lengths[members], kind="stable")], lengths, batch_tokens, max_padding)
+        batches += [grouped[place] for place in random.permutation(len(grouped))]
+    sizes = [len(batch) for batch in batches]
+    return BatchPlan(np.concatenate(batches), np.repeat(np.arange(len(batches)), sizes))
+
+
+def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_padding: float) -> list[list[int]]:
+    batches: list[list[int]] = []
+    tokens = 0
+    for position in by_length:
+        length = int(lengths[position])
+        computed = length * (len(batches[-1]) + 1) if batches else 0
+        if not batches or computed > batch_tokens or computed - tokens - length > max_padding * computed:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(int(position))
+        tokens += length
+    return batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors of some samples.
+
+    Padding on the right needs no mask: a decoder's tokens never see what comes after them, and no loss is taken on
+    padding. So attention runs unmasked, on the fast kernels. Padding on the left needs mask and positions.
+    """
+
+    input_ids: torch.Tensor
+    """(B, T)"""
+    labels: torch.Tensor
+    """(B, T), -100 outside the answer."""
+    attention_mask: torch.Tensor | None = None
+    """(B, T), 1 on tokens; None if padding is on the right."""
+
+    @property
+    def answer(self) -> torch.Tensor:
+        """(B, T - 1), true where the next token is part of the answer."""
+        return self.labels[:, 1:] != IGNORED
+
+
+def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int = 0) -> Batch:
+    """Pad samples to one length."""
+    import torch  # noqa: PLC0415  the rest of this module works without it
+
+    length = max(map(len, samples))
+    input_ids = np.full((len(samples), length), pad, np.int64)
+    labels = np.full((len(samples), length), IGNORED, np.int64)
+    mask = np.zeros((len(samples), length), np.int64)
+    for row, sample in enumerate(samples):
+        place = slice(0, len(sample)) if side == "right" else slice(length - len(sample), length)
+        input_ids[row, place] = sample.input_ids
+        labels[row, place] = sample.labels
+        mask[row, place] = 1
+    attention_mask = torch.from_numpy(mask) if side == "left" else None
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask)

@@ -1,0 +1,227 @@
+"""Gradient scores of attention heads: one forward pass and one backward pass through activations only.
+
+For sample x, layer l and head h, with head outputs O = A V (T, D) and the loss L(x), the mean cross-entropy over the
+answer tokens of x:
+
+    activation    s[x, l, h] = sum_q sum_d O[q, d] * dL(x)/dO[q, d]    = sum_qk A[q, k] * dL(x)/dA[q, k]
+    taylor-token  s[x, l, h] = sum_q | sum_d O[q, d] * dL(x)/dO[q, d] |
+
+The two forms of the first line are equal because dL/dA = (dL/dO) V^T, so no attention matrix is ever made
+(arXiv 2409.15820, equation of the activation level; Michel et al. 2019 for the gate at 1 and the per-token form).
+
+What is left out, because no score needs it: gradients of parameters, everything before the first layer's head
+outputs in the backward pass, and logits at positions that are not part of an answer. The samples of a batch do not
+mix, so the backward pass of the *sum* of their losses gives each sample its own gradient.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
+
+    from headnb.capture import HeadLayout
+    from headnb.encoding import Batch
+
+LOGITS_AT_ONCE = 2**25  # elements of the float32 logits that exist at one time: 128 MiB
+
+
+def activation(O: Tensor, dO: Tensor) -> Tensor:
+    """s = sum_q sum_d O * dO: (B, T, H, D), (B, T, H, D) -> (B, H), summed in float32 or better."""
+    return _token_products(O, dO).sum(1)
+
+
+def taylor_token(O: Tensor, dO: Tensor) -> Tensor:
+    """s = sum_q | sum_d O * dO |: (B, T, H, D), (B, T, H, D) -> (B, H), summed in float32 or better."""
+    return _token_products(O, dO).abs().sum(1)
+
+
+def _token_products(O: Tensor, dO: Tensor) -> Tensor:
+    """sum_d O * dO (B, T, H). A product of two bfloat16 numbers is exact in float32; their sums are taken there."""
+    wide = torch.promote_types(O.dtype, torch.float32)
+    products: Tensor = torch.linalg.vecdot(O.to(wide), dO.to(wide))
+    return products
+
+
+class _ScoreOnBackward(torch.autograd.Function):
+    """The identity, whose backward pass hands O and dL/dO to `receive`, as the gradient arrives.
+
+    O is kept by `save_for_backward`, where attention's own backward pass keeps it anyway: so it costs no memory, and
+    under gradient checkpointing it is recomputed like any other activation.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, O: Tensor, receive: Callable[[Tensor, Tensor], None], first: bool) -> Tensor:
+        ctx.save_for_backward(O)
+        ctx.receive, ctx.first = receive, first
+        return O.view_as(O)
+
+    @staticmethod
+    def backward(ctx: Any, dO: Tensor) -> tuple[Tensor | None, None, None]:
+        (O,) = ctx.saved_tensors
+        ctx.receive(O, dO)
+        return None if ctx.first else dO, None, None
+
+
+@dataclass(frozen=True)
+class GradientScorer:
+    """Scores batches of one model with one of the reductions above.
+
+    Use `gradient_scorer` to make one. Not safe for two threads on one model.
+    """
+
+    model: PreTrainedModel
+    layout: HeadLayout
+    reduce: Callable[[Tensor, Tensor], Tensor]
+    readout: Readout
+
+    def __call__(self, batch: Batch, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """Signed scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head.
+
+        Args:
+            batch: at least one answer token in each row.
+            recompute: checkpoint every layer: a third more work, memory for one layer's activations.
+        """
+        layers, heads = self.layout.shape
+        device = input_device(self.model)
+        found: dict[int, Tensor] = {}  # layer -> (B, H of this layer), on the layer's own device
+
+        def tap(layer: int, O: Tensor) -> Tensor:
+            first = not O.requires_grad
+            if first:  # nothing below needs a gradient: the graph starts here
+                O = O.detach().requires_grad_()
+            passed: Tensor = _ScoreOnBackward.apply(O, partial(receive, layer), first)  # type: ignore[no-untyped-call]
+            return passed
+
+        def receive(layer: int, O: Tensor, dO: Tensor) -> None:
+            found[layer] = self.reduce(O, dO)
+
+        memory = checkpointed(self.model) if recompute else nullcontext()
+        with frozen(self.model), memory, torch.enable_grad(), head_outputs(self.model, tap, self.layout):
+            loss = self.readout.backward(batch, device)
+        scores = torch.full((len(loss), layers, heads), torch.nan, dtype=loss.dtype, device=loss.device)
+        for layer, score in found.items():
+            scores[:, layer, : score.shape[1]] = score.to(loss.device)
+        return scores.cpu(), loss.cpu()
+
+
+def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], Tensor]) -> GradientScorer:
+    """Look at a model once, and make what scores its batches.
+
+    Raises:
+        HeadnbError: the model is not a causal decoder with a language-model head, has no softmax attention
+            heads, or holds NaN.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise HeadnbError(f"{type(model).__name__} is an encoder-decoder; headnb scores decoder-only models")
+    return GradientScorer(model, find_heads(model), reduce, find_readout(model))
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How a model's losses come from its last hidden states.
+
+    `states` gives what is read (B, T, C) and `logits` turns rows of it (N, C) into logits (N, V).
+    """
+
+    states: Callable[..., Tensor]
+    logits: Callable[[Tensor], Tensor]
+    vocabulary: int
+
+    def backward(self, batch: Batch, device: torch.device) -> Tensor:
+        """Each sample's loss (B,), after a backward pass of their sum.
+
+        Logits are made, used and dropped for a few thousand answer positions at a time; the gradient of the states
+        is collected, and then goes back through the model once.
+        """
+        answer = batch.answer.to(device, non_blocking=True)  # (B, T - 1)
+        states = self.states(**_inputs(batch, device))[:, :-1]
+        answer = answer.to(states.device)
+        states = states[answer]  # (N, C)
+        targets = batch.labels.to(states.device, non_blocking=True)[:, 1:][answer]  # (N,)
+        tokens = answer.sum(1)  # (B,)
+        rows = answer.nonzero()[:, 0]  # (N,): the sample of each answer token
+        leaf = states.detach().requires_grad_()
+        loss = torch.zeros(len(answer), dtype=torch.promote_types(states.dtype, torch.float32), device=states.device)
+        size = max(1, LOGITS_AT_ONCE // self.vocabulary)
+        for start in range(0, len(leaf), size):
+            part = slice(start, start + size)
+            logits = self.logits(leaf[part]).to(loss.dtype)
+            share = functional.cross_entropy(logits, targets[part], reduction="none") / tokens[rows[part]]
+            torch.autograd.backward(share.sum())
+            loss.index_add_(0, rows[part], share.detach())
+        torch.autograd.backward(states, leaf.grad)
+        return loss
+
+
+def find_readout(model: PreTrainedModel) -> Readout:
+    """The decoder and the head, apart, where their product is exactly what the model itself gives; else the model.
+
+    Models differ in what they do to the logits behind the head (scaling, soft caps). The known forms are tried
+    on a few tokens; a model that does something else gives its logits at every position, which costs memory only.
+    """
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None:
+        raise HeadnbError(f"{type(model).__name__} has no language-model head; load it with AutoModelForCausalLM")
+    decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+
+    def states(**inputs: Any) -> Tensor:
+        hidden: Tensor = decoder(**inputs, use_cache=False).last_hidden_state
+        return hidden
+
+    def logits(hidden: Tensor) -> Tensor:
+        return _behind_head(head(hidden), config)
+
+    def whole(**inputs: Any) -> Tensor:
+        given: Tensor = model(**inputs, use_cache=False).logits
+        return given
+
+    tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2]], device=input_device(model))
+    with torch.no_grad(), frozen(model):
+        expected = whole(input_ids=tokens)
+        _refuse_lookahead(model, expected)
+        apart = Readout(states, logits, expected.shape[-1])
+        try:
+            same = torch.allclose(logits(states(input_ids=tokens)), expected, equal_nan=True)
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            same = False
+    return apart if same else Readout(whole, nn.Identity(), expected.shape[-1])
+
+
+def _behind_head(logits: Tensor, config: Any) -> Tensor:
+    """What known architectures do to the head's logits."""
+    if (scale := getattr(config, "logit_scale", None)) is not None:  # cohere
+        logits = logits * scale
+    if (scale := getattr(config, "logits_scaling", None)) is not None:  # granite
+        logits = logits / scale
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # gemma
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def _refuse_lookahead(model: PreTrainedModel, logits: Tensor) -> None:
+    """`logits` of two sequences whose first two tokens agree must agree there."""
+    if not torch.allclose(logits[0, :2], logits[1, :2], rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise HeadnbError(f"{type(model).__name__} sees later tokens: it is an encoder, and headnb scores decoders")
+
+
+def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    inputs = {"input_ids": batch.input_ids.to(device, non_blocking=True)}
+    if batch.attention_mask is not None:
+        mask = batch.attention_mask.to(device, non_blocking=True)
+        inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    return inputs
