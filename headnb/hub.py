@@ -1,0 +1,93 @@
+"""The network, asked once: without it, what is cached is used at once, and nothing waits through retries.
+
+`huggingface_hub` tries each file six times, 23 seconds on a machine without a network, before it looks into its
+cache or gives up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE = 4.0  # seconds for the first answer
+
+_offline = threading.RLock()
+
+
+def cache_folder() -> Path:
+    """Where headnb keeps what it made or fetched: the user's cache, or what HEADNB_CACHE names."""
+    import platformdirs  # noqa: PLC0415
+
+    return Path(os.environ.get("HEADNB_CACHE") or platformdirs.user_cache_dir("headnb"))
+
+
+def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:
+    """Whether the hub (or another url) answers at all within that time; False too if the user set HF_HUB_OFFLINE."""
+    import huggingface_hub as hub  # noqa: PLC0415
+
+    if hub.is_offline_mode():
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            hub.get_session().head(url or hub.constants.ENDPOINT, timeout=seconds)
+            answered.set()
+
+    # A thread, because no timeout of a request covers a name server that does not answer.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answered.is_set()
+
+
+@contextlib.contextmanager
+def offline_unless_reachable() -> Iterator[bool]:
+    """Yields whether the hub is reachable; if not, its libraries are in offline mode inside the block."""
+    if reachable():
+        yield True
+        return
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    with _offline, contextlib.ExitStack() as undo:
+        for holder in (constants, sys.modules.get("datasets.config")):
+            if holder is not None:
+                undo.callback(setattr, holder, "HF_HUB_OFFLINE", holder.HF_HUB_OFFLINE)
+                holder.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        yield False
+
+
+def download(url: str) -> Path:
+    """A file of the web in headnb's cache, fetched if it is not there yet.
+
+    Raises:
+        HeadnbError: the address does not answer, or not with the file.
+    """
+    name = f"{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}-{url.rpartition('/')[2]}"
+    path = cache_folder() / "files" / name
+    if path.is_file():
+        return path
+    from huggingface_hub import get_session  # noqa: PLC0415
+
+    if not reachable(url):
+        raise HeadnbError(f"cannot reach {url} (no network?)")
+    try:
+        answer = get_session().get(url, timeout=60, follow_redirects=True)
+        answer.raise_for_status()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(answer.content)
+        partial.replace(path)
+    except Exception as error:
+        raise HeadnbError(f"cannot fetch {url}: {error}") from error
+    return path

@@ -1,0 +1,311 @@
+r"""The registry of tasks: where each comes from, under which licence, and how a row becomes a question and an answer.
+
+Texts have the form `Question: ...\nAnswer: ` of the script published with arXiv 2409.15820. Multiple-choice tasks
+are worded as by Hu et al. 2023, *LLM-Adapters* (arXiv 2304.01933); MBPP and MathQA are functions to complete, as in
+Athiwaratkun et al. 2022 (arXiv 2210.14868).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from headnb.errors import HeadnbError
+
+Row: TypeAlias = Mapping[str, Any]
+Template: TypeAlias = Callable[[Row], dict[str, Any]]
+
+MXEVAL = "https://raw.githubusercontent.com/amazon-science/mxeval/e09974f990eeaf0c0e8f2b5eaff4be66effb2c86/data"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskCard:
+    """What is known of a task before it is loaded.
+
+    Attributes:
+        group: math, code, logic, language, reasoning or instructions.
+        description: one line for people.
+        origin: the hub id of the data set, or reasoning-gym.
+        licence: of the samples, as their makers state it.
+        config: the data set's configuration, if it has several.
+        splits: the data set's splits that hold answers.
+        template: row -> `{"prompt": ..., "completion": ...}`; None for procedural tasks.
+        url: of a JSONL file, for a data set that the hub has only with a loading script.
+        large: too large to download for a few samples; rows are streamed, and drawn among the first ones.
+    """
+
+    group: str
+    description: str
+    origin: str
+    licence: str
+    config: str | None = None
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    template: Template | None = None
+    url: str | None = None
+    large: bool = False
+
+    @property
+    def procedural(self) -> bool:
+        """Whether samples are made by rule (reasoning-gym) instead of loaded."""
+        return self.template is None
+
+    @property
+    def held_out(self) -> bool:
+        """Whether our test split is every tenth row of the only split there is, and train the other rows."""
+        return len(self.splits) == 1
+
+    def source_split(self, split: str) -> str | None:
+        """The data set's split that serves as ours, or None: validation stands in for a test without answers."""
+        if split in self.splits:
+            return split
+        if split != "test":
+            return None
+        return "validation" if "validation" in self.splits else self.splits[0]
+
+
+def question_answer(question: str, answer: str) -> dict[str, str]:
+    """The prompt form of all tasks that are not code to complete."""
+    return {"prompt": f"Question: {question}\nAnswer: ", "completion": answer}
+
+
+def _choices(question: str, label: str, texts: Sequence[str], correct: int) -> dict[str, str]:
+    """`label` is Answer, Ending or Option; `correct` counts from 0."""
+    listed = " ".join(f"{label}{number}: {text}" for number, text in enumerate(texts, 1))
+    names = "/".join(f"{label.lower()}{number}" for number in range(1, len(texts) + 1))
+    return question_answer(
+        f"{question}\n\n{listed}\n\nAnswer format: {names}",
+        f"the correct answer is {label.lower()}{correct + 1}",
+    )
+
+
+def _gsm8k(row: Row) -> dict[str, str]:
+    return question_answer(row["question"], row["answer"])
+
+
+def _svamp(row: Row) -> dict[str, str]:
+    body = row["Body"].strip()
+    if not body.endswith((".", "?", "!", ",")):
+        body += "."
+    # Answers are written as C's %g would: 8 instead of 8.0.
+    return question_answer(f"{body} {row['Question'].strip()}", f"{row['Equation']} = {float(row['Answer']):g}")
+
+
+def _function(row: Row) -> dict[str, str]:
+    return {"prompt": row["prompt"].lstrip("\n"), "completion": row["canonical_solution"].rstrip() + "\n"}
+
+
+def _arc(row: Row) -> dict[str, str]:
+    question = row["question"] if "question" in row else row["question_stem"]
+    correct = list(row["choices"]["label"]).index(row["answerKey"])
+    return _choices(
+        f"Please choose the correct answer to the question: {question}",
+        "Answer",
+        row["choices"]["text"],
+        correct,
+    )
+
+
+def _boolq(row: Row) -> dict[str, str]:
+    question = row["question"].strip().rstrip("?")
+    return question_answer(
+        f"Please answer the following question with true or false, question: {question}?\n\nAnswer format: true/false",
+        f"the correct answer is {str(bool(row['answer'])).lower()}",
+    )
+
+
+def _hellaswag(row: Row) -> dict[str, str]:
+    return _choices(
+        f"Please choose the correct ending to complete the given sentence: {row['activity_label']}: {row['ctx']}",
+        "Ending",
+        row["endings"],
+        int(row["label"]),
+    )
+
+
+def _winogrande(row: Row) -> dict[str, str]:
+    return _choices(
+        f"Please choose the correct answer to fill in the blank to complete the given sentence: {row['sentence']}",
+        "Option",
+        [row["option1"], row["option2"]],
+        int(row["answer"]) - 1,
+    )
+
+
+def _code_search_net(row: Row) -> dict[str, str]:
+    return question_answer(row["func_documentation_string"], row["func_code_string"])
+
+
+def _sgsm(row: Row) -> dict[str, str]:
+    return question_answer(row["question"], row["solution"])
+
+
+def _conversation(row: Row) -> dict[str, str]:
+    """The first exchange: later ones refer to text that is not the question."""
+    said = {"human": "", "gpt": ""}
+    for turn in reversed(row["conversations"]):
+        said[turn["from"]] = turn["value"]
+    return question_answer(said["human"], said["gpt"])
+
+
+def _hub(path: str, group: str, description: str, licence: str, template: Template, **more: Any) -> TaskCard:
+    return TaskCard(group, description, path, licence, template=template, **more)
+
+
+def fill(template: Template, row: Any, where: str) -> dict[str, Any] | None:
+    """The template's prompt and completion of one row, or None if the row has no answer.
+
+    Raises:
+        HeadnbError: the row has other columns than the template needs: the data set has changed.
+    """
+    try:
+        filled = template(row)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        names = ", ".join(map(repr, row)) if isinstance(row, Mapping) else type(row).__name__
+        raise HeadnbError(
+            f"{where} does not fit the registry's template ({type(error).__name__}: {error}); it has {names};"
+            " give fields={'prompt': ..., 'completion': ...} with the data set's id"
+        ) from error
+    return filled if filled["completion"].strip() else None
+
+
+CARDS: Mapping[str, TaskCard] = MappingProxyType(
+    {
+        "gsm8k": _hub(
+            "openai/gsm8k",
+            "math",
+            "grade-school math word problems with worked answers",
+            "MIT",
+            _gsm8k,
+            config="main",
+            splits=("train", "test"),
+        ),
+        "svamp": _hub(
+            "ChilleD/SVAMP",
+            "math",
+            "short math word problems; the answer is an equation",
+            "MIT",
+            _svamp,
+            splits=("train", "test"),
+        ),
+        "sgsm": _hub(
+            "bryanchrist/SGSM",
+            "math",
+            "synthetic grade-school math solved by writing Python (math and code)",
+            "GPL-3.0",
+            _sgsm,
+            splits=("train",),
+        ),
+        "mbpp": _hub(
+            "json",
+            "code",
+            "Python functions from their docstrings (MBPP as released in MBXP)",
+            "CC BY 4.0",
+            _function,
+            url=f"{MXEVAL}/mbxp/mbpp_release_v1.jsonl",
+            splits=("train",),
+        ),
+        "mathqa_python": _hub(
+            "json",
+            "code",
+            "math problems solved by writing Python (math and code)",
+            "CC BY 4.0",
+            _function,
+            url=f"{MXEVAL}/multilingual_mathqa/mathqa-test-python_v1.jsonl",
+            splits=("train",),
+        ),
+        "code_search_net": _hub(
+            "code-search-net/code_search_net",
+            "code",
+            "Python functions from GitHub, from their documentation",
+            "several, each function's own",
+            _code_search_net,
+            config="python",
+            large=True,
+        ),
+        "arc_easy": _hub(
+            "allenai/ai2_arc",
+            "reasoning",
+            "grade-school science questions, multiple choice",
+            "CC BY-SA 4.0",
+            _arc,
+            config="ARC-Easy",
+        ),
+        "openbookqa": _hub(
+            "allenai/openbookqa",
+            "reasoning",
+            "science facts and common knowledge, multiple choice",
+            "not stated",
+            _arc,
+            config="main",
+        ),
+        "boolq": _hub(
+            "google/boolq",
+            "reasoning",
+            "yes/no questions",
+            "CC BY-SA 3.0",
+            _boolq,
+            splits=("train", "validation"),
+        ),
+        "hellaswag": _hub(
+            "Rowan/hellaswag",
+            "reasoning",
+            "the likely ending of a description, multiple choice",
+            "MIT",
+            _hellaswag,
+            splits=("train", "validation"),
+        ),
+        "winogrande": _hub(
+            "allenai/winogrande",
+            "reasoning",
+            "which of two nouns a sentence refers to",
+            "not stated",
+            _winogrande,
+            config="winogrande_xl",
+            splits=("train", "validation"),
+        ),
+        "infinity_instruct": _hub(
+            "BAAI/Infinity-Instruct",
+            "instructions",
+            "instructions of many kinds (terms to accept on the hub first)",
+            "CC BY-SA 4.0",
+            _conversation,
+            config="0625",
+            splits=("train",),
+            large=True,
+        ),
+    }
+)
+
+# reasoning-gym sorts its tasks by module; these are our groups for its modules.
+_GROUPS = {
+    "algebra": "math",
+    "arithmetic": "math",
+    "geometry": "math",
+    "probability": "math",
+    "algorithmic": "code",
+    "code": "code",
+}
+# Of the algorithmic ones, those about words and letters.
+_LANGUAGE = re.compile(r"anagram|caesar|isomorphic|letter|palindrome|ransom|sentence|spell|string_(?!manip)|word")
+# Their generators give no answer (several are right, and a program judges), or need settings of their own.
+_WITHOUT_ANSWER = {"boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
+
+
+def procedural_cards() -> dict[str, TaskCard]:
+    """A card for every task of reasoning-gym that states its answer. Takes a second: it imports them all."""
+    from reasoning_gym.factory import DATASETS  # noqa: PLC0415  slow to import
+
+    cards = {}
+    for name, (generator, _) in sorted(DATASETS.items()):
+        if name in _WITHOUT_ANSWER:
+            continue
+        module = generator.__module__.split(".")[1]
+        group = _GROUPS.get(module, "logic")
+        if module == "algorithmic" and _LANGUAGE.search(name):
+            group = "language"
+        described = f"{name.replace('_', ' ')} ({module}), made by rule"
+        cards[name] = TaskCard(group, described, "reasoning-gym", "Apache-2.0")
+    return cards

@@ -1,0 +1,218 @@
+"""Where samples come from: files, the hub, reasoning-gym, and what a user holds in memory, all as numbered rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headnb import hub, task_cards
+from headnb.errors import HeadnbError, missing_extra, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headnb.samples import Id
+    from headnb.task_cards import TaskCard, Template
+
+DATA_FOLDER = "HEADNB_DATA"
+LINE_LIMIT = 10_000_000  # bytes; a longer line is a broken file rather than a sample
+PROCEDURAL_SAMPLES = 64  # where a source has no end
+STREAMED_ROWS = 20_000  # of a large data set, among which samples are drawn
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """What a source holds, before it is drawn from.
+
+    Attributes:
+        name: of the task, unless the user names it.
+        source: where the rows are from, for people.
+        rows: anything that `samples.read_row` or the template understands.
+        ids: one per row.
+        lines: the line of each row in its file, counted from 1; empty when there is no file.
+        template: makes prompt and completion of a row; None where rows have them.
+    """
+
+    name: str
+    source: str
+    rows: Sequence[object]
+    ids: Sequence[Id]
+    lines: Sequence[int] = ()
+    template: Template | None = None
+
+    def where(self, index: int) -> str:
+        """How errors name a row."""
+        if self.lines:
+            return f"{self.source} line {self.lines[index]}"
+        return f"{self.name}: sample {self.ids[index]!r}"
+
+
+def find(source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
+    """The rows of any source that `load_task` documents, apart from a Task."""
+    if isinstance(source, (str, Path)):
+        return _named(str(source), split, n, seed, fields)
+    if type(source).__module__.partition(".")[0] == "datasets":
+        return _dataset(source, split, fields)
+    if isinstance(source, Sequence) and not isinstance(source, bytes):
+        ids = [row.get("id", i) if isinstance(row, Mapping) else i for i, row in enumerate(source)]
+        return Rows("samples", "samples in memory", source, _checked_ids(ids, "samples in memory"))
+    raise HeadnbError(
+        f"a task cannot be made of a {type(source).__name__}; give a task's name, a JSONL file, a data set,"
+        " or a list of (prompt, completion) pairs"
+    )
+
+
+def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
+    path = Path(source).expanduser()
+    if path.suffix in {".jsonl", ".json"} or path.is_file():
+        return read_jsonl(path)
+    folder = os.environ.get(DATA_FOLDER)
+    in_folder = Path(folder) / f"{source}.{split}.jsonl" if folder and "/" not in source else None
+    if in_folder is not None and in_folder.is_file():
+        return dataclasses.replace(read_jsonl(in_folder), name=source)
+    if path.is_dir():
+        return _from_hub(str(path), path.name, split)
+    if source in task_cards.CARDS and fields is None:
+        try:
+            return _from_card(source, task_cards.CARDS[source], split, n)
+        except HeadnbError as error:
+            if in_folder is None:
+                raise
+            raise HeadnbError(f"{error}; {DATA_FOLDER} has no {in_folder.name} either") from error
+    if "/" in source:
+        return _from_hub(source, source, split)
+    procedural = task_cards.procedural_cards()
+    if source in procedural:
+        return _procedural(source, split, n or PROCEDURAL_SAMPLES, seed)
+    raise unknown_name("task", source, [*task_cards.CARDS, *procedural])
+
+
+def read_jsonl(path: Path) -> Rows:
+    """The objects of a JSON Lines file; empty lines are passed over.
+
+    Raises:
+        HeadnbError: no such file, or a line that is not UTF-8, not JSON, not an object, or over 10 MB.
+    """
+    rows: list[object] = []
+    lines: list[int] = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
+                if len(line) > LINE_LIMIT:
+                    raise HeadnbError(f"{path} line {number} is longer than {LINE_LIMIT // 10**6} MB")
+                if line.strip():
+                    rows.append(_object(line, f"{path} line {number}"))
+                    lines.append(number)
+    except OSError as error:
+        raise HeadnbError(f"cannot read {path}: {error.strerror or error}") from error
+    if not rows:
+        raise HeadnbError(f"{path} has no samples: the file is empty")
+    ids = [row.get("id", i) if isinstance(row, Mapping) else i for i, row in enumerate(rows)]
+    return Rows(path.stem, str(path), rows, _checked_ids(ids, str(path)), lines)
+
+
+def _object(line: bytes, where: str) -> object:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise HeadnbError(f"{where} is not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise HeadnbError(f"{where} is not JSON ({reason}); JSON Lines has one object a line") from error
+    if not isinstance(row, dict):
+        raise HeadnbError(f"{where} is a JSON {type(row).__name__}, not an object; JSON Lines has one object a line")
+    return row
+
+
+def _checked_ids(ids: Sequence[Any], where: str) -> list[Id]:
+    for i, key in enumerate(ids):
+        if not isinstance(key, (int, str)) or isinstance(key, bool):
+            raise HeadnbError(f"{where}: the id of sample {i} is a {type(key).__name__}, not text or a whole number")
+    return list(ids)
+
+
+def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
+    """Rows of a `datasets.Dataset`, or of one split of a `DatasetDict`."""
+    if isinstance(source, Mapping):
+        if split not in source:
+            raise HeadnbError(f"the data set has no split {split!r}; it has {', '.join(map(repr, source))}")
+        source = source[split]
+    if not hasattr(source, "__len__"):
+        raise HeadnbError("a streamed data set has no length: take some of it, list(dataset.take(1000))")
+    source = source.with_format(None)  # plain Python values, whatever format the user reads it in
+    column = (fields or {}).get("id")
+    ids = source[column] if column in source.column_names else range(len(source))
+    name = source.info.dataset_name or "dataset"
+    return Rows(name, f"data set {name}", source, _checked_ids(list(ids), name))
+
+
+def _from_hub(source: str, name: str, split: str) -> Rows:
+    rows = _load_dataset(source, split=split)
+    return Rows(name, f"{source} ({split})", rows, range(len(rows)))
+
+
+def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
+    """Rows of a registered task, with their numbers in the data set as ids."""
+    ours = card.source_split(split)
+    if ours is None:
+        raise HeadnbError(f"task {name!r} has no split {split!r}; it has {', '.join((*card.splits, 'test'))}")
+    if card.url is None:
+        stream = card.large and n is not None
+        rows = _load_dataset(card.origin, name=card.config, split=ours, stream=stream)
+    else:
+        rows = read_jsonl(hub.download(card.url)).rows
+    kept: Sequence[int] = range(len(rows))
+    if card.held_out and split in {"train", "test"}:
+        kept = [i for i in kept if (i % 10 == 9) == (split == "test")]
+        rows = [rows[i] for i in kept]
+    return Rows(name, f"{card.origin} ({split})", rows, kept, template=card.template)
+
+
+def _load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Sequence[object]:
+    """`datasets.load_dataset`, with every failure as one plain line."""
+    try:
+        import datasets  # noqa: PLC0415  an optional dependency, slow to import
+    except ImportError as error:
+        raise missing_extra("datasets", "train") from error
+    local, online = Path(path).is_dir(), True
+    try:
+        with _quiet(datasets), contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
+            loaded = datasets.load_dataset(path, streaming=stream, **arguments)
+            return list(loaded.take(STREAMED_ROWS)) if stream else loaded
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if not online:
+            reason = "no network, and it is not in the cache"
+        raise HeadnbError(f"cannot load the data set {path!r}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Without progress bars, which fill a notebook; the user's setting comes back."""
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+
+
+def _procedural(name: str, split: str, n: int, seed: int) -> Rows:
+    """N samples that reasoning-gym makes.
+
+    Its sample i depends on seed + i, so that seeds 0 and 1 share all samples but one: we seed it with a hash instead,
+    which also keeps the splits apart.
+    """
+    import reasoning_gym  # noqa: PLC0415  slow to import
+
+    digest = hashlib.blake2b(f"{name}/{split}/{seed}".encode(), digest_size=4).digest()
+    made = reasoning_gym.create_dataset(name, seed=int.from_bytes(digest) >> 1, size=n)
+    rows = [task_cards.question_answer(entry["question"], str(entry["answer"])) for entry in made]
+    return Rows(name, f"reasoning-gym ({split}, seed {seed})", rows, range(n))

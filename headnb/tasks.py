@@ -1,0 +1,147 @@
+"""A task is what a model is scored on: samples of prompt and completion, with ids, and where they came from.
+
+`load_task` turns what a user has into a `Task`: a name from the registry (`known_tasks()`), a JSONL file, a data
+set of the `datasets` library or a hub id, pairs, chat messages, or samples that are encoded already. Nothing of
+torch, datasets or reasoning-gym is imported before a source needs it, and no text of a source is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from typing import TYPE_CHECKING
+
+from headnb import task_cards, task_sources
+from headnb.errors import HeadnbError
+from headnb.samples import Sample, TokenSample, read_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from headnb.samples import Id
+    from headnb.task_cards import TaskCard
+    from headnb.task_sources import Rows
+
+__all__ = ["Sample", "Task", "TokenSample", "known_tasks", "load_task"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Task:
+    """Samples to score, in order.
+
+    Attributes:
+        name: what results are labelled with.
+        samples: all `Sample` (text or chat messages) or all `TokenSample` (encoded already).
+        ids: one per sample, unique: the row number in the source, or the source's own id. Scores of the same
+            task before and after training are paired by them.
+        source: where the samples came from, for people to read.
+
+    Raises:
+        HeadnbError: no samples, ids that are not unique or not one per sample, or the two kinds mixed.
+    """
+
+    name: str
+    samples: tuple[Sample | TokenSample, ...]
+    ids: tuple[Id, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise HeadnbError(f"task {self.name!r} has no samples ({self.source})")
+        if len(self.ids) != len(self.samples):
+            raise HeadnbError(f"task {self.name!r} has {len(self.samples)} samples but {len(self.ids)} ids")
+        if len(set(self.ids)) != len(self.ids):
+            twice = next(key for i, key in enumerate(self.ids) if key in self.ids[:i])
+            raise HeadnbError(f"task {self.name!r} has the sample id {twice!r} twice; ids must be unique")
+        if len({type(sample) for sample in self.samples}) > 1:
+            raise HeadnbError(f"task {self.name!r} mixes text samples and encoded samples; use one kind")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}, {len(self)} samples from {self.source})"
+
+    def fingerprint(self) -> str:
+        """32 hex digits that change with any sample, any id, or their order; name and source do not matter."""
+        digest = hashlib.blake2b(digest_size=16)
+        for key, sample in zip(self.ids, self.samples, strict=True):
+            line = json.dumps([key, dataclasses.asdict(sample)], sort_keys=True)
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+
+def known_tasks() -> dict[str, TaskCard]:
+    """Name -> card of every task in the registry, the procedural ones of reasoning-gym last."""
+    return {**task_cards.CARDS, **task_cards.procedural_cards()}
+
+
+def load_task(
+    source: object,
+    split: str = "test",
+    n: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> Task:
+    r"""A task from whatever holds its samples.
+
+    Args:
+        source: one of: a name in `known_tasks()`; a path to a JSONL file (one object a line: `prompt` and
+            `completion`, or `messages`, or `input_ids` and `labels`; optionally `id`); the hub id or the folder
+            of a data set; a `datasets.Dataset`; a list of pairs, of dicts or of samples; a `Task`.
+            If the folder that the environment's HEADNB_DATA names holds `{source}.{split}.jsonl`, that is read.
+        split: which split, where the source has several. For a procedural task any name: each gives other samples.
+        n: how many samples, drawn by `seed` without replacement (a larger n with the same seed keeps those of a
+            smaller one). None takes all, in the source's order; of a procedural task 64.
+        seed: of the draw, and of what a procedural task makes.
+        name: what to call the task; by default what `source` is called.
+        fields: which columns hold what: `{"prompt": "question", "completion": "answer"}`, or templates:
+            `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`.
+
+    Raises:
+        HeadnbError: unknown name (the nearest ones are named), fewer than n samples, or a row that is no sample.
+    """
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+        raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
+    if isinstance(source, Task):
+        rows = task_sources.Rows(source.name, source.source, source.samples, source.ids)
+    else:
+        rows = task_sources.find(source, split, n, seed, fields)
+    taken = list(_samples(rows, n, seed, fields))
+    return Task(
+        name=name or rows.name,
+        samples=tuple(sample for _, sample in taken),
+        ids=tuple(key for key, _ in taken),
+        source=rows.source,
+    )
+
+
+def _samples(
+    rows: Rows, n: int | None, seed: int, fields: Mapping[str, str] | None
+) -> Iterator[tuple[Id, Sample | TokenSample]]:
+    """The id and the sample of every row taken; a template's rows without an answer are passed over."""
+    wanted = len(rows.rows) if n is None else n
+    found = 0
+    for index in _order(len(rows.rows), n, seed):
+        if found == wanted:
+            return
+        row, where = rows.rows[index], rows.where(index)
+        if rows.template is not None:
+            row = task_cards.fill(rows.template, row, where)
+            if row is None:
+                continue
+        found += 1
+        yield rows.ids[index], read_row(row, where, fields)
+    if n is not None and found < n:
+        raise HeadnbError(f"{rows.name} has {found} samples ({rows.source}); n={n} asks for more")
+
+
+def _order(total: int, n: int | None, seed: int) -> list[int]:
+    """A seeded permutation, whose first n are the draw: so a draw of 32 is the beginning of a draw of 64."""
+    order = list(range(total))
+    if n is not None:
+        random.Random(seed).shuffle(order)  # noqa: S311  not for secrets
+    return order
