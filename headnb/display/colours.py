@@ -1,0 +1,83 @@
+"""From values to colours: one shared scale for all panels, safe for colour-blind readers, on light and dark pages.
+
+Levels are drawn with viridis (the colour map by Smith and van der Walt, in the public domain), which carries its
+own background. Differences fade into the page instead: the hue says the sign, the opacity the size, so that "no
+change" is the page's own colour in every theme without knowing the theme.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from headnb.display.payload import Kind
+
+BINS = 64
+RISE, FALL = "#e1531f", "#1f83d6"
+_VIRIDIS = (
+    "#440154", "#48196b", "#462f7c", "#404387", "#38568b", "#30678d", "#29788e", "#23888d",
+    "#1e988a", "#22a784", "#35b778", "#53c567", "#79d151", "#a5da35", "#d2e11b", "#fde724",
+)  # fmt: skip
+
+
+class Paint(NamedTuple):
+    """A colour and how much of the page shows through it."""
+
+    colour: str
+    opacity: float = 1.0
+
+
+def shared_scale(values: np.ndarray, kind: Kind) -> tuple[float, float]:
+    """The colour scale's two ends for all finite `values` of a picture.
+
+    Zero is always on it: it is the lower end for levels and the middle for signed values and differences. Where one
+    head stands far above all others (arc_easy on a small model: kurtosis 24), the scale ends at the 99th percentile,
+    since otherwise that head would be the only one to be seen; the picture marks the end and says what lies beyond.
+    """
+    sizes = np.abs(values[np.isfinite(values)])
+    if sizes.size == 0 or sizes.max() < 1e-100:
+        high = 1.0
+    else:
+        largest, usual = float(sizes.max()), float(np.percentile(sizes, 99))
+        high = largest if largest <= 2 * usual or usual == 0 else usual
+    high = _rounded_up(high)
+    return (0.0 if kind == "level" else -high), high
+
+
+def paint(value: float, scale: tuple[float, float]) -> Paint:
+    """The colour of one value, in BINS steps; beyond the scale it is the scale's end."""
+    low, high = scale
+    if low < 0:
+        share = min(abs(value) / high, 1.0)
+        return Paint(RISE if value > 0 else FALL, round(round(share * BINS) / BINS, 2))
+    share = min(max((value - low) / (high - low), 0.0), 1.0)
+    return Paint(_LEVELS[round(share * (BINS - 1))])
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """At most `count` + 1 round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{index * step:.6g}") for index in range(first, last + 1)]
+
+
+def _rounded_up(value: float) -> float:
+    """Up to three significant digits, so that the largest value itself stays on the scale."""
+    power = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / power - 1e-9) * power:.3g}")
+
+
+def _level_colours() -> tuple[str, ...]:
+    """Viridis in BINS colours, interpolated between the anchors."""
+    anchors = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in _VIRIDIS], dtype=float)
+    places = np.linspace(0, len(anchors) - 1, BINS)
+    channels = [np.interp(places, range(len(anchors)), anchors[:, c]).round().astype(int) for c in range(3)]
+    return tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in zip(*channels, strict=True))
+
+
+_LEVELS = _level_colours()

@@ -1,0 +1,121 @@
+"""Where things stand in a head grid's picture, in pixels: pure arithmetic, no drawing.
+
+Layer 0 is the top row and head 0 the left column, as in the array itself, in a printed table and for a screen
+reader. Heads that share a key/value head stand together; a gap separates one group from the next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headnb.display.payload import Payload
+
+WIDEST = 900
+LEGEND_HEIGHT = 52
+PROFILE_WIDTH = 46
+PROFILE_GAP = 10
+_LEFT, _RIGHT, _BOTTOM = 40, 8, 34
+_PANEL_GAP = 22
+_LEAST_WIDTH = 430
+_ROW_LABEL, _COLUMN_LABEL = 15, 24
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of one panel's cells and the places of all panels."""
+
+    layers: int
+    heads: int
+    group: int  # neighbouring heads that share a key/value head
+    cell_width: int
+    cell_height: int
+    group_gap: int
+    panels: int
+    titled: bool
+
+    @property
+    def gap(self) -> int:
+        """Space between cells: none where cells are too small to spare it."""
+        return 1 if min(self.cell_width, self.cell_height) >= 7 else 0
+
+    @property
+    def top(self) -> int:
+        """Height above a panel's cells: its title, and the brackets of the key/value groups."""
+        return (20 if self.titled else 2) + 14
+
+    @property
+    def grid_width(self) -> int:
+        return self.x(self.heads - 1) + self.cell_width
+
+    @property
+    def grid_height(self) -> int:
+        return self.layers * self.cell_height
+
+    @property
+    def panel_width(self) -> int:
+        return _LEFT + self.grid_width + PROFILE_GAP + PROFILE_WIDTH + _RIGHT
+
+    @property
+    def panel_height(self) -> int:
+        return self.top + self.grid_height + _BOTTOM
+
+    @property
+    def columns(self) -> int:
+        """Panels beside each other."""
+        fit = (WIDEST + _PANEL_GAP) // (self.panel_width + _PANEL_GAP)
+        return max(1, min(self.panels, fit))
+
+    @property
+    def width(self) -> int:
+        return max(self.columns * (self.panel_width + _PANEL_GAP) - _PANEL_GAP, _LEAST_WIDTH)
+
+    @property
+    def height(self) -> int:
+        return LEGEND_HEIGHT + math.ceil(self.panels / self.columns) * self.panel_height
+
+    def x(self, head: int) -> int:
+        """Left edge of a head's cells, from the grid's left edge."""
+        return head * self.cell_width + head // self.group * self.group_gap
+
+    def y(self, layer: int) -> int:
+        """Top edge of a layer's cells, from the grid's top edge."""
+        return layer * self.cell_height
+
+    def origin(self, panel: int) -> tuple[int, int]:
+        """The top left corner of a panel's cells in the picture."""
+        row, column = divmod(panel, self.columns)
+        return (
+            _LEFT + column * (self.panel_width + _PANEL_GAP),
+            LEGEND_HEIGHT + row * self.panel_height + self.top,
+        )
+
+    def layer_ticks(self) -> range:
+        return range(0, self.layers, _tick_step(self.cell_height, _ROW_LABEL))
+
+    def head_ticks(self) -> range:
+        return range(0, self.heads, _tick_step(self.cell_width, _COLUMN_LABEL if self.heads > 10 else 10))
+
+
+def arrange(payload: Payload, panels: int) -> Geometry:
+    """Cells as large as keeps one panel about a text column wide, and several smaller, but never below 3 pixels."""
+    layers, heads = payload["layers"], payload["heads"]
+    several = panels > 1
+    height, width = (300, 230) if several else (420, 420)
+    if max(layers, heads) > 64:
+        height, width = (380, 400) if several else (640, 660)
+    cell_height = min(max(height // layers, 3), 26)
+    cell_width = min(max(width // heads, 3), 2 * cell_height, 30)
+    cell_height = min(cell_height, 2 * cell_width)
+    group = heads // payload["kv_heads"]
+    grouped = 1 < group < heads
+    group_gap = (4 if cell_width >= 7 else 2) if grouped and heads // group <= 32 else int(grouped)
+    return Geometry(layers, heads, group, cell_width, cell_height, group_gap, panels, several)
+
+
+def _tick_step(cell: int, label: int) -> int:
+    """The smallest of 1, 2, 5, 10, 20, 50, ... cells that leaves room for a label."""
+    steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+    return next(step for step in steps if step * cell >= label)

@@ -1,0 +1,100 @@
+"""HeadGrid: one result as an output that every front end can draw, now and in years, without a kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from headnb.display import html, text
+from headnb.display.payload import MIME_TYPE, Payload, payload
+from headnb.display.reading import checked, read_payload
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+_IMAGE_INK = "#767676"  # readable on white and on black
+_FORMS: dict[str, Callable[[Payload], str]] = {
+    ".heads.json": lambda found: json.dumps(found, allow_nan=False, separators=(",", ":")) + "\n",
+    ".svg": html.standalone,
+    ".html": html.page,
+}
+
+
+@dataclass(frozen=True, repr=False)
+class HeadGrid:
+    """A head grid to be looked at: in a notebook as a cell's last value, in a terminal with `print`, or saved.
+
+    `payload` is plain data (see `headnb.display.payload`). Make one with `HeadGrid.of(pattern)`, or open a saved one.
+    """
+
+    payload: Payload
+
+    @classmethod
+    def of(cls, data: object, *, title: str = "") -> HeadGrid:
+        """The grid of a pattern, a comparison, scores, a payload, or a mapping from panel titles to the first three."""
+        if isinstance(data, HeadGrid):
+            return data
+        if isinstance(data, dict) and "version" in data and "panels" in data:
+            return cls(checked(data))
+        return cls(payload(data, title=title))
+
+    @classmethod
+    def open(cls, path: str | Path) -> HeadGrid:
+        """A grid saved as `*.heads.json`. Raises HeadnbError when the file is not one."""
+        return cls(read_payload(Path(path)))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the grid, in the form that the name ends on: `.heads.json` (data), `.svg` or `.html` (pictures)."""
+        path = Path(path)
+        form = next((make for ending, make in _FORMS.items() if path.name.endswith(ending)), None)
+        if form is None:
+            raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
+        _write_whole(path, form(self.payload))
+        return path
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        forms: dict[str, Callable[[], Any]] = {
+            MIME_TYPE: lambda: self.payload,
+            "text/html": lambda: html.card(self.payload),
+            "image/svg+xml": lambda: html.standalone(self.payload, ink=_IMAGE_INK),
+            "text/plain": lambda: text.as_text(self.payload),
+        }
+        return {
+            name: make()
+            for name, make in forms.items()
+            if (not include or name in include) and not (exclude and name in exclude)
+        }
+
+    def __repr__(self) -> str:
+        return text.as_text(self.payload)
+
+
+def show(data: object, *, title: str = "") -> None:
+    """Draw `data` (see `HeadGrid.of`) in the notebook, or print it where there is none."""
+    from IPython.display import display  # noqa: PLC0415  importing headnb must not load IPython
+
+    display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
+
+
+def _write_whole(path: Path, content: str) -> None:
+    """Write a file so that no half of it is ever seen under its name."""
+    try:
+        with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(content)
+        Path(file.name).chmod(0o666 & ~_umask())
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

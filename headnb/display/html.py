@@ -1,0 +1,140 @@
+"""The self-contained forms of a head grid: an HTML card, a whole HTML page, and a standalone SVG file.
+
+No script, nothing fetched, no class names or ids. The card takes the page's colours and has no background of its
+own, so it is at home in light and dark notebooks.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from html import escape
+from typing import TYPE_CHECKING
+
+from headnb.display import svg, text
+
+if TYPE_CHECKING:
+    from headnb.display.payload import Panel, Payload
+
+MOST_PANELS = 12
+_FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
+_CARD = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
+_SVG_FONT = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
+_LINE = 17
+_CELL = "padding:1px 12px 1px 0;text-align:left;background:none"
+
+
+def card(payload: Payload) -> str:
+    """The `text/html` form."""
+    panels, note = shown_panels(payload)
+    titles = payload["layers"] * payload["heads"] * len(panels) <= svg.MOST_TITLED_CELLS
+    body, width, height = svg.picture(payload, panels, titles=titles)
+    lines = [*_lines(payload, panels), note]
+    if not titles:
+        lines.append("Values under the mouse are left out of a picture this large.")
+    words = "".join(f"<div>{escape(line)}</div>" for line in lines if line)
+    table = _table(panels) if len(panels) > 1 else ""
+    return (
+        f'<div style="{_CARD}"><div><b>{escape(text.heading(payload))}</b> '
+        f'<span style="opacity:.72">{escape(text.subtitle(payload))}</span></div>'
+        f"{_svg(payload, body, width, height)}{table}{words}</div>"
+    )
+
+
+def page(payload: Payload) -> str:
+    """A whole HTML file around the card; it follows the reader's light or dark setting."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        f"<title>{escape(text.heading(payload))}</title></head>"
+        f'<body style="margin:24px">{card(payload)}</body></html>\n'
+    )
+
+
+def standalone(payload: Payload, *, ink: str = "#222") -> str:
+    """The `image/svg+xml` form: heading, picture and words in one SVG file, without hover texts.
+
+    `ink` is the colour of text and lines. As an image it cannot know the page it stands on: "#767676" can be read
+    on white and on black alike.
+    """
+    panels, note = shown_panels(payload)
+    body, width, height = svg.picture(payload, panels, titles=False)
+    width = max(width, 560)
+    heads = _wrapped([text.heading(payload), text.subtitle(payload)], width)
+    words = _wrapped([*_panel_lines(panels), *_lines(payload, panels), note], width)
+    top = len(heads) * _LINE + 10
+    total = top + height + len(words) * _LINE + 8
+    written = [(line, _LINE * (i + 1) - 3, 400 if i else 600) for i, line in enumerate(heads)]
+    written += [(line, top + height + _LINE * (i + 1) - 3, 400) for i, line in enumerate(words)]
+    labels = "".join(
+        f'<text x="0" y="{y}" font-size="12.5" font-weight="{weight}" fill="{ink}">{escape(line)}</text>'
+        for line, y, weight in written
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" viewBox="0 0 {width} {total}" '
+        f'color="{ink}" font-family="{_SVG_FONT}" role="img"><title>{escape(text.heading(payload))}</title>'
+        f'{labels}<g transform="translate(0 {top})">{body}</g></svg>'
+    )
+
+
+def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
+    """At most MOST_PANELS panels, evenly chosen with the first and the last, and a note where some are left out."""
+    panels = payload["panels"]
+    if len(panels) <= MOST_PANELS:
+        return panels, ""
+    chosen = [round(i * (len(panels) - 1) / (MOST_PANELS - 1)) for i in range(MOST_PANELS)]
+    return [panels[i] for i in chosen], f"{MOST_PANELS} of {len(panels)} panels are shown."
+
+
+def _svg(payload: Payload, body: str, width: int, height: int) -> str:
+    name = escape(f"{text.heading(payload)}: {text.quantity(payload)}, {text.subtitle(payload)}", quote=True)
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    style = "max-width:100%;height:auto;display:block;margin:6px 0"
+    return f'<svg {size} style="{style}" role="img" aria-label="{name}">{body}</svg>'
+
+
+def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
+    """The words under the picture; several panels have theirs in the table."""
+    lines = []
+    if len(panels) == 1:
+        panel = panels[0]
+        lines += [text.top_line(payload, panel), text.statistics_line(panel), text.significance_line(payload, panel)]
+        lines += [*panel["notes"], text.belief_line(panel)]
+    else:
+        lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
+    return [*filter(None, lines), text.missing_line(payload), text.progress_line(payload)]
+
+
+def _panel_lines(panels: list[Panel]) -> list[str]:
+    """What the table says, as one line a panel, where there can be no table."""
+    if len(panels) == 1:
+        return []
+    return [
+        " · ".join(filter(None, (panel["title"], text.statistics_line(panel), text.belief_line(panel))))
+        for panel in panels
+    ]
+
+
+def _table(panels: list[Panel]) -> str:
+    """Statistics of several panels, and what can be believed of each."""
+    names = [name for name in ("gini", "cv", "kurtosis") if any(name in panel["statistics"] for panel in panels)]
+    titles = ["", *(text.STATISTICS[name] for name in names), "top head", "samples", "reliability", "samples for 0.90"]
+    head = "".join(f'<th style="{_CELL};font-weight:600">{title}</th>' for title in titles)
+    rows = []
+    for panel in panels:
+        top = text.ranking(panel)[:1]
+        cells = [panel["title"], *(text.statistic_text(panel, name) for name in names)]
+        cells.append(f"L{top[0][0]}H{top[0][1]}" if top else "–")
+        cells += [_or_dash(panel[name]) for name in ("samples", "reliability", "samples_for_090")]
+        rows.append("".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells))
+    return (
+        f'<div>Can I believe this?</div><table style="border-collapse:collapse;margin:4px 0;font-size:12px">'
+        f"<tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    )
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(lines: list[str], width: int) -> list[str]:
+    letters = max(int(width / 6.6), 20)
+    return [part for line in lines if line for part in textwrap.wrap(line, letters)]

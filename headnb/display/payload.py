@@ -1,0 +1,291 @@
+"""The display payload: what a picture of head scores needs, as plain JSON without any script.
+
+One payload holds one or several panels (tasks, stages, steps) of the same layers x heads on one colour scale. It is
+what the HTML, SVG and text forms, JupyterLab's renderer and a `*.heads.json` file are all drawn from.
+`pattern.schema.json` beside this file describes it. A value that does not exist (a layer without softmax heads) is
+null, since JSON has no NaN. Readers ignore fields they do not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast
+
+import numpy as np
+import xarray as xr
+
+from headnb.display.colours import shared_scale
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
+VERSION = 1
+KINDS = ("level", "signed", "difference")
+
+_T = TypeVar("_T")
+Kind = Literal["level", "signed", "difference"]
+Matrix = list[list[float | None]]
+
+
+class Scale(TypedDict):
+    """The two ends of the colour scale, shared by all panels."""
+
+    low: float
+    high: float
+
+
+class Statistic(TypedDict):
+    """One number about a panel, with its interval where one is known."""
+
+    value: float
+    low: NotRequired[float]
+    high: NotRequired[float]
+
+
+class Panel(TypedDict):
+    """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads."""
+
+    title: str
+    values: Matrix
+    low: NotRequired[Matrix]
+    high: NotRequired[Matrix]
+    significant: NotRequired[list[list[int]]]
+    samples: int | None
+    reliability: float | None
+    samples_for_090: int | None
+    statistics: dict[str, Statistic]
+    notes: list[str]
+
+
+class Progress(TypedDict):
+    """How far a computation is whose partial result the payload shows."""
+
+    done: int
+    total: int
+    message: str
+
+
+class Payload(TypedDict):
+    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels."""
+
+    version: int
+    title: str
+    model: str
+    task: str
+    method: str
+    loss_reduction: str
+    kind: Kind
+    quantity: str
+    units: str
+    layers: int
+    heads: int
+    kv_heads: int
+    dimension: str
+    scale: Scale
+    alpha: float | None
+    interval_level: float
+    panels: list[Panel]
+    progress: NotRequired[Progress]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head)."""
+
+    title: str
+    cells: xr.Dataset
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    dimension: str = ""
+
+    def attribute(self, name: str) -> Any:
+        """A fact about this grid: a coordinate where it differs between grids, else an attribute."""
+        if name in self.cells.coords and self.cells.coords[name].ndim == 0:
+            return self.cells.coords[name].item()
+        return self.cells.attrs.get(name)
+
+    def text(self, name: str) -> str:
+        value = self.attribute(name)
+        return "" if value is None else str(value)
+
+    def number(self, name: str) -> float | None:
+        value = self.attribute(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            return None
+        return float(value) if math.isfinite(value) else None
+
+    def count(self, name: str) -> int | None:
+        number = self.number(name)
+        return int(number) if number is not None and number >= 0 else None
+
+
+def payload(data: object, *, title: str = "", progress: Progress | None = None) -> Payload:
+    """Describe `data` for display.
+
+    `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
+    panels), a comparison or scores (Dataset), or a mapping from panel titles to any of these. Values keep 4
+    significant digits, intervals 3. Raises HeadnbError when it is none of these, or when panels do not fit together.
+    """
+    grids = list(_grids(data))
+    if not grids:
+        raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
+    first = grids[0]
+    kind = _common("kind", [_kind(grid) for grid in grids])
+    layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
+    values = np.concatenate([grid.cells["values"].values.ravel() for grid in grids])
+    low, high = shared_scale(values, kind)
+    kv_heads = first.count("kv_heads") or heads
+    models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
+    result: Payload = {
+        "version": VERSION,
+        "title": title or " · ".join(filter(None, (models, tasks))) or "attention heads",
+        "model": models,
+        "task": tasks,
+        "method": first.text("method"),
+        "loss_reduction": first.text("loss_reduction"),
+        "kind": kind,
+        "quantity": _quantity(first, kind),
+        "units": _common("units", [grid.text("units") for grid in grids]),
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": kv_heads if heads % kv_heads == 0 else heads,
+        "dimension": first.dimension,
+        "scale": {"low": low, "high": high},
+        "alpha": first.number("alpha"),
+        "interval_level": first.number("interval_level") or 0.95,
+        "panels": [_panel(grid) for grid in grids],
+    }
+    if progress is not None:
+        result["progress"] = progress
+    return result
+
+
+def _grids(data: object, title: str = "") -> Iterator[_Grid]:
+    if isinstance(data, xr.DataArray):
+        cells = data.to_dataset(name="values")
+        cells.attrs = {"quantity": str(data.name or ""), **data.attrs}
+        yield from _slices(cells, title, {})
+    elif isinstance(data, xr.Dataset) and "score" in data:
+        yield from _slices(*_summary(data, title))
+    elif isinstance(data, xr.Dataset) and "difference" in data:
+        names = [name for name in ("low", "high", "significant") if name in data]
+        cells = data[["difference", *names]].rename(difference="values")
+        cells.attrs = {"kind": "difference", **data.attrs}
+        yield from _slices(cells, title, {})
+    elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
+        for name, value in data.items():
+            yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
+    else:
+        raise HeadnbError(
+            "cannot show this as a head grid: expected a pattern (DataArray), a comparison or scores (Dataset), "
+            f"or a mapping of them, got {type(data).__name__}"
+        )
+
+
+def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic]]:
+    """Scores as a pattern with its intervals: only these know how much the samples leave open."""
+    pattern = scores.heads.pattern()
+    cells = pattern.to_dataset(name="values")
+    bounds = scores.heads.interval()
+    cells = cells.assign(low=bounds["low"], high=bounds["high"])
+    cells.attrs = {"quantity": str(pattern.name or ""), **scores.attrs, **pattern.attrs}
+    return cells, title, _statistics(scores) if cells.attrs.get("kind") == "level" else {}
+
+
+def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic]) -> Iterator[_Grid]:
+    values = cells["values"]
+    if set(values.dims[-2:]) != {"layer", "head"}:
+        raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
+    cells = cells.transpose(..., "layer", "head")
+    leading = [str(dim) for dim in cells["values"].dims[:-2]]
+    dimension = leading[0] if len(leading) == 1 else ""
+    for index in np.ndindex(*(cells.sizes[dim] for dim in leading)):
+        part = cells.isel(dict(zip(leading, index, strict=True)))
+        names = [_place(part, dim, place) for dim, place in zip(leading, index, strict=True)]
+        own = statistics
+        if not statistics and part.attrs.get("kind") == "level":
+            own = _statistics(part["values"].assign_attrs(part.attrs))
+        yield _Grid(" · ".join(filter(None, (title, *names))), part, own, dimension)
+
+
+def _place(part: xr.Dataset, dim: str, place: int) -> str:
+    """The name of one slice: `gsm8k` along task, but `step 20`, since a bare number says nothing."""
+    value = part.coords[dim].item() if dim in part.coords else place
+    return value if isinstance(value, str) else f"{dim} {value}"
+
+
+def _statistics(data: xr.Dataset | xr.DataArray) -> dict[str, Statistic]:
+    found: dict[str, Statistic] = {}
+    for name in ("gini", "cv", "kurtosis"):
+        estimate = getattr(data.heads, name)()
+        numbers = {key: getattr(estimate, key, None) for key in ("value", "low", "high")}
+        numbers["value"] = estimate if numbers["value"] is None else numbers["value"]
+        kept = {key: _rounded(number, 4) for key, number in numbers.items() if number is not None}
+        if None not in kept.values():
+            found[name] = cast("Statistic", kept)
+    return found
+
+
+def _panel(grid: _Grid) -> Panel:
+    cells = grid.cells
+    panel: Panel = {
+        "title": grid.title or grid.text("task") or "pattern",
+        "values": _matrix(cells["values"], 4),
+        "samples": grid.count("samples"),
+        "reliability": _rounded(grid.number("reliability"), 4),
+        "samples_for_090": grid.count("samples_for_090"),
+        "statistics": grid.statistics,
+        "notes": _notes(grid),
+    }
+    if "low" in cells and "high" in cells:
+        panel["low"], panel["high"] = _matrix(cells["low"], 3), _matrix(cells["high"], 3)
+    if "significant" in cells:
+        panel["significant"] = cells["significant"].values.astype(int).tolist()
+    return panel
+
+
+def _notes(grid: _Grid) -> list[str]:
+    """What a reader of the picture must know about how it came to be."""
+    notes = []
+    if grid.number("complete") == 0:
+        asked = grid.count("samples_requested")
+        notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples were scored.")
+    if left_out := grid.count("left_out"):
+        notes.append(f"Left out: {left_out} sample(s) without an answer token after truncation.")
+    if truncated := grid.count("truncated"):
+        notes.append(f"Truncated: {truncated} sample(s).")
+    return notes
+
+
+def _matrix(values: xr.DataArray, digits: int) -> Matrix:
+    return [[_rounded(value, digits) for value in row] for row in values.values.tolist()]
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+
+
+def _kind(grid: _Grid) -> Kind:
+    kind = grid.text("kind")
+    if kind not in KINDS:
+        raise HeadnbError(f"a pattern's attribute kind is one of {', '.join(KINDS)}; got {kind or 'none'!r}")
+    return cast("Kind", kind)
+
+
+def _quantity(grid: _Grid, kind: Kind) -> str:
+    method = grid.text("method")
+    name = grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
+    return f"change in {name or 'score'}" if kind == "difference" else name or "score"
+
+
+def _common(what: str, found: list[_T]) -> _T:
+    if len(set(found)) > 1:
+        raise HeadnbError(f"panels on one scale need the same {what}, got {' and '.join(map(str, set(found)))}")
+    return found[0]
+
+
+def _one_or_none(names: list[str]) -> str:
+    return names[0] if len(set(names)) == 1 else ""

@@ -1,0 +1,239 @@
+"""Head grids as SVG: the colour bar, and per panel its cells, axes, key/value groups and layer profile.
+
+Cells are strokes rather than rectangles (`M<x> 0h<width>` in a row's own coordinates), which keeps 126 x 128 heads
+with a hover title each near a megabyte. Text and lines take the page's own colour (`currentColor`). No ids, styles
+or scripts: several pictures on one page cannot disturb each other, and sanitisers have nothing to remove.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.display import geometry, text
+from headnb.display.colours import BINS, paint, ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from headnb.display.colours import Paint
+    from headnb.display.geometry import Geometry
+    from headnb.display.payload import Panel, Payload
+
+MOST_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough for a notebook
+_FULL_TITLES = 4_096
+_BAR_WIDTH, _BAR_TOP, _BAR_HEIGHT = 192, 18, 10
+_LETTER = 6.2  # a mean letter's width in 11 px text
+_MUTED = 'fill="currentColor" fill-opacity=".72"'
+
+
+def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> tuple[str, int, int]:
+    """The SVG elements of a picture of `panels` (all of the payload's, or some), and its width and height.
+
+    `titles` gives every cell its hover text; without it cells of one colour are one path, a tenth of the size.
+    """
+    place = geometry.arrange(payload, len(panels))
+    means = [_layer_means(panel) for panel in panels]
+    longest = max((float(np.abs(mean[np.isfinite(mean)]).max(initial=0)) for mean in means), default=0) or 1.0
+    parts = list(_legend(payload, panels))
+    for index, (panel, mean) in enumerate(zip(panels, means, strict=True)):
+        x, y = place.origin(index)
+        parts.append(f'<g transform="translate({x} {y})">')
+        parts += _axes(payload, panel, place, first=index % place.columns == 0)
+        parts += _titled_cells(payload, panel, place) if titles else _merged_cells(payload, panel, place)
+        parts += _missing(panel, place)
+        parts += _marks(panel, place)
+        parts += _profile(payload, mean, longest, place)
+        parts.append("</g>")
+    return "".join(parts), place.width, place.height
+
+
+def _titled_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
+    values, gap = text.values_of(panel), place.gap
+    scale = (payload["scale"]["low"], payload["scale"]["high"])
+    titles = _hover_texts(payload, panel)
+    yield f'<g stroke-width="{place.cell_height - gap}">'
+    middle = (place.cell_height - gap) / 2
+    for layer in np.flatnonzero(np.isfinite(values).any(axis=1)).tolist():
+        yield f'<g transform="translate(0 {place.y(layer) + middle:g})">'
+        for head in np.flatnonzero(np.isfinite(values[layer])).tolist():
+            stroke = _stroke(paint(values[layer, head], scale))
+            path = f'd="M{place.x(head)} 0h{place.cell_width - gap}"'
+            yield f"<path {path} {stroke}><title>{titles[layer, head]}</title></path>"
+        yield "</g>"
+    yield "</g>"
+
+
+def _merged_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
+    values, gap = text.values_of(panel), place.gap
+    scale = (payload["scale"]["low"], payload["scale"]["high"])
+    paths: dict[Paint, list[str]] = {}
+    for layer, head in np.argwhere(np.isfinite(values)).tolist():
+        step = f"M{place.x(head)} {place.y(layer)}h{place.cell_width - gap}"
+        paths.setdefault(paint(values[layer, head], scale), []).append(step)
+    middle = (place.cell_height - gap) / 2
+    yield f'<g stroke-width="{place.cell_height - gap}" transform="translate(0 {middle:g})">'
+    for colour, steps in paths.items():
+        yield f'<path d="{"".join(steps)}" {_stroke(colour)}/>'
+    yield "</g>"
+
+
+def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
+    """What the mouse shows: head, value with units, and where there is room interval, rank and key/value head."""
+    values, found = text.values_of(panel), text.ranking(panel)
+    full = len(found) <= _FULL_TITLES
+    units = escape(f" {payload['units']}") if payload["units"] else ""
+    bounds = [text.values_of(panel, name) for name in ("low", "high") if name in panel]
+    group = payload["heads"] // payload["kv_heads"]
+    texts = {}
+    for rank, (layer, head) in enumerate(found, start=1):
+        line = f"L{layer}H{head} {text.number(values[layer, head], 4)}{units}"
+        if full:
+            if len(bounds) == 2 and np.isfinite([bounds[0][layer, head], bounds[1][layer, head]]).all():
+                low, high = (text.number(bound[layer, head]) for bound in bounds)
+                line += f"\n{100 * payload['interval_level']:g} % interval {low} to {high}"
+            line += f"\nrank {rank} of {len(found)}"
+            line += f"\nkey/value head {head // group}" if group > 1 else ""
+            line += "\nsignificant" if "significant" in panel and panel["significant"][layer][head] else ""
+        else:
+            line += f", rank {rank}"
+        texts[layer, head] = line
+    return texts
+
+
+def _missing(panel: Panel, place: Geometry) -> Iterator[str]:
+    """Heads without a value: a slash a cell, so that whole layers look hatched."""
+    absent = np.isnan(text.values_of(panel))
+    if not absent.any():
+        return
+    width, height = place.cell_width - place.gap, place.cell_height - place.gap
+    steps = "".join(
+        f"M{place.x(head)} {place.y(layer) + height}l{width} {-height}" for layer, head in np.argwhere(absent).tolist()
+    )
+    yield f'<path d="{steps}" stroke="currentColor" stroke-opacity=".4" stroke-width=".8"/>'
+    for layer in np.flatnonzero(absent.all(axis=1)).tolist():
+        line = f'd="M0 {place.y(layer) + height / 2:g}h{place.grid_width}" stroke-width="{height}"'
+        title = f"<title>layer {layer}: no softmax heads</title>"
+        yield f'<path {line} stroke="currentColor" stroke-opacity="0">{title}</path>'
+
+
+def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
+    """A dot on every significant head, in the text's colour."""
+    if "significant" not in panel:
+        return
+    width, height = place.cell_width - place.gap, place.cell_height - place.gap
+    steps = "".join(
+        f"M{place.x(head) + width / 2:g} {place.y(layer) + height / 2:g}h0"
+        for layer, head in np.argwhere(np.array(panel["significant"]) == 1).tolist()
+    )
+    if steps:
+        size = max(1.8, min(5.0, min(width, height) / 3))
+        dots = f'stroke="currentColor" stroke-width="{size:.1f}" stroke-linecap="round" pointer-events="none"'
+        yield f'<path d="{steps}" {dots}/>'
+
+
+def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> Iterator[str]:
+    width, height, gap = place.grid_width, place.grid_height, place.gap
+    if place.titled:
+        yield _label(_cut(panel["title"], place.panel_width - 40), 0, -20, size=12, weight=True)
+    if payload["kind"] != "level":  # cells near zero fade into the page: the frame keeps the grid's shape
+        frame = f'x="-1.5" y="-1.5" width="{width - gap + 3}" height="{height - gap + 3}"'
+        yield f'<rect {frame} fill="none" stroke="currentColor" stroke-opacity=".3"/>'
+    if place.group_gap:
+        for group in range(payload["kv_heads"]):
+            start, last = group * place.group, (group + 1) * place.group - 1
+            line = f'd="M{place.x(start)} -6h{place.x(last) + place.cell_width - gap - place.x(start)}"'
+            title = f"<title>key/value head {group}: heads {start} to {last}</title>"
+            yield f'<path {line} stroke="currentColor" stroke-opacity=".5" stroke-width="2">{title}</path>'
+    for layer in place.layer_ticks():
+        yield _label(str(layer), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
+    for head in place.head_ticks():
+        yield _label(str(head), place.x(head) + (place.cell_width - gap) / 2, height + 13, anchor="middle")
+    yield _label("head", width / 2, height + 28, anchor="middle", size=11)
+    if first:
+        name = _label("layer", 0, 0, anchor="middle", size=11)
+        yield f'<g transform="translate(-27 {height / 2:g}) rotate(-90)">{name}</g>'
+
+
+def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometry) -> Iterator[str]:
+    """A bar a layer: the mean of its heads, all panels on one scale."""
+    left, gap = place.grid_width + geometry.PROFILE_GAP, place.gap
+    signed = payload["kind"] != "level"
+    zero = left + geometry.PROFILE_WIDTH / 2 if signed else left
+    reach = geometry.PROFILE_WIDTH / (2 if signed else 1)
+    yield _label("layer mean", left + geometry.PROFILE_WIDTH / 2, -5 if not signed else -6, anchor="middle", size=9)
+    axis = f"M{zero:g} 0v{place.grid_height - gap}"
+    yield f'<path d="{axis}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>'
+    thickness = max(place.cell_height - gap - (2 if place.cell_height >= 9 else 0), 1)
+    yield f'<g stroke="currentColor" stroke-opacity=".5" stroke-width="{thickness}">'
+    units = escape(f" {payload['units']}") if payload["units"] else ""
+    for layer in np.flatnonzero(np.isfinite(means)).tolist():
+        middle = place.y(layer) + (place.cell_height - gap) / 2
+        line = f'd="M{zero:g} {middle:g}h{reach * means[layer] / longest:.1f}"'
+        yield f"<path {line}><title>layer {layer}: mean {text.number(means[layer])}{units}</title></path>"
+    yield "</g>"
+
+
+def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
+    """The colour bar with units, and what the other signs in the picture mean."""
+    low, high = payload["scale"]["low"], payload["scale"]["high"]
+    yield '<g transform="translate(40 0)">'
+    yield _label(text.quantity(payload), 0, 11, size=11)
+    step, middle = _BAR_WIDTH / BINS, _BAR_TOP + _BAR_HEIGHT / 2
+    yield f'<g stroke-width="{_BAR_HEIGHT}">'
+    for index in range(BINS):
+        value = low + (index + 0.5) / BINS * (high - low)
+        yield f'<path d="M{index * step:g} {middle:g}h{step:g}" {_stroke(paint(value, (low, high)))}/>'
+    yield "</g>"
+    for tick in ticks(low, high, 4):
+        x = (tick - low) / (high - low) * _BAR_WIDTH
+        yield f'<path d="M{x:.1f} {_BAR_TOP + _BAR_HEIGHT}v4" stroke="currentColor" stroke-opacity=".6"/>'
+        yield _label(text.number(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
+    values = np.concatenate([text.values_of(panel).ravel() for panel in panels])
+    values = values[np.isfinite(values)]
+    keys = []
+    beyond = values[(values > high) | (values < low)]
+    if beyond.size:
+        tip = f"M{_BAR_WIDTH + 1} {_BAR_TOP}l8 {_BAR_HEIGHT / 2:g}l-8 {_BAR_HEIGHT / 2:g}z"
+        yield f'<path d="{tip}" {_fill(paint(high, (low, high)))}/>'
+        if low < 0:
+            tip = f"M-1 {_BAR_TOP}l-8 {_BAR_HEIGHT / 2:g}l8 {_BAR_HEIGHT / 2:g}z"
+            yield f'<path d="{tip}" {_fill(paint(low, (low, high)))}/>'
+        furthest = text.number(beyond[np.argmax(np.abs(beyond))])
+        keys.append(f"▸ {beyond.size} head{'s' if beyond.size > 1 else ''} beyond, up to {furthest}")
+    if any("significant" in panel for panel in panels):
+        keys.append("● significant" + ("" if payload["alpha"] is None else f" (q < {text.number(payload['alpha'])})"))
+    if values.size < len(panels) * payload["layers"] * payload["heads"]:
+        keys.append("╱ no softmax heads")
+    for line, key in enumerate(keys):
+        yield _label(key, _BAR_WIDTH + 18, _BAR_TOP + _BAR_HEIGHT - 1 + 14 * (line - (len(keys) > 1)))
+    yield "</g>"
+
+
+def _layer_means(panel: Panel) -> np.ndarray:
+    values = text.values_of(panel)
+    present = np.isfinite(values)
+    counts = present.sum(axis=1)
+    sums = np.where(present, values, 0).sum(axis=1)
+    means: np.ndarray = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return means
+
+
+def _stroke(colour: Paint) -> str:
+    return f'stroke="{colour.colour}"' + (f' stroke-opacity="{colour.opacity:g}"' if colour.opacity < 1 else "")
+
+
+def _fill(colour: Paint) -> str:
+    return f'fill="{colour.colour}"' + (f' fill-opacity="{colour.opacity:g}"' if colour.opacity < 1 else "")
+
+
+def _label(words: str, x: float, y: float, *, anchor: str = "start", size: int = 10, weight: bool = False) -> str:
+    bold = ' font-weight="600"' if weight else ""
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}"{bold} {_MUTED}>{escape(words)}</text>'
+
+
+def _cut(words: str, width: float) -> str:
+    letters = max(int(width / _LETTER), 4)
+    return words if len(words) <= letters else words[: letters - 1] + "…"

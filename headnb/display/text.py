@@ -1,0 +1,223 @@
+"""The words under a head grid, and the whole grid as text for terminals and plain notebooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.display.colours import paint
+
+if TYPE_CHECKING:
+    from headnb.display.payload import Panel, Payload
+
+STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}
+_LEVEL_SHADES = "▁▂▃▄▅▆▇█"
+_SIGNED_SHADES = "=-·+#"
+_MOST_MAP_ROWS = 64
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value as people write it: `0.0123`, `−0.4`, `2.1e-7`."""
+    text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def values_of(panel: Panel, name: str = "values") -> np.ndarray:
+    """One of the panel's matrices as a float array (layer, head), NaN where null."""
+    return np.array(panel[name], dtype=float)  # type: ignore[literal-required]
+
+
+def heading(payload: Payload) -> str:
+    """What the picture is of, in one line."""
+    if payload.get("title"):
+        return payload["title"]
+    return " · ".join(filter(None, (payload.get("model"), payload.get("task")))) or "attention heads"
+
+
+def subtitle(payload: Payload) -> str:
+    """Shape and settings, in one line."""
+    layers, heads, kv_heads = payload["layers"], payload["heads"], payload["kv_heads"]
+    parts = [f"{layers} layers × {heads} heads"]
+    if kv_heads < heads:
+        parts.append(f"{kv_heads} key/value head{'s' if kv_heads > 1 else ''}")
+    if payload["method"]:
+        parts.append(f"method {payload['method']}")
+    if payload["loss_reduction"]:
+        parts.append(f"loss {payload['loss_reduction']}")
+    return " · ".join(parts)
+
+
+def quantity(payload: Payload) -> str:
+    """What a value is, with its units: `activation level (nats)`."""
+    name = payload["quantity"] or "score"
+    return f"{name} ({payload['units']})" if payload["units"] else name
+
+
+def ranking(panel: Panel) -> list[tuple[int, int]]:
+    """All heads that have a value as (layer, head), the largest (by absolute value) first."""
+    sizes = np.abs(values_of(panel))
+    order = np.argsort(-sizes, axis=None, kind="stable")
+    present = np.isfinite(sizes).sum()
+    return [divmod(int(place), sizes.shape[1]) for place in order[:present]]  # NaN sorts last
+
+
+def statistics_line(panel: Panel) -> str:
+    """`Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences)."""
+    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in panel["statistics"])
+
+
+def statistic_text(panel: Panel, name: str) -> str:
+    """One statistic with its interval, or a dash."""
+    found = panel["statistics"].get(name)
+    if found is None:
+        return "–"
+    text = number(found["value"])
+    if "low" in found and "high" in found:
+        text += f" [{number(found['low'])}, {number(found['high'])}]"
+    return text
+
+
+def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
+    """`Top heads: L5H2 0.12 · L3H1 0.11`."""
+    found = ranking(panel)[:count]
+    if not found:
+        return "No layer of this model has softmax attention heads."
+    values = values_of(panel)
+    name = "Top heads" if payload["kind"] == "level" else "Largest"
+    return f"{name}: " + " · ".join(f"L{layer}H{head} {number(values[layer, head])}" for layer, head in found)
+
+
+def significance_line(payload: Payload, panel: Panel) -> str:
+    """How many heads differ significantly; empty where that was not tested."""
+    if "significant" not in panel:
+        return ""
+    marked = int(np.sum(panel["significant"]))
+    alpha = "" if payload["alpha"] is None else f" (q < {number(payload['alpha'])})"
+    present = int(np.isfinite(values_of(panel)).sum())
+    return (
+        f"{marked} of {present} heads changed significantly{alpha}."
+        if marked
+        else f"No head changed significantly{alpha}."
+    )
+
+
+def belief_line(panel: Panel) -> str:
+    """The line under every grid: how far its pattern would come out the same on other samples."""
+    return f"Can I believe this? {_belief(panel)}"
+
+
+def missing_line(payload: Payload) -> str:
+    """Which layers have no values, and why; empty when all have."""
+    missing = np.all([np.isnan(values_of(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
+    layers = np.flatnonzero(missing)
+    if layers.size == 0:
+        return ""
+    if layers.size == 1:
+        return f"Layer {layers[0]} is hatched: it has no softmax attention heads."
+    return f"Layers {_runs(layers)} are hatched: they have no softmax attention heads."
+
+
+def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -> str:
+    """The payload for a terminal: heading, per panel the top heads, statistics and the belief line.
+
+    `heat_map` adds the grid itself in block characters, one line a layer; `colour` draws it in 24-bit colour, two
+    layers a line.
+    """
+    several = len(payload["panels"]) > 1
+    head = [_printable(line) for line in (heading(payload), f"{quantity(payload)}, {subtitle(payload)}")]
+    blocks = [head] if several else []
+    for panel in payload["panels"]:
+        picture = _heat_map(payload, panel, colour=colour) if heat_map else []
+        words = [top_line(payload, panel), significance_line(payload, panel), statistics_line(panel)]
+        words += [*panel["notes"], belief_line(panel)]
+        name = [_printable(f"[{panel['title']}]")] if several else head
+        blocks.append([*name, *picture, *map(_printable, words)])
+    blocks[-1] += [missing_line(payload).replace("hatched", "empty"), _printable(progress_line(payload))]
+    return "\n\n".join("\n".join(filter(None, block)) for block in blocks)
+
+
+def progress_line(payload: Payload) -> str:
+    """How far the computation is; empty for a finished one."""
+    if "progress" not in payload:
+        return ""
+    progress = payload["progress"]
+    return f"So far {progress['done']} of {progress['total']} samples. {progress['message']}".rstrip()
+
+
+def _printable(line: str) -> str:
+    """Without control characters: a model's or task's name must not steer the reader's terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
+
+
+def _belief(panel: Panel) -> str:
+    samples, reliability, needed = panel["samples"], panel["reliability"], panel["samples_for_090"]
+    if samples is None:
+        return "Not known: this pattern does not say how many samples it is made of."
+    counted = f"{samples} sample{'' if samples == 1 else 's'}"
+    if reliability is None:
+        return (
+            f"{counted}: too few to tell (reliability needs at least 4)."
+            if samples < 4
+            else f"{counted}; reliability not known."
+        )
+    line = f"{counted}, reliability {reliability:.2f}"
+    if needed is None:
+        return f"{line}; the halves of the samples do not agree, so no number of samples can be named for 0.90."
+    if reliability >= 0.9:
+        return f"{line}; 0.90 needs about {needed} samples."
+    return f"{line}; about {needed} samples would give 0.90."
+
+
+def _runs(layers: np.ndarray) -> str:
+    """`0–2, 4, 6–9`."""
+    groups = np.split(layers, np.flatnonzero(np.diff(layers) != 1) + 1)
+    return ", ".join(f"{g[0]}" if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
+
+
+def _heat_map(payload: Payload, panel: Panel, *, colour: bool) -> list[str]:
+    values = values_of(panel)
+    if colour:
+        return _colour_map(payload, values)
+    if len(values) > _MOST_MAP_ROWS:
+        return [f"(a heat map of {len(values)} layers is left out)"]
+    scale = payload["scale"]
+    if payload["kind"] == "level":
+        shades = _LEVEL_SHADES
+        key = f"{shades} from {number(scale['low'])} to {number(scale['high'])}"
+    else:
+        shades = _SIGNED_SHADES
+        key = f"{shades} from {number(scale['low'])} through 0 to {number(scale['high'])}"
+    shares = np.clip((values - scale["low"]) / (scale["high"] - scale["low"]), 0, 1)
+    rows = ["".join(_shade(share, shades) for share in row) for row in shares]
+    return [f"layer {layer:>3} {row}" for layer, row in enumerate(rows)] + [f"{'':>9} {key}"]
+
+
+def _shade(share: float, shades: str) -> str:
+    return " " if np.isnan(share) else shades[round(float(share) * (len(shades) - 1))]
+
+
+def _colour_map(payload: Payload, values: np.ndarray) -> list[str]:
+    """Half blocks, two layers a line: the foreground is one layer, the background the other."""
+    scale = (payload["scale"]["low"], payload["scale"]["high"])
+    lines = []
+    for layer in range(0, len(values), 2):
+        lower = values[layer + 1] if layer + 1 < len(values) else np.full(values.shape[1], np.nan)
+        cells = [_two_cells(top, bottom, scale) for top, bottom in zip(values[layer], lower, strict=True)]
+        lines.append(f"layer {layer:>3} {''.join(cells)}")
+    return [*lines, f"{'':>9} {number(scale[0])} to {number(scale[1])}"]
+
+
+def _two_cells(top: float, bottom: float, scale: tuple[float, float]) -> str:
+    if np.isnan(top) and np.isnan(bottom):
+        return " "
+    if np.isnan(top):
+        return f"\x1b[38;2;{_channels(bottom, scale)}m▄\x1b[0m"
+    background = "" if np.isnan(bottom) else f"\x1b[48;2;{_channels(bottom, scale)}m"
+    return f"{background}\x1b[38;2;{_channels(top, scale)}m▀\x1b[0m"
+
+
+def _channels(value: float, scale: tuple[float, float]) -> str:
+    """Red, green and blue for a terminal escape; differences fade into black, as most terminals are dark."""
+    colour, opacity = paint(value, scale)
+    return ";".join(str(round(int(colour[i : i + 2], 16) * opacity)) for i in (1, 3, 5))
