@@ -1,0 +1,318 @@
+"""`.heads` on xarray objects: the domain's words on scores, comparisons and patterns.
+
+Imported with the package, so what computes is loaded only when a method is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.display.grid import HeadGrid
+    from headnb.patterns import Evidence
+    from headnb.resampling import Estimate
+    from headnb.statistics import Array
+
+
+@xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
+class PatternHeads:
+    """`.heads` of a pattern: a DataArray (layer, head), or a study of several with leading dims."""
+
+    def __init__(self, pattern: xr.DataArray) -> None:
+        self._pattern = pattern
+
+    def gini(self) -> float | xr.DataArray:
+        """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
+        from headnb import statistics  # noqa: PLC0415
+
+        return self._over_heads(statistics.gini, "gini")
+
+    def cv(self) -> float | xr.DataArray:
+        """Coefficient of variation (population standard deviation over mean) of the pattern as it is."""
+        from headnb import statistics  # noqa: PLC0415
+
+        return self._over_heads(statistics.coefficient_of_variation, "cv")
+
+    def kurtosis(self) -> float | xr.DataArray:
+        """Excess kurtosis (population moments) of the pattern as it is."""
+        from headnb import statistics  # noqa: PLC0415
+
+        return self._over_heads(statistics.kurtosis, "kurtosis")
+
+    def correlation(
+        self, other: xr.DataArray | None = None, *, dim: Hashable = "task", kind: str = "pearson"
+    ) -> float | xr.DataArray:
+        """Correlation with another pattern over the heads both have; without one, of all pairs along `dim`."""
+        from headnb import patterns, statistics  # noqa: PLC0415
+
+        if other is None:
+            return patterns.correlations(self._pattern, dim, kind)
+        one, two = xr.align(_with_heads(self._pattern), _with_heads(other), join="inner")
+        if not one.size:
+            raise HeadnbError("these patterns have no heads in common")
+        return _float_or_array(
+            xr.apply_ufunc(
+                lambda a, b: statistics.correlation(_flat(a), _flat(b), kind),
+                one,
+                two,
+                input_core_dims=[["layer", "head"], ["layer", "head"]],
+            ).rename("correlation")
+        )
+
+    def reliability(self) -> float:
+        """Expected correlation with the pattern of as many new samples, as `.heads.pattern()` stored it."""
+        return float(self._pattern.attrs.get("reliability", np.nan))
+
+    def evidence(self) -> Evidence:
+        """Can I believe this? Samples, reliability, samples needed for 0.9."""
+        return _stored_evidence(self._pattern.attrs)
+
+    def top(self, k: int = 10) -> pd.DataFrame:
+        """The k heads of the largest absolute value, as a table by head name; of one pattern."""
+        values = _with_heads(self._pattern)
+        if several := [str(dim) for dim in values.dims[:-2] if values.sizes[dim] > 1]:
+            raise HeadnbError(f"choose one pattern first, by .sel: there are several along {', '.join(several)}")
+        return _head_table(
+            xr.Dataset({"value": values.isel(dict.fromkeys(values.dims[:-2], 0), drop=True)}), "value", k
+        )
+
+    def layer_profile(self) -> xr.DataArray:
+        """Mean over each layer's heads: (..., layer)."""
+        return _with_heads(self._pattern).mean("head", keep_attrs=True)
+
+    def scale_free(self) -> xr.DataArray:
+        """The pattern divided by its mean over heads."""
+        from headnb import patterns  # noqa: PLC0415
+
+        return patterns.scale_free(_with_heads(self._pattern))
+
+    def normalized(self, how: str) -> xr.DataArray:
+        """The pattern on another scale: "layer" (L2 norm per layer), "max" or "rank"."""
+        from headnb import patterns  # noqa: PLC0415
+
+        return patterns.normalized(_with_heads(self._pattern), how)
+
+    def select(self, heads: str | Iterable[str]) -> xr.DataArray:
+        """The values of named heads, `"L3H10,L7H1"`: (..., selected), with the names as its coordinate."""
+        from headnb import patterns  # noqa: PLC0415
+
+        places = patterns.parse_heads(heads)
+        values = _with_heads(self._pattern)
+        for layer, head in places:
+            if layer not in values.indexes["layer"] or head not in values.indexes["head"]:
+                size = f"{values.sizes['layer']} layers of {values.sizes['head']} heads"
+                raise HeadnbError(f"there is no head {patterns.head_name(layer, head)}: the pattern has {size}")
+        layers, numbers = zip(*places, strict=True)
+        picked = values.sel(
+            layer=xr.DataArray(list(layers), dims="selected"), head=xr.DataArray(list(numbers), dims="selected")
+        )
+        return picked.assign_coords(selected=[patterns.head_name(*place) for place in places])
+
+    def __getitem__(self, name: str) -> float | xr.DataArray:
+        """The value of one head: `pattern.heads["L3H10"]`."""
+        picked = self.select(name)
+        if picked.sizes["selected"] != 1:
+            raise HeadnbError(f"{name!r} names {picked.sizes['selected']} heads; use .heads.select for several")
+        return _float_or_array(picked.isel(selected=0))
+
+    def grid(self, *, title: str = "") -> HeadGrid:
+        """The layer x head picture: shown as a cell's last value, printed, or saved."""
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+        return HeadGrid.of(self._pattern, title=title)
+
+    def _over_heads(self, statistic: Any, name: str) -> float | xr.DataArray:
+        values = xr.apply_ufunc(
+            lambda x: statistic(_flat(x)), _with_heads(self._pattern), input_core_dims=[["layer", "head"]]
+        )
+        return _float_or_array(values.rename(name))
+
+
+@xr.register_dataset_accessor("heads")  # type: ignore[no-untyped-call]
+class ScoresHeads:
+    """`.heads` of scores (a Dataset with `score` per sample) and of comparisons (with `difference`)."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def pattern(self, normalize: str | None = None) -> xr.DataArray:
+        """The pattern (layer, head): mean over samples of |score|, or of score where the method's sign counts.
+
+        `normalize`: None, "layer" (L2 norm per layer), "max" or "rank". Of a comparison: its difference.
+        """
+        from headnb import patterns  # noqa: PLC0415
+
+        if not self._is_comparison:
+            return patterns.pattern(self._dataset, normalize)
+        difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
+        return difference if normalize is None else patterns.normalized(difference, normalize)
+
+    def evidence(self, seed: int = 0) -> Evidence:
+        """Can I believe this? Samples, reliability, samples needed for 0.9."""
+        from headnb import patterns  # noqa: PLC0415
+
+        return _stored_evidence(self._dataset.attrs) if self._is_comparison else patterns.evidence(self._dataset, seed)
+
+    def reliability(self, seed: int = 0) -> float:
+        """Split-half reliability (Spearman-Brown): expected correlation with as many new samples."""
+        return self.evidence(seed).reliability
+
+    def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+        """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
+        from headnb import patterns, significance  # noqa: PLC0415
+
+        flat = _samples(self._dataset)
+        if self._is_signed:
+            found = significance.t_intervals(flat, level)
+        else:
+            found = significance.level_intervals(flat, level, seed=seed)
+        grid = patterns.pattern(self._dataset)
+        columns = {"value": found.mean, "low": found.low, "high": found.high}
+        return xr.Dataset(
+            {name: grid.copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
+            attrs={**grid.attrs, "interval_level": level},
+        )
+
+    def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
+        """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
+        from headnb import resampling  # noqa: PLC0415
+
+        return resampling.gini(_samples(self._dataset), level, seed)
+
+    def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
+        """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
+        from headnb import resampling  # noqa: PLC0415
+
+        return resampling.coefficient_of_variation(_samples(self._dataset), level, seed)
+
+    def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
+        """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
+        from headnb import resampling  # noqa: PLC0415
+
+        return resampling.kurtosis(_samples(self._dataset), level, seed)
+
+    def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
+        """Correlation of the two patterns that unlimited samples would give, with its interval.
+
+        Scores of the same task with sample ids in common (before and after) are paired by id; others are independent.
+        """
+        from headnb import patterns, resampling  # noqa: PLC0415
+
+        same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
+        paired = same_task and bool(self._dataset.indexes["sample"].isin(other.indexes["sample"]).any())
+        if paired:
+            one, two = (_flat(levels.values) for levels in patterns.paired_levels(self._dataset, other))
+        else:
+            one, two = _samples(self._dataset), _samples(other)
+        return resampling.correlation(one, two, paired=paired, level=level, seed=seed)
+
+    def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+        """The k strongest heads as a table by head name, with intervals: of scores also of each head's rank.
+
+        Of a comparison: the k largest differences, with interval, q-value and significance.
+        """
+        if self._is_comparison:
+            return _head_table(self._dataset, "difference", k)
+        from headnb import significance  # noqa: PLC0415
+
+        found = self.interval(level, seed)
+        table = _head_table(found, "value", k)
+        if self._is_signed:
+            return table
+        places = [
+            int(found.indexes["layer"].get_loc(layer)) * found.sizes["head"] + int(found.indexes["head"].get_loc(head))
+            for layer, head in zip(table["layer"], table["head"], strict=True)
+        ]
+        ranks = significance.rank_intervals(_samples(self._dataset), places, level, seed=seed)
+        return table.assign(rank_low=ranks[:, 0], rank_high=ranks[:, 1])
+
+    def layer_profile(self) -> xr.DataArray:
+        """Mean over each layer's heads of the pattern: (layer)."""
+        return PatternHeads(self.pattern()).layer_profile()
+
+    def scale_free(self) -> xr.DataArray:
+        """The pattern divided by its mean over heads."""
+        return PatternHeads(self.pattern()).scale_free()
+
+    def with_loss(self, loss: str, batch_size: int = 4) -> xr.Dataset:
+        """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
+        from headnb import patterns  # noqa: PLC0415
+
+        return patterns.with_loss(self._dataset, loss, batch_size)
+
+    def select(self, heads: str | Iterable[str]) -> xr.Dataset:
+        """Named heads, `"L3H10,L7H1"`: every variable (..., selected) that has heads."""
+        return self._dataset.map(
+            lambda v: PatternHeads(v).select(heads) if {"layer", "head"} <= set(v.dims) else v, keep_attrs=True
+        )
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        """One head: its scores of all samples, or its row of a comparison."""
+        return self.select(name).isel(selected=0)
+
+    def grid(self, *, title: str = "") -> HeadGrid:
+        """The layer x head picture of the scores' pattern or of the comparison, with its intervals."""
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+        return HeadGrid.of(self._dataset, title=title)
+
+    @property
+    def _is_comparison(self) -> bool:
+        return "difference" in self._dataset
+
+    @property
+    def _is_signed(self) -> bool:
+        return bool(self._dataset.attrs.get("reduction", "mean-abs") != "mean-abs")
+
+
+def _samples(scores: xr.Dataset) -> Array:
+    """(n, heads) levels of one set of samples."""
+    from headnb import patterns  # noqa: PLC0415
+
+    levels = patterns.sample_levels(scores)
+    if set(levels.dims) != {"sample", "layer", "head"}:
+        raise HeadnbError(f"choose one set of samples first, by .sel: the dims are {', '.join(map(str, levels.dims))}")
+    return _flat(levels.transpose("sample", "layer", "head").values)
+
+
+def _with_heads(pattern: xr.DataArray) -> xr.DataArray:
+    """(..., layer, head), both numbered."""
+    if missing := [dim for dim in ("layer", "head") if dim not in pattern.dims]:
+        raise HeadnbError(f"not a pattern of heads: it has no dim {' and no dim '.join(missing)}")
+    numbers = {dim: np.arange(pattern.sizes[dim]) for dim in ("layer", "head") if dim not in pattern.coords}
+    return pattern.assign_coords(numbers).transpose(..., "layer", "head")
+
+
+def _flat(values: Array) -> Array:
+    return values.reshape(*values.shape[:-2], -1)
+
+
+def _float_or_array(values: xr.DataArray) -> float | xr.DataArray:
+    return values if values.ndim else float(values)
+
+
+def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
+    from headnb.patterns import Evidence  # noqa: PLC0415
+
+    return Evidence(
+        int(attrs.get("samples", 0)), float(attrs.get("reliability", np.nan)), int(attrs.get("samples_for_090", -1))
+    )
+
+
+def _head_table(columns: xr.Dataset, by: str, k: int) -> pd.DataFrame:
+    """The k heads of the largest absolute `by`, one row each; ties in the order of layers and heads."""
+    from headnb.patterns import head_name  # noqa: PLC0415
+
+    table = columns.transpose("layer", "head").to_dataframe().dropna(subset=by).reset_index()
+    table = table.sort_values(by, key=abs, ascending=False, kind="stable").head(k)
+    table.index = [head_name(layer, head) for layer, head in zip(table["layer"], table["head"], strict=True)]
+    return table

@@ -40,7 +40,7 @@ class Estimate:
     """A statistic of the population's pattern with its interval.
 
     `uncorrected` is what the pattern at hand says by itself: for Gini, CV and kurtosis too high, for correlations too
-    near zero, the more so the fewer samples.
+    near zero, the more so the fewer samples. Value and interval are NaN below four samples.
     """
 
     value: float
@@ -69,10 +69,10 @@ class _Jackknifed(NamedTuple):
 
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Gini coefficient of the population's pattern: a jackknife on the logit scale."""
-    values = _enough(samples)
+    values = _present(samples)
     plain = float(statistics.gini(values.mean(axis=0)))
-    if not 1e-12 < plain < 1:
-        return Estimate(plain, math.nan, math.nan, level, len(values), plain)
+    if len(values) < 4 or not 1e-12 < plain < 1:
+        return _unknown(values, level, plain)
 
     def logit_gini(sums: Array, _: Array) -> Array:
         g = statistics.gini(np.maximum(sums[:, 0], 0))  # total - group may round to -1e-17
@@ -88,8 +88,10 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
 
     Where the variance between heads cannot be told from noise, value and interval begin at 0.
     """
-    values = _enough(samples)
+    values = _present(samples)
     plain = float(statistics.coefficient_of_variation(values.mean(axis=0)))
+    if len(values) < 4 or not plain > 0:
+        return _unknown(values, level, plain)
     relative = _relative(values)
     centred = relative - relative.mean(axis=1, keepdims=True)
     groups = _group_sums([centred, centred**2, relative], seed)
@@ -111,11 +113,10 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
     One or two heads make a kurtosis, so intervals are wide: the upper end is infinite where m2 / sqrt(m4) cannot be
     told from zero. NaN where the noise is so large that a moment comes out negative, or below six samples.
     """
-    values = _enough(samples)
+    values = _present(samples)
     plain = float(statistics.kurtosis(values.mean(axis=0)))
-    unknown = Estimate(math.nan, math.nan, math.nan, level, len(values), plain)
     if len(values) < 6:
-        return unknown
+        return _unknown(values, level, plain)
     relative = _relative(values)
     centred = relative - relative.mean(axis=1, keepdims=True)
 
@@ -126,16 +127,10 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
 
     fit = _jackknife(shape, *_group_sums([centred, centred**2, centred**3, centred**4], seed))
     if not fit.value > 0:
-        return unknown
+        return _unknown(values, level, plain)
     low, high = fit.interval(level)
-    return Estimate(
-        fit.value**-2 - 3,
-        high**-2 - 3,
-        low**-2 - 3 if low > 0 else math.inf,
-        level,
-        len(values),
-        plain,
-    )
+    highest = low**-2 - 3 if low > 0 else math.inf
+    return Estimate(fit.value**-2 - 3, high**-2 - 3, highest, level, len(values), plain)
 
 
 def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -152,11 +147,13 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or (paired and len(a) != len(b)):
         raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
     both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
-    a, b = _enough(a[:, both]), _enough(b[:, both])
+    a, b = _present(a[:, both]), _present(b[:, both])
     plain = float(statistics.correlation(a.mean(axis=0), b.mean(axis=0)))
+    samples = min(len(a), len(b))
+    if samples < 4 or math.isnan(plain):
+        return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
     a, b = (_relative(x) - _relative(x).mean(axis=1, keepdims=True) for x in (a, b))
     fits = _paired_fits(a, b, seed) if paired else _independent_fits(a, b, seed)
-    samples = min(len(a), len(b))
     for fit, scale in fits:
         if math.isfinite(fit.value):
             value, low, high = (max(-1.0, min(1.0, scale(x))) for x in (fit.value, *fit.interval(level)))
@@ -215,13 +212,17 @@ def _fisher(r: Array) -> Array:
     return np.where(inside, np.arctanh(np.where(inside, r, 0)), np.nan)
 
 
-def _enough(samples: ArrayLike) -> Array:
+def _present(samples: ArrayLike) -> Array:
     values = heads_present(samples)
-    if len(values) < 4:
-        raise HeadnbError(f"an interval needs at least 4 samples, got {len(values)}")
+    if not len(values):
+        raise HeadnbError("there are no samples to estimate from")
     if values.shape[1] < 2:
         raise HeadnbError("a statistic over heads needs at least 2 heads that are not NaN")
     return values
+
+
+def _unknown(values: Array, level: float, plain: float) -> Estimate:
+    return Estimate(math.nan, math.nan, math.nan, level, len(values), plain)
 
 
 def _relative(values: Array) -> Array:

@@ -24,7 +24,7 @@ FLIPS_AT_ONCE = 500
 
 
 class HeadIntervals(NamedTuple):
-    """Mean over the samples and its interval, each of shape (heads)."""
+    """Mean over the samples and its interval, each of shape (heads); of one sample the interval is NaN."""
 
     mean: Array
     low: Array
@@ -33,7 +33,9 @@ class HeadIntervals(NamedTuple):
 
 def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
     """Student's t interval of each head's mean: for differences, which are near symmetric."""
-    values = _two_or_more(samples)
+    values = _checked(samples, least=1)
+    if len(values) == 1:
+        return _no_intervals(values)
     mean, se = values.mean(axis=0), stats.sem(values, axis=0)
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * se
     return HeadIntervals(mean, mean - half, mean + half)
@@ -45,8 +47,10 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
     Levels are skewed (a few samples have large gradients in all heads), so Student's t covers too little: 84 to 90 %
     instead of 95 % at n = 24 in simulations. The skew is much the same in all heads, so they share its estimate.
     """
-    values = _two_or_more(samples)
+    values = _checked(samples, least=1)
     n = len(values)
+    if n == 1:
+        return _no_intervals(values)
     present = ~np.isnan(values).any(axis=0)
     mean, se = values.mean(axis=0), np.asarray(stats.sem(values, axis=0))
     varied = present & (se > 0)
@@ -68,7 +72,7 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
 
 def p_values(differences: ArrayLike) -> Array:
     """Two-sided paired t test of each head against no difference; 1 where nothing differs in any sample."""
-    values = _two_or_more(differences)
+    values = _checked(differences)
     constant = np.ptp(values, axis=0) == 0
     p = np.ones(values.shape[1])
     p[constant & (values[0] != 0)] = 0.0
@@ -92,7 +96,7 @@ def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> 
     Flipping a whole sample keeps the correlation between heads. Exact for differences symmetric about zero, as between
     two identical models; all 2^n sign patterns are used where they are no more than `flips`.
     """
-    values = _two_or_more(differences)
+    values = _checked(differences)
     missing = np.isnan(values).any(axis=0)
     sums = _sums_of_groups(np.where(missing, 0, values), seed)
     norms = np.sqrt((sums**2).sum(axis=0))
@@ -114,7 +118,7 @@ def rank_intervals(
     A head ranks after those that a sign-flip max-T test of paired differences puts above it, and before those that it
     puts below (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for Ranks"): valid however close the heads are.
     """
-    values = _two_or_more(samples)
+    values = _checked(samples, least=1)
     missing = np.isnan(values).any(axis=0)
     sums = _sums_of_groups(np.where(missing, 0, values), seed)
     sums = sums / (np.abs(sums).max() or 1.0)
@@ -131,12 +135,16 @@ def rank_intervals(
     return ranks
 
 
-def _two_or_more(samples: ArrayLike) -> Array:
+def _no_intervals(values: Array) -> HeadIntervals:
+    return HeadIntervals(values[0], np.full_like(values[0], np.nan), np.full_like(values[0], np.nan))
+
+
+def _checked(samples: ArrayLike, least: int = 2) -> Array:
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 2:
         raise HeadnbError(f"expected an array of samples x heads, got {values.ndim} dimensions")
-    if len(values) < 2:
-        raise HeadnbError(f"an interval or a test needs at least 2 samples, got {len(values)}")
+    if len(values) < least:
+        raise HeadnbError(f"this needs at least {least} samples, got {len(values)}")
     return values
 
 
