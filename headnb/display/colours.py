@@ -34,14 +34,14 @@ def shared_scale(values: np.ndarray, kind: Kind) -> tuple[float, float]:
     """The colour scale's two ends for all finite `values` of a picture.
 
     Zero is always on it: it is the lower end for levels and the middle for signed values and differences. Where one
-    head stands far above all others (arc_easy on a small model: kurtosis 24), the scale ends at the 99th percentile,
+    head stands far above all others (arc_easy on a small model: kurtosis 24), the scale ends at the 99.5th percentile,
     since otherwise that head would be the only one to be seen; the picture marks the end and says what lies beyond.
     """
     sizes = np.abs(values[np.isfinite(values)])
     if sizes.size == 0 or sizes.max() < 1e-100:
         high = 1.0
     else:
-        largest, usual = float(sizes.max()), float(np.percentile(sizes, 99))
+        largest, usual = float(sizes.max()), float(np.percentile(sizes, 99.5))
         high = largest if largest <= 2 * usual or usual == 0 else usual
     high = _rounded_up(high)
     return (0.0 if kind == "level" else -high), high

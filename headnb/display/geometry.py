@@ -18,7 +18,7 @@ LEGEND_HEIGHT = 52
 PROFILE_WIDTH = 46
 PROFILE_GAP = 10
 _LEFT, _RIGHT, _BOTTOM = 40, 8, 34
-_PANEL_GAP = 22
+_PANEL_GAP = 10
 _LEAST_WIDTH = 430
 _ROW_LABEL, _COLUMN_LABEL = 15, 24
 
@@ -44,7 +44,7 @@ class Geometry:
     @property
     def top(self) -> int:
         """Height above a panel's cells: its title, and the brackets of the key/value groups."""
-        return (20 if self.titled else 2) + 14
+        return (20 if self.titled else 2) + (20 if self.group_gap else 14)
 
     @property
     def grid_width(self) -> int:
@@ -103,7 +103,7 @@ def arrange(payload: Payload, panels: int) -> Geometry:
     """Cells as large as keeps one panel about a text column wide, and several smaller, but never below 3 pixels."""
     layers, heads = payload["layers"], payload["heads"]
     several = panels > 1
-    height, width = (300, 230) if several else (420, 420)
+    height, width = (300, 186) if several else (420, 420)
     if max(layers, heads) > 64:
         height, width = (380, 400) if several else (640, 660)
     cell_height = min(max(height // layers, 3), 26)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 12
 _FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
-_CARD = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
+CARD_STYLE = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
 _SVG_FONT = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
 _LINE = 17
 _CELL = "padding:1px 12px 1px 0;text-align:left;background:none"
@@ -34,10 +34,16 @@ def card(payload: Payload) -> str:
     words = "".join(f"<div>{escape(line)}</div>" for line in lines if line)
     table = _table(panels) if len(panels) > 1 else ""
     return (
-        f'<div style="{_CARD}"><div><b>{escape(text.heading(payload))}</b> '
+        f'<div style="{CARD_STYLE}"><div><b>{escape(text.heading(payload))}</b> '
         f'<span style="opacity:.72">{escape(text.subtitle(payload))}</span></div>'
         f"{_svg(payload, body, width, height)}{table}{words}</div>"
     )
+
+
+def preview(payload: Payload) -> str:
+    """The picture alone, without hover texts: light enough to be sent twice a second."""
+    panels, _ = shown_panels(payload)
+    return _svg(payload, *svg.picture(payload, panels, titles=False))
 
 
 def page(payload: Payload) -> str:

@@ -139,9 +139,11 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     low, high = shared_scale(values, kind)
     kv_heads = first.count("kv_heads") or heads
     models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
+    before = _one_or_none([grid.text("model_before") for grid in grids])
+    change = f"{before} → {models}" if before and models and before != models else models
     result: Payload = {
         "version": VERSION,
-        "title": title or " · ".join(filter(None, (models, tasks))) or "attention heads",
+        "title": title or " · ".join(filter(None, (change, tasks))) or "attention heads",
         "model": models,
         "task": tasks,
         "method": first.text("method"),
@@ -167,14 +169,14 @@ def _grids(data: object, title: str = "") -> Iterator[_Grid]:
     if isinstance(data, xr.DataArray):
         cells = data.to_dataset(name="values")
         cells.attrs = {"quantity": str(data.name or ""), **data.attrs}
-        yield from _slices(cells, title, {})
+        yield from _slices(cells, title, None)
     elif isinstance(data, xr.Dataset) and "score" in data:
         yield from _slices(*_summary(data, title))
     elif isinstance(data, xr.Dataset) and "difference" in data:
         names = [name for name in ("low", "high", "significant") if name in data]
         cells = data[["difference", *names]].rename(difference="values")
         cells.attrs = {"kind": "difference", **data.attrs}
-        yield from _slices(cells, title, {})
+        yield from _slices(cells, title, None)
     elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
         for name, value in data.items():
             yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
@@ -185,17 +187,22 @@ def _grids(data: object, title: str = "") -> Iterator[_Grid]:
         )
 
 
-def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic]]:
-    """Scores as a pattern with its intervals: only these know how much the samples leave open."""
+def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic] | None]:
+    """Scores as a pattern with its intervals: only these know how much the samples leave open.
+
+    Several sets of scores (leading dims) and methods without samples come as patterns alone.
+    """
     pattern = scores.heads.pattern()
     cells = pattern.to_dataset(name="values")
+    cells.attrs = {"quantity": str(pattern.name or ""), **scores.attrs, **pattern.attrs}
+    if set(scores["score"].dims) != {"sample", "layer", "head"}:
+        return cells, title, None
     bounds = scores.heads.interval()
     cells = cells.assign(low=bounds["low"], high=bounds["high"])
-    cells.attrs = {"quantity": str(pattern.name or ""), **scores.attrs, **pattern.attrs}
-    return cells, title, _statistics(scores) if cells.attrs.get("kind") == "level" else {}
+    return cells, title, _statistics(scores) if cells.attrs.get("kind") == "level" else None
 
 
-def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic]) -> Iterator[_Grid]:
+def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | None) -> Iterator[_Grid]:
     values = cells["values"]
     if set(values.dims[-2:]) != {"layer", "head"}:
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
@@ -205,8 +212,8 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic]) -> 
     for index in np.ndindex(*(cells.sizes[dim] for dim in leading)):
         part = cells.isel(dict(zip(leading, index, strict=True)))
         names = [_place(part, dim, place) for dim, place in zip(leading, index, strict=True)]
-        own = statistics
-        if not statistics and part.attrs.get("kind") == "level":
+        own = statistics or {}
+        if statistics is None and part.attrs.get("kind") == "level":
             own = _statistics(part["values"].assign_attrs(part.attrs))
         yield _Grid(" · ".join(filter(None, (title, *names))), part, own, dimension)
 
@@ -218,14 +225,17 @@ def _place(part: xr.Dataset, dim: str, place: int) -> str:
 
 
 def _statistics(data: xr.Dataset | xr.DataArray) -> dict[str, Statistic]:
+    """Of scores corrected for their number, with intervals; of a bare pattern as it is."""
     found: dict[str, Statistic] = {}
     for name in ("gini", "cv", "kurtosis"):
         estimate = getattr(data.heads, name)()
-        numbers = {key: getattr(estimate, key, None) for key in ("value", "low", "high")}
-        numbers["value"] = estimate if numbers["value"] is None else numbers["value"]
-        kept = {key: _rounded(number, 4) for key, number in numbers.items() if number is not None}
-        if None not in kept.values():
-            found[name] = cast("Statistic", kept)
+        value = _rounded(float(estimate), 4)
+        if value is None:
+            continue
+        found[name] = {"value": value}
+        low, high = (_rounded(getattr(estimate, end, None), 4) for end in ("low", "high"))
+        if low is not None and high is not None:
+            found[name] |= {"low": low, "high": high}
     return found
 
 
@@ -252,11 +262,13 @@ def _notes(grid: _Grid) -> list[str]:
     notes = []
     if grid.number("complete") == 0:
         asked = grid.count("samples_requested")
-        notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples were scored.")
+        notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored.")
     if left_out := grid.count("left_out"):
         notes.append(f"Left out: {left_out} sample(s) without an answer token after truncation.")
     if truncated := grid.count("truncated"):
         notes.append(f"Truncated: {truncated} sample(s).")
+    if unpaired := grid.count("samples_unpaired"):
+        notes.append(f"Not compared: {unpaired} sample(s) that only one of the two has.")
     return notes
 
 

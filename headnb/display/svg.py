@@ -137,7 +137,9 @@ def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
 def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> Iterator[str]:
     width, height, gap = place.grid_width, place.grid_height, place.gap
     if place.titled:
-        yield _label(_cut(panel["title"], place.panel_width - 40), 0, -20, size=12, weight=True)
+        yield _label(
+            _cut(panel["title"], place.panel_width - 40), 0, -28 if place.group_gap else -20, size=12, weight=True
+        )
     if payload["kind"] != "level":  # cells near zero fade into the page: the frame keeps the grid's shape
         frame = f'x="-1.5" y="-1.5" width="{width - gap + 3}" height="{height - gap + 3}"'
         yield f'<rect {frame} fill="none" stroke="currentColor" stroke-opacity=".3"/>'
@@ -147,6 +149,8 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
             line = f'd="M{place.x(start)} -6h{place.x(last) + place.cell_width - gap - place.x(start)}"'
             title = f"<title>key/value head {group}: heads {start} to {last}</title>"
             yield f'<path {line} stroke="currentColor" stroke-opacity=".5" stroke-width="2">{title}</path>'
+        if first:
+            yield _label("key/value heads", 0, -11, size=9)
     for layer in place.layer_ticks():
         yield _label(str(layer), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
     for head in place.head_ticks():
@@ -163,7 +167,7 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     signed = payload["kind"] != "level"
     zero = left + geometry.PROFILE_WIDTH / 2 if signed else left
     reach = geometry.PROFILE_WIDTH / (2 if signed else 1)
-    yield _label("layer mean", left + geometry.PROFILE_WIDTH / 2, -5 if not signed else -6, anchor="middle", size=9)
+    yield _label("layer mean", left + geometry.PROFILE_WIDTH / 2, -6, anchor="middle", size=9)
     axis = f"M{zero:g} 0v{place.grid_height - gap}"
     yield f'<path d="{axis}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>'
     thickness = max(place.cell_height - gap - (2 if place.cell_height >= 9 else 0), 1)
@@ -190,7 +194,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     for tick in ticks(low, high, 4):
         x = (tick - low) / (high - low) * _BAR_WIDTH
         yield f'<path d="M{x:.1f} {_BAR_TOP + _BAR_HEIGHT}v4" stroke="currentColor" stroke-opacity=".6"/>'
-        yield _label(text.number(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
+        yield _label(text.short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
     values = np.concatenate([text.values_of(panel).ravel() for panel in panels])
     values = values[np.isfinite(values)]
     keys = []
@@ -204,7 +208,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
         furthest = text.number(beyond[np.argmax(np.abs(beyond))])
         keys.append(f"▸ {beyond.size} head{'s' if beyond.size > 1 else ''} beyond, up to {furthest}")
     if any("significant" in panel for panel in panels):
-        keys.append("● significant" + ("" if payload["alpha"] is None else f" (q < {text.number(payload['alpha'])})"))
+        keys.append("● significant" + ("" if payload["alpha"] is None else f" (q < {text.short(payload['alpha'])})"))
     if values.size < len(panels) * payload["layers"] * payload["heads"]:
         keys.append("╱ no softmax heads")
     for line, key in enumerate(keys):

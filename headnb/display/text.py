@@ -18,8 +18,17 @@ _MOST_MAP_ROWS = 64
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A value as people write it: `0.0123`, `−0.4`, `2.1e-7`."""
-    text = f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+    """A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
+    return _dressed(f"{value:#.{digits}g}".removesuffix("."))
+
+
+def short(value: float) -> str:
+    """A round number without trailing zeros: `0.05`."""
+    return _dressed(f"{value:.6g}")
+
+
+def _dressed(digits: str) -> str:
+    text = digits.replace("e-0", "e-").replace("e+0", "e")
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
@@ -84,7 +93,7 @@ def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
     if not found:
         return "No layer of this model has softmax attention heads."
     values = values_of(panel)
-    name = "Top heads" if payload["kind"] == "level" else "Largest"
+    name = {"level": "Top heads", "signed": "Largest", "difference": "Largest changes"}[payload["kind"]]
     return f"{name}: " + " · ".join(f"L{layer}H{head} {number(values[layer, head])}" for layer, head in found)
 
 
@@ -93,7 +102,7 @@ def significance_line(payload: Payload, panel: Panel) -> str:
     if "significant" not in panel:
         return ""
     marked = int(np.sum(panel["significant"]))
-    alpha = "" if payload["alpha"] is None else f" (q < {number(payload['alpha'])})"
+    alpha = "" if payload["alpha"] is None else f" (q < {short(payload['alpha'])})"
     present = int(np.isfinite(values_of(panel)).sum())
     return (
         f"{marked} of {present} heads changed significantly{alpha}."

@@ -1,0 +1,263 @@
+"""A head grid that fills while its scores are computed: one display, drawn once, updated in place.
+
+    with LiveGrid("smollm2-135m · gsm8k") as live:
+        scores = headnb.score_heads(model, tokenizer, task, on_progress=live.update)
+
+In a notebook an update carries the payload for JupyterLab's renderer, and for other front ends a progress bar with a
+light picture; at the end the result's full forms take their place. Updates are at most two a second and 300 kB a
+second, since Jupyter cuts a cell's output off at 1 MB/s, and drawing takes at most a fifth of the time. Elsewhere
+there is a tqdm bar on stderr, and the result as text.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headnb.display import html, text
+from headnb.display.grid import HeadGrid
+from headnb.display.payload import MIME_TYPE, Payload, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from headnb.scoring import Progress
+
+UPDATES_PER_SECOND = 2
+BYTES_PER_SECOND = 300_000
+MOST_PICTURE_BYTES = 60_000
+_DRAWING_SHARE = 0.2
+
+
+class LiveGrid:
+    """A progress display that becomes the result. Use it as a context manager; `update` is the `on_progress`.
+
+    Leaving the context draws the final result, unless `finish` did so; after an interrupt or an error it draws what
+    was scored until then and says so. Never raises from `update`: a picture must not stop a computation.
+    """
+
+    def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.title = title
+        self._clock = clock
+        self._surface: _Surface = _NotebookSurface() if _in_notebook() else _TerminalSurface()
+        self._next = float("-inf")
+        self._last: Progress | None = None
+        self._open = True
+
+    def __enter__(self) -> Self:
+        self.message("starting")
+        return self
+
+    def message(self, words: str) -> None:
+        """Say what is going on before there is anything to count, such as loading the model."""
+        self._surface.say(self.title, words)
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the computation is; skipped when the last update was too short a time ago."""
+        self._last = progress
+        started = self._clock()
+        if not self._open or started < self._next:
+            return
+        size = self._surface.draw(self.title, progress)
+        ended = self._clock()
+        pause = max(1 / UPDATES_PER_SECOND, size / BYTES_PER_SECOND, (ended - started) / _DRAWING_SHARE)
+        self._next = started + pause
+
+    def finish(self, result: object, *, note: str = "") -> HeadGrid:
+        """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts."""
+        grid = HeadGrid.of(result, title="" if isinstance(result, (dict, HeadGrid)) else self.title)
+        if note:
+            first, *others = grid.payload["panels"]
+            first = {**first, "notes": [note, *first["notes"]]}
+            grid = HeadGrid({**grid.payload, "panels": [first, *others]})
+        self._open = False
+        self._surface.end(grid)
+        return grid
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._open:
+            return
+        if error is None:
+            if self._last is not None and self._last.done:
+                self.finish(self._last.scores())
+            else:
+                self._close("nothing was scored")
+            return
+        reason = "Interrupted" if isinstance(error, KeyboardInterrupt) else f"Stopped by {type(error).__name__}"
+        try:
+            self._finish_partial(error, reason)
+        except Exception:  # noqa: BLE001  the error that stopped the computation is the one to be seen
+            self._close(reason)
+
+    def _finish_partial(self, error: BaseException, reason: str) -> None:
+        """Draw what was scored before `error`: an interrupted run brings its scores, else those last reported."""
+        scores = getattr(error, "scores", None)
+        if scores is None and self._last is not None and self._last.done:
+            scores = self._last.scores()
+        if scores is None or scores.sizes.get("sample") == 0:
+            self._close(f"{reason} before the first sample")
+        else:
+            self.finish(scores, note=f"{reason}.")
+
+    def _close(self, words: str) -> None:
+        self._open = False
+        self._surface.close(self.title, words)
+
+
+def already_drawn(result: object) -> None:
+    """Keep IPython from drawing `result` a second time when it is the running cell's last value.
+
+    A magic that draws and returns the same result calls this. `_` and `Out` still get the object; other values are
+    drawn as ever. IPython puts its own display hook back at the end of the cell.
+    """
+    inherited = sys.displayhook
+
+    def hook(value: object) -> None:
+        if value is not result:
+            inherited(value)
+            return
+        for remember in ("update_user_ns", "fill_exec_result"):
+            getattr(inherited, remember, lambda _: None)(value)
+
+    for name in ("update_user_ns", "fill_exec_result"):
+        setattr(hook, name, getattr(inherited, name, lambda _: None))
+    sys.displayhook = hook
+
+
+class _Surface(Protocol):
+    """Where a live grid is shown."""
+
+    def say(self, title: str, words: str) -> None: ...
+
+    def draw(self, title: str, progress: Progress) -> int:
+        """Show progress; returns the bytes that this cost."""
+
+    def end(self, grid: HeadGrid) -> None: ...
+
+    def close(self, title: str, words: str) -> None: ...
+
+
+class _NotebookSurface:
+    """One display of the running cell, updated in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def say(self, title: str, words: str) -> None:
+        line = " · ".join(filter(None, (title, words)))
+        self._publish({"text/plain": line, "text/html": f"<div>{escape(line)}</div>"})
+
+    def draw(self, title: str, progress: Progress) -> int:
+        line = progress_text(progress)
+        bundle: dict[str, Any] = {
+            "text/plain": " · ".join(filter(None, (title, line))),
+            "text/html": _bar(title, progress, line),
+        }
+        partial = _partial(title, progress)
+        if partial is not None:
+            bundle[MIME_TYPE] = partial
+            picture = html.preview(partial)
+            if len(picture) <= MOST_PICTURE_BYTES:
+                bundle["text/html"] += picture
+        self._publish(bundle)
+        return len(json.dumps(bundle))
+
+    def end(self, grid: HeadGrid) -> None:
+        self._publish(grid._repr_mimebundle_())
+
+    close = say
+
+    def _publish(self, bundle: dict[str, Any]) -> None:
+        from IPython.display import display  # noqa: PLC0415
+
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+class _TerminalSurface:
+    """A tqdm bar on stderr; the result as text on stdout."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def say(self, title: str, words: str) -> None:
+        self._shown(title).set_postfix_str(words)
+
+    def draw(self, title: str, progress: Progress) -> int:
+        bar = self._shown(title)
+        bar.total = progress.total
+        bar.set_postfix_str(progress.message, refresh=False)
+        bar.update(progress.done - bar.n)
+        bar.refresh()
+        return 0
+
+    def end(self, grid: HeadGrid) -> None:
+        self._closed()
+        print(grid)  # noqa: T201  the result of a command in a terminal
+
+    def close(self, title: str, words: str) -> None:
+        self._closed()
+        print(" · ".join(filter(None, (title, words))), file=sys.stderr)  # noqa: T201
+
+    def _closed(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _shown(self, title: str) -> Any:
+        from tqdm import tqdm  # noqa: PLC0415
+
+        if self._bar is None:
+            self._bar = tqdm(desc=title or None, unit="sample", file=sys.stderr, dynamic_ncols=True, leave=False)
+        return self._bar
+
+
+def progress_text(progress: Progress) -> str:
+    """`12 of 32 samples · 3.1 samples/s · 6 s left`."""
+    parts = [f"{progress.done} of {progress.total} samples"]
+    if progress.done and progress.samples_per_second > 0:
+        parts.append(f"{text.number(progress.samples_per_second, 2)} samples/s")
+    if progress.seconds_left is not None and progress.done < progress.total:
+        parts.append(f"{_duration(progress.seconds_left)} left")
+    return " · ".join([*parts, *filter(None, (progress.message,))])
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _partial(title: str, progress: Progress) -> Payload | None:
+    """The pattern so far, or None where there is none yet."""
+    if not progress.done:
+        return None
+    try:
+        pattern = progress.scores().heads.pattern()
+        counted = {"done": progress.done, "total": progress.total, "message": progress.message}
+        return payload(pattern, title=title, progress=counted)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  whatever is wrong with the picture, the computation goes on and its end will tell
+        return None
+
+
+def _bar(title: str, progress: Progress, line: str) -> str:
+    name = f"<b>{escape(title)}</b> " if title else ""
+    bar = f'<progress max="{max(progress.total, 1)}" value="{progress.done}" style="width:180px"></progress>'
+    return f'<div style="{html.CARD_STYLE}">{name}{bar} {escape(line)}</div>'
+
+
+def _in_notebook() -> bool:
+    """In a kernel, whose displays can be updated; a terminal IPython would print each update anew."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
