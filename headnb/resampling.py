@@ -185,16 +185,33 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[_Jackknifed, 
 
         return r
 
-    def joint(scale: Callable[[Array], Array]) -> _Jackknifed:
-        r_a, r_b = against(groups_b), against(groups_a)
+    r_a, r_b = against(groups_b), against(groups_a)
+    total_a, n_a = groups_a[0].sum(axis=0)[None], np.full((1, 1), groups_a[1].sum())
+    r = float(r_a(total_a, n_a)[0])
+    twice = _noise_product(groups_a, groups_b)
+
+    def joint(scale: Callable[[Array], Array], slope: float) -> _Jackknifed:
         fit_a = _jackknife(lambda s, n: scale(r_a(s, n)), *groups_a)
         fit_b = _jackknife(lambda s, n: scale(r_b(s, n)), *groups_b)
-        full = float(scale(r_a(groups_a[0].sum(axis=0)[None], np.full((1, 1), groups_a[1].sum())))[0])
         variances = np.array([fit_a.se**2, fit_b.se**2])
+        variance = max(float(variances.sum()) - twice * slope**2, float(variances.max()))
         df = _welch(variances, np.array([fit_a.df, fit_b.df]))
-        return _Jackknifed(fit_a.value + fit_b.value - full, math.sqrt(variances.sum()), df)
+        return _Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
 
-    return [(joint(_fisher), math.tanh), (joint(np.asarray), float)]
+    return [(joint(_fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
+
+
+def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array]) -> float:
+    """Variance of r from noise in a times noise in b, which both jackknifes of independent samples count."""
+    noise, variances = [], []
+    for sums, sizes in (groups_a, groups_b):
+        total, n = sums.sum(axis=0), sizes.sum()
+        noise.append((sums[:, 0] - sizes[:, None] * total[0] / n) / n)
+        variances.append(float(_unbiased_product(total[None], np.full((1, 1), n), 0, 0, 1)[0]))
+    products = noise[0] @ noise[1].T / noise[0].shape[1]
+    correction = math.prod(len(sizes) / (len(sizes) - 1) for _, sizes in (groups_a, groups_b))
+    signal = variances[0] * variances[1]
+    return float((products**2).sum()) * correction / signal if signal > 0 else 0.0
 
 
 def _welch(variances: Array, df: Array) -> float:
