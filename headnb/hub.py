@@ -25,10 +25,10 @@ _offline = threading.RLock()
 
 
 def cache_folder() -> Path:
-    """Where headnb keeps what it made or fetched: the user's cache, or what HEADNB_CACHE names."""
+    """Where headnb keeps what it made or fetched."""
     import platformdirs  # noqa: PLC0415
 
-    return Path(os.environ.get("HEADNB_CACHE") or platformdirs.user_cache_dir("headnb"))
+    return Path(platformdirs.user_cache_dir("headnb"))
 
 
 def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:

