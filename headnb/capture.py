@@ -12,7 +12,6 @@ projection, which receives the heads side by side.
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections import Counter
@@ -28,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headnb.errors import HeadnbError
+from headnb.patterns import parse_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -253,7 +253,7 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
     layout = find_heads(model)
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
     for name, factor in factors.items():
-        layer, head = parse_head(name, layout)
+        layer, head = _head(name, layout)
         scales.setdefault(layer, torch.ones(layout.heads[layer], 1))[head] = factor
 
     def transform(layer: int, outputs: Tensor) -> Tensor:
@@ -263,12 +263,9 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
         yield
 
 
-def parse_head(name: str, layout: HeadLayout) -> tuple[int, int]:
-    """Layer and head of a name such as L3H10, checked against the model's layout."""
-    match = re.fullmatch(r"L(\d+)H(\d+)", name.strip())
-    if not match:
-        raise HeadnbError(f"{name!r} is not a head; write it as L3H10")
-    layer, head = map(int, match.groups())
+def _head(name: str, layout: HeadLayout) -> tuple[int, int]:
+    """Layer and head of a name, checked against the model's layout."""
+    ((layer, head),) = parse_heads(name)
     layers, _ = layout.shape
     if layer >= layers:
         raise HeadnbError(f"there is no {name}: the model has layers L0 to L{layers - 1}")

@@ -240,7 +240,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
         raise HeadnbError("a sample without answer tokens has no loss to convert")
     stored = str(scores.attrs.get("loss_reduction", "sample-mean"))
     stored_batch = int(scores.attrs.get("loss_batch_size", 4))
-    factor = _loss_factor(tokens, loss, batch_size) / _loss_factor(tokens, stored, stored_batch)
+    factor = loss_factor(tokens, loss, batch_size) / loss_factor(tokens, stored, stored_batch)
     result = scores.copy()
     score = scores["score"] * xr.DataArray(factor, dims="sample")
     result["score"] = score.transpose(*scores["score"].dims).astype(scores["score"].dtype)
@@ -310,8 +310,8 @@ def _worst_evidence(levels: xr.DataArray, seed: int = 0) -> Evidence:
     return Evidence(n, worst, statistics.samples_needed(worst, n))
 
 
-def _loss_factor(tokens: Array, loss: str, batch_size: int) -> Array:
-    """What the sample-mean score of each sample is multiplied by."""
+def loss_factor(tokens: Array, loss: str, batch_size: int) -> Array:
+    """What the sample-mean score of each sample is multiplied by, (n,), from its answer tokens (n,)."""
     if loss == "sample-mean":
         return np.ones(len(tokens))
     if loss == "sum":

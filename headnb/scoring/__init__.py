@@ -1,0 +1,8 @@
+"""Head scores: `score_heads`, and one module per family of scores behind one registry."""
+
+from __future__ import annotations
+
+from headnb.scoring.methods import methods
+from headnb.scoring.run import Progress, ScoringInterrupted, score_heads
+
+__all__ = ["Progress", "ScoringInterrupted", "methods", "score_heads"]

@@ -1,0 +1,270 @@
+"""`score_heads`: from a model and a task to a labelled array of scores, batch by batch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from headnb.encoding import BLOCK, BatchPlan, collate, encode_task, plan_batches
+from headnb.errors import HeadnbError, unknown_name
+from headnb.model_checks import check_weights, model_name, weights_fingerprint
+from headnb.patterns import LOSS_REDUCTIONS, loss_factor
+from headnb.scoring.methods import Scorer, find_method
+from headnb.store import new_table
+from headnb.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import xarray as xr
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.encoding import EncodedTask, EncodingName, Side
+    from headnb.scoring.methods import Method
+    from headnb.store import Attribute, ScoreTable
+
+LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
+OFFICIAL_BATCH = 4  # samples a batch in the paper's script
+
+_model_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Samples scored, those of an earlier run included."""
+    total: int
+    seconds: float
+    """Since this run began."""
+    samples_per_second: float
+    seconds_left: float | None
+    """Estimated from tokens, not samples; None before the first batch."""
+    tokens: int
+    """Tokens scored in this run, padding not counted."""
+    message: str
+    """What a user should know, for instance that memory ran out and batches are smaller now; else empty."""
+    scores: Callable[[], xr.Dataset]
+    """The scores of the blocks that are complete (of all that is done, during the first block)."""
+
+
+class ScoringInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `score_heads`; `scores` holds what was scored until then."""
+
+    def __init__(self, scores: xr.Dataset) -> None:
+        super().__init__(f"interrupted; {scores.sizes['sample']} samples are scored")
+        self.scores = scores
+
+
+def score_heads(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    *,
+    method: str = "activation",
+    loss: LossName = "sample-mean",
+    batch_tokens: int = 4096,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+    padding_side: Side = "right",
+    seed: int = 0,
+    out: str | Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> xr.Dataset:
+    """Score every attention head of a model on every sample of a task.
+
+    The model is left as it was. Text and model code run as they are given; nothing is downloaded.
+
+    Args:
+        model: a causal decoder of transformers, bare, compiled, quantized or wrapped by peft.
+        tokenizer: its tokenizer; None if the samples are encoded already.
+        task: a `Task`, or anything that `load_task` accepts.
+        method: one of `methods()`.
+        loss: what is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
+            "sum": its sum. "batch-mean": the mean over the answer tokens of four samples at a time in the order
+            of the task, as the paper's script has it, where longer answers weigh more.
+        batch_tokens: tokens of a batch, padding included. A longer sample runs alone, and recomputes its
+            activations in the backward pass to stay in about the same memory.
+        max_length: cut longer samples to so many tokens. None: a sample longer than the context is an error.
+        encoding: "official" tokenizes prompt and completion apart, "trl" together (see `encode_task`).
+        padding_side: "right" needs no attention mask and is faster; the scores are the same.
+        seed: of the order of work.
+        out: a Zarr store to write each batch to. The same call again goes on behind the last complete batch.
+        on_progress: called with a `Progress` before the first batch and after each.
+
+    Returns:
+        A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and
+        `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats.
+
+    Raises:
+        HeadnbError: bad input, a model that cannot be scored, NaN in weights or losses, memory too small for
+            one sample, or an `out` that belongs to something else.
+        ScoringInterrupted: on Ctrl-C; it holds what was scored.
+    """
+    task = load_task(task) if not isinstance(task, Task) else task
+    chosen = find_method(method)
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=_context(model))
+    plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
+    with _lock_of(model):
+        scorer = chosen.scorer(model)
+        settings = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
+        attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": max_length or -1}
+        table = new_table(out, attrs, encoded.ids, encoded.answer_tokens, plan, scorer.layout.shape)
+        weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
+        run = _Run(scorer, encoded, table, weights, padding_side, batch_tokens, on_progress)
+        try:
+            run.score_pending()
+        except KeyboardInterrupt:
+            raise ScoringInterrupted(table.scores()) from None
+        except _NotFiniteError as found:
+            check_weights(model)
+            raise HeadnbError(str(found)) from None
+    return table.scores()
+
+
+class _NotFiniteError(Exception):
+    """A loss or a score is NaN or infinite; the message says of which sample, and in which layer."""
+
+
+@dataclass
+class _Run:
+    """One pass over the batches that a table is waiting for."""
+
+    scorer: Scorer
+    encoded: EncodedTask
+    table: ScoreTable
+    weights: np.ndarray  # (n,): a sample's loss as asked for, over its mean loss
+    side: Side
+    budget: int  # tokens of a batch; shrinks when memory runs out
+    on_progress: Callable[[Progress], None] | None
+    message: str = ""
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def score_pending(self) -> None:
+        queue = deque(self.table.pending())
+        waiting = sum(int(self._lengths(places).sum()) for places in queue)
+        before = int(self.table.done.sum())
+        self._report(before, waiting)
+        while queue:
+            places = queue.popleft()
+            try:
+                scores, losses = self._score(places)
+            except torch.OutOfMemoryError:
+                queue.appendleft(places)
+                queue = deque(self._smaller(list(queue)))
+                continue
+            self.table.write(places, scores, losses)
+            self.tokens += int(self._lengths(places).sum())
+            self._report(before, waiting)
+
+    def _score(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (b, L, H) and losses (b,) of one batch."""
+        positions = self.table.plan.order[places]
+        samples = [self.encoded.samples[position] for position in positions]
+        recompute = max(map(len, samples)) > self.budget
+        scores, losses = self.scorer(collate(samples, side=self.side), recompute=recompute)
+        self._refuse_not_finite(positions, scores, losses)
+        weights = self.weights[positions]
+        return scores.numpy() * weights[:, None, None], losses.numpy()
+
+    def _refuse_not_finite(self, positions: np.ndarray, scores: torch.Tensor, losses: torch.Tensor) -> None:
+        expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])
+        broken = ~scores[:, expected].sum(-1).isfinite()  # (b, layers with heads)
+        broken_samples = (~losses.isfinite() | broken.any(1)).nonzero()[:, 0]
+        if not len(broken_samples):
+            return
+        row = int(broken_samples[0])
+        key = self.encoded.ids[positions[row]]
+        if not losses[row].isfinite():
+            raise _NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
+        layer = int(expected.nonzero()[:, 0][broken[row]][-1])
+        raise _NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
+
+    def _smaller(self, queue: list[np.ndarray]) -> list[np.ndarray]:
+        """Batches of half the budget, after memory ran out in the first one of the queue."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = int(self._lengths(queue[0]).max())
+        if len(queue[0]) == 1 and longest > self.budget:
+            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
+        failed = longest * len(queue[0])
+        self.budget = max(1, min(self.budget, failed) // 2)
+        self.message = f"out of memory with {failed} tokens a batch; going on with {self.budget}"
+        smaller = [part for places in queue for part in self._split(places)]
+        batch = self.table.plan.batch.copy()
+        for number, places in enumerate(smaller, start=int(batch.max()) + 1):
+            batch[places] = number
+        self.table.replan(BatchPlan(self.table.plan.order, batch))
+        return smaller
+
+    def _split(self, places: np.ndarray) -> list[np.ndarray]:
+        size = max(1, self.budget // int(self._lengths(places).max()))
+        return [places[start : start + size] for start in range(0, len(places), size)]
+
+    def _lengths(self, places: np.ndarray) -> np.ndarray:
+        return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
+
+    def _report(self, before: int, waiting: int) -> None:
+        if self.on_progress is None:
+            return
+        seconds = time.perf_counter() - self.started
+        done = int(self.table.done.sum())
+        left = seconds * (waiting - self.tokens) / self.tokens if self.tokens else None
+        self.on_progress(
+            Progress(
+                done=done,
+                total=len(self.table.done),
+                seconds=seconds,
+                samples_per_second=(done - before) / seconds if seconds else 0.0,
+                seconds_left=left,
+                tokens=self.tokens,
+                message=self.message,
+                scores=lambda: self.table.scores(whole_blocks_of=BLOCK),
+            )
+        )
+
+
+def _attributes(
+    model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, scorer: Scorer
+) -> dict[str, Attribute]:
+    versions = {name: importlib.metadata.version(name) for name in ("headnb", "torch", "transformers")}
+    return {
+        "model": model_name(model),
+        "model_fingerprint": weights_fingerprint(model),
+        "task": task.name,
+        "task_fingerprint": task.fingerprint(),
+        "method": method.name,
+        "reduction": method.reduction,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "kv_heads": scorer.layout.kv_heads,
+        "samples_requested": len(task),
+        "left_out": len(encoded.left_out),
+        "truncated": encoded.truncated,
+        "versions": json.dumps(versions),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _context(model: PreTrainedModel) -> int | None:
+    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return context
+
+
+def _lock_of(model: torch.nn.Module) -> threading.RLock:
+    """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads."""
+    with _locks_lock:
+        return _model_locks.setdefault(model, threading.RLock())

@@ -1,0 +1,225 @@
+"""Scores as they are made: a table in the order of work, in memory or on disk, and the labelled data set made of it.
+
+On disk the table is a Zarr group. It holds the batch plan, so that a run that was stopped goes on with the very same
+batches, and a mark for each sample that is set after its scores are written. What is on disk is either complete and
+marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.)
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+from headnb.encoding import BatchPlan
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+CHUNK_BYTES = 2**20  # of one chunk of scores; a batch rewrites the chunk that it ends in
+
+Attribute: TypeAlias = str | int | float
+
+
+class ScoreTable:
+    """Scores (n, L, H), losses (n,) and marks (n,), row by row in the order of work.
+
+    Attributes:
+        attrs: what the scores are of and how they were made: flat scalars.
+        ids: sample ids, in the order of the input.
+        answer_tokens: (n,) in the order of the input.
+        plan: order of work and batches.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        attrs: dict[str, Attribute],
+        ids: np.ndarray,
+        answer_tokens: np.ndarray,
+        plan: BatchPlan,
+    ) -> None:
+        self._columns = columns  # arrays of numpy or zarr, which are written and read in the same way
+        self.attrs = attrs
+        self.ids = ids
+        self.answer_tokens = answer_tokens
+        self.plan = plan
+        self.done = np.asarray(columns["done"][:]).astype(bool)
+
+    def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
+        """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work."""
+        rows = slice(int(places[0]), int(places[-1]) + 1)
+        self._columns["score"][rows] = scores
+        self._columns["loss"][rows] = losses
+        self._columns["done"][rows] = np.ones(len(places), np.uint8)  # last: from here on it counts
+        self.done[rows] = True
+
+    def replan(self, plan: BatchPlan) -> None:
+        """Other batches for what is left, in the same order of work."""
+        self._columns["batch"][:] = plan.batch
+        self.plan = plan
+
+    def pending(self) -> list[np.ndarray]:
+        """The batches that are not scored yet, as places in the order of work."""
+        return [places for places in self.plan.batches() if not self.done[places].all()]
+
+    def scores(self, *, whole_blocks_of: int | None = None) -> xr.Dataset:
+        """What is scored so far, in the order of the input.
+
+        Args:
+            whole_blocks_of: leave out a block of so many samples that is not complete yet, unless it is the first:
+                a part of a block is sorted by length, and so not a fair sample of the task.
+        """
+        done = self.done.copy()
+        if whole_blocks_of:
+            starts = np.arange(0, len(done), whole_blocks_of)
+            blocks = np.repeat(np.logical_and.reduceat(done, starts), np.diff([*starts, len(done)]))
+            done = blocks if blocks.any() else done
+        places = np.flatnonzero(done)
+        places = places[np.argsort(self.plan.order[places])]
+        positions = self.plan.order[places]
+        score = np.asarray(self._columns["score"][:])[places]
+        return xr.Dataset(
+            {
+                "score": (("sample", "layer", "head"), score),
+                "loss": ("sample", np.asarray(self._columns["loss"][:])[places]),
+                "answer_tokens": ("sample", self.answer_tokens[positions].astype(np.int32)),
+            },
+            coords={
+                "sample": self.ids[positions],
+                "layer": np.arange(score.shape[1]),
+                "head": np.arange(score.shape[2]),
+            },
+            attrs=self.attrs | {"complete": int(self.done.all())},
+        )
+
+
+def new_table(
+    path: str | Path | None,
+    attrs: dict[str, Attribute],
+    ids: tuple[int | str, ...],
+    answer_tokens: np.ndarray,
+    plan: BatchPlan,
+    shape: tuple[int, int],
+) -> ScoreTable:
+    """A table for scores of `shape` (layers, heads): in memory, at `path`, or the one that is at `path` already.
+
+    Raises:
+        HeadnbError: `path` cannot be written, holds something else, or holds scores of another model, task, method
+            or setting (it says which).
+    """
+    columns: dict[str, np.ndarray] = {
+        "score": np.full((len(ids), *shape), np.nan, np.float32),
+        "loss": np.full(len(ids), np.nan, np.float32),
+        "done": np.zeros(len(ids), np.uint8),
+        "batch": plan.batch.astype(np.int32),
+        "order": plan.order.astype(np.int64),
+        "answer_tokens": answer_tokens.astype(np.int32),
+        "sample": np.array(ids),
+    }
+    if path is None:
+        return ScoreTable(columns, attrs, columns["sample"], columns["answer_tokens"], plan)
+    path = Path(path)
+    if not path.exists():
+        _write_group(path, columns, attrs)
+    table = _read_table(path, mode="r+")
+    _refuse_other_settings(path, table.attrs, attrs)
+    return table
+
+
+def open_scores(path: str | Path) -> xr.Dataset:
+    """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
+
+    Raises:
+        HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise HeadnbError(f"there are no scores at {path}")
+    if path.is_dir():
+        return _read_table(path, mode="r").scores()
+    try:
+        with xr.open_dataset(path) as stored:
+            scores = stored.load()
+    except (OSError, ValueError) as error:
+        raise HeadnbError(f"{path} is not a netCDF file: {error}") from error
+    if not {"score", "loss"} <= set(scores.data_vars):
+        raise HeadnbError(f"{path} holds no head scores")
+    return scores
+
+
+# Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
+_DIMENSIONS = {
+    "score": ("place", "layer", "head"),
+    "loss": ("place",),
+    "done": ("place",),
+    "batch": ("place",),
+    "order": ("place",),
+    "answer_tokens": ("sample",),
+    "sample": ("sample",),
+}
+
+
+def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str, Attribute]) -> None:
+    """Write a new store beside its place and move it there, so that a store is there whole or not at all."""
+    import zarr  # noqa: PLC0415  needed only for scores on disk
+
+    draft = path.with_name(f".{path.name}.draft")
+    rows = max(1, CHUNK_BYTES // columns["score"][:1].nbytes)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        group = zarr.open_group(draft, mode="w", zarr_format=3)
+        group.attrs.update({"headnb_format": FORMAT, **attrs})
+        for name, values in columns.items():
+            array = group.create_array(
+                name,
+                shape=values.shape,
+                chunks=(min(rows, len(values)), *values.shape[1:]),
+                dtype=str if values.dtype.kind == "U" else values.dtype,
+                fill_value=np.nan if values.dtype.kind == "f" else None,
+                dimension_names=_DIMENSIONS[name],
+            )
+            array[:] = values
+        draft.rename(path)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
+
+
+def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
+    import zarr  # noqa: PLC0415
+
+    try:
+        group = zarr.open_group(path, mode=mode)
+        attrs: dict[str, Any] = dict(group.attrs)
+        columns: dict[str, Any] = {name: group[name] for name in _DIMENSIONS}
+    except (OSError, KeyError, ValueError) as error:
+        raise HeadnbError(f"{path} is not a store of head scores") from error
+    version = attrs.pop("headnb_format", None)
+    if version != FORMAT:
+        raise HeadnbError(f"{path} has format {version}; this version of headnb reads format {FORMAT}")
+    ids = np.asarray(columns["sample"][:])
+    return ScoreTable(
+        columns,
+        attrs,
+        ids if ids.dtype.kind == "i" else ids.astype(str),
+        np.asarray(columns["answer_tokens"][:]),
+        BatchPlan(np.asarray(columns["order"][:]), np.asarray(columns["batch"][:])),
+    )
+
+
+def _refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """A store goes on only with what began it. Versions and the time of creation may differ."""
+    different = [
+        f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
+        for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created"})
+        if stored.get(name) != wanted.get(name)
+    ]
+    if different:
+        raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
