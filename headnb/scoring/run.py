@@ -116,6 +116,8 @@ def score_heads(
     """
     task = load_task(task) if not isinstance(task, Task) else task
     chosen = find_method(method)
+    if loss not in LOSS_REDUCTIONS:
+        raise unknown_name("loss", loss, LOSS_REDUCTIONS)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=_context(model))
     plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
     with _lock_of(model):
