@@ -34,6 +34,7 @@ class PatternHeads:
         """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
         from headnb import statistics  # noqa: PLC0415
 
+        _check_levels(self._pattern.attrs.get("kind", "level") == "level")
         return self._over_heads(statistics.gini, "gini")
 
     def cv(self) -> float | xr.DataArray:
@@ -186,6 +187,7 @@ class ScoresHeads:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
         from headnb import resampling  # noqa: PLC0415
 
+        _check_levels(not self._is_signed)
         return resampling.gini(_samples(self._dataset), level, seed)
 
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -272,6 +274,12 @@ class ScoresHeads:
     @property
     def _is_signed(self) -> bool:
         return bool(self._dataset.attrs.get("reduction", "mean-abs") != "mean-abs")
+
+
+def _check_levels(are_levels: bool) -> None:
+    """Signed scores and differences that all happen to be positive still have no Gini coefficient."""
+    if not are_levels:
+        raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
 
 
 def _samples(scores: xr.Dataset) -> Array:

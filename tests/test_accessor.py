@@ -1,0 +1,182 @@
+"""`.heads` on scores, comparisons and patterns."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.resampling import Estimate
+from scipy import stats
+
+
+@pytest.fixture
+def scores() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    level = np.arange(1, 13).reshape(3, 4)
+    score = level * rng.normal(size=(20, 3, 4))
+    score[:, 1, 0] = np.nan
+    return xr.Dataset(
+        {
+            "score": (("sample", "layer", "head"), score.astype(np.float32)),
+            "loss": ("sample", np.ones(20)),
+            "answer_tokens": ("sample", np.arange(1, 21)),
+        },
+        coords={"sample": [f"s{i}" for i in range(20)], "layer": range(3), "head": range(4)},
+        attrs={
+            "model": "tiny",
+            "task": "sums",
+            "method": "activation",
+            "reduction": "mean-abs",
+            "loss_reduction": "sum",
+        },
+    )
+
+
+def levels_of(scores: xr.Dataset) -> np.ndarray:
+    values = np.abs(scores["score"].values.astype(float)).reshape(scores.sizes["sample"], -1)
+    return values[:, ~np.isnan(values).any(axis=0)]
+
+
+def test_importing_headnb_registers_heads_and_loads_nothing_heavy():
+    code = (
+        "import sys, xarray, headnb; xarray.Dataset().heads; "
+        "print([m for m in ('torch', 'scipy', 'zarr', 'IPython', 'headnb.statistics') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_pattern_statistics_are_plain_floats(scores):
+    pattern = scores.heads.pattern()
+    x = levels_of(scores).mean(axis=0)
+    assert isinstance(pattern.heads.gini(), float)
+    assert pattern.heads.cv() == pytest.approx(x.std() / x.mean())
+    assert pattern.heads.kurtosis() == pytest.approx(stats.kurtosis(x))
+    assert pattern.heads.gini() == pytest.approx(np.abs(x[:, None] - x).mean() / (2 * x.mean()))
+
+
+def test_study_statistics_keep_the_leading_dim(scores):
+    pattern = scores.heads.pattern()
+    study = xr.concat([pattern, pattern.heads.scale_free()], dim="stage").assign_coords(stage=["raw", "free"])
+    found = study.heads.gini()
+    assert found.dims == ("stage",)
+    assert found.values == pytest.approx([pattern.heads.gini()] * 2)
+    assert study.heads.correlation(dim="stage").values == pytest.approx(np.ones((2, 2)))
+    with pytest.raises(HeadnbError, match="several along stage"):
+        study.heads.top()
+
+
+def test_scores_statistics_are_estimates_with_intervals(scores):
+    for estimate in (scores.heads.gini(), scores.heads.cv(), scores.heads.kurtosis(), scores.heads.gini(level=0.8)):
+        assert isinstance(estimate, Estimate)
+        assert estimate.low < estimate.value < estimate.high
+        assert estimate.samples == 20
+    assert scores.heads.gini().uncorrected == pytest.approx(scores.heads.pattern().heads.gini())
+    wide, narrow = scores.heads.gini(), scores.heads.gini(level=0.8)
+    assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_correlation_of_patterns_and_of_scores(scores):
+    other = scores.assign(score=scores["score"] ** 2)
+    one, two = levels_of(scores).mean(axis=0), levels_of(other).mean(axis=0)
+    r = stats.pearsonr(one, two).statistic
+    assert scores.heads.pattern().heads.correlation(other.heads.pattern()) == pytest.approx(r)
+    paired = scores.heads.correlation(other)
+    assert paired.uncorrected == pytest.approx(r)
+    assert scores.heads.correlation(other.isel(sample=slice(10))).samples == 10
+    independent = scores.heads.correlation(other.isel(sample=slice(10)).assign_attrs(task="other"))
+    assert independent.samples == 10
+    assert independent.uncorrected == pytest.approx(stats.pearsonr(one, levels_of(other)[:10].mean(axis=0)).statistic)
+
+
+def test_evidence_is_the_same_on_scores_and_their_pattern(scores):
+    evidence = scores.heads.evidence()
+    assert evidence.samples == 20
+    assert evidence == scores.heads.pattern().heads.evidence()
+    assert evidence.reliability == scores.heads.reliability() == scores.heads.pattern().heads.reliability()
+    r = evidence.reliability
+    assert evidence.samples_for_090 == math.ceil(20 * 0.9 * (1 - r) / (r * 0.1))
+
+
+def test_interval_holds_each_heads_mean(scores):
+    found = scores.heads.interval(0.9)
+    assert found["low"].dims == ("layer", "head")
+    present = found["value"].notnull()
+    np.testing.assert_allclose(found["value"].values[present], levels_of(scores).mean(axis=0), rtol=1e-9)
+    assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).where(present, True).all()
+    assert (found["low"].where(present, 0) >= 0).all()
+    assert found.attrs["interval_level"] == 0.9
+
+
+def test_top_names_the_strongest_heads(scores):
+    pattern = scores.heads.pattern()
+    table = pattern.heads.top(3)
+    flat = pattern.values.ravel()
+    best = np.argsort(-np.nan_to_num(flat))[:3]
+    assert table.index.tolist() == [f"L{i // 4}H{i % 4}" for i in best]
+    assert table["value"].tolist() == pytest.approx(flat[best])
+    with_ranks = scores.heads.top(3)
+    assert with_ranks.index.tolist() == table.index.tolist()
+    assert ((with_ranks["rank_low"] <= [1, 2, 3]) & (with_ranks["rank_high"] >= [1, 2, 3])).all()
+    assert len(pattern.heads.top(100)) == 11  # one head of twelve is NaN
+
+
+def test_selection_by_head_name(scores):
+    pattern = scores.heads.pattern()
+    assert pattern.heads["L2H3"] == pytest.approx(float(pattern[2, 3]))
+    picked = pattern.heads.select("L2H3,L0H1")
+    assert picked["selected"].values.tolist() == ["L2H3", "L0H1"]
+    assert picked.values.tolist() == [float(pattern[2, 3]), float(pattern[0, 1])]
+    assert scores.heads["L2H3"]["score"].values.tolist() == scores["score"].values[:, 2, 3].tolist()
+    with pytest.raises(HeadnbError, match="no head L9H0: the pattern has 3 layers of 4 heads"):
+        pattern.heads["L9H0"]
+    with pytest.raises(HeadnbError, match="names 2 heads"):
+        pattern.heads["L0H0,L0H1"]
+
+
+def test_comparison_has_heads_too(scores):
+    after = scores.assign(score=scores["score"] * (1 + (scores["layer"] == 2)))
+    change = headnb.compare(scores, after)
+    assert change.heads.top(1).index[0].startswith("L2")
+    assert bool(change.heads["L2H3"]["significant"])
+    pattern = change.heads.pattern()
+    assert pattern.attrs["kind"] == "difference"
+    with pytest.raises(HeadnbError, match="not on signed"):
+        pattern.heads.gini()
+    with pytest.raises(HeadnbError, match="no variable 'score'"):
+        change.heads.gini()
+    assert change.heads.evidence().samples == 20
+
+
+def test_layer_profile_skips_missing_heads(scores):
+    profile = scores.heads.layer_profile()
+    pattern = scores.heads.pattern()
+    assert profile.dims == ("layer",)
+    assert profile.values[1] == pytest.approx(pattern.values[1, 1:].mean())
+
+
+def test_with_loss_and_normalisations_are_reachable(scores):
+    assert scores.heads.with_loss("sample-mean").attrs["loss_reduction"] == "sample-mean"
+    assert scores.heads.pattern("max").max() == 1
+    assert scores.heads.pattern().heads.normalized("max").identical(scores.heads.pattern("max"))
+    assert scores.heads.scale_free().mean() == pytest.approx(1)
+
+
+def test_what_is_no_pattern_says_so():
+    with pytest.raises(HeadnbError, match="no dim layer"):
+        xr.DataArray([1.0, 2.0], dims="head").heads.gini()
+    with pytest.raises(HeadnbError, match="no variable 'score'"):
+        xr.Dataset().heads.pattern()
+
+
+def test_grid_is_a_head_grid(scores):
+    from headnb.display.grid import HeadGrid
+
+    for shown in (scores, scores.heads.pattern(), headnb.compare(scores, scores)):
+        assert isinstance(shown.heads.grid(), HeadGrid)
