@@ -38,7 +38,7 @@ class LiveGrid:
     """A progress display that becomes the result. Use it as a context manager; `update` is the `on_progress`.
 
     Leaving the context draws the final result, unless `finish` did so; after an interrupt or an error it draws what
-    was scored until then and says so. Never raises from `update`: a picture must not stop a computation.
+    was scored until then and says so. A partial result that cannot be drawn is left out and stops nothing.
     """
 
     def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,9 +71,10 @@ class LiveGrid:
     def finish(self, result: object, *, note: str = "") -> HeadGrid:
         """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts."""
         grid = HeadGrid.of(result, title="" if isinstance(result, (dict, HeadGrid)) else self.title)
-        if note:
+        heard = self._last.message if self._last is not None else ""
+        if notes := [words for words in (note, heard) if words]:
             first, *others = grid.payload["panels"]
-            first = {**first, "notes": [note, *first["notes"]]}
+            first = {**first, "notes": [*notes, *first["notes"]]}
             grid = HeadGrid({**grid.payload, "panels": [first, *others]})
         self._open = False
         self._surface.end(grid)

@@ -213,7 +213,7 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
         part = cells.isel(dict(zip(leading, index, strict=True)))
         names = [_place(part, dim, place) for dim, place in zip(leading, index, strict=True)]
         own = statistics or {}
-        if statistics is None and part.attrs.get("kind") == "level":
+        if statistics is None and part.attrs.get("kind") == "level" and part["values"].notnull().any():
             own = _statistics(part["values"].assign_attrs(part.attrs))
         yield _Grid(" · ".join(filter(None, (title, *names))), part, own, dimension)
 

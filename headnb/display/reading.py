@@ -72,9 +72,10 @@ def checked(found: object) -> Payload:
     result |= {"version": VERSION, "kind": kind, "units": _text(top.get("units"), "units")}
     result |= {"layers": layers, "heads": heads, "kv_heads": kv_heads}
     result["alpha"] = _share(top.get("alpha"), "alpha")
-    result["interval_level"] = _share(top.get("interval_level", 0.95), "interval_level") or 0.95
+    level = _number(top.get("interval_level", 0.95), "interval_level")
+    result["interval_level"] = _share(level, "interval_level")
     result["panels"] = [_panel(panel, f"panels[{i}]", (layers, heads)) for i, panel in enumerate(panels)]
-    result["scale"] = _scale(top.get("scale"), result)
+    result["scale"] = _scale(top["scale"], kind) if "scale" in top else _default_scale(result)
     if "progress" in top:
         result["progress"] = _progress(top["progress"])
     return cast("Payload", result)
@@ -128,14 +129,16 @@ def _matrix(
     return [[entry(value, where) for value in row] for row in rows]
 
 
-def _scale(found: object, payload: dict[str, Any]) -> dict[str, float]:
-    if found is None:
-        values = np.array([panel["values"] for panel in payload["panels"]], dtype=float)
-        low, high = shared_scale(values, payload["kind"])
-        return {"low": low, "high": high}
+def _default_scale(payload: dict[str, Any]) -> dict[str, float]:
+    values = np.array([panel["values"] for panel in payload["panels"]], dtype=float)
+    low, high = shared_scale(values, payload["kind"])
+    return {"low": low, "high": high}
+
+
+def _scale(found: object, kind: str) -> dict[str, float]:
     given = _mapping(found, "scale")
     low, high = (_number(given.get(name), f"scale.{name}") for name in ("low", "high"))
-    lowest = low >= 0 if payload["kind"] == "level" else low == -high
+    lowest = low >= 0 if kind == "level" else low == -high
     if not (lowest and high - low >= SMALLEST_SCALE):
         raise HeadnbError(
             f"not a head grid: scale goes from {low} to {high}; levels start at 0 or above, others at -high"

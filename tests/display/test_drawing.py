@@ -1,0 +1,188 @@
+"""What is drawn is what the payload says, is safe to put on a page, and is not too large."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+import xarray as xr
+from bokeh.palettes import Viridis256
+from headnb.display import payload, read_payload
+from headnb.display.colours import FALL, RISE, paint, ticks
+from headnb.display.geometry import arrange
+from headnb.display.html import card, page, shown_panels, standalone
+from synthetic import comparison, pattern, random_pattern
+
+HOSTILE = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Page(HTMLParser):
+    """All tags with their attributes, and the text of titles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.titles: list[str] = []
+        self.words = ""
+        self._title = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._title = tag == "title"
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if self._title:
+            self.titles.append(data)
+            self._title = False
+
+
+def cells(text: str) -> dict[str, str]:
+    """Head name -> stroke colour, of every titled cell."""
+    found = re.findall(r'stroke="(#\w+)"[^>]*><title>(L\d+H\d+) ', text)
+    return {name: colour for colour, name in found}
+
+
+def rgb(code: str) -> np.ndarray:
+    return np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)])
+
+
+def test_level_colours_are_viridis() -> None:
+    for share in np.linspace(0, 1, 64):
+        expected = rgb(Viridis256[round(share * 255)].lower())
+        assert (
+            abs(rgb(paint(share, (0, 1)).colour) - expected).max() <= 8
+        )  # of 255: sixteen anchors and straight lines between them
+
+
+def test_difference_colours_are_symmetric_and_vanish_at_zero() -> None:
+    assert paint(0, (-2, 2)).opacity == 0
+    assert paint(1, (-2, 2)) == (RISE, 0.5)
+    assert paint(-1, (-2, 2)) == (FALL, 0.5)
+    assert paint(9, (-2, 2)) == (RISE, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.5, 1]),
+        (0, 0.104, [0, 0.05, 0.1]),
+        (-0.01, 0.01, [-0.01, -0.005, 0, 0.005, 0.01]),
+        (0, 7e-6, [0, 2e-6, 4e-6, 6e-6]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high, 4) == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_head_has_its_colour_and_its_hover_text() -> None:
+    data = comparison([[0.01, -0.002], [0.0, np.nan]], [[True, False], [False, False]], kv_heads=1)
+    text = card(payload(data))
+    assert set(cells(text)) == {"L0H0", "L0H1", "L1H0"}
+    assert cells(text)["L0H0"] == RISE
+    assert cells(text)["L0H1"] == FALL
+    titles = Page(text).titles
+    assert "L0H0 0.01000 nats\n95 % interval 0.00900 to 0.0110\nrank 1 of 3\nkey/value head 0\nsignificant" in titles
+    assert "L0H1 −0.002000 nats\n95 % interval −0.00300 to −0.00100\nrank 2 of 3\nkey/value head 0" in titles
+
+
+def test_layer_zero_is_the_top_row_and_head_zero_the_left_column() -> None:
+    place = arrange(payload(random_pattern(30, 9, kv_heads=3)), 1)
+    assert place.y(0) == 0 < place.y(1) < place.y(29)
+    assert place.x(0) == 0 < place.x(1) < place.x(8)
+
+
+def test_a_gap_separates_heads_of_different_key_value_heads_only() -> None:
+    place = arrange(payload(random_pattern(4, 6, kv_heads=2)), 1)
+    steps = np.diff([place.x(head) for head in range(6)])
+    assert len(set(steps[[0, 1, 3, 4]])) == 1
+    assert steps[2] > steps[0]
+    ungrouped = arrange(payload(random_pattern(4, 6)), 1)
+    assert len(set(np.diff([ungrouped.x(head) for head in range(6)]))) == 1
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (2, 2), (30, 9), (32, 32), (126, 128)])
+@pytest.mark.parametrize("panels", [1, 3])
+def test_axis_labels_have_room_and_the_picture_fits_a_page(layers: int, heads: int, panels: int) -> None:
+    place = arrange(payload(random_pattern(layers, heads)), panels)
+    assert place.layer_ticks().step * place.cell_height >= 12
+    assert place.head_ticks().step * place.cell_width >= 8 * len(str(heads - 1))
+    assert place.width <= 960
+    assert min(place.cell_width, place.cell_height) >= 2
+
+
+def test_layers_without_heads_are_hatched_and_explained() -> None:
+    text = card(payload(pattern([[0.1, 0.2], [np.nan, np.nan], [0.3, 0.1]])))
+    assert "layer 1: no softmax heads" in Page(text).titles
+    assert "Layer 1 is hatched: it has no softmax attention heads." in text
+    assert set(cells(text)) == {"L0H0", "L0H1", "L2H0", "L2H1"}
+
+
+def test_values_beyond_the_scale_are_counted_at_the_colour_bar() -> None:
+    values = np.linspace(0.5, 1, 270)
+    values[17] = 25.0
+    made = payload(pattern(values.reshape(30, 9)))
+    beyond = int((values > made["scale"]["high"]).sum())
+    assert f"{beyond} head{'s' if beyond > 1 else ''} beyond, up to 25.0" in card(made)
+
+
+def test_several_panels_share_the_scale_and_have_a_table() -> None:
+    made = payload({"low": pattern([[0.1, 0.1]]), "high": pattern([[0.4, 0.1]])})
+    text = card(made)
+    found = re.findall(r'stroke="(#\w+)"[^>]*><title>L0H0 ', text)
+    assert found == [paint(0.1, (0, 0.4)).colour, paint(0.4, (0, 0.4)).colour]
+    assert text.count("<tr>") == 3
+
+
+def test_many_panels_are_thinned_with_first_and_last_kept() -> None:
+    study = xr.concat([random_pattern(2, 2, s) for s in range(40)], xr.IndexVariable("step", range(40)))
+    made = payload(study)
+    panels, note = shown_panels(made)
+    assert [panels[0]["title"], panels[-1]["title"], len(panels)] == ["step 0", "step 39", 12]
+    assert note == "12 of 40 panels are shown."
+    assert note in card(made)
+
+
+@pytest.mark.parametrize("draw", [card, page, standalone])
+def test_text_from_models_and_data_stays_text(draw: object) -> None:
+    drawn = Page(draw(read_payload(HOSTILE)))
+    allowed = {"html", "head", "meta", "title", "body", "div", "b", "span", "svg", "g", "path", "text", "rect"}
+    assert {tag for tag, _ in drawn.tags} <= allowed
+    for _, attributes in drawn.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in {"href", "src", "id", "class"}]
+    assert "<script>alert(1)</script>" in drawn.words
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (30, 9), (126, 128)])
+def test_standalone_svg_is_well_formed_and_draws_each_head_once(shape: tuple[int, int]) -> None:
+    root = ET.fromstring(standalone(payload(random_pattern(*shape))))
+    place = arrange(payload(random_pattern(*shape)), 1)
+    strokes = "".join(path.get("d", "") for path in root.iter(f"{SVG}path"))
+    starts = re.findall(rf"M(\d+) (\d+)h{place.cell_width - place.gap}(?!\d|\.)", strokes)
+    assert len(set(starts)) == shape[0] * shape[1]
+
+
+def test_html_is_well_formed_enough_to_be_xml() -> None:
+    ET.fromstring(card(payload(random_pattern(3, 4, kv_heads=2))))
+
+
+def test_a_large_grid_is_no_heavier_than_a_notebook_can_bear() -> None:
+    made = payload(random_pattern(126, 128))
+    text = card(made)
+    assert len(cells(text)) == 126 * 128
+    assert len(text) < 2_000_000
+    assert len(standalone(made)) < 300_000
+
+
+def test_above_twenty_thousand_cells_hover_texts_give_way_to_size() -> None:
+    made = payload({"a": random_pattern(126, 128), "b": random_pattern(126, 128, seed=1)})
+    text = card(made)
+    assert not cells(text)
+    assert "left out of a picture this large" in text
+    assert len(text) < 1_000_000

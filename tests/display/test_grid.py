@@ -1,0 +1,75 @@
+"""HeadGrid: one object for every front end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from headnb.display import MIME_TYPE, HeadGrid
+from headnb.errors import HeadnbError
+from synthetic import comparison, random_pattern, scores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_bundle_carries_every_form() -> None:
+    grid = HeadGrid.of(random_pattern(3, 4))
+    bundle = grid._repr_mimebundle_()
+    assert list(bundle) == [MIME_TYPE, "text/html", "image/svg+xml", "text/plain"]
+    assert bundle[MIME_TYPE] == grid.payload
+    assert bundle["text/html"].startswith("<div")
+    assert bundle["image/svg+xml"].startswith("<svg xmlns=")
+    assert bundle["text/plain"] == repr(grid)
+
+
+def test_bundle_makes_only_what_is_asked_for() -> None:
+    grid = HeadGrid.of(random_pattern(3, 4))
+    assert list(grid._repr_mimebundle_(include={"text/plain"})) == ["text/plain"]
+    assert "text/html" not in grid._repr_mimebundle_(exclude={"text/html"})
+
+
+def test_saved_data_is_opened_as_the_same_grid(tmp_path: Path) -> None:
+    grid = HeadGrid.of(comparison([[0.1, -0.2]], [[True, False]]))
+    assert HeadGrid.open(grid.save(tmp_path / "change.heads.json")) == grid
+
+
+def test_saved_pictures_are_whole_files(tmp_path: Path) -> None:
+    grid = HeadGrid.of(random_pattern(3, 4))
+    page = grid.save(tmp_path / "grid.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert grid.save(tmp_path / "grid.svg").read_text(encoding="utf-8").endswith("</svg>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.html", "grid.svg"]
+
+
+def test_an_unknown_form_and_an_unwritable_place_are_errors(tmp_path: Path) -> None:
+    grid = HeadGrid.of(random_pattern(1, 2))
+    with pytest.raises(HeadnbError, match=r"\.heads\.json, \.svg, \.html"):
+        grid.save(tmp_path / "grid.png")
+    with pytest.raises(HeadnbError, match="cannot write"):
+        grid.save(tmp_path / "nowhere" / "grid.svg")
+
+
+def test_the_accessors_grid_is_of_the_same_values() -> None:
+    data = scores(8)
+    assert data.heads.grid().payload == HeadGrid.of(data).payload
+    levels = data.heads.pattern()
+    values = levels.heads.grid(title="mine").payload["panels"][0]["values"]
+    assert values == [[pytest.approx(v, rel=1e-3) for v in row] for row in levels.values.tolist()]
+
+
+def test_of_accepts_a_payload_and_a_grid() -> None:
+    grid = HeadGrid.of(random_pattern(2, 2))
+    assert HeadGrid.of(grid) is grid
+    assert HeadGrid.of(json.loads(json.dumps(grid.payload))) == grid
+
+
+def test_display_needs_neither_torch_nor_ipython_nor_a_schema_library() -> None:
+    code = "import sys, headnb.display; print(*{'torch', 'IPython', 'jsonschema', 'tqdm'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not found.stdout.strip()

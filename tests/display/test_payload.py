@@ -1,0 +1,156 @@
+"""The payload says what the arrays say, in the form of its schema."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display import payload, read_payload
+from headnb.errors import HeadnbError
+from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
+
+CASES = {
+    "pattern": random_pattern(4, 6, kv_heads=2, samples=32, reliability=0.87, samples_for_090=43),
+    "pattern without evidence": random_pattern(1, 1, samples=2, reliability=float("nan"), samples_for_090=-1),
+    "layers without heads": pattern([[0.1, 0.2], [np.nan, np.nan]]),
+    "nothing but missing": pattern([[np.nan, np.nan]]),
+    "all zero": pattern([[0, 0]]),
+    "signed": pattern([[0.1, -0.2]], kind="signed", method="ablate-zero"),
+    "comparison": comparison([[0.01, -0.02]], [[True, False]]),
+    "scores": scores(8),
+    "one sample": scores(1),
+    "mapping": {"gsm8k": random_pattern(2, 3), "mbpp": random_pattern(2, 3, seed=1)},
+    "steps": xr.concat([random_pattern(2, 3, s) for s in range(3)], xr.IndexVariable("step", [0, 5, 10])),
+}
+
+
+@pytest.mark.parametrize("data", CASES.values(), ids=CASES)
+def test_payload_follows_the_schema_and_is_read_back_unchanged(data: object) -> None:
+    made = payload(data)
+    text = json.dumps(made, allow_nan=False)
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(text))
+    assert read_payload(text) == made
+
+
+def test_schema_is_itself_valid() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_values_keep_four_digits_and_missing_heads_are_null() -> None:
+    panel = payload(pattern([[0.123456, 1.00004], [np.nan, 2.34567e-7]]))["panels"][0]
+    assert panel["values"] == [[0.1235, 1.0], [None, 2.346e-7]]
+
+
+def test_intervals_and_marks_of_a_comparison() -> None:
+    made = payload(comparison([[0.0104, np.nan]], [[True, False]]))
+    panel = made["panels"][0]
+    assert panel["low"] == [[0.0094, None]]
+    assert panel["high"] == [[0.0114, None]]
+    assert panel["significant"] == [[1, 0]]
+    assert (made["kind"], made["quantity"], made["alpha"]) == ("difference", "change in activation level", 0.05)
+    assert panel["statistics"] == {}, "a Gini coefficient of differences would be an error"
+
+
+def test_statistics_of_scores_are_the_corrected_ones_with_intervals() -> None:
+    data = scores(40, 6, 5)
+    found = payload(data)["panels"][0]["statistics"]["gini"]
+    expected = data.heads.gini()
+    assert [found[end] for end in ("value", "low", "high")] == pytest.approx(
+        [expected.value, expected.low, expected.high], rel=1e-3
+    )
+
+
+def test_statistics_of_too_few_samples_are_left_out() -> None:
+    panel = payload(scores(3))["panels"][0]
+    assert panel["statistics"] == {}
+    assert (panel["samples"], panel["reliability"], panel["samples_for_090"]) == (3, None, None)
+
+
+def test_leading_dims_become_panels_in_order() -> None:
+    study = xr.concat([pattern([[1.0, 2.0]]), pattern([[3.0, 4.0]])], xr.IndexVariable("step", [0, 20]))
+    made = payload(study)
+    assert [panel["title"] for panel in made["panels"]] == ["step 0", "step 20"]
+    assert [panel["values"] for panel in made["panels"]] == [[[1.0, 2.0]], [[3.0, 4.0]]]
+    assert made["dimension"] == "step"
+    assert made["scale"] == {"low": 0, "high": 4}
+
+
+def test_two_leading_dims_name_each_panel_by_both() -> None:
+    study = xr.concat([random_pattern(1, 2), random_pattern(1, 2)], xr.IndexVariable("stage", ["before", "after"]))
+    study = study.expand_dims(task=["gsm8k"])
+    assert [panel["title"] for panel in payload(study)["panels"]] == ["gsm8k · before", "gsm8k · after"]
+
+
+def test_facts_that_differ_between_panels_are_read_from_coordinates() -> None:
+    study = xr.concat([pattern([[1.0, 2.0]]), pattern([[3.0, 4.0]])], xr.IndexVariable("task", ["gsm8k", "mbpp"]))
+    study = study.assign_coords(samples=("task", [32, 64]), reliability=("task", [0.8, 0.9]))
+    panels = payload(study)["panels"]
+    assert [(panel["samples"], panel["reliability"]) for panel in panels] == [(32, 0.8), (64, 0.9)]
+
+
+def test_a_title_names_model_and_task_where_panels_share_them() -> None:
+    assert payload(random_pattern(1, 2))["title"] == "smollm2-135m · gsm8k"
+    two = {"a": random_pattern(1, 2), "b": random_pattern(1, 2, task="mbpp")}
+    assert payload(two)["title"] == "smollm2-135m"
+    assert payload(comparison([[0.1]], [[True]], model_before="base"))["title"] == "base → smollm2-135m · gsm8k"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "low", "high"),
+    [
+        ([[0.1, 0.4]], "level", 0, 0.4),
+        ([[0.1, -0.4]], "signed", -0.4, 0.4),
+        ([[0, 0]], "level", 0, 1),
+        ([[np.nan, np.nan]], "difference", -1, 1),
+        ([[0.12341, 0.1]], "level", 0, 0.124),
+        ([[1e-40, 1e-42]], "level", 0, 1e-40),
+    ],
+)
+def test_scale_holds_zero_and_the_largest_value(values: object, kind: str, low: float, high: float) -> None:
+    assert payload(pattern(values, kind=kind))["scale"] == {"low": low, "high": high}
+
+
+def test_scale_is_not_given_to_a_single_outlier() -> None:
+    values = np.linspace(0.5, 1, 270)
+    values[17] = 25.0  # numpy's 99.5th percentile of 270 lies between the second and the third largest
+    high = payload(pattern(values.reshape(30, 9)))["scale"]["high"]
+    assert 0.99 < high < 1.01
+
+
+def test_a_large_grid_stays_under_300_kb() -> None:
+    text = json.dumps(payload(random_pattern(126, 128)), separators=(",", ":"))
+    assert len(text) < 300_000
+
+
+def test_what_a_reader_must_know_is_noted() -> None:
+    notes = payload(scores(8, complete=0, samples_requested=32, left_out=2, truncated=1))["panels"][0]["notes"]
+    assert notes == [
+        "Stopped early: 8 of 32 samples are scored.",
+        "Left out: 2 sample(s) without an answer token after truncation.",
+        "Truncated: 1 sample(s).",
+    ]
+
+
+def test_key_value_heads_that_do_not_divide_the_heads_are_not_drawn_as_groups() -> None:
+    assert payload(random_pattern(2, 6, kv_heads=4))["kv_heads"] == 6
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (3, "got int"),
+        ({}, "nothing to show"),
+        (xr.Dataset({"other": 1}), "got Dataset"),
+        (xr.DataArray([1.0], dims="layer"), "layer and head"),
+        (pattern([[1.0]], kind="levels"), "kind is one of level, signed, difference"),
+        ({"a": pattern([[1.0]]), "b": pattern([[1.0, 2.0]])}, "same layers x heads"),
+        ({"a": pattern([[1.0]]), "b": pattern([[1.0]], kind="signed")}, "same kind"),
+        ({"a": pattern([[1.0]]), "b": pattern([[1.0]], units="share")}, "same units"),
+    ],
+)
+def test_what_is_no_head_grid_is_an_error_that_says_so(data: object, message: str) -> None:
+    with pytest.raises(HeadnbError, match=message):
+        payload(data)

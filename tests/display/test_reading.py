@@ -1,0 +1,110 @@
+"""Payloads from elsewhere: what is valid is read, everything else is one clear error.
+
+The files in tests/fixtures/payloads are shared with the front end's tests.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from headnb.display import read_payload
+from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked
+from headnb.errors import HeadnbError
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import SCHEMA
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "payloads"
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def fixtures(folder: str) -> list[object]:
+    found = sorted((FIXTURES / folder).glob("*.heads.json"))
+    assert found
+    return [pytest.param(path, id=path.name.removesuffix(".heads.json")) for path in found]
+
+
+@pytest.mark.parametrize("path", fixtures("valid"))
+def test_valid_file_is_read(path: Path) -> None:
+    given_payload = json.loads(path.read_text(encoding="utf-8"))
+    VALIDATOR.validate(given_payload)
+    found = read_payload(path)
+    assert [panel["values"] for panel in found["panels"]] == [panel["values"] for panel in given_payload["panels"]]
+    VALIDATOR.validate(found)
+
+
+@pytest.mark.parametrize("path", fixtures("invalid"))
+def test_invalid_file_is_refused_by_schema_and_reader(path: Path) -> None:
+    assert not VALIDATOR.is_valid(json.loads(path.read_text(encoding="utf-8")))
+    with pytest.raises(HeadnbError):
+        read_payload(path)
+
+
+@pytest.mark.parametrize("path", fixtures("invalid-beyond-schema"))
+def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) -> None:
+    with pytest.raises(HeadnbError) as refused:
+        read_payload(path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_errors_name_the_place() -> None:
+    minimal = json.loads((FIXTURES / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
+    minimal["panels"].append({"values": [[0.1, "0.2"]]})
+    with pytest.raises(HeadnbError, match=r"panels\[1\]\.values must be a number, got '0.2'"):
+        checked(minimal)
+    with pytest.raises(HeadnbError, match="newer headnb"):
+        checked(minimal | {"version": 7})
+    with pytest.raises(HeadnbError, match="did you mean 'level'"):
+        checked(minimal | {"kind": "levels"})
+
+
+def test_defaults_are_filled_in_and_unknown_fields_dropped() -> None:
+    found = read_payload(FIXTURES / "valid" / "unknown-fields.heads.json")
+    assert (found["kv_heads"], found["scale"], found["interval_level"]) == (2, {"low": 0, "high": 0.1}, 0.95)
+    assert "colour" not in found
+    assert "p_value" not in found["panels"][0]
+
+
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(HeadnbError, match="cannot read"):
+        read_payload(tmp_path / "none.heads.json")
+    with pytest.raises(HeadnbError, match="cannot read"):
+        read_payload(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.heads.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(HeadnbError, match="UTF-8"):
+        read_payload(path)
+
+
+def test_the_readers_limits_are_the_schemas() -> None:
+    assert SCHEMA["$defs"]["text"]["maxLength"] == LONGEST_TEXT
+    assert SCHEMA["$defs"]["panel"]["properties"]["notes"]["maxItems"] == MOST_NOTES
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "low", "high"]), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
+    JSON_VALUES,
+)
+def test_reader_accepts_nothing_that_the_schema_refuses(name: str, value: object) -> None:
+    found = json.loads((FIXTURES / "valid" / "full.heads.json").read_text(encoding="utf-8"))
+    (found if name in SCHEMA["properties"] and name != "title" else found["panels"][0])[name] = value
+    try:
+        read = checked(found)
+    except HeadnbError:
+        return
+    assert VALIDATOR.is_valid(read)
+    assert VALIDATOR.is_valid(found)
