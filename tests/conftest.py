@@ -29,7 +29,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of `{task}.{split}.jsonl` files that HEADNB_DATA names; without it the test is skipped."""
     folder = os.environ.get("HEADNB_DATA")
