@@ -178,6 +178,8 @@ def find_readout(model: PreTrainedModel) -> Readout:
     if head is None:
         raise HeadnbError(f"{type(model).__name__} has no language-model head; load it with AutoModelForCausalLM")
     decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+    if decoder is model:  # llama4 names its decoder in a way that get_decoder does not know
+        decoder = getattr(model, "model", model)
 
     def states(**inputs: Any) -> Tensor:
         hidden: Tensor = decoder(**inputs, use_cache=False).last_hidden_state

@@ -1,0 +1,54 @@
+"""Head scores equal the attention-matrix form of the method, whatever the architecture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from headnb.encoding import IGNORED, EncodedSample, collate
+from headnb.scoring.gradient import activation, gradient_scorer
+
+from architectures import (
+    ARCHITECTURES,
+    FLOAT32_ONLY,
+    VOCABULARY,
+    attention_matrix_scores,
+    build,
+    tolerance,
+)
+
+
+def samples(lengths: tuple[int, ...] = (9, 14, 14)) -> list[EncodedSample]:
+    """Random tokens; two thirds of each sample are its answer."""
+    random = np.random.default_rng(0)
+    ids = [random.integers(1, VOCABULARY, length) for length in lengths]
+    return [EncodedSample(row, np.where(np.arange(len(row)) < len(row) // 3, IGNORED, row)) for row in ids]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_activation_score_equals_attention_matrix_form(name):
+    dtype = torch.float32 if name in FLOAT32_ONLY else torch.float64
+    expected = attention_matrix_scores(name, samples(), dtype)
+    found, _ = gradient_scorer(build(name, dtype), activation)(collate(samples()))
+    largest = expected.abs().max()
+    assert largest > 0.01
+    assert (found - expected).abs().max() < tolerance(name) * largest
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_score_of_a_sample_depends_on_nothing_but_the_sample(name):
+    """In float32, as used: padding side, the other samples of the batch, and recomputing make no difference."""
+    scorer = gradient_scorer(build(name, torch.float32), activation)
+    alone = torch.cat([scorer(collate([sample]))[0] for sample in samples()])
+    largest = alone.abs().max()
+    for batch, recompute in (
+        (collate(samples()), False),
+        (collate(samples(), side="left"), False),
+        (collate(samples()), True),
+    ):
+        found, _ = scorer(batch, recompute=recompute)
+        assert (found - alone).abs().max() < 1e-5 * largest
+
+
+def test_at_least_25_architectures_are_tested():
+    assert len({kind for kind, _ in ARCHITECTURES.values()}) >= 25
