@@ -149,8 +149,7 @@ def compare(
         after: scores of the other, of the same task by the same method.
         alpha: a head is `significant` if its q-value is below it; intervals are 1 - alpha.
         seed: of sign flips and split halves.
-        scale_free: divide each stage by its mean over heads first, since magnitudes fall with the loss; the
-            uncertainty of those means is in the intervals (linearised ratios).
+        scale_free: divide each stage by its pattern's mean over heads first, since magnitudes fall with the loss.
 
     Returns:
         Dataset (layer, head): `difference`, `low`, `high`, `p_value` (paired t), `q_value` (Benjamini-Hochberg),
@@ -166,7 +165,7 @@ def compare(
     if scale_free:
         if _reduction(before) != "mean-abs":
             raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
-        a, b = _relative_influence(a), _relative_influence(b)
+        a, b = _of_mean_head(a), _of_mean_head(b)
     differences = a - b
     n = len(differences)
     intervals = significance.t_intervals(differences, 1 - alpha)
@@ -285,14 +284,17 @@ def _flat(levels: xr.DataArray) -> Array:
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
 
 
-def _relative_influence(levels: Array) -> Array:
-    """r + (z - r z_mean) / m, (n, heads): its mean is the pattern over its mean, r, its spread that of the ratio."""
-    per_sample = np.nanmean(levels, axis=1, keepdims=True)
-    mean = float(per_sample.mean())
+def _of_mean_head(levels: Array) -> Array:
+    """(n, heads) whose mean is the scale-free pattern.
+
+    The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the
+    few samples of the largest gradients vouch for themselves: in simulations with 24 to 64 samples, 9 to 42 % instead of
+    5 % of comparisons between identical models then had a false find.
+    """
+    mean = np.nanmean(levels)
     if not mean > 0:
         raise HeadnbError("a pattern of zeros has no scale-free form")
-    ratio = levels.mean(axis=0) / mean
-    return np.asarray(ratio + (levels - ratio * per_sample) / mean)
+    return np.asarray(levels / mean)
 
 
 def _rank_share(levels: Array) -> Array:

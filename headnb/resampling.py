@@ -119,13 +119,14 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
         return _unknown(values, level, plain)
     relative = _relative(values)
     centred = relative - relative.mean(axis=1, keepdims=True)
+    square = centred**2
 
     def shape(sums: Array, n: Array) -> Array:
         m2, m4 = _unbiased_product(sums, n, 0, 0, 1), _fourth_moment(sums, n)
         known = (m2 > 0) & (m4 > 0)
         return np.where(known, np.where(known, m2, 1) / np.sqrt(np.where(known, m4, 1)), np.nan)
 
-    fit = _jackknife(shape, *_group_sums([centred, centred**2, centred**3, centred**4], seed))
+    fit = _jackknife(shape, *_group_sums([centred, square, square * centred, square * square], seed))
     if not fit.value > 0:
         return _unknown(values, level, plain)
     low, high = fit.interval(level)

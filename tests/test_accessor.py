@@ -149,6 +149,8 @@ def test_comparison_has_heads_too(scores):
     assert pattern.attrs["kind"] == "difference"
     with pytest.raises(HeadnbError, match="not on signed"):
         pattern.heads.gini()
+    with pytest.raises(HeadnbError, match="not on signed"):
+        scores.assign_attrs(reduction="mean").heads.gini()
     with pytest.raises(HeadnbError, match="no variable 'score'"):
         change.heads.gini()
     assert change.heads.evidence().samples == 20
