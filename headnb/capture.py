@@ -254,7 +254,7 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
     for name, factor in factors.items():
         layer, head = _head(name, layout)
-        scales.setdefault(layer, torch.ones(layout.heads[layer], 1))[head] = factor
+        scales.setdefault(layer, torch.ones(layout.heads[layer], 1, dtype=torch.float64))[head] = factor
 
     def transform(layer: int, outputs: Tensor) -> Tensor:
         return outputs * scales[layer].to(outputs) if layer in scales else outputs
