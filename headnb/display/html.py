@@ -20,6 +20,7 @@ _FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
 CARD_STYLE = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
 _SVG_FONT = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
 _LINE = 17
+_LABEL_OPACITY = ".75"
 _CELL = "padding:1px 12px 1px 0;text-align:left;background:none"
 
 
@@ -35,7 +36,7 @@ def card(payload: Payload) -> str:
     table = _table(panels) if len(panels) > 1 else ""
     return (
         f'<div style="{CARD_STYLE}"><div><b>{escape(text.heading(payload))}</b> '
-        f'<span style="opacity:.72">{escape(text.subtitle(payload))}</span></div>'
+        f'<span style="opacity:{_LABEL_OPACITY}">{escape(text.subtitle(payload))}</span></div>'
         f"{_svg(payload, body, width, height)}{table}{words}</div>"
     )
 
@@ -63,7 +64,7 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
     """
     panels, note = shown_panels(payload)
     body, width, height = svg.picture(payload, panels, titles=False)
-    width = max(width, 560)
+    width = max(width, 680)
     heads = _wrapped([text.heading(payload), text.subtitle(payload)], width)
     words = _wrapped([*_panel_lines(panels), *_lines(payload, panels), note], width)
     top = len(heads) * _LINE + 10
@@ -94,7 +95,7 @@ def _svg(payload: Payload, body: str, width: int, height: int) -> str:
     name = escape(f"{text.heading(payload)}: {text.quantity(payload)}, {text.subtitle(payload)}", quote=True)
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     style = "max-width:100%;height:auto;display:block;margin:6px 0"
-    return f'<svg {size} style="{style}" role="img" aria-label="{name}">{body}</svg>'
+    return f'<svg {size} fill-opacity="{_LABEL_OPACITY}" style="{style}" role="img" aria-label="{name}">{body}</svg>'
 
 
 def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
@@ -142,5 +143,5 @@ def _or_dash(value: float | None) -> str:
 
 
 def _wrapped(lines: list[str], width: int) -> list[str]:
-    letters = max(int(width / 6.6), 20)
+    letters = max(int(width / 7.2), 20)
     return [part for line in lines if line for part in textwrap.wrap(line, letters)]

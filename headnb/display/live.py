@@ -166,7 +166,7 @@ class _NotebookSurface:
             bundle[MIME_TYPE] = partial
             picture = html.preview(partial)
             if len(picture) <= MOST_PICTURE_BYTES:
-                bundle["text/html"] += picture
+                bundle["text/html"] += f'<div style="{html.CARD_STYLE}">{picture}</div>'
         self._publish(bundle)
         return len(json.dumps(bundle))
 
@@ -217,7 +217,7 @@ class _TerminalSurface:
         from tqdm import tqdm  # noqa: PLC0415
 
         if self._bar is None:
-            self._bar = tqdm(desc=title or None, unit="sample", file=sys.stderr, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(desc=title or None, unit=" samples", file=sys.stderr, dynamic_ncols=True, leave=False)
         return self._bar
 
 

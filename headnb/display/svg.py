@@ -2,7 +2,8 @@
 
 Cells are strokes rather than rectangles (`M<x> 0h<width>` in a row's own coordinates), which keeps 126 x 128 heads
 with a hover title each near a megabyte. Text and lines take the page's own colour (`currentColor`). No ids, styles
-or scripts: several pictures on one page cannot disturb each other, and sanitisers have nothing to remove.
+or scripts: several pictures on one page cannot disturb each other, and sanitisers have nothing to remove. Labels
+inherit `fill-opacity`: what embeds a picture decides how loud they are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ MOST_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough
 _FULL_TITLES = 4_096
 _BAR_WIDTH, _BAR_TOP, _BAR_HEIGHT = 192, 18, 10
 _LETTER = 6.2  # a mean letter's width in 11 px text
-_MUTED = 'fill="currentColor" fill-opacity=".72"'
 
 
 def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> tuple[str, int, int]:
@@ -120,7 +120,7 @@ def _missing(panel: Panel, place: Geometry) -> Iterator[str]:
 
 
 def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
-    """A dot on every significant head, in the text's colour."""
+    """A dot on every significant head: black in a white ring, to be seen on every colour and page."""
     if "significant" not in panel:
         return
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
@@ -130,8 +130,9 @@ def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
     )
     if steps:
         size = max(1.8, min(5.0, min(width, height) / 3))
-        dots = f'stroke="currentColor" stroke-width="{size:.1f}" stroke-linecap="round" pointer-events="none"'
-        yield f'<path d="{steps}" {dots}/>'
+        for colour, across in (("#fff", size + 1.6), ("#000", size)):
+            dots = f'stroke="{colour}" stroke-width="{across:.1f}" stroke-linecap="round" pointer-events="none"'
+            yield f'<path d="{steps}" {dots}/>'
 
 
 def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> Iterator[str]:
@@ -230,12 +231,12 @@ def _stroke(colour: Paint) -> str:
 
 
 def _fill(colour: Paint) -> str:
-    return f'fill="{colour.colour}"' + (f' fill-opacity="{colour.opacity:g}"' if colour.opacity < 1 else "")
+    return f'fill="{colour.colour}" fill-opacity="{colour.opacity:g}"'
 
 
 def _label(words: str, x: float, y: float, *, anchor: str = "start", size: int = 10, weight: bool = False) -> str:
-    bold = ' font-weight="600"' if weight else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}"{bold} {_MUTED}>{escape(words)}</text>'
+    style = f'font-size="{size}" text-anchor="{anchor}" fill="currentColor"' + (' font-weight="600"' if weight else "")
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(words)}</text>'
 
 
 def _cut(words: str, width: float) -> str:

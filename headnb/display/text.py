@@ -19,7 +19,7 @@ _MOST_MAP_ROWS = 64
 
 def number(value: float, digits: int = 3) -> str:
     """A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
-    return _dressed(f"{value:#.{digits}g}".removesuffix("."))
+    return _dressed(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
 
 
 def short(value: float) -> str:

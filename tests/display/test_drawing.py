@@ -186,3 +186,13 @@ def test_above_twenty_thousand_cells_hover_texts_give_way_to_size() -> None:
     assert not cells(text)
     assert "left out of a picture this large" in text
     assert len(text) < 1_000_000
+
+
+def test_significant_heads_have_a_dot_in_the_middle_of_their_cell() -> None:
+    made = payload(comparison([[0.01, -0.02], [0.0, 0.03]], [[True, False], [False, True]]))
+    place = arrange(made, 1)
+    width, height = place.cell_width - place.gap, place.cell_height - place.gap
+    dots = re.findall(r'd="([^"]+)" stroke="#000" stroke-width="[\d.]+" stroke-linecap="round"', card(made))
+    expected = [(place.x(head) + width / 2, place.y(layer) + height / 2) for layer, head in ((0, 0), (1, 1))]
+    assert dots == ["".join(f"M{x:g} {y:g}h0" for x, y in expected)]
+    assert "● significant (q &lt; 0.05)" in card(made)

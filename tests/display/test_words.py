@@ -31,7 +31,7 @@ def test_belief_line(samples: int | None, reliability: float, needed: int, expec
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.01234, "0.0123"), (0.05, "0.0500"), (-0.4, "−0.400"), (2.1e-7, "2.10e-7"), (123.4, "123"), (0, "0.00")],
+    [(0.01234, "0.0123"), (0.05, "0.0500"), (-0.4, "−0.400"), (2.1e-7, "2.10e-7"), (123.4, "123"), (0, "0")],
 )
 def test_number(value: float, expected: str) -> None:
     assert number(value) == expected
