@@ -41,8 +41,9 @@ def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            hub.get_session().head(url or hub.constants.ENDPOINT, timeout=seconds)
-            answered.set()
+            answer = hub.get_session().head(url or hub.constants.ENDPOINT, timeout=seconds)
+            if answer.status_code < 500:  # else a proxy says that it does not get through
+                answered.set()
 
     # A thread, because no timeout of a request covers a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)

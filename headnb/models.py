@@ -270,6 +270,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _unknown(source: str, tried: str) -> HeadnbError:
+    if source in _KNOWN:
+        return HeadnbError(f"cannot load {source}: {tried}")
     near = difflib.get_close_matches(source, _KNOWN, n=3, cutoff=0.4) or [DEFAULT]
     return HeadnbError(f"unknown model {source!r}: {tried}; nearest known: {', '.join(near)}")
 

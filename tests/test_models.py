@@ -219,6 +219,7 @@ def test_folder_without_a_tokenizer_says_so(folder):
     ("name", "message"),
     [
         ("smollm2-135", r"unknown model 'smollm2-135'.*no network; nearest known: smollm2-135m"),
+        ("google/gemma-7b", r"cannot load google/gemma-7b: .* and no network$"),
         ("meta-llama/Lama-3.2-1B", r"nearest known: meta-llama/Llama-3\.2-1B"),
         ("./nowhere", r"unknown model './nowhere': no such file or folder"),
         ("two words", r"no such file or folder"),
@@ -250,7 +251,7 @@ def test_a_dtype_that_is_not_one(folder):
 
 class _Answers(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self):
-        self.send_response(404)
+        self.send_response(502 if self.path == "/gateway" else 404)
         self.end_headers()
 
     def log_message(self, *_):
@@ -261,12 +262,13 @@ def test_a_hub_that_answers_is_reachable_and_one_that_is_silent_is_not(monkeypat
     server = http.server.HTTPServer(("127.0.0.1", 0), _Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     assert hub.reachable(f"http://127.0.0.1:{server.server_port}")
-    server.shutdown()
-    server.server_close()
+    assert not hub.reachable(f"http://127.0.0.1:{server.server_port}/gateway")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert not hub.reachable(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.2)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert not hub.reachable(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.usefixtures("no_network")
