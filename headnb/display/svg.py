@@ -227,7 +227,7 @@ def _layer_means(panel: Panel) -> np.ndarray:
 
 
 def _stroke(colour: Paint) -> str:
-    return f'stroke="{colour.colour}"' + (f' stroke-opacity="{colour.opacity:g}"' if colour.opacity < 1 else "")
+    return f'stroke="{colour.colour}"' + (f' opacity="{colour.opacity:g}"' if colour.opacity < 1 else "")
 
 
 def _fill(colour: Paint) -> str:
