@@ -288,8 +288,8 @@ def _of_mean_head(levels: Array) -> Array:
     """(n, heads) whose mean is the scale-free pattern.
 
     The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the
-    few samples of the largest gradients vouch for themselves: in simulations with 24 to 64 samples, 9 to 42 % instead of
-    5 % of comparisons between identical models then had a false find.
+    few samples of the largest gradients vouch for themselves: in simulations with 24 to 64 samples 9 to 42 % instead
+    of 5 % of comparisons between identical models then had a false find.
     """
     mean = np.nanmean(levels)
     if not mean > 0:

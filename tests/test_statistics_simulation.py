@@ -11,8 +11,19 @@ sigma = 0.5 and half with 1. Its 270 heads have Gini, CV and kurtosis like those
 0.65, and 2 to 40).
 
 The default run has few replicates, so it fails only where chance alone would do so once in a thousand runs. `-m slow`
-measures with many.
+measures with 2000 (differences of heads: 500). What it found, in per cent, the binomial error being 0.5:
 
+    95 % intervals cover            n = 24     64    256
+    Gini                              95.7   96.1   95.2
+    CV                                96.1   96.7   94.9
+    kurtosis                          95.2   95.3   93.7
+    correlation of tasks              95.0   94.9   96.5
+    correlation before and after      96.4   96.7   95.2
+    level of a head                   95.4   95.2   95.0   (Student's t: 86.5, 90.2, 92.8)
+    difference of a head              95.1   95.1   95.0   (scale-free: 95.7, 95.4, 95.3)
+    identical models with any false find
+    by q-value                         0.5    1.2    2.3   (scale-free: 0.4, 1.3, 2.2)
+    by max-T                           4.9    5.4    4.8   (scale-free: 5.1, 5.5, 4.7)
 """
 
 from __future__ import annotations
