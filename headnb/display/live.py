@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headnb.display import html, text
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, Payload, payload
+from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,8 @@ class LiveGrid:
     """A progress display that becomes the result. Use it as a context manager; `update` is the `on_progress`.
 
     Leaving the context draws the final result, unless `finish` did so; after an interrupt or an error it draws what
-    was scored until then and says so. A partial result that cannot be drawn is left out and stops nothing.
+    was scored until then and says so; a user's error before the first sample leaves no display behind. A partial
+    result that cannot be drawn is left out and stops nothing.
     """
 
     def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,6 +82,11 @@ class LiveGrid:
         self._surface.end(grid)
         return grid
 
+    def withdraw(self) -> None:
+        """Take the display away: nothing came of it, and the error that a user sees says why."""
+        self._open = False
+        self._surface.clear()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -90,6 +97,9 @@ class LiveGrid:
                 self.finish(self._last.scores())
             else:
                 self._close("nothing was scored")
+            return
+        if isinstance(error, HeadnbError) and not (self._last is not None and self._last.done):
+            self.withdraw()
             return
         reason = "Interrupted" if isinstance(error, KeyboardInterrupt) else f"Stopped by {type(error).__name__}"
         try:
@@ -144,6 +154,8 @@ class _Surface(Protocol):
 
     def close(self, title: str, words: str) -> None: ...
 
+    def clear(self) -> None: ...
+
 
 class _NotebookSurface:
     """One display of the running cell, updated in place."""
@@ -174,6 +186,10 @@ class _NotebookSurface:
         self._publish(grid._repr_mimebundle_())
 
     close = say
+
+    def clear(self) -> None:
+        if self._handle is not None:
+            self._publish({"text/plain": "", "text/html": ""})
 
     def _publish(self, bundle: dict[str, Any]) -> None:
         from IPython.display import display  # noqa: PLC0415
@@ -208,6 +224,9 @@ class _TerminalSurface:
     def close(self, title: str, words: str) -> None:
         self._closed()
         print(" · ".join(filter(None, (title, words))), file=sys.stderr)  # noqa: T201
+
+    def clear(self) -> None:
+        self._closed()
 
     def _closed(self) -> None:
         if self._bar is not None:
