@@ -1,0 +1,205 @@
+"""What the words on a magic's line stand for: options, models, tasks, scores and pictures.
+
+A word is a variable of the notebook if one of that name holds something fitting, else an id, a name or a path. A
+variable of text stands for its text, so that `%headscore model task` works with a notebook's parameters.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import real_name
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+    import xarray as xr
+
+    from headnb.display.grid import HeadGrid
+    from headnb.resident import ResidentModels
+    from headnb.tasks import Task
+
+Namespace = dict[str, Any]
+
+
+def parse(magic: Any, line: str) -> argparse.Namespace:
+    """The options of a magic's line.
+
+    Raises:
+        UsageError: quotes that are not closed, a word too many, or an option that does not exist.
+    """
+    name = f"%{real_name(magic)}"  # type: ignore[no-untyped-call]
+    try:
+        words = arg_split(line, posix=True)
+    except ValueError:
+        raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
+    try:
+        options, unknown = magic.parser.parse_known_args(words)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error} ({name}? explains)") from None
+    if unknown:
+        raise UsageError(f"{name}: {_not_understood(unknown[0], option_names(magic))} ({name}? explains)")
+    return options  # type: ignore[no-any-return]
+
+
+def option_names(magic: Any) -> list[str]:
+    """The options that a magic has, as they are typed."""
+    return [text for action in magic.parser._actions for text in action.option_strings]  # noqa: SLF001  no public form
+
+
+def _not_understood(word: str, known: list[str]) -> str:
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many"
+    typed = word.partition("=")[0]
+    near = difflib.get_close_matches(typed, known, n=1, cutoff=0.5)
+    return f"there is no option {typed}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+
+
+def variable(word: str, namespace: Namespace, fits: Callable[[Any], bool]) -> Any:
+    """What a variable of this name holds if it fits, else the word itself; a variable's text in place of its name."""
+    if word.isidentifier() and word in namespace:
+        value = namespace[word]
+        if isinstance(value, (str, Path)):
+            return str(value)
+        if fits(value):
+            return value
+    return word
+
+
+def is_model(value: object) -> bool:
+    """A transformers model, bare, compiled or wrapped by PEFT; asked without importing any of these."""
+    return all(hasattr(value, name) for name in ("config", "forward", "parameters"))
+
+
+def is_tokenizer(value: object) -> bool:
+    return callable(value) and all(hasattr(value, name) for name in ("encode", "convert_ids_to_tokens"))
+
+
+def is_model_pair(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and is_model(value[0])
+
+
+def is_task(value: object) -> bool:
+    from headnb.tasks import Task  # noqa: PLC0415
+
+    return isinstance(value, (Task, list, tuple)) or type(value).__module__.partition(".")[0] == "datasets"
+
+
+def is_scores(value: object) -> bool:
+    import xarray as xr  # noqa: PLC0415
+
+    return isinstance(value, xr.Dataset) and "score" in value
+
+
+def is_picture(value: object) -> bool:
+    """Anything that `HeadGrid.of` can draw: it says itself what is wrong with a Dataset or a dict of other things."""
+    import xarray as xr  # noqa: PLC0415
+
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict))
+
+
+def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -> Any:
+    """The tokenizer of a model that a variable holds.
+
+    The one it was loaded with, else a variable's that has the model's name, else the variable `tokenizer`, else the
+    one that lies where the model came from; None if there is none (encoded samples need none).
+    """
+    known = resident.tokenizer_of(model)
+    if known is not None:
+        return known
+    name = getattr(model, "name_or_path", "")
+    held = {key: value for key, value in namespace.items() if not key.startswith("_") and is_tokenizer(value)}
+    for value in held.values():
+        if name and getattr(value, "name_or_path", "") == name:
+            return value
+    if "tokenizer" in held:
+        return held["tokenizer"]
+    if len(held) == 1:
+        return next(iter(held.values()))
+    return _tokenizer_beside(name) if name and Path(name).is_dir() else None
+
+
+def _tokenizer_beside(folder: str) -> Any:
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+
+
+def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:
+    """The task of a source: n samples of it; without n all that a variable holds, and at most `most` of other sources.
+
+    Raises:
+        HeadnbError: as `load_task` does.
+    """
+    from headnb.tasks import load_task  # noqa: PLC0415
+
+    if n is not None:
+        return load_task(source, split=split, n=n, seed=seed)
+    if not isinstance(source, str):
+        return load_task(source, split=split, seed=seed)
+    if not Path(source).expanduser().exists():
+        return load_task(source, split=split, n=most, seed=seed)
+    task = load_task(source, split=split, seed=seed)
+    return task if len(task) <= most else load_task(task, n=most, seed=seed)
+
+
+def find_scores(word: str, namespace: Namespace) -> xr.Dataset:
+    """The scores that a variable or a file holds.
+
+    Raises:
+        HeadnbError: neither of them does.
+    """
+    import xarray as xr  # noqa: PLC0415
+
+    from headnb.store import open_scores  # noqa: PLC0415
+
+    found = variable(word, namespace, is_scores)
+    if isinstance(found, xr.Dataset):
+        return found
+    if not Path(found).expanduser().exists():
+        raise HeadnbError(_neither(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores))
+    return open_scores(Path(found).expanduser())
+
+
+def find_picture(word: str, namespace: Namespace) -> HeadGrid | Any:
+    """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a mapping of them, a grid.
+
+    Raises:
+        HeadnbError: neither of them does.
+    """
+    found = variable(word, namespace, is_picture)
+    if not isinstance(found, str):
+        return found
+    path = Path(found).expanduser()
+    if not path.exists():
+        raise HeadnbError(_neither(word, namespace, "something to draw (scores, a pattern, a comparison)", is_picture))
+    return open_picture(path)
+
+
+def open_picture(path: Path) -> HeadGrid | Any:
+    """A saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+    from headnb.store import open_scores  # noqa: PLC0415
+
+    return HeadGrid.open(path) if path.suffix == ".json" else open_scores(path)
+
+
+def _neither(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
+    if word.isidentifier() and word in namespace and not isinstance(namespace[word], (str, Path)):
+        return f"{word} is a {type(namespace[word]).__name__}, not {wanted}"
+    held = [name for name, value in namespace.items() if not name.startswith("_") and fits(value)]
+    near = difflib.get_close_matches(word, held, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; these do: {', '.join(sorted(held)[:8])}" if held else ""
+    return f"no variable and no file {word!r} holds {wanted}{hint}"

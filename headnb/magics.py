@@ -1,0 +1,336 @@
+"""The magics: `%load_ext headnb`, then `%headscore MODEL TASK` and its sisters. They parse, call and display.
+
+Each draws once and returns the object, so that `scores = %headscore ...` works. What a user got wrong is one line, a
+`UsageError`, never a traceback.
+"""
+
+# IPython's decorators have no types.
+# mypy: disable-error-code="no-untyped-call, untyped-decorator, no-any-return"
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+from traitlets import Float, Int, Unicode
+
+from headnb import arguments
+from headnb.display.live import LiveGrid, already_drawn
+from headnb.errors import HeadnbError
+from headnb.resident import ResidentModels, release_memory
+from headnb.tables import NameTable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    import xarray as xr
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from headnb.display.grid import HeadGrid
+    from headnb.tasks import Task
+
+
+@magics_class
+class HeadMagics(Magics):
+    """Attention-head scores in a notebook."""
+
+    samples = Int(64, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
+    method = Unicode("activation", help="The head score without --method; %headmethods lists them.").tag(config=True)
+    loss = Unicode("sample-mean", help="The loss without --loss: sample-mean, batch-mean or sum.").tag(config=True)
+    batch_tokens = Int(4096, min=1, help="Tokens of a batch, padding included.").tag(config=True)
+    device = Unicode("auto", help="Where models are loaded to: auto, cpu, cuda, cuda:1, mps.").tag(config=True)
+    dtype = Unicode("auto", help="What models are loaded in: auto, float32, bfloat16, float16.").tag(config=True)
+    memory_budget = Float(
+        0, min=0, help="Gigabytes that loaded models may take together; 0: half of the device's memory."
+    ).tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.resident = ResidentModels()
+
+    @line_cell_magic
+    @magic_arguments()
+    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set, or variable with a task.")
+    @argument(
+        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
+    )
+    @argument("--method", help="The head score: see %%headmethods.")
+    @argument("--into", metavar="NAME", help="Variable to keep the scores in (or write: NAME = %%headscore ...).")
+    @argument("--loss", help="sample-mean (each sample's own mean), batch-mean (as the paper's script), sum.")
+    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
+    @argument("--seed", type=int, default=0, help="Of the draw of samples, and of the order of work.")
+    @argument("--out", metavar="PATH", help="Zarr store to write to; the same call again goes on with a stopped run.")
+    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
+    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
+    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
+    @argument("--revision", help="Branch, tag or commit of a hub model.")
+    @argument("--device", help="auto, cpu, cuda, mps.")
+    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
+        """Score every attention head of a model on a task, and draw the layer x head grid while it fills.
+
+            %headscore smollm2-135m gsm_symbolic -n 32
+            scores = %headscore model task --method taylor-token
+
+        Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. An interrupt
+        keeps what is scored. As a cell magic it scores the samples typed below it:
+
+            %%headscore smollm2-135m
+            The capital of France is => Paris
+
+            Question: Tom has 3 pens and buys 2. How many?
+            Answer: 5
+
+            {"prompt": "2 + 3 = ", "completion": "5"}
+        """
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headscore, line)
+            _check_name(options.into)
+            scores = self._score(options, cell)
+            if options.into:
+                self.variables()[options.into] = scores
+        already_drawn(scores)
+        return scores
+
+    def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
+        live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
+        with _loading(live):
+            task = self._task(options, cell)
+            model, tokenizer = self._model(options, live)
+        from headnb.models import model_name  # noqa: PLC0415  loads torch
+        from headnb.scoring import ScoringInterrupted, score_heads  # noqa: PLC0415
+
+        live.title = f"{model_name(model)} · {task.name}"
+        try:
+            with live:
+                scores = score_heads(
+                    model,
+                    tokenizer,
+                    task,
+                    method=options.method or self.method,
+                    loss=options.loss or self.loss,  # type: ignore[arg-type]
+                    batch_tokens=options.batch_tokens or self.batch_tokens,
+                    max_length=options.max_length,
+                    encoding=options.encoding,
+                    seed=options.seed,
+                    out=options.out,
+                    on_progress=live.update,
+                )
+                live.finish(scores)
+        except ScoringInterrupted as stopped:  # the live grid has drawn what there is
+            if not stopped.scores.sizes["sample"]:
+                raise UsageError("interrupted before the first sample was scored") from None
+            scores = stopped.scores
+        return scores
+
+    def _task(self, options: Namespace, cell: str | None) -> Task:
+        if cell is not None:
+            from headnb.tasks import load_task  # noqa: PLC0415
+            from headnb.typed_samples import typed_task  # noqa: PLC0415
+
+            if options.task:
+                raise HeadnbError("give a task's name or type samples into the cell, not both")
+            task = typed_task(cell)
+            return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
+        if not options.task:
+            raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
+        source = arguments.variable(options.task, self.variables(), arguments.is_task)
+        return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
+
+    def _model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
+        found = arguments.variable(
+            options.model, self.variables(), lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
+        )
+        if isinstance(found, str):
+            if found not in [kept.name for kept in self.resident]:
+                live.message("loading the model")
+            return self.resident.load(
+                found,
+                budget=int(self.memory_budget * 1e9) or None,
+                adapter=options.adapter,
+                revision=options.revision,
+                device=options.device or self.device,
+                dtype=options.dtype or self.dtype,
+            )
+        given = [f"--{name}" for name in ("adapter", "revision", "device", "dtype") if getattr(options, name)]
+        if given:
+            raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
+        if arguments.is_model_pair(found):
+            return found
+        return found, arguments.find_tokenizer(found, self.variables(), self.resident)
+
+    @line_magic
+    @magic_arguments()
+    @argument("picture", metavar="X", help="Variable with scores, a pattern, a comparison or a grid, or a saved file.")
+    @argument("--title", default="", help="What to write above it.")
+    @argument("--save", metavar="PATH", help="Write it to a file too: .heads.json (data), .svg or .html (pictures).")
+    def headgrid(self, line: str) -> HeadGrid:
+        """Draw the layer x head grid of scores, a pattern, a comparison, or a file that holds one.
+
+        %headgrid scores
+        %headgrid runs/before.zarr --save before.svg
+        """
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headgrid, line)
+            grid = HeadGrid.of(arguments.find_picture(options.picture, self.variables()), title=options.title)
+            if options.save:
+                grid.save(options.save)
+        return _drawn(grid, grid)
+
+    @line_magic
+    @magic_arguments()
+    @argument("after", metavar="AFTER", help="Variable or file with the scores after the change.")
+    @argument("before", metavar="BEFORE", help="Variable or file with the scores before it, of the same samples.")
+    @argument("--alpha", type=float, default=0.05, help="Heads with a q-value below it are marked. Default: 0.05.")
+    @argument("--scale-free", action="store_true", help="Divide each stage by its mean over heads first.")
+    @argument("--title", default="", help="What to write above it.")
+    @argument("--into", metavar="NAME", help="Variable to keep the comparison in.")
+    def headdiff(self, line: str) -> xr.Dataset:
+        """Draw which heads changed between two scores of the same samples; significant ones are marked.
+
+            %headdiff after before
+            change = %headdiff after.zarr before.zarr
+
+        Returns the comparison (an xarray Dataset with difference, low, high and q_value).
+        """
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+        from headnb.patterns import compare  # noqa: PLC0415
+
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headdiff, line)
+            _check_name(options.into)
+            after, before = (arguments.find_scores(word, self.variables()) for word in (options.after, options.before))
+            change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
+            if options.into:
+                self.variables()[options.into] = change
+            grid = HeadGrid.of(change, title=options.title)
+        return _drawn(grid, change)
+
+    @line_magic
+    @magic_arguments()
+    @argument("models", metavar="MODEL", nargs="*", help="Ids of models to unload. Default: all.")
+    def headfree(self, line: str) -> None:
+        """Unload the models that %headscore keeps in memory between calls."""
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headfree, line)
+            kept = [resident.name for resident in self.resident]
+            for name in options.models:
+                if name not in kept:
+                    raise HeadnbError(f"{name!r} is not loaded; loaded: {', '.join(kept) or 'nothing'}")
+            freed = self.resident.free(options.models)
+        words = [f"{resident.name} ({resident.size / 1e9:.2f} GB)" for resident in freed]
+        del freed  # the memory returns only when nothing refers to the models
+        release_memory()
+        print(f"unloaded {', '.join(words)}" if words else "no model was loaded")  # noqa: T201
+
+    @line_magic
+    @magic_arguments()
+    @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
+    def headtasks(self, line: str) -> NameTable:
+        """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headtasks, line)
+            table = task_table(options.word)
+        return _drawn(table, table)
+
+    @line_magic
+    @magic_arguments()
+    def headmodels(self, line: str) -> NameTable:
+        """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
+        with _one_line_errors():
+            arguments.parse(HeadMagics.headmodels, line)
+            table = model_table({kept.name: kept.size for kept in self.resident})
+        return _drawn(table, table)
+
+    @line_magic
+    @magic_arguments()
+    def headmethods(self, line: str) -> NameTable:
+        """List the head scores that --method takes."""
+        from headnb.scoring import methods  # noqa: PLC0415
+
+        with _one_line_errors():
+            arguments.parse(HeadMagics.headmethods, line)
+            table = NameTable(("method", "what it is"), tuple(methods().items()))
+        return _drawn(table, table)
+
+    def variables(self) -> dict[str, Any]:
+        """The notebook's variables by name."""
+        assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
+        return self.shell.user_ns
+
+
+def task_table(word: str = "") -> NameTable:
+    """The tasks in the registry that have a word in their name, group or description."""
+    from headnb.tasks import known_tasks  # noqa: PLC0415
+
+    rows = [(name, card.group, card.description, card.origin, card.licence) for name, card in known_tasks().items()]
+    found = tuple(row for row in rows if word.lower() in " ".join(row).lower())
+    if not found:
+        raise HeadnbError(f"no task has {word!r} in its name, group or description")
+    return NameTable(("task", "group", "what it is", "from", "licence"), found, f"{len(found)} tasks")
+
+
+def model_table(loaded: dict[str, int] | None = None) -> NameTable:
+    """The known models; `loaded` is the size in bytes of those that are in memory."""
+    from headnb.models import known_models  # noqa: PLC0415
+
+    sizes = loaded or {}
+    known = known_models()
+    names = [*known, *(name for name in sizes if name not in known)]
+    rows = tuple((name, known.get(name, ""), f"{sizes[name] / 1e9:.2f} GB" if name in sizes else "") for name in names)
+    return NameTable(("model", "what it is", "loaded"), rows, "any other hub id, folder or GGUF file works as well")
+
+
+def register(shell: InteractiveShell) -> None:
+    """Add the magics, their settings and their completion to a shell; again, it replaces what was there."""
+    from headnb.completion import add_completion  # noqa: PLC0415
+
+    magics = HeadMagics(shell)
+    configurables: list[Any] = shell.configurables
+    configurables[:] = [one for one in configurables if not isinstance(one, HeadMagics)] + [magics]
+    shell.register_magics(magics)
+    add_completion(shell, magics)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a user can mend is one line in the notebook."""
+    try:
+        yield
+    except HeadnbError as error:
+        raise UsageError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _loading(live: LiveGrid) -> Iterator[None]:
+    """While there is nothing to count yet; a display that says "loading" does not stay behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        live.withdraw()
+        raise UsageError("interrupted before the first sample was scored") from None
+    except BaseException:
+        live.withdraw()
+        raise
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not name.isidentifier():
+        raise HeadnbError(f"--into {name}: a variable's name has letters, digits and _ only")
+
+
+def _drawn(picture: Any, result: Any) -> Any:
+    """Display a picture now, and keep its result from being drawn again as the cell's last value."""
+    from IPython.display import display  # noqa: PLC0415
+
+    display(picture)
+    already_drawn(result)
+    return result
