@@ -208,7 +208,7 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     return ScoreTable(
         columns,
         attrs,
-        ids if ids.dtype.kind == "i" else ids.astype(str),
+        ids if ids.dtype.kind == "i" else np.array(ids.tolist(), str),
         np.asarray(columns["answer_tokens"][:]),
         BatchPlan(np.asarray(columns["order"][:]), np.asarray(columns["batch"][:])),
     )

@@ -1,0 +1,303 @@
+"""`score_heads` as a run: progress, memory, interrupts, stores that go on, and bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import headnb
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from headnb import HeadnbError, open_scores, score_heads
+from headnb.scoring import ScoringInterrupted, gradient
+
+from tiny import tiny_model
+
+RANDOM = np.random.default_rng(0)
+LENGTHS = RANDOM.integers(4, 40, 30)
+TASK = [
+    {"input_ids": (ids := RANDOM.integers(1, 300, length).tolist()), "labels": [-100, -100, *ids[2:]]}
+    for length in LENGTHS
+]
+BUDGET = 120
+
+
+@pytest.fixture
+def whole(model):
+    """Scores of an undisturbed run."""
+    return score_heads(model, None, TASK, batch_tokens=BUDGET)
+
+
+def same_scores(found, expected):
+    """Bit by bit; when, and by which run, they were made may differ."""
+    return xr.Dataset.identical(found.drop_attrs(), expected.drop_attrs())
+
+
+def stop_after(batches, error):
+    """An `on_progress` that raises after so many batches."""
+    seen = []
+
+    def on_progress(progress):
+        seen.append(progress)
+        if len(seen) > batches:
+            raise error
+
+    return on_progress
+
+
+def test_result_is_labelled_in_the_order_of_the_task(model, whole):
+    assert whole.score.dims == ("sample", "layer", "head")
+    assert whole.score.dtype == np.float32
+    assert whole.sample.values.tolist() == list(range(30))
+    assert whole.answer_tokens.values.tolist() == [length - 2 for length in LENGTHS]
+    assert whole.attrs["complete"] == 1
+    assert whole.attrs["method"] == "activation"
+    assert json.loads(whole.attrs["versions"])["torch"] == torch.__version__
+    assert all(isinstance(value, str | int | float) for value in whole.attrs.values())
+    alone = score_heads(model, None, [TASK[17]])
+    assert np.allclose(whole.score[17], alone.score[0], rtol=1e-4, atol=1e-7)
+
+
+def test_progress_counts_samples_and_tokens_and_shows_the_scores_so_far(model):
+    seen = []
+    scores = score_heads(model, None, TASK, batch_tokens=BUDGET, on_progress=seen.append)
+    assert (seen[0].done, seen[0].seconds_left) == (0, None)
+    assert (seen[-1].done, seen[-1].total, seen[-1].seconds_left) == (30, 30, 0.0)
+    assert seen[-1].tokens == LENGTHS.sum()
+    assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
+    assert same_scores(seen[-1].scores(), scores)
+
+
+def test_parts_of_a_block_are_not_shown_once_a_block_is_complete(model, monkeypatch):
+    monkeypatch.setattr("headnb.scoring.run.BLOCK", 10)
+    plan = headnb.encoding.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
+    monkeypatch.setattr("headnb.scoring.run.plan_batches", lambda lengths, **_: plan)
+    sizes = []
+    score_heads(model, None, TASK, on_progress=lambda p: sizes.append((p.done, p.scores().sizes["sample"])))
+    for done, shown in sizes:
+        assert shown == (done if done < 10 else done // 10 * 10)
+
+
+def test_model_is_left_as_it_was(model):
+    model.train()
+    model.model.layers[0].mlp.eval()
+    flags = [module.training for module in model.modules()]
+    frozen = next(model.parameters())
+    frozen.requires_grad_(False)
+    gradients = [parameter.requires_grad for parameter in model.parameters()]
+    score_heads(model, None, TASK[:3])
+    assert [module.training for module in model.modules()] == flags
+    assert [parameter.requires_grad for parameter in model.parameters()] == gradients
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def scarce_memory(monkeypatch, limit):
+    """Make scoring fail, as a GPU does, for batches of more than `limit` tokens that are not recomputed."""
+    score = gradient.GradientScorer.__call__
+    tried = []
+
+    def scarce(self, batch, *, recompute=False):
+        tried.append((batch.input_ids.numel(), recompute))
+        if batch.input_ids.numel() > limit * (2 if recompute else 1):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(self, batch, recompute=recompute)
+
+    monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
+    return tried
+
+
+@pytest.mark.parametrize("limit", [100, 60, 20])
+def test_out_of_memory_shrinks_batches_and_changes_no_score(model, whole, monkeypatch, limit, tmp_path):
+    tried = scarce_memory(monkeypatch, limit)
+    seen = []
+    found = score_heads(model, None, TASK, batch_tokens=BUDGET, on_progress=seen.append, out=tmp_path / "a.zarr")
+    assert np.allclose(found.score, whole.score, rtol=1e-4, atol=1e-6)
+    assert found.sizes == whole.sizes
+    assert "out of memory" in seen[-1].message
+    failures = sum(tokens > limit * (2 if recompute else 1) for tokens, recompute in tried)
+    assert 0 < failures < 10
+    assert same_scores(open_scores(tmp_path / "a.zarr"), found)
+
+
+def test_one_sample_that_does_not_fit_is_an_error_with_advice(model, monkeypatch):
+    scarce_memory(monkeypatch, 3)
+    with pytest.raises(HeadnbError, match=r"memory is too small for one sample of \d+ tokens; max_length"):
+        score_heads(model, None, TASK)
+
+
+def test_interrupt_keeps_what_was_scored(model, whole):
+    with pytest.raises(ScoringInterrupted) as stopped:
+        score_heads(model, None, TASK, batch_tokens=BUDGET, on_progress=stop_after(4, KeyboardInterrupt()))
+    part = stopped.value.scores
+    assert 0 < part.sizes["sample"] < 30
+    assert part.attrs["complete"] == 0
+    assert np.array_equal(part.score, whole.score.sel(sample=part.sample))
+    assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET), whole)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("cable pulled")])
+def test_the_same_call_goes_on_after_the_last_complete_batch(model, whole, tmp_path, error):
+    out = tmp_path / "a.zarr"
+    with pytest.raises((ScoringInterrupted, RuntimeError)):
+        score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=stop_after(3, error))
+    kept = open_scores(out).sizes["sample"]
+    assert 0 < kept < 30
+    seen = []
+    found = score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
+    assert seen[0].done == kept
+    assert same_scores(found, whole)
+    assert same_scores(open_scores(out), whole)
+    score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].tokens) == (30, 0)
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from test_score_heads import BUDGET, TASK
+    from tiny import tiny_model
+    from headnb import score_heads
+    from headnb.store import ScoreTable
+
+    writes = 0
+    write = ScoreTable.{method}
+
+    def killed(*args, **kwargs):
+        global writes
+        writes += 1
+        if writes == {count} and not {after}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = write(*args, **kwargs)
+        if writes == {count}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    ScoreTable.{method} = killed
+    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out={out!r})
+"""
+
+
+@pytest.mark.parametrize(("count", "after"), [(1, True), (3, False), (6, True)])
+def test_killed_run_goes_on_and_ends_bitwise_equal(model, whole, tmp_path, count, after):
+    out = str(tmp_path / "a.zarr")
+    script = KILLED.format(tests=str(Path(__file__).parent), method="write", count=count, after=after, out=out)
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert open_scores(out).attrs["complete"] == 0
+    assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET, out=out), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "taylor-token"}, "method 'activation', not 'taylor-token'"),
+        ({"loss": "sum"}, "loss_reduction 'sample-mean', not 'sum'"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"max_length": 6}, "max_length -1, not 6"),
+        ({"model": tiny_model(seed=1)}, "model_fingerprint"),
+        ({"task": TASK[1:]}, "task_fingerprint"),
+    ],
+)
+def test_a_store_of_something_else_is_refused_and_kept(model, tmp_path, change, message):
+    out = tmp_path / "a.zarr"
+    before = score_heads(model, None, TASK, out=out)
+    call = {"model": model, "tokenizer": None, "task": TASK, "out": out} | change
+    with pytest.raises(HeadnbError, match=message):
+        score_heads(**call)
+    assert same_scores(open_scores(out), before)
+
+
+def test_string_ids_and_netcdf_round_trip(model, tmp_path):
+    rows = [row | {"id": f"sämple-{number}"} for number, row in enumerate(TASK[:5])]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    scores = score_heads(model, None, path, out=tmp_path / "a.zarr")
+    assert scores.sample.values.tolist() == [f"sämple-{number}" for number in range(5)]
+    scores.to_netcdf(tmp_path / "a.nc")
+    reopened = open_scores(tmp_path / "a.nc")
+    assert reopened.sample.values.tolist() == scores.sample.values.tolist()
+    assert np.array_equal(reopened.score, scores.score)
+    assert reopened.attrs == scores.attrs
+
+
+def test_a_stored_table_is_plain_zarr(model, tmp_path):
+    scores = score_heads(model, None, TASK, out=tmp_path / "a.zarr")
+    stored = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert np.array_equal(stored.score.values, scores.score.values[stored.order.values])
+
+
+def test_things_that_are_no_store_are_refused(model, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.nc").write_text("no scores")
+    with pytest.raises(HeadnbError, match="there are no scores at"):
+        open_scores(tmp_path / "nowhere.zarr")
+    with pytest.raises(HeadnbError, match="is not a store of head scores"):
+        open_scores(tmp_path / "folder")
+    with pytest.raises(HeadnbError, match="is not a netCDF file"):
+        open_scores(tmp_path / "text.nc")
+    with pytest.raises(HeadnbError, match="is not a store of head scores"):
+        score_heads(model, None, TASK, out=tmp_path / "folder")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_scoring(model, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored"))
+    with pytest.raises(HeadnbError, match="cannot write scores to"):
+        score_heads(model, None, TASK, out=tmp_path / "file" / "a.zarr")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_nan_weights_are_named_with_their_layer(model):
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
+    with pytest.raises(HeadnbError, match=r"model\.layers\.1\.mlp\.up_proj\.weight \(layer 1\)"):
+        score_heads(model, None, TASK)
+
+
+def test_a_loss_that_is_not_finite_is_named_by_sample(model, monkeypatch):
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def overflowing(logits, targets, **options):
+        losses = cross_entropy(logits, targets, **options)
+        return torch.where(targets == 7, torch.inf, losses)
+
+    monkeypatch.setattr("headnb.scoring.gradient.functional.cross_entropy", overflowing)
+    task = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [1, 7, 3], "labels": [1, 7, 3]}]
+    with pytest.raises(HeadnbError, match="the loss of sample 1 is inf"):
+        score_heads(model, None, task)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"method": "activatoin"}, "unknown method 'activatoin'; did you mean 'activation'"),
+        ({"loss": "mean"}, "unknown loss 'mean'"),
+        ({"encoding": "oficial"}, "unknown encoding"),
+        ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"task": []}, "no samples"),
+        ({"task": "gsm9k"}, "unknown task 'gsm9k'; did you mean 'gsm8k'"),
+        ({"task": [("text", "needs a tokenizer")]}, "a tokenizer is needed"),
+        (
+            {"task": [{"input_ids": [1] * 600, "labels": [1] * 600}]},
+            "sample 0 .* has 600 tokens, more than the model's context of 512",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_writes_nothing(model, tmp_path, call, message):
+    with pytest.raises(HeadnbError, match=message) as refused:
+        score_heads(**{"model": model, "tokenizer": None, "task": TASK, "out": tmp_path / "a.zarr"} | call)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_import_loads_no_torch():
+    heavy = ("torch", "transformers", "zarr", "IPython", "bokeh", "datasets", "pandas.plotting._matplotlib")
+    code = f"import headnb, sys; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
