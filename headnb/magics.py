@@ -21,7 +21,7 @@ from headnb import arguments
 from headnb.display.live import LiveGrid, already_drawn
 from headnb.errors import HeadnbError
 from headnb.resident import ResidentModels, release_memory
-from headnb.tables import NameTable
+from headnb.tables import method_table, model_table, task_table
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from headnb.display.grid import HeadGrid
+    from headnb.tables import NameTable
     from headnb.tasks import Task
 
 
@@ -254,39 +255,15 @@ class HeadMagics(Magics):
     @magic_arguments()
     def headmethods(self, line: str) -> NameTable:
         """List the head scores that --method takes."""
-        from headnb.scoring import methods  # noqa: PLC0415
-
         with _one_line_errors():
             arguments.parse(HeadMagics.headmethods, line)
-            table = NameTable(("method", "what it is"), tuple(methods().items()))
+            table = method_table()
         return _drawn(table, table)
 
     def variables(self) -> dict[str, Any]:
         """The notebook's variables by name."""
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         return self.shell.user_ns
-
-
-def task_table(word: str = "") -> NameTable:
-    """The tasks in the registry that have a word in their name, group or description."""
-    from headnb.tasks import known_tasks  # noqa: PLC0415
-
-    rows = [(name, card.group, card.description, card.origin, card.licence) for name, card in known_tasks().items()]
-    found = tuple(row for row in rows if word.lower() in " ".join(row).lower())
-    if not found:
-        raise HeadnbError(f"no task has {word!r} in its name, group or description")
-    return NameTable(("task", "group", "what it is", "from", "licence"), found, f"{len(found)} tasks")
-
-
-def model_table(loaded: dict[str, int] | None = None) -> NameTable:
-    """The known models; `loaded` is the size in bytes of those that are in memory."""
-    from headnb.models import known_models  # noqa: PLC0415
-
-    sizes = loaded or {}
-    known = known_models()
-    names = [*known, *(name for name in sizes if name not in known)]
-    rows = tuple((name, known.get(name, ""), f"{sizes[name] / 1e9:.2f} GB" if name in sizes else "") for name in names)
-    return NameTable(("model", "what it is", "loaded"), rows, "any other hub id, folder or GGUF file works as well")
 
 
 def register(shell: InteractiveShell) -> None:

@@ -1,0 +1,98 @@
+"""Notebooks as runs and as pages: where the package's own lie, how one is executed, how it becomes HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, missing_extra, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUICKSTART = "00_quickstart.ipynb"
+
+# A page opens without a network and runs no script: nbconvert's own would fetch RequireJS, MathJax and Mermaid.
+_TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""
+# Our JSON is for JupyterLab's renderer; a page shows the picture made of HTML.
+_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+
+
+def notebooks_folder() -> Path:
+    """Where the package's notebooks lie: inside it when it is installed from a wheel, else beside it.
+
+    Raises:
+        HeadnbError: neither of the two exists.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if (folder / QUICKSTART).is_file():
+            return folder
+    raise HeadnbError("headnb's notebooks are not installed; install headnb again from a wheel or a clone")
+
+
+def run_notebook(
+    notebook: Path, executed: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
+) -> Path:
+    """Execute a notebook with parameters, in the folder that the executed one is written to.
+
+    Args:
+        notebook: a notebook with a cell tagged `parameters`.
+        executed: where to write it with its outputs.
+        parameters: name -> value; others keep what the notebook says.
+        progress: show a bar on stderr.
+
+    Returns:
+        `executed`.
+
+    Raises:
+        HeadnbError: papermill is not installed, the notebook has no such parameter, or a cell of it failed.
+    """
+    try:
+        import papermill  # noqa: PLC0415
+        from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("papermill", "suite") from None
+    given = dict(parameters or {})
+    known = papermill.inspect_notebook(str(notebook))
+    for name in given:
+        if name not in known:
+            raise unknown_name("parameter", name, known)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            parameters=given,
+            kernel_name="python3",
+            cwd=str(executed.parent),
+            progress_bar=progress,
+        )
+    except PapermillExecutionError as error:
+        raise HeadnbError(
+            f"cell {error.exec_count} of {notebook.name} failed, {error.ename}: {error.evalue}; see {executed}"
+        ) from None
+    return executed
+
+
+def html_page(notebook: Path, page: Path) -> Path:
+    """Write a notebook as one HTML file that needs neither a network nor a script; returns `page`.
+
+    Raises:
+        HeadnbError: nbconvert is not installed.
+    """
+    try:
+        from nbconvert import HTMLExporter  # noqa: PLC0415
+        from traitlets.config import Config  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("nbconvert", "suite") from None
+    settings = Config()
+    settings.NbConvertBase.display_data_priority = _PRIORITY
+    exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)
+    body, _ = exporter.from_filename(str(notebook))
+    page.write_text(body, encoding="utf-8")
+    return page
