@@ -92,7 +92,7 @@ def html_page(notebook: Path, page: Path) -> Path:
         raise missing_extra("nbconvert", "suite") from None
     settings = Config()
     settings.NbConvertBase.display_data_priority = _PRIORITY
-    exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)
+    exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(notebook))
     page.write_text(body, encoding="utf-8")
     return page
