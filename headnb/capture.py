@@ -74,15 +74,43 @@ class HeadLayout:
         return len(self.heads), max(self.heads)
 
 
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one layer's attention function was given and gave: enough to compute any of its heads again."""
+
+    module: nn.Module
+    eager: Callable[..., Any]
+    """The architecture's own function that makes attention matrices, whichever kernel ran."""
+    query: Tensor
+    """(B, H, T, Dk)"""
+    key: Tensor
+    """(B, kv_heads, T, Dk)"""
+    value: Tensor
+    """(B, kv_heads, T, D)"""
+    mask: Any
+    """In the form that the kernel wants: None, a tensor of bool or of addends (B, 1 or H, T, T), a BlockMask."""
+    options: dict[str, Any]
+    """Its keyword arguments: scaling, sliding_window, softcap, ..."""
+    outputs: Tensor
+    """(B, T, H, D), before any transform."""
+
+
 _lock = threading.RLock()
 _transforms: WeakKeyDictionary[nn.Module, tuple[Callable[[Tensor], Tensor], ...]] = WeakKeyDictionary()
+_listeners: WeakKeyDictionary[nn.Module, Callable[[AttentionCall], None]] = WeakKeyDictionary()
 _captures: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # traced into a compiled graph, a gradient taken in a transform would be silently wrong
-def _attend(function: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+def _attend(
+    function: Callable[..., Any], eager: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Any]:
     """The model's own attention function, followed by the transforms that are set on this module."""
     outputs, weights = function(module, *args, **kwargs)
+    if (listener := _listeners.get(module)) is not None:
+        named = dict(zip(("query", "key", "value", "attention_mask"), args, strict=False)) | kwargs
+        query, key, value, mask = (named.pop(name) for name in ("query", "key", "value", "attention_mask"))
+        listener(AttentionCall(module, eager, query, key, value, mask, named, outputs))
     for transform in _transforms.get(module, ()):
         outputs = transform(outputs)
     return outputs, weights
@@ -100,7 +128,7 @@ def _watch(interface: AttentionInterface) -> None:
     if _captures[id(interface)] == 1:
         original = interface.get_interface
         # On the instance, so that deleting the attribute brings the class's own method back.
-        interface.get_interface = lambda name, default: partial(_attend, original(name, default))  # type: ignore[method-assign,assignment]
+        interface.get_interface = lambda name, eager: partial(_attend, original(name, eager), eager)  # type: ignore[method-assign,assignment]
 
 
 def _unwatch(interface: AttentionInterface) -> None:
@@ -128,6 +156,17 @@ def _transformed(model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tens
                     del _transforms[module]
             for interface in interfaces:
                 _unwatch(interface)
+
+
+@contextmanager
+def attention_calls(model: nn.Module, module: nn.Module, see: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """Call `see` with what the attention function of one attention module of `model` is given in each forward pass."""
+    with _transformed(model, {}):
+        _listeners[module] = see
+        try:
+            yield
+        finally:
+            del _listeners[module]
 
 
 def find_heads(model: PreTrainedModel) -> HeadLayout:
@@ -254,7 +293,7 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
     layout = find_heads(model)
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
     for name, factor in factors.items():
-        layer, head = _head(name, layout)
+        layer, head = find_head(name, layout)
         scales.setdefault(layer, torch.ones(layout.heads[layer], 1, dtype=torch.float64))[head] = factor
 
     def transform(layer: int, outputs: Tensor) -> Tensor:
@@ -264,9 +303,16 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
         yield
 
 
-def _head(name: str, layout: HeadLayout) -> tuple[int, int]:
-    """Layer and head of a name, checked against the model's layout."""
-    ((layer, head),) = parse_heads(name)
+def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
+    """Layer and head of one name, checked against the model's layout.
+
+    Raises:
+        HeadnbError: it is not one head's name, or the model has no such head.
+    """
+    named = parse_heads(name)
+    if len(named) > 1:
+        raise HeadnbError(f"one head is wanted here, and {name!r} names {len(named)}")
+    ((layer, head),) = named
     layers, _ = layout.shape
     if layer >= layers:
         raise HeadnbError(f"there is no {name}: the model has layers L0 to L{layers - 1}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -147,24 +147,50 @@ class Readout:
         Logits are made, used and dropped for a few thousand answer positions at a time; the gradient of the states
         is collected, and then goes back through the model once.
         """
+        states, answers = self._read(batch, device)
+        leaf = states.detach().requires_grad_()
+        loss = self._shares(leaf, answers, torch.autograd.backward)
+        torch.autograd.backward(states, leaf.grad)
+        return loss
+
+    @torch.no_grad()
+    def losses(self, batch: Batch, device: torch.device) -> Tensor:
+        """Each sample's loss (B,), by a forward pass alone."""
+        states, answers = self._read(batch, device)
+        return self._shares(states, answers, lambda _: None)
+
+    def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, _Answers]:
+        """What the answer tokens are predicted from (N, C), and what they are."""
         answer = batch.answer.to(device, non_blocking=True)  # (B, T - 1)
         states = self.states(**_inputs(batch, device))[:, :-1]
         answer = answer.to(states.device)
-        states = states[answer]  # (N, C)
-        targets = batch.labels.to(states.device, non_blocking=True)[:, 1:][answer]  # (N,)
-        tokens = answer.sum(1)  # (B,)
-        rows = answer.nonzero()[:, 0]  # (N,): the sample of each answer token
-        leaf = states.detach().requires_grad_()
-        loss = torch.zeros(len(answer), dtype=torch.promote_types(states.dtype, torch.float32), device=states.device)
+        targets = batch.labels.to(states.device, non_blocking=True)[:, 1:][answer]
+        return states[answer], _Answers(targets, answer.nonzero()[:, 0], answer.sum(1))
+
+    def _shares(self, states: Tensor, answers: _Answers, use: Callable[[Tensor], object]) -> Tensor:
+        """Each sample's loss (B,); `use` gets the loss of each few thousand tokens while its logits exist."""
+        tokens, rows = answers.tokens, answers.rows
+        wide = torch.promote_types(states.dtype, torch.float32)
+        loss = torch.zeros(len(tokens), dtype=wide, device=states.device)
         size = max(1, LOGITS_AT_ONCE // self.vocabulary)
-        for start in range(0, len(leaf), size):
+        for start in range(0, len(states), size):
             part = slice(start, start + size)
-            logits = self.logits(leaf[part]).to(loss.dtype)
-            share = functional.cross_entropy(logits, targets[part], reduction="none") / tokens[rows[part]]
-            torch.autograd.backward(share.sum())
+            logits = self.logits(states[part]).to(wide)
+            share = functional.cross_entropy(logits, answers.targets[part], reduction="none") / tokens[rows[part]]
+            use(share.sum())
             loss.index_add_(0, rows[part], share.detach())
-        torch.autograd.backward(states, leaf.grad)
         return loss
+
+
+class _Answers(NamedTuple):
+    """The answer tokens of a batch, N in all."""
+
+    targets: Tensor
+    """(N,)"""
+    rows: Tensor
+    """(N,): the sample of each."""
+    tokens: Tensor
+    """(B,): how many each sample has."""
 
 
 def find_readout(model: PreTrainedModel) -> Readout:

@@ -120,7 +120,7 @@ def score_heads(
         raise unknown_name("loss", loss, LOSS_REDUCTIONS)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=_context(model))
     plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
-    with _lock_of(model):
+    with model_lock(model):
         scorer = chosen.scorer(model)
         settings = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
         attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": max_length or -1}
@@ -266,7 +266,7 @@ def _context(model: PreTrainedModel) -> int | None:
     return context
 
 
-def _lock_of(model: torch.nn.Module) -> threading.RLock:
+def model_lock(model: torch.nn.Module) -> threading.RLock:
     """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads."""
     with _locks_lock:
         return _model_locks.setdefault(model, threading.RLock())
