@@ -46,3 +46,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     from headnb.magics import register  # noqa: PLC0415  magics are loaded only in a notebook
 
     register(shell)
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where `jupyter labextension` finds the renderer."""
+    return [{"src": "labextension", "dest": "headnb"}]

@@ -1,0 +1,134 @@
+"""One Jupyter server and one browser for all browser tests.
+
+The server serves JupyterLab and Notebook 7, in folders of its own, with the front end of the headnb that is
+imported. Chromium is Debian's or the one that HEADNB_CHROMIUM names; without it Playwright's own. A missing browser
+fails the tests: it does not skip them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headnb
+import pytest
+from jupyter_pages import Jupyter, quiet_settings
+from nbformat.sign import NotebookNotary
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+STARTED_WITHIN = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    debian = Path("/usr/bin/chromium")
+    path = os.environ.get("HEADNB_CHROMIUM") or (str(debian) if debian.exists() else None)
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page; an error in its scripts fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(20_000)
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert not errors
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """The server, and the ways to put notebooks into it."""
+    home = tmp_path_factory.mktemp("jupyter")
+    token, port = secrets.token_hex(16), _free_port()
+    server = Jupyter(f"http://127.0.0.1:{port}", token, home / "files", NotebookNotary(data_dir=str(home / "data")))
+    for folder in (home / "data", server.files):
+        folder.mkdir()
+    quiet_settings(home / "settings")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))},
+        **{f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("data", "config", "runtime")},
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_PATH": str(_share(home)),
+        "JUPYTER_TOKEN": token,
+    }
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={server.files}"]
+    options += [
+        "--allow-root",
+        "--no-browser",
+        "--expose-app-in-browser",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
+    ]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+        )
+        try:
+            _wait(process, f"{server.address}/api?token={token}", home / "log")
+            yield server
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _share(home: Path) -> Path:
+    """A Jupyter path with the front end last built in a source checkout; an installed headnb brings its own."""
+    built = Path(headnb.__file__).parent / "labextension"
+    if built.is_dir():
+        place = home / "share" / "labextensions"
+        place.mkdir(parents=True)
+        (place / "headnb").symlink_to(built)
+    return home / "share"
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    end = time.monotonic() + STARTED_WITHIN
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")

@@ -1,0 +1,75 @@
+"""Made-up patterns of the data model's form, small and large, that the browser tests look at."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from headnb.display.grid import HeadGrid
+
+FACTS = {
+    "model": "smollm2-135m",
+    "method": "activation",
+    "loss_reduction": "sample-mean",
+    "kind": "level",
+    "units": "nats",
+}
+
+
+def levels(layers: int = 30, heads: int = 9, seed: int = 0, **attrs: object) -> xr.DataArray:
+    """Heavy-tailed activation levels, strongest about two thirds of the way up, as models have them."""
+    rng = np.random.default_rng(seed)
+    depth = np.arange(layers) / layers
+    values = rng.lognormal(-4.5, 0.8, (layers, heads)) * (0.4 + np.exp(-(((depth - 0.6) / 0.25) ** 2)))[:, None]
+    coords = {"layer": range(layers), "head": range(heads)}
+    facts = {"kv_heads": 3 if heads % 3 == 0 else heads, "samples": 32, "reliability": 0.87, "samples_for_090": 42}
+    return xr.DataArray(
+        values,
+        dims=("layer", "head"),
+        coords=coords,
+        name="activation_level",
+        attrs=FACTS | {"task": "gsm8k"} | facts | attrs,
+    )
+
+
+def grid(**options: object) -> HeadGrid:
+    return HeadGrid.of(levels(**options))  # type: ignore[arg-type]
+
+
+def tasks() -> HeadGrid:
+    """Three panels."""
+    return HeadGrid.of({name: levels(seed=seed, task=name) for seed, name in enumerate(("gsm8k", "mbpp", "boolq"))})
+
+
+def steps() -> HeadGrid:
+    """Panels along fine-tuning."""
+    courses = [levels() * (1 + 0.1 * step * levels(seed=9) / levels(seed=9).mean()) for step in range(6)]
+    along = xr.concat(courses, dim=xr.Variable("step", np.arange(6) * 20))
+    return HeadGrid.of(along.assign_attrs(levels().attrs))
+
+
+def change() -> HeadGrid:
+    """A comparison: three heads of L8 rise significantly, L11H9 falls."""
+    values = np.random.default_rng(1).normal(0, 0.002, (16, 16))
+    values[8, :3], values[11, 9] = 0.02, -0.025
+    dims = ("layer", "head")
+    columns = {
+        "difference": values,
+        "low": values - 0.004,
+        "high": values + 0.004,
+        "significant": np.abs(values) > 0.015,
+    }
+    facts = FACTS | {
+        "kind": "difference",
+        "task": "gsm8k",
+        "kv_heads": 4,
+        "alpha": 0.05,
+        "samples": 64,
+        "reliability": 0.7,
+    }
+    return HeadGrid.of(xr.Dataset({name: (dims, column) for name, column in columns.items()}, attrs=facts))
+
+
+def hybrid() -> HeadGrid:
+    """A model where only every fourth layer has softmax heads."""
+    pattern = levels(28, 12)
+    return HeadGrid.of(pattern.where(pattern["layer"] % 4 == 3, other=np.nan).assign_attrs(pattern.attrs))

@@ -1,0 +1,86 @@
+"""Notebooks put into the test server and opened in a browser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+from headnb.display.grid import HeadGrid
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nbformat import NotebookNode
+    from nbformat.sign import NotebookNotary
+    from playwright.sync_api import Page
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    """A running server with JupyterLab and Notebook 7; `files` is its root folder."""
+
+    address: str
+    token: str
+    files: Path
+    notary: NotebookNotary
+
+    def save(self, notebook: NotebookNode, *, trusted: bool = False) -> str:
+        """Write a notebook under a name of its own; a trusted one is signed as if this user had run it."""
+        name = f"notebook{next(_names)}.ipynb"
+        if trusted:
+            self.notary.sign(notebook)
+        nbformat.write(notebook, self.files / name)
+        return name
+
+    def open_lab(self, page: Page, name: str) -> None:
+        """Open a file in a workspace of its own, so that no tab of another test comes back."""
+        page.goto(f"{self.address}/lab/workspaces/w{next(_names)}/tree/{name}?token={self.token}")
+        page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current")
+
+    def open_notebook(self, page: Page, name: str) -> None:
+        page.goto(f"{self.address}/notebooks/{name}?token={self.token}")
+        page.wait_for_selector(".jp-Notebook")
+
+
+def shown_notebook(*grids: object, kernel: bool = False) -> NotebookNode:
+    """A notebook with one saved output a grid, as Jupyter stores it."""
+    cells = []
+    for grid in grids:
+        bundle = grid if isinstance(grid, dict) else HeadGrid.of(grid)._repr_mimebundle_()
+        output = new_output("display_data", data=json.loads(json.dumps(bundle)))
+        cells.append(new_code_cell("grid", outputs=[output], execution_count=1))
+    return new_notebook(cells=cells, metadata={"kernelspec": KERNEL} if kernel else {})
+
+
+def notebook(*sources: str) -> NotebookNode:
+    """A notebook that has not been run."""
+    return new_notebook(cells=[new_code_cell(source) for source in sources], metadata={"kernelspec": KERNEL})
+
+
+def no_kernel(page: Page) -> None:
+    """Answer JupyterLab's question for a kernel."""
+    page.get_by_role("dialog").get_by_role("button", name="No Kernel").click()
+
+
+def run_all(page: Page) -> None:
+    command(page, "notebook:run-all-cells")
+
+
+def command(page: Page, name: str, arguments: dict[str, Any] | None = None) -> None:
+    """A command of JupyterLab or Notebook 7, as its menus would run it."""
+    page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments or {}])
+
+
+def quiet_settings(folder: Path) -> None:
+    """No question about news, which would stand before every test."""
+    place = folder / "@jupyterlab" / "apputils-extension"
+    place.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (place / "notification.jupyterlab-settings").write_text(json.dumps(quiet))

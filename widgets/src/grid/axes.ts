@@ -1,0 +1,100 @@
+/** What stands around a panel's cells: title, axes, brackets of the key/value heads, and the layers' means. */
+
+import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_WIDTH } from "./layout";
+import type { Panel } from "./payload";
+import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import type { Shown } from "./view";
+
+const LETTER = 6.8; // a mean letter's width in bold 12 px text
+
+export function axes({ payload }: Shown, panel: Panel, layout: Layout, theme: Theme, first: boolean): Mark[] {
+  const { gridWidth, gridHeight, gap, cellWidth, cellHeight } = layout;
+  const marks: Mark[] = [];
+  if (layout.titled) {
+    const title = cut(panel.title, layout.panelWidth - 40);
+    marks.push(label(theme, title, 0, layout.groupGap ? -28 : -20, { size: 12, bold: true }));
+  }
+  if (payload.kind !== "level") marks.push(frame(layout, theme));
+  if (layout.groupGap) {
+    marks.push(brackets(layout, theme));
+    if (first) marks.push(label(theme, "key/value heads", 0, -11, { size: 9 }));
+  }
+  for (const layer of layerTicks(layout)) {
+    marks.push(
+      label(theme, String(layer), -5, cellY(layout, layer) + cellHeight / 2 + 3.5, { anchor: "end" }),
+    );
+  }
+  for (const head of headTicks(layout)) {
+    const middle = cellX(layout, head) + (cellWidth - gap) / 2;
+    marks.push(label(theme, String(head), middle, gridHeight + 13, { anchor: "middle" }));
+  }
+  marks.push(label(theme, "head", gridWidth / 2, gridHeight + 28, { anchor: "middle", size: 11 }));
+  if (first) {
+    marks.push(label(theme, "layer", -27, gridHeight / 2, { anchor: "middle", size: 11, upwards: true }));
+  }
+  return marks;
+}
+
+/** A bar a layer: the mean of its heads, all panels on one scale. */
+export function profile(
+  shown: Shown,
+  means: Float64Array,
+  longest: number,
+  layout: Layout,
+  theme: Theme,
+): Mark[] {
+  const left = layout.gridWidth + PROFILE_GAP;
+  const signed = shown.payload.kind !== "level";
+  const zero = signed ? left + PROFILE_WIDTH / 2 : left;
+  const reach = PROFILE_WIDTH / (signed ? 2 : 1) / longest;
+  const thickness = Math.max(layout.cellHeight - layout.gap - (layout.cellHeight >= 9 ? 2 : 0), 1);
+  const boxes: number[] = [];
+  means.forEach((mean, layer) => {
+    if (Number.isNaN(mean)) return;
+    const top = cellY(layout, layer) + (layout.cellHeight - layout.gap - thickness) / 2;
+    boxes.push(zero + Math.min(mean, 0) * reach, top, Math.abs(mean) * reach, thickness);
+  });
+  return [
+    label(theme, "layer mean", left + PROFILE_WIDTH / 2, -6, { anchor: "middle", size: 9 }),
+    strokes(theme.ink, [zero, 0, zero, layout.gridHeight - layout.gap], 1, 0.35),
+    rects(theme.ink, boxes, 0.5),
+  ];
+}
+
+/** Cells near zero fade into the page: the frame keeps the grid's shape. */
+function frame({ gridWidth, gridHeight, gap }: Layout, theme: Theme): Mark {
+  const right = gridWidth - gap + 1.5;
+  const bottom = gridHeight - gap + 1.5;
+  const ends = [
+    -1.5,
+    -1.5,
+    right,
+    -1.5,
+    right,
+    -1.5,
+    right,
+    bottom,
+    right,
+    bottom,
+    -1.5,
+    bottom,
+    -1.5,
+    bottom,
+    -1.5,
+    -1.5,
+  ];
+  return strokes(theme.ink, ends, 1, 0.3);
+}
+
+function brackets(layout: Layout, theme: Theme): Mark {
+  const ends = Array.from({ length: layout.kvHeads }, (_, index) => {
+    const last = cellX(layout, (index + 1) * layout.group - 1) + layout.cellWidth - layout.gap;
+    return [cellX(layout, index * layout.group), -6, last, -6];
+  });
+  return strokes(theme.ink, ends.flat(), 2, 0.5);
+}
+
+function cut(words: string, width: number): string {
+  const letters = Math.max(Math.floor(width / LETTER), 4);
+  return words.length <= letters ? words : `${words.slice(0, letters - 1)}…`;
+}

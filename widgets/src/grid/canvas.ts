@@ -1,0 +1,62 @@
+/** A scene painted on a canvas, whose units are CSS pixels. */
+
+import { eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
+
+export function paintScene(context: CanvasRenderingContext2D, scene: Scene, theme: Theme): void {
+  for (const mark of scene.marks) paintMark(context, mark, theme);
+}
+
+function paintMark(context: CanvasRenderingContext2D, mark: Mark, theme: Theme): void {
+  context.save();
+  switch (mark.mark) {
+    case "group":
+      context.translate(mark.x, mark.y);
+      for (const inner of mark.marks) paintMark(context, inner, theme);
+      break;
+    case "rects":
+      context.globalAlpha = mark.opacity;
+      context.fillStyle = mark.fill;
+      eachQuad(mark.boxes, (x, y, width, height) => context.fillRect(x, y, width, height));
+      break;
+    case "strokes":
+      context.globalAlpha = mark.opacity;
+      context.strokeStyle = mark.stroke;
+      context.lineWidth = mark.width;
+      context.beginPath();
+      eachQuad(mark.ends, (x1, y1, x2, y2) => {
+        context.moveTo(x1, y1);
+        context.lineTo(x2, y2);
+      });
+      context.stroke();
+      break;
+    case "discs":
+      context.fillStyle = mark.fill;
+      context.beginPath();
+      eachPair(mark.centres, (x, y) => {
+        context.moveTo(x + mark.radius, y);
+        context.arc(x, y, mark.radius, 0, 2 * Math.PI);
+      });
+      context.fill();
+      break;
+    case "polygon":
+      context.globalAlpha = mark.opacity;
+      context.fillStyle = mark.fill;
+      context.beginPath();
+      eachPair(mark.corners, (x, y) => context.lineTo(x, y));
+      context.fill();
+      break;
+    case "label":
+      paintLabel(context, mark, theme);
+  }
+  context.restore();
+}
+
+function paintLabel(context: CanvasRenderingContext2D, mark: Label, theme: Theme): void {
+  context.globalAlpha = mark.opacity;
+  context.fillStyle = mark.fill;
+  context.font = `${mark.bold ? "600 " : ""}${mark.size}px ${theme.font}`;
+  context.textAlign = mark.anchor === "middle" ? "center" : mark.anchor;
+  context.translate(mark.x, mark.y);
+  if (mark.upwards) context.rotate(-Math.PI / 2);
+  context.fillText(mark.words, 0, 0);
+}

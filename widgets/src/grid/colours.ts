@@ -1,0 +1,95 @@
+/**
+ * From values to colours, the same as `headnb/display/colours.py`: viridis for levels; differences fade into the
+ * page, the hue says the sign and the opacity the size.
+ */
+
+import { interpolateViridis } from "d3-scale-chromatic";
+import type { Kind, Panel, Scale, Shape } from "./payload";
+import { layerPeaks, ranking } from "./statistics";
+
+export const BINS = 64;
+export const RISE = "#e1531f";
+export const FALL = "#1f83d6";
+
+/** How values are spread over the colours. */
+export const SPREADS = ["linear", "rank", "layer"] as const;
+export type Spread = (typeof SPREADS)[number];
+
+/** A colour and how much of it covers the page. */
+export interface Paint {
+  readonly colour: string;
+  readonly opacity: number;
+}
+
+export interface Colouring {
+  readonly palette: readonly Paint[];
+  /** What the two ends of the colour bar stand for. */
+  readonly ends: Scale;
+  /** A panel's cells as places in the palette; -1 where there is no value. */
+  readonly paints: (panel: Panel) => Int16Array;
+  /** The place in the palette of a value on the colour bar. */
+  readonly onBar: (value: number) => number;
+}
+
+const LEVELS: readonly Paint[] = Array.from({ length: BINS }, (_, bin) => ({
+  colour: hex(interpolateViridis(bin / (BINS - 1))),
+  opacity: 1,
+}));
+
+/** From the strongest fall through the bare page to the strongest rise. */
+const SIGNED: readonly Paint[] = Array.from({ length: 2 * BINS + 1 }, (_, place) => ({
+  colour: place > BINS ? RISE : FALL,
+  opacity: Math.round((100 * Math.abs(place - BINS)) / BINS) / 100,
+}));
+
+export function colouring(kind: Kind, spread: Spread, scale: Scale, shape: Shape): Colouring {
+  const signed = kind !== "level";
+  const ends = spread === "linear" ? scale : { low: signed ? -1 : 0, high: 1 };
+  const bin = (share: number) => (signed ? BINS + Math.round(share * BINS) : Math.round(share * (BINS - 1)));
+  const onBar = (value: number) => bin(signed ? clip(value / ends.high, -1) : clip(unit(value, ends), 0));
+  const spreads: Record<Spread, (values: Float64Array) => Float64Array> = {
+    linear: (values) => values,
+    rank: rankShares,
+    layer: (values) => layerShares(values, shape),
+  };
+  const paints = (panel: Panel) =>
+    Int16Array.from(spreads[spread](panel.values), (value) => (Number.isNaN(value) ? -1 : onBar(value)));
+  return { palette: signed ? SIGNED : LEVELS, ends, paints, onBar };
+}
+
+/** The share of the panel's heads that are smaller by absolute value, with the value's sign. */
+function rankShares(values: Float64Array): Float64Array {
+  const order = ranking(values);
+  const shares = new Float64Array(values.length).fill(Number.NaN);
+  let share = 1;
+  order.forEach((cell, place) => {
+    const value = values[cell] ?? 0;
+    const above = values[order[place - 1] ?? -1];
+    if (above === undefined || Math.abs(above) !== Math.abs(value)) {
+      share = order.length > 1 ? 1 - place / (order.length - 1) : 1;
+    }
+    shares[cell] = Math.sign(value) * share;
+  });
+  return shares;
+}
+
+/** The share of the largest head of the same layer. */
+function layerShares(values: Float64Array, shape: Shape): Float64Array {
+  const peaks = layerPeaks(values, shape);
+  return values.map((value, cell) => value / (peaks[Math.floor(cell / shape.heads)] || 1));
+}
+
+function unit(value: number, { low, high }: Scale): number {
+  return (value - low) / (high - low);
+}
+
+function clip(share: number, least: number): number {
+  return Math.min(Math.max(share, least), 1);
+}
+
+/** `rgb(1, 2, 3)` and `#010203` to the latter, which takes less room in an SVG file. */
+function hex(colour: string): string {
+  const channels = colour.match(/\d+/g);
+  if (colour.startsWith("#") || !channels) return colour;
+  return `#${channels.map((channel) => Number(channel).toString(16).padStart(2, "0")).join("")}`;
+}

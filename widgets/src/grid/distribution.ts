@@ -1,0 +1,72 @@
+/** How many heads have which value: a histogram under each grid, all panels on one axis. */
+
+import { bin, extent } from "d3-array";
+import { scaleLinear } from "d3-scale";
+import type { Colouring } from "./colours";
+import { DISTRIBUTION_HEIGHT, distributionTop, type Layout } from "./layout";
+import type { Scale } from "./payload";
+import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import { joined } from "./statistics";
+import type { Shown } from "./view";
+import { quantityWithUnits, short } from "./words";
+
+export interface Histogram {
+  readonly counts: readonly number[];
+  readonly domain: Scale;
+}
+
+export function bins({ payload, panels }: Shown, layout: Layout): Histogram[] {
+  const [least = 0, most = 1] = extent(joined(panels).filter(Number.isFinite));
+  const signed = payload.kind !== "level";
+  const reach = Math.max(Math.abs(least), Math.abs(most)) || 1;
+  const domain = signed ? { low: -reach, high: reach } : { low: Math.min(0, least), high: reach };
+  const count = Math.max(8, Math.min(signed ? 41 : 40, Math.floor(layout.gridWidth / 5)));
+  const width = (domain.high - domain.low) / count;
+  const edges = Array.from({ length: count - 1 }, (_, i) => domain.low + (i + 1) * width);
+  const divide = bin<number, number>().domain([domain.low, domain.high]).thresholds(edges);
+  return panels.map((panel) => ({
+    counts: divide(panel.values.filter(Number.isFinite)).map((found) => found.length),
+    domain,
+  }));
+}
+
+/** From values to x, from the grid's left edge. */
+export function valueAxis(domain: Scale, layout: Layout) {
+  return scaleLinear([domain.low, domain.high], [0, layout.gridWidth - layout.gap]);
+}
+
+export function distribution(
+  found: Histogram,
+  layout: Layout,
+  colours: Colouring,
+  shown: Shown,
+  theme: Theme,
+): Mark[] {
+  const top = distributionTop(layout);
+  const base = top + DISTRIBUTION_HEIGHT;
+  const x = valueAxis(found.domain, layout);
+  const width = (layout.gridWidth - layout.gap) / found.counts.length;
+  const tallest = Math.max(...found.counts, 1);
+  const step = (found.domain.high - found.domain.low) / found.counts.length;
+  const linear = shown.view.spread === "linear";
+  const marks: Mark[] = [
+    label(theme, `heads by ${quantityWithUnits(shown.payload)}, most ${tallest}`, 0, top - 6, { size: 9 }),
+  ];
+  found.counts.forEach((count, place) => {
+    if (!count) return;
+    const height = Math.max((count / tallest) * DISTRIBUTION_HEIGHT, 1);
+    const paint = linear
+      ? colours.palette[colours.onBar(found.domain.low + (place + 0.5) * step)]
+      : undefined;
+    const box = [place * width, base - height, Math.max(width - 1, 1), height];
+    const signed = shown.payload.kind !== "level";
+    if (paint && signed) marks.push(rects(theme.ink, box, 0.12));
+    marks.push(rects(paint?.colour ?? theme.ink, box, paint?.opacity ?? 0.5));
+  });
+  marks.push(strokes(theme.ink, [0, base + 0.5, layout.gridWidth - layout.gap, base + 0.5], 1, 0.5));
+  for (const tick of x.ticks(Math.max(2, Math.min(5, layout.gridWidth / 60)))) {
+    marks.push(strokes(theme.ink, [x(tick), base, x(tick), base + 4], 1, 0.6));
+    marks.push(label(theme, short(tick), x(tick), base + 14, { anchor: "middle" }));
+  }
+  return marks;
+}

@@ -1,0 +1,74 @@
+/** What of a picture lies under a point. */
+
+import { type HeadPlace, placeOf } from "./heads";
+import { cellX, headAt, type Layout, LEGEND_HEIGHT, layerAt } from "./layout";
+
+/** A head; or a whole layer (its label or bar) or key/value group (its bracket) of a panel. */
+export interface Hit {
+  readonly panel: number;
+  readonly at: "head" | "layer" | "group";
+  readonly cells: readonly number[];
+}
+
+const BRACKET_TOP = -20;
+
+export function hitTest(layout: Layout, x: number, y: number): Hit | null {
+  const panel = panelAt(layout, x, y);
+  const origin = panel === null ? undefined : layout.origins[panel];
+  if (panel === null || !origin) return null;
+  const layer = layerAt(layout, y - origin.y);
+  const head = headAt(layout, x - origin.x);
+  if (layer !== null && head !== null) return { panel, at: "head", cells: [layer * layout.heads + head] };
+  if (layer !== null) return { panel, at: "layer", cells: row(layout, layer) };
+  const above = y - origin.y;
+  if (head !== null && layout.groupGap && above < 0 && above >= BRACKET_TOP) {
+    return { panel, at: "group", cells: groupCells(layout, head) };
+  }
+  return null;
+}
+
+/** The box around a cell, from the picture's top left corner. */
+export function cellBox(
+  layout: Layout,
+  panel: number,
+  cell: number,
+): readonly [number, number, number, number] {
+  const { layer, head } = placeOf(cell, layout);
+  const origin = layout.origins[panel] ?? { x: 0, y: 0 };
+  const width = layout.cellWidth - layout.gap;
+  return [
+    origin.x + cellX(layout, head),
+    origin.y + layer * layout.cellHeight,
+    width,
+    layout.cellHeight - layout.gap,
+  ];
+}
+
+/** All cells of the rectangle between two heads. */
+export function rectangle(layout: Pick<Layout, "heads">, from: HeadPlace, to: HeadPlace): number[] {
+  const cells: number[] = [];
+  for (let layer = Math.min(from.layer, to.layer); layer <= Math.max(from.layer, to.layer); layer++) {
+    for (let head = Math.min(from.head, to.head); head <= Math.max(from.head, to.head); head++) {
+      cells.push(layer * layout.heads + head);
+    }
+  }
+  return cells;
+}
+
+function panelAt(layout: Layout, x: number, y: number): number | null {
+  const column = layout.columns > 1 ? Math.floor(x / (layout.width / layout.columns)) : 0;
+  const row = Math.floor((y - LEGEND_HEIGHT) / layout.panelHeight);
+  const panel = row * layout.columns + column;
+  return x >= 0 && row >= 0 && column < layout.columns && panel < layout.panels ? panel : null;
+}
+
+function row(layout: Layout, layer: number): number[] {
+  return Array.from({ length: layout.heads }, (_, head) => layer * layout.heads + head);
+}
+
+function groupCells(layout: Layout, head: number): number[] {
+  const first = Math.floor(head / layout.group) * layout.group;
+  return Array.from({ length: layout.layers }, (_, layer) =>
+    Array.from({ length: layout.group }, (_, i) => layer * layout.heads + first + i),
+  ).flat();
+}

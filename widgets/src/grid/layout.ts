@@ -1,0 +1,142 @@
+/**
+ * Where things stand in a picture, in CSS pixels: pure arithmetic, no drawing.
+ *
+ * Layer 0 is the top row and head 0 the left column. Heads that share a key/value head stand together; a gap
+ * separates one group from the next. Sizes follow `headnb/display/geometry.py`, within the width that there is.
+ */
+
+import type { Shape } from "./payload";
+
+export const PROFILE_WIDTH = 46;
+export const PROFILE_GAP = 10;
+export const LEGEND_HEIGHT = 52;
+export const DISTRIBUTION_HEIGHT = 36;
+const DISTRIBUTION_ROOM = 86;
+const LEFT = 40;
+const RIGHT = 8;
+const BOTTOM = 34;
+const PANEL_GAP = 10;
+const LEAST_CELL = 3;
+const LEAST_WIDTH = 430;
+const ROW_LABEL = 15;
+const COLUMN_LABEL = 24;
+
+export interface Point {
+  readonly x: number;
+  readonly y: number;
+}
+
+export interface Layout extends Shape {
+  readonly panels: number;
+  /** Neighbouring heads that share a key/value head. */
+  readonly group: number;
+  readonly cellWidth: number;
+  readonly cellHeight: number;
+  readonly groupGap: number;
+  /** Space between cells: none where cells are too small to spare it. */
+  readonly gap: number;
+  readonly gridWidth: number;
+  readonly gridHeight: number;
+  readonly panelWidth: number;
+  readonly panelHeight: number;
+  readonly columns: number;
+  readonly width: number;
+  readonly height: number;
+  readonly titled: boolean;
+  readonly distribution: boolean;
+  /** Top left corner of each panel's cells. */
+  readonly origins: readonly Point[];
+}
+
+export interface LayoutOptions {
+  readonly panels: number;
+  readonly width: number;
+  readonly titled: boolean;
+  readonly groups: boolean;
+  readonly distribution: boolean;
+}
+
+/** Cells as large as suits a notebook and the width allows, but never below 3 pixels. */
+export function arrange(shape: Shape, options: LayoutOptions): Layout {
+  const { layers, heads, kvHeads } = shape;
+  const { panels, titled, distribution } = options;
+  const group = heads / kvHeads;
+  const grouped = options.groups && group > 1 && group < heads;
+  const { cellWidth, cellHeight } = cellSize(shape, options);
+  const groupGap = !grouped ? 0 : kvHeads > 32 ? 1 : cellWidth >= 7 ? 4 : 2;
+  const gridWidth = heads * cellWidth + Math.floor((heads - 1) / group) * groupGap;
+  const gridHeight = layers * cellHeight;
+  const panelWidth = LEFT + gridWidth + PROFILE_GAP + PROFILE_WIDTH + RIGHT;
+  const top = (titled ? 20 : 2) + (groupGap ? 20 : 14);
+  const panelHeight = top + gridHeight + BOTTOM + (distribution ? DISTRIBUTION_ROOM : 0);
+  const room = Math.max(options.width, panelWidth);
+  const columns = Math.max(1, Math.min(panels, Math.floor((room + PANEL_GAP) / (panelWidth + PANEL_GAP))));
+  const origins = Array.from({ length: panels }, (_, index) => ({
+    x: LEFT + (index % columns) * (panelWidth + PANEL_GAP),
+    y: LEGEND_HEIGHT + Math.floor(index / columns) * panelHeight + top,
+  }));
+  return {
+    ...shape,
+    ...{ panels, group, cellWidth, cellHeight, groupGap, gridWidth, gridHeight, panelWidth, panelHeight },
+    ...{ columns, titled, distribution, origins },
+    gap: Math.min(cellWidth, cellHeight) >= 7 ? 1 : 0,
+    width: Math.max(columns * (panelWidth + PANEL_GAP) - PANEL_GAP, Math.min(LEAST_WIDTH, room)),
+    height: LEGEND_HEIGHT + Math.ceil(panels / columns) * panelHeight,
+  };
+}
+
+function cellSize({ layers, heads }: Shape, { panels, width }: LayoutOptions) {
+  const large = Math.max(layers, heads) > 64;
+  const [tall, wide] = panels > 1 ? (large ? [380, 400] : [300, 186]) : large ? [640, 660] : [420, 420];
+  const room = width - LEFT - PROFILE_GAP - PROFILE_WIDTH - RIGHT;
+  const height = Math.min(Math.max(Math.floor(tall / layers), LEAST_CELL), 26);
+  const usual = Math.min(Math.max(Math.floor(wide / heads), LEAST_CELL), 2 * height, 30);
+  const cellWidth = Math.max(Math.min(usual, Math.floor(room / heads) - 1), LEAST_CELL);
+  return { cellWidth, cellHeight: Math.min(height, 2 * cellWidth) };
+}
+
+/** Left edge of a head's cells, from the grid's left edge. */
+export function cellX(layout: Layout, head: number): number {
+  return head * layout.cellWidth + Math.floor(head / layout.group) * layout.groupGap;
+}
+
+/** Top edge of a layer's cells, from the grid's top edge. */
+export function cellY(layout: Layout, layer: number): number {
+  return layer * layout.cellHeight;
+}
+
+/** The head whose column (with the gap after it) holds `x`, from the grid's left edge; null outside. */
+export function headAt(layout: Layout, x: number): number | null {
+  if (x < 0 || x >= layout.gridWidth) return null;
+  const groupWidth = layout.group * layout.cellWidth + layout.groupGap;
+  const group = Math.floor(x / groupWidth);
+  const within = Math.min(Math.floor((x - group * groupWidth) / layout.cellWidth), layout.group - 1);
+  return group * layout.group + within;
+}
+
+export function layerAt(layout: Layout, y: number): number | null {
+  return y < 0 || y >= layout.gridHeight ? null : Math.floor(y / layout.cellHeight);
+}
+
+export function layerTicks(layout: Layout): number[] {
+  return every(tickStep(layout.cellHeight, ROW_LABEL), layout.layers);
+}
+
+export function headTicks(layout: Layout): number[] {
+  return every(tickStep(layout.cellWidth, layout.heads > 10 ? COLUMN_LABEL : 10), layout.heads);
+}
+
+/** Top edge of a panel's distribution, from the grid's top edge. */
+export function distributionTop(layout: Layout): number {
+  return layout.gridHeight + BOTTOM + 20;
+}
+
+function every(step: number, end: number): number[] {
+  return Array.from({ length: Math.ceil(end / step) }, (_, index) => index * step);
+}
+
+/** The smallest of 1, 2, 5, 10, 20, 50, ... cells that leaves room for a label. */
+function tickStep(cell: number, label: number): number {
+  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+  return steps.find((step) => step * cell >= label) ?? 5000;
+}

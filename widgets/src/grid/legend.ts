@@ -1,0 +1,82 @@
+/** The colour bar with its units, and what the other signs in the picture mean. */
+
+import { ticks } from "d3-array";
+import type { Colouring, Spread } from "./colours";
+import { BINS } from "./colours";
+import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import type { Shown } from "./view";
+import { beyondLine, quantityWithUnits, short } from "./words";
+
+const WIDTH = 192;
+const TOP = 18;
+const HEIGHT = 10;
+
+export function legend(shown: Shown, theme: Theme, colours: Colouring): Mark[] {
+  const { low, high } = colours.ends;
+  const across = (value: number) => ((value - low) / (high - low)) * WIDTH;
+  const marks: Mark[] = [label(theme, legendTitle(shown), 0, 11, { size: 11 })];
+  for (let step = 0; step < BINS; step++) {
+    const { colour, opacity } = colours.palette[
+      colours.onBar(low + ((step + 0.5) / BINS) * (high - low))
+    ] ?? { colour: "", opacity: 0 };
+    marks.push(rects(colour, [(step * WIDTH) / BINS, TOP, WIDTH / BINS, HEIGHT], opacity));
+  }
+  if (shown.payload.kind !== "level") marks.push(...ends(theme));
+  for (const tick of ticks(low, high, 4)) {
+    const x = across(tick);
+    marks.push(strokes(theme.ink, [x, TOP + HEIGHT, x, TOP + HEIGHT + 4], 1, 0.6));
+    marks.push(label(theme, short(tick), x, TOP + HEIGHT + 14, { anchor: "middle" }));
+  }
+  const keys = keysOf(shown);
+  if (keys.beyond) marks.push(...tips(shown, colours));
+  const lines = Object.values(keys).filter(Boolean);
+  lines.forEach((key, line) => {
+    const y = TOP + HEIGHT - 1 + 14 * (line - (lines.length > 1 ? 1 : 0));
+    marks.push(label(theme, key, WIDTH + 18, y));
+  });
+  return marks;
+}
+
+function legendTitle({ payload, view }: Shown): string {
+  const titles: Record<Spread, string> = {
+    linear: quantityWithUnits(payload),
+    rank: `${payload.quantity || "score"}: rank within the panel, from last to first`,
+    layer: `${payload.quantity || "score"}: share of the layer's largest`,
+  };
+  return titles[view.spread];
+}
+
+function keysOf({ payload, panels, view }: Shown) {
+  const { low, high } = payload.scale;
+  const beyond = view.spread === "linear" ? beyondLine(panels, low, high) : "";
+  const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
+  const present = panels.some((panel) => panel.values.some(Number.isNaN));
+  return {
+    beyond: beyond && `▸ ${beyond}`,
+    significant: panels.some((panel) => panel.significant) ? `● significant${alpha}` : "",
+    missing: present ? "╱ no softmax heads" : "",
+  };
+}
+
+/** Both ends of a diverging bar fade into the page in between: lines keep its shape. */
+function ends(theme: Theme): Mark[] {
+  const top = TOP - 0.5;
+  const bottom = TOP + HEIGHT + 0.5;
+  return [strokes(theme.ink, [0, top, WIDTH, top, 0, bottom, WIDTH, bottom], 1, 0.2)];
+}
+
+function tips({ payload, panels }: Shown, colours: Colouring): Mark[] {
+  const { low, high } = payload.scale;
+  const middle = TOP + HEIGHT / 2;
+  const beyond = (side: (value: number) => boolean) => panels.some((panel) => panel.values.some(side));
+  const tip = (value: number, corners: number[]): Mark => {
+    const { colour, opacity } = colours.palette[colours.onBar(value)] ?? { colour: "", opacity: 0 };
+    return { mark: "polygon", corners, fill: colour, opacity };
+  };
+  const marks: Mark[] = [];
+  if (beyond((value) => value > high)) {
+    marks.push(tip(high, [WIDTH + 1, TOP, WIDTH + 9, middle, WIDTH + 1, TOP + HEIGHT]));
+  }
+  if (beyond((value) => value < low)) marks.push(tip(low, [-1, TOP, -9, middle, -1, TOP + HEIGHT]));
+  return marks;
+}

@@ -1,0 +1,80 @@
+/** What is drawn over a picture: selected heads, the keyboard's place, and the head under the mouse in all panels. */
+
+import { valueAxis } from "./distribution";
+import { cellBox } from "./hit";
+import { DISTRIBUTION_HEIGHT, distributionTop } from "./layout";
+import type { Picture } from "./picture";
+import { type Mark, type Scene, strokes, type Theme } from "./scene";
+import type { Selection } from "./selection";
+
+/** `pointed`: the head under the mouse. `keyboard`: whether the keyboard's place is to be seen. */
+export function overlay(
+  found: Picture,
+  theme: Theme,
+  selection: Selection,
+  pointed: number | null,
+  keyboard: boolean,
+): Scene {
+  const { layout, scene } = found;
+  const marks: Mark[] = [];
+  layout.origins.forEach((_, panel) => {
+    const outline = outlines(found, panel, selection.cells);
+    if (outline.length) marks.push(strokes(theme.page, outline, 4, 0.9), strokes(theme.ink, outline, 2));
+    for (const cell of [pointed, keyboard ? selection.cursor : null]) {
+      if (cell === null) continue;
+      const box = frame(cellBox(layout, panel, cell), 1);
+      marks.push(strokes(theme.page, box, 3, 0.9), strokes(theme.ink, box, 1.5));
+    }
+    marks.push(...onDistribution(found, panel, theme, pointed ?? (keyboard ? selection.cursor : null)));
+  });
+  return { width: scene.width, height: scene.height, marks };
+}
+
+/** The edges between selected and other cells, so that a selected block has one outline. */
+function outlines({ layout }: Picture, panel: number, cells: ReadonlySet<number>): number[] {
+  const ends: number[] = [];
+  for (const cell of cells) {
+    const head = cell % layout.heads;
+    const [x, y, width, height] = cellBox(layout, panel, cell);
+    const split = layout.groupGap > 0 && head % layout.group === layout.group - 1;
+    const start = layout.groupGap > 0 && head % layout.group === 0;
+    const [left, top, right, bottom] = [x - 0.5, y - 0.5, x + width + 0.5, y + height + 0.5];
+    if (!cells.has(cell - layout.heads)) ends.push(left, top, right, top);
+    if (!cells.has(cell + layout.heads)) ends.push(left, bottom, right, bottom);
+    if (start || head === 0 || !cells.has(cell - 1)) ends.push(left, top, left, bottom);
+    if (split || head === layout.heads - 1 || !cells.has(cell + 1)) ends.push(right, top, right, bottom);
+  }
+  return ends;
+}
+
+function onDistribution(found: Picture, panel: number, theme: Theme, cell: number | null): Mark[] {
+  const histogram = found.histograms[panel];
+  const value = cell === null ? Number.NaN : (found.shown.panels[panel]?.values[cell] ?? Number.NaN);
+  const origin = found.layout.origins[panel];
+  if (!histogram || !origin || Number.isNaN(value)) return [];
+  const x = origin.x + valueAxis(histogram.domain, found.layout)(value);
+  const top = origin.y + distributionTop(found.layout);
+  return [strokes(theme.ink, [x, top, x, top + DISTRIBUTION_HEIGHT], 1.5)];
+}
+
+function frame([x, y, width, height]: readonly [number, number, number, number], out: number): number[] {
+  const [left, top, right, bottom] = [x - out, y - out, x + width + out, y + height + out];
+  return [
+    left,
+    top,
+    right,
+    top,
+    right,
+    top,
+    right,
+    bottom,
+    right,
+    bottom,
+    left,
+    bottom,
+    left,
+    bottom,
+    left,
+    top,
+  ];
+}

@@ -1,0 +1,67 @@
+/**
+ * What a head grid is drawn from: `headnb/display/pattern.schema.json` after it has been checked.
+ *
+ * Matrices are flat, layer after layer, with NaN where the JSON has null: a head's place is its cell
+ * `layer * heads + head`.
+ */
+
+export const MIME_TYPE = "application/vnd.headnb.pattern.v1+json";
+
+export const KINDS = ["level", "signed", "difference"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** Both ends of the colour scale, shared by all panels. */
+export interface Scale {
+  readonly low: number;
+  readonly high: number;
+}
+
+export interface Statistic {
+  readonly value: number;
+  readonly low: number | null;
+  readonly high: number | null;
+}
+
+/** One grid: a task, a stage, a step. */
+export interface Panel {
+  readonly title: string;
+  readonly values: Float64Array;
+  readonly low: Float64Array | null;
+  readonly high: Float64Array | null;
+  readonly significant: Float64Array | null;
+  readonly samples: number | null;
+  readonly reliability: number | null;
+  readonly samplesFor090: number | null;
+  readonly statistics: ReadonlyMap<string, Statistic>;
+  readonly notes: readonly string[];
+}
+
+export interface Progress {
+  readonly done: number;
+  readonly total: number;
+  readonly message: string;
+}
+
+/** Layers, heads, and key/value heads, each shared by neighbouring heads. */
+export interface Shape {
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+}
+
+export interface Payload extends Shape {
+  readonly title: string;
+  readonly model: string;
+  readonly task: string;
+  readonly method: string;
+  readonly lossReduction: string;
+  readonly kind: Kind;
+  readonly quantity: string;
+  readonly units: string;
+  readonly dimension: string;
+  readonly scale: Scale;
+  readonly alpha: number | null;
+  readonly intervalLevel: number;
+  readonly panels: readonly Panel[];
+  readonly progress: Progress | null;
+}

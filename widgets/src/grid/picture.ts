@@ -1,0 +1,128 @@
+/** The whole picture of what is shown: legend, and per panel its cells, axes, profile and distribution. */
+
+import { axes, profile } from "./axes";
+import { type Colouring, colouring } from "./colours";
+import { bins, distribution, type Histogram } from "./distribution";
+import { arrange, cellX, cellY, type Layout } from "./layout";
+import { legend } from "./legend";
+import type { Panel } from "./payload";
+import { group, label, type Mark, rects, type Scene, strokes, type Theme } from "./scene";
+import { layerMeans } from "./statistics";
+import type { Shown } from "./view";
+
+export interface Picture {
+  readonly scene: Scene;
+  readonly layout: Layout;
+  readonly shown: Shown;
+  readonly colours: Colouring;
+  /** One a panel; none where distributions are not drawn. */
+  readonly histograms: readonly Histogram[];
+}
+
+/** Draw what is shown within `width` CSS pixels (wider only where the smallest cells need it). */
+export function picture(shown: Shown, theme: Theme, width: number): Picture {
+  const { payload, panels, view } = shown;
+  const { groups, distribution: distributed } = view;
+  const titled = panels.length > 1;
+  const layout = arrange(payload, {
+    panels: panels.length,
+    width,
+    titled,
+    groups,
+    distribution: distributed,
+  });
+  const colours = colouring(payload.kind, view.spread, payload.scale, payload);
+  const histograms = distributed ? bins(shown, layout) : [];
+  const means = panels.map((panel) => layerMeans(panel.values, payload));
+  const longest = means
+    .flatMap((mean) => [...mean.filter(Number.isFinite)])
+    .reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const marks = [group(40, 0, legend(shown, theme, colours))];
+  panels.forEach((panel, index) => {
+    const { x, y } = layout.origins[index] ?? { x: 0, y: 0 };
+    const histogram = histograms[index];
+    const first = index % layout.columns === 0;
+    marks.push(
+      group(x, y, [
+        ...axes(shown, panel, layout, theme, first),
+        ...cells(panel, layout, colours),
+        ...missing(panel, layout, theme),
+        ...significant(panel, layout),
+        ...profile(shown, means[index] ?? new Float64Array(), longest || 1, layout, theme),
+        ...(histogram ? distribution(histogram, layout, colours, shown, theme) : []),
+      ]),
+    );
+  });
+  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, colours, histograms };
+}
+
+/** Cells of one colour are one mark, so that 500,000 cells are at most 129 marks. */
+function cells(panel: Panel, layout: Layout, colours: Colouring): Mark[] {
+  const boxes: number[][] = colours.palette.map(() => []);
+  const width = layout.cellWidth - layout.gap;
+  const height = layout.cellHeight - layout.gap;
+  colours.paints(panel).forEach((paint, cell) => {
+    const head = cell % layout.heads;
+    boxes[paint]?.push(cellX(layout, head), cellY(layout, (cell - head) / layout.heads), width, height);
+  });
+  return colours.palette.flatMap(({ colour, opacity }, paint) => {
+    const found = boxes[paint] ?? [];
+    return found.length && opacity ? [rects(colour, found, opacity)] : [];
+  });
+}
+
+/** Heads without a value: a slash a cell, so that whole layers look hatched. */
+function missing(panel: Panel, layout: Layout, theme: Theme): Mark[] {
+  const ends: number[] = [];
+  panel.values.forEach((value, cell) => {
+    if (!Number.isNaN(value)) return;
+    const x = cellX(layout, cell % layout.heads);
+    const y = cellY(layout, Math.floor(cell / layout.heads));
+    ends.push(x, y + layout.cellHeight - layout.gap, x + layout.cellWidth - layout.gap, y);
+  });
+  return ends.length ? [strokes(theme.ink, ends, 0.8, 0.4)] : [];
+}
+
+/** A dot on every significant head: black in a white ring, to be seen on every colour and page. */
+function significant(panel: Panel, layout: Layout): Mark[] {
+  const width = layout.cellWidth - layout.gap;
+  const height = layout.cellHeight - layout.gap;
+  const centres: number[] = [];
+  panel.significant?.forEach((marked, cell) => {
+    if (!marked) return;
+    const x = cellX(layout, cell % layout.heads) + width / 2;
+    centres.push(x, cellY(layout, Math.floor(cell / layout.heads)) + height / 2);
+  });
+  if (centres.length === 0) return [];
+  const across = Math.max(1.8, Math.min(5, Math.min(width, height) / 3));
+  return [
+    { mark: "discs", centres, radius: across / 2 + 0.8, fill: "#ffffff" },
+    { mark: "discs", centres, radius: across / 2, fill: "#000000" },
+  ];
+}
+
+/** The picture with lines of text above and below it: what is saved as a file. */
+export function sheet(
+  found: Picture,
+  theme: Theme,
+  above: readonly string[],
+  below: readonly string[],
+): Scene {
+  const line = 17;
+  const top = above.length * line + 10;
+  const { scene } = found;
+  const longest = Math.max(...[...above, ...below].map((words) => 7.2 * words.length));
+  const written = (words: string, y: number, bold: boolean) =>
+    label(theme, words, 0, y, { size: 12.5, bold, opacity: 1 });
+  const height = top + scene.height + below.length * line + 8;
+  const marks = [
+    ...above.map((words, i) => written(words, line * (i + 1) - 3, i === 0)),
+    group(0, top, scene.marks),
+    ...below.map((words, i) => written(words, top + scene.height + line * (i + 1) - 3, false)),
+  ];
+  return {
+    width: Math.max(scene.width, Math.min(longest, 900)) + 24,
+    height: height + 24,
+    marks: [group(12, 12, marks)],
+  };
+}

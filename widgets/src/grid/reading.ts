@@ -1,0 +1,243 @@
+/**
+ * Reading a payload that came from somewhere else: a notebook, a file, a kernel. Nothing in it is believed.
+ *
+ * The checks are those of `pattern.schema.json` and of `headnb/display/reading.py`; the fixture files in
+ * `tests/fixtures/payloads` hold both to the same answers.
+ */
+
+import {
+  KINDS,
+  type Kind,
+  type Panel,
+  type Payload,
+  type Progress,
+  type Scale,
+  type Statistic,
+} from "./payload";
+import { sharedScale } from "./statistics";
+
+const VERSION = 1;
+const LARGEST_SIDE = 4096;
+const MOST_CELLS = 500_000;
+const MOST_PANELS = 4096;
+const MOST_NOTES = 20;
+const LONGEST_TEXT = 2000;
+const LARGEST_NUMBER = 1e100;
+const SMALLEST_SCALE = 1e-100;
+const LARGEST_FILE = 64 * 2 ** 20;
+
+/** Something that is not a head grid; the message is one plain line for the reader. */
+export class PayloadError extends Error {
+  override readonly name = "PayloadError";
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+type Entry = (found: unknown, where: string) => number;
+
+/** A checked payload from parsed JSON, or from JSON text. Throws PayloadError, naming the field. */
+export function readPayload(source: unknown): Payload {
+  const top = mapping(typeof source === "string" ? parsed(source) : source, "payload");
+  checkVersion(top.version);
+  const kind = readKind(top.kind);
+  const layers = whole(top.layers, "layers", 1, LARGEST_SIDE);
+  const heads = whole(top.heads, "heads", 1, LARGEST_SIDE);
+  const grids = sequence(top.panels, "panels", MOST_PANELS);
+  if (grids.length === 0) fail("panels is empty");
+  const cells = layers * heads * grids.length;
+  if (cells > MOST_CELLS) {
+    throw new PayloadError(`this head grid has ${cells} cells; at most ${MOST_CELLS} are drawn`);
+  }
+  const kvHeads = whole(given(top.kv_heads, heads), "kv_heads", 1, heads);
+  if (heads % kvHeads !== 0) fail(`kv_heads must divide heads (${heads}), got ${kvHeads}`);
+  const text = (name: string) => readText(given(top[name], ""), name);
+  const panels = grids.map((panel, i) => readPanel(panel, `panels[${i}]`, layers, heads));
+  return {
+    title: text("title"),
+    model: text("model"),
+    task: text("task"),
+    method: text("method"),
+    lossReduction: text("loss_reduction"),
+    quantity: text("quantity"),
+    dimension: text("dimension"),
+    units: readText(top.units, "units"),
+    kind,
+    layers,
+    heads,
+    kvHeads,
+    alpha: orNull(top.alpha, "alpha", share),
+    intervalLevel: share(given(top.interval_level, 0.95), "interval_level"),
+    panels,
+    scale: top.scale === undefined ? sharedScale(panels, kind) : readScale(top.scale, kind),
+    progress: top.progress === undefined ? null : readProgress(top.progress),
+  };
+}
+
+function parsed(text: string): unknown {
+  if (text.length > LARGEST_FILE) {
+    throw new PayloadError(`this file is larger than ${LARGEST_FILE / 2 ** 20} MB: no head grid is`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? error.message : "nested too deeply";
+    return fail(`the text is not JSON (${reason.slice(0, 120)})`);
+  }
+}
+
+function checkVersion(version: unknown): void {
+  if (typeof version === "number" && version > VERSION) {
+    throw new PayloadError(
+      `this head grid has version ${version}, written by a newer headnb: pip install -U headnb`,
+    );
+  }
+  if (version !== VERSION) fail(`expected version ${VERSION}, got ${shown(version)}`);
+}
+
+function readKind(found: unknown): Kind {
+  return (
+    KINDS.find((kind) => kind === found) ??
+    fail(`kind must be one of ${KINDS.join(", ")}, got ${shown(found)}`)
+  );
+}
+
+function readPanel(found: unknown, where: string, layers: number, heads: number): Panel {
+  const fields = mapping(found, where);
+  const matrix = (name: string, entry: Entry) =>
+    readMatrix(fields[name], `${where}.${name}`, layers, heads, entry);
+  const statistics = Object.entries(mapping(given(fields.statistics, {}), `${where}.statistics`));
+  if (statistics.length > MOST_NOTES) fail(`${where}.statistics has more than ${MOST_NOTES} entries`);
+  const notes = sequence(given(fields.notes, []), `${where}.notes`, MOST_NOTES);
+  return {
+    title: readText(given(fields.title, ""), `${where}.title`),
+    values: matrix("values", numberOrNaN),
+    low: fields.low === undefined ? null : matrix("low", numberOrNaN),
+    high: fields.high === undefined ? null : matrix("high", numberOrNaN),
+    significant: fields.significant === undefined ? null : matrix("significant", mark),
+    samples: orNull(fields.samples, `${where}.samples`, count),
+    reliability: orNull(fields.reliability, `${where}.reliability`, atMostOne),
+    samplesFor090: orNull(fields.samples_for_090, `${where}.samples_for_090`, count),
+    statistics: new Map(
+      statistics.map(([name, value]) => [
+        name,
+        readStatistic(value, `${where}.statistics.${name.slice(0, 40)}`),
+      ]),
+    ),
+    notes: notes.map((note) => readText(note, `${where}.notes`)),
+  };
+}
+
+function readMatrix(
+  found: unknown,
+  where: string,
+  layers: number,
+  heads: number,
+  entry: Entry,
+): Float64Array {
+  const rows = sequence(found, where, LARGEST_SIDE);
+  if (rows.length !== layers || rows.some((row) => !Array.isArray(row) || row.length !== heads)) {
+    fail(`${where} must have ${layers} rows of ${heads} entries`);
+  }
+  return Float64Array.from((rows as unknown[][]).flat(1), (value) => entry(value, where));
+}
+
+function readScale(found: unknown, kind: Kind): Scale {
+  const fields = mapping(found, "scale");
+  const low = readNumber(fields.low, "scale.low");
+  const high = readNumber(fields.high, "scale.high");
+  if (!(kind === "level" ? low >= 0 : low === -high) || !(high - low >= SMALLEST_SCALE)) {
+    fail(`scale goes from ${low} to ${high}; levels start at 0 or above, others at -high`);
+  }
+  return { low, high };
+}
+
+function readStatistic(found: unknown, where: string): Statistic {
+  const fields = mapping(found, where);
+  const end = (name: string) => (fields[name] === undefined ? null : readNumber(fields[name], where));
+  return { value: readNumber(fields.value, where), low: end("low"), high: end("high") };
+}
+
+function readProgress(found: unknown): Progress {
+  const fields = mapping(found, "progress");
+  const done = whole(fields.done, "progress.done", 0, Number.MAX_SAFE_INTEGER);
+  const total = whole(fields.total, "progress.total", 0, Number.MAX_SAFE_INTEGER);
+  return { done, total, message: readText(given(fields.message, ""), "progress.message") };
+}
+
+function given(found: unknown, fallback: unknown): unknown {
+  return found === undefined ? fallback : found;
+}
+
+function mapping(found: unknown, where: string): Fields {
+  if (typeof found !== "object" || found === null || Array.isArray(found)) {
+    fail(`${where} must be an object, got ${shown(found)}`);
+  }
+  return found as Fields;
+}
+
+function sequence(found: unknown, where: string, most: number): readonly unknown[] {
+  if (!Array.isArray(found)) return fail(`${where} must be a list, got ${shown(found)}`);
+  if (found.length > most) fail(`${where} has ${found.length} entries, at most ${most} are allowed`);
+  return found;
+}
+
+function readText(found: unknown, where: string): string {
+  if (typeof found === "string" && codePoints(found) <= LONGEST_TEXT) return found;
+  return fail(`${where} must be text of at most ${LONGEST_TEXT} characters`);
+}
+
+/** JSON Schema and Python count characters, not UTF-16 units. */
+function codePoints(text: string): number {
+  return text.length <= LONGEST_TEXT || text.length > 2 * LONGEST_TEXT ? text.length : [...text].length;
+}
+
+function readNumber(found: unknown, where: string): number {
+  if (typeof found === "number" && Math.abs(found) <= LARGEST_NUMBER) return found;
+  return fail(`${where} must be a number, got ${shown(found)}`);
+}
+
+function numberOrNaN(found: unknown, where: string): number {
+  return found === null ? Number.NaN : readNumber(found, where);
+}
+
+function orNull(found: unknown, where: string, read: Entry): number | null {
+  return found === null || found === undefined ? null : read(found, where);
+}
+
+function atMostOne(found: unknown, where: string): number {
+  const number = readNumber(found, where);
+  return number <= 1 ? number : fail(`${where} must be at most 1, got ${number}`);
+}
+
+function share(found: unknown, where: string): number {
+  const number = readNumber(found, where);
+  return number > 0 && number < 1 ? number : fail(`${where} must be between 0 and 1, got ${number}`);
+}
+
+function mark(found: unknown, where: string): number {
+  return whole(found, where, 0, 1);
+}
+
+function count(found: unknown, where: string): number {
+  return whole(found, where, 0, Number.MAX_SAFE_INTEGER);
+}
+
+function whole(found: unknown, where: string, least: number, most: number): number {
+  const number = readNumber(found, where);
+  if (Number.isInteger(number) && number >= least && number <= most) return number;
+  return fail(`${where} must be a whole number from ${least} to ${most}`);
+}
+
+function fail(what: string): never {
+  throw new PayloadError(`not a head grid: ${what}`);
+}
+
+/** A few characters of something that may be anything. */
+function shown(found: unknown): string {
+  if (found === undefined || found === null) return "nothing";
+  if (typeof found === "string") return JSON.stringify(found.slice(0, 50));
+  return typeof found === "object"
+    ? Array.isArray(found)
+      ? "a list"
+      : "an object"
+    : String(found).slice(0, 60);
+}

@@ -1,0 +1,105 @@
+/** A picture as a list of marks: what canvas and SVG are both painted from. */
+
+/** Rectangles of one colour: x, y, width, height of each in turn. */
+export interface Rects {
+  readonly mark: "rects";
+  readonly boxes: readonly number[];
+  readonly fill: string;
+  readonly opacity: number;
+}
+
+/** Straight strokes of one colour: x1, y1, x2, y2 of each in turn. */
+export interface Strokes {
+  readonly mark: "strokes";
+  readonly ends: readonly number[];
+  readonly stroke: string;
+  readonly opacity: number;
+  readonly width: number;
+}
+
+/** Discs of one colour: x, y of each centre in turn. */
+export interface Discs {
+  readonly mark: "discs";
+  readonly centres: readonly number[];
+  readonly radius: number;
+  readonly fill: string;
+}
+
+/** A filled polygon: x, y of each corner in turn. */
+export interface Polygon {
+  readonly mark: "polygon";
+  readonly corners: readonly number[];
+  readonly fill: string;
+  readonly opacity: number;
+}
+
+export interface Label {
+  readonly mark: "label";
+  readonly words: string;
+  readonly x: number;
+  readonly y: number;
+  readonly size: number;
+  readonly anchor: "start" | "middle" | "end";
+  readonly bold: boolean;
+  readonly fill: string;
+  readonly opacity: number;
+  /** Read from below, as a vertical axis's name is. */
+  readonly upwards: boolean;
+}
+
+/** Marks in coordinates of their own. */
+export interface Group {
+  readonly mark: "group";
+  readonly x: number;
+  readonly y: number;
+  readonly marks: readonly Mark[];
+}
+
+export type Mark = Rects | Strokes | Discs | Polygon | Label | Group;
+
+export interface Scene {
+  readonly width: number;
+  readonly height: number;
+  readonly marks: readonly Mark[];
+}
+
+/** What the page around the picture looks like. */
+export interface Theme {
+  readonly ink: string;
+  readonly page: string;
+  readonly font: string;
+}
+
+export const LABEL_OPACITY = 0.75;
+
+type LabelStyle = Partial<Pick<Label, "size" | "anchor" | "bold" | "upwards" | "opacity">>;
+
+export function label(theme: Theme, words: string, x: number, y: number, style: LabelStyle = {}): Label {
+  const { size = 10, anchor = "start", bold = false, upwards = false, opacity = LABEL_OPACITY } = style;
+  return { mark: "label", words, x, y, size, anchor, bold, upwards, opacity, fill: theme.ink };
+}
+
+export function strokes(stroke: string, ends: readonly number[], width = 1, opacity = 1): Strokes {
+  return { mark: "strokes", ends, stroke, width, opacity };
+}
+
+export function rects(fill: string, boxes: readonly number[], opacity = 1): Rects {
+  return { mark: "rects", boxes, fill, opacity };
+}
+
+export function group(x: number, y: number, marks: readonly Mark[]): Group {
+  return { mark: "group", x, y, marks };
+}
+
+export function eachQuad(
+  flat: readonly number[],
+  visit: (a: number, b: number, c: number, d: number) => void,
+): void {
+  for (let i = 0; i + 3 < flat.length; i += 4) {
+    visit(flat[i] as number, flat[i + 1] as number, flat[i + 2] as number, flat[i + 3] as number);
+  }
+}
+
+export function eachPair(flat: readonly number[], visit: (x: number, y: number) => void): void {
+  for (let i = 0; i + 1 < flat.length; i += 2) visit(flat[i] as number, flat[i + 1] as number);
+}

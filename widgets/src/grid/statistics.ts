@@ -1,0 +1,85 @@
+/** Numbers about a panel: ranks, layer means, the shared scale, the difference of two panels. */
+
+import { max, quantile } from "d3-array";
+import type { Kind, Panel, Scale, Shape } from "./payload";
+
+/** Cells that have a value, the largest by absolute value first; equal ones in their order. */
+export function ranking(values: Float64Array): Int32Array {
+  const present = Int32Array.from(values.keys()).filter((cell) => Number.isFinite(values[cell]));
+  return present.sort((a, b) => size(values, b) - size(values, a) || a - b);
+}
+
+/** Every cell's place in `ranking`, from 1; 0 where there is no value. */
+export function ranks(values: Float64Array): Int32Array {
+  const places = new Int32Array(values.length);
+  ranking(values).forEach((cell, place) => {
+    places[cell] = place + 1;
+  });
+  return places;
+}
+
+/** The mean of each layer's heads that have a value; NaN where none has. */
+export function layerMeans(values: Float64Array, shape: Shape): Float64Array {
+  return Float64Array.from({ length: shape.layers }, (_, layer) => {
+    const row = values.subarray(layer * shape.heads, (layer + 1) * shape.heads).filter(Number.isFinite);
+    return row.reduce((sum, value) => sum + value, 0) / row.length;
+  });
+}
+
+/** The largest absolute value of each layer; 0 where there is none. */
+export function layerPeaks(values: Float64Array, shape: Shape): Float64Array {
+  const peaks = new Float64Array(shape.layers);
+  values.forEach((value, cell) => {
+    const layer = Math.floor(cell / shape.heads);
+    if (Number.isFinite(value)) peaks[layer] = Math.max(peaks[layer] ?? 0, Math.abs(value));
+  });
+  return peaks;
+}
+
+/**
+ * The colour scale's ends for all panels' values, by the rule of `headnb/display/colours.py`: zero is on it, and
+ * where a few heads stand far above all others it ends at the 99.5th percentile.
+ */
+export function sharedScale(panels: readonly Pick<Panel, "values">[], kind: Kind): Scale {
+  const sizes = joined(panels).filter(Number.isFinite).map(Math.abs);
+  const largest = max(sizes) ?? 0;
+  const usual = quantile(sizes, 0.995) ?? 0;
+  const high = largest < 1e-100 ? 1 : roundedUp(largest <= 2 * usual || usual === 0 ? largest : usual);
+  return { low: kind === "level" ? 0 : -high, high };
+}
+
+export function joined(panels: readonly Pick<Panel, "values">[]): Float64Array {
+  const all = new Float64Array(panels.reduce((sum, panel) => sum + panel.values.length, 0));
+  let start = 0;
+  for (const panel of panels) {
+    all.set(panel.values, start);
+    start += panel.values.length;
+  }
+  return all;
+}
+
+/** `after` minus `before`, head by head. What is known of each one's samples says nothing about their difference. */
+export function difference(after: Panel, before: Panel): Panel {
+  return {
+    title: `${after.title} − ${before.title}`,
+    values: after.values.map((value, cell) => value - (before.values[cell] ?? Number.NaN)),
+    low: null,
+    high: null,
+    significant: null,
+    samples: null,
+    reliability: null,
+    samplesFor090: null,
+    statistics: new Map(),
+    notes: [],
+  };
+}
+
+/** Up to three significant digits, so that the largest value itself stays on the scale. */
+function roundedUp(value: number): number {
+  const power = 10 ** (Math.floor(Math.log10(value)) - 2);
+  return Number((Math.ceil(value / power - 1e-9) * power).toPrecision(3));
+}
+
+function size(values: Float64Array, cell: number): number {
+  return Math.abs(values[cell] ?? 0);
+}

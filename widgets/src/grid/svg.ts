@@ -1,0 +1,74 @@
+/** A scene as a standalone SVG file. All words are escaped; there is no script, id or style in it. */
+
+import { eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
+
+export function sceneAsSvg(scene: Scene, theme: Theme, title: string): string {
+  const size = `width="${tidy(scene.width)}" height="${tidy(scene.height)}"`;
+  const box = `viewBox="0 0 ${tidy(scene.width)} ${tidy(scene.height)}"`;
+  const page = `<rect width="100%" height="100%" fill="${escaped(theme.page)}"/>`;
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" ${size} ${box} font-family="${escaped(theme.font)}" role="img">` +
+    `<title>${escaped(title)}</title>${page}${scene.marks.map(asSvg).join("")}</svg>\n`
+  );
+}
+
+function asSvg(mark: Mark): string {
+  switch (mark.mark) {
+    case "group":
+      return `<g transform="translate(${tidy(mark.x)} ${tidy(mark.y)})">${mark.marks.map(asSvg).join("")}</g>`;
+    case "rects": {
+      let path = "";
+      eachQuad(mark.boxes, (x, y, width, height) => {
+        path += `M${tidy(x)} ${tidy(y)}h${tidy(width)}v${tidy(height)}h${tidy(-width)}z`;
+      });
+      return `<path d="${path}" fill="${escaped(mark.fill)}"${faded(mark.opacity)}/>`;
+    }
+    case "strokes": {
+      let path = "";
+      eachQuad(mark.ends, (x1, y1, x2, y2) => {
+        path += `M${tidy(x1)} ${tidy(y1)}L${tidy(x2)} ${tidy(y2)}`;
+      });
+      return `<path d="${path}" stroke="${escaped(mark.stroke)}" stroke-width="${mark.width}"${faded(mark.opacity)}/>`;
+    }
+    case "discs": {
+      let path = "";
+      eachPair(mark.centres, (x, y) => {
+        path += `M${tidy(x)} ${tidy(y)}h0`;
+      });
+      return `<path d="${path}" stroke="${escaped(mark.fill)}" stroke-width="${tidy(2 * mark.radius)}" stroke-linecap="round"/>`;
+    }
+    case "polygon":
+      return `<polygon points="${mark.corners.map(tidy).join(" ")}" fill="${escaped(mark.fill)}"${faded(mark.opacity)}/>`;
+    case "label":
+      return labelAsSvg(mark);
+  }
+}
+
+function labelAsSvg(mark: Label): string {
+  const place = `transform="translate(${tidy(mark.x)} ${tidy(mark.y)})${mark.upwards ? " rotate(-90)" : ""}"`;
+  const style = `font-size="${mark.size}" text-anchor="${mark.anchor}" fill="${escaped(mark.fill)}"`;
+  const weight = mark.bold ? ' font-weight="600"' : "";
+  return `<text ${place} ${style}${weight}${faded(mark.opacity)}>${escaped(mark.words)}</text>`;
+}
+
+function faded(opacity: number): string {
+  return opacity < 1 ? ` opacity="${opacity}"` : "";
+}
+
+function tidy(value: number): string {
+  return String(Math.round(value * 100) / 100);
+}
+
+const ENTITIES = new Map([
+  ["&", "&amp;"],
+  ["<", "&lt;"],
+  [">", "&gt;"],
+  ['"', "&quot;"],
+]);
+
+/** XML has no way to write control characters: they become the sign for what cannot be shown. */
+function escaped(words: string): string {
+  return words
+    .replace(/[&<>"]/g, (letter) => ENTITIES.get(letter) ?? letter)
+    .replace(/[^\P{C}\p{Cf}]/gu, "\ufffd");
+}

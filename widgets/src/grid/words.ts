@@ -1,0 +1,175 @@
+/** The words around a grid, the same as those of `headnb/display/text.py`. */
+
+import { type HeadPlace, headName } from "./heads";
+import type { Kind, Panel, Payload } from "./payload";
+import { joined, ranking } from "./statistics";
+
+const STATISTICS = new Map([
+  ["gini", "Gini"],
+  ["cv", "CV"],
+  ["kurtosis", "kurtosis"],
+]);
+
+/** A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`. */
+export function number(value: number, digits = 3): string {
+  if (value === 0) return "0";
+  const power = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
+  if (power < -4 || power >= digits) return dressed(value.toExponential(digits - 1));
+  return dressed(value.toPrecision(digits));
+}
+
+/** A round number without trailing zeros: `0.05`. */
+export function short(value: number): string {
+  const digits = Number(value.toPrecision(6));
+  const size = Math.abs(digits);
+  return dressed(size !== 0 && (size < 1e-4 || size >= 1e6) ? digits.toExponential() : String(digits));
+}
+
+function dressed(text: string): string {
+  return text.replace("e+", "e").replace(/^-/, "−");
+}
+
+/** What the picture is of, in one line. */
+export function heading(payload: Payload): string {
+  return payload.title || [payload.model, payload.task].filter(Boolean).join(" · ") || "attention heads";
+}
+
+/** Shape and settings, in one line. */
+export function subtitle(payload: Payload): string {
+  const { layers, heads, kvHeads, method, lossReduction } = payload;
+  const parts = [`${layers} layers × ${heads} heads`];
+  if (kvHeads < heads) parts.push(`${kvHeads} key/value head${kvHeads > 1 ? "s" : ""}`);
+  if (method) parts.push(`method ${method}`);
+  if (lossReduction) parts.push(`loss ${lossReduction}`);
+  return parts.join(" · ");
+}
+
+/** What a value is, with its units: `activation level (nats)`. */
+export function quantityWithUnits(payload: Pick<Payload, "quantity" | "units">): string {
+  const name = payload.quantity || "score";
+  return payload.units ? `${name} (${payload.units})` : name;
+}
+
+/** A value with its units: `0.1200 nats`. */
+export function measured(value: number, units: string, digits = 4): string {
+  return units ? `${number(value, digits)} ${units}` : number(value, digits);
+}
+
+/** `Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences). */
+export function statisticsLine(panel: Panel): string {
+  return [...panel.statistics.keys()]
+    .map((name) => `${statisticName(name)} ${statisticText(panel, name)}`)
+    .join(" · ");
+}
+
+export function statisticName(name: string): string {
+  return STATISTICS.get(name) ?? name;
+}
+
+/** One statistic with its interval, or a dash. */
+export function statisticText(panel: Panel, name: string): string {
+  const found = panel.statistics.get(name);
+  if (!found) return "–";
+  const interval =
+    found.low !== null && found.high !== null ? ` [${number(found.low)}, ${number(found.high)}]` : "";
+  return number(found.value) + interval;
+}
+
+/** The statistics that any of the panels has, in their usual order. */
+export function statisticsOf(panels: readonly Panel[]): string[] {
+  return [...STATISTICS.keys()].filter((name) => panels.some((panel) => panel.statistics.has(name)));
+}
+
+/** What a list of the first heads of a ranking is called. */
+export function topName(kind: Kind): string {
+  return { level: "Top heads", signed: "Largest", difference: "Largest changes" }[kind];
+}
+
+/** How many heads differ significantly; empty where that was not tested. */
+export function significanceLine(payload: Payload, panel: Panel): string {
+  if (!panel.significant) return "";
+  const marked = panel.significant.reduce((sum, one) => sum + one, 0);
+  const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
+  const present = panel.values.filter(Number.isFinite).length;
+  return marked
+    ? `${marked} of ${present} heads changed significantly${alpha}.`
+    : `No head changed significantly${alpha}.`;
+}
+
+/** The line under every grid: how far its pattern would come out the same on other samples. */
+export function beliefLine(panel: Panel): string {
+  return `Can I believe this? ${belief(panel)}`;
+}
+
+function belief({ samples, reliability, samplesFor090 }: Panel): string {
+  if (samples === null) return "Not known: this pattern does not say how many samples it is made of.";
+  const counted = `${samples} sample${samples === 1 ? "" : "s"}`;
+  if (reliability === null) {
+    return samples < 4
+      ? `${counted}: too few to tell (reliability needs at least 4).`
+      : `${counted}; reliability not known.`;
+  }
+  const line = `${counted}, reliability ${dressed(reliability.toFixed(2))}`;
+  if (samplesFor090 === null) {
+    return `${line}; the halves of the samples do not agree, so no number of samples can be named for 0.90.`;
+  }
+  return reliability >= 0.9
+    ? `${line}; 0.90 needs about ${samplesFor090} samples.`
+    : `${line}; about ${samplesFor090} samples would give 0.90.`;
+}
+
+/** Which layers have no values in any panel, and why; empty when all have. */
+export function missingLine(payload: Payload): string {
+  const { layers, heads, panels } = payload;
+  const missing = Array.from({ length: layers }, (_, layer) => layer).filter((layer) =>
+    panels.every((panel) => panel.values.subarray(layer * heads, (layer + 1) * heads).every(Number.isNaN)),
+  );
+  if (missing.length === 0) return "";
+  return missing.length === 1
+    ? `Layer ${missing[0]} is hatched: it has no softmax attention heads.`
+    : `Layers ${runs(missing)} are hatched: they have no softmax attention heads.`;
+}
+
+/** How far the computation is; empty for a finished one. */
+export function progressLine({ progress }: Payload): string {
+  return progress
+    ? `So far ${progress.done} of ${progress.total} samples. ${progress.message}`.trimEnd()
+    : "";
+}
+
+/** What lies beyond the colour scale: `2 heads beyond, up to 0.412`; empty when nothing does. */
+export function beyondLine(panels: readonly Panel[], low: number, high: number): string {
+  const beyond = joined(panels).filter((value) => value > high || value < low);
+  const furthest = beyond[ranking(beyond)[0] ?? -1];
+  if (furthest === undefined) return "";
+  return `${beyond.length} head${beyond.length > 1 ? "s" : ""} beyond, up to ${number(furthest)}`;
+}
+
+/** Everything about one head, line by line: what the mouse and a screen reader are told. */
+export function headLines(payload: Payload, panel: Panel, place: HeadPlace, rank: number): string[] {
+  const cell = place.layer * payload.heads + place.head;
+  const value = panel.values[cell];
+  if (value === undefined || Number.isNaN(value)) return [headName(place), "no softmax head"];
+  const lines = [`${headName(place)}  ${measured(value, payload.units)}`];
+  const low = panel.low?.[cell] ?? Number.NaN;
+  const high = panel.high?.[cell] ?? Number.NaN;
+  if (Number.isFinite(low) && Number.isFinite(high)) {
+    lines.push(`${short(100 * payload.intervalLevel)} % interval ${number(low)} to ${number(high)}`);
+  }
+  lines.push(`rank ${rank} of ${panel.values.filter(Number.isFinite).length}`);
+  const group = payload.heads / payload.kvHeads;
+  if (group > 1) lines.push(`key/value head ${Math.floor(place.head / group)}`);
+  if (panel.significant?.[cell]) lines.push("significant");
+  return lines;
+}
+
+/** `0–2, 4, 6–9`. */
+function runs(layers: readonly number[]): string {
+  const groups: [number, number][] = [];
+  for (const layer of layers) {
+    const last = groups.at(-1);
+    if (last && last[1] === layer - 1) last[1] = layer;
+    else groups.push([layer, layer]);
+  }
+  return groups.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`)).join(", ");
+}

@@ -1,0 +1,69 @@
+/** The values as a table: for screen readers, and for whoever wants to read numbers. */
+
+import { headName, placeOf } from "../grid/heads";
+import type { Panel } from "../grid/payload";
+import type { Shown } from "../grid/view";
+import { number, quantityWithUnits } from "../grid/words";
+import { element } from "./dom";
+import { orderOf } from "./ranks";
+
+const MOST_CELLS = 4096;
+const MOST_LISTED = 500;
+
+export function dataTable(shown: Shown): HTMLElement {
+  const parts = shown.panels.map((panel) =>
+    panel.values.length <= MOST_CELLS ? whole(shown, panel) : largest(shown, panel),
+  );
+  return element(
+    "div",
+    { class: "data", tabindex: "0", role: "region", "aria-label": "Data table" },
+    ...parts,
+  );
+}
+
+/** A row a layer and a column a head. */
+function whole(shown: Shown, panel: Panel): HTMLElement {
+  const { layers, heads } = shown.payload;
+  const columns = Array.from({ length: heads }, (_, head) => element("th", { scope: "col" }, `H${head}`));
+  const rows = Array.from({ length: layers }, (_, layer) => {
+    const cells = Array.from(panel.values.subarray(layer * heads, (layer + 1) * heads), (value) =>
+      element("td", {}, Number.isNaN(value) ? "–" : number(value)),
+    );
+    return element("tr", {}, element("th", { scope: "row" }, `L${layer}`), ...cells);
+  });
+  return table(
+    `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
+    ["", ...columns],
+    rows,
+  );
+}
+
+/** The largest heads of a grid that is too large to be read as a whole. */
+function largest(shown: Shown, panel: Panel): HTMLElement {
+  const order = orderOf(panel.values).subarray(0, MOST_LISTED);
+  const rows = Array.from(order, (cell, place) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, headName(placeOf(cell, shown.payload))),
+      element("td", {}, number(panel.values[cell] ?? 0)),
+      element("td", {}, String(place + 1)),
+    ),
+  );
+  const columns = ["head", shown.payload.units || "value", "rank"].map((words) =>
+    element("th", { scope: "col" }, words),
+  );
+  const title = `${panel.title ? `${panel.title}: ` : ""}the ${order.length} largest of ${panel.values.length} heads; all are in Save, JSON`;
+  return table(title, columns, rows);
+}
+
+function table(caption: string, columns: readonly (Node | string)[], rows: readonly Node[]): HTMLElement {
+  const head = columns.map((column) => (typeof column === "string" ? element("th", {}, column) : column));
+  return element(
+    "table",
+    {},
+    element("caption", {}, caption),
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...rows),
+  );
+}

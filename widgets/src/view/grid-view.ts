@@ -1,0 +1,292 @@
+/** A head grid on a page: what the JupyterLab renderer, the live widget and the HTML page all show. */
+
+import { cellsOf, namesOf, placeOf } from "../grid/heads";
+import type { Payload } from "../grid/payload";
+import type { Picture } from "../grid/picture";
+import { PayloadError, readPayload } from "../grid/reading";
+import type { Theme } from "../grid/scene";
+import { NOTHING, type Selection, selected } from "../grid/selection";
+import { firstView, kept, type Shown, shown, type View } from "../grid/view";
+import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
+import { Aside } from "./aside";
+import { Chooser } from "./chooser";
+import { dataTable } from "./data-table";
+import { button, element, show } from "./dom";
+import { Options } from "./options";
+import { orderOf, rankOf } from "./ranks";
+import { copy, type Form, save } from "./save";
+import { SelectionBar } from "./selection-bar";
+import { guardKeys } from "./shortcuts";
+import { type Pointed, Stage } from "./stage";
+import { styledRoot } from "./style";
+import { readTheme, watchTheme } from "./theme";
+import { Tooltip } from "./tooltip";
+
+export interface GridEvents {
+  /** The reader selected other heads: their names, in the grid's order. */
+  readonly selected?: (names: string[]) => void;
+}
+
+const FORMS: readonly Form[] = ["png", "svg", "json"];
+
+export class GridView {
+  private readonly card = element("section", { class: "card" });
+  private readonly probe = element("span", { class: "probe", "aria-hidden": "true" });
+  private readonly title = element("span", { class: "title words" });
+  private readonly subtitle = element("span", { class: "quiet words" });
+  private readonly progress = element("div", { class: "progress" });
+  private readonly status = element("div", { class: "unseen", role: "status" });
+  private readonly problem = element("div", { class: "error words", role: "alert" });
+  private readonly scroller = element("div", { class: "scroller" });
+  private readonly data = element("div");
+  private readonly body = element("div");
+  private readonly tooltip = new Tooltip(this.card);
+  private readonly options = new Options({
+    change: (view) => this.change(view),
+    selectTop: (count) => this.choose([...orderOf(this.front().values).subarray(0, count)]),
+    selectSignificant: () =>
+      this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
+  });
+  private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
+  private readonly aside = new Aside({
+    choose: (cell, adding) => this.choose([cell], adding),
+    highlight: (cell) => this.stage.highlight(cell),
+  });
+  private readonly bar = new SelectionBar({ copy: () => this.copySelection(), clear: () => this.choose([]) });
+  private readonly stage: Stage;
+  private readonly size: ResizeObserver;
+  private readonly unguard: () => void;
+  private source: unknown = null;
+  private payload: Payload | null = null;
+  private view: View | null = null;
+  private shown: Shown | null = null;
+  private picture: Picture | null = null;
+  private theme: Theme | null = null;
+  private selection: Selection = NOTHING;
+  private width = 0;
+
+  constructor(
+    private readonly host: HTMLElement,
+    private readonly events: GridEvents = {},
+  ) {
+    this.stage = new Stage(
+      {
+        selected: (selection) => this.onSelected(selection),
+        pointed: (at) => this.explain(at),
+        copied: () => this.copySelection(),
+      },
+      (panel, cell) => this.describe(panel, cell),
+    );
+    this.assemble();
+    watchTheme(this.probe, () => this.draw());
+    this.unguard = guardKeys(host);
+    this.size = new ResizeObserver(() => this.onResize());
+    this.size.observe(this.card);
+  }
+
+  /** Show a payload (parsed, or as JSON text). What cannot be shown is named in the output, and nothing else happens. */
+  show(source: unknown): void {
+    try {
+      const payload = readPayload(source);
+      this.view = this.view && this.payload ? kept(this.view, this.payload, payload) : opened(payload);
+      if (this.payload && (this.payload.heads !== payload.heads || this.payload.layers !== payload.layers)) {
+        this.selection = NOTHING;
+      }
+      this.payload = payload;
+      this.source = source;
+      show(this.problem, false);
+      show(this.body, true);
+      this.refresh();
+    } catch (error) {
+      const reason =
+        error instanceof PayloadError
+          ? error.message
+          : `this head grid could not be drawn (${String(error)})`;
+      this.fail(reason);
+    }
+  }
+
+  /** Say in the output why there is no grid. */
+  fail(reason: string): void {
+    this.problem.textContent = reason;
+    show(this.problem, true);
+    show(this.body, false);
+  }
+
+  /** Select heads by name; names that the model does not have are left out. */
+  select(names: readonly unknown[]): void {
+    if (!this.payload) return;
+    this.selection = { ...this.selection, cells: cellsOf(names, this.payload) };
+    this.stage.select(this.selection);
+    this.bar.refresh(this.payload, this.front(), this.selection.cells);
+  }
+
+  dispose(): void {
+    this.size.disconnect();
+    this.unguard();
+    this.chooser.stop();
+    this.card.remove();
+  }
+
+  private assemble(): void {
+    const drawers = new Map<string, HTMLElement>([
+      ["Options", this.options.node],
+      ["Table", this.data],
+      [
+        "Save",
+        element("div", { class: "drawer", role: "group", "aria-label": "Save" }, ...this.saveButtons()),
+      ],
+    ]);
+    const tools = element("div", { class: "tools", role: "toolbar", "aria-label": "Head grid" });
+    for (const [name, drawer] of drawers) tools.append(this.toggle(name, drawer));
+    const [options, data, saving] = [...drawers.values()] as [HTMLElement, HTMLElement, HTMLElement];
+    this.scroller.append(this.stage.node);
+    this.body.append(
+      element("header", {}, element("div", {}, this.title, this.subtitle), tools),
+      ...[options, saving, this.progress, this.chooser.node],
+      element("div", { class: "body" }, this.scroller, this.aside.node),
+      ...[this.bar.node, data],
+    );
+    this.card.append(this.probe, this.problem, this.body, this.tooltip.node, this.status);
+    show(this.body, false);
+    show(this.problem, false);
+    styledRoot(this.host).replaceChildren(this.card);
+  }
+
+  private toggle(name: string, drawer: HTMLElement): HTMLButtonElement {
+    show(drawer, false);
+    const made = button(
+      name,
+      () => {
+        show(drawer, drawer.hidden);
+        made.setAttribute("aria-expanded", String(!drawer.hidden));
+        if (drawer === this.data) this.refreshTable();
+      },
+      { "aria-expanded": "false" },
+    );
+    return made;
+  }
+
+  private saveButtons(): (Node | string)[] {
+    const buttons = FORMS.map((form) =>
+      button(form.toUpperCase(), () => {
+        if (this.picture && this.theme) void save(form, this.picture, this.theme, this.source);
+      }),
+    );
+    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons)];
+  }
+
+  private change(change: Partial<View>): void {
+    if (!this.view) return;
+    this.view = { ...this.view, ...change };
+    this.refresh();
+  }
+
+  private refresh(): void {
+    const { payload, view } = this;
+    if (!payload || !view) return;
+    this.shown = shown(payload, view);
+    const name = heading(payload);
+    this.title.textContent = name;
+    this.subtitle.textContent = subtitle(payload);
+    this.card.setAttribute("aria-label", `Head grid: ${name}`);
+    this.refreshProgress(payload);
+    this.options.refresh(payload, this.shown);
+    this.chooser.refresh(payload, view.panel, !view.sideBySide && !view.difference);
+    this.aside.refresh(this.shown);
+    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
+    this.refreshTable();
+    this.tooltip.hide();
+    this.draw();
+  }
+
+  private refreshProgress(payload: Payload): void {
+    const { progress } = payload;
+    show(this.progress, progress !== null);
+    if (!progress) return;
+    const bar = element("progress", {
+      max: String(Math.max(progress.total, 1)),
+      value: String(progress.done),
+    });
+    this.progress.replaceChildren(bar, element("span", { class: "words" }, progressLine(payload)));
+  }
+
+  private refreshTable(): void {
+    if (this.shown && !this.data.hidden) this.data.replaceChildren(dataTable(this.shown));
+    else this.data.replaceChildren();
+  }
+
+  private draw(): void {
+    const width = this.card.clientWidth;
+    if (!this.shown || width === 0) return;
+    this.width = width;
+    this.theme = readTheme(this.card);
+    this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
+    const { payload } = this.shown;
+    const { low, high } = payload.scale;
+    const colours = `${quantityWithUnits(payload)}, colours from ${number(low)} to ${number(high)}`;
+    const keys = "Arrow keys move, Space selects, Shift extends, Control C copies, Escape clears.";
+    this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}. ${keys}`);
+  }
+
+  private onResize(): void {
+    if (Math.abs(this.card.clientWidth - this.width) > 0) this.draw();
+  }
+
+  private onSelected(selection: Selection): void {
+    this.selection = selection;
+    if (!this.payload || !this.shown) return;
+    this.bar.refresh(this.shown.payload, this.front(), selection.cells);
+    const count = selection.cells.size;
+    this.status.textContent = count ? `${count} head${count > 1 ? "s" : ""} selected` : "no head selected";
+    this.events.selected?.(namesOf(selection.cells, this.payload));
+  }
+
+  private choose(cells: readonly number[], adding = false): void {
+    if (!this.payload) return;
+    const after = cells.length
+      ? selected(this.selection, cells, adding ? "toggle" : "replace", this.payload)
+      : NOTHING;
+    this.stage.select(after);
+    this.onSelected(after);
+  }
+
+  private async copySelection(): Promise<void> {
+    if (!this.payload) return;
+    const done = await copy(namesOf(this.selection.cells, this.payload).join(","), this.card);
+    this.bar.copied(done);
+    this.status.textContent = done ? "copied" : "the page may not write to the clipboard";
+  }
+
+  private explain(at: Pointed | null): void {
+    const panel = at && this.shown?.panels[at.panel];
+    if (!at || !panel || !this.payload || !this.shown) {
+      this.tooltip.hide();
+      return;
+    }
+    const stage = this.stage.node.getBoundingClientRect();
+    const card = this.card.getBoundingClientRect();
+    const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
+    this.tooltip.explain(this.payload, this.shown, panel, at.cell, x, y);
+  }
+
+  private describe(panel: number, cell: number): string {
+    const found = this.shown?.panels[panel];
+    if (!found || !this.shown) return "";
+    const { payload } = this.shown;
+    return headLines(payload, found, placeOf(cell, payload), rankOf(found.values, cell)).join(", ");
+  }
+
+  /** The panel that a selection is read from: the one in front, or the first of several. */
+  private front() {
+    const panel = this.shown?.panels[0];
+    if (!panel) throw new Error("nothing is shown");
+    return panel;
+  }
+}
+
+/** A single grid has its distribution below it; several have enough to show. */
+function opened(payload: Payload): View {
+  const view = firstView(payload);
+  return { ...view, distribution: !view.sideBySide };
+}

@@ -1,0 +1,143 @@
+/** The drawer of options: how values become colours, which panels are drawn, what is drawn beside them. */
+
+import { SPREADS, type Spread } from "../grid/colours";
+import type { Payload, Scale } from "../grid/payload";
+import type { Shown, View } from "../grid/view";
+import { button, choice, element, field, fillChoice, show } from "./dom";
+
+const SPREAD_NAMES: Record<Spread, string> = { linear: "linear", rank: "rank", layer: "per layer" };
+const TOP = 10;
+
+export interface OptionEvents {
+  readonly change: (view: Partial<View>) => void;
+  readonly selectTop: (count: number) => void;
+  readonly selectSignificant: () => void;
+}
+
+let groups = 0;
+
+export class Options {
+  readonly node = element("div", { class: "drawer", role: "group", "aria-label": "Options" });
+  private readonly spreads = new Map<Spread, HTMLInputElement>();
+  private readonly low = field("from ", number("Lower end of the colour scale"), () => this.pin());
+  private readonly high = field("to ", number("Upper end of the colour scale"), () => this.pin());
+  private readonly pinned = field("pinned", { type: "checkbox" }, (box) =>
+    box.checked ? this.pin() : this.unpin(),
+  );
+  private readonly scale = element(
+    "span",
+    {},
+    name("Scale"),
+    this.low.node,
+    this.high.node,
+    this.pinned.node,
+  );
+  private readonly side = this.flag("side by side", (sideBySide) => ({ sideBySide, difference: null }));
+  private readonly kvGroups = this.flag("key/value groups", (on) => ({ groups: on }));
+  private readonly distribution = this.flag("distribution", (on) => ({ distribution: on }));
+  private readonly differs = this.flag("difference", (on) => ({ difference: on ? this.pair() : null }));
+  private readonly after = choice("Minuend", () => this.chooseDifference());
+  private readonly before = choice("Subtrahend", () => this.chooseDifference());
+  private readonly both = element("span", {}, this.differs.node, this.after, "−", this.before);
+  private readonly significant: HTMLButtonElement;
+  private shown: Shown | null = null;
+
+  constructor(private readonly events: OptionEvents) {
+    const spreads = element("span", { role: "radiogroup", "aria-label": "Colours" }, name("Colours"));
+    const shared = `headnb-colours-${groups++}`;
+    for (const spread of SPREADS) {
+      const radio = field(SPREAD_NAMES[spread], { type: "radio", name: shared }, () =>
+        events.change({ spread }),
+      );
+      this.spreads.set(spread, radio.input);
+      spreads.append(radio.node);
+    }
+    this.significant = button("significant", events.selectSignificant);
+    const top = button(`top ${TOP}`, () => events.selectTop(TOP));
+    const draw = element(
+      "span",
+      {},
+      name("Show"),
+      this.side.node,
+      this.kvGroups.node,
+      this.distribution.node,
+    );
+    this.node.append(
+      spreads,
+      this.scale,
+      draw,
+      this.both,
+      element("span", {}, name("Select"), top, this.significant),
+    );
+  }
+
+  refresh(whole: Payload, shown: Shown): void {
+    this.shown = shown;
+    const { view, payload } = shown;
+    for (const [spread, input] of this.spreads) input.checked = spread === view.spread;
+    const several = whole.panels.length > 1;
+    show(this.scale, view.spread === "linear");
+    show(this.low.node, payload.kind === "level");
+    this.low.input.value = String(payload.scale.low);
+    this.high.input.value = String(payload.scale.high);
+    this.pinned.input.checked = view.pinned !== null;
+    show(this.side.node, several);
+    this.side.input.checked = view.sideBySide && !view.difference;
+    show(this.kvGroups.node, payload.kvHeads > 1 && payload.kvHeads < payload.heads);
+    this.kvGroups.input.checked = view.groups;
+    this.distribution.input.checked = view.distribution;
+    show(this.both, several);
+    this.differs.input.checked = view.difference !== null;
+    const titles = whole.panels.map((panel, i) => panel.title || `panel ${i + 1}`);
+    const [after, before] = view.difference ?? this.pair();
+    fillChoice(this.after, titles, after);
+    fillChoice(this.before, titles, before);
+    show(
+      this.significant,
+      shown.panels.some((panel) => panel.significant),
+    );
+  }
+
+  private flag(words: string, change: (on: boolean) => Partial<View>) {
+    return field(words, { type: "checkbox" }, (box) => this.events.change(change(box.checked)));
+  }
+
+  /** The panels that are chosen for a difference: at first the last minus the first. */
+  private pair(): [number, number] {
+    const last = this.after.options.length ? this.after.selectedIndex : -1;
+    const first = Math.max(this.before.selectedIndex, 0);
+    const panels = this.before.options.length;
+    return last >= 0 && last !== first ? [last, first] : [Math.max(panels - 1, 1), 0];
+  }
+
+  private chooseDifference(): void {
+    this.events.change({ difference: [this.after.selectedIndex, this.before.selectedIndex], pinned: null });
+  }
+
+  private pin(): void {
+    const scale =
+      this.shown && entered(this.shown.payload, Number(this.low.input.value), Number(this.high.input.value));
+    if (scale) this.events.change({ pinned: scale });
+    else if (this.shown) this.events.change({});
+  }
+
+  private unpin(): void {
+    this.events.change({ pinned: null });
+  }
+}
+
+/** The scale that a reader entered, or null where there can be none such. */
+function entered({ kind }: Payload, low: number, high: number): Scale | null {
+  const from = kind === "level" ? low : -high;
+  return Number.isFinite(from) && Number.isFinite(high) && high > from && (kind !== "level" || from >= 0)
+    ? { low: from, high }
+    : null;
+}
+
+function name(words: string): HTMLElement {
+  return element("span", { class: "name" }, words);
+}
+
+function number(label: string): Record<string, string> {
+  return { type: "number", step: "any", "aria-label": label };
+}

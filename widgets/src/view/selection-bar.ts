@@ -1,0 +1,48 @@
+/** The line about the selected heads: their names, their share, and what can be done with them. */
+
+import { namesOf } from "../grid/heads";
+import type { Panel, Payload } from "../grid/payload";
+import { button, element, show } from "./dom";
+
+const MOST_NAMED = 40;
+const HINT = "Click or drag to select heads; Shift extends, Control adds.";
+
+export class SelectionBar {
+  readonly node = element("div", { class: "selection" });
+  private readonly words = element("span", { class: "quiet" });
+  private readonly names = element("span", { class: "names" });
+  private readonly copy: HTMLButtonElement;
+  private readonly clear: HTMLButtonElement;
+
+  constructor(events: { readonly copy: () => void; readonly clear: () => void }) {
+    this.copy = button("Copy", events.copy);
+    this.clear = button("Clear", events.clear);
+    this.node.append(this.words, this.names, this.copy, this.clear);
+  }
+
+  refresh(payload: Payload, panel: Panel, cells: ReadonlySet<number>): void {
+    const some = cells.size > 0;
+    this.copy.textContent = "Copy";
+    for (const part of [this.names, this.copy, this.clear]) show(part, some);
+    if (!some) {
+      this.words.textContent = HINT;
+      return;
+    }
+    const first = namesOf(cells, payload).slice(0, MOST_NAMED).join(",");
+    this.names.textContent = cells.size > MOST_NAMED ? `${first},…` : first;
+    this.words.textContent = `${cells.size} head${cells.size > 1 ? "s" : ""}${share(payload, panel, cells)}`;
+  }
+
+  copied(done: boolean): void {
+    this.copy.textContent = done ? "Copied" : "Not allowed here";
+  }
+}
+
+/** How much of all heads' level the selected ones hold; said of levels only, which add up. */
+function share(payload: Payload, panel: Panel, cells: ReadonlySet<number>): string {
+  if (payload.kind !== "level") return "";
+  const sum = (values: Iterable<number>) => [...values].filter(Number.isFinite).reduce((a, b) => a + b, 0);
+  const all = sum(panel.values);
+  const part = sum([...cells].map((cell) => panel.values[cell] ?? 0));
+  return all > 0 ? ` with ${((100 * part) / all).toPrecision(2)} % of the whole` : "";
+}

@@ -1,0 +1,239 @@
+/** The picture itself: two canvases, one for the picture and one for what changes under the mouse; pointer and keys. */
+
+import { paintScene } from "../grid/canvas";
+import { placeOf } from "../grid/heads";
+import { type Hit, hitTest } from "../grid/hit";
+import { overlay } from "../grid/overlay";
+import { type Picture, picture } from "../grid/picture";
+import type { Scene, Theme } from "../grid/scene";
+import { between, type Key, pressed, type Selection, selected, type Way } from "../grid/selection";
+import type { Shown } from "../grid/view";
+import { element } from "./dom";
+
+const LARGEST_CANVAS = 16_384;
+
+export interface StageEvents {
+  readonly selected: (selection: Selection) => void;
+  /** The head under the mouse or the keyboard's place, and where to explain it; null when there is none. */
+  readonly pointed: (at: Pointed | null) => void;
+  readonly copied: () => void;
+}
+
+export interface Pointed {
+  readonly panel: number;
+  readonly cell: number;
+  /** In CSS pixels from the stage's top left corner. */
+  readonly x: number;
+  readonly y: number;
+}
+
+interface Drag {
+  readonly from: Hit;
+  readonly anchor: number | undefined;
+  /** What stays selected beside the rectangle. */
+  readonly kept: ReadonlySet<number>;
+  moved: boolean;
+}
+
+export class Stage {
+  readonly node = element("div", {
+    class: "stage",
+    tabindex: "0",
+    role: "grid",
+    "aria-multiselectable": "true",
+  });
+  private readonly base = element("canvas", { "aria-hidden": "true" });
+  private readonly above = element("canvas", { "aria-hidden": "true" });
+  // Two cells take turns, since a screen reader speaks when the active one becomes another
+  private readonly spoken = [0, 1].map((i) => element("div", { role: "gridcell", id: `cell-${i}` }));
+  private picture: Picture | null = null;
+  private theme: Theme = { ink: "#000000", page: "#ffffff", font: "sans-serif" };
+  private selection: Selection = { cells: new Set(), cursor: null, anchor: null };
+  private pointed: Pointed | null = null;
+  private keyboard = false;
+  private drag: Drag | null = null;
+
+  constructor(
+    private readonly events: StageEvents,
+    private readonly describe: (panel: number, cell: number) => string,
+  ) {
+    this.node.append(this.base, this.above, element("div", { role: "row", class: "unseen" }, ...this.spoken));
+    this.node.addEventListener("pointermove", (event) => this.onMove(event));
+    this.node.addEventListener("pointerdown", (event) => this.onDown(event));
+    this.node.addEventListener("pointerup", (event) => this.onUp(event));
+    this.node.addEventListener("pointercancel", () => {
+      this.drag = null;
+    });
+    this.node.addEventListener("pointerleave", () => this.drag ?? this.point(null));
+    this.node.addEventListener("keydown", (event) => this.onKey(event));
+    this.node.addEventListener("blur", () => this.leave());
+  }
+
+  draw(shown: Shown, theme: Theme, width: number, selection: Selection): Picture {
+    this.theme = theme;
+    this.selection = selection;
+    this.picture = picture(shown, theme, width);
+    const { scene } = this.picture;
+    this.node.style.width = `${scene.width}px`;
+    this.node.setAttribute("aria-rowcount", String(shown.payload.layers));
+    this.node.setAttribute("aria-colcount", String(shown.payload.heads));
+    paintOn(this.base, scene, theme);
+    this.drawAbove();
+    return this.picture;
+  }
+
+  select(selection: Selection): void {
+    this.selection = selection;
+    this.drawAbove();
+  }
+
+  /** Show a head as if the mouse were on it; it is pointed at in all panels. */
+  highlight(cell: number | null): void {
+    this.pointed = cell === null ? null : { panel: 0, cell, x: 0, y: 0 };
+    this.drawAbove();
+  }
+
+  private drawAbove(): void {
+    if (!this.picture) return;
+    const pointed = this.pointed?.cell ?? null;
+    paintOn(
+      this.above,
+      overlay(this.picture, this.theme, this.selection, pointed, this.keyboard),
+      this.theme,
+    );
+  }
+
+  private hit(event: PointerEvent): Hit | null {
+    if (!this.picture) return null;
+    const box = this.node.getBoundingClientRect();
+    return hitTest(this.picture.layout, event.clientX - box.left, event.clientY - box.top);
+  }
+
+  private point(at: Pointed | null): void {
+    const same = at?.cell === this.pointed?.cell && at?.panel === this.pointed?.panel;
+    this.pointed = at;
+    if (!same) this.drawAbove();
+    this.events.pointed(at);
+  }
+
+  private onMove(event: PointerEvent): void {
+    const hit = this.hit(event);
+    const cell = hit?.at === "head" ? hit.cells[0] : undefined;
+    if (this.drag && cell !== undefined && this.picture) this.dragTo(cell);
+    if (!hit || cell === undefined) {
+      this.point(null);
+      return;
+    }
+    const box = this.node.getBoundingClientRect();
+    this.keyboard = false;
+    this.point({ panel: hit.panel, cell, x: event.clientX - box.left, y: event.clientY - box.top });
+  }
+
+  private onDown(event: PointerEvent): void {
+    const hit = this.hit(event);
+    if (event.button !== 0 || !hit) return;
+    this.keyboard = false;
+    const anchor = event.shiftKey ? (this.selection.anchor ?? hit.cells[0]) : hit.cells[0];
+    const kept = event.ctrlKey || event.metaKey ? this.selection.cells : new Set<number>();
+    this.drag = { from: hit, anchor, kept, moved: event.shiftKey };
+    if (event.shiftKey) this.change(hit.cells, "extend");
+    capture(this.node, event.pointerId);
+  }
+
+  private dragTo(cell: number): void {
+    const { drag, picture: drawn } = this;
+    if (!drag || !drawn || drag.anchor === undefined || drag.from.at !== "head") return;
+    if (cell === drag.anchor && !drag.moved) return;
+    drag.moved = true;
+    const cells = new Set([...drag.kept, ...between(drag.anchor, cell, drawn.layout)]);
+    this.set({ cells, cursor: cell, anchor: drag.anchor });
+  }
+
+  private onUp(event: PointerEvent): void {
+    const { drag } = this;
+    if (drag && !drag.moved)
+      this.change(drag.from.cells, event.ctrlKey || event.metaKey ? "toggle" : "replace");
+    this.drag = null;
+  }
+
+  private onKey(event: KeyboardEvent): void {
+    if (!this.picture || event.altKey) return;
+    const key: Key = { key: event.key, shift: event.shiftKey, control: event.ctrlKey || event.metaKey };
+    if (key.control && key.key === "c" && this.selection.cells.size) {
+      this.events.copied();
+    } else {
+      const after = key.control && key.shift ? null : pressed(this.selection, key, this.picture.layout);
+      if (!after) return;
+      this.keyboard = true;
+      this.set(after);
+      this.speak();
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  private change(cells: readonly number[], way: Way): void {
+    if (this.picture) this.set(selected(this.selection, cells, way, this.picture.layout));
+  }
+
+  private set(selection: Selection): void {
+    this.selection = selection;
+    this.drawAbove();
+    this.events.selected(selection);
+  }
+
+  /** Tell the keyboard's place to a screen reader, and to the eye where the mouse's explanation would be. */
+  private speak(): void {
+    const { cursor, cells } = this.selection;
+    const layout = this.picture?.layout;
+    const [quiet, next] = this.spoken[0]?.textContent ? this.spoken : [...this.spoken].reverse();
+    if (cursor === null || !layout || !next || !quiet) return;
+    const { layer, head } = placeOf(cursor, layout);
+    next.textContent = this.describe(0, cursor);
+    quiet.textContent = "";
+    next.setAttribute("aria-rowindex", String(layer + 1));
+    next.setAttribute("aria-colindex", String(head + 1));
+    next.setAttribute("aria-selected", String(cells.has(cursor)));
+    this.node.setAttribute("aria-activedescendant", next.id);
+    const origin = layout.origins[0] ?? { x: 0, y: 0 };
+    const x =
+      origin.x +
+      head * layout.cellWidth +
+      Math.floor(head / layout.group) * layout.groupGap +
+      layout.cellWidth;
+    this.events.pointed({ panel: 0, cell: cursor, x, y: origin.y + layer * layout.cellHeight });
+  }
+
+  private leave(): void {
+    this.keyboard = false;
+    this.point(null);
+    this.drawAbove();
+  }
+}
+
+/** Paint a scene on a canvas of its size, in the screen's own pixels. */
+function paintOn(canvas: HTMLCanvasElement, scene: Scene, theme: Theme): void {
+  const ratio = Math.min(window.devicePixelRatio || 1, LARGEST_CANVAS / Math.max(scene.width, scene.height));
+  const width = Math.ceil(scene.width * ratio);
+  const height = Math.ceil(scene.height * ratio);
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+    canvas.style.width = `${scene.width}px`;
+    canvas.style.height = `${scene.height}px`;
+  }
+  const context = canvas.getContext("2d");
+  if (!context) return;
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  paintScene(context, scene, theme);
+}
+
+function capture(node: HTMLElement, pointer: number): void {
+  try {
+    node.setPointerCapture(pointer);
+  } catch {
+    // A pointer that is gone already cannot be captured, and need not be
+  }
+}

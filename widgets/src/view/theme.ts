@@ -1,0 +1,63 @@
+/** The page's colours as the canvas needs them, and word of their change, whichever way a host changes them. */
+
+import type { Theme } from "../grid/scene";
+
+type Channels = readonly [number, number, number, number];
+
+export function readTheme(card: HTMLElement): Theme {
+  const style = getComputedStyle(card);
+  const page = pageBehind(card);
+  return { ink: hex(over(channels(style.color), page)), page: hex(page), font: style.fontFamily };
+}
+
+/** Calls `changed` when the page's colours change: the probe's colours have a transition, whose end is heard. */
+export function watchTheme(probe: HTMLElement, changed: () => void): void {
+  probe.addEventListener("transitionend", changed);
+}
+
+/** The first background behind the card that is not see-through. */
+function pageBehind(card: HTMLElement): Channels {
+  let node: Element | null = card;
+  while (node) {
+    const found = channels(getComputedStyle(node).backgroundColor);
+    if (found[3] > 0.5) return found;
+    const root: Node = node.getRootNode();
+    node = node.parentElement ?? (root instanceof ShadowRoot ? root.host : null);
+  }
+  return channels(
+    getComputedStyle(card).colorScheme.includes("dark") && darkWanted()
+      ? "rgb(18,18,18)"
+      : "rgb(255,255,255)",
+  );
+}
+
+function darkWanted(): boolean {
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+const reader = new Map<string, Channels>();
+
+/** Red, green, blue and opacity of any CSS colour, as the canvas itself understands it. */
+function channels(colour: string): Channels {
+  const known = reader.get(colour);
+  if (known) return known;
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (!context) return [0, 0, 0, 1];
+  context.fillStyle = colour;
+  context.fillRect(0, 0, 1, 1);
+  const [red = 0, green = 0, blue = 0, alpha = 0] = context.getImageData(0, 0, 1, 1).data;
+  const found: Channels = [red, green, blue, alpha / 255];
+  reader.set(colour, found);
+  return found;
+}
+
+function over(above: Channels, below: Channels): Channels {
+  const mix = (i: 0 | 1 | 2) => Math.round(above[i] * above[3] + below[i] * (1 - above[3]));
+  return [mix(0), mix(1), mix(2), 1];
+}
+
+function hex([red, green, blue]: Channels): string {
+  return `#${[red, green, blue].map((channel) => channel.toString(16).padStart(2, "0")).join("")}`;
+}

@@ -1,0 +1,84 @@
+/** The words beside the head under the mouse, and how it stands in the other panels. */
+
+import { placeOf } from "../grid/heads";
+import type { Panel, Payload } from "../grid/payload";
+import type { Shown } from "../grid/view";
+import { headLines, measured } from "../grid/words";
+import { element, show } from "./dom";
+import { rankOf } from "./ranks";
+
+const MOST_LISTED = 6;
+const SPARK_WIDTH = 140;
+const SPARK_HEIGHT = 28;
+const AWAY = 14;
+
+export class Tooltip {
+  readonly node = element("div", { class: "tooltip", "aria-hidden": "true" });
+
+  constructor(private readonly card: HTMLElement) {
+    show(this.node, false);
+  }
+
+  hide(): void {
+    show(this.node, false);
+  }
+
+  /** Explain a cell of a panel; (x, y) is in the card's own coordinates. */
+  explain(whole: Payload, shown: Shown, panel: Panel, cell: number, x: number, y: number): void {
+    const place = placeOf(cell, whole);
+    const lines = headLines(shown.payload, panel, place, rankOf(panel.values, cell));
+    if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
+    this.node.replaceChildren(
+      ...lines.map((line) => element("div", {}, line)),
+      ...elsewhere(whole, panel, cell),
+    );
+    show(this.node, true);
+    const left =
+      x + AWAY + this.node.offsetWidth > this.card.clientWidth ? x - AWAY - this.node.offsetWidth : x + AWAY;
+    this.node.style.left = `${Math.max(left, 0)}px`;
+    this.node.style.top = `${Math.max(y - this.node.offsetHeight / 2, 0)}px`;
+  }
+}
+
+/** The head's value in each panel: a few as words, many as a line. */
+function elsewhere(whole: Payload, panel: Panel, cell: number): Node[] {
+  const { panels, units } = whole;
+  if (panels.length < 2) return [];
+  if (panels.length > MOST_LISTED || whole.dimension === "step") return [spark(panels, panel, cell)];
+  return panels
+    .filter((other) => other !== panel)
+    .map((other) =>
+      element("div", { class: "quiet" }, `${other.title}: ${orNone(other.values[cell], units)}`),
+    );
+}
+
+function orNone(value: number | undefined, units: string): string {
+  return value === undefined || Number.isNaN(value) ? "–" : measured(value, units, 3);
+}
+
+/** The head's course through the panels, with a dot at the one in front. */
+function spark(panels: readonly Panel[], front: Panel, cell: number): Node {
+  const values = panels.map((panel) => panel.values[cell] ?? Number.NaN);
+  const present = values.filter(Number.isFinite);
+  const low = Math.min(0, ...present);
+  const reach = Math.max(0, ...present) - low || 1;
+  const x = (place: number) => (place / (values.length - 1)) * SPARK_WIDTH;
+  const y = (value: number) => SPARK_HEIGHT - ((value - low) / reach) * SPARK_HEIGHT;
+  const svg = shape("svg", { width: `${SPARK_WIDTH}`, height: `${SPARK_HEIGHT}` });
+  const points = values.flatMap((value, place) => (Number.isNaN(value) ? [] : [`${x(place)},${y(value)}`]));
+  svg.append(
+    shape("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", opacity: "0.6" }),
+  );
+  const place = panels.indexOf(front);
+  const value = values[place];
+  if (value !== undefined && !Number.isNaN(value)) {
+    svg.append(shape("circle", { cx: `${x(place)}`, cy: `${y(value)}`, r: "3", fill: "currentColor" }));
+  }
+  return svg;
+}
+
+function shape(tag: string, attributes: Readonly<Record<string, string>>): SVGElement {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
