@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint simulate architectures benchmark clean
+.PHONY: demo test lint simulate robustness benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -20,6 +20,10 @@ lint: $(VENV)/test
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py
+
+# Runs killed at fifty random moments: ten minutes.
+robustness: $(VENV)/test
+	$(BIN)/python -m pytest -m slow -s tests/robustness
 
 # Speed and memory beside the paper's script: ten minutes on a quiet machine.
 benchmark: $(VENV)/test
