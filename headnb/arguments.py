@@ -37,7 +37,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     """
     name = f"%{real_name(magic)}"  # type: ignore[no-untyped-call]
     try:
-        words = arg_split(line, posix=True)
+        words = arg_split(line.strip().removesuffix(";"), posix=True)  # a habit from expressions
     except ValueError:
         raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
     try:

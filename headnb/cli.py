@@ -39,8 +39,8 @@ def main() -> None:
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="Id, folder or GGUF file: see `headnb models`.")],
-    task: Annotated[str, typer.Argument(help="Name (see `headnb tasks`), JSONL file or hub data set.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
     out: Annotated[Path | None, typer.Option(help="Zarr store for the scores; the same call again goes on.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", "-n", help="How many. Default: at most 64.")] = None,
     method: Annotated[str, typer.Option(help="See `headnb methods`.")] = "activation",
@@ -89,7 +89,7 @@ def score(
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="Scores (.zarr, .nc) or a grid (.heads.json).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
     html: Annotated[Path | None, typer.Option(help="Write a page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
@@ -108,7 +108,7 @@ def show(
 
 @app.command()
 def tasks(
-    word: Annotated[str, typer.Argument(help="Only tasks with this word in name, group or text.")] = "",
+    word: Annotated[str, typer.Argument(metavar="WORD", help="Only tasks with this word in name, group or text.")] = "",
 ) -> None:
     """List the tasks known by name."""
     from headnb.tables import task_table  # noqa: PLC0415

@@ -74,7 +74,7 @@ def run_notebook(
         )
     except PapermillExecutionError as error:
         raise HeadnbError(
-            f"cell {error.exec_count} of {notebook.name} failed, {error.ename}: {error.evalue}; see {executed}"
+            f"{notebook.name} failed in cell [{error.exec_count}], {error.ename}: {error.evalue}; see {executed}"
         ) from None
     return executed
 

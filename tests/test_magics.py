@@ -1,0 +1,336 @@
+"""The magics in a real IPython shell: what they return, bind, draw, complete, and say when a user errs."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display.grid import HeadGrid
+from headnb.magics import HeadMagics
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAIRS = [("2 + 3 = ", "5"), ("The sky is", " blue"), ("def square(n):\n", "    return n * n"), ("One, two,", " three")]
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    shell = InteractiveShell.instance()  # `display` publishes to the one instance there is
+    shell.run_line_magic("load_ext", "headnb")
+    shell.push({"model": tiny_model(), "tokenizer": tiny_tokenizer(), "pairs": PAIRS})
+    yield shell
+    InteractiveShell.clear_instance()
+
+
+def run(shell: InteractiveShell, code: str) -> tuple[Any, Any]:
+    """The cell's result, and what was captured: stdout (with the last value's text), stderr, and displays."""
+    with capture_output() as captured:
+        result = shell.run_cell(code, store_history=True)
+    return result, captured
+
+
+def error_of(shell: InteractiveShell, code: str) -> str:
+    """The one line that a user sees; anything but a single UsageError line fails."""
+    result, captured = run(shell, code)
+    assert result.error_in_exec is not None
+    lines = [line for line in captured.stderr.splitlines() if line.strip() and "samples [" not in line]
+    said = [line[line.index("UsageError: ") :] for line in captured.stderr.splitlines() if "UsageError: " in line]
+    assert len(said) == 1, captured.stderr
+    assert len(lines) <= 1, captured.stderr
+    assert "Traceback" not in captured.stderr + captured.stdout
+    return said[0]
+
+
+def completions(shell: InteractiveShell, code: str) -> list[str]:
+    with provisionalcompleter():
+        return [found.text for found in shell.Completer.completions(code, len(code))]
+
+
+def test_headscore_returns_the_scores_of_the_same_call_in_python(shell: InteractiveShell) -> None:
+    run(shell, "scores = %headscore model pairs --seed 3")
+    task = headnb.load_task(PAIRS, seed=3)
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), task, seed=3)
+    xr.testing.assert_equal(shell.user_ns["scores"], expected)
+
+
+def test_headscore_into_binds_a_variable(shell: InteractiveShell) -> None:
+    run(shell, "%headscore model pairs --into mine")
+    assert shell.user_ns["mine"].sizes == {"sample": 4, "layer": 2, "head": 4}
+
+
+@pytest.mark.parametrize("line", ["%headscore model pairs", "x = %headscore model pairs", "%headscore model pairs;"])
+def test_headscore_draws_once(shell: InteractiveShell, line: str) -> None:
+    _, captured = run(shell, line)
+    assert captured.stdout.count("Can I believe this?") == 1
+    assert "xarray.Dataset" not in captured.stdout
+    assert captured.outputs == []
+
+
+def test_a_cell_goes_on_drawing_its_other_values(shell: InteractiveShell) -> None:
+    _, captured = run(shell, "%headscore model pairs\n6 * 7")
+    assert "42" in captured.stdout
+    assert "Can I believe this?" in captured.stdout
+
+
+def test_methods_and_settings_reach_the_engine(shell: InteractiveShell) -> None:
+    run(shell, "%config HeadMagics.method = 'taylor-token'")
+    run(shell, "%config HeadMagics.samples = 3")
+    run(shell, "a = %headscore model gsm_symbolic")
+    run(shell, "b = %headscore model gsm_symbolic -n 2 --method activation --loss sum")
+    assert (shell.user_ns["a"].attrs["method"], shell.user_ns["a"].sizes["sample"]) == ("taylor-token", 3)
+    b = shell.user_ns["b"]
+    assert (b.attrs["method"], b.attrs["loss_reduction"], b.sizes["sample"]) == ("activation", "sum", 2)
+
+
+def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShell) -> None:
+    shell.user_ns["both"] = (shell.user_ns.pop("model"), shell.user_ns.pop("tokenizer"))
+    run(shell, "scores = %headscore both pairs")
+    assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None:
+    shell.user_ns["task"] = "gsm_symbolic"
+    run(shell, "scores = %headscore model task -n 2")
+    assert shell.user_ns["scores"].attrs["task"] == "gsm_symbolic"
+
+
+def test_the_same_call_works_after_its_result_took_the_tasks_name(shell: InteractiveShell) -> None:
+    for _ in range(2):
+        run(shell, "gsm_symbolic = %headscore model gsm_symbolic -n 2")
+    assert shell.user_ns["gsm_symbolic"].attrs["task"] == "gsm_symbolic"
+
+
+def test_typed_samples_in_their_three_forms(shell: InteractiveShell) -> None:
+    cell = """%%headscore model --into typed
+The sky is => blue
+One, two, => three
+
+Question: What is
+12 + 30?
+Answer: The answer
+is 42.
+
+{"prompt": "2 + 3 = ", "completion": "5"}
+"""
+    run(shell, cell)
+    expected = headnb.score_heads(
+        tiny_model(),
+        tiny_tokenizer(),
+        [
+            ("The sky is", " blue"),
+            ("One, two,", " three"),
+            ("Question: What is\n12 + 30?\nAnswer: ", "The answer\nis 42."),
+            ("2 + 3 = ", "5"),
+        ],
+    )
+    np.testing.assert_array_equal(shell.user_ns["typed"].score, expected.score)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("a => b\nno arrow", "line 3 has no =>"),
+        ("a => b => c", "line 2 has more than one =>"),
+        ("a => ", "line 2: the completion is empty"),
+        ("a => b\n\nQuestion: why?\nBecause.", "line 5: the question has no line that begins with Answer:"),
+        ("Question: why?\n\nAnswer: so.", "line 2: the question has no line"),
+        ("Answer: so.", "line 2 is an answer without a question"),
+        ("Question: a\nAnswer: b\nQuestion: c\nAnswer: d", "line 5 is a second answer"),
+        ('\n{"prompt": "a", "completion": }', "line 3 is not JSON"),
+        ('{"prompt": "a"}', "line 2 lacks 'completion'"),
+        ("\n   \n", "the cell holds no samples"),
+    ],
+)
+def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: InteractiveShell, cell: str, said: str) -> None:
+    assert said in error_of(shell, f"%%headscore model\n{cell}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("%headscore", "required: MODEL"),
+        ("%headscore model", "needs a model and a task"),
+        ("%headscore model gsm_symbolc", "did you mean 'gsm_symbolic'"),
+        ("%headscore model pairs --metod taylor-token", "no option --metod; did you mean --method?"),
+        ("%headscore model pairs --method taylor-tokens", "did you mean 'taylor-token'"),
+        ("%headscore model pairs --loss sums", "did you mean 'sum'"),
+        ("%headscore model pairs -n many", "invalid int value: 'many'"),
+        ("%headscore model pairs -n 5", "n=5 asks for more"),
+        ("%headscore model pairs more", "'more' is one word too many"),
+        ("%headscore 'model pairs", "a quote is not closed"),
+        ("%headscore model pairs --into 3x", "--into 3x"),
+        ("%headscore model pairs --dtype float16", "loaded already"),
+        ("%headscore ./no/such/folder pairs", "no such file or folder"),
+        ("%%headscore model pairs\na => b", "not both"),
+        ("%headgrid nothing", "no variable and no file 'nothing' holds something to draw"),
+        ("%headgrid model", "model is a LlamaForCausalLM, not something to draw"),
+        ("%headdiff scoers scores", "did you mean scores?"),
+        ("%headfree gpt2", "'gpt2' is not loaded"),
+        ("%headtasks nosuchword", "no task has 'nosuchword'"),
+    ],
+)
+def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    assert said in error_of(shell, line)
+
+
+def test_after_an_error_the_right_call_works(shell: InteractiveShell) -> None:
+    error_of(shell, "%headscore model pairs --method nonsense")
+    run(shell, "scores = %headscore model pairs")
+    assert shell.user_ns["scores"].attrs["complete"] == 1
+
+
+def test_an_interrupt_keeps_what_is_scored_and_says_so(shell: InteractiveShell) -> None:
+    shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(400)]
+    stop = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    shell.user_ns.update(start=stop.start)
+    with capture_output() as captured:
+        shell.run_cell("start()\npart = %headscore model pairs --batch-tokens 1")
+    stop.join()
+    part = shell.user_ns["part"]
+    assert 0 < part.sizes["sample"] < 400
+    assert part.attrs["complete"] == 0
+    assert re.search(rf"{part.sizes['sample']} of 400 samples are scored", captured.stdout)
+    assert "Traceback" not in captured.stdout + captured.stderr
+    run(shell, "whole = %headscore model pairs")
+    assert shell.user_ns["whole"].sizes["sample"] == 400
+    whole = shell.user_ns["whole"].sel(sample=part.sample)
+    np.testing.assert_allclose(part.score, whole.score, rtol=1e-4, atol=1e-7)
+
+
+def scores_of(shell: InteractiveShell) -> xr.Dataset:
+    return headnb.score_heads(shell.user_ns["model"], shell.user_ns["tokenizer"], PAIRS)
+
+
+def test_headgrid_draws_variables_and_files(shell: InteractiveShell, tmp_path: Any) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    saved = tmp_path / "a b.heads.json"
+    _, drawn = run(shell, f"grid = %headgrid scores --title 'two words' --save '{saved}'")
+    _, again = run(shell, f"other = %headgrid '{saved}'")
+    assert drawn.outputs[0].data["text/plain"].startswith("two words")
+    assert shell.user_ns["grid"].payload["title"] == "two words"
+    assert shell.user_ns["other"] == HeadGrid.open(saved)
+    assert [len(captured.outputs) for captured in (drawn, again)] == [1, 1]
+
+
+def test_headgrid_as_last_value_is_drawn_once(shell: InteractiveShell) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    _, captured = run(shell, "%headgrid scores")
+    assert len(captured.outputs) == 1
+    assert captured.stdout == ""
+
+
+def test_headdiff_returns_the_comparison_of_after_with_before(shell: InteractiveShell) -> None:
+    before = scores_of(shell)
+    after = before.copy(deep=True)
+    after["score"][:, 1, 2] *= 3
+    shell.user_ns.update(before=before, after=after)
+    _, captured = run(shell, "change = %headdiff after before")
+    expected = 2 * np.abs(before.score[:, 1, 2].values.astype(float)).mean()
+    assert shell.user_ns["change"].difference[1, 2].item() == pytest.approx(expected, rel=1e-6)
+    assert len(captured.outputs) == 1
+
+
+def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: Any) -> None:
+    folder = tmp_path / "tiny"
+    shell.user_ns["model"].save_pretrained(folder)
+    shell.user_ns["tokenizer"].save_pretrained(folder)
+    run(shell, f"%headscore {folder} pairs")
+    magics = shell.magics_manager.registry["HeadMagics"]
+    kept = next(iter(magics.resident))
+    run(shell, f"%headscore {folder} pairs")
+    assert [one.model for one in magics.resident] == [kept.model]
+    assert kept.size == sum(p.numel() * 4 for p in kept.model.parameters()) + sum(
+        b.nbytes for b in kept.model.buffers()
+    )
+    _, listed = run(shell, "%headmodels")
+    assert str(folder) in listed.outputs[0].data["text/html"]
+    _, freed = run(shell, "%headfree")
+    assert "unloaded" in freed.stdout
+    assert list(magics.resident) == []
+    assert "no model was loaded" in run(shell, "%headfree")[1].stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "among"),
+    [
+        ("%headscore smo", "smollm2-135m"),
+        ("%headscore mod", "model"),
+        ("%headscore meta-llama/Llama-3.1", "meta-llama/Llama-3.1-8B"),
+        ("ap = %headscore smo", "smollm2-135m"),
+        ("x = 1\nap = %headscore smo", "smollm2-135m"),
+        ("%%headscore mo", "model"),
+        ("%headscore model gsm_s", "gsm_symbolic"),
+        ("%headscore model pai", "pairs"),
+        ("%headscore --method activation -n 3 model gsm_s", "gsm_symbolic"),
+        ("%headscore model pairs --meth", "--method"),
+        ("%headscore model pairs --method tay", "taylor-token"),
+        ("%headscore model pairs --method=tay", "taylor-token"),
+        ("%headscore model pairs --loss b", "batch-mean"),
+        ("%headgrid sco", "scores"),
+        ("%headdiff scores sco", "scores"),
+        ("%headtasks log", "logic"),
+    ],
+)
+def test_tab_completes(shell: InteractiveShell, code: str, among: str) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    found = completions(shell, code)
+    assert among in found
+    prefix = re.split(r"[\s=]", code)[-1]
+    assert all(word.startswith(prefix) for word in found)
+
+
+def test_reloading_replaces_magics_and_completion(shell: InteractiveShell) -> None:
+    shell.run_line_magic("reload_ext", "headnb")
+    assert sum(isinstance(one, HeadMagics) for one in shell.configurables) == 1
+    assert completions(shell, "%headscore smo") == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("line", ["%headtasks math", "%headmodels", "%headmethods"])
+def test_lists_are_drawn_once_and_returned(shell: InteractiveShell, line: str) -> None:
+    _, captured = run(shell, f"table = {line}")
+    assert len(captured.outputs) == 1
+    table = shell.user_ns["table"]
+    assert all(name in captured.outputs[0].data["text/html"] for name in table.names)
+    assert len(run(shell, line)[1].outputs) == 1
+
+
+def test_a_tables_text_is_escaped() -> None:
+    from headnb.tables import NameTable
+
+    table = NameTable(("a",), (("<script>alert(1)</script>",),), caption="<b>")
+    assert "<script>" not in table._repr_html_()
+    assert "<b>" not in table._repr_html_()
+
+
+def test_headscore_documents_itself() -> None:
+    said = HeadMagics.headscore.__doc__
+    assert all(option in said for option in ("--method", "--out", "--into", "%%headscore smollm2-135m"))
+
+
+def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShell) -> None:
+    class Slow(list[Any]):
+        """A task that takes long to read."""
+
+        def __getitem__(self, place: Any) -> Any:
+            time.sleep(30)
+            raise AssertionError
+
+    shell.user_ns["pairs"] = Slow(PAIRS)
+    stop = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    shell.user_ns.update(start=stop.start)
+    assert "interrupted before the first sample" in error_of(shell, "start()\n%headscore model pairs")
+    stop.join()

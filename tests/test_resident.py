@@ -1,0 +1,77 @@
+"""Which models stay loaded, and which leave."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from headnb.resident import ResidentModels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BYTES = 10 * 10 * 4
+
+
+class Loader:
+    """Counts its calls; each model has 400 bytes."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, **options: Any) -> tuple[Any, Any]:
+        self.calls.append((name, options))
+        return torch.nn.Linear(10, 10, bias=False), f"tokenizer of {name}"
+
+
+def test_the_least_recently_used_model_leaves_when_the_budget_is_spent() -> None:
+    resident = ResidentModels(Loader())
+    for name in ("a", "b", "a", "c"):
+        resident.load(name, budget=2 * BYTES)
+    assert [kept.name for kept in resident] == ["a", "c"]
+
+
+def test_the_model_asked_for_stays_even_if_it_alone_is_over_the_budget() -> None:
+    resident = ResidentModels(Loader())
+    resident.load("a", budget=1)
+    resident.load("b", budget=1)
+    assert [kept.name for kept in resident] == ["b"]
+
+
+def test_options_make_another_model_and_none_is_no_option() -> None:
+    load = Loader()
+    resident = ResidentModels(load)
+    first, _ = resident.load("a", dtype="float32", adapter=None)
+    again, _ = resident.load("a", dtype="float32")
+    other, _ = resident.load("a", dtype="bfloat16")
+    assert first is again
+    assert first is not other
+    assert load.calls == [("a", {"dtype": "float32"}), ("a", {"dtype": "bfloat16"})]
+
+
+def test_a_folder_that_was_written_to_is_loaded_again(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    resident = ResidentModels(Loader())
+    first, _ = resident.load(str(tmp_path))
+    os.utime(weights, ns=(1, 1))  # same size, other time
+    second, _ = resident.load(str(tmp_path))
+    assert first is not second
+    assert [kept.model for kept in resident] == [second]
+
+
+def test_free_lets_go_of_the_named_ones_only() -> None:
+    resident = ResidentModels(Loader())
+    for name in ("a", "b", "c"):
+        resident.load(name)
+    assert [kept.name for kept in resident.free(["b"])] == ["b"]
+    assert [kept.name for kept in resident] == ["a", "c"]
+
+
+def test_a_models_tokenizer_is_found_by_the_model_itself() -> None:
+    resident = ResidentModels(Loader())
+    model, tokenizer = resident.load("a")
+    resident.load("b")
+    assert resident.tokenizer_of(model) == tokenizer
+    assert resident.tokenizer_of(torch.nn.Linear(10, 10)) is None
