@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import headnb
 import pytest
@@ -103,7 +103,7 @@ def test_show_draws_scores_and_grids_and_writes_pictures(
     assert f"Top heads: {top} " in first
     assert "layer   1 " in first
     assert first.startswith(second)
-    assert ElementTree.parse(tmp_path / "y.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert ET.parse(tmp_path / "y.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "<script" not in (tmp_path / "y.html").read_text()
 
 
