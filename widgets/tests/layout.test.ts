@@ -1,0 +1,55 @@
+import { describe, expect, test } from "vitest";
+import { cellBox, hitTest } from "../src/grid/hit";
+import { arrange, type LayoutOptions } from "../src/grid/layout";
+
+const SHAPES = [
+  { layers: 2, heads: 2, kvHeads: 2 },
+  { layers: 30, heads: 9, kvHeads: 3 },
+  { layers: 126, heads: 128, kvHeads: 8 },
+  { layers: 1, heads: 512, kvHeads: 64 },
+  { layers: 400, heads: 1, kvHeads: 1 },
+];
+const base: LayoutOptions = { panels: 1, width: 900, titled: false, groups: true, distribution: true };
+
+describe.each(SHAPES)("$layers x $heads", (shape) => {
+  test.each([1, 3, 7])(
+    "with %i panels every cell is found under its own middle, and nothing else is",
+    (panels) => {
+      const layout = arrange(shape, { ...base, panels, titled: panels > 1 });
+      for (let panel = 0; panel < panels; panel++) {
+        for (let cell = 0; cell < shape.layers * shape.heads; cell += 7) {
+          const [x, y, width, height] = cellBox(layout, panel, cell);
+          expect(hitTest(layout, x + width / 2, y + height / 2)).toEqual({
+            panel,
+            at: "head",
+            cells: [cell],
+          });
+        }
+      }
+    },
+  );
+
+  test.each([200, 500, 1400])("in %i pixels a panel fits, or its cells are the smallest", (width) => {
+    const layout = arrange(shape, { ...base, width });
+    expect(layout.panelWidth <= width || layout.cellWidth === 3).toBe(true);
+    expect(layout.width).toBeGreaterThanOrEqual(layout.panelWidth);
+  });
+});
+
+test("beside a row is its layer, above a column its key/value group, elsewhere nothing", () => {
+  const layout = arrange({ layers: 3, heads: 4, kvHeads: 2 }, base);
+  const [origin] = layout.origins;
+  if (!origin) throw new Error("no panel");
+  const middle = origin.y + 1.5 * layout.cellHeight;
+  expect(hitTest(layout, origin.x - 10, middle)).toEqual({ panel: 0, at: "layer", cells: [4, 5, 6, 7] });
+  expect(hitTest(layout, origin.x + layout.gridWidth + 20, middle)?.at).toBe("layer");
+  expect(hitTest(layout, origin.x + layout.gridWidth - 2, origin.y - 6)?.cells).toEqual([2, 3, 6, 7, 10, 11]);
+  expect(hitTest(layout, 5, 5)).toBeNull();
+  expect(hitTest(layout, origin.x + 5, origin.y + layout.gridHeight + 5)).toBeNull();
+});
+
+test("a wide page holds panels beside each other, a narrow one below each other", () => {
+  const shape = { layers: 30, heads: 9, kvHeads: 3 };
+  expect(arrange(shape, { ...base, panels: 3, width: 1000 }).columns).toBe(3);
+  expect(arrange(shape, { ...base, panels: 3, width: 320 }).columns).toBe(1);
+});

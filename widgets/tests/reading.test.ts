@@ -1,0 +1,72 @@
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { describe, expect, test } from "vitest";
+import { PayloadError, readPayload } from "../src/grid/reading";
+import { fixture, fixtures, schema } from "./fixtures";
+
+const valid = new Ajv2020({ allowUnionTypes: true, useDefaults: false }).compile(schema());
+
+describe("the files that Python reads too", () => {
+  test.each(fixtures("valid"))("valid %s: schema and reader take it", (_, text) => {
+    const given = JSON.parse(text);
+    expect(valid(given)).toBe(true);
+    const read = readPayload(text);
+    const flat = given.panels.map((panel: { values: (number | null)[][] }) => panel.values.flat());
+    const back = read.panels.map((panel) => Array.from(panel.values, (v) => (Number.isNaN(v) ? null : v)));
+    expect(back).toEqual(flat);
+  });
+
+  test.each(fixtures("invalid"))("invalid %s: schema and reader refuse it", (_, text) => {
+    expect(valid(JSON.parse(text))).toBe(false);
+    expect(() => readPayload(text)).toThrow(PayloadError);
+    expect(() => readPayload(JSON.parse(text))).toThrow(PayloadError);
+  });
+
+  test.each(fixtures("invalid-beyond-schema"))("%s: the reader refuses it in one short line", (_, text) => {
+    try {
+      readPayload(text);
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(PayloadError);
+      expect(String(error)).not.toContain("\n");
+      expect(String(error).length).toBeLessThan(300);
+    }
+  });
+});
+
+describe("errors", () => {
+  const minimal = () => JSON.parse(fixture("valid/minimal"));
+
+  test("name the place", () => {
+    const found = minimal();
+    found.panels.push({ values: [[0.1, "0.2"]] });
+    expect(() => readPayload(found)).toThrow('panels[1].values must be a number, got "0.2"');
+  });
+
+  test("send the reader of a newer file to pip", () => {
+    expect(() => readPayload({ ...minimal(), version: 2 })).toThrow("pip install -U headnb");
+  });
+
+  test.each([undefined, null, 3, [], "", "{"])("come for %j, too", (source) => {
+    expect(() => readPayload(source)).toThrow(PayloadError);
+  });
+
+  test.each(["title", "kv_heads", "interval_level", "scale", "progress"])("come for a %s of null", (name) => {
+    expect(() => readPayload({ ...minimal(), [name]: null })).toThrow(name);
+  });
+});
+
+test("defaults are filled in", () => {
+  const found = readPayload(fixture("valid/unknown-fields"));
+  expect([found.kvHeads, found.scale, found.intervalLevel]).toEqual([2, { low: 0, high: 0.1 }, 0.95]);
+});
+
+test("a statistic named __proto__ is a statistic like any other", () => {
+  const found = JSON.parse(fixture("valid/minimal"));
+  found.panels[0].statistics = JSON.parse('{"__proto__": {"value": 1}}');
+  expect(readPayload(found).panels[0]?.statistics.get("__proto__")?.value).toBe(1);
+});
+
+test("text is measured in characters, as Python measures it", () => {
+  const title = "😀".repeat(2000);
+  expect(readPayload({ ...JSON.parse(fixture("valid/minimal")), title }).title).toBe(title);
+});

@@ -1,0 +1,46 @@
+import { expect, test } from "vitest";
+import { difference, layerMeans, ranking, ranks, sharedScale } from "../src/grid/statistics";
+import { panel } from "./made";
+
+const MISSING = Number.NaN;
+
+test("ranking goes by absolute value, keeps ties in order and leaves missing heads out", () => {
+  const values = Float64Array.of(0.1, -0.5, MISSING, 0.3, 0.3, 0);
+  expect([...ranking(values)]).toEqual([1, 3, 4, 0, 5]);
+  expect([...ranks(values)]).toEqual([4, 1, 0, 2, 3, 5]);
+});
+
+test("a layer's mean is that of the heads it has", () => {
+  const means = layerMeans(Float64Array.of(1, 3, MISSING, 5, MISSING, MISSING), {
+    layers: 3,
+    heads: 2,
+    kvHeads: 2,
+  });
+  expect([...means]).toEqual([2, 5, MISSING]);
+});
+
+test("the scale ends at the largest value, rounded up to three digits", () => {
+  expect(sharedScale([panel([0.1, 0.12345, MISSING])], "level")).toEqual({ low: 0, high: 0.124 });
+  expect(sharedScale([panel([0.1, -0.12345])], "difference")).toEqual({ low: -0.124, high: 0.124 });
+});
+
+test("one head far above all others does not make them invisible", () => {
+  // 999 heads at 1 and one at 50: the 99.5th percentile is 1
+  const values = [...Array.from({ length: 999 }, () => 1), 50];
+  expect(sharedScale([panel(values)], "level")).toEqual({ low: 0, high: 1 });
+});
+
+test.each([[[0, 0]], [[MISSING, MISSING]], [[1e-200]]])(
+  "without a value to show (%j) the scale is 0 to 1",
+  (values) => {
+    expect(sharedScale([panel(values)], "level")).toEqual({ low: 0, high: 1 });
+  },
+);
+
+test("a difference is head by head, and keeps nothing that it cannot know", () => {
+  const after = panel([3, 1, MISSING], { title: "after", samples: 64, reliability: 0.9 });
+  const found = difference(after, panel([1, 2, 3], { title: "before", samples: 64 }));
+  expect(found.title).toBe("after − before");
+  expect([...found.values]).toEqual([2, -1, MISSING]);
+  expect([found.samples, found.reliability, found.low, found.significant]).toEqual([null, null, null, null]);
+});

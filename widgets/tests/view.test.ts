@@ -1,0 +1,80 @@
+import { describe, expect, test } from "vitest";
+import { picture } from "../src/grid/picture";
+import { sceneAsSvg } from "../src/grid/svg";
+import { firstView, kept, shown } from "../src/grid/view";
+import { panel, payload } from "./made";
+
+const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
+const two = [panel([1, 2], { title: "a" }), panel([4, 1], { title: "b" })];
+const tasks = payload(1, 2, two, { dimension: "task" });
+const steps = payload(1, 2, two, { dimension: "step" });
+
+describe("what is looked at first", () => {
+  test("one panel alone, a few tasks beside each other, steps at the last one", () => {
+    expect(firstView(payload(1, 2, [panel([1, 2])])).sideBySide).toBe(false);
+    expect(firstView(tasks)).toMatchObject({ sideBySide: true, panel: 0 });
+    expect(firstView(steps)).toMatchObject({ sideBySide: false, panel: 1 });
+  });
+  test("many panels one at a time", () => {
+    const many = payload(
+      1,
+      2,
+      Array.from({ length: 7 }, () => panel([1, 2])),
+    );
+    expect(firstView(many).sideBySide).toBe(false);
+  });
+});
+
+describe("a difference", () => {
+  test("is of the two chosen panels, diverging, on a scale of its own", () => {
+    const found = shown(tasks, { ...firstView(tasks), difference: [1, 0] });
+    expect([...(found.panels[0]?.values ?? [])]).toEqual([3, -1]);
+    expect(found.payload).toMatchObject({ kind: "difference", scale: { low: -3, high: 3 } });
+    expect(found.payload.quantity).toBe("change in activation level");
+  });
+  test("keeps a pinned scale", () => {
+    const pinned = { low: -9, high: 9 };
+    expect(shown(tasks, { ...firstView(tasks), difference: [1, 0], pinned }).payload.scale).toEqual(pinned);
+  });
+});
+
+describe("a new payload in the same place", () => {
+  test("keeps how it is looked at", () => {
+    const view = { ...firstView(tasks), spread: "rank" as const, sideBySide: false, panel: 1 };
+    expect(kept(view, tasks, tasks)).toEqual(view);
+  });
+  test("follows the last step, but stays with an earlier one", () => {
+    const longer = payload(1, 2, [...two, panel([5, 5])], { dimension: "step" });
+    expect(kept(firstView(steps), steps, longer).panel).toBe(2);
+    expect(kept({ ...firstView(steps), panel: 0 }, steps, longer).panel).toBe(0);
+  });
+  test("drops what the new one does not have", () => {
+    const one = payload(1, 2, [panel([1, 2])]);
+    const view = { ...firstView(tasks), panel: 1, difference: [1, 0] as const };
+    expect(kept(view, tasks, one)).toMatchObject({ panel: 0, difference: null, sideBySide: false });
+  });
+  test("of another kind drops a pinned scale", () => {
+    const change = payload(1, 2, two, { kind: "difference" });
+    expect(kept({ ...firstView(tasks), pinned: { low: 0, high: 1 } }, tasks, change).pinned).toBeNull();
+  });
+});
+
+describe("the picture", () => {
+  const drawn = (fields: object) => {
+    const found = payload(1, 2, [panel([1, 2], { title: "a" })], fields);
+    return sceneAsSvg(picture(shown(found, firstView(found)), theme, 600).scene, theme, "<b>&");
+  };
+  test("as SVG has every name as text, never as markup", () => {
+    const evil = '<script>alert(1)</script>"\u0007';
+    const svg = drawn({ quantity: evil, units: "]]>" });
+    for (const raw of ["<script", "<b>", "\u0007"]) expect(svg).not.toContain(raw);
+    expect(svg).toContain("&lt;script&gt;alert(1)&lt;/script&gt;&quot;\ufffd");
+  });
+  test("has the two heads in two colours, and no cell for a missing head", () => {
+    const fills = (svg: string) => new Set(svg.match(/d="[^"]*" fill="#(440154|fde725|[0-9a-f]{6})"/g));
+    expect(fills(drawn({})).size).toBeGreaterThan(1);
+    const missing = payload(1, 2, [panel([Number.NaN, Number.NaN])]);
+    const scene = picture(shown(missing, firstView(missing)), theme, 600).scene;
+    expect(sceneAsSvg(scene, theme, "")).toContain("no softmax heads");
+  });
+});

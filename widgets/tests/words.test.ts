@@ -1,0 +1,103 @@
+import { describe, expect, test } from "vitest";
+import {
+  beliefLine,
+  beyondLine,
+  headLines,
+  missingLine,
+  number,
+  short,
+  significanceLine,
+  statisticsLine,
+} from "../src/grid/words";
+import { panel, payload } from "./made";
+
+describe("numbers", () => {
+  test.each([
+    [0.012, "0.0120"],
+    [-0.4, "−0.400"],
+    [2.1e-7, "2.10e-7"],
+    [0, "0"],
+    [123.4, "123"],
+    [1234, "1.23e3"],
+    [0.00009999, "0.000100"],
+    [0.0001, "0.000100"],
+    [999.6, "1.00e3"],
+  ])("%f is measured as %s", (value, words) => expect(number(value)).toBe(words));
+
+  test.each([
+    [0.05, "0.05"],
+    [-0.02, "−0.02"],
+    [0.1 + 0.2, "0.3"],
+    [100, "100"],
+    [2e-7, "2e-7"],
+    [0, "0"],
+  ])("%f is round as %s", (value, words) => expect(short(value)).toBe(words));
+});
+
+describe("the belief line", () => {
+  const line = (fields: object) => beliefLine(panel([1], fields));
+  test("says how many samples would do", () => {
+    expect(line({ samples: 32, reliability: 0.8712, samplesFor090: 42 })).toBe(
+      "Can I believe this? 32 samples, reliability 0.87; about 42 samples would give 0.90.",
+    );
+    expect(line({ samples: 64, reliability: 0.9, samplesFor090: 60 })).toContain(
+      "0.90 needs about 60 samples.",
+    );
+  });
+  test("says what is not known", () => {
+    expect(line({})).toContain("does not say how many samples");
+    expect(line({ samples: 1 })).toContain("1 sample: too few to tell");
+    expect(line({ samples: 9 })).toContain("9 samples; reliability not known");
+    expect(line({ samples: 9, reliability: -0.1 })).toContain(
+      "reliability −0.10; the halves of the samples do not agree",
+    );
+  });
+});
+
+test("a head is described by value, interval, rank and key/value head", () => {
+  const one = panel([0.1, 0.2, 0.05, 0.4], {
+    low: Float64Array.of(0, 0.15, 0, 0),
+    high: Float64Array.of(1, 0.25, 1, 1),
+  });
+  const found = payload(1, 4, [one], { kvHeads: 2 });
+  expect(headLines(found, one, { layer: 0, head: 1 }, 2)).toEqual([
+    "L0H1  0.2000 nats",
+    "95 % interval 0.150 to 0.250",
+    "rank 2 of 4",
+    "key/value head 0",
+  ]);
+});
+
+test("a head that is not there is said to be none", () => {
+  const one = panel([Number.NaN, 1]);
+  expect(headLines(payload(1, 2, [one]), one, { layer: 0, head: 0 }, 0)).toEqual(["L0H0", "no softmax head"]);
+});
+
+test("layers without heads are named in runs", () => {
+  const values = [0, 0, 1, 0, 1, 0].map((value) => (value ? 1 : Number.NaN));
+  expect(missingLine(payload(6, 1, [panel(values)]))).toBe(
+    "Layers 0–1, 3, 5 are hatched: they have no softmax attention heads.",
+  );
+  expect(missingLine(payload(2, 1, [panel([1, Number.NaN])]))).toContain("Layer 1 is hatched");
+  expect(missingLine(payload(1, 1, [panel([1])]))).toBe("");
+});
+
+test("significance is counted among the heads that are there", () => {
+  const marked = panel([1, 2, Number.NaN], { significant: Float64Array.of(1, 0, 0) });
+  expect(significanceLine(payload(1, 3, [marked], { alpha: 0.05 }), marked)).toBe(
+    "1 of 2 heads changed significantly (q < 0.05).",
+  );
+});
+
+test("statistics come with their intervals", () => {
+  const statistics = new Map([
+    ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
+    ["cv", { value: 0.62, low: null, high: null }],
+  ]);
+  expect(statisticsLine(panel([1], { statistics }))).toBe("Gini 0.340 [0.320, 0.360] · CV 0.620");
+});
+
+test("what lies beyond the scale is counted", () => {
+  expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");
+  expect(beyondLine([panel([1])], 0, 2)).toBe("");
+});
