@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Task": "tasks",
     "compare": "patterns",
+    "head_attention": "attention",
     "head_outputs": "capture",
     "load_model": "models",
     "load_task": "tasks",

@@ -118,7 +118,7 @@ def score_heads(
     chosen = find_method(method)
     if loss not in LOSS_REDUCTIONS:
         raise unknown_name("loss", loss, LOSS_REDUCTIONS)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=_context(model))
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
     with model_lock(model):
         scorer = chosen.scorer(model)
@@ -261,7 +261,8 @@ def _attributes(
     }
 
 
-def _context(model: PreTrainedModel) -> int | None:
+def context_length(model: PreTrainedModel) -> int | None:
+    """The longest sequence of a model in tokens; None if it has no limit."""
     context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return context
 

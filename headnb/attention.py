@@ -1,0 +1,265 @@
+"""The attention of one head on one sample: its matrix A (T, T), and A * dL/dA, entry by entry.
+
+The scores need neither (see `headnb.scoring.gradient`), so they are made for the one head that somebody looks at:
+A from the query, key and mask of its layer by the architecture's own eager function, and dL/dA = (dL/dO) V^T from the
+gradient of the head's output. That takes O(T^2) memory, whichever kernel the model runs with. The result is checked:
+A V must be what the model's own kernel gave as the head's output.
+
+Older architectures compute attention in their own code and hand out the matrices of a layer's heads; there they, and
+their gradients, are taken as they are.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
+from headnb.encoding import IGNORED, collate, encode_task
+from headnb.errors import HeadnbError, unknown_name
+from headnb.patterns import head_name
+from headnb.scoring.gradient import find_readout
+from headnb.scoring.run import context_length, model_lock
+from headnb.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.encoding import Batch, EncodedSample, EncodingName
+    from headnb.samples import Id
+
+
+@dataclass(frozen=True, eq=False)
+class HeadAttention:
+    """One head's attention on one sample of T tokens. Rows are queries, columns are keys."""
+
+    head: str
+    sample: Id
+    tokens: tuple[str, ...]
+    """The text of each token."""
+    answer: np.ndarray
+    """(T,) bool: the tokens of the answer, whose loss L is the mean of."""
+    weights: np.ndarray
+    """A (T, T)"""
+    products: np.ndarray
+    """A * dL/dA (T, T), in nats; their sum is the head's score."""
+    loss: float
+    """L, the sample's mean cross-entropy over its answer tokens, in nats."""
+
+    @property
+    def score(self) -> float:
+        """The head's score on this sample, sum of A * dL/dA: signed, in nats."""
+        return float(self.products.sum(dtype=np.float64))
+
+    def _repr_html_(self) -> str:
+        from headnb.display.attention import as_html  # noqa: PLC0415
+
+        return as_html(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"attention of {self.head} on sample {self.sample!r}: {len(self.tokens)} tokens, "
+            f"score {self.score:.4g}, loss {self.loss:.4g}"
+        )
+
+
+def head_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    head: str,
+    *,
+    sample: Id | None = None,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+) -> HeadAttention:
+    """The attention weights of one head on one sample, and how each of them bears on the loss.
+
+    Args:
+        model: as for `score_heads`; it is left as it was.
+        tokenizer: its tokenizer; None if the samples are encoded already.
+        task: a `Task`, or anything that `load_task` accepts.
+        head: its name, L3H10.
+        sample: the id of the sample; None: the first.
+        max_length: cut a longer sample to so many tokens, as for `score_heads`.
+        encoding: as for `score_heads`.
+
+    Raises:
+        HeadnbError: no such head or sample, or attention that cannot be computed again exactly.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    chosen = encode_task(
+        _one_sample(task, sample), tokenizer, encoding=encoding, max_length=max_length, context=context_length(model)
+    )
+    (encoded,) = chosen.samples
+    batch = collate([encoded])
+    with model_lock(model), frozen(model), torch.enable_grad():
+        layout = find_heads(model)
+        layer, number = find_head(head, layout)
+        look = _through_interface if layer in dict(layout.attention) else _from_own_code
+        A, dA, loss = look(model, layout, layer, number, batch)
+    return HeadAttention(
+        head=head_name(layer, number),
+        sample=chosen.ids[0],
+        tokens=_texts(encoded, tokenizer),
+        answer=encoded.labels != IGNORED,
+        weights=A.cpu().numpy(),
+        products=(A * dA).cpu().numpy(),
+        loss=loss,
+    )
+
+
+def _one_sample(task: Task, sample: Id | None) -> Task:
+    if sample is None:
+        place = 0
+    elif sample in task.ids:
+        place = task.ids.index(sample)
+    else:
+        raise unknown_name(f"sample of {task.name}", str(sample), map(str, task.ids[:20]))
+    return Task(task.name, (task.samples[place],), (task.ids[place],), task.source)
+
+
+def _texts(encoded: EncodedSample, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+    ids = [int(token) for token in encoded.input_ids]
+    if tokenizer is None:
+        return tuple(map(str, ids))
+    return tuple(str(tokenizer.decode([token])) for token in ids)
+
+
+def _through_interface(
+    model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
+) -> tuple[Tensor, Tensor, float]:
+    """A and dL/dA (T, T), and L, from what the layer's attention function is given."""
+    readout = find_readout(model)
+    calls: list[AttentionCall] = []
+    taken: list[Tensor] = []
+
+    def start_graph(at: int, outputs: Tensor) -> Tensor:
+        if at != layer:
+            return outputs
+        taken.append(outputs.detach().requires_grad_())
+        return taken[0]
+
+    module = dict(layout.attention)[layer]
+    with attention_calls(model, module, calls.append), head_outputs(model, start_graph, layout):
+        loss = readout.backward(batch, input_device(model))
+    A, V = attention_of_head(calls[0], head)
+    gradient = taken[0].grad
+    assert gradient is not None  # noqa: S101  the loss depends on every layer
+    dO = gradient[0, :, head].to(V)  # (T, D)
+    return A, dO @ V.T, float(loss[0])
+
+
+class _OneHead:
+    """An attention module as its eager function sees it, with one query head."""
+
+    def __init__(self, module: nn.Module, head: int) -> None:
+        self._module = module
+        self.num_key_value_groups = 1
+        if (sinks := getattr(module, "sinks", None)) is not None:  # (H,): a logit that takes weight and has no value
+            self.sinks = sinks[head : head + 1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@torch.no_grad()
+def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
+    """A (T, T) and V (T, D) of one head of the first sample, in float32 or better.
+
+    Raises:
+        HeadnbError: A V is not what the model's own kernel gave.
+    """
+    heads = call.query.shape[1]
+    wide = torch.promote_types(call.query.dtype, torch.float32)
+    query = call.query[:1, head : head + 1].to(wide)
+    shared = head // (heads // call.key.shape[1])
+    key, value = (tensor[:1, shared : shared + 1].to(wide) for tensor in (call.key, call.value))
+    mask = _addends(call, head, wide)
+    options = {name: _of_head(option, head, heads) for name, option in call.options.items()}
+    outputs, weights = call.eager(_OneHead(call.module, head), query, key, value, mask, **options)
+    expected = call.outputs[0, :, head].to(wide)  # (T, D)
+    tolerance = max(1e-3, 8 * torch.finfo(call.outputs.dtype).eps) * expected.abs().max()
+    if weights is None or not (outputs[0, :, 0] - expected).abs().max() <= tolerance:
+        raise HeadnbError(
+            f"the attention of {type(call.module).__name__} cannot be computed again for one head: its matrix would "
+            "not give the head's output; load the model with attn_implementation='eager'"
+        )
+    return weights[0, 0], value[0, 0]
+
+
+def _addends(call: AttentionCall, head: int, dtype: torch.dtype) -> Tensor | None:
+    """The mask (1, 1, T, T) as eager attention takes it: 0 where a query may look, the lowest number elsewhere."""
+    mask, length = call.mask, call.query.shape[2]
+    allowed: Tensor
+    lowest = torch.finfo(dtype).min
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):  # one sample has no padding
+        allowed = _causal(call, length)
+    elif isinstance(mask, Tensor):
+        allowed = _of_head(mask, head, call.query.shape[1])[:1]
+        if mask.dtype != torch.bool:
+            return allowed.to(dtype).clamp(min=lowest)
+    else:
+        from torch.nn.attention.flex_attention import create_mask  # noqa: PLC0415
+
+        allowed = create_mask(mask.mask_mod, 1, 1, length, length, device=call.query.device)
+    return torch.zeros(allowed.shape, dtype=dtype, device=call.query.device).masked_fill(~allowed, lowest)
+
+
+def _causal(call: AttentionCall, length: int) -> Tensor:
+    """Where a query may look (1, 1, T, T) when the kernel is told so by its options instead of by a mask."""
+    place = torch.arange(length, device=call.query.device)
+    distance = place[:, None] - place  # query - key
+    allowed = torch.ones_like(distance, dtype=torch.bool)
+    if call.options.get("is_causal", getattr(call.module, "is_causal", True)):
+        allowed &= distance >= 0
+    if (window := call.options.get("sliding_window")) is not None:
+        allowed &= distance < window
+    return allowed[None, None]
+
+
+def _of_head(given: Any, head: int, heads: int) -> Any:
+    """A tensor with a matrix for each head, (B, H, T, T), cut to one head; anything else as it is."""
+    if isinstance(given, Tensor) and given.ndim == 4 and given.shape[1] == heads:
+        return given[:, head : head + 1]
+    return given
+
+
+def _from_own_code(
+    model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
+) -> tuple[Tensor, Tensor, float]:
+    """A and dL/dA (T, T), and L, of an architecture whose attention modules return their matrices."""
+    readout = find_readout(model)
+    projection = dict(layout.projections)[layer]
+    module = next(module for module in model.modules() if any(child is projection for child in module.children()))
+    matrices: list[Tensor] = []
+
+    def start_graph(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+        if args:
+            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+    def take(module: nn.Module, _: Any, returned: tuple[Any, ...]) -> None:
+        weights = returned[1]
+        length = batch.input_ids.shape[1]
+        if weights is None or weights.shape != (1, layout.heads[layer], length, length):
+            raise HeadnbError(
+                f"{type(module).__name__} makes no attention matrix with this kernel; "
+                "load the model with attn_implementation='eager'"
+            )
+        weights.retain_grad()
+        matrices.append(weights)
+
+    with ExitStack() as hooks:
+        hooks.callback(module.register_forward_pre_hook(start_graph, with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(take).remove)
+        loss = readout.backward(batch, input_device(model))
+    (A,) = matrices
+    assert A.grad is not None  # noqa: S101  the loss depends on every layer
+    return A[0, head].detach(), A.grad[0, head], float(loss[0])
