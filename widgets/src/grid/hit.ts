@@ -1,7 +1,7 @@
 /** What of a picture lies under a point. */
 
 import { type HeadPlace, placeOf } from "./heads";
-import { cellX, headAt, type Layout, LEGEND_HEIGHT, layerAt } from "./layout";
+import { cellX, headAt, type Layout, LEGEND_HEIGHT, layerAt, PANEL_GAP } from "./layout";
 
 /** A head; or a whole layer (its label or bar) or key/value group (its bracket) of a panel. */
 export interface Hit {
@@ -56,7 +56,7 @@ export function rectangle(layout: Pick<Layout, "heads">, from: HeadPlace, to: He
 }
 
 function panelAt(layout: Layout, x: number, y: number): number | null {
-  const column = layout.columns > 1 ? Math.floor(x / (layout.width / layout.columns)) : 0;
+  const column = layout.columns > 1 ? Math.floor(x / (layout.panelWidth + PANEL_GAP)) : 0;
   const row = Math.floor((y - LEGEND_HEIGHT) / layout.panelHeight);
   const panel = row * layout.columns + column;
   return x >= 0 && row >= 0 && column < layout.columns && panel < layout.panels ? panel : null;

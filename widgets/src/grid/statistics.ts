@@ -9,15 +9,6 @@ export function ranking(values: Float64Array): Int32Array {
   return present.sort((a, b) => size(values, b) - size(values, a) || a - b);
 }
 
-/** Every cell's place in `ranking`, from 1; 0 where there is no value. */
-export function ranks(values: Float64Array): Int32Array {
-  const places = new Int32Array(values.length);
-  ranking(values).forEach((cell, place) => {
-    places[cell] = place + 1;
-  });
-  return places;
-}
-
 /** The mean of each layer's heads that have a value; NaN where none has. */
 export function layerMeans(values: Float64Array, shape: Shape): Float64Array {
   return Float64Array.from({ length: shape.layers }, (_, layer) => {

@@ -3,6 +3,7 @@
 import { FALL, RISE } from "../grid/colours";
 import { headName, placeOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
+import { orderOf } from "../grid/ranks";
 import type { Shown } from "../grid/view";
 import {
   beliefLine,
@@ -16,7 +17,6 @@ import {
   topName,
 } from "../grid/words";
 import { button, element } from "./dom";
-import { orderOf } from "./ranks";
 
 const TOP = 5;
 

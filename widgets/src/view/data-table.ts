@@ -2,10 +2,10 @@
 
 import { headName, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
+import { orderOf } from "../grid/ranks";
 import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
-import { orderOf } from "./ranks";
 
 const MOST_CELLS = 4096;
 const MOST_LISTED = 500;

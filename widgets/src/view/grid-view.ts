@@ -3,6 +3,7 @@
 import { cellsOf, namesOf, placeOf } from "../grid/heads";
 import type { Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
+import { orderOf, rankOf } from "../grid/ranks";
 import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
@@ -13,7 +14,6 @@ import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
 import { button, element, show } from "./dom";
 import { Options } from "./options";
-import { orderOf, rankOf } from "./ranks";
 import { copy, type Form, save } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";

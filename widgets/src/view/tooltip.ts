@@ -2,10 +2,10 @@
 
 import { placeOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
+import { rankOf } from "../grid/ranks";
 import type { Shown } from "../grid/view";
 import { headLines, measured } from "../grid/words";
 import { element, show } from "./dom";
-import { rankOf } from "./ranks";
 
 const MOST_LISTED = 6;
 const SPARK_WIDTH = 140;

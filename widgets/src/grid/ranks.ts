@@ -1,6 +1,6 @@
 /** Ranks of a panel's heads, worked out once a panel, since every movement of the mouse asks for one. */
 
-import { ranking } from "../grid/statistics";
+import { ranking } from "./statistics";
 
 interface Ranks {
   readonly order: Int32Array;
