@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Task": "tasks",
+    "ablate": "ablation",
     "compare": "patterns",
     "head_attention": "attention",
     "head_outputs": "capture",
@@ -29,7 +30,7 @@ _HOME = {
     "score_heads": "scoring",
 }
 
-__all__ = ["HeadnbError", "__version__", *_HOME]
+__all__ = ["HeadnbError", "__version__", *_HOME.keys()]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
-from headnb.encoding import IGNORED, collate, encode_task
-from headnb.errors import HeadnbError, unknown_name
+from headnb.encoding import collate, encode_task
+from headnb.errors import HeadnbError
 from headnb.patterns import head_name
+from headnb.samples import IGNORED
 from headnb.scoring.gradient import find_readout
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
@@ -95,7 +96,11 @@ def head_attention(
     """
     task = task if isinstance(task, Task) else load_task(task)
     chosen = encode_task(
-        _one_sample(task, sample), tokenizer, encoding=encoding, max_length=max_length, context=context_length(model)
+        task.only(task.ids[0] if sample is None else sample),
+        tokenizer,
+        encoding=encoding,
+        max_length=max_length,
+        context=context_length(model),
     )
     (encoded,) = chosen.samples
     batch = collate([encoded])
@@ -113,16 +118,6 @@ def head_attention(
         products=(A * dA).cpu().numpy(),
         loss=loss,
     )
-
-
-def _one_sample(task: Task, sample: Id | None) -> Task:
-    if sample is None:
-        place = 0
-    elif sample in task.ids:
-        place = task.ids.index(sample)
-    else:
-        raise unknown_name(f"sample of {task.name}", str(sample), map(str, task.ids[:20]))
-    return Task(task.name, (task.samples[place],), (task.ids[place],), task.source)
 
 
 def _texts(encoded: EncodedSample, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:

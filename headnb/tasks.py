@@ -14,7 +14,7 @@ import random
 from typing import TYPE_CHECKING
 
 from headnb import task_cards, task_sources
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 from headnb.samples import Sample, TokenSample, read_row
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ class Task:
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}, {len(self)} samples from {self.source})"
+
+    def only(self, key: Id) -> Task:
+        """A task of one of these samples.
+
+        Raises:
+            HeadnbError: no sample has this id.
+        """
+        if key not in self.ids:
+            raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids[:20]))
+        place = self.ids.index(key)
+        return Task(self.name, (self.samples[place],), (key,), self.source)
 
     def fingerprint(self) -> str:
         """32 hex digits that change with any sample, any id, or their order; name and source do not matter."""

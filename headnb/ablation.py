@@ -1,0 +1,252 @@
+"""What becomes of a task when heads are taken out of a model, or scaled: losses, and greedy text before and after.
+
+Each sample's loss is taken twice, with the model as it is and with the heads' outputs multiplied by a factor, so the
+change is paired. A change says more beside that of as many other heads drawn from the same layers: `controls`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
+from headnb.encoding import collate, encode_task, plan_batches
+from headnb.errors import HeadnbError
+from headnb.model_checks import model_name
+from headnb.patterns import head_name, parse_heads
+from headnb.samples import IGNORED
+from headnb.scoring.gradient import find_readout
+from headnb.scoring.run import context_length, model_lock
+from headnb.significance import t_intervals
+from headnb.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.capture import HeadLayout
+    from headnb.encoding import Batch, EncodedTask, EncodingName
+    from headnb.samples import Id
+
+
+def ablate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    heads: str | Iterable[str],
+    factor: float = 0.0,
+    *,
+    controls: int = 0,
+    batch_tokens: int = 4096,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+    level: float = 0.95,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """The loss of every sample before and after some heads' outputs are multiplied by a factor.
+
+    Args:
+        model: as for `score_heads`; it is left as it was.
+        tokenizer: its tokenizer; None if the samples are encoded already.
+        task: a `Task`, or anything that `load_task` accepts.
+        heads: their names, "L3H5,L7H1" or ["L3H5", "L7H1"].
+        factor: 0 takes the heads out, 1 leaves them as they are.
+        controls: so many times as many other heads are drawn from the same layers and scaled instead.
+        batch_tokens: tokens of a batch, padding included.
+        max_length: cut longer samples to so many tokens.
+        encoding: as for `score_heads`.
+        level: of the interval.
+        seed: of the controls, and of the order of work.
+        on_progress: called with the number of samples done and their total; raising in it stops the work.
+
+    Returns:
+        A Dataset with `loss_before`, `loss_after` and `change` (sample), in nats; their means' difference
+        `mean_change` with its Student's t interval `low`, `high` over samples; and `control_change` (control), the
+        mean change for each drawing of `control_heads`.
+
+    Raises:
+        HeadnbError: no such head, bad input, or no other heads to draw controls from.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    with model_lock(model), frozen(model):
+        chosen = checked_heads(heads, find_heads(model))
+        drawn = _controls(chosen, find_heads(model), controls, seed)
+        sets = [[], chosen, *drawn]
+        losses = _losses(model, encoded, sets, factor, batch_tokens, seed, on_progress)  # (sets, n)
+    change = losses[1] - losses[0]
+    found = t_intervals(change[:, None], level)
+    variables = {
+        "loss_before": ("sample", losses[0]),
+        "loss_after": ("sample", losses[1]),
+        "change": ("sample", change),
+        "answer_tokens": ("sample", encoded.answer_tokens.astype(np.int32)),
+        "mean_change": ((), float(found.mean[0])),
+        "low": ((), float(found.low[0])),
+        "high": ((), float(found.high[0])),
+        "control_change": ("control", (losses[2:] - losses[0]).mean(1)),
+        "control_heads": ("control", np.array([",".join(names) for names in drawn], dtype=str)),
+    }
+    attrs = {
+        "model": model_name(model),
+        "task": task.name,
+        "heads": ",".join(chosen),
+        "factor": float(factor),
+        "units": "nats",
+        "level": level,
+        "samples": len(encoded.ids),
+        "left_out": len(encoded.left_out),
+        "truncated": encoded.truncated,
+        "encoding": encoding,
+        "seed": seed,
+    }
+    return xr.Dataset(variables, coords={"sample": list(encoded.ids)}, attrs=attrs)
+
+
+def checked_heads(heads: str | Iterable[str], layout: HeadLayout) -> list[str]:
+    """Head names in their usual form, each once, in the order given.
+
+    Raises:
+        HeadnbError: no name at all, or one that the model does not have.
+    """
+    named = dict.fromkeys(head_name(*place) for place in parse_heads(heads))
+    for name in named:
+        find_head(name, layout)
+    return list(named)
+
+
+def _controls(chosen: list[str], layout: HeadLayout, count: int, seed: int) -> list[list[str]]:
+    """`count` drawings of as many heads from the same layers, none of them chosen."""
+    random = np.random.default_rng(seed)
+    places = parse_heads(chosen)
+    layers = sorted({layer for layer, _ in places})
+    others = {layer: [head for head in range(layout.heads[layer]) if (layer, head) not in places] for layer in layers}
+    wanted = {layer: sum(at == layer for at, _ in places) for layer in layers}
+    if count and (short := [layer for layer in layers if wanted[layer] > len(others[layer])]):
+        raise HeadnbError(f"layer {short[0]} has too few other heads to draw controls from; use controls=0")
+    return [
+        [
+            head_name(layer, int(head))
+            for layer in layers
+            for head in sorted(random.choice(others[layer], wanted[layer], replace=False))
+        ]
+        for _ in range(count)
+    ]
+
+
+def _losses(
+    model: PreTrainedModel,
+    encoded: EncodedTask,
+    sets: list[list[str]],
+    factor: float,
+    batch_tokens: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Loss of each sample with each set of heads scaled, (sets, n) float64; batch by batch, so that each is paired."""
+    readout, device = find_readout(model), input_device(model)
+    plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
+    losses = np.full((len(sets), len(encoded.samples)), np.nan)
+    done = 0
+    for places in plan.batches():
+        positions = plan.order[places]
+        batch: Batch = collate([encoded.samples[position] for position in positions])
+        for row, heads in enumerate(sets):
+            if on_progress is not None:
+                on_progress(done, len(encoded.samples))
+            with scale_heads(model, dict.fromkeys(heads, factor)):
+                losses[row, positions] = readout.losses(batch, device).double().cpu().numpy()
+        done += len(positions)
+    if on_progress is not None:
+        on_progress(done, done)
+    if not np.isfinite(losses).all():
+        row, position = np.argwhere(~np.isfinite(losses))[0]
+        when = f"with {','.join(sets[row])} scaled by {factor:g}" if sets[row] else "of the model as it is"
+        raise HeadnbError(f"the loss of sample {encoded.ids[position]!r} {when} is {losses[row, position]}")
+    return losses
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model writes after a sample's prompt, token by token the most probable one."""
+
+    sample: Id
+    prompt: str
+    before: str
+    after: str
+    """With the heads scaled."""
+
+
+def generate_both(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task | Any,
+    heads: str | Iterable[str],
+    factor: float = 0.0,
+    *,
+    sample: Id | None = None,
+    max_new_tokens: int = 40,
+    on_token: Callable[[], None] | None = None,
+) -> Generation:
+    """Greedy text after one sample's prompt, with the model as it is and with heads scaled.
+
+    Args:
+        model: as for `score_heads`; it is left as it was.
+        tokenizer: its tokenizer.
+        task: a `Task` or anything that `load_task` accepts.
+        heads: as for `ablate`.
+        factor: as for `ablate`.
+        sample: the id of the sample whose prompt is continued; None: the first.
+        max_new_tokens: when to stop at the latest.
+        on_token: called before every token; raising in it stops the work.
+
+    Raises:
+        HeadnbError: no such head or sample, or a sample without a prompt.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    one = task.only(task.ids[0] if sample is None else sample)
+    encoded = encode_task(one, tokenizer).samples[0]
+    prompt = encoded.input_ids[encoded.labels == IGNORED]
+    if not len(prompt):
+        raise HeadnbError(f"sample {one.ids[0]!r} has no prompt to continue")
+    with model_lock(model), frozen(model):
+        chosen = checked_heads(heads, find_heads(model))
+        before = _greedy(model, tokenizer, prompt, max_new_tokens, on_token)
+        with scale_heads(model, dict.fromkeys(chosen, factor)):
+            after = _greedy(model, tokenizer, prompt, max_new_tokens, on_token)
+    return Generation(one.ids[0], str(tokenizer.decode(prompt)), before, after)
+
+
+@torch.no_grad()
+def _greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: np.ndarray,
+    most: int,
+    on_token: Callable[[], None] | None,
+) -> str:
+    from transformers import GenerationConfig  # noqa: PLC0415
+
+    def goes_on(ids: torch.Tensor, _: torch.Tensor, **__: Any) -> torch.Tensor:
+        if on_token is not None:
+            on_token()
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    ids = torch.from_numpy(np.asarray(prompt, np.int64))[None].to(input_device(model))
+    end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=most, do_sample=False, eos_token_id=end, pad_token_id=tokenizer.pad_token_id or 0
+    )
+    written = model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        generation_config=config,
+        stopping_criteria=[goes_on],
+    )
+    return str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
