@@ -30,7 +30,7 @@ _HOME = {
     "score_heads": "scoring",
 }
 
-__all__ = ["HeadnbError", "__version__", *_HOME.keys()]
+__all__ = ["HeadnbError", "__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

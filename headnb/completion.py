@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headnb.magics import HeadMagics
 
-_MAGICS = ("headscore", "headgrid", "headdiff", "headfree", "headtasks", "headmodels", "headmethods")
+_MAGICS = ("headscore", "headablate", "headgrid", "headdiff", "headfree", "headtasks", "headmodels", "headmethods")
 _IDENTIFIER = "headnb"
 _LINE = re.compile(rf"[^%]*%{{1,2}}({'|'.join(_MAGICS)})(\s.*)$", re.DOTALL)
 _FIXED = {

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from IPython.core.interactiveshell import InteractiveShell
 
+    from headnb.ablation import Generation
     from headnb.display.grid import HeadGrid
     from headnb.tables import NameTable
     from headnb.tasks import Task
@@ -217,6 +218,75 @@ class HeadMagics(Magics):
 
     @line_magic
     @magic_arguments()
+    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set, or variable with a task.")
+    @argument("--heads", required=True, metavar="L3H5,L7H1", help="The heads, with commas between them.")
+    @argument("--factor", type=float, default=0.0, help="What their outputs are multiplied by. Default: 0, taken out.")
+    @argument("--controls", type=int, default=0, help="Draws of as many other heads of the same layers to compare.")
+    @argument("--tokens", type=int, default=40, help="Length of the text shown before and after; 0: none.")
+    @argument(
+        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
+    )
+    @argument("--into", metavar="NAME", help="Variable to keep the losses in.")
+    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
+    @argument("--seed", type=int, default=0, help="Of the draw of samples and of the controls.")
+    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
+    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
+    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
+    @argument("--revision", help="Branch, tag or commit of a hub model.")
+    @argument("--device", help="auto, cpu, cuda, mps.")
+    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    def headablate(self, line: str) -> xr.Dataset:
+        """Take heads out of a model, or scale them: what becomes of the loss, and of the first sample's answer.
+
+            %headablate smollm2-135m gsm_symbolic --heads L3H5,L7H1 -n 32
+            %headablate model task --heads L3H5 --factor 2 --controls 5
+
+        Returns the losses of each sample before and after (an xarray Dataset with mean_change, low and high).
+        """
+        from headnb.display.ablation import AblationCard  # noqa: PLC0415
+
+        with _one_line_errors():
+            options = arguments.parse(HeadMagics.headablate, line)
+            _check_name(options.into)
+            result, generation = self._ablate(options)
+            if options.into:
+                self.variables()[options.into] = result
+        return _drawn(AblationCard(result, generation), result)
+
+    def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Generation | None]:
+        live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
+        with _loading(live, until="there was a result"):
+            task = self._task(options, None)
+            model, tokenizer = self._model(options, live)
+            from headnb.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
+
+            result = ablate(
+                model,
+                tokenizer,
+                task,
+                options.heads,
+                options.factor,
+                controls=options.controls,
+                batch_tokens=options.batch_tokens or self.batch_tokens,
+                max_length=options.max_length,
+                encoding=options.encoding,
+                seed=options.seed,
+                on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
+            )
+            generation = None
+            if options.tokens > 0 and tokenizer is not None:
+                live.message("writing before and after")
+                with contextlib.suppress(HeadnbError):  # the first sample may have no prompt; the losses stand
+                    generation = generate_both(
+                        model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
+                    )
+        live.withdraw()
+        return result, generation
+
+    @line_magic
+    @magic_arguments()
     @argument("models", metavar="MODEL", nargs="*", help="Ids of models to unload. Default: all.")
     def headfree(self, line: str) -> None:
         """Unload the models that %headscore keeps in memory between calls."""
@@ -287,13 +357,13 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loading(live: LiveGrid) -> Iterator[None]:
+def _loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
     """While there is nothing to count yet; a display that says "loading" does not stay behind."""
     try:
         yield
     except KeyboardInterrupt:
         live.withdraw()
-        raise UsageError("interrupted before the first sample was scored") from None
+        raise UsageError(f"interrupted before {until}") from None
     except BaseException:
         live.withdraw()
         raise
