@@ -14,12 +14,13 @@ class HeadnbError(Exception):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
-    """The error for a name that is not known: the nearest known names first, else all of them."""
+    """The error for a name that is not known: the nearest known names, else a dozen of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return HeadnbError(f"unknown {kind} {name!r}; did you mean {' or '.join(map(repr, near))}?")
-    return HeadnbError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return HeadnbError(f"unknown {kind} {name!r}; known: {', '.join(names[:12])}{more}")
 
 
 def missing_extra(package: str, extra: str) -> HeadnbError:

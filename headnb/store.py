@@ -52,11 +52,19 @@ class ScoreTable:
         self.done = np.asarray(columns["done"][:]).astype(bool)
 
     def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
-        """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work."""
+        """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
+
+        Raises:
+            HeadnbError: the disk is full or cannot be written; batches that were complete stay.
+        """
         rows = slice(int(places[0]), int(places[-1]) + 1)
-        self._columns["score"][rows] = scores
-        self._columns["loss"][rows] = losses
-        self._columns["done"][rows] = np.ones(len(places), np.uint8)  # last: from here on it counts
+        try:
+            self._columns["score"][rows] = scores
+            self._columns["loss"][rows] = losses
+            self._columns["done"][rows] = np.ones(len(places), np.uint8)  # last: from here on it counts
+        except OSError as error:
+            reason = error.strerror or error
+            raise HeadnbError(f"scores cannot be written any more ({reason}); what was complete is kept") from error
         self.done[rows] = True
 
     def replan(self, plan: BatchPlan) -> None:

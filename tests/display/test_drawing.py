@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -152,11 +153,23 @@ def test_many_panels_are_thinned_with_first_and_last_kept() -> None:
 @pytest.mark.parametrize("draw", [card, page, standalone])
 def test_text_from_models_and_data_stays_text(draw: object) -> None:
     drawn = Page(draw(read_payload(HOSTILE)))
-    allowed = {"html", "head", "meta", "title", "body", "div", "b", "span", "svg", "g", "path", "text", "rect"}
+    allowed = {"html", "head", "meta", "title", "body", "div", "b", "span", "svg", "g", "path", "text", "rect", "img"}
     assert {tag for tag, _ in drawn.tags} <= allowed
-    for _, attributes in drawn.tags:
-        assert not [name for name in attributes if name.startswith("on") or name in {"href", "src", "id", "class"}]
+    for tag, attributes in drawn.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in {"href", "id", "class"}]
+        assert ("src" in attributes) == (tag == "img")
     assert "<script>alert(1)</script>" in drawn.words
+
+
+def test_a_page_that_removes_inline_svg_shows_the_same_picture_as_an_image() -> None:
+    made = payload(random_pattern(4, 3))
+    (image,) = [attributes for tag, attributes in Page(card(made)).tags if tag == "img"]
+    assert "hidden" in image
+    kind, _, content = image["src"].partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    root = ET.fromstring(base64.b64decode(content))
+    colours = {path.get("stroke") for path in root.iter(f"{SVG}path")} - {None}
+    assert colours >= set(cells(card(made)).values())
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (30, 9), (126, 128)])
