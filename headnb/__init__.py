@@ -20,6 +20,7 @@ _HOME = {
     "Task": "tasks",
     "ablate": "ablation",
     "compare": "patterns",
+    "explore": "display.explorer",
     "head_attention": "attention",
     "head_outputs": "capture",
     "load_model": "models",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headnb.display.explorer import Explorer
     from headnb.display.grid import HeadGrid
     from headnb.patterns import Evidence
     from headnb.resampling import Estimate
@@ -130,6 +132,12 @@ class PatternHeads:
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         return HeadGrid.of(self._pattern, title=title)
+
+    def explore(self) -> Explorer:
+        """The grid as a live widget: its selection is shared with Python."""
+        from headnb.display.explorer import Explorer  # noqa: PLC0415
+
+        return Explorer(results=self._pattern)
 
     def _over_heads(self, statistic: Any, name: str) -> float | xr.DataArray:
         values = xr.apply_ufunc(
@@ -266,6 +274,24 @@ class ScoresHeads:
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         return HeadGrid.of(self._dataset, title=title)
+
+    def explore(
+        self,
+        model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        task: object = None,
+        **options: Any,
+    ) -> Explorer:
+        """The explorer of these scores: each head's distribution and strongest samples.
+
+        With the model, its tokenizer and the task that was scored (anything that `load_task` accepts) also the
+        samples' texts, attention, and what taking heads out does. `options` are those of `headnb.explore`.
+        """
+        from headnb.display.explorer import Explorer  # noqa: PLC0415
+        from headnb.display.explorer_tasks import TaskSources  # noqa: PLC0415
+
+        tasks = TaskSources({str(self._dataset.attrs.get("task", "")): task}) if task is not None else None
+        return Explorer(model, tokenizer, tasks, results=self._dataset, **options)
 
     @property
     def _is_comparison(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headnb.display.html import CARD_STYLE
 from headnb.display.text import number
@@ -65,6 +65,21 @@ class AblationCard:
             return []
         made = self.generation
         return [("prompt", made.prompt), ("before", made.before), ("after", made.after)]
+
+
+def as_row(result: xr.Dataset) -> dict[str, Any]:
+    """What the explorer shows of one task: the loss before and after, its change and that by other heads."""
+    low, high = float(result["low"]), float(result["high"])
+    return {
+        "task": str(result.attrs["task"]),
+        "samples": int(result.attrs["samples"]),
+        "before": float(result["loss_before"].mean()),
+        "after": float(result["loss_after"].mean()),
+        "change": float(result["mean_change"]),
+        "low": None if math.isnan(low) else low,
+        "high": None if math.isnan(high) else high,
+        "controls": result["control_change"].values.tolist(),
+    }
 
 
 def signed(value: float) -> str:

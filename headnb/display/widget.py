@@ -31,7 +31,9 @@ class HeadGridWidget(anywidget.AnyWidget):
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, data: object, *, title: str = "", selected: Sequence[str] = ()) -> None:
-        super().__init__(_esm=bundle("widget.js"), payload=HeadGrid.of(data, title=title).payload)
+        super().__init__(
+            _esm=bundle("widget.js").read_text(encoding="utf-8"), payload=HeadGrid.of(data, title=title).payload
+        )
         self.selected = list(selected)
 
     @traitlets.validate("payload")
@@ -40,12 +42,12 @@ class HeadGridWidget(anywidget.AnyWidget):
 
     @traitlets.validate("selected")
     def _existing(self, proposal: dict[str, Any]) -> list[str]:
-        return head_names(proposal["value"], self.payload)
+        return head_names(proposal["value"], self.payload["layers"], self.payload["heads"])
 
 
-def head_names(names: Sequence[str], payload: Payload) -> list[str]:
-    """The named heads in the grid's order, each once."""
-    known = {f"L{layer}H{head}" for layer in range(payload["layers"]) for head in range(payload["heads"])}
+def head_names(names: Sequence[str], layers: int, heads: int) -> list[str]:
+    """The named heads in the order of a grid of layers x heads, each once."""
+    known = {f"L{layer}H{head}" for layer in range(layers) for head in range(heads)}
     for name in names:
         if name not in known:
             raise unknown_name("head", name, known)
