@@ -180,7 +180,8 @@ class Explorer(anywidget.AnyWidget):
         if self.scores is None:
             return
         names = [self.task, *(name for name, method in self.results if method == self.method and name != self.task)]
-        self.payload = payload({name: self.results[name, self.method] for name in names}, title=self._name)
+        shown = {name: self.results[name, self.method] for name in names}
+        self.payload = payload(shown, title=self._title(*names))
         self._describe()
 
     def _hear(self, _: object, content: object, __: object) -> None:
@@ -263,7 +264,7 @@ class Explorer(anywidget.AnyWidget):
             return
         self._say(line=progress_text(progress), done=progress.done, total=progress.total)
         if progress.done:
-            self.payload = payload({name: progress.scores().heads.pattern()}, title=self._name)
+            self.payload = payload({name: progress.scores().heads.pattern()}, title=self._title(name))
         ended = time.monotonic()
         self._next_picture = ended + max(_PAUSE, 4 * (ended - started))
 
@@ -321,6 +322,10 @@ class Explorer(anywidget.AnyWidget):
 
             known = methods()
         return {"model": self._name, "tasks": self._sources.names, "methods": known}
+
+    def _title(self, *tasks: str) -> str:
+        """The model, and the task where it is one: several stand above their own grids."""
+        return " · ".join(filter(None, (self._name, tasks[0] if len(tasks) == 1 else "")))
 
     @property
     def _name(self) -> str:

@@ -1,4 +1,4 @@
-/** Bundle the live widget (one ES module, for anywidget) and the HTML page's script. */
+/** Bundle the live widgets (each one ES module, for anywidget) and the HTML page's script. */
 
 import { build } from "esbuild";
 
@@ -11,10 +11,12 @@ const common = {
   logLevel: "warning",
 };
 
-await build({
-  ...common,
-  entryPoints: ["src/widget.ts"],
-  format: "esm",
-  outfile: "../headnb/static/widget.js",
-});
+for (const name of ["widget", "explorer"]) {
+  await build({
+    ...common,
+    entryPoints: [`src/${name}.ts`],
+    format: "esm",
+    outfile: `../headnb/static/${name}.js`,
+  });
+}
 await build({ ...common, entryPoints: ["src/page.ts"], format: "iife", outfile: "../headnb/static/page.js" });

@@ -17,6 +17,7 @@ function scripts(folder) {
 
 const bundles = {
   "live widget": ["../headnb/static/widget.js"],
+  explorer: ["../headnb/static/explorer.js"],
   "HTML page": ["../headnb/static/page.js"],
   "JupyterLab renderer": scripts("../headnb/labextension"),
 };

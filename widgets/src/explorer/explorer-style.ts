@@ -1,0 +1,60 @@
+/** The explorer's own style, beside the card's. */
+
+import { FALL, RISE } from "../grid/colours";
+
+const CSS = `
+.run { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; padding: 6px 10px; background: var(--tint); border-radius: 6px; max-width: 1060px; }
+.run label, .tabpanel label { display: inline-flex; gap: 5px; align-items: center; }
+.run select { max-width: 20em; }
+.run input[type="number"], .tabpanel input[type="number"] { width: 5em; }
+.run .main { font-weight: 600; border-color: currentColor; }
+.state { display: flex; gap: 10px; align-items: center; min-height: 24px; margin: 2px 0; font-variant-numeric: tabular-nums; }
+.state progress { width: 180px; accent-color: var(--accent); }
+.empty { padding: 26px 10px; opacity: .75; }
+.tabs { display: flex; gap: 4px; margin-top: 8px; border-bottom: 1px solid var(--line); max-width: 1080px; }
+.tabs [role="tab"] { border: 0; border-bottom: 2px solid transparent; border-radius: 0; padding: 3px 12px; font-size: 13px; }
+.tabs [role="tab"][aria-selected="true"] { background: none; border-bottom-color: var(--accent); font-weight: 600; }
+.tabpanel { padding: 8px 2px; max-width: 1080px; }
+.tabpanel p { margin: 0 0 6px; }
+.chips { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 8px; max-height: 5em; overflow: auto; }
+.histogram { overflow: visible; }
+.histogram rect { fill: currentColor; opacity: .45; }
+.histogram rect:hover { opacity: .7; }
+.histogram text { fill: currentColor; font-size: 11px; text-anchor: middle; }
+.axis { stroke: currentColor; opacity: .5; }
+.zero { stroke: currentColor; opacity: .6; stroke-dasharray: 3 3; }
+.samples { max-height: 340px; overflow: auto; margin-top: 6px; }
+.samples td { vertical-align: top; padding: 3px 12px 3px 0; border-top: 1px solid var(--line); }
+.samples .text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: 12px; max-width: 46em; }
+.samples .answer { font-weight: 600; }
+.number { text-align: right; white-space: nowrap; }
+.change, .texts dt { white-space: nowrap; }
+.row { display: flex; flex-wrap: wrap; gap: 6px 16px; align-items: center; margin-bottom: 8px; }
+.tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; max-height: 300px; overflow: auto; padding: 4px 2px;
+  font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: 12.5px; }
+.tokens span { cursor: pointer; border-radius: 2px; padding: 1px 0; }
+.tokens .answered { border-bottom: 2px solid currentColor; }
+.tokens .query { outline: 2px solid var(--accent); outline-offset: 1px; }
+.split { display: flex; flex-wrap: wrap; gap: 10px 24px; align-items: flex-start; }
+.split > .tokens { flex: 1 1 420px; }
+.matrix { image-rendering: pixelated; border: 1px solid var(--line); cursor: crosshair; touch-action: none; }
+.readout { min-height: 1.5em; font-variant-numeric: tabular-nums; white-space: pre-wrap; overflow-wrap: anywhere; }
+.interval .reach { stroke: currentColor; stroke-width: 2; opacity: .55; }
+.interval .control { fill: none; stroke: currentColor; opacity: .7; }
+.rise { fill: ${RISE}; }
+.fall { fill: ${FALL}; }
+.texts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; margin: 8px 0 0; max-width: 70em; }
+.texts dt { opacity: .75; }
+.texts dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: 12px; }
+.tasks { display: flex; flex-wrap: wrap; gap: 2px 12px; max-height: 6em; overflow: auto; border: 0; margin: 0; padding: 0; }
+`;
+
+let sheet: CSSStyleSheet | null = null;
+
+export function addExplorerStyle(root: ShadowRoot): void {
+  if (!sheet) {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(CSS);
+  }
+  root.adoptedStyleSheets = [...root.adoptedStyleSheets, sheet];
+}

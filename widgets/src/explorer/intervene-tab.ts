@@ -1,0 +1,152 @@
+/** Scale or take out the selected heads: the change of each task's loss, and text before and after. */
+
+import { number } from "../grid/words";
+import { button, element, field, show } from "../view/dom";
+import { intervalChart } from "./charts";
+import type { Ablation, AblationRow } from "./model";
+
+const CONTROLS = 3;
+const MOST_TASKS = 24;
+
+export interface InterveneEvents {
+  readonly ablate: (factor: number, tasks: string[], controls: number) => void;
+}
+
+export class InterveneTab {
+  readonly node = element("div");
+  private readonly heads = element("p", { class: "words" });
+  private readonly factor = field(
+    "Multiply their outputs by",
+    { type: "number", step: "0.1", value: "0" },
+    () => undefined,
+  );
+  private readonly controls = field(
+    `compare with ${CONTROLS} draws of other heads of the same layers`,
+    { type: "checkbox" },
+    () => undefined,
+  );
+  private readonly tasks = element("fieldset", { class: "tasks", "aria-label": "Tasks" });
+  private readonly go = button("Measure", () => this.measure(), { class: "main" });
+  private readonly result = element("div");
+  private names: readonly string[] = [];
+  private selected: readonly string[] = [];
+  private busy = false;
+
+  constructor(private readonly events: InterveneEvents) {
+    this.node.append(
+      this.heads,
+      element(
+        "div",
+        { class: "row" },
+        this.factor.node,
+        element("span", { class: "quiet" }, "0 takes them out, 1 leaves them"),
+        this.controls.node,
+      ),
+      element("div", { class: "row" }, element("span", {}, "Loss on"), this.tasks, this.go),
+      this.result,
+    );
+  }
+
+  refresh(selected: readonly string[], tasks: readonly string[], task: string): void {
+    this.selected = selected;
+    this.heads.textContent = selected.length
+      ? `Selected: ${selected.join(", ")}`
+      : "Select heads in the grid to scale them or take them out.";
+    const offered = tasks.length > MOST_TASKS ? [task] : tasks;
+    if (offered.join("\n") !== this.names.join("\n")) {
+      this.names = offered;
+      const boxes = offered.map((name) =>
+        field(name, { type: "checkbox", value: name }, () => this.enable()),
+      );
+      this.tasks.replaceChildren(...boxes.map((box) => box.node));
+      for (const { input } of boxes) input.checked = input.value === task;
+    }
+    this.enable();
+  }
+
+  say(busy: boolean): void {
+    this.busy = busy;
+    this.enable();
+  }
+
+  tell(ablation: Ablation | null): void {
+    show(this.result, ablation !== null);
+    if (!ablation) return;
+    const done = ablation.factor === 0 ? "taken out" : `scaled by ${ablation.factor}`;
+    this.result.replaceChildren(
+      element("p", { class: "words" }, `${ablation.heads.join(", ")} ${done}`),
+      ablation.rows.length ? table(ablation.rows) : "",
+      ...texts(ablation),
+    );
+  }
+
+  private wanted(): string[] {
+    return [...this.tasks.querySelectorAll("input")].flatMap((box) => (box.checked ? [box.value] : []));
+  }
+
+  private enable(): void {
+    this.go.disabled = this.busy || !this.selected.length || !this.wanted().length;
+  }
+
+  private measure(): void {
+    const factor = this.factor.input.valueAsNumber;
+    if (!Number.isFinite(factor)) {
+      this.factor.input.focus();
+      return;
+    }
+    this.events.ablate(factor, this.wanted(), this.controls.input.checked ? CONTROLS : 0);
+  }
+}
+
+function table(rows: readonly AblationRow[]): Node {
+  const reach = Math.max(
+    1e-9,
+    ...rows.flatMap((row) => [row.change, row.low ?? 0, row.high ?? 0, ...row.controls].map(Math.abs)),
+  );
+  const compared = rows.some((row) => row.controls.length);
+  const titles = [
+    "task",
+    "loss before",
+    "after",
+    "change, 95 % interval (nats)",
+    "",
+    ...(compared ? ["other heads (○)"] : []),
+    "samples",
+  ];
+  const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
+  const body = rows.map((row) => {
+    const chart = element("td");
+    chart.append(intervalChart(row.change, row.low, row.high, row.controls, reach));
+    const interval =
+      row.low === null || row.high === null ? "" : ` (${signed(row.low)} to ${signed(row.high)})`;
+    const others = row.controls.map(signed).join(", ");
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, row.task),
+      element("td", { class: "number" }, number(row.before)),
+      element("td", { class: "number" }, number(row.after)),
+      element("td", { class: "change" }, `${signed(row.change)}${interval}`),
+      chart,
+      ...(compared ? [element("td", {}, others)] : []),
+      element("td", { class: "number" }, String(row.samples)),
+    );
+  });
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+function texts({ generation }: Ablation): Node[] {
+  if (!generation) return [];
+  const { task, sample, prompt, before, after } = generation;
+  const named = { [`prompt (sample ${sample} of ${task})`]: prompt, before, after };
+  const entries = Object.entries(named).flatMap(([name, text]) => [
+    element("dt", {}, name),
+    element("dd", { class: name.split(" ")[0] ?? "" }, text || "(nothing)"),
+  ]);
+  return [element("dl", { class: "texts" }, ...entries)];
+}
+
+/** `+0.0120`, `−0.400`. */
+export function signed(value: number): string {
+  return value > 0 ? `+${number(value)}` : number(value);
+}

@@ -1,0 +1,103 @@
+/** What Python's `Explorer` shares with the browser: see `headnb/display/explorer.py`. */
+
+export interface Choices {
+  readonly model: string;
+  readonly tasks: readonly string[];
+  /** Name and one line about it; empty where there is no model to score. */
+  readonly methods: Readonly<Record<string, string>>;
+}
+
+export interface Status {
+  readonly state: "idle" | "running" | "stopping";
+  readonly line: string;
+  readonly done: number;
+  readonly total: number;
+  readonly error: string;
+  readonly note: string;
+}
+
+export interface StrongSample {
+  /** Where it stands in the task; -1 where the task is not at hand. */
+  readonly place: number;
+  readonly id: string;
+  readonly score: number;
+  readonly loss: number | null;
+  readonly prompt: string;
+  readonly completion: string;
+}
+
+export interface HeadDetail {
+  readonly head: string;
+  readonly task: string;
+  readonly units: string;
+  readonly samples: number;
+  readonly mean: number | null;
+  readonly spread: number | null;
+  readonly counts: readonly number[];
+  readonly edges: readonly number[];
+  readonly strongest: readonly StrongSample[];
+}
+
+export interface AttentionMessage {
+  readonly head: string;
+  readonly task: string;
+  readonly sample: string;
+  readonly tokens: readonly string[];
+  /** 1 where the token is part of the answer. */
+  readonly answer: readonly number[];
+  readonly score: number;
+  readonly loss: number;
+  /** A and A * dL/dA, float32, row by row. */
+  readonly weights: DataView;
+  readonly products: DataView;
+}
+
+export interface AblationRow {
+  readonly task: string;
+  readonly samples: number;
+  readonly before: number;
+  readonly after: number;
+  readonly change: number;
+  readonly low: number | null;
+  readonly high: number | null;
+  readonly controls: readonly number[];
+}
+
+export interface Ablation {
+  readonly heads: readonly string[];
+  readonly factor: number;
+  readonly rows: readonly AblationRow[];
+  readonly generation: {
+    readonly task: string;
+    readonly sample: string;
+    readonly prompt: string;
+    readonly before: string;
+    readonly after: string;
+  } | null;
+}
+
+/** Before Python has something to say, a trait is an empty object. */
+type Maybe<Trait> = Trait | Record<string, never>;
+
+export interface ExplorerModel {
+  payload: unknown;
+  selected: string[];
+  focused: string;
+  task: string;
+  method: string;
+  samples: number;
+  choices: Choices;
+  status: Status;
+  head: Maybe<HeadDetail>;
+  attention: Maybe<AttentionMessage>;
+  ablation: Maybe<Ablation>;
+}
+
+export type Command =
+  | { do: "run" | "stop" }
+  | { do: "attend"; head: string; place: number }
+  | { do: "ablate"; factor: number; heads: readonly string[]; tasks: readonly string[]; controls: number };
+
+export function given<Trait extends object>(found: Maybe<Trait>): Trait | null {
+  return Object.keys(found).length ? (found as Trait) : null;
+}

@@ -1,0 +1,78 @@
+import { describe, expect, test } from "vitest";
+import { bars } from "../src/explorer/charts";
+import { signed } from "../src/explorer/intervene-tab";
+import { attentionOf, largest, matrix, predicting, tokenValues, visible } from "../src/explorer/matrices";
+
+function sent(values: number[]): DataView {
+  const bytes = new DataView(new ArrayBuffer(4 * values.length));
+  for (const [i, value] of values.entries()) bytes.setFloat32(4 * i, value, true);
+  return bytes;
+}
+
+const attention = attentionOf({
+  head: "L0H0",
+  task: "sums",
+  sample: "0",
+  tokens: ["a", "b", "c"],
+  answer: [0, 1, 1],
+  score: 0.5,
+  loss: 1,
+  weights: sent([1, 0, 0, 0.25, 0.75, 0, 0.5, 0.25, 0.25]),
+  products: sent([0, 0, 0, 0.5, -1, 0, 1, 0, 0]),
+});
+
+describe("a matrix", () => {
+  test("is read row by row, little-endian, also from the middle of a buffer", () => {
+    const whole = sent([9, 1, 2, 3, 4]);
+    const part = new DataView(whole.buffer, 4);
+    expect([...matrix(part, 2).values]).toEqual([1, 2, 3, 4]);
+  });
+  test("of another size than its tokens is refused", () => {
+    expect(() => matrix(sent([1, 2, 3]), 2)).toThrow("12 bytes are not a matrix of 2 x 2");
+  });
+});
+
+describe("tokens are shaded by", () => {
+  test("the weights' mean over the positions that predict the answer", () => {
+    expect(predicting([0, 1, 1])).toEqual([0, 1]);
+    expect([...tokenValues(attention, "weights", null)]).toEqual([0.625, 0.375, 0]);
+  });
+  test("the products' sum over all queries, which adds up to the score", () => {
+    const values = [...tokenValues(attention, "products", null)];
+    expect(values).toEqual([1.5, -1, 0]);
+    expect(values.reduce((sum, value) => sum + value, 0)).toBeCloseTo(attention.message.score);
+  });
+  test("one query's row", () => {
+    expect([...tokenValues(attention, "products", 1)]).toEqual([0.5, -1, 0]);
+  });
+  test("nothing where no token is predicted", () => {
+    const mute = { ...attention, message: { ...attention.message, answer: [1, 0, 0] } };
+    expect([...tokenValues(mute, "weights", null)]).toEqual([0, 0, 0]);
+  });
+});
+
+test("the largest value counts without its sign", () => {
+  expect(largest(attention.products.values)).toBe(1);
+  expect(largest(new Float32Array(0))).toBe(0);
+});
+
+test("tokens that would not be seen have a sign", () => {
+  expect([visible("\n"), visible("\t"), visible(""), visible(" a")]).toEqual(["⏎\n", "⇥", "∅", " a"]);
+});
+
+test("bars are as wide as their bins and as high as their share of the fullest", () => {
+  expect(bars([1, 4, 0], [0, 1, 3, 4], 80, 40)).toEqual([
+    { x: 0, y: 30, width: 20, height: 10 },
+    { x: 20, y: 0, width: 40, height: 40 },
+    { x: 60, y: 40, width: 20, height: 0 },
+  ]);
+});
+
+test("bars of nothing are none, and a single value is one bar", () => {
+  expect(bars([], [], 80, 40)).toEqual([]);
+  expect(bars([3], [1.5, 2.5], 80, 40)).toEqual([{ x: 0, y: 0, width: 80, height: 40 }]);
+});
+
+test("changes carry their sign", () => {
+  expect([signed(0.5), signed(-0.5), signed(0)]).toEqual(["+0.500", "−0.500", "0"]);
+});
