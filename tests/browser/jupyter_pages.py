@@ -24,12 +24,13 @@ _names = itertools.count()
 
 @dataclass(frozen=True)
 class Jupyter:
-    """A running server with JupyterLab and Notebook 7; `files` is its root folder."""
+    """A running server with JupyterLab and Notebook 7; `files` is its root folder, `environment` what it runs in."""
 
     address: str
     token: str
     files: Path
     notary: NotebookNotary
+    environment: dict[str, str]
 
     def save(self, notebook: NotebookNode, *, trusted: bool = False) -> str:
         """Write a notebook under a name of its own; a trusted one is signed as if this user had run it."""
@@ -70,12 +71,21 @@ def no_kernel(page: Page) -> None:
 
 
 def run_all(page: Page) -> None:
+    kernel_ready(page)
     command(page, "notebook:run-all-cells")
 
 
+def kernel_ready(page: Page) -> None:
+    """Wait for the kernel's connection: before it is there, JupyterLab would ask for another kernel."""
+    page.wait_for_function(
+        "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'",
+        timeout=60_000,
+    )
+
+
 def command(page: Page, name: str, arguments: dict[str, Any] | None = None) -> None:
-    """A command of JupyterLab or Notebook 7, as its menus would run it."""
-    page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments or {}])
+    """Start a command of JupyterLab or Notebook 7, as its menus would."""
+    page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments or {}])
 
 
 def quiet_settings(folder: Path) -> None:

@@ -1,21 +1,128 @@
-"""A saved grid is drawn again: without a kernel, without trust, in JupyterLab and in Notebook 7."""
+"""A saved grid is drawn again, for years: without a kernel, without trust, in JupyterLab and in Notebook 7."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grids
 import pytest
-from grids import levels
-from jupyter_pages import Jupyter, no_kernel, shown_notebook
+from head_grid import Drawn
+from headnb.display.payload import MIME_TYPE
+from jupyter_pages import Jupyter, command, no_kernel, shown_notebook
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "payloads"
+
+
+def test_jupyter_lists_the_extension_as_enabled(jupyter: Jupyter) -> None:
+    command = [sys.executable, "-m", "jupyter", "labextension", "list"]
+    listed = subprocess.run(command, env=jupyter.environment, capture_output=True, text=True, check=True)
+    (line,) = [line for line in (listed.stdout + listed.stderr).splitlines() if " headnb " in line]
+    assert "enabled" in line
+    assert "OK" in line
+
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
 def test_saved_grid_is_drawn_without_a_kernel(page: Page, jupyter: Jupyter, *, trusted: bool) -> None:
-    jupyter.open_lab(page, jupyter.save(shown_notebook(levels()), trusted=trusted))
+    grid = grids.grid()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(grid), trusted=trusted))
     no_kernel(page)
-    expect(page.locator(".headnb-grid .title")).to_have_text("smollm2-135m · gsm8k")
-    expect(page.locator(".headnb-grid canvas").first).to_be_visible()
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.hover(5, 2)
+    expect(drawn.tooltip).to_contain_text("L5H2")
+    drawn.click(5, 2)
+    assert drawn.selected() == "L5H2"
+
+
+def test_keys_in_a_grid_are_not_jupyterlabs(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(grid)))
+    no_kernel(page)
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.click(0, 0)
+    drawn.press("a", "b", "ArrowDown", "x", "Space")
+    drawn.button("Options")
+    drawn.root.get_by_label("Upper end of the colour scale").press("1")
+    assert page.locator(".jp-Notebook-cell").count() == 1
+    assert page.locator(".jp-MarkdownCell").count() == 0
+    assert drawn.selected() == "L0H0,L1H0"
+
+
+def test_a_grid_follows_jupyterlabs_theme(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.change()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(grid)))
+    no_kernel(page)
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.hover(5, 2)
+    drawn.wait_for_ink(0, 100)
+    command(page, "apputils:change-theme", {"theme": "JupyterLab Dark"})
+    drawn.wait_for_ink(150, 255)
+    command(page, "apputils:change-theme", {"theme": "JupyterLab Light"})
+    drawn.wait_for_ink(0, 100)
+
+
+def test_heads_json_opens_as_a_grid(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    grid.save(jupyter.files / "saved.heads.json")
+    jupyter.open_lab(page, "saved.heads.json")
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    expect(drawn.root.locator(".title")).to_have_text("smollm2-135m · gsm8k")
+    drawn.hover(5, 2)
+    expect(drawn.tooltip).to_contain_text("L5H2")
+
+
+@pytest.mark.parametrize("name", ["cut-off", "nan-token", "nested-too-deeply", "a-million-cells"])
+def test_a_bad_heads_json_is_one_line_of_error(page: Page, jupyter: Jupyter, name: str) -> None:
+    found = FIXTURES / "invalid-beyond-schema" / f"{name}.heads.json"
+    (jupyter.files / found.name).write_bytes(found.read_bytes())
+    jupyter.open_lab(page, found.name)
+    expect(page.locator(".headnb-grid").get_by_role("alert")).to_contain_text("head grid")
+    expect(page.locator(".headnb-grid canvas").first).to_be_hidden()
+
+
+def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyter: Jupyter) -> None:
+    """All invalid payloads and one with markup in every text, as outputs of one untrusted notebook."""
+    bad = [json.loads(path.read_text()) for path in sorted((FIXTURES / "invalid").glob("*.heads.json"))]
+    bad += [
+        None,
+        "no JSON",
+        3,
+        {"version": 1, "kind": "level", "units": "", "layers": 1000, "heads": 1000, "panels": [{}]},
+    ]
+    markup = json.loads((FIXTURES / "valid" / "markup-in-every-text.heads.json").read_text())
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    jupyter.open_lab(page, jupyter.save(shown_notebook({MIME_TYPE: markup}, *({MIME_TYPE: one} for one in bad))))
+    no_kernel(page)
+    drawn = page.locator(".headnb-grid").first
+    expect(drawn.locator(".title")).to_have_text("<script>alert(1)</script>")
+    for name in ("Options", "Table", "Save"):
+        drawn.get_by_role("button", name=name).click()
+    stage = drawn.locator(".stage")
+    stage.focus()
+    stage.press("ArrowDown")
+    expect(drawn.locator(".tooltip")).to_contain_text("</title><script>alert(2)</script>")
+    assert drawn.locator("script, img, svg[onload]").count() == 0
+    page.locator(".jp-Notebook-cell").last.scroll_into_view_if_needed()
+    expect(page.locator(".headnb-grid").last.get_by_role("alert")).to_contain_text("at most 500000 are drawn")
+    assert dialogs == []
+
+
+def test_notebook_7_draws_a_saved_grid(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    jupyter.open_notebook(page, jupyter.save(shown_notebook(grid)))
+    no_kernel(page)
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.hover(20, 8)
+    expect(drawn.tooltip).to_contain_text("L20H8")
+    drawn.stage.focus()
+    drawn.press("ArrowDown", "b", "Space")
+    assert drawn.selected() == "L0H0"
+    assert page.locator(".jp-Notebook-cell").count() == 1

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { picture } from "../src/grid/picture";
 import { sceneAsSvg } from "../src/grid/svg";
-import { firstView, kept, shown } from "../src/grid/view";
+import { changed, firstView, kept, shown } from "../src/grid/view";
 import { panel, payload } from "./made";
 
 const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
@@ -30,7 +30,12 @@ describe("a difference", () => {
     const found = shown(tasks, { ...firstView(tasks), difference: [1, 0] });
     expect([...(found.panels[0]?.values ?? [])]).toEqual([3, -1]);
     expect(found.payload).toMatchObject({ kind: "difference", scale: { low: -3, high: 3 } });
-    expect(found.payload.quantity).toBe("change in activation level");
+    expect(found.payload.quantity).toBe("change in activation level, b − a");
+  });
+  test("begins and ends with a scale that is not pinned", () => {
+    const pinned = { ...firstView(tasks), pinned: { low: 0, high: 1 } };
+    expect(changed(pinned, { spread: "rank" }).pinned).not.toBeNull();
+    expect(changed(pinned, { difference: [1, 0] }).pinned).toBeNull();
   });
   test("keeps a pinned scale", () => {
     const pinned = { low: -9, high: 9 };

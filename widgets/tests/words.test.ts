@@ -60,7 +60,7 @@ test("a head is described by value, interval, rank and key/value head", () => {
     high: Float64Array.of(1, 0.25, 1, 1),
   });
   const found = payload(1, 4, [one], { kvHeads: 2 });
-  expect(headLines(found, one, { layer: 0, head: 1 }, 2)).toEqual([
+  expect(headLines(found, one, { layer: 0, head: 1 })).toEqual([
     "L0H1  0.2000 nats",
     "95 % interval 0.150 to 0.250",
     "rank 2 of 4",
@@ -70,7 +70,7 @@ test("a head is described by value, interval, rank and key/value head", () => {
 
 test("a head that is not there is said to be none", () => {
   const one = panel([Number.NaN, 1]);
-  expect(headLines(payload(1, 2, [one]), one, { layer: 0, head: 0 }, 0)).toEqual(["L0H0", "no softmax head"]);
+  expect(headLines(payload(1, 2, [one]), one, { layer: 0, head: 0 })).toEqual(["L0H0", "no softmax head"]);
 });
 
 test("layers without heads are named in runs", () => {

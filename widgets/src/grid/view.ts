@@ -50,6 +50,12 @@ export function isTrajectory(payload: Payload): boolean {
   return payload.dimension === "step" && payload.panels.length > 1;
 }
 
+/** A view after a change of some of it; a pinned scale of levels is none of their differences. */
+export function changed(view: View, change: Partial<View>): View {
+  const after = { ...view, ...change };
+  return Boolean(after.difference) === Boolean(view.difference) ? after : { ...after, pinned: null };
+}
+
 /** The same view of another payload, as far as that has what is looked at. */
 export function kept(view: View, before: Payload, payload: Payload): View {
   const panels = payload.panels.length;
@@ -67,12 +73,12 @@ export function kept(view: View, before: Payload, payload: Payload): View {
 }
 
 export function shown(payload: Payload, view: View): Shown {
-  const changed = differenceOf(payload, view);
-  if (changed) {
+  const between = differenceOf(payload, view);
+  if (between) {
     const kind: Kind = "difference";
-    const scale = view.pinned ?? sharedScale([changed], kind);
-    const quantity = payload.quantity ? `change in ${payload.quantity}` : "change in score";
-    return { payload: { ...payload, kind, scale, quantity, panels: [changed] }, panels: [changed], view };
+    const scale = view.pinned ?? sharedScale([between], kind);
+    const quantity = `change in ${payload.quantity || "score"}, ${between.title}`;
+    return { payload: { ...payload, kind, scale, quantity, panels: [between] }, panels: [between], view };
   }
   const front = payload.panels[view.panel];
   const panels = view.sideBySide || !front ? payload.panels.slice(0, MOST_DRAWN) : [front];

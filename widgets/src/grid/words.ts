@@ -2,6 +2,7 @@
 
 import { type HeadPlace, headName } from "./heads";
 import type { Kind, Panel, Payload } from "./payload";
+import { orderOf, rankOf } from "./ranks";
 import { joined, ranking } from "./statistics";
 
 const STATISTICS = new Map([
@@ -146,7 +147,7 @@ export function beyondLine(panels: readonly Panel[], low: number, high: number):
 }
 
 /** Everything about one head, line by line: what the mouse and a screen reader are told. */
-export function headLines(payload: Payload, panel: Panel, place: HeadPlace, rank: number): string[] {
+export function headLines(payload: Payload, panel: Panel, place: HeadPlace): string[] {
   const cell = place.layer * payload.heads + place.head;
   const value = panel.values[cell];
   if (value === undefined || Number.isNaN(value)) return [headName(place), "no softmax head"];
@@ -156,7 +157,7 @@ export function headLines(payload: Payload, panel: Panel, place: HeadPlace, rank
   if (Number.isFinite(low) && Number.isFinite(high)) {
     lines.push(`${short(100 * payload.intervalLevel)} % interval ${number(low)} to ${number(high)}`);
   }
-  lines.push(`rank ${rank} of ${panel.values.filter(Number.isFinite).length}`);
+  lines.push(`rank ${rankOf(panel.values, cell)} of ${orderOf(panel.values).length}`);
   const group = payload.heads / payload.kvHeads;
   if (group > 1) lines.push(`key/value head ${Math.floor(place.head / group)}`);
   if (panel.significant?.[cell]) lines.push("significant");

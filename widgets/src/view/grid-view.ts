@@ -3,11 +3,11 @@
 import { cellsOf, namesOf, placeOf } from "../grid/heads";
 import type { Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
-import { orderOf, rankOf } from "../grid/ranks";
+import { orderOf } from "../grid/ranks";
 import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
-import { firstView, kept, type Shown, shown, type View } from "../grid/view";
+import { changed, firstView, kept, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
@@ -178,7 +178,7 @@ export class GridView {
 
   private change(change: Partial<View>): void {
     if (!this.view) return;
-    this.view = { ...this.view, ...change };
+    this.view = changed(this.view, change);
     this.refresh();
   }
 
@@ -274,7 +274,7 @@ export class GridView {
     const found = this.shown?.panels[panel];
     if (!found || !this.shown) return "";
     const { payload } = this.shown;
-    return headLines(payload, found, placeOf(cell, payload), rankOf(found.values, cell)).join(", ");
+    return headLines(payload, found, placeOf(cell, payload)).join(", ");
   }
 
   /** The panel that a selection is read from: the one in front, or the first of several. */

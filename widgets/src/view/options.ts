@@ -32,10 +32,17 @@ export class Options {
     this.high.node,
     this.pinned.node,
   );
-  private readonly side = this.flag("side by side", (sideBySide) => ({ sideBySide, difference: null }));
+  private readonly side = this.flag("side by side", (sideBySide) => ({
+    sideBySide,
+    difference: null,
+    pinned: null,
+  }));
   private readonly kvGroups = this.flag("key/value groups", (on) => ({ groups: on }));
   private readonly distribution = this.flag("distribution", (on) => ({ distribution: on }));
-  private readonly differs = this.flag("difference", (on) => ({ difference: on ? this.pair() : null }));
+  private readonly differs = this.flag("difference", (on) => ({
+    difference: on ? this.pair() : null,
+    pinned: null,
+  }));
   private readonly after = choice("Minuend", () => this.chooseDifference());
   private readonly before = choice("Subtrahend", () => this.chooseDifference());
   private readonly both = element("span", {}, this.differs.node, this.after, "−", this.before);
@@ -89,7 +96,7 @@ export class Options {
     show(this.both, several);
     this.differs.input.checked = view.difference !== null;
     const titles = whole.panels.map((panel, i) => panel.title || `panel ${i + 1}`);
-    const [after, before] = view.difference ?? this.pair();
+    const [after, before] = view.difference ?? [titles.length - 1, 0];
     fillChoice(this.after, titles, after);
     fillChoice(this.before, titles, before);
     show(
@@ -104,14 +111,11 @@ export class Options {
 
   /** The panels that are chosen for a difference: at first the last minus the first. */
   private pair(): [number, number] {
-    const last = this.after.options.length ? this.after.selectedIndex : -1;
-    const first = Math.max(this.before.selectedIndex, 0);
-    const panels = this.before.options.length;
-    return last >= 0 && last !== first ? [last, first] : [Math.max(panels - 1, 1), 0];
+    return [this.after.selectedIndex, this.before.selectedIndex];
   }
 
   private chooseDifference(): void {
-    this.events.change({ difference: [this.after.selectedIndex, this.before.selectedIndex], pinned: null });
+    this.events.change({ difference: this.pair() });
   }
 
   private pin(): void {

@@ -44,5 +44,5 @@ function share(payload: Payload, panel: Panel, cells: ReadonlySet<number>): stri
   const sum = (values: Iterable<number>) => [...values].filter(Number.isFinite).reduce((a, b) => a + b, 0);
   const all = sum(panel.values);
   const part = sum([...cells].map((cell) => panel.values[cell] ?? 0));
-  return all > 0 ? ` with ${((100 * part) / all).toPrecision(2)} % of the whole` : "";
+  return all > 0 ? `, ${((100 * part) / all).toPrecision(2)} % of the sum` : "";
 }

@@ -18,6 +18,7 @@ const CSS = `
   background-color: var(--jp-layout-color0, var(--vscode-editor-background, Canvas));
 }
 header { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; justify-content: space-between; max-width: 1080px; }
+header > :first-child { flex: 1 1 300px; }
 .title { font-weight: 600; margin-right: 8px; }
 .quiet { opacity: .75; }
 .words { overflow-wrap: anywhere; }
@@ -55,7 +56,7 @@ input { accent-color: var(--accent); }
 .stage:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .stage canvas { display: block; }
 .stage canvas + canvas { position: absolute; left: 0; top: 0; pointer-events: none; }
-.aside { flex: 1 1 240px; min-width: 200px; max-width: 520px; padding-top: 34px; font-size: 12.5px; }
+.aside { flex: 1 1 240px; min-width: 200px; max-width: 520px; padding-top: 14px; font-size: 12.5px; }
 .aside.below { flex-basis: 100%; max-width: none; padding-top: 0; }
 .aside h4 { font: inherit; font-weight: 600; margin: 0 0 2px; }
 .aside p { margin: 0 0 8px; }

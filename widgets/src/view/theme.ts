@@ -10,9 +10,22 @@ export function readTheme(card: HTMLElement): Theme {
   return { ink: hex(over(channels(style.color), page)), page: hex(page), font: style.fontFamily };
 }
 
-/** Calls `changed` when the page's colours change: the probe's colours have a transition, whose end is heard. */
+/**
+ * Calls `changed` when the page's colours change: the probe's colours have a transition, whose course is heard.
+ * JupyterLab exchanges its style sheets in several steps, so that a transition may be cancelled rather than end.
+ */
 export function watchTheme(probe: HTMLElement, changed: () => void): void {
-  probe.addEventListener("transitionend", changed);
+  let waiting = false;
+  const soon = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      changed();
+    });
+  };
+  for (const event of ["transitionrun", "transitionend", "transitioncancel"])
+    probe.addEventListener(event, soon);
 }
 
 /** The first background behind the card that is not see-through. */

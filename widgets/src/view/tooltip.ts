@@ -2,7 +2,6 @@
 
 import { placeOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
-import { rankOf } from "../grid/ranks";
 import type { Shown } from "../grid/view";
 import { headLines, measured } from "../grid/words";
 import { element, show } from "./dom";
@@ -26,7 +25,7 @@ export class Tooltip {
   /** Explain a cell of a panel; (x, y) is in the card's own coordinates. */
   explain(whole: Payload, shown: Shown, panel: Panel, cell: number, x: number, y: number): void {
     const place = placeOf(cell, whole);
-    const lines = headLines(shown.payload, panel, place, rankOf(panel.values, cell));
+    const lines = headLines(shown.payload, panel, place);
     if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
     this.node.replaceChildren(
       ...lines.map((line) => element("div", {}, line)),

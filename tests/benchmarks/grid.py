@@ -1,0 +1,90 @@
+"""How fast a head grid is drawn and answers the mouse, in headless Chromium: `python tests/benchmarks/grid.py`.
+
+First draw: from handing the payload to the live widget, on a fresh page, until its canvas is painted. Hover: from the
+mouse's event until tooltip and outline are up to date. Limits: 100 ms and 16 ms for 126 x 128 heads.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from headnb.display.frontend import bundle
+from headnb.display.payload import Payload, payload
+from playwright.sync_api import Browser, sync_playwright
+
+SHAPES = ((2, 2), (30, 9), (32, 32), (126, 128), (700, 700))
+LIMITS = {(126, 128): (100.0, 16.0)}
+PAGES = 7
+MEASURE = """async ({ payload, script }) => {
+  const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+  const { default: widget } = await import(url);
+  const frame = () => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
+  const el = document.body.appendChild(document.createElement('div'));
+  const traits = { payload, selected: [] };
+  const model = { get: name => traits[name], set() {}, save_changes() {}, on() {}, off() {} };
+  await frame();
+  const start = performance.now();
+  widget.render({ model, el });
+  const stage = el.shadowRoot.querySelector('.stage');
+  while (!stage.querySelector('canvas').style.width) await frame();
+  stage.querySelector('canvas').getContext('2d').getImageData(0, 0, 1, 1);
+  const draw = performance.now() - start;
+  const hover = [];
+  for (let place = 1; place < 40; place++) {
+    await frame();
+    const box = stage.getBoundingClientRect();
+    const [x, y] = [box.left + 40 + place * (box.width - 120) / 40, box.top + 100 + place * (box.height - 230) / 40];
+    const from = performance.now();
+    stage.dispatchEvent(new PointerEvent('pointermove', { clientX: x, clientY: y, bubbles: true }));
+    el.shadowRoot.querySelector('.tooltip').getBoundingClientRect();
+    hover.push(performance.now() - from);
+  }
+  return [draw, hover];
+}"""
+
+
+def measure(browser: Browser, found: Payload, script: str) -> tuple[list[float], list[float]]:
+    """Milliseconds of first draws, each on a page that has run nothing yet, and of hovers."""
+    draws, hovers = [], []
+    for _ in range(PAGES):
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        draw, hover = page.evaluate(MEASURE, {"payload": found, "script": script})
+        draws.append(draw)
+        hovers += hover
+        page.close()
+    return draws, hovers
+
+
+def made(layers: int, heads: int) -> Payload:
+    values = np.random.default_rng(0).lognormal(-4, 0.8, (layers, heads))
+    attrs = {"kind": "level", "units": "nats", "kv_heads": heads // 2, "samples": 64}
+    coords = {"layer": range(layers), "head": range(heads)}
+    return payload(xr.DataArray(values, dims=("layer", "head"), coords=coords, attrs=attrs, name="activation_level"))
+
+
+def main() -> int:
+    debian = Path("/usr/bin/chromium")
+    path = os.environ.get("HEADNB_CHROMIUM") or (str(debian) if debian.exists() else None)
+    script = bundle("widget.js").read_text(encoding="utf-8")
+    slow = 0
+    print(f"{'layers x heads':>15} {'first draw':>12} {'(worst)':>9} {'hover':>9} {'(95 %)':>9}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        for layers, heads in SHAPES:
+            draw, hover = measure(browser, made(layers, heads), script)
+            first, usual, late = statistics.median(draw), statistics.median(hover), float(np.percentile(hover, 95))
+            most_draw, most_hover = LIMITS.get((layers, heads), (float("inf"), float("inf")))
+            slow += first > most_draw or late > most_hover
+            words = f"{layers:>7} x {heads:<5} {first:>9.1f} ms {max(draw):>6.1f} ms {usual:>6.2f} ms {late:>6.2f} ms"
+            print(words, "  too slow" if first > most_draw or late > most_hover else "")
+        browser.close()
+    return int(slow > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Grids of a running kernel: fresh results, results that fill in place, and the selection that Python shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grids
+import pytest
+from head_grid import Drawn
+from jupyter_pages import Jupyter, command, kernel_ready, notebook, run_all, shown_notebook
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+MADE = f"""import sys
+sys.path.insert(0, {str(grids.__file__).rsplit("/", 1)[0]!r})
+import grids
+"""
+WIDGET = """from headnb.display.widget import HeadGridWidget
+grid = HeadGridWidget(grids.grid())
+seen = []
+grid.observe(lambda change: seen.append(change["new"]), "selected")
+grid"""
+FILLING = """import time
+from IPython.display import display
+from headnb.display import HeadGrid
+partial = dict(grids.grid().payload, title="filling", progress={"done": 4, "total": 32, "message": ""})
+handle = display(HeadGrid.of(partial), display_id=True)
+input("go on?")
+handle.update(HeadGrid.of(dict(grids.grid().payload, title="filled")))"""
+
+
+def ran(page: Page, cell: int) -> None:
+    """Wait until a cell has its number."""
+    expect(page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first).to_have_text(
+        f"[{cell + 1}]:", timeout=60_000
+    )
+
+
+def test_trusted_grid_with_a_kernel_that_has_run_nothing(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(grid, kernel=True), trusted=True))
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.hover(5, 2)
+    expect(drawn.tooltip).to_contain_text("L5H2")
+
+
+def test_run_all_draws_and_an_update_fills_the_same_grid(page: Page, jupyter: Jupyter) -> None:
+    jupyter.open_lab(page, jupyter.save(notebook(MADE + "grids.tasks()", FILLING)))
+    run_all(page)
+    question = page.locator(".jp-Stdin-input")
+    question.wait_for(timeout=60_000)
+    expect(page.locator(".headnb-grid .title").first).to_have_text("smollm2-135m")
+    drawn = Drawn(page, page.locator(".headnb-grid").nth(1), grids.grid())
+    expect(drawn.root.locator(".progress")).to_contain_text("So far 4 of 32 samples.")
+    drawn.click(5, 2)
+    drawn.stage.evaluate("stage => { stage.dataset.same = 'yes'; }")
+    question.fill("yes")
+    question.press("Enter")
+    expect(drawn.root.locator(".title")).to_have_text("filled")
+    expect(drawn.root.locator(".progress")).to_be_hidden()
+    assert drawn.stage.get_attribute("data-same") == "yes"
+    assert drawn.selected() == "L5H2"
+
+
+@pytest.mark.parametrize("host", ["lab", "notebook"])
+def test_the_selection_goes_from_browser_to_python_and_back(page: Page, jupyter: Jupyter, host: str) -> None:
+    name = jupyter.save(notebook(MADE + WIDGET, "grid.selected, seen", 'grid.selected = ["L7H1", "L3H5"]'))
+    (jupyter.open_lab if host == "lab" else jupyter.open_notebook)(page, name)
+    cells = page.locator(".jp-CodeCell")
+    run_cell(page, 0)
+    drawn = Drawn(page, cells.nth(0).locator(".jp-OutputArea-output").last, grids.grid())
+    drawn.click(5, 2)
+    drawn.click(6, 2, "Control")
+    run_cell(page, 1)
+    expect(cells.nth(1).locator(".jp-OutputArea-output")).to_contain_text(
+        "(['L5H2', 'L6H2'], [['L5H2'], ['L5H2', 'L6H2']])"
+    )
+    run_cell(page, 2)
+    expect(drawn.root.locator(".selection .names")).to_have_text("L3H5,L7H1")
+
+
+def run_cell(page: Page, cell: int) -> None:
+    kernel_ready(page)
+    page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
+    command(page, "notebook:run-cell")
+    ran(page, cell)
