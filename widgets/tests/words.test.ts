@@ -89,10 +89,10 @@ test("significance is counted among the heads that are there", () => {
   );
 });
 
-test("statistics come with their intervals", () => {
+test("statistics come in their usual order, with their intervals", () => {
   const statistics = new Map([
-    ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
     ["cv", { value: 0.62, low: null, high: null }],
+    ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
   ]);
   expect(statisticsLine(panel([1], { statistics }))).toBe("Gini 0.340 [0.320, 0.360] · CV 0.620");
 });

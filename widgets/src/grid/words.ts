@@ -58,9 +58,9 @@ export function measured(value: number, units: string, digits = 4): string {
 
 /** `Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences). */
 export function statisticsLine(panel: Panel): string {
-  return [...panel.statistics.keys()]
-    .map((name) => `${statisticName(name)} ${statisticText(panel, name)}`)
-    .join(" · ");
+  const usual = statisticsOf([panel]); // a notebook stores them by alphabet
+  const others = [...panel.statistics.keys()].filter((name) => !usual.includes(name));
+  return [...usual, ...others].map((name) => `${statisticName(name)} ${statisticText(panel, name)}`).join(" · ");
 }
 
 export function statisticName(name: string): string {
