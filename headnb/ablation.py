@@ -15,7 +15,7 @@ import xarray as xr
 
 from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
 from headnb.encoding import collate, encode_task, plan_batches
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
 from headnb.patterns import head_name, parse_heads
 from headnb.samples import IGNORED
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headnb.samples import Id
 
 
+@known_keywords
 def ablate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -183,6 +184,7 @@ class Generation:
     """With the heads scaled."""
 
 
+@known_keywords
 def generate_both(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

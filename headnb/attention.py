@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import collate, encode_task
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 from headnb.patterns import head_name
 from headnb.samples import IGNORED
 from headnb.scoring.gradient import find_readout
@@ -70,6 +70,7 @@ class HeadAttention:
         )
 
 
+@known_keywords
 def head_attention(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 from headnb.patterns import parse_heads
 
 if TYPE_CHECKING:
@@ -274,6 +274,7 @@ def head_outputs(
         yield layout
 
 
+@known_keywords
 @contextmanager
 def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterator[None]:
     """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it as it is.

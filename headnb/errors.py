@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 class HeadnbError(Exception):
@@ -26,3 +31,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
 def missing_extra(package: str, extra: str) -> HeadnbError:
     """The error for an optional dependency that is not installed."""
     return HeadnbError(f"this needs {package}: pip install 'headnb[{extra}]'")
+
+
+class UnknownKeywordError(HeadnbError, TypeError):
+    """A keyword argument that a function does not have; a TypeError too, as Python itself raises."""
+
+
+def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """For public functions: a misspelt keyword argument is answered with the nearest ones."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        for name in kwargs:
+            if name not in known:
+                raise UnknownKeywordError(str(unknown_name(f"argument of {function.__name__}", name, known)))
+        return function(*args, **kwargs)
+
+    return call

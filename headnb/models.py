@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name, weights_fingerprint
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def known_models() -> dict[str, str]:
     return dict(_KNOWN)
 
 
+@known_keywords
 def load_model(
     id: str | Path,  # noqa: A002  the word that the hub uses
     device: str = "auto",

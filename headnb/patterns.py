@@ -16,7 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from headnb import significance, statistics
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -136,6 +136,7 @@ def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pe
     return xr.DataArray(matrix, dims=dims, coords=coords, name="correlation", attrs={"kind": kind})
 
 
+@known_keywords
 def compare(
     before: xr.Dataset, after: xr.Dataset, *, alpha: float = 0.05, seed: int = 0, scale_free: bool = False
 ) -> xr.Dataset:

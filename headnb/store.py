@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.encoding import BatchPlan
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,6 +140,7 @@ def new_table(
     return table
 
 
+@known_keywords
 def open_scores(path: str | Path) -> xr.Dataset:
     """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
 

@@ -14,7 +14,7 @@ import random
 from typing import TYPE_CHECKING
 
 from headnb import task_cards, task_sources
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.samples import Sample, TokenSample, read_row
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def known_tasks() -> dict[str, TaskCard]:
     return {**task_cards.CARDS, **task_cards.procedural_cards()}
 
 
+@known_keywords
 def load_task(
     source: object,
     split: str = "test",

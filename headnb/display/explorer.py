@@ -30,7 +30,7 @@ from headnb.display.live import progress_text
 from headnb.display.payload import payload
 from headnb.display.widget import head_names
 from headnb.display.worker import Stopped, Worker
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,11 +39,14 @@ if TYPE_CHECKING:
 
     from headnb.display.bench import Bench
     from headnb.display.payload import Payload
+    from headnb.encoding import EncodingName
     from headnb.scoring import Progress
+    from headnb.scoring.run import LossName
     from headnb.tasks import Task
 
 _IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
-_PAUSE = 0.5  # seconds between updates of a running picture
+_PAUSE = 0.5  # seconds between updates of a running picture, at least
+_REST = 4.0  # times as long as drawing one took
 
 
 class Explorer(anywidget.AnyWidget):
@@ -266,7 +269,7 @@ class Explorer(anywidget.AnyWidget):
         if progress.done:
             self.payload = payload({name: progress.scores().heads.pattern()}, title=self._title(name))
         ended = time.monotonic()
-        self._next_picture = ended + max(_PAUSE, 4 * (ended - started))
+        self._next_picture = ended + max(_PAUSE, _REST * (ended - started))
 
     def _attend(self, bench: Bench, head: str, place: int) -> str:
         task = self._task(bench, self.task)
@@ -332,6 +335,7 @@ class Explorer(anywidget.AnyWidget):
         return self._bench.name if self._bench is not None else ""
 
 
+@known_keywords
 def explore(
     model: PreTrainedModel | str,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -340,7 +344,10 @@ def explore(
     samples: int = 32,
     method: str = "activation",
     seed: int = 0,
-    **options: Any,
+    batch_tokens: int = 2048,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+    loss: LossName = "sample-mean",
 ) -> Explorer:
     """The explorer of a model: score tasks, look into heads, take heads out. Shown as a cell's last value.
 
@@ -352,10 +359,13 @@ def explore(
         samples: how many of each task, until somebody changes it in the widget.
         method: one of `headnb.methods()`.
         seed: of the draw of samples and of the order of work.
-        options: `batch_tokens`, `encoding`, `loss` and `max_length`, as for `score_heads`.
+        batch_tokens: as for `score_heads`, but fewer, so that the grid fills in more steps.
+        max_length: as for `score_heads`.
+        encoding: as for `score_heads`.
+        loss: as for `score_heads`.
 
     Raises:
-        HeadnbError: a model or a task that cannot be used, or an option that does not exist.
+        HeadnbError: a model or a task that cannot be used.
     """
     if isinstance(model, str):
         from headnb.models import load_model  # noqa: PLC0415
@@ -363,6 +373,12 @@ def explore(
         model, tokenizer = load_model(model)
     from headnb.scoring.methods import find_method  # noqa: PLC0415
 
+    options: dict[str, Any] = {
+        "batch_tokens": batch_tokens,
+        "max_length": max_length,
+        "encoding": encoding,
+        "loss": loss,
+    }
     explorer = Explorer(model, tokenizer, TaskSources(tasks), seed=seed, **options)
     explorer.method = find_method(method).name
     explorer.samples = samples

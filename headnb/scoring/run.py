@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from headnb.encoding import BLOCK, BatchPlan, collate, encode_task, plan_batches
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_weights, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, loss_factor
 from headnb.scoring.methods import Scorer, find_method
@@ -69,6 +69,7 @@ class ScoringInterrupted(KeyboardInterrupt):
         self.scores = scores
 
 
+@known_keywords
 def score_heads(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,

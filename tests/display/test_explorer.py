@@ -87,7 +87,8 @@ def test_second_task_stands_beside_the_first_with_its_own_samples(explorer):
 
 
 def test_grid_fills_while_it_runs(explorer, monkeypatch):
-    monkeypatch.setattr("headnb.display.explorer._PAUSE", 0.0)
+    for name in ("_PAUSE", "_REST"):
+        monkeypatch.setattr(f"headnb.display.explorer.{name}", 0.0)
     seen = []
     explorer.observe(lambda change: seen.append(change["new"]), "payload")
     send(explorer, do="run")
