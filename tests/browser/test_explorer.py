@@ -1,0 +1,144 @@
+"""The explorer in a real notebook: it scores, stops, shows a head's samples and attention, and takes heads out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_pages import Jupyter, command, kernel_ready, notebook
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+MADE = f"""import sys, threading, time
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+import torch
+torch.set_num_threads(1)
+import headnb
+from tiny import tiny_model, tiny_tokenizer
+model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
+sums = [(f"What is {{a}} + {{b}}? ", f"The answer is {{a + b}}.") for a in range(8) for b in range(8)]
+words = [("How many apples? ", "There are 3."), ("One, two,", " <b>three</b>"), ("2 + 3 = ", "5")]
+explorer = headnb.explore(model, tokenizer, {{"sums": sums, "words": words}}, batch_tokens=128, samples=64)
+seen = []
+explorer.observe(lambda change: seen.append(change["new"]), "selected")
+explorer"""
+# The model waits in the middle of every forward pass until somebody stops it.
+SLOW = """slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.25))"""
+SHOTS = os.environ.get("HEADNB_SHOTS")
+
+
+def open_notebook(page: Page, jupyter: Jupyter, *cells: str) -> Locator:
+    jupyter.open_lab(page, jupyter.save(notebook(MADE, *cells)))
+    run_cell(page, 0)
+    return page.locator(".jp-CodeCell").first.locator(".jp-OutputArea-output").last
+
+
+def run_cell(page: Page, cell: int) -> Locator:
+    """Run a cell; the result is what it wrote."""
+    kernel_ready(page)
+    page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
+    command(page, "notebook:run-cell")
+    cells = page.locator(".jp-CodeCell")
+    expect(cells.nth(cell).locator(".jp-InputPrompt").first).to_have_text(f"[{cell + 1}]:", timeout=60_000)
+    return cells.nth(cell).locator(".jp-OutputArea-output")
+
+
+def press(explorer: Locator, name: str) -> None:
+    explorer.get_by_role("button", name=name, exact=True).click()
+
+
+def idle(explorer: Locator) -> None:
+    expect(explorer.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=60_000)
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture for a person to look at, where one is asked for."""
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+
+def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupyter) -> None:
+    page.set_viewport_size({"width": 1280, "height": 1300})
+    explorer = open_notebook(page, jupyter, "explorer.selected, seen", 'explorer.selected = ["L2H5", "L4H1"]')
+    expect(explorer.locator(".empty")).to_be_visible()
+    shot(page, "explorer-empty")
+    press(explorer, "Run")
+    expect(explorer.locator(".stage")).to_be_visible(timeout=60_000)
+    idle(explorer)
+    expect(explorer.locator(".aside").first).to_contain_text("64 samples")
+
+    explorer.locator(".top button").first.click()
+    top = explorer.locator(".selection .names").inner_text()
+    expect(explorer.locator(".chips button")).to_have_text([top])
+    expect(explorer.locator(".tabpanel p").first).to_contain_text(f"{top} on sums: signed score over 64 samples")
+    found = run_cell(page, 1)
+    expect(found).to_contain_text(f"(['{top}'], [['{top}']])")
+    shot(page, "explorer-head")
+
+    run_cell(page, 2)
+    expect(explorer.locator(".chips button")).to_have_text(["L2H5", "L4H1"])
+    expect(explorer.locator(".selection .names")).to_have_text("L2H5,L4H1")
+
+    explorer.locator(".samples button").first.click()
+    expect(explorer.locator(".tokens span").first).to_be_visible(timeout=60_000)
+    expect(explorer.locator(".tokens")).to_contain_text("What is")
+    idle(explorer)
+    shot(page, "explorer-attention-weights")
+    explorer.get_by_label("What to show").select_option(index=1)
+    explorer.locator(".tokens .answered").nth(2).click()
+    expect(explorer.locator(".tokens .query")).to_have_count(1)
+    explorer.locator("canvas.matrix").hover(position={"x": 60, "y": 250})
+    expect(explorer.locator(".readout")).to_contain_text("query")
+    shot(page, "explorer-attention-products")
+
+    explorer.get_by_role("tab", name="Intervene").click()
+    explorer.get_by_label("words", exact=True).check()
+    explorer.get_by_label("compare with 3 draws").check()
+    press(explorer, "Measure")
+    idle(explorer)
+    rows = explorer.locator(".tabpanel tbody tr:visible")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("sums")
+    expect(explorer.locator(".texts dd")).to_have_count(3)
+    shot(page, "explorer-intervene")
+
+
+def test_stop_is_heard_while_it_scores_and_the_kernel_stays_free(page: Page, jupyter: Jupyter) -> None:
+    explorer = open_notebook(page, jupyter, SLOW, "6 * 7", "explorer.scores.sizes['sample']")
+    run_cell(page, 1)
+    press(explorer, "Run")
+    expect(explorer.locator(".state")).to_contain_text("of 64 samples", timeout=60_000)
+    expect(explorer.locator(".stage")).to_be_visible(timeout=60_000)
+    expect(run_cell(page, 2)).to_contain_text("42")
+    expect(explorer.get_by_role("button", name="Run", exact=True)).to_be_disabled()
+    shot(page, "explorer-running")
+    press(explorer, "Stop")
+    idle(explorer)
+    expect(explorer.locator(".state")).to_contain_text("stopped: ")
+    scored = int(run_cell(page, 3).inner_text())
+    assert 0 < scored < 64
+    expect(explorer.locator(".state")).to_contain_text(f"stopped: {scored} of 64 samples are scored")
+
+
+def test_error_in_the_kernel_shows_in_the_widget_and_the_next_run_works(page: Page, jupyter: Jupyter) -> None:
+    broken = "broken = model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)"
+    explorer = open_notebook(page, jupyter, broken, "broken.remove()")
+    run_cell(page, 1)
+    press(explorer, "Run")
+    expect(explorer.get_by_role("alert").first).to_have_text("ZeroDivisionError: division by zero", timeout=60_000)
+    idle(explorer)
+    run_cell(page, 2)
+    press(explorer, "Run")
+    expect(explorer.locator(".stage")).to_be_visible(timeout=60_000)
+    expect(explorer.get_by_role("alert").first).to_be_hidden()
+
+
+def test_closing_stops_the_work(page: Page, jupyter: Jupyter) -> None:
+    explorer = open_notebook(page, jupyter, SLOW, "explorer.close(); explorer.wait(20), explorer.scores")
+    run_cell(page, 1)
+    press(explorer, "Run")
+    expect(explorer.get_by_role("button", name="Stop", exact=True)).to_be_enabled()
+    expect(run_cell(page, 2)).to_contain_text("(True, None)")
