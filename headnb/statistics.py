@@ -76,7 +76,9 @@ def split_half_reliability(samples: ArrayLike, splits: int = 200, seed: int = 0)
     """How well a pattern from this many samples would correlate with one from as many new samples.
 
     The samples are split in random halves `splits` times, the two halves' patterns are correlated over the heads, and
-    the mean correlation r becomes 2 r / (1 + r) (Spearman-Brown). NaN below four samples or for a constant pattern.
+    the mean correlation r becomes 2 r / (1 + r) (Spearman-Brown) if it is positive. A negative r, of halves that do not
+    agree at all, stays as it is: the formula would make it anything down to minus infinity. NaN below four samples or
+    for a constant pattern.
 
     Args:
         samples: (n, heads), float.
@@ -95,7 +97,7 @@ def split_half_reliability(samples: ArrayLike, splits: int = 200, seed: int = 0)
     if np.isnan(halves).all():
         return math.nan
     r = float(np.nanmean(halves))
-    return 2 * r / (1 + r)
+    return 2 * r / (1 + r) if r > 0 else r
 
 
 def samples_needed(reliability: float, samples: int, target: float = 0.9) -> int:

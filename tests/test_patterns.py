@@ -183,6 +183,14 @@ def test_scores_that_cannot_be_paired_say_why():
         headnb.compare(random_scores(5, 0, reduction="mean"), random_scores(5, 1, reduction="mean"), scale_free=True)
 
 
+def test_compare_survives_differences_that_cancel_out():
+    before = scores_of(np.full((4, 1, 2), 2.0))
+    after = scores_of([[[1, 3]], [[3, 1]], [[1, 3]], [[3, 1]]])
+    found = headnb.compare(before, after)
+    assert found["difference"].values.tolist() == [[0, 0]]
+    assert (found.attrs["reliability"], found.attrs["samples_for_090"]) == (-1, -1)
+
+
 def test_compare_changes_nothing_in_its_arguments():
     before, after = random_scores(6, 0), random_scores(6, 1)
     kept = before.copy(deep=True), after.copy(deep=True)

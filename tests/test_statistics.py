@@ -110,6 +110,16 @@ def test_reliability_of_few_samples_is_unknown_and_of_identical_samples_one():
     assert statistics.split_half_reliability(np.tile([1.0, 2.0, np.nan, 4.0], (8, 1))) == pytest.approx(1)
 
 
+def test_reliability_of_halves_that_disagree_is_their_correlation():
+    # Two heads correlate by +1 or -1. Head 0 minus head 1 is 5, -4, 2, -1: of the three ways to halve the samples
+    # (1 | 1), (7 | -5) and (4 | -2) one gives +1 and two -1; 2 r / (1 + r) would be -1.
+    assert statistics.split_half_reliability([[5, 0], [0, 4], [2, 0], [0, 1]], splits=5000) == pytest.approx(
+        -1 / 3, abs=0.06
+    )
+    # The second half is the negative of the first wherever it is not zero: r = -1, at which 2 r / (1 + r) has a pole.
+    assert statistics.split_half_reliability([[-1, 1], [1, -1], [-1, 1], [1, -1]]) == -1
+
+
 def test_samples_needed_follows_spearman_brown():
     # 24 samples at 0.5: one needs 0.9 * 0.5 / (0.5 * 0.1) = 9 times as many
     assert statistics.samples_needed(0.5, 24) == 216
