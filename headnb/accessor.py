@@ -214,6 +214,8 @@ class ScoresHeads:
         """Correlation of the two patterns that unlimited samples would give, with its interval.
 
         Scores of the same task with sample ids in common (before and after) are paired by id; others are independent.
+
+        Raises HeadnbError if layers or heads differ, or if paired ids stand for different samples.
         """
         from headnb import patterns, resampling  # noqa: PLC0415
 
@@ -223,6 +225,7 @@ class ScoresHeads:
             one, two = (_flat(levels.values) for levels in patterns.paired_levels(self._dataset, other))
         else:
             one, two = _samples(self._dataset), _samples(other)
+            patterns.check_same_heads(self._dataset, other)
         return resampling.correlation(one, two, paired=paired, level=level, seed=seed)
 
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:

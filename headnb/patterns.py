@@ -158,8 +158,8 @@ def compare(
         difference's reliability.
 
     Raises:
-        HeadnbError: task, method or loss reduction differ, other heads, repeated ids, or fewer than two samples in
-            common.
+        HeadnbError: task, method or loss reduction differ, other heads, repeated ids, fewer than two samples in common,
+            or ids that stand for different samples.
     """
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
@@ -211,15 +211,45 @@ def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, 
             raise HeadnbError(f"pairing needs scores (sample, layer, head), got ({', '.join(map(str, level.dims))})")
         if "sample" not in level.indexes or not level.indexes["sample"].is_unique:
             raise HeadnbError("pairing needs a sample id for each sample, none of them twice")
-    if any(levels[0].sizes[dim] != levels[1].sizes[dim] for dim in HEADS):
-        one, other = (" x ".join(str(level.sizes[dim]) for dim in HEADS) for level in levels)
-        raise HeadnbError(f"these scores cannot be paired: {one} heads before and {other} after")
+    check_same_heads(before, after)
     ids = levels[0].indexes["sample"]
     common = ids[ids.isin(levels[1].indexes["sample"])]
     if len(common) < 2:
         raise HeadnbError(f"these scores have {len(common)} sample ids in common; a comparison needs at least 2")
+    _check_same_samples(before.sel(sample=common), after.sel(sample=common))
     one, other = (level.sel(sample=common).transpose("sample", *HEADS) for level in levels)
     return one, other
+
+
+def check_same_heads(before: xr.Dataset, after: xr.Dataset) -> None:
+    """Raise HeadnbError unless both have the same layers and heads in the same order: heads are paired by place."""
+    if any(before.sizes[dim] != after.sizes[dim] for dim in HEADS):
+        one, other = (" x ".join(str(scores.sizes[dim]) for dim in HEADS) for scores in (before, after))
+        raise HeadnbError(f"these scores cannot be paired: {one} heads before and {other} after")
+    for dim in HEADS:
+        numbers, others = before.get_index(dim), after.get_index(dim)
+        if (differ := np.flatnonzero(numbers != others)).size:
+            first = differ[0]
+            raise HeadnbError(
+                f"these scores cannot be paired: where the one has {dim} {numbers[first]} the other has {dim} "
+                f"{others[first]}; select the same {dim}s of both, in the same order"
+            )
+
+
+def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
+    """Equal ids may be mere row numbers; scores without a fingerprint still tell the number of answer tokens."""
+    known = [name for name in ("fingerprint", "answer_tokens") if name in before and name in after]
+    if not known:
+        return
+    differ = np.flatnonzero(before[known[0]].values != after[known[0]].values)
+    if differ.size:
+        ids = before.indexes["sample"]
+        what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
+        raise HeadnbError(
+            f"{differ.size} of {len(ids)} sample ids stand for samples of different {what} in the two scores (the "
+            f"first: {ids[differ[0]]}); score the same samples in the same encoding both times; a task of other samples "
+            "needs another name"
+        )
 
 
 def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:

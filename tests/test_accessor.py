@@ -95,6 +95,19 @@ def test_correlation_of_patterns_and_of_scores(scores):
     assert independent.uncorrected == pytest.approx(stats.pearsonr(one, levels_of(other)[:10].mean(axis=0)).statistic)
 
 
+def test_correlation_of_scores_refuses_other_samples_and_other_heads(scores):
+    scores = scores.assign(fingerprint=("sample", np.arange(20)))
+    other = scores.assign(fingerprint=("sample", np.arange(20) + 1))
+    with pytest.raises(HeadnbError, match="20 of 20 sample ids"):
+        scores.heads.correlation(other)
+    renamed = other.assign_attrs(task="other")  # now independent, as the message advises
+    assert scores.heads.correlation(renamed).samples == 20
+    for task in ("sums", "other"):  # paired and independent
+        turned = scores.isel(layer=[2, 1, 0]).assign_attrs(task=task)
+        with pytest.raises(HeadnbError, match="where the one has layer 0 the other has layer 2"):
+            scores.heads.correlation(turned)
+
+
 def test_evidence_is_the_same_on_scores_and_their_pattern(scores):
     evidence = scores.heads.evidence()
     assert evidence.samples == 20

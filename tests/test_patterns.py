@@ -183,6 +183,33 @@ def test_scores_that_cannot_be_paired_say_why():
         headnb.compare(random_scores(5, 0, reduction="mean"), random_scores(5, 1, reduction="mean"), scale_free=True)
 
 
+def test_row_numbers_do_not_make_pairs_of_unrelated_samples():
+    before = random_scores(5, 0).assign(fingerprint=("sample", np.array([7, -8, 9, 10, 2**62])))
+    after = random_scores(5, 1).assign(fingerprint=("sample", np.array([7, -8, 11, 10, 2**62 + 1])))
+    with pytest.raises(HeadnbError, match=r"2 of 5 sample ids .* different tokens .* \(the first: 2\); score the same"):
+        headnb.compare(before, after)
+    same = after.assign(fingerprint=before["fingerprint"])
+    assert headnb.compare(before, same.isel(sample=[4, 2, 0])).attrs["samples"] == 3  # compared by id, not by place
+
+
+def test_scores_without_fingerprints_are_told_apart_by_their_answer_tokens():
+    before, after = random_scores(4, 0, tokens=[3, 4, 5, 6]), random_scores(4, 1, tokens=[3, 4, 5, 7])
+    with pytest.raises(HeadnbError, match=r"1 of 4 sample ids .* numbers of answer tokens .* \(the first: 3\)"):
+        headnb.compare(before, after.assign(fingerprint=("sample", range(4))))
+    unknown = before.drop_vars("answer_tokens")
+    assert headnb.compare(unknown, after).attrs["samples"] == 4
+
+
+def test_heads_are_not_paired_by_place():
+    scores = random_scores(5, 0)
+    first, last = scores.isel(layer=slice(2)), scores.isel(layer=slice(2, 4))
+    with pytest.raises(HeadnbError, match="where the one has layer 0 the other has layer 2; select the same layers"):
+        headnb.compare(first, last)
+    with pytest.raises(HeadnbError, match="has head 0 the other has head 4"):
+        headnb.compare(scores, scores.isel(head=slice(None, None, -1)))
+    assert headnb.compare(last, last)["layer"].values.tolist() == [2, 3]
+
+
 def test_compare_survives_differences_that_cancel_out():
     before = scores_of(np.full((4, 1, 2), 2.0))
     after = scores_of([[[1, 3]], [[3, 1]], [[1, 3]], [[3, 1]]])
