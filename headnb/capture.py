@@ -189,7 +189,7 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
 
     with torch.no_grad(), _transformed(model, {module: partial(note, module) for module in model.modules()}):
         tokens = torch.arange(4, device=input_device(model))[None]
-        model(input_ids=tokens, use_cache=False)
+        model(input_ids=tokens, use_cache=False, return_dict=True)
 
     config = model.config.get_text_config()
     attention = tuple((_layer(module, order), module) for order, module in enumerate(seen))

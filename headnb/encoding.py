@@ -8,12 +8,14 @@ only, and a block's batches run in random order, so that what is done at a block
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
+from jinja2 import TemplateError
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 from headnb.samples import IGNORED, Sample, TokenSample
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from headnb.tasks import Task
 
+ENCODINGS = ("official", "trl")
+SIDES = ("right", "left")
 BLOCK = 256  # samples that are sorted by length together
 
 EncodingName: TypeAlias = Literal["official", "trl"]
@@ -44,6 +48,12 @@ class EncodedSample:
     def answer_tokens(self) -> int:
         """How many tokens the loss of this sample is a mean over. The first token is never predicted."""
         return int((self.labels[1:] != IGNORED).sum())
+
+    @property
+    def fingerprint(self) -> int:
+        """A hash of tokens and labels, in the range of int64."""
+        content = self.input_ids.astype("<i8").tobytes() + self.labels.astype("<i8").tobytes()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
     def cut(self, length: int) -> EncodedSample:
         """The first `length` tokens."""
@@ -71,6 +81,11 @@ class EncodedTask:
         """Answer tokens of each sample, (samples,)."""
         return np.array([sample.answer_tokens for sample in self.samples])
 
+    @property
+    def fingerprints(self) -> np.ndarray:
+        """A hash of each sample's tokens and labels, (samples,) int64: the same sample has the same everywhere."""
+        return np.array([sample.fingerprint for sample in self.samples], np.int64)
+
 
 def encode_task(
     task: Task,
@@ -94,8 +109,10 @@ def encode_task(
         HeadnbError: no tokenizer for samples of text, a sample longer than the context while `max_length` is
             None, or no sample with an answer token.
     """
-    if encoding not in {"official", "trl"}:
-        raise HeadnbError(f"unknown encoding {encoding!r}; known: 'official', 'trl'")
+    if encoding not in ENCODINGS:
+        raise unknown_name("encoding", encoding, ENCODINGS)
+    if max_length is not None and max_length < 1:
+        raise HeadnbError(f"max_length must be at least 1 token, not {max_length}")
     if max_length is not None and context is not None and max_length > context:
         raise HeadnbError(f"max_length={max_length} is more than the model's context of {context} tokens")
     whole = _encode_samples(task, tokenizer, encoding)
@@ -105,7 +122,7 @@ def encode_task(
                 f"sample {key!r} of {task.name} has {len(sample)} tokens, more than the model's context of {context}; "
                 f"max_length={context} cuts such samples"
             )
-    cut = [sample.cut(max_length or len(sample)) for sample in whole]
+    cut = [sample if max_length is None else sample.cut(max_length) for sample in whole]
     kept = [place for place, sample in enumerate(cut) if sample.answer_tokens]
     if not kept:
         where = f" within max_length={max_length} tokens" if max_length else ""
@@ -154,8 +171,12 @@ def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> _Text:
         raise HeadnbError("these samples are chat messages, and the tokenizer has no chat template")
     messages = cast("list[dict[str, str]]", [*sample.prompt, *sample.completion])
     prompt = messages[: len(sample.prompt)]
-    start = cast("str", tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-    whole = cast("str", tokenizer.apply_chat_template(messages, tokenize=False))
+    try:
+        start = cast("str", tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        whole = cast("str", tokenizer.apply_chat_template(messages, tokenize=False))
+    except TemplateError as error:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise HeadnbError(f"the chat template refuses messages with the roles {roles}: {error}") from error
     if not whole.startswith(start):
         raise HeadnbError("the chat template writes the prompt in another way when an answer follows it")
     return _Text(start, whole[len(start) :], chat=True)
@@ -288,6 +309,8 @@ def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int 
     """Pad samples to one length."""
     import torch  # noqa: PLC0415  the rest of this module works without it
 
+    if side not in SIDES:
+        raise unknown_name("padding side", side, SIDES)
     length = max(map(len, samples))
     input_ids = np.full((len(samples), length), pad, np.int64)
     labels = np.full((len(samples), length), IGNORED, np.int64)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = 1
+SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
 CHUNK_BYTES = 2**20  # of one chunk of scores; a batch rewrites the chunk that it ends in
 
 Attribute: TypeAlias = str | int | float
@@ -32,7 +33,8 @@ class ScoreTable:
     Attributes:
         attrs: what the scores are of and how they were made: flat scalars.
         ids: sample ids, in the order of the input.
-        answer_tokens: (n,) in the order of the input.
+        samples: what is known of each sample before it is scored, (n,) each, in the order of the input:
+            `answer_tokens`, `batch_answer_tokens` (of its batch in the paper's script) and `fingerprint`.
         plan: order of work and batches.
     """
 
@@ -41,15 +43,16 @@ class ScoreTable:
         columns: Mapping[str, Any],
         attrs: dict[str, Attribute],
         ids: np.ndarray,
-        answer_tokens: np.ndarray,
+        samples: Mapping[str, np.ndarray],
         plan: BatchPlan,
     ) -> None:
         self._columns = columns  # arrays of numpy or zarr, which are written and read in the same way
         self.attrs = attrs
         self.ids = ids
-        self.answer_tokens = answer_tokens
+        self.samples = samples
         self.plan = plan
-        self.done = np.asarray(columns["done"][:]).astype(bool)
+        # A mark without a loss is a chunk that got lost: it is scored again.
+        self.done = np.asarray(columns["done"][:]).astype(bool) & np.isfinite(np.asarray(columns["loss"][:]))
 
     def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
         """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
@@ -96,7 +99,7 @@ class ScoreTable:
             {
                 "score": (("sample", "layer", "head"), score),
                 "loss": ("sample", np.asarray(self._columns["loss"][:])[places]),
-                "answer_tokens": ("sample", self.answer_tokens[positions].astype(np.int32)),
+                **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
                 "sample": self.ids[positions],
@@ -111,7 +114,7 @@ def new_table(
     path: str | Path | None,
     attrs: dict[str, Attribute],
     ids: tuple[int | str, ...],
-    answer_tokens: np.ndarray,
+    samples: Mapping[str, np.ndarray],
     plan: BatchPlan,
     shape: tuple[int, int],
 ) -> ScoreTable:
@@ -127,12 +130,12 @@ def new_table(
         "done": np.zeros(len(ids), np.uint8),
         "batch": plan.batch.astype(np.int32),
         "order": plan.order.astype(np.int64),
-        "answer_tokens": answer_tokens.astype(np.int32),
         "sample": np.array(ids),
+        **samples,
     }
     if path is None:
-        return ScoreTable(columns, attrs, columns["sample"], columns["answer_tokens"], plan)
-    path = Path(path)
+        return ScoreTable(columns, attrs, columns["sample"], samples, plan)
+    path = _local(path)
     if not path.exists():
         _write_group(path, columns, attrs)
     table = _read_table(path, mode="r+")
@@ -147,11 +150,14 @@ def open_scores(path: str | Path) -> xr.Dataset:
     Raises:
         HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
     """
-    path = Path(path)
+    path = _local(path)
     if not path.exists():
         raise HeadnbError(f"there are no scores at {path}")
     if path.is_dir():
-        return _read_table(path, mode="r").scores()
+        try:
+            return _read_table(path, mode="r").scores()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HeadnbError(f"{path} is damaged: {error}") from error
     try:
         with xr.open_dataset(path) as stored:
             scores = stored.load()
@@ -169,9 +175,15 @@ _DIMENSIONS = {
     "done": ("place",),
     "batch": ("place",),
     "order": ("place",),
-    "answer_tokens": ("sample",),
     "sample": ("sample",),
+    **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
 }
+
+
+def _local(path: str | Path) -> Path:
+    if "://" in str(path):
+        raise HeadnbError(f"{path} is an address; scores are written to local folders")
+    return Path(path).expanduser()
 
 
 def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str, Attribute]) -> None:
@@ -197,8 +209,9 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
             array[:] = values
         draft.rename(path)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
@@ -208,17 +221,17 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
         group = zarr.open_group(path, mode=mode)
         attrs: dict[str, Any] = dict(group.attrs)
         columns: dict[str, Any] = {name: group[name] for name in _DIMENSIONS}
-    except (OSError, KeyError, ValueError) as error:
+        ids = np.asarray(columns["sample"][:])
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise HeadnbError(f"{path} is not a store of head scores") from error
     version = attrs.pop("headnb_format", None)
     if version != FORMAT:
         raise HeadnbError(f"{path} has format {version}; this version of headnb reads format {FORMAT}")
-    ids = np.asarray(columns["sample"][:])
     return ScoreTable(
         columns,
         attrs,
         ids if ids.dtype.kind == "i" else np.array(ids.tolist(), str),
-        np.asarray(columns["answer_tokens"][:]),
+        {name: np.asarray(columns[name][:]) for name in SAMPLE_VARIABLES},
         BatchPlan(np.asarray(columns["order"][:]), np.asarray(columns["batch"][:])),
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import headnb
@@ -125,6 +127,79 @@ def test_out_of_memory_shrinks_batches_and_changes_no_score(model, whole, monkey
     assert same_scores(open_scores(tmp_path / "a.zarr"), found)
 
 
+def test_a_cpu_that_is_out_of_memory_is_understood(model, whole, monkeypatch):
+    score, failed = gradient.GradientScorer.__call__, []
+
+    def scarce(self, batch, *, recompute=False):
+        if not failed:
+            failed.append(batch)
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        return score(self, batch, recompute=recompute)
+
+    monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
+    found = score_heads(model, None, TASK, batch_tokens=BUDGET)
+    assert np.allclose(found.score, whole.score, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        score_heads(model, None, TASK)
+
+
+def test_a_stopped_run_may_go_on_with_a_smaller_budget(model, whole, monkeypatch, tmp_path):
+    out = tmp_path / "a.zarr"
+    with pytest.raises(RuntimeError):
+        score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=stop_after(2, RuntimeError("killed")))
+    tried = scarce_memory(monkeypatch, 45)
+    found = score_heads(model, None, TASK, batch_tokens=45, out=out)
+    assert all(tokens <= 45 for tokens, _ in tried)
+    assert np.allclose(found.score, whole.score, rtol=1e-4, atol=1e-6)
+    assert len(np.unique(xr.open_zarr(out, consolidated=False)["batch"])) > len(tried)
+
+
+def test_dropout_sleeps_while_scoring_and_wakes_afterwards():
+    """Attention dropout would change every score of a model in training mode."""
+    expected = score_heads(tiny_model(attention_dropout=0.5), None, TASK)
+    training = tiny_model(attention_dropout=0.5).train()
+    assert same_scores(score_heads(training, None, TASK), expected)
+    assert training.training
+
+
+def test_two_threads_may_score_one_model(model, whole):
+    found = [None, None]
+
+    def work(place):
+        found[place] = score_heads(model, None, TASK, batch_tokens=BUDGET)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same_scores(scores, whole) for scores in found)
+
+
+def test_a_store_is_not_continued_with_other_tokens_of_the_same_text(model, tokenizer, tmp_path):
+    pairs = [("Question: What is 12 + 30?\nAnswer: ", "42")]
+    score_heads(model, tokenizer, pairs, out=tmp_path / "a.zarr")
+    other = copy.deepcopy(tokenizer)
+    other.eos_token = "<|end|>"
+    with pytest.raises(HeadnbError, match="task_fingerprint"):
+        score_heads(model, other, pairs, out=tmp_path / "a.zarr")
+
+
+def test_lost_or_broken_chunks_are_scored_again_or_named(model, whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    score_heads(model, None, TASK, batch_tokens=BUDGET, out=out)
+    (out / "loss" / "c" / "0").unlink()
+    assert open_scores(out).attrs["complete"] == 0
+    assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET, out=out), whole)
+    chunk = out / "score" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(HeadnbError, match="is damaged"):
+        open_scores(out)
+
+
 def test_one_sample_that_does_not_fit_is_an_error_with_advice(model, monkeypatch):
     scarce_memory(monkeypatch, 3)
     with pytest.raises(HeadnbError, match=r"memory is too small for one sample of \d+ tokens; max_length"):
@@ -202,6 +277,8 @@ def test_killed_run_goes_on_and_ends_bitwise_equal(model, whole, tmp_path, count
         ({"loss": "sum"}, "loss_reduction 'sample-mean', not 'sum'"),
         ({"seed": 3}, "seed 0, not 3"),
         ({"max_length": 6}, "max_length -1, not 6"),
+        ({"padding_side": "left"}, "padding_side 'right', not 'left'"),
+        ({"encoding": "trl"}, "encoding 'official', not 'trl'"),
         ({"model": tiny_model(seed=1)}, "model_fingerprint"),
         ({"task": TASK[1:]}, "task_fingerprint"),
     ],
@@ -282,6 +359,18 @@ def test_a_loss_that_is_not_finite_is_named_by_sample(model, monkeypatch):
         ({"loss": "mean"}, "unknown loss 'mean'"),
         ({"encoding": "oficial"}, "unknown encoding"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"padding_side": "Left"}, "unknown padding side 'Left'; did you mean 'left'"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"max_length": -1}, "max_length must be at least 1"),
+        ({"model": "smollm2-135m"}, "the first argument is str, not a model"),
+        ({"model": (1, 2)}, "the first argument is tuple, not a model"),
+        ({"tokenizer": "gpt2"}, "the second argument is str, not a tokenizer"),
+        (
+            {"task": [{"input_ids": [1, 999], "labels": [-100, 999]}]},
+            "sample 0 has the token 999, and the model has 320",
+        ),
+        ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids are 0 or more"),
+        ({"out": "s3://bucket/a.zarr"}, "is an address"),
         ({"task": []}, "no samples"),
         ({"task": "gsm9k"}, "unknown task 'gsm9k'; did you mean 'gsm8k'"),
         ({"task": [("text", "needs a tokenizer")]}, "a tokenizer is needed"),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
 from headnb.errors import HeadnbError
@@ -125,6 +126,8 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
         HeadnbError: the model is not a causal decoder with a language-model head, has no softmax attention
             heads, or holds NaN.
     """
+    if model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model.config, "is_decoder", False):
+        raise HeadnbError(f"{type(model).__name__} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{type(model).__name__} is an encoder-decoder; headnb scores decoder-only models")
     return GradientScorer(model, find_heads(model), reduce, find_readout(model))
@@ -208,19 +211,21 @@ def find_readout(model: PreTrainedModel) -> Readout:
         decoder = getattr(model, "model", model)
 
     def states(**inputs: Any) -> Tensor:
-        hidden: Tensor = decoder(**inputs, use_cache=False).last_hidden_state
+        hidden: Tensor = decoder(**inputs, use_cache=False, return_dict=True).last_hidden_state
         return hidden
 
     def logits(hidden: Tensor) -> Tensor:
         return _behind_head(head(hidden), config)
 
     def whole(**inputs: Any) -> Tensor:
-        given: Tensor = model(**inputs, use_cache=False).logits
+        given: Tensor = model(**inputs, use_cache=False, return_dict=True).logits
         return given
 
     tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2]], device=input_device(model))
     with torch.no_grad(), frozen(model):
         expected = whole(input_ids=tokens)
+        if expected.shape[1] != tokens.shape[1]:
+            raise HeadnbError(f"{type(model).__name__} adds tokens of its own (prompt tuning?); it cannot be scored")
         _refuse_lookahead(model, expected)
         apart = Readout(states, logits, expected.shape[-1])
         try:
@@ -243,7 +248,7 @@ def _behind_head(logits: Tensor, config: Any) -> Tensor:
 
 def _refuse_lookahead(model: PreTrainedModel, logits: Tensor) -> None:
     """`logits` (2, 4, V) of two sequences whose first two tokens agree must agree there, up to rounding."""
-    rounding = 16 * torch.finfo(logits.dtype).eps * logits.abs().max()
+    rounding = 2 * torch.finfo(logits.dtype).eps * logits.abs().max()
     if (logits[0, :2] - logits[1, :2]).abs().max() > rounding:
         raise HeadnbError(f"{type(model).__name__} sees later tokens: it is an encoder, and headnb scores decoders")
 

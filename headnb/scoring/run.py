@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import threading
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from headnb.encoding import BLOCK, BatchPlan, collate, encode_task, plan_batches
+from headnb.encoding import BLOCK, SIDES, BatchPlan, collate, encode_task, plan_batches
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_weights, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, loss_factor
@@ -87,7 +88,7 @@ def score_heads(
 ) -> xr.Dataset:
     """Score every attention head of a model on every sample of a task.
 
-    The model is left as it was. Text and model code run as they are given; nothing is downloaded.
+    The model is left as it was.
 
     Args:
         model: a causal decoder of transformers, bare, compiled, quantized or wrapped by peft.
@@ -115,17 +116,21 @@ def score_heads(
             one sample, or an `out` that belongs to something else.
         ScoringInterrupted: on Ctrl-C; it holds what was scored.
     """
+    _refuse_unloaded(model, tokenizer)
     task = load_task(task) if not isinstance(task, Task) else task
     chosen = find_method(method)
-    if loss not in LOSS_REDUCTIONS:
-        raise unknown_name("loss", loss, LOSS_REDUCTIONS)
+    for kind, name, known in (("loss", loss, LOSS_REDUCTIONS), ("padding side", padding_side, SIDES)):
+        if name not in known:
+            raise unknown_name(kind, name, known)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    _refuse_unknown_tokens(encoded, model)
     plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
     with model_lock(model):
         scorer = chosen.scorer(model)
         settings = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
-        attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": max_length or -1}
-        table = new_table(out, attrs, encoded.ids, encoded.answer_tokens, plan, scorer.layout.shape)
+        cut = -1 if max_length is None else max_length
+        attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": cut}
+        table = new_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape)
         weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
         run = _Run(scorer, encoded, table, weights, padding_side, batch_tokens, on_progress)
         try:
@@ -158,21 +163,29 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
 
     def score_pending(self) -> None:
-        queue = deque(self.table.pending())
+        queue = deque(self._within_budget(self.table.pending()))
         waiting = sum(int(self._lengths(places).sum()) for places in queue)
         before = int(self.table.done.sum())
         self._report(before, waiting)
         while queue:
             places = queue.popleft()
-            try:
-                scores, losses = self._score(places)
-            except torch.OutOfMemoryError:
-                queue.appendleft(places)
-                queue = deque(self._smaller(list(queue)))
+            scored = self._score_if_it_fits(places)
+            if scored is None:
+                self._shrink_budget(places)
+                queue = deque(self._within_budget([places, *queue]))
                 continue
-            self.table.write(places, scores, losses)
+            self.table.write(places, *scored)
             self.tokens += int(self._lengths(places).sum())
             self._report(before, waiting)
+
+    def _score_if_it_fits(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
+        try:
+            return self._score(places)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
 
     def _score(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (b, L, H) and losses (b,) of one batch."""
@@ -197,21 +210,25 @@ class _Run:
         layer = int(expected.nonzero()[:, 0][broken[row]][-1])
         raise _NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
 
-    def _smaller(self, queue: list[np.ndarray]) -> list[np.ndarray]:
-        """Batches of half the budget, after memory ran out in the first one of the queue."""
+    def _shrink_budget(self, failed: np.ndarray) -> None:
+        """Half the budget, after memory ran out in a batch."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        longest = int(self._lengths(queue[0]).max())
-        if len(queue[0]) == 1 and longest > self.budget:
+        longest = int(self._lengths(failed).max())
+        if len(failed) == 1 and longest > self.budget:
             raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
-        failed = longest * len(queue[0])
-        self.budget = max(1, min(self.budget, failed) // 2)
-        self.message = f"out of memory with {failed} tokens a batch; going on with {self.budget}"
-        smaller = [part for places in queue for part in self._split(places)]
-        batch = self.table.plan.batch.copy()
-        for number, places in enumerate(smaller, start=int(batch.max()) + 1):
-            batch[places] = number
-        self.table.replan(BatchPlan(self.table.plan.order, batch))
+        tokens = longest * len(failed)
+        self.budget = max(1, min(self.budget, tokens) // 2)
+        self.message = f"out of memory with {tokens} tokens a batch; going on with {self.budget}"
+
+    def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """The same work in batches that the budget allows; the table keeps the new plan."""
+        smaller = [part for places in batches for part in self._split(places)]
+        if len(smaller) > len(batches):
+            batch = self.table.plan.batch.copy()
+            for number, places in enumerate(smaller, start=int(batch.max()) + 1):
+                batch[places] = number
+            self.table.replan(BatchPlan(self.table.plan.order, batch))
         return smaller
 
     def _split(self, places: np.ndarray) -> list[np.ndarray]:
@@ -241,6 +258,47 @@ class _Run:
         )
 
 
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has an error type of its own; the CPU's allocator and MPS say it in words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error).lower() for said in words)
+
+
+def _refuse_unloaded(model: object, tokenizer: object) -> None:
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise HeadnbError(
+            f"the first argument is {type(model).__name__}, not a model; load_model(id) gives model and tokenizer"
+        )
+    if tokenizer is not None and not callable(tokenizer):
+        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
+    if any(weight.is_meta for weight in model.parameters()) and not hasattr(model, "hf_device_map"):
+        raise HeadnbError("the model has no weights: it is on the meta device")
+    if torch.is_inference_mode_enabled():
+        raise HeadnbError("scores need gradients, which torch.inference_mode() forbids; call it outside")
+
+
+def _refuse_unknown_tokens(encoded: EncodedTask, model: PreTrainedModel) -> None:
+    """Token ids outside the vocabulary would be a crash on a CPU, and an unusable process on CUDA."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+    for key, sample in zip(encoded.ids, encoded.samples, strict=True):
+        lowest, highest = int(sample.input_ids.min()), int(max(sample.input_ids.max(), sample.labels.max()))
+        if lowest < 0 or highest >= vocabulary:
+            token = lowest if lowest < 0 else highest
+            raise HeadnbError(
+                f"sample {key!r} has the token {token}, and the model has {vocabulary}; is this the model's tokenizer?"
+            )
+
+
+def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
+    tokens = encoded.answer_tokens
+    batches = tokens / loss_factor(tokens, "batch-mean", OFFICIAL_BATCH)
+    return {
+        "answer_tokens": tokens.astype(np.int32),
+        "batch_answer_tokens": np.rint(batches).astype(np.int32),
+        "fingerprint": encoded.fingerprints,
+    }
+
+
 def _attributes(
     model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, scorer: Scorer
 ) -> dict[str, Attribute]:
@@ -249,7 +307,7 @@ def _attributes(
         "model": model_name(model),
         "model_fingerprint": weights_fingerprint(model),
         "task": task.name,
-        "task_fingerprint": task.fingerprint(),
+        "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
         "method": method.name,
         "reduction": method.reduction,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -264,8 +322,9 @@ def _attributes(
 
 def context_length(model: PreTrainedModel) -> int | None:
     """The longest sequence of a model in tokens; None if it has no limit."""
-    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return context
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((int(limit) for limit in limits if limit), None)
 
 
 def model_lock(model: torch.nn.Module) -> threading.RLock:

@@ -23,6 +23,8 @@ KILLS = 50
 # Says when scoring begins, so that moments are drawn from the run itself and not from imports.
 SCORE = """
 import sys
+import torch
+torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so the last bit, depends on it
 sys.path.insert(0, {tests!r})
 from test_score_heads import BUDGET, TASK
 from tiny import tiny_model
