@@ -31,6 +31,24 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("headnb"))
 
 
+def user_path(source: object) -> Path:
+    """A path as a user writes it, whether it is there or not; `~` is the home folder.
+
+    Raises:
+        HeadnbError: neither text nor a path, or one that this machine cannot look up.
+    """
+    if not isinstance(source, (str, Path)):
+        raise HeadnbError(f"a name, an id or a path is needed, not {source!r:.60}")
+    try:
+        path = Path(source).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HeadnbError(f"{str(source)!r:.60} is no name, id or path that can be looked up: {reason}") from error
+    return path
+
+
 def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:
     """Whether the hub (or another url) answers at all within that time; False too if the user set HF_HUB_OFFLINE."""
     import huggingface_hub as hub  # noqa: PLC0415

@@ -89,7 +89,7 @@ def load_model(
             raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
         dtype = getattr(torch, dtype)
     chosen = _device(device) if device_map is None else None
-    source = Path(id).expanduser()
+    source = hub.user_path(id)
     model: Any
     with _quiet():
         if adapter is None and (source / "adapter_config.json").is_file():
@@ -213,7 +213,7 @@ def _with_adapter(model: Any, tokenizer: Any, adapter: str) -> Loaded:
     from peft import PeftModel  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    folder = Path(adapter).expanduser()
+    folder = hub.user_path(adapter)
     if not folder.is_dir():
         folder = _download_adapter(adapter)
     if not (folder / "adapter_config.json").is_file():

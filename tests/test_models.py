@@ -482,6 +482,17 @@ def test_fingerprint_knows_whether_an_adapter_is_in_use(adapter):
     assert weights_fingerprint(loaded) == used
 
 
+@pytest.mark.parametrize("source", [None, 5, b"gpt2", "x" * 300, "a\0b", "~nobody-of-this-name/x", "\ud800"])
+def test_what_names_no_model_is_one_plain_error(folder, source, no_network):
+    for arguments in ({"id": source}, {"id": folder, "adapter": source}):
+        if arguments.get("adapter", "") is None:
+            continue
+        with pytest.raises(HeadnbError) as caught:
+            load_model(**arguments)
+        assert len(str(caught.value)) < 200
+        assert "\n" not in str(caught.value)
+
+
 def test_known_models_are_described_in_one_line():
     known = known_models()
     assert {"smollm2-135m", "meta-llama/Meta-Llama-3-8B", "google/gemma-7b", "facebook/opt-6.7b"} <= set(known)
