@@ -308,6 +308,8 @@ class Explorer(anywidget.AnyWidget):
         options: dict[str, Any],
     ) -> Bench | None:
         if model is None:
+            if options:
+                raise HeadnbError(f"{', '.join(options)}: only with the model, which results alone do not need")
             return None
         from headnb.display.bench import Bench  # noqa: PLC0415  loads torch
 

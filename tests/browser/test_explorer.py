@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from jupyter_pages import Jupyter, command, kernel_ready, notebook
 from playwright.sync_api import expect
 
@@ -30,8 +31,9 @@ SLOW = """slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time
 SHOTS = os.environ.get("HEADNB_SHOTS")
 
 
-def open_notebook(page: Page, jupyter: Jupyter, *cells: str) -> Locator:
-    jupyter.open_lab(page, jupyter.save(notebook(MADE, *cells)))
+def open_notebook(page: Page, jupyter: Jupyter, *cells: str, host: str = "lab") -> Locator:
+    name = jupyter.save(notebook(MADE, *cells))
+    (jupyter.open_lab if host == "lab" else jupyter.open_notebook)(page, name)
     run_cell(page, 0)
     return page.locator(".jp-CodeCell").first.locator(".jp-OutputArea-output").last
 
@@ -106,8 +108,9 @@ def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupy
     shot(page, "explorer-intervene")
 
 
-def test_stop_is_heard_while_it_scores_and_the_kernel_stays_free(page: Page, jupyter: Jupyter) -> None:
-    explorer = open_notebook(page, jupyter, SLOW, "6 * 7", "explorer.scores.sizes['sample']")
+@pytest.mark.parametrize("host", ["lab", "notebook"])
+def test_stop_is_heard_while_it_scores_and_the_kernel_stays_free(page: Page, jupyter: Jupyter, host: str) -> None:
+    explorer = open_notebook(page, jupyter, SLOW, "6 * 7", "explorer.scores.sizes['sample']", host=host)
     run_cell(page, 1)
     press(explorer, "Run")
     expect(explorer.locator(".state")).to_contain_text("of 64 samples", timeout=60_000)
