@@ -31,7 +31,7 @@ _HOME = {
     "score_heads": "scoring",
 }
 
-__all__ = ["HeadnbError", "__version__", *_HOME]
+__all__ = ["HeadnbError", "__version__", *_HOME]  # noqa: PLE0604  all of them are strings
 
 
 def __getattr__(name: str) -> Any:
