@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import numbers
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 
 Message: TypeAlias = dict[str, str]
 Text: TypeAlias = str | list[Message]
 Id: TypeAlias = int | str
 
 IGNORED = -100  # the label of a token that is not part of the answer
+FIELDS = ("prompt", "completion", "messages", "input_ids", "labels", "completion_mask", "id")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,21 +49,15 @@ def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -
             completion), or with `input_ids` and `labels` (or TRL's `completion_mask`).
         where: names the row in errors, for instance "pairs.jsonl line 3".
         fields: which columns hold what, `{"prompt": "question", "completion": "answer"}`; a value with
-            braces is a template, `"Question: {question}\nAnswer: "`.
+            braces is a template, `"Question: {question}\nAnswer: "`. Numbers are taken as they are written in
+            Python: the column's 72 is the text "72".
 
     Raises:
         HeadnbError: the row is of another type, lacks a field, or holds something that is not text.
     """
-    if isinstance(row, (Sample, TokenSample)):
-        row = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    elif isinstance(row, (tuple, list)) and len(row) == 2:
-        row = {"prompt": row[0], "completion": row[1]}
-    if not isinstance(row, Mapping):
-        raise HeadnbError(
-            f"{where} is {_kind(row)}; a sample is a (prompt, completion) pair or a dict with those names"
-        )
+    row = named(row, where)
     if fields is not None:
-        row = _mapped(row, where, fields)
+        row = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     if "input_ids" in row:
         return _token_sample(row, where)
     if "messages" in row and "completion" not in row:
@@ -73,21 +71,116 @@ def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -
     return _text_sample(row["prompt"], row["completion"], where)
 
 
-def _mapped(row: Mapping[str, Any], where: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    mapped = {}
+def named(row: object, where: str) -> Mapping[str, Any]:
+    """The row with a name for each of its parts.
+
+    Raises:
+        HeadnbError: it is no pair, no sample and no mapping.
+    """
+    if isinstance(row, (Sample, TokenSample)):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    if isinstance(row, (tuple, list)) and len(row) == 2:
+        return {"prompt": row[0], "completion": row[1]}
+    if isinstance(row, Mapping):
+        return row
+    raise HeadnbError(f"{where} is {_kind(row)}; a sample is a (prompt, completion) pair or a dict with those names")
+
+
+def check_fields(fields: object) -> None:
+    """Refuse what `read_row` cannot use as `fields`.
+
+    Raises:
+        HeadnbError: no mapping of the names in `FIELDS` to text.
+    """
+    if fields is None:
+        return
+    if not isinstance(fields, Mapping) or not fields:
+        raise HeadnbError(
+            f'fields must be a dict such as {{"prompt": "question", "completion": "answer"}}, not {fields!r:.60}'
+        )
     for name, column in fields.items():
-        if column in row:
-            mapped[name] = row[column]
+        if name not in FIELDS:
+            raise unknown_name("field", str(name), FIELDS)
+        if not isinstance(column, str):
+            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {_kind(column)}")
+
+
+def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> Any:
+    """What `fields[name] = column` takes from a row: a column as it is, or a template filled.
+
+    Raises:
+        HeadnbError: no such column, or a template that names one without text or a number in this row.
+    """
+    if column in row:
+        value = row[column]
+        number = name in {"prompt", "completion"} and isinstance(value, numbers.Real)
+        return _written(value, f"{where}: column {column!r}") if number else value
+    if "{" not in column:
+        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {_names(row)}")
+    parts = []
+    for literal, key in _template(column):
+        parts.append(literal)
+        if key is None:
             continue
-        if "{" not in column:
-            raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {_names(row)}")
+        if key not in row:
+            raise HeadnbError(f"{where} does not fit the template {column!r}: no column {key!r}; it has {_names(row)}")
+        parts.append(_written(row[key], f"{where} does not fit the template {column!r}: column {key!r}"))
+    return "".join(parts)
+
+
+@functools.lru_cache
+def _template(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Pieces of text, each with the column that follows it.
+
+    Python's own format would also reach into attributes, and pad one letter to gigabytes.
+    """
+    try:
+        pieces = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise HeadnbError(f"the template {text!r} cannot be read: {error}") from error
+    for _, key, form, conversion in pieces:
+        if key is not None and (form or conversion or not key or set(key) & set(".[]{}")):
+            raise HeadnbError(f"the template {text!r} may hold names of columns only, such as {{question}}")
+    return tuple((literal, key) for literal, key, _, _ in pieces)
+
+
+def _written(value: object, where: str) -> str:
+    """Text as it is, a number as Python writes it; True and False are neither."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
-            mapped[name] = column.format_map(row)
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            raise HeadnbError(
-                f"{where} does not fit the template {column!r} ({type(error).__name__}: {error}); it has {_names(row)}"
-            ) from error
-    return mapped
+            written = str(value)
+        except ValueError as error:  # more digits than Python writes
+            raise HeadnbError(f"{where}: {error}") from error
+        if written not in {"nan", "inf", "-inf"}:
+            return written
+    raise HeadnbError(f"{where} is {_kind(value)}, not text or a number")
+
+
+def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
+    """The ids of a task's samples, one of a kind each.
+
+    Raises:
+        HeadnbError: not all text or all whole numbers of 64 bits; text that files cannot hold; or an id twice.
+    """
+    taken: dict[Id, None] = {}
+    for place, held in enumerate(ids):
+        key = held.item() if hasattr(held, "item") and getattr(held, "ndim", None) == 0 else held
+        if not isinstance(key, (int, str)) or isinstance(key, bool):
+            raise HeadnbError(f"{where}: the id of sample {place} is {_kind(key)}, not text or a whole number")
+        if isinstance(key, str):
+            _check_text(key, f"{where}: the id of sample {place}")
+            if "\0" in key:
+                raise HeadnbError(f"{where}: the id of sample {place} holds a null character")
+        elif not -(2**63) <= key < 2**63:
+            raise HeadnbError(f"{where}: the id of sample {place} is a number of more than 64 bits; give it as text")
+        if key in taken:
+            raise HeadnbError(f"{where} has the sample id {key!r:.60} twice; ids must be unique")
+        taken[key] = None
+    if len({isinstance(key, str) for key in taken}) > 1:
+        raise HeadnbError(f"{where}: some sample ids are text and some are numbers; use one kind")
+    return tuple(taken)
 
 
 def _text_sample(prompt: object, completion: object, where: str) -> Sample:
@@ -133,13 +226,17 @@ def _token_sample(row: Mapping[str, Any], where: str) -> TokenSample:
         labels = _integers(row["labels"], f"{where}: labels")
     elif "completion_mask" in row:
         mask = _integers(row["completion_mask"], f"{where}: completion_mask")
-        labels = [token if keep else IGNORED for token, keep in zip(input_ids, mask, strict=False)]
+        if len(mask) != len(input_ids):
+            raise HeadnbError(f"{where}: {len(input_ids)} input_ids but a completion_mask of {len(mask)}")
+        labels = [token if keep else IGNORED for token, keep in zip(input_ids, mask, strict=True)]
     else:
         raise HeadnbError(f"{where} has input_ids but neither 'labels' nor 'completion_mask'; it has {_names(row)}")
     if len(labels) != len(input_ids):
         raise HeadnbError(f"{where}: {len(input_ids)} input_ids but {len(labels)} labels")
     if any(token < 0 for token in input_ids) or any(label < 0 and label != IGNORED for label in labels):
         raise HeadnbError(f"{where}: token ids are 0 or more, and a label that is not scored is {IGNORED}")
+    if any(token >= 2**31 for token in (*input_ids, *labels)):
+        raise HeadnbError(f"{where}: a token id has more than 31 bits")
     # The first token has nothing before it that could predict it, so its label is never used.
     if all(label == IGNORED for label in labels[1:]):
         raise HeadnbError(f"{where}: no token has a label, so there is no answer to score")
@@ -149,12 +246,13 @@ def _token_sample(row: Mapping[str, Any], where: str) -> TokenSample:
 def _integers(values: Any, where: str) -> list[int]:
     if hasattr(values, "tolist"):  # an array or a tensor
         values = values.tolist()
-    if not isinstance(values, Sequence) or not all(type(value) in {int, bool} for value in values):
+    if not isinstance(values, Sequence) or not set(map(type, values)) <= {int, bool}:
         raise HeadnbError(f"{where} must be a flat list of integers")
     return [int(value) for value in values]
 
 
 def _check_text(text: str, where: str) -> None:
+    """Half a character pair can be in a str, but not in a file."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb import hub, task_cards
 from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.samples import named, read_field, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +61,7 @@ def find(source: object, split: str, n: int | None, seed: int, fields: Mapping[s
     if type(source).__module__.partition(".")[0] == "datasets":
         return _dataset(source, split, fields)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
-        ids = [row.get("id", i) if isinstance(row, Mapping) else i for i, row in enumerate(source)]
-        return Rows("samples", "samples in memory", source, _checked_ids(ids, "samples in memory"))
+        return with_ids(Rows("samples", "samples in memory", source, range(len(source))), fields)
     raise HeadnbError(
         f"a task cannot be made of a {type(source).__name__}; give a task's name, a JSONL file, a data set,"
         " or a list of (prompt, completion) pairs"
@@ -69,15 +69,15 @@ def find(source: object, split: str, n: int | None, seed: int, fields: Mapping[s
 
 
 def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
-    path = Path(source).expanduser()
+    path = hub.user_path(source)
     if path.suffix in {".jsonl", ".json"} or path.is_file():
-        return read_jsonl(path)
+        return with_ids(read_jsonl(path), fields)
     folder = os.environ.get(DATA_FOLDER)
-    in_folder = Path(folder) / f"{source}.{split}.jsonl" if folder and "/" not in source else None
+    in_folder = hub.user_path(Path(folder) / f"{source}.{split}.jsonl") if folder and "/" not in source else None
     if in_folder is not None and in_folder.is_file():
-        return dataclasses.replace(read_jsonl(in_folder), name=source)
+        return dataclasses.replace(with_ids(read_jsonl(in_folder), fields), name=source)
     if path.is_dir():
-        return _from_hub(str(path), path.name, split)
+        return with_ids(_from_hub(str(path), path.name, split), fields)
     if source in task_cards.CARDS:
         try:
             rows = _from_card(source, task_cards.CARDS[source], split, n)
@@ -85,9 +85,9 @@ def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[st
             if in_folder is None:
                 raise
             raise HeadnbError(f"{error}; {DATA_FOLDER} has no {in_folder.name} either") from error
-        return rows if fields is None else dataclasses.replace(rows, template=None)
+        return rows if fields is None else with_ids(dataclasses.replace(rows, template=None), fields)
     if "/" in source or fields is not None:
-        return _from_hub(source, source, split)
+        return with_ids(_from_hub(source, source, split), fields)
     procedural = task_cards.procedural_cards()
     if source in procedural:
         return _procedural(source, split, n or PROCEDURAL_SAMPLES, seed)
@@ -95,7 +95,7 @@ def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[st
 
 
 def read_jsonl(path: Path) -> Rows:
-    """The objects of a JSON Lines file; empty lines are passed over.
+    """The objects of a JSON Lines file, numbered; empty lines are passed over.
 
     Raises:
         HeadnbError: no such file, or a line that is not UTF-8, not JSON, not an object, or over 10 MB.
@@ -114,8 +114,7 @@ def read_jsonl(path: Path) -> Rows:
         raise HeadnbError(f"cannot read {path}: {error.strerror or error}") from error
     if not rows:
         raise HeadnbError(f"{path} has no samples: the file is empty")
-    ids = [row.get("id", i) if isinstance(row, Mapping) else i for i, row in enumerate(rows)]
-    return Rows(path.stem, str(path), rows, _checked_ids(ids, str(path)), lines)
+    return Rows(path.stem, str(path), rows, range(len(rows)), lines)
 
 
 def _object(line: bytes, where: str) -> object:
@@ -131,11 +130,27 @@ def _object(line: bytes, where: str) -> object:
     return row
 
 
-def _checked_ids(ids: Sequence[Any], where: str) -> list[Id]:
-    for i, key in enumerate(ids):
-        if not isinstance(key, (int, str)) or isinstance(key, bool):
-            raise HeadnbError(f"{where}: the id of sample {i} is a {type(key).__name__}, not text or a whole number")
-    return list(ids)
+def with_ids(rows: Rows, fields: Mapping[str, str] | None) -> Rows:
+    """The rows with the ids that they bring: of the column or template `fields["id"]`, else of their own `id`.
+
+    Rows that bring none keep their numbers.
+
+    Raises:
+        HeadnbError: some rows have an id and some have none, or they are no ids (`samples.read_ids`).
+    """
+    column = (fields or {}).get("id")
+    if column is not None:
+        held = [read_field(named(row, rows.where(i)), "id", column, rows.where(i)) for i, row in enumerate(rows.rows)]
+    elif "id" not in getattr(rows.rows, "column_names", ["id"]):
+        return rows  # without reading a whole data set
+    else:
+        held = [row.get("id") if isinstance(row, Mapping) else None for row in rows.rows]
+        without = [i for i, key in enumerate(held) if key is None]
+        if len(without) == len(held):
+            return rows
+        if without:
+            raise HeadnbError(f"{rows.where(without[0])} has no id, while other rows have one")
+    return dataclasses.replace(rows, ids=read_ids(held, rows.source))
 
 
 def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
@@ -147,10 +162,8 @@ def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
     if not hasattr(source, "__len__"):
         raise HeadnbError("a streamed data set has no length: take some of it, list(dataset.take(1000))")
     source = source.with_format(None)  # plain Python values, whatever format the user reads it in
-    column = (fields or {}).get("id")
-    ids = source[column] if column in source.column_names else range(len(source))
     name = source.info.dataset_name or "dataset"
-    return Rows(name, f"data set {name}", source, _checked_ids(list(ids), name))
+    return with_ids(Rows(name, f"data set {name}", source, range(len(source))), fields)
 
 
 def _from_hub(source: str, name: str, split: str) -> Rows:

@@ -11,14 +11,15 @@ import dataclasses
 import hashlib
 import json
 import random
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from headnb import task_cards, task_sources
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.samples import Sample, TokenSample, read_row
+from headnb.samples import Sample, TokenSample, check_fields, read_ids, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from headnb.samples import Id
     from headnb.task_cards import TaskCard
@@ -34,12 +35,14 @@ class Task:
     Attributes:
         name: what results are labelled with.
         samples: all `Sample` (text or chat messages) or all `TokenSample` (encoded already).
-        ids: one per sample, unique: the row number in the source, or the source's own id. Scores of the same
-            task before and after training are paired by them.
+            What `load_task` takes as a row is made into one of these.
+        ids: one per sample, unique, all text or all whole numbers (64 bits): the row number in the source, or the
+            source's own id. Scores of the same task before and after training are paired by them.
         source: where the samples came from, for people to read.
 
     Raises:
-        HeadnbError: no samples, ids that are not unique or not one per sample, or the two kinds mixed.
+        HeadnbError: no samples, one that is none or has no answer, ids that are not unique or not one per sample,
+            or the two kinds mixed.
     """
 
     name: str
@@ -48,15 +51,22 @@ class Task:
     source: str
 
     def __post_init__(self) -> None:
-        if not self.samples:
-            raise HeadnbError(f"task {self.name!r} has no samples ({self.source})")
-        if len(self.ids) != len(self.samples):
-            raise HeadnbError(f"task {self.name!r} has {len(self.samples)} samples but {len(self.ids)} ids")
-        if len(set(self.ids)) != len(self.ids):
-            twice = next(key for i, key in enumerate(self.ids) if key in self.ids[:i])
-            raise HeadnbError(f"task {self.name!r} has the sample id {twice!r} twice; ids must be unique")
-        if len({type(sample) for sample in self.samples}) > 1:
-            raise HeadnbError(f"task {self.name!r} mixes text samples and encoded samples; use one kind")
+        if not isinstance(self.name, str):
+            raise HeadnbError(f"the name of a task is text, not {self.name!r:.60}")
+        where = f"task {self.name!r}"
+        for name, values in (("samples", self.samples), ("ids", self.ids)):
+            if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
+                raise HeadnbError(f"{where}: {name} must be a list or a tuple, not a {type(values).__name__}")
+        ids = read_ids(self.ids, where)
+        samples = tuple(read_row(row, f"{where}: sample {place}") for place, row in enumerate(self.samples))
+        if not samples:
+            raise HeadnbError(f"{where} has no samples ({self.source})")
+        if len(ids) != len(samples):
+            raise HeadnbError(f"{where} has {len(samples)} samples but {len(ids)} ids")
+        if len({type(sample) for sample in samples}) > 1:
+            raise HeadnbError(f"{where} mixes text samples and encoded samples; use one kind")
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "ids", ids)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -102,8 +112,9 @@ def load_task(
 
     Args:
         source: one of: a name in `known_tasks()`; a path to a JSONL file (one object a line: `prompt` and
-            `completion`, or `messages`, or `input_ids` and `labels`; optionally `id`); the hub id or the folder
-            of a data set; a `datasets.Dataset`; a list of pairs, of dicts or of samples; a `Task`.
+            `completion`, or `messages`, or `input_ids` and `labels`); the hub id or the folder of a data set;
+            a `datasets.Dataset`; a list of pairs, of dicts or of samples; a `Task`.
+            Rows that have an `id` keep it, in all of these; those of a task in `known_tasks()` are numbered.
             If the folder that the environment's HEADNB_DATA names holds `{source}.{split}.jsonl`, that is read.
         split: which split, where the source has several. For a procedural task any name: each gives other samples.
         n: how many samples, drawn by `seed` without replacement (a larger n with the same seed keeps those of a
@@ -111,11 +122,18 @@ def load_task(
         seed: of the draw, and of what a procedural task makes.
         name: what to call the task; by default what `source` is called.
         fields: which columns hold what: `{"prompt": "question", "completion": "answer"}`, or templates:
-            `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`.
+            `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`. A template names columns, and
+            nothing of Python's format language; a column holds text, or numbers, which are taken as Python writes
+            them. `"id"` names the column of the ids.
 
     Raises:
         HeadnbError: unknown name (the nearest ones are named), fewer than n samples, or a row that is no sample.
     """
+    check_fields(fields)
+    if not isinstance(split, str):
+        raise HeadnbError(f"split must be a name such as 'test', not {split!r:.60}")
+    if not isinstance(seed, int):
+        raise HeadnbError(f"seed must be a whole number, not {seed!r:.60}")
     if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
     if isinstance(source, Task):

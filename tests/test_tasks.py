@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import datasets
+import numpy as np
 import pytest
 from headnb import HeadnbError, hub, task_cards, task_sources
 from headnb.tasks import Sample, Task, TokenSample, known_tasks, load_task
@@ -75,12 +76,12 @@ def test_jsonl_with_ids_messages_and_empty_lines(jsonl):
     path = jsonl(
         b"\xef\xbb\xbf" + json.dumps({"id": "a", "prompt": "x", "completion": "y"}).encode(),
         b"",
-        {"prompt": [question], "completion": [answer]},
-        {"id": 7, "messages": [question, answer, question, answer]},
+        {"id": "b", "prompt": [question], "completion": [answer]},
+        {"id": "c", "messages": [question, answer, question, answer]},
     )
     task = load_task(path)
     assert task.name == "pairs"
-    assert task.ids == ("a", 1, 7)
+    assert task.ids == ("a", "b", "c")
     assert task.samples == (
         Sample("x", "y"),
         Sample([question], [answer]),
@@ -361,6 +362,15 @@ def test_procedural_answers_are_right():
             r"mixes text samples and encoded",
         ),
         ([b""], r"has no samples"),
+        ([{"id": 1, "prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b"}], r"line 2 has no id, while"),
+        ([{"id": i, "prompt": "a", "completion": "b"} for i in (1, "1")], r"some sample ids are text and some"),
+        ([{"id": 2**63, "prompt": "a", "completion": "b"}], r"id of sample 0 is a number of more than 64 bits"),
+        ([{"id": True, "prompt": "a", "completion": "b"}], r"the id of sample 0 is a bool"),
+        ([{"id": [1], "prompt": "a", "completion": "b"}], r"the id of sample 0 is a list"),
+        ([{"id": "a\0", "prompt": "a", "completion": "b"}], r"the id of sample 0 holds a null character"),
+        ([b'{"id": "\\ud800", "prompt": "a", "completion": "b"}'], r"id of sample 0 holds half of a character pair"),
+        ([{"input_ids": [1, 2], "completion_mask": [0, 1, 1]}], r"2 input_ids but a completion_mask of 3"),
+        ([{"input_ids": [1, 2**40], "labels": [1, 2]}], r"more than 31 bits"),
     ],
 )
 def test_bad_line_is_one_plain_error(jsonl, lines, message):
@@ -392,12 +402,133 @@ def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
         (PAIRS, {"fields": {"prompt": "q", "completion": "a"}}, r"no column 'q' for 'prompt'"),
         (PAIRS, {"fields": {"prompt": "{q}", "completion": "a"}}, r"does not fit the template '{q}'"),
         ("somebody/something", {}, r"cannot load the data set 'somebody/something': no network"),
+        (PAIRS, {"fields": "q"}, r"fields must be a dict .*, not 'q'"),
+        (PAIRS, {"fields": {}}, r"fields must be a dict"),
+        (PAIRS, {"fields": {"promt": "prompt"}}, r"unknown field 'promt'; did you mean 'prompt'"),
+        (PAIRS, {"fields": {"prompt": 3}}, r"'prompt' must name a column or be a template, not a int"),
+        (PAIRS, {"fields": {"id": "q"}}, r"no column 'q' for 'id'"),
+        (PAIRS, {"seed": None}, r"seed must be a whole number"),
+        (PAIRS, {"split": None}, r"split must be a name"),
+        (PAIRS, {"name": 5}, r"the name of a task is text"),
+        ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is no name, id or path"),
+        ("~nobody-of-this-name/x.jsonl", {}, r"is no name, id or path that can be looked up"),
+        ("x" * 300, {}, r"is no name, id or path that can be looked up: File name too long"),
         ("mbpp", {"split": "validation"}, r"no split 'validation'; it has train, test"),
     ],
 )
 def test_bad_source_is_one_plain_error(source, arguments, message):
     with pytest.raises(HeadnbError, match=message):
         load_task(source, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("samples", "ids", "message"),
+    [
+        ([TokenSample([1, 2, 3], [-100, 2])], [0], r"task 't': sample 0: 3 input_ids but 2 labels"),
+        ([TokenSample([1, 2], [-100, -100])], [0], r"sample 0: no token has a label"),
+        ([TokenSample([1, 2], None)], [0], r"sample 0: labels must be a flat list of integers"),
+        ([TokenSample(np.ones((2, 2), int), [1, 2])], [0], r"flat list of integers"),
+        ([Sample("a", "")], [0], r"sample 0: the completion is empty"),
+        ([Sample("a", "b"), Sample("\ud800", "b")], [0, 1], r"sample 1: prompt holds half of a character pair"),
+        ([{"question": "a"}], [0], r"sample 0 lacks 'prompt' and 'completion'"),
+        ([Sample("a", "b")], [[0]], r"the id of sample 0 is a list"),
+        ([Sample("a", "b")], [True], r"the id of sample 0 is a bool"),
+        ([Sample("a", "b")], [-(2**63) - 1], r"more than 64 bits"),
+        ([Sample("a", "b")] * 2, [0, "0"], r"some sample ids are text and some are numbers"),
+        ([Sample("a", "b")], [0, 1], r"1 samples but 2 ids"),
+        ([Sample("a", "b")], None, r"ids must be a list or a tuple, not a NoneType"),
+        ({"prompt": "a"}, [0], r"samples must be a list or a tuple, not a dict"),
+        ("ab", [0, 1], r"samples must be a list or a tuple, not a str"),
+    ],
+)
+def test_a_task_made_by_hand_is_checked(samples, ids, message):
+    with pytest.raises(HeadnbError, match=message) as caught:
+        Task("t", samples, ids, "made here")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_made_by_hand_holds_what_load_task_would():
+    arrays = TokenSample(np.array([5, 6]), np.array([-100, 6]))
+    task = Task("t", [arrays, {"input_ids": [7, 8], "labels": [-100, 8]}], np.array([3, 4]), "made here")
+    assert task == Task("t", (TokenSample([5, 6], [-100, 6]), TokenSample([7, 8], [-100, 8])), (3, 4), "made here")
+    assert {type(key) for key in task.ids} == {int}
+    assert {type(token) for token in task.samples[0].input_ids} == {int}
+
+
+def test_looking_for_an_id_twice_is_not_quadratic():
+    class Counted(str):
+        compared = 0
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+    ids = [Counted(i) for i in range(2000)]
+    with pytest.raises(HeadnbError, match="'7' twice"):
+        Task("t", [Sample("a", "b")] * 2001, [*ids, Counted(7)], "made here")
+    assert Counted.compared < 100
+
+
+ANSWERS = [{"id": f"own{i}", "key": f"k{i}", "q": f"{i} + 1?", "a": i + 1} for i in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["list", "jsonl", "dataset", "hub", "folder of data", "card"])
+def test_ids_and_numbers_come_alike_from_every_source(kind, jsonl, tmp_path, monkeypatch):
+    served(monkeypatch, ANSWERS)
+    monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
+    (tmp_path / "mine.test.jsonl").write_text("\n".join(map(json.dumps, ANSWERS)))
+    source = {
+        "list": ANSWERS,
+        "jsonl": jsonl(*ANSWERS),
+        "dataset": datasets.Dataset.from_list(ANSWERS),
+        "hub": "somebody/something",
+        "folder of data": "mine",
+        "card": "gsm8k",
+    }[kind]
+    columns = {"prompt": "{q} ", "completion": "a"}
+    assert load_task(source, fields=columns).ids == ("own0", "own1", "own2")
+    assert load_task(source, fields={**columns, "id": "key"}).ids == ("k0", "k1", "k2")
+    task = load_task(source, fields={**columns, "id": "{key}/{a}"})
+    assert task.ids == ("k0/1", "k1/2", "k2/3")
+    assert [sample.completion for sample in task.samples] == ["1", "2", "3"]
+    assert load_task(source, fields=columns, n=1, seed=5).ids[0] in {"own0", "own1", "own2"}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{none}", r"does not fit the template '{none}': column 'none' is empty \(None\), not text or a number"),
+        ("{yes}", r"column 'yes' is a bool, not text or a number"),
+        ("{many}", r"column 'many' is a list of 1, not text or a number"),
+        ("{missing}", r"does not fit the template '{missing}': no column 'missing'; it has"),
+        ("{text.__class__}", r"may hold names of columns only"),
+        ("{many[0]}", r"may hold names of columns only"),
+        ("{text:>30000000}", r"may hold names of columns only"),
+        ("{text!r}", r"may hold names of columns only"),
+        ("{text:{number}}", r"may hold names of columns only"),
+        ("{}", r"may hold names of columns only"),
+        ("{text", r"cannot be read: expected '}'"),
+        ("many", r"completion|chat message"),
+        ("none", r"completion is empty \(None\)"),
+        ("yes", r"column 'yes' is a bool"),
+        ("infinite", r"column 'infinite' is a float, not text or a number"),
+        ("huge", r"column 'huge'.* digits"),
+    ],
+)
+def test_template_takes_text_and_numbers_of_columns_only(template, message):
+    row = {"text": "x", "number": 3, "none": None, "yes": True, "many": [1]}
+    row |= {"infinite": float("inf"), "huge": 10**300 * 10**5000 if template == "huge" else 0}
+    with pytest.raises(HeadnbError, match=message) as caught:
+        load_task([row], fields={"prompt": "text", "completion": template})
+    assert "\n" not in str(caught.value)
+
+
+def test_template_writes_numbers_and_braces():
+    row = {"a b": 72, "c": 0.5}
+    task = load_task([row], fields={"prompt": "{{{a b}}} ", "completion": "{c}"})
+    assert task.samples == (Sample("{72} ", "0.5"),)
 
 
 def test_without_a_network_nothing_waits(monkeypatch):
@@ -416,8 +547,8 @@ def test_fingerprint_changes_with_samples_ids_and_order_only():
     assert first.fingerprint() == task([("a", "b"), ("c", "d")], (0, 1), name="other").fingerprint()
     others = [
         task([("a", "b"), ("c", "e")], (0, 1)),
-        task([("ab", ""), ("c", "d")], (0, 1)),
-        task([("a", "b"), ("c", "d")], (0, "1")),
+        task([("", "ab"), ("c", "d")], (0, 1)),
+        task([("a", "b"), ("c", "d")], ("0", "1")),
         task([("c", "d"), ("a", "b")], (1, 0)),
         task([("a", "b")], (0,)),
     ]
