@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headnb.statistics import Array
 
 HEADS = ("layer", "head")
+OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
 NORMALISATIONS = ("layer", "max", "rank")
 LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
 _KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype")
@@ -247,8 +248,8 @@ def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
         what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
         raise HeadnbError(
             f"{differ.size} of {len(ids)} sample ids stand for samples of different {what} in the two scores (the "
-            f"first: {ids[differ[0]]}); score the same samples in the same encoding both times; a task of other samples "
-            "needs another name"
+            f"first: {ids[differ[0]]}); score the same samples in the same encoding both times; a task of other "
+            "samples needs another name"
         )
 
 
@@ -256,8 +257,13 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     """The same scores under another reduction of the loss, without a second pass: the gradient is linear in it.
 
     With n_x the answer tokens of sample x: "sum" is n_x times "sample-mean", and "batch-mean" (the official script: the
-    mean over all answer tokens of a batch) is n_x / N_batch times it, for batches of `batch_size` in input order. The
-    variable `loss` stays as it is: each sample's own.
+    mean over all answer tokens of a batch) is n_x / N_batch times it, for batches of `batch_size` in the order of the
+    whole task. Of some of its samples that is known only for batches of four, from the scores' `batch_answer_tokens`.
+    The variable `loss` stays as it is: each sample's own.
+
+    Raises:
+        HeadnbError: an unknown loss, samples without answer tokens, or batches that cannot be told from the samples
+            that are here.
     """
     if loss not in LOSS_REDUCTIONS:
         raise unknown_name("loss", loss, LOSS_REDUCTIONS)
@@ -269,8 +275,8 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     if (tokens < 1).any():
         raise HeadnbError("a sample without answer tokens has no loss to convert")
     stored = str(scores.attrs.get("loss_reduction", "sample-mean"))
-    stored_batch = int(scores.attrs.get("loss_batch_size", 4))
-    factor = loss_factor(tokens, loss, batch_size) / loss_factor(tokens, stored, stored_batch)
+    stored_batch = int(scores.attrs.get("loss_batch_size", OFFICIAL_BATCH))
+    factor = _stored_factor(scores, loss, batch_size) / _stored_factor(scores, stored, stored_batch)
     result = scores.copy()
     score = scores["score"] * xr.DataArray(factor, dims="sample")
     result["score"] = score.transpose(*scores["score"].dims).astype(scores["score"].dtype)
@@ -280,6 +286,23 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     if loss == "batch-mean":
         result.attrs["loss_batch_size"] = batch_size
     return result
+
+
+def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
+    """`loss_factor` of the samples that are here, in the batches of the whole task."""
+    tokens = scores["answer_tokens"].values.astype(np.float64)
+    if loss != "batch-mean":
+        return loss_factor(tokens, loss, batch_size)
+    if batch_size == OFFICIAL_BATCH and "batch_answer_tokens" in scores:
+        return np.asarray(tokens / scores["batch_answer_tokens"].values)
+    n = scores.sizes["sample"]
+    whole = int(scores.attrs.get("samples_requested", n)) - int(scores.attrs.get("left_out", 0))
+    if scores.attrs.get("complete", 1) == 0 or n < whole:
+        raise HeadnbError(
+            f"the batches of {batch_size} cannot be told from a part of the task's samples ({n} are here); finish the "
+            'scoring, or convert before selecting samples, or use the loss "sample-mean" or "sum"'
+        )
+    return loss_factor(tokens, loss, batch_size)
 
 
 def head_name(layer: int, head: int) -> str:

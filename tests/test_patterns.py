@@ -242,6 +242,31 @@ def test_batch_mean_loss_is_that_of_batches_in_input_order():
     assert back["score"].dtype == np.float32
 
 
+@pytest.mark.parametrize("rows", [[0, 2, 4, 5], [5], [4, 3, 1]])
+def test_batch_mean_of_some_samples_is_that_of_the_whole_tasks_batches(rows):
+    batches = np.array([10, 10, 10, 10, 20, 20], dtype=np.int32)  # tokens (1, 2, 3, 4) of 10 and (5, 15) of 20
+    scores = scores_of(np.full((6, 1, 1), 2.0), tokens=[1, 2, 3, 4, 5, 15], samples_requested=6, complete=1)
+    part = scores.assign(batch_answer_tokens=("sample", batches)).isel(sample=rows)
+    for complete in (0, 1):
+        found = patterns.with_loss(part.assign_attrs(complete=complete), "batch-mean")
+        np.testing.assert_allclose(found["score"].values.ravel(), np.array([0.2, 0.4, 0.6, 0.8, 0.5, 1.5])[rows])
+        summed = patterns.with_loss(found, "sum")
+        np.testing.assert_allclose(summed["score"].values.ravel(), np.array([2, 4, 6, 8, 10, 30])[rows])
+
+
+@pytest.mark.parametrize("attrs", [{"complete": 0}, {"complete": 1, "samples_requested": 8, "left_out": 1}])
+def test_batches_are_not_made_up_from_some_of_the_samples(attrs):
+    part = scores_of(np.full((6, 1, 1), 2.0), tokens=[1, 2, 3, 4, 5, 15], **attrs)
+    known = part.assign(batch_answer_tokens=("sample", [10, 10, 10, 10, 20, 20]))
+    stored = known.assign_attrs(loss_reduction="batch-mean", loss_batch_size=2)
+    for scores, loss, batch_size in ((part, "batch-mean", 4), (known, "batch-mean", 2), (stored, "sum", 4)):
+        with pytest.raises(HeadnbError, match=r"cannot be told from a part of the task's samples \(6 are here\)"):
+            patterns.with_loss(scores, loss, batch_size)
+    assert patterns.with_loss(part, "sum")["score"].values.ravel().tolist() == [2, 4, 6, 8, 10, 30]
+    whole = part.assign_attrs(complete=1, samples_requested=8, left_out=2)  # two never had an answer token
+    assert patterns.with_loss(whole, "batch-mean")["score"].values[-1, 0, 0] == pytest.approx(1.5)
+
+
 def test_unknown_loss_and_missing_tokens_are_errors():
     with pytest.raises(HeadnbError, match="did you mean 'batch-mean'"):
         patterns.with_loss(random_scores(4, 0), "batchmean")
