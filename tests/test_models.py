@@ -8,12 +8,14 @@ import shutil
 import socket
 import threading
 
+import accelerate
 import gguf
 import numpy as np
 import pytest
 import torch
 import transformers
 from headnb import HeadnbError, hub, model_cache
+from headnb.model_checks import has_unreadable_weights
 from headnb.models import (
     check_weights,
     known_models,
@@ -474,12 +476,54 @@ def test_fingerprint_changes_with_any_weight_and_with_nothing_else(model, folder
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [256, 255])
+@pytest.mark.parametrize("other", [1, 2, 3, 4, 5, 8, 31, 127, 4096, 8192, 16384, 32768, 40000])
+def test_fingerprint_sees_two_weights_exchanged(dtype, columns, other):
+    layer = torch.nn.Linear(columns, 256, dtype=dtype)
+    weight = layer.weight.data.view(-1)
+    for value, its in ((1.0, -1.0), (1.0, 2.0), (0.1, 0.3)):  # one bit apart, a few, many
+        weight[5], weight[5 + other] = value, its
+        first = weights_fingerprint(layer)
+        weight[5], weight[5 + other] = its, value
+        assert weights_fingerprint(layer) != first
+        weight[5], weight[5 + other] = value, its
+        assert weights_fingerprint(layer) == first
+
+
+def test_fingerprint_covers_what_the_config_says_of_the_computation(model):
+    first = weights_fingerprint(model)
+    notes = {"use_cache": False, "architectures": ["X"], "pad_token_id": 3, "_name_or_path": "elsewhere"}
+    for name, value in notes.items():
+        setattr(model.config, name, value)
+    model.set_attn_implementation("eager")
+    assert weights_fingerprint(model) == first
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 77.0}
+    changed = weights_fingerprint(model)
+    model.config.rms_norm_eps *= 2
+    assert len({first, changed, weights_fingerprint(model)}) == 3
+
+
+def test_fingerprint_reads_offloaded_weights(model, tmp_path):
+    first = weights_fingerprint(model)
+    assert not has_unreadable_weights(model)
+    on_disk = accelerate.disk_offload(tiny_model(), tmp_path / "disk", execution_device="cpu")
+    in_memory = accelerate.cpu_offload(tiny_model(), execution_device="cpu")
+    for offloaded in (on_disk, in_memory):
+        assert any(weight.is_meta for weight in offloaded.state_dict().values())
+        assert not has_unreadable_weights(offloaded)
+        assert weights_fingerprint(offloaded) == first
+    assert has_unreadable_weights(model.to("meta"))
+
+
 def test_fingerprint_knows_whether_an_adapter_is_in_use(adapter):
     loaded, _ = load_model(adapter[0])
     used = weights_fingerprint(loaded)
     with loaded.disable_adapter():
         assert weights_fingerprint(loaded) != used
     assert weights_fingerprint(loaded) == used
+    loaded.get_submodule("base_model.model.model.layers.0.self_attn.q_proj").scaling["default"] *= 2
+    assert weights_fingerprint(loaded) != used
 
 
 @pytest.mark.parametrize("source", [None, 5, b"gpt2", "x" * 300, "a\0b", "~nobody-of-this-name/x", "\ud800"])
