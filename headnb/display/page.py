@@ -28,7 +28,7 @@ def interactive_page(payload: Payload) -> str:
     """
     script = bundle("page.js").read_text(encoding="utf-8").strip()
     policy = (
-        f"default-src 'none';script-src {_source(script)};style-src {_source(_STYLE)} 'unsafe-inline';img-src blob:"
+        f"default-src 'none';script-src {_source(script)};style-src {_source(_STYLE)};img-src blob:"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

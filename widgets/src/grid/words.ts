@@ -60,7 +60,9 @@ export function measured(value: number, units: string, digits = 4): string {
 export function statisticsLine(panel: Panel): string {
   const usual = statisticsOf([panel]); // a notebook stores them by alphabet
   const others = [...panel.statistics.keys()].filter((name) => !usual.includes(name));
-  return [...usual, ...others].map((name) => `${statisticName(name)} ${statisticText(panel, name)}`).join(" · ");
+  return [...usual, ...others]
+    .map((name) => `${statisticName(name)} ${statisticText(panel, name)}`)
+    .join(" · ");
 }
 
 export function statisticName(name: string): string {

@@ -1,0 +1,70 @@
+"""The Python side of the interactive grid: the offline page and the live widget."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import headnb
+import pytest
+from headnb.display import frontend
+from headnb.display.grid import HeadGrid
+from headnb.display.page import interactive_page
+from headnb.display.payload import MIME_TYPE
+from headnb.display.widget import HeadGridWidget
+from headnb.errors import HeadnbError
+from synthetic import random_pattern
+
+ROOT = Path(__file__).parent.parent.parent
+MARKUP = ROOT / "tests" / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
+
+
+def test_page_allows_its_own_script_and_nothing_else() -> None:
+    page = interactive_page(HeadGrid.open(MARKUP).payload)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;;" in policy[1]
+    assert "default-src &#x27;none&#x27;" in policy[1]
+
+
+def test_page_holds_names_as_data_only() -> None:
+    given = HeadGrid.open(MARKUP).payload
+    page = interactive_page(given)
+    assert "<script>alert" not in page
+    assert "<img" not in page.partition('<script type="application/json"')[0]
+    (data,) = re.findall(r'<script type="application/json" id="headnb-payload">(.*?)</script>', page)
+    assert json.loads(data) == given
+
+
+def test_widget_checks_what_it_is_told_to_select() -> None:
+    grid = HeadGridWidget(random_pattern(12, 4), selected=["L10H0", "L2H3", "L10H0"])
+    assert grid.selected == ["L2H3", "L10H0"]
+    with pytest.raises(HeadnbError, match="unknown head 'L9H4'"):
+        grid.selected = ["L9H4"]
+    assert grid.selected == ["L2H3", "L10H0"]
+
+
+def test_widget_shows_whatever_a_grid_can() -> None:
+    grid = HeadGridWidget(random_pattern(2, 2))
+    pattern = random_pattern(3, 4)
+    grid.payload = pattern
+    assert grid.payload == HeadGrid.of(pattern).payload
+    with pytest.raises(HeadnbError):
+        grid.payload = "nothing to draw"
+
+
+def test_a_headnb_that_was_never_built_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(frontend, "_STATIC", tmp_path)
+    with pytest.raises(HeadnbError, match="not built"):
+        interactive_page(HeadGrid.open(MARKUP).payload)
+
+
+def test_both_sides_have_one_version_and_one_mime_type() -> None:
+    package = json.loads((ROOT / "widgets" / "package.json").read_text())
+    assert package["version"] == headnb.__version__
+    assert f'"{MIME_TYPE}"' in (ROOT / "widgets" / "src" / "grid" / "payload.ts").read_text()
