@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from headnb.capture import HeadLayout
     from headnb.encoding import Batch
 
-LOGITS_AT_ONCE = 2**25  # elements of the float32 logits that exist at one time: 128 MiB
+LOGITS_AT_ONCE = 2**24  # elements of the float32 logits that exist at one time: 64 MiB
 
 
 def activation(O: Tensor, dO: Tensor) -> Tensor:
