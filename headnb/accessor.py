@@ -5,6 +5,7 @@ Imported with the package, so what computes is loaded only when a method is call
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -345,11 +346,13 @@ def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
     )
 
 
-def _head_table(columns: xr.Dataset, by: str, k: int) -> pd.DataFrame:
+def _head_table(columns: xr.Dataset, by: str, k: object) -> pd.DataFrame:
     """The k heads of the largest absolute `by`, one row each; ties in the order of layers and heads."""
     from headnb.patterns import head_name  # noqa: PLC0415
 
+    if not isinstance(k, Integral) or int(k) < 1:
+        raise HeadnbError(f"k must be a whole number of heads, at least 1; got {k!r}")
     table = columns.transpose("layer", "head").to_dataframe().dropna(subset=by).reset_index()
-    table = table.sort_values(by, key=abs, ascending=False, kind="stable").head(k)
+    table = table.sort_values(by, key=abs, ascending=False, kind="stable").head(int(k))
     table.index = [head_name(layer, head) for layer, head in zip(table["layer"], table["head"], strict=True)]
     return table

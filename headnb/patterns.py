@@ -160,8 +160,9 @@ def compare(
 
     Raises:
         HeadnbError: task, method or loss reduction differ, other heads, repeated ids, fewer than two samples in common,
-            or ids that stand for different samples.
+            ids that stand for different samples, or an alpha that is not between 0 and 1.
     """
+    alpha = statistics.checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:

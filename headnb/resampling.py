@@ -21,7 +21,7 @@ from scipy import stats
 
 from headnb import statistics
 from headnb.errors import HeadnbError
-from headnb.statistics import heads_present
+from headnb.statistics import checked_level, heads_present
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +69,7 @@ class _Jackknifed(NamedTuple):
 
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Gini coefficient of the population's pattern: a jackknife on the logit scale."""
+    level = checked_level(level)
     values = _present(samples)
     plain = float(statistics.gini(values.mean(axis=0)))
     if len(values) < 4 or not 1e-12 < plain < 1:
@@ -88,6 +89,7 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
 
     Where the variance between heads cannot be told from noise, value and interval begin at 0.
     """
+    level = checked_level(level)
     values = _present(samples)
     plain = float(statistics.coefficient_of_variation(values.mean(axis=0)))
     if len(values) < 4 or not plain > 0:
@@ -113,6 +115,7 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
     One or two heads make a kurtosis, so intervals are wide: the upper end is infinite where m2 / sqrt(m4) cannot be
     told from zero. NaN where the noise is so large that a moment comes out negative, or below six samples.
     """
+    level = checked_level(level)
     values = _present(samples)
     plain = float(statistics.kurtosis(values.mean(axis=0)))
     if len(values) < 6:
@@ -144,6 +147,7 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
         level: of the interval.
         seed: of the groups, beyond MOST_GROUPS samples.
     """
+    level = checked_level(level)
     a, b = np.asarray(first), np.asarray(second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or (paired and len(a) != len(b)):
         raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")

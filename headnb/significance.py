@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from headnb.errors import HeadnbError
+from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ class HeadIntervals(NamedTuple):
 
 def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
     """Student's t interval of each head's mean: for differences, which are near symmetric."""
+    level = checked_level(level)
     values = _checked(samples, least=1)
     if len(values) == 1:
         return _no_intervals(values)
@@ -47,6 +49,7 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
     Levels are skewed (a few samples have large gradients in all heads), so Student's t covers too little: 84 to 90 %
     instead of 95 % at n = 24 in simulations. The skew is much the same in all heads, so they share its estimate.
     """
+    level = checked_level(level)
     values = _checked(samples, least=1)
     n = len(values)
     if n == 1:
@@ -118,6 +121,7 @@ def rank_intervals(
     A head ranks after those that a sign-flip max-T test of paired differences puts above it, and before those that it
     puts below (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for Ranks"): valid however close the heads are.
     """
+    level = checked_level(level)
     values = _checked(samples, least=1)
     missing = np.isnan(values).any(axis=0)
     sums = _sums_of_groups(np.where(missing, 0, values), seed)

@@ -140,6 +140,20 @@ def test_top_names_the_strongest_heads(scores):
     assert len(pattern.heads.top(100)) == 11  # one head of twelve is NaN
 
 
+@pytest.mark.parametrize("k", [0, -3, 2.5, "3"])
+def test_top_is_of_at_least_one_head(scores, k):
+    for ranked in (scores, scores.heads.pattern(), headnb.compare(scores, scores)):
+        with pytest.raises(HeadnbError, match="k must be a whole number of heads, at least 1; got "):
+            ranked.heads.top(k)
+    assert len(scores.heads.top(np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("ask", ["gini", "cv", "kurtosis", "interval", "top"])
+def test_a_level_in_percent_is_refused(scores, ask):
+    with pytest.raises(HeadnbError, match=r"level must lie between 0 and 1, such as 0.95; got 95"):
+        getattr(scores.heads, ask)(level=95)
+
+
 def test_selection_by_head_name(scores):
     pattern = scores.heads.pattern()
     assert pattern.heads["L2H3"] == pytest.approx(float(pattern[2, 3]))

@@ -218,6 +218,12 @@ def test_compare_survives_differences_that_cancel_out():
     assert (found.attrs["reliability"], found.attrs["samples_for_090"]) == (-1, -1)
 
 
+@pytest.mark.parametrize("alpha", [0, 1, 5, -0.05, math.nan, "0.05"])
+def test_alpha_is_a_share_between_0_and_1(alpha):
+    with pytest.raises(HeadnbError, match=r"alpha must lie between 0 and 1, such as 0.05; got "):
+        headnb.compare(random_scores(5, 0), random_scores(5, 1), alpha=alpha)
+
+
 def test_compare_changes_nothing_in_its_arguments():
     before, after = random_scores(6, 0), random_scores(6, 1)
     kept = before.copy(deep=True), after.copy(deep=True)

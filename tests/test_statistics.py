@@ -279,3 +279,23 @@ def test_arrays_of_the_wrong_shape_are_refused():
         significance.p_values(np.ones((1, 3)))
     with pytest.raises(HeadnbError, match="at least 2 heads"):
         resampling.gini(np.full((8, 3), np.nan))
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, -0.5, math.nan, "0.95"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        resampling.gini,
+        resampling.coefficient_of_variation,
+        resampling.kurtosis,
+        lambda x, level: resampling.correlation(x, x, paired=True, level=level),
+        significance.t_intervals,
+        significance.level_intervals,
+        lambda x, level: significance.rank_intervals(x, [0], level),
+    ],
+)
+@pytest.mark.parametrize("samples", [1, 8])  # also where there is no interval to give
+def test_a_level_is_a_share_between_0_and_1(call, level, samples):
+    x = np.random.default_rng(20).gamma(1, size=(samples, 5))
+    with pytest.raises(HeadnbError, match=r"level must lie between 0 and 1, such as 0.95; got "):
+        call(x, level)
