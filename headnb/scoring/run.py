@@ -19,7 +19,7 @@ import torch
 from headnb.encoding import BLOCK, SIDES, BatchPlan, collate, encode_task, plan_batches
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_weights, model_name, weights_fingerprint
-from headnb.patterns import LOSS_REDUCTIONS, loss_factor
+from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.methods import Scorer, find_method
 from headnb.store import new_table
 from headnb.tasks import Task, load_task
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from headnb.store import Attribute, ScoreTable
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
-OFFICIAL_BATCH = 4  # samples a batch in the paper's script
 
 _model_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
