@@ -90,7 +90,7 @@ def score(
 @app.command()
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
-    html: Annotated[Path | None, typer.Option(help="Write a page (.html).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an interactive page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
 ) -> None:
@@ -103,7 +103,7 @@ def show(
         if path is not None:
             if not path.name.endswith(ending):
                 raise HeadnbError(f"{path} should end on {ending}")
-            typer.echo(f"wrote {grid.save(path)}")
+            typer.echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
 
 
 @app.command()

@@ -104,7 +104,9 @@ def test_show_draws_scores_and_grids_and_writes_pictures(
     assert "layer   1 " in first
     assert first.startswith(second)
     assert ET.parse(tmp_path / "y.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    assert "<script" not in (tmp_path / "y.html").read_text()
+    page = (tmp_path / "y.html").read_text()
+    assert 'id="headnb-grid"' in page
+    assert "default-src 'none'" in page.replace("&#x27;", "'")
 
 
 def test_show_refuses_a_picture_of_another_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ class HeadGrid:
         _write_whole(path, form(self.payload))
         return path
 
+    def save_page(self, path: str | Path) -> Path:
+        """Write the interactive grid as one HTML file that needs no kernel and no network.
+
+        Raises:
+            HeadnbError: the file cannot be written, or this copy of headnb has no built front end.
+        """
+        from headnb.display.page import interactive_page  # noqa: PLC0415  reads the bundle
+
+        _write_whole(Path(path), interactive_page(self.payload))
+        return Path(path)
+
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, Any]:
