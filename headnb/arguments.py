@@ -79,20 +79,24 @@ def is_model(value: object) -> bool:
 
 
 def is_tokenizer(value: object) -> bool:
+    """Whether a variable holds a tokenizer, of any class."""
     return callable(value) and all(hasattr(value, name) for name in ("encode", "convert_ids_to_tokens"))
 
 
 def is_model_pair(value: object) -> bool:
+    """Whether a variable holds what `load_model` returns: (model, tokenizer)."""
     return isinstance(value, tuple) and len(value) == 2 and is_model(value[0])
 
 
 def is_task(value: object) -> bool:
+    """Whether a variable holds something that `load_task` takes."""
     from headnb.tasks import Task  # noqa: PLC0415
 
     return isinstance(value, (Task, list, tuple)) or type(value).__module__.partition(".")[0] == "datasets"
 
 
 def is_scores(value: object) -> bool:
+    """Whether a variable holds what `score_heads` returns."""
     import xarray as xr  # noqa: PLC0415
 
     return isinstance(value, xr.Dataset) and "score" in value
