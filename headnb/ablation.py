@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
 from headnb.encoding import collate, encode_task, plan_batches
 from headnb.errors import HeadnbError, known_keywords
+from headnb.generation import continue_greedily, text
 from headnb.model_checks import model_name
 from headnb.patterns import head_name, parse_heads
 from headnb.samples import IGNORED
@@ -77,37 +77,20 @@ def ablate(
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     with model_lock(model), frozen(model):
-        chosen = checked_heads(heads, find_heads(model))
-        drawn = _controls(chosen, find_heads(model), controls, seed)
-        sets = [[], chosen, *drawn]
-        losses = _losses(model, encoded, sets, factor, batch_tokens, seed, on_progress)  # (sets, n)
-    change = losses[1] - losses[0]
-    found = t_intervals(change[:, None], level)
-    variables = {
-        "loss_before": ("sample", losses[0]),
-        "loss_after": ("sample", losses[1]),
-        "change": ("sample", change),
-        "answer_tokens": ("sample", encoded.answer_tokens.astype(np.int32)),
-        "mean_change": ((), float(found.mean[0])),
-        "low": ((), float(found.low[0])),
-        "high": ((), float(found.high[0])),
-        "control_change": ("control", (losses[2:] - losses[0]).mean(1)),
-        "control_heads": ("control", np.array([",".join(names) for names in drawn], dtype=str)),
-    }
+        layout = find_heads(model)
+        chosen = checked_heads(heads, layout)
+        drawn = _controls(chosen, layout, controls, seed)
+        losses = _losses(model, encoded, [[], chosen, *drawn], factor, batch_tokens, seed, on_progress)
     attrs = {
         "model": model_name(model),
         "task": task.name,
         "heads": ",".join(chosen),
         "factor": float(factor),
         "units": "nats",
-        "level": level,
-        "samples": len(encoded.ids),
-        "left_out": len(encoded.left_out),
-        "truncated": encoded.truncated,
         "encoding": encoding,
         "seed": seed,
     }
-    return xr.Dataset(variables, coords={"sample": list(encoded.ids)}, attrs=attrs)
+    return _paired(encoded, losses, level, drawn).assign_attrs(attrs)
 
 
 def checked_heads(heads: str | Iterable[str], layout: HeadLayout) -> list[str]:
@@ -173,6 +156,32 @@ def _losses(
     return losses
 
 
+def _paired(encoded: EncodedTask, losses: np.ndarray, level: float, controls: list[list[str]]) -> xr.Dataset:
+    """Losses (sets, n) of the model as it is, of the chosen heads and of each control, as a labelled comparison."""
+    before, after, *of_controls = losses
+    found = t_intervals((after - before)[:, None], level)
+    return xr.Dataset(
+        {
+            "loss_before": ("sample", before),
+            "loss_after": ("sample", after),
+            "change": ("sample", after - before),
+            "answer_tokens": ("sample", encoded.answer_tokens.astype(np.int32)),
+            "mean_change": ((), float(found.mean[0])),
+            "low": ((), float(found.low[0])),
+            "high": ((), float(found.high[0])),
+            "control_change": ("control", np.array([(control - before).mean() for control in of_controls])),
+            "control_heads": ("control", np.array([",".join(names) for names in controls], dtype=str)),
+        },
+        coords={"sample": list(encoded.ids)},
+        attrs={
+            "level": level,
+            "samples": len(encoded.ids),
+            "left_out": len(encoded.left_out),
+            "truncated": encoded.truncated,
+        },
+    )
+
+
 @dataclass(frozen=True)
 class Generation:
     """What a model writes after a sample's prompt, token by token the most probable one."""
@@ -206,7 +215,7 @@ def generate_both(
         factor: as for `ablate`.
         sample: the id of the sample whose prompt is continued; None: the first.
         max_new_tokens: when to stop at the latest.
-        on_token: called before every token; raising in it stops the work.
+        on_token: called for every token; raising in it stops the work.
 
     Raises:
         HeadnbError: no such head or sample, or a sample without a prompt.
@@ -217,38 +226,16 @@ def generate_both(
     prompt = encoded.input_ids[encoded.labels == IGNORED]
     if not len(prompt):
         raise HeadnbError(f"sample {one.ids[0]!r} has no prompt to continue")
+
+    def written() -> str:
+        (row,) = continue_greedily(
+            model, tokenizer, [prompt], max_new_tokens, on_token=lambda _: on_token and on_token()
+        )
+        return text(tokenizer, row)
+
     with model_lock(model), frozen(model):
         chosen = checked_heads(heads, find_heads(model))
-        before = _greedy(model, tokenizer, prompt, max_new_tokens, on_token)
+        before = written()
         with scale_heads(model, dict.fromkeys(chosen, factor)):
-            after = _greedy(model, tokenizer, prompt, max_new_tokens, on_token)
+            after = written()
     return Generation(one.ids[0], str(tokenizer.decode(prompt)), before, after)
-
-
-@torch.no_grad()
-def _greedy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: np.ndarray,
-    most: int,
-    on_token: Callable[[], None] | None,
-) -> str:
-    from transformers import GenerationConfig  # noqa: PLC0415
-
-    def goes_on(ids: torch.Tensor, _: torch.Tensor, **__: Any) -> torch.Tensor:
-        if on_token is not None:
-            on_token()
-        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-
-    ids = torch.from_numpy(np.asarray(prompt, np.int64))[None].to(input_device(model))
-    end = getattr(model.generation_config, "eos_token_id", None) or tokenizer.eos_token_id
-    config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=most, do_sample=False, eos_token_id=end, pad_token_id=tokenizer.pad_token_id or 0
-    )
-    written = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        generation_config=config,
-        stopping_criteria=[goes_on],
-    )
-    return str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))

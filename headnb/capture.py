@@ -19,15 +19,17 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headnb.errors import HeadnbError, known_keywords
+from headnb.model_checks import is_offloaded
 from headnb.patterns import parse_heads
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class AttentionCall:
 
 _lock = threading.RLock()
 _transforms: WeakKeyDictionary[nn.Module, tuple[Callable[[Tensor], Tensor], ...]] = WeakKeyDictionary()
+_substitutes: WeakKeyDictionary[nn.Module, Callable[..., Any]] = WeakKeyDictionary()
 _listeners: WeakKeyDictionary[nn.Module, Callable[[AttentionCall], None]] = WeakKeyDictionary()
 _captures: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
 
@@ -106,6 +109,8 @@ def _attend(
     function: Callable[..., Any], eager: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Any]:
     """The model's own attention function, followed by the transforms that are set on this module."""
+    if (substitute := _substitutes.get(module)) is not None:
+        function = partial(substitute, function)
     outputs, weights = function(module, *args, **kwargs)
     if (listener := _listeners.get(module)) is not None:
         named = dict(zip(("query", "key", "value", "attention_mask"), args, strict=False)) | kwargs
@@ -159,6 +164,18 @@ def _transformed(model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tens
 
 
 @contextmanager
+def attention_by(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any]) -> Iterator[None]:
+    """Have `attend` called in place of every layer's attention function, with that function before its arguments."""
+    with _transformed(model, {}):
+        _substitutes.update({module: attend for _, module in layout.attention})
+        try:
+            yield
+        finally:
+            for _, module in layout.attention:
+                del _substitutes[module]
+
+
+@contextmanager
 def attention_calls(model: nn.Module, module: nn.Module, see: Callable[[AttentionCall], None]) -> Iterator[None]:
     """Call `see` with what the attention function of one attention module of `model` is given in each forward pass."""
     with _transformed(model, {}):
@@ -194,7 +211,7 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
     config = model.config.get_text_config()
     attention = tuple((_layer(module, order), module) for order, module in enumerate(seen))
     projections = tuple(_output_projections(model))
-    heads = dict.fromkeys(range(config.num_hidden_layers), 0)
+    heads = dict.fromkeys(range(getattr(config, "decoder_layers", config.num_hidden_layers)), 0)
     heads |= {layer: seen[module] for layer, module in attention}
     heads |= {layer: config.num_attention_heads for layer, _ in projections}
     if not any(heads.values()):
@@ -206,13 +223,13 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
 
 def input_device(model: nn.Module) -> torch.device:
     """The device that takes the model's token ids: where its first parameter lies."""
-    embedding = next(model.get_input_embeddings().parameters())  # type: ignore[operator]
+    # Sharded by FSDP in its first form, the embedding's weight is a part of the whole model's one flat parameter.
+    embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
 
 
 def _layer(module: nn.Module, order: int) -> int:
-    index = getattr(module, "layer_idx", None)
-    return order if index is None else int(index)
+    return order if (index := getattr(module, "layer_idx", None)) is None else int(index)
 
 
 def _output_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
@@ -326,18 +343,19 @@ def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and no parameter asks for a gradient; every module and parameter is put back as it was."""
     training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
+    trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
     try:
         for module in training:
             module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+        for name in trainable:
+            model.get_parameter(name).requires_grad_(False)
         yield
     finally:
         for module in training:
             module.training = True
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        for name in trainable:
+            model.get_parameter(name).requires_grad_(True)
 
 
 @contextmanager
@@ -348,6 +366,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
     with it off, so that no dropout wakes up.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    offloaded = is_offloaded(model)
     names = ("gradient_checkpointing", "training", "_gradient_checkpointing_func")
     before = [{name: layer.__dict__[name] for name in names if name in layer.__dict__} for layer in layers]
 
@@ -360,7 +379,8 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
                 layer.training = True
                 _return_free_memory()
 
-        return checkpoint(evaluate, *args, use_reentrant=False)
+        with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
+            return checkpoint(evaluate, *args, use_reentrant=False)
 
     try:
         for layer in layers:
@@ -377,6 +397,5 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
 
 def _return_free_memory() -> None:
     """Give freed memory back to the system. glibc keeps the holes between a layer's temporaries: gigabytes in all."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -236,15 +236,15 @@ class BatchPlan:
         edges = np.flatnonzero(np.diff(self.batch)) + 1
         return np.split(np.arange(len(self.order)), edges)
 
-    def padding(self, lengths: np.ndarray) -> float:
-        """The share of computed tokens that are padding."""
-        lengths = lengths[self.order]
-        computed = sum(len(places) * lengths[places].max() for places in self.batches())
-        return 1.0 - float(lengths.sum() / computed)
-
 
 def plan_batches(
-    lengths: np.ndarray, *, batch_tokens: int, seed: int = 0, max_padding: float = 0.05, block: int = BLOCK
+    lengths: np.ndarray,
+    *,
+    batch_tokens: int,
+    packed: bool = False,
+    seed: int = 0,
+    max_padding: float = 0.05,
+    block: int = BLOCK,
 ) -> BatchPlan:
     """Group samples into batches of at most `batch_tokens` tokens and at most `max_padding` padding.
 
@@ -253,6 +253,7 @@ def plan_batches(
     Args:
         lengths: tokens of each sample, (n,).
         batch_tokens: the token budget of a batch, padding included.
+        packed: batches will be packed: there is no padding to avoid, and so nothing is sorted.
         seed: of the shuffles.
         max_padding: a batch closes when another sample would push its share of padding over this.
         block: samples that are sorted by length together.
@@ -261,6 +262,9 @@ def plan_batches(
         raise HeadnbError(f"batch_tokens must be at least 1, not {batch_tokens}")
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(lengths))
+    if packed:
+        groups = split_at_budget(lengths[shuffled], batch_tokens)
+        return BatchPlan(shuffled, np.repeat(np.arange(len(groups)), [len(group) for group in groups]))
     batches: list[list[int]] = []
     for start in range(0, len(lengths), block):
         members = shuffled[start : start + block]
@@ -268,6 +272,19 @@ def plan_batches(
         batches += [grouped[place] for place in random.permutation(len(grouped))]
     sizes = [len(batch) for batch in batches]
     return BatchPlan(np.concatenate(batches), np.repeat(np.arange(len(batches)), sizes))
+
+
+def split_at_budget(tokens: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Places 0 to n - 1 in consecutive groups of at most `batch_tokens` tokens, or of one place that has more."""
+    groups: list[list[int]] = []
+    total = 0
+    for place, length in enumerate(tokens.tolist()):
+        if not groups or total + length > batch_tokens:
+            groups.append([])
+            total = 0
+        groups[-1].append(place)
+        total += length
+    return [np.array(group) for group in groups]
 
 
 def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_padding: float) -> list[list[int]]:
@@ -286,23 +303,47 @@ def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_pa
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded tensors of some samples.
+    """Tensors of some samples: padded to a row each, or packed one behind the other into one row.
 
     Padding on the right needs no mask: a decoder's tokens never see what comes after them, and no loss is taken on
     padding. So attention runs unmasked, on the fast kernels. Padding on the left needs mask and positions.
     """
 
     input_ids: torch.Tensor
-    """(B, T)"""
+    """(B, T), or (1, N) of a packed batch."""
     labels: torch.Tensor
-    """(B, T), -100 outside the answer."""
+    """Of the same shape; -100 outside the answer, and on a sample's first token, which nothing predicts."""
     attention_mask: torch.Tensor | None = None
-    """(B, T), 1 on tokens; None if padding is on the right."""
+    """(B, T), 1 on tokens; None without padding on the left."""
+    lengths: tuple[int, ...] | None = None
+    """Tokens of each sample of a packed batch; None of a padded one."""
+
+    def __len__(self) -> int:
+        """How many samples."""
+        return len(self.input_ids) if self.lengths is None else len(self.lengths)
 
     @property
     def answer(self) -> torch.Tensor:
-        """(B, T - 1), true where the next token is part of the answer."""
+        """(B, T - 1) or (1, N - 1), true where the next token is part of the answer."""
         return self.labels[:, 1:] != IGNORED
+
+    @property
+    def sample_of_token(self) -> torch.Tensor:
+        """(B, T) or (1, N): which of the batch's samples a token belongs to."""
+        import torch  # noqa: PLC0415
+
+        if self.lengths is None:
+            return torch.arange(len(self))[:, None].expand_as(self.input_ids)
+        return torch.arange(len(self)).repeat_interleave(torch.tensor(self.lengths))[None]
+
+
+def pack(samples: Sequence[EncodedSample]) -> Batch:
+    """Samples one behind the other in a row, for models that `Readout.packs` says can keep them apart."""
+    import torch  # noqa: PLC0415
+
+    labels = [np.concatenate([[IGNORED], sample.labels[1:]]) for sample in samples]
+    row = torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]).astype(np.int64))
+    return Batch(row[None], torch.from_numpy(np.concatenate(labels))[None], lengths=tuple(map(len, samples)))
 
 
 def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int = 0) -> Batch:

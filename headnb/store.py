@@ -2,12 +2,14 @@
 
 On disk the table is a Zarr group. It holds the batch plan, so that a run that was stopped goes on with the very same
 batches, and a mark for each sample that is set after its scores are written. What is on disk is either complete and
-marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.)
+marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.) One run writes at a time: it holds
+a lock of the operating system, which goes with its process. Reading needs no lock.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -18,7 +20,7 @@ from headnb.encoding import BatchPlan
 from headnb.errors import HeadnbError, known_keywords
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 FORMAT = 1
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
@@ -110,19 +112,22 @@ class ScoreTable:
         )
 
 
-def new_table(
+@contextmanager
+def open_table(
     path: str | Path | None,
     attrs: dict[str, Attribute],
     ids: tuple[int | str, ...],
     samples: Mapping[str, np.ndarray],
     plan: BatchPlan,
     shape: tuple[int, int],
-) -> ScoreTable:
+) -> Iterator[ScoreTable]:
     """A table for scores of `shape` (layers, heads): in memory, at `path`, or the one that is at `path` already.
 
+    While the context is open no other run can write there.
+
     Raises:
-        HeadnbError: `path` cannot be written, holds something else, or holds scores of another model, task, method
-            or setting (it says which).
+        HeadnbError: another run writes to `path` now; it cannot be written, holds something else, or holds scores of
+            another model, task, method or setting (it says which).
     """
     columns: dict[str, np.ndarray] = {
         "score": np.full((len(ids), *shape), np.nan, np.float32),
@@ -134,13 +139,18 @@ def new_table(
         **samples,
     }
     if path is None:
-        return ScoreTable(columns, attrs, columns["sample"], samples, plan)
+        yield ScoreTable(columns, attrs, columns["sample"], samples, plan)
+        return
     path = _local(path)
-    if not path.exists():
-        _write_group(path, columns, attrs)
-    table = _read_table(path, mode="r+")
-    _refuse_other_settings(path, table.attrs, attrs)
-    return table
+    if path.exists():
+        table = _table_of(path, attrs, mode="r")
+        if table.done.all():  # nothing to write: it may lie on a read-only disk
+            yield table
+            return
+    with _only_writer(path):
+        if not path.exists():
+            _write_group(path, columns, attrs)
+        yield _table_of(path, attrs, mode="r+")
 
 
 @known_keywords
@@ -186,6 +196,28 @@ def _local(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
+
+    real = path.resolve()
+    lock = FileLock(real.with_name(f".{real.name}.lock"))
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise HeadnbError(
+            f"another run is writing scores to {path} now; wait until it ends, or choose another `out`"
+        ) from None
+    except OSError as error:
+        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str, Attribute]) -> None:
     """Write a new store beside its place and move it there, so that a store is there whole or not at all."""
     import zarr  # noqa: PLC0415  needed only for scores on disk
@@ -194,7 +226,6 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
     rows = max(1, CHUNK_BYTES // columns["score"][:1].nbytes)
     try:
         shutil.rmtree(draft, ignore_errors=True)
-        draft.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(draft, mode="w", zarr_format=3)
         group.attrs.update({"headnb_format": FORMAT, **attrs})
         for name, values in columns.items():
@@ -236,8 +267,10 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     )
 
 
-def _refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """A store goes on only with what began it. Versions and the time of creation may differ."""
+def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
+    """The table at `path`, which goes on only with what began it. Versions and the time of creation may differ."""
+    table = _read_table(path, mode)
+    stored = table.attrs
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
         for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created"})
@@ -245,3 +278,4 @@ def _refuse_other_settings(path: Path, stored: Mapping[str, Any], wanted: Mappin
     ]
     if different:
         raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
+    return table

@@ -168,7 +168,7 @@ def tolerance(name: str) -> float:
 
 
 def build(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> PreTrainedModel:
-    """A tiny random model, with weights large enough that heads differ and losses depend on them."""
+    """A tiny random model."""
     kind, shape = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **shape, bos_token_id=None, eos_token_id=None)
@@ -177,25 +177,34 @@ def build(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> PreT
     model = AutoModelForCausalLM.from_config(config, **options).to(dtype).eval()
     if model.config._experts_implementation != "eager" and dtype == torch.float64:
         model.set_experts_implementation("eager")  # the grouped matrix product has no float64
-    with torch.no_grad():
-        for parameter_name, weight in model.named_parameters():
-            if weight.ndim > 1 and "norm" not in parameter_name:
-                weight.copy_(torch.randn(weight.shape, dtype=torch.float64) * 0.2)
+    return randomize(model)
+
+
+@torch.no_grad()
+def randomize(model: PreTrainedModel) -> PreTrainedModel:
+    """Weights in place of the small initial ones: large enough that heads differ and losses depend on them."""
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and "norm" not in name:
+            weight.copy_(torch.randn(weight.shape, dtype=torch.float64) * 0.2)
     return model
 
 
 def attention_matrix_scores(name: str, samples: list[EncodedSample], dtype: torch.dtype = torch.float64) -> Tensor:
-    """sum_qk A * dL/dA (B, L, H) from the matrices of eager attention, one sample at a time."""
-    model = build(name, dtype, attn_implementation="eager")
-    scores = []
+    """The scores (B, L, H) of the method's definition."""
     with wide_softmax():
-        for sample in samples:
-            ids, labels = torch.tensor(sample.input_ids), torch.tensor(sample.labels)
-            output = model(input_ids=ids[None], output_attentions=True, use_cache=False)
-            loss = functional.cross_entropy(output.logits[0, :-1].to(dtype), labels[1:], ignore_index=-100)
-            maps = [attention for attention in output.attentions if attention is not None]
-            gradients = torch.autograd.grad(loss, maps)
-            scores.append(torch.stack([(A * dA).sum((0, 2, 3)) for A, dA in zip(maps, gradients, strict=True)]))
+        return eager_matrix_scores(build(name, dtype, attn_implementation="eager"), samples)
+
+
+def eager_matrix_scores(model: PreTrainedModel, samples: list[EncodedSample]) -> Tensor:
+    """sum_qk A * dL/dA (B, L, H) from the matrices of a model with eager attention, one sample at a time."""
+    scores = []
+    for sample in samples:
+        ids, labels = torch.tensor(sample.input_ids), torch.tensor(sample.labels)
+        output = model(input_ids=ids[None], output_attentions=True, use_cache=False)
+        loss = functional.cross_entropy(output.logits[0, :-1].to(model.dtype), labels[1:], ignore_index=-100)
+        maps = [attention for attention in output.attentions if attention is not None]
+        gradients = torch.autograd.grad(loss, maps)
+        scores.append(torch.stack([(A * dA).sum((0, 2, 3)) for A, dA in zip(maps, gradients, strict=True)]))
     return torch.stack(scores).detach()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from headnb import hub, load_model
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -38,3 +40,54 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"HEADNB_DATA names no folder: {folder}")
     return Path(folder)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """The hub does not answer, and nothing may wait for it."""
+    monkeypatch.setattr(hub, "reachable", lambda *_, **__: False)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited to try again"))
+
+
+@pytest.fixture
+def folder(model, tokenizer, tmp_path):
+    """The tiny model and its tokenizer, saved."""
+    path = tmp_path / "tiny"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def input_ids(tokenizer):
+    """A question and its answer, (1, T)."""
+    return tokenizer("Question: How many?\nAnswer: 3", return_tensors="pt").input_ids
+
+
+@pytest.fixture
+def adapter(folder, input_ids, tmp_path):
+    """A LoRA adapter with weights that change the logits, and the logits it gives."""
+    from peft import LoraConfig, get_peft_model
+
+    base, _ = load_model(folder)
+    wrapped = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path / "lora")
+    return tmp_path / "lora", wrapped.eval()(input_ids).logits.detach()
+
+
+@pytest.fixture
+def nothing_outside(monkeypatch, no_network):
+    """No test of tasks depends on the hub, or on the data folder unless it asks for it."""
+    monkeypatch.delenv("HEADNB_DATA", raising=False)
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Writes a JSONL file, of objects or of raw lines."""
+
+    def write(*lines):
+        path = tmp_path / "pairs.jsonl"
+        path.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines))
+        return path
+
+    return write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import IGNORED, EncodedSample, collate
+from headnb.encoding import IGNORED, EncodedSample, collate, pack
 from headnb.scoring.gradient import activation, gradient_scorer
 
 from architectures import (
@@ -48,6 +48,24 @@ def test_score_of_a_sample_depends_on_nothing_but_the_sample(name):
     ):
         found, _ = scorer(batch, recompute=recompute)
         assert (found - alone).abs().max() < 1e-5 * largest
+
+
+# Attention in code of their own, eager only, or attention in chunks that count from the start of the row.
+NOT_PACKED = {"bloom", "codegen", "gemma2", "gpt_neo", "gpt_oss", "gptj", "llama4", "mpt", "xglm"}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_packed_samples_score_as_they_do_alone(name):
+    """Lengths on both sides of every sliding window."""
+    scorer = gradient_scorer(build(name, torch.float32), activation)
+    assert scorer.packs == (name not in NOT_PACKED and "falcon" not in name)
+    if scorer.packs:
+        rows = samples((14, 3, 25, 9, 2))
+        alone = [scorer(collate([sample])) for sample in rows]
+        scores, losses = scorer(pack(rows))
+        expected = torch.cat([score for score, _ in alone])
+        assert (scores - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert torch.allclose(losses, torch.cat([loss for _, loss in alone]))
 
 
 def test_at_least_25_architectures_are_tested():

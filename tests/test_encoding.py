@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.encoding import IGNORED, EncodedSample, collate, encode_task, plan_batches
+from headnb.encoding import IGNORED, EncodedSample, collate, encode_task, pack, plan_batches, split_at_budget
 from headnb.errors import HeadnbError
 from headnb.tasks import load_task
 from hypothesis import given, settings
@@ -111,7 +111,6 @@ def test_every_sample_is_in_one_batch_within_budget_padding_and_block(lengths, b
         assert len(members) == 1 or computed <= budget
         assert 1 - members.sum() / computed <= 0.05 + 1e-12
         assert len(set(places // block)) == 1
-    assert plan.padding(lengths) <= 0.05 + 1e-12
 
 
 def test_a_block_is_a_fair_sample_and_its_batches_come_in_random_order():
@@ -138,3 +137,31 @@ def test_collate_pads_on_the_side_that_is_asked_for(side):
         assert batch.attention_mask is None
     else:
         assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_pack_lays_samples_behind_each_other_and_predicts_no_first_token():
+    samples = [
+        EncodedSample(np.array([5, 6, 7]), np.array([5, 6, 7])),
+        EncodedSample(np.array([8, 9]), np.array([8, 9])),
+    ]
+    batch = pack(samples)
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
+    assert batch.answer.tolist() == [[True, True, False, True]]
+    assert batch.sample_of_token.tolist() == [[0, 0, 0, 1, 1]]
+    assert len(batch) == 2
+
+
+def test_packed_plan_fills_batches_without_sorting():
+    lengths = np.array([3, 9, 2, 30, 4, 4, 1])
+    plan = plan_batches(lengths, batch_tokens=10, packed=True, seed=1)
+    assert sorted(plan.order) == list(range(7))
+    assert np.array_equal(plan.order, np.random.default_rng(1).permutation(7))
+    tokens = [int(lengths[plan.order[places]].sum()) for places in plan.batches()]
+    assert sum(tokens) == 53
+    assert all(total <= 10 or len(places) == 1 for total, places in zip(tokens, plan.batches(), strict=True))
+
+
+def test_split_at_budget_by_hand():
+    groups = split_at_budget(np.array([4, 5, 2, 20, 1]), 9)
+    assert [group.tolist() for group in groups] == [[0, 1], [2], [3], [4]]

@@ -11,6 +11,7 @@ from headnb.encoding import IGNORED, EncodedSample, collate
 from headnb.errors import HeadnbError
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
+from headnb.scoring.run import model_lock
 from torch.nn import functional
 from transformers import (
     AutoConfig,
@@ -100,13 +101,28 @@ def test_logits_in_many_parts_give_the_same_scores(monkeypatch):
     assert torch.allclose(losses, losses_in_parts, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 20, 60, 10_000])
-def test_scores_do_not_depend_on_the_token_budget_or_the_order(batch_tokens):
+def test_scores_do_not_depend_on_the_token_budget_the_order_or_packing(batch_tokens, packed):
     model = tiny_model(layers=3)
     samples = random_samples((6, 11, 8, 13, 7, 9, 30, 5))
-    expected = score_heads(model, None, token_task(samples)).score
-    reordered = score_heads(model, None, token_task(samples[::-1]), batch_tokens=batch_tokens, seed=7).score
+    expected = score_heads(model, None, token_task(samples), packed=False).score
+    options = {"batch_tokens": batch_tokens, "seed": 7, "packed": packed}
+    reordered = score_heads(model, None, token_task(samples[::-1]), **options).score
     assert float(abs(reordered.values[::-1] - expected.values).max()) < 1e-5 * float(abs(expected).max())
+
+
+def test_a_model_whose_tokens_look_back_beside_attention_is_not_packed():
+    """As token shifts, convolutions and recurrences do: the first token of a sample would see the one before it."""
+    model = tiny_model(layers=3)
+    assert gradient_scorer(model, activation).packs
+
+    def shift(_layer, args):
+        return args[0] + functional.pad(args[0], (0, 0, 1, -1)), *args[1:]
+
+    with model.model.layers[1].register_forward_pre_hook(shift):
+        assert not gradient_scorer(model, activation).packs
+    assert gradient_scorer(model, activation).packs
 
 
 def official_scores(model, samples, batch_size=4):
@@ -156,6 +172,12 @@ def test_bfloat16_model_scores_close_to_float32():
     exact = score_heads(model, None, token_task(samples)).score.values
     rough = score_heads(tiny_model(layers=3, hidden=64).bfloat16(), None, token_task(samples)).score.values
     assert np.corrcoef(exact.ravel(), rough.ravel())[0, 1] > 0.99
+
+
+def test_a_compiled_model_shares_the_lock_of_the_model_that_it_wraps():
+    model = tiny_model(layers=2)
+    assert model_lock(torch.compile(model)) is model_lock(model)
+    assert model_lock(tiny_model(layers=2)) is not model_lock(model)
 
 
 def test_compiled_models_score_as_uncompiled_ones():

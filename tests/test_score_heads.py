@@ -339,17 +339,20 @@ def test_nan_weights_are_named_with_their_layer(model):
         score_heads(model, None, TASK)
 
 
-def test_a_loss_that_is_not_finite_is_named_by_sample(model, monkeypatch):
-    cross_entropy = torch.nn.functional.cross_entropy
+def test_a_loss_that_is_not_finite_is_named_by_sample(model):
+    def no_seven(_module, _inputs, logits):
+        return logits.index_fill(-1, torch.tensor([7]), -torch.inf)
 
-    def overflowing(logits, targets, **options):
-        losses = cross_entropy(logits, targets, **options)
-        return torch.where(targets == 7, torch.inf, losses)
-
-    monkeypatch.setattr("headnb.scoring.gradient.functional.cross_entropy", overflowing)
+    model.lm_head.register_forward_hook(no_seven)
     task = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [1, 7, 3], "labels": [1, 7, 3]}]
     with pytest.raises(HeadnbError, match="the loss of sample 1 is inf"):
         score_heads(model, None, task)
+
+
+def test_packing_is_refused_where_samples_would_mix():
+    model = tiny_model(attn_implementation="eager")
+    with pytest.raises(HeadnbError, match="cannot keep packed samples apart"):
+        score_heads(model, None, TASK, packed=True)
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,19 @@ mix, so the backward pass of the *sum* of their losses gives each sample its own
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
+from headnb.encoding import Batch
 from headnb.errors import HeadnbError
+from headnb.packing import can_pack, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch
 
-LOGITS_AT_ONCE = 2**24  # elements of the float32 logits that exist at one time: 64 MiB
+# Elements of the float32 logits that exist at one time. 32 MB is as large as glibc hands out again from memory that it
+# holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.
+LOGITS_AT_ONCE = 8_000_000
 
 
 def activation(O: Tensor, dO: Tensor) -> Tensor:
@@ -89,6 +91,11 @@ class GradientScorer:
     reduce: Callable[[Tensor, Tensor], Tensor]
     readout: Readout
 
+    @property
+    def packs(self) -> bool:
+        """Whether the model keeps the samples of a packed batch apart."""
+        return self.readout.packs
+
     def __call__(self, batch: Batch, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
         """Signed scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head.
 
@@ -108,15 +115,28 @@ class GradientScorer:
             return passed
 
         def receive(layer: int, O: Tensor, dO: Tensor) -> None:
-            found[layer] = self.reduce(O, dO)
+            found[layer] = self._reduced(O, dO, batch.lengths)
 
-        memory = checkpointed(self.model) if recompute else nullcontext()
-        with frozen(self.model), memory, torch.enable_grad(), head_outputs(self.model, tap, self.layout):
+        with ExitStack() as stack:
+            stack.enter_context(frozen(self.model))
+            if recompute:
+                stack.enter_context(checkpointed(self.model))
+            if batch.lengths:
+                stack.enter_context(packed(self.model, self.layout, batch.lengths))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)
         scores = torch.full((len(loss), layers, heads), torch.nan, dtype=loss.dtype, device=loss.device)
         for layer, score in found.items():
             scores[:, layer, : score.shape[1]] = score.to(loss.device)
         return scores.cpu(), loss.cpu()
+
+    def _reduced(self, O: Tensor, dO: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+        """(B, H) of a layer: each sample for itself, where several share a row."""
+        if lengths is None:
+            return self.reduce(O, dO)
+        samples = zip(torch.split(O, list(lengths), 1), torch.split(dO, list(lengths), 1), strict=True)
+        return torch.cat([self.reduce(*sample) for sample in samples])
 
 
 def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], Tensor]) -> GradientScorer:
@@ -130,7 +150,8 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
         raise HeadnbError(f"{type(model).__name__} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{type(model).__name__} is an encoder-decoder; headnb scores decoder-only models")
-    return GradientScorer(model, find_heads(model), reduce, find_readout(model))
+    layout = find_heads(model)
+    return GradientScorer(model, layout, reduce, find_readout(model, layout))
 
 
 @dataclass(frozen=True)
@@ -143,24 +164,25 @@ class Readout:
     states: Callable[..., Tensor]
     logits: Callable[[Tensor], Tensor]
     vocabulary: int
+    packs: bool = False
+    """Whether sequences that share a row, with positions of their own and `capture.packed` attention, stay apart."""
 
     def backward(self, batch: Batch, device: torch.device) -> Tensor:
         """Each sample's loss (B,), after a backward pass of their sum.
 
-        Logits are made, used and dropped for a few thousand answer positions at a time; the gradient of the states
+        Logits are made, used and dropped for a few hundred answer positions at a time; the gradient of the states
         is collected, and then goes back through the model once.
         """
         states, answers = self._read(batch, device)
-        leaf = states.detach().requires_grad_()
-        loss = self._shares(leaf, answers, torch.autograd.backward)
-        torch.autograd.backward(states, leaf.grad)
+        gradient = torch.empty_like(states)
+        loss = self._losses(states.detach(), answers, gradient)
+        torch.autograd.backward(states, gradient)
         return loss
 
     @torch.no_grad()
     def losses(self, batch: Batch, device: torch.device) -> Tensor:
         """Each sample's loss (B,), by a forward pass alone."""
-        states, answers = self._read(batch, device)
-        return self._shares(states, answers, lambda _: None)
+        return self._losses(*self._read(batch, device))
 
     def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, _Answers]:
         """What the answer tokens are predicted from (N, C), and what they are."""
@@ -168,20 +190,26 @@ class Readout:
         states = self.states(**_inputs(batch, device))[:, :-1]
         answer = answer.to(states.device)
         targets = batch.labels.to(states.device, non_blocking=True)[:, 1:][answer]
-        return states[answer], _Answers(targets, answer.nonzero()[:, 0], answer.sum(1))
+        rows = batch.sample_of_token.to(states.device, non_blocking=True)[:, 1:][answer]
+        return states[answer], _Answers(targets, rows, rows.bincount(minlength=len(batch)))
 
-    def _shares(self, states: Tensor, answers: _Answers, use: Callable[[Tensor], object]) -> Tensor:
-        """Each sample's loss (B,); `use` gets the loss of each few thousand tokens while its logits exist."""
-        tokens, rows = answers.tokens, answers.rows
+    def _losses(self, states: Tensor, answers: _Answers, gradient: Tensor | None = None) -> Tensor:
+        """Each sample's loss (B,); `gradient` (N, C) is filled with that of their sum by the states (N, C)."""
         wide = torch.promote_types(states.dtype, torch.float32)
-        loss = torch.zeros(len(tokens), dtype=wide, device=states.device)
+        loss = torch.zeros(len(answers.tokens), dtype=wide, device=states.device)
         size = max(1, LOGITS_AT_ONCE // self.vocabulary)
         for start in range(0, len(states), size):
             part = slice(start, start + size)
-            logits = self.logits(states[part]).to(wide)
-            share = functional.cross_entropy(logits, answers.targets[part], reduction="none") / tokens[rows[part]]
-            use(share.sum())
-            loss.index_add_(0, rows[part], share.detach())
+            read = states[part].detach().requires_grad_(gradient is not None)
+            logits = self.logits(read)  # (n, V)
+            log_p = torch.log_softmax(logits.detach(), -1, dtype=wide)
+            target = answers.targets[part].to(log_p.device)[:, None]
+            share = 1 / answers.tokens[answers.rows[part]].to(wide)  # of a token in its sample's mean
+            loss.index_add_(0, answers.rows[part], -log_p.gather(1, target)[:, 0].to(loss.device) * share)
+            if gradient is not None:
+                d_logits = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=wide))  # p - onehot
+                (d_read,) = torch.autograd.grad(logits, read, d_logits.to(logits.dtype))
+                gradient[part] = d_read * share[:, None]
         return loss
 
 
@@ -196,11 +224,12 @@ class _Answers(NamedTuple):
     """(B,): how many each sample has."""
 
 
-def find_readout(model: PreTrainedModel) -> Readout:
+def find_readout(model: PreTrainedModel, layout: HeadLayout | None = None) -> Readout:
     """The decoder and the head, apart, where their product is exactly what the model itself gives; else the model.
 
     Models differ in what they do to the logits behind the head (scaling, soft caps). The known forms are tried
     on a few tokens; a model that does something else gives its logits at every position, which costs memory only.
+    With `layout` the same tokens are tried packed into one row, too.
     """
     config = model.config.get_text_config()
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -232,7 +261,26 @@ def find_readout(model: PreTrainedModel) -> Readout:
             same = torch.allclose(logits(states(input_ids=tokens)), expected, equal_nan=True)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             same = False
-    return apart if same else Readout(whole, nn.Identity(), expected.shape[-1])
+        if not same:
+            return Readout(whole, nn.Identity(), expected.shape[-1])
+        return replace(apart, packs=layout is not None and _keeps_apart(model, layout, apart, tokens, expected))
+
+
+def _keeps_apart(
+    model: PreTrainedModel, layout: HeadLayout, readout: Readout, tokens: Tensor, expected: Tensor
+) -> bool:
+    """Whether the sequences `tokens` (B, T), packed into one row, give the logits (B, T, V) that they give alone."""
+    if not can_pack(model, layout):
+        return False
+    lengths = (tokens.shape[1],) * len(tokens)
+    row = Batch(tokens.reshape(1, -1), tokens.reshape(1, -1), lengths=lengths)
+    try:
+        with packed(model, layout, lengths):
+            found = readout.logits(readout.states(**_inputs(row, tokens.device)))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    rounding = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max()
+    return bool((found.view_as(expected) - expected).abs().max() <= rounding)
 
 
 def _behind_head(logits: Tensor, config: Any) -> Tensor:
@@ -255,6 +303,9 @@ def _refuse_lookahead(model: PreTrainedModel, logits: Tensor) -> None:
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     inputs = {"input_ids": batch.input_ids.to(device, non_blocking=True)}
+    if batch.lengths is not None:
+        positions = torch.cat([torch.arange(length) for length in batch.lengths])
+        inputs["position_ids"] = positions[None].to(device, non_blocking=True)
     if batch.attention_mask is not None:
         mask = batch.attention_mask.to(device, non_blocking=True)
         inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}

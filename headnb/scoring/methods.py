@@ -26,6 +26,10 @@ class Scorer(Protocol):
     def layout(self) -> HeadLayout:
         """Where the model's heads are."""
 
+    @property
+    def packs(self) -> bool:
+        """Whether batches may be packed (`encoding.pack`)."""
+
     def __call__(self, batch: Batch, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
         """Scores (B, L, H) and losses (B,) on the CPU; with `recompute` in less memory and more time."""
 

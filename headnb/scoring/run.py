@@ -16,12 +16,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from headnb.encoding import BLOCK, SIDES, BatchPlan, collate, encode_task, plan_batches
+from headnb.capture import input_device
+from headnb.encoding import BLOCK, SIDES, BatchPlan, collate, encode_task, pack, plan_batches, split_at_budget
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.model_checks import check_weights, model_name, weights_fingerprint
+from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.methods import Scorer, find_method
-from headnb.store import new_table
+from headnb.store import open_table
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from headnb.encoding import EncodedTask, EncodingName, Side
     from headnb.scoring.methods import Method
     from headnb.store import Attribute, ScoreTable
+
+# Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
+PACKED_ON_CPU = 1024
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 
@@ -81,6 +85,7 @@ def score_heads(
     max_length: int | None = None,
     encoding: EncodingName = "official",
     padding_side: Side = "right",
+    packed: bool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -97,11 +102,13 @@ def score_heads(
         loss: what is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
             "sum": its sum. "batch-mean": the mean over the answer tokens of four samples at a time in the order
             of the task, as the paper's script has it, where longer answers weigh more.
-        batch_tokens: tokens of a batch, padding included. A longer sample runs alone, and recomputes its
+        batch_tokens: tokens of a batch at most, padding included. A longer sample runs alone, and recomputes its
             activations in the backward pass to stay in about the same memory.
         max_length: cut longer samples to so many tokens. None: a sample longer than the context is an error.
         encoding: "official" tokenizes prompt and completion apart, "trl" together (see `encode_task`).
         padding_side: "right" needs no attention mask and is faster; the scores are the same.
+        packed: several samples in one row, each attending to itself alone: no padding, and the same scores. None: on a
+            CPU, where the model allows it.
         seed: of the order of work.
         out: a Zarr store to write each batch to. The same call again goes on behind the last complete batch.
         on_progress: called with a `Progress` before the first batch and after each.
@@ -111,8 +118,9 @@ def score_heads(
         `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats.
 
     Raises:
-        HeadnbError: bad input, a model that cannot be scored, NaN in weights or losses, memory too small for
-            one sample, or an `out` that belongs to something else.
+        HeadnbError: bad input, a model that cannot be scored, or not with padding on the left, NaN in weights or
+            losses, memory too small for one sample, or an `out` that belongs to something else or that another run is
+            writing to.
         ScoringInterrupted: on Ctrl-C; it holds what was scored.
     """
     _refuse_unloaded(model, tokenizer)
@@ -123,23 +131,31 @@ def score_heads(
             raise unknown_name(kind, name, known)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
-    plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
     with model_lock(model):
         scorer = chosen.scorer(model)
+        if padding_side == "left":
+            check_left_padding(scorer, encoded.samples, model.dtype)
+        packed = _packing(packed, scorer, model, padding_side)
+        most = min(batch_tokens, PACKED_ON_CPU) if packed and input_device(model).type == "cpu" else batch_tokens
+        plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
         settings = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
         cut = -1 if max_length is None else max_length
         attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": cut}
-        table = new_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape)
         weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
-        run = _Run(scorer, encoded, table, weights, padding_side, batch_tokens, on_progress)
-        try:
-            run.score_pending()
-        except KeyboardInterrupt:
-            raise ScoringInterrupted(table.scores()) from None
-        except _NotFiniteError as found:
-            check_weights(model)
-            raise HeadnbError(str(found)) from None
+        with open_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
+            run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
+            _complete(run, model)
     return table.scores()
+
+
+def _complete(run: _Run, model: PreTrainedModel) -> None:
+    try:
+        run.score_pending()
+    except KeyboardInterrupt:
+        raise ScoringInterrupted(run.table.scores()) from None
+    except _NotFiniteError as found:
+        check_weights(model)
+        raise HeadnbError(str(found)) from None
 
 
 class _NotFiniteError(Exception):
@@ -154,7 +170,8 @@ class _Run:
     encoded: EncodedTask
     table: ScoreTable
     weights: np.ndarray  # (n,): a sample's loss as asked for, over its mean loss
-    side: Side
+    packed: bool
+    side: Side  # of the padding, where batches are not packed
     budget: int  # tokens of a batch; shrinks when memory runs out
     on_progress: Callable[[Progress], None] | None
     message: str = ""
@@ -191,7 +208,8 @@ class _Run:
         positions = self.table.plan.order[places]
         samples = [self.encoded.samples[position] for position in positions]
         recompute = max(map(len, samples)) > self.budget
-        scores, losses = self.scorer(collate(samples, side=self.side), recompute=recompute)
+        batch = pack(samples) if self.packed else collate(samples, side=self.side)
+        scores, losses = self.scorer(batch, recompute=recompute)
         self._refuse_not_finite(positions, scores, losses)
         weights = self.weights[positions]
         return scores.numpy() * weights[:, None, None], losses.numpy()
@@ -216,7 +234,7 @@ class _Run:
         longest = int(self._lengths(failed).max())
         if len(failed) == 1 and longest > self.budget:
             raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
-        tokens = longest * len(failed)
+        tokens = int(self._computed(failed).sum())
         self.budget = max(1, min(self.budget, tokens) // 2)
         self.message = f"out of memory with {tokens} tokens a batch; going on with {self.budget}"
 
@@ -231,8 +249,12 @@ class _Run:
         return smaller
 
     def _split(self, places: np.ndarray) -> list[np.ndarray]:
-        size = max(1, self.budget // int(self._lengths(places).max()))
-        return [places[start : start + size] for start in range(0, len(places), size)]
+        return [places[group] for group in split_at_budget(self._computed(places), self.budget)]
+
+    def _computed(self, places: np.ndarray) -> np.ndarray:
+        """Tokens that each sample costs in a batch of these, padding included."""
+        lengths = self._lengths(places)
+        return lengths if self.packed else np.full_like(lengths, lengths.max())
 
     def _lengths(self, places: np.ndarray) -> np.ndarray:
         return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
@@ -257,6 +279,15 @@ class _Run:
         )
 
 
+def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
+    """Whether to pack. On accelerators the many small attention calls of a packed row take longer than padding does."""
+    if asked and not scorer.packs:
+        raise HeadnbError("this model, method or attention implementation cannot keep packed samples apart")
+    if asked is None:
+        return scorer.packs and side == "right" and input_device(model).type == "cpu"
+    return asked
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """CUDA has an error type of its own; the CPU's allocator and MPS say it in words."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
@@ -270,7 +301,7 @@ def _refuse_unloaded(model: object, tokenizer: object) -> None:
         )
     if tokenizer is not None and not callable(tokenizer):
         raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
-    if any(weight.is_meta for weight in model.parameters()) and not hasattr(model, "hf_device_map"):
+    if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
         raise HeadnbError("the model has no weights: it is on the meta device")
     if torch.is_inference_mode_enabled():
         raise HeadnbError("scores need gradients, which torch.inference_mode() forbids; call it outside")
@@ -326,7 +357,10 @@ def context_length(model: PreTrainedModel) -> int | None:
     return next((int(limit) for limit in limits if limit), None)
 
 
-def model_lock(model: torch.nn.Module) -> threading.RLock:
-    """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads."""
+def model_lock(model: PreTrainedModel) -> threading.RLock:
+    """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads.
+
+    A model and what wraps it (`torch.compile`, peft) share their embeddings, and so their lock.
+    """
     with _locks_lock:
-        return _model_locks.setdefault(model, threading.RLock())
+        return _model_locks.setdefault(model.get_input_embeddings(), threading.RLock())

@@ -5,22 +5,26 @@ Slow: `make robustness`. Three chosen moments are part of `make test` (test_scor
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from headnb import open_scores, score_heads
 
+from test_score_heads import BUDGET, TASK, same_scores
 from tiny import tiny_model
 
 TESTS = Path(__file__).parent.parent
 KILLS = 50
 
-# Says when scoring begins, so that moments are drawn from the run itself and not from imports.
+# Says how far it is, so that moments are drawn from the run itself, however busy the machine is.
 SCORE = """
 import sys
 import torch
@@ -31,31 +35,44 @@ from tiny import tiny_model
 from headnb import score_heads
 model = tiny_model()
 print("ready", flush=True)
-score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r})
-print("done", flush=True)
+score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lambda at: print(at.done, flush=True))
 """
+
+
+@contextmanager
+def scoring(out):
+    """Another process that has just begun to score."""
+    command = [sys.executable, "-c", SCORE.format(tests=str(TESTS), out=str(out))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
+def seconds_between_reports(out):
+    """Of an undisturbed run: from its beginning to the first report, and from each report to the next."""
+    times = [time.perf_counter()]
+    with scoring(out) as process:
+        times += [time.perf_counter() for _ in process.stdout]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 @pytest.mark.slow
 def test_scoring_killed_at_fifty_random_moments_ends_bitwise_equal(tmp_path):
-    from test_score_heads import BUDGET, TASK, same_scores
-
     expected = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET)
+    seconds = seconds_between_reports(tmp_path / "timed.zarr")
     moments = random.Random(0)
-    began = time.perf_counter()
-    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "timed.zarr")
-    length = time.perf_counter() - began
-    unfinished = 0
+    stages = Counter()
     for kill in range(KILLS):
         out = tmp_path / f"{kill}.zarr"
-        with subprocess.Popen(
-            [sys.executable, "-c", SCORE.format(tests=str(TESTS), out=str(out))], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(moments.uniform(0, length))
+        reports = moments.randrange(len(seconds))
+        with scoring(out) as process:
+            for _ in range(reports):
+                process.stdout.readline()
+            time.sleep(moments.uniform(0, seconds[reports]))
             process.send_signal(signal.SIGKILL)
-        unfinished += not out.exists() or not open_scores(out).attrs["complete"]
+        kept = open_scores(out).sizes["sample"] if out.exists() else -1
+        stages[{-1: "before there was a store", 0: "before a batch", len(TASK): "at the end"}.get(kept, "between")] += 1
         assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), expected)
         assert same_scores(open_scores(out), expected)
-    print(f"{KILLS} kills, {unfinished} of them before the end; every run ended bitwise equal")
-    assert unfinished > KILLS / 2
+    print(f"{KILLS} kills ({dict(stages)}); every run ended bitwise equal")
+    assert stages["between"] > KILLS / 2

@@ -1,0 +1,83 @@
+"""Several samples in one row of a batch, without padding.
+
+Each token's path through a decoder meets other tokens in attention only. So samples of any length can lie one behind
+the other in a row (1, N) if attention runs on each by itself, which also costs the sum of their squares rather than
+the square of their sum. Positions count from zero in each sample.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headnb.capture import attention_by
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from transformers import PreTrainedModel
+
+    from headnb.capture import HeadLayout
+
+
+def can_pack(model: PreTrainedModel, layout: HeadLayout) -> bool:
+    """Whether `packed` may be tried on a model; what its tokens exchange beside attention only a trial tells."""
+    config = model.config.get_text_config()
+    sdpa = config._attn_implementation == "sdpa"  # noqa: SLF001  transformers has no public name for it
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    by_place_in_row = any(getattr(config, name, None) for name in ("attention_chunk_size", "index_topk"))
+    return sdpa and takes_positions and not by_place_in_row and not layout.projections and all(layout.heads)
+
+
+@contextmanager
+def packed(model: nn.Module, layout: HeadLayout, lengths: tuple[int, ...]) -> Iterator[None]:
+    """Let sequences of these lengths, one behind the other in the one row of the input, attend to themselves alone.
+
+    For sdpa's attention function, whose masks are True where a token is seen. Positions are the caller's to give.
+    """
+    with attention_by(model, layout, _EachByItself(lengths)):
+        yield
+
+
+class _EachByItself:
+    """Attention of several sequences that lie one behind the other in a row, each by itself.
+
+    Transformers makes the mask of the whole row. Where a sequence's part of it is the plain causal one, none is given,
+    and the fast kernels run.
+    """
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.lengths = list(lengths)
+        self._parts: list[tuple[Tensor, list[Tensor | None]]] = []  # of each mask of the forward pass
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        sequences = (torch.split(tensor, self.lengths, 2) for tensor in (query, key, value))
+        parts = zip(*sequences, self._masks(attention_mask), strict=True)
+        return torch.cat([function(module, *part, **options)[0] for part in parts], 1), None
+
+    def _masks(self, mask: Tensor | None) -> list[Tensor | None]:
+        if mask is None:
+            return [None] * len(self.lengths)
+        for known, parts in self._parts:
+            if known is mask:
+                return parts
+        ends = torch.tensor(self.lengths).cumsum(0).tolist()
+        blocks = [
+            mask[..., end - length : end, end - length : end] for end, length in zip(ends, self.lengths, strict=True)
+        ]
+        parts = [None if torch.equal(block, torch.ones_like(block).tril()) else block for block in blocks]
+        self._parts.append((mask, parts))
+        return parts

@@ -1,0 +1,85 @@
+"""Another process that writes a store: `python another_writer.py STORE MOMENT` pauses, or is killed, at a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from headnb import score_heads, store
+from headnb.scoring import gradient
+from zarr.storage import LocalStore
+
+from test_score_heads import BUDGET, TASK
+from tiny import tiny_model
+
+OPTIONS = {"batch_tokens": BUDGET}
+
+
+def pause():
+    """Say that the moment has come, and wait to be told to go on."""
+    print("paused", flush=True)
+    sys.stdin.readline()
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pause_while_creating():
+    create = store._write_group
+    store._write_group = lambda *args: (pause(), create(*args))
+
+
+def pause_after_each_batch():
+    write = store.ScoreTable.write
+    store.ScoreTable.write = lambda *args: (write(*args), pause())
+
+
+def die_before_the_rename():
+    Path.rename = lambda *_: die()
+
+
+def die_while_replanning():
+    """Memory runs out in the fourth batch; of the plan's chunks the fifth is not written any more."""
+    score, batches = gradient.GradientScorer.__call__, []
+
+    def scarce(self, batch, *, recompute=False):
+        batches.append(batch)
+        if len(batches) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(self, batch, recompute=recompute)
+
+    gradient.GradientScorer.__call__ = scarce
+    die_before_write(2, "batch/c/4")  # the first time is when the store is made
+
+
+def die_while_marking():
+    """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
+    OPTIONS["packed"] = False  # the batches of this plan lie so
+    die_before_write(2, "done/c/2")
+
+
+def die_before_write(count, chunk):
+    """Before this chunk is written for the so manieth time, and after those that are written beside it."""
+    write, written = LocalStore.set, []
+
+    async def dying(self, name, value):
+        written.append(name)
+        if sum(name.endswith(chunk) for name in written) == count:
+            await asyncio.sleep(0.2)
+            die()
+        await write(self, name, value)
+
+    LocalStore.set = dying
+    store.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
+    out, moment = sys.argv[1:]
+    globals()[moment]()
+    score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

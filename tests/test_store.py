@@ -1,0 +1,125 @@
+"""Stores of scores: one writer at a time, whose lock does not outlive it, and kills at the moments between batches."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb import HeadnbError, open_scores, score_heads
+
+from test_score_heads import BUDGET, TASK, same_scores
+from tiny import tiny_model
+
+WRITER = Path(__file__).parent / "another_writer.py"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Scores of an undisturbed run."""
+    return score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET)
+
+
+@contextmanager
+def another_writer(out, moment):
+    """Another process, standing at this moment of its run."""
+    command = [sys.executable, WRITER, out, moment]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "paused\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def killed_writer(out, moment):
+    process = subprocess.run([sys.executable, WRITER, out, moment], check=False, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+@pytest.mark.parametrize("moment", ["pause_while_creating", "pause_after_each_batch"])
+def test_a_second_process_is_refused_and_the_first_ends_undisturbed(moment, whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    with another_writer(out, moment) as first:
+        for _ in range(2):
+            with pytest.raises(HeadnbError, match=r"another run is writing scores to .*a\.zarr now; wait") as refused:
+                score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
+        assert "\n" not in str(refused.value)
+        first.communicate("go on\n" * 100, timeout=60)
+        assert first.returncode == 0
+    assert same_scores(open_scores(out), whole)
+
+
+def test_a_store_is_read_while_it_is_written_and_its_lock_dies_with_the_writer(whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    with another_writer(out, "pause_after_each_batch") as first:
+        part = open_scores(out)
+        assert part.attrs["complete"] == 0
+        assert 0 < part.sizes["sample"] < len(TASK)
+        assert part.score.equals(whole.score.sel(sample=part.sample))
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+    assert same_scores(open_scores(out), whole)
+
+
+def test_the_lock_is_gone_after_an_error_and_an_interrupt(whole, tmp_path):
+    """Also while a notebook keeps the error and all of its frames, as `sys.last_exc`."""
+    kept = []
+    for error in (ValueError("of a callback"), KeyboardInterrupt()):
+
+        def stop(_, error=error):
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr", on_progress=stop)
+        kept.append(caught.value)
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr"), whole)
+
+
+def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypatch):
+    """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
+    out = tmp_path / "a.zarr"
+    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
+    monkeypatch.setattr("headnb.store._only_writer", lambda _: pytest.fail("locked"))
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+
+
+def test_a_kill_before_the_store_has_its_name_leaves_no_store_and_the_same_call_makes_it(whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    killed_writer(out, "die_before_the_rename")
+    with pytest.raises(HeadnbError, match="there are no scores at"):
+        open_scores(out)
+    assert (tmp_path / ".a.zarr.draft").exists()
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.zarr.lock", "a.zarr"]
+
+
+def torn(out, moment):
+    """Whether the kill struck between two chunks: of one batch some samples are marked, or are numbered as of old."""
+    stored = xr.open_zarr(out, consolidated=False).load()
+    if moment == "die_while_marking":
+        return any(0 < marks.sum() < marks.size for _, marks in stored.done.groupby(stored.batch))
+    numbers = stored.batch.values
+    return (np.diff(numbers) < 0).any()  # new numbers are higher than all old ones
+
+
+@pytest.mark.parametrize("moment", ["die_while_replanning", "die_while_marking"])
+def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(moment, whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    killed_writer(out, moment)
+    part = open_scores(out)
+    assert 0 < part.sizes["sample"] < len(TASK)
+    assert torn(out, moment)
+    seen = []
+    found = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
+    assert seen[0].done == part.sizes["sample"]
+    assert found.sample.equals(whole.sample)
+    assert np.allclose(found.loss, whole.loss, rtol=1e-5)
+    assert np.abs(found.score - whole.score).max() < 1e-5 * np.abs(whole.score).max()
+    assert same_scores(open_scores(out), found)
