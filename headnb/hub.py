@@ -76,6 +76,13 @@ def offline_unless_reachable() -> Iterator[bool]:
     if reachable():
         yield True
         return
+    with offline():
+        yield False
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """The hub's libraries are in offline mode inside the block."""
     from huggingface_hub import constants  # noqa: PLC0415
 
     with _offline, contextlib.ExitStack() as undo:
@@ -83,7 +90,7 @@ def offline_unless_reachable() -> Iterator[bool]:
             if holder is not None:
                 undo.callback(setattr, holder, "HF_HUB_OFFLINE", holder.HF_HUB_OFFLINE)
                 holder.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
-        yield False
+        yield
 
 
 def download(url: str) -> Path:

@@ -10,13 +10,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headnb.encoding import collate
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
     from transformers import PretrainedConfig
+
+    from headnb.encoding import EncodedSample
 
 # Entries of a config that say where a model is from, how it is run, or how text is made of it. A trainer sets some.
 _NOTES = re.compile(
@@ -56,18 +59,27 @@ def check_weights(model: torch.nn.Module) -> None:
         raise HeadnbError(f"the model has NaN or infinite weights: {', '.join(bad[:3])}{more}")
 
 
+def is_offloaded(model: torch.nn.Module) -> bool:
+    """Whether accelerate brings weights from memory or disk for each module's turn, and takes them away after it."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """32 hex digits that change with any weight, with what the config says of the computation, and with the adapters.
 
     They are the same on every device. Each tensor counts with the sums of the rows and of the columns of its bits, as
     wrapping integers, which no order of summing changes. One changed weight changes both, and two weights exchanged
-    change at least one of the two. Weights that accelerate holds on disk or in memory are read from there; those that
-    cannot be read (`has_unreadable_weights`) count by name and shape only.
+    change at least one of the two. Weights that accelerate holds on disk or in memory are read from there.
+
+    Raises:
+        HeadnbError: a weight is on the meta device, and accelerate does not hold it either.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in _weights(model):
         digest.update(f"{name.removeprefix('_orig_mod.')} {tuple(weight.shape)} {weight.dtype}".encode())
-        if not weight.is_meta and weight.numel():
+        if weight.is_meta:
+            raise HeadnbError(f"the model's weight {name} is on the meta device, and no offload folder holds it")
+        if weight.numel():
             for sums in _bit_sums(weight.detach()):
                 digest.update(sums.cpu().numpy().tobytes())
     layers: list[Any] = [
@@ -79,11 +91,6 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     }
     digest.update(f"{sorted(adapters)} {_computation(getattr(model, 'config', None))}".encode())
     return digest.hexdigest()
-
-
-def has_unreadable_weights(model: torch.nn.Module) -> bool:
-    """Whether some weights are nowhere that `weights_fingerprint` can read, so that it does not stand for them."""
-    return any(weight.is_meta for _, weight in _weights(model))
 
 
 def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -127,6 +134,36 @@ def _without_notes(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _without_notes(held) for key, held in value.items() if not _NOTES.search(str(key))}
     return value
+
+
+def check_left_padding(
+    score: Callable[..., tuple[torch.Tensor, torch.Tensor]], samples: Sequence[EncodedSample], dtype: torch.dtype
+) -> None:
+    """Score the shortest sample, and the longest one that would be padded, with padding on the left and without.
+
+    Some decoders count positions from the row's first place, padding or not (bart), carry a state through the padding
+    (recurrent_gemma) or pool over windows of places (deepseek_v4), and no mask keeps their scores right.
+
+    Args:
+        score: a `Scorer`: scores (B, L, H) and losses (B,) of a batch.
+        samples: what is going to be scored.
+        dtype: of the model, which says how much is rounding.
+
+    Raises:
+        HeadnbError: the scores differ by more than rounding.
+    """
+    import torch  # noqa: PLC0415
+
+    tolerance = max(1e-3, 32 * torch.finfo(dtype).eps)  # a quarter in bfloat16, where rounding changes experts' routes
+    by_length = sorted(samples, key=len)
+    longest = by_length[-1]
+    shorter = [sample for sample in by_length if len(sample) < len(longest)]
+    for sample in shorter[:1] + shorter[1:][-1:]:
+        alone, _ = score(collate([sample]), recompute=True)
+        padded, _ = score(collate([sample, longest], side="left"), recompute=True)
+        expected, found = alone[0].nan_to_num(), padded[0].nan_to_num()  # (L, H)
+        if (found - expected).norm() > tolerance * expected.norm():
+            raise HeadnbError("this model gives other scores when padding is on the left; use padding_side='right'")
 
 
 def check_folder(folder: Path) -> None:

@@ -82,12 +82,7 @@ def load_model(
         HeadnbError: unknown id (what was tried, and the nearest known names); pickled weights; a model that needs
             code of its own; no causal decoder; weights or tokenizer missing; no such device.
     """
-    import torch  # noqa: PLC0415  seconds to import
-
-    if isinstance(dtype, str) and dtype != "auto":
-        if not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
-        dtype = getattr(torch, dtype)
+    dtype = _dtype(dtype)
     chosen = _device(device) if device_map is None else None
     source = hub.user_path(id)
     model: Any
@@ -96,12 +91,8 @@ def load_model(
             id, adapter = _base_of(source), source  # noqa: A001
         model, tokenizer = _load(str(id), dtype, device_map, revision)
         if adapter is not None:
-            model, tokenizer = _with_adapter(model, tokenizer, str(adapter))
-    if dtype == "auto" and chosen == "cpu" and model.dtype != torch.float32 and _fits_in_float32(model):
-        model = model.float()
-    if chosen is not None and not getattr(model, "is_quantized", False):
-        model = model.to(chosen)
-    return model.eval(), tokenizer
+            model, tokenizer = with_adapter(model, tokenizer, str(adapter))
+    return _placed(model, dtype, chosen).eval(), tokenizer
 
 
 def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
@@ -139,41 +130,118 @@ def _load_default(dtype: Any, device_map: Any) -> Loaded:
 
 def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
     """From a folder or the hub."""
-    import transformers as hf  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
 
     where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     local = Path(source).is_dir()
     with contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
+        config = _config(source, where, online=online)
         try:
-            config = hf.AutoConfig.from_pretrained(source, **where)
-        except Exception as error:
-            raise _refused(source, error, online=online) from error
-        check_causal(source, config)
-        try:
-            tokenizer = hf.AutoTokenizer.from_pretrained(source, **where)
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
         except Exception as error:
             raise HeadnbError(
                 f"{source} has no tokenizer that loads (tokenizer.json, tokenizer_config.json): save the tokenizer"
                 " beside the weights, tokenizer.save_pretrained(folder)"
             ) from error
+        return _weights(source, config, where, dtype, device_map, online=online), tokenizer
+
+
+def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any:
+    """The model in a folder, in eval mode; a trainer's checkpoint may lack a tokenizer.
+
+    Raises:
+        HeadnbError: as `load_model` does.
+    """
+    source, where = str(folder), {"trust_remote_code": False}
+    check_folder(folder)
+    with _quiet():
+        config = _config(source, where, online=True)
+        model = _weights(source, config, where, _dtype(dtype), None, online=True)
+    return _placed(model, dtype, _device(device)).eval()
+
+
+def tokenizer_beside(folder: str) -> Any:
+    """The tokenizer that lies in a folder; None if there is none that loads."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+
+
+def weights_folder(source: str) -> Path | None:
+    """The folder on this machine with the safetensors of a name, an id or a folder; None if there is none."""
+    folder = model_cache.default_folder(convert=_load_gguf) if source == DEFAULT else Path(source).expanduser()
+    if folder is None or not folder.is_dir():
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
         try:
-            # mypy does not know the form with a report.
-            loaded: Any = hf.AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                device_map=device_map,
-                use_safetensors=True,
-                output_loading_info=True,
-                **where,
-            )
-        except Exception as error:
-            raise _refused(source, error, online=online) from error
+            name = model_cache.HUB_ID if source == DEFAULT else source
+            folder = Path(snapshot_download(name, allow_patterns="*.safetensors", local_files_only=True))
+        except (OSError, ValueError):
+            return None
+    return folder if any(folder.glob("*.safetensors")) else None
+
+
+def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    try:
+        config = AutoConfig.from_pretrained(source, **where)
+    except Exception as error:
+        raise _refused(source, error, online=online) from error
+    check_causal(source, config)
+    return config
+
+
+def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device_map: Any, *, online: bool) -> Any:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    try:
+        # mypy does not know the form with a report.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
+            **where,
+        )
+    except Exception as error:
+        raise _refused(source, error, online=online) from error
     model, report = loaded
     absent = sorted(report["missing_keys"])
     if absent:
         raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
-    return model, tokenizer
+    return model
+
+
+def _dtype(dtype: Any) -> Any:
+    """A torch dtype, or "auto".
+
+    Raises:
+        HeadnbError: there is no such dtype.
+    """
+    import torch  # noqa: PLC0415
+
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
+    return getattr(torch, dtype)
+
+
+def _placed(model: Any, dtype: Any, device: str | None) -> Any:
+    """The model on a device, in float32 on a CPU that has room for it; None leaves it where it is."""
+    import torch  # noqa: PLC0415
+
+    if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and _fits_in_float32(model):
+        model = model.float()
+    if device is not None and not getattr(model, "is_quantized", False):
+        model = model.to(device)
+    return model
 
 
 def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loaded:
@@ -208,8 +276,12 @@ def _base_of(adapter: Path) -> str:
     return str(base)
 
 
-def _with_adapter(model: Any, tokenizer: Any, adapter: str) -> Loaded:
-    """The model wrapped by PEFT, adapter weights apart; the adapter's own tokenizer if it brought one."""
+def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = False) -> Loaded:
+    """The model wrapped by PEFT, adapter weights apart; the adapter's own tokenizer if it brought one.
+
+    Raises:
+        HeadnbError: no adapter there, pickled weights, or an adapter of another model.
+    """
     from peft import PeftModel  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
@@ -221,7 +293,7 @@ def _with_adapter(model: Any, tokenizer: Any, adapter: str) -> Loaded:
     if not (folder / "adapter_model.safetensors").is_file():
         raise HeadnbError(f"{adapter} has no adapter_model.safetensors (pickled weights are not loaded)")
     try:
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder))
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         if (folder / "tokenizer.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:

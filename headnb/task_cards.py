@@ -35,6 +35,8 @@ class TaskCard:
         template: row -> `{"prompt": ..., "completion": ...}`; None for procedural tasks.
         url: of a JSONL file, for a data set that the hub has only with a loading script.
         large: too large to download for a few samples; rows are streamed, and drawn among the first ones.
+        answer: how answers are read and compared, a name in `answers.FORMS`, or "none" where only judgement or running
+            a program tells what is right; None: as the completions look.
     """
 
     group: str
@@ -46,6 +48,7 @@ class TaskCard:
     template: Template | None = None
     url: str | None = None
     large: bool = False
+    answer: str | None = None
 
     @property
     def procedural(self) -> bool:
@@ -181,6 +184,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _gsm8k,
             config="main",
             splits=("train", "test"),
+            answer="final-number",
         ),
         "svamp": _hub(
             "ChilleD/SVAMP",
@@ -189,6 +193,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "MIT",
             _svamp,
             splits=("train", "test"),
+            answer="equation",
         ),
         "sgsm": _hub(
             "bryanchrist/SGSM",
@@ -197,6 +202,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "GPL-3.0",
             _sgsm,
             splits=("train",),
+            answer="none",
         ),
         "mbpp": _hub(
             "json",
@@ -206,6 +212,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _function,
             url=f"{MXEVAL}/mbxp/mbpp_release_v1.jsonl",
             splits=("train",),
+            answer="none",
         ),
         "mathqa_python": _hub(
             "json",
@@ -215,6 +222,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _function,
             url=f"{MXEVAL}/multilingual_mathqa/mathqa-test-python_v1.jsonl",
             splits=("train",),
+            answer="code",
         ),
         "code_search_net": _hub(
             "code-search-net/code_search_net",
@@ -224,6 +232,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _code_search_net,
             config="python",
             large=True,
+            answer="none",
         ),
         "arc_easy": _hub(
             "allenai/ai2_arc",
@@ -232,6 +241,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "CC BY-SA 4.0",
             _arc,
             config="ARC-Easy",
+            answer="choice",
         ),
         "openbookqa": _hub(
             "allenai/openbookqa",
@@ -240,6 +250,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "not stated",
             _arc,
             config="main",
+            answer="choice",
         ),
         "boolq": _hub(
             "google/boolq",
@@ -248,6 +259,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "CC BY-SA 3.0",
             _boolq,
             splits=("train", "validation"),
+            answer="truth",
         ),
         "hellaswag": _hub(
             "Rowan/hellaswag",
@@ -256,6 +268,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             "MIT",
             _hellaswag,
             splits=("train", "validation"),
+            answer="choice",
         ),
         "winogrande": _hub(
             "allenai/winogrande",
@@ -265,6 +278,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _winogrande,
             config="winogrande_xl",
             splits=("train", "validation"),
+            answer="choice",
         ),
         "infinity_instruct": _hub(
             "BAAI/Infinity-Instruct",
@@ -275,6 +289,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             config="0625",
             splits=("train",),
             large=True,
+            answer="none",
         ),
     }
 )

@@ -1,0 +1,119 @@
+"""`compare_adapter`: what an adapter changes about a model's heads, without a second copy of the model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, known_keywords
+from headnb.model_checks import model_name
+from headnb.patterns import compare
+from headnb.scoring import score_heads
+from headnb.scoring.run import model_lock
+from headnb.snapshot import left_as_found
+from headnb.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import xarray as xr
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.encoding import EncodingName
+    from headnb.scoring import Progress
+
+
+@known_keywords
+def compare_adapter(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    *,
+    alpha: float = 0.05,
+    scale_free: bool = False,
+    method: str = "activation",
+    batch_tokens: int = 4096,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> xr.Dataset:
+    """Score a model with and without its active adapters, and compare.
+
+    Args:
+        model: wrapped by peft, or with adapters that transformers added. It is left as it was.
+        tokenizer: its tokenizer; None if the samples are encoded already.
+        task: a `Task`, or anything that `load_task` accepts.
+        alpha: as for `compare`.
+        scale_free: as for `compare`.
+        method: as for `score_heads`.
+        batch_tokens: as for `score_heads`.
+        max_length: as for `score_heads`.
+        encoding: as for `score_heads`.
+        seed: of the order of work, and of what `compare` draws.
+        on_progress: as for `score_heads`, which runs twice: first without the adapters.
+
+    Returns:
+        What `compare(before, after)` gives, with the model without its adapters as before.
+
+    Raises:
+        HeadnbError: no adapter, adapters that are disabled, or merged into the weights, or what `score_heads` says.
+    """
+    adapters = _active_adapters(model)
+    task = task if isinstance(task, Task) else load_task(task)
+
+    def scored() -> xr.Dataset:
+        return score_heads(
+            model,
+            tokenizer,
+            task,
+            method=method,
+            batch_tokens=batch_tokens,
+            max_length=max_length,
+            encoding=encoding,
+            seed=seed,
+            on_progress=on_progress,
+        )
+
+    with model_lock(model):
+        with left_as_found(model), _without_adapters(model):
+            before = scored()
+        after = scored()
+    name = getattr(model, "headnb_adapter", "")
+    bare = model_name(model).removesuffix(f" + {name}")
+    before.attrs["model"], after.attrs["model"] = bare, f"{bare} + {name or ' + '.join(adapters)}"
+    return compare(before, after, alpha=alpha, seed=seed, scale_free=scale_free)
+
+
+def _active_adapters(model: PreTrainedModel) -> list[str]:
+    """Names of the adapters that the model computes with.
+
+    Raises:
+        HeadnbError: there is none, or none that can be left out.
+    """
+    layers: list[Any] = [
+        module for module in model.modules() if hasattr(module, "active_adapters") and hasattr(module, "merged")
+    ]
+    if not layers:
+        hint = "; load_model(id, adapter=...) puts one on"
+        raise HeadnbError(f"{model_name(model)} has no adapter to compare with and without{hint}")
+    if any(layer.merged for layer in layers):
+        raise HeadnbError("the adapter is merged into the weights; model.unmerge_adapter() takes it out again")
+    if disabled := sum(bool(layer.disable_adapters) for layer in layers):
+        some = "" if disabled == len(layers) else f"in {disabled} of {len(layers)} layers "
+        raise HeadnbError(f"the adapters are {some}disabled: there is nothing to compare until they are enabled")
+    return list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
+
+
+@contextmanager
+def _without_adapters(model: Any) -> Iterator[None]:
+    """`left_as_found` puts back what peft changes about gradients on the way."""
+    if hasattr(model, "disable_adapter"):  # peft's wrapper
+        with model.disable_adapter():
+            yield
+    else:  # transformers' own integration
+        model.disable_adapters()
+        try:
+            yield
+        finally:
+            model.enable_adapters()

