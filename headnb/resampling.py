@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from headnb import statistics
 from headnb.errors import HeadnbError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
 MOST_GROUPS = 256
+FEWEST_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-class _Jackknifed(NamedTuple):
+class Jackknifed(NamedTuple):
+    """A bias-corrected value, its standard error, and the degrees of freedom of that error."""
+
     value: float
     se: float
     df: float
@@ -67,20 +70,56 @@ class _Jackknifed(NamedTuple):
         return self.value - half, self.value + half
 
 
+class OverHeads(NamedTuple):
+    """A statistic over heads as a function of sums over samples, on a scale on which a jackknife works."""
+
+    features: Callable[[Array], list[Array]]  # (n, heads) -> what is summed
+    statistic: Statistic
+
+
+def _logit_gini(sums: Array, _: Array) -> Array:
+    g = statistics.gini(np.maximum(sums[:, 0], 0))  # total - group may round to -1e-17
+    return np.asarray(np.log(g) - np.log1p(-g))
+
+
+def _squared_cv(sums: Array, n: Array) -> Array:
+    return np.asarray(_unbiased_product(sums, n, 0, 0, 1) / (sums[:, 2].mean(axis=-1) / n[:, 0]) ** 2)
+
+
+def _flatness(sums: Array, n: Array) -> Array:
+    """m2 / sqrt(m4), so that kurtosis is its power of -2, less 3."""
+    m2, m4 = _unbiased_product(sums, n, 0, 0, 1), _fourth_moment(sums, n)
+    known = (m2 > 0) & (m4 > 0)
+    return np.where(known, np.where(known, m2, 1) / np.sqrt(np.where(known, m4, 1)), np.nan)
+
+
+def _powers(samples: Array) -> list[Array]:
+    relative = _relative(samples)
+    centred = relative - relative.mean(axis=1, keepdims=True)
+    return [centred, centred**2, centred**3, centred**4]
+
+
+def _squares(samples: Array) -> list[Array]:
+    relative = _relative(samples)
+    centred = relative - relative.mean(axis=1, keepdims=True)
+    return [centred, centred**2, relative]
+
+
+GINI = OverHeads(lambda samples: [_relative(samples)], _logit_gini)
+SQUARED_CV = OverHeads(_squares, _squared_cv)
+FLATNESS = OverHeads(_powers, _flatness)
+
+
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Gini coefficient of the population's pattern: a jackknife on the logit scale."""
     level = checked_level(level)
     values = _present(samples)
     plain = float(statistics.gini(values.mean(axis=0)))
-    if len(values) < 4 or not 1e-12 < plain < 1:
+    if len(values) < FEWEST_SAMPLES or not 1e-12 < plain < 1:
         return _unknown(values, level, plain)
 
-    def logit_gini(sums: Array, _: Array) -> Array:
-        g = statistics.gini(np.maximum(sums[:, 0], 0))  # total - group may round to -1e-17
-        return np.log(g) - np.log1p(-g)
-
-    fit = _jackknife(logit_gini, *_group_sums([_relative(values)], seed))
-    value, low, high = (1 / (1 + math.exp(-x)) for x in (fit.value, *fit.interval(level)))
+    fit = _jackknife(GINI.statistic, *group_sums(GINI.features(values), seed))
+    value, low, high = (float(special.expit(x)) for x in (fit.value, *fit.interval(level)))
     return Estimate(value, low, high, level, len(values), plain)
 
 
@@ -92,19 +131,13 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
     level = checked_level(level)
     values = _present(samples)
     plain = float(statistics.coefficient_of_variation(values.mean(axis=0)))
-    if len(values) < 4 or not plain > 0:
+    if len(values) < FEWEST_SAMPLES or not plain > 0:
         return _unknown(values, level, plain)
-    relative = _relative(values)
-    centred = relative - relative.mean(axis=1, keepdims=True)
-    groups = _group_sums([centred, centred**2, relative], seed)
-
-    def squared(sums: Array, n: Array) -> Array:
-        return np.asarray(_unbiased_product(sums, n, 0, 0, 1) / (sums[:, 2].mean(axis=-1) / n[:, 0]) ** 2)
-
-    fit = _jackknife(squared, *groups)
+    groups = group_sums(SQUARED_CV.features(values), seed)
+    fit = _jackknife(SQUARED_CV.statistic, *groups)
     value, low, high = (max(x, 0.0) for x in (fit.value, *fit.interval(level)))
     if low > 0:  # far from zero the logarithm is the more symmetric scale
-        fit = _jackknife(lambda sums, n: np.log(squared(sums, n)), *groups)
+        fit = _jackknife(lambda sums, n: np.log(SQUARED_CV.statistic(sums, n)), *groups)
         value, low, high = (math.exp(x) for x in (fit.value, *fit.interval(level)))
     return Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
 
@@ -120,16 +153,7 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
     plain = float(statistics.kurtosis(values.mean(axis=0)))
     if len(values) < 6:
         return _unknown(values, level, plain)
-    relative = _relative(values)
-    centred = relative - relative.mean(axis=1, keepdims=True)
-    square = centred**2
-
-    def shape(sums: Array, n: Array) -> Array:
-        m2, m4 = _unbiased_product(sums, n, 0, 0, 1), _fourth_moment(sums, n)
-        known = (m2 > 0) & (m4 > 0)
-        return np.where(known, np.where(known, m2, 1) / np.sqrt(np.where(known, m4, 1)), np.nan)
-
-    fit = _jackknife(shape, *_group_sums([centred, square, square * centred, square * square], seed))
+    fit = _jackknife(FLATNESS.statistic, *group_sums(FLATNESS.features(values), seed))
     if not fit.value > 0:
         return _unknown(values, level, plain)
     low, high = fit.interval(level)
@@ -155,7 +179,7 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
     a, b = _present(a[:, both]), _present(b[:, both])
     plain = float(statistics.correlation(a.mean(axis=0), b.mean(axis=0)))
     samples = min(len(a), len(b))
-    if samples < 4 or math.isnan(plain):
+    if samples < FEWEST_SAMPLES or math.isnan(plain):
         return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
     a, b = (_relative(x) - _relative(x).mean(axis=1, keepdims=True) for x in (a, b))
     fits = _paired_fits(a, b, seed) if paired else _independent_fits(a, b, seed)
@@ -166,8 +190,8 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
     return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
 
 
-def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[_Jackknifed, Callable[[float], float]]]:
-    groups = _group_sums([a, a * a, b, b * b, a * b], seed)
+def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
+    groups = group_sums([a, a * a, b, b * b, a * b], seed)
 
     def r(sums: Array, n: Array) -> Array:
         covariance = _unbiased_product(sums, n, 0, 2, 4)
@@ -176,9 +200,9 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[_Jackknifed, Calla
     return [(_jackknife(lambda s, n: _fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
 
 
-def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[_Jackknifed, Callable[[float], float]]]:
+def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
     """Each set of samples is jackknifed with the other as it is: biases add, and so do variances."""
-    groups_a, groups_b = _group_sums([a, a * a], seed), _group_sums([b, b * b], seed)
+    groups_a, groups_b = group_sums([a, a * a], seed), group_sums([b, b * b], seed)
 
     def against(other: tuple[Array, Array]) -> Statistic:
         total, n_other = other[0].sum(axis=0), other[1].sum()
@@ -195,13 +219,13 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[_Jackknifed, 
     r = float(r_a(total_a, n_a)[0])
     twice = _noise_product(groups_a, groups_b)
 
-    def joint(scale: Callable[[Array], Array], slope: float) -> _Jackknifed:
+    def joint(scale: Callable[[Array], Array], slope: float) -> Jackknifed:
         fit_a = _jackknife(lambda s, n: scale(r_a(s, n)), *groups_a)
         fit_b = _jackknife(lambda s, n: scale(r_b(s, n)), *groups_b)
         variances = np.array([fit_a.se**2, fit_b.se**2])
         variance = max(float(variances.sum()) - twice * slope**2, float(variances.max()))
-        df = _welch(variances, np.array([fit_a.df, fit_b.df]))
-        return _Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
+        df = welch(variances, np.array([fit_a.df, fit_b.df]))
+        return Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
 
     return [(joint(_fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
 
@@ -219,7 +243,7 @@ def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array])
     return float((products**2).sum()) * correction / signal if signal > 0 else 0.0
 
 
-def _welch(variances: Array, df: Array) -> float:
+def welch(variances: Array, df: Array) -> float:
     total = float(variances.sum())
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
@@ -265,7 +289,7 @@ def _fourth_moment(sums: Array, n: Array) -> Array:
     return np.asarray((products / (n * (n - 1) * (n - 2) * (n - 3))).mean(axis=-1))
 
 
-def _group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
+def group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
     """(groups, features, heads) sums over random groups of samples, and the groups' sizes; one sample each if few."""
     n = len(features[0])
     if n <= MOST_GROUPS:
@@ -276,21 +300,32 @@ def _group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
     return sums, np.diff(starts, append=n).astype(np.float64)
 
 
-def _jackknife(statistic: Statistic, sums: Array, sizes: Array) -> _Jackknifed:
-    """Bias-corrected value and standard error (Busing et al. 1999, equations 6 to 8).
+def _jackknife(statistic: Statistic, sums: Array, sizes: Array) -> Jackknifed:
+    n = sizes.sum()
+    total = sums.sum(axis=0)
+    full = float(statistic(total[None], np.full((1, 1), n))[0])
+    return delete_groups(full, statistic(total - sums, (n - sizes)[:, None]), sizes)
+
+
+def delete_groups(full: float, left: Array, sizes: Array) -> Jackknifed:
+    """Delete-m_j jackknife (Busing et al. 1999, equations 6 to 8).
 
     The degrees of freedom follow from the pseudo-values' kurtosis: when a few samples carry the variance, the standard
     error itself is uncertain, and the interval must be wider than with n - 1.
+
+    Args:
+        full: the statistic of all samples.
+        left: (groups), the statistic without each group.
+        sizes: (groups), the samples in each group.
     """
     n, count = sizes.sum(), len(sizes)
-    total = sums.sum(axis=0)
-    full = float(statistic(total[None], np.full((1, 1), n))[0])
-    left = statistic(total - sums, (n - sizes)[:, None])
+    if np.allclose(left, full, rtol=1e-12, atol=0):  # what differs is rounding
+        return Jackknifed(full, 0.0, count - 1)
     value = count * full - float(np.sum((1 - sizes / n) * left))
     h = n / sizes
     pseudo = h * full - (h - 1) * left
     variance = float(np.mean((pseudo - value) ** 2 / (h - 1)))
-    if not variance > 0:
-        return _Jackknifed(value, variance, count - 1)
+    if not variance > 0 or count < 4:
+        return Jackknifed(value, math.sqrt(max(variance, 0.0)), count - 1)
     tails = max(0.0, float(stats.kurtosis(pseudo, bias=False)))
-    return _Jackknifed(value, math.sqrt(variance), 2 / (tails / count + 2 / (count - 1)))
+    return Jackknifed(value, math.sqrt(variance), 2 / (tails / count + 2 / (count - 1)))

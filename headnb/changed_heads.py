@@ -1,0 +1,60 @@
+"""Which heads a fine-tuning changed, over samples and over several training runs of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from headnb import patterns, significance
+from headnb.patterns import HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+
+    from headnb.statistics import Array
+
+
+def changed_heads(
+    pairs: Sequence[tuple[xr.Dataset, xr.Dataset]], differences: Array, alpha: float, seed: int
+) -> xr.Dataset:
+    """The comparison of before and after (layer, head); see `headnb.compare`.
+
+    Of one training run it is `headnb.compare`. Of several, a head's mean difference has the variance of the samples'
+    differences over their number plus that of the runs' over theirs (Welch-Satterthwaite degrees of freedom), and there
+    is no `p_max_t`: a handful of runs has too few sign patterns.
+
+    Args:
+        pairs: (before, after) scores of each run.
+        differences: (runs, n, heads) of their levels.
+        alpha: q-value below which a head is `significant`.
+        seed: of sign flips and split halves.
+    """
+    change = patterns.compare(*pairs[0], alpha=alpha, seed=seed)
+    runs, n = differences.shape[:2]
+    if runs == 1:
+        return change
+    over_samples = differences.mean(axis=0).var(axis=0, ddof=1) / n
+    over_runs = differences.mean(axis=1).var(axis=0, ddof=1) / runs
+    mean, variance = differences.mean(axis=(0, 1)), over_samples + over_runs
+    varied = variance > 0
+    weights = over_samples**2 / (n - 1) + over_runs**2 / (runs - 1)
+    df = np.divide(variance**2, weights, out=np.full_like(mean, n - 1.0), where=varied)
+    t = np.divide(mean, np.sqrt(variance), out=np.where(mean == 0, 0.0, np.inf), where=varied)
+    p = np.where(np.isnan(mean), np.nan, 2 * stats.t.sf(np.abs(t), df))
+    q = significance.q_values(p)
+    half = stats.t.ppf(1 - alpha / 2, df) * np.sqrt(variance)
+    columns = {
+        "difference": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "p_value": p,
+        "q_value": q,
+        "significant": q < alpha,
+    }
+    shape = [change.sizes[dim] for dim in HEADS]
+    found = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
+    return found.assign_attrs(runs=runs)

@@ -1,0 +1,253 @@
+"""Does fine-tuning make a task's pattern more even, and more its own? Finding 1 of arXiv 2409.15820.
+
+`selectivity`: of each task's pattern before and after fine-tuning on it - how concentrated it is, how like the other
+tasks' it is, and which heads rose. `specificity`: every fine-tuned model on every task - does it matter which task a
+model was trained on?
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+from headnb import statistics
+from headnb.changed_heads import changed_heads
+from headnb.concentration import CONCENTRATIONS, STAGES, concentration
+from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.moments import Measured
+from headnb.stages import check_one_grid, on_common_samples, read_stages
+from headnb.task_correlations import task_correlations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.stages import Stages
+    from headnb.statistics import Array
+
+    Runs = xr.Dataset | Sequence[xr.Dataset]
+
+
+@dataclass(frozen=True, repr=False)
+class Selectivity:
+    """Patterns of several tasks before and after fine-tuning on each.
+
+    Attributes:
+        concentration: Dataset (task, statistic, stage) of `value`, `low`, `high` and `uncorrected`: "gini", "cv" and
+            "kurtosis", "before", "after" and their "change"; over samples, and over training runs if there are several.
+        correlation: Dataset (stage, task, other_task) of the same: correlation over heads between the patterns that
+            unlimited samples would give (disattenuated), and as the patterns at hand have it (`uncorrected`).
+        heads: Dataset (task, layer, head): which heads rose or fell, as `headnb.compare` says; with several training
+            runs the tests are over samples and runs.
+        reliability: (task, stage) of the patterns.
+        samples: (task). `runs`: (task), training runs.
+    """
+
+    concentration: xr.Dataset
+    correlation: xr.Dataset
+    heads: xr.Dataset
+    reliability: xr.DataArray
+    samples: xr.DataArray
+    runs: xr.DataArray
+    level: float
+    alpha: float
+
+    def order(self, stage: str = "after") -> list[str]:
+        """The tasks so that like ones stand together: leaves of their hierarchical clustering."""
+        tasks = self.correlation["task"].to_numpy()
+        return [str(tasks[leaf]) for leaf in hierarchy.leaves_list(self.tree(stage))] if len(tasks) > 1 else [*tasks]
+
+    def clusters(self, number: int = 2, stage: str = "after") -> list[list[str]]:
+        """The tasks in so many groups."""
+        tasks = self.correlation["task"].to_numpy()
+        labels = hierarchy.fcluster(self.tree(stage), number, "maxclust")
+        return [[str(task) for task in tasks[labels == label]] for label in np.unique(labels)]
+
+    def tree(self, stage: str = "after") -> Array:
+        """Average linkage of the distances 1 - correlation, in scipy's form."""
+        if stage not in STAGES[:2]:
+            raise unknown_name("stage", stage, STAGES[:2])
+        r = self.correlation.sel(stage=stage)
+        known = r["value"].where(np.isfinite(r["value"]), r["uncorrected"]).to_numpy()
+        distance = np.clip(1 - (known + known.T) / 2, 0, 2)
+        np.fill_diagonal(distance, 0)
+        return np.asarray(
+            hierarchy.linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
+        )
+
+    def rose(self, task: str, k: int = 10) -> pd.DataFrame:
+        """The k heads whose level rose most, by head name, with intervals and q-values; "significant" says which."""
+        table = self.heads.sel(task=task).heads.top(self.heads.sizes["layer"] * self.heads.sizes["head"])
+        return table[table["difference"] > 0].head(k)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per task: the statistics before, after and their change, as text with intervals."""
+        columns = {
+            f"{statistic} {stage}": ("task", [_with_interval(cells.sel(task=task)) for task in self.samples["task"]])
+            for statistic in self.concentration["statistic"].to_numpy()
+            for stage in STAGES
+            for cells in [self.concentration.sel(statistic=statistic, stage=stage)]
+        }
+        return xr.Dataset(columns, {"task": self.samples["task"]}).to_dataframe()
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers show, in sentences."""
+        lines = [self._concentration_line(str(name)) for name in self.concentration["statistic"].to_numpy()]
+        if len(self.samples) > 1:
+            lines.append(self._correlation_line())
+        if len(self.samples) > 2:
+            groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
+            lines.append(f"After fine-tuning the tasks group as {groups}.")
+        changed = self.heads["significant"]
+        up, down = (
+            (changed & (sign * self.heads["difference"] > 0)).sum(("layer", "head")).mean().item() for sign in (1, -1)
+        )
+        lines.append(f"Per task {up:.0f} heads rose and {down:.0f} fell on average (q < {self.alpha:g}).")
+        return " ".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain JSON values (NaN as None)."""
+        return {
+            "concentration": as_records(self.concentration),
+            "correlation": as_records(self.correlation),
+            "reliability": as_records(self.reliability.to_dataset(name="reliability")),
+            "order": self.order(),
+            "level": self.level,
+            "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
+            "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
+            "verdict": self.verdict,
+        }
+
+    def __repr__(self) -> str:
+        return f"{self.table.T.to_string()}\n\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.table.T.to_html(border=0)}<p><b>{html.escape(self.verdict)}</b></p>"
+
+    def _concentration_line(self, name: str) -> str:
+        change = self.concentration.sel(statistic=name, stage="change")
+        means = [float(self.concentration["value"].sel(statistic=name, stage=stage).mean()) for stage in STAGES[:2]]
+        up, down, of = int((change["low"] > 0).sum()), int((change["high"] < 0).sum()), change.sizes["task"]
+        label = {"gini": "Gini", "cv": "The coefficient of variation", "kurtosis": "Kurtosis"}[name]
+        return (
+            f"{label} went from {means[0]:.2f} to {means[1]:.2f} on average: up in {up} and down in {down} of {of} "
+            f"tasks, not distinguishable in {of - up - down}."
+        )
+
+    def _correlation_line(self) -> str:
+        pairs = np.triu_indices(len(self.samples), 1)
+        of_pairs = {stage: self.correlation.sel(stage=stage) for stage in STAGES}
+        means = [float(np.nanmean(of_pairs[stage]["value"].to_numpy()[pairs])) for stage in STAGES[:2]]
+        up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
+        down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
+        return (
+            f"The correlation of two tasks' patterns went from {means[0]:.2f} to {means[1]:.2f} on average, corrected "
+            f"for noise: {up} of {len(pairs[0])} pairs drew together and {down} apart."
+        )
+
+
+@known_keywords
+def selectivity(
+    before: Mapping[str, xr.Dataset],
+    after: Mapping[str, Runs],
+    *,
+    level: float = 0.95,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> Selectivity:
+    """Concentration, likeness and risen heads of each task's pattern, before and after fine-tuning on that task.
+
+    Gini, coefficient of variation, kurtosis and correlations do not depend on a pattern's scale, which falls with the
+    loss (arXiv 2409.15820, finding 1; METHOD: bias-corrected intervals over samples and training runs, never heads).
+
+    Args:
+        before: task -> scores of the model before.
+        after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
+        level: of the intervals.
+        alpha: of the q-values below which a head has changed.
+        seed: of groups, sign flips and split halves.
+
+    Raises:
+        HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
+    """
+    level, alpha = statistics.checked_level(level), statistics.checked_level(alpha, "alpha")
+    if unknown := set(after) - set(before):
+        raise HeadnbError(f"there are scores after fine-tuning but none before of: {', '.join(sorted(unknown))}")
+    if not after:
+        raise HeadnbError("there are no tasks to compare")
+    tasks = [task for task in before if task in after]
+    pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
+    stages = {task: read_stages(pairs[task], task) for task in tasks}
+    check_one_grid(stages)
+    if signed := [task for task, one in stages.items() if one.signed]:
+        raise HeadnbError(f"Gini is defined on activation levels (>= 0), not on signed scores as of {signed[0]}")
+    heads = [changed_heads(pairs[task], stages[task].after - stages[task].start, alpha, seed) for task in tasks]
+    measured = _measured(on_common_samples(stages))
+    shape = (2, len(tasks))
+    return Selectivity(
+        concentration=_concentrations(stages, level, seed),
+        correlation=task_correlations(measured, tasks, level, seed),
+        heads=xr.concat(heads, xr.DataArray(tasks, dims="task", name="task"), combine_attrs="drop_conflicts"),
+        reliability=xr.DataArray(
+            np.reshape([one.reliability() for one in measured], shape).T,
+            {"task": tasks, "stage": list(STAGES[:2])},
+            ("task", "stage"),
+            "reliability",
+        ),
+        samples=xr.DataArray([stages[task].n for task in tasks], {"task": tasks}, name="samples"),
+        runs=xr.DataArray([stages[task].runs for task in tasks], {"task": tasks}, name="runs"),
+        level=level,
+        alpha=alpha,
+    )
+
+
+def as_runs(scores: Runs) -> list[xr.Dataset]:
+    """The scores of each training run."""
+    return [scores] if isinstance(scores, xr.Dataset) else list(scores)
+
+
+def as_records(table: xr.Dataset) -> list[dict[str, Any]]:
+    """One plain JSON object per row of labels; NaN and infinities as None."""
+    return [
+        {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
+        for row in table.to_dataframe().reset_index().to_dict("records")
+    ]
+
+
+def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:
+    found = []
+    for one in stages.values():
+        before, after = one.start[:, ~one.missing], one.after[..., ~one.missing]
+        found.append([list(concentration(before, after, name, level, seed).values()) for name in CONCENTRATIONS])
+    return _estimates(found, {"task": list(stages), "statistic": list(CONCENTRATIONS), "stage": list(STAGES)})
+
+
+def _estimates(found: Sequence[Any], coords: dict[str, list[str]]) -> xr.Dataset:
+    columns = np.vectorize(lambda one: (one.value, one.low, one.high, one.uncorrected))(np.array(found, dtype=object))
+    names = ("value", "low", "high", "uncorrected")
+    return xr.Dataset({n: (tuple(coords), column) for n, column in zip(names, columns, strict=True)}, coords)
+
+
+def _measured(stages: Mapping[str, Stages]) -> list[Measured]:
+    """The patterns before of all tasks, then those after."""
+    present = ~np.any([one.missing for one in stages.values()], axis=0)
+    before, after = [], []
+    for one in stages.values():
+        key = (one.task, one.samples)
+        before.append(Measured(one.start[None][..., present], None, key))
+        after.append(Measured(one.after[..., present], None, key))
+    return before + after
+
+
+def _with_interval(found: xr.Dataset) -> str:
+    value, low, high = (float(found[name]) for name in ("value", "low", "high"))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"

@@ -1,0 +1,103 @@
+"""Products of patterns freed of noise: against sums over pairs of different samples, and populations that are known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from headnb.moments import Measured, Moments
+from headnb.resampling import correlation
+
+HEADS = 7
+
+
+def drawn(seed: int, runs: int = 1, n: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(2, size=(runs, n, HEADS))
+
+
+def test_products_of_linear_patterns_are_sums_over_different_samples():
+    plus, minus, other = drawn(1), drawn(2)[0], drawn(3, n=4)
+    found = Moments([Measured(plus, minus, "task"), Measured(minus[None], None, "task"), Measured(other)]).corrected()
+    change = plus[0] - minus
+    pairs = list(itertools.permutations(range(6), 2))
+    for centre, products in ((0, found.about_zero), (1, found.about_mean)):
+        a, b, c = (x - centre * x.mean(axis=1, keepdims=True) for x in (change, minus, other[0]))
+        assert products[0, 0] == pytest.approx(np.mean([a[x] @ a[y] for x, y in pairs]) / HEADS)
+        assert products[0, 1] == pytest.approx(np.mean([a[x] @ b[y] for x, y in pairs]) / HEADS)
+        assert products[0, 2] == pytest.approx(
+            a.mean(axis=0) @ c.mean(axis=0) / HEADS
+        )  # other samples: no common noise
+
+
+def test_products_over_runs_take_off_what_runs_differ_in():
+    """Three runs of the same samples: with no noise of samples, the sum over pairs of different runs."""
+    by_run = drawn(4, runs=3, n=1)
+    found = Moments([Measured(np.repeat(by_run, 5, axis=1))]).corrected()
+    pairs = list(itertools.permutations(range(3), 2))
+    expected = np.mean([by_run[x, 0] @ by_run[y, 0] for x, y in pairs]) / HEADS
+    assert found.about_zero[0, 0] == pytest.approx(expected)
+
+
+def test_mean_of_many_corrected_products_is_that_of_the_populations_for_scale_free_patterns_too():
+    rng = np.random.default_rng(5)
+    levels = rng.lognormal(sigma=0.2, size=(2, HEADS))
+    truth = levels[1] / levels[1].mean() - levels[0] / levels[0].mean()
+    found = []
+    for _ in range(3000):
+        scale = rng.lognormal(sigma=0.3, size=(16, 1))  # samples of larger and smaller gradients in all heads
+        before, after = (scale * level * rng.gamma(2, 1 / 2, size=(16, HEADS)) for level in levels)
+        moments = Moments([Measured(after[None], before, scale_free=True)])
+        found.append([products.about_zero[0, 0] for products in (moments.corrected(), moments.plain())])
+    corrected, plain = np.mean(found, axis=0)
+    error = np.std(found, axis=0)[0] / np.sqrt(3000)
+    assert abs(corrected - np.mean(truth**2)) < 4 * error
+    assert plain > np.mean(truth**2) + 10 * error
+
+
+def test_leaving_groups_out_is_measuring_the_samples_that_stay():
+    plus, minus = drawn(6, runs=2, n=9), drawn(7, n=9)[0]
+    groups = [np.array([0, 4]), np.array([8])]
+    for scale_free in (False, True):
+        measured = Measured(plus, minus, None, scale_free)
+        for left, group in zip(measured.without(groups), groups, strict=True):
+            stay = np.delete(np.arange(9), group)
+            np.testing.assert_allclose(left, Measured(plus[:, stay], minus[stay], None, scale_free).values())
+
+
+def test_resample_of_each_sample_and_run_once_is_the_pattern():
+    measured = Measured(drawn(8, runs=2, n=5), drawn(9, n=5)[0], None, scale_free=True)
+    whole = measured.resampled(np.full((1, 5), 0.2), np.full((1, 2), 0.5))
+    np.testing.assert_allclose(whole[0], measured.values())
+    twice_the_first = measured.resampled(np.array([[0.5, 0.5, 0, 0, 0]]), np.array([[0.0, 1.0]]))
+    expected = Measured(measured.plus[1:, :2], measured.minus[:2], None, scale_free=True).values()
+    np.testing.assert_allclose(twice_the_first[0], expected)
+
+
+def test_correlation_from_products_is_that_of_resampling():
+    """Another implementation, by jackknife on Fisher's scale: the same up to terms of a higher order."""
+    rng = np.random.default_rng(10)
+    levels = rng.lognormal(size=(2, 200))
+    a, b = (level * rng.gamma(4, 1 / 4, size=(40, 200)) for level in levels)
+    C = Moments([Measured(a[None], None, "s"), Measured(b[None], None, "s")]).corrected().about_mean
+    assert C[0, 1] / np.sqrt(C[0, 0] * C[1, 1]) == pytest.approx(correlation(a, b, paired=True).value, abs=0.01)
+
+
+def test_interval_of_a_mean_is_students():
+    """One head, one pattern: its mean is linear in the samples, so the jackknife is Student's t up to the tails."""
+    from scipy import stats
+
+    samples = stats.norm.ppf((np.arange(20) + 0.5) / 20) + 9  # no heavier tails than normal
+    found = Moments([Measured(samples[None, :, None]), Measured(np.ones((1, 20, 1)))]).estimate(
+        lambda products: products.about_zero[0, 1:]
+    )
+    low, high = stats.t.interval(0.95, 19, samples.mean(), stats.sem(samples))
+    assert (found.value[0], found.low[0], found.high[0]) == pytest.approx((samples.mean(), low, high), rel=1e-6)
+
+
+def test_reliability_over_samples_and_runs_by_hand():
+    """Two runs whose patterns correlate r, samples without noise: reliability 2 r / (1 + r) and nothing taken off."""
+    by_run = np.array([[1.0, 2, 3, 4, 5, 6, 7], [2.0, 1, 4, 3, 6, 5, 9]])
+    r = np.corrcoef(by_run)[0, 1]
+    measured = Measured(np.repeat(by_run[:, None], 8, axis=1))
+    assert measured.reliability() == pytest.approx(2 * r / (1 + r))

@@ -1,0 +1,148 @@
+"""Selectivity of tasks' patterns: against scipy, the plain statistics, and populations whose answer is known."""
+
+from __future__ import annotations
+
+import json
+
+import headnb
+import numpy as np
+import pytest
+from headnb import resampling, statistics
+from headnb.concentration import CONCENTRATIONS, concentration
+from headnb.errors import HeadnbError
+from scipy import stats
+from scipy.cluster import hierarchy
+
+from fine_tuned import random_change, scores_of
+
+TASKS = ("svamp", "gsm8k", "boolq")
+PAIRS = {task: random_change(seed, task, n=16) for seed, task in enumerate(TASKS)}
+BEFORE, AFTER = ({task: pair[stage] for task, pair in PAIRS.items()} for stage in (0, 1))
+
+
+def levels_of(scores) -> np.ndarray:
+    return np.abs(scores["score"].values).reshape(len(scores["sample"]), -1)
+
+
+def three_runs(scores, spread: float = 0.2):
+    rng = np.random.default_rng(9)
+    return [scores.assign(score=scores["score"] * rng.lognormal(sigma=spread, size=(8, 5))) for _ in range(3)]
+
+
+@pytest.mark.parametrize("name", CONCENTRATIONS)
+def test_concentration_of_one_run_is_that_of_resampling(name):
+    found = concentration(levels_of(BEFORE["svamp"]), levels_of(AFTER["svamp"])[None], name)
+    plain = {"gini": statistics.gini, "cv": statistics.coefficient_of_variation, "kurtosis": statistics.kurtosis}[name]
+    of_stage = {"gini": "gini", "cv": "coefficient_of_variation", "kurtosis": "kurtosis"}[name]
+    for stage, scores in (("before", BEFORE["svamp"]), ("after", AFTER["svamp"])):
+        assert found[stage] == getattr(resampling, of_stage)(levels_of(scores))
+        assert found[stage].uncorrected == pytest.approx(float(plain(levels_of(scores).mean(axis=0))))
+    change = found["change"]
+    assert change.uncorrected == pytest.approx(found["after"].uncorrected - found["before"].uncorrected)
+    assert change.value == pytest.approx(found["after"].value - found["before"].value, abs=0.15)
+    assert change.low < change.value < change.high
+
+
+def test_change_knows_that_samples_are_paired():
+    """The same samples twice: nothing changed, and nothing about that is uncertain."""
+    levels = levels_of(BEFORE["svamp"])
+    for name in CONCENTRATIONS:
+        change = concentration(levels, levels[None], name)["change"]
+        assert (change.value, change.low, change.high) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_runs_add_what_they_differ_in_to_the_interval():
+    """Runs that are one and the same change nothing; runs that differ widen it."""
+    before, after = levels_of(BEFORE["svamp"]), levels_of(AFTER["svamp"])
+    alone = concentration(before, after[None], "gini")["change"]
+    same = concentration(before, np.stack([after] * 3), "gini")["change"]
+    assert (same.value, same.low, same.high) == pytest.approx((alone.value, alone.low, alone.high), abs=2e-3)
+    differing = np.stack([levels_of(run) for run in three_runs(AFTER["svamp"])])
+    apart = concentration(before, differing, "gini")["change"]
+    assert apart.high - apart.low > same.high - same.low
+
+
+def test_correlations_are_corrected_for_noise_and_of_themselves_one():
+    found = headnb.selectivity(BEFORE, AFTER).correlation
+    for stage, scores in (("before", BEFORE), ("after", AFTER)):
+        a, b = (levels_of(scores[task]) for task in TASKS[:2])
+        pair = found.sel(stage=stage, task=TASKS[0], other_task=TASKS[1])
+        assert pair["uncorrected"].item() == pytest.approx(stats.pearsonr(a.mean(axis=0), b.mean(axis=0)).statistic)
+        expected = resampling.correlation(a, b, paired=False)
+        assert pair["value"].item() == pytest.approx(expected.value, abs=0.02)
+        assert abs(pair["value"].item()) > abs(pair["uncorrected"].item())
+        np.testing.assert_allclose(np.diag(found["value"].sel(stage=stage)), 1)
+        np.testing.assert_allclose(found["value"].sel(stage=stage), found["value"].sel(stage=stage).T)
+    change = found.sel(stage="change")["uncorrected"]
+    np.testing.assert_allclose(
+        change, (found.sel(stage="after") - found.sel(stage="before"))["uncorrected"], atol=1e-12
+    )
+
+
+def test_tasks_that_are_alike_stand_together():
+    """Two tasks of one pattern and one of another; the tree is scipy's of 1 - correlation."""
+    rng = np.random.default_rng(3)
+    levels = rng.lognormal(size=(2, 8, 5))
+    alike = {
+        task: scores_of(levels[which] * rng.gamma(20, 1 / 20, (30, 8, 5)), task)
+        for task, which in (("math", 0), ("text", 1), ("sums", 0))
+    }
+    found = headnb.selectivity(alike, alike)
+    assert {frozenset(group) for group in found.clusters(2)} == {frozenset({"math", "sums"}), frozenset({"text"})}
+    order = found.order()
+    assert abs(order.index("math") - order.index("sums")) == 1
+    r = found.correlation["value"].sel(stage="after").values
+    expected = hierarchy.average((1 - r)[np.triu_indices(3, 1)])
+    np.testing.assert_allclose(found.tree()[:, 2], expected[:, 2], atol=1e-12)
+
+
+def test_heads_of_one_run_are_compared_as_compare_does():
+    found = headnb.selectivity(BEFORE, AFTER)
+    expected = headnb.compare(BEFORE["gsm8k"], AFTER["gsm8k"])
+    for name in ("difference", "q_value", "p_max_t"):
+        np.testing.assert_allclose(found.heads.sel(task="gsm8k")[name], expected[name])
+    rose = found.rose("gsm8k", 3)
+    assert (rose["difference"] > 0).all()
+    largest = int(np.argmax(expected["difference"].values))
+    assert rose.index[0] == f"L{largest // 5}H{largest % 5}"
+
+
+def test_heads_of_several_runs_are_tested_over_samples_and_runs():
+    """One head by hand: the variance of a mean over samples plus that of a mean over runs, Welch's t."""
+    runs = three_runs(AFTER["gsm8k"])
+    found = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": runs}).heads.sel(task="gsm8k", layer=1, head=2)
+    d = np.array([levels_of(run)[:, 7] - levels_of(BEFORE["gsm8k"])[:, 7] for run in runs])
+    of_samples, of_runs = stats.sem(d.mean(axis=0)) ** 2, stats.sem(d.mean(axis=1)) ** 2
+    df = (of_samples + of_runs) ** 2 / (of_samples**2 / 15 + of_runs**2 / 2)
+    p = 2 * stats.t.sf(abs(d.mean()) / np.sqrt(of_samples + of_runs), df)
+    assert (found["difference"].item(), found["p_value"].item()) == pytest.approx((d.mean(), p))
+
+
+def test_result_is_text_html_and_json():
+    found = headnb.selectivity(BEFORE, AFTER)
+    assert "Gini went from" in found.verdict
+    assert found.verdict in repr(found)
+    assert "<table" in found._repr_html_()
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["samples"] == dict.fromkeys(TASKS, 16)
+    assert len(plain["concentration"]) == 3 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({}, AFTER, "none before"),
+        (BEFORE, {}, "no tasks"),
+        ({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["gsm8k"]}, "task is 'svamp' before and 'gsm8k' after"),
+        (
+            {"svamp": BEFORE["svamp"].assign_attrs(reduction="mean")},
+            {"svamp": AFTER["svamp"].assign_attrs(reduction="mean")},
+            "not on signed scores",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_said(before, after, message):
+    with pytest.raises(HeadnbError, match=message):
+        headnb.selectivity(before, after)
+    with pytest.raises(HeadnbError, match="did you mean 'after'"):
+        headnb.selectivity(BEFORE, AFTER).order("afters")

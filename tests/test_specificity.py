@@ -1,0 +1,119 @@
+"""Models fine-tuned on different tasks, on the same tasks: against plain loops, and models that are all alike."""
+
+from __future__ import annotations
+
+import json
+
+import headnb
+import numpy as np
+import pytest
+from headnb.errors import HeadnbError
+
+from fine_tuned import scores_of
+
+TASKS = ("gsm8k", "mbpp", "boolq", "arc")
+SHAPE = (8, 5)
+
+
+def models(seed: int, *, own: float, every: float = 0.0, runs: int = 1, spread: float = 0.0, n: int = 16, tasks=TASKS):
+    """Scores before and of each model: levels change by `own` on its task, by `every` on all, by `spread` per run."""
+    rng = np.random.default_rng(seed)
+    base = {task: rng.lognormal(sigma=0.5, size=SHAPE) for task in tasks}
+
+    def drawn(task: str, change: np.ndarray):
+        return scores_of(base[task] * np.exp(change) * rng.gamma(20, 1 / 20, (n, *SHAPE)), task)
+
+    before = {task: drawn(task, np.zeros(SHAPE)) for task in tasks}
+    after = {}
+    for train in tasks:
+        directions, run_changes = rng.standard_normal((2, *SHAPE)), rng.standard_normal((runs, *SHAPE))
+        after[train] = {
+            task: [
+                drawn(task, own * (train == task) * directions[0] + every * directions[1] + spread * of_run)
+                for of_run in run_changes
+            ]
+            for task in tasks
+        }
+    return before, {t: {e: found if runs > 1 else found[0] for e, found in row.items()} for t, row in after.items()}
+
+
+def levels_of(scores) -> np.ndarray:
+    return np.abs(scores["score"].values).reshape(len(scores["sample"]), -1)
+
+
+def test_change_is_the_distance_between_different_samples_by_loops():
+    """Unbiased squared distance: the mean over pairs of different samples of the product of their differences."""
+    before, after = models(0, own=0.5)
+    found = headnb.specificity(before, after, scale_free=False, permutations=10)
+    a, b = levels_of(after["gsm8k"]["gsm8k"]), levels_of(before["gsm8k"])
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    d, n = a - b, len(a)
+    squared = np.mean([d[x] @ d[y] for x in range(n) for y in range(n) if x != y])
+    length = np.mean([b[x] @ b[y] for x in range(n) for y in range(n) if x != y])
+    expected = np.sqrt(max(squared / length, 0))
+    cell = found.change.sel(train="gsm8k", eval="gsm8k")
+    assert cell["value"].item() == pytest.approx(expected, abs=0.02)  # the jackknife takes off the ratio's bias
+    assert cell["low"] <= cell["value"] <= cell["high"]
+
+
+def test_variance_between_models_and_its_noise_by_loops():
+    before, after = models(1, own=0.3)
+    row = headnb.specificity(before, after, scale_free=False, permutations=10).between.sel(eval="arc")
+    rows = np.stack([levels_of(after[train]["arc"]) for train in TASKS])  # (models, n, heads)
+    spread = levels_of(before["arc"]).mean(axis=0).var()
+    apart = rows - rows.mean(axis=0)
+    assert row["between"].item() == pytest.approx(rows.mean(axis=1).var(axis=0, ddof=1).mean() / spread)
+    noise = np.mean([[apart[:, :, h].var(axis=1, ddof=1).sum() / 3 / 16] for h in range(40)])
+    assert row["noise"].item() == pytest.approx(noise / spread)
+    assert row["ratio"].item() == pytest.approx(row["between"].item() / row["noise"].item())
+
+
+def test_models_of_their_own_task_are_found():
+    found = headnb.specificity(*models(2, own=0.5, n=24), permutations=200)
+    assert found.own > found.others
+    assert found.own_p == pytest.approx(1 / 24)  # 4! exchanges of the models
+    assert found.p < 0.01
+    assert "differ beyond the noise of samples" in found.verdict
+    assert "may be the run's doing" in found.verdict
+
+
+def test_alike_models_are_rarely_told_apart():
+    """One pattern in all models: p-values over draws are uniform, so at most 5 % are below 0.05 (chance: 1 in 1000)."""
+    low = [
+        headnb.specificity(*models(100 + seed, own=0, n=12, tasks=TASKS[:3]), permutations=99).p < 0.05
+        for seed in range(24)
+    ]
+    assert sum(low) <= 5
+
+
+def test_what_training_runs_differ_in_is_not_taken_for_the_tasks_doing():
+    """Runs of every task change the pattern each in its own way: samples tell the models apart, runs do not."""
+    by_runs = []
+    for seed in range(12):
+        before, after = models(200 + seed, own=0, runs=2, spread=0.3, tasks=TASKS[:3])
+        first = {train: {task: runs[0] for task, runs in row.items()} for train, row in after.items()}
+        assert headnb.specificity(before, first, permutations=99).p < 0.05
+        found = headnb.specificity(before, after, permutations=99)
+        assert found.unit == "training runs"
+        by_runs.append(found.p)
+    assert sum(p < 0.05 for p in by_runs) <= 4
+
+
+def test_result_is_text_html_and_json():
+    found = headnb.specificity(*models(3, own=0.3), permutations=20)
+    assert found.table.shape == (4, 4)
+    assert found.verdict in repr(found)
+    assert "<table" in found._repr_html_()
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert len(plain["change"]) == 16
+    assert plain["unit"] == "samples"
+
+
+def test_what_cannot_be_compared_is_said():
+    before, after = models(4, own=0)
+    with pytest.raises(HeadnbError, match="trained on different tasks; got 1"):
+        headnb.specificity(before, {"gsm8k": after["gsm8k"]})
+    with pytest.raises(HeadnbError, match="no task that all models"):
+        headnb.specificity(before, {"gsm8k": {}, "mbpp": after["mbpp"]})
+    with pytest.raises(HeadnbError, match="did you mean 'scale_free'"):
+        headnb.specificity(before, after, scalefree=True)

@@ -1,0 +1,145 @@
+"""How fast a pattern changes: against hand calculation and a change of known speed."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.trajectories import crossing
+
+from fine_tuned import scores_of
+
+STEPS = np.array([0, 1, 2, 5, 10, 20, 40, 80])
+SHAPE = (6, 5)
+
+
+def tracked(done: np.ndarray, noise: float = 0.0, n: int = 24, seed: int = 0):
+    """(study, scores) of a pattern that is `done` of the way from one to another at each step."""
+    rng = np.random.default_rng(seed)
+    first, last = rng.lognormal(sigma=0.5, size=(2, *SHAPE))
+    shared = rng.standard_normal((n, *SHAPE))
+    parts = []
+    for share in done:
+        factor = np.exp(noise * (0.9 * shared + 0.43 * rng.standard_normal((n, *SHAPE))) - noise**2 / 2)
+        parts.append(scores_of((first + share * (last - first)) * factor, "gsm8k"))
+    scores = xr.concat(parts, xr.DataArray(STEPS, dims="step", name="step"), combine_attrs="override")
+    levels = abs(scores["score"]).mean("sample").expand_dims(task=["gsm8k"]).transpose("step", "task", "layer", "head")
+    study = xr.Dataset(
+        {
+            "level": levels,
+            "movement": (("step", "layer"), np.tile(np.sqrt(STEPS / 80)[:, None] * 0.02, (1, 6))),
+            "samples_seen": ("step", STEPS * 8.0),
+            "eval_loss": (("step", "task"), (2 - done)[:, None]),
+        }
+    )
+    return study, scores
+
+
+EXPONENTIAL = (1 - np.exp(-STEPS / 8)) / (1 - np.exp(-10))
+
+
+def test_crossing_by_hand():
+    steps, done = np.array([0.0, 10, 20, 30]), np.array([0, 0.4, 0.8, 1])
+    assert crossing(steps, done, 0.5) == pytest.approx(12.5)
+    assert crossing(steps, done, 0.9) == pytest.approx(25)
+    undone = np.array([0, 0.7, 0.3, 1])
+    assert crossing(steps, undone, 0.5) == pytest.approx(20 + 10 * 0.2 / 0.7)  # what is undone later was not done
+    assert crossing(steps, done * np.nan, 0.5) == 0 or math.isnan(crossing(steps, done * np.nan, 0.5))
+
+
+def test_without_noise_everything_is_as_the_patterns_have_it():
+    study, scores = tracked(EXPONENTIAL)
+    found = headnb.trajectory(study, scores)
+    np.testing.assert_allclose(found.steps["done"], EXPONENTIAL, atol=1e-9)
+    patterns = study["level"].sel(task="gsm8k").values.reshape(8, -1)
+    np.testing.assert_allclose(found.steps["mse_final"], ((patterns - patterns[-1]) ** 2).mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(found.steps["mse_first"], ((patterns - patterns[0]) ** 2).mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(found.steps["correlation_final"], [np.corrcoef(p, patterns[-1])[0, 1] for p in patterns])
+    np.testing.assert_allclose(found.steps["relative_distance"], 1 - EXPONENTIAL, atol=1e-6)
+    assert found.half.value == pytest.approx(np.interp(0.5, EXPONENTIAL, STEPS))
+    assert found.ninety.value == pytest.approx(np.interp(0.9, EXPONENTIAL, STEPS))
+    assert found.seen(found.half.value) == pytest.approx(8 * found.half.value)
+    assert found.steps["eval_loss"].values.tolist() == (2 - EXPONENTIAL).tolist()
+
+
+def test_change_at_constant_speed_is_not_called_sharp():
+    found = headnb.trajectory(*tracked(STEPS / 80))
+    assert found.early_steps == 8
+    assert found.early.value == pytest.approx(0.1)
+    assert found.early_speed.value == pytest.approx(1)
+    assert "no sharp early change" in found.verdict
+
+
+def test_early_change_is_called_sharp_by_its_interval():
+    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.5))
+    assert found.early_speed.low > 1
+    assert "a sharp early change" in found.verdict
+    share = np.interp(8, STEPS, EXPONENTIAL)
+    assert found.early.low < share < found.early.high
+
+
+def test_noise_is_taken_off_distances():
+    """The squared distance of two noisy patterns of one truth is not zero; without noise it is, on average."""
+    finished = np.r_[0, np.ones(7)]
+    found = [headnb.trajectory(*tracked(finished, noise=0.8, seed=seed)).steps.isel(step=3) for seed in range(40)]
+    corrected, plain = (np.array([one[f"mse_final{end}"].item() for one in found]) for end in ("", "_uncorrected"))
+    assert abs(corrected.mean()) < 4 * corrected.std() / np.sqrt(40)
+    assert plain.mean() > 10 * plain.std() / np.sqrt(40)
+
+
+def test_movement_stands_beside_the_pattern():
+    """The parameters move with the root of the steps, so half of their way is done at a quarter of the steps."""
+    found = headnb.trajectory(*tracked(EXPONENTIAL))
+    assert found.half_movement == pytest.approx(20)
+    assert "moved by 2.00% of their length, half of it by step 20" in found.verdict
+
+
+def test_study_without_scores_has_no_intervals():
+    study, scores = tracked(EXPONENTIAL, noise=0.3)
+    bare, whole = headnb.trajectory(study), headnb.trajectory(study, {"gsm8k": scores})
+    assert math.isnan(bare.half.low)
+    np.testing.assert_allclose(bare.steps["mse_final"], whole.steps["mse_final_uncorrected"], rtol=1e-6)
+    assert np.isfinite(whole.half.low)
+    assert "[" not in bare.verdict
+    lean = headnb.trajectory(study[["level"]])
+    assert math.isnan(lean.half_movement)
+    assert math.isnan(lean.seen(3))
+
+
+def test_scale_free_trajectory_ignores_a_pattern_that_only_shrinks():
+    """The loss takes all levels down first, the shape follows in proportion to the steps: only the shape counts."""
+    study, scores = tracked(STEPS / 80)
+    fall = xr.DataArray(np.r_[1.0, np.full(7, 0.3)], {"step": STEPS}, "step")
+    fallen = (study.assign(level=study["level"] * fall), scores.assign(score=scores["score"] * fall))
+    shape = headnb.trajectory(*fallen, scale_free=True).steps["done"]
+    np.testing.assert_allclose(shape, headnb.trajectory(study, scores, scale_free=True).steps["done"], atol=1e-9)
+    assert headnb.trajectory(*fallen).steps["done"][1] > 0.5
+
+
+def test_result_is_text_html_and_json():
+    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.3))
+    assert found.verdict in repr(found)
+    assert "<table" in found._repr_html_()
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["samples_at_half"] == pytest.approx(8 * found.half.value)
+
+
+def test_what_is_no_trajectory_is_said():
+    study, scores = tracked(EXPONENTIAL)
+    for arguments, options, message in (
+        ((study,), {"task": "gsm8"}, "did you mean 'gsm8k'"),
+        ((study.drop_vars("level"),), {}, "no variable 'level'"),
+        ((study.isel(step=[0, 7]),), {}, "at least 3 tracked steps"),
+        ((study, scores.isel(step=slice(1, None))), {}, "other steps"),
+        ((study,), {"early": 80}, "early must lie between steps 0 and 80"),
+        ((study, {"mbpp": scores}), {}, "unknown task 'gsm8k'"),
+    ):
+        with pytest.raises(HeadnbError, match=message):
+            headnb.trajectory(*arguments, **options)
+    with pytest.raises(HeadnbError, match="unknown count"):
+        headnb.trajectory(study).seen(1, "tokens")
