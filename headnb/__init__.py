@@ -17,18 +17,29 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "FineTuned": "tuned",
+    "HeadScoreCallback": "tracking",
     "Task": "tasks",
     "ablate": "ablation",
     "compare": "patterns",
+    "compare_adapter": "adapters",
+    "evaluate": "evaluation",
     "explore": "display.explorer",
+    "finetune": "finetuning",
+    "fit_combination": "combination",
     "head_attention": "attention",
     "head_outputs": "capture",
     "load_model": "models",
     "load_task": "tasks",
     "methods": "scoring",
     "open_scores": "store",
+    "open_study": "tuned",
     "scale_heads": "capture",
     "score_heads": "scoring",
+    "selectivity": "task_selectivity",
+    "specificity": "task_specificity",
+    "track_checkpoints": "finished_runs",
+    "trajectory": "trajectories",
 }
 
 __all__ = ["HeadnbError", "__version__", *_HOME]  # noqa: PLE0604  all of them are strings

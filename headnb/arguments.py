@@ -129,16 +129,11 @@ def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -
         return held["tokenizer"]
     if len(held) == 1:
         return next(iter(held.values()))
-    return _tokenizer_beside(name) if name and Path(name).is_dir() else None
-
-
-def _tokenizer_beside(folder: str) -> Any:
-    from transformers import AutoTokenizer  # noqa: PLC0415
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError):
+    if not name or not Path(name).is_dir():
         return None
+    from headnb.models import tokenizer_beside  # noqa: PLC0415
+
+    return tokenizer_beside(name)
 
 
 def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:

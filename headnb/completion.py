@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from headnb.magics import HeadMagics
 
-_MAGICS = ("headscore", "headablate", "headgrid", "headdiff", "headfree", "headtasks", "headmodels", "headmethods")
+_MAGICS = (
+    "headscore",
+    "headsft",
+    "headablate",
+    "headgrid",
+    "headdiff",
+    "headfree",
+    "headtasks",
+    "headmodels",
+    "headmethods",
+)
 _IDENTIFIER = "headnb"
 _LINE = re.compile(rf"[^%]*%{{1,2}}({'|'.join(_MAGICS)})(\s.*)$", re.DOTALL)
 _FIXED = {
@@ -54,7 +64,9 @@ def _complete(magics: HeadMagics, name: str, line: str) -> list[str]:
     """The words that may stand where the cursor is; `line` is what stands behind the magic's name."""
     words = line.split()
     typed = "" if line[-1:].isspace() else words.pop()
-    actions = getattr(type(magics), name).parser._actions  # noqa: SLF001  argparse has no public form
+    assert magics.shell is not None  # noqa: S101  there is one where words are completed
+    magic: Any = magics.shell.find_line_magic(name)  # type: ignore[no-untyped-call]
+    actions = magic.parser._actions  # noqa: SLF001  argparse has no public form
     options = {text: action for action in actions for text in action.option_strings}
     option, equals, _ = typed.partition("=")
     if typed.startswith("-") and not equals:
@@ -88,6 +100,8 @@ def _values(magics: HeadMagics, what: str) -> list[str]:
     find: dict[str, Callable[[HeadMagics], list[str]]] = {
         "model": _models,
         "task": _tasks,
+        "track": _tasks,
+        "held_out": _tasks,
         "method": _methods,
         "models": lambda magics: [kept.name for kept in magics.resident],
         "after": lambda magics: _held(magics, arguments.is_scores),

@@ -10,7 +10,7 @@ Each draws once and returns the object, so that `scores = %headscore ...` works.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
@@ -25,7 +25,7 @@ from headnb.tables import method_table, model_table, task_table
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import xarray as xr
     from IPython.core.interactiveshell import InteractiveShell
@@ -81,7 +81,8 @@ class HeadMagics(Magics):
             scores = %headscore model task --method taylor-token
 
         Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. An interrupt
-        keeps what is scored. As a cell magic it scores the samples typed below it:
+        ends the cell, and with it "Run All"; what is scored until then is in _ and in the variable of --into, and with
+        --out the same call goes on. As a cell magic it scores the samples typed below it:
 
             %%headscore smollm2-135m
             The capital of France is => Paris
@@ -91,9 +92,9 @@ class HeadMagics(Magics):
 
             {"prompt": "2 + 3 = ", "completion": "5"}
         """
-        with _one_line_errors():
+        with one_line_errors():
             options = arguments.parse(HeadMagics.headscore, line)
-            _check_name(options.into)
+            check_name(options.into)
             scores = self._score(options, cell)
             if options.into:
                 self.variables()[options.into] = scores
@@ -102,9 +103,9 @@ class HeadMagics(Magics):
 
     def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
         live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
-        with _loading(live):
-            task = self._task(options, cell)
-            model, tokenizer = self._model(options, live)
+        with loading(live):
+            task = self.task(options, cell)
+            model, tokenizer = self.model(options, live)
         from headnb.models import model_name  # noqa: PLC0415  loads torch
         from headnb.scoring import ScoringInterrupted, score_heads  # noqa: PLC0415
 
@@ -126,12 +127,26 @@ class HeadMagics(Magics):
                 )
                 live.finish(scores)
         except ScoringInterrupted as stopped:  # the live grid has drawn what there is
-            if not stopped.scores.sizes["sample"]:
+            scored = stopped.scores.sizes["sample"]
+            if not scored:
                 raise UsageError("interrupted before the first sample was scored") from None
-            scores = stopped.scores
+            total = stopped.scores.attrs["samples_requested"] - stopped.scores.attrs["left_out"]
+            self.keep(stopped.scores, options.into, f"{scored} of {total} samples are scored")
         return scores
 
-    def _task(self, options: Namespace, cell: str | None) -> Task:
+    def keep(self, partial: object, name: str | None, words: str) -> NoReturn:
+        """Leave what an interrupt spared in `_` and in the variable `name`; the error ends the cell, and "Run All".
+
+        Raises:
+            UsageError: always; it says where the result is.
+        """
+        assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
+        self.shell.displayhook.update_user_ns(partial)
+        if name:
+            self.variables()[name] = partial
+        raise UsageError(f"interrupted; {words}: see {name or '_'}") from None
+
+    def task(self, options: Namespace, cell: str | None) -> Task:
         if cell is not None:
             from headnb.tasks import load_task  # noqa: PLC0415
             from headnb.typed_samples import typed_task  # noqa: PLC0415
@@ -145,7 +160,7 @@ class HeadMagics(Magics):
         source = arguments.variable(options.task, self.variables(), arguments.is_task)
         return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
 
-    def _model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
+    def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
             options.model, self.variables(), lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
         )
@@ -180,7 +195,7 @@ class HeadMagics(Magics):
         """
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
-        with _one_line_errors():
+        with one_line_errors():
             options = arguments.parse(HeadMagics.headgrid, line)
             grid = HeadGrid.of(arguments.find_picture(options.picture, self.variables()), title=options.title)
             if options.save:
@@ -206,9 +221,9 @@ class HeadMagics(Magics):
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
         from headnb.patterns import compare  # noqa: PLC0415
 
-        with _one_line_errors():
+        with one_line_errors():
             options = arguments.parse(HeadMagics.headdiff, line)
-            _check_name(options.into)
+            check_name(options.into)
             after, before = (arguments.find_scores(word, self.variables()) for word in (options.after, options.before))
             change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
             if options.into:
@@ -247,9 +262,9 @@ class HeadMagics(Magics):
         """
         from headnb.display.ablation import AblationCard  # noqa: PLC0415
 
-        with _one_line_errors():
+        with one_line_errors():
             options = arguments.parse(HeadMagics.headablate, line)
-            _check_name(options.into)
+            check_name(options.into)
             result, generation = self._ablate(options)
             if options.into:
                 self.variables()[options.into] = result
@@ -257,9 +272,9 @@ class HeadMagics(Magics):
 
     def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Generation | None]:
         live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
-        with _loading(live, until="there was a result"):
-            task = self._task(options, None)
-            model, tokenizer = self._model(options, live)
+        with loading(live, until="there was a result"):
+            task = self.task(options, None)
+            model, tokenizer = self.model(options, live)
             from headnb.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
 
             result = ablate(
@@ -290,7 +305,7 @@ class HeadMagics(Magics):
     @argument("models", metavar="MODEL", nargs="*", help="Ids of models to unload. Default: all.")
     def headfree(self, line: str) -> None:
         """Unload the models that %headscore keeps in memory between calls."""
-        with _one_line_errors():
+        with one_line_errors():
             options = arguments.parse(HeadMagics.headfree, line)
             kept = [resident.name for resident in self.resident]
             for name in options.models:
@@ -307,28 +322,20 @@ class HeadMagics(Magics):
     @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
     def headtasks(self, line: str) -> NameTable:
         """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
-        with _one_line_errors():
-            options = arguments.parse(HeadMagics.headtasks, line)
-            table = task_table(options.word)
-        return _drawn(table, table)
+        return _shown(HeadMagics.headtasks, line, lambda options: task_table(options.word))
 
     @line_magic
     @magic_arguments()
     def headmodels(self, line: str) -> NameTable:
         """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
-        with _one_line_errors():
-            arguments.parse(HeadMagics.headmodels, line)
-            table = model_table({kept.name: kept.size for kept in self.resident})
-        return _drawn(table, table)
+        loaded = {kept.name: kept.size for kept in self.resident}
+        return _shown(HeadMagics.headmodels, line, lambda _: model_table(loaded))
 
     @line_magic
     @magic_arguments()
     def headmethods(self, line: str) -> NameTable:
         """List the head scores that --method takes."""
-        with _one_line_errors():
-            arguments.parse(HeadMagics.headmethods, line)
-            table = method_table()
-        return _drawn(table, table)
+        return _shown(HeadMagics.headmethods, line, lambda _: method_table())
 
     def variables(self) -> dict[str, Any]:
         """The notebook's variables by name."""
@@ -339,16 +346,17 @@ class HeadMagics(Magics):
 def register(shell: InteractiveShell) -> None:
     """Add the magics, their settings and their completion to a shell; again, it replaces what was there."""
     from headnb.completion import add_completion  # noqa: PLC0415
+    from headnb.sft_magic import TuningMagics  # noqa: PLC0415  builds on this module
 
     magics = HeadMagics(shell)
     configurables: list[Any] = shell.configurables
     configurables[:] = [one for one in configurables if not isinstance(one, HeadMagics)] + [magics]
-    shell.register_magics(magics)
+    shell.register_magics(magics, TuningMagics(shell, magics))
     add_completion(shell, magics)
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """What a user can mend is one line in the notebook."""
     try:
         yield
@@ -357,7 +365,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
+def loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
     """While there is nothing to count yet; a display that says "loading" does not stay behind."""
     try:
         yield
@@ -369,9 +377,16 @@ def _loading(live: LiveGrid, until: str = "the first sample was scored") -> Iter
         raise
 
 
-def _check_name(name: str | None) -> None:
+def check_name(name: str | None) -> None:
     if name is not None and not name.isidentifier():
         raise HeadnbError(f"--into {name}: a variable's name has letters, digits and _ only")
+
+
+def _shown(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
+    """Draw the table that is made of a magic's arguments."""
+    with one_line_errors():
+        table = make(arguments.parse(magic, line))
+    return _drawn(table, table)
 
 
 def _drawn(picture: Any, result: Any) -> Any:

@@ -15,6 +15,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.magics import HeadMagics
 from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
@@ -198,9 +199,13 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(shell: InteractiveShell) 
     stop = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     shell.user_ns.update(start=stop.start)
     with capture_output() as captured:
-        shell.run_cell("start()\npart = %headscore model pairs --batch-tokens 1")
+        ended = shell.run_cell("start()\nwhole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
     stop.join()
+    assert isinstance(ended.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
+    assert not {"whole", "next_cell"} & set(shell.user_ns)
     part = shell.user_ns["part"]
+    assert part is shell.user_ns["_"]
+    assert f"interrupted; {part.sizes['sample']} of 400 samples are scored: see part" in captured.stderr
     assert 0 < part.sizes["sample"] < 400
     assert part.attrs["complete"] == 0
     assert re.search(rf"{part.sizes['sample']} of 400 samples are scored", captured.stdout)

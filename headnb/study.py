@@ -1,0 +1,254 @@
+"""A study: what was tracked along one training run, as labelled arrays and on disk.
+
+On disk it is a folder, in which every file is written beside its place and moved there, so that a kill leaves what
+was complete:
+
+    study.nc                             the study: levels, movement, losses
+    scores/<task>/step-<step>.nc         every sample's scores
+    online/step-<step>.nc                scores of the training batches up to that step
+    adapter/                             what was trained, where `finetune` did it
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import xarray as xr
+
+from headnb.errors import HeadnbError
+from headnb.patterns import pattern_units, sample_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from headnb.store import Attribute
+
+STUDY = "study.nc"
+FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
+_PER_SAMPLE = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
+_OF_ONE_TASK = {"task", "task_fingerprint", "samples_requested", "left_out", "truncated", "complete", "created"}
+
+
+@dataclass(frozen=True)
+class TrackedStep:
+    """What is known after so many steps of training; step 0 is before."""
+
+    step: int
+    scores: Mapping[str, xr.Dataset]
+    """Task -> its scores (sample, layer, head)."""
+    movement: np.ndarray
+    """(L,): relative L2 distance of each layer's parameters from step 0."""
+    samples_seen: float
+    """Training samples until then; NaN if not known."""
+    tokens_seen: float
+
+
+@dataclass
+class Study:
+    """Collects tracked steps and writes them to a folder, if there is one."""
+
+    folder: Path | None = None
+    attrs: dict[str, Attribute] = field(default_factory=dict)
+    steps: dict[int, TrackedStep] = field(default_factory=dict)
+    train_loss: dict[int, float] = field(default_factory=dict)
+    """Update -> training loss, as the trainer logs it."""
+    online: list[xr.Dataset] = field(default_factory=list)
+    """Scores of training batches, in parts."""
+    seen: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Step -> samples and tokens, at checkpoints too."""
+
+    def add(self, tracked: TrackedStep) -> None:
+        """Keep a step, and write its scores."""
+        self.steps[tracked.step] = tracked
+        self.seen[tracked.step] = (tracked.samples_seen, tracked.tokens_seen)
+        for task, scores in tracked.scores.items():
+            self._write(_score_path(task, tracked.step), scores)
+
+    def add_online(self, scores: xr.Dataset) -> None:
+        """Keep scores of training batches, and write them."""
+        if scores.sizes["sample"]:
+            self.online.append(scores)
+            self._write(Path("online") / f"step-{int(scores['step'].max())}.nc", scores)
+
+    def write(self) -> None:
+        """Write the study itself."""
+        self._write(Path(STUDY), self.dataset())
+
+    def dataset(self) -> xr.Dataset:
+        """The study, all but the samples' scores: what `FineTuned.study` describes."""
+        parts = [self._tracked()] if self.steps else []
+        if self.train_loss:
+            updates = sorted(self.train_loss)
+            losses = [self.train_loss[update] for update in updates]
+            parts.append(xr.Dataset({"train_loss": ("update", losses)}, coords={"update": updates}))
+        if self.online:
+            parts.append(_online_levels(self.online_scores()))
+        study = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop") if parts else xr.Dataset()
+        if "level" in study:
+            study["level"].attrs = self._level_attrs()
+        study.attrs = self._provenance() | {"seen": json.dumps(self.seen)}
+        return study
+
+    def scores(self) -> dict[str, xr.Dataset]:
+        """Task -> scores with a leading dim `step`: the same samples at each."""
+        tracked = [self.steps[step] for step in sorted(self.steps)]
+        tasks = dict.fromkeys(task for each in tracked for task in each.scores)
+        return {task: _stacked([(each.step, each.scores[task]) for each in tracked]) for task in tasks}
+
+    def online_scores(self) -> xr.Dataset | None:
+        """Scores of training batches (sample, layer, head), with the update that each sample was in as `step`."""
+        if not self.online:
+            return None
+        whole = xr.concat(self.online, "sample", combine_attrs="override")
+        return whole.assign_coords(sample=np.arange(whole.sizes["sample"]))
+
+    def until(self, step: int) -> Study:
+        """What was known after `step` steps: where a resumed run goes on."""
+        parts = [part.isel(sample=np.flatnonzero(part["step"].values <= step)) for part in self.online]
+        return replace(
+            self,
+            steps={each: tracked for each, tracked in self.steps.items() if each <= step},
+            train_loss={each: loss for each, loss in self.train_loss.items() if each <= step},
+            seen={each: seen for each, seen in self.seen.items() if each <= step},
+            online=[part for part in parts if part.sizes["sample"]],
+        )
+
+    def forget_files_after(self, step: int) -> None:
+        """Remove what an earlier run wrote behind the step at which a training is resumed."""
+        if self.folder is not None:
+            for path in [*self.folder.glob("online/step-*.nc"), *self.folder.glob("scores/*/step-*.nc")]:
+                if _step_of(path) > step:
+                    path.unlink()
+
+    def copied_to(self, folder: Path) -> None:
+        """Write all of it to another folder, in place of a study that is there."""
+        if (folder / STUDY).exists() and folder != self.folder:
+            for name in ("scores", "online"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        copy = replace(self, folder=folder, online=[])
+        for tracked in self.steps.values():
+            copy.add(tracked)
+        for scores in self.online:
+            copy.add_online(scores)
+        copy.write()
+
+    def _tracked(self) -> xr.Dataset:
+        tracked = [self.steps[step] for step in sorted(self.steps)]
+        tasks = list(dict.fromkeys(task for each in tracked for task in each.scores))
+        variables: dict[str, Any] = {
+            "movement": (("step", "layer"), np.stack([each.movement for each in tracked])),
+            "samples_seen": ("step", [each.samples_seen for each in tracked]),
+            "tokens_seen": ("step", [each.tokens_seen for each in tracked]),
+        }
+        coords: dict[str, Any] = {
+            "step": [each.step for each in tracked],
+            "layer": np.arange(variables["movement"][1].shape[1]),
+        }
+        if tasks:
+            levels = [[sample_levels(each.scores[task]).mean("sample") for task in tasks] for each in tracked]
+            losses = [[float(each.scores[task]["loss"].mean()) for task in tasks] for each in tracked]
+            variables["level"] = (("step", "task", "layer", "head"), np.array(levels))
+            variables["eval_loss"] = (("step", "task"), losses)
+            coords |= {"task": tasks, "head": levels[0][0]["head"].values}
+        return xr.Dataset(variables, coords=coords)
+
+    def _first_scores(self) -> xr.Dataset | None:
+        return next((scores for each in self.steps.values() for scores in each.scores.values()), None)
+
+    def _provenance(self) -> dict[str, Any]:
+        """What the scores say of themselves, as far as it holds for all of them, and what is known of the training."""
+        first = self._first_scores()
+        of_scores = {} if first is None else {k: v for k, v in first.attrs.items() if k not in _OF_ONE_TASK}
+        return of_scores | self.attrs
+
+    def _level_attrs(self) -> dict[str, Any]:
+        scores = self._first_scores()
+        if scores is None:
+            return {}
+        kept = ("model", "method", "loss_reduction", "kv_heads", "dtype")
+        kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
+        attrs = {name: scores.attrs[name] for name in kept if name in scores.attrs}
+        return attrs | {"kind": kind, "units": pattern_units(scores)}
+
+    def _write(self, name: Path, dataset: xr.Dataset) -> None:
+        if self.folder is None:
+            return
+        path = self.folder / name
+        draft = path.with_name(f".{path.name}.draft")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dataset.to_netcdf(draft)
+            draft.replace(path)
+        except OSError as error:
+            raise HeadnbError(f"the study cannot be written to {path}: {error.strerror or error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def read_study(folder: Path) -> Study:
+    """The study in a folder.
+
+    Raises:
+        HeadnbError: there is none, or it is damaged.
+    """
+    if not (folder / STUDY).is_file():
+        raise HeadnbError(f"there is no study in {folder}: it has no {STUDY}")
+    stored = _read(folder / STUDY)
+    attrs = dict(stored.attrs)
+    seen = {int(step): tuple(counts) for step, counts in json.loads(attrs.pop("seen", "{}")).items()}
+    study = Study(folder, attrs, seen=seen)
+    if "train_loss" in stored:
+        losses = stored["train_loss"].dropna("update")
+        study.train_loss = dict(zip(losses["update"].values.tolist(), losses.values.tolist(), strict=True))
+    tasks = stored["task"].values.tolist() if "task" in stored.dims else []
+    for step in stored["step"].values.tolist() if "step" in stored.dims else []:
+        at = stored.sel(step=step)
+        scores = {task: _read(folder / _score_path(task, step)) for task in tasks}
+        seen_then = (float(at["samples_seen"]), float(at["tokens_seen"]))
+        study.steps[step] = TrackedStep(step, scores, at["movement"].values, *seen_then)
+    parts = sorted((folder / "online").glob("step-*.nc"), key=_step_of)
+    study.online = [_read(path) for path in parts]
+    return study
+
+
+def _read(path: Path) -> xr.Dataset:
+    try:
+        with xr.open_dataset(path) as stored:
+            loaded: xr.Dataset = stored.load()
+    except (OSError, ValueError) as error:
+        raise HeadnbError(f"{path} cannot be read: {error}") from error
+    return loaded
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
+
+
+def _score_path(task: str, step: int) -> Path:
+    return Path("scores") / quote(task, safe=" ") / f"step-{step}.nc"
+
+
+def _stacked(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
+    """Scores of the same samples at several steps, (step, sample, layer, head)."""
+    steps, parts = zip(*scores, strict=True)
+    changing = [part[["score", "loss"]] for part in parts]
+    whole: xr.Dataset = xr.concat(
+        changing, xr.DataArray(list(steps), dims="step", name="step"), combine_attrs="override"
+    )
+    whole = whole.assign({name: parts[0][name] for name in _PER_SAMPLE if name in parts[0]})
+    whole.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
+    return whole
+
+
+def _online_levels(scores: xr.Dataset | None) -> xr.Dataset:
+    """The mean level of the samples of each update, (update, layer, head)."""
+    if scores is None:
+        return xr.Dataset()
+    levels = sample_levels(scores).groupby("step").mean().rename(step="update")
+    return xr.Dataset({"online_level": levels.transpose("update", "layer", "head")})

@@ -1,0 +1,115 @@
+"""What online scores cost a training: seconds of a step with them and without, in turn, in one process.
+
+    python tests/benchmarks/online.py            # needs HEADNB_DATA and the default model; two minutes
+
+Each round trains the same steps of the same batches twice, once with online scores and once without, in an order that
+alternates; the table gives the median of the rounds' ratios and an interval for it (order statistics).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import torch
+from headnb.encoding import encode_task
+from scipy.stats import binom
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class StepTimes(TrainerCallback):
+    """Seconds of each update, from its begin to its end, all callbacks of the update included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+def seconds_of_steps(model: Any, tokenizer: Any, rows: Any, steps: int, batch_size: int, *, online: bool) -> float:
+    """Median seconds of a step after the first."""
+    from trl import SFTConfig, SFTTrainer
+
+    class Trainer(SFTTrainer):
+        def _send_telemetry(self) -> None:
+            pass
+
+    times = StepTimes()
+    callbacks = [headnb.HeadScoreCallback(online=True, movement=False)] if online else []
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        arguments = SFTConfig(
+            folder,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=0.0,  # every round finds the same weights
+            completion_only_loss=True,
+            max_length=None,
+        )
+        # The clock is the last callback, so that what online scores do at the end of a step is in it.
+        Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[*callbacks, times]).train()
+    return statistics.median(times.seconds[1:])
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Order statistics between which the median lies with at least this confidence."""
+    ordered, n = sorted(values), len(values)
+    low = int(binom.ppf((1 - level) / 2, n, 0.5))
+    return ordered[max(low - 1, 0)], ordered[min(n - low, n - 1)]
+
+
+def main() -> None:
+    from datasets import Dataset
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--max-length", type=int, default=160)
+    options = parser.parse_args()
+    model, tokenizer = headnb.load_model("smollm2-135m", device="cpu", dtype="float32")
+    task = headnb.load_task("gsm8k", split="train", n=options.batch_size * options.steps)
+    encoded = encode_task(task, tokenizer, max_length=options.max_length)
+    rows = Dataset.from_list(
+        [
+            {"input_ids": sample.input_ids.tolist(), "completion_mask": (sample.labels >= 0).astype(int).tolist()}
+            for sample in encoded.samples
+        ]
+    )
+    model.requires_grad_(True)
+    work = (model, tokenizer, rows, options.steps, options.batch_size)
+    seconds_of_steps(*work, online=True)  # warm up
+    ratios, plain = [], []
+    for round_ in range(options.rounds):
+        order = (False, True) if round_ % 2 else (True, False)
+        found = {online: seconds_of_steps(*work, online=online) for online in order}
+        ratios.append(found[True] / found[False])
+        plain.append(found[False])
+    low, high = median_interval(ratios)
+    threads = torch.get_num_threads()
+    print(f"{len(ratios)} rounds of {options.steps} steps of {options.batch_size} samples, {threads} threads")
+    print(f"a step without online scores: {statistics.median(plain):.2f} s")
+    print(f"with them: {statistics.median(ratios):.4f} times as long [{low:.4f}, {high:.4f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+# ruff: noqa: F811  a test's argument is the fixture of that name
+"""`%headsft` in a real IPython shell: what it trains, draws, keeps and says."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display import live
+from headnb.display.live_study import LiveStudy, course
+from headnb.display.payload import MIME_TYPE
+from IPython.utils.capture import capture_output
+
+from test_magics import PAIRS, completions, error_of, run, shell  # noqa: F401  a fixture
+from tiny import tiny_model, tiny_tokenizer
+
+TUNE = "%headsft model pairs --steps 4 --every 2 --batch-size 2"
+
+
+def test_returns_what_the_same_call_in_python_gives_and_draws_once(shell):
+    before = {name: weight.clone() for name, weight in shell.user_ns["model"].state_dict().items()}
+    result, captured = run(shell, f"{TUNE} --learning-rate 0.01 --seed 3 --into kept")
+    found = result.result
+    assert shell.user_ns["kept"] is found
+    expected = headnb.finetune(
+        tiny_model(), tiny_tokenizer(), PAIRS, steps=4, every=2, batch_size=2, learning_rate=0.01, seed=3
+    )
+    for name in ("level", "eval_loss", "train_loss", "movement"):
+        xr.testing.assert_equal(found.study[name], expected.study[name])
+    assert found.study["step"].values.tolist() == [0, 2, 4]
+    assert float(abs(found.study["level"].diff("step")).max()) > 0
+    assert all((weight == before[name]).all() for name, weight in shell.user_ns["model"].state_dict().items())
+    assert captured.outputs == []  # in a terminal the grid is text
+    assert captured.stdout.count("step 4") == 1
+    assert captured.stdout.startswith("LlamaForCausalLM fine-tuned on pairs\n")
+    assert "FineTuned(" not in captured.stdout
+
+
+def test_tracked_tasks_and_steps_are_those_named(shell):
+    run(shell, "result = " + TUNE.replace("--every 2", "--every 0,1,3") + " --track gsm_symbolic --track pairs -n 3")
+    result = shell.user_ns["result"]
+    assert result.study["step"].values.tolist() == [0, 1, 3, 4]
+    assert list(result.scores) == ["gsm_symbolic", "samples"]
+    assert {scores.sizes["sample"] for scores in result.scores.values()} == {3}
+
+
+def test_a_named_task_is_trained_on_one_split_and_tracked_on_another(shell):
+    run(shell, "result = %headsft model gsm_symbolic --steps 2 --every 2 --batch-size 2 -n 3")
+    scores = shell.user_ns["result"].scores["gsm_symbolic"]
+    test = headnb.score_heads(tiny_model(), tiny_tokenizer(), headnb.load_task("gsm_symbolic", n=3))
+    np.testing.assert_allclose(scores.sel(step=0)["loss"], test["loss"], rtol=1e-5)
+    assert shell.user_ns["result"].study.attrs["trained_on"] == "gsm_symbolic"
+
+
+def test_full_tuning_changes_the_variables_model_and_no_shared_one(shell):
+    before = shell.user_ns["model"].lm_head.weight.clone()
+    result, _ = run(shell, f"{TUNE} --full --learning-rate 0.01")
+    assert result.result.adapter is None
+    assert (shell.user_ns["model"].lm_head.weight != before).any()
+
+
+def test_full_tuning_of_a_model_that_the_magics_share_is_refused(shell, tmp_path):
+    shell.user_ns["model"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    assert "load one of your own" in error_of(shell, f"%headsft {tmp_path} pairs --full --steps 2")
+
+
+def test_an_interrupt_keeps_what_is_tracked_and_says_so(shell):
+    module, passes = shell.user_ns["model"].model.layers[1], []
+
+    def interrupt(*_):
+        passes.append(module.training)
+        if passes.count(True) == 3:
+            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+            threading.Event().wait(1)
+
+    module.register_forward_pre_hook(interrupt)
+    result, captured = run(shell, TUNE.replace("--steps 4", "--steps 40"))
+    assert result.error_in_exec is None
+    assert result.result.study["step"].values.tolist() == [0, 2]
+    assert "Interrupted after 2 of 40 steps." in captured.stdout
+    with result.result.applied(tiny_model()) as tuned:
+        assert headnb.score_heads(tuned, tiny_tokenizer(), PAIRS).sizes["sample"] == 4
+
+
+def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    shell.user_ns["model"].register_forward_pre_hook(interrupt)
+    assert "interrupted before the first step was tracked" in error_of(shell, TUNE)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("%headsft model", "required: TASK"),
+        ("%headsft model gsm_symbolc", "did you mean 'gsm_symbolic'"),
+        ("%headsft model pairs --stps 3", "there is no option --stps; did you mean --steps?"),
+        ("%headsft model pairs --every soon", "--every is a number of steps, or steps as 0,1,2,5,10, not 'soon'"),
+        ("%headsft model pairs --every 0", "every is a number of steps"),
+        ("%headsft model pairs --track gsm_symbolc", "did you mean 'gsm_symbolic'"),
+        ("%headsft model pairs --method activatoin", "did you mean 'activation'"),
+        ("%headsft model pairs --into 3x", "--into 3x"),
+        ("%headsft model pairs --track pairs --track pairs", "two tracked tasks are called"),
+    ],
+)
+def test_an_error_is_one_line(shell, line, said):
+    assert said in error_of(shell, line)
+
+
+def test_tasks_models_and_options_are_completed(shell):
+    assert "--steps" in completions(shell, "%headsft model pairs --st")
+    assert "pairs" in completions(shell, "%headsft model pa")
+    assert "gsm_symbolic" in completions(shell, "x = %headsft model pairs --track gsm_s")
+    assert "smollm2-135m" in completions(shell, "%headsft smol")
+
+
+def test_question_mark_explains(shell):
+    with capture_output() as captured:
+        shell.run_cell("%headsft?")
+    shown = captured.stdout + "".join(str(output.data) for output in captured.outputs)
+    assert "--track" in shown
+    assert "slider along the steps" in shown
+
+
+def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(monkeypatch):
+    sent = []
+    monkeypatch.setattr(live, "_in_notebook", lambda: True)
+    monkeypatch.setattr(live._NotebookSurface, "_publish", lambda _, bundle: sent.append(bundle))
+    now = [0.0]
+    shown = LiveStudy("m on t", clock=lambda: now[0])
+
+    def follow(progress):
+        now[0] += 100  # no update comes too soon after another
+        shown.follow(progress)
+
+    result = headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, steps=3, every=2, batch_size=2, on_progress=follow)
+    on_the_way = [bundle[MIME_TYPE] for bundle in sent]
+    assert [(each["progress"]["done"], each["progress"]["unit"]) for each in on_the_way] == [
+        (step, "steps") for step in range(4)
+    ]
+    assert [[panel["title"] for panel in each["panels"]] for each in on_the_way[1:]] == [
+        ["step 0"],
+        ["step 0", "step 2"],
+        ["step 0", "step 2", "step 3"],
+    ]
+    assert on_the_way[-1]["dimension"] == "step"
+    assert {panel["samples"] for each in on_the_way for panel in each["panels"]} == {4}
+    assert "loss" in sent[1]["text/plain"]
+    assert "left" in sent[1]["text/plain"]
+    shown.finish(course(result.scores), note="Interrupted.")
+    final = sent[-1][MIME_TYPE]
+    assert "progress" not in final
+    assert [panel["samples"] for panel in final["panels"]] == [4, 4, 4]
+    assert "Interrupted." in final["panels"][-1]["notes"]
+    level = result.study["level"].sel(step=3).isel(task=0)
+    np.testing.assert_allclose(np.array(final["panels"][-1]["values"], float), level, rtol=1e-3)

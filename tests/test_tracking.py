@@ -1,0 +1,180 @@
+"""`HeadScoreCallback` in a trainer: what it measures, and that the training does not notice."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import numpy as np
+import pytest
+import torch
+from headnb.errors import HeadnbError
+from headnb.tracking import schedule
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from tiny import tiny_model, tiny_tokenizer
+from trainers import PAIRS, Weights, rows, sft_trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUMS = headnb.load_task(PAIRS[:6], name="sums")
+SURE = headnb.load_task(PAIRS[6:10], name="sure")
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+class Steps(TrainerCallback):
+    """The weights after each update, by name; `stop` interrupts before an update."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.after: dict[int, dict[str, torch.Tensor]] = {}
+        self._stop = stop
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._stop:
+            raise KeyboardInterrupt
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.after[state.global_step] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_tracking_changes_no_bit_of_the_training(adapters: bool, tmp_path: Path) -> None:
+    """With dropout, accumulation and checkpointing, which all would show a number drawn or a flag left."""
+    runs = []
+    for tracked in (False, True):
+        model, steps = tiny_model(attention_dropout=0.2), Steps()
+        callbacks = [headnb.HeadScoreCallback([SUMS, SURE], every=1, online=True)] if tracked else []
+        arguments = {"gradient_accumulation_steps": 2, "gradient_checkpointing": True, "max_steps": 4}
+        folder = tmp_path / str(tracked)
+        trainer = sft_trainer(model, folder, *callbacks, steps, peft_config=lora() if adapters else None, **arguments)
+        trainer.train()
+        drawn = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())  # noqa: NPY002
+        losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+        runs.append((steps.after, drawn, losses))
+    (plain, *others), (tracked_run, *tracked_others) = runs
+    assert all(equal(plain[step], tracked_run[step]) for step in range(1, 5))
+    assert others == tracked_others
+    assert not equal(plain[1], plain[4])
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_tracked_scores_are_those_of_the_weights_of_that_step(adapters: bool, tmp_path: Path) -> None:
+    model, steps, callback = tiny_model(), Steps(), headnb.HeadScoreCallback({"a": SUMS, "b": SURE}, every=2)
+    before = headnb.score_heads(model, tiny_tokenizer(), SURE)
+    trainer = sft_trainer(model, tmp_path, callback, steps, peft_config=lora() if adapters else None)
+    trainer.train()
+    study, scores = callback.study, callback.scores["b"]
+    assert scores.step.values.tolist() == [0, 2, 3]
+    np.testing.assert_allclose(scores.score.sel(step=0), before.score, rtol=1e-5, atol=1e-8)
+    for step in (2, 3):
+        trainer.model.load_state_dict(steps.after[step])
+        expected = headnb.score_heads(trainer.model, tiny_tokenizer(), SURE)
+        np.testing.assert_array_equal(scores.score.sel(step=step), expected.score)
+        level = abs(expected.score.values.astype(float)).mean(0)
+        np.testing.assert_allclose(study.level.sel(step=step, task="b"), level)
+        assert study.eval_loss.sel(step=step, task="b") == pytest.approx(float(expected.loss.mean()))
+    assert study.level.attrs["kind"] == "level"
+
+
+def test_samples_and_tokens_seen_are_those_of_the_batches_also_when_packed(tmp_path: Path) -> None:
+    lengths = [len(row["input_ids"]) for row in rows()]
+    callback = headnb.HeadScoreCallback(every=1)
+    sft_trainer(tiny_model(), tmp_path / "a", callback, max_steps=6).train()  # an epoch of 24 samples in fours
+    assert callback.study.samples_seen.values.tolist() == [0, 4, 8, 12, 16, 20, 24]
+    assert callback.study.tokens_seen.values[-1] == sum(lengths)
+    packed = headnb.HeadScoreCallback(every=1)
+    arguments = {"packing": True, "max_length": 96, "max_steps": -1, "num_train_epochs": 1}
+    sft_trainer(tiny_model(), tmp_path / "b", packed, **arguments).train()
+    last = packed.study.isel(step=-1)
+    assert (last.samples_seen, last.tokens_seen) == (24, sum(lengths))
+
+
+def test_movement_is_the_relative_distance_of_the_dense_weights(tmp_path: Path) -> None:
+    for adapters in (None, lora()):
+        model, steps = tiny_model(), Steps()
+        callback = headnb.HeadScoreCallback(every=3)
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        trainer = sft_trainer(model, tmp_path / str(adapters is None), callback, steps, peft_config=adapters)
+        trainer.train()
+        end = trainer.model.merge_and_unload().state_dict() if adapters else model.state_dict()
+        for layer in range(2):
+            names = [name for name in start if f"layers.{layer}." in name]
+            moved = sum(float((end[name].double() - start[name].double()).square().sum()) for name in names)
+            whole = sum(float(start[name].double().square().sum()) for name in names)
+            assert callback.study.movement.sel(step=3, layer=layer) == pytest.approx((moved / whole) ** 0.5, rel=1e-4)
+        assert (callback.study.movement.sel(step=0) == 0).all()
+
+
+def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_path: Path) -> None:
+    arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+
+    def run(folder: Path, stop: int, resume: bool) -> tuple[Any, headnb.HeadScoreCallback]:
+        callback = headnb.HeadScoreCallback(SUMS, every=2, online=True)
+        trainer = sft_trainer(tiny_model(), folder, callback, Steps(stop), peft_config=lora(), **arguments)
+        try:
+            trainer.train(resume_from_checkpoint=resume)
+        except KeyboardInterrupt:
+            callback.close()
+        return trainer.model.state_dict(), callback
+
+    run(tmp_path / "b", stop=5, resume=False)
+    left = headnb.open_study(tmp_path / "b")
+    assert left.study.step.values.tolist() == [0, 2, 4]  # what a kill leaves
+    resumed, again = run(tmp_path / "b", stop=-1, resume=True)
+    whole, once = run(tmp_path / "a", stop=-1, resume=False)
+    assert equal(resumed, whole)
+    assert again.study.drop_attrs().identical(once.study.drop_attrs())
+    assert again.scores["sums"].score.identical(once.scores["sums"].score)
+    assert again.online_scores.score.identical(once.online_scores.score)
+    assert headnb.open_study(tmp_path / "b").study.drop_attrs().identical(once.study.drop_attrs())
+
+
+def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None:
+    callback = headnb.HeadScoreCallback(SUMS, every=[0, 1, 2, 50])
+    sft_trainer(tiny_model(), tmp_path, callback, max_steps=5).train()
+    assert callback.study.step.values.tolist() == [0, 1, 2, 5]
+    assert callback.study.train_loss["update"].values.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_numbers_reach_what_the_trainer_reports_to_and_its_own_log_stays(tmp_path: Path) -> None:
+    callback = headnb.HeadScoreCallback(SUMS, every=2)
+    trainer = sft_trainer(tiny_model(), tmp_path, max_steps=4)
+    trainer.add_callback(callback)
+    callback.log = trainer.log
+    trainer.train()
+    history = trainer.state.log_history
+    assert [log["step"] for log in history if "heads/sums/loss" in log] == [0, 2, 4]
+    assert [log["step"] for log in history if "loss" in log] == [1, 2, 3, 4]
+    logged = [log["heads/sums/loss"] for log in history if "heads/sums/loss" in log]
+    np.testing.assert_allclose(logged, callback.study.eval_loss.sel(task="sums"))
+
+
+@pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
+def test_steps_that_are_none_are_refused(every: Any) -> None:
+    with pytest.raises(HeadnbError, match="every is a number of steps"):
+        schedule(every)
+
+
+def test_tasks_of_one_name_and_unknown_methods_are_refused() -> None:
+    with pytest.raises(HeadnbError, match="two tracked tasks are called 'sums'"):
+        headnb.HeadScoreCallback([SUMS, SUMS])
+    with pytest.raises(HeadnbError, match="activation"):
+        headnb.HeadScoreCallback(SUMS, method="activatoin")
+    with pytest.raises(HeadnbError, match="tokenizer"):
+        headnb.HeadScoreCallback(SUMS, tokeniser=None)
+
+
+def test_weights_helper_is_before_the_update(tmp_path: Path) -> None:
+    weights, steps = Weights(), Steps()
+    sft_trainer(tiny_model(), tmp_path, weights, steps, max_steps=2).train()
+    assert equal(weights.before[2], steps.after[1])
