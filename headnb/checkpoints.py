@@ -1,0 +1,225 @@
+"""Checkpoints that a trainer left: finding them, in the order of their steps, and how far their weights moved.
+
+Only files are read here: a checkpoint's weights come into memory one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+import math
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headnb.errors import HeadnbError
+from headnb.hub import user_path
+from headnb.model_checks import check_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+ADAPTER, FULL = "adapter_config.json", "config.json"
+_SHAPE = ("model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that a trainer saved after so many steps: a whole model, or a PEFT adapter."""
+
+    folder: Path
+    step: int
+    is_adapter: bool
+
+    @property
+    def trainer_state(self) -> dict[str, Any]:
+        """What the trainer noted in it; empty if it is no trainer's."""
+        return _json(self.folder / "trainer_state.json")
+
+    @property
+    def base(self) -> str:
+        """What an adapter adapts, as it says itself; empty if it does not."""
+        return str(_json(self.folder / ADAPTER).get("base_model_name_or_path") or "")
+
+    @property
+    def stamp(self) -> str:
+        """Changes when other weights are saved to the folder."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        kept = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.blake2b(json.dumps(kept).encode(), digest_size=8).hexdigest()
+
+    @property
+    def tokens_seen(self) -> float:
+        """Training tokens until then, as transformers or TRL counted them; NaN if they did not."""
+        state = self.trainer_state
+        logged = [log["num_tokens"] for log in state.get("log_history", ()) if "num_tokens" in log]
+        return float(state.get("num_input_tokens_seen") or (logged[-1] if logged else math.nan))
+
+    @property
+    def train_loss(self) -> dict[int, float]:
+        """Update -> training loss, as the trainer logged it until then."""
+        return {
+            int(log["step"]): float(log["loss"]) for log in self.trainer_state.get("log_history", ()) if "loss" in log
+        }
+
+
+def find_checkpoints(places: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
+    """Checkpoints in the order of their steps.
+
+    Args:
+        places: a pattern such as "runs/checkpoint-*", a trainer's output_dir, or several of them.
+
+    Raises:
+        HeadnbError: nothing there, a folder without weights or without a step, two of the same step, adapters and
+            whole models mixed, or models of different shapes.
+    """
+    several = [places] if isinstance(places, (str, Path)) else list(places)
+    folders = dict.fromkeys(folder for place in several for folder in _matching(place))
+    found = sorted((_checkpoint(folder) for folder in folders), key=lambda each: each.step)
+    for one, other in itertools.pairwise(found):
+        if one.step == other.step:
+            raise HeadnbError(
+                f"{one.folder} and {other.folder} are both of step {one.step}: give one run's checkpoints"
+            )
+        if one.is_adapter != other.is_adapter:
+            adapter, model = (one, other) if one.is_adapter else (other, one)
+            raise HeadnbError(
+                f"{adapter.folder} is an adapter and {model.folder} a whole model: give one run's checkpoints"
+            )
+        if (difference := _difference(one, other)) is not None:
+            raise HeadnbError(f"{one.folder} and {other.folder} are of different models: {difference}")
+    return found
+
+
+def _matching(place: str | Path) -> list[Path]:
+    folder = user_path(place)
+    if folder.is_dir():
+        inside = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("checkpoint-")]
+        if _is_checkpoint(folder) and not inside:
+            return [folder]
+        if not inside:
+            raise HeadnbError(f"{folder} is no checkpoint, and there is none (checkpoint-*) inside")
+        return inside
+    found = [Path(path) for path in glob.glob(str(folder)) if Path(path).is_dir()]  # noqa: PTH207  absolute patterns
+    if not found:
+        raise HeadnbError(f"no folder matches {str(place)!r}{_neighbours(folder)}")
+    return found
+
+
+def _neighbours(pattern: Path) -> str:
+    """What there is instead."""
+    parent = next((folder for folder in pattern.parents if folder.is_dir()), Path())
+    names = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    more = ", ..." if len(names) > 6 else ""
+    return f"; {parent.resolve()} holds {', '.join(names[:6]) + more if names else 'no folders'}"
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / ADAPTER).is_file() or (folder / FULL).is_file()
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    if not _is_checkpoint(folder):
+        raise HeadnbError(f"{folder} is no checkpoint: it has neither {FULL} nor {ADAPTER}")
+    is_adapter = (folder / ADAPTER).is_file()
+    if not is_adapter:
+        check_folder(folder)
+    elif not (folder / "adapter_model.safetensors").is_file():
+        raise HeadnbError(f"{folder} has no adapter_model.safetensors (pickled weights are not loaded)")
+    number = re.search(r"(\d+)$", folder.name)
+    step = _json(folder / "trainer_state.json").get("global_step", number and int(number[1]))
+    if step is None:
+        raise HeadnbError(f"{folder} does not say after which step it was saved: name it checkpoint-STEP")
+    return Checkpoint(folder, int(step), is_adapter)
+
+
+def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
+    """What two checkpoints that cannot be of one run differ in."""
+    if one.is_adapter:
+        bases = one.base, other.base
+        return f"they adapt {bases[0]!r} and {bases[1]!r}" if bases[0] != bases[1] else None
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    configs = [
+        AutoConfig.from_pretrained(each.folder, trust_remote_code=False).get_text_config() for each in (one, other)
+    ]
+    for name in _SHAPE:
+        a, b = (getattr(config, name, None) for config in configs)
+        if a != b:
+            return f"{name} {a!r} and {b!r}"
+    return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file.
+
+    Raises:
+        HeadnbError: the file holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HeadnbError(f"{path} cannot be read: {error}") from error
+    if not isinstance(read, dict):
+        raise HeadnbError(f"{path} holds no JSON object")
+    return read
+
+
+def moved_weights(before: Path, after: Path, layers: int) -> np.ndarray:
+    """The relative L2 distance of each layer's weights in two folders, || W - W0 || / || W0 ||, (L,).
+
+    A layer that has other weights in the one than in the other is NaN.
+    """
+    import torch  # noqa: PLC0415
+
+    def squares(values: Tensor) -> float:
+        return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+    distance, norm = np.zeros(layers), np.zeros(layers)
+    with ExitStack() as files:
+        first, second = (_tensors(folder, files) for folder in (before, after))
+        for name, read in second.items():
+            layer = _layer_of(name)
+            if layer is None or layer >= layers:
+                continue
+            now, then = read(), _same_weight(name, first)
+            if then is None or then.shape != now.shape:
+                distance[layer] = np.nan
+                continue
+            distance[layer] += squares(now.double() - then.double())
+            norm[layer] += squares(then)
+    return np.asarray(np.sqrt(np.divide(distance, norm, out=np.full(layers, np.nan), where=norm > 0)))
+
+
+def _tensors(folder: Path, files: ExitStack) -> dict[str, Callable[[], Tensor]]:
+    """Name -> what reads it, of all weights in a folder; the files stay open until `files` is closed."""
+    from safetensors import safe_open  # noqa: PLC0415
+
+    found: dict[str, Callable[[], Tensor]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        opened: Any = files.enter_context(safe_open(path, framework="pt"))
+        for name in opened.keys():  # noqa: SIM118  it is no mapping
+            found[name] = lambda opened=opened, name=name: opened.get_tensor(name)  # type: ignore[misc]
+    return found
+
+
+def _same_weight(name: str, weights: Mapping[str, Callable[[], Tensor]]) -> Tensor | None:
+    """The weight of a name; files on the hub may lack the prefix that trainers write."""
+    while name not in weights and "." in name:
+        name = name.partition(".")[2]
+    return weights[name]() if name in weights else None
+
+
+def _layer_of(name: str) -> int | None:
+    found = re.search(r"\.(\d+)\.", f".{name}")
+    return int(found[1]) if found else None
