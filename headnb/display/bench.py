@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xarray as xr
+
 from headnb.ablation import Generation, ablate, generate_both
 from headnb.attention import HeadAttention, head_attention
 from headnb.capture import find_heads
+from headnb.display.payload import payload
 from headnb.display.worker import Stopped, Worker
 from headnb.errors import HeadnbError, unknown_name
 from headnb.model_checks import model_name
@@ -15,13 +19,14 @@ from headnb.scoring import ScoringInterrupted, score_heads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.display.explorer_tasks import TaskSources
+    from headnb.display.payload import Payload
     from headnb.scoring import Progress
     from headnb.tasks import Task
 
+EMPTY = "Choose a task and press Run: the grid fills while it is scored."
 OPTIONS = ("batch_tokens", "encoding", "loss", "max_length")
 
 
@@ -46,6 +51,14 @@ class Bench:
         self.name = model_name(model)
         self._worker, self._seed, self._options = worker, seed, options
         self._drawn: dict[tuple[str, int], Task] = {}
+
+    def empty_picture(self) -> Payload:
+        """The model's grid before anything is scored: zero where there is a softmax head."""
+        _, heads = self.layout.shape
+        values = np.where(np.arange(heads) < np.array(self.layout.heads)[:, None], 0.0, np.nan)
+        attrs = {"kind": "level", "units": "", "kv_heads": self.layout.kv_heads}
+        pattern = xr.DataArray(values, dims=("layer", "head"), attrs=attrs)
+        return payload(pattern, title=self.name, progress={"done": 0, "total": 0, "message": EMPTY})
 
     def task(self, name: str, n: int) -> Task:
         """n samples of the task of a name, the same ones each time."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BINS = 64
 RISE, FALL = "#e1531f", "#1f83d6"
+# Lines and points of a chart: told apart with any kind of colour blindness, seen on white and on black.
+SERIES = (FALL, RISE, "#06b371", "#d89505", "#7f57e9", "#c3519b", "#6d6d6d")
 _VIRIDIS = (
     "#440154", "#48196b", "#462f7c", "#404387", "#38568b", "#30678d", "#29788e", "#23888d",
     "#1e988a", "#22a784", "#35b778", "#53c567", "#79d151", "#a5da35", "#d2e11b", "#fde724",

@@ -13,11 +13,9 @@ message in the widget, and never ends the connection.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 import xarray as xr
 
@@ -28,8 +26,9 @@ from headnb.display.frontend import bundle
 from headnb.display.head_detail import head_detail
 from headnb.display.live import progress_text
 from headnb.display.payload import payload
-from headnb.display.widget import head_names
-from headnb.display.worker import Stopped, Worker
+from headnb.display.widget import head_names, heads_left
+from headnb.display.worker import Worker
+from headnb.display.working import WorkingWidget
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 
 if TYPE_CHECKING:
@@ -44,12 +43,11 @@ if TYPE_CHECKING:
     from headnb.scoring.run import LossName
     from headnb.tasks import Task
 
-_IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
 _PAUSE = 0.5  # seconds between updates of a running picture, at least
 _REST = 4.0  # times as long as drawing one took
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(WorkingWidget):
     """Use `headnb.explore` to make one, or `.heads.explore()` of scores.
 
     Attributes:
@@ -61,14 +59,14 @@ class Explorer(anywidget.AnyWidget):
         error: the exception behind the last error message, for a closer look.
     """
 
-    payload = traitlets.Any(None).tag(sync=True)
+    from_browser = ("selected", "focused", "task", "method", "samples")
+    payload = traitlets.Any().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     focused = traitlets.Unicode().tag(sync=True)
     task = traitlets.Unicode().tag(sync=True)
     method = traitlets.Unicode("activation").tag(sync=True)
     samples = traitlets.Int(32, min=1).tag(sync=True)
     choices = traitlets.Dict().tag(sync=True)
-    status = traitlets.Dict(_IDLE).tag(sync=True)
     head = traitlets.Dict().tag(sync=True)
     attention = traitlets.Dict().tag(sync=True)
     ablation = traitlets.Dict().tag(sync=True)
@@ -85,20 +83,17 @@ class Explorer(anywidget.AnyWidget):
     ) -> None:
         self.results: dict[tuple[str, str], xr.Dataset] = {}
         self.ablations: dict[str, xr.Dataset] = {}
-        self.error: BaseException | None = None
         self._worker = Worker()
         self._sources = tasks or TaskSources({})
         self._bench = self._made_bench(model, tokenizer, seed, options)
         self._tokenizer = tokenizer
         self._scored: dict[tuple[str, str], Task] = {}
-        self._status_lock = threading.RLock()
         self._next_picture = 0.0
         super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_picture(results))
         self.choices = self._choices()
         self.task = next(iter(self._sources.names), "")
         if isinstance(results, xr.Dataset) and "score" in results:
             self._keep(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
-        self.on_msg(self._hear)
 
     @property
     def scores(self) -> xr.Dataset | None:
@@ -137,29 +132,18 @@ class Explorer(anywidget.AnyWidget):
             raise HeadnbError("choose a task first")
         self._start(f"scaling {', '.join(named)}", lambda bench: self._ablate(bench, named, factor, wanted, controls))
 
-    def stop(self) -> None:
-        """Stop what runs in the background; what is scored by then is kept."""
-        self._worker.stop()
-        with self._status_lock:
-            if self.status["state"] == "running":
-                self._say(state="stopping", line="stopping")
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for what runs in the background; false if it did not end within `timeout` seconds."""
-        return self._worker.wait(timeout)
-
-    def close(self) -> None:
-        """Stop the work and take the widget away."""
-        if hasattr(self, "_worker"):  # closed also when making it failed
-            self._worker.stop()
-        super().close()
-
     @traitlets.validate("selected")
     def _existing(self, proposal: dict[str, Any]) -> list[str]:
-        if self.payload is not None:
-            return head_names(proposal["value"], self.payload["layers"], self.payload["heads"])
-        assert self._bench is not None  # noqa: S101  without a model there are results
-        return head_names(proposal["value"], *self._bench.layout.shape)
+        return head_names(proposal["value"], self.payload)
+
+    @traitlets.validate("focused")
+    def _existing_or_none(self, proposal: dict[str, Any]) -> str:
+        name: str = proposal["value"]
+        return head_names([name], self.payload)[0] if name else ""
+
+    @traitlets.observe("payload")
+    def _drop_heads(self, _: object) -> None:
+        self.selected = heads_left(self.selected, self.payload)
 
     @traitlets.observe("selected")
     def _focus(self, change: dict[str, Any]) -> None:
@@ -187,15 +171,6 @@ class Explorer(anywidget.AnyWidget):
         self.payload = payload(shown, title=self._title(*names))
         self._describe()
 
-    def _hear(self, _: object, content: object, __: object) -> None:
-        """A command of the browser. Whatever is wrong with it is a message, never an exception in the comm."""
-        try:
-            self._obey(content if isinstance(content, dict) else {})
-        except HeadnbError as error:
-            self._say(error=str(error))
-        except (TypeError, ValueError, KeyError) as error:
-            self._say(error=f"not understood: {type(error).__name__} {error}")
-
     def _obey(self, content: dict[str, Any]) -> None:
         commands: dict[str, Callable[[], None]] = {
             "run": self.run,
@@ -219,25 +194,7 @@ class Explorer(anywidget.AnyWidget):
         if bench is None:
             raise HeadnbError("this needs the model: headnb.explore(model, tokenizer, tasks)")
 
-        def job() -> None:
-            note, self.error = "", None
-            self._say(state="running", line=line, done=0, total=0)
-            try:
-                note = work(bench)
-            except Stopped:
-                note = "stopped"
-            except BaseException as failed:  # noqa: BLE001  whatever it is, it is to be seen in the widget
-                self.error = failed
-            with self._status_lock:
-                self.status = {**_IDLE, "note": note, "error": _words(self.error)}
-
-        self._worker.start(job)
-
-    def _say(self, **changes: Any) -> None:
-        with self._status_lock:
-            if self.status["state"] == "stopping":
-                changes.pop("line", None)
-            self.status = {**self.status, "error": "", "note": "", **changes}
+        self._work(line, lambda: work(bench))
 
     def _score(self, bench: Bench) -> str:
         name, method = self.task, self.method
@@ -315,10 +272,12 @@ class Explorer(anywidget.AnyWidget):
 
         return Bench(model, tokenizer, self._sources, self._worker, seed=seed, **options)
 
-    def _first_picture(self, results: xr.Dataset | xr.DataArray | None) -> Payload | None:
-        if results is None and self._bench is None:
+    def _first_picture(self, results: xr.Dataset | xr.DataArray | None) -> Payload:
+        if results is not None:
+            return payload(results)
+        if self._bench is None:
             raise HeadnbError("the explorer needs a model or results")
-        return None if results is None else payload(results)
+        return self._bench.empty_picture()
 
     def _choices(self) -> dict[str, Any]:
         known: dict[str, str] = {}
@@ -385,9 +344,3 @@ def explore(
     explorer.method = find_method(method).name
     explorer.samples = samples
     return explorer
-
-
-def _words(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    return str(error) if isinstance(error, HeadnbError) else f"{type(error).__name__}: {error}"

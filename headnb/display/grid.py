@@ -17,7 +17,6 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-_IMAGE_INK = "#767676"  # readable on white and on black
 _FORMS: dict[str, Callable[[Payload], str]] = {
     ".heads.json": lambda found: json.dumps(found, allow_nan=False, separators=(",", ":")) + "\n",
     ".svg": html.standalone,
@@ -54,7 +53,7 @@ class HeadGrid:
         form = next((make for ending, make in _FORMS.items() if path.name.endswith(ending)), None)
         if form is None:
             raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
-        _write_whole(path, form(self.payload))
+        write_whole(path, form(self.payload))
         return path
 
     def save_page(self, path: str | Path) -> Path:
@@ -65,7 +64,7 @@ class HeadGrid:
         """
         from headnb.display.page import interactive_page  # noqa: PLC0415  reads the bundle
 
-        _write_whole(Path(path), interactive_page(self.payload))
+        write_whole(Path(path), interactive_page(self.payload))
         return Path(path)
 
     def _repr_mimebundle_(
@@ -74,7 +73,7 @@ class HeadGrid:
         forms: dict[str, Callable[[], Any]] = {
             MIME_TYPE: lambda: self.payload,
             "text/html": lambda: html.card(self.payload),
-            "image/svg+xml": lambda: html.standalone(self.payload, ink=_IMAGE_INK),
+            "image/svg+xml": lambda: html.standalone(self.payload, ink=html.IMAGE_INK),
             "text/plain": lambda: text.as_text(self.payload),
         }
         return {
@@ -94,7 +93,7 @@ def show(data: object, *, title: str = "") -> None:
     display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
 
 
-def _write_whole(path: Path, content: str) -> None:
+def write_whole(path: Path, content: str) -> None:
     """Write a file so that no half of it is ever seen under its name."""
     try:
         with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

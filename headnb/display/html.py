@@ -16,10 +16,10 @@ from headnb.display import svg, text
 if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
 
-MOST_PANELS = 12
 _FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
 CARD_STYLE = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
-_SVG_FONT = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
+IMAGE_INK = "#767676"  # as an image a picture cannot know its page: readable on white and on black
+SVG_FONT = "system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
 _LINE = 17
 _LABEL_OPACITY = ".75"
 _CELL = "padding:1px 12px 1px 0;text-align:left;background:none"
@@ -27,7 +27,7 @@ _CELL = "padding:1px 12px 1px 0;text-align:left;background:none"
 
 def card(payload: Payload) -> str:
     """The `text/html` form."""
-    panels, note = shown_panels(payload)
+    panels, note = text.shown_panels(payload)
     titles = payload["layers"] * payload["heads"] * len(panels) <= svg.MOST_TITLED_CELLS
     body, width, height = svg.picture(payload, panels, titles=titles)
     lines = [*_lines(payload, panels), note]
@@ -38,14 +38,24 @@ def card(payload: Payload) -> str:
     return (
         f'<div style="{CARD_STYLE}"><div><b>{escape(text.heading(payload))}</b> '
         f'<span style="opacity:{_LABEL_OPACITY}">{escape(text.subtitle(payload))}</span></div>'
-        f"{_survives_sanitizers(_svg(payload, body, width, height), _image(payload, panels))}{table}{words}</div>"
+        f"{survives_sanitizers(_svg(payload, body, width, height), _image(payload, panels))}{table}{words}</div>"
     )
 
 
 def preview(payload: Payload) -> str:
     """The picture alone, without hover texts: light enough to be sent twice a second."""
-    panels, _ = shown_panels(payload)
+    panels, _ = text.shown_panels(payload)
     return _svg(payload, *svg.picture(payload, panels, titles=False))
+
+
+def static(payload: Payload) -> str:
+    """What stands where the interactive grid is drawn: heading, picture and words, without hover texts."""
+    panels, note = text.shown_panels(payload)
+    lines = [*_panel_lines(panels), *_lines(payload, panels), note]
+    words = "".join(f"<div>{escape(line)}</div>" for line in lines if line)
+    return (
+        f"<div><b>{escape(text.heading(payload))}</b> {escape(text.subtitle(payload))}</div>{preview(payload)}{words}"
+    )
 
 
 def page(payload: Payload) -> str:
@@ -60,16 +70,16 @@ def page(payload: Payload) -> str:
 def standalone(payload: Payload, *, ink: str = "#222") -> str:
     """The `image/svg+xml` form: heading, picture and words in one SVG file, without hover texts.
 
-    `ink` is the colour of text and lines. As an image it cannot know the page it stands on: "#767676" can be read
-    on white and on black alike.
+    `ink` is the colour of text and lines.
     """
-    panels, note = shown_panels(payload)
+    panels, note = text.shown_panels(payload)
     body, width, height = svg.picture(payload, panels, titles=False)
     width = max(width, 680)
-    heads = _wrapped([text.heading(payload), text.subtitle(payload)], width)
-    words = _wrapped([*_panel_lines(panels), *_lines(payload, panels), note], width)
+    heads = wrapped([text.heading(payload), text.subtitle(payload)], width)
+    words = wrapped([*_panel_lines(panels), *_lines(payload, panels), note], width)
     top = len(heads) * _LINE + 10
     total = top + height + len(words) * _LINE + 8
+    title = escape(text.printable(text.heading(payload)))
     written = [(line, _LINE * (i + 1) - 3, 400 if i else 600) for i, line in enumerate(heads)]
     written += [(line, top + height + _LINE * (i + 1) - 3, 400) for i, line in enumerate(words)]
     labels = "".join(
@@ -78,18 +88,9 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" viewBox="0 0 {width} {total}" '
-        f'color="{ink}" font-family="{_SVG_FONT}" role="img"><title>{escape(text.heading(payload))}</title>'
+        f'color="{ink}" font-family="{SVG_FONT}" role="img"><title>{title}</title>'
         f'{labels}<g transform="translate(0 {top})">{body}</g></svg>'
     )
-
-
-def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
-    """At most MOST_PANELS panels, evenly chosen with the first and the last, and a note where some are left out."""
-    panels = payload["panels"]
-    if len(panels) <= MOST_PANELS:
-        return panels, ""
-    chosen = [round(i * (len(panels) - 1) / (MOST_PANELS - 1)) for i in range(MOST_PANELS)]
-    return [panels[i] for i in chosen], f"{MOST_PANELS} of {len(panels)} panels are shown."
 
 
 def _svg(payload: Payload, body: str, width: int, height: int) -> str:
@@ -104,14 +105,18 @@ def _image(payload: Payload, panels: list[Panel]) -> str:
     body, width, height = svg.picture(payload, panels, titles=False)
     file = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'color="#767676" font-family="{_SVG_FONT}">{body}</svg>'
+        f'color="{IMAGE_INK}" font-family="{SVG_FONT}">{body}</svg>'
     )
+    return hidden_image(file, text.heading(payload))
+
+
+def hidden_image(file: str, name: str) -> str:
+    """An SVG file as an `<img>` that shows only where a sanitiser drops `hidden`."""
     source = base64.b64encode(file.encode()).decode()
-    name = escape(text.heading(payload), quote=True)
-    return f'<img hidden="" alt="{name}" src="data:image/svg+xml;base64,{source}"/>'
+    return f'<img hidden="" alt="{escape(name, quote=True)}" src="data:image/svg+xml;base64,{source}"/>'
 
 
-def _survives_sanitizers(picture: str, image: str) -> str:
+def survives_sanitizers(picture: str, image: str) -> str:
     """A picture for pages that remove inline SVG, as JupyterLab does in an untrusted notebook.
 
     They keep the texts inside of it, hence the font size; and they drop `hidden`, so that the image shows there only.
@@ -163,6 +168,6 @@ def _or_dash(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _wrapped(lines: list[str], width: int) -> list[str]:
+def wrapped(lines: list[str], width: int) -> list[str]:
     letters = max(int(width / 7.2), 20)
-    return [part for line in lines if line for part in textwrap.wrap(line, letters)]
+    return [part for line in lines if line for part in textwrap.wrap(text.printable(line), letters)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,12 +28,35 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    import xarray as xr
+
     from headnb.scoring import Progress
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
 MOST_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
+_BYTES_A_VALUE = 4  # of compact values, with what is said of their panels
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a computation is, and what of it can be shown."""
+
+    done: int
+    total: int
+    unit: str
+    """What is counted: samples, steps."""
+    line: str
+    """All of it in words."""
+    message: str
+    """What the picture says of it beside the count."""
+    sketch: Callable[[], object]
+    """What is drawn on the way, light enough for twice a second; None: nothing yet."""
+    result: Callable[[], object]
+    """What is drawn if the computation ends here."""
+    note: str = ""
+    """What stays worth saying when it has ended."""
 
 
 class LiveGrid:
@@ -48,7 +72,7 @@ class LiveGrid:
         self._clock = clock
         self._surface: _Surface = _NotebookSurface() if _in_notebook() else _TerminalSurface()
         self._next = float("-inf")
-        self._last: Progress | None = None
+        self._last: Moment | None = None
         self._open = True
 
     def __enter__(self) -> Self:
@@ -60,12 +84,42 @@ class LiveGrid:
         self._surface.say(self.title, words)
 
     def update(self, progress: Progress) -> None:
-        """Show how far the computation is; skipped when the last update was too short a time ago."""
-        self._last = progress
+        """Show how far the scoring is; skipped when the last update was too short a time ago."""
+        self.show(
+            Moment(
+                progress.done,
+                progress.total,
+                "samples",
+                progress_text(progress),
+                progress.message,
+                sketch=lambda: progress.scores().heads.pattern() if progress.done else None,
+                result=progress.scores,
+                note=progress.message,
+            )
+        )
+
+    def update_study(self, study: xr.DataArray, words: str = "", *, done: int = 0, total: int = 0) -> None:
+        """Show the patterns of a training so far, (step, layer, head) or (step, task, layer, head).
+
+        The reader's task stays in front, and the newest step, until the slider is moved to another one. A long study
+        is sent with fewer of its steps, the first and the newest among them, so that updates stay small; `finish` and
+        leaving the context draw all of it.
+
+        Args:
+            study: patterns along `step`; only arrays with the dims above.
+            words: what is going on, in one line.
+            done: updates of the training so far, for the progress bar.
+            total: all updates of the training.
+        """
+        self.show(Moment(done, total, "steps", words, words, sketch=lambda: fewer_steps(study), result=lambda: study))
+
+    def show(self, moment: Moment) -> None:
+        """Show a moment; skipped when the last one was too short a time ago."""
+        self._last = moment
         started = self._clock()
         if not self._open or started < self._next:
             return
-        size = self._surface.draw(self.title, progress)
+        size = self._surface.draw(self.title, moment)
         ended = self._clock()
         pause = max(1 / UPDATES_PER_SECOND, size / BYTES_PER_SECOND, (ended - started) / _DRAWING_SHARE)
         self._next = started + pause
@@ -73,11 +127,12 @@ class LiveGrid:
     def finish(self, result: object, *, note: str = "") -> HeadGrid:
         """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts."""
         grid = HeadGrid.of(result, title="" if isinstance(result, (dict, HeadGrid)) else self.title)
-        heard = self._last.message if self._last is not None else ""
+        heard = self._last.note if self._last is not None else ""
         if notes := [words for words in (note, heard) if words]:
-            first, *others = grid.payload["panels"]
-            first = {**first, "notes": [*notes, *first["notes"]]}
-            grid = HeadGrid({**grid.payload, "panels": [first, *others]})
+            panels = [*grid.payload["panels"]]
+            front = -1 if grid.payload["dimension"] == "step" else 0
+            panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
+            grid = HeadGrid({**grid.payload, "panels": panels})
         self._open = False
         self._surface.end(grid)
         return grid
@@ -94,7 +149,7 @@ class LiveGrid:
             return
         if error is None:
             if self._last is not None and self._last.done:
-                self.finish(self._last.scores())
+                self.finish(self._last.result())
             else:
                 self._close("nothing was scored")
             return
@@ -111,7 +166,7 @@ class LiveGrid:
         """Draw what was scored before `error`: an interrupted run brings its scores, else those last reported."""
         scores = getattr(error, "scores", None)
         if scores is None and self._last is not None and self._last.done:
-            scores = self._last.scores()
+            scores = self._last.result()
         if scores is None or scores.sizes.get("sample") == 0:
             self._close(f"{reason} before the first sample")
         else:
@@ -120,6 +175,15 @@ class LiveGrid:
     def _close(self, words: str) -> None:
         self._open = False
         self._surface.close(self.title, words)
+
+
+def fewer_steps(study: xr.DataArray) -> xr.DataArray:
+    """Every second, fourth, eighth, ... step and the newest one: as many as an update has room for."""
+    room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * study[0].size)
+    stride, steps = 1, study.sizes["step"]
+    while (steps / stride + 1) * study[0].size > room and stride < steps:
+        stride *= 2
+    return study.isel(step=sorted({*range(0, steps, stride), steps - 1}))
 
 
 def already_drawn(result: object) -> None:
@@ -147,8 +211,8 @@ class _Surface(Protocol):
 
     def say(self, title: str, words: str) -> None: ...
 
-    def draw(self, title: str, progress: Progress) -> int:
-        """Show progress; returns the bytes that this cost."""
+    def draw(self, title: str, moment: Moment) -> int:
+        """Show a moment; returns the bytes that this cost."""
 
     def end(self, grid: HeadGrid) -> None: ...
 
@@ -167,16 +231,17 @@ class _NotebookSurface:
         line = " · ".join(filter(None, (title, words)))
         self._publish({"text/plain": line, "text/html": f"<div>{escape(line)}</div>"})
 
-    def draw(self, title: str, progress: Progress) -> int:
-        line = progress_text(progress)
+    def draw(self, title: str, moment: Moment) -> int:
         bundle: dict[str, Any] = {
-            "text/plain": " · ".join(filter(None, (title, line))),
-            "text/html": _bar(title, progress, line),
+            "text/plain": " · ".join(filter(None, (title, moment.line))),
+            "text/html": _bar(title, moment),
         }
-        partial = _partial(title, progress)
+        partial = _partial(title, moment)
         if partial is not None:
             bundle[MIME_TYPE] = partial
-            picture = html.preview(partial)
+            newest = partial["panels"][-1].get("step")
+            latest = [panel for panel in partial["panels"] if panel.get("step") == newest]
+            picture = html.preview({**partial, "panels": latest})
             if len(picture) <= MOST_PICTURE_BYTES:
                 bundle["text/html"] += f'<div style="{html.CARD_STYLE}">{picture}</div>'
         self._publish(bundle)
@@ -209,11 +274,11 @@ class _TerminalSurface:
     def say(self, title: str, words: str) -> None:
         self._shown(title).set_postfix_str(words)
 
-    def draw(self, title: str, progress: Progress) -> int:
+    def draw(self, title: str, moment: Moment) -> int:
         bar = self._shown(title)
-        bar.total = progress.total
-        bar.set_postfix_str(progress.message, refresh=False)
-        bar.update(progress.done - bar.n)
+        bar.total, bar.unit = moment.total, f" {moment.unit}"
+        bar.set_postfix_str(moment.message, refresh=False)
+        bar.update(moment.done - bar.n)
         bar.refresh()
         return 0
 
@@ -246,11 +311,11 @@ def progress_text(progress: Progress) -> str:
     if progress.done and progress.samples_per_second > 0:
         parts.append(f"{text.number(progress.samples_per_second, 2)} samples/s")
     if progress.seconds_left is not None and progress.done < progress.total:
-        parts.append(f"{_duration(progress.seconds_left)} left")
+        parts.append(f"{duration(progress.seconds_left)} left")
     return " · ".join([*parts, *filter(None, (progress.message,))])
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -258,22 +323,20 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _partial(title: str, progress: Progress) -> Payload | None:
-    """The pattern so far, or None where there is none yet."""
-    if not progress.done:
-        return None
+def _partial(title: str, moment: Moment) -> Payload | None:
+    """The picture so far, or None where there is none yet."""
     try:
-        pattern = progress.scores().heads.pattern()
-        counted = {"done": progress.done, "total": progress.total, "message": progress.message}
-        return payload(pattern, title=title, progress=counted)  # type: ignore[arg-type]
+        sketch = moment.sketch()
+        counted = {"done": moment.done, "total": moment.total, "unit": moment.unit, "message": moment.message}
+        return None if sketch is None else payload(sketch, title=title, progress=counted)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  whatever is wrong with the picture, the computation goes on and its end will tell
         return None
 
 
-def _bar(title: str, progress: Progress, line: str) -> str:
+def _bar(title: str, moment: Moment) -> str:
     name = f"<b>{escape(title)}</b> " if title else ""
-    bar = f'<progress max="{max(progress.total, 1)}" value="{progress.done}" style="width:180px"></progress>'
-    return f'<div style="{html.CARD_STYLE}">{name}{bar} {escape(line)}</div>'
+    bar = f'<progress max="{max(moment.total, 1)}" value="{moment.done}" style="width:180px"></progress>'
+    return f'<div style="{html.CARD_STYLE}">{name}{bar} {escape(moment.line)}</div>'
 
 
 def _in_notebook() -> bool:

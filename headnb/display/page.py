@@ -26,24 +26,30 @@ def interactive_page(payload: Payload) -> str:
 
     Without scripts it shows the grid's words. Raises HeadnbError where the front end is not built.
     """
-    script = bundle("page.js").read_text(encoding="utf-8").strip()
-    policy = f"default-src 'none';script-src {_source(script)};style-src {_source(_STYLE)};img-src blob:"
+    script = page_script()
+    policy = f"default-src 'none';script-src {source_of(script)};style-src {source_of(_STYLE)};img-src blob:"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         f"<title>{escape(text.heading(payload))}</title><style>{_STYLE}</style></head>"
-        '<body><div id="headnb-grid"></div>'
-        f"<noscript><pre>{escape(text.as_text(payload))}</pre></noscript>"
-        f'<script type="application/json" id="headnb-payload">{_embedded(payload)}</script>'
+        f"<body><noscript><pre>{escape(text.as_text(payload))}</pre></noscript>"
+        '<div id="headnb-grid"></div>'
+        f'<script type="application/json" id="headnb-payload">{embedded(payload)}</script>'
         f"<script>{script}</script></body></html>\n"
     )
 
 
-def _embedded(payload: Payload) -> str:
+def page_script() -> str:
+    """The script that draws every grid and chart of a page: each stands as JSON after the element that it fills."""
+    return bundle("page.js").read_text(encoding="utf-8").strip()
+
+
+def embedded(found: object) -> str:
     """JSON that cannot end its script element: every `<` is written as an escape."""
-    return json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(found, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _source(content: str) -> str:
+def source_of(content: str) -> str:
+    """What a content security policy calls this script or style."""
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

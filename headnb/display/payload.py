@@ -9,6 +9,7 @@ null, since JSON has no NaN. Readers ignore fields they do not know.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast
@@ -17,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.display.colours import shared_scale
+from headnb.display.compact import Compact, compacted, factor_for
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
 VERSION = 1
 KINDS = ("level", "signed", "difference")
 
+COMPACT_ABOVE = 20_000  # values of all panels
 _T = TypeVar("_T")
 Kind = Literal["level", "signed", "difference"]
 Matrix = list[list[float | None]]
@@ -47,10 +50,15 @@ class Statistic(TypedDict):
 
 
 class Panel(TypedDict):
-    """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads."""
+    """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
+
+    Panels of one `course` are the same thing, such as a task, at several training `step`s.
+    """
 
     title: str
-    values: Matrix
+    step: NotRequired[float]
+    course: NotRequired[str]
+    values: Matrix | Compact
     low: NotRequired[Matrix]
     high: NotRequired[Matrix]
     significant: NotRequired[list[list[int]]]
@@ -66,6 +74,8 @@ class Progress(TypedDict):
 
     done: int
     total: int
+    unit: NotRequired[str]
+    """What is counted; samples unless it says otherwise."""
     message: str
 
 
@@ -94,25 +104,25 @@ class Payload(TypedDict):
 
 @dataclass(frozen=True)
 class _Grid:
-    """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head)."""
+    """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head).
+
+    `facts` are its attributes, and coordinates where these differ between grids.
+    """
 
     title: str
-    cells: xr.Dataset
+    cells: dict[str, np.ndarray]
+    facts: dict[str, Any]
     statistics: dict[str, Statistic] = field(default_factory=dict)
     dimension: str = ""
-
-    def attribute(self, name: str) -> Any:
-        """A fact about this grid: a coordinate where it differs between grids, else an attribute."""
-        if name in self.cells.coords and self.cells.coords[name].ndim == 0:
-            return self.cells.coords[name].item()
-        return self.cells.attrs.get(name)
+    step: float | None = None
+    course: str = ""
 
     def text(self, name: str) -> str:
-        value = self.attribute(name)
+        value = self.facts.get(name)
         return "" if value is None else str(value)
 
     def number(self, name: str) -> float | None:
-        value = self.attribute(name)
+        value = self.facts.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             return None
         return float(value) if math.isfinite(value) else None
@@ -135,8 +145,9 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     first = grids[0]
     kind = _common("kind", [_kind(grid) for grid in grids])
     layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
-    values = np.concatenate([grid.cells["values"].values.ravel() for grid in grids])
+    values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
+    factor = factor_for(values) if values.size > COMPACT_ABOVE else None
     kv_heads = first.count("kv_heads") or heads
     models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
     before = _one_or_none([grid.text("model_before") for grid in grids])
@@ -158,7 +169,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "scale": {"low": low, "high": high},
         "alpha": first.number("alpha"),
         "interval_level": first.number("interval_level") or 0.95,
-        "panels": [_panel(grid) for grid in grids],
+        "panels": [_panel(grid, factor) for grid in grids],
     }
     if progress is not None:
         result["progress"] = progress
@@ -172,6 +183,8 @@ def _grids(data: object, title: str = "") -> Iterator[_Grid]:
         yield from _slices(cells, title, None)
     elif isinstance(data, xr.Dataset) and "score" in data:
         yield from _slices(*_summary(data, title))
+    elif isinstance(data, xr.Dataset) and "level" in data:  # a study along training
+        yield from _grids(data["level"].assign_attrs({**data.attrs, **data["level"].attrs}), title)
     elif isinstance(data, xr.Dataset) and "difference" in data:
         names = [name for name in ("low", "high", "significant") if name in data]
         cells = data[["difference", *names]].rename(difference="values")
@@ -208,24 +221,61 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
     cells = cells.transpose(..., "layer", "head")
     leading = [str(dim) for dim in cells["values"].dims[:-2]]
-    dimension = leading[0] if len(leading) == 1 else ""
-    for index in np.ndindex(*(cells.sizes[dim] for dim in leading)):
-        part = cells.isel(dict(zip(leading, index, strict=True)))
-        names = [_place(part, dim, place) for dim, place in zip(leading, index, strict=True)]
-        own = statistics or {}
-        if statistics is None and part.attrs.get("kind") == "level" and part["values"].notnull().any():
-            own = _statistics(part["values"].assign_attrs(part.attrs))
-        yield _Grid(" · ".join(filter(None, (title, *names))), part, own, dimension)
+    steps = _steps(cells, leading)
+    dimension = leading[0] if len(leading) == 1 else "step" if steps else ""
+    own = [statistics] if statistics is not None else _pattern_statistics(cells)
+    labels = {dim: _labels(cells, dim) for dim in leading}
+    columns = {str(name): cells[name].transpose(*leading, "layer", "head").values for name in cells.data_vars}
+    facts = [
+        (str(name), (coord.dims, coord.values.astype(object)))
+        for name, coord in cells.coords.items()
+        if set(coord.dims) <= set(leading)
+    ]
+    for index, found in zip(np.ndindex(*(cells.sizes[dim] for dim in leading)), own, strict=True):
+        place = dict(zip(leading, index, strict=True))
+        names = {dim: labels[dim][at] for dim, at in place.items()}
+        course = [title, *(name for dim, name in names.items() if dim != "step" or not steps)]
+        yield _Grid(
+            " · ".join(filter(None, (title, *names.values()))),
+            {name: column[index] for name, column in columns.items()},
+            {**cells.attrs, **{name: column[tuple(place[dim] for dim in dims)] for name, (dims, column) in facts}},
+            found,
+            dimension,
+            steps[place["step"]] if steps else None,
+            " · ".join(filter(None, course)),
+        )
 
 
-def _place(part: xr.Dataset, dim: str, place: int) -> str:
-    """The name of one slice: `gsm8k` along task, but `step 20`, since a bare number says nothing."""
-    value = part.coords[dim].item() if dim in part.coords else place
-    return value if isinstance(value, str) else f"{dim} {value}"
+def _steps(cells: xr.Dataset, leading: list[str]) -> list[float]:
+    """The training steps along the data, if they are numbers."""
+    if "step" not in leading or "step" not in cells.coords or cells.coords["step"].dtype.kind not in "iuf":
+        return []
+    return list(cells.coords["step"].values.tolist())
 
 
-def _statistics(data: xr.Dataset | xr.DataArray) -> dict[str, Statistic]:
-    """Of scores corrected for their number, with intervals; of a bare pattern as it is."""
+def _labels(cells: xr.Dataset, dim: str) -> list[str]:
+    """The name of each slice: `gsm8k` along task, but `step 20`, since a bare number says nothing."""
+    values = cells.coords[dim].values.tolist() if dim in cells.coords else range(cells.sizes[dim])
+    return [value if isinstance(value, str) else f"{dim} {value}" for value in values]
+
+
+def _pattern_statistics(cells: xr.Dataset) -> list[dict[str, Statistic]]:
+    """Statistics of every pattern as it is, all of them at once; none of differences."""
+    values = cells["values"]
+    patterns = int(np.prod(values.shape[:-2]))
+    if cells.attrs.get("kind") != "level":
+        return [{}] * patterns
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
+        heads = values.assign_attrs(cells.attrs).heads
+        columns = {name: np.ravel(getattr(heads, name)()) for name in ("gini", "cv", "kurtosis")}
+    rounded = {name: [_rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
+    rows = [{name: column[i] for name, column in rounded.items()} for i in range(patterns)]
+    return [{name: {"value": value} for name, value in row.items() if value is not None} for row in rows]
+
+
+def _statistics(data: xr.Dataset) -> dict[str, Statistic]:
+    """Of scores, corrected for their number, with intervals."""
     found: dict[str, Statistic] = {}
     for name in ("gini", "cv", "kurtosis"):
         estimate = getattr(data.heads, name)()
@@ -239,21 +289,24 @@ def _statistics(data: xr.Dataset | xr.DataArray) -> dict[str, Statistic]:
     return found
 
 
-def _panel(grid: _Grid) -> Panel:
+def _panel(grid: _Grid, factor: float | None) -> Panel:
+    """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
     panel: Panel = {
         "title": grid.title or grid.text("task") or "pattern",
-        "values": _matrix(cells["values"], 4),
+        "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
         "samples": grid.count("samples"),
         "reliability": _rounded(grid.number("reliability"), 4),
         "samples_for_090": grid.count("samples_for_090"),
         "statistics": grid.statistics,
         "notes": _notes(grid),
     }
+    if grid.step is not None:
+        panel |= {"step": grid.step, "course": grid.course}
     if "low" in cells and "high" in cells:
         panel["low"], panel["high"] = _matrix(cells["low"], 3), _matrix(cells["high"], 3)
     if "significant" in cells:
-        panel["significant"] = cells["significant"].values.astype(int).tolist()
+        panel["significant"] = cells["significant"].astype(int).tolist()
     return panel
 
 
@@ -272,8 +325,8 @@ def _notes(grid: _Grid) -> list[str]:
     return notes
 
 
-def _matrix(values: xr.DataArray, digits: int) -> Matrix:
-    return [[_rounded(value, digits) for value in row] for row in values.values.tolist()]
+def _matrix(values: np.ndarray, digits: int) -> Matrix:
+    return [[_rounded(value, digits) for value in row] for row in values.tolist()]
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from headnb.display.colours import shared_scale
+from headnb.display.compact import Compact, expanded
 from headnb.display.payload import KINDS, VERSION, Payload
+from headnb.display.text import values_of
 from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 LARGEST_FILE = 64 * 2**20
 LARGEST_SIDE = 4096
 MOST_CELLS = 500_000
+MOST_COMPACT_CELLS = 4_000_000
 MOST_PANELS = 4096
 MOST_NOTES = 20
 LONGEST_TEXT = 2000
 LARGEST_NUMBER = 1e100
+LARGEST_FACTOR = 1e95  # a half is at most 65504
 SMALLEST_SCALE = 1e-100
 _TEXTS = ("title", "model", "task", "method", "loss_reduction", "quantity", "dimension")
 
@@ -63,8 +67,9 @@ def checked(found: object) -> Payload:
     panels = _sequence(top.get("panels"), "panels", MOST_PANELS)
     if not panels:
         raise HeadnbError("not a head grid: panels is empty")
-    if layers * heads * len(panels) > MOST_CELLS:
-        raise HeadnbError(f"this head grid has {layers * heads * len(panels)} cells; at most {MOST_CELLS} are drawn")
+    most = MOST_COMPACT_CELLS if all(_is_compact(panel) for panel in panels) else MOST_CELLS
+    if layers * heads * len(panels) > most:
+        raise HeadnbError(f"this head grid has {layers * heads * len(panels)} cells; at most {most} are drawn")
     kv_heads = _whole(top.get("kv_heads", heads), "kv_heads", 1, heads)
     if heads % kv_heads:
         raise HeadnbError(f"not a head grid: kv_heads must divide heads ({heads}), got {kv_heads}")
@@ -100,11 +105,17 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
     given = _mapping(found, where)
     panel: dict[str, Any] = {
         "title": _text(given.get("title", ""), f"{where}.title"),
-        "values": _matrix(given.get("values"), f"{where}.values", shape, _number_or_none),
+        "values": _compact(given["values"], f"{where}.values", shape)
+        if _is_compact(given)
+        else _matrix(given.get("values"), f"{where}.values", shape, _number_or_none),
         "samples": _count(given.get("samples"), f"{where}.samples"),
         "reliability": _reliability(given.get("reliability"), f"{where}.reliability"),
         "samples_for_090": _count(given.get("samples_for_090"), f"{where}.samples_for_090"),
     }
+    if "step" in given:
+        panel["step"] = _number(given["step"], f"{where}.step")
+    if "course" in given:
+        panel["course"] = _text(given["course"], f"{where}.course")
     for name in ("low", "high"):
         if name in given:
             panel[name] = _matrix(given[name], f"{where}.{name}", shape, _number_or_none)
@@ -119,6 +130,26 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
     return panel
 
 
+def _is_compact(panel: object) -> bool:
+    return isinstance(panel, dict) and isinstance(panel.get("values"), dict)
+
+
+def _compact(found: dict[str, Any], where: str, shape: tuple[int, int]) -> Compact:
+    text, factor = found.get("float16"), _number(found.get("factor"), f"{where}.factor")
+    if not isinstance(text, str) or factor <= 0 or factor > LARGEST_FACTOR:
+        raise HeadnbError(f"not a head grid: {where} has half-precision numbers as base64, and a factor above 0")
+    values: Compact = {"float16": text, "factor": factor, "heads": shape[1]}
+    try:
+        numbers = expanded(values)
+    except ValueError as error:
+        raise HeadnbError(f"not a head grid: {where} is not base64 of whole layers ({error})") from None
+    if found.get("heads") != shape[1] or numbers.shape != shape:
+        raise HeadnbError(f"not a head grid: {where} must have {shape[0]} rows of {shape[1]} entries")
+    if np.isinf(numbers).any():
+        raise HeadnbError(f"not a head grid: {where} has an infinite value")
+    return values
+
+
 def _matrix(
     found: object, where: str, shape: tuple[int, int], entry: Callable[[object, str], float | None]
 ) -> list[list[float | None]]:
@@ -130,7 +161,7 @@ def _matrix(
 
 
 def _default_scale(payload: dict[str, Any]) -> dict[str, float]:
-    values = np.array([panel["values"] for panel in payload["panels"]], dtype=float)
+    values = np.array([values_of(panel) for panel in payload["panels"]])
     low, high = shared_scale(values, payload["kind"])
     return {"low": low, "high": high}
 

@@ -138,7 +138,7 @@ def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
 def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> Iterator[str]:
     width, height, gap = place.grid_width, place.grid_height, place.gap
     if place.titled:
-        yield _label(
+        yield label(
             _cut(panel["title"], place.panel_width - 40), 0, -28 if place.group_gap else -20, size=12, weight=True
         )
     if payload["kind"] != "level":  # cells near zero fade into the page: the frame keeps the grid's shape
@@ -151,14 +151,14 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
             title = f"<title>key/value head {group}: heads {start} to {last}</title>"
             yield f'<path {line} stroke="currentColor" stroke-opacity=".5" stroke-width="2">{title}</path>'
         if first:
-            yield _label("key/value heads", 0, -11, size=9)
+            yield label("key/value heads", 0, -11, size=9)
     for layer in place.layer_ticks():
-        yield _label(str(layer), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
+        yield label(str(layer), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
     for head in place.head_ticks():
-        yield _label(str(head), place.x(head) + (place.cell_width - gap) / 2, height + 13, anchor="middle")
-    yield _label("head", width / 2, height + 28, anchor="middle", size=11)
+        yield label(str(head), place.x(head) + (place.cell_width - gap) / 2, height + 13, anchor="middle")
+    yield label("head", width / 2, height + 28, anchor="middle", size=11)
     if first:
-        name = _label("layer", 0, 0, anchor="middle", size=11)
+        name = label("layer", 0, 0, anchor="middle", size=11)
         yield f'<g transform="translate(-27 {height / 2:g}) rotate(-90)">{name}</g>'
 
 
@@ -168,7 +168,7 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     signed = payload["kind"] != "level"
     zero = left + geometry.PROFILE_WIDTH / 2 if signed else left
     reach = geometry.PROFILE_WIDTH / (2 if signed else 1)
-    yield _label("layer mean", left + geometry.PROFILE_WIDTH / 2, -6, anchor="middle", size=9)
+    yield label("layer mean", left + geometry.PROFILE_WIDTH / 2, -6, anchor="middle", size=9)
     axis = f"M{zero:g} 0v{place.grid_height - gap}"
     yield f'<path d="{axis}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>'
     thickness = max(place.cell_height - gap - (2 if place.cell_height >= 9 else 0), 1)
@@ -185,7 +185,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     """The colour bar with units, and what the other signs in the picture mean."""
     low, high = payload["scale"]["low"], payload["scale"]["high"]
     yield '<g transform="translate(40 0)">'
-    yield _label(text.quantity(payload), 0, 11, size=11)
+    yield label(text.quantity(payload), 0, 11, size=11)
     step, middle = _BAR_WIDTH / BINS, _BAR_TOP + _BAR_HEIGHT / 2
     yield f'<g stroke-width="{_BAR_HEIGHT}">'
     for index in range(BINS):
@@ -195,7 +195,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     for tick in ticks(low, high, 4):
         x = (tick - low) / (high - low) * _BAR_WIDTH
         yield f'<path d="M{x:.1f} {_BAR_TOP + _BAR_HEIGHT}v4" stroke="currentColor" stroke-opacity=".6"/>'
-        yield _label(text.short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
+        yield label(text.short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
     values = np.concatenate([text.values_of(panel).ravel() for panel in panels])
     values = values[np.isfinite(values)]
     keys = []
@@ -213,7 +213,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     if values.size < len(panels) * payload["layers"] * payload["heads"]:
         keys.append("╱ no softmax heads")
     for line, key in enumerate(keys):
-        yield _label(key, _BAR_WIDTH + 18, _BAR_TOP + _BAR_HEIGHT - 1 + 14 * (line - (len(keys) > 1)))
+        yield label(key, _BAR_WIDTH + 18, _BAR_TOP + _BAR_HEIGHT - 1 + 14 * (line - (len(keys) > 1)))
     yield "</g>"
 
 
@@ -234,9 +234,19 @@ def _fill(colour: Paint) -> str:
     return f'fill="{colour.colour}" fill-opacity="{colour.opacity:g}"'
 
 
-def _label(words: str, x: float, y: float, *, anchor: str = "start", size: int = 10, weight: bool = False) -> str:
-    style = f'font-size="{size}" text-anchor="{anchor}" fill="currentColor"' + (' font-weight="600"' if weight else "")
-    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(words)}</text>'
+def label(
+    words: str,
+    x: float,
+    y: float,
+    *,
+    anchor: str = "start",
+    size: int = 10,
+    weight: bool = False,
+    ink: str = "currentColor",
+) -> str:
+    """Words at a place, in the page's own colour."""
+    style = f'font-size="{size}" text-anchor="{anchor}" fill="{ink}"' + (' font-weight="600"' if weight else "")
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text.printable(words))}</text>'
 
 
 def _cut(words: str, width: float) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headnb.display.colours import paint
+from headnb.display.compact import expanded
 
 if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
 
+MOST_PANELS = 12
 STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
 _SIGNED_SHADES = "=-·+#"
@@ -34,7 +36,31 @@ def _dressed(digits: str) -> str:
 
 def values_of(panel: Panel, name: str = "values") -> np.ndarray:
     """One of the panel's matrices as a float array (layer, head), NaN where null."""
-    return np.array(panel[name], dtype=float)  # type: ignore[literal-required]
+    found = panel[name]  # type: ignore[literal-required]
+    return np.array(found, dtype=float) if isinstance(found, list) else expanded(found)
+
+
+def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
+    """At most MOST_PANELS panels for a picture without a slider, and a note where some are left out.
+
+    Evenly chosen with the first and the last; of several courses the same steps of each, as many as fit.
+    """
+    panels = payload["panels"]
+    if len(panels) <= MOST_PANELS:
+        return panels, ""
+    steps = sorted({panel["step"] for panel in panels if "step" in panel})
+    courses = len({panel.get("course", panel["title"]) for panel in panels})
+    if steps and 1 < courses <= MOST_PANELS:
+        kept = {steps[i] for i in _evenly(len(steps), MOST_PANELS // courses)}
+        chosen = [panel for panel in panels if panel.get("step") in kept]
+    else:
+        chosen = [panels[i] for i in _evenly(len(panels), MOST_PANELS)]
+    return chosen, f"{len(chosen)} of {len(panels)} panels are shown."
+
+
+def _evenly(size: int, count: int) -> list[int]:
+    """`count` of the places up to `size`, the first and the last among them; of one place the last."""
+    return [size - 1] if count == 1 else [round(i * (size - 1) / (count - 1)) for i in range(min(count, size))]
 
 
 def heading(payload: Payload) -> str:
@@ -134,15 +160,16 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     layers a line.
     """
     several = len(payload["panels"]) > 1
-    head = [_printable(line) for line in (heading(payload), f"{quantity(payload)}, {subtitle(payload)}")]
+    head = [printable(line) for line in (heading(payload), f"{quantity(payload)}, {subtitle(payload)}")]
     blocks = [head] if several else []
-    for panel in payload["panels"]:
+    panels, note = shown_panels(payload)
+    for panel in panels:
         picture = _heat_map(payload, panel, colour=colour) if heat_map else []
         words = [top_line(payload, panel), significance_line(payload, panel), statistics_line(panel)]
         words += [*panel["notes"], belief_line(panel)]
-        name = [_printable(f"[{panel['title']}]")] if several else head
-        blocks.append([*name, *picture, *map(_printable, words)])
-    blocks[-1] += [missing_line(payload).replace("hatched", "empty"), _printable(progress_line(payload))]
+        name = [printable(f"[{panel['title']}]")] if several else head
+        blocks.append([*name, *picture, *map(printable, words)])
+    blocks[-1] += [missing_line(payload).replace("hatched", "empty"), printable(progress_line(payload)), note]
     return "\n\n".join("\n".join(filter(None, block)) for block in blocks)
 
 
@@ -151,11 +178,12 @@ def progress_line(payload: Payload) -> str:
     if "progress" not in payload:
         return ""
     progress = payload["progress"]
-    return f"So far {progress['done']} of {progress['total']} samples. {progress['message']}".rstrip()
+    unit = progress.get("unit", "samples")
+    return f"So far {progress['done']} of {progress['total']} {unit}. {progress['message']}".rstrip()
 
 
-def _printable(line: str) -> str:
-    """Without control characters: a model's or task's name must not steer the reader's terminal."""
+def printable(line: str) -> str:
+    """Without control characters: a name must not steer the reader's terminal, and XML has no place for them."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 

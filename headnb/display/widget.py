@@ -16,12 +16,16 @@ import traitlets
 
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
-from headnb.errors import unknown_name
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headnb.display.payload import Payload
+
+
+class RefusedTraitError(HeadnbError, traitlets.TraitError):
+    """A value that a trait refuses; a TraitError too, so that traitlets takes back what a browser has sent."""
 
 
 class HeadGridWidget(anywidget.AnyWidget):
@@ -42,16 +46,30 @@ class HeadGridWidget(anywidget.AnyWidget):
 
     @traitlets.validate("selected")
     def _existing(self, proposal: dict[str, Any]) -> list[str]:
-        return head_names(proposal["value"], self.payload["layers"], self.payload["heads"])
+        return head_names(proposal["value"], self.payload)
+
+    @traitlets.observe("payload")
+    def _drop_heads(self, _: object) -> None:
+        self.selected = heads_left(self.selected, self.payload)
 
 
-def head_names(names: Sequence[str], layers: int, heads: int) -> list[str]:
-    """The named heads in the order of a grid of layers x heads, each once."""
-    known = {f"L{layer}H{head}" for layer in range(layers) for head in range(heads)}
+def head_names(names: Sequence[str], payload: Payload) -> list[str]:
+    """The named heads in the order of a payload's grid, each once. Raises HeadnbError for one that it does not have."""
+    known = _heads(payload)
     for name in names:
         if name not in known:
-            raise unknown_name("head", name, known)
+            raise RefusedTraitError(str(unknown_name("head", name, known)))
     return sorted(set(names), key=_place)
+
+
+def heads_left(names: Sequence[str], payload: Payload) -> list[str]:
+    """Those of the named heads that a payload's grid has."""
+    known = _heads(payload)
+    return [name for name in names if name in known]
+
+
+def _heads(payload: Payload) -> set[str]:
+    return {f"L{layer}H{head}" for layer in range(payload["layers"]) for head in range(payload["heads"])}
 
 
 def _place(name: str) -> tuple[int, int]:

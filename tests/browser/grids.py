@@ -73,3 +73,14 @@ def hybrid() -> HeadGrid:
     """A model where only every fourth layer has softmax heads."""
     pattern = levels(28, 12)
     return HeadGrid.of(pattern.where(pattern["layer"] % 4 == 3, other=np.nan).assign_attrs(pattern.attrs))
+
+
+def study() -> HeadGrid:
+    """Two tasks along fine-tuning."""
+    courses = [
+        [levels(seed=task) * (1 + 0.1 * step * levels(seed=9 - task) / levels(seed=9).mean()) for task in range(2)]
+        for step in range(6)
+    ]
+    names, steps = xr.Variable("task", ["gsm8k", "mbpp"]), xr.Variable("step", np.arange(6) * 20)
+    along = xr.concat([xr.concat(tasks, dim=names) for tasks in courses], dim=steps)
+    return HeadGrid.of(along.assign_attrs({**levels().attrs, "task": ""}))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from headnb.display import geometry
+from playwright.sync_api import TimeoutError as NotInTime
 
 if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
@@ -82,14 +83,19 @@ class Drawn:
         )
         return tuple(found)
 
-    def wait_for_ink(self, low: int, high: int) -> None:
-        """Wait until what is painted left of the cells, the layers' numbers, has this mean lightness (0 to 255)."""
-        self.page.wait_for_function(
-            """([canvas, low, high]) => {
-              const { data } = canvas.getContext('2d').getImageData(0, 60, 36, canvas.height - 60);
-              const seen = [...data.keys()].filter(i => i % 4 === 3 && data[i] > 150);
-              const mean = seen.reduce((sum, i) => sum + data[i - 1], 0) / seen.length;
-              return low <= mean && mean <= high;
-            }""",
-            arg=[self.stage.locator("canvas").first.element_handle(), low, high],
-        )
+    def becomes(self, ink: Literal["dark", "light"]) -> bool:
+        """Whether what is painted left of the cells, the layers' numbers, comes to be dark or light on average."""
+        low, high = (0, 100) if ink == "dark" else (150, 255)
+        try:
+            self.page.wait_for_function(
+                """([canvas, low, high]) => {
+                  const { data } = canvas.getContext('2d').getImageData(0, 60, 36, canvas.height - 60);
+                  const seen = [...data.keys()].filter(i => i % 4 === 3 && data[i] > 150);
+                  const mean = seen.reduce((sum, i) => sum + data[i - 1], 0) / seen.length;
+                  return low <= mean && mean <= high;
+                }""",
+                arg=[self.stage.locator("canvas").first.element_handle(), low, high],
+            )
+        except NotInTime:
+            return False
+        return True

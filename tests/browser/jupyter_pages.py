@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 from headnb.display.grid import HeadGrid
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nbformat import NotebookNode
     from nbformat.sign import NotebookNotary
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 _names = itertools.count()
@@ -81,6 +82,27 @@ def kernel_ready(page: Page) -> None:
         "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'",
         timeout=60_000,
     )
+
+
+def start_cell(page: Page, cell: int) -> Locator:
+    """Start a cell of the notebook that is open; the result is what it writes."""
+    kernel_ready(page)
+    page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
+    command(page, "notebook:run-cell")
+    return page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea-output")
+
+
+def finished(page: Page, cell: int) -> None:
+    """Wait until a cell has its number, as it gets in a notebook that is run from top to bottom."""
+    prompt = page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first
+    expect(prompt).to_have_text(f"[{cell + 1}]:", timeout=60_000)
+
+
+def run_cell(page: Page, cell: int) -> Locator:
+    """Run a cell to its end; the result is what it wrote."""
+    written = start_cell(page, cell)
+    finished(page, cell)
+    return written
 
 
 def command(page: Page, name: str, arguments: dict[str, Any] | None = None) -> None:

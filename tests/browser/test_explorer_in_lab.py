@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from jupyter_pages import Jupyter, command, kernel_ready, notebook
+from headnb.display.bench import EMPTY
+from jupyter_pages import Jupyter, command, notebook, run_cell
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ def open_notebook(page: Page, jupyter: Jupyter, *cells: str, host: str = "lab") 
     return page.locator(".jp-CodeCell").first.locator(".jp-OutputArea-output").last
 
 
-def run_cell(page: Page, cell: int) -> Locator:
-    """Run a cell; the result is what it wrote."""
-    kernel_ready(page)
-    page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
-    command(page, "notebook:run-cell")
-    cells = page.locator(".jp-CodeCell")
-    expect(cells.nth(cell).locator(".jp-InputPrompt").first).to_have_text(f"[{cell + 1}]:", timeout=60_000)
-    return cells.nth(cell).locator(".jp-OutputArea-output")
-
-
 def press(explorer: Locator, name: str) -> None:
     explorer.get_by_role("button", name=name, exact=True).click()
 
@@ -65,7 +56,8 @@ def shot(page: Page, name: str) -> None:
 def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupyter) -> None:
     page.set_viewport_size({"width": 1280, "height": 1300})
     explorer = open_notebook(page, jupyter, "explorer.selected, seen", 'explorer.selected = ["L2H5", "L4H1"]')
-    expect(explorer.locator(".empty")).to_be_visible()
+    expect(explorer.locator(".progress")).to_have_text(EMPTY)
+    expect(explorer.locator(".stage")).to_be_visible()
     shot(page, "explorer-empty")
     press(explorer, "Run")
     expect(explorer.locator(".stage")).to_be_visible(timeout=60_000)
@@ -145,3 +137,14 @@ def test_closing_stops_the_work(page: Page, jupyter: Jupyter) -> None:
     press(explorer, "Run")
     expect(explorer.get_by_role("button", name="Stop", exact=True)).to_be_enabled()
     expect(run_cell(page, 2)).to_contain_text("(True, None)")
+
+
+def test_clearing_the_last_output_stops_the_work(page: Page, jupyter: Jupyter) -> None:
+    explorer = open_notebook(page, jupyter, SLOW, "explorer.wait(20), explorer.status['note'][:7]")
+    run_cell(page, 1)
+    press(explorer, "Run")
+    expect(explorer.locator(".state")).to_contain_text("of 64 samples", timeout=60_000)
+    page.evaluate("window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0")
+    command(page, "notebook:clear-cell-output")
+    expect(page.locator(".jp-CodeCell").first.locator(".jp-OutputArea-output")).to_have_count(0)
+    expect(run_cell(page, 2)).to_contain_text("(True, 'stopped')")

@@ -232,9 +232,9 @@ def test_the_data_table_has_every_value(opened: Opened) -> None:
 def test_the_page_follows_light_and_dark(opened: Opened) -> None:
     drawn = opened(grids.grid())
     drawn.page.emulate_media(color_scheme="light")
-    drawn.wait_for_ink(0, 100)
+    assert drawn.becomes("dark")
     drawn.page.emulate_media(color_scheme="dark")
-    drawn.wait_for_ink(150, 255)
+    assert drawn.becomes("light")
 
 
 def test_a_narrow_page_still_holds_the_grid(opened: Opened) -> None:
@@ -245,3 +245,27 @@ def test_a_narrow_page_still_holds_the_grid(opened: Opened) -> None:
     drawn.stage.focus()
     drawn.press("ArrowDown", "Enter")
     assert drawn.selected() == "L0H0"
+
+
+def test_a_study_has_tabs_of_tasks_and_one_slider_of_steps(opened: Opened) -> None:
+    drawn = opened(grids.study())
+    slider, tabs = drawn.root.get_by_role("slider"), drawn.root.get_by_role("tab")
+    assert tabs.all_inner_texts() == ["gsm8k", "mbpp"]
+    assert slider.get_attribute("aria-valuetext") == "step 100"
+    tabs.nth(1).click()
+    slider.fill("2")
+    expect(slider).to_have_attribute("aria-valuetext", "step 40")
+    expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
+    panel = drawn.grid.payload["panels"][2 * 2 + 1]
+    assert panel["title"] == "step 40 · mbpp"
+    (layer, place), *_ = text.ranking(panel)
+    expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")
+    drawn.hover(layer, place)
+    expect(drawn.tooltip).to_contain_text("gsm8k: ")
+    expect(drawn.tooltip.locator("polyline")).to_have_count(1)
+    drawn.page.mouse.move(2, 2)
+    drawn.button("Options")
+    drawn.root.get_by_label("difference", exact=True).check()
+    first, last = (text.values_of(drawn.grid.payload["panels"][2 * step + 1]) for step in (0, 5))
+    layer, place = divmod(int(np.abs(last - first).argmax()), 9)
+    expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")

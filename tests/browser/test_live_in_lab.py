@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grids
 import pytest
 from head_grid import Drawn
-from jupyter_pages import Jupyter, command, kernel_ready, notebook, run_all, shown_notebook
+from jupyter_pages import Jupyter, notebook, run_all, run_cell, shown_notebook
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ partial = dict(grids.grid().payload, title="filling", progress={"done": 4, "tota
 handle = display(HeadGrid.of(partial), display_id=True)
 input("go on?")
 handle.update(HeadGrid.of(dict(grids.grid().payload, title="filled")))"""
-
-
-def ran(page: Page, cell: int) -> None:
-    """Wait until a cell has its number."""
-    expect(page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first).to_have_text(
-        f"[{cell + 1}]:", timeout=60_000
-    )
 
 
 def test_trusted_grid_with_a_kernel_that_has_run_nothing(page: Page, jupyter: Jupyter) -> None:
@@ -79,10 +72,3 @@ def test_the_selection_goes_from_browser_to_python_and_back(page: Page, jupyter:
     )
     run_cell(page, 2)
     expect(drawn.root.locator(".selection .names")).to_have_text("L3H5,L7H1")
-
-
-def run_cell(page: Page, cell: int) -> None:
-    kernel_ready(page)
-    page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
-    command(page, "notebook:run-cell")
-    ran(page, cell)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +17,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "payloads"
-
-
-def test_jupyter_lists_the_extension_as_enabled(jupyter: Jupyter) -> None:
-    command = [sys.executable, "-m", "jupyter", "labextension", "list"]
-    listed = subprocess.run(command, env=jupyter.environment, capture_output=True, text=True, check=True)
-    (line,) = [line for line in (listed.stdout + listed.stderr).splitlines() if " headnb " in line]
-    assert "enabled" in line
-    assert "OK" in line
 
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
@@ -61,11 +51,11 @@ def test_a_grid_follows_jupyterlabs_theme(page: Page, jupyter: Jupyter) -> None:
     no_kernel(page)
     drawn = Drawn(page, page.locator(".headnb-grid"), grid)
     drawn.hover(5, 2)
-    drawn.wait_for_ink(0, 100)
+    assert drawn.becomes("dark")
     command(page, "apputils:change-theme", {"theme": "JupyterLab Dark"})
-    drawn.wait_for_ink(150, 255)
+    assert drawn.becomes("light")
     command(page, "apputils:change-theme", {"theme": "JupyterLab Light"})
-    drawn.wait_for_ink(0, 100)
+    assert drawn.becomes("dark")
 
 
 def test_heads_json_opens_as_a_grid(page: Page, jupyter: Jupyter) -> None:

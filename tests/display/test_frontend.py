@@ -58,6 +58,19 @@ def test_widget_shows_whatever_a_grid_can() -> None:
         grid.payload = "nothing to draw"
 
 
+def test_a_smaller_payload_drops_heads_that_it_does_not_have() -> None:
+    grid = HeadGridWidget(random_pattern(12, 4), selected=["L2H3", "L1H1", "L10H0"])
+    grid.payload = random_pattern(3, 2)
+    assert grid.selected == ["L1H1"]
+
+
+def test_a_browser_cannot_select_what_is_not_there() -> None:
+    grid = HeadGridWidget(random_pattern(3, 4), selected=["L2H3"])
+    with pytest.raises(HeadnbError, match="unknown head 'L9H4'"):
+        grid.set_state({"selected": ["L9H4"]})
+    assert grid.selected == ["L2H3"]
+
+
 def test_a_headnb_that_was_never_built_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(frontend, "_STATIC", tmp_path)
     with pytest.raises(HeadnbError, match="not built"):

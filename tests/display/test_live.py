@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import headnb
 import jsonschema
 import nbformat
+import numpy as np
 import pytest
+import xarray as xr
 from headnb.display import MIME_TYPE, LiveGrid, already_drawn, live
 from headnb.scoring import Progress, ScoringInterrupted
 from nbclient import NotebookClient
@@ -83,7 +85,7 @@ def test_an_update_carries_the_payload_and_light_forms(clock: Clock, shown: Disp
         grid.update(progress(12, message="memory ran out"))
         _, bundle = shown.sent[-1]
     jsonschema.Draft202012Validator(SCHEMA).validate(bundle[MIME_TYPE])
-    assert bundle[MIME_TYPE]["progress"] == {"done": 12, "total": 32, "message": "memory ran out"}
+    assert bundle[MIME_TYPE]["progress"] == {"done": 12, "total": 32, "unit": "samples", "message": "memory ran out"}
     assert bundle["text/plain"] == (
         "smollm2-135m · gsm8k · 12 of 32 samples · 3.0 samples/s · 6 s left · memory ran out"
     )
@@ -162,6 +164,31 @@ def test_a_stop_before_the_first_sample_leaves_one_line(shown: Display) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped(KeyboardInterrupt(), done=0)
     assert shown.sent[-1][1]["text/plain"] == "m · t · Interrupted before the first sample"
+
+
+def test_a_study_is_sent_with_all_its_tasks_and_as_many_steps_as_there_is_room_for(
+    clock: Clock, shown: Display
+) -> None:
+    values = np.random.default_rng(0).lognormal(-4, 1, (100, 3, 32, 32))
+    dims, coords = ("step", "task", "layer", "head"), {"step": np.arange(100), "task": ["a", "b", "c"]}
+    study = xr.DataArray(values, dims=dims, coords=coords, attrs={"kind": "level", "units": "nats"})
+    with LiveGrid("m", clock=clock) as grid:
+        first = len(shown.sent)
+        for step in range(1, 100, 7):
+            clock.now += 0.25
+            grid.update_study(study[:step], "loss 1.2", done=step, total=99)
+        updates = shown.sent[first:]
+        grid.finish(study)
+    for (then, bundle), (now, _) in itertools.pairwise(updates):
+        assert now - then >= max(0.5, len(json.dumps(bundle)) / 300_000) - 1e-9
+    _, last = updates[-1]
+    panels = last[MIME_TYPE]["panels"]
+    assert len(json.dumps(last)) < 300_000
+    assert {panel["course"] for panel in panels} == {"a", "b", "c"}
+    steps = sorted({panel["step"] for panel in panels})
+    assert steps[0] == 0
+    assert len(steps) > 5
+    assert len(shown.sent[-1][1][MIME_TYPE]["panels"]) == 300
 
 
 def test_titles_are_escaped(clock: Clock, shown: Display) -> None:

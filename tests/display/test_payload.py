@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.display import payload, read_payload
+from headnb.display.reading import checked
+from headnb.display.text import shown_panels, values_of
 from headnb.errors import HeadnbError
 from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
 
@@ -35,8 +37,10 @@ def test_payload_follows_the_schema_and_is_read_back_unchanged(data: object) -> 
     assert read_payload(text) == made
 
 
-def test_schema_is_itself_valid() -> None:
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+def test_schema_is_itself_valid_in_the_version_that_it_names() -> None:
+    version = jsonschema.Draft202012Validator
+    assert SCHEMA["$schema"] == version.META_SCHEMA["$id"]
+    assert version(version.META_SCHEMA).is_valid(SCHEMA)
 
 
 def test_values_keep_four_digits_and_missing_heads_are_null() -> None:
@@ -76,6 +80,29 @@ def test_leading_dims_become_panels_in_order() -> None:
     assert [panel["values"] for panel in made["panels"]] == [[[1.0, 2.0]], [[3.0, 4.0]]]
     assert made["dimension"] == "step"
     assert made["scale"] == {"low": 0, "high": 4}
+
+
+def test_a_study_of_tasks_along_steps_is_courses_of_compact_values() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(-4, 1, (20, 3, 30, 16))
+    values[:, :, 7, 3] = np.nan
+    study = xr.DataArray(
+        values,
+        dims=("step", "task", "layer", "head"),
+        coords={"step": np.arange(20) * 10, "task": ["a", "b", "c"]},
+        attrs={"kind": "level", "units": "nats"},
+    )
+    for data in (study, xr.Dataset({"level": study})):
+        made = payload(data)
+        assert checked(json.loads(json.dumps(made))) == made
+        panel = made["panels"][3 * 7 + 1]
+        assert (panel["step"], panel["course"], panel["title"]) == (70, "b", "step 70 · b")
+        np.testing.assert_allclose(values_of(panel), values[7, 1], rtol=5e-4)
+        assert panel["statistics"]["gini"]["value"] == pytest.approx(float(study[7, 1].heads.gini()), rel=1e-3)
+        assert len(json.dumps(made)) < 4 * values.size
+    panels, _ = shown_panels(made)
+    assert [(panel["step"], panel["course"]) for panel in panels[:3]] == [(0, "a"), (0, "b"), (0, "c")]
+    assert [panel["step"] for panel in panels[-3:]] == [190, 190, 190]
 
 
 def test_two_leading_dims_name_each_panel_by_both() -> None:

@@ -1,7 +1,15 @@
-/** The offline HTML page of `headnb.display.page`: one grid, whose payload stands in the page itself. */
+/** The script of the offline pages: each grid and chart stands as JSON after the element that it fills. */
 
+import { showChart } from "./view/chart";
 import { GridView } from "./view/grid-view";
 
-const host = document.getElementById("headnb-grid");
-const source = document.getElementById("headnb-payload");
-if (host && source) new GridView(host).show(source.textContent ?? "");
+for (const source of document.querySelectorAll<HTMLScriptElement>('script[type="application/json"]')) {
+  const host = source.previousElementSibling;
+  if (!(host instanceof HTMLElement)) continue;
+  if (source.dataset.shows === "chart") {
+    showChart(host, source.textContent ?? "", source.dataset.ink ?? "");
+  } else {
+    host.parentElement?.classList.add("drawn");
+    new GridView(host).show(source.textContent ?? "");
+  }
+}

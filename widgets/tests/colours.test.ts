@@ -8,7 +8,7 @@ const shape = { layers: 2, heads: 2, kvHeads: 2 };
 function paints(kind: "level" | "difference", spread: "linear" | "rank" | "layer", values: number[]) {
   const high = 10;
   const colours = colouring(kind, spread, { low: kind === "level" ? 0 : -high, high }, shape);
-  return [...colours.paints(panel(values))].map((place) => colours.palette[place] ?? null);
+  return [...colours.places(panel(values))].map((place) => colours.palette[place] ?? null);
 }
 
 describe("levels", () => {

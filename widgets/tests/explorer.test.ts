@@ -1,7 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { bars } from "../src/explorer/charts";
 import { signed } from "../src/explorer/intervene-tab";
-import { attentionOf, largest, matrix, predicting, tokenValues, visible } from "../src/explorer/matrices";
+import {
+  attentionOf,
+  largest,
+  matrix,
+  matrixPixels,
+  predicting,
+  tokenValues,
+  visible,
+} from "../src/explorer/matrices";
 
 function sent(values: number[]): DataView {
   const bytes = new DataView(new ArrayBuffer(4 * values.length));
@@ -29,6 +37,27 @@ describe("a matrix", () => {
   });
   test("of another size than its tokens is refused", () => {
     expect(() => matrix(sent([1, 2, 3]), 2)).toThrow("12 bytes are not a matrix of 2 x 2");
+  });
+});
+
+describe("a matrix as pixels", () => {
+  const alpha = (pixels: Uint32Array) => [...pixels].map((pixel) => pixel >>> 24);
+  test("is as strong as the square root of each entry's share of the largest, in the colour of its sign", () => {
+    const found = matrixPixels(matrix(sent([1, 0, -0.25, 0]), 2), null);
+    expect(alpha(found)).toEqual([255, 0, 128, 0]);
+    const [rise, , fall] = [...new Uint8ClampedArray(found.buffer)].flatMap((_, i, bytes) =>
+      i % 4 ? [] : [bytes.slice(i, i + 3)],
+    );
+    expect([rise, fall]).toEqual([
+      [0xe1, 0x53, 0x1f],
+      [0x1f, 0x83, 0xd6],
+    ]);
+  });
+  test("has a veil over the chosen query's row and nowhere else", () => {
+    expect(alpha(matrixPixels(matrix(sent([1, 0, 0, 0]), 2), 1))).toEqual([255, 0, 40, 40]);
+  });
+  test("of nothing but zeros is empty", () => {
+    expect(alpha(matrixPixels(matrix(sent([0, 0, 0, 0]), 2), null))).toEqual([0, 0, 0, 0]);
   });
 });
 

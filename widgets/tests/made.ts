@@ -6,6 +6,8 @@ import { sharedScale } from "../src/grid/statistics";
 export function panel(values: readonly number[], fields: Partial<Panel> = {}): Panel {
   return {
     title: "gsm8k",
+    step: null,
+    course: "",
     values: Float64Array.from(values),
     low: null,
     high: null,

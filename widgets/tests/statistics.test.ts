@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
-import { rankOf } from "../src/grid/ranks";
-import { difference, layerMeans, ranking, sharedScale } from "../src/grid/statistics";
+import {
+  difference,
+  furthest,
+  largest,
+  layerMeans,
+  ranking,
+  rankOf,
+  sharedScale,
+} from "../src/grid/statistics";
 import { panel } from "./made";
 
 const MISSING = Number.NaN;
@@ -8,7 +15,22 @@ const MISSING = Number.NaN;
 test("ranking goes by absolute value, keeps ties in order and leaves missing heads out", () => {
   const values = Float64Array.of(0.1, -0.5, MISSING, 0.3, 0.3, 0);
   expect([...ranking(values)]).toEqual([1, 3, 4, 0, 5]);
-  expect([...values.keys()].map((cell) => rankOf(values, cell))).toEqual([4, 1, 0, 2, 3, 5]);
+  const present = [0, 1, 3, 4, 5];
+  expect(present.map((cell) => rankOf(values, cell).rank)).toEqual([4, 1, 2, 3, 5]);
+  expect(rankOf(values, 0).of).toBe(5);
+});
+
+test("the largest cells are the first of the ranking, whatever the order of the values", () => {
+  const values = Float64Array.from({ length: 200 }, (_, cell) =>
+    cell % 9 ? ((cell * 37) % 50) - 25 : MISSING,
+  );
+  const order = [...ranking(values)];
+  for (const count of [0, 1, 7, 500]) expect(largest(values, count)).toEqual(order.slice(0, count));
+});
+
+test("the furthest value keeps its sign", () => {
+  expect(furthest(Float64Array.of(0.1, MISSING, -0.5, 0.3))).toBe(-0.5);
+  expect(furthest(Float64Array.of(MISSING))).toBe(0);
 });
 
 test("a layer's mean is that of the heads it has", () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { coursesOf } from "../src/grid/courses";
 import { picture } from "../src/grid/picture";
 import { sceneAsSvg } from "../src/grid/svg";
 import { changed, firstView, kept, shown } from "../src/grid/view";
@@ -7,7 +8,15 @@ import { panel, payload } from "./made";
 const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
 const two = [panel([1, 2], { title: "a" }), panel([4, 1], { title: "b" })];
 const tasks = payload(1, 2, two, { dimension: "task" });
-const steps = payload(1, 2, two, { dimension: "step" });
+const along = (values: number[], step: number, course = "") =>
+  panel(values, { title: `step ${step} · ${course}`, step, course });
+const steps = payload(1, 2, [along([1, 2], 0), along([4, 1], 20)]);
+const study = (...numbers: number[]) =>
+  payload(
+    1,
+    2,
+    numbers.flatMap((step) => ["gsm8k", "mbpp"].map((task) => along([step, 1], step, task))),
+  );
 
 describe("what is looked at first", () => {
   test("one panel alone, a few tasks beside each other, steps at the last one", () => {
@@ -49,7 +58,7 @@ describe("a new payload in the same place", () => {
     expect(kept(view, tasks, tasks)).toEqual(view);
   });
   test("follows the last step, but stays with an earlier one", () => {
-    const longer = payload(1, 2, [...two, panel([5, 5])], { dimension: "step" });
+    const longer = payload(1, 2, [...steps.panels, along([5, 5], 40)]);
     expect(kept(firstView(steps), steps, longer).panel).toBe(2);
     expect(kept({ ...firstView(steps), panel: 0 }, steps, longer).panel).toBe(0);
   });
@@ -61,6 +70,47 @@ describe("a new payload in the same place", () => {
   test("of another kind drops a pinned scale", () => {
     const change = payload(1, 2, two, { kind: "difference" });
     expect(kept({ ...firstView(tasks), pinned: { low: 0, high: 1 } }, tasks, change).pinned).toBeNull();
+  });
+});
+
+describe("a study of tasks along steps", () => {
+  test("has its tasks as courses and its steps apart", () => {
+    const { titles, steps: found, panel: at, courseOf } = coursesOf(study(0, 10, 20));
+    expect([titles, found]).toEqual([
+      ["gsm8k", "mbpp"],
+      [0, 10, 20],
+    ]);
+    expect([at(1, 10), at(1, 15), at(0, 99), courseOf(3)]).toEqual([3, 3, 4, 1]);
+  });
+  test("begins with the first task at the last step, and beside each other shows all tasks of one step", () => {
+    const found = study(0, 10);
+    expect(firstView(found)).toMatchObject({ panel: 2, sideBySide: false });
+    const drawn = shown(found, { ...firstView(found), panel: 1, sideBySide: true });
+    expect(drawn.panels.map(({ step, course }) => [step, course])).toEqual([
+      [0, "gsm8k"],
+      [0, "mbpp"],
+    ]);
+  });
+  test("that grows keeps the task and follows the newest step, unless the reader stands at another", () => {
+    const [before, after] = [study(0, 10), study(0, 10, 20)];
+    const at = (panel: number) => after.panels[kept({ ...firstView(before), panel }, before, after).panel];
+    expect(at(3)).toMatchObject({ course: "mbpp", step: 20 });
+    expect(at(1)).toMatchObject({ course: "mbpp", step: 0 });
+  });
+  test("that is thinned goes to the step before, and finds a task in another order", () => {
+    const [before, after] = [study(0, 10, 20), study(0, 20)];
+    const turned = payload(1, 2, [...after.panels].reverse());
+    expect(after.panels[kept({ ...firstView(before), panel: 3 }, before, after).panel]).toMatchObject({
+      course: "mbpp",
+      step: 0,
+    });
+    const found = turned.panels[kept({ ...firstView(before), panel: 5 }, before, turned).panel];
+    expect(found?.course).toBe("mbpp");
+  });
+  test("keeps a difference of its steps, whose end goes on to the newest", () => {
+    const [before, after] = [study(0, 10), study(0, 10, 20)];
+    const view = { ...firstView(before), difference: [2, 0] as const };
+    expect(kept(view, before, after).difference).toEqual([4, 0]);
   });
 });
 

@@ -3,7 +3,16 @@
 import { FALL, RISE } from "../grid/colours";
 import { number } from "../grid/words";
 import { choice, element, fillChoice } from "../view/dom";
-import { type Attention, type Kind, largest, tokenValues, visible } from "./matrices";
+import {
+  type Attention,
+  attentionOf,
+  type Kind,
+  largest,
+  matrixPixels,
+  tokenValues,
+  visible,
+} from "./matrices";
+import type { AttentionMessage } from "./model";
 
 const KINDS: readonly Kind[] = ["weights", "products"];
 const NAMES = ["attention weights A", "A · dL/dA (what they are worth to the loss, nats)"];
@@ -44,29 +53,42 @@ export class AttentionTab {
     this.canvas.addEventListener("pointermove", (event) => this.explain(event));
     this.canvas.addEventListener("pointerleave", () => this.readout.replaceChildren());
     this.canvas.addEventListener("click", (event) => this.choose(this.at(event).query));
+    this.tokens.addEventListener("click", (event) => {
+      const place = this.spans.indexOf(event.target as HTMLElement);
+      if (place >= 0) this.choose(place);
+    });
     this.tokens.addEventListener("keydown", (event) => this.move(event));
     this.refresh(null);
   }
 
-  refresh(attention: Attention | null): void {
-    this.attention = attention;
+  refresh(message: AttentionMessage | null): void {
+    this.attention = null;
     this.query = null;
     this.readout.replaceChildren();
-    if (!attention) {
-      this.title.textContent = "Choose a sample of a selected head to see its attention there.";
-      this.node.replaceChildren(this.title);
+    if (!message) {
+      this.say("Choose a sample of a selected head to see its attention there.");
       return;
     }
-    const { head, task, sample, score, loss, tokens, answer } = attention.message;
+    try {
+      this.attention = attentionOf(message);
+    } catch (error) {
+      this.say(`this attention cannot be drawn (${String(error)})`);
+      return;
+    }
+    const { head, task, sample, score, loss, tokens, answer } = message;
     this.title.textContent = `${head} on sample ${sample} of ${task}: score ${number(score)} nats, loss ${number(loss)} nats, ${tokens.length} tokens`;
-    this.spans = tokens.map((token, place) => {
-      const span = element("span", answer[place] ? { class: "answered" } : {}, visible(token));
-      span.addEventListener("click", () => this.choose(place));
-      return span;
-    });
+    this.spans = tokens.map((token, place) =>
+      element("span", answer[place] ? { class: "answered" } : {}, visible(token)),
+    );
     this.tokens.replaceChildren(...this.spans);
     this.node.replaceChildren(this.title, this.body);
     this.draw();
+  }
+
+  /** Words instead of a picture. */
+  private say(words: string): void {
+    this.title.textContent = words;
+    this.node.replaceChildren(this.title);
   }
 
   private show(kind: Kind): void {
@@ -123,30 +145,14 @@ export class AttentionTab {
 
   private drawMatrix({ message, [this.shown]: matrix }: Attention): void {
     const { length } = matrix;
-    const most = largest(matrix.values) || 1;
     this.canvas.width = this.canvas.height = length;
     const size = Math.min(640, Math.max(MATRIX_SIZE, length));
     this.canvas.style.width = this.canvas.style.height = `${size}px`;
     this.canvas.setAttribute("aria-label", `${length} x ${length} matrix of ${message.head}`);
     const context = this.canvas.getContext("2d");
     if (!context) return;
-    const picture = context.createImageData(length, length);
-    const [rise, fall] = [channels(RISE), channels(FALL)];
-    matrix.values.forEach((value, cell) => {
-      const [red, green, blue] = value > 0 ? rise : fall;
-      // A square root: attention sinks would be all that is seen.
-      picture.data.set([red, green, blue, 255 * Math.sqrt(Math.abs(value) / most)], 4 * cell);
-    });
-    if (this.query !== null) this.mark(picture, this.query);
-    context.putImageData(picture, 0, 0);
-  }
-
-  /** A thin veil over the row of the chosen query. */
-  private mark(picture: ImageData, query: number): void {
-    for (let key = 0; key < picture.width; key++) {
-      const place = 4 * (query * picture.width + key) + 3;
-      picture.data[place] = Math.max(picture.data[place] ?? 0, 40);
-    }
+    const pixels = matrixPixels(matrix, this.query);
+    context.putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), length), 0, 0);
   }
 
   private at(event: PointerEvent | MouseEvent): { query: number; key: number } {
@@ -167,9 +173,4 @@ export class AttentionTab {
     const name = (place: number) => `${place} ${JSON.stringify(tokens[place] ?? "")}`;
     this.readout.textContent = `query ${name(query)} → key ${name(key)}: ${number(value)}`;
   }
-}
-
-function channels(colour: string): readonly [number, number, number] {
-  const value = Number.parseInt(colour.slice(1), 16);
-  return [value >> 16, (value >> 8) & 255, value & 255];
 }

@@ -2,15 +2,7 @@
 
 import { scaleLinear } from "d3-scale";
 import { number, short } from "../grid/words";
-
-const NAMESPACE = "http://www.w3.org/2000/svg";
-
-export function shape(tag: string, attributes: Readonly<Record<string, string | number>>, words = "") {
-  const made = document.createElementNS(NAMESPACE, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  if (words) made.textContent = words;
-  return made;
-}
+import { shape } from "../view/dom";
 
 export interface Bar {
   readonly x: number;

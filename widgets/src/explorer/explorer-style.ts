@@ -10,7 +10,6 @@ const CSS = `
 .run .main { font-weight: 600; border-color: currentColor; }
 .state { display: flex; gap: 10px; align-items: center; min-height: 24px; margin: 2px 0; font-variant-numeric: tabular-nums; }
 .state progress { width: 180px; accent-color: var(--accent); }
-.empty { padding: 26px 10px; opacity: .75; }
 .tabs { display: flex; gap: 4px; margin-top: 8px; border-bottom: 1px solid var(--line); max-width: 1080px; }
 .tabs [role="tab"] { border: 0; border-bottom: 2px solid transparent; border-radius: 0; padding: 3px 12px; font-size: 13px; }
 .tabs [role="tab"][aria-selected="true"] { background: none; border-bottom-color: var(--accent); font-weight: 600; }

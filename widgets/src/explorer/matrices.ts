@@ -1,5 +1,7 @@
 /** One head's matrices on one sample, and what is read from them. Rows are queries, columns are keys. */
 
+import { FALL, RISE } from "../grid/colours";
+import { pixel } from "../grid/raster";
 import type { AttentionMessage } from "./model";
 
 export interface Matrix {
@@ -8,13 +10,33 @@ export interface Matrix {
   readonly values: Float32Array;
 }
 
-/** The entries as they were sent; throws when they are not as many as the tokens want. */
-export function matrix(bytes: DataView, length: number): Matrix {
-  if (bytes.byteLength !== 4 * length * length) {
-    throw new Error(`${bytes.byteLength} bytes are not a matrix of ${length} x ${length}`);
+/** The entries as they were sent, little-endian as every browser's machine is; throws when they are not as many
+ * as the tokens want. */
+export function matrix({ buffer, byteOffset, byteLength }: DataView, length: number): Matrix {
+  if (byteLength !== 4 * length * length) {
+    throw new Error(`${byteLength} bytes are not a matrix of ${length} x ${length}`);
   }
-  const values = Float32Array.from({ length: length * length }, (_, i) => bytes.getFloat32(4 * i, true));
-  return { length, values };
+  return { length, values: new Float32Array(buffer.slice(byteOffset, byteOffset + byteLength)) };
+}
+
+const [RISES, FALLS] = [RISE, FALL].map((colour) =>
+  Uint32Array.from({ length: 256 }, (_, shade) => pixel({ colour, opacity: shade / 255 })),
+);
+const VEIL = 40;
+
+/**
+ * The matrix as pixels, a pixel an entry: more of it raises (or lowers) what is measured. Shades follow the square
+ * root, since attention sinks would be all that is seen. A thin veil lies over the row of the chosen query.
+ */
+export function matrixPixels({ length, values }: Matrix, query: number | null): Uint32Array<ArrayBuffer> {
+  const most = largest(values) || 1;
+  const pixels = new Uint32Array(values.length);
+  values.forEach((value, entry) => {
+    const shade = Math.round(255 * Math.sqrt(Math.abs(value) / most));
+    const least = query !== null && Math.floor(entry / length) === query ? VEIL : 0;
+    pixels[entry] = (value > 0 ? RISES : FALLS)?.[Math.max(shade, least)] ?? 0;
+  });
+  return pixels;
 }
 
 /** What one query makes of every key. */

@@ -1,6 +1,6 @@
 /** The explorer on a page: run bar, grid, and what there is to know about the selected heads. */
 
-import { element, show } from "../view/dom";
+import { element } from "../view/dom";
 import { GridView } from "../view/grid-view";
 import { guardKeys } from "../view/shortcuts";
 import { styledRoot } from "../view/style";
@@ -8,7 +8,6 @@ import { AttentionTab } from "./attention-tab";
 import { addExplorerStyle } from "./explorer-style";
 import { HeadTab } from "./head-tab";
 import { InterveneTab } from "./intervene-tab";
-import { attentionOf } from "./matrices";
 import { type Command, type ExplorerModel, given } from "./model";
 import { RunBar } from "./run-bar";
 import { Tabs } from "./tabs";
@@ -24,11 +23,6 @@ export class ExplorerView {
   private readonly bar: RunBar;
   private readonly grid: GridView;
   private readonly gridHost = element("div");
-  private readonly empty = element(
-    "div",
-    { class: "empty" },
-    "Choose a task and press Run: the grid of attention heads fills while it is scored.",
-  );
   private readonly headTab: HeadTab;
   private readonly attentionTab = new AttentionTab();
   private readonly interveneTab: InterveneTab;
@@ -65,7 +59,7 @@ export class ExplorerView {
     const root = styledRoot(host);
     addExplorerStyle(root);
     const card = element("section", { class: "card", "aria-label": "Head explorer" });
-    card.append(this.bar.node, this.bar.state, this.bar.problem, this.empty, this.gridHost, this.tabs.node);
+    card.append(this.bar.node, this.bar.state, this.bar.problem, this.gridHost, this.tabs.node);
     root.replaceChildren(card);
     this.unguard = guardKeys(host);
     for (const name of TRAITS) this.refresh(name);
@@ -96,7 +90,7 @@ export class ExplorerView {
     samples: () => this.showChoices(),
     choices: () => this.showChoices(),
     status: () => this.showStatus(),
-    attention: () => this.showAttention(),
+    attention: () => this.attentionTab.refresh(given(this.traits.get("attention"))),
     ablation: () => this.interveneTab.tell(given(this.traits.get("ablation"))),
   };
 
@@ -106,11 +100,7 @@ export class ExplorerView {
   }
 
   private showGrid(): void {
-    const payload = this.traits.get("payload");
-    show(this.empty, !payload);
-    show(this.gridHost, Boolean(payload));
-    if (!payload) return;
-    this.grid.show(payload);
+    this.grid.show(this.traits.get("payload"));
     this.grid.select(this.traits.get("selected"));
   }
 
@@ -138,11 +128,6 @@ export class ExplorerView {
     this.bar.say(status);
     this.headTab.say(busy);
     this.interveneTab.say(busy);
-  }
-
-  private showAttention(): void {
-    const message = given(this.traits.get("attention"));
-    this.attentionTab.refresh(message && attentionOf(message));
   }
 }
 

@@ -5,6 +5,7 @@
 
 import { interpolateViridis } from "d3-scale-chromatic";
 import type { Kind, Panel, Scale, Shape } from "./payload";
+import type { Paint } from "./scene";
 import { layerPeaks, ranking } from "./statistics";
 
 export const BINS = 64;
@@ -15,18 +16,12 @@ export const FALL = "#1f83d6";
 export const SPREADS = ["linear", "rank", "layer"] as const;
 export type Spread = (typeof SPREADS)[number];
 
-/** A colour and how much of it covers the page. */
-export interface Paint {
-  readonly colour: string;
-  readonly opacity: number;
-}
-
 export interface Colouring {
   readonly palette: readonly Paint[];
   /** What the two ends of the colour bar stand for. */
   readonly ends: Scale;
   /** A panel's cells as places in the palette; -1 where there is no value. */
-  readonly paints: (panel: Panel) => Int16Array;
+  readonly places: (panel: Panel) => Int16Array;
   /** The place in the palette of a value on the colour bar. */
   readonly onBar: (value: number) => number;
 }
@@ -52,9 +47,14 @@ export function colouring(kind: Kind, spread: Spread, scale: Scale, shape: Shape
     rank: rankShares,
     layer: (values) => layerShares(values, shape),
   };
-  const paints = (panel: Panel) =>
-    Int16Array.from(spreads[spread](panel.values), (value) => (Number.isNaN(value) ? -1 : onBar(value)));
-  return { palette: signed ? SIGNED : LEVELS, ends, paints, onBar };
+  const places = (panel: Panel) => {
+    const found = new Int16Array(panel.values.length);
+    spreads[spread](panel.values).forEach((value, cell) => {
+      found[cell] = Number.isNaN(value) ? -1 : onBar(value);
+    });
+    return found;
+  };
+  return { palette: signed ? SIGNED : LEVELS, ends, places, onBar };
 }
 
 /** The share of the panel's heads that are smaller by absolute value, with the value's sign. */

@@ -1,12 +1,11 @@
 /** How many heads have which value: a histogram under each grid, all panels on one axis. */
 
-import { bin, extent } from "d3-array";
 import { scaleLinear } from "d3-scale";
 import type { Colouring } from "./colours";
 import { DISTRIBUTION_HEIGHT, distributionTop, type Layout } from "./layout";
 import type { Scale } from "./payload";
 import { label, type Mark, rects, strokes, type Theme } from "./scene";
-import { joined } from "./statistics";
+import { furthest, joined } from "./statistics";
 import type { Shown } from "./view";
 import { quantityWithUnits, short } from "./words";
 
@@ -16,18 +15,21 @@ export interface Histogram {
 }
 
 export function bins({ payload, panels }: Shown, layout: Layout): Histogram[] {
-  const [least = 0, most = 1] = extent(joined(panels).filter(Number.isFinite));
   const signed = payload.kind !== "level";
-  const reach = Math.max(Math.abs(least), Math.abs(most)) || 1;
-  const domain = signed ? { low: -reach, high: reach } : { low: Math.min(0, least), high: reach };
+  const reach = Math.abs(furthest(joined(panels))) || 1;
+  const domain = { low: signed ? -reach : 0, high: reach };
   const count = Math.max(8, Math.min(signed ? 41 : 40, Math.floor(layout.gridWidth / 5)));
-  const width = (domain.high - domain.low) / count;
-  const edges = Array.from({ length: count - 1 }, (_, i) => domain.low + (i + 1) * width);
-  const divide = bin<number, number>().domain([domain.low, domain.high]).thresholds(edges);
-  return panels.map((panel) => ({
-    counts: divide(panel.values.filter(Number.isFinite)).map((found) => found.length),
-    domain,
-  }));
+  return panels.map((panel) => ({ counts: counted(panel.values, domain, count), domain }));
+}
+
+/** How many values lie in each of `count` bins of one width; the domain's upper end is in the last. */
+function counted(values: Float64Array, { low, high }: Scale, count: number): number[] {
+  const counts = new Array<number>(count).fill(0);
+  values.forEach((value) => {
+    const place = Math.min(Math.floor(((value - low) / (high - low)) * count), count - 1);
+    if (place >= 0) counts[place] = (counts[place] ?? 0) + 1; // NaN is nowhere
+  });
+  return counts;
 }
 
 /** From values to x, from the grid's left edge. */

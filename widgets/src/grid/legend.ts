@@ -3,7 +3,7 @@
 import { ticks } from "d3-array";
 import type { Colouring, Spread } from "./colours";
 import { BINS } from "./colours";
-import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import { label, type Mark, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
 import { beyondLine, quantityWithUnits, short } from "./words";
 
@@ -15,12 +15,17 @@ export function legend(shown: Shown, theme: Theme, colours: Colouring): Mark[] {
   const { low, high } = colours.ends;
   const across = (value: number) => ((value - low) / (high - low)) * WIDTH;
   const marks: Mark[] = [label(theme, legendTitle(shown), 0, 11, { size: 11 })];
-  for (let step = 0; step < BINS; step++) {
-    const { colour, opacity } = colours.palette[
-      colours.onBar(low + ((step + 0.5) / BINS) * (high - low))
-    ] ?? { colour: "", opacity: 0 };
-    marks.push(rects(colour, [(step * WIDTH) / BINS, TOP, WIDTH / BINS, HEIGHT], opacity));
-  }
+  marks.push({
+    mark: "cells",
+    columns: Array.from({ length: BINS }, (_, step) => (step * WIDTH) / BINS),
+    rows: [TOP],
+    width: WIDTH / BINS,
+    height: HEIGHT,
+    places: Int16Array.from({ length: BINS }, (_, step) =>
+      colours.onBar(low + ((step + 0.5) / BINS) * (high - low)),
+    ),
+    palette: colours.palette,
+  });
   if (shown.payload.kind !== "level") marks.push(...ends(theme));
   for (const tick of ticks(low, high, 4)) {
     const x = across(tick);

@@ -25,6 +25,10 @@ export interface Statistic {
 /** One grid: a task, a stage, a step. */
 export interface Panel {
   readonly title: string;
+  /** Training step; null where the panel is at none. */
+  readonly step: number | null;
+  /** What is followed along the steps: a task. */
+  readonly course: string;
   readonly values: Float64Array;
   readonly low: Float64Array | null;
   readonly high: Float64Array | null;
@@ -39,6 +43,7 @@ export interface Panel {
 export interface Progress {
   readonly done: number;
   readonly total: number;
+  readonly unit: string;
   readonly message: string;
 }
 
@@ -47,6 +52,11 @@ export interface Shape {
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
+}
+
+/** A model's grid of which nothing is known yet: zero stands where there is a head. */
+export function isUnscored({ progress }: Pick<Payload, "progress">): boolean {
+  return progress?.done === 0;
 }
 
 export interface Payload extends Shape {

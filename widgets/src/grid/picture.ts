@@ -5,9 +5,9 @@ import { type Colouring, colouring } from "./colours";
 import { bins, distribution, type Histogram } from "./distribution";
 import { arrange, cellX, cellY, type Layout } from "./layout";
 import { legend } from "./legend";
-import type { Panel } from "./payload";
-import { group, label, type Mark, rects, type Scene, strokes, type Theme } from "./scene";
-import { layerMeans } from "./statistics";
+import { isUnscored, type Panel } from "./payload";
+import { group, label, type Mark, type Scene, strokes, type Theme } from "./scene";
+import { furthest, layerMeans } from "./statistics";
 import type { Shown } from "./view";
 
 export interface Picture {
@@ -32,12 +32,11 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
     distribution: distributed,
   });
   const colours = colouring(payload.kind, view.spread, payload.scale, payload);
-  const histograms = distributed ? bins(shown, layout) : [];
+  const unscored = isUnscored(payload);
+  const histograms = distributed && !unscored ? bins(shown, layout) : [];
   const means = panels.map((panel) => layerMeans(panel.values, payload));
-  const longest = means
-    .flatMap((mean) => [...mean.filter(Number.isFinite)])
-    .reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  const marks = [group(40, 0, legend(shown, theme, colours))];
+  const longest = Math.max(...means.map((mean) => Math.abs(furthest(mean)))) || 1;
+  const marks = unscored ? [] : [group(40, 0, legend(shown, theme, colours))];
   panels.forEach((panel, index) => {
     const { x, y } = layout.origins[index] ?? { x: 0, y: 0 };
     const histogram = histograms[index];
@@ -45,10 +44,10 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
     marks.push(
       group(x, y, [
         ...axes(shown, panel, layout, theme, first),
-        ...cells(panel, layout, colours),
+        cells(panel, layout, unscored ? waiting(theme, colours) : colours),
         ...missing(panel, layout, theme),
         ...significant(panel, layout),
-        ...profile(shown, means[index] ?? new Float64Array(), longest || 1, layout, theme),
+        ...(unscored ? [] : profile(shown, means[index] ?? new Float64Array(), longest, layout, theme)),
         ...(histogram ? distribution(histogram, layout, colours, shown, theme) : []),
       ]),
     );
@@ -56,19 +55,21 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
   return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, colours, histograms };
 }
 
-/** Cells of one colour are one mark, so that 500,000 cells are at most 129 marks. */
-function cells(panel: Panel, layout: Layout, colours: Colouring): Mark[] {
-  const boxes: number[][] = colours.palette.map(() => []);
-  const width = layout.cellWidth - layout.gap;
-  const height = layout.cellHeight - layout.gap;
-  colours.paints(panel).forEach((paint, cell) => {
-    const head = cell % layout.heads;
-    boxes[paint]?.push(cellX(layout, head), cellY(layout, (cell - head) / layout.heads), width, height);
-  });
-  return colours.palette.flatMap(({ colour, opacity }, paint) => {
-    const found = boxes[paint] ?? [];
-    return found.length && opacity ? [rects(colour, found, opacity)] : [];
-  });
+/** Heads that wait for their scores: all in one shade of the page's own ink. */
+function waiting({ ink }: Theme, colours: Colouring): Colouring {
+  return { ...colours, palette: colours.palette.map(() => ({ colour: ink, opacity: 0.08 })) };
+}
+
+function cells(panel: Panel, layout: Layout, colours: Colouring): Mark {
+  return {
+    mark: "cells",
+    columns: Array.from({ length: layout.heads }, (_, head) => cellX(layout, head)),
+    rows: Array.from({ length: layout.layers }, (_, layer) => cellY(layout, layer)),
+    width: layout.cellWidth - layout.gap,
+    height: layout.cellHeight - layout.gap,
+    places: colours.places(panel),
+    palette: colours.palette,
+  };
 }
 
 /** Heads without a value: a slash a cell, so that whole layers look hatched. */

@@ -19,6 +19,8 @@ import { sharedScale } from "./statistics";
 const VERSION = 1;
 const LARGEST_SIDE = 4096;
 const MOST_CELLS = 500_000;
+const MOST_COMPACT_CELLS = 4_000_000;
+const LARGEST_FACTOR = 1e95;
 const MOST_PANELS = 4096;
 const MOST_NOTES = 20;
 const LONGEST_TEXT = 2000;
@@ -44,8 +46,9 @@ export function readPayload(source: unknown): Payload {
   const grids = sequence(top.panels, "panels", MOST_PANELS);
   if (grids.length === 0) fail("panels is empty");
   const cells = layers * heads * grids.length;
-  if (cells > MOST_CELLS) {
-    throw new PayloadError(`this head grid has ${cells} cells; at most ${MOST_CELLS} are drawn`);
+  const most = grids.every(isCompact) ? MOST_COMPACT_CELLS : MOST_CELLS;
+  if (cells > most) {
+    throw new PayloadError(`this head grid has ${cells} cells; at most ${most} are drawn`);
   }
   const kvHeads = whole(given(top.kv_heads, heads), "kv_heads", 1, heads);
   if (heads % kvHeads !== 0) fail(`kv_heads must divide heads (${heads}), got ${kvHeads}`);
@@ -109,7 +112,11 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
   const notes = sequence(given(fields.notes, []), `${where}.notes`, MOST_NOTES);
   return {
     title: readText(given(fields.title, ""), `${where}.title`),
-    values: matrix("values", numberOrNaN),
+    step: fields.step === undefined ? null : readNumber(fields.step, `${where}.step`),
+    course: readText(given(fields.course, ""), `${where}.course`),
+    values: isCompact(fields)
+      ? readCompact(fields.values, `${where}.values`, layers, heads)
+      : matrix("values", numberOrNaN),
     low: fields.low === undefined ? null : matrix("low", numberOrNaN),
     high: fields.high === undefined ? null : matrix("high", numberOrNaN),
     significant: fields.significant === undefined ? null : matrix("significant", mark),
@@ -126,6 +133,51 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
   };
 }
 
+function isCompact(panel: unknown): boolean {
+  const values = (panel as Fields | null)?.values;
+  return typeof values === "object" && values !== null && !Array.isArray(values);
+}
+
+/** Half-precision numbers in base64: see `headnb/display/compact.py`. */
+function readCompact(found: unknown, where: string, layers: number, heads: number): Float64Array {
+  const fields = mapping(found, where);
+  const factor = readNumber(fields.factor, `${where}.factor`);
+  if (typeof fields.float16 !== "string" || !(factor > 0 && factor <= LARGEST_FACTOR)) {
+    return fail(`${where} has half-precision numbers as base64, and a factor above 0`);
+  }
+  const halves = bytes(fields.float16, where);
+  if (fields.heads !== heads || halves.byteLength !== 2 * layers * heads) {
+    return fail(`${where} must have ${layers} rows of ${heads} entries`);
+  }
+  const values = new Float64Array(layers * heads);
+  for (let cell = 0; cell < values.length; cell++)
+    values[cell] = half(halves.getUint16(2 * cell, true)) * factor;
+  if (values.includes(Number.POSITIVE_INFINITY) || values.includes(Number.NEGATIVE_INFINITY)) {
+    return fail(`${where} has an infinite value`);
+  }
+  return values;
+}
+
+function bytes(text: string, where: string): DataView {
+  try {
+    const letters = atob(text);
+    const found = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) found[i] = letters.charCodeAt(i);
+    return new DataView(found.buffer);
+  } catch {
+    return fail(`${where} is not base64`);
+  }
+}
+
+/** An IEEE half: sign, 5 bits of exponent, 10 of fraction. */
+function half(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
+}
+
 function readMatrix(
   found: unknown,
   where: string,
@@ -137,7 +189,11 @@ function readMatrix(
   if (rows.length !== layers || rows.some((row) => !Array.isArray(row) || row.length !== heads)) {
     fail(`${where} must have ${layers} rows of ${heads} entries`);
   }
-  return Float64Array.from((rows as unknown[][]).flat(1), (value) => entry(value, where));
+  const values = new Float64Array(layers * heads);
+  (rows as unknown[][]).forEach((row, layer) => {
+    for (let head = 0; head < heads; head++) values[layer * heads + head] = entry(row[head], where);
+  });
+  return values;
 }
 
 function readScale(found: unknown, kind: Kind): Scale {
@@ -160,7 +216,8 @@ function readProgress(found: unknown): Progress {
   const fields = mapping(found, "progress");
   const done = whole(fields.done, "progress.done", 0, Number.MAX_SAFE_INTEGER);
   const total = whole(fields.total, "progress.total", 0, Number.MAX_SAFE_INTEGER);
-  return { done, total, message: readText(given(fields.message, ""), "progress.message") };
+  const unit = readText(given(fields.unit, "samples"), "progress.unit");
+  return { done, total, unit, message: readText(given(fields.message, ""), "progress.message") };
 }
 
 function given(found: unknown, fallback: unknown): unknown {

@@ -8,6 +8,24 @@ export interface Rects {
   readonly opacity: number;
 }
 
+/** A grid of cells, row by row, each in one colour of the palette; a place of -1 is left empty. */
+export interface Cells {
+  readonly mark: "cells";
+  /** Left edges of the columns and top edges of the rows. */
+  readonly columns: readonly number[];
+  readonly rows: readonly number[];
+  readonly width: number;
+  readonly height: number;
+  readonly places: Int16Array;
+  readonly palette: readonly Paint[];
+}
+
+/** A colour, as #rrggbb, and how much of it covers the page. */
+export interface Paint {
+  readonly colour: string;
+  readonly opacity: number;
+}
+
 /** Straight strokes of one colour: x1, y1, x2, y2 of each in turn. */
 export interface Strokes {
   readonly mark: "strokes";
@@ -55,7 +73,7 @@ export interface Group {
   readonly marks: readonly Mark[];
 }
 
-export type Mark = Rects | Strokes | Discs | Polygon | Label | Group;
+export type Mark = Rects | Cells | Strokes | Discs | Polygon | Label | Group;
 
 export interface Scene {
   readonly width: number;

@@ -9,12 +9,48 @@ export function ranking(values: Float64Array): Int32Array {
   return present.sort((a, b) => size(values, b) - size(values, a) || a - b);
 }
 
+/** The `count` cells that `ranking` puts first, without putting all of them in order. */
+export function largest(values: Float64Array, count: number): number[] {
+  const found: number[] = [];
+  let least = -1; // a larger one is among them
+  values.forEach((value, cell) => {
+    if (!(Math.abs(value) > least)) return;
+    const place = found.findIndex((other) => size(values, other) < Math.abs(value));
+    found.splice(place < 0 ? found.length : place, 0, cell);
+    if (found.length > count) found.pop();
+    if (found.length === count) least = size(values, found[count - 1] ?? 0);
+  });
+  return found;
+}
+
+/** The value of the largest size; 0 where there is none. */
+export function furthest(values: Float64Array): number {
+  return values.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
+}
+
+/** A cell's place in the `ranking`, 1 for the largest; and how many cells have a value. */
+export function rankOf(values: Float64Array, cell: number): { rank: number; of: number } {
+  const own = size(values, cell);
+  let [before, present] = [0, 0];
+  values.forEach((value, other) => {
+    if (Number.isNaN(value)) return;
+    present += 1;
+    if (Math.abs(value) > own || (Math.abs(value) === own && other < cell)) before += 1;
+  });
+  return { rank: before + 1, of: present };
+}
+
 /** The mean of each layer's heads that have a value; NaN where none has. */
 export function layerMeans(values: Float64Array, shape: Shape): Float64Array {
-  return Float64Array.from({ length: shape.layers }, (_, layer) => {
-    const row = values.subarray(layer * shape.heads, (layer + 1) * shape.heads).filter(Number.isFinite);
-    return row.reduce((sum, value) => sum + value, 0) / row.length;
+  const sums = new Float64Array(shape.layers);
+  const counts = new Float64Array(shape.layers);
+  values.forEach((value, cell) => {
+    if (Number.isNaN(value)) return;
+    const layer = Math.floor(cell / shape.heads);
+    sums[layer] = (sums[layer] ?? 0) + value;
+    counts[layer] = (counts[layer] ?? 0) + 1;
   });
+  return sums.map((sum, layer) => sum / (counts[layer] ?? 0));
 }
 
 /** The largest absolute value of each layer; 0 where there is none. */
@@ -53,6 +89,8 @@ export function joined(panels: readonly Pick<Panel, "values">[]): Float64Array {
 export function difference(after: Panel, before: Panel): Panel {
   return {
     title: `${after.title} − ${before.title}`,
+    step: null,
+    course: "",
     values: after.values.map((value, cell) => value - (before.values[cell] ?? Number.NaN)),
     low: null,
     high: null,

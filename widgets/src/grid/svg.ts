@@ -1,6 +1,6 @@
 /** A scene as a standalone SVG file. All words are escaped; there is no script, id or style in it. */
 
-import { eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
+import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
 
 export function sceneAsSvg(scene: Scene, theme: Theme, title: string): string {
   const size = `width="${tidy(scene.width)}" height="${tidy(scene.height)}"`;
@@ -23,6 +23,8 @@ function asSvg(mark: Mark): string {
       });
       return `<path d="${path}" fill="${escaped(mark.fill)}"${faded(mark.opacity)}/>`;
     }
+    case "cells":
+      return cellsAsSvg(mark);
     case "strokes": {
       let path = "";
       eachQuad(mark.ends, (x1, y1, x2, y2) => {
@@ -42,6 +44,21 @@ function asSvg(mark: Mark): string {
     case "label":
       return labelAsSvg(mark);
   }
+}
+
+/** One path a colour. */
+function cellsAsSvg({ columns, rows, width, height, places, palette }: Cells): string {
+  const paths = palette.map(() => "");
+  const cell = `h${tidy(width)}v${tidy(height)}h${tidy(-width)}z`;
+  places.forEach((paint, place) => {
+    const x = columns[place % columns.length] ?? 0;
+    const y = rows[Math.floor(place / columns.length)] ?? 0;
+    if (paint >= 0) paths[paint] += `M${tidy(x)} ${tidy(y)}${cell}`;
+  });
+  const drawn = palette.map(({ colour, opacity }, paint) =>
+    paths[paint] && opacity ? `<path d="${paths[paint]}" fill="${escaped(colour)}"${faded(opacity)}/>` : "",
+  );
+  return drawn.join("");
 }
 
 function labelAsSvg(mark: Label): string {

@@ -1,6 +1,7 @@
 /** What of a payload is looked at, and how; and the panels that come of it. */
 
 import type { Spread } from "./colours";
+import { type Courses, coursesOf, stepOf } from "./courses";
 import type { Kind, Panel, Payload, Scale } from "./payload";
 import { difference, sharedScale } from "./statistics";
 
@@ -31,12 +32,13 @@ const MOST_SIDE_BY_SIDE = 6;
 /** More panels than this are not drawn beside each other: a picture of them all would freeze the page. */
 export const MOST_DRAWN = 60;
 
-/** Panels of steps come one at a time with a slider, a few others beside each other. */
+/** Steps come one at a time with a slider, a few panels without steps beside each other. */
 export function firstView(payload: Payload): View {
-  const several = payload.panels.length > 1 && payload.panels.length <= MOST_SIDE_BY_SIDE;
+  const { titles, steps, panel } = coursesOf(payload);
+  const several = titles.length > 1 && titles.length <= MOST_SIDE_BY_SIDE;
   return {
-    panel: isTrajectory(payload) ? payload.panels.length - 1 : 0,
-    sideBySide: several && !isTrajectory(payload) && Math.max(payload.layers, payload.heads) <= 64,
+    panel: panel(0, steps.at(-1) ?? Number.POSITIVE_INFINITY),
+    sideBySide: several && steps.length === 0 && Math.max(payload.layers, payload.heads) <= 64,
     spread: "linear",
     pinned: null,
     difference: null,
@@ -45,31 +47,46 @@ export function firstView(payload: Payload): View {
   };
 }
 
-/** Panels in an order that a slider can go through. */
-export function isTrajectory(payload: Payload): boolean {
-  return payload.dimension === "step" && payload.panels.length > 1;
-}
-
 /** A view after a change of some of it; a pinned scale of levels is none of their differences. */
 export function changed(view: View, change: Partial<View>): View {
   const after = { ...view, ...change };
   return Boolean(after.difference) === Boolean(view.difference) ? after : { ...after, pinned: null };
 }
 
-/** The same view of another payload, as far as that has what is looked at. */
+/**
+ * The same view of another payload, as far as that has what is looked at: a course is found again by its title, a step
+ * by its number. Who looks at the last step goes on to the newest; who looks at another stays there.
+ */
 export function kept(view: View, before: Payload, payload: Payload): View {
-  const panels = payload.panels.length;
-  const first = firstView(payload);
+  const [old, now] = [coursesOf(before), coursesOf(payload)];
   const sameKind = before.kind === payload.kind;
-  const both = view.difference?.every((panel) => panel < panels) ? view.difference : null;
-  const atEnd = isTrajectory(payload) && view.panel === before.panels.length - 1;
+  const both = view.difference?.map((panel) => movedPanel(panel, before, payload)) ?? [];
+  const [after, subtrahend] = both;
+  const difference: View["difference"] = after != null && subtrahend != null ? [after, subtrahend] : null;
   return {
     ...view,
-    panel: view.panel < panels && !atEnd ? view.panel : first.panel,
-    sideBySide: before.panels.length === panels ? view.sideBySide : first.sideBySide,
-    pinned: sameKind && both === view.difference ? view.pinned : null,
-    difference: both,
+    panel: movedPanel(view.panel, before, payload) ?? firstView(payload).panel,
+    sideBySide: old.titles.length === now.titles.length ? view.sideBySide : firstView(payload).sideBySide,
+    pinned: sameKind && Boolean(difference) === Boolean(view.difference) ? view.pinned : null,
+    difference,
   };
+}
+
+/** Where a panel of `before` is in `payload`; null where that has no such course. */
+function movedPanel(panel: number, before: Payload, payload: Payload): number | null {
+  const [old, now] = [coursesOf(before), coursesOf(payload)];
+  const course = movedCourse(old.courseOf(panel), old, now);
+  if (course === null) return null;
+  const step = stepOf(before, panel);
+  const newest = step >= (old.steps.at(-1) ?? step);
+  return now.panel(course, newest ? Number.POSITIVE_INFINITY : step);
+}
+
+function movedCourse(course: number, old: Courses, now: Courses): number | null {
+  const title = old.titles[course] ?? "";
+  if (now.titles[course] === title) return course;
+  const found = now.titles.indexOf(title);
+  return found >= 0 ? found : null;
 }
 
 export function shown(payload: Payload, view: View): Shown {
@@ -80,8 +97,12 @@ export function shown(payload: Payload, view: View): Shown {
     const quantity = `change in ${payload.quantity || "score"}, ${between.title}`;
     return { payload: { ...payload, kind, scale, quantity, panels: [between] }, panels: [between], view };
   }
-  const front = payload.panels[view.panel];
-  const panels = view.sideBySide || !front ? payload.panels.slice(0, MOST_DRAWN) : [front];
+  const { titles, panel } = coursesOf(payload);
+  const step = stepOf(payload, view.panel);
+  const chosen = view.sideBySide
+    ? titles.slice(0, MOST_DRAWN).map((_, course) => panel(course, step))
+    : [view.panel];
+  const panels = chosen.flatMap((index) => payload.panels[index] ?? []);
   return { payload: { ...payload, scale: view.pinned ?? payload.scale }, panels, view };
 }
 

@@ -1,9 +1,8 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
 import { type HeadPlace, headName } from "./heads";
-import type { Kind, Panel, Payload } from "./payload";
-import { orderOf, rankOf } from "./ranks";
-import { joined, ranking } from "./statistics";
+import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
+import { furthest, joined, rankOf } from "./statistics";
 
 const STATISTICS = new Map([
   ["gini", "Gini"],
@@ -135,17 +134,17 @@ export function missingLine(payload: Payload): string {
 
 /** How far the computation is; empty for a finished one. */
 export function progressLine({ progress }: Payload): string {
+  if (progress?.done === 0) return progress.message;
   return progress
-    ? `So far ${progress.done} of ${progress.total} samples. ${progress.message}`.trimEnd()
+    ? `So far ${progress.done} of ${progress.total} ${progress.unit}. ${progress.message}`.trimEnd()
     : "";
 }
 
 /** What lies beyond the colour scale: `2 heads beyond, up to 0.412`; empty when nothing does. */
 export function beyondLine(panels: readonly Panel[], low: number, high: number): string {
   const beyond = joined(panels).filter((value) => value > high || value < low);
-  const furthest = beyond[ranking(beyond)[0] ?? -1];
-  if (furthest === undefined) return "";
-  return `${beyond.length} head${beyond.length > 1 ? "s" : ""} beyond, up to ${number(furthest)}`;
+  if (beyond.length === 0) return "";
+  return `${beyond.length} head${beyond.length > 1 ? "s" : ""} beyond, up to ${number(furthest(beyond))}`;
 }
 
 /** Everything about one head, line by line: what the mouse and a screen reader are told. */
@@ -153,13 +152,15 @@ export function headLines(payload: Payload, panel: Panel, place: HeadPlace): str
   const cell = place.layer * payload.heads + place.head;
   const value = panel.values[cell];
   if (value === undefined || Number.isNaN(value)) return [headName(place), "no softmax head"];
+  if (isUnscored(payload)) return [headName(place), "not scored yet"];
   const lines = [`${headName(place)}  ${measured(value, payload.units)}`];
   const low = panel.low?.[cell] ?? Number.NaN;
   const high = panel.high?.[cell] ?? Number.NaN;
   if (Number.isFinite(low) && Number.isFinite(high)) {
     lines.push(`${short(100 * payload.intervalLevel)} % interval ${number(low)} to ${number(high)}`);
   }
-  lines.push(`rank ${rankOf(panel.values, cell)} of ${orderOf(panel.values).length}`);
+  const { rank, of } = rankOf(panel.values, cell);
+  lines.push(`rank ${rank} of ${of}`);
   const group = payload.heads / payload.kvHeads;
   if (group > 1) lines.push(`key/value head ${Math.floor(place.head / group)}`);
   if (panel.significant?.[cell]) lines.push("significant");

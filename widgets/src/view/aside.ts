@@ -2,8 +2,8 @@
 
 import { FALL, RISE } from "../grid/colours";
 import { headName, placeOf } from "../grid/heads";
-import type { Panel, Payload } from "../grid/payload";
-import { orderOf } from "../grid/ranks";
+import { isUnscored, type Panel, type Payload } from "../grid/payload";
+import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import {
   beliefLine,
@@ -43,13 +43,17 @@ export class Aside {
           table(payload, panels),
           ...lines(panels.flatMap((one) => one.notes.map((note) => `${one.title}: ${note}`))),
         ];
+    if (isUnscored(payload)) {
+      this.node.replaceChildren(...lines([missingLine(payload)]));
+      return;
+    }
     const belief = !single ? [] : view.difference ? [NO_BELIEF] : [beliefLine(panel)];
     this.node.replaceChildren(...said, ...lines([...belief, missingLine(payload)]));
   }
 
   private top(payload: Payload, panel: Panel): Node[] {
-    const order = orderOf(panel.values).subarray(0, TOP);
-    const largest = Math.abs(panel.values[order[0] ?? -1] ?? 0) || 1;
+    const order = largest(panel.values, TOP);
+    const most = Math.abs(panel.values[order[0] ?? -1] ?? 0) || 1;
     if (order.length === 0) return [element("p", {}, "No layer of this model has softmax attention heads.")];
     const list = element("ol", { class: "top" });
     for (const cell of order) {
@@ -60,7 +64,7 @@ export class Aside {
         bar.style.background = value > 0 ? RISE : FALL;
         bar.style.opacity = "1";
       }
-      bar.style.width = `${(100 * Math.abs(value)) / largest}%`;
+      bar.style.width = `${(100 * Math.abs(value)) / most}%`;
       entry.append(
         element("span", {}, headName(placeOf(cell, payload))),
         bar,
@@ -87,7 +91,7 @@ function table(payload: Payload, panels: readonly Panel[]): Node {
   const names = statisticsOf(panels);
   const titles = ["", ...names.map(statisticName), "top head", "samples", "reliability", "samples for 0.90"];
   const rows = panels.map((panel) => {
-    const top = orderOf(panel.values)[0];
+    const [top] = largest(panel.values, 1);
     const cells = [
       ...names.map((name) => statisticText(panel, name)),
       top === undefined ? "–" : headName(placeOf(top, payload)),

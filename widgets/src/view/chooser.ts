@@ -1,7 +1,7 @@
-/** Which panel is in front: tabs, a list where there are many, or a slider along steps that can be played. */
+/** Which panel is in front: tabs, or a list where there are many, and a slider along steps that can be played. */
 
+import { coursesOf, stepOf } from "../grid/courses";
 import type { Payload } from "../grid/payload";
-import { isTrajectory } from "../grid/view";
 import { button, choice, element, fillChoice, show } from "./dom";
 
 const MOST_TABS = 12;
@@ -10,35 +10,36 @@ const STEP_MILLISECONDS = 600;
 export class Chooser {
   readonly node = element("div", { class: "chooser" });
   private readonly tabs = element("div", { role: "tablist", "aria-label": "Panels" });
-  private readonly list = choice("Panel", (place) => this.choose(place));
+  private readonly list = choice("Panel", (course) => this.toCourse(course));
   private readonly slider = element("input", { type: "range", min: "0", step: "1" });
   private readonly place = element("output", { class: "count" });
   private readonly play = button("▶ Play", () => this.toggle(), { "aria-pressed": "false" });
   private readonly steps = element("div", { class: "steps" }, this.play, this.slider, this.place);
   private timer: ReturnType<typeof setInterval> | null = null;
-  private titles: readonly string[] = [];
+  private payload: Payload | null = null;
   private front = 0;
 
   constructor(private readonly choose: (panel: number) => void) {
     this.node.append(this.tabs, this.list, this.steps);
-    this.slider.addEventListener("input", () => this.choose(Number(this.slider.value)));
+    this.slider.addEventListener("input", () => this.toStep(Number(this.slider.value)));
     this.tabs.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  refresh(payload: Payload, front: number, visible: boolean): void {
-    this.titles = payload.panels.map((panel, i) => panel.title || `panel ${i + 1}`);
+  /** `apart`: one course at a time; beside each other they need no tabs. */
+  refresh(payload: Payload, front: number, apart: boolean, visible: boolean): void {
+    this.payload = payload;
     this.front = front;
-    const several = this.titles.length > 1;
-    const steps = isTrajectory(payload);
-    const many = this.titles.length > MOST_TABS;
-    show(this.node, visible && several);
-    show(this.tabs, !steps && !many);
-    show(this.list, !steps && many);
-    show(this.steps, steps);
-    if (!visible || !steps) this.stop();
-    if (steps) this.refreshSlider(payload.dimension);
-    else if (many) fillChoice(this.list, this.titles, front);
-    else this.refreshTabs();
+    const { titles, steps, courseOf } = coursesOf(payload);
+    const tabbed = apart && titles.length > 1;
+    const many = titles.length > MOST_TABS;
+    show(this.node, visible && (tabbed || steps.length > 0));
+    show(this.tabs, tabbed && !many);
+    show(this.list, tabbed && many);
+    show(this.steps, steps.length > 0);
+    if (!visible || !steps.length) this.stop();
+    if (many) fillChoice(this.list, titles, courseOf(front));
+    else this.refreshTabs(titles, courseOf(front));
+    this.refreshSlider(steps, steps.indexOf(stepOf(payload, front)));
   }
 
   stop(): void {
@@ -48,20 +49,30 @@ export class Chooser {
     this.play.setAttribute("aria-pressed", "false");
   }
 
-  private refreshSlider(dimension: string): void {
-    const title = this.titles[this.front] ?? "";
-    this.slider.max = String(this.titles.length - 1);
-    this.slider.value = String(this.front);
-    this.slider.setAttribute("aria-label", dimension);
-    this.slider.setAttribute("aria-valuetext", title);
-    this.place.value = title;
+  private toCourse(course: number): void {
+    if (this.payload) this.choose(coursesOf(this.payload).panel(course, stepOf(this.payload, this.front)));
   }
 
-  private refreshTabs(): void {
+  private toStep(place: number): void {
+    if (!this.payload) return;
+    const { steps, panel, courseOf } = coursesOf(this.payload);
+    const step = steps[place];
+    if (step !== undefined) this.choose(panel(courseOf(this.front), step));
+  }
+
+  private refreshSlider(steps: readonly number[], place: number): void {
+    this.slider.max = String(Math.max(steps.length - 1, 0));
+    this.slider.value = String(place);
+    this.slider.setAttribute("aria-label", "step");
+    this.place.value = place < 0 ? "" : `step ${steps[place]}`;
+    this.slider.setAttribute("aria-valuetext", this.place.value);
+  }
+
+  private refreshTabs(titles: readonly string[], chosen: number): void {
     const had = this.tabs.contains((this.tabs.getRootNode() as ShadowRoot).activeElement);
-    const made = this.titles.map((title, i) => {
-      const front = i === this.front;
-      const tab = button(title, () => this.choose(i), {
+    const made = titles.map((title, i) => {
+      const front = i === chosen;
+      const tab = button(title, () => this.toCourse(i), {
         role: "tab",
         "aria-selected": String(front),
         tabindex: front ? "0" : "-1",
@@ -69,21 +80,23 @@ export class Chooser {
       return tab;
     });
     this.tabs.replaceChildren(...made);
-    if (had) made[this.front]?.focus();
+    if (had) made[chosen]?.focus();
   }
 
   private onKey(event: KeyboardEvent): void {
-    const last = this.titles.length - 1;
+    if (!this.payload) return;
+    const { titles, courseOf } = coursesOf(this.payload);
+    const [last, front] = [titles.length - 1, courseOf(this.front)];
     const places: Record<string, number> = {
-      ArrowLeft: this.front === 0 ? last : this.front - 1,
-      ArrowRight: this.front === last ? 0 : this.front + 1,
+      ArrowLeft: front === 0 ? last : front - 1,
+      ArrowRight: front === last ? 0 : front + 1,
       Home: 0,
       End: last,
     };
     const to = places[event.key];
     if (to === undefined) return;
     event.preventDefault();
-    this.choose(to);
+    this.toCourse(to);
   }
 
   private toggle(): void {
@@ -91,13 +104,14 @@ export class Chooser {
       this.stop();
       return;
     }
-    const last = this.titles.length - 1;
-    if (this.front === last) this.choose(0);
+    const last = () => Number(this.slider.max);
+    const now = () => Number(this.slider.value);
+    if (now() === last()) this.toStep(0);
     this.play.textContent = "❚❚ Pause";
     this.play.setAttribute("aria-pressed", "true");
     this.timer = setInterval(() => {
-      if (this.front >= last) this.stop();
-      else this.choose(this.front + 1);
+      if (now() >= last()) this.stop();
+      else this.toStep(now() + 1);
     }, STEP_MILLISECONDS);
   }
 }

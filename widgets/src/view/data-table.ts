@@ -2,17 +2,19 @@
 
 import { headName, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
-import { orderOf } from "../grid/ranks";
+import { ranking } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
 
-const MOST_CELLS = 4096;
+const MOST_CELLS = 8192; // of all panels that are shown, since a page of 100,000 cells stands still
 const MOST_LISTED = 500;
 
 export function dataTable(shown: Shown): HTMLElement {
+  const cells = shown.panels.reduce((sum, panel) => sum + panel.values.length, 0);
+  const listed = Math.max(Math.floor(MOST_LISTED / shown.panels.length), 10);
   const parts = shown.panels.map((panel) =>
-    panel.values.length <= MOST_CELLS ? whole(shown, panel) : largest(shown, panel),
+    cells <= MOST_CELLS ? whole(shown, panel) : ranked(shown, panel, listed),
   );
   return element(
     "div",
@@ -39,8 +41,8 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
 }
 
 /** The largest heads of a grid that is too large to be read as a whole. */
-function largest(shown: Shown, panel: Panel): HTMLElement {
-  const order = orderOf(panel.values).subarray(0, MOST_LISTED);
+function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
+  const order = ranking(panel.values).subarray(0, listed);
   const rows = Array.from(order, (cell, place) =>
     element(
       "tr",

@@ -1,12 +1,12 @@
 /** A head grid on a page: what the JupyterLab renderer, the live widget and the HTML page all show. */
 
 import { cellsOf, namesOf, placeOf } from "../grid/heads";
-import type { Payload } from "../grid/payload";
+import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
-import { orderOf } from "../grid/ranks";
 import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
+import { largest } from "../grid/statistics";
 import { changed, firstView, kept, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
@@ -43,7 +43,7 @@ export class GridView {
   private readonly tooltip = new Tooltip(this.card);
   private readonly options = new Options({
     change: (view) => this.change(view),
-    selectTop: (count) => this.choose([...orderOf(this.front().values).subarray(0, count)]),
+    selectTop: (count) => this.choose(largest(this.front().values, count)),
     selectSignificant: () =>
       this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
   });
@@ -107,7 +107,9 @@ export class GridView {
   }
 
   /** Say in the output why there is no grid. */
-  fail(reason: string): void {
+  private fail(reason: string): void {
+    this.chooser.stop();
+    this.tooltip.hide();
     this.problem.textContent = reason;
     show(this.problem, true);
     show(this.body, false);
@@ -192,7 +194,7 @@ export class GridView {
     this.card.setAttribute("aria-label", `Head grid: ${name}`);
     this.refreshProgress(payload);
     this.options.refresh(payload, this.shown);
-    this.chooser.refresh(payload, view.panel, !view.sideBySide && !view.difference);
+    this.chooser.refresh(payload, view.panel, !view.sideBySide, !view.difference);
     this.aside.refresh(this.shown);
     this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
     this.refreshTable();
@@ -208,7 +210,8 @@ export class GridView {
       max: String(Math.max(progress.total, 1)),
       value: String(progress.done),
     });
-    this.progress.replaceChildren(bar, element("span", { class: "words" }, progressLine(payload)));
+    const words = element("span", { class: "words" }, progressLine(payload));
+    this.progress.replaceChildren(...(isUnscored(payload) ? [words] : [bar, words]));
   }
 
   private refreshTable(): void {

@@ -1,9 +1,11 @@
 /** The drawer of options: how values become colours, which panels are drawn, what is drawn beside them. */
 
 import { SPREADS, type Spread } from "../grid/colours";
+import { coursesOf } from "../grid/courses";
 import type { Payload, Scale } from "../grid/payload";
 import type { Shown, View } from "../grid/view";
-import { button, choice, element, field, fillChoice, show } from "./dom";
+import { button, element, field, show } from "./dom";
+import { PanelChoice } from "./panel-choice";
 
 const SPREAD_NAMES: Record<Spread, string> = { linear: "linear", rank: "rank", layer: "per layer" };
 const TOP = 10;
@@ -43,9 +45,9 @@ export class Options {
     difference: on ? this.pair() : null,
     pinned: null,
   }));
-  private readonly after = choice("Minuend", () => this.chooseDifference());
-  private readonly before = choice("Subtrahend", () => this.chooseDifference());
-  private readonly both = element("span", {}, this.differs.node, this.after, "−", this.before);
+  private readonly after = new PanelChoice("Minuend", () => this.chooseDifference());
+  private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
+  private readonly both = element("span", {}, this.differs.node, this.after.node, "−", this.before.node);
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
 
@@ -88,17 +90,19 @@ export class Options {
     this.low.input.value = String(payload.scale.low);
     this.high.input.value = String(payload.scale.high);
     this.pinned.input.checked = view.pinned !== null;
-    show(this.side.node, several);
+    show(this.side.node, coursesOf(whole).titles.length > 1);
     this.side.input.checked = view.sideBySide && !view.difference;
     show(this.kvGroups.node, payload.kvHeads > 1 && payload.kvHeads < payload.heads);
     this.kvGroups.input.checked = view.groups;
     this.distribution.input.checked = view.distribution;
     show(this.both, several);
     this.differs.input.checked = view.difference !== null;
-    const titles = whole.panels.map((panel, i) => panel.title || `panel ${i + 1}`);
-    const [after, before] = view.difference ?? [titles.length - 1, 0];
-    fillChoice(this.after, titles, after);
-    fillChoice(this.before, titles, before);
+    const { steps, panel, courseOf } = coursesOf(whole);
+    const first = steps.length ? panel(courseOf(view.panel), -Infinity) : 0;
+    const last = steps.length ? panel(courseOf(view.panel), Infinity) : whole.panels.length - 1;
+    const [after, before] = view.difference ?? [last, first];
+    this.after.refresh(whole, after);
+    this.before.refresh(whole, before);
     show(
       this.significant,
       shown.panels.some((panel) => panel.significant),
@@ -111,7 +115,7 @@ export class Options {
 
   /** The panels that are chosen for a difference: at first the last minus the first. */
   private pair(): [number, number] {
-    return [this.after.selectedIndex, this.before.selectedIndex];
+    return [this.after.panel, this.before.panel];
   }
 
   private chooseDifference(): void {

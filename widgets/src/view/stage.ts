@@ -8,7 +8,7 @@ import { type Picture, picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
 import { between, type Key, pressed, type Selection, selected, type Way } from "../grid/selection";
 import type { Shown } from "../grid/view";
-import { element } from "./dom";
+import { element, show } from "./dom";
 
 const LARGEST_CANVAS = 16_384;
 
@@ -96,11 +96,9 @@ export class Stage {
   private drawAbove(): void {
     if (!this.picture) return;
     const pointed = this.pointed?.cell ?? null;
-    paintOn(
-      this.above,
-      overlay(this.picture, this.theme, this.selection, pointed, this.keyboard),
-      this.theme,
-    );
+    const scene = overlay(this.picture, this.theme, this.selection, pointed, this.keyboard);
+    show(this.above, scene.marks.length > 0);
+    if (scene.marks.length) paintOn(this.above, scene, this.theme);
   }
 
   private hit(event: PointerEvent): Hit | null {

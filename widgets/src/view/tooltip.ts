@@ -1,10 +1,11 @@
 /** The words beside the head under the mouse, and how it stands in the other panels. */
 
+import { coursesOf, stepOf } from "../grid/courses";
 import { placeOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
 import type { Shown } from "../grid/view";
 import { headLines, measured } from "../grid/words";
-import { element, show } from "./dom";
+import { element, shape, show } from "./dom";
 
 const MOST_LISTED = 6;
 const SPARK_WIDTH = 140;
@@ -39,16 +40,22 @@ export class Tooltip {
   }
 }
 
-/** The head's value in each panel: a few as words, many as a line. */
+/** The head's course along the steps, and its value in a few other panels. */
 function elsewhere(whole: Payload, panel: Panel, cell: number): Node[] {
-  const { panels, units } = whole;
-  if (panels.length < 2) return [];
-  if (panels.length > MOST_LISTED || whole.dimension === "step") return [spark(panels, panel, cell)];
-  return panels
-    .filter((other) => other !== panel)
-    .map((other) =>
-      element("div", { class: "quiet" }, `${other.title}: ${orNone(other.values[cell], units)}`),
-    );
+  const { titles, courseOf, steps, panel: at } = coursesOf(whole);
+  const front = whole.panels.indexOf(panel);
+  if (whole.panels.length < 2) return [];
+  const course = whole.panels.filter((_, index) => courseOf(index) === courseOf(front));
+  const others = titles.flatMap((title, index) => {
+    const other = whole.panels[at(index, stepOf(whole, front))];
+    return other && other !== panel
+      ? [element("div", { class: "quiet" }, `${title}: ${orNone(other.values[cell], whole.units)}`)]
+      : [];
+  });
+  if (steps.length && front >= 0) {
+    return [...(titles.length <= MOST_LISTED ? others : []), spark(course, panel, cell)];
+  }
+  return titles.length <= MOST_LISTED ? others : [spark(whole.panels, panel, cell)];
 }
 
 function orNone(value: number | undefined, units: string): string {
@@ -63,21 +70,15 @@ function spark(panels: readonly Panel[], front: Panel, cell: number): Node {
   const reach = Math.max(0, ...present) - low || 1;
   const x = (place: number) => (place / (values.length - 1)) * SPARK_WIDTH;
   const y = (value: number) => SPARK_HEIGHT - ((value - low) / reach) * SPARK_HEIGHT;
-  const svg = shape("svg", { width: `${SPARK_WIDTH}`, height: `${SPARK_HEIGHT}` });
+  const svg = shape("svg", { width: SPARK_WIDTH, height: SPARK_HEIGHT });
   const points = values.flatMap((value, place) => (Number.isNaN(value) ? [] : [`${x(place)},${y(value)}`]));
   svg.append(
-    shape("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", opacity: "0.6" }),
+    shape("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", opacity: 0.6 }),
   );
   const place = panels.indexOf(front);
   const value = values[place];
   if (value !== undefined && !Number.isNaN(value)) {
-    svg.append(shape("circle", { cx: `${x(place)}`, cy: `${y(value)}`, r: "3", fill: "currentColor" }));
+    svg.append(shape("circle", { cx: x(place), cy: y(value), r: 3, fill: "currentColor" }));
   }
   return svg;
-}
-
-function shape(tag: string, attributes: Readonly<Record<string, string>>): SVGElement {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
 }

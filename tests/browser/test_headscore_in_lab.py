@@ -1,0 +1,97 @@
+"""`%headscore` typed in a real notebook: its grid fills in place, ends as one output, and survives typos and Stop."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from headnb.display.payload import MIME_TYPE
+from jupyter_pages import Jupyter, command, finished, notebook, run_cell, start_cell
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+# Every forward pass takes a while, so that a reader sees the grid fill.
+MADE = f"""%load_ext headnb
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+import torch
+torch.set_num_threads(1)
+from tiny import tiny_model, tiny_tokenizer
+model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
+slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.3))
+sums = [(f"What is {{a}} + {{b}}? ", f"The answer is {{a + b}}.") for a in range(8) for b in range(8)]"""
+SCORE = "%headscore model sums --batch-tokens 128"
+
+
+def open_notebook(page: Page, jupyter: Jupyter, *cells: str) -> str:
+    name = jupyter.save(notebook(MADE, *cells))
+    jupyter.open_lab(page, name)
+    expect(run_cell(page, 0)).to_have_count(0)
+    return name
+
+
+def filling(page: Page, cell: int) -> Locator:
+    """A cell's grid while it fills: the first samples are drawn, others are still to come."""
+    drawn = page.locator(".jp-CodeCell").nth(cell).locator(".headnb-grid")
+    expect(drawn.locator(".progress")).to_contain_text(re.compile(r"So far \d+ of 64 samples"), timeout=60_000)
+    return drawn
+
+
+def test_headscore_fills_one_grid_in_place_and_ends_as_one_output(page: Page, jupyter: Jupyter) -> None:
+    name = open_notebook(page, jupyter, SCORE, "_.sizes['sample'], _.heads.pattern().heads.top(1).index[0]")
+    written = start_cell(page, 1)
+    drawn = filling(page, 1)
+    before = drawn.locator(".progress").inner_text()
+    drawn.locator(".stage").evaluate("stage => { stage.dataset.same = 'yes'; }")
+    drawn.locator(".top button").first.click()
+    chosen = drawn.locator(".selection .names").inner_text()
+    expect(drawn.locator(".progress")).not_to_have_text(before)
+    expect(drawn.locator(".progress")).to_contain_text("So far")
+    finished(page, 1)
+    expect(drawn.locator(".progress")).to_be_hidden()
+    expect(written).to_have_count(1)
+    expect(drawn.locator(".aside")).to_contain_text("64 samples")
+    assert drawn.locator(".stage").get_attribute("data-same") == "yes"
+    assert drawn.locator(".selection .names").inner_text() == chosen
+    top = drawn.locator(".top button > :first-child").first.inner_text()
+    expect(run_cell(page, 2)).to_have_text(f"(64, '{top}')")
+
+    command(page, "docmanager:save")
+    expect(page.locator(".jp-mod-dirty")).to_have_count(0)
+    (output,) = nbformat.read(jupyter.files / name, as_version=4).cells[1].outputs
+    assert set(output.data) == {MIME_TYPE, "text/html", "image/svg+xml", "text/plain"}
+    assert output.data[MIME_TYPE]["panels"][0]["samples"] == 64
+
+
+def test_a_typo_is_one_line_with_the_nearest_name(page: Page, jupyter: Jupyter) -> None:
+    lines = {
+        "%headscore model gsm_symbolc": "'gsm_symbolic'",
+        "%headscore model sums --method activatoin": "'activation'",
+        "%headscore model sums --batch_token 9": "--batch",
+    }
+    open_notebook(page, jupyter, *lines)
+    for cell, nearest in enumerate(lines.values(), 1):
+        written = run_cell(page, cell)
+        expect(written.last).to_contain_text(nearest)
+        assert len("\n".join(written.all_inner_texts()).strip().splitlines()) == 1
+
+
+def test_an_interrupt_keeps_what_is_scored_and_says_so(page: Page, jupyter: Jupyter) -> None:
+    open_notebook(page, jupyter, SCORE, "_.sizes['sample']", "slow.remove()", SCORE)
+    written = start_cell(page, 1)
+    drawn = filling(page, 1)
+    command(page, "notebook:interrupt-kernel")
+    finished(page, 1)
+    expect(written).to_have_count(2)
+    expect(written.last).to_contain_text("samples are scored: see _")
+    expect(drawn.locator(".progress")).to_be_hidden()
+    expect(drawn.locator(".aside")).to_contain_text("Interrupted.")
+    scored = int(run_cell(page, 2).inner_text())
+    assert 0 < scored < 64
+    expect(drawn.locator(".aside")).to_contain_text(f"Stopped early: {scored} of 64 samples are scored.")
+    run_cell(page, 3)
+    expect(run_cell(page, 4).locator(".aside")).to_contain_text("64 samples")

@@ -1,0 +1,63 @@
+"""`%headsft` typed in a real notebook: one grid with a slider grows while training goes on, and is the result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from headnb.display.payload import MIME_TYPE
+from jupyter_pages import command, finished, notebook, run_cell, start_cell
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from jupyter_pages import Jupyter
+    from playwright.sync_api import Page
+
+# Every training step takes a while, so that a reader sees the steps come.
+MADE = f"""%load_ext headnb
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from tiny import tiny_model, tiny_tokenizer
+import headnb.finetuning
+model, tokenizer = tiny_model(), tiny_tokenizer()
+slow = model.model.layers[1].register_forward_pre_hook(lambda module, _: time.sleep(0.4 * module.training))
+sums = [(f"What is {{a}} + {{b}}? ", f"{{a + b}}") for a in range(4) for b in range(4)]"""
+
+
+def test_the_grid_follows_the_steps_and_ends_as_one_output(page: Page, jupyter: Jupyter) -> None:
+    name = jupyter.save(notebook(MADE, "%headsft model sums --steps 8 --every 2 --learning-rate 0.01", "_"))
+    jupyter.open_lab(page, name)
+    expect(run_cell(page, 0)).to_have_count(0)
+    written = start_cell(page, 1)
+    drawn = page.locator(".jp-CodeCell").nth(1).locator(".headnb-grid")
+    words = re.compile(r"So far [3-7] of 8 steps\. loss \d\.\d+ · \d+ s left")
+    expect(drawn.locator(".progress")).to_contain_text(words, timeout=60_000)
+    expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [246]"))
+    finished(page, 1)
+    expect(drawn.locator(".progress")).to_be_hidden()
+    expect(written).to_have_count(1)
+    expect(drawn.locator(".steps output")).to_have_text("step 8")
+    drawn.locator(".steps input").press("Home")
+    expect(drawn.locator(".steps output")).to_have_text("step 0")
+    expect(drawn.locator(".aside")).to_contain_text("16 samples")
+    expect(run_cell(page, 2)).to_contain_text("FineTuned(")
+    command(page, "docmanager:save")
+    expect(page.locator(".jp-mod-dirty")).to_have_count(0)
+    (output,) = nbformat.read(jupyter.files / name, as_version=4).cells[1].outputs
+    assert [panel["title"] for panel in output.data[MIME_TYPE]["panels"]] == [f"step {step}" for step in range(0, 9, 2)]
+    assert "progress" not in output.data[MIME_TYPE]
+
+
+def test_an_interrupt_keeps_the_steps_that_were_tracked(page: Page, jupyter: Jupyter) -> None:
+    jupyter.open_lab(page, jupyter.save(notebook(MADE, "%headsft model sums --steps 50 --every 2", "_.patterns.sizes")))
+    run_cell(page, 0)
+    written = start_cell(page, 1)
+    drawn = page.locator(".jp-CodeCell").nth(1).locator(".headnb-grid")
+    expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [2-9]"), timeout=60_000)
+    command(page, "notebook:interrupt-kernel")
+    finished(page, 1)
+    expect(written).to_have_count(1)
+    expect(drawn.locator(".aside")).to_contain_text(re.compile(r"Interrupted after \d+ of 50 steps\."))
+    expect(run_cell(page, 2)).to_contain_text("'step'")

@@ -1,0 +1,100 @@
+"""The report in a browser: charts and grids come alive without a network, follow the theme, and run nobody's script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grids
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display import plots
+from headnb.display.grid import HeadGrid
+from headnb.display.report import Contents, Section, report
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+HOSTILE = "</script><img src=x onerror='window.hurt=1'>$$x$$"
+
+
+@pytest.fixture
+def opened(page: Page, tmp_path: Path) -> Page:
+    """A report with a chart whose names are markup, and two grids; whatever it asks the network for is in `asked`."""
+    coords = {"task": [HOSTILE, "boolq"], "step": np.arange(4)}
+    values = xr.DataArray(np.linspace(0, 1, 8).reshape(2, 4), coords, tuple(coords))
+    chart = plots.trajectory(values, title=HOSTILE)
+    section = Section(HOSTILE, HOSTILE, charts=(chart,), grids=(HeadGrid.of(grids.grid().payload),) * 2)
+    path = report(Contents(HOSTILE, (section,)), tmp_path / "report.html")
+    page.on("request", lambda request: _only_the_page(request.url))
+    page.on("console", lambda message: _no_error(message.type, message.text))
+    page.goto(path.as_uri())
+    return page
+
+
+def _only_the_page(url: str) -> None:
+    assert url.startswith(("file:", "data:", "blob:"))
+
+
+def _no_error(kind: str, words: str) -> None:
+    assert kind not in {"error", "warning"}, words
+
+
+def test_charts_and_grids_come_alive(opened: Page) -> None:
+    plot = opened.locator(".plot")
+    plot.scroll_into_view_if_needed()
+    expect(plot.locator(".live canvas").first).to_be_visible()
+    expect(plot.locator(".still")).to_be_hidden()
+    expect(opened.locator(".grid .live .stage canvas")).not_to_have_count(0)
+    assert opened.locator(".grid .live .card").count() == 2
+
+
+def test_the_mouse_asks_a_point_for_its_name_as_text(opened: Page) -> None:
+    canvas = opened.locator(".plot .live canvas").first
+    canvas.scroll_into_view_if_needed()
+    expect(canvas).to_be_visible()
+    opened.wait_for_timeout(300)  # Bokeh draws in frames of its own
+    place = opened.evaluate(
+        """() => {
+            const view = [...Bokeh.index].find((one) => one.model.type === "Figure");
+            const {left, top} = view.canvas.el.getBoundingClientRect();
+            const x = view.frame.x_scale.compute(1), y = view.frame.y_scale.compute(1 / 7);
+            return [left + x, top + y];
+        }"""
+    )
+    opened.mouse.move(place[0] + 6, place[1] + 6)
+    opened.mouse.move(*place)
+    expect(opened.locator(".bk-Tooltip")).to_contain_text(f"{HOSTILE} · step 1 · 0.143")
+    assert opened.evaluate("window.hurt") is None
+
+
+def test_a_change_of_theme_is_followed(opened: Page) -> None:
+    canvas = opened.locator(".plot .live canvas").first
+    expect(canvas).to_be_visible()
+    assert _inks(opened) == ["rgb(28, 30, 33)"]
+    opened.emulate_media(color_scheme="dark")
+    for _ in range(50):
+        if _inks(opened) == ["rgb(228, 230, 233)"]:
+            break
+        opened.wait_for_timeout(100)  # the page allows no evaluation of strings, which waiting for an expression needs
+    assert _inks(opened) == ["rgb(228, 230, 233)"]
+
+
+def _inks(page: Page) -> list[str]:
+    """The colour of the ticks' names in every chart that Bokeh holds."""
+    return page.evaluate(
+        """() => [...Bokeh.index]
+            .filter((view) => view.model.type === "Figure")
+            .map((view) => view.model.below[0].major_label_text_color)"""
+    )
+
+
+def test_paper_gets_the_pictures(opened: Page) -> None:
+    expect(opened.locator(".plot .live canvas").first).to_be_visible()
+    opened.emulate_media(media="print")
+    expect(opened.locator(".plot .still svg")).to_be_visible()
+    expect(opened.locator(".plot .live")).to_be_hidden()
+    expect(opened.locator(".grid .still svg").first).to_be_visible()

@@ -1,0 +1,66 @@
+import { expect, test } from "vitest";
+import { raster } from "../src/grid/raster";
+import type { Cells } from "../src/grid/scene";
+
+const RED = { colour: "#ff0000", opacity: 1 };
+const FAINT = { colour: "#010203", opacity: 0.5 };
+
+function cells(fields: Partial<Cells>): Cells {
+  return {
+    mark: "cells",
+    columns: [0, 3],
+    rows: [0],
+    width: 2,
+    height: 2,
+    places: Int16Array.of(0, 1),
+    palette: [RED, FAINT],
+    ...fields,
+  };
+}
+
+/** Each pixel as red, green, blue and opacity, row by row. */
+function painted(found: ReturnType<typeof raster>): number[][] {
+  const bytes = new Uint8ClampedArray(found.pixels.buffer);
+  return Array.from({ length: bytes.length / 4 }, (_, i) => [...bytes.slice(4 * i, 4 * i + 4)]);
+}
+
+const [R, F, O] = [
+  [255, 0, 0, 255],
+  [1, 2, 3, 128],
+  [0, 0, 0, 0],
+];
+
+test("cells are whole pixels of their colour and opacity, with nothing between them", () => {
+  const found = raster(cells({}), 1, 40, 7);
+  expect(found).toMatchObject({ x: 40, y: 7, width: 5, height: 2 });
+  expect(painted(found)).toEqual([R, R, O, F, F, R, R, O, F, F]);
+});
+
+test("a cell without a value is left empty", () => {
+  expect(painted(raster(cells({ places: Int16Array.of(-1, 0), height: 1 }), 1, 0, 0))).toEqual([
+    O,
+    O,
+    O,
+    R,
+    R,
+  ]);
+});
+
+test("on a screen of one and a half pixels to a unit every cell still ends where the next begins", () => {
+  const tight = cells({ columns: [0, 3, 6, 9], width: 3, height: 1, places: Int16Array.of(0, 1, 0, 1) });
+  const found = raster(tight, 1.5, 0.5, 0);
+  // edges at 0.5, 5, 9.5, 14 and 18.5 pixels
+  expect([found.x, found.width]).toEqual([1, 18]);
+  expect(painted({ ...found, pixels: found.pixels.slice(0, 18) })).toEqual([
+    ...[R, R, R, R],
+    ...[F, F, F, F, F],
+    ...[R, R, R, R],
+    ...[F, F, F, F, F],
+  ]);
+});
+
+test("cells smaller than a pixel are still seen", () => {
+  const tiny = cells({ columns: [0, 1, 2, 3], width: 1, height: 1, places: Int16Array.of(0, 0, 0, 0) });
+  const found = raster(tiny, 0.3, 0, 0);
+  expect(painted(found).every(([red]) => red === 255)).toBe(true);
+});
