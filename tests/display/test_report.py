@@ -1,0 +1,163 @@
+"""The report is one page that says everything without script, fetches nothing, and lets no name become markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from headnb.display import plots
+from headnb.display.grid import HeadGrid
+from headnb.display.report import Contents, Finding, Number, Section, Table, page, report
+from headnb.errors import HeadnbError
+from headnb.resampling import Estimate
+from synthetic import random_pattern
+
+MARKUP = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>',
+    "<!--<script>",
+    "javascript:alert(4)",
+    "$$\\alpha$$ \\(x\\) {safe} @hover",
+    "\x1b[31m\x00",
+)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the contents of scripts, and the words between tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            attributes, content = self.scripts[-1]
+            self.scripts[-1] = (attributes, content + data)
+        elif self._inside != "style":
+            self.words.append(data)
+
+
+def chart(name: str = "gsm8k") -> object:
+    coords = {"task": [name, "boolq"], "step": [0, 1, 5]}
+    values = xr.DataArray([[0.0, 0.5, 1.0], [0.0, 0.25, 0.75]], coords, tuple(coords))
+    return plots.trajectory(values, title=name, marks={name: 2})
+
+
+def contents(name: str = "gsm8k") -> Contents:
+    numbers = (Number(name, Estimate(0.331, 0.3, 0.36, 0.95, 64, 0.34), paper=name), Number("R²", 0.5))
+    first = Section(
+        title=name,
+        question=name,
+        finding=Finding(False, f"{name} does not hold", numbers),
+        sentences=(name,),
+        charts=(chart(name), plots.distribution({name: random_pattern(3, 2)})),
+        tables=(Table((name, "n", "Gini"), ((name, 3, None), ("b", 2.5, 0.25)), name),),
+        grids=(HeadGrid.of(random_pattern(3, 2)), HeadGrid.open(MARKUP)),
+    )
+    return Contents(name, (first, Section("another")), (name,), {name: {name: name}})
+
+
+def test_the_page_says_everything_without_script() -> None:
+    words = " ".join(Page(page(contents())).words)
+    assert "✗ does not hold" in words
+    assert "gsm8k does not hold" in words
+    assert "0.331 [0.300, 0.360]" in words
+    assert re.search(r"2\.50\s+0\.250", words)
+    assert "activation level" in words
+
+
+def test_charts_and_grids_stand_there_as_pictures_too() -> None:
+    found = Page(page(contents()))
+    stills = [place for place, (tag, attrs) in enumerate(found.tags) if tag == "div" and attrs.get("class") == "still"]
+    pictures = [place for place, (tag, _) in enumerate(found.tags) if tag == "svg"]
+    assert len(stills) == len(pictures) == 4
+    assert all(still < picture for still, picture in zip(stills, pictures, strict=True))
+
+
+def test_data_of_charts_and_grids_are_those_given() -> None:
+    made = contents()
+    data = [json.loads(text) for attrs, text in Page(page(made)).scripts if attrs.get("type") == "application/json"]
+    shows = [a["data-shows"] for a, _ in Page(page(made)).scripts if "data-shows" in a]
+    assert shows == ["chart", "chart", "grid", "grid"]
+    assert data[2:] == [grid.payload for grid in made.sections[0].grids]
+    assert "gsm8k · step 1 · 0.500" in json.dumps(data[0], ensure_ascii=False)
+
+
+def test_each_script_is_there_once_and_nothing_else_may_run() -> None:
+    text = page(contents())
+    found = Page(text)
+    policy = next(attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    run = [script for attrs, script in found.scripts if "type" not in attrs]
+    assert len(run) == len(set(run))
+    hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in run}
+    assert set(re.search(r"script-src ([^;]+)", policy)[1].split()) == hashes
+    assert policy.startswith("default-src 'none';")
+
+
+def test_nothing_is_fetched() -> None:
+    for tag, attributes in Page(page(contents("http://example.org/x"))).tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
+        for name in ("src", "srcset", "action", "data", "poster"):
+            assert name not in attributes
+        for name, value in attributes.items():
+            if name.endswith("href"):
+                assert value.startswith("#")
+        assert "url(" not in (attributes.get("style") or "")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_stay_text(name: str) -> None:
+    plain, hostile = Page(page(contents())), Page(page(contents(name)))
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    assert [sorted(attrs) for _, attrs in hostile.tags] == [sorted(attrs) for _, attrs in plain.tags]
+    run = [[script for attrs, script in found.scripts if "type" not in attrs] for found in (plain, hostile)]
+    assert run[0] == run[1]
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    assert shown in "".join(hostile.words)
+
+
+def test_a_page_without_charts_carries_no_bokeh() -> None:
+    grids = Contents("grids", (Section("one", grids=(HeadGrid.of(random_pattern(2, 2)),)),))
+    assert len(page(grids)) < 300_000
+    words = page(Contents("words", (Section("one", sentences=("a sentence",)),)))
+    assert "<script" not in words
+    assert "script-src 'none'" in words.replace("&#x27;", "'")
+
+
+def test_the_summary_lists_findings_and_links_to_them() -> None:
+    found = Page(page(contents()))
+    links = [attrs["href"] for tag, attrs in found.tags if tag == "a"]
+    assert links == ["#summary", "#section-1", "#section-2", "#provenance", "#section-1"]
+    anchors = {attrs["id"] for tag, attrs in found.tags if "id" in attrs}
+    assert {link[1:] for link in links} <= anchors
+
+
+def test_the_file_is_whole_and_named_html(tmp_path: Path) -> None:
+    path = report(contents(), tmp_path / "report.html")
+    assert path.read_text(encoding="utf-8").endswith("</body></html>\n")
+    assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+    with pytest.raises(HeadnbError, match=r"name it run\.html"):
+        report(contents(), tmp_path / "run")
+    with pytest.raises(HeadnbError, match="has 1 cells for 2 columns"):
+        page(Contents("t", (Section("s", tables=(Table(("a", "b"), (("x",),)),)),)))
