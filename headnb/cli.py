@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headnb import suite_cli
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(suite_cli.app, name="suite")
 
 INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
 

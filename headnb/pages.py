@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, missing_extra, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from traitlets.config import Config
 
 QUICKSTART = "00_quickstart.ipynb"
 
@@ -64,19 +69,37 @@ def run_notebook(
             raise unknown_name("parameter", name, known)
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=given,
-            kernel_name="python3",
-            cwd=str(executed.parent),
-            progress_bar=progress,
-        )
+        with _private_sockets() as config:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=given,
+                kernel_name="python3",
+                cwd=str(executed.parent),
+                progress_bar=progress,
+                config=config,
+            )
     except PapermillExecutionError as error:
         raise HeadnbError(
             f"{notebook.name} failed in cell [{error.exec_count}], {error.ename}: {error.evalue}; see {executed}"
         ) from None
     return executed
+
+
+@contextlib.contextmanager
+def _private_sockets() -> Iterator[Config]:
+    """Settings by which a kernel is spoken to over sockets in a folder of its own, where the system has such.
+
+    Ports are seen by everybody on the machine, and two kernels that start at once may choose the same.
+    """
+    from traitlets.config import Config  # noqa: PLC0415
+
+    config = Config()
+    with tempfile.TemporaryDirectory(prefix="headnb-", ignore_cleanup_errors=True) as folder:
+        if os.name == "posix" and len(folder) < 90:  # the system's limit is 104 to 108, with the socket's name
+            config.KernelManager.transport = "ipc"
+            config.KernelManager.ip = f"{folder}/kernel"
+        yield config
 
 
 def html_page(notebook: Path, page: Path) -> Path:

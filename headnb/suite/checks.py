@@ -1,0 +1,305 @@
+"""Everything that can be wrong with a suite, found before a notebook runs: names, types, tasks and models."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.runs import file_name
+from headnb.samples import Sample
+from headnb.suite.definition import AXES, OWN
+from headnb.suite.graph import in_order
+from headnb.task_sources import DATA_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headnb.suite.definition import NotebookEntry, Profile, Suite
+
+SPLITS = ("train", "test")
+CHARACTERS = 3.5  # of a token, about
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_PLAIN: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+    "None": type(None),
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was learnt while checking.
+
+    Attributes:
+        sources: notebook -> hash of its cells.
+        parameters: notebook -> {parameter: annotation}.
+        defaults: parameter -> what the first notebook that has it says.
+        samples: task -> hash of where its samples come from.
+        lengths: task -> about how many tokens a sample has, of tasks whose samples are at hand.
+        weights: model -> hash of where its weights come from.
+    """
+
+    sources: Mapping[str, str]
+    parameters: Mapping[str, Mapping[str, str]]
+    defaults: Mapping[str, Any]
+    samples: Mapping[str, str]
+    lengths: Mapping[str, float]
+    weights: Mapping[str, str]
+
+    def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """What a node with these parameters reads from outside the run folder, as hashes."""
+        tasks = [*parameters.get("tasks", []), parameters.get("task")]
+        return {task: self.samples[task] for task in tasks if task in self.samples} | {model: self.weights[model]}
+
+
+def check_suite(suite: Suite) -> tuple[Suite, Checked]:
+    """Hold a suite against its notebooks, and its profile against tasks and models.
+
+    Returns:
+        The suite with files and folders of the profile as absolute paths, since workers run elsewhere; what was learnt.
+
+    Raises:
+        HeadnbError: a cycle; a notebook that is missing or has no typed parameters; a parameter that is unknown or of
+            another type; a task or model that is unknown; samples that are not there.
+    """
+    in_order(suite.notebooks)
+    inspected = {name: _inspect(entry) for name, entry in suite.notebooks.items()}
+    parameters = {name: {key: kind for key, (kind, _) in found.items()} for name, found in inspected.items()}
+    defaults: dict[str, Any] = {}
+    for found in inspected.values():
+        defaults = {key: default for key, (_, default) in found.items()} | defaults
+    for entry in suite.notebooks.values():
+        _check_entry(entry, parameters[entry.name], defaults)
+    profile = _with_absolute_paths(suite.profile)
+    _check_parameters(profile, suite.notebooks, parameters)
+    _check_names(profile)
+    n = {**defaults, **(profile.parameters or {})}.get("n")
+    found = {task: _samples(task, n) for task in profile.tasks}
+    checked = Checked(
+        sources={name: _cells_hash(entry.file) for name, entry in suite.notebooks.items()},
+        parameters=parameters,
+        defaults=defaults,
+        samples={task: digest for task, (digest, _) in found.items()},
+        lengths={task: length for task, (_, length) in found.items() if length is not None},
+        weights={model: _weights_hash(model) for model in profile.models},
+    )
+    return dataclasses.replace(suite, profile=profile), checked
+
+
+def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
+    """Parameter -> (annotation, default)."""
+    if not entry.file.is_file():
+        near = [path.name for path in entry.file.parent.glob("*.ipynb")]
+        raise HeadnbError(f"notebook {entry.name}: {unknown_name('file', entry.file.name, near)}")
+    try:
+        import papermill  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("papermill", "suite") from None
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    try:
+        found = papermill.inspect_notebook(str(entry.file))
+    except Exception as error:  # papermill lets through what nbformat and json raise
+        raise HeadnbError(f"{entry.file.name} cannot be read as a notebook: {error}") from error
+    if not found:
+        raise HeadnbError(f"{entry.file.name} has no cell tagged 'parameters', or no parameter in it")
+    return {name: (_annotation(entry, name, about), _default(about["default"])) for name, about in found.items()}
+
+
+def _annotation(entry: NotebookEntry, name: str, about: Mapping[str, Any]) -> str:
+    kind = str(about["inferred_type_name"])
+    if kind == "None":
+        raise HeadnbError(f"{entry.file.name}: parameter {name} needs a type, such as `{name}: int = ...`")
+    _fits(None, kind, f"{entry.file.name}: parameter {name}")
+    return kind
+
+
+def _default(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _fits(value: Any, annotation: str, where: str) -> bool:
+    """Whether a value is of the type that an annotation names: plain ones, list[...], dict[..., ...] and unions."""
+
+    def fits(value: Any, kind: ast.expr) -> bool:
+        match kind:
+            case ast.BinOp(left, ast.BitOr(), right):
+                one, other = fits(value, left), fits(value, right)  # both, so that an unknown word is never passed over
+                return one or other
+            case ast.Constant(value=None):
+                return value is None
+            case ast.Name(name) if name in _PLAIN:
+                return isinstance(value, _PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
+            case ast.Subscript(ast.Name("list"), inner):
+                return all([fits(entry, inner) for entry in value] if isinstance(value, list) else [False])
+            case ast.Subscript(ast.Name("dict"), ast.Tuple([key, inner])):
+                if not isinstance(value, dict):
+                    return False
+                return all(fits(name, key) and fits(entry, inner) for name, entry in value.items())
+        raise HeadnbError(
+            f"{where} has the type {annotation}; known are {', '.join(_PLAIN)}, list[...], dict[..., ...]"
+        )
+
+    try:
+        return fits(value, ast.parse(annotation, mode="eval").body)
+    except SyntaxError:
+        raise HeadnbError(f"{where} has a type that is none: {annotation}") from None
+
+
+def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Mapping[str, Any]) -> None:
+    for name in entry.axes:
+        if name not in parameters:
+            raise HeadnbError(
+                f"notebook {entry.name} runs for each {name}, but {entry.file.name} has no such parameter"
+            )
+    for terms in (entry.work or {}).values():
+        for name in (name for term in terms for name in term):
+            if name not in known and name not in OWN:
+                raise HeadnbError(f"notebook {entry.name}: work: {unknown_name('parameter', name, known)}")
+    for path in entry.writes:
+        for name in re.findall(r"{(\w*)}", path):
+            if name not in entry.axes:
+                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', name, entry.axes)}")
+
+
+def _check_parameters(
+    profile: Profile, notebooks: Mapping[str, NotebookEntry], parameters: Mapping[str, Mapping[str, str]]
+) -> None:
+    settable = {
+        name for notebook, known in parameters.items() for name in known if name not in notebooks[notebook].axes
+    } - set(OWN)
+    for name, value in (profile.parameters or {}).items():
+        if name in OWN or (name in AXES and name not in settable):
+            raise HeadnbError(
+                f"profile {profile.name}: {name} comes from the profile's own parts; it is no parameter to set"
+            )
+        if name not in settable:
+            raise unknown_name("parameter", name, settable)
+        for notebook, known in parameters.items():
+            if name in known and name not in notebooks[notebook].axes:
+                _check_type(name, value, known[name], notebook)
+    own = {
+        "tasks": list(profile.tasks),
+        "seeds": list(profile.seeds),
+        "compositions": profile.compositions,
+        "model": "",
+    }
+    for notebook, known in parameters.items():
+        given = {**own, "run_folder": "", **{axis: own[f"{axis}s"][0] for axis in notebooks[notebook].axes}}  # type: ignore[index]
+        for name in known.keys() & given.keys():
+            _check_type(name, given[name], known[name], notebook)
+
+
+def _check_type(name: str, value: Any, annotation: str, notebook: str) -> None:
+    if _fits(value, annotation, name):
+        return
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"\d+e[-+]?\d+", value):  # YAML 1.1 wants a point in a float
+        hint = f" (YAML reads {value} as text; write {value.replace('e', '.0e')})"
+    raise HeadnbError(f"parameter {name} of {notebook} is {annotation}, not {value!r:.60}{hint}")
+
+
+def _with_absolute_paths(profile: Profile) -> Profile:
+    """Task files and model folders as absolute paths, since workers run elsewhere."""
+
+    def absolute(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() and (path.suffix or "/" in name or "\\" in name) else name
+
+    return dataclasses.replace(
+        profile,
+        models=tuple(map(absolute, profile.models)),
+        tasks=tuple(map(absolute, profile.tasks)),
+        compositions={
+            absolute(task): list(map(absolute, basics)) for task, basics in (profile.compositions or {}).items()
+        },
+    )
+
+
+def _check_names(profile: Profile) -> None:
+    from headnb.models import known_models  # noqa: PLC0415
+
+    for model in profile.models:
+        if not Path(model).exists() and not HUB_ID.fullmatch(model) and model not in known_models():
+            raise unknown_name("model", model, known_models())
+    for task, basics in (profile.compositions or {}).items():
+        for name in (task, *basics):
+            if name not in profile.tasks:
+                raise HeadnbError(f"compositions: {unknown_name('task of the profile', name, profile.tasks)}")
+        if task in basics:
+            raise HeadnbError(f"compositions: {task} cannot be a part of itself")
+    for names, kind in ((profile.models, "models"), (profile.tasks, "tasks")):
+        files = [file_name(name) for name in names]
+        for place, file in enumerate(files):
+            if file in files[:place]:
+                other = names[files.index(file)]
+                raise HeadnbError(f"two {kind} would be called {file}: {other} and {names[place]}; rename one")
+
+
+def _samples(task: str, n: int | None) -> tuple[str, float | None]:
+    """A hash of the scored samples and of the files that training samples come from; a sample's tokens, about.
+
+    Samples that come from the hub are known by their name only: fetching them is the notebooks' work.
+    """
+    from headnb.task_cards import CARDS  # noqa: PLC0415
+    from headnb.tasks import known_tasks, load_task  # noqa: PLC0415
+
+    local = {split: _local_file(task, split) for split in SPLITS}
+    files = [file for file in local.values() if file is not None]
+    if not files and (task in CARDS or HUB_ID.fullmatch(task)):
+        return task, None
+    if files and len(files) < len(SPLITS) and task not in CARDS:
+        missing = next(split for split, file in local.items() if file is None)
+        raise HeadnbError(f"task {task!r} has no {missing} split: there is {files[0]}, but no {task}.{missing}.jsonl")
+    if not files and task not in known_tasks():
+        raise unknown_name("task", task, known_tasks())
+    scored = load_task(task, split="test", n=n, seed=0)
+    digest = hashlib.blake2b(scored.fingerprint().encode(), digest_size=16)
+    for file in files:
+        digest.update(file.read_bytes())
+    texts = [sample for sample in scored.samples if isinstance(sample, Sample)]
+    characters = sum(len(str(sample.prompt)) + len(str(sample.completion)) for sample in texts)
+    return digest.hexdigest(), characters / CHARACTERS / len(texts) if texts else None
+
+
+def _local_file(task: str, split: str) -> Path | None:
+    """The file that `load_task` reads for this task, if it reads one."""
+    path = Path(task)
+    if path.suffix in {".jsonl", ".json"}:
+        return path
+    folder = os.environ.get(DATA_FOLDER)
+    file = Path(folder).expanduser() / f"{task}.{split}.jsonl" if folder else None
+    return file if file is not None and file.is_file() else None
+
+
+def _weights_hash(model: str) -> str:
+    """Of a folder or file: names, sizes and times of what is in it. Other models are known by their name."""
+    path = Path(model)
+    if not path.exists():
+        return model
+    files = sorted(path.glob("*")) if path.is_dir() else [path]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.blake2b(repr(stats).encode(), digest_size=16).hexdigest()
+
+
+def _cells_hash(notebook: Path) -> str:
+    """Of types and texts of the cells; outputs and metadata do not count."""
+    import nbformat  # noqa: PLC0415
+
+    cells = nbformat.read(notebook, as_version=4).cells
+    text = repr([(cell.cell_type, cell.source) for cell in cells])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

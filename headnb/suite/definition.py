@@ -1,0 +1,223 @@
+"""suite.yaml: which notebooks there are, what each depends on, and the profiles they run with.
+
+    notebooks:
+      finetune:
+        file: 02_finetune.ipynb       # beside suite.yaml
+        for: [task, seed]             # one run for each, in every model's run folder
+        after: [patterns]             # of the same task and seed, where both have them
+        writes: ["sft/{task}/seed{seed}"]   # in the run folder; removed when it was made with other settings
+        gpu: true                     # takes a worker's GPU, where there are any
+        work: {train: [[steps, batch_size, max_length]]}   # tokens, as products of parameters: for the estimate
+    profiles:
+      demo:
+        models: [smollm2-135m]
+        tasks: [gcd, lcm]
+        seeds: [0, 1]
+        compositions: {lcm: [gcd]}    # complex task: the basic ones it may be made of
+        parameters: {steps: 10}       # given to every notebook that has a parameter of this name
+
+A notebook also gets, where it has parameters of these names: run_folder, model, and tasks, seeds and
+compositions of the profile; and task and seed where it runs for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headnb.errors import HeadnbError, missing_extra, unknown_name
+
+AXES = ("task", "seed")
+WORK = ("train", "score", "generate")
+OWN = ("run_folder", "model", "tasks", "seeds", "compositions")  # parameters that come from the suite itself
+
+
+@dataclass(frozen=True)
+class NotebookEntry:
+    """One notebook of the suite; see the module for what its parts mean."""
+
+    name: str
+    file: Path
+    axes: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    gpu: bool = False
+    work: Mapping[str, tuple[tuple[str, ...], ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the notebooks run with."""
+
+    name: str
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    compositions: Mapping[str, list[str]] | None = None
+    parameters: Mapping[str, Any] | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The notebooks, in the order of the file, and one profile."""
+
+    path: Path
+    notebooks: Mapping[str, NotebookEntry]
+    profile: Profile
+
+
+def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | None = None) -> Suite:
+    """Read a suite file and choose one of its profiles.
+
+    Args:
+        path: the YAML file. Notebooks lie beside it.
+        profile: name of a profile.
+        settings: replace what the profile says: `models`, `tasks`, `seeds`, `compositions`, or a parameter.
+
+    Raises:
+        HeadnbError: no such file or profile, no YAML, or a part that is unknown, missing or of another type.
+    """
+    path = Path(path).expanduser()
+    stored = _mapping(_read_yaml(path), str(path))
+    _known_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
+    where = f"{path.name}: notebook"
+    notebooks = {
+        str(name): _notebook(str(name), _mapping(entry, f"{where} {name}"), path.parent)
+        for name, entry in _mapping(stored.get("notebooks"), f"{path.name}: notebooks").items()
+    }
+    profiles = _mapping(stored.get("profiles"), f"{path.name}: profiles")
+    if profile not in profiles:
+        raise unknown_name("profile", profile, map(str, profiles))
+    chosen = _profile(profile, _mapping(profiles[profile], f"{path.name}: profile {profile}"), path.name)
+    return Suite(path, notebooks, _with_settings(chosen, settings or {}))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        import yaml  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("pyyaml", "suite") from None
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise HeadnbError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}") from error
+
+
+def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
+    where = f"notebook {name}"
+    _known_keys(entry, ("file", "for", "after", "writes", "gpu", "work"), f"part of {where}", where)
+    file = _typed(entry.get("file"), str, f"{where}: file")
+    axes = _texts(entry.get("for", []), f"{where}: for")
+    for axis in axes:
+        if axis not in AXES:
+            raise unknown_name(f"word behind for: of {where}", axis, AXES)
+    writes = _texts(entry.get("writes", []), f"{where}: writes")
+    for place in writes:
+        if Path(place).is_absolute() or ".." in Path(place).parts or place in {"", "."}:
+            raise HeadnbError(f"{where}: writes names {place!r}, which is not inside the run folder")
+    work = _mapping(entry.get("work", {}), f"{where}: work")
+    _known_keys(work, WORK, f"kind of work of {where}", where)
+    return NotebookEntry(
+        name,
+        folder / file,
+        axes,
+        _texts(entry.get("after", []), f"{where}: after"),
+        writes,
+        _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
+        {
+            str(kind): tuple(_texts(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}"))
+            for kind, terms in work.items()
+        },
+    )
+
+
+def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
+    where = f"{file}: profile {name}"
+    known = ("models", "tasks", "seeds", "compositions", "parameters", "about")
+    _known_keys(entry, known, f"part of profile {name}", where)
+    for part in ("models", "tasks"):
+        if not entry.get(part):
+            raise HeadnbError(f"{where} names no {part}")
+    return Profile(
+        name,
+        models=_texts(entry["models"], f"{where}: models"),
+        tasks=_texts(entry["tasks"], f"{where}: tasks"),
+        seeds=_seeds(entry.get("seeds", [0]), where),
+        compositions=_compositions(entry.get("compositions", {}), where),
+        parameters={str(key): value for key, value in _mapping(entry.get("parameters", {}), where).items()},
+        about=_typed(entry.get("about", ""), str, f"{where}: about"),
+    )
+
+
+def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
+    """The profile with what a user set beside it."""
+    parts: dict[str, Any] = {}
+    parameters = dict(profile.parameters or {})
+    for name, value in settings.items():
+        where = "what is set"
+        if name in {"models", "tasks"}:
+            parts[name] = _texts(value if isinstance(value, list) else [value], f"{where}: {name}")
+        elif name == "seeds":
+            parts[name] = _seeds(value if isinstance(value, list) else [value], where)
+        elif name == "compositions":
+            parts[name] = _compositions(value, where)
+        else:
+            parameters[name] = value
+    if "tasks" in parts and "compositions" not in parts:
+        left = set(parts["tasks"])
+        parts["compositions"] = {
+            task: basics for task, basics in (profile.compositions or {}).items() if {task, *basics} <= left
+        }
+    return replace(profile, parameters=parameters, **parts)
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    seeds = _typed(value, list, f"{where}: seeds")
+    if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
+        raise HeadnbError(f"{where}: seeds must be a list of whole numbers such as [0, 1, 2], not {value!r:.60}")
+    return _distinct(tuple(seeds), f"{where}: seeds")
+
+
+def _compositions(value: Any, where: str) -> dict[str, list[str]]:
+    return {
+        str(task): list(_texts(basics, f"{where}: compositions of {task}"))
+        for task, basics in _mapping(value, f"{where}: compositions").items()
+    }
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise HeadnbError(f"{where} must be a list of names, not {value!r:.60}")
+    return _distinct(tuple(value), where)
+
+
+def _distinct(values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if twice is not None:
+        raise HeadnbError(f"{where} has {twice!r} twice")
+    return values
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise HeadnbError(f"{where} must be names with values, not {value!r:.60}")
+    return value
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise HeadnbError(f"{where} must be of type {kind.__name__}, not {value!r:.60}")
+    return value
+
+
+def _known_keys(entry: Mapping[str, Any], known: tuple[str, ...], kind: str, where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise HeadnbError(f"{where}: {unknown_name(kind, str(key), known)}")

@@ -1,0 +1,193 @@
+"""All nodes of a graph on a Dask cluster: a local one of processes, or one that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, missing_extra
+from headnb.suite import job, records
+from headnb.suite.graph import side_by_side, without_graph
+from headnb.suite.job import Outcome, Session
+from headnb.task_sources import DATA_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from distributed import Client, Future
+
+    from headnb.suite.graph import Node
+
+    Report = Callable[[Node, Outcome | None], None]  # None: it begins
+
+
+class SuiteInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a suite; `outcomes` holds what ended until then."""
+
+    def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
+        super().__init__("interrupted")
+        self.outcomes = outcomes
+
+
+def run_suite(
+    nodes: Sequence[Node],
+    out: Path,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    report: Report | None = None,
+) -> dict[str, Outcome]:
+    """Run every node that is not done. A node that fails stops those that need it, and no others.
+
+    Args:
+        nodes: what `build_graph` returned.
+        out: the folder of the run folders; one suite at a time works in it.
+        scheduler: address of a Dask scheduler whose workers see the same files. None: a cluster on this machine.
+        workers: notebooks at a time, on this machine. None: one for each GPU; without any, one for each core as far as
+            there are notebooks that can run side by side.
+        report: called when a notebook begins and when it ends.
+
+    Returns:
+        `records.identity(node)` -> its outcome, of the nodes that were not done.
+
+    Raises:
+        HeadnbError: another suite works in `out`, or the scheduler cannot be reached or was lost.
+        SuiteInterrupted: on Ctrl-C; notebooks that were running are ended.
+    """
+    with records.only_suite(out):
+        todo = [node for node in nodes if not records.is_done(node)]
+        if not todo:
+            return {}
+        outcomes: dict[str, Outcome] = {}
+        with _cluster(scheduler, workers or max(side_by_side(todo).values())) as (client, gpus):
+            session = _session(client, gpus, nodes, local=scheduler is None)
+            futures = _submit(client, todo, session)
+            try:
+                _collect(client, futures, session, outcomes, report)
+            except KeyboardInterrupt:
+                _stop(client, futures, session)
+                raise SuiteInterrupted(outcomes) from None
+        return outcomes
+
+
+@contextlib.contextmanager
+def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
+    """A client, and the GPUs of this machine where the cluster is our own."""
+    try:
+        from dask.system import CPU_COUNT  # noqa: PLC0415
+        from distributed import Client, LocalCluster  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("distributed", "suite") from None
+    for name in logging.root.manager.loggerDict:  # what a user should know is said by `report`
+        if name.partition(".")[0] in {"distributed", "asyncio", "tornado"}:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            raise HeadnbError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        with client:
+            yield client, ()
+        return
+    gpus = _gpus()
+    with (
+        LocalCluster(
+            n_workers=max(1, min(most, len(gpus) or CPU_COUNT)),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            security=True,  # a scheduler runs whatever code it is sent: nobody else on this machine may
+            memory_limit=0,
+            preload=["headnb.suite.worker"],
+            resources={"GPU": 1} if gpus else {},
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client, gpus
+
+
+def _gpus() -> tuple[str, ...]:
+    import torch  # noqa: PLC0415
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return tuple(visible.split(",")[:count]) if visible else tuple(map(str, range(count)))
+
+
+def _session(client: Client, gpus: tuple[str, ...], nodes: Sequence[Node], *, local: bool) -> Session:
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not local and not known:
+        raise HeadnbError("the Dask scheduler has no workers; start some with `dask worker ADDRESS`")
+    folder = os.environ.get(DATA_FOLDER)
+    return Session(
+        token=secrets.token_hex(8),
+        workers=Counter(address.rpartition(":")[0] for address in known),
+        side_by_side=side_by_side(nodes),
+        gpus=gpus,
+        environment={DATA_FOLDER: os.path.abspath(folder)} if folder else {},  # noqa: PTH100  no links resolved
+    )
+
+
+def _submit(client: Client, todo: Sequence[Node], session: Session) -> dict[Future[Any], Node]:
+    """A Dask task for each node, behind those it needs."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    has_gpus = any("GPU" in worker.get("resources", {}) for worker in workers)
+    of_node: dict[str, Future[Any]] = {}
+    for place, node in enumerate(todo):
+        needed = [of_node[name] for name in map(records.identity, node.after) if name in of_node]
+        of_node[records.identity(node)] = client.submit(
+            job.run_node,
+            without_graph(node),
+            session,
+            *needed,
+            key=f"{records.identity(node)}-{session.token}",
+            resources={"GPU": 1} if node.gpu and has_gpus else None,
+            priority=-place,
+            pure=False,
+        )
+    return {of_node[records.identity(node)]: node for node in todo}
+
+
+def _collect(
+    client: Client,
+    futures: Mapping[Future[Any], Node],
+    session: Session,
+    outcomes: dict[str, Outcome],
+    report: Report | None,
+) -> None:
+    from distributed import as_completed  # noqa: PLC0415
+
+    tell = report or (lambda node, outcome: None)  # noqa: ARG005
+    by_name = {records.identity(node): node for node in futures.values()}
+    client.subscribe_topic(f"{job.BEGINS}-{session.token}", lambda event: tell(by_name[event[1]], None))
+    for future in as_completed(futures, loop=client.loop):
+        node = futures[future]
+        if future.status not in {"finished", "error"}:
+            raise HeadnbError("the Dask scheduler was lost; what is done is kept, and the same command goes on")
+        needed = [outcomes.get(records.identity(other)) for other in node.after]
+        outcome = _outcome(future, blocked=any(other is not None and other.state != "done" for other in needed))
+        outcomes[records.identity(node)] = outcome
+        tell(node, outcome)
+
+
+def _outcome(future: Future[Any], *, blocked: bool) -> Outcome:
+    if future.status == "finished":
+        result: Outcome = future.result()
+        return result
+    if blocked:
+        return Outcome("blocked")
+    error: Any = future.exception()
+    return Outcome("failed", error=f"its worker died again and again ({type(error).__name__}); out of memory?")
+
+
+def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:
+    """End what runs; what does not is taken back."""
+    with contextlib.suppress(Exception):  # on the way out: a cluster that is gone has nothing left to end
+        client.cancel(list(futures), force=True)
+        client.run(job.end_kernels, session.token)

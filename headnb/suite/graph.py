@@ -1,0 +1,229 @@
+"""One node for each notebook, model, task and seed, what it depends on, and the hash that says whether it is done.
+
+The key of a node covers the notebook's cells, its parameters, what it reads (samples and weights), the versions of
+headnb and the keys of the nodes before it. Where the run folder lies does not count, so a finished suite may be moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import headnb
+from headnb.errors import HeadnbError, unknown_name
+from headnb.runs import file_name
+from headnb.suite.definition import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from headnb.suite.checks import Checked
+    from headnb.suite.definition import NotebookEntry, Profile, Suite
+
+
+@dataclass(frozen=True)
+class Node:
+    """One notebook to run.
+
+    Attributes:
+        name: for people: `finetune gsm8k seed 0`.
+        notebook: name of the notebook in the suite.
+        source: the notebook's file.
+        run: the model's run folder.
+        stem: what its files are called.
+        parameters: everything it is given.
+        key: 32 hex digits, no other node's; what was made under another key is made again.
+        after: the nodes it needs.
+        writes: what it makes, in the run folder.
+        gpu: whether it takes a GPU.
+        work: kind -> tokens.
+    """
+
+    name: str
+    notebook: str
+    source: Path
+    run: Path
+    stem: str
+    parameters: Mapping[str, Any]
+    key: str
+    after: tuple[Node, ...] = field(repr=False)
+    writes: tuple[Path, ...]
+    gpu: bool
+    work: Mapping[str, int]
+
+    @property
+    def model(self) -> str:
+        """The model it is about."""
+        return str(self.parameters.get("model", self.run.name))
+
+    @property
+    def folder(self) -> Path:
+        """Where the executed notebook lies."""
+        return self.run / "notebooks"
+
+
+def in_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
+    """The notebooks, each behind those it depends on.
+
+    Raises:
+        HeadnbError: one depends on an unknown notebook, or on itself by a cycle, which is named.
+    """
+    ordered: list[NotebookEntry] = []
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in path:
+            cycle = [*path[path.index(name) :], name]
+            raise HeadnbError(f"the notebooks depend on each other in a cycle: {' after '.join(cycle)}")
+        if any(entry.name == name for entry in ordered):
+            return
+        path.append(name)
+        for needed in notebooks[name].after:
+            if needed not in notebooks:
+                raise unknown_name(f"notebook after: which {name} runs", needed, notebooks)
+            visit(needed)
+        path.pop()
+        ordered.append(notebooks[name])
+
+    for name in notebooks:
+        visit(name)
+    return ordered
+
+
+def build_graph(suite: Suite, checked: Checked, out: Path) -> list[Node]:
+    """Every node of the suite in an order that respects dependencies: model by model.
+
+    Args:
+        suite: what `read_suite` returned.
+        checked: what `check_suite` found about it.
+        out: the folder that holds a run folder for each model.
+    """
+    nodes: list[Node] = []
+    for model in suite.profile.models:
+        of_notebook: dict[str, list[tuple[dict[str, Any], Node]]] = {}
+        for entry in in_order(suite.notebooks):
+            of_notebook[entry.name] = [
+                (place, _node(entry, model, place, suite.profile, checked, out, of_notebook))
+                for place in _places(entry, suite.profile)
+            ]
+            nodes += [node for _, node in of_notebook[entry.name]]
+    return nodes
+
+
+def _places(entry: NotebookEntry, profile: Profile) -> list[dict[str, Any]]:
+    values = {"task": profile.tasks, "seed": profile.seeds}
+    return [dict(zip(entry.axes, chosen, strict=True)) for chosen in product(*(values[axis] for axis in entry.axes))]
+
+
+def _node(
+    entry: NotebookEntry,
+    model: str,
+    place: dict[str, Any],
+    profile: Profile,
+    checked: Checked,
+    out: Path,
+    of_notebook: Mapping[str, list[tuple[dict[str, Any], Node]]],
+) -> Node:
+    after = tuple(
+        node
+        for needed in entry.after
+        for other, node in of_notebook[needed]
+        if all(other[axis] == value for axis, value in place.items() if axis in other)
+    )
+    parameters = node_parameters(entry, model, place, profile, checked)
+    run = out / file_name(model)
+    parts = {axis: file_name(str(value)) for axis, value in place.items()}
+    identity = {
+        "notebook": entry.name,
+        "source": checked.sources[entry.name],
+        "parameters": parameters,
+        "inputs": checked.inputs_of(model, parameters),
+        "headnb": headnb.__version__,
+        "after": [node.key for node in after],
+    }
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
+    label = " ".join(
+        [entry.name, *(f"seed {value}" if axis == "seed" else str(value) for axis, value in place.items())]
+    )
+    return Node(
+        name=label,
+        notebook=entry.name,
+        source=entry.file.resolve(),
+        run=run,
+        stem=".".join([entry.file.stem, *(f"seed{part}" if axis == "seed" else part for axis, part in parts.items())]),
+        parameters=parameters | ({"run_folder": str(run)} if "run_folder" in checked.parameters[entry.name] else {}),
+        key=digest,
+        after=after,
+        writes=tuple(run / path.format(**parts) for path in entry.writes),
+        gpu=entry.gpu,
+        work=_work(
+            entry,
+            checked.lengths,
+            {**checked.defaults, **(profile.parameters or {}), **own_parameters(model, profile), **parameters},
+        ),
+    )
+
+
+def node_parameters(
+    entry: NotebookEntry, model: str, place: Mapping[str, Any], profile: Profile, checked: Checked
+) -> dict[str, Any]:
+    """What a notebook is given, the run folder apart: of what there is, what it has parameters for."""
+    given = {**(profile.parameters or {}), **own_parameters(model, profile), **place}
+    return {name: value for name, value in given.items() if name in checked.parameters[entry.name]}
+
+
+def own_parameters(model: str, profile: Profile) -> dict[str, Any]:
+    """The parameters that come from the suite itself (see `definition.OWN`), the run folder apart."""
+    own = {
+        "model": model,
+        "tasks": list(profile.tasks),
+        "seeds": list(profile.seeds),
+        "compositions": dict(profile.compositions or {}),
+    }
+    assert {"run_folder", *own} == set(OWN)  # noqa: S101
+    return own
+
+
+def _work(entry: NotebookEntry, lengths: Mapping[str, float], values: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens of each kind of work: sums of products of parameters.
+
+    A list counts with its length, and `max_length` as the mean length of the samples where that is known and less.
+    """
+    mean = sum(lengths.values()) / len(lengths) if lengths else float("inf")
+
+    def amount(name: str) -> int:
+        value = values.get(name, 1)
+        if name == "max_length":
+            value = min(value, mean)
+        return len(value) if isinstance(value, (list, tuple)) else int(value or 0)
+
+    work = {}
+    for kind, terms in (entry.work or {}).items():
+        total = 0
+        for term in terms:
+            tokens = 1
+            for name in term:
+                tokens *= amount(name)
+            total += tokens
+        work[kind] = total
+    return work
+
+
+def side_by_side(nodes: Sequence[Node]) -> dict[str, int]:
+    """Key of a node -> how many nodes, itself included, are as deep in the graph: they can run at once."""
+    depth: dict[str, int] = {}
+    for node in nodes:
+        depth[node.key] = 1 + max((depth.get(needed.key, 0) for needed in node.after), default=0)
+    count = Counter(depth.values())
+    return {key: count[level] for key, level in depth.items()}
+
+
+def without_graph(node: Node) -> Node:
+    """The node for a worker, which needs no other nodes."""
+    return dataclasses.replace(node, after=())

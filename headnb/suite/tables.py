@@ -1,0 +1,124 @@
+"""The graph as text: what would run, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from headnb.suite import estimate, records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headnb.suite.estimate import Estimate
+    from headnb.suite.graph import Node
+    from headnb.suite.job import Outcome
+    from headnb.suite.records import Record
+
+SIGNS = {
+    "done": "✓",
+    "failed": "✗",
+    "running": "▶",
+    "stopped": "‖",
+    "outdated": "~",
+    "blocked": "⊘",
+    "waiting": "·",
+    "ready": "○",
+}
+
+
+def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
+    """Every node with its state, behind what it needs, and where a traceback lies."""
+    states: Counter[str] = Counter(record.state for record in found.values())
+    lines = [f"{len(nodes)} notebooks: " + ", ".join(f"{states[state]} {state}" for state in SIGNS if states[state])]
+    width = max(len(_indented(node)) for node in nodes)
+    for node, model in _with_models(nodes):
+        record = found[records.identity(node)]
+        lines += [f"\n{model}"] if model else []
+        about: str = record.state
+        if record.state in {"done", "failed"} and record.seconds is not None:
+            about += f", {duration(record.seconds)}"
+        if record.state in {"running", "stopped"}:
+            about += f" since {record.manifest.get('began', '?')}"
+        if record.state == "blocked":
+            about += f" by {_blocking(node, found)}"
+        lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {about}")
+        if record.state == "failed":
+            lines.append(f"{'':<{width}}    {record.error}")
+    return "\n".join(lines)
+
+
+def plan_table(
+    nodes: Sequence[Node], found: Mapping[str, Record], estimates: Mapping[str, Estimate], workers: int
+) -> str:
+    """Every node with what it needs and what it will take, and the sum."""
+    width = max(len(_indented(node)) for node in nodes)
+    lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
+    todo = [node for node in nodes if found[records.identity(node)].state != "done"]
+    for node, model in _with_models(nodes):
+        record = found[records.identity(node)]
+        lines += [f"\n{model}"] if model else []
+        needs = ", ".join(_summary(node))
+        taken = estimates[node.key]
+        if record.state == "done":
+            time, memory = "done", ""
+        else:
+            sign = "" if taken.measured else "~"
+            time, memory = sign + duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
+        lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
+    if not todo:
+        return "\n".join([*lines, "\nall done: nothing would run"])
+    seconds = estimate.total_seconds(todo, estimates, workers)
+    memory_gb = estimate.peak_memory_mb(todo, estimates, workers) / 1024
+    measured = all(estimates[node.key].measured for node in todo)
+    basis = "from earlier runs" if measured else "guessed from parameters and this machine's matrix products"
+    lines.append(
+        f"\n{len(todo)} of {len(nodes)} notebooks would run, {workers} at a time: about {duration(seconds)} and "
+        f"{memory_gb:.1f} GB ({basis})"
+    )
+    return "\n".join(lines)
+
+
+def outcome_line(node: Node, outcome: Outcome, done: int, total: int) -> str:
+    """One notebook's end, while the suite runs."""
+    about = f"[{done}/{total}] {SIGNS[outcome.state]} {node.name}: {outcome.state}"
+    if outcome.seconds:
+        about += f" in {duration(outcome.seconds)}"
+    return f"{about}: {outcome.error}" if outcome.error else about
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `4 min 03 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _with_models(nodes: Sequence[Node]) -> list[tuple[Node, str]]:
+    """Each node, with the model's name at the first of its nodes."""
+    runs = [node.run for node in nodes]
+    return [(node, "" if place and runs[place - 1] == node.run else node.model) for place, node in enumerate(nodes)]
+
+
+def _indented(node: Node) -> str:
+    return "  " * _depth(node) + node.name
+
+
+def _depth(node: Node) -> int:
+    return 1 + max(map(_depth, node.after)) if node.after else 0
+
+
+def _summary(node: Node) -> list[str]:
+    """What a node needs: one is named, several of one notebook are counted."""
+    count = Counter(needed.notebook for needed in node.after)
+    return [name if number == 1 else f"{number} {name}" for name, number in count.items()]
+
+
+def _blocking(node: Node, found: Mapping[str, Record]) -> str:
+    """The failed notebooks that a node waits for, directly or not."""
+    failed = [needed.name for needed in node.after if found[records.identity(needed)].state == "failed"]
+    deeper = [_blocking(needed, found) for needed in node.after if found[records.identity(needed)].state == "blocked"]
+    return ", ".join(dict.fromkeys([*failed, *deeper]))

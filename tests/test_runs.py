@@ -1,0 +1,119 @@
+"""The run folder: what is written is read back, nothing is there half, and an error says which notebook is missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.runs import Run, Settings, file_name, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = Settings("tiny", ("gsm_symbolic", "gcd"), n=4, max_length=256, seed=3)
+
+
+def test_a_run_is_reopened_with_its_settings(tmp_path: Path) -> None:
+    Run.create(tmp_path, SETTINGS)
+    again = Run(str(tmp_path))
+    assert again.settings == SETTINGS
+    assert again.versions["headnb"] == headnb.__version__
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    Run.create(tmp_path, SETTINGS)
+    with pytest.raises(HeadnbError, match="n 4, not 5"):
+        Run.create(tmp_path, Settings("tiny", ("gsm_symbolic", "gcd"), n=5, max_length=256, seed=3))
+    assert Run.create(tmp_path, SETTINGS).settings == SETTINGS
+
+
+def test_scores_before_and_after_are_those_of_the_runs_samples(tmp_path: Path, model, tokenizer) -> None:
+    run = Run.create(tmp_path, SETTINGS)
+    run.score(model, tokenizer, "gcd", run.before_path("gcd"))
+    run.score(model, tokenizer, "gcd", run.after_path("gcd", 1, "gcd"))
+    run.save_result("gcd", 1, {})
+    task = headnb.load_task("gcd", n=4, seed=3)
+    expected = headnb.score_heads(model, tokenizer, task, max_length=256, seed=3)
+    ((before, after),) = run.pairs("gcd")
+    np.testing.assert_array_equal(before.score, expected.score)
+    np.testing.assert_array_equal(after.sample, before.sample)
+    assert run.trained == {"gcd": (1,)}
+
+
+def test_a_fine_tuning_counts_only_when_it_is_complete(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, SETTINGS)
+    run.sft_folder("gcd", 0).mkdir(parents=True)
+    run.save_result("gcd", 10, {"loss": 1.0})
+    run.save_result("gcd", 2, {"loss": 2.0})
+    assert run.trained == {"gcd": (2, 10)}
+    assert run.result("gcd", 10) == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "notebook"),
+    [
+        (lambda run: run.before("gcd"), "01_patterns"),
+        (lambda run: run.after("gcd", 0, "gcd"), "02_finetune for gcd, seed 0"),
+        (lambda run: run.seeds("gcd"), "02_finetune"),
+        (lambda run: run.finding("composition"), "04_composition"),
+        (lambda run: run.finding_arrays("rapid_change"), "05_rapid_change"),
+    ],
+)
+def test_what_is_missing_names_the_notebook_that_makes_it(tmp_path: Path, asked, notebook: str) -> None:
+    with pytest.raises(HeadnbError, match=notebook):
+        asked(Run.create(tmp_path, SETTINGS))
+
+
+def test_a_folder_without_a_run_names_the_first_notebook(tmp_path: Path) -> None:
+    with pytest.raises(HeadnbError, match="01_patterns"):
+        _ = Run(tmp_path / "nowhere").settings
+
+
+def test_names_that_are_not_of_the_run_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, SETTINGS)
+    with pytest.raises(HeadnbError, match="did you mean 'gsm_symbolic'"):
+        run.task("gsm_symbolc")
+    with pytest.raises(HeadnbError, match="did you mean 'selectivity'"):
+        run.finding("selectivty")
+
+
+def test_a_finding_keeps_numbers_and_arrays(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, SETTINGS)
+    arrays = xr.Dataset({"gini": ("task", np.array([0.3, 0.5]))}, coords={"task": ["a", "b"]})
+    values = {"r2": np.float32(0.5), "bad": math.nan, "tasks": np.array([1, 2]), "nested": {"x": (np.int64(1),)}}
+    path = run.save_finding("selectivity", values, arrays)
+    assert json.loads(path.read_text()) == {"r2": 0.5, "bad": None, "tasks": [1, 2], "nested": {"x": [1]}}
+    xr.testing.assert_identical(run.finding_arrays("selectivity"), arrays)
+
+
+def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_json(tmp_path / "x.json", {"a": 1})
+    monkeypatch.setattr("pathlib.Path.write_text", _no_space)
+    with pytest.raises(HeadnbError, match=r"cannot write .*x\.json: No space left on device"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_bytes()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def _no_space(*_args: object, **_kwargs: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("gsm8k", "gsm8k"),
+        ("owner/data set", "owner-data-set"),
+        ("../x/my.jsonl", "x-my"),
+        ("/x/m-1.5b", "m-1.5b"),
+        ("..", "unnamed"),
+    ],
+)
+def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
+    assert file_name(task) == name

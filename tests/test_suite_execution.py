@@ -1,0 +1,278 @@
+"""A suite on a cluster: whatever is killed or fails in the middle, the same command ends in the same results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import dask
+import nbformat
+import psutil
+import pytest
+from headnb.errors import HeadnbError
+from headnb.suite import job, records
+from headnb.suite.execution import run_suite
+from headnb.suite.job import Outcome, Session, run_node
+
+from suites import graph, results, write_notebook, write_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RUN = "smollm2-135m"
+PLACES = [("gcd", 0), ("lcm", 0)]
+TRAINED = {f"{RUN}/sft/{task}/seed{seed}/result.txt": f"{RUN} 1.0 {task} {seed} 21" for task, seed in PLACES}
+COMPLETE = {f"{RUN}/start.txt": f"{RUN} 1.0", **TRAINED, f"{RUN}/end.txt": "\n".join(TRAINED.values())}
+PATIENCE = 300.0  # seconds; how long a test waits at most, on a machine that does much else
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+class Command:
+    """`headnb suite run` in a process of its own, and the notebook that waits in the middle."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.gate = folder / "gate"
+        self.out = folder / "out"
+        self.suite = folder / "suite" / "suite.yaml"
+        self.options = options
+
+    def start(self, *, hold: str = "") -> subprocess.Popen[str]:
+        """Begin; `hold` (such as "gcd0") is a notebook that waits in its middle."""
+        self.gate.mkdir(exist_ok=True)
+        for file in self.gate.iterdir():
+            file.unlink()
+        if hold:
+            (self.gate / f"{hold}.wait").touch()
+        words = ["suite", "run", self.suite, "--profile", "tiny", "--out", self.out, *self.options]
+        return subprocess.Popen(
+            [sys.executable, "-c", "from headnb.cli import main; main()", *map(str, words)],
+            env={**os.environ, "SUITE_TEST_GATE": str(self.gate)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  a shell's background jobs ignore it
+        )
+
+    def kernel(self, held: str) -> psutil.Process:
+        """The kernel of the notebook that waits, once it does."""
+        here = self.gate / f"{held}.here"
+        until(lambda: here.exists() and here.read_text())
+        return psutil.Process(int(here.read_text()))
+
+    def release(self, held: str) -> None:
+        (self.gate / f"{held}.here").unlink()
+        (self.gate / f"{held}.wait").unlink()
+
+    def finish(self) -> str:
+        """Run to the end; returns what it said."""
+        process = self.start()
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, said
+        return said
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    write_suite(tmp_path / "suite", seeds=[0])
+    yield Command(tmp_path)
+    end_all_that_mentions(tmp_path)
+
+
+def end_all_that_mentions(folder: Path) -> None:
+    """Nothing of a failed test stays behind."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SUITE_TEST_GATE") == str(folder / "gate"):
+                process.kill()
+
+
+def test_a_suite_runs_in_order_and_a_second_time_not_at_all(command: Command) -> None:
+    said = command.finish()
+    assert results(command.out) == COMPLETE
+    assert "4 of 4 notebooks to run" in said
+    assert "[4/4] ✓ end: done" in said
+    times = {path: path.stat().st_mtime_ns for path in command.out.rglob("*.ipynb")}
+    assert sorted(path.name for path in times) == sorted(
+        ["start.ipynb", *(f"train.{task}.seed{seed}.ipynb" for task, seed in PLACES), "end.ipynb"]
+    )
+    manifest = records.read_manifest(graph(command.suite, command.out)[1])
+    assert manifest["threads"] >= 1
+    assert manifest["memory_mb"] >= 0
+    assert run_suite(graph(command.suite, command.out), command.out) == {}
+    assert {path: path.stat().st_mtime_ns for path in command.out.rglob("*.ipynb")} == times
+    left = [path.name for path in command.out.rglob(".*") if path.name != ".suite.lock"]
+    assert left == []
+
+
+def test_a_failed_notebook_keeps_its_traceback_and_stops_only_what_needs_it(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite", seeds=[0])
+    path = tmp_path / "suite" / "train.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[4].source += '; assert task != "gcd", "this one fails"'
+    nbformat.write(notebook, path)
+    nodes = graph(suite, tmp_path / "out")
+    outcomes = run_suite(nodes, tmp_path / "out")
+    states = {node.name: outcomes[records.identity(node)].state for node in nodes}
+    assert states == {node.name: "done" for node in nodes} | {"train gcd seed 0": "failed", "end": "blocked"}
+    failed = records.failed_path(nodes[1])
+    error = outcomes[records.identity(nodes[1])].error
+    assert re.search(rf"cell \[\d\], AssertionError: this one fails; see {re.escape(str(failed))}$", error)
+    (traceback,) = [
+        output
+        for cell in nbformat.read(failed, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    ]
+    assert traceback.evalue == "this one fails"
+    assert not records.executed_path(nodes[1]).exists()
+    write_suite(tmp_path / "suite", seeds=[0])  # mended
+    nodes = graph(suite, tmp_path / "out")
+    run_suite(nodes, tmp_path / "out")
+    assert results(tmp_path / "out") == COMPLETE
+    assert not failed.exists()
+
+
+@pytest.mark.parametrize("victim", ["kernel", "worker"])
+def test_a_kernel_or_worker_killed_in_the_middle_is_replaced(command: Command, victim: str) -> None:
+    process = command.start(hold="lcm0")
+    kernel = command.kernel("lcm0")
+    worker = kernel.parent()
+    assert worker is not None
+    command.release("lcm0")
+    (kernel if victim == "kernel" else worker).kill()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert results(command.out) == COMPLETE
+
+
+def test_a_run_killed_in_the_middle_goes_on(command: Command) -> None:
+    process = command.start(hold="gcd0")
+    kernel = command.kernel("gcd0")
+    process.kill()
+    process.wait()
+    kernel.wait(PATIENCE)  # it notices
+    before = {path: path.stat().st_mtime_ns for path in command.out.rglob("*.ipynb")}
+    assert f"{RUN}/end.txt" not in results(command.out)
+    nodes = graph(command.suite, command.out)
+    assert records.records(nodes, running=records.is_running(command.out))[f"{RUN}/train.gcd.seed0"].state == "stopped"
+    command.finish()
+    assert results(command.out) == COMPLETE
+    assert all(path.stat().st_mtime_ns == before[path] for path in before if not path.name.startswith("."))
+
+
+def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "SUITE_TEST_GATE": str(command.gate)}
+    dask_command = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = subprocess.Popen(
+        [*dask_command, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet
+    )
+    # Two threads, which a worker of the suite must not use for two notebooks at once.
+    worker = subprocess.Popen(
+        [*dask_command, "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"], **quiet
+    )
+    command.options = ("--scheduler", address)
+    process = command.start(hold="gcd0")
+    kernel = command.kernel("gcd0")
+    scheduler.kill()
+    _, said = process.communicate(timeout=PATIENCE)
+    worker.kill()
+    kernel.wait(PATIENCE)
+    assert process.returncode == 1
+    assert "headnb: the Dask scheduler was lost; what is done is kept, and the same command goes on" in said
+    assert "Traceback" not in said
+    run_suite(graph(command.suite, command.out), command.out)
+    assert results(command.out) == COMPLETE
+
+
+def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(command: Command) -> None:
+    process = command.start(hold="gcd0")
+    kernel = command.kernel("gcd0")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and to its workers
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "interrupted; " in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert not kernel.is_running()
+    command.finish()
+    assert results(command.out) == COMPLETE
+
+
+def test_a_second_suite_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    with records.only_suite(tmp_path / "out"):
+        assert records.is_running(tmp_path / "out")
+        with pytest.raises(HeadnbError, match=r"running in .* already"):
+            run_suite(nodes, tmp_path / "out")
+    assert not records.is_running(tmp_path / "out")
+
+
+def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
+    nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(HeadnbError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"),
+    ):
+        run_suite(nodes, tmp_path / "out", scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_full_disk_is_an_outcome_and_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    written = job.records.write_manifest
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute.write_ipynb", full)
+    outcome = run_node(first, Session("here"))
+    assert outcome == Outcome("failed", error=f"cannot write {first.folder}: No space left on device")
+    monkeypatch.undo()
+    monkeypatch.setattr(job.records, "write_manifest", full)
+    assert run_node(first, Session("here")).state == "failed"
+    assert not records.is_done(first)
+    monkeypatch.setattr(job.records, "write_manifest", written)
+    assert run_node(first, Session("here")).state == "done"
+    assert records.is_done(first)
+
+
+def test_a_notebook_that_does_not_write_what_it_should_has_failed(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    write_notebook(tmp_path / "suite" / "start.ipynb", 'run_folder: str = ""', "1 + 1")
+    (first, *_) = graph(suite, tmp_path / "out")
+    assert "ended without writing" in run_node(first, Session("here")).error
+
+
+def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    write_notebook(tmp_path / "suite" / "start.ipynb", 'run_folder: str = ""', "import os; os._exit(1)")
+    (first, *_) = graph(suite, tmp_path / "out")
+    outcome = run_node(first, Session("here"))
+    assert outcome.state == "failed"
+    assert "the kernel died 3 times" in outcome.error
+    assert records.records([first], running=False)[records.identity(first)].state == "failed"
+
+
+def test_nothing_runs_behind_what_is_not_done(tmp_path: Path) -> None:
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    assert run_node(first, Session("here"), Outcome("done"), Outcome("failed")).state == "blocked"
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,298 @@
+"""A suite before anything runs: what is wrong is said at once, and a node's key changes with all that it depends on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+import yaml
+from headnb.errors import HeadnbError
+from headnb.suite import records
+from headnb.suite.checks import check_suite
+from headnb.suite.definition import read_suite
+from headnb.suite.estimate import estimate, peak_memory_mb, total_seconds, weights_of
+from headnb.suite.tables import duration, plan_table, status_table
+
+from suites import NOTEBOOKS, graph, write_notebook, write_suite
+from tiny import tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headnb.suite.graph import Node
+
+
+def changed(name: str, **parts: Any) -> dict[str, Any]:
+    """The test suite's notebooks, one of them with other parts."""
+    notebooks = copy.deepcopy(NOTEBOOKS)
+    notebooks[name] |= parts
+    return notebooks
+
+
+def keys(nodes: list[Node]) -> dict[str, str]:
+    return {node.name: node.key for node in nodes}
+
+
+def test_the_graph_has_a_node_for_each_task_and_seed_behind_the_right_ones(tmp_path: Path) -> None:
+    notebooks = changed("end", after=["train", "more"])
+    notebooks["more"] = {"file": "train.ipynb", "for": ["task", "seed"], "after": ["train"]}
+    nodes = graph(write_suite(tmp_path, notebooks=notebooks), tmp_path / "out")
+    after = {node.name: [needed.name for needed in node.after] for node in nodes}
+    assert after["start"] == []
+    assert after["train lcm seed 1"] == ["start"]
+    assert after["more lcm seed 1"] == ["train lcm seed 1"]
+    assert len(after["end"]) == 8
+    assert list(after).index("end") == len(after) - 1
+    assert len(set(keys(nodes).values())) == 10
+
+
+def test_a_notebook_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, compositions={"lcm": ["gcd"]})
+    nodes = {node.name: node for node in graph(suite, tmp_path / "out", steps=5, seeds=[4])}
+    run = str(tmp_path / "out" / "smollm2-135m")
+    assert nodes["start"].parameters == {"run_folder": run, "model": "smollm2-135m", "tasks": ["gcd", "lcm"]}
+    assert nodes["train gcd seed 4"].parameters == {"run_folder": run, "task": "gcd", "seed": 4, "steps": 5}
+    assert nodes["end"].parameters["compositions"] == {"lcm": ["gcd"]}
+    assert nodes["start"].work == {"score": 10}
+    assert nodes["train gcd seed 4"].stem == "train.gcd.seed4"
+
+
+@pytest.mark.parametrize(
+    ("notebooks", "profile", "said"),
+    [
+        (changed("end", after=["tran"]), {}, "did you mean 'train'"),
+        (changed("start", after=["end"]), {}, "cycle: start after end after train after start"),
+        (changed("start", after=["start"]), {}, "cycle: start after start"),
+        (changed("train", file="trian.ipynb"), {}, "unknown file 'trian.ipynb'; did you mean 'train.ipynb'"),
+        (changed("start", **{"for": ["seed"]}), {}, "runs for each seed, but start.ipynb has no such parameter"),
+        (changed("start", **{"for": ["tsk"]}), {}, "did you mean 'task'"),
+        (changed("train", writes=["../x"]), {}, "not inside the run folder"),
+        (changed("train", writes=["sft/{tsk}"]), {}, "did you mean 'task'"),
+        (changed("train", work={"train": [["stesp"]]}), {}, "did you mean 'steps'"),
+        (changed("train", aftr=[]), {}, "did you mean 'after'"),
+        (None, {"parameters": {"stpes": 1}}, "unknown parameter 'stpes'; did you mean 'steps'"),
+        (None, {"parameters": {"steps": "many"}}, "parameter steps of train is int, not 'many'"),
+        (None, {"parameters": {"steps": True}}, "parameter steps of train is int, not True"),
+        (None, {"parameters": {"scale": "2e-5"}}, "YAML reads 2e-5 as text; write 2.0e-5"),
+        (None, {"parameters": {"tasks": ["gcd"]}}, "comes from the profile's own parts"),
+        (None, {"parameters": {"seed": 3}}, "comes from the profile's own parts"),
+        (None, {"tasks": ["gcd", "lmc"]}, "unknown task 'lmc'; did you mean 'lcm'"),
+        (None, {"tasks": []}, "names no tasks"),
+        (None, {"tasks": ["gcd", "gcd"]}, "'gcd' twice"),
+        (None, {"models": ["smolm2-135m"]}, "did you mean 'smollm2-135m'"),
+        (None, {"models": ["./nowhere"]}, "unknown model './nowhere'"),
+        (None, {"tasks": ["./nowhere.jsonl"]}, "cannot read nowhere.jsonl"),
+        (None, {"seeds": ["a"]}, "list of whole numbers"),
+        (None, {"compositions": {"lcm": ["gdc"]}}, "did you mean 'gcd'"),
+        (None, {"compositions": {"lcm": ["lcm"]}}, "part of itself"),
+        (None, {"model": "x"}, "did you mean 'models'"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said_before_anything_runs(
+    tmp_path: Path, notebooks: dict[str, Any] | None, profile: dict[str, Any], said: str
+) -> None:
+    suite = write_suite(tmp_path, notebooks=notebooks, **profile)
+    with pytest.raises(HeadnbError) as error:
+        graph(suite, tmp_path / "out")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_profile_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(HeadnbError, match="did you mean 'tiny'"):
+        read_suite(write_suite(tmp_path), "tinny")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "line 2 is not YAML"),
+        ("- x", "must be names with values"),
+        ("notebook: {}", "did you mean 'notebooks'"),
+    ],
+)
+def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(HeadnbError, match=said):
+        read_suite(path, "tiny")
+
+
+def test_yaml_makes_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(f"notebooks: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'made'}]\nprofiles: {{}}\n")
+    with pytest.raises(HeadnbError, match="not YAML"):
+        read_suite(path, "tiny")
+
+
+def test_a_missing_split_of_a_local_task_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
+    (tmp_path / "mine.train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(HeadnbError, match=r"has no test split: .* no mine\.test\.jsonl"):
+        graph(write_suite(tmp_path / "suite", tasks=["mine"]), tmp_path / "out")
+
+
+def test_an_untyped_parameter_is_refused(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path)
+    for cell, said in (("steps = 3", "needs a type"), ("steps: Path = 3", "has the type Path"), ("", "no parameter")):
+        write_notebook(tmp_path / "start.ipynb", cell)
+        with pytest.raises(HeadnbError, match=said):
+            check_suite(read_suite(suite, "tiny"))
+
+
+def test_keys_change_with_all_that_a_node_depends_on_and_with_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite(tmp_path / "suite")
+    before = keys(graph(suite, tmp_path / "out"))
+    assert keys(graph(suite, tmp_path / "elsewhere")) == before
+
+    def now_different(**settings: Any) -> set[str]:
+        after = keys(graph(suite, tmp_path / "out", **settings))
+        return {name for name in before if after[name] != before[name]}
+
+    everything = set(before)
+    assert now_different(steps=4) == everything - {"start"}
+    assert now_different(scale=2.0) == everything
+    assert now_different(compositions={"lcm": ["gcd"]}) == {"end"}
+    path = tmp_path / "suite" / "end.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="ran")]
+    notebook.metadata["opened"] = "yes"
+    nbformat.write(notebook, path)
+    assert now_different() == set()
+    notebook.cells[2].source += "\n# more"
+    nbformat.write(notebook, path)
+    assert now_different() == {"end"}
+    monkeypatch.setattr("headnb.__version__", "99")
+    assert now_different() == everything
+
+
+def test_keys_change_with_samples_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
+    files = [tmp_path / f"gcd.{split}.jsonl" for split in ("train", "test")]
+    for file in files:
+        file.write_text('{"prompt": "a", "completion": "b"}\n')
+    model = tmp_path / "tiny"
+    tiny_model().save_pretrained(model)
+    suite = write_suite(tmp_path / "suite", models=[str(model)])
+    before = keys(graph(suite, tmp_path / "out"))
+    for file in files:
+        file.write_text('{"prompt": "a", "completion": "c"}\n')
+        after = keys(graph(suite, tmp_path / "out"))
+        assert after["train gcd seed 0"] != before["train gcd seed 0"]
+        before = after
+    tiny_model(seed=1, layers=3).save_pretrained(model)
+    assert keys(graph(suite, tmp_path / "out"))["start"] != before["start"]
+
+
+def done(node: Node, **facts: Any) -> None:
+    """As if a node had run."""
+    for path in (*node.writes, records.executed_path(node)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("made")
+    records.write_manifest(node, "done", **facts)
+
+
+def test_states_follow_the_graph(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    nodes = graph(suite, tmp_path / "out")
+    by_name = {node.name: node for node in nodes}
+
+    def states(*, running: bool = False, of: list[Node] = nodes) -> list[str]:
+        return [record.state for record in records.records(of, running=running).values()]
+
+    assert states() == ["ready", "waiting", "waiting", "waiting", "waiting", "waiting"]
+    done(by_name["start"], seconds=1.0)
+    records.begin(by_name["train gcd seed 0"], {"began": "now"})
+    records.write_manifest(by_name["train gcd seed 1"], "failed", error="ValueError: no")
+    assert states() == ["done", "stopped", "failed", "ready", "ready", "blocked"]
+    assert states(running=True)[1] == "running"
+    assert states(of=graph(suite, tmp_path / "out", steps=9))[1:] == ["ready", "outdated", "ready", "ready", "waiting"]
+    text = status_table(nodes, records.records(nodes, running=False))
+    assert "1 done, 1 failed, 1 stopped, 1 blocked, 2 ready" in text
+    assert "ValueError: no" in text
+    assert "blocked by train gcd seed 1" in text
+
+
+def test_results_of_other_settings_are_removed_and_others_kept(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    (first, *_) = graph(suite, tmp_path / "out")
+    (other, *_) = graph(suite, tmp_path / "out", scale=3.0)
+    first.writes[0].parent.mkdir(parents=True)
+    first.writes[0].write_text("begun by hand")
+    records.begin(first, {})
+    assert first.writes[0].read_text() == "begun by hand"
+    records.begin(first, {})
+    assert first.writes[0].exists()
+    records.begin(other, {})
+    assert not first.writes[0].exists()
+
+
+def test_a_lost_result_is_made_again(tmp_path: Path) -> None:
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    done(first)
+    assert records.is_done(first)
+    first.writes[0].unlink()
+    assert not records.is_done(first)
+
+
+def test_estimates_come_from_parameters_and_then_from_earlier_runs(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite", parameters={"steps": 1000})
+    nodes = graph(suite, tmp_path / "out")
+    found = estimate(nodes, rate=1e9)
+    trained = found[nodes[1].key]
+    assert trained.seconds == pytest.approx(20 + 1000 * 6 * 135e6 / 0.5e9)
+    assert trained.memory_mb == pytest.approx(900 + 16 * 135e6 / 2**20)
+    assert total_seconds(nodes, found, 1) == pytest.approx(sum(found[node.key].seconds for node in nodes))
+    two = found[nodes[0].key].seconds + 2 * trained.seconds + found[nodes[-1].key].seconds
+    assert total_seconds(nodes, found, 2) == pytest.approx(two)
+    assert peak_memory_mb(nodes, found, 2) == pytest.approx(2 * trained.memory_mb)
+    done(nodes[1], seconds=50.0, memory_mb=700)
+    again = graph(suite, tmp_path / "out", steps=2000)
+    measured = estimate(again, rate=1e9)[again[2].key]
+    assert (measured.seconds, measured.memory_mb, measured.measured) == (100.0, 700.0, True)
+    text = plan_table(nodes, records.records(nodes, running=False), found, 2)
+    assert "5 of 6 notebooks would run, 2 at a time" in text
+    assert "4 train" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [("smollm2-135m", 135e6), ("meta-llama/Llama-3.2-1B", 1e9), ("facebook/opt-6.7b", 6.7e9), ("openai/gpt2", 1e9)],
+)
+def test_weights_are_told_from_a_name(model: str, weights: float) -> None:
+    assert weights_of(model) == pytest.approx(weights)
+
+
+def test_weights_are_counted_in_a_folder(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    assert weights_of(str(tmp_path)) == sum(weight.numel() for weight in model.state_dict().values())
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [duration(s) for s in (7.6, 63, 3599, 7500)] == ["8 s", "1 min 03 s", "59 min 59 s", "2 h 05 min"]
+
+
+def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    done(first, seconds=2.5)
+    manifest = json.loads(records.manifest_path(first).read_text())
+    assert manifest["parameters"]["tasks"] == ["gcd", "lcm"]
+    assert manifest["key"] == first.key
+    assert (manifest["notebook"], manifest["state"], manifest["seconds"]) == ("start.ipynb", "done", 2.5)
+
+
+def test_the_suite_of_the_package_is_sound_in_every_profile() -> None:
+    from headnb.pages import notebooks_folder
+
+    path = notebooks_folder() / "suite.yaml"
+    for profile in yaml.safe_load(path.read_text())["profiles"]:
+        check_suite(read_suite(path, profile))

@@ -1,0 +1,111 @@
+"""Notebooks 01 to 06 on a tiny model, as the suite runs them: each reads what those before it wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import nbformat
+import numpy as np
+import pytest
+from headnb.pages import notebooks_folder
+from headnb.runs import Run
+from headnb.suite import records
+from headnb.suite.checks import check_suite
+from headnb.suite.definition import read_suite
+from headnb.suite.graph import build_graph
+from headnb.suite.job import Outcome, Session, run_node
+
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headnb.suite.graph import Node
+
+SETTINGS = {
+    "tasks": ["gcd", "lcm"],
+    "seeds": [0],
+    "compositions": {"lcm": ["gcd"]},
+    "n": 8,
+    "n_beside": 5,
+    "max_length": 256,
+    "steps": 3,
+    "batch_size": 2,
+    "track_steps": [0, 1, 2],
+    "answers": 2,
+    "max_new_tokens": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[Node], dict[str, Outcome]]:
+    folder = tmp_path_factory.mktemp("suite")
+    tiny_model().save_pretrained(folder / "tiny")
+    tiny_tokenizer().save_pretrained(folder / "tiny")
+    suite = read_suite(notebooks_folder() / "suite.yaml", "demo", {"models": [str(folder / "tiny")], **SETTINGS})
+    nodes = build_graph(*check_suite(suite), folder / "out")
+    outcomes: dict[str, Outcome] = {}
+    for node in nodes:
+        outcomes[node.name] = run_node(node, Session("test"), *(outcomes[needed.name] for needed in node.after))
+    return Run(nodes[0].run), nodes, outcomes
+
+
+def test_every_notebook_runs_and_says_something_of_its_results(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    _, nodes, outcomes = ran
+    assert {name: outcome.error for name, outcome in outcomes.items() if outcome.state != "done"} == {}
+    for node in nodes:
+        cells = [cell for cell in nbformat.read(records.executed_path(node), as_version=4).cells if "outputs" in cell]
+        texts = [
+            output.data["text/markdown"]
+            for cell in cells
+            for output in cell.outputs
+            if "text/markdown" in output.get("data", {})
+        ]
+        assert texts, node.name
+        assert any(re.search(r"\d", text) for text in texts), node.name
+
+
+def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
+    run, *_ = ran
+    assert run.trained == {"gcd": (0,), "lcm": (0,)}
+    result = run.result("lcm", 0)
+    before, after = run.before("gcd"), run.after("lcm", 0, "gcd")
+    assert result["loss"]["gcd"]["before"] == pytest.approx(float(before.loss.sel(sample=after.sample).mean()))
+    assert result["loss"]["gcd"]["after"] == pytest.approx(float(after.loss.mean()))
+    tracked = run.tuned("lcm", 0).scores["lcm"]
+    own = run.after("lcm", 0, "lcm")
+    assert (own.sizes["sample"], after.sizes["sample"], tracked.sizes["sample"]) == (8, 5, 5)
+    np.testing.assert_allclose(tracked.score.isel(step=-1), own.score.sel(sample=tracked.sample), rtol=1e-3, atol=1e-7)
+    assert list(tracked["step"].values) == [0, 1, 2, 3]
+    assert run.finding("composition")["lcm"]["dAP"]["target"] == "lcm"
+    assert {one["task"] for one in run.finding("rapid_change")["runs"]} == {"gcd", "lcm"}
+    assert not list(run.folder.rglob("trainer"))
+
+
+def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
+    run, *_ = ran
+    page = (run.folder / "report.html").read_text()
+    for title in ("Concentration", "Specificity", "Composition of lcm", "Rapid change"):
+        assert f">{title}</h2>" in page
+    gini = run.finding("selectivity")["selectivity"]["concentration"]
+    means = [
+        np.mean([row["value"] for row in gini if (row["statistic"], row["stage"]) == ("gini", stage)])
+        for stage in ("before", "after")
+    ]
+    assert f"{means[0]:.2f} → {means[1]:.2f}" in page
+    assert "0.50 → 0.33 (Llama3-8B)" in page
+
+
+def test_training_samples_are_none_of_those_that_are_scored(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{i}", "completion": "x"}) + "\n" for i in range(20)))
+    from headnb.runs import Settings
+
+    run = Run.create(tmp_path / "run", Settings("tiny", (str(file),), n=8))
+    scored = {sample.prompt for sample in run.task(str(file)).samples}
+    trained = {sample.prompt for sample in run.training_task(str(file), seed=0, n=100).samples}
+    assert (len(scored), len(trained), scored & trained) == (8, 12, set())
