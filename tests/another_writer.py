@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -54,25 +55,27 @@ def die_while_replanning():
         return score(self, batch, recompute=recompute)
 
     gradient.GradientScorer.__call__ = scarce
-    die_before_write(2, "batch/c/4")  # the first time is when the store is made
+    die_before_write("batch/c/4", beside="batch/c/3")
 
 
 def die_while_marking():
     """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
     OPTIONS["packed"] = False  # the batches of this plan lie so
-    die_before_write(2, "done/c/2")
+    die_before_write("done/c/2", beside="done/c/3")
 
 
-def die_before_write(count, chunk):
-    """Before this chunk is written for the so manieth time, and after those that are written beside it."""
-    write, written = LocalStore.set, []
+def die_before_write(chunk, beside):
+    """Before this chunk is written again, and after the one beside it was. The first time is when a store is made."""
+    write, begun, written = LocalStore.set, Counter(), Counter()
 
     async def dying(self, name, value):
-        written.append(name)
-        if sum(name.endswith(chunk) for name in written) == count:
-            await asyncio.sleep(0.2)
+        begun[name] += 1
+        if name == chunk and begun[chunk] == 2:
+            while written[beside] < 2:
+                await asyncio.sleep(0.01)
             die()
         await write(self, name, value)
+        written[name] += 1
 
     LocalStore.set = dying
     store.CHUNK_BYTES = 160  # five samples, so that one array is several chunks

@@ -38,7 +38,8 @@ def another_writer(out, moment):
 
 
 def killed_writer(out, moment):
-    process = subprocess.run([sys.executable, WRITER, out, moment], check=False, capture_output=True, text=True)
+    command = [sys.executable, WRITER, out, moment]
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert process.returncode == -signal.SIGKILL, process.stderr
 
 
