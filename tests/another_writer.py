@@ -55,23 +55,23 @@ def die_while_replanning():
         return score(self, batch, recompute=recompute)
 
     gradient.GradientScorer.__call__ = scarce
-    die_before_write("batch/c/4", beside="batch/c/3")
+    die_before_write("batch/c/4", beside="batch/c/3", times=2)
 
 
 def die_while_marking():
     """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
     OPTIONS["packed"] = False  # the batches of this plan lie so
-    die_before_write("done/c/2", beside="done/c/3")
+    die_before_write("done/c/2", beside="done/c/3", times=1)
 
 
-def die_before_write(chunk, beside):
-    """Before this chunk is written again, and after the one beside it was. The first time is when a store is made."""
+def die_before_write(chunk, beside, times):
+    """Before this chunk is written a second time, and after the one beside it was so many times."""
     write, begun, written = LocalStore.set, Counter(), Counter()
 
     async def dying(self, name, value):
         begun[name] += 1
         if name == chunk and begun[chunk] == 2:
-            while written[beside] < 2:
+            while written[beside] < times:
                 await asyncio.sleep(0.01)
             die()
         await write(self, name, value)
