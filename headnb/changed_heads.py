@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def changed_heads(
-    pairs: Sequence[tuple[xr.Dataset, xr.Dataset]], differences: Array, alpha: float, seed: int
+    pairs: Sequence[tuple[xr.Dataset, xr.Dataset]],
+    before: Array,
+    after: Array,
+    alpha: float,
+    seed: int,
+    *,
+    scale_free: bool = False,
 ) -> xr.Dataset:
     """The comparison of before and after (layer, head); see `headnb.compare`.
 
@@ -29,14 +35,19 @@ def changed_heads(
 
     Args:
         pairs: (before, after) scores of each run.
-        differences: (runs, n, heads) of their levels.
+        before: (n, heads), their levels.
+        after: (runs, n, heads).
         alpha: q-value below which a head is `significant`.
         seed: of sign flips and split halves.
+        scale_free: divide each stage of each run by its pattern's mean over heads first, as `compare` does.
     """
-    change = patterns.compare(*pairs[0], alpha=alpha, seed=seed)
-    runs, n = differences.shape[:2]
+    change = patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
+    runs, n = after.shape[:2]
     if runs == 1:
         return change
+    if scale_free:
+        before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
+    differences = after - before
     over_samples = differences.mean(axis=0).var(axis=0, ddof=1) / n
     over_runs = differences.mean(axis=1).var(axis=0, ddof=1) / runs
     mean, variance = differences.mean(axis=(0, 1)), over_samples + over_runs

@@ -168,7 +168,7 @@ def compare(
     if scale_free:
         if _reduction(before) != "mean-abs":
             raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
-        a, b = _of_mean_head(a), _of_mean_head(b)
+        a, b = of_mean_head(a), of_mean_head(b)
     differences = a - b
     n = len(differences)
     intervals = significance.t_intervals(differences, 1 - alpha)
@@ -339,7 +339,7 @@ def _flat(levels: xr.DataArray) -> Array:
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
 
 
-def _of_mean_head(levels: Array) -> Array:
+def of_mean_head(levels: Array) -> Array:
     """(n, heads) whose mean is the scale-free pattern.
 
     The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the

@@ -45,11 +45,12 @@ def selectivity_of(run: Run) -> Selectivity:
     )
 
 
-def changes_of(found: Selectivity) -> dict[str, xr.DataArray]:
+def changes_of(found: Selectivity, *, scale_free: bool = False) -> dict[str, xr.DataArray]:
     """Task -> mean change of its pattern by fine-tuning on it (layer, head), as a grid draws it."""
+    heads, units = (found.shapes, "of the mean head") if scale_free else (found.heads, "nats")
     return {
-        str(task): found.heads.sel(task=task, drop=True)["difference"].assign_attrs(kind="difference", units="nats")
-        for task in found.heads["task"].to_numpy()
+        str(task): heads.sel(task=task, drop=True)["difference"].assign_attrs(kind="difference", units=units)
+        for task in heads["task"].to_numpy()
     }
 
 
@@ -81,8 +82,9 @@ def combinations_of(run: Run, target: str, basics: Sequence[str]) -> dict[str, C
             raise unknown_name("fine-tuned task", name, trained)
     others = {task: run.pairs(task) for task in trained if task not in {target, *basics}}
     parts = {task: run.pairs(task) for task in basics}
+    nulls: dict[str, Any] = {"others": others or None, "shuffled": run.shuffled_pairs(target) or None}
     return {
-        form: fit_combination(run.pairs(target), parts, name=target, others=others or None, **settings)
+        form: fit_combination(run.pairs(target), parts, name=target, **nulls, **settings)
         for form, settings in FORMS.items()
     }
 
@@ -131,6 +133,23 @@ def progress_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Datase
     joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
     joined["value"].attrs["long_name"] = "share of the change that is done"
     return joined.transpose("task", "seed", "step")
+
+
+def course_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
+    """Mean over seeds of each task's course (task, step): what is far from, and what is like, first and last pattern.
+
+    `relative_distance` to the last pattern, over its first value; `correlation_first`, `correlation_final`; `movement`
+    of the parameters. Coordinate `samples_seen` (step): mean over the runs.
+    """
+    names = ["relative_distance", "correlation_first", "correlation_final", "movement"]
+    rows: dict[str, list[xr.Dataset]] = {}
+    for (task, _), one in trajectories.items():
+        rows.setdefault(task, []).append(one.steps[[*names, "samples_seen"]])
+    tasks = [xr.concat(seeds, "seed", join="outer").mean("seed") for seeds in rows.values()]
+    joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
+    for name in names:
+        joined[name].attrs["long_name"] = name.replace("_", " ")
+    return joined[names].assign_coords(samples_seen=joined["samples_seen"].mean("task"))
 
 
 def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.DataFrame:

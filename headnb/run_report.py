@@ -12,6 +12,7 @@ from headnb.display.report import Contents, Finding, Number, Section, Table
 from headnb.run_findings import (
     changes_of,
     combinations_of,
+    course_of,
     pairs_of,
     progress_of,
     selectivity_of,
@@ -144,7 +145,7 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
             plots.correlation_matrix(found.correlation.sel(stage=BOTH), order=found.order()),
         ),
         tables=(_table(found.table, "Corrected for the number of samples."),),
-        grids=(HeadGrid.of(changes_of(found)),),
+        grids=(HeadGrid.of(changes_of(found)), HeadGrid.of(changes_of(found, scale_free=True))),
     )
 
 
@@ -217,7 +218,10 @@ def _rapid(run: Run) -> Section:
             ),
         ),
         sentences=tuple(f"Seed {seed}. {one.verdict}" for (_, seed), one in found.items()),
-        charts=(plots.trajectory(progress_of(found), title="share of the change that is done"),),
+        charts=(
+            plots.trajectory(progress_of(found), title="share of the change that is done"),
+            plots.courses(course_of(found), along="samples_seen", log=True, title="the way to the final pattern"),
+        ),
         tables=(_table(means, "Mean over seeds; scale-free patterns."),),
     )
 
@@ -235,8 +239,16 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
         },
         "versions": dict(run.versions),
     }
+    if trained := run.trained:
+        groups["settings"]["training seeds"] = ", ".join(map(str, sorted(set().union(*trained.values()))))
     manifests = [json.loads(path.read_text()) for path in sorted((run.folder / "notebooks").glob("[!.]*.json"))]
     if manifests:
+        made_with: dict[str, set[str]] = {}
+        for name, version in (
+            (name, version) for one in manifests for name, version in one.get("versions", {}).items()
+        ):
+            made_with.setdefault(name, set()).add(version)
+        groups["versions"] |= {name: ", ".join(sorted(several)) for name, several in made_with.items()}
         groups["notebooks"] = {
             one["node"]: f"{one.get('seconds', math.nan):.0f} s, {one.get('memory_mb', 0) / 1024:.1f} GB, "
             f"{one.get('threads', '?')} threads on {one.get('hardware', '?')}"

@@ -116,13 +116,26 @@ def answered(result: Mapping[str, Any]) -> str:
     return f"Of {result['answers']} test samples {before} were answered right before and **{after}** after."
 
 
+def unlearnt(result: Mapping[str, Any]) -> str:
+    """What the loss did in a fine-tuning on shuffled answers, from what `Run.finish_shuffled` returns."""
+    loss = result["loss"]
+    return (
+        f"With answers of other questions the loss of test samples of {result['task']} went from "
+        f"**{loss['before']:.2f}** to **{loss['after']:.2f}** nats in {result['steps']} steps of "
+        f"{result['batch_size']} samples."
+    )
+
+
 def risen(found: Selectivity, k: int = 8) -> str:
-    """The heads that rose most with each task, a line per task."""
+    """The heads that rose most with each task, a line per task: in nats, and relative to the mean head."""
     lines = []
     for task in map(str, found.heads["task"].values):
-        table = found.rose(task, k)
-        heads = [f"{head} ({row.difference:+.3f}, q = {row.q_value:.2g})" for head, row in table.iterrows()]
-        lines.append(f"**{task}**: {', '.join(heads) or 'no head rose'}")
+        of_task = []
+        for scale_free in (False, True):
+            table = found.rose(task, k, scale_free=scale_free)
+            heads = [f"{head} ({row.difference:+.3f}, q = {row.q_value:.2g})" for head, row in table.iterrows()]
+            of_task.append(", ".join(heads) or "no head rose")
+        lines.append("**{}**: {}. Relative to the mean head: {}.".format(task, *of_task))
     return "\n\n".join(lines)
 
 

@@ -5,6 +5,7 @@
     before/<task>.answers.nc        what it answers
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, result.json (written last)
     sft/<task>/seed<k>/after/<evaluated task>.zarr
+    shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
     findings/<name>.json, .nc       what the notebooks on selectivity, composition and rapid change found
     notebooks/                      the executed notebooks, where the suite ran them
     report.html
@@ -14,25 +15,19 @@ A file is written beside its place and moved there, so it is whole or not there 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
-import json
-import os
-import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from headnb.errors import HeadnbError, unknown_name
+from headnb.run_files import drafted, file_name, load, not_made, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
+    import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.samples import Sample
@@ -188,14 +183,14 @@ class Run:
 
         asked = self.task(task, n)
         found = evaluate(model, tokenizer, asked, max_new_tokens=max_new_tokens, max_length=self.settings.max_length)
-        with _draft(self.answers_path(task, seed)) as draft:
+        with drafted(self.answers_path(task, seed)) as draft:
             found.to_netcdf(draft)
         return found
 
     def answers(self, task: str, seed: int | None = None) -> xr.Dataset | None:
         """What `answer` kept; None if nothing was asked."""
         path = self.answers_path(task, seed)
-        return _load(path, "01_patterns") if path.exists() else None
+        return load(path, "01_patterns") if path.exists() else None
 
     def before_path(self, task: str) -> Path:
         """Where scores of the model as it came are."""
@@ -229,8 +224,28 @@ class Run:
 
         folder = self.sft_folder(trained, seed)
         if not folder.exists():
-            raise _not_made(folder, f"02_finetune for {trained}, seed {seed}")
+            raise not_made(folder, f"02_finetune for {trained}, seed {seed}")
         return open_study(folder)
+
+    def shuffled_folder(self, task: str, seed: int) -> Path:
+        """The folder of one fine-tuning on a task with shuffled answers."""
+        return self.folder / "shuffled" / file_name(task) / f"seed{seed}"
+
+    def shuffled_pairs(self, task: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
+        """(before, after) of fine-tuning on shuffled answers, for every seed that is complete; empty if none is."""
+        maker = f"02_shuffled_answers for {task}"
+        seeds = _seeds_in(self.shuffled_folder(task, 0).parent)
+        before = self.before(task) if seeds else None
+        after = [self._scores(self.shuffled_folder(task, seed) / "after.zarr", maker) for seed in seeds]
+        return [(before, one) for one in after if before is not None]
+
+    def finish_shuffled(self, task: str, seed: int, tuned: FineTuned) -> dict[str, Any]:
+        """Write result.json of a fine-tuning on shuffled answers; returns what it holds."""
+        folder = self.shuffled_folder(task, seed)
+        after = self._scores(folder / "after.zarr", f"02_shuffled_answers for {task}, seed {seed}")
+        result = {"task": task, "seed": seed, **_of_training(tuned), "loss": _losses(self.before(task), after)}
+        write_json(folder / "result.json", result)
+        return result
 
     def study(self, trained: str, seed: int) -> xr.Dataset:
         """What was tracked during one fine-tuning."""
@@ -247,22 +262,13 @@ class Run:
 
     def finish(self, trained: str, seed: int, tuned: FineTuned) -> dict[str, Any]:
         """Write result.json from a fine-tuning, its scores on every task and its answers; returns what it holds."""
-        losses = {task: self._losses(trained, seed, task) for task in self.settings.tasks}
-        known = ("kind_of_tuning", "steps", "batch_size", "learning_rate")
-        settings = {name: tuned.study.attrs[name] for name in known}
-        movement = float(tuned.study["movement"].isel(step=-1).mean())
-        result = {"task": trained, "seed": seed, **settings, "movement": movement, "loss": losses}
+        losses = {task: _losses(self.before(task), self.after(trained, seed, task)) for task in self.settings.tasks}
+        result = {"task": trained, "seed": seed, **_of_training(tuned), "loss": losses}
         for stage, answers in (("before", self.answers(trained)), ("after", self.answers(trained, seed))):
             if answers is not None:
                 result |= {f"accuracy_{stage}": float(answers["accuracy"]), "answers": answers.sizes["sample"]}
         self.save_result(trained, seed, result)
         return result
-
-    def _losses(self, trained: str, seed: int, evaluated: str) -> dict[str, float]:
-        """Mean loss before and after, of the samples that were scored both times."""
-        after = self.after(trained, seed, evaluated)["loss"]
-        before = self.before(evaluated)["loss"].sel(sample=after["sample"])
-        return {"before": float(before.mean()), "after": float(after.mean())}
 
     def save_result(self, trained: str, seed: int, result: Mapping[str, Any]) -> Path:
         """Write result.json, which says that this fine-tuning is complete."""
@@ -271,11 +277,7 @@ class Run:
     @property
     def trained(self) -> dict[str, tuple[int, ...]]:
         """Task -> seeds of the fine-tunings that are complete, in the order of the run's tasks."""
-        found = {}
-        for task in self.settings.tasks:
-            folder = self.folder / "sft" / file_name(task)
-            seeds = (int(path.parent.name.removeprefix("seed")) for path in folder.glob("seed*/result.json"))
-            found[task] = tuple(sorted(seeds))
+        found = {task: _seeds_in(self.sft_folder(task, 0).parent) for task in self.settings.tasks}
         return {task: seeds for task, seeds in found.items() if seeds}
 
     def seeds(self, trained: str) -> tuple[int, ...]:
@@ -291,12 +293,12 @@ class Run:
 
     def finding_arrays(self, name: str) -> xr.Dataset:
         """The labelled arrays of a finding."""
-        return _load(self.folder / self._finding_path(name, "nc"), FINDINGS[name])
+        return load(self.folder / self._finding_path(name, "nc"), FINDINGS[name])
 
     def save_finding(self, name: str, values: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write what a notebook found: numbers as JSON, and arrays as netCDF."""
         if arrays is not None:
-            with _draft(self.folder / self._finding_path(name, "nc")) as draft:
+            with drafted(self.folder / self._finding_path(name, "nc")) as draft:
                 arrays.to_netcdf(draft)
         return write_json(self.folder / self._finding_path(name, "json"), values)
 
@@ -309,7 +311,7 @@ class Run:
         from headnb.store import open_scores  # noqa: PLC0415
 
         if not path.exists():
-            raise _not_made(path, maker)
+            raise not_made(path, maker)
         scores = open_scores(path)
         if not scores.attrs.get("complete", 1):
             raise HeadnbError(f"{path} is not complete; run notebook {maker} again, it goes on")
@@ -319,6 +321,24 @@ class Run:
         return read_json(self.folder / path, maker)
 
 
+def _seeds_in(folder: Path) -> tuple[int, ...]:
+    """Seeds of the fine-tunings that are complete."""
+    return tuple(sorted(int(path.parent.name.removeprefix("seed")) for path in folder.glob("seed*/result.json")))
+
+
+def _of_training(tuned: FineTuned) -> dict[str, Any]:
+    """How a model was tuned, and how far its parameters moved."""
+    known = ("kind_of_tuning", "steps", "batch_size", "learning_rate")
+    settings = {name: tuned.study.attrs[name] for name in known}
+    return {**settings, "movement": float(tuned.study["movement"].isel(step=-1).mean())}
+
+
+def _losses(before: xr.Dataset, after: xr.Dataset) -> dict[str, float]:
+    """Mean loss before and after, of the samples that were scored both times."""
+    same = before["loss"].sel(sample=after["sample"])
+    return {"before": float(same.mean()), "after": float(after["loss"].mean())}
+
+
 def _texts(task: Task) -> list[Sample]:
     from headnb.samples import Sample  # noqa: PLC0415
 
@@ -326,71 +346,3 @@ def _texts(task: Task) -> list[Sample]:
     if len(texts) < len(task):
         raise HeadnbError(f"{task.name} holds encoded samples; notebooks fine-tune on text")
     return texts
-
-
-def file_name(name: str) -> str:
-    """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings."""
-    name = Path(name).name if Path(name).is_absolute() else name
-    return re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
-
-
-def read_json(path: Path, maker: str) -> dict[str, Any]:
-    """An object from a JSON file that the notebook `maker` writes."""
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _not_made(path, maker) from None
-    except (OSError, ValueError) as error:
-        raise HeadnbError(f"{path} cannot be read: {error}") from error
-    return stored
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write an object as JSON; NaN becomes null, numpy's numbers become Python's."""
-    with _draft(path) as draft:
-        draft.write_text(json.dumps(_plain(values), indent=1, allow_nan=False), encoding="utf-8")
-    return path
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which is moved to `path` at the end, or removed after an error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        yield folder / path.name
-        os.replace(folder / path.name, path)  # noqa: PTH105  the move itself is the point
-    except OSError as error:
-        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _load(path: Path, maker: str) -> xr.Dataset:
-    if not path.exists():
-        raise _not_made(path, maker)
-    try:
-        with xr.open_dataset(path) as stored:
-            return stored.load()
-    except (OSError, ValueError) as error:
-        raise HeadnbError(f"{path} cannot be read: {error}") from error
-
-
-def _not_made(path: Path, maker: str) -> HeadnbError:
-    return HeadnbError(f"there is no {path}; run notebook {maker} first")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has words for."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not -float("inf") < value < float("inf"):
-        return None
-    return value

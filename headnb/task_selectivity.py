@@ -21,6 +21,7 @@ from headnb.changed_heads import changed_heads
 from headnb.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.moments import Measured
+from headnb.patterns import HEADS
 from headnb.stages import check_one_grid, on_common_samples, read_stages
 from headnb.task_correlations import task_correlations
 
@@ -46,6 +47,9 @@ class Selectivity:
             unlimited samples would give (disattenuated), and as the patterns at hand have it (`uncorrected`).
         heads: Dataset (task, layer, head): which heads rose or fell, as `headnb.compare` says; with several training
             runs the tests are over samples and runs.
+        shapes: the same of patterns divided by their mean over heads: levels fall with the loss, and a pattern that
+            only shrank has changed in all heads of `heads` and in none of `shapes`.
+        scale: (task), the mean level after, over that before.
         reliability: (task, stage) of the patterns.
         samples: (task). `runs`: (task), training runs.
     """
@@ -53,6 +57,8 @@ class Selectivity:
     concentration: xr.Dataset
     correlation: xr.Dataset
     heads: xr.Dataset
+    shapes: xr.Dataset
+    scale: xr.DataArray
     reliability: xr.DataArray
     samples: xr.DataArray
     runs: xr.DataArray
@@ -82,9 +88,16 @@ class Selectivity:
             hierarchy.linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
         )
 
-    def rose(self, task: str, k: int = 10) -> pd.DataFrame:
-        """The k heads whose level rose most, by head name, with intervals and q-values; "significant" says which."""
-        table = self.heads.sel(task=task).heads.top(self.heads.sizes["layer"] * self.heads.sizes["head"])
+    def rose(self, task: str, k: int = 10, *, scale_free: bool = False) -> pd.DataFrame:
+        """The k heads that rose most, by head name, with intervals and q-values; "significant" says which.
+
+        Args:
+            task: one of the tasks.
+            k: heads at the most.
+            scale_free: relative to the mean head.
+        """
+        found = self.shapes if scale_free else self.heads
+        table = found.sel(task=task).heads.top(found.sizes["layer"] * found.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
     @property
@@ -107,12 +120,7 @@ class Selectivity:
         if len(self.samples) > 2:
             groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
             lines.append(f"After fine-tuning the tasks group as {groups}.")
-        changed = self.heads["significant"]
-        up, down = (
-            (changed & (sign * self.heads["difference"] > 0)).sum(("layer", "head")).mean().item() for sign in (1, -1)
-        )
-        lines.append(f"Per task {up:.0f} heads rose and {down:.0f} fell on average (q < {self.alpha:g}).")
-        return " ".join(lines)
+        return " ".join([*lines, self._heads_line()])
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -120,6 +128,7 @@ class Selectivity:
             "concentration": as_records(self.concentration),
             "correlation": as_records(self.correlation),
             "reliability": as_records(self.reliability.to_dataset(name="reliability")),
+            "heads": as_records(self._counts()),
             "order": self.order(),
             "level": self.level,
             "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
@@ -153,6 +162,27 @@ class Selectivity:
             f"The correlation of two tasks' patterns went from {means[0]:.2f} to {means[1]:.2f} on average, corrected "
             f"for noise: {up} of {len(pairs[0])} pairs drew together and {down} apart."
         )
+
+    def _counts(self) -> xr.Dataset:
+        """(task): how many heads `rose` and `fell`, and how many relative to the mean head."""
+        columns = {}
+        for found, ending in ((self.heads, ""), (self.shapes, "_relative")):
+            for name, sign in (("rose", 1), ("fell", -1)):
+                columns[name + ending] = (found["significant"] & (sign * found["difference"] > 0)).sum(HEADS)
+        return xr.Dataset({**columns, "scale": self.scale})
+
+    def _heads_line(self) -> str:
+        counts = self._counts()
+        mean = {name: f"{float(column.mean()):.0f}" for name, column in counts.items()}
+        line = (
+            f"Per task {mean['rose']} heads rose and {mean['fell']} fell on average (q < {self.alpha:g}); relative to "
+            f"the mean head {mean['rose_relative']} rose and {mean['fell_relative']} fell."
+        )
+        only_scale = (counts["rose"] + counts["fell"] > 0) & (counts["rose_relative"] + counts["fell_relative"] == 0)
+        if not only_scale.any():
+            return line
+        scales = [f"{task} ({scale:.2f})" for task, scale in self.scale[only_scale].to_series().items()]
+        return f"{line} Of {', '.join(scales)} no more is shown than that the pattern became so many times what it was."
 
 
 @known_keywords
@@ -190,13 +220,18 @@ def selectivity(
     check_one_grid(stages)
     if signed := [task for task, one in stages.items() if one.signed]:
         raise HeadnbError(f"Gini is defined on activation levels (>= 0), not on signed scores as of {signed[0]}")
-    heads = [changed_heads(pairs[task], stages[task].after - stages[task].start, alpha, seed) for task in tasks]
     measured = _measured(on_common_samples(stages))
     shape = (2, len(tasks))
     return Selectivity(
         concentration=_concentrations(stages, level, seed),
         correlation=task_correlations(measured, tasks, level, seed),
-        heads=xr.concat(heads, xr.DataArray(tasks, dims="task", name="task"), combine_attrs="drop_conflicts"),
+        heads=_changed(pairs, stages, alpha, seed),
+        shapes=_changed(pairs, stages, alpha, seed, scale_free=True),
+        scale=xr.DataArray(
+            [float(np.nanmean(one.after) / np.nanmean(one.start)) for one in stages.values()],
+            {"task": tasks},
+            name="scale",
+        ),
         reliability=xr.DataArray(
             np.reshape([one.reliability() for one in measured], shape).T,
             {"task": tasks, "stage": list(STAGES[:2])},
@@ -221,6 +256,22 @@ def as_records(table: xr.Dataset) -> list[dict[str, Any]]:
         {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
         for row in table.to_dataframe().reset_index().to_dict("records")
     ]
+
+
+def _changed(
+    pairs: Mapping[str, list[tuple[xr.Dataset, xr.Dataset]]],
+    stages: Mapping[str, Stages],
+    alpha: float,
+    seed: int,
+    *,
+    scale_free: bool = False,
+) -> xr.Dataset:
+    """Which heads changed, (task, layer, head)."""
+    found = [
+        changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
+        for task, one in stages.items()
+    ]
+    return xr.concat(found, xr.DataArray(list(stages), dims="task", name="task"), combine_attrs="drop_conflicts")
 
 
 def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:

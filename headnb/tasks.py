@@ -85,6 +85,26 @@ class Task:
         place = self.ids.index(key)
         return Task(self.name, (self.samples[place],), (key,), self.source)
 
+    def with_shuffled_answers(self, seed: int = 0) -> Task:
+        """Each prompt with the completion of another sample: what can be learnt of a task's form without its content.
+
+        The samples change completions along one random cycle, so none keeps its own; where answers are few, as yes
+        and no, many prompts still get the text that theirs was.
+
+        Raises:
+            HeadnbError: one sample only, or encoded samples, whose answers are not told apart as text.
+        """
+        texts = [sample for sample in self.samples if isinstance(sample, Sample)]
+        if len(texts) < len(self):
+            raise HeadnbError(f"{self.name} holds encoded samples; answers are shuffled as text")
+        if len(texts) < 2:
+            raise HeadnbError(f"{self.name} has one sample; its answer cannot go to another")
+        cycle = random.Random(seed).sample(range(len(texts)), len(texts))  # noqa: S311  not for secrets
+        samples = list(texts)
+        for place, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            samples[place] = Sample(texts[place].prompt, texts[other].completion)
+        return dataclasses.replace(self, name=f"{self.name}, answers shuffled", samples=tuple(samples))
+
     def fingerprint(self) -> str:
         """32 hex digits that change with any sample, any id, or their order; name and source do not matter."""
         digest = hashlib.blake2b(digest_size=16)

@@ -118,6 +118,54 @@ def test_heads_of_several_runs_are_tested_over_samples_and_runs():
     assert (found["difference"].item(), found["p_value"].item()) == pytest.approx((d.mean(), p))
 
 
+def test_heads_relative_to_the_mean_head_are_compared_as_compare_does():
+    found = headnb.selectivity(BEFORE, AFTER)
+    expected = headnb.compare(BEFORE["gsm8k"], AFTER["gsm8k"], scale_free=True)
+    for name in ("difference", "q_value"):
+        np.testing.assert_allclose(found.shapes.sel(task="gsm8k")[name], expected[name])
+    largest = int(np.argmax(expected["difference"].values))
+    assert found.rose("gsm8k", 1, scale_free=True).index[0] == f"L{largest // 5}H{largest % 5}"
+    scale = levels_of(AFTER["gsm8k"]).mean() / levels_of(BEFORE["gsm8k"]).mean()
+    assert found.scale.sel(task="gsm8k").item() == pytest.approx(scale)
+
+
+def test_shapes_of_several_runs_have_each_run_over_its_own_mean():
+    """Runs of one shape and three scales: no head changed relative to the mean head, however their scales differ."""
+    runs = [BEFORE["gsm8k"].assign(score=c * BEFORE["gsm8k"]["score"]) for c in (0.2, 0.5, 0.8)]
+    found = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": runs})
+    np.testing.assert_allclose(found.shapes["difference"], 0, atol=1e-12)
+    assert found.scale.item() == pytest.approx(0.5)
+    run = three_runs(AFTER["gsm8k"])
+    several = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": run}).shapes["difference"].values.ravel()
+    levels = [levels_of(one).mean(axis=0) for one in (BEFORE["gsm8k"], *run)]
+    before, *after = (one / one.mean() for one in levels)
+    np.testing.assert_allclose(several, np.mean(after, axis=0) - before)
+
+
+def test_patterns_that_only_shrank_are_said_to_have_shrunk():
+    """after = c * before with noise of its own: heads fell in nats, none in shape, and the verdict says which tasks."""
+    rng = np.random.default_rng(5)
+    levels = rng.lognormal(sigma=0.5, size=(8, 5))
+
+    def drawn(task: str, shape: np.ndarray):
+        return scores_of(shape * rng.gamma(25, 1 / 25, (40, 8, 5)), task)
+
+    before = {task: drawn(task, levels) for task in ("shrunk", "changed")}
+    two_swapped = levels[[1, 0, 2, 3, 4, 5, 6, 7]]
+    after = {"shrunk": drawn("shrunk", 0.4 * levels), "changed": drawn("changed", 0.4 * two_swapped)}
+    found = headnb.selectivity(before, after)
+    assert found.heads["significant"].sel(task="shrunk").all()
+    assert not found.shapes["significant"].sel(task="shrunk").any()
+    changed = found.shapes["significant"].sel(task="changed").sum("head").values
+    assert (changed[:2] >= 3).all()
+    assert changed[2:].sum() <= 1
+    scale = found.scale.sel(task="shrunk").item()
+    assert scale == pytest.approx(0.4, abs=0.02)
+    assert found.verdict.endswith(
+        f"Of shrunk ({scale:.2f}) no more is shown than that the pattern became so many times what it was."
+    )
+
+
 def test_result_is_text_html_and_json():
     found = headnb.selectivity(BEFORE, AFTER)
     assert "Gini went from" in found.verdict

@@ -60,6 +60,20 @@ def test_a_notebook_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
     assert nodes["train gcd seed 4"].stem == "train.gcd.seed4"
 
 
+def test_a_notebook_for_each_target_runs_for_the_complex_tasks_alone(tmp_path: Path) -> None:
+    notebooks = changed("end", after=["train", "null"])
+    notebooks["null"] = {"file": "null.ipynb", "for": ["target", "seed"], "writes": ["null/{target}/seed{seed}"]}
+    suite = write_suite(tmp_path, notebooks=notebooks, compositions={"lcm": ["gcd"]})
+    write_notebook(tmp_path / "null.ipynb", 'target: str = ""\nseed: int = 0', "1")
+    nodes = {node.name: node for node in graph(suite, tmp_path / "out")}
+    assert [name for name in nodes if name.startswith("null")] == ["null lcm seed 0", "null lcm seed 1"]
+    null = nodes["null lcm seed 1"]
+    assert null.parameters == {"target": "lcm", "seed": 1}
+    assert null.writes == (null.run / "null" / "lcm" / "seed1",)
+    assert len(nodes["end"].after) == 6
+    assert not [node for node in graph(suite, tmp_path / "out", compositions={}) if node.notebook == "null"]
+
+
 @pytest.mark.parametrize(
     ("notebooks", "profile", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import nbformat
@@ -16,6 +17,7 @@ from headnb.suite.checks import check_suite
 from headnb.suite.definition import read_suite
 from headnb.suite.graph import build_graph
 from headnb.suite.job import Outcome, Session, run_node
+from headnb.tuned import open_study
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -81,9 +83,41 @@ def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node
     assert (own.sizes["sample"], after.sizes["sample"], tracked.sizes["sample"]) == (8, 5, 5)
     np.testing.assert_allclose(tracked.score.isel(step=-1), own.score.sel(sample=tracked.sample), rtol=1e-3, atol=1e-7)
     assert list(tracked["step"].values) == [0, 1, 2, 3]
-    assert run.finding("composition")["lcm"]["dAP"]["target"] == "lcm"
+    fit = run.finding("composition")["lcm"]["dAP"]
+    assert fit["target"] == "lcm"
+    assert "shuffled answers" in [row["null"] for row in fit["nulls"]]
+    assert "shuffled answers" not in fit["verdict"].partition("Not tested: ")[2]
     assert {one["task"] for one in run.finding("rapid_change")["runs"]} == {"gcd", "lcm"}
     assert not list(run.folder.rglob("trainer"))
+
+
+def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    own = run.training_task("lcm", 0, 6)
+    fingerprint = own.with_shuffled_answers(0).fingerprint()
+    folder = run.shuffled_folder("lcm", 0)
+    assert open_study(folder).study.attrs["trained_on_fingerprint"] == fingerprint != own.fingerprint()
+    ((before, after),) = run.shuffled_pairs("lcm")
+    np.testing.assert_array_equal(after.fingerprint, before.fingerprint)
+    assert (after.score != run.after("lcm", 0, "lcm").score).any()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["loss"] == {"before": pytest.approx(float(before.loss.mean())), "after": float(after.loss.mean())}
+    assert run.shuffled_pairs("gcd") == []
+
+
+def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
+    run, nodes, _ = ran
+    page = (run.folder / "report.html").read_text()
+    versions = records.read_manifest(nodes[0])["versions"]
+    assert f"<dt>trl</dt><dd>{versions['trl']}</dd>" in page
+    assert "<dt>training seeds</dt><dd>0</dd>" in page
+    root = notebooks_folder().parent
+    if (root / ".git").exists():
+        head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        assert versions["commit"].removesuffix("-dirty") == head.stdout.strip()
+        assert f"<dt>commit</dt><dd>{versions['commit']}</dd>" in page
 
 
 def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:

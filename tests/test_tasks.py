@@ -269,3 +269,26 @@ def test_import_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_shuffled_answers_are_the_same_ones_each_at_another_prompt():
+    pairs = [(f"question {i}", f"answer {i}") for i in range(9)]
+    task = load_task(pairs, name="quiz")
+    shuffled = task.with_shuffled_answers(seed=3)
+    assert [sample.prompt for sample in shuffled.samples] == [prompt for prompt, _ in pairs]
+    assert sorted(sample.completion for sample in shuffled.samples) == sorted(answer for _, answer in pairs)
+    assert all(
+        mine.completion != sample.completion for mine, sample in zip(shuffled.samples, task.samples, strict=True)
+    )
+    assert shuffled.ids == task.ids
+    assert shuffled.fingerprint() == task.with_shuffled_answers(seed=3).fingerprint()
+    assert shuffled.fingerprint() != task.with_shuffled_answers(seed=4).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [([("a", "b")], "one sample"), ([{"input_ids": [1, 2], "labels": [-100, 2]}] * 2, "encoded samples")],
+)
+def test_answers_that_cannot_be_shuffled_are_refused(samples, said):
+    with pytest.raises(HeadnbError, match=said):
+        load_task(samples).with_shuffled_answers()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.display.charts import Axis, Chart, Line, Plot, Rule, Segments, aside, series_colour, series_form
+from headnb.display.charts import Axis, Chart, Line, Plot, Rule, Segments, aside, beside, series_colour, series_form
 from headnb.display.distributions import distribution
 from headnb.display.fit_plots import combination, nulls, regression, weights
 from headnb.display.labelled import (
@@ -32,6 +32,8 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import xarray as xr
+
     from headnb.display.charts import Mark
     from headnb.display.labelled import Estimates, Values
     from headnb.statistics import Array
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "combination",
     "correlation_matrix",
+    "courses",
     "distribution",
     "nulls",
     "regression",
@@ -86,6 +89,19 @@ def trajectory(
     )
     words = [_course(name, along, x, line.arrays()[0]) for name, line in leading_slices(found, 1)]
     return Chart(title or quantity_of(found.value) or f"over {words_of(along)}", (plot,), tuple(words))
+
+
+def courses(values: xr.Dataset, *, along: str = "step", log: bool = False, title: str = "") -> Chart:
+    """Several quantities over the steps of a training run, one plot beside the other.
+
+    Args:
+        values: each variable as `trajectory` takes it.
+        along: as for `trajectory`.
+        log: as for `trajectory`.
+        title: by default "over" what they are drawn along.
+    """
+    parts = [trajectory(column, along=along, log=log) for column in values.values()]
+    return beside(*parts, title=title or f"over {words_of(along)}")
 
 
 def slopes(values: Values, *, title: str = "") -> Chart:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, missing_extra, unknown_name
-from headnb.runs import file_name
+from headnb.run_files import file_name
 from headnb.samples import Sample
 from headnb.suite.definition import AXES, OWN
 from headnb.suite.graph import in_order
@@ -60,7 +60,7 @@ class Checked:
 
     def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:
         """What a node with these parameters reads from outside the run folder, as hashes."""
-        tasks = [*parameters.get("tasks", []), parameters.get("task")]
+        tasks = [*parameters.get("tasks", []), parameters.get("task"), parameters.get("target")]
         return {task: self.samples[task] for task in tasks if task in self.samples} | {model: self.weights[model]}
 
 
@@ -199,7 +199,8 @@ def _check_parameters(
         "model": "",
     }
     for notebook, known in parameters.items():
-        given = {**own, "run_folder": "", **{axis: own[f"{axis}s"][0] for axis in notebooks[notebook].axes}}  # type: ignore[index]
+        of_axes = {"task": profile.tasks[0], "seed": profile.seeds[0], "target": profile.tasks[0]}
+        given = {**own, "run_folder": "", **{axis: of_axes[axis] for axis in notebooks[notebook].axes}}
         for name in known.keys() & given.keys():
             _check_type(name, given[name], known[name], notebook)
 

@@ -3,7 +3,7 @@
     notebooks:
       finetune:
         file: 02_finetune.ipynb       # beside suite.yaml
-        for: [task, seed]             # one run for each, in every model's run folder
+        for: [task, seed]             # one run for each, in every model's run folder; target: each complex task
         after: [patterns]             # of the same task and seed, where both have them
         writes: ["sft/{task}/seed{seed}"]   # in the run folder; removed when it was made with other settings
         gpu: true                     # takes a worker's GPU, where there are any
@@ -17,7 +17,7 @@
         parameters: {steps: 10}       # given to every notebook that has a parameter of this name
 
 A notebook also gets, where it has parameters of these names: run_folder, model, and tasks, seeds and
-compositions of the profile; and task and seed where it runs for each.
+compositions of the profile; and task, seed and target where it runs for each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 from headnb.errors import HeadnbError, missing_extra, unknown_name
 
-AXES = ("task", "seed")
+AXES = ("task", "seed", "target")
 WORK = ("train", "score", "generate")
 OWN = ("run_folder", "model", "tasks", "seeds", "compositions")  # parameters that come from the suite itself
 

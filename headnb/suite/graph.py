@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import headnb
 from headnb.errors import HeadnbError, unknown_name
-from headnb.runs import file_name
+from headnb.run_files import file_name
 from headnb.suite.definition import OWN
 
 if TYPE_CHECKING:
@@ -117,7 +117,11 @@ def build_graph(suite: Suite, checked: Checked, out: Path) -> list[Node]:
 
 
 def _places(entry: NotebookEntry, profile: Profile) -> list[dict[str, Any]]:
-    values = {"task": profile.tasks, "seed": profile.seeds}
+    values: dict[str, Sequence[Any]] = {
+        "task": profile.tasks,
+        "seed": profile.seeds,
+        "target": tuple(profile.compositions or {}),
+    }
     return [dict(zip(entry.axes, chosen, strict=True)) for chosen in product(*(values[axis] for axis in entry.axes))]
 
 

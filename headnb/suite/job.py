@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import platform
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
@@ -245,7 +246,22 @@ def _versions() -> dict[str, str]:
 
     names = ("headnb", "torch", "transformers", "trl", "peft", "papermill")
     installed = {name: _version(name, importlib.metadata) for name in names}
-    return {"python": platform.python_version(), **{name: version for name, version in installed.items() if version}}
+    found = {"python": platform.python_version(), **installed, "commit": _commit()}
+    return {name: version for name, version in found.items() if version}
+
+
+def _commit() -> str | None:
+    """Of the clone that headnb runs from, and whether files in it differ; None where it is installed without one."""
+    git = ["git", "-C", str(pages.notebooks_folder().parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", "headnb/__init__.py"]  # the clone may be somebody else's
+    describe = [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    said = ""
+    for words in (tracked, describe):
+        try:
+            said = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+        except (OSError, subprocess.SubprocessError):
+            return None
+    return said.strip()
 
 
 def _version(name: str, metadata: Any) -> str | None:
