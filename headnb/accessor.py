@@ -220,6 +220,7 @@ class ScoresHeads:
         """
         from headnb import patterns, resampling  # noqa: PLC0415
 
+        patterns.sample_levels(other)
         same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
         paired = same_task and bool(self._dataset.indexes["sample"].isin(other.indexes["sample"]).any())
         if paired:

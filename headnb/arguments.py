@@ -6,7 +6,9 @@ variable of text stands for its text, so that `%headscore model task` works with
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import keyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import xarray as xr
 
@@ -71,6 +73,28 @@ def variable(word: str, namespace: Namespace, fits: Callable[[Any], bool]) -> An
         if fits(value):
             return value
     return word
+
+
+@contextlib.contextmanager
+def says_what_holds(word: str, found: object, namespace: Namespace, wanted: str) -> Iterator[None]:
+    """Errors of a word that was taken for a name also say what the variable of that name holds, if there is one."""
+    try:
+        yield
+    except HeadnbError as error:
+        if found is not word or word not in namespace:
+            raise
+        held = type(namespace[word]).__name__
+        raise HeadnbError(f"{error} (the variable {word} holds a {held}, not {wanted})") from None
+
+
+def check_name(name: str | None) -> None:
+    """Refuse what cannot be a variable's name, before the work whose result it is to hold.
+
+    Raises:
+        HeadnbError: it is none.
+    """
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise HeadnbError(f"--into {name}: a variable's name has letters, digits and _ only, and is no word of Python")
 
 
 def is_model(value: object) -> bool:

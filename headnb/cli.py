@@ -59,10 +59,14 @@ def score(
 ) -> None:
     """Score every attention head of MODEL on TASK."""
     from headnb.arguments import draw_task  # noqa: PLC0415
+    from headnb.display.grid import form_of  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models import load_model, model_name  # noqa: PLC0415
-    from headnb.scoring import ScoringInterrupted, score_heads  # noqa: PLC0415
+    from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
 
+    check_settings(method=method, loss=loss)
+    if save is not None:
+        form_of(save)
     drawn = draw_task(task, samples, 64, split, seed)
     loaded, tokenizer = load_model(model, device=device, dtype=dtype, adapter=adapter)
     try:

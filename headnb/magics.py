@@ -94,7 +94,7 @@ class HeadMagics(Magics):
         """
         with one_line_errors():
             options = arguments.parse(HeadMagics.headscore, line)
-            check_name(options.into)
+            arguments.check_name(options.into)
             scores = self._score(options, cell)
             if options.into:
                 self.variables()[options.into] = scores
@@ -103,12 +103,15 @@ class HeadMagics(Magics):
 
     def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
         live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
+        chosen: dict[str, Any] = {"method": options.method or self.method, "loss": options.loss or self.loss}
         with loading(live):
             task = self.task(options, cell)
-            model, tokenizer = self.model(options, live)
-        from headnb.models import model_name  # noqa: PLC0415  loads torch
-        from headnb.scoring import ScoringInterrupted, score_heads  # noqa: PLC0415
+            live.message("starting")
+            from headnb.models import model_name  # noqa: PLC0415  loads torch
+            from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
 
+            check_settings(**chosen, encoding=options.encoding)
+            model, tokenizer = self.model(options, live)
         live.title = f"{model_name(model)} · {task.name}"
         try:
             with live:
@@ -116,9 +119,8 @@ class HeadMagics(Magics):
                     model,
                     tokenizer,
                     task,
-                    method=options.method or self.method,
-                    loss=options.loss or self.loss,  # type: ignore[arg-type]
-                    batch_tokens=options.batch_tokens or self.batch_tokens,
+                    **chosen,
+                    batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
                     max_length=options.max_length,
                     encoding=options.encoding,
                     seed=options.seed,
@@ -158,7 +160,8 @@ class HeadMagics(Magics):
         if not options.task:
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
         source = arguments.variable(options.task, self.variables(), arguments.is_task)
-        return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
+        with arguments.says_what_holds(options.task, source, self.variables(), "a task"):
+            return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
@@ -167,14 +170,15 @@ class HeadMagics(Magics):
         if isinstance(found, str):
             if found not in [kept.name for kept in self.resident]:
                 live.message("loading the model")
-            return self.resident.load(
-                found,
-                budget=int(self.memory_budget * 1e9) or None,
-                adapter=options.adapter,
-                revision=options.revision,
-                device=options.device or self.device,
-                dtype=options.dtype or self.dtype,
-            )
+            with arguments.says_what_holds(options.model, found, self.variables(), "a model"):
+                return self.resident.load(
+                    found,
+                    budget=int(self.memory_budget * 1e9) or None,
+                    adapter=options.adapter,
+                    revision=options.revision,
+                    device=options.device or self.device,
+                    dtype=options.dtype or self.dtype,
+                )
         given = [f"--{name}" for name in ("adapter", "revision", "device", "dtype") if getattr(options, name)]
         if given:
             raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
@@ -223,7 +227,7 @@ class HeadMagics(Magics):
 
         with one_line_errors():
             options = arguments.parse(HeadMagics.headdiff, line)
-            check_name(options.into)
+            arguments.check_name(options.into)
             after, before = (arguments.find_scores(word, self.variables()) for word in (options.after, options.before))
             change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
             if options.into:
@@ -264,7 +268,7 @@ class HeadMagics(Magics):
 
         with one_line_errors():
             options = arguments.parse(HeadMagics.headablate, line)
-            check_name(options.into)
+            arguments.check_name(options.into)
             result, generation = self._ablate(options)
             if options.into:
                 self.variables()[options.into] = result
@@ -284,7 +288,7 @@ class HeadMagics(Magics):
                 options.heads,
                 options.factor,
                 controls=options.controls,
-                batch_tokens=options.batch_tokens or self.batch_tokens,
+                batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
                 max_length=options.max_length,
                 encoding=options.encoding,
                 seed=options.seed,
@@ -375,11 +379,6 @@ def loading(live: LiveGrid, until: str = "the first sample was scored") -> Itera
     except BaseException:
         live.withdraw()
         raise
-
-
-def check_name(name: str | None) -> None:
-    if name is not None and not name.isidentifier():
-        raise HeadnbError(f"--into {name}: a variable's name has letters, digits and _ only")
 
 
 def _shown(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:

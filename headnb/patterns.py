@@ -97,6 +97,8 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
 
     Raises HeadnbError if there are no samples, or if a sample is NaN or infinite in a head that others have.
     """
+    if not isinstance(scores, xr.Dataset):
+        raise HeadnbError(f"a {type(scores).__name__} is no Dataset of head scores, as headnb.score_heads returns it")
     if "score" not in scores:
         raise HeadnbError("these are not head scores: there is no variable 'score'")
     score = scores["score"].astype(np.float64)

@@ -14,7 +14,7 @@ from headnb import arguments
 from headnb.display.live import already_drawn
 from headnb.display.live_study import LiveStudy, course
 from headnb.errors import HeadnbError
-from headnb.magics import check_name, loading, one_line_errors
+from headnb.magics import loading, one_line_errors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -83,7 +83,7 @@ class TuningMagics(Magics):
         """
         with one_line_errors():
             options = arguments.parse(TuningMagics.headsft, line)
-            check_name(options.into)
+            arguments.check_name(options.into)
             result = self._tune(options)
             if options.into:
                 self.heads.variables()[options.into] = result

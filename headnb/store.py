@@ -207,6 +207,8 @@ def _only_writer(path: Path) -> Iterator[None]:
         real.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
+        if not Path(lock.lock_file).exists():  # some places, such as /proc, deny files in ways that look like a lock
+            raise HeadnbError(f"cannot write scores to {path}: no file can be made there") from None
         raise HeadnbError(
             f"another run is writing scores to {path} now; wait until it ends, or choose another `out`"
         ) from None

@@ -138,7 +138,10 @@ def _winogrande(row: Row) -> dict[str, str]:
 
 
 def _code_search_net(row: Row) -> dict[str, str]:
-    return question_answer(row["func_documentation_string"], row["func_code_string"])
+    """The code holds its documentation once more, which would make copying most of the answer."""
+    documentation, code = row["func_documentation_string"], row["func_code_string"]
+    docstring = rf"""\n[ \t]*[rRuU]?(\"{{1,3}}|'{{1,3}})\s*{re.escape(documentation.strip())}\s*\1(?!\S)"""
+    return question_answer(documentation, re.sub(docstring, "", code, count=1))
 
 
 def _sgsm(row: Row) -> dict[str, str]:
@@ -205,7 +208,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             answer="none",
         ),
         "mbpp": _hub(
-            "json",
+            "amazon-science/mxeval",
             "code",
             "Python functions from their docstrings (MBPP as released in MBXP)",
             "CC BY 4.0",
@@ -215,7 +218,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             answer="none",
         ),
         "mathqa_python": _hub(
-            "json",
+            "amazon-science/mxeval",
             "code",
             "math problems solved by writing Python (math and code)",
             "CC BY 4.0",

@@ -175,7 +175,9 @@ def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
     """Rows of a registered task, with their numbers in the data set as ids."""
     ours = card.source_split(split)
     if ours is None:
-        raise HeadnbError(f"task {name!r} has no split {split!r}; it has {', '.join((*card.splits, 'test'))}")
+        raise HeadnbError(
+            f"task {name!r} has no split {split!r}; it has {', '.join(dict.fromkeys((*card.splits, 'test')))}"
+        )
     if card.url is None:
         stream = card.large and n is not None
         rows = _load_dataset(card.origin, name=card.config, split=ours, stream=stream)

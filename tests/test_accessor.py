@@ -209,3 +209,10 @@ def test_grid_is_a_head_grid(scores):
 
     for shown in (scores, scores.heads.pattern(), headnb.compare(scores, scores)):
         assert isinstance(shown.heads.grid(), HeadGrid)
+
+
+@pytest.mark.parametrize("other", [3, "scores.zarr", None, xr.DataArray([1.0])])
+def test_what_is_compared_with_scores_must_be_scores(scores: xr.Dataset, other: object) -> None:
+    for call in (scores.heads.correlation, lambda other: headnb.compare(scores, other)):
+        with pytest.raises(HeadnbError, match=rf"a {type(other).__name__} is no Dataset of head scores"):
+            call(other)

@@ -66,6 +66,8 @@ def test_a_second_score_with_other_settings_is_refused(
     ("words", "code", "said"),
     [
         (["score", "./nowhere", "gsm_symbolic"], 1, "no such file or folder"),
+        (["score", "./nowhere", "gsm_symbolic", "--method", "activaton"], 1, "did you mean 'activation'"),
+        (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "cannot tell the form from the name 'x.png'"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
         (["show", "nowhere.zarr"], 1, "there is no nowhere.zarr"),
         (["tasks", "nosuchword"], 1, "no task has 'nosuchword'"),

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.magics import HeadMagics
+from headnb.scoring.gradient import GradientScorer
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -173,6 +174,10 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs more", "'more' is one word too many"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
+        ("%headscore model pairs --into class", "--into class"),
+        ("%headscore model pairs --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
+        ("%headscore scores pairs", "the variable scores holds a Dataset, not a model"),
+        ("%headscore model tokenizer", "the variable tokenizer holds a "),
         ("%headscore model pairs --dtype float16", "loaded already"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
         ("%%headscore model pairs\na => b", "not both"),
@@ -188,30 +193,42 @@ def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str
     assert said in error_of(shell, line)
 
 
+@pytest.mark.parametrize("typo", ["--method activaton", "--loss sums", "--encoding tlr"])
+def test_a_typo_is_found_before_a_model_is_loaded(shell: InteractiveShell, typo: str) -> None:
+    assert "did you mean" in error_of(shell, f"%headscore ./no/such/folder pairs {typo}")
+
+
 def test_after_an_error_the_right_call_works(shell: InteractiveShell) -> None:
     error_of(shell, "%headscore model pairs --method nonsense")
     run(shell, "scores = %headscore model pairs")
     assert shell.user_ns["scores"].attrs["complete"] == 1
 
 
-def test_an_interrupt_keeps_what_is_scored_and_says_so(shell: InteractiveShell) -> None:
-    shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(400)]
-    stop = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
-    shell.user_ns.update(start=stop.start)
-    with capture_output() as captured:
-        ended = shell.run_cell("start()\nwhole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
-    stop.join()
+def test_an_interrupt_keeps_what_is_scored_and_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(40)]
+    score, batches = GradientScorer.__call__, iter(range(40))
+
+    def score_until_control_c(*args: Any, **options: Any) -> Any:
+        if next(batches) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return score(*args, **options)
+
+    with capture_output() as captured, monkeypatch.context() as patch:
+        patch.setattr(GradientScorer, "__call__", score_until_control_c)
+        ended = shell.run_cell("whole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
     assert isinstance(ended.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
     part = shell.user_ns["part"]
     assert part is shell.user_ns["_"]
-    assert f"interrupted; {part.sizes['sample']} of 400 samples are scored: see part" in captured.stderr
-    assert 0 < part.sizes["sample"] < 400
+    assert "interrupted; 9 of 40 samples are scored: see part" in captured.stderr
+    assert part.sizes["sample"] == 9
     assert part.attrs["complete"] == 0
-    assert re.search(rf"{part.sizes['sample']} of 400 samples are scored", captured.stdout)
+    assert "9 of 40 samples are scored" in captured.stdout
     assert "Traceback" not in captured.stdout + captured.stderr
     run(shell, "whole = %headscore model pairs")
-    assert shell.user_ns["whole"].sizes["sample"] == 400
+    assert shell.user_ns["whole"].sizes["sample"] == 40
     whole = shell.user_ns["whole"].sel(sample=part.sample)
     np.testing.assert_allclose(part.score, whole.score, rtol=1e-4, atol=1e-7)
 

@@ -56,6 +56,12 @@ def test_a_second_process_is_refused_and_the_first_ends_undisturbed(moment, whol
     assert same_scores(open_scores(out), whole)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place of Linux where nobody can make a file")
+def test_a_place_where_no_file_can_be_made_is_not_taken_for_a_locked_one():
+    with pytest.raises(HeadnbError, match=r"cannot write scores to /proc/a\.zarr"):
+        score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out="/proc/a.zarr")
+
+
 def test_a_store_is_read_while_it_is_written_and_its_lock_dies_with_the_writer(whole, tmp_path):
     out = tmp_path / "a.zarr"
     with another_writer(out, "pause_after_each_batch") as first:

@@ -78,6 +78,25 @@ def test_file_of_the_web_comes_out_of_the_cache(monkeypatch, tmp_path):
     task = load_task("mbpp", split="test")
     assert task.ids == (9, 19)
     assert task.samples[0] == Sample("def f9():\n", "    return 1\n")
+    assert task.source == "amazon-science/mxeval (test)"
+
+
+def test_a_split_that_a_task_lacks_is_answered_with_those_it_has():
+    with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, test$"):
+        load_task("gsm8k", split="tset")
+    with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, validation, test$"):
+        load_task("boolq", split="tset")
+
+
+@pytest.mark.parametrize("quote", ['"""', "'''", "'", 'r"""'])
+def test_code_to_write_does_not_repeat_the_documentation_that_asks_for_it(quote):
+    documentation = "Add (two) numbers.\n\n    :param a: the first"
+    code = f"def add(a, b):\n    {quote}{{}}{quote.lstrip('r')}\n    return a + b  # Add (two) numbers."
+    for docstring in (documentation, f"\n    {documentation}\n    "):
+        row = {"func_documentation_string": documentation, "func_code_string": code.format(docstring)}
+        filled = task_cards.CARDS["code_search_net"].template(row)
+        assert filled["prompt"] == f"Question: {documentation}\nAnswer: "
+        assert filled["completion"] == "def add(a, b):\n    return a + b  # Add (two) numbers."
 
 
 QUESTION = "Question: Please choose the correct answer to the question: Which?\n\nAnswer1: x Answer2: y Answer3: z"

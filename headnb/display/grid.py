@@ -50,10 +50,7 @@ class HeadGrid:
     def save(self, path: str | Path) -> Path:
         """Write the grid, in the form that the name ends on: `.heads.json` (data), `.svg` or `.html` (pictures)."""
         path = Path(path)
-        form = next((make for ending, make in _FORMS.items() if path.name.endswith(ending)), None)
-        if form is None:
-            raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
-        write_whole(path, form(self.payload))
+        write_whole(path, form_of(path)(self.payload))
         return path
 
     def save_page(self, path: str | Path) -> Path:
@@ -84,6 +81,14 @@ class HeadGrid:
 
     def __repr__(self) -> str:
         return text.as_text(self.payload)
+
+
+def form_of(path: Path) -> Callable[[Payload], str]:
+    """What makes the text of a grid's file of this name. Raises HeadnbError if its ending is none of `.save`'s."""
+    for ending, make in _FORMS.items():
+        if path.name.endswith(ending):
+            return make
+    raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
 
 
 def show(data: object, *, title: str = "") -> None:

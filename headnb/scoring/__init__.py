@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from headnb.scoring.methods import methods
-from headnb.scoring.run import Progress, ScoringInterrupted, score_heads
+from headnb.scoring.run import Progress, ScoringInterrupted, check_settings, score_heads
 
-__all__ = ["Progress", "ScoringInterrupted", "methods", "score_heads"]
+__all__ = ["Progress", "ScoringInterrupted", "check_settings", "methods", "score_heads"]

@@ -17,7 +17,17 @@ import numpy as np
 import torch
 
 from headnb.capture import input_device
-from headnb.encoding import BLOCK, SIDES, BatchPlan, collate, encode_task, pack, plan_batches, split_at_budget
+from headnb.encoding import (
+    BLOCK,
+    ENCODINGS,
+    SIDES,
+    BatchPlan,
+    collate,
+    encode_task,
+    pack,
+    plan_batches,
+    split_at_budget,
+)
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
@@ -124,11 +134,9 @@ def score_heads(
         ScoringInterrupted: on Ctrl-C; it holds what was scored.
     """
     _refuse_unloaded(model, tokenizer)
+    check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side)
     task = load_task(task) if not isinstance(task, Task) else task
     chosen = find_method(method)
-    for kind, name, known in (("loss", loss, LOSS_REDUCTIONS), ("padding side", padding_side, SIDES)):
-        if name not in known:
-            raise unknown_name(kind, name, known)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
     with model_lock(model):
@@ -146,6 +154,24 @@ def score_heads(
             run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
             _complete(run, model)
     return table.scores()
+
+
+def check_settings(
+    *, method: str, loss: str = "sample-mean", encoding: str = "official", padding_side: str = "right"
+) -> None:
+    """Refuse settings that `score_heads` does not know. Who loads a model first asks here before.
+
+    Raises:
+        HeadnbError: there is no such method, loss, encoding or side; the nearest is named.
+    """
+    find_method(method)
+    for kind, name, known in (
+        ("loss", loss, LOSS_REDUCTIONS),
+        ("encoding", encoding, ENCODINGS),
+        ("padding side", padding_side, SIDES),
+    ):
+        if name not in known:
+            raise unknown_name(kind, name, known)
 
 
 def _complete(run: _Run, model: PreTrainedModel) -> None:
