@@ -163,13 +163,13 @@ class Explorer(WorkingWidget):
 
     @traitlets.observe("task", "method")
     def _show_results(self, _: object = None) -> None:
-        """Draw what was scored by this method, the chosen task first."""
+        """Draw what was scored by this method, the chosen task first, and describe the head by that task's scores."""
+        self._describe()
         if self.scores is None:
             return
         names = [self.task, *(name for name, method in self.results if method == self.method and name != self.task)]
         shown = {name: self.results[name, self.method] for name in names}
         self.payload = payload(shown, title=self._title(*names))
-        self._describe()
 
     def _obey(self, content: dict[str, Any]) -> None:
         commands: dict[str, Callable[[], None]] = {
@@ -231,7 +231,7 @@ class Explorer(WorkingWidget):
     def _attend(self, bench: Bench, head: str, place: int) -> str:
         task = self._task(bench, self.task)
         found = bench.attention(task, head, place)
-        self.attention = {**as_message(found), "task": task.name, "place": place}
+        self.attention = {**as_message(found), "task": task.name}
         return ""
 
     def _ablate(self, bench: Bench, heads: list[str], factor: float, tasks: list[str], controls: int) -> str:
@@ -247,11 +247,16 @@ class Explorer(WorkingWidget):
             self.ablation = shown = {**shown, "rows": [*shown["rows"], as_row(result)]}
         self._say(line="writing before and after", done=0, total=0)
         task = self._task(bench, tasks[0])
-        place = self.attention.get("place", 0) if self.attention.get("task") == task.name else 0
-        if (made := bench.write(task, heads, factor, place)) is not None:
+        if (made := bench.write(task, heads, factor, self._looked_at(task))) is not None:
             texts = {"prompt": made.prompt, "before": made.before, "after": made.after}
             self.ablation = {**shown, "generation": {"task": task.name, "sample": str(made.sample), **texts}}
         return ""
+
+    def _looked_at(self, task: Task) -> int:
+        """The place of the sample in the attention view; the first one where that is none of the task's."""
+        names = [str(key) for key in task.ids]
+        sample = self.attention.get("sample")
+        return names.index(sample) if self.attention.get("task") == task.name and sample in names else 0
 
     def _task(self, bench: Bench, name: str) -> Task:
         """The samples that were scored, so that everything shown is about the same ones; else as many as asked for."""

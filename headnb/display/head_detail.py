@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.patterns import parse_heads
+from headnb.patterns import parse_heads, pattern_units
 from headnb.samples import Sample, TokenSample
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def head_detail(
         "head": name,
         "task": str(scores.attrs.get("task", "")),
         "method": str(scores.attrs.get("method", "")),
-        "units": "nats" if scores.attrs.get("method") in {"activation", "taylor-token"} else "",
+        "units": pattern_units(scores),
         "samples": len(finite),
         "mean": _number(float(finite.mean()) if len(finite) else math.nan),
         "spread": _number(float(finite.std(ddof=1)) if len(finite) > 1 else math.nan),

@@ -295,6 +295,35 @@ def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     assert shown["generation"]["after"] == made.after
 
 
+def test_text_before_and_after_continues_the_sample_in_the_attention_view_if_it_is_scored_still(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    send(explorer, do="attend", head="L1H2", place=29)
+    done(explorer)
+    send(explorer, do="ablate", factor=0.0, heads=["L0H1"], tasks=["sums"], controls=0)
+    assert done(explorer)["error"] == ""
+    assert explorer.ablation["generation"]["sample"] == "29"
+    explorer.samples = 4
+    send(explorer, do="run")
+    done(explorer)
+    kept = [str(sample) for sample in explorer.scores["sample"].values]
+    assert "29" not in kept
+    send(explorer, do="ablate", factor=0.0, heads=["L0H1"], tasks=["sums"], controls=0)
+    assert done(explorer)["error"] == ""
+    assert explorer.ablation["generation"]["sample"] in kept
+
+
+def test_head_of_a_task_that_is_not_scored_shows_no_samples_of_another(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    explorer.selected = ["L1H2"]
+    assert explorer.head["task"] == "sums"
+    explorer.set_state({"task": "words"})
+    assert explorer.head == {}
+    explorer.set_state({"task": "sums"})
+    assert explorer.head["task"] == "sums"
+
+
 def test_stop_during_generation_is_heard(explorer):
     gates = []
 
