@@ -67,15 +67,17 @@ def die_while_marking():
 def die_before_write(chunk, beside, times):
     """Before this chunk is written a second time, and after the one beside it was so many times."""
     write, begun, written = LocalStore.set, Counter(), Counter()
+    beside_is_written = asyncio.Event()
 
     async def dying(self, name, value):
         begun[name] += 1
         if name == chunk and begun[chunk] == 2:
-            while written[beside] < times:
-                await asyncio.sleep(0.01)
+            await beside_is_written.wait()
             die()
         await write(self, name, value)
         written[name] += 1
+        if written[beside] == times:
+            beside_is_written.set()
 
     LocalStore.set = dying
     store.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
