@@ -55,6 +55,8 @@ def _sentences(fit: CombinationFit, beaten: list[str], equal: list[str], worse: 
         lines.append(f"The basic tasks are too alike to weigh them apart (condition number {fit.condition:.0f}).")
     if noise := _noise(fit):
         lines.append(noise)
+    if single := [str(task) for task, n in fit.samples.to_series().items() if n and fit.runs.sel(task=task) == 1]:
+        lines.append(f"Of {_listed(single)} there is one training run: what another would give is in no interval.")
     tested = {SHRINKAGE, OTHERS, SHUFFLED_ANSWERS} - set(fit.nulls.index)
     if tested:
         lines.append(f"Not tested: {_listed(sorted(tested))}.")

@@ -132,8 +132,8 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
     holds = True if down > of / 2 else False if up > of / 2 else None
     numbers = []
     for key, name in _STATISTICS.items():
-        means = [float(found.concentration["value"].sel(statistic=key, stage=stage).mean()) for stage in BOTH]
-        numbers.append(Number(name, f"{means[0]:.2f} → {means[1]:.2f}", papers.get(name, "")))
+        before, after = found.means(key)
+        numbers.append(Number(name, f"{before:.2f} → {after:.2f}", papers.get(name, "")))
     return Section(
         "Concentration",
         "Does fine-tuning make a task's pattern more even?",

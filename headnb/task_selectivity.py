@@ -100,6 +100,12 @@ class Selectivity:
         table = found.sel(task=task).heads.top(found.sizes["layer"] * found.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
+    def means(self, statistic: str) -> tuple[float, float]:
+        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, of the tasks where both are known."""
+        found = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
+        before, after = found.dropna("task").mean("task").to_numpy()
+        return float(before), float(after)
+
     @property
     def table(self) -> pd.DataFrame:
         """One row per task: the statistics before, after and their change, as text with intervals."""
@@ -120,7 +126,12 @@ class Selectivity:
         if len(self.samples) > 2:
             groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
             lines.append(f"After fine-tuning the tasks group as {groups}.")
-        return " ".join([*lines, self._heads_line()])
+        lines.append(self._heads_line())
+        if single := [str(task) for task, runs in self.runs.to_series().items() if runs == 1]:
+            lines.append(
+                f"Of {', '.join(single)} there is one training run: what another would give is in no interval."
+            )
+        return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -144,18 +155,20 @@ class Selectivity:
 
     def _concentration_line(self, name: str) -> str:
         change = self.concentration.sel(statistic=name, stage="change")
-        means = [float(self.concentration["value"].sel(statistic=name, stage=stage).mean()) for stage in STAGES[:2]]
+        before, after = self.means(name)
         up, down, of = int((change["low"] > 0).sum()), int((change["high"] < 0).sum()), change.sizes["task"]
         label = {"gini": "Gini", "cv": "The coefficient of variation", "kurtosis": "Kurtosis"}[name]
         return (
-            f"{label} went from {means[0]:.2f} to {means[1]:.2f} on average: up in {up} and down in {down} of {of} "
+            f"{label} went from {before:.2f} to {after:.2f} on average: up in {up} and down in {down} of {of} "
             f"tasks, not distinguishable in {of - up - down}."
         )
 
     def _correlation_line(self) -> str:
         pairs = np.triu_indices(len(self.samples), 1)
         of_pairs = {stage: self.correlation.sel(stage=stage) for stage in STAGES}
-        means = [float(np.nanmean(of_pairs[stage]["value"].to_numpy()[pairs])) for stage in STAGES[:2]]
+        values = np.stack([of_pairs[stage]["value"].to_numpy()[pairs] for stage in STAGES[:2]])
+        known = np.isfinite(values).all(axis=0)
+        means = values[:, known].mean(axis=1) if known.any() else np.full(2, np.nan)
         up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
         down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
         return (

@@ -81,7 +81,7 @@ class Specificity:
             f"{self.p:.2g}; on {found} of {tasks} tasks; variance {ratio:.1f} times the noise, median)."
         )
         lines = [differ]
-        if self.unit == "samples":
+        if self.unit == "samples" and self.p < 1 - self.level:
             lines.append("With one training run each, that may be the run's doing rather than the task's.")
         if math.isfinite(self.own_p):
             sure = "" if self.own_p < 1 - self.level else ", which chance may have done"

@@ -150,6 +150,13 @@ def test_noise_attenuates_the_weights_and_the_corrected_ones_are_the_populations
     assert abs(np.mean(corrected) - 1) < 4 * error
 
 
+def test_tasks_with_one_training_run_are_named():
+    runs = [TARGET] * 2
+    assert "Of sgsm, gsm8k and mbpp there is one training run" in fit().verdict
+    assert "Of gsm8k and mbpp there is one training run" in fit(runs).verdict
+    assert "one training run" not in fit(runs, {name: [pair] * 2 for name, pair in BASICS.items()}).verdict
+
+
 def test_training_runs_are_averaged_and_their_differences_widen_intervals():
     runs = [
         (

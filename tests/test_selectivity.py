@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import headnb
 import numpy as np
@@ -161,9 +162,33 @@ def test_patterns_that_only_shrank_are_said_to_have_shrunk():
     assert changed[2:].sum() <= 1
     scale = found.scale.sel(task="shrunk").item()
     assert scale == pytest.approx(0.4, abs=0.02)
-    assert found.verdict.endswith(
+    assert (
         f"Of shrunk ({scale:.2f}) no more is shown than that the pattern became so many times what it was."
+        in found.verdict
     )
+
+
+def test_means_before_and_after_are_of_the_same_tasks():
+    """Where noise leaves no kurtosis at one stage, the other stage of that task does not count either."""
+    found = headnb.selectivity(BEFORE, AFTER)
+    holes = found.concentration.copy(deep=True)
+    holes["value"].loc[{"statistic": "kurtosis", "stage": "before", "task": "boolq"}] = np.nan
+    value = holes["value"].sel(statistic="kurtosis", task=["svamp", "gsm8k"])
+    expected = [value.sel(stage=stage).mean().item() for stage in ("before", "after")]
+    assert replace(found, concentration=holes).means("kurtosis") == pytest.approx(expected)
+    assert found.means("gini") == pytest.approx(
+        tuple(
+            found.concentration["value"].sel(statistic="gini", stage=stage).mean().item()
+            for stage in ("before", "after")
+        )
+    )
+
+
+def test_one_training_run_is_said_to_be_one():
+    alone = headnb.selectivity(BEFORE, {**AFTER, "gsm8k": three_runs(AFTER["gsm8k"])})
+    assert "Of svamp, boolq there is one training run" in alone.verdict
+    several = headnb.selectivity(BEFORE, {task: three_runs(scores) for task, scores in AFTER.items()})
+    assert "one training run" not in several.verdict
 
 
 def test_result_is_text_html_and_json():

@@ -75,6 +75,9 @@ def test_models_of_their_own_task_are_found():
     assert found.p < 0.01
     assert "differ beyond the noise of samples" in found.verdict
     assert "may be the run's doing" in found.verdict
+    alike = headnb.specificity(*models(2, own=0, n=24), permutations=200)
+    assert "cannot be told apart" in alike.verdict
+    assert "the run's doing" not in alike.verdict
 
 
 def test_alike_models_are_rarely_told_apart():

@@ -31,9 +31,9 @@ SETTINGS = {
     "n": 6,
     "n_beside": 4,
     "max_length": 128,
-    "steps": 60,
+    "steps": 16,
     "batch_size": 2,
-    "track_steps": [0, 10, 30],
+    "track_steps": [0, 4, 10],
     "save_every": 2,
     "answers": 0,
 }
