@@ -34,9 +34,11 @@ simulate: $(VENV)/test
 robustness: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/robustness
 
-# Speed and memory beside the paper's script: ten minutes on a quiet machine.
+# Speed and memory beside the paper's script, and what online scores cost a training: a quarter of an hour on a quiet
+# machine.
 benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/scoring.py
+	$(BIN)/python tests/benchmarks/online.py
 
 clean:
 	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/node_modules

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from headnb import patterns, significance
-from headnb.patterns import HEADS
+from headnb import patterns, significance, statistics
+from headnb.patterns import HEADS, Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,4 +68,6 @@ def changed_heads(
     }
     shape = [change.sizes[dim] for dim in HEADS]
     found = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
-    return found.assign_attrs(runs=runs)
+    reliability = statistics.split_half_reliability(differences.mean(axis=0), seed=seed)
+    evidence = Evidence(n, reliability, statistics.samples_needed(reliability, n))
+    return found.assign_attrs(runs=runs, **evidence._asdict())

@@ -21,7 +21,7 @@ from headnb.changed_heads import changed_heads
 from headnb.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.moments import Measured
-from headnb.patterns import HEADS
+from headnb.patterns import HEADS, Evidence
 from headnb.stages import check_one_grid, on_common_samples, read_stages
 from headnb.task_correlations import task_correlations
 
@@ -181,7 +181,8 @@ class Selectivity:
         columns = {}
         for found, ending in ((self.heads, ""), (self.shapes, "_relative")):
             for name, sign in (("rose", 1), ("fell", -1)):
-                columns[name + ending] = (found["significant"] & (sign * found["difference"] > 0)).sum(HEADS)
+                moved = found["significant"] & (sign * found["difference"] > 0)
+                columns[name + ending] = moved.sum(HEADS).reset_coords(drop=True)
         return xr.Dataset({**columns, "scale": self.scale})
 
     def _heads_line(self) -> str:
@@ -279,11 +280,11 @@ def _changed(
     *,
     scale_free: bool = False,
 ) -> xr.Dataset:
-    """Which heads changed, (task, layer, head)."""
-    found = [
-        changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
-        for task, one in stages.items()
-    ]
+    """Which heads changed, (task, layer, head); coordinates (task) say how far each task's change can be believed."""
+    found = []
+    for task, one in stages.items():
+        change = changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
+        found.append(change.assign_coords({name: change.attrs[name] for name in Evidence._fields}))
     return xr.concat(found, xr.DataArray(list(stages), dims="task", name="task"), combine_attrs="drop_conflicts")
 
 

@@ -6,8 +6,10 @@ import headnb
 import numpy as np
 import pytest
 from headnb.display import plots
-from headnb.run_findings import course_of, progress_of, trajectory_table
+from headnb.display.payload import payload
+from headnb.run_findings import changes_of, course_of, progress_of, trajectory_table
 
+from fine_tuned import random_change
 from test_trajectories import EXPONENTIAL, STEPS, tracked
 
 RUNS = {
@@ -55,3 +57,18 @@ def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
     halves = [RUNS["gsm8k", seed].half.value for seed in (0, 1)]
     assert table.loc["gsm8k", "half"] == pytest.approx(np.mean(halves))
     assert table.loc["gsm8k", "samples at half"] == pytest.approx(8 * np.mean(halves))
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them(runs: int, scale_free: bool) -> None:
+    before, after = random_change(0, "svamp", n=16)
+    found = headnb.selectivity({"svamp": before}, {"svamp": [after] * runs})
+    drawn = payload(changes_of(found, scale_free=scale_free))
+    compared = headnb.compare(before, after, scale_free=scale_free)
+    (panel,) = drawn["panels"]
+    assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
+    assert panel["samples"] == 16
+    assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
+    table = found.shapes if scale_free else found.heads
+    np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task="svamp"))
