@@ -189,10 +189,8 @@ def attention_calls(model: nn.Module, module: nn.Module, see: Callable[[Attentio
 def find_heads(model: PreTrainedModel) -> HeadLayout:
     """Find the attention heads by running the model once on four tokens and looking where attention happens.
 
-    Raises
-    ------
-    HeadnbError
-        If no softmax attention is found, or a module attends more than once in one forward pass.
+    Raises:
+        HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass.
     """
     seen: dict[nn.Module, int] = {}  # attention module -> query heads, in the order of the forward pass
 

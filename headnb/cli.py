@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from headnb import suite_cli
 from headnb.errors import HeadnbError
@@ -14,7 +15,22 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
 
+INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
+
+
+class _Commands(TyperGroup):
+    """Commands that say so when Ctrl-C ends them; typer itself ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer has a click of its own, or the installed one
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.secho("headnb: interrupted", fg="red", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Attention-head scores for people who fine-tune language models.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,8 +41,6 @@ app = typer.Typer(
 
 app.add_typer(suite_cli.app, name="suite")
 
-INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
-
 
 def main() -> None:
     """Run the command line; what a user can mend is one red line and exit status 1."""
@@ -35,9 +49,6 @@ def main() -> None:
     except HeadnbError as error:
         typer.secho(f"headnb: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("headnb: interrupted", fg="red", err=True)
-        sys.exit(INTERRUPTED)
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import headnb
@@ -12,6 +13,7 @@ import pytest
 import xarray as xr
 from headnb import cli, doctor
 from headnb.display.grid import HeadGrid
+from headnb.scoring.gradient import GradientScorer
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -60,6 +62,34 @@ def test_a_second_score_with_other_settings_is_refused(
     assert run(monkeypatch, *words, "--method", "taylor-token") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "method 'activation', not 'taylor-token'" in last
+
+
+def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    words = ("score", folder, "gsm_symbolic", "-n", 5, "--batch-tokens", 1, "--out", tmp_path / "x.zarr")
+    score, batches = GradientScorer.__call__, iter(range(9))
+
+    def score_until_control_c(*args: Any, **options: Any) -> Any:
+        if next(batches) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return score(*args, **options)
+
+    monkeypatch.setattr(GradientScorer, "__call__", score_until_control_c)
+    assert run(monkeypatch, *words) == 130
+    assert f"headnb: interrupted; {tmp_path / 'x.zarr'} keeps what is scored" in capsys.readouterr().err
+    assert headnb.open_scores(tmp_path / "x.zarr").sizes["sample"] == 2
+    assert run(monkeypatch, *words) == 0
+    assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
+    assert next(batches) == 6  # the interrupted batch was scored again, no other one
+
+
+def test_control_c_before_the_first_sample_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    monkeypatch.setattr("headnb.models.load_model", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 5) == 130
+    assert capsys.readouterr().err.strip() == "headnb: interrupted"
 
 
 @pytest.mark.parametrize(
