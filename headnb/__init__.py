@@ -32,6 +32,7 @@ _HOME = {
     "load_model": "models",
     "load_task": "tasks",
     "methods": "scoring",
+    "mixture": "mixtures",
     "open_scores": "store",
     "open_study": "tuned",
     "scale_heads": "capture",
