@@ -40,6 +40,7 @@ _HOME = {
     "open_study": "tuned",
     "scale_heads": "capture",
     "score_heads": "scoring",
+    "select_instructions": "selection",
     "selectivity": "task_selectivity",
     "specificity": "task_specificity",
     "track_checkpoints": "finished_runs",

@@ -95,12 +95,27 @@ class ScoreTable:
             done = blocks if blocks.any() else done
         places = np.flatnonzero(done)
         places = places[np.argsort(self.plan.order[places])]
+        return self._dataset(places, *(np.asarray(self._columns[name][:])[places] for name in ("score", "loss")))
+
+    def parts(self, rows: int) -> Iterator[xr.Dataset]:
+        """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
+
+        The coordinate `position` (sample) is the place of each sample in the input.
+        """
+        for start in range(0, len(self.done), rows):
+            among = np.flatnonzero(self.done[start : start + rows])
+            if len(among):
+                read = (np.asarray(self._columns[name][start : start + rows])[among] for name in ("score", "loss"))
+                part = self._dataset(start + among, *read)
+                yield part.assign_coords(position=("sample", self.plan.order[start + among]))
+
+    def _dataset(self, places: np.ndarray, score: np.ndarray, loss: np.ndarray) -> xr.Dataset:
+        """Scores (b, L, H) and losses (b,) of these places in the order of work, labelled."""
         positions = self.plan.order[places]
-        score = np.asarray(self._columns["score"][:])[places]
         return xr.Dataset(
             {
                 "score": (("sample", "layer", "head"), score),
-                "loss": ("sample", np.asarray(self._columns["loss"][:])[places]),
+                "loss": ("sample", loss),
                 **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
@@ -176,6 +191,26 @@ def open_scores(path: str | Path) -> xr.Dataset:
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
     return scores
+
+
+def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
+    """Scores of samples, or a store of them, at most `rows` samples at a time: a large store is never in memory whole.
+
+    The coordinate `position` (sample) is the place of each sample in the input.
+
+    Raises:
+        HeadnbError: as `open_scores` does.
+    """
+    if isinstance(source, (str, Path)) and _local(source).is_dir():
+        try:
+            yield from _read_table(_local(source), mode="r").parts(rows)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HeadnbError(f"{source} is damaged: {error}") from error
+        return
+    scores = source if isinstance(source, xr.Dataset) else open_scores(source)
+    for start in range(0, scores.sizes["sample"], rows):
+        part = scores.isel(sample=slice(start, start + rows)).load()
+        yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
 
 
 # Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
