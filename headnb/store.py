@@ -156,13 +156,13 @@ def open_table(
     if path is None:
         yield ScoreTable(columns, attrs, columns["sample"], samples, plan)
         return
-    path = _local(path)
+    path = local_path(path)
     if path.exists():
         table = _table_of(path, attrs, mode="r")
         if table.done.all():  # nothing to write: it may lie on a read-only disk
             yield table
             return
-    with _only_writer(path):
+    with only_writer(path):
         if not path.exists():
             _write_group(path, columns, attrs)
         yield _table_of(path, attrs, mode="r+")
@@ -175,10 +175,14 @@ def open_scores(path: str | Path) -> xr.Dataset:
     Raises:
         HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
     """
-    path = _local(path)
+    from headnb.fit_store import read_fit  # noqa: PLC0415  which is built on this module
+
+    path = local_path(path)
     if not path.exists():
         raise HeadnbError(f"there are no scores at {path}")
     if path.is_dir():
+        if (fitted := read_fit(path)) is not None:
+            return fitted
         try:
             return _read_table(path, mode="r").scores()
         except (OSError, ValueError, RuntimeError) as error:
@@ -201,9 +205,9 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
     Raises:
         HeadnbError: as `open_scores` does.
     """
-    if isinstance(source, (str, Path)) and _local(source).is_dir():
+    if isinstance(source, (str, Path)) and local_path(source).is_dir():
         try:
-            yield from _read_table(_local(source), mode="r").parts(rows)
+            yield from _read_table(local_path(source), mode="r").parts(rows)
         except (OSError, ValueError, RuntimeError) as error:
             raise HeadnbError(f"{source} is damaged: {error}") from error
         return
@@ -225,14 +229,15 @@ _DIMENSIONS = {
 }
 
 
-def _local(path: str | Path) -> Path:
+def local_path(path: str | Path) -> Path:
+    """A folder or file of this machine; raises HeadnbError for an address."""
     if "://" in str(path):
         raise HeadnbError(f"{path} is an address; scores are written to local folders")
     return Path(path).expanduser()
 
 
 @contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path) -> Iterator[None]:
     """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
 
@@ -305,7 +310,12 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
 def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
     """The table at `path`, which goes on only with what began it. Versions and the time of creation may differ."""
     table = _read_table(path, mode)
-    stored = table.attrs
+    refuse_other(path, table.attrs, wanted)
+    return table
+
+
+def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for versions and time."""
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
         for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created"})
@@ -313,4 +323,3 @@ def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -
     ]
     if different:
         raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headnb.scoring.methods import methods
-from headnb.scoring.run import Progress, ScoringInterrupted, score_heads
+from headnb.scoring.progress import Progress, ScoringInterrupted
+from headnb.scoring.run import score_heads
 
 __all__ = ["Progress", "ScoringInterrupted", "methods", "score_heads"]
