@@ -145,7 +145,7 @@ def check_left_padding(
     (recurrent_gemma) or pool over windows of places (deepseek_v4), and no mask keeps their scores right.
 
     Args:
-        score: a `Scorer`: scores (B, L, H) and losses (B,) of a batch.
+        score: a `Scorer` that needs no survey: scores (B, L, H) and losses (B,) of a batch.
         samples: what is going to be scored.
         dtype: of the model, which says how much is rounding.
 

@@ -148,6 +148,15 @@ def test_sum_of_the_loss_gives_its_rise():
     np.testing.assert_allclose(total.score, mean.score * mean.answer_tokens, rtol=1e-5)
 
 
+def test_padding_on_the_left_gives_the_same_scores():
+    model, task = tiny_model(), token_task(random_samples(LENGTHS))
+    left, right = (
+        score_heads(model, None, task, method="ablate-mean", packed=False, padding_side=side).score.values
+        for side in ("left", "right")
+    )
+    np.testing.assert_allclose(left, right, atol=2e-5 * np.abs(right).max())
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_stopped_run_goes_on_to_the_same_scores_with_the_same_mean(tmp_path, packed):
     model, task = tiny_model(), token_task(random_samples((6, 11, 8, 13, 7, 9, 12)))

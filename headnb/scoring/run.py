@@ -24,6 +24,7 @@ from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.gates import FitRequest
+from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.methods import Surveyor, find_method, stored_options
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
 from headnb.store import open_table
@@ -108,11 +109,7 @@ def score_heads(
     task = load_task(task) if not isinstance(task, Task) else task
     chosen = find_method(method)
     settings = chosen.settings(options)
-    for kind, name, known in (("loss", loss, LOSS_REDUCTIONS), ("padding side", padding_side, SIDES)):
-        if name not in known:
-            raise unknown_name(kind, name, known)
-    if loss != "sample-mean" and not chosen.follows_loss:
-        raise HeadnbError(f"the method {method} is no share of a loss; it has loss='sample-mean' only")
+    _refuse_unknown(chosen, loss, padding_side)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
     with model_lock(model), _broken_weights_named(model):
@@ -124,18 +121,13 @@ def score_heads(
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
             return chosen.fit(model, FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress))
         if padding_side == "left":
-            check_left_padding(scorer, encoded.samples, model.dtype)
+            check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         packed = _packing(packed, scorer, model, padding_side)
         most = min(batch_tokens, PACKED_ON_CPU) if packed and input_device(model).type == "cpu" else batch_tokens
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
-        weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
-            run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
-            try:
-                run.score_pending()
-            except KeyboardInterrupt:
-                raise ScoringInterrupted(table.scores()) from None
-    return table.scores()
+            weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
+            return _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress).scores()
 
 
 @contextmanager
@@ -164,7 +156,19 @@ class _Run:
     tokens: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def score_pending(self) -> None:
+    def scores(self) -> xr.Dataset:
+        """The scores of the whole task.
+
+        Raises:
+            ScoringInterrupted: on Ctrl-C; it holds what was scored.
+        """
+        try:
+            self._score_pending()
+        except KeyboardInterrupt:
+            raise ScoringInterrupted(self.table.scores()) from None
+        return self.table.scores()
+
+    def _score_pending(self) -> None:
         pending = self.table.pending()
         waiting = sum(int(self._lengths(places).sum()) for places in pending)
         before = int(self.table.done.sum())
@@ -288,6 +292,14 @@ def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: S
     if asked is None:
         return scorer.packs and side == "right" and input_device(model).type == "cpu"
     return asked
+
+
+def _refuse_unknown(method: Method, loss: str, side: str) -> None:
+    for kind, name, known in (("loss", loss, LOSS_REDUCTIONS), ("padding side", side, SIDES)):
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    if loss != "sample-mean" and not method.follows_loss:
+        raise HeadnbError(f"the method {method.name} is no share of a loss; it has loss='sample-mean' only")
 
 
 def _refuse_unloaded(model: object, tokenizer: object) -> None:
