@@ -12,6 +12,7 @@ from headnb.errors import HeadnbError
 from headnb.nearest import Part, Ranked, compared, unit
 from headnb.pools import Source, sample_keys, score_rows, text_rows
 from headnb.samples import Sample, TokenSample
+from headnb.tasks import Task
 from headnb.tfidf import TfIdf
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from headnb.nearest import Vectors
     from headnb.statistics import Array
-    from headnb.tasks import Task
 
 
 class View(Protocol):
@@ -105,7 +105,7 @@ class PatternView:
         levels = patterns.sample_levels(scores).transpose("sample", *patterns.HEADS)
         flat = np.nan_to_num(levels.values.reshape(levels.sizes["sample"], -1))
         size = np.abs(flat).mean(axis=1, keepdims=True)
-        return np.divide(flat, size, out=np.zeros_like(flat), where=size > 0)
+        return np.asarray(np.divide(flat, size, out=np.zeros_like(flat), where=size > 0))
 
     def vectors(self, scores: xr.Dataset) -> Array:
         """(b, heads), of unit length."""
@@ -167,16 +167,16 @@ class RandomView:
 
     @property
     def target_keys(self) -> NDArray[np.int64]:
-        return sample_keys(self.target.samples) if hasattr(self.target, "samples") else _fingerprints(self.target)
+        return sample_keys(self.target.samples) if isinstance(self.target, Task) else _fingerprints(self.target)
 
     def parts(self) -> Iterator[Part]:
-        if hasattr(self.target, "samples"):
+        if isinstance(self.target, Task):
             for source, positions, ids, samples in text_rows(self.sources):
                 yield Part(positions, source.ids(ids), sample_keys(samples), np.zeros((len(ids), 0)))
-        else:
-            for source, positions, scores in score_rows(self.sources):
-                ids = source.ids(scores["sample"].values.tolist())
-                yield Part(positions, ids, _fingerprints(scores), np.zeros((len(ids), 0)))
+            return
+        for source, positions, scores in score_rows(self.sources):
+            own = scores["sample"].values.tolist()
+            yield Part(positions, source.ids(own), _fingerprints(scores), np.zeros((len(own), 0)))
 
     def ranked(self, to: str) -> Iterator[Ranked]:
         """Ranked by a hash of seed and content: a sample that is there twice is no likelier than others."""

@@ -138,7 +138,7 @@ def largest_remainder(weights: np.ndarray, size: int) -> np.ndarray:
     counts = np.floor(np.round(quotas, 9))  # 0.29 * 100 is 28.999999999999996
     order = np.lexsort((np.arange(len(weights)), -weights, np.round(counts - quotas, 9)))
     counts[order[: size - int(counts.sum())]] += 1
-    return counts.astype(int)
+    return np.asarray(counts, np.int64)
 
 
 def _weights(fit: CombinationFit | Mapping[str, float], by: str) -> dict[str, float]:

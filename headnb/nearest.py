@@ -7,7 +7,7 @@ number of samples chosen, not with the pool.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -50,7 +50,13 @@ class Ranked(NamedTuple):
 
     def at(self, places: NDArray[np.int64]) -> Ranked:
         """Some of them, in this order."""
-        return Ranked(*(column[places] for column in self))
+        columns: Any = (column[places] for column in self)
+        return Ranked(*columns)
+
+    def and_then(self, other: Ranked) -> Ranked:
+        """These, and the others behind them."""
+        columns: Any = (np.concatenate(pair) for pair in zip(self, other, strict=True))
+        return Ranked(*columns)
 
 
 def compared(part: Part, target: Vectors, to: str) -> Ranked:
@@ -83,7 +89,7 @@ def best(parts: Iterable[Ranked], count: int, *, without: NDArray[np.int64], ded
     kept: Ranked | None = None
     for part in parts:
         new = part.at(np.flatnonzero(~np.isin(part.keys, without)))
-        both = new if kept is None else Ranked(*(np.concatenate(pair) for pair in zip(kept, new, strict=True)))
+        both = new if kept is None else kept.and_then(new)
         order = np.lexsort((both.positions, -both.similarity))
         if deduplicate:
             _, first = np.unique(both.keys[order], return_index=True)
@@ -130,9 +136,9 @@ def diverse(similarity: Array, vectors: Vectors, count: int, weight: float) -> N
 def unit(vectors: Array) -> Array:
     """Rows (n, d) at length 1; a row of zeros stays one, and is like nothing."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
 
 
 def dense(matrix: Vectors) -> Array:
     """The matrix as a numpy array."""
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix)
+    return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix.toarray())

@@ -188,7 +188,7 @@ def select_instructions(
         if by in {"tfidf", "random"}:
             view = _view_without_model(wanted, sources, by, seed, deduplicate=deduplicate)
         else:
-            options = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
+            options: dict[str, Any] = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
             options |= {"batch_tokens": batch_tokens, "max_length": max_length}
             score = None if model is None else partial(_score, model, tokenizer, options)
             in_stores = scored(sources, score, Path(out).expanduser() if out else Path(scratch), on_progress)
