@@ -18,6 +18,7 @@ from headnb.errors import HeadnbError, known_keywords
 from headnb.generation import continue_greedily, text
 from headnb.model_checks import model_name
 from headnb.patterns import head_name, parse_heads
+from headnb.replacement import replaced_heads
 from headnb.samples import IGNORED
 from headnb.scoring.gradient import find_readout
 from headnb.scoring.run import context_length, model_lock
@@ -25,8 +26,9 @@ from headnb.significance import t_intervals
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.capture import HeadLayout
@@ -80,7 +82,8 @@ def ablate(
         layout = find_heads(model)
         chosen = checked_heads(heads, layout)
         drawn = _controls(chosen, layout, controls, seed)
-        losses = _losses(model, encoded, [[], chosen, *drawn], factor, batch_tokens, seed, on_progress)
+        sets = [Replacement((), factor), *(Replacement(tuple(heads), factor) for heads in (chosen, *drawn))]
+        losses = losses_with_heads_replaced(model, encoded, sets, layout, batch_tokens, seed, on_progress)
     attrs = {
         "model": model_name(model),
         "task": task.name,
@@ -124,16 +127,38 @@ def _controls(chosen: list[str], layout: HeadLayout, count: int, seed: int) -> l
     ]
 
 
-def _losses(
+@dataclass(frozen=True)
+class Replacement:
+    """What becomes of some heads' outputs O: factor * O + value; see `headnb.replacement`."""
+
+    heads: tuple[str, ...]
+    factor: float = 0.0
+    values: Mapping[int, Tensor] | None = None
+    """layer -> (H, D); None: zeros."""
+
+    def __str__(self) -> str:
+        if not self.heads:
+            return "of the model as it is"
+        how = f"scaled by {self.factor:g}" if self.values is None else "replaced by their mean outputs"
+        return f"with {','.join(self.heads)} {how}"
+
+
+def losses_with_heads_replaced(
     model: PreTrainedModel,
     encoded: EncodedTask,
-    sets: list[list[str]],
-    factor: float,
+    sets: Sequence[Replacement],
+    layout: HeadLayout,
     batch_tokens: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
-    """Loss of each sample with each set of heads scaled, (sets, n) float64; batch by batch, so that each is paired."""
+    """Loss of each sample with each set of heads replaced, (sets, n) float64; batch by batch, so that each is paired.
+
+    The model is to be frozen, and locked.
+
+    Raises:
+        HeadnbError: a loss is not finite.
+    """
     readout, device = find_readout(model), input_device(model)
     plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
@@ -141,18 +166,17 @@ def _losses(
     for places in plan.batches():
         positions = plan.order[places]
         batch: Batch = collate([encoded.samples[position] for position in positions])
-        for row, heads in enumerate(sets):
+        for row, each in enumerate(sets):
             if on_progress is not None:
                 on_progress(done, len(encoded.samples))
-            with scale_heads(model, dict.fromkeys(heads, factor)):
+            with replaced_heads(model, each.heads, layout, each.factor, each.values):
                 losses[row, positions] = readout.losses(batch, device).double().cpu().numpy()
         done += len(positions)
     if on_progress is not None:
         on_progress(done, done)
     if not np.isfinite(losses).all():
         row, position = np.argwhere(~np.isfinite(losses))[0]
-        when = f"with {','.join(sets[row])} scaled by {factor:g}" if sets[row] else "of the model as it is"
-        raise HeadnbError(f"the loss of sample {encoded.ids[position]!r} {when} is {losses[row, position]}")
+        raise HeadnbError(f"the loss of sample {encoded.ids[position]!r} {sets[row]} is {losses[row, position]}")
     return losses
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headnb.attention_weights import attention_of_head
 from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import collate, encode_task
 from headnb.errors import HeadnbError, known_keywords
@@ -143,88 +144,13 @@ def _through_interface(
         return taken[0]
 
     module = dict(layout.attention)[layer]
-    with attention_calls(model, module, calls.append), head_outputs(model, start_graph, layout):
+    with attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout):
         loss = readout.backward(batch, input_device(model))
     A, V = attention_of_head(calls[0], head)
     gradient = taken[0].grad
     assert gradient is not None  # noqa: S101  the loss depends on every layer
     dO = gradient[0, :, head].to(V)  # (T, D)
     return A, dO @ V.T, float(loss[0])
-
-
-class _OneHead:
-    """An attention module as its eager function sees it, with one query head."""
-
-    def __init__(self, module: nn.Module, head: int) -> None:
-        self._module = module
-        self.num_key_value_groups = 1
-        if (sinks := getattr(module, "sinks", None)) is not None:  # (H,): a logit that takes weight and has no value
-            self.sinks = sinks[head : head + 1]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
-@torch.no_grad()
-def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
-    """A (T, T) and V (T, D) of one head of the first sample, in float32 or better.
-
-    Raises:
-        HeadnbError: A V is not what the model's own kernel gave.
-    """
-    heads = call.query.shape[1]
-    wide = torch.promote_types(call.query.dtype, torch.float32)
-    query = call.query[:1, head : head + 1].to(wide)
-    shared = head // (heads // call.key.shape[1])
-    key, value = (tensor[:1, shared : shared + 1].to(wide) for tensor in (call.key, call.value))
-    mask = _addends(call, head, wide)
-    options = {name: _of_head(option, head, heads) for name, option in call.options.items()}
-    outputs, weights = call.eager(_OneHead(call.module, head), query, key, value, mask, **options)
-    expected = call.outputs[0, :, head].to(wide)  # (T, D)
-    tolerance = max(1e-3, 8 * torch.finfo(call.outputs.dtype).eps) * expected.abs().max()
-    if weights is None or not (outputs[0, :, 0] - expected).abs().max() <= tolerance:
-        raise HeadnbError(
-            f"the attention of {type(call.module).__name__} cannot be computed again for one head: its matrix would "
-            "not give the head's output; load the model with attn_implementation='eager'"
-        )
-    return weights[0, 0], value[0, 0]
-
-
-def _addends(call: AttentionCall, head: int, dtype: torch.dtype) -> Tensor | None:
-    """The mask (1, 1, T, T) as eager attention takes it: 0 where a query may look, the lowest number elsewhere."""
-    mask, length = call.mask, call.query.shape[2]
-    allowed: Tensor
-    lowest = torch.finfo(dtype).min
-    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):  # one sample has no padding
-        allowed = _causal(call, length)
-    elif isinstance(mask, Tensor):
-        allowed = _of_head(mask, head, call.query.shape[1])[:1]
-        if mask.dtype != torch.bool:
-            return allowed.to(dtype).clamp(min=lowest)
-    else:
-        from torch.nn.attention.flex_attention import create_mask  # noqa: PLC0415
-
-        allowed = create_mask(mask.mask_mod, 1, 1, length, length, device=call.query.device)
-    return torch.zeros(allowed.shape, dtype=dtype, device=call.query.device).masked_fill(~allowed, lowest)
-
-
-def _causal(call: AttentionCall, length: int) -> Tensor:
-    """Where a query may look (1, 1, T, T) when the kernel is told so by its options instead of by a mask."""
-    place = torch.arange(length, device=call.query.device)
-    distance = place[:, None] - place  # query - key
-    allowed = torch.ones_like(distance, dtype=torch.bool)
-    if call.options.get("is_causal", getattr(call.module, "is_causal", True)):
-        allowed &= distance >= 0
-    if (window := call.options.get("sliding_window")) is not None:
-        allowed &= distance < window
-    return allowed[None, None]
-
-
-def _of_head(given: Any, head: int, heads: int) -> Any:
-    """A tensor with a matrix for each head, (B, H, T, T), cut to one head; anything else as it is."""
-    if isinstance(given, Tensor) and given.ndim == 4 and given.shape[1] == heads:
-        return given[:, head : head + 1]
-    return given
 
 
 def _from_own_code(

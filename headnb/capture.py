@@ -81,6 +81,8 @@ class AttentionCall:
     """What one layer's attention function was given and gave: enough to compute any of its heads again."""
 
     module: nn.Module
+    attend: Callable[..., Any]
+    """The function itself."""
     eager: Callable[..., Any]
     """The architecture's own function that makes attention matrices, whichever kernel ran."""
     query: Tensor
@@ -115,7 +117,7 @@ def _attend(
     if (listener := _listeners.get(module)) is not None:
         named = dict(zip(("query", "key", "value", "attention_mask"), args, strict=False)) | kwargs
         query, key, value, mask = (named.pop(name) for name in ("query", "key", "value", "attention_mask"))
-        listener(AttentionCall(module, eager, query, key, value, mask, named, outputs))
+        listener(AttentionCall(module, function, eager, query, key, value, mask, named, outputs))
     for transform in _transforms.get(module, ()):
         outputs = transform(outputs)
     return outputs, weights
@@ -176,14 +178,15 @@ def attention_by(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any
 
 
 @contextmanager
-def attention_calls(model: nn.Module, module: nn.Module, see: Callable[[AttentionCall], None]) -> Iterator[None]:
-    """Call `see` with what the attention function of one attention module of `model` is given in each forward pass."""
+def attention_calls(model: nn.Module, listeners: Mapping[nn.Module, Callable[[AttentionCall], None]]) -> Iterator[None]:
+    """Call each listener with what the attention function of its module is given and gives in every forward pass."""
     with _transformed(model, {}):
-        _listeners[module] = see
+        _listeners.update(listeners)
         try:
             yield
         finally:
-            del _listeners[module]
+            for module in listeners:
+                del _listeners[module]
 
 
 def find_heads(model: PreTrainedModel) -> HeadLayout:
@@ -294,17 +297,12 @@ def head_outputs(
 def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterator[None]:
     """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it as it is.
 
-    Parameters
-    ----------
-    model
-        As for `head_outputs`.
-    factors
-        Head name to factor, as ``{"L3H5": 0.0, "L7H1": 2.0}``.
+    Args:
+        model: as for `head_outputs`.
+        factors: head name to factor, as {"L3H5": 0.0, "L7H1": 2.0}.
 
-    Raises
-    ------
-    HeadnbError
-        If a name is not of the form L3H5, or the model has no such head.
+    Raises:
+        HeadnbError: a name is not of the form L3H5, or the model has no such head.
     """
     layout = find_heads(model)
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)

@@ -29,9 +29,8 @@ def changed_heads(
 ) -> xr.Dataset:
     """The comparison of before and after (layer, head); see `headnb.compare`.
 
-    Of one training run it is `headnb.compare`. Of several, a head's mean difference has the variance of the samples'
-    differences over their number plus that of the runs' over theirs (Welch-Satterthwaite degrees of freedom), and there
-    is no `p_max_t`: a handful of runs has too few sign patterns.
+    Of one training run it is `headnb.compare`. Of several, a head's mean difference has the variance of
+    `significance.crossed_means`, and there is no `p_max_t`: a handful of runs has too few sign patterns.
 
     Args:
         pairs: (before, after) scores of each run.
@@ -48,12 +47,8 @@ def changed_heads(
     if scale_free:
         before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
     differences = after - before
-    over_samples = differences.mean(axis=0).var(axis=0, ddof=1) / n
-    over_runs = differences.mean(axis=1).var(axis=0, ddof=1) / runs
-    mean, variance = differences.mean(axis=(0, 1)), over_samples + over_runs
+    mean, variance, df = significance.crossed_means(differences)
     varied = variance > 0
-    weights = over_samples**2 / (n - 1) + over_runs**2 / (runs - 1)
-    df = np.divide(variance**2, weights, out=np.full_like(mean, n - 1.0), where=varied)
     t = np.divide(mean, np.sqrt(variance), out=np.where(mean == 0, 0.0, np.inf), where=varied)
     p = np.where(np.isnan(mean), np.nan, 2 * stats.t.sf(np.abs(t), df))
     q = significance.q_values(p)

@@ -96,9 +96,7 @@ def score(
             )
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
-        kept = (
-            f"; {out} keeps what is scored, the same command goes on" if out and stopped.scores.sizes["sample"] else ""
-        )
+        kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
         typer.secho(f"headnb: interrupted{kept}", fg="red", err=True)
         raise typer.Exit(INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):

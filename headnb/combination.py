@@ -22,7 +22,7 @@ import xarray as xr
 from headnb import combination_nulls, combination_verdict, statistics
 from headnb.combination_design import Design, selection_frequency
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers
+from headnb.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers, r_squared
 from headnb.moments import Moments
 from headnb.stages import check_one_grid, on_common_samples, read_stages
 
@@ -66,6 +66,7 @@ class CombinationFit:
             unlimited samples (and training runs, where there are several) would give, with their intervals.
         selected: (basic), in what share of resamples of samples and runs the weight was above zero.
         contributions: (basic), alpha_i times the norm of dAP_i: raw weights depend on each pattern's scale.
+        alone: (basic), R^2 of the fit in this form from that basic task alone.
         condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.
         reliability: (task) of the target and each basic: expected correlation with a replication.
         r2_corrected: R^2 between the patterns that unlimited samples would give, with its interval.
@@ -86,6 +87,7 @@ class CombinationFit:
     interval: xr.Dataset
     selected: xr.DataArray
     contributions: xr.DataArray
+    alone: xr.DataArray
     condition: float
     reliability: xr.DataArray
     samples: xr.DataArray
@@ -133,7 +135,7 @@ class CombinationFit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per basic task: weight, ordinary weight, corrected weight with interval, selection, contribution."""
+        """One row per basic task: weights (plain, ordinary, corrected with interval), and what each task is worth."""
         columns = {
             "weight": self.weights,
             "ordinary": self.ordinary.weights,
@@ -142,6 +144,7 @@ class CombinationFit:
             "high": self.interval["high"],
             "selected": self.selected,
             "contribution": self.contributions,
+            "alone": self.alone,
             "reliability": self.reliability.sel(task=self.weights["basic"]).drop_vars("task"),
         }
         return xr.Dataset(columns).to_dataframe()
@@ -267,6 +270,7 @@ def fit_combination(
         fit=fit,
         ordinary=ordinary,
         **_of_basics(design, nulls.weights, fit, selection_frequency(design, form, resamples, seed)),
+        alone=_alone(design, form),
         **_of_tasks(design, [target_name, *basics], list(stages.values())),
         condition=condition_number(design.predictors, form),
         r2_corrected=nulls.r2_corrected,
@@ -284,6 +288,11 @@ def _of_basics(design: Design, weights: Interval, fit: LinearFit, selected: Arra
         "selected": xr.DataArray(selected, coords, name="selected"),
         "contributions": (fit.weights * np.linalg.norm(design.predictors, axis=0)).rename("contribution"),
     }
+
+
+def _alone(design: Design, form: Form) -> xr.DataArray:
+    r2 = [r_squared(column[:, None], design.observed, form) for column in design.predictors.T]
+    return xr.DataArray(r2, {"basic": design.basics}, name="alone")
 
 
 def _of_tasks(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:

@@ -317,6 +317,8 @@ class Batch:
     """(B, T), 1 on tokens; None without padding on the left."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each sample of a packed batch; None of a padded one."""
+    own: torch.Tensor | None = None
+    """(B, T), true on the samples' tokens and false on padding; None where there is none."""
 
     def __len__(self) -> int:
         """How many samples."""
@@ -326,6 +328,28 @@ class Batch:
     def answer(self) -> torch.Tensor:
         """(B, T - 1) or (1, N - 1), true where the next token is part of the answer."""
         return self.labels[:, 1:] != IGNORED
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sample."""
+        return self.input_ids.shape[1] if self.lengths is None else max(self.lengths)
+
+    def repeated(self, copies: int) -> Batch:
+        """The same samples again and again: in rows of their own, (copies * B, T), or packed, (1, copies * N)."""
+        tensors = (self.input_ids, self.labels, self.attention_mask, self.own)
+        ids, labels, mask, own = (None if given is None else self.repeat(given, copies) for given in tensors)
+        return Batch(ids, labels, mask, self.lengths and self.lengths * copies, own)  # type: ignore[arg-type]
+
+    def repeat(self, tensor: torch.Tensor, copies: int) -> torch.Tensor:
+        """A tensor (B, T, ...) or (1, N, ...) as `repeated` has it: (copies * B, T, ...) or (1, copies * N, ...)."""
+        times = (copies, 1) if self.lengths is None else (1, copies)
+        return tensor.repeat(*times, *(1 for _ in tensor.shape[2:]))
+
+    def along_copies(self, factors: torch.Tensor) -> torch.Tensor:
+        """One row (copies, ...) for each copy as what multiplies a repeated tensor: (copies * B, 1, ...) or alike."""
+        if self.lengths is None:
+            return factors.repeat_interleave(len(self.input_ids), 0)[:, None]
+        return factors.repeat_interleave(self.input_ids.shape[1], 0)[None]
 
     @property
     def sample_of_token(self) -> torch.Tensor:
@@ -362,4 +386,5 @@ def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int 
         labels[row, place] = sample.labels
         mask[row, place] = 1
     attention_mask = torch.from_numpy(mask) if side == "left" else None
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask)
+    own = torch.from_numpy(mask).bool()
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask, own=own)

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from headnb.capture import input_device
+from headnb.ablation import checked_heads
+from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, UnknownKeywordError, missing_extra, unknown_name
+from headnb.head_slices import head_slices
+from headnb.head_training import SliceTraining, lora_of_slices
 from headnb.model_checks import model_name
-from headnb.scoring.run import context_length
+from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, known_tasks, load_task
 from headnb.tracking import HeadScoreCallback, tracked_tasks
 from headnb.training import TuningProgress, TuningRun, open_folder
@@ -72,6 +75,7 @@ def finetune(
     encoding: EncodingName = "official",
     method: str = "activation",
     peft_config: PeftConfig | None = None,
+    heads: str | Iterable[str] | None = None,
     on_progress: Callable[[TuningProgress], None] | None = None,
     **training_arguments: Any,
 ) -> FineTuned:
@@ -100,6 +104,9 @@ def finetune(
         encoding: as for `score_heads`.
         method: what is tracked, one of `methods()`.
         peft_config: of other adapters than LoRA of rank 16 on all linear layers.
+        heads: tune these heads alone, "L3H5,L7H1" or what `choose_heads` gives: their slices of the query and output
+            projections, and a key/value head's if all heads that share it are chosen. With `inplace=True` all other
+            weights keep every bit; without, the adapter is a LoRA that is zero outside the slices.
         on_progress: called with a `TuningProgress` before the first update and after each.
         **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments.
 
@@ -126,18 +133,20 @@ def finetune(
         "model": model_name(model),
         "trained_on": train.name,
         "trained_on_fingerprint": train.fingerprint(),
-        "kind_of_tuning": "full"
-        if inplace
-        else "qlora"
-        if _is_quantized(model)
-        else "adapter"
-        if peft_config
-        else "lora",
+        "kind_of_tuning": _kind(model, inplace=inplace, other_adapters=peft_config is not None),
         "steps": -1 if steps is None else steps,
         "seed": seed,
         "batch_size": batch_size,
         "learning_rate": rate,
     }
+    slices = None
+    if heads is not None:
+        with model_lock(model), frozen(model):
+            layout = find_heads(model)
+        chosen = checked_heads(heads, layout)
+        slices = head_slices(model, layout, chosen)
+        callback.attrs |= {"kind_of_tuning": "heads" if inplace else "lora of heads", "heads": ",".join(chosen)}
+    adapters = None if inplace else lora_of_slices(slices, peft_config) if slices else peft_config or _lora()
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
     folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
     checkpoint = open_folder(folder, callback.attrs, resume=resume)
@@ -154,8 +163,18 @@ def finetune(
     }
     if training_arguments.get("packing") and max_length is None:
         del arguments["max_length"]  # the trainer's own is the length of a pack
-    tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept)
-    return tuning.run(None if inplace else peft_config or _lora(), on_progress)
+    alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
+    tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
+    return tuning.run(adapters, on_progress)
+
+
+def _kind(model: PreTrainedModel, *, inplace: bool, other_adapters: bool) -> str:
+    """What is tuned, in a word."""
+    if inplace:
+        return "full"
+    if _is_quantized(model):
+        return "qlora"
+    return "adapter" if other_adapters else "lora"
 
 
 def _lora() -> PeftConfig:

@@ -25,6 +25,7 @@ from headnb.models import load_model, load_weights, tokenizer_beside, weights_fo
 from headnb.movement import Movement
 from headnb.resident import release_memory
 from headnb.scoring import score_heads
+from headnb.scoring.methods import find_method
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found
 from headnb.study import STUDY, Study, TrackedStep, read_study
@@ -95,6 +96,7 @@ def track_checkpoints(
         TrackingInterrupted: on Ctrl-C; it holds the checkpoints that are done.
     """
     found = find_checkpoints(checkpoints)
+    find_method(method, of_samples=True)
     tasks = tracked_tasks(task)
     models = _Models(found, base, tokenizer, device, dtype)
     wanted: list[Checkpoint | None] = [None] if models.has_base and found[0].step else []

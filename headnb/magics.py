@@ -129,11 +129,9 @@ class HeadMagics(Magics):
                 )
                 live.finish(scores)
         except ScoringInterrupted as stopped:  # the live grid has drawn what there is
-            scored = stopped.scores.sizes["sample"]
-            if not scored:
+            if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
-            total = stopped.scores.attrs["samples_requested"] - stopped.scores.attrs["left_out"]
-            self.keep(stopped.scores, options.into, f"{scored} of {total} samples are scored")
+            self.keep(stopped.scores, options.into, stopped.words)
         return scores
 
     def keep(self, partial: object, name: str | None, words: str) -> NoReturn:

@@ -145,7 +145,7 @@ def check_left_padding(
     (recurrent_gemma) or pool over windows of places (deepseek_v4), and no mask keeps their scores right.
 
     Args:
-        score: a `Scorer`: scores (B, L, H) and losses (B,) of a batch.
+        score: a `Scorer` that needs no survey: scores (B, L, H) and losses (B,) of a batch.
         samples: what is going to be scored.
         dtype: of the model, which says how much is rounding.
 
@@ -159,8 +159,8 @@ def check_left_padding(
     longest = by_length[-1]
     shorter = [sample for sample in by_length if len(sample) < len(longest)]
     for sample in shorter[:1] + shorter[1:][-1:]:
-        alone, _ = score(collate([sample]), recompute=True)
-        padded, _ = score(collate([sample, longest], side="left"), recompute=True)
+        alone, _ = score(collate([sample]), budget=1)
+        padded, _ = score(collate([sample, longest], side="left"), budget=1)
         expected, found = alone[0].nan_to_num(), padded[0].nan_to_num()  # (L, H)
         if (found - expected).norm() > tolerance * expected.norm():
             raise HeadnbError("this model gives other scores when padding is on the left; use padding_side='right'")

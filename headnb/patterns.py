@@ -265,11 +265,15 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     The variable `loss` stays as it is: each sample's own.
 
     Raises:
-        HeadnbError: an unknown loss, samples without answer tokens, or batches that cannot be told from the samples
-            that are here.
+        HeadnbError: an unknown loss, scores that are no share of a loss, samples without answer tokens, or batches that
+            cannot be told from the samples that are here.
     """
     if loss not in LOSS_REDUCTIONS:
         raise unknown_name("loss", loss, LOSS_REDUCTIONS)
+    if pattern_units(scores) not in {"nats", ""}:
+        raise HeadnbError(
+            f"scores of the method {scores.attrs.get('method')} are no share of a loss: there is no other"
+        )
     if "answer_tokens" not in scores or "sample" not in scores.dims:
         raise HeadnbError("another loss needs the scores of samples and their answer_tokens")
     if batch_size < 1:

@@ -190,6 +190,40 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
     return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Estimate:
+    """Spearman correlation of two populations' patterns over the same samples, corrected for noise.
+
+    A rank is no mean over samples, and neither a jackknife nor a bootstrap of ranks covers (58 to 85 % in simulations
+    with 16 to 32 samples). But a mean of samples moves its head's rank by about its distance times the density of the
+    heads there; with that density taken over one standard error to either side, every sample has a part in the rank,
+    and the mean of these parts is the rank itself. They are correlated as levels are.
+
+    Args:
+        first: (n, heads) samples of one pattern; equal rows of a pattern that is known without noise.
+        second: (n, heads) of the other, row by row the same samples.
+        level: of the interval.
+        seed: of the groups, beyond MOST_GROUPS samples.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.ndim != 2 or a.shape != b.shape:
+        raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
+    both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
+    return correlation(_parts_of_ranks(a[:, both]), _parts_of_ranks(b[:, both]), paired=True, level=level, seed=seed)
+
+
+def _parts_of_ranks(samples: Array) -> Array:
+    """(n, heads) whose mean over samples is each head's rank, from 1 for the lowest mean on."""
+    mean = samples.mean(axis=0)
+    ranks = np.asarray(stats.rankdata(mean))
+    if len(samples) == 1:
+        return ranks[None]
+    se = samples.std(axis=0, ddof=1) / math.sqrt(len(samples))
+    ascending = np.sort(mean)
+    within = np.searchsorted(ascending, mean + se, "right") - np.searchsorted(ascending, mean - se, "left")
+    density = np.divide(within, 2 * se, out=np.zeros_like(se), where=se > 0)
+    return np.asarray(ranks + density * (samples - mean))
+
+
 def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
     groups = group_sums([a, a * a, b, b * b, a * b], seed)
 

@@ -95,12 +95,27 @@ class ScoreTable:
             done = blocks if blocks.any() else done
         places = np.flatnonzero(done)
         places = places[np.argsort(self.plan.order[places])]
+        return self._dataset(places, *(np.asarray(self._columns[name][:])[places] for name in ("score", "loss")))
+
+    def parts(self, rows: int) -> Iterator[xr.Dataset]:
+        """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
+
+        The coordinate `position` (sample) is the place of each sample in the input.
+        """
+        for start in range(0, len(self.done), rows):
+            among = np.flatnonzero(self.done[start : start + rows])
+            if len(among):
+                read = (np.asarray(self._columns[name][start : start + rows])[among] for name in ("score", "loss"))
+                part = self._dataset(start + among, *read)
+                yield part.assign_coords(position=("sample", self.plan.order[start + among]))
+
+    def _dataset(self, places: np.ndarray, score: np.ndarray, loss: np.ndarray) -> xr.Dataset:
+        """Scores (b, L, H) and losses (b,) of these places in the order of work, labelled."""
         positions = self.plan.order[places]
-        score = np.asarray(self._columns["score"][:])[places]
         return xr.Dataset(
             {
                 "score": (("sample", "layer", "head"), score),
-                "loss": ("sample", np.asarray(self._columns["loss"][:])[places]),
+                "loss": ("sample", loss),
                 **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
@@ -141,13 +156,13 @@ def open_table(
     if path is None:
         yield ScoreTable(columns, attrs, columns["sample"], samples, plan)
         return
-    path = _local(path)
+    path = local_path(path)
     if path.exists():
         table = _table_of(path, attrs, mode="r")
         if table.done.all():  # nothing to write: it may lie on a read-only disk
             yield table
             return
-    with _only_writer(path):
+    with only_writer(path):
         if not path.exists():
             _write_group(path, columns, attrs)
         yield _table_of(path, attrs, mode="r+")
@@ -160,10 +175,14 @@ def open_scores(path: str | Path) -> xr.Dataset:
     Raises:
         HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
     """
-    path = _local(path)
+    from headnb.fit_store import read_fit  # noqa: PLC0415  which is built on this module
+
+    path = local_path(path)
     if not path.exists():
         raise HeadnbError(f"there are no scores at {path}")
     if path.is_dir():
+        if (fitted := read_fit(path)) is not None:
+            return fitted
         try:
             return _read_table(path, mode="r").scores()
         except (OSError, ValueError, RuntimeError) as error:
@@ -178,6 +197,26 @@ def open_scores(path: str | Path) -> xr.Dataset:
     return scores
 
 
+def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
+    """Scores of samples, or a store of them, at most `rows` samples at a time: a large store is never in memory whole.
+
+    The coordinate `position` (sample) is the place of each sample in the input.
+
+    Raises:
+        HeadnbError: as `open_scores` does.
+    """
+    if isinstance(source, (str, Path)) and local_path(source).is_dir():
+        try:
+            yield from _read_table(local_path(source), mode="r").parts(rows)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HeadnbError(f"{source} is damaged: {error}") from error
+        return
+    scores = source if isinstance(source, xr.Dataset) else open_scores(source)
+    for start in range(0, scores.sizes["sample"], rows):
+        part = scores.isel(sample=slice(start, start + rows)).load()
+        yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
+
+
 # Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
 _DIMENSIONS = {
     "score": ("place", "layer", "head"),
@@ -190,14 +229,15 @@ _DIMENSIONS = {
 }
 
 
-def _local(path: str | Path) -> Path:
+def local_path(path: str | Path) -> Path:
+    """A folder or file of this machine; raises HeadnbError for an address."""
     if "://" in str(path):
         raise HeadnbError(f"{path} is an address; scores are written to local folders")
     return Path(path).expanduser()
 
 
 @contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path) -> Iterator[None]:
     """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
 
@@ -272,7 +312,12 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
 def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
     """The table at `path`, which goes on only with what began it. Versions and the time of creation may differ."""
     table = _read_table(path, mode)
-    stored = table.attrs
+    refuse_other(path, table.attrs, wanted)
+    return table
+
+
+def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for versions and time."""
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
         for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created"})
@@ -280,4 +325,3 @@ def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -
     ]
     if different:
         raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
-    return table

@@ -87,7 +87,7 @@ class HeadScoreCallback(TrainerCallback):
         on_tracked: Callable[[int], None] | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        find_method(method)
+        find_method(method, of_samples=True)
         if online and method not in ONLINE:
             raise unknown_name("method of online scores", method, ONLINE)
         self.tasks = tracked_tasks(tasks)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from headnb.encoding import EncodedTask
+    from headnb.head_training import SliceTraining
     from headnb.tracking import HeadScoreCallback
 
 SETTINGS = "finetuning.json"
@@ -83,6 +84,8 @@ class TuningRun:
     folder: Path
     checkpoint: Path | None
     kept: Any
+    slices: SliceTraining | None = None
+    """What alone is trained; None: all that can be."""
 
     def run(self, adapters: PeftConfig | None, on_progress: Callable[[TuningProgress], None] | None) -> FineTuned:
         interrupted = False
@@ -93,8 +96,11 @@ class TuningRun:
             left_as_found(self.model, weights=adapters is not None),
         ):
             own = list(self.model.parameters()) if adapters is not None else []
+            if self.slices is not None:
+                self.slices.prepare()
             trainer = self._trainer(adapters, on_progress)
-            with _put_back(own):
+            with _put_back(own), self.slices.running(trainer) if self.slices else contextlib.nullcontext():
+                self.callback.attrs["trained_parameters"] = self._count(trainer.model)
                 try:
                     self._train(trainer)
                 except KeyboardInterrupt:
@@ -112,6 +118,11 @@ class TuningRun:
         if interrupted:
             raise TuningInterrupted(result, trainer.state.global_step)
         return result
+
+    def _count(self, model: nn.Module) -> int:
+        """How many numbers are trained."""
+        found = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        return found - (self.slices.still if self.slices is not None else 0)
 
     def _train(self, trainer: Any) -> None:
         steps = trainer.args.max_steps

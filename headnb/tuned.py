@@ -50,6 +50,11 @@ class FineTuned:
             raise HeadnbError("no task was tracked; track={'name': task} does")
         return self.study["level"]
 
+    @property
+    def trained_parameters(self) -> int:
+        """How many numbers were trained; of selected heads, those of their slices and of the adapter's other factor."""
+        return int(self.study.attrs["trained_parameters"])
+
     def __repr__(self) -> str:
         attrs, losses = self.study.attrs, self.study.get("train_loss")
         on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # checkpoints do not tell

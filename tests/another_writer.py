@@ -48,11 +48,11 @@ def die_while_replanning():
     """Memory runs out in the fourth batch; of the plan's chunks the fifth is not written any more."""
     score, batches = gradient.GradientScorer.__call__, []
 
-    def scarce(self, batch, *, recompute=False):
+    def scarce(self, batch, *, budget):
         batches.append(batch)
         if len(batches) == 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return score(self, batch, recompute=recompute)
+        return score(self, batch, budget=budget)
 
     gradient.GradientScorer.__call__ = scarce
     die_before_write("batch/c/4", beside="batch/c/3", times=2)

@@ -41,12 +41,12 @@ def test_score_of_a_sample_depends_on_nothing_but_the_sample(name):
     scorer = gradient_scorer(build(name, torch.float32), activation)
     alone = torch.cat([scorer(collate([sample]))[0] for sample in samples()])
     largest = alone.abs().max()
-    for batch, recompute in (
-        (collate(samples()), False),
-        (collate(samples(), side="left"), False),
-        (collate(samples()), True),
+    for batch, budget in (
+        (collate(samples()), None),
+        (collate(samples(), side="left"), None),
+        (collate(samples()), 1),
     ):
-        found, _ = scorer(batch, recompute=recompute)
+        found, _ = scorer(batch, budget=budget)
         assert (found - alone).abs().max() < 1e-5 * largest
 
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from headnb.attention import attention_of_head, head_attention
+from headnb.attention import head_attention
+from headnb.attention_weights import attention_of_head
 from headnb.capture import attention_calls, find_heads
 from headnb.display.attention import as_message
 from headnb.display.colours import FALL
@@ -73,7 +74,7 @@ def test_every_kernels_form_of_mask_gives_the_same_matrix(form):
     A, _, _ = eager_matrices(build("mistral", torch.float32, attn_implementation="eager"), task.samples[0])
     model = build("mistral", torch.float32)
     calls = []
-    with attention_calls(model, find_heads(model).attention[1][1], calls.append):
+    with attention_calls(model, {find_heads(model).attention[1][1]: calls.append}):
         model(torch.tensor([task.samples[0].input_ids]), use_cache=False)
     found, _ = attention_of_head(replace(calls[0], **WINDOW[form]), 2)
     np.testing.assert_allclose(found, A[1, 2].detach(), rtol=0, atol=1e-6)
@@ -104,7 +105,7 @@ def test_a_matrix_that_does_not_give_the_heads_output_is_refused():
     model = build("llama", torch.float32)
     layout = find_heads(model)
     calls = []
-    with attention_calls(model, layout.attention[1][1], calls.append):
+    with attention_calls(model, {layout.attention[1][1]: calls.append}):
         model(torch.arange(1, 9)[None])
     attention_of_head(calls[0], 0)
     calls[0].outputs.detach().mul_(1.01)

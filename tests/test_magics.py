@@ -301,6 +301,8 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
         ("%headscore model pairs --meth", "--method"),
         ("%headscore model pairs --method tay", "taylor-token"),
         ("%headscore model pairs --method=tay", "taylor-token"),
+        ("%headscore model pairs --method att", "attattr"),
+        ("%headscore model pairs --method first-token-", "first-token-ln"),
         ("%headscore model pairs --loss b", "batch-mean"),
         ("%headgrid sco", "scores"),
         ("%headdiff scores sco", "scores"),

@@ -104,11 +104,12 @@ def scarce_memory(monkeypatch, limit):
     score = gradient.GradientScorer.__call__
     tried = []
 
-    def scarce(self, batch, *, recompute=False):
+    def scarce(self, batch, *, budget):
+        recompute = batch.longest > budget
         tried.append((batch.input_ids.numel(), recompute))
         if batch.input_ids.numel() > limit * (2 if recompute else 1):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return score(self, batch, recompute=recompute)
+        return score(self, batch, budget=budget)
 
     monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
     return tried
@@ -130,13 +131,13 @@ def test_out_of_memory_shrinks_batches_and_changes_no_score(model, whole, monkey
 def test_a_cpu_that_is_out_of_memory_is_understood(model, whole, monkeypatch):
     score, failed = gradient.GradientScorer.__call__, []
 
-    def scarce(self, batch, *, recompute=False):
+    def scarce(self, batch, *, budget):
         if not failed:
             failed.append(batch)
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )
-        return score(self, batch, recompute=recompute)
+        return score(self, batch, budget=budget)
 
     monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
     found = score_heads(model, None, TASK, batch_tokens=BUDGET)

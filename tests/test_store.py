@@ -93,7 +93,7 @@ def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypa
     """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
     out = tmp_path / "a.zarr"
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
-    monkeypatch.setattr("headnb.store._only_writer", lambda _: pytest.fail("locked"))
+    monkeypatch.setattr("headnb.store.only_writer", lambda _: pytest.fail("locked"))
     assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
 
 

@@ -289,7 +289,7 @@ class Explorer(WorkingWidget):
         if self._bench is not None:
             from headnb.scoring import methods  # noqa: PLC0415  loads torch
 
-            known = methods()
+            known = methods(of_samples=True)
         return {"model": self._name, "tasks": self._sources.names, "methods": known}
 
     def _title(self, *tasks: str) -> str:
@@ -346,6 +346,6 @@ def explore(
         "loss": loss,
     }
     explorer = Explorer(model, tokenizer, TaskSources(tasks), seed=seed, **options)
-    explorer.method = find_method(method).name
+    explorer.method = find_method(method, of_samples=True).name
     explorer.samples = samples
     return explorer

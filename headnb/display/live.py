@@ -89,7 +89,7 @@ class LiveGrid:
             Moment(
                 progress.done,
                 progress.total,
-                "samples",
+                progress.unit,
                 progress_text(progress),
                 progress.message,
                 sketch=lambda: progress.scores().heads.pattern() if progress.done else None,
@@ -307,9 +307,9 @@ class _TerminalSurface:
 
 def progress_text(progress: Progress) -> str:
     """`12 of 32 samples · 3.1 samples/s · 6 s left`."""
-    parts = [f"{progress.done} of {progress.total} samples"]
+    parts = [f"{progress.done} of {progress.total} {progress.unit}"]
     if progress.done and progress.samples_per_second > 0:
-        parts.append(f"{text.number(progress.samples_per_second, 2)} samples/s")
+        parts.append(f"{text.number(progress.samples_per_second, 2)} {progress.unit}/s")
     if progress.seconds_left is not None and progress.done < progress.total:
         parts.append(f"{duration(progress.seconds_left)} left")
     return " · ".join([*parts, *filter(None, (progress.message,))])

@@ -314,8 +314,11 @@ def _notes(grid: _Grid) -> list[str]:
     """What a reader of the picture must know about how it came to be."""
     notes = []
     if grid.number("complete") == 0:
-        asked = grid.count("samples_requested")
-        notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored.")
+        if steps := grid.count("steps_total"):
+            notes.append(f"Stopped early: {grid.count('steps_done')} of {steps} steps are done.")
+        else:
+            asked = grid.count("samples_requested")
+            notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored.")
     if left_out := grid.count("left_out"):
         notes.append(f"Left out: {left_out} sample(s) without an answer token after truncation.")
     if truncated := grid.count("truncated"):

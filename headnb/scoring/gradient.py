@@ -16,7 +16,7 @@ mix, so the backward pass of the *sum* of their losses gives each sample its own
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +31,7 @@ from headnb.errors import HeadnbError
 from headnb.packing import can_pack, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from transformers import PreTrainedModel
 
@@ -96,12 +96,13 @@ class GradientScorer:
         """Whether the model keeps the samples of a packed batch apart."""
         return self.readout.packs
 
-    def __call__(self, batch: Batch, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
         """Signed scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head.
 
         Args:
             batch: at least one answer token in each row.
-            recompute: checkpoint every layer: a third more work, memory for one layer's activations.
+            budget: with a sample of more tokens every layer is checkpointed: a third more work, memory for one
+                layer's activations.
         """
         layers, heads = self.layout.shape
         device = input_device(self.model)
@@ -118,11 +119,9 @@ class GradientScorer:
             found[layer] = self._reduced(O, dO, batch.lengths)
 
         with ExitStack() as stack:
-            stack.enter_context(frozen(self.model))
-            if recompute:
+            stack.enter_context(ready(self.model, self.layout, batch))
+            if budget is not None and batch.longest > budget:
                 stack.enter_context(checkpointed(self.model))
-            if batch.lengths:
-                stack.enter_context(packed(self.model, self.layout, batch.lengths))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)
@@ -143,15 +142,30 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
     """Look at a model once, and make what scores its batches.
 
     Raises:
-        HeadnbError: the model is not a causal decoder with a language-model head, has no softmax attention
-            heads, or holds NaN.
+        HeadnbError: as for `decoder_heads`, or there is no language-model head.
+    """
+    layout = decoder_heads(model)
+    return GradientScorer(model, layout, reduce, find_readout(model, layout))
+
+
+def decoder_heads(model: PreTrainedModel) -> HeadLayout:
+    """Where the heads of a causal decoder are.
+
+    Raises:
+        HeadnbError: the model is no causal decoder, or has no softmax attention heads.
     """
     if model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model.config, "is_decoder", False):
         raise HeadnbError(f"{type(model).__name__} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{type(model).__name__} is an encoder-decoder; headnb scores decoder-only models")
-    layout = find_heads(model)
-    return GradientScorer(model, layout, reduce, find_readout(model, layout))
+    return find_heads(model)
+
+
+@contextmanager
+def ready(model: PreTrainedModel, layout: HeadLayout, batch: Batch) -> Iterator[None]:
+    """The model frozen, and the samples of a packed batch kept apart."""
+    with frozen(model), packed(model, layout, batch.lengths) if batch.lengths else nullcontext():
+        yield
 
 
 @dataclass(frozen=True)

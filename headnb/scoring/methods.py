@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from headnb.errors import unknown_name
-from headnb.scoring import gradient
+from headnb.errors import HeadnbError, unknown_name
+from headnb.scoring import ablations, activity, attribution, gates, gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    import xarray as xr
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from headnb.capture import HeadLayout
     from headnb.encoding import Batch
+    from headnb.scoring.gates import FitRequest
+
+Option: TypeAlias = int | float
 
 
 class Scorer(Protocol):
@@ -30,8 +34,20 @@ class Scorer(Protocol):
     def packs(self) -> bool:
         """Whether batches may be packed (`encoding.pack`)."""
 
-    def __call__(self, batch: Batch, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
-        """Scores (B, L, H) and losses (B,) on the CPU; with `recompute` in less memory and more time."""
+    def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
+        """Scores (B, L, H) and losses (B,) on the CPU.
+
+        `budget` is how many tokens may be in a forward pass: a sample of more is scored in less memory and more time,
+        and a scorer that runs a batch in many variants may put several into one pass.
+        """
+
+
+@runtime_checkable
+class Surveyor(Scorer, Protocol):
+    """A scorer that wants to see the whole task before it scores any of it."""
+
+    def survey(self, batch: Batch) -> None:
+        """See one batch; all of the task's batches come, in the same order in every run."""
 
 
 @dataclass(frozen=True)
@@ -43,39 +59,109 @@ class Method:
     """One line: meaning, cost and source."""
     reduction: Literal["mean-abs", "mean"]
     """How the scores of samples make a pattern: the mean of their absolute values, or of the signed values."""
-    scorer: Callable[[PreTrainedModel], Scorer]
+    scorer: Callable[..., Scorer] | None = None
+    """Of a model and the options; None if the method has no scores of samples."""
+    fit: Callable[[PreTrainedModel, FitRequest], xr.Dataset] | None = None
+    """Of a method that fits one value a head to the whole task."""
+    units: str = "nats"
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """What `score_heads(options=...)` may set, with the defaults."""
+
+    @property
+    def follows_loss(self) -> bool:
+        """Whether a score is a share of the loss, and so linear in it."""
+        return self.units == "nats"
+
+    def settings(self, options: Mapping[str, Option] | None) -> dict[str, Option]:
+        """The options as asked for, with defaults.
+
+        Raises:
+            HeadnbError: the method has no such option, or not of this size.
+        """
+        for name, value in (options or {}).items():
+            if name not in self.options:
+                raise unknown_name(f"option of {self.name}", name, self.options)
+            whole = isinstance(self.options[name], int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value <= 0:
+                raise HeadnbError(f"{name} is a {'whole ' if whole else ''}number above 0, not {value!r}")
+        return {**self.options, **(options or {})}
+
+
+def _gradient(name: str, summary: str, reduce: Callable[[Tensor, Tensor], Tensor]) -> Method:
+    return Method(name, summary, "mean-abs", partial(gradient.gradient_scorer, reduce=reduce))
+
+
+def _activity(name: str, score: activity.Activity) -> Method:
+    scorer = partial(activity.activity_scorer, score=score)
+    return Method(name, f"{score.summary} (2504.03889)", "mean-abs", scorer, units=score.units)
 
 
 _METHODS = {
     method.name: method
     for method in (
-        Method(
+        _gradient(
             "activation",
             "activation level: sum of attention weight times loss gradient; one forward, one backward (2409.15820)",
-            "mean-abs",
-            partial(gradient.gradient_scorer, reduce=gradient.activation),
+            gradient.activation,
         ),
-        Method(
+        _gradient(
             "taylor-token",
             "the same product summed as absolute values per token; one forward, one backward (Michel et al. 2019)",
-            "mean-abs",
-            partial(gradient.gradient_scorer, reduce=gradient.taylor_token),
+            gradient.taylor_token,
         ),
+        Method(
+            "attattr",
+            "attention weight times integrated gradient of the answer's probability, its largest entry; about "
+            "layers x steps / 2 forwards and backwards (Hao et al. 2021)",
+            "mean-abs",
+            attribution.attribution_scorer,
+            units="probability",
+            options={"steps": 20},
+        ),
+        Method(
+            "ablate-zero",
+            "rise of the loss without the head; about heads / 2 forwards",
+            "mean",
+            ablations.zero_ablation_scorer,
+        ),
+        Method(
+            "ablate-mean",
+            "rise of the loss with the head's output replaced by its mean over the task; about heads / 2 forwards",
+            "mean",
+            ablations.mean_ablation_scorer,
+        ),
+        Method(
+            "gates",
+            "causal head gating: the gate that a head keeps although closing it is rewarded; 3 x steps forwards and "
+            "backwards of 32 samples (2505.13737)",
+            "mean-abs",
+            fit=gates.fit_gates,
+            units="gate",
+            options=gates.OPTIONS,
+        ),
+        *(_activity(name, score) for name, score in activity.ACTIVITIES.items()),
     )
 }
 
 
-def find_method(name: str) -> Method:
-    """The method of a name.
+def find_method(name: str, *, of_samples: bool = False) -> Method:
+    """The method of a name; with `of_samples` one that scores every sample.
 
     Raises:
         HeadnbError: there is none; the message names the nearest.
     """
     if name not in _METHODS:
         raise unknown_name("method", name, _METHODS)
+    if of_samples and _METHODS[name].scorer is None:
+        raise HeadnbError(f"the method {name!r} has one value a head and none of samples, which are needed here")
     return _METHODS[name]
 
 
-def methods() -> dict[str, str]:
-    """Names of the head scores, and one line about each."""
-    return {name: method.summary for name, method in _METHODS.items()}
+def methods(*, of_samples: bool = False) -> dict[str, str]:
+    """Names of the head scores, and one line about each; with `of_samples` those that score every sample."""
+    return {name: method.summary for name, method in _METHODS.items() if method.scorer or not of_samples}
+
+
+def stored_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as attributes of the scores: none where the method has none."""
+    return {f"option_{name}": value for name, value in settings.items()}

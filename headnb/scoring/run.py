@@ -8,15 +8,17 @@ import json
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from headnb.capture import input_device
+from headnb.capture import find_heads, input_device
 from headnb.encoding import (
     BLOCK,
     ENCODINGS,
@@ -31,56 +33,33 @@ from headnb.encoding import (
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
-from headnb.scoring.methods import Scorer, find_method
+from headnb.scoring.gates import FitRequest
+from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.scoring.methods import Surveyor, find_method, stored_options
+from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
 from headnb.store import open_table
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import EncodedTask, EncodingName, Side
-    from headnb.scoring.methods import Method
+    from headnb.capture import HeadLayout
+    from headnb.encoding import Batch, EncodedTask, EncodingName, Side
+    from headnb.scoring.methods import Method, Option, Scorer
     from headnb.store import Attribute, ScoreTable
 
 # Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
 PACKED_ON_CPU = 1024
 
+_Done = TypeVar("_Done")
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 
 _model_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    done: int
-    """Samples scored, those of an earlier run included."""
-    total: int
-    seconds: float
-    """Since this run began."""
-    samples_per_second: float
-    seconds_left: float | None
-    """Estimated from tokens, not samples; None before the first batch."""
-    tokens: int
-    """Tokens scored in this run, padding not counted."""
-    message: str
-    """What a user should know, for instance that memory ran out and batches are smaller now; else empty."""
-    scores: Callable[[], xr.Dataset]
-    """The scores of the blocks that are complete (of all that is done, during the first block)."""
-
-
-class ScoringInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `score_heads`; `scores` holds what was scored until then."""
-
-    def __init__(self, scores: xr.Dataset) -> None:
-        super().__init__(f"interrupted; {scores.sizes['sample']} samples are scored")
-        self.scores = scores
 
 
 @known_keywords
@@ -98,6 +77,7 @@ def score_heads(
     packed: bool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
+    options: Mapping[str, Option] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> xr.Dataset:
     """Score every attention head of a model on every sample of a task.
@@ -121,11 +101,13 @@ def score_heads(
             CPU, where the model allows it.
         seed: of the order of work.
         out: a Zarr store to write each batch to. The same call again goes on behind the last complete batch.
+        options: settings of the method itself, as {"steps": 50} for "attattr" or "gates".
         on_progress: called with a `Progress` before the first batch and after each.
 
     Returns:
         A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and
-        `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats.
+        `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats, unless
+        the method has another. "gates" has no samples: see `headnb.scoring.gates`.
 
     Raises:
         HeadnbError: bad input, a model that cannot be scored, or not with padding on the left, NaN in weights or
@@ -137,23 +119,25 @@ def score_heads(
     check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side)
     task = load_task(task) if not isinstance(task, Task) else task
     chosen = find_method(method)
+    settings = chosen.settings(options)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
-    with model_lock(model):
-        scorer = chosen.scorer(model)
+    with model_lock(model), _broken_weights_named(model):
+        scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
+        about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
+        about |= {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
+        about |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
+        if scorer is None:
+            assert chosen.fit is not None  # noqa: S101  a method scores or fits
+            return chosen.fit(model, FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress))
         if padding_side == "left":
-            check_left_padding(scorer, encoded.samples, model.dtype)
+            check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         packed = _packing(packed, scorer, model, padding_side)
         most = min(batch_tokens, PACKED_ON_CPU) if packed and input_device(model).type == "cpu" else batch_tokens
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
-        settings = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
-        cut = -1 if max_length is None else max_length
-        attrs = _attributes(model, task, encoded, chosen, scorer) | settings | {"max_length": cut}
-        weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
-        with open_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
-            run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
-            _complete(run, model)
-    return table.scores()
+        with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
+            weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
+            return _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress).scores()
 
 
 def check_settings(
@@ -162,9 +146,10 @@ def check_settings(
     """Refuse settings that `score_heads` does not know. Who loads a model first asks here before.
 
     Raises:
-        HeadnbError: there is no such method, loss, encoding or side; the nearest is named.
+        HeadnbError: there is no such method, loss, encoding or side (the nearest is named), or no such loss with this
+            method.
     """
-    find_method(method)
+    chosen = find_method(method)
     for kind, name, known in (
         ("loss", loss, LOSS_REDUCTIONS),
         ("encoding", encoding, ENCODINGS),
@@ -172,20 +157,18 @@ def check_settings(
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
+    if loss != "sample-mean" and not chosen.follows_loss:
+        raise HeadnbError(f"the method {method} is no share of a loss; it has loss='sample-mean' only")
 
 
-def _complete(run: _Run, model: PreTrainedModel) -> None:
+@contextmanager
+def _broken_weights_named(model: PreTrainedModel) -> Iterator[None]:
+    """A loss or score that is not finite comes from weights that are not, and is told as such; or as it is."""
     try:
-        run.score_pending()
-    except KeyboardInterrupt:
-        raise ScoringInterrupted(run.table.scores()) from None
-    except _NotFiniteError as found:
+        yield
+    except NotFiniteError as found:
         check_weights(model)
         raise HeadnbError(str(found)) from None
-
-
-class _NotFiniteError(Exception):
-    """A loss or a score is NaN or infinite; the message says of which sample, and in which layer."""
 
 
 @dataclass
@@ -204,41 +187,69 @@ class _Run:
     tokens: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    def score_pending(self) -> None:
-        queue = deque(self._within_budget(self.table.pending()))
-        waiting = sum(int(self._lengths(places).sum()) for places in queue)
+    def scores(self) -> xr.Dataset:
+        """The scores of the whole task.
+
+        Raises:
+            ScoringInterrupted: on Ctrl-C; it holds what was scored.
+        """
+        try:
+            self._score_pending()
+        except KeyboardInterrupt:
+            raise ScoringInterrupted(self.table.scores()) from None
+        return self.table.scores()
+
+    def _score_pending(self) -> None:
+        pending = self.table.pending()
+        waiting = sum(int(self._lengths(places).sum()) for places in pending)
         before = int(self.table.done.sum())
+        if pending and isinstance(self.scorer, Surveyor):
+            for _ in self._in_turn(self.table.plan.batches(), partial(self._survey, self.scorer)):
+                self._report(before, waiting, "a first pass over the task")
         self._report(before, waiting)
-        while queue:
-            places = queue.popleft()
-            scored = self._score_if_it_fits(places)
-            if scored is None:
-                self._shrink_budget(places)
-                queue = deque(self._within_budget([places, *queue]))
-                continue
+        for places, scored in self._in_turn(pending, self._score):
             self.table.write(places, *scored)
             self.tokens += int(self._lengths(places).sum())
             self._report(before, waiting)
 
-    def _score_if_it_fits(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def _in_turn(
+        self, batches: list[np.ndarray], work: Callable[[np.ndarray], _Done]
+    ) -> Iterator[tuple[np.ndarray, _Done]]:
+        """Each batch and what `work` makes of it; in smaller batches from where memory runs out."""
+        queue = deque(self._within_budget(batches))
+        while queue:
+            places = queue.popleft()
+            done = self._if_it_fits(work, places)
+            if done is None:
+                self._shrink_budget(places)
+                queue = deque(self._within_budget([places, *queue]))
+            else:
+                yield places, done
+
+    def _if_it_fits(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
         """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
         try:
-            return self._score(places)
+            return work(places)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
+
+    def _survey(self, scorer: Surveyor, places: np.ndarray) -> bool:
+        scorer.survey(self._batch(places))
+        return True
 
     def _score(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores (b, L, H) and losses (b,) of one batch."""
         positions = self.table.plan.order[places]
-        samples = [self.encoded.samples[position] for position in positions]
-        recompute = max(map(len, samples)) > self.budget
-        batch = pack(samples) if self.packed else collate(samples, side=self.side)
-        scores, losses = self.scorer(batch, recompute=recompute)
+        scores, losses = self.scorer(self._batch(places), budget=self.budget)
         self._refuse_not_finite(positions, scores, losses)
         weights = self.weights[positions]
         return scores.numpy() * weights[:, None, None], losses.numpy()
+
+    def _batch(self, places: np.ndarray) -> Batch:
+        samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
+        return pack(samples) if self.packed else collate(samples, side=self.side)
 
     def _refuse_not_finite(self, positions: np.ndarray, scores: torch.Tensor, losses: torch.Tensor) -> None:
         expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])
@@ -249,9 +260,9 @@ class _Run:
         row = int(broken_samples[0])
         key = self.encoded.ids[positions[row]]
         if not losses[row].isfinite():
-            raise _NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
+            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
         layer = int(expected.nonzero()[:, 0][broken[row]][-1])
-        raise _NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
+        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
 
     def _shrink_budget(self, failed: np.ndarray) -> None:
         """Half the budget, after memory ran out in a batch."""
@@ -285,7 +296,7 @@ class _Run:
     def _lengths(self, places: np.ndarray) -> np.ndarray:
         return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
 
-    def _report(self, before: int, waiting: int) -> None:
+    def _report(self, before: int, waiting: int, doing: str = "") -> None:
         if self.on_progress is None:
             return
         seconds = time.perf_counter() - self.started
@@ -299,7 +310,7 @@ class _Run:
                 samples_per_second=(done - before) / seconds if seconds else 0.0,
                 seconds_left=left,
                 tokens=self.tokens,
-                message=self.message,
+                message=doing or self.message,
                 scores=lambda: self.table.scores(whole_blocks_of=BLOCK),
             )
         )
@@ -312,12 +323,6 @@ def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: S
     if asked is None:
         return scorer.packs and side == "right" and input_device(model).type == "cpu"
     return asked
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error type of its own; the CPU's allocator and MPS say it in words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error).lower() for said in words)
 
 
 def _refuse_unloaded(model: object, tokenizer: object) -> None:
@@ -356,8 +361,9 @@ def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
 
 
 def _attributes(
-    model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, scorer: Scorer
+    model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, layout: HeadLayout
 ) -> dict[str, Attribute]:
+    units = {} if method.follows_loss else {"units": method.units}
     versions = {name: importlib.metadata.version(name) for name in ("headnb", "torch", "transformers")}
     return {
         "model": model_name(model),
@@ -366,8 +372,9 @@ def _attributes(
         "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
         "method": method.name,
         "reduction": method.reduction,
+        **units,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "kv_heads": scorer.layout.kv_heads,
+        "kv_heads": layout.kv_heads,
         "samples_requested": len(task),
         "left_out": len(encoded.left_out),
         "truncated": encoded.truncated,

@@ -1,0 +1,104 @@
+"""Forward passes that begin at a later decoder layer: what is below a change is computed once and not again.
+
+What enters each layer is kept from one whole pass. In a later pass the layers below the first that matters hand on
+what was kept, and cost nothing. Architectures in which a layer needs more from those below than the hidden states
+(keys and values that layers share, for instance) are told by a trial, and there every pass is a whole one.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from headnb.capture import input_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from transformers import PreTrainedModel
+
+    from headnb.capture import HeadLayout
+
+
+@dataclass(frozen=True)
+class LaterLayers:
+    """The decoder layers of one model; empty where passes cannot begin in the middle."""
+
+    layers: tuple[nn.Module, ...]
+
+    @contextmanager
+    def kept(self) -> Iterator[list[Any]]:
+        """Collect what each layer gives in the one forward pass that runs inside."""
+        outputs: list[Any] = []
+        with ExitStack() as hooks:
+            for layer in self.layers:
+                hooks.callback(layer.register_forward_hook(lambda *call: outputs.append(call[-1])).remove)
+            yield outputs
+
+    @contextmanager
+    def beginning(
+        self, at: int, outputs: list[Any], spread: Callable[[Tensor], Tensor] = lambda hidden: hidden
+    ) -> Iterator[None]:
+        """Let forward passes begin at layer `at`, on what `kept` collected; `spread` may repeat rows (B, T, C)."""
+        below = self.layers[:at]
+        before = [vars(layer).get("forward") for layer in below]
+        try:
+            if below:
+                given = _with_hidden(outputs[at - 1], spread)
+                for layer in below:
+                    vars(layer)["forward"] = partial(_give, given)
+            yield
+        finally:
+            for layer, forward in zip(below, before, strict=True):
+                vars(layer).pop("forward", None)
+                if forward is not None:
+                    vars(layer)["forward"] = forward
+
+
+@torch.no_grad()
+def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
+    """Find the decoder layers, and try whether passes that begin at each of them give the model's own logits."""
+    found = LaterLayers(_decoder_layers(model, layout))
+    if not found.layers:
+        return found
+    tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
+    whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
+    with found.kept() as outputs:
+        expected = whole().logits
+    if len(outputs) != len(found.layers):
+        return LaterLayers(())
+    try:
+        for at in range(1, len(found.layers)):
+            with found.beginning(at, outputs):
+                if not torch.allclose(whole().logits, expected, equal_nan=True):
+                    return LaterLayers(())
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return LaterLayers(())
+    return found
+
+
+def _decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...]:
+    """One module for each layer of the layout, with that layer's heads in it; else none at all."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if len(layers) != len(layout.heads):
+        return ()
+    within = all(
+        any(module is part for part in layers[layer].modules())
+        for layer, module in (*layout.attention, *layout.projections)
+    )
+    return tuple(layers) if within else ()
+
+
+def _give(outputs: Any, *_: Any, **__: Any) -> Any:
+    return outputs
+
+
+def _with_hidden(outputs: Any, spread: Callable[[Tensor], Tensor]) -> Any:
+    """A layer's outputs, the hidden states (B, T, C) or a tuple that begins with them, spread."""
+    return spread(outputs) if isinstance(outputs, Tensor) else (spread(outputs[0]), *outputs[1:])

@@ -1,0 +1,266 @@
+"""Activity scores: how much a head does, from one forward pass and no gradient.
+
+With A (T, T) a head's attention weights, V (T, D) its values, O = A V, and all T tokens of sample x:
+
+    output-norm            mean over q of |O[q]|                 value-norm             mean over k of |V[k]|
+    output-norm-last       |O[T - 1]|                            value-norm-first       |V[0]|
+    first-token            mean over q of A[q, 0]
+    entropy                mean over q of -sum_k A[q, k] log A[q, k]
+
+    ...-ln    the same divided by its mean over the layer's heads (output-norm-last-ln: by that of output-norm)
+    output-norm-last-hn    output-norm-last divided by the same head's output-norm
+
+These are the 13 scores of arXiv 2504.03889 as its code `psandovalsegura/inactive-heads` has them, of one sample each;
+the paper's own text could not be had. Two things differ: queries on padding are left out (there they count in the
+means of `first-token` and `entropy`), and a layer whose heads are all zero gives 0. "Last" is the last token of prompt
+and answer. The code's two norms behind W_o are not among the 13.
+
+Sign and direction: none is negative. Little output, small values and low entropy mean an inactive head, and so does a
+*large* `first-token`. The paper zeroes the heads beyond a threshold and finds `output-norm-ln` the best guide. The
+values of heads that share keys and values are the same. Norms in the model's own scale, entropy in nats of attention.
+
+Cost: one forward pass. Memory: `output-norm` and `value-norm` a forward pass's. `first-token` is what attention gives
+where V is 1 on the first token and 0 elsewhere: the model's own kernel runs once more on each layer, without a matrix.
+`entropy` makes the weights of some queries at a time, in 16 MB. Architectures whose attention is code of their own
+(bloom, gptj, ...) hide queries, keys and values: there only the output norms can be had.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headnb.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.capture import attention_calls, head_outputs, input_device
+from headnb.errors import HeadnbError
+from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.encoding import Batch
+
+
+def output_norm(outputs: Tensor, batch: Batch) -> Tensor:
+    """|O[q]|: (B, T, H, D) -> (B, T, H), in float32 or better."""
+    del batch
+    return _norm(outputs)
+
+
+def value_norm(call: AttentionCall, batch: Batch) -> Tensor:
+    """|V[k]| of the values that each query head uses, (B, T, H)."""
+    del batch
+    return of_query_heads(_norm(call.value), call.query.shape[1]).transpose(1, 2)
+
+
+def first_token_weight(call: AttentionCall, batch: Batch) -> Tensor:
+    """A[q, first token of q's sample], (B, T, H): attention over values that are 1 there and 0 elsewhere."""
+    samples, own = _samples(batch, call.value.device)
+    begins = own.clone()  # (B, T): own, and the token before is not, or is another sample's
+    begins[:, 1:] &= ~own[:, :-1] | (samples[:, 1:] != samples[:, :-1])
+    marked = torch.zeros_like(call.value)
+    marked[..., 0] = begins[:, None].to(marked.dtype)
+    outputs, _ = call.attend(call.module, call.query, call.key, marked, call.mask, **call.options)
+    return torch.as_tensor(outputs[..., 0].to(_wide(outputs)))
+
+
+def entropy(call: AttentionCall, batch: Batch) -> Tensor:
+    """-sum_k A[q, k] log A[q, k], (B, T, H)."""
+    if batch.lengths is not None:
+        return torch.cat([_entropy(part, None) for part in each_sample(call, batch.lengths)], 1)
+    return _entropy(call, None if batch.own is None else batch.own.to(call.query.device))
+
+
+def _entropy(call: AttentionCall, own: Tensor | None) -> Tensor:
+    rows = [-torch.xlogy(weights, weights).sum(-1) for _, weights in attention_rows(call, own)]  # (B, H, R) each
+    return torch.cat(rows, 2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A number of each token as numbers of each sample, (B, H) each."""
+
+    mean: Tensor
+    first: Tensor
+    last: Tensor
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One activity score: a number of each token and head, and what of it counts."""
+
+    summary: str
+    measure: Callable[[Any, Batch], Tensor]
+    """(B, T, H): `output_norm` of outputs, the others of attention calls."""
+    of: Callable[[Tokens], Tensor]
+    """(B, H)"""
+    relative_to: Callable[[Tokens], Tensor] | None = None
+    """(B, H) or (B, 1)"""
+    units: str = "norm"
+
+
+def _mean(tokens: Tokens) -> Tensor:
+    return tokens.mean
+
+
+def _first(tokens: Tokens) -> Tensor:
+    return tokens.first
+
+
+def _last(tokens: Tokens) -> Tensor:
+    return tokens.last
+
+
+def _over_layer(of: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
+    return of(tokens).mean(1, keepdim=True)
+
+
+_LAYER = "of the layer's mean head"
+_layer_mean = partial(_over_layer, _mean)
+ACTIVITIES = {
+    "output-norm": Activity("mean norm of the head's output; one forward", output_norm, _mean),
+    "output-norm-ln": Activity(
+        "output-norm divided by the layer's mean; one forward", output_norm, _mean, _layer_mean, _LAYER
+    ),
+    "output-norm-last": Activity("norm of the head's output on the last token; one forward", output_norm, _last),
+    "output-norm-last-ln": Activity(
+        "output-norm-last divided by the layer's mean output-norm; one forward", output_norm, _last, _layer_mean, _LAYER
+    ),
+    "output-norm-last-hn": Activity(
+        "output-norm-last divided by the head's output-norm; one forward",
+        output_norm,
+        _last,
+        _mean,
+        "of the head's mean",
+    ),
+    "value-norm": Activity("mean norm of the head's values; one forward", value_norm, _mean),
+    "value-norm-ln": Activity(
+        "value-norm divided by the layer's mean; one forward", value_norm, _mean, _layer_mean, _LAYER
+    ),
+    "value-norm-first": Activity("norm of the head's value on the first token; one forward", value_norm, _first),
+    "value-norm-first-ln": Activity(
+        "value-norm-first divided by the layer's mean; one forward",
+        value_norm,
+        _first,
+        partial(_over_layer, _first),
+        _LAYER,
+    ),
+    "first-token": Activity(
+        "mean attention weight on the first token: large if inactive; one forward",
+        first_token_weight,
+        _mean,
+        units="attention weight",
+    ),
+    "first-token-ln": Activity(
+        "first-token divided by the layer's mean: large if inactive; one forward",
+        first_token_weight,
+        _mean,
+        _layer_mean,
+        _LAYER,
+    ),
+    "entropy": Activity(
+        "mean entropy of the attention weights; one forward", entropy, _mean, units="nats of attention"
+    ),
+    "entropy-ln": Activity("entropy divided by the layer's mean; one forward", entropy, _mean, _layer_mean, _LAYER),
+}
+
+
+@dataclass(frozen=True)
+class ActivityScorer:
+    """Scores batches of one model with one of the activities above. Use `activity_scorer` to make one."""
+
+    model: PreTrainedModel
+    layout: HeadLayout
+    readout: Readout
+    score: Activity
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model keeps the samples of a packed batch apart."""
+        return self.readout.packs
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
+        """Scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head."""
+        del budget  # a forward pass is the least there is
+        found: dict[int, Tensor] = {}  # layer -> (B, H of this layer)
+
+        def see(layer: int, outputs: Tensor) -> Tensor:
+            found[layer] = self._of_samples(self.score.measure(outputs, batch), batch)
+            return outputs
+
+        def hear(layer: int, call: AttentionCall) -> None:
+            found[layer] = self._of_samples(self.score.measure(call, batch), batch)
+
+        with ExitStack() as stack:
+            stack.enter_context(ready(self.model, self.layout, batch))
+            if self.score.measure is output_norm:
+                stack.enter_context(head_outputs(self.model, see, self.layout))
+            else:
+                listeners: dict[nn.Module, Callable[[AttentionCall], None]] = {
+                    module: partial(hear, layer) for layer, module in self.layout.attention
+                }
+                stack.enter_context(attention_calls(self.model, listeners))
+            loss = self.readout.losses(batch, input_device(self.model))
+        scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=loss.dtype)
+        for layer, score in found.items():
+            scores[:, layer, : score.shape[1]] = score.cpu()
+        return scores, loss.cpu()
+
+    def _of_samples(self, measured: Tensor, batch: Batch) -> Tensor:
+        """The score (B, H) of a layer, from what was measured on its tokens (B, T, H)."""
+        tokens = _of_samples(measured, batch)
+        score = self.score.of(tokens)
+        if self.score.relative_to is None:
+            return score
+        scale = self.score.relative_to(tokens).expand_as(score)
+        return torch.where(scale > 0, score / scale, torch.zeros_like(score))
+
+
+def activity_scorer(model: PreTrainedModel, score: Activity) -> ActivityScorer:
+    """Look at a model once, and make what scores its batches.
+
+    Raises:
+        HeadnbError: as for `gradient_scorer`; or what is measured cannot be seen in this architecture.
+    """
+    layout = decoder_heads(model)
+    if layout.projections and score.measure is not output_norm:
+        raise HeadnbError(
+            f"{type(model).__name__} computes attention in code of its own, where only the heads' outputs can be "
+            "seen; of the activity scores it has the output norms: output-norm, output-norm-ln, ..."
+        )
+    return ActivityScorer(model, layout, find_readout(model, layout), score)
+
+
+def _of_samples(measured: Tensor, batch: Batch) -> Tokens:
+    """Mean, first and last of each sample's own tokens, from all tokens (B, T, H) or (1, N, H)."""
+    samples, own = _samples(batch, measured.device)
+    values, samples = measured[own], samples[own]  # (n, H), (n,): sample by sample, in order
+    counts = samples.bincount(minlength=len(batch))  # (B,)
+    ends = counts.cumsum(0)
+    sums = values.new_zeros(len(batch), values.shape[1]).index_add_(0, samples, values)
+    return Tokens(sums / counts[:, None], values[ends - counts], values[ends - 1])
+
+
+def _samples(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which sample each token belongs to, and whether it is one of its own or padding; both (B, T) or (1, N)."""
+    samples = batch.sample_of_token.to(device)
+    return samples, torch.ones_like(samples, dtype=torch.bool) if batch.own is None else batch.own.to(device)
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=-1, dtype=_wide(tensor))
+    return norm
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

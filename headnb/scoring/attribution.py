@@ -1,0 +1,161 @@
+"""Self-attention attribution: attention weights times the integrated gradient of the answer's probability.
+
+    Attr[x, l, h] = A / m * sum over k = 0 .. m - 1 of dF(k A / m)/dA        (T, T), entry by entry
+    attattr         s[x, l, h] = max over q, k of Attr[x, l, h]
+
+A is the attention of head h, and F(a A) the probability of the gold answer when the weights of *all* heads of layer l
+are multiplied by a, the other layers as they are (Hao et al. 2021, section 3 and the released code's
+`prune_head_with_attr.py`; the sum begins at 0, as there). For an answer of several tokens F is the geometric mean of
+their probabilities, exp(-L): for one token that is the probability itself. The paper's F is a classifier's.
+
+No attention matrix goes through the model. The output is linear in the weights, O = A V, so the layer's outputs are
+scaled instead, and with G the mean over k of dF/dO,
+
+    Attr = A * (G V^T)
+
+whose largest entry is found for some queries at a time.
+
+Sign and direction: the largest entry, not the largest absolute one, so a head whose every weight lowers the answer's
+probability scores 0 (the weights that the causal mask forbids are 0 and count); large where the head is needed. The
+pattern is the mean. In probability: an answer that is unlikely in any case gives small scores.
+
+Cost: m forward and backward passes a layer and batch, of the layers from that one upwards, so about layers * m / 2
+whole passes; several k share a pass where the token budget has room. Memory: a gradient pass's, the hidden states
+between the layers, and 16 MB of weights. Architectures whose attention is code of their own (bloom, gptj, ...) hide
+queries, keys and values, and cannot be scored.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from headnb.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.capture import attention_calls, checkpointed, head_outputs, input_device
+from headnb.errors import HeadnbError
+from headnb.later_layers import LaterLayers, later_layers
+from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.encoding import Batch
+
+
+@dataclass(frozen=True)
+class AttributionScorer:
+    """Scores batches of one model by attributions. Use `attribution_scorer` to make one."""
+
+    model: PreTrainedModel
+    layout: HeadLayout
+    readout: Readout
+    later: LaterLayers
+    steps: int
+
+    @property
+    def packs(self) -> bool:
+        """Whether the model keeps the samples of a packed batch apart."""
+        return self.readout.packs
+
+    def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
+        """Scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head."""
+        with torch.no_grad(), ready(self.model, self.layout, batch), self.later.kept() as hidden:
+            loss = self.readout.losses(batch, input_device(self.model))
+        scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=loss.dtype)
+        for layer, module in self.layout.attention:
+            call = self._call(batch, layer, module, hidden)
+            gradient = self._mean_gradient(batch, layer, hidden, budget)
+            largest = _largest_attribution(call, gradient, batch)
+            scores[:, layer, : largest.shape[1]] = largest.cpu()
+        return scores, loss.cpu()
+
+    @torch.no_grad()
+    def _call(self, batch: Batch, layer: int, module: nn.Module, hidden: list[Any]) -> AttentionCall:
+        """What the attention function of a layer is given and gives."""
+        calls: list[AttentionCall] = []
+        with (
+            ready(self.model, self.layout, batch),
+            self.later.beginning(layer, hidden),
+            attention_calls(self.model, {module: calls.append}),
+        ):
+            self.readout.losses(batch, input_device(self.model))
+        return calls[0]
+
+    def _mean_gradient(self, batch: Batch, layer: int, hidden: list[Any], budget: int | None) -> Tensor:
+        """G (B, T, H, D): the mean of dF/dO over the scales k / m of a layer's outputs O."""
+        together = max(1, (budget or 0) // batch.input_ids.numel())
+        total: Tensor | None = None
+        for scales in torch.split(torch.arange(self.steps, dtype=torch.float64) / self.steps, together):
+            gradient = self._gradients(batch, layer, scales, hidden, budget)
+            total = gradient if total is None else total + gradient
+        assert total is not None  # noqa: S101  there is at least one step
+        return total / self.steps
+
+    def _gradients(self, batch: Batch, layer: int, scales: Tensor, hidden: list[Any], budget: int | None) -> Tensor:
+        """The sum of dF/dO (B, T, H, D) over some scales, in one pass over a copy of the batch for each."""
+        copies = batch.repeated(len(scales))
+        scaled: list[Tensor] = []
+
+        def transform(at: int, outputs: Tensor) -> Tensor:
+            if at != layer:
+                return outputs
+            factors = batch.along_copies(scales[:, None, None]).to(outputs)  # (copies * B, 1, 1, 1) or alike
+            scaled.append((outputs.detach() * factors).requires_grad_())
+            return scaled[-1]
+
+        with ExitStack() as stack:
+            stack.enter_context(ready(self.model, self.layout, copies))
+            if budget is not None and batch.longest > budget:
+                stack.enter_context(checkpointed(self.model))
+            stack.enter_context(self.later.beginning(layer, hidden, lambda states: batch.repeat(states, len(scales))))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(head_outputs(self.model, transform, self.layout))
+            losses = self.readout.backward(copies, input_device(self.model))
+        dL = scaled[0].grad
+        assert dL is not None  # noqa: S101  the loss depends on every layer
+        probability = torch.exp(-losses)[copies.sample_of_token.to(losses.device)].to(dL.device)  # (copies * B, T)
+        dF = -dL.to(probability.dtype) * probability[..., None, None]
+        shape = (len(scales), len(batch.input_ids), -1) if batch.lengths is None else (1, len(scales), -1)
+        return dF.view(*shape, *dF.shape[2:]).sum(0 if batch.lengths is None else 1)
+
+
+def attribution_scorer(model: PreTrainedModel, steps: int) -> AttributionScorer:
+    """Look at a model once, and make what scores its batches with m = `steps`.
+
+    Raises:
+        HeadnbError: as for `gradient_scorer`; or the model computes attention in code of its own.
+    """
+    layout = decoder_heads(model)
+    if layout.projections:
+        raise HeadnbError(
+            f"{type(model).__name__} computes attention in code of its own, where the values that the weights "
+            "multiply cannot be seen; attattr cannot score it"
+        )
+    return AttributionScorer(model, layout, find_readout(model, layout), later_layers(model, layout), steps)
+
+
+def _largest_attribution(call: AttentionCall, gradient: Tensor, batch: Batch) -> Tensor:
+    """max over q, k of A * (G V^T), of each sample and head (B, H)."""
+    if batch.lengths is None:
+        return _largest(call, gradient, None if batch.own is None else batch.own.to(gradient.device))
+    parts = zip(each_sample(call, batch.lengths), torch.split(gradient, list(batch.lengths), 1), strict=True)
+    return torch.cat([_largest(part, part_gradient, None) for part, part_gradient in parts])
+
+
+def _largest(call: AttentionCall, gradient: Tensor, own: Tensor | None) -> Tensor:
+    values = of_query_heads(call.value, call.query.shape[1]).to(gradient.dtype)  # (B, H, T, D)
+    largest = gradient.new_full(values.shape[:2], -torch.inf)
+    for rows, weights in attention_rows(call, own):  # (B, H, R, T)
+        attributions = weights * (gradient[:, rows].transpose(1, 2) @ values.transpose(2, 3))
+        if own is not None:
+            attributions = attributions.masked_fill(~own[:, None, rows, None], 0)
+        largest = torch.maximum(largest, attributions.amax((2, 3)))
+    return largest

@@ -1,0 +1,269 @@
+"""Causal head gating: a gate for each head, fitted to the task under two opposite rewards (arXiv 2505.13737).
+
+The output of head (l, h) is multiplied by a gate g[l, h] = sigmoid(z[l, h]) in front of the output projection; the
+model stays as it is, and z is what minimises
+
+    mean over x of L(x; g) - lambda * mean over (l, h) of clamp(z[l, h], -4, 4)
+
+three times: with lambda = 0 from random gates, and from what that gave with lambda = +0.1, which rewards open gates,
+and -0.1, which rewards closed ones. L(x; g) is the mean cross-entropy over the answer tokens of x.
+
+    facilitating   open under both rewards: the task needs the head
+    interfering    closed under both: the task is better without it
+    irrelevant     open or closed as the reward has it
+
+Loss and settings (Adam at 1.0, gradient norm at most 1, 500 steps each) are those of the code,
+`andrewnam/causal_head_gating`, but for its 16-bit arithmetic, its two batches of 32 a step (here one), and its random
+gates from all of 0 to 1: here from sigmoid(-4) to sigmoid(4), since beyond the clamp no reward is felt, and a head
+without any effect would stay there and be taken for one that has. The code has no classes. The paper's figure caption
+states them as above; its text could not be had, so that a gate of more than 0.5 counts as open is a choice made here.
+"undecided" is a gate that is open only where closing is rewarded.
+
+The result has no samples: `score` (layer, head) is the gate under the reward for closing, between 0 and 1, large where
+the task needs the head; `gate` (penalty, layer, head) has all three, `role` (layer, head) the class and `loss`
+(penalty, step) the course of the fits, in nats. Heads that are irrelevant alone may be needed together, and which of
+them stays open depends on the seed: fit with several. One seed gives one result.
+
+Cost: 3 * steps forward and backward passes of `samples` samples. Memory: those of a gradient pass within the token
+budget. An interrupt keeps the gates so far; with `out` the same call goes on from the last state on disk.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from headnb.capture import checkpointed, head_outputs, input_device
+from headnb.encoding import collate, pack, plan_batches
+from headnb.errors import HeadnbError
+from headnb.fit_store import open_fit
+from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from headnb.capture import HeadLayout
+    from headnb.encoding import Batch, EncodedTask
+    from headnb.fit_store import FitStore
+    from headnb.store import Attribute
+
+OPTIONS: dict[str, int | float] = {"steps": 500, "samples": 32, "learning_rate": 1.0, "penalty": 0.1}
+OPEN = 0.5
+CLAMP = 4.0
+GRADIENT_NORM = 1.0
+SECONDS_BETWEEN_WRITES = 10.0
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What is to be fitted to which samples, and where it is kept."""
+
+    encoded: EncodedTask
+    attrs: dict[str, Attribute]
+    """Of the result: flat scalars."""
+    options: Mapping[str, int | float]
+    budget: int
+    """Tokens of a batch at most."""
+    seed: int
+    out: str | Path | None
+    on_progress: Callable[[Progress], None] | None
+
+
+def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
+    """The gates of a model's heads on a task; see the module for what the result holds.
+
+    Raises:
+        HeadnbError: as for `gradient_scorer`, memory too small for one sample, or `out` belongs to something else.
+        NotFiniteError: a loss is not finite.
+        ScoringInterrupted: on Ctrl-C; it holds the gates so far.
+    """
+    layout = decoder_heads(model)
+    with open_fit(request.out, request.attrs) as store:
+        fitting = _Fitting(model, layout, find_readout(model, layout), request)
+        fitting.restore(store.load())
+        try:
+            fitting.run(store)
+        except KeyboardInterrupt:
+            fitting.write(store)
+            raise ScoringInterrupted(fitting.result()) from None
+    return fitting.result()
+
+
+def roles(favoured: np.ndarray, disfavoured: np.ndarray) -> np.ndarray:
+    """The class of each head, from its gates under the reward for open and for closed gates; "" of NaN."""
+    kept, closed = favoured > OPEN, disfavoured <= OPEN
+    named = np.select(
+        [np.isnan(favoured), kept & ~closed, ~kept & closed, kept],
+        ["", "facilitating", "interfering", "irrelevant"],
+        "undecided",
+    )
+    return np.asarray(named, dtype=str)
+
+
+class _Fitting:
+    """Three fits, one after the other; a step is one update of the gates."""
+
+    def __init__(self, model: PreTrainedModel, layout: HeadLayout, readout: Readout, request: FitRequest) -> None:
+        self.model, self.layout, self.readout, self.request = model, layout, readout, request
+        self.steps = int(request.options["steps"])
+        self.penalties = np.array([0.0, 1.0, -1.0]) * request.options["penalty"]
+        self.budget = request.budget
+        self.message = ""
+        self.done = 0
+        self.tokens = 0
+        lowest = 1 / (1 + np.exp(CLAMP))
+        random = np.random.default_rng(request.seed).uniform(lowest, 1 - lowest, (1, *layout.shape))
+        self.exists = np.arange(layout.shape[1]) < np.array(layout.heads)[:, None]  # (L, H)
+        self.logits = np.repeat(np.log(random / (1 - random)), 3, 0).astype(np.float32)  # (3, L, H)
+        self.moments = np.zeros((2, *layout.shape), np.float32)  # of Adam, of the fit that is going on
+        self.losses = np.full((3, self.steps), np.nan, np.float32)
+
+    @property
+    def total(self) -> int:
+        return 3 * self.steps
+
+    def restore(self, kept: xr.Dataset | None) -> None:
+        """Go on from a state that was kept."""
+        if kept is not None:
+            self.done = int(kept.attrs["steps_done"])
+            self.logits, self.moments = kept["state_logits"].values, kept["state_moments"].values
+            self.losses = kept["loss"].values
+
+    def write(self, store: FitStore) -> None:
+        store.save(self.result(), {"logits": self.logits, "moments": self.moments})
+
+    def run(self, store: FitStore) -> None:
+        began, before, written = time.perf_counter(), self.done, time.perf_counter()
+        self._report(began, before)
+        while self.done < self.total:
+            fit, step = divmod(self.done, self.steps)
+            self._update(fit, step)
+            if time.perf_counter() - written > SECONDS_BETWEEN_WRITES or self.done == self.total:
+                self.write(store)
+                written = time.perf_counter()
+            self._report(began, before)
+
+    def result(self) -> xr.Dataset:
+        """The gates so far: before the last fit has begun `score` is that of the one that is going on."""
+        gates = np.where(self.exists, 1 / (1 + np.exp(-self.logits)), np.nan)
+        shown = min(self.done, self.total - 1) // self.steps
+        complete = self.done == self.total
+        named = roles(gates[1], gates[2]) if complete else np.full(self.layout.shape, "")
+        return xr.Dataset(
+            {
+                "score": (("layer", "head"), gates[shown].astype(np.float32)),
+                "gate": (("penalty", "layer", "head"), gates.astype(np.float32)),
+                "role": (("layer", "head"), named),
+                "loss": (("penalty", "step"), self.losses),
+            },
+            coords={
+                "penalty": self.penalties,
+                "layer": np.arange(self.layout.shape[0]),
+                "head": np.arange(self.layout.shape[1]),
+            },
+            attrs=self.request.attrs | {"steps_done": self.done, "steps_total": self.total, "complete": int(complete)},
+        )
+
+    def _update(self, fit: int, step: int) -> None:
+        """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""
+        positions = self._drawn(fit, step)
+        logits = torch.tensor(self.logits[fit], requires_grad=True)
+        while (loss := self._loss_if_it_fits(logits, positions)) is None:
+            logits.grad = None
+        kept = torch.from_numpy(self.exists)
+        reward = logits.clamp(-CLAMP, CLAMP)[kept].mean() * float(self.penalties[fit])
+        (-reward).backward()  # type: ignore[no-untyped-call]
+        moments = self.moments if step else np.zeros_like(self.moments)
+        after, moments = self._stepped(logits, step, moments)
+        self.logits = self.logits.copy()
+        self.logits[fit or slice(None)] = after  # the later fits begin where the first ends
+        self.moments = moments
+        self.losses[fit, step] = loss
+        self.done += 1
+        self.tokens += int(self.request.encoded.lengths[positions].sum())
+
+    def _stepped(self, logits: Tensor, step: int, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (L, H) and Adam's moments (2, L, H) after a step along the gradient of `logits`."""
+        torch.nn.utils.clip_grad_norm_([logits], GRADIENT_NORM)
+        optimizer = torch.optim.Adam([logits], lr=float(self.request.options["learning_rate"]))
+        mean, square = torch.tensor(moments)
+        optimizer.state[logits] = {"step": torch.tensor(float(step)), "exp_avg": mean, "exp_avg_sq": square}
+        optimizer.step()
+        return logits.detach().numpy(), torch.stack([mean, square]).numpy()
+
+    def _drawn(self, fit: int, step: int) -> np.ndarray:
+        """Positions of a step's samples: the task shuffled again and again, cut into steps."""
+        n = len(self.request.encoded.samples)
+        size = min(int(self.request.options["samples"]), n)
+        places = np.arange(step * size, (step + 1) * size)
+        epochs = np.unique(places // n)
+        order = [np.random.default_rng([self.request.seed, fit, int(epoch)]).permutation(n) for epoch in epochs]
+        return np.asarray(np.concatenate(order)[places - epochs[0] * n])
+
+    def _loss_if_it_fits(self, logits: Tensor, positions: np.ndarray) -> float | None:
+        """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out: with less next time."""
+        try:
+            return self._loss(logits, positions)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        longest = int(self.request.encoded.lengths[positions].max())
+        if self.budget == 1:
+            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
+        self.budget = max(1, self.budget // 2)
+        self.message = f"out of memory; going on with {self.budget} tokens a batch"
+        return None
+
+    def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
+        encoded = self.request.encoded
+        together = self.readout.packs and input_device(self.model).type == "cpu"
+        plan = plan_batches(encoded.lengths[positions], batch_tokens=self.budget, packed=together, max_padding=0.2)
+        total = 0.0
+        for places in plan.batches():
+            chosen = positions[plan.order[places]]
+            samples = [encoded.samples[position] for position in chosen]
+            losses = self._backward(logits, pack(samples) if together else collate(samples))
+            if not losses.isfinite().all():
+                first = int((~losses.isfinite()).nonzero()[0])
+                raise NotFiniteError(f"the loss of sample {encoded.ids[chosen[first]]!r} is {losses[first].item()}")
+            total += float(losses.sum(dtype=torch.float64))
+        assert logits.grad is not None  # noqa: S101  the loss depends on every layer
+        logits.grad /= len(positions)
+        return total / len(positions)
+
+    def _backward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Losses (B,) of a batch, and the gradient of their sum added to `logits.grad`."""
+        gates = logits.sigmoid()
+
+        def transform(layer: int, outputs: Tensor) -> Tensor:
+            return outputs * gates[layer, : outputs.shape[2], None].to(outputs)  # (B, T, H, D) * (H, 1)
+
+        with ExitStack() as stack:
+            stack.enter_context(ready(self.model, self.layout, batch))
+            if batch.longest > self.budget:
+                stack.enter_context(checkpointed(self.model))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(head_outputs(self.model, transform, self.layout))
+            return self.readout.backward(batch, input_device(self.model)).cpu()
+
+    def _report(self, began: float, before: int) -> None:
+        if self.request.on_progress is None:
+            return
+        seconds = time.perf_counter() - began
+        here = self.done - before
+        left = seconds * (self.total - self.done) / here if here else None
+        rate = here / seconds if seconds else 0.0
+        self.request.on_progress(
+            Progress(self.done, self.total, seconds, rate, left, self.tokens, self.message, self.result, "steps")
+        )

@@ -1,0 +1,89 @@
+"""Which way of choosing instructions finds those of the target's own task, on the real model and real tasks.
+
+    nice python tests/benchmarks/selection.py            # needs HEADNB_DATA, the default model and a quarter of an hour
+
+The pool has 40 training samples of each task; the target is 16 test samples of one task after another. The tables have
+the precision at 40 (a perfect choice has 1) and at 100 (at best 0.4), by task and on average; a random choice has 1 / 7
+of seven tasks. Intervals of the averages are over tasks. Scores are kept in `--folder` for the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headnb
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from headnb.tasks import Task
+
+POOL, TARGET, AT = 40, 16, (40, 100)
+METHOD = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}  # the others read text
+LENGTH = 128
+
+
+@functools.cache
+def default_model() -> tuple:
+    return headnb.load_model("smollm2-135m", device="cpu", dtype="float32")
+
+
+def kept_scores(task: Task, split: str, method: str, folder: Path) -> xr.Dataset:
+    """Scores of the default model, made once."""
+    path = folder / f"{task.name}.{split}.{method}.nc"
+    if not path.exists():
+        scores = headnb.score_heads(*default_model(), task, method=method, max_length=LENGTH)
+        scores.to_netcdf(path)
+        print(f"scored {path.name}", flush=True)
+    return headnb.open_scores(path)
+
+
+def precisions(by: str, to: str, targets: dict[str, Task], pool: dict[str, Task], folder: Path) -> np.ndarray:
+    """(tasks, AT): the share of the chosen that are of the target's task."""
+    wanted, given = targets, pool
+    if by in METHOD:
+        wanted = {name: kept_scores(task, "test", METHOD[by], folder) for name, task in targets.items()}
+        given = {name: kept_scores(task, "train", METHOD[by], folder) for name, task in pool.items()}
+    found = np.empty((len(targets), len(AT)))
+    for row, (name, target) in enumerate(wanted.items()):
+        chosen = headnb.select_instructions(target, given, max(AT), by=by, to=to)
+        own = np.array([key.partition("/")[0] == name for key in chosen.ids])
+        found[row] = [own[:k].mean() for k in AT]
+    return found
+
+
+def average(values: np.ndarray) -> str:
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.2f} ± {half:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/selection"))
+    parser.add_argument("--by", nargs="+", default=["pattern", "cosine", "gradient-free", "tfidf", "random"])
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(path.name.split(".")[0] for path in Path(os.environ["HEADNB_DATA"]).glob("*.test.jsonl"))
+    targets = {name: headnb.load_task(name, split="test", n=TARGET) for name in names}
+    pool = {name: headnb.load_task(name, split="train", n=POOL) for name in names}
+    table = {
+        (by, to): precisions(by, to, targets, pool, options.folder)
+        for by in options.by
+        for to in (("mean", "nearest") if by != "random" else ("mean",))
+    }
+    for column, k in enumerate(AT):
+        print(f"\nprecision at {k}; a random choice has {1 / len(names):.2f}")
+        print(f"{'':24}{'average':>14}" + "".join(f"{name[:9]:>10}" for name in names))
+        for (by, to), found in table.items():
+            label = by if by == "random" else f"{by}, {to}"
+            row = "".join(f"{value:10.2f}" for value in found[:, column])
+            print(f"{label:24}{average(found[:, column]):>14}{row}")
+
+
+if __name__ == "__main__":
+    main()
