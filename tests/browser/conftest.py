@@ -36,7 +36,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STARTED_WITHIN = 60
+STARTED_WITHIN = 180
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,11 +5,15 @@ So they run in VS Code, Colab and marimo too.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import grids
 import pytest
+from head_grid import Drawn
+from headnb.display import text
 from headnb.display.frontend import bundle
+from headnb.display.grid import HeadGrid
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -67,6 +71,59 @@ def test_the_grid_selects_and_listens(page: Page) -> None:
     expect(names).to_have_text("L0H1,L1H2")
     assert page.evaluate("window.leave()") == 0
     expect(page.locator("#widget .stage")).to_have_count(0)
+
+
+def test_a_grid_that_fills_goes_on_explaining_the_head_under_the_mouse_and_keeps_its_tabs(page: Page) -> None:
+    parts = {"gsm8k": grids.levels(), "mbpp": grids.levels(seed=1, task="mbpp")}
+    study = HeadGrid.of(parts)
+    hosted(page, "widget.js", {"payload": study.payload, "selected": []})
+    drawn = Drawn(page, page.locator("#widget"), study, panels=2)
+    drawn.hover(5, 2)
+    after = HeadGrid.of({name: (2 * part).assign_attrs(part.attrs) for name, part in parts.items()}).payload
+    drawn.button("Options")
+    drawn.root.get_by_label("side by side").uncheck()
+    drawn.button("Table")
+    drawn.root.locator(".data").evaluate("table => { table.scrollTop = 50; }")
+    alone = Drawn(page, drawn.root, grids.grid())
+    alone.hover(5, 2)
+    tab = drawn.root.get_by_role("tab").last
+    tab.evaluate("tab => { tab.dataset.same = 'yes'; }")
+    page.evaluate("payload => window.model.set('payload', payload)", after)
+    expect(drawn.tooltip).to_contain_text(text.number(after["panels"][0]["values"][5][2], 4))
+    assert tab.get_attribute("data-same") == "yes"
+    assert drawn.root.locator(".data").evaluate("table => table.scrollTop") == 50
+    smaller = grids.grid(layers=4).payload
+    page.evaluate("payload => window.model.set('payload', payload)", smaller)
+    expect(drawn.tooltip).to_be_hidden()
+
+
+def test_the_page_is_dark_where_only_its_colour_scheme_says_so(page: Page) -> None:
+    page.evaluate("document.documentElement.style.colorScheme = 'dark'")
+    grid = grids.change()
+    hosted(page, "widget.js", {"payload": grid.payload, "selected": []})
+    drawn = Drawn(page, page.locator("#widget"), grid)
+    drawn.button("Save")
+    with page.expect_download() as found:
+        drawn.button("SVG")
+    ink, ground = re.findall(r'fill="#([0-9a-f]{6})"', found.value.path().read_text())[1::-1]
+    assert int(ground[:2], 16) < 64 < 192 < int(ink[:2], 16)
+
+
+def test_the_keyboard_stays_among_the_chosen_heads_and_thousands_are_not_all_named(page: Page) -> None:
+    grid = grids.grid(layers=40, heads=40)
+    some = ["L1H2", "L3H4", "L5H6"]
+    hosted(page, "explorer.js", EXPLORER | {"payload": grid.payload, "selected": some, "focused": "L1H2"})
+    chip = page.locator(".chips").get_by_role("button", name="L3H4")
+    chip.focus()
+    page.keyboard.press("Enter")
+    page.evaluate("window.model.set('focused', 'L3H4')")
+    expect(chip).to_be_focused()
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    page.locator("#widget .stage").press("Control+a")
+    expect(page.locator(".chips")).to_contain_text("and 1499 more")
+    expect(page.locator(".chips button")).to_have_count(101)  # the head looked at among them
+    page.get_by_role("tab", name="Intervene").click()
+    expect(page.locator(".tabpanel:visible")).to_contain_text("and 1560 more")
 
 
 def test_the_explorer_commands_and_stops_when_its_last_view_leaves(page: Page) -> None:

@@ -109,8 +109,21 @@ def test_the_keyboard_moves_selects_and_speaks(opened: Opened) -> None:
     expect(active).to_contain_text("L2H1")
     assert active.get_attribute("aria-rowindex") == "3"
     assert active.get_attribute("aria-selected") == "true"
-    drawn.press("Escape")
+    drawn.press("Escape", "Shift+Enter")
     assert drawn.selected() == ""
+
+
+def test_the_keyboards_head_is_scrolled_into_sight(opened: Opened) -> None:
+    drawn = opened(grids.grid(layers=4, heads=128))
+    drawn.page.set_viewport_size({"width": 340, "height": 800})
+    drawn.stage.focus()
+    drawn.press("ArrowDown", "End")
+    active = drawn.root.locator(f"#{drawn.stage.get_attribute('aria-activedescendant')}")
+    expect(active).to_contain_text("L0H127")
+    box = active.bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= 340
+    assert drawn.page.evaluate("document.documentElement.scrollWidth") <= 340
 
 
 def test_the_selection_is_copied(opened: Opened) -> None:

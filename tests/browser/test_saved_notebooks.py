@@ -58,6 +58,23 @@ def test_a_grid_follows_jupyterlabs_theme(page: Page, jupyter: Jupyter) -> None:
     assert drawn.becomes("dark")
 
 
+def test_a_grid_out_of_sight_follows_jupyterlabs_theme_when_it_comes_into_sight(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(*[grid] * 4)))
+    no_kernel(page)
+    last = Drawn(page, page.locator(".headnb-grid").last, grid)
+    last.hover(20, 2)
+    assert last.becomes("dark")
+    page.locator(".headnb-grid").first.scroll_into_view_if_needed()
+    expect(last.root).not_to_be_in_viewport()
+    command(page, "apputils:change-theme", {"theme": "JupyterLab Dark"})
+    assert Drawn(page, page.locator(".headnb-grid").first, grid).becomes("light")
+    page.locator(".jp-CodeCell").last.evaluate("cell => cell.scrollIntoView()")
+    assert last.becomes("light")
+    command(page, "apputils:change-theme", {"theme": "JupyterLab Light"})
+    assert last.becomes("dark")
+
+
 def test_heads_json_opens_as_a_grid(page: Page, jupyter: Jupyter) -> None:
     grid = grids.grid()
     grid.save(jupyter.files / "saved.heads.json")

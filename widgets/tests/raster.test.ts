@@ -1,4 +1,5 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { sharpness } from "../src/grid/canvas";
 import { raster } from "../src/grid/raster";
 import type { Cells } from "../src/grid/scene";
 
@@ -63,4 +64,22 @@ test("cells smaller than a pixel are still seen", () => {
   const tiny = cells({ columns: [0, 1, 2, 3], width: 1, height: 1, places: Int16Array.of(0, 0, 0, 0) });
   const found = raster(tiny, 0.3, 0, 0);
   expect(painted(found).every(([red]) => red === 255)).toBe(true);
+});
+
+describe("a canvas is as sharp as wanted", () => {
+  test.each([
+    [900, 700, 2],
+    [900, 700, 1],
+  ])("where there is room: %d x %d, %d pixels a unit", (width, height, wanted) =>
+    expect(sharpness({ width, height }, wanted)).toBe(wanted),
+  );
+  test.each([
+    [12_400, 26_000],
+    [100, 60_000],
+    [60_000, 60_000],
+  ])("and at most what a browser has room for: %d x %d", (width, height) => {
+    const ratio = sharpness({ width, height }, 2);
+    expect(ratio * Math.max(width, height)).toBeLessThanOrEqual(16_384);
+    expect(4 * ratio * width * ratio * height).toBeLessThanOrEqual(2 ** 27);
+  });
 });

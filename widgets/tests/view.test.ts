@@ -125,6 +125,17 @@ describe("the picture", () => {
     for (const raw of ["<script", "<b>", "\u0007"]) expect(svg).not.toContain(raw);
     expect(svg).toContain("&lt;script&gt;alert(1)&lt;/script&gt;&quot;\ufffd");
   });
+  test("cuts words that have no room, and names what they are of", () => {
+    const one = payload(1, 2, [panel([1, 2])], { quantity: "change ".repeat(40) });
+    const svg = sceneAsSvg(
+      picture(shown(one, { ...firstView(one), distribution: true }), theme, 600).scene,
+      theme,
+      "",
+    );
+    const long = [...svg.matchAll(/<text[^>]*>([^<]{40,})</g)].map(([, words]) => words ?? "");
+    expect(long).toHaveLength(2);
+    for (const words of long) expect(words).toMatch(/^(heads \(at most 1\) by )?change .{30,60}…$/);
+  });
   test("has the two heads in two colours, and no cell for a missing head", () => {
     const fills = (svg: string) => new Set(svg.match(/d="[^"]*" fill="#(440154|fde725|[0-9a-f]{6})"/g));
     expect(fills(drawn({})).size).toBeGreaterThan(1);

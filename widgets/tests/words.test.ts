@@ -4,6 +4,7 @@ import {
   beyondLine,
   headLines,
   missingLine,
+  namesLine,
   number,
   short,
   significanceLine,
@@ -100,4 +101,11 @@ test("statistics come in their usual order, with their intervals", () => {
 test("what lies beyond the scale is counted", () => {
   expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");
   expect(beyondLine([panel([1])], 0, 2)).toBe("");
+});
+
+test("a few heads are named, of thousands the first", () => {
+  expect(namesLine([])).toBe("");
+  expect(namesLine(["L3H5", "L7H1"])).toBe("L3H5, L7H1");
+  const many = Array.from({ length: 16_128 }, (_, head) => `L0H${head}`);
+  expect(namesLine(many)).toMatch(/^L0H0, L0H1, .*, L0H39 and 16088 more$/);
 });

@@ -147,7 +147,7 @@ export class AttentionTab {
     const { length } = matrix;
     this.canvas.width = this.canvas.height = length;
     const size = Math.min(640, Math.max(MATRIX_SIZE, length));
-    this.canvas.style.width = this.canvas.style.height = `${size}px`;
+    this.canvas.style.width = `${size}px`;
     this.canvas.setAttribute("aria-label", `${length} x ${length} matrix of ${message.head}`);
     const context = this.canvas.getContext("2d");
     if (!context) return;

@@ -36,7 +36,7 @@ const CSS = `
 .tokens .query { outline: 2px solid var(--accent); outline-offset: 1px; }
 .split { display: flex; flex-wrap: wrap; gap: 10px 24px; align-items: flex-start; }
 .split > .tokens { flex: 1 1 420px; }
-.matrix { image-rendering: pixelated; border: 1px solid var(--line); cursor: crosshair; touch-action: none; }
+.matrix { max-width: 100%; box-sizing: border-box; aspect-ratio: 1; image-rendering: pixelated; border: 1px solid var(--line); cursor: crosshair; touch-action: none; }
 .readout { min-height: 1.5em; font-variant-numeric: tabular-nums; white-space: pre-wrap; overflow-wrap: anywhere; }
 .interval .reach { stroke: currentColor; stroke-width: 2; opacity: .55; }
 .interval .control { fill: none; stroke: currentColor; opacity: .7; }

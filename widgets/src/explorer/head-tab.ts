@@ -10,19 +10,36 @@ export interface HeadTabEvents {
   readonly attend: (head: string, place: number) => void;
 }
 
+const MOST_CHIPS = 100;
+
 export class HeadTab {
-  readonly node = element("div");
+  private readonly chips = element("div", { class: "chips", role: "group", "aria-label": "Selected heads" });
+  private readonly contents = element("div");
+  readonly node = element("div", {}, this.chips, this.contents);
+  private chosen = "";
   private busy = false;
 
   constructor(private readonly events: HeadTabEvents) {}
 
   refresh(selected: readonly string[], focused: string, detail: HeadDetail | null): void {
-    const chips = element("div", { class: "chips", role: "group", "aria-label": "Selected heads" });
-    for (const name of selected) {
-      chips.append(button(name, () => this.events.focus(name), { "aria-pressed": String(name === focused) }));
-    }
-    this.node.replaceChildren(chips, ...this.contents(focused, detail));
+    this.refreshChips(selected, focused);
+    this.contents.replaceChildren(...this.words(focused, detail));
     this.say(this.busy);
+  }
+
+  /** The same chips stay for the same heads, so that the keyboard's place among them is kept. */
+  private refreshChips(selected: readonly string[], focused: string): void {
+    const names = selected.slice(0, MOST_CHIPS);
+    if (!names.includes(focused) && focused) names.push(focused);
+    const more = selected.length - names.length;
+    const key = `${names.join()} ${more}`;
+    if (key !== this.chosen) {
+      this.chosen = key;
+      const chips = names.map((name) => button(name, () => this.events.focus(name)));
+      this.chips.replaceChildren(...chips, ...(more > 0 ? [`and ${more} more`] : []));
+    }
+    for (const chip of this.chips.children)
+      chip.setAttribute("aria-pressed", String(chip.textContent === focused));
   }
 
   /** While something is computed no attention can be asked for. */
@@ -31,9 +48,10 @@ export class HeadTab {
     for (const one of this.node.querySelectorAll<HTMLButtonElement>(".samples button")) one.disabled = busy;
   }
 
-  private contents(focused: string, detail: HeadDetail | null): Node[] {
+  private words(focused: string, detail: HeadDetail | null): Node[] {
     if (!focused) return [element("p", {}, "Select a head in the grid to see which samples use it.")];
-    if (!detail) return [element("p", {}, `${focused} has no scores of samples yet: press Run.`)];
+    if (!detail)
+      return [element("p", {}, `${focused} has no scores of samples of this task yet: press Run.`)];
     const { task, units, samples, mean, spread } = detail;
     const unit = units ? ` ${units}` : "";
     const figures =

@@ -1,6 +1,6 @@
 /** Scale or take out the selected heads: the change of each task's loss, and text before and after. */
 
-import { number } from "../grid/words";
+import { namesLine, number } from "../grid/words";
 import { button, element, field, show } from "../view/dom";
 import { intervalChart } from "./charts";
 import type { Ablation, AblationRow } from "./model";
@@ -50,7 +50,7 @@ export class InterveneTab {
   refresh(selected: readonly string[], tasks: readonly string[], task: string): void {
     this.selected = selected;
     this.heads.textContent = selected.length
-      ? `Selected: ${selected.join(", ")}`
+      ? `Selected: ${namesLine(selected)}`
       : "Select heads in the grid to scale them or take them out.";
     const offered = tasks.length > MOST_TASKS ? [task] : tasks;
     if (offered.join("\n") !== this.names.join("\n")) {
@@ -74,7 +74,7 @@ export class InterveneTab {
     if (!ablation) return;
     const done = ablation.factor === 0 ? "taken out" : `scaled by ${ablation.factor}`;
     this.result.replaceChildren(
-      element("p", { class: "words" }, `${ablation.heads.join(", ")} ${done}`),
+      element("p", { class: "words" }, `${namesLine(ablation.heads)} ${done}`),
       ablation.rows.length ? table(ablation.rows) : "",
       ...texts(ablation),
     );

@@ -2,16 +2,14 @@
 
 import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_WIDTH } from "./layout";
 import type { Panel } from "./payload";
-import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import { fitting, label, type Mark, rects, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
-
-const LETTER = 6.8; // a mean letter's width in bold 12 px text
 
 export function axes({ payload }: Shown, panel: Panel, layout: Layout, theme: Theme, first: boolean): Mark[] {
   const { gridWidth, gridHeight, gap, cellWidth, cellHeight } = layout;
   const marks: Mark[] = [];
   if (layout.titled) {
-    const title = cut(panel.title, layout.panelWidth - 40);
+    const title = fitting(panel.title, layout.panelWidth - 40, 12);
     marks.push(label(theme, title, 0, layout.groupGap ? -28 : -20, { size: 12, bold: true }));
   }
   if (payload.kind !== "level") marks.push(frame(layout, theme));
@@ -92,9 +90,4 @@ function brackets(layout: Layout, theme: Theme): Mark {
     return [cellX(layout, index * layout.group), -6, last, -6];
   });
   return strokes(theme.ink, ends.flat(), 2, 0.5);
-}
-
-function cut(words: string, width: number): string {
-  const letters = Math.max(Math.floor(width / LETTER), 4);
-  return words.length <= letters ? words : `${words.slice(0, letters - 1)}…`;
 }

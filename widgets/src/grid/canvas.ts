@@ -3,6 +3,14 @@
 import { raster } from "./raster";
 import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
 
+const LARGEST_SIDE = 16_384;
+const MOST_PIXELS = 32e6; // 128 MB: a browser that has no room for a canvas shows none
+
+/** Pixels to a unit of the scene: `wanted`, or fewer where the canvas would be too large. */
+export function sharpness({ width, height }: Pick<Scene, "width" | "height">, wanted: number): number {
+  return Math.min(wanted, LARGEST_SIDE / Math.max(width, height), Math.sqrt(MOST_PIXELS / (width * height)));
+}
+
 export function paintScene(context: CanvasRenderingContext2D, scene: Scene, theme: Theme): void {
   for (const mark of scene.marks) paintMark(context, mark, theme);
 }

@@ -2,9 +2,9 @@
 
 import { scaleLinear } from "d3-scale";
 import type { Colouring } from "./colours";
-import { DISTRIBUTION_HEIGHT, distributionTop, type Layout } from "./layout";
+import { DISTRIBUTION_HEIGHT, distributionTop, type Layout, LEFT } from "./layout";
 import type { Scale } from "./payload";
-import { label, type Mark, rects, strokes, type Theme } from "./scene";
+import { fitting, label, type Mark, rects, strokes, type Theme } from "./scene";
 import { furthest, joined } from "./statistics";
 import type { Shown } from "./view";
 import { quantityWithUnits, short } from "./words";
@@ -51,9 +51,9 @@ export function distribution(
   const tallest = Math.max(...found.counts, 1);
   const step = (found.domain.high - found.domain.low) / found.counts.length;
   const linear = shown.view.spread === "linear";
-  const marks: Mark[] = [
-    label(theme, `heads by ${quantityWithUnits(shown.payload)}, most ${tallest}`, 0, top - 6, { size: 9 }),
-  ];
+  const room = (layout.columns > 1 ? layout.panelWidth : layout.width) - LEFT;
+  const words = fitting(`heads (at most ${tallest}) by ${quantityWithUnits(shown.payload)}`, room, 9);
+  const marks: Mark[] = [label(theme, words, 0, top - 6, { size: 9 })];
   found.counts.forEach((count, place) => {
     if (!count) return;
     const height = Math.max((count / tallest) * DISTRIBUTION_HEIGHT, 1);

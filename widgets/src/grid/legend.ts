@@ -3,7 +3,7 @@
 import { ticks } from "d3-array";
 import type { Colouring, Spread } from "./colours";
 import { BINS } from "./colours";
-import { label, type Mark, strokes, type Theme } from "./scene";
+import { fitting, label, type Mark, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
 import { beyondLine, quantityWithUnits, short } from "./words";
 
@@ -11,10 +11,10 @@ const WIDTH = 192;
 const TOP = 18;
 const HEIGHT = 10;
 
-export function legend(shown: Shown, theme: Theme, colours: Colouring): Mark[] {
+export function legend(shown: Shown, theme: Theme, colours: Colouring, room: number): Mark[] {
   const { low, high } = colours.ends;
   const across = (value: number) => ((value - low) / (high - low)) * WIDTH;
-  const marks: Mark[] = [label(theme, legendTitle(shown), 0, 11, { size: 11 })];
+  const marks: Mark[] = [label(theme, fitting(legendTitle(shown), room, 11), 0, 11, { size: 11 })];
   marks.push({
     mark: "cells",
     columns: Array.from({ length: BINS }, (_, step) => (step * WIDTH) / BINS),
@@ -55,11 +55,11 @@ function keysOf({ payload, panels, view }: Shown) {
   const { low, high } = payload.scale;
   const beyond = view.spread === "linear" ? beyondLine(panels, low, high) : "";
   const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
-  const present = panels.some((panel) => panel.values.some(Number.isNaN));
+  const missing = panels.some((panel) => panel.values.some(Number.isNaN));
   return {
     beyond: beyond && `▸ ${beyond}`,
     significant: panels.some((panel) => panel.significant) ? `● significant${alpha}` : "",
-    missing: present ? "╱ no softmax heads" : "",
+    missing: missing ? "╱ no softmax heads" : "",
   };
 }
 

@@ -3,7 +3,7 @@
 import { axes, profile } from "./axes";
 import { type Colouring, colouring } from "./colours";
 import { bins, distribution, type Histogram } from "./distribution";
-import { arrange, cellX, cellY, type Layout } from "./layout";
+import { arrange, cellX, cellY, type Layout, LEFT } from "./layout";
 import { legend } from "./legend";
 import { isUnscored, type Panel } from "./payload";
 import { group, label, type Mark, type Scene, strokes, type Theme } from "./scene";
@@ -36,7 +36,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
   const histograms = distributed && !unscored ? bins(shown, layout) : [];
   const means = panels.map((panel) => layerMeans(panel.values, payload));
   const longest = Math.max(...means.map((mean) => Math.abs(furthest(mean)))) || 1;
-  const marks = unscored ? [] : [group(40, 0, legend(shown, theme, colours))];
+  const marks = unscored ? [] : [group(LEFT, 0, legend(shown, theme, colours, layout.width - LEFT))];
   panels.forEach((panel, index) => {
     const { x, y } = layout.origins[index] ?? { x: 0, y: 0 };
     const histogram = histograms[index];

@@ -97,6 +97,14 @@ export function label(theme: Theme, words: string, x: number, y: number, style: 
   return { mark: "label", words, x, y, size, anchor, bold, upwards, opacity, fill: theme.ink };
 }
 
+const LETTER = 0.57; // a mean letter's width in bold text, of its size
+
+/** The words, or as many of their letters as there is width for. */
+export function fitting(words: string, width: number, size: number): string {
+  const letters = Math.max(Math.floor(width / (LETTER * size)), 4);
+  return words.length <= letters ? words : `${words.slice(0, letters - 1)}…`;
+}
+
 export function strokes(stroke: string, ends: readonly number[], width = 1, opacity = 1): Strokes {
   return { mark: "strokes", ends, stroke, width, opacity };
 }

@@ -4,6 +4,8 @@ import { type HeadPlace, headName } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
 
+const MOST_NAMED = 40;
+
 const STATISTICS = new Map([
   ["gini", "Gini"],
   ["cv", "CV"],
@@ -80,6 +82,12 @@ export function statisticText(panel: Panel, name: string): string {
 /** The statistics that any of the panels has, in their usual order. */
 export function statisticsOf(panels: readonly Panel[]): string[] {
   return [...STATISTICS.keys()].filter((name) => panels.some((panel) => panel.statistics.has(name)));
+}
+
+/** `L3H5, L7H1 and 12 more`. */
+export function namesLine(names: readonly string[]): string {
+  const more = names.length - MOST_NAMED;
+  return names.slice(0, MOST_NAMED).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 /** What a list of the first heads of a ranking is called. */

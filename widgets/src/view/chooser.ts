@@ -13,7 +13,7 @@ export class Chooser {
   private readonly list = choice("Panel", (course) => this.toCourse(course));
   private readonly slider = element("input", { type: "range", min: "0", step: "1" });
   private readonly place = element("output", { class: "count" });
-  private readonly play = button("▶ Play", () => this.toggle(), { "aria-pressed": "false" });
+  private readonly play = button("▶ Play", () => this.toggle());
   private readonly steps = element("div", { class: "steps" }, this.play, this.slider, this.place);
   private timer: ReturnType<typeof setInterval> | null = null;
   private payload: Payload | null = null;
@@ -46,7 +46,6 @@ export class Chooser {
     if (this.timer !== null) clearInterval(this.timer);
     this.timer = null;
     this.play.textContent = "▶ Play";
-    this.play.setAttribute("aria-pressed", "false");
   }
 
   private toCourse(course: number): void {
@@ -68,19 +67,19 @@ export class Chooser {
     this.slider.setAttribute("aria-valuetext", this.place.value);
   }
 
+  /** The same tabs stay: a press on one of a grid that fills would be lost with it. */
   private refreshTabs(titles: readonly string[], chosen: number): void {
     const had = this.tabs.contains((this.tabs.getRootNode() as ShadowRoot).activeElement);
-    const made = titles.map((title, i) => {
-      const front = i === chosen;
-      const tab = button(title, () => this.toCourse(i), {
-        role: "tab",
-        "aria-selected": String(front),
-        tabindex: front ? "0" : "-1",
-      });
-      return tab;
+    let tabs = [...this.tabs.children] as HTMLElement[];
+    if (tabs.length !== titles.length || tabs.some((tab, i) => tab.textContent !== titles[i])) {
+      tabs = titles.map((title, i) => button(title, () => this.toCourse(i), { role: "tab" }));
+      this.tabs.replaceChildren(...tabs);
+    }
+    tabs.forEach((tab, i) => {
+      tab.setAttribute("aria-selected", String(i === chosen));
+      tab.tabIndex = i === chosen ? 0 : -1;
     });
-    this.tabs.replaceChildren(...made);
-    if (had) made[chosen]?.focus();
+    if (had) tabs[chosen]?.focus();
   }
 
   private onKey(event: KeyboardEvent): void {
@@ -108,7 +107,6 @@ export class Chooser {
     const now = () => Number(this.slider.value);
     if (now() === last()) this.toStep(0);
     this.play.textContent = "❚❚ Pause";
-    this.play.setAttribute("aria-pressed", "true");
     this.timer = setInterval(() => {
       if (now() >= last()) this.stop();
       else this.toStep(now() + 1);

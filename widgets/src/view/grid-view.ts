@@ -19,7 +19,7 @@ import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
 import { type Pointed, Stage } from "./stage";
 import { styledRoot } from "./style";
-import { readTheme, watchTheme } from "./theme";
+import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
 
 export interface GridEvents {
@@ -56,6 +56,7 @@ export class GridView {
   private readonly stage: Stage;
   private readonly size: ResizeObserver;
   private readonly unguard: () => void;
+  private readonly unwatch: () => void;
   private source: unknown = null;
   private payload: Payload | null = null;
   private view: View | null = null;
@@ -78,7 +79,7 @@ export class GridView {
       (panel, cell) => this.describe(panel, cell),
     );
     this.assemble();
-    watchTheme(this.probe, () => this.draw());
+    this.unwatch = watchTheme(this.card, this.probe, () => this.onTheme());
     this.unguard = guardKeys(host);
     this.size = new ResizeObserver(() => this.onResize());
     this.size.observe(this.card);
@@ -91,6 +92,7 @@ export class GridView {
       this.view = this.view && this.payload ? kept(this.view, this.payload, payload) : opened(payload);
       if (this.payload && (this.payload.heads !== payload.heads || this.payload.layers !== payload.layers)) {
         this.selection = NOTHING;
+        this.stage.forget();
       }
       this.payload = payload;
       this.source = source;
@@ -126,6 +128,7 @@ export class GridView {
   dispose(): void {
     this.size.disconnect();
     this.unguard();
+    this.unwatch();
     this.chooser.stop();
     this.card.remove();
   }
@@ -198,8 +201,8 @@ export class GridView {
     this.aside.refresh(this.shown);
     this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
     this.refreshTable();
-    this.tooltip.hide();
     this.draw();
+    this.stage.explainAgain();
   }
 
   private refreshProgress(payload: Payload): void {
@@ -215,15 +218,16 @@ export class GridView {
   }
 
   private refreshTable(): void {
-    if (this.shown && !this.data.hidden) this.data.replaceChildren(dataTable(this.shown));
-    else this.data.replaceChildren();
+    const { scrollLeft = 0, scrollTop = 0 } = this.data.firstElementChild ?? {};
+    this.data.replaceChildren(...(this.shown && !this.data.hidden ? [dataTable(this.shown)] : []));
+    this.data.firstElementChild?.scrollTo(scrollLeft, scrollTop);
   }
 
   private draw(): void {
     const width = this.card.clientWidth;
     if (!this.shown || width === 0) return;
     this.width = width;
-    this.theme = readTheme(this.card);
+    this.theme = readTheme(this.card, this.probe);
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
     const { low, high } = payload.scale;
@@ -233,7 +237,11 @@ export class GridView {
   }
 
   private onResize(): void {
-    if (Math.abs(this.card.clientWidth - this.width) > 0) this.draw();
+    if (this.card.clientWidth !== this.width) this.draw();
+  }
+
+  private onTheme(): void {
+    if (!sameTheme(this.theme, readTheme(this.card, this.probe))) this.draw();
   }
 
   private onSelected(selection: Selection): void {

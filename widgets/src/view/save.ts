@@ -1,13 +1,12 @@
 /** A picture or its data as a file, and words on the clipboard. */
 
-import { paintScene } from "../grid/canvas";
+import { paintScene, sharpness } from "../grid/canvas";
 import { type Picture, sheet } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
 import { sceneAsSvg } from "../grid/svg";
 import { beliefLine, heading, statisticsLine, subtitle } from "../grid/words";
 
 const SHARP = 2;
-const LARGEST_SIDE = 16_384;
 
 export type Form = "png" | "svg" | "json";
 
@@ -36,7 +35,7 @@ export async function save(form: Form, picture: Picture, theme: Theme, source: u
 }
 
 function png(scene: Scene, theme: Theme): Promise<Blob | null> {
-  const ratio = Math.min(SHARP, LARGEST_SIDE / Math.max(scene.width, scene.height));
+  const ratio = sharpness(scene, SHARP);
   const canvas = document.createElement("canvas");
   canvas.width = Math.ceil(scene.width * ratio);
   canvas.height = Math.ceil(scene.height * ratio);

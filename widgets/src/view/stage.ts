@@ -1,16 +1,14 @@
 /** The picture itself: two canvases, one for the picture and one for what changes under the mouse; pointer and keys. */
 
-import { paintScene } from "../grid/canvas";
+import { paintScene, sharpness } from "../grid/canvas";
 import { placeOf } from "../grid/heads";
-import { type Hit, hitTest } from "../grid/hit";
+import { cellBox, type Hit, hitTest } from "../grid/hit";
 import { overlay } from "../grid/overlay";
 import { type Picture, picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
 import { between, type Key, pressed, type Selection, selected, type Way } from "../grid/selection";
 import type { Shown } from "../grid/view";
 import { element, show } from "./dom";
-
-const LARGEST_CANVAS = 16_384;
 
 export interface StageEvents {
   readonly selected: (selection: Selection) => void;
@@ -46,10 +44,12 @@ export class Stage {
   private readonly above = element("canvas", { "aria-hidden": "true" });
   // Two cells take turns, since a screen reader speaks when the active one becomes another
   private readonly spoken = [0, 1].map((i) => element("div", { role: "gridcell", id: `cell-${i}` }));
+  private readonly row = element("div", { role: "row", class: "unseen" }, ...this.spoken);
   private picture: Picture | null = null;
   private theme: Theme = { ink: "#000000", page: "#ffffff", font: "sans-serif" };
   private selection: Selection = { cells: new Set(), cursor: null, anchor: null };
   private pointed: Pointed | null = null;
+  private explained: Pointed | null = null;
   private keyboard = false;
   private drag: Drag | null = null;
 
@@ -57,7 +57,7 @@ export class Stage {
     private readonly events: StageEvents,
     private readonly describe: (panel: number, cell: number) => string,
   ) {
-    this.node.append(this.base, this.above, element("div", { role: "row", class: "unseen" }, ...this.spoken));
+    this.node.append(this.base, this.above, this.row);
     this.node.addEventListener("pointermove", (event) => this.onMove(event));
     this.node.addEventListener("pointerdown", (event) => this.onDown(event));
     this.node.addEventListener("pointerup", (event) => this.onUp(event));
@@ -87,6 +87,16 @@ export class Stage {
     this.drawAbove();
   }
 
+  /** Say anew what is under the mouse, or at the keyboard's place: the picture is another one. */
+  explainAgain(): void {
+    this.explain(this.explained);
+  }
+
+  /** Nothing is pointed at any more: the heads are others. */
+  forget(): void {
+    this.pointed = this.explained = null;
+  }
+
   /** Show a head as if the mouse were on it; it is pointed at in all panels. */
   highlight(cell: number | null): void {
     this.pointed = cell === null ? null : { panel: 0, cell, x: 0, y: 0 };
@@ -111,6 +121,11 @@ export class Stage {
     const same = at?.cell === this.pointed?.cell && at?.panel === this.pointed?.panel;
     this.pointed = at;
     if (!same) this.drawAbove();
+    this.explain(at);
+  }
+
+  private explain(at: Pointed | null): void {
+    this.explained = at;
     this.events.pointed(at);
   }
 
@@ -160,7 +175,8 @@ export class Stage {
     if (key.control && key.key === "c" && this.selection.cells.size) {
       this.events.copied();
     } else {
-      const after = key.control && key.shift ? null : pressed(this.selection, key, this.picture.layout);
+      const pages = key.shift && (key.control || key.key === "Enter"); // Shift Enter runs a cell
+      const after = pages ? null : pressed(this.selection, key, this.picture.layout);
       if (!after) return;
       this.keyboard = true;
       this.set(after);
@@ -180,26 +196,24 @@ export class Stage {
     this.events.selected(selection);
   }
 
-  /** Tell the keyboard's place to a screen reader, and to the eye where the mouse's explanation would be. */
+  /** Tell the keyboard's place to a screen reader, and to the eye where the mouse's explanation would be; scroll to it. */
   private speak(): void {
     const { cursor, cells } = this.selection;
     const layout = this.picture?.layout;
     const [quiet, next] = this.spoken[0]?.textContent ? this.spoken : [...this.spoken].reverse();
     if (cursor === null || !layout || !next || !quiet) return;
     const { layer, head } = placeOf(cursor, layout);
+    const [left, top, width] = cellBox(layout, 0, cursor);
     next.textContent = this.describe(0, cursor);
     quiet.textContent = "";
     next.setAttribute("aria-rowindex", String(layer + 1));
     next.setAttribute("aria-colindex", String(head + 1));
     next.setAttribute("aria-selected", String(cells.has(cursor)));
     this.node.setAttribute("aria-activedescendant", next.id);
-    const origin = layout.origins[0] ?? { x: 0, y: 0 };
-    const x =
-      origin.x +
-      head * layout.cellWidth +
-      Math.floor(head / layout.group) * layout.groupGap +
-      layout.cellWidth;
-    this.events.pointed({ panel: 0, cell: cursor, x, y: origin.y + layer * layout.cellHeight });
+    this.row.style.left = `${left}px`;
+    this.row.style.top = `${top}px`;
+    this.row.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this.explain({ panel: 0, cell: cursor, x: left + width, y: top });
   }
 
   private leave(): void {
@@ -211,7 +225,7 @@ export class Stage {
 
 /** Paint a scene on a canvas of its size, in the screen's own pixels. */
 function paintOn(canvas: HTMLCanvasElement, scene: Scene, theme: Theme): void {
-  const ratio = Math.min(window.devicePixelRatio || 1, LARGEST_CANVAS / Math.max(scene.width, scene.height));
+  const ratio = sharpness(scene, window.devicePixelRatio || 1);
   const width = Math.ceil(scene.width * ratio);
   const height = Math.ceil(scene.height * ratio);
   if (canvas.width !== width || canvas.height !== height) {

@@ -4,17 +4,22 @@ import type { Theme } from "../grid/scene";
 
 type Channels = readonly [number, number, number, number];
 
-export function readTheme(card: HTMLElement): Theme {
+export function readTheme(card: HTMLElement, probe: HTMLElement): Theme {
   const style = getComputedStyle(card);
-  const page = pageBehind(card);
+  const page = pageBehind(card) ?? channels(getComputedStyle(probe).backgroundColor);
   return { ink: hex(over(channels(style.color), page)), page: hex(page), font: style.fontFamily };
 }
 
+export function sameTheme(one: Theme | null, other: Theme): boolean {
+  return one?.ink === other.ink && one.page === other.page && one.font === other.font;
+}
+
 /**
- * Calls `changed` when the page's colours change: the probe's colours have a transition, whose course is heard.
- * JupyterLab exchanges its style sheets in several steps, so that a transition may be cancelled rather than end.
+ * Calls `changed` when the page's colours may have changed: the probe's colours have a transition, whose course is
+ * heard. JupyterLab exchanges its style sheets in several steps, so that a transition may be cancelled rather than
+ * end; and cells out of sight have no transitions, so that `changed` is called too when the card comes into sight.
  */
-export function watchTheme(probe: HTMLElement, changed: () => void): void {
+export function watchTheme(card: HTMLElement, probe: HTMLElement, changed: () => void): () => void {
   let waiting = false;
   const soon = () => {
     if (waiting) return;
@@ -26,10 +31,13 @@ export function watchTheme(probe: HTMLElement, changed: () => void): void {
   };
   for (const event of ["transitionrun", "transitionend", "transitioncancel"])
     probe.addEventListener(event, soon);
+  const sight = new IntersectionObserver(soon);
+  sight.observe(card);
+  return () => sight.disconnect();
 }
 
-/** The first background behind the card that is not see-through. */
-function pageBehind(card: HTMLElement): Channels {
+/** The first background behind the card that is not see-through; null where the page has only the browser's own. */
+function pageBehind(card: HTMLElement): Channels | null {
   let node: Element | null = card;
   while (node) {
     const found = channels(getComputedStyle(node).backgroundColor);
@@ -37,15 +45,7 @@ function pageBehind(card: HTMLElement): Channels {
     const root: Node = node.getRootNode();
     node = node.parentElement ?? (root instanceof ShadowRoot ? root.host : null);
   }
-  return channels(
-    getComputedStyle(card).colorScheme.includes("dark") && darkWanted()
-      ? "rgb(18,18,18)"
-      : "rgb(255,255,255)",
-  );
-}
-
-function darkWanted(): boolean {
-  return matchMedia("(prefers-color-scheme: dark)").matches;
+  return null;
 }
 
 const reader = new Map<string, Channels>();
