@@ -30,14 +30,13 @@ from headnb.statistics import checked_level
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.capture import HeadLayout
     from headnb.display.charts import Chart
     from headnb.encoding import EncodedTask, EncodingName
     from headnb.head_choice import Place
@@ -206,23 +205,8 @@ def deletion_curve(
         ks = [k for k in KS if k < len(ranking)] if ks is KS else sorted(set(ks))
         for k in ks:
             check_number(k, ranking)
-        removals = _removals(ranking, draws, seed)
-        with frozen(model):
-            layout = find_heads(model)
-            means = _means(model, encoded, layout, batch_tokens) if "mean" in replacements else None
-            values = {"zero": None, "mean": means}
-            sets = [
-                Replacement(tuple(names_of(order[:k])), 0.0, values[how])
-                for how in replacements
-                for order in removals.values()
-                for k in ks
-            ]
-            rest = _part(encoded, tested)
-            sets.insert(0, Replacement(()))
-            losses = losses_with_heads_replaced(model, rest, sets, layout, batch_tokens, seed, on_progress)
-    by_removal = losses[1:].reshape(len(replacements), len(removals), len(ks), -1) - losses[0]
-    coords = {"replacement": list(replacements), "removal": list(removals), "k": ks, "sample": list(rest.ids)}
-    found = xr.Dataset({"loss": ("sample", losses[0]), "rise": (tuple(coords), by_removal)}, coords=coords)
+        removals, rest = _removals(ranking, draws, seed), _part(encoded, tested)
+        found = _losses(model, encoded, rest, removals, ks, replacements, batch_tokens, seed, on_progress)
     heads = [[",".join(names_of(removals[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(
         rise=_intervals(found["rise"], CHOICES, level),
@@ -235,6 +219,40 @@ def deletion_curve(
         chosen_on=int(scores.sizes.get("sample", len(encoded.ids) - len(rest.ids))),
         level=level,
     )
+
+
+def _losses(
+    model: PreTrainedModel,
+    encoded: EncodedTask,
+    rest: EncodedTask,
+    removals: Mapping[str, list[Place]],
+    ks: Sequence[int],
+    replacements: Sequence[str],
+    batch_tokens: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> xr.Dataset:
+    """What `DeletionCurve.losses` is, of the tested samples `rest`; means are over all tokens of `encoded`."""
+    with frozen(model):
+        layout = find_heads(model)
+        values: dict[str, dict[int, Tensor] | None] = {"zero": None}
+        if "mean" in replacements:
+            readout, device = find_readout(model), input_device(model)
+            values["mean"] = mean_outputs(
+                model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens
+            )
+        sets = [
+            Replacement(tuple(names_of(order[:k])), 0.0, values[how])
+            for how in replacements
+            for order in removals.values()
+            for k in ks
+        ]
+        whole, *without = losses_with_heads_replaced(
+            model, rest, [Replacement(()), *sets], layout, batch_tokens, seed, on_progress
+        )
+    rise = np.reshape(without, (len(replacements), len(removals), len(ks), -1)) - whole
+    coords = {"replacement": list(replacements), "removal": list(removals), "k": list(ks), "sample": list(rest.ids)}
+    return xr.Dataset({"loss": ("sample", whole), "rise": (tuple(coords), rise)}, coords=coords)
 
 
 def _removals(ranking: list[Place], draws: int, seed: int) -> dict[str, list[Place]]:
@@ -296,11 +314,6 @@ def _apart(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> t
     if not any(left):
         raise HeadnbError("these scores are all of samples that are tested on; score more samples, or name the method")
     return scores.isel(sample=np.flatnonzero(left)), tested
-
-
-def _means(model: PreTrainedModel, encoded: EncodedTask, layout: HeadLayout, batch_tokens: int) -> dict[int, Tensor]:
-    readout, device = find_readout(model), input_device(model)
-    return mean_outputs(model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens)
 
 
 def _part(encoded: EncodedTask, places: Places) -> EncodedTask:
