@@ -60,8 +60,9 @@ def test_a_grid_follows_jupyterlabs_theme(page: Page, jupyter: Jupyter) -> None:
 
 def test_a_grid_out_of_sight_follows_jupyterlabs_theme_when_it_comes_into_sight(page: Page, jupyter: Jupyter) -> None:
     grid = grids.grid()
-    jupyter.open_lab(page, jupyter.save(shown_notebook(*[grid] * 4)))
+    jupyter.open_lab(page, jupyter.save(shown_notebook(*[grid] * 8)))
     no_kernel(page)
+    expect(page.locator(".headnb-grid")).to_have_count(8, timeout=60_000)  # cells are attached one by one
     last = Drawn(page, page.locator(".headnb-grid").last, grid)
     last.hover(20, 2)
     assert last.becomes("dark")
@@ -118,7 +119,8 @@ def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyt
     expect(drawn.locator(".tooltip")).to_contain_text("</title><script>alert(2)</script>")
     assert drawn.locator("script, img, svg[onload]").count() == 0
     page.locator(".jp-Notebook-cell").last.scroll_into_view_if_needed()
-    expect(page.locator(".headnb-grid").last.get_by_role("alert")).to_contain_text("at most 500000 are drawn")
+    last = page.locator(".headnb-grid").last.get_by_role("alert")
+    expect(last).to_contain_text("at most 500000 are drawn", timeout=60_000)  # cells are attached one by one
     assert dialogs == []
 
 
