@@ -1,4 +1,13 @@
-"""Agreement of methods: scipy's numbers, chance as it is counted by hand, and intervals that cover."""
+"""Agreement of methods: scipy's numbers, chance as it is counted by hand, and intervals that cover.
+
+`-m slow` simulates 500 comparisons in each case. What it found, in per cent, the binomial error being 1:
+
+    95 % intervals cover             n = 16     24     64    256
+    24 heads, rank correlation 0.3     97.4   97.8   96.2   96.4
+    24 heads, 0.8                      96.4   97.4   98.2   96.0
+    270 heads, 0.3                     96.2   95.6   94.6   96.0
+    270 heads, 0.8                     98.8   97.8   98.0   93.8
+"""
 
 from __future__ import annotations
 
