@@ -233,7 +233,13 @@ def _along(
         "correlation_final": r[:, -1],
         "correlation_first": r[:, 0],
     }
-    limits = [(steps[0], steps[-1])] * 2 + [(-math.inf, 1.0)]
+    # Steps are those at which the curve of `done` crosses, so nine tenths never come before the half. A jackknife's
+    # bias correction of a crossing knows no such order; its interval is kept, and holds the crossing.
+    crossed = slice(count, count + len(SHARES))
+    value[crossed] = path(products)[crossed]
+    low[crossed] = np.minimum(low, value)[crossed]
+    high[crossed] = np.maximum(high, value)[crossed]
+    limits = [(steps[0], steps[-1])] * len(SHARES) + [(-math.inf, 1.0)]
     estimates = []
     for place, limit in enumerate(limits, start=count):
         v, lowest, highest = (float(np.clip(column[place], *limit)) for column in (value, low, high))

@@ -99,6 +99,16 @@ def test_movement_stands_beside_the_pattern():
     assert "moved by 2.00% of their length, half of it by step 20" in found.verdict
 
 
+def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_crosses_them():
+    for seed in range(20):
+        found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.8, n=6, seed=seed))
+        done = found.steps["done"].values
+        for estimate, share in ((found.half, 0.5), (found.ninety, 0.9)):
+            np.testing.assert_equal(estimate.value, crossing(STEPS, done, share))
+            assert estimate.low <= estimate.value <= estimate.high
+        assert found.half.value <= found.ninety.value
+
+
 def test_study_without_scores_has_no_intervals():
     study, scores = tracked(EXPONENTIAL, noise=0.3)
     bare, whole = headnb.trajectory(study), headnb.trajectory(study, {"gsm8k": scores})
