@@ -48,7 +48,7 @@ def selectivity_of(run: Run) -> Selectivity:
 def changes_of(found: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
     """Task -> comparison of its pattern before and after fine-tuning on it (layer, head), as a grid draws it."""
     heads = found.shapes if scale_free else found.heads
-    return {str(task): heads.sel(task=task, drop=True) for task in heads["task"].to_numpy()}
+    return {str(task): heads.sel(task=task).drop_vars("task") for task in heads["task"].to_numpy()}
 
 
 def specificity_of(run: Run) -> Specificity:

@@ -81,6 +81,17 @@ class Trajectory:
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
+        lines = self._change_lines()
+        movement = float(self.steps["movement"][-1])
+        if math.isfinite(movement):
+            moved = f"The parameters moved by {movement:.2%} of their length"
+            half = f", half of it by step {self.half_movement:.3g}" if math.isfinite(self.half_movement) else ""
+            lines.append(f"{moved}{half}.")
+        return " ".join(lines)
+
+    def _change_lines(self) -> list[str]:
+        if np.isnan(self.steps["done"]).all():
+            return [f"Nothing but noise lies between the first and the last pattern of {self.task}."]
         last = int(self.steps["step"][-1])
         done = (
             f"Half of the change of {self.task}'s pattern was done at step {_steps(self.half)} of {last}, nine tenths "
@@ -89,19 +100,18 @@ class Trajectory:
         lines = [done]
         if math.isfinite(samples := self.seen(self.half.value)):
             lines.append(f"That is after {samples:.0f} and {self.seen(self.ninety.value):.0f} samples.")
-        speed = self.early_speed
+        return [*lines, self._early_line()]
+
+    def _early_line(self) -> str:
+        speed, steps = self.early_speed, f"the first {self.early_steps:g} steps"
+        if math.isnan(speed.value):
+            return f"Whether {steps} changed it faster than later ones cannot be told from this few samples."
         sure = "" if math.isnan(speed.low) else f" [{speed.low:.1f}, {speed.high:.1f}]"
         least = speed.value if math.isnan(speed.low) else speed.low
-        lines.append(
-            f"In the first {self.early_steps:g} steps it changed {speed.value:.1f}{sure} times as fast per step as "
-            f"after them: {'a' if round(least, 1) > 1 else 'no'} sharp early change."
+        return (
+            f"In {steps} it changed {speed.value:.1f}{sure} times as fast per step as after them: "
+            f"{'a' if round(least, 1) > 1 else 'no'} sharp early change."
         )
-        movement = float(self.steps["movement"][-1])
-        if math.isfinite(movement):
-            moved = f"The parameters moved by {movement:.2%} of their length"
-            half = f", half of it by step {self.half_movement:.3g}" if math.isfinite(self.half_movement) else ""
-            lines.append(f"{moved}{half}.")
-        return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -190,7 +200,9 @@ def trajectory(
 
 
 def crossing(steps: Array, done: Array, share: float) -> float:
-    """The step from which on at least this share is done: linear between steps, never undone later."""
+    """The step from which on at least this share is done: linear between steps, never undone later; NaN if none is."""
+    if np.isnan(done).any():
+        return math.nan
     below = np.flatnonzero(done < share)
     if not below.size:
         return float(steps[0])
@@ -225,7 +237,7 @@ def _along(
         "done": path(products)[:count],
         "done_low": low[:count],
         "done_high": high[:count],
-        "relative_distance": np.sqrt(np.maximum(distances[:, -1] / distances[0, -1], 0)),
+        "relative_distance": _relative(distances[:, -1]),
         "mse_final": distances[:, -1],
         "mse_first": distances[:, 0],
         "mse_final_uncorrected": uncorrected[:, -1],
@@ -250,6 +262,11 @@ def _along(
 def _squared_distances(products: Array) -> Array:
     diagonal = np.diag(products)
     return np.asarray(diagonal[:, None] + diagonal[None, :] - 2 * products)
+
+
+def _relative(squared: Array) -> Array:
+    """Squared distances as distances, the first being 1; NaN where it is none."""
+    return np.sqrt(np.maximum(squared / squared[0], 0)) if squared[0] > 0 else np.full(len(squared), np.nan)
 
 
 def _done(products: Array) -> Array:

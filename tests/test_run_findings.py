@@ -62,13 +62,16 @@ def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("scale_free", [False, True])
 def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them(runs: int, scale_free: bool) -> None:
-    before, after = random_change(0, "svamp", n=16)
-    found = headnb.selectivity({"svamp": before}, {"svamp": [after] * runs})
+    pairs = {"svamp": random_change(0, "svamp", n=16), "boolq": random_change(1, "boolq", n=20)}
+    found = headnb.selectivity(
+        {task: before for task, (before, _) in pairs.items()},
+        {task: [after] * runs for task, (_, after) in pairs.items()},
+    )
     drawn = payload(changes_of(found, scale_free=scale_free))
-    compared = headnb.compare(before, after, scale_free=scale_free)
-    (panel,) = drawn["panels"]
-    assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
-    assert panel["samples"] == 16
-    assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
     table = found.shapes if scale_free else found.heads
-    np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task="svamp"))
+    for panel, (task, pair) in zip(drawn["panels"], pairs.items(), strict=True):
+        compared = headnb.compare(*pair, scale_free=scale_free)
+        assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
+        assert panel["samples"] == compared.attrs["samples"] == len(pair[0]["sample"])
+        assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
+        np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task=task))

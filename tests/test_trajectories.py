@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import headnb
 import numpy as np
@@ -49,7 +50,7 @@ def test_crossing_by_hand():
     assert crossing(steps, done, 0.9) == pytest.approx(25)
     undone = np.array([0, 0.7, 0.3, 1])
     assert crossing(steps, undone, 0.5) == pytest.approx(20 + 10 * 0.2 / 0.7)  # what is undone later was not done
-    assert crossing(steps, done * np.nan, 0.5) == 0 or math.isnan(crossing(steps, done * np.nan, 0.5))
+    assert math.isnan(crossing(steps, done * np.nan, 0.5))
 
 
 def test_without_noise_everything_is_as_the_patterns_have_it():
@@ -107,6 +108,21 @@ def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_cros
             np.testing.assert_equal(estimate.value, crossing(STEPS, done, share))
             assert estimate.low <= estimate.value <= estimate.high
         assert found.half.value <= found.ninety.value
+
+
+def test_of_no_change_there_is_no_half_and_no_speed():
+    found = headnb.trajectory(*tracked(np.zeros(8)))
+    assert math.isnan(found.half.value)
+    assert math.isnan(found.early_speed.value)
+    assert found.verdict.startswith("Nothing but noise lies between the first and the last pattern of gsm8k.")
+    assert "nan" not in found.verdict
+
+
+def test_a_speed_that_is_not_known_is_not_written_as_a_number():
+    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.3))
+    unknown = replace(found, early=replace(found.early, value=math.nan, low=math.nan, high=math.nan))
+    assert "nan" not in unknown.verdict
+    assert "Whether the first 8 steps changed it faster than later ones cannot be told" in unknown.verdict
 
 
 def test_study_without_scores_has_no_intervals():
