@@ -278,6 +278,7 @@ def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array])
 
 
 def welch(variances: Array, df: Array) -> float:
+    """Degrees of freedom of a sum of variances, each known with `df` of its own (Welch-Satterthwaite)."""
     total = float(variances.sum())
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 

@@ -61,6 +61,7 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def load(path: Path, maker: str) -> xr.Dataset:
+    """A data set from a netCDF file that the notebook `maker` writes."""
     if not path.exists():
         raise not_made(path, maker)
     try:
@@ -71,6 +72,7 @@ def load(path: Path, maker: str) -> xr.Dataset:
 
 
 def not_made(path: Path, maker: str) -> HeadnbError:
+    """The error that says which notebook makes a file."""
     return HeadnbError(f"there is no {path}; run notebook {maker} first")
 
 

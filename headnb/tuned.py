@@ -108,4 +108,5 @@ def open_study(folder: str | Path) -> FineTuned:
 
 
 def tuned_result(study: Study, adapter: Path | None, kept: Any = None) -> FineTuned:
+    """What a study and an adapter are to a user; `kept` is held for as long as they are."""
     return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, kept)

@@ -309,4 +309,5 @@ def test_the_suite_of_the_package_is_sound_in_every_profile() -> None:
 
     path = notebooks_folder() / "suite.yaml"
     for profile in yaml.safe_load(path.read_text())["profiles"]:
-        check_suite(read_suite(path, profile))
+        suite, checked = check_suite(read_suite(path, profile))
+        assert checked.parameters.keys() == suite.notebooks.keys()

@@ -169,5 +169,6 @@ def _or_dash(value: float | None) -> str:
 
 
 def wrapped(lines: list[str], width: int) -> list[str]:
+    """Lines of text broken so that each is at most about `width` pixels wide; empty ones are left out."""
     letters = max(int(width / 7.2), 20)
     return [part for line in lines if line for part in textwrap.wrap(text.printable(line), letters)]

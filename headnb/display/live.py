@@ -316,6 +316,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds in words for people: `42 s`, `3 min 5 s`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
