@@ -38,15 +38,14 @@ export class GridView {
   private readonly status = element("div", { class: "unseen", role: "status" });
   private readonly problem = element("div", { class: "error words", role: "alert" });
   private readonly scroller = element("div", { class: "scroller" });
-  private readonly data = element("div");
+  /** Filled while it is open, since most readers open none. */
+  private readonly drawers = {
+    Options: element("div", { class: "drawer", role: "group", "aria-label": "Options" }),
+    Table: element("div"),
+    Save: element("div", { class: "drawer", role: "group", "aria-label": "Save" }),
+  };
   private readonly body = element("div");
   private readonly tooltip = new Tooltip(this.card);
-  private readonly options = new Options({
-    change: (view) => this.change(view),
-    selectTop: (count) => this.choose(largest(this.front().values, count)),
-    selectSignificant: () =>
-      this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
-  });
   private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
@@ -57,6 +56,7 @@ export class GridView {
   private readonly size: ResizeObserver;
   private readonly unguard: () => void;
   private readonly unwatch: () => void;
+  private options: Options | null = null;
   private source: unknown = null;
   private payload: Payload | null = null;
   private view: View | null = null;
@@ -134,23 +134,15 @@ export class GridView {
   }
 
   private assemble(): void {
-    const drawers = new Map<string, HTMLElement>([
-      ["Options", this.options.node],
-      ["Table", this.data],
-      [
-        "Save",
-        element("div", { class: "drawer", role: "group", "aria-label": "Save" }, ...this.saveButtons()),
-      ],
-    ]);
+    const { Options: options, Table: table, Save: saving } = this.drawers;
     const tools = element("div", { class: "tools", role: "toolbar", "aria-label": "Head grid" });
-    for (const [name, drawer] of drawers) tools.append(this.toggle(name, drawer));
-    const [options, data, saving] = [...drawers.values()] as [HTMLElement, HTMLElement, HTMLElement];
+    for (const [name, drawer] of Object.entries(this.drawers)) tools.append(this.toggle(name, drawer));
     this.scroller.append(this.stage.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
       ...[options, saving, this.progress, this.chooser.node],
       element("div", { class: "body" }, this.scroller, this.aside.node),
-      ...[this.bar.node, data],
+      ...[this.bar.node, table],
     );
     this.card.append(this.probe, this.problem, this.body, this.tooltip.node, this.status);
     show(this.body, false);
@@ -165,20 +157,11 @@ export class GridView {
       () => {
         show(drawer, drawer.hidden);
         made.setAttribute("aria-expanded", String(!drawer.hidden));
-        if (drawer === this.data) this.refreshTable();
+        this.refreshDrawers();
       },
       { "aria-expanded": "false" },
     );
     return made;
-  }
-
-  private saveButtons(): (Node | string)[] {
-    const buttons = FORMS.map((form) =>
-      button(form.toUpperCase(), () => {
-        if (this.picture && this.theme) void save(form, this.picture, this.theme, this.source);
-      }),
-    );
-    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons)];
   }
 
   private change(change: Partial<View>): void {
@@ -196,11 +179,10 @@ export class GridView {
     this.subtitle.textContent = subtitle(payload);
     this.card.setAttribute("aria-label", `Head grid: ${name}`);
     this.refreshProgress(payload);
-    this.options.refresh(payload, this.shown);
     this.chooser.refresh(payload, view.panel, !view.sideBySide, !view.difference);
     this.aside.refresh(this.shown);
     this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
-    this.refreshTable();
+    this.refreshDrawers();
     this.draw();
     this.stage.explainAgain();
   }
@@ -217,10 +199,37 @@ export class GridView {
     this.progress.replaceChildren(...(isUnscored(payload) ? [words] : [bar, words]));
   }
 
-  private refreshTable(): void {
-    const { scrollLeft = 0, scrollTop = 0 } = this.data.firstElementChild ?? {};
-    this.data.replaceChildren(...(this.shown && !this.data.hidden ? [dataTable(this.shown)] : []));
-    this.data.firstElementChild?.scrollTo(scrollLeft, scrollTop);
+  private refreshDrawers(): void {
+    const { Options: options, Table: table, Save: saving } = this.drawers;
+    if (!options.hidden) this.refreshOptions(options);
+    this.refreshTable(table);
+    if (!saving.hidden && !saving.hasChildNodes()) saving.append(...this.saveButtons());
+  }
+
+  private refreshOptions(drawer: HTMLElement): void {
+    if (!this.payload || !this.shown) return;
+    this.options ??= new Options(drawer, {
+      change: (view) => this.change(view),
+      selectTop: (count) => this.choose(largest(this.front().values, count)),
+      selectSignificant: () =>
+        this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
+    });
+    this.options.refresh(this.payload, this.shown);
+  }
+
+  private refreshTable(drawer: HTMLElement): void {
+    const { scrollLeft = 0, scrollTop = 0 } = drawer.firstElementChild ?? {};
+    drawer.replaceChildren(...(this.shown && !drawer.hidden ? [dataTable(this.shown)] : []));
+    drawer.firstElementChild?.scrollTo(scrollLeft, scrollTop);
+  }
+
+  private saveButtons(): Node[] {
+    const buttons = FORMS.map((form) =>
+      button(form.toUpperCase(), () => {
+        if (this.picture && this.theme) void save(form, this.picture, this.theme, this.source);
+      }),
+    );
+    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons)];
   }
 
   private draw(): void {

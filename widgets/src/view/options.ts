@@ -1,4 +1,4 @@
-/** The drawer of options: how values become colours, which panels are drawn, what is drawn beside them. */
+/** What the drawer of options holds: how values become colours, which panels are drawn, what is drawn beside them. */
 
 import { SPREADS, type Spread } from "../grid/colours";
 import { coursesOf } from "../grid/courses";
@@ -19,7 +19,6 @@ export interface OptionEvents {
 let groups = 0;
 
 export class Options {
-  readonly node = element("div", { class: "drawer", role: "group", "aria-label": "Options" });
   private readonly spreads = new Map<Spread, HTMLInputElement>();
   private readonly low = field("from ", number("Lower end of the colour scale"), () => this.pin());
   private readonly high = field("to ", number("Upper end of the colour scale"), () => this.pin());
@@ -51,7 +50,10 @@ export class Options {
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
 
-  constructor(private readonly events: OptionEvents) {
+  constructor(
+    drawer: HTMLElement,
+    private readonly events: OptionEvents,
+  ) {
     const spreads = element("span", { role: "radiogroup", "aria-label": "Colours" }, name("Colours"));
     const shared = `headnb-colours-${groups++}`;
     for (const spread of SPREADS) {
@@ -71,7 +73,7 @@ export class Options {
       this.kvGroups.node,
       this.distribution.node,
     );
-    this.node.append(
+    drawer.append(
       spreads,
       this.scale,
       draw,
