@@ -252,6 +252,7 @@ def _configured_kv_heads(config: PretrainedConfig) -> int:
     return 1
 
 
+@known_keywords
 @contextmanager
 def head_outputs(
     model: PreTrainedModel, transform: Transform, layout: HeadLayout | None = None

@@ -40,12 +40,13 @@ class UnknownKeywordError(HeadnbError, TypeError):
 def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """For public functions: a misspelt keyword argument is answered with the nearest ones."""
     known = inspect.signature(function).parameters
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         for name in kwargs:
             if name not in known:
-                raise UnknownKeywordError(str(unknown_name(f"argument of {function.__name__}", name, known)))
+                raise UnknownKeywordError(str(unknown_name(f"argument of {called}", name, known)))
         return function(*args, **kwargs)
 
     return call

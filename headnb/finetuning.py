@@ -149,7 +149,9 @@ def finetune(
     adapters = None if inplace else lora_of_slices(slices, peft_config) if slices else peft_config or _lora()
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
     folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
-    checkpoint = open_folder(folder, callback.attrs, resume=resume)
+    tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
+    scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
+    checkpoint = open_folder(folder, callback.attrs | scoring, resume=resume)
     arguments = {
         **_defaults(model, every, steps, training_arguments, keep=output_dir is not None),
         "learning_rate": rate,

@@ -114,7 +114,7 @@ class TuningRun:
                 finally:
                     self.callback.close()
                 adapter = None if adapters is None else self._save_adapter(trainer)
-        result = tuned_result(self.callback.collected, adapter, self.kept)
+        result = tuned_result(self.callback.collected, adapter, self.kept, self.model)
         if interrupted:
             raise TuningInterrupted(result, trainer.state.global_step)
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import warnings
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ class FineTuned:
     adapter: Path | None
     _study: Study = field(compare=False)
     _kept: Any = field(default=None, compare=False)  # a temporary folder lives as long as this
+    _model: Any = field(default=None, compare=False)  # a weak reference to the model that full tuning changed
 
     @property
     def patterns(self) -> xr.DataArray:
@@ -68,10 +70,18 @@ class FineTuned:
         """The tuned model, while the context is open; then `model` is again as it was.
 
         Args:
-            model: the model that was tuned, or another copy of it. After full tuning it is tuned already, and is
-                yielded as it is.
+            model: the model that was tuned, or another copy of it. After full tuning only the model itself is tuned,
+                and is yielded as it is.
+
+        Raises:
+            HeadnbError: the adapter does not fit, or the model is another than the one that full tuning changed.
         """
         if self.adapter is None:
+            if self._model is None or self._model() is not model:
+                raise HeadnbError(
+                    "there is no adapter to apply: full tuning changed the model itself, which this one is not; "
+                    "load_model reads it from a checkpoint-N of its output_dir"
+                )
             yield model
             return
         from peft import PeftModel  # noqa: PLC0415
@@ -107,6 +117,9 @@ def open_study(folder: str | Path) -> FineTuned:
     return tuned_result(study, adapter if adapter.is_dir() else None)
 
 
-def tuned_result(study: Study, adapter: Path | None, kept: Any = None) -> FineTuned:
-    """What a study and an adapter are to a user; `kept` is held for as long as they are."""
-    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, kept)
+def tuned_result(
+    study: Study, adapter: Path | None, kept: Any = None, model: PreTrainedModel | None = None
+) -> FineTuned:
+    """What a study and an adapter are to a user; `kept` is held for as long as they are, `model` is what was tuned."""
+    tuned = None if model is None else weakref.ref(model)
+    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, kept, tuned)

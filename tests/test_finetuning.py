@@ -121,6 +121,14 @@ def test_full_tuning_changes_the_model_and_nothing_else_of_it(model: PreTrainedM
     np.testing.assert_array_equal(after.score, result.scores["held"].score.isel(step=-1))
 
 
+def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: PreTrainedModel, tmp_path: Path) -> None:
+    result = quick(model, inplace=True, track=[])
+    opened = headnb.open_study(result.save(tmp_path))
+    for kept, other in ((result, tiny_model()), (opened, model)):
+        with pytest.raises(HeadnbError, match="full tuning changed the model itself"), kept.applied(other):
+            pass
+
+
 def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(model: PreTrainedModel) -> None:
     long = ("Why? " * 240, "Because. " * 40)
     model = tiny_model(context=4096)

@@ -16,7 +16,7 @@ import traitlets
 
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ class HeadGridWidget(anywidget.AnyWidget):
     payload = traitlets.Any().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
+    @known_keywords
     def __init__(self, data: object, *, title: str = "", selected: Sequence[str] = ()) -> None:
         super().__init__(
             _esm=bundle("widget.js").read_text(encoding="utf-8"), payload=HeadGrid.of(data, title=title).payload

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.scoring import ablations, activity, attribution, gates, gradient
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
     return _METHODS[name]
 
 
+@known_keywords
 def methods(*, of_samples: bool = False) -> dict[str, str]:
     """Names of the head scores, and one line about each; with `of_samples` those that score every sample."""
     return {name: method.summary for name, method in _METHODS.items() if method.scorer or not of_samples}
