@@ -63,6 +63,9 @@ def score(
     seed: Annotated[int, typer.Option(help="Of the draw of samples and the order of work.")] = 0,
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
     max_length: Annotated[int | None, typer.Option(help="Cut longer samples to so many tokens.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter to put on the model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
@@ -75,7 +78,7 @@ def score(
     from headnb.models import load_model, model_name  # noqa: PLC0415
     from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
 
-    check_settings(method=method, loss=loss)
+    check_settings(method=method, loss=loss, until=until)
     if save is not None:
         form_of(save)
     drawn = draw_task(task, samples, 64, split, seed)
@@ -92,6 +95,7 @@ def score(
                 max_length=max_length,
                 seed=seed,
                 out=out,
+                until=until,
                 on_progress=live.update,
             )
             grid = live.finish(scores)

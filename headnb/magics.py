@@ -70,6 +70,7 @@ class HeadMagics(Magics):
     @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
     @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
     @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--until", help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
     @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
     @argument("--revision", help="Branch, tag or commit of a hub model.")
     @argument("--device", help="auto, cpu, cuda, mps.")
@@ -110,7 +111,7 @@ class HeadMagics(Magics):
             from headnb.models import model_name  # noqa: PLC0415  loads torch
             from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
 
-            check_settings(**chosen, encoding=options.encoding)
+            check_settings(**chosen, encoding=options.encoding, until=options.until)
             model, tokenizer = self.model(options, live)
         live.title = f"{model_name(model)} · {task.name}"
         try:
@@ -125,6 +126,7 @@ class HeadMagics(Magics):
                     encoding=options.encoding,
                     seed=options.seed,
                     out=options.out,
+                    until=options.until,
                     on_progress=live.update,
                 )
                 live.finish(scores)

@@ -81,6 +81,16 @@ class ScoreTable:
         """The batches that are not scored yet, as places in the order of work."""
         return [places for places in self.plan.batches() if not self.done[places].all()]
 
+    def without_gap(self) -> int:
+        """How many samples are scored in the order of work before the first that is not."""
+        return len(self.done) if self.done.all() else int(np.argmin(self.done))
+
+    def score_rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Scores (b, L, H) of the places from `start` to `stop`, a few at a time."""
+        rows = max(1, CHUNK_BYTES // self._columns["score"][:1].nbytes)
+        for first in range(start, stop, rows):
+            yield np.asarray(self._columns["score"][first : min(first + rows, stop)])
+
     def scores(self, *, whole_blocks_of: int | None = None) -> xr.Dataset:
         """What is scored so far, in the order of the input.
 

@@ -318,7 +318,8 @@ def _notes(grid: _Grid) -> list[str]:
             notes.append(f"Stopped early: {grid.count('steps_done')} of {steps} steps are done.")
         else:
             asked = grid.count("samples_requested")
-            notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored.")
+            why = grid.text("until")
+            notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored{why and f' ({why})'}.")
     if left_out := grid.count("left_out"):
         notes.append(f"Left out: {left_out} sample(s) without an answer token after truncation.")
     if truncated := grid.count("truncated"):
