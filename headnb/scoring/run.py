@@ -145,7 +145,8 @@ def score_heads(
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
             rule = rule_for(until)
-            stopping = rule and Stopping(rule, 1 if packed else BLOCK, absolute=chosen.reduction == "mean-abs")
+            absolute = chosen.reduction == "mean-abs"
+            stopping = None if rule is None else Stopping(rule, 1 if packed else BLOCK, absolute)
             run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress, stopping)
             return run.scores()
 
