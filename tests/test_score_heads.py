@@ -77,7 +77,7 @@ def test_progress_counts_samples_and_tokens_and_shows_the_scores_so_far(model):
 
 
 def test_parts_of_a_block_are_not_shown_once_a_block_is_complete(model, monkeypatch):
-    monkeypatch.setattr("headnb.scoring.run.BLOCK", 10)
+    monkeypatch.setattr("headnb.scoring.batches.BLOCK", 10)
     plan = headnb.encoding.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
     monkeypatch.setattr("headnb.scoring.run.plan_batches", lambda lengths, **_: plan)
     sizes = []

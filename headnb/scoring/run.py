@@ -6,13 +6,9 @@ import hashlib
 import importlib.metadata
 import json
 import threading
-import time
-from collections import deque
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,21 +19,19 @@ from headnb.encoding import (
     BLOCK,
     ENCODINGS,
     SIDES,
-    BatchPlan,
-    collate,
     encode_task,
-    pack,
     plan_batches,
-    split_at_budget,
 )
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
+from headnb.scoring.batches import BatchRun
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.methods import Surveyor, find_method, stored_options
-from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.scoring.progress import NotFiniteError
 from headnb.scoring.stopping import Stopping, rule_for
+from headnb.scoring.workers import Workers, checked_client
 from headnb.store import open_table
 from headnb.tasks import Task, load_task
 
@@ -46,18 +40,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import xarray as xr
+    from distributed import Client
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch, EncodedTask, EncodingName, Side
+    from headnb.encoding import EncodedTask, EncodingName, Side
     from headnb.scoring.methods import Method, Option, Scorer
+    from headnb.scoring.progress import Progress
     from headnb.scoring.stopping import Until
-    from headnb.store import Attribute, ScoreTable
+    from headnb.store import Attribute
 
 # Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
 PACKED_ON_CPU = 1024
 
-_Done = TypeVar("_Done")
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 
 _model_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -81,6 +76,7 @@ def score_heads(
     out: str | Path | None = None,
     options: Mapping[str, Option] | None = None,
     until: Until = None,
+    client: Client | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> xr.Dataset:
     """Score every attention head of a model on every sample of a task.
@@ -109,6 +105,8 @@ def score_heads(
             norm(standard errors) / norm(levels) is as small. "top20": when random halves of the samples agree on 90 %
             of their top 20 heads. What it came to is in `attrs["until"]`; with the same `out` and another `until`, or
             none, the run goes on.
+        client: a `dask.distributed.Client`: its workers score batches side by side, each with a copy of the model,
+            and this process writes. Batches of a worker that is lost are scored by another.
         on_progress: called with a `Progress` before the first batch and after each.
 
     Returns:
@@ -129,13 +127,15 @@ def score_heads(
     settings = chosen.settings(options)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
-    with model_lock(model), _broken_weights_named(model):
+    with _broken_weights_named(model), ExitStack() as alone:
+        alone.enter_context(model_lock(model))
         scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
         about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
         about |= {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
         about |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
         if scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
+            _refuse_workers(client, f"{method} is a fit to all samples at once")
             return chosen.fit(model, FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress))
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
@@ -144,10 +144,12 @@ def score_heads(
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
-            rule = rule_for(until)
-            absolute = chosen.reduction == "mean-abs"
-            stopping = None if rule is None else Stopping(rule, 1 if packed else BLOCK, absolute)
-            run = _Run(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress, stopping)
+            run = BatchRun(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
+            if (rule := rule_for(until)) is not None:
+                run.stopping = Stopping(rule, 1 if packed else BLOCK, absolute=chosen.reduction == "mean-abs")
+            if client is not None:
+                run.workers = _workers(client, model, scorer, chosen, settings)
+                alone.close()  # workers may be threads of this process, and then wait for the same lock
             return run.scores()
 
 
@@ -189,158 +191,19 @@ def _broken_weights_named(model: PreTrainedModel) -> Iterator[None]:
         raise HeadnbError(str(found)) from None
 
 
-@dataclass
-class _Run:
-    """One pass over the batches that a table is waiting for."""
+def _workers(
+    client: Client, model: PreTrainedModel, scorer: Scorer, method: Method, settings: dict[str, Option]
+) -> Workers:
+    if isinstance(scorer, Surveyor):
+        _refuse_workers(client, f"{method.name} sees the whole task before it scores any of it")
+    if is_offloaded(model):
+        _refuse_workers(client, "weights of this model are offloaded")
+    return Workers(checked_client(client), model, method.name, settings)
 
-    scorer: Scorer
-    encoded: EncodedTask
-    table: ScoreTable
-    weights: np.ndarray  # (n,): a sample's loss as asked for, over its mean loss
-    packed: bool
-    side: Side  # of the padding, where batches are not packed
-    budget: int  # tokens of a batch; shrinks when memory runs out
-    on_progress: Callable[[Progress], None] | None
-    stopping: Stopping | None = None
-    message: str = ""
-    tokens: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
-    def scores(self) -> xr.Dataset:
-        """The scores of the whole task.
-
-        Raises:
-            ScoringInterrupted: on Ctrl-C; it holds what was scored.
-        """
-        try:
-            self._score_pending()
-        except KeyboardInterrupt:
-            raise ScoringInterrupted(self.table.scores()) from None
-        reached = {} if self.stopping is None else {"until": self.stopping.rule.words}
-        return self.table.scores().assign_attrs(reached)
-
-    def _score_pending(self) -> None:
-        if self._enough():
-            return
-        pending = self.table.pending()
-        waiting = sum(int(self._lengths(places).sum()) for places in pending)
-        before = int(self.table.done.sum())
-        if pending and isinstance(self.scorer, Surveyor):
-            for _ in self._in_turn(self.table.plan.batches(), partial(self._survey, self.scorer)):
-                self._report(before, waiting, "a first pass over the task")
-        self._report(before, waiting)
-        for places, scored in self._in_turn(pending, self._score):
-            self.table.write(places, *scored)
-            self.tokens += int(self._lengths(places).sum())
-            self._report(before, waiting)
-            if self._enough():
-                return
-
-    def _enough(self) -> bool:
-        return self.stopping is not None and self.stopping.reached(self.table)
-
-    def _in_turn(
-        self, batches: list[np.ndarray], work: Callable[[np.ndarray], _Done]
-    ) -> Iterator[tuple[np.ndarray, _Done]]:
-        """Each batch and what `work` makes of it; in smaller batches from where memory runs out."""
-        queue = deque(self._within_budget(batches))
-        while queue:
-            places = queue.popleft()
-            done = self._if_it_fits(work, places)
-            if done is None:
-                self._shrink_budget(places)
-                queue = deque(self._within_budget([places, *queue]))
-            else:
-                yield places, done
-
-    def _if_it_fits(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
-        """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
-        try:
-            return work(places)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-
-    def _survey(self, scorer: Surveyor, places: np.ndarray) -> bool:
-        scorer.survey(self._batch(places))
-        return True
-
-    def _score(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (b, L, H) and losses (b,) of one batch."""
-        positions = self.table.plan.order[places]
-        scores, losses = self.scorer(self._batch(places), budget=self.budget)
-        self._refuse_not_finite(positions, scores, losses)
-        weights = self.weights[positions]
-        return scores.numpy() * weights[:, None, None], losses.numpy()
-
-    def _batch(self, places: np.ndarray) -> Batch:
-        samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
-        return pack(samples) if self.packed else collate(samples, side=self.side)
-
-    def _refuse_not_finite(self, positions: np.ndarray, scores: torch.Tensor, losses: torch.Tensor) -> None:
-        expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])
-        broken = ~scores[:, expected].sum(-1).isfinite()  # (b, layers with heads)
-        broken_samples = (~losses.isfinite() | broken.any(1)).nonzero()[:, 0]
-        if not len(broken_samples):
-            return
-        row = int(broken_samples[0])
-        key = self.encoded.ids[positions[row]]
-        if not losses[row].isfinite():
-            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
-        layer = int(expected.nonzero()[:, 0][broken[row]][-1])
-        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
-
-    def _shrink_budget(self, failed: np.ndarray) -> None:
-        """Half the budget, after memory ran out in a batch."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        longest = int(self._lengths(failed).max())
-        if len(failed) == 1 and longest > self.budget:
-            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
-        tokens = int(self._computed(failed).sum())
-        self.budget = max(1, min(self.budget, tokens) // 2)
-        self.message = f"out of memory with {tokens} tokens a batch; going on with {self.budget}"
-
-    def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:
-        """The same work in batches that the budget allows; the table keeps the new plan."""
-        smaller = [part for places in batches for part in self._split(places)]
-        if len(smaller) > len(batches):
-            batch = self.table.plan.batch.copy()
-            for number, places in enumerate(smaller, start=int(batch.max()) + 1):
-                batch[places] = number
-            self.table.replan(BatchPlan(self.table.plan.order, batch))
-        return smaller
-
-    def _split(self, places: np.ndarray) -> list[np.ndarray]:
-        return [places[group] for group in split_at_budget(self._computed(places), self.budget)]
-
-    def _computed(self, places: np.ndarray) -> np.ndarray:
-        """Tokens that each sample costs in a batch of these, padding included."""
-        lengths = self._lengths(places)
-        return lengths if self.packed else np.full_like(lengths, lengths.max())
-
-    def _lengths(self, places: np.ndarray) -> np.ndarray:
-        return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
-
-    def _report(self, before: int, waiting: int, doing: str = "") -> None:
-        if self.on_progress is None:
-            return
-        seconds = time.perf_counter() - self.started
-        done = int(self.table.done.sum())
-        left = seconds * (waiting - self.tokens) / self.tokens if self.tokens else None
-        self.on_progress(
-            Progress(
-                done=done,
-                total=len(self.table.done),
-                seconds=seconds,
-                samples_per_second=(done - before) / seconds if seconds else 0.0,
-                seconds_left=left,
-                tokens=self.tokens,
-                message=doing or self.message,
-                scores=lambda: self.table.scores(whole_blocks_of=BLOCK),
-            )
-        )
+def _refuse_workers(client: object, reason: str) -> None:
+    if client is not None:
+        raise HeadnbError(f"{reason}, and cannot be spread over the workers of client=")
 
 
 def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:

@@ -1,0 +1,211 @@
+"""One pass over the batches that a table of scores is waiting for, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from headnb.encoding import BLOCK, BatchPlan, collate, pack, split_at_budget
+from headnb.errors import HeadnbError
+from headnb.scoring.methods import Surveyor
+from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    import xarray as xr
+    from torch import Tensor
+
+    from headnb.encoding import Batch, EncodedTask, Side
+    from headnb.scoring.methods import Scorer
+    from headnb.scoring.stopping import Stopping
+    from headnb.scoring.workers import Workers
+    from headnb.store import ScoreTable
+
+_Done = TypeVar("_Done")
+
+
+@dataclass
+class BatchRun:
+    """See the module."""
+
+    scorer: Scorer
+    encoded: EncodedTask
+    table: ScoreTable
+    weights: np.ndarray  # (n,): a sample's loss as asked for, over its mean loss
+    packed: bool
+    side: Side  # of the padding, where batches are not packed
+    budget: int  # tokens of a batch; shrinks when memory runs out
+    on_progress: Callable[[Progress], None] | None = None
+    stopping: Stopping | None = None
+    workers: Workers | None = None
+    """Of a cluster, which score instead of this process."""
+    message: str = ""
+    tokens: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    def scores(self) -> xr.Dataset:
+        """The scores of the whole task.
+
+        Raises:
+            ScoringInterrupted: on Ctrl-C; it holds what was scored.
+        """
+        try:
+            self._score_pending()
+        except KeyboardInterrupt:
+            raise ScoringInterrupted(self.table.scores()) from None
+        reached = {} if self.stopping is None else {"until": self.stopping.rule.words}
+        return self.table.scores().assign_attrs(reached)
+
+    def _score_pending(self) -> None:
+        if self._enough():
+            return
+        pending = self.table.pending()
+        waiting = sum(int(self._lengths(places).sum()) for places in pending)
+        before = int(self.table.done.sum())
+        if pending and isinstance(self.scorer, Surveyor):
+            for _ in self._in_turn(self.table.plan.batches(), partial(self._survey, self.scorer)):
+                self._report(before, waiting, "a first pass over the task")
+        self._report(before, waiting)
+        scored = self._in_turn(pending, self._score) if self.workers is None else self._spread(pending, self.workers)
+        with closing(scored):  # an error here calls back at once what workers still do
+            for places, (scores, losses) in scored:
+                self.table.write(places, *self._checked(places, scores, losses))
+                self.tokens += int(self._lengths(places).sum())
+                self._report(before, waiting)
+                if self._enough():
+                    return
+
+    def _enough(self) -> bool:
+        return self.stopping is not None and self.stopping.reached(self.table)
+
+    def _in_turn(
+        self, batches: list[np.ndarray], work: Callable[[np.ndarray], _Done]
+    ) -> Generator[tuple[np.ndarray, _Done]]:
+        """Each batch and what `work` makes of it; in smaller batches from where memory runs out."""
+        queue = deque(self._within_budget(batches))
+        while queue:
+            places = queue.popleft()
+            done = self._if_it_fits(work, places)
+            if done is None:
+                self._shrink_budget(places)
+                queue = deque(self._within_budget([places, *queue]))
+            else:
+                yield places, done
+
+    def _spread(
+        self, batches: list[np.ndarray], workers: Workers
+    ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
+        """As `_in_turn` scores, on a cluster: in the order in which batches are done."""
+        queue = deque(self._within_budget(batches))
+        with workers.scoring() as running:
+            while queue or running:
+                while queue and len(running) < workers.most:
+                    places = queue.popleft()
+                    running.submit(places, self._batch(places), self.budget)
+                places, done = running.next()
+                if done is None:
+                    self._shrink_budget(places)
+                    queue = deque(self._within_budget([places, *queue]))
+                else:
+                    yield places, done
+
+    def _if_it_fits(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
+        """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
+        try:
+            return work(places)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _survey(self, scorer: Surveyor, places: np.ndarray) -> bool:
+        scorer.survey(self._batch(places))
+        return True
+
+    def _score(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.scorer(self._batch(places), budget=self.budget)
+
+    def _checked(self, places: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (b, L, H) of the loss that is asked for, and mean losses (b,), of one batch."""
+        positions = self.table.plan.order[places]
+        self._refuse_not_finite(positions, scores, losses)
+        weights = self.weights[positions]
+        return scores.numpy() * weights[:, None, None], losses.numpy()
+
+    def _batch(self, places: np.ndarray) -> Batch:
+        samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
+        return pack(samples) if self.packed else collate(samples, side=self.side)
+
+    def _refuse_not_finite(self, positions: np.ndarray, scores: Tensor, losses: Tensor) -> None:
+        expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])
+        broken = ~scores[:, expected].sum(-1).isfinite()  # (b, layers with heads)
+        broken_samples = (~losses.isfinite() | broken.any(1)).nonzero()[:, 0]
+        if not len(broken_samples):
+            return
+        row = int(broken_samples[0])
+        key = self.encoded.ids[positions[row]]
+        if not losses[row].isfinite():
+            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
+        layer = int(expected.nonzero()[:, 0][broken[row]][-1])
+        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
+
+    def _shrink_budget(self, failed: np.ndarray) -> None:
+        """Half the budget, after memory ran out in a batch."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = int(self._lengths(failed).max())
+        if len(failed) == 1 and longest > self.budget:
+            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
+        tokens = int(self._computed(failed).sum())
+        if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget shrank
+            return
+        self.budget = max(1, min(self.budget, tokens) // 2)
+        self.message = f"out of memory with {tokens} tokens a batch; going on with {self.budget}"
+
+    def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """The same work in batches that the budget allows; the table keeps the new plan."""
+        smaller = [part for places in batches for part in self._split(places)]
+        if len(smaller) > len(batches):
+            batch = self.table.plan.batch.copy()
+            for number, places in enumerate(smaller, start=int(batch.max()) + 1):
+                batch[places] = number
+            self.table.replan(BatchPlan(self.table.plan.order, batch))
+        return smaller
+
+    def _split(self, places: np.ndarray) -> list[np.ndarray]:
+        return [places[group] for group in split_at_budget(self._computed(places), self.budget)]
+
+    def _computed(self, places: np.ndarray) -> np.ndarray:
+        """Tokens that each sample costs in a batch of these, padding included."""
+        lengths = self._lengths(places)
+        return lengths if self.packed else np.full_like(lengths, lengths.max())
+
+    def _lengths(self, places: np.ndarray) -> np.ndarray:
+        return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
+
+    def _report(self, before: int, waiting: int, doing: str = "") -> None:
+        if self.on_progress is None:
+            return
+        seconds = time.perf_counter() - self.started
+        done = int(self.table.done.sum())
+        left = seconds * (waiting - self.tokens) / self.tokens if self.tokens else None
+        self.on_progress(
+            Progress(
+                done=done,
+                total=len(self.table.done),
+                seconds=seconds,
+                samples_per_second=(done - before) / seconds if seconds else 0.0,
+                seconds_left=left,
+                tokens=self.tokens,
+                message=doing or self.message,
+                scores=lambda: self.table.scores(whole_blocks_of=BLOCK),
+            )
+        )

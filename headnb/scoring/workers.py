@@ -1,0 +1,154 @@
+"""Batches scored by the workers of a Dask cluster, each with a copy of the model of its own.
+
+Workers only compute. The process that asks plans the batches and writes the one store, so that a lost worker leaves
+nothing half written: Dask gives its batches to another one. Scores are as small (4 bytes a head and sample) as tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, missing_extra
+from headnb.scoring.methods import find_method
+from headnb.scoring.progress import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from distributed import Client, Future
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from headnb.encoding import Batch
+    from headnb.scoring.methods import Option, Scorer
+
+    Scored = tuple[Tensor, Tensor]
+
+AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
+
+
+@dataclass
+class Workers:
+    """The workers of a cluster, and what they need to score with one method."""
+
+    client: Client
+    model: PreTrainedModel
+    method: str
+    settings: Mapping[str, Option]
+
+    @property
+    def most(self) -> int:
+        """How many batches may be out at a time."""
+        threads: int = sum(self.client.nthreads().values())
+        return max(1, AHEAD * threads)
+
+    @contextmanager
+    def scoring(self) -> Iterator[Running]:
+        """Send the model to every worker; what is still out when the context closes is called back.
+
+        Raises:
+            HeadnbError: there are no workers, or the model cannot be sent.
+        """
+        if not self.client.nthreads():
+            raise HeadnbError("the cluster of client= has no workers")
+        try:
+            sent = self.client.scatter(self.model, broadcast=True, hash=False)
+        except (TypeError, AttributeError, RuntimeError) as error:
+            raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
+        running = Running(self, sent)
+        try:
+            yield running
+        finally:
+            self.client.cancel(list(running.out))
+            self.client.cancel([sent])
+
+
+@dataclass
+class Running(Sized):
+    """Batches that are out."""
+
+    workers: Workers
+    model: Future[Any]
+    out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        from distributed import as_completed  # noqa: PLC0415
+
+        self._done = as_completed()
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.out)
+
+    def submit(self, places: np.ndarray, batch: Batch, budget: int) -> None:
+        """Send a batch out."""
+        about = self.workers
+        future = about.client.submit(
+            _score, self.run, self.model, about.method, dict(about.settings), batch, budget, pure=False
+        )
+        self.out[future] = places
+        self._done.add(future)
+
+    def next(self) -> tuple[np.ndarray, Scored | None]:
+        """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
+
+        Raises:
+            HeadnbError: workers were lost with this batch again and again, or the whole cluster was.
+        """
+        from distributed import KilledWorker  # noqa: PLC0415
+        from distributed.client import FutureCancelledError  # noqa: PLC0415
+
+        future = next(self._done)
+        places = self.out.pop(future)
+        try:
+            return places, future.result()
+        except KilledWorker as error:
+            raise HeadnbError(
+                f"workers died over a batch of {len(places)} samples; what was complete is kept"
+            ) from error
+        except FutureCancelledError as error:
+            raise HeadnbError("the cluster was lost; what was complete is kept") from error
+
+
+def checked_client(client: Any) -> Client:
+    """A Dask client; raises HeadnbError for anything else."""
+    try:
+        from distributed import Client  # noqa: PLC0415
+    except ImportError:
+        raise missing_extra("distributed", "suite") from None
+    if not isinstance(client, Client) or client.asynchronous:
+        raise HeadnbError(f"client= takes a distributed.Client that is not asynchronous, not {type(client).__name__}")
+    return client
+
+
+_scorers: dict[str, Scorer] = {}  # in a worker's process: the scorer of the run that it works for
+_making = threading.Lock()
+
+
+def _score(
+    run: str, model: PreTrainedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
+) -> Scored | None:
+    """On a worker: scores and losses of a batch; None where memory ran out."""
+    from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
+
+    with model_lock(model):
+        with _making:
+            if run not in _scorers:
+                make = find_method(method).scorer
+                assert make is not None  # noqa: S101  methods without scores of samples are refused before
+                _scorers.clear()
+                _scorers[run] = make(model, **settings)
+            scorer = _scorers[run]
+        try:
+            return scorer(batch, budget=budget)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None

@@ -1,0 +1,131 @@
+"""Scores from the workers of a Dask cluster are those of one process, also where a worker dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import numpy as np
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from headnb.errors import HeadnbError
+from headnb.scoring import ScoringInterrupted
+
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TASK = headnb.load_task([(f"{a} + {b} =", f" {a + b}") for a in range(12) for b in range(15)])
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def threads() -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def scores(model: Any = None, **settings: Any):
+    return headnb.score_heads(model or tiny_model(), tiny_tokenizer(), TASK, batch_tokens=64, **settings)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert found.sample.values.tolist() == expected.sample.values.tolist()
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-5, atol=1e-5 * float(abs(expected.score).max()))
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["activation", "taylor-token", "entropy"])
+def test_workers_score_as_one_process_does(processes: Client, method: str):
+    assert_same(scores(method=method, client=processes), scores(method=method))
+
+
+def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Path):
+    killed = []
+
+    def kill(progress: headnb.scoring.Progress) -> None:
+        if progress.done > 20 and not killed:
+            killed.extend(processes.run(os.getpid).values())
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = scores(client=processes, on_progress=kill, out=tmp_path / "x.zarr")
+    assert killed
+    assert found.attrs["complete"]
+    assert_same(found, scores())
+    assert_same(headnb.open_scores(tmp_path / "x.zarr"), scores())
+
+
+def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):
+    def stop(progress: headnb.scoring.Progress) -> None:
+        if progress.done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ScoringInterrupted) as stopped:
+        scores(client=threads, on_progress=stop, out=tmp_path / "x.zarr")
+    assert 20 < stopped.value.done < len(TASK)
+    assert_same(scores(out=tmp_path / "x.zarr"), scores())
+
+
+def test_memory_that_runs_out_on_a_worker_makes_batches_smaller(threads: Client):
+    model = tiny_model()
+    limit = 40
+
+    def refuse(module: Any, arguments: Any, keywords: Any) -> None:
+        tokens = keywords.get("input_ids", arguments[0] if arguments else torch.zeros(0)).numel()
+        if tokens > limit:
+            raise torch.OutOfMemoryError(f"out of memory: {tokens} tokens")
+
+    expected = scores()
+    hook = model.model.embed_tokens.register_forward_pre_hook(
+        lambda module, arguments: refuse(module, arguments, {}), with_kwargs=False
+    )
+    messages = []
+    found = scores(model, client=threads, on_progress=lambda progress: messages.append(progress.message))
+    hook.remove()
+    assert_same(found, expected)
+    assert any("going on with" in message for message in messages)
+
+
+def test_until_holds_on_a_cluster_too(threads: Client):
+    found = scores(client=threads, until=0.3)
+    assert 64 <= found.sizes["sample"] < len(TASK)
+
+
+def test_an_error_on_a_worker_is_told_as_here(threads: Client):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
+    with pytest.raises(HeadnbError) as alone:
+        scores(model)
+    with pytest.raises(HeadnbError) as there:
+        scores(model, client=threads)
+    assert str(there.value) == str(alone.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": "gates"}, "gates is a fit"),
+        ({"method": "ablate-mean"}, "ablate-mean sees the whole task"),
+        ({"client": "tcp://127.0.0.1:1"}, "takes a distributed.Client"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused(threads: Client, settings: dict[str, Any], words: str):
+    with pytest.raises(HeadnbError, match=words):
+        scores(**{"client": threads, **settings})
