@@ -103,11 +103,11 @@ class SelectionTrial:
                 for place, seed in enumerate(seeds):
                     chosen = self.chosen(way, name, max(ks), seed)
                     for depth, k in enumerate(ks):
-                        part = Task(f"{len(chosen)} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
+                        part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
                         keep = self._folder / "tuned" / f"{file_name(name)}.{way}.{k}.seed{seed}.nc"
                         settings = {"max_length": length, "seed": seed, **how}
                         found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
-                        loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"][0]
+                        loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
         return xr.Dataset(
             {
                 "loss_before": before.rename(evaluated="target"),
@@ -201,7 +201,7 @@ def selective_losses(
                 kind = _kind_of(way, scores, heads, seed, rates)
                 keep = folder / f"{file_name(way)}.nc"
                 found = losses_after(model, tokenizer, samples, tested, keep, **how, **kind)
-                loss[row, column, place] = found["loss"]
+                loss[row, column, place] = found["loss"].to_numpy()
                 trained[row, column, place] = found.attrs["trained_parameters"]
     parameters = trained.mean(axis=(1, 2)) / model.num_parameters()
     return xr.Dataset(

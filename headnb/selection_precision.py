@@ -47,11 +47,9 @@ def selection_precision(
     if missing := [name for name in targets if name not in pool]:
         raise HeadnbError(f"the pool has no samples of {missing[0]}; precision is the share of the target's own")
     found = np.empty((len(targets), len(ks)))
+    draws_of = tuple(seeds) if by == "random" else (0,)
     for row, (name, target) in enumerate(targets.items()):
-        draws = [
-            select_instructions(target, pool, max(ks), by, to=to, seed=seed)
-            for seed in (seeds if by == "random" else (0,))
-        ]
+        draws = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in draws_of]
         own = np.mean([[source_of(str(key), pool) == name for key in chosen.ids] for chosen in draws], axis=0)
         found[row] = [own[:k].mean() for k in ks]
     coords = {"target": list(targets), "k": list(ks)}

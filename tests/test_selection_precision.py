@@ -30,15 +30,15 @@ def test_words_find_their_own_task_whatever_its_name() -> None:
 def test_a_target_whose_words_are_anothers_finds_the_other() -> None:
     swapped = TARGETS | {"sums": TARGETS["hub/org"]}
     found = selection_precision(swapped, POOL, (6, 12), "tfidf")
-    assert found.sel(target="sums").values.tolist() == [0, pytest.approx(found.sel(target="sums", k=12).item())]
+    assert found.sel(target="sums", k=6) == 0
     assert found.sel(target="hub/org", k=6) == 1
 
 
 def test_random_choices_find_the_share_of_the_pool_on_average() -> None:
     pool = POOL | {"sums": task("sums", [f"sum {i}" for i in range(12)])}
-    found = selection_precision(TARGETS, pool, (4,), "random", seeds=range(150))
+    found = selection_precision(TARGETS, pool, (4,), "random", seeds=range(60))
     expected = np.array([12, 6, 6]) / 24
-    assert np.abs(found.sel(k=4) - expected).max() < 4 * np.sqrt(0.25 / 4 / 150)
+    assert np.abs(found.sel(k=4) - expected).max() < 4 * np.sqrt(0.25 / 4 / 60)
 
 
 def test_ids_name_the_longest_source() -> None:
