@@ -50,8 +50,9 @@ class SelectionStudy:
 
     @property
     def most(self) -> int:
-        """The largest k of the precision."""
-        return int(self.arrays["k"].max())
+        """The largest k that the pool's samples of one task can fill, where ways are compared; else the smallest."""
+        ks = [int(k) for k in self.arrays["k"].to_numpy()]
+        return max((k for k in ks if k <= self.arrays.attrs["pool_samples"]), default=min(ks))
 
     @property
     def tuned_ks(self) -> list[int]:
@@ -90,7 +91,7 @@ class SelectionStudy:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a way: precision at each k, at the largest less that of the baselines; changes of the loss."""
+        """A row a way: precision at each k, at `most` less that of the baselines; changes of the loss."""
         rows = {}
         for way in self.ways:
             row = {f"at {int(k)}": _share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
@@ -171,7 +172,7 @@ class SelectionStudy:
         words = {1: "finds more of them than", -1: "finds fewer of them than", 0: "is not shown to differ from"}
         for less in self._baselines(first):
             found = self.precision_of(first, k, less)
-            yield f"By that {first} {words[direction(found)]} {less} ({text_of(found, digits='.2f')})."
+            yield f"Paired by target, {first} {words[direction(found)]} {less} ({text_of(found, digits='.2f')})."
 
     def _loss_words(self) -> Iterator[str]:
         if not self.tuned_ks:
