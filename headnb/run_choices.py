@@ -9,6 +9,7 @@ What is there and was made by the same settings is used again.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,16 +99,15 @@ class SelectionTrial:
         length = self._run.settings.max_length
         before = losses_of(self._model, self._tokenizer, tested, max_length=length)
         loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
-        for row, way in enumerate(ways):
-            for column, (name, task) in enumerate(tested.items()):
-                for place, seed in enumerate(seeds):
-                    chosen = self.chosen(way, name, max(ks), seed)
-                    for depth, k in enumerate(ks):
-                        part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
-                        keep = self._folder / "tuned" / f"{file_name(name)}.{way}.{k}.seed{seed}.nc"
-                        settings = {"max_length": length, "seed": seed, **how}
-                        found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
-                        loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
+        places = product(enumerate(ways), enumerate(tested.items()), enumerate(seeds))
+        for (row, way), (column, (name, task)), (place, seed) in places:
+            chosen = self.chosen(way, name, max(ks), seed)
+            for depth, k in enumerate(ks):
+                part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
+                keep = self._folder / "tuned" / f"{file_name(name)}.{way}.{k}.seed{seed}.nc"
+                settings = {"max_length": length, "seed": seed, **how}
+                found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
+                loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
         return xr.Dataset(
             {
                 "loss_before": before.rename(evaluated="target"),
@@ -147,8 +147,8 @@ class SelectionTrial:
     def _score(self, task: Task, method: str, name: str, part: str) -> xr.Dataset:
         settings = self._run.settings
         out = self._folder / method / f"{file_name(name)}.{part}.{len(task)}.zarr"
-        how = {"max_length": settings.max_length, "seed": settings.seed}
-        return score_heads(self._model, self._tokenizer, task, method=method, out=out, **how)
+        length, seed = settings.max_length, settings.seed
+        return score_heads(self._model, self._tokenizer, task, method=method, out=out, max_length=length, seed=seed)
 
 
 def selective_losses(
@@ -250,4 +250,5 @@ def _without(task: Task, others: Task) -> Task:
     left = [place for place, key in enumerate(task.ids) if key not in set(others.ids)]
     if not left:
         raise HeadnbError(f"all {len(task)} scored samples of {task.name} are its target's; none is left to test on")
-    return Task(task.name, [task.samples[place] for place in left], [task.ids[place] for place in left], task.source)
+    samples = tuple(task.samples[place] for place in left)
+    return Task(task.name, samples, tuple(task.ids[place] for place in left), task.source)

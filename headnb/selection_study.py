@@ -38,8 +38,8 @@ class SelectionStudy:
 
     @cached_property
     def precision(self) -> xr.Dataset:
-        """`value`, `low`, `high` (way, k): means over targets with Student's t intervals."""
-        found = over_targets(self.arrays["precision"], LEVEL).transpose("way", "k")
+        """`value`, `low`, `high` (way, k): means over targets with Student's t intervals, within 0 and 1."""
+        found = over_targets(self.arrays["precision"], LEVEL).clip(0, 1).transpose("way", "k")
         found["value"].attrs["quantity"] = "share of the target's own task"
         return found
 
@@ -61,11 +61,14 @@ class SelectionStudy:
 
     def precision_of(self, way: str, k: int, less: str = "") -> Estimate:
         """The precision at k; with `less` that less another way's, paired by target."""
-        values = self.arrays["precision"].sel(k=k, drop=True)
-        of_way = values.sel(way=way, drop=True)
-        found = over_targets(of_way - values.sel(way=less, drop=True) if less else of_way, LEVEL)
+        precision = self.arrays["precision"]
+        if less:
+            of_way, other = (precision.sel(way=name, drop=True) for name in (way, less))
+            found = over_targets((of_way - other).sel(k=k), LEVEL)
+        else:
+            found = self.precision.sel(way=way, k=k)
         value, low, high = (float(found[name]) for name in ("value", "low", "high"))
-        return Estimate(value, low, high, LEVEL, of_way.sizes["target"], value)
+        return Estimate(value, low, high, LEVEL, precision.sizes["target"], value)
 
     def change_of(self, way: str, k: int, less: str = "") -> Estimate:
         """The change of the target's loss by fine-tuning on k chosen samples, in nats; with `less` that less another's.

@@ -20,6 +20,8 @@ from headnb.resampling import Estimate, welch
 from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headnb.statistics import Array
 
 DIMS = ("trained", "seed", "evaluated", "sample")
@@ -63,7 +65,7 @@ def mean_over_trainings(values: xr.DataArray, level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, level, samples, mean)
 
 
-def _parts(each: Array, known: Array) -> tuple[Array, Array]:
+def _parts(each: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Variances that add up to the mean's, and their degrees of freedom.
 
     Args:
@@ -72,7 +74,7 @@ def _parts(each: Array, known: Array) -> tuple[Array, Array]:
     """
     parts = []
     of_samples = each.sum(axis=0).mean(axis=0)  # (E, n)
-    for part, there in zip(of_samples, known.any(axis=(0, 1)), strict=True):
+    for part, there in zip(of_samples, np.logical_or.reduce(known, axis=(0, 1)), strict=True):
         n = int(there.sum())
         if n > 1:
             parts.append((n * part[there].var(ddof=1), n - 1.0))  # the variance of a sum of n

@@ -73,6 +73,15 @@ def test_what_is_worse_than_words_does_not_hold() -> None:
     assert "cosine finds fewer of them than tfidf" in found.verdict
 
 
+def test_shares_have_intervals_within_zero_and_one() -> None:
+    arrays = study(["gradient-free", "random"]).arrays
+    arrays["precision"] = arrays["precision"] + xr.DataArray([0.08, -0.23], {"way": ["gradient-free", "random"]}, "way")
+    found = SelectionStudy(arrays)
+    assert found.precision_of("gradient-free", 20).high == found.precision["high"].max() == 1
+    assert found.precision_of("random", 20).low == 0
+    assert 0.9 < found.precision_of("gradient-free", 20).low < 1
+
+
 def test_one_target_has_a_value_and_no_verdict() -> None:
     found = SelectionStudy(study(["pattern", "tfidf"]).arrays.isel(target=[0]))
     assert found.holds is None
