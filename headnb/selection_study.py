@@ -122,11 +122,14 @@ class SelectionStudy:
     def plot(self) -> Chart:
         """Precision against the number chosen, and what fine-tuning on the chosen samples did to the loss."""
         from headnb.display.charts import beside  # noqa: PLC0415
-        from headnb.display.plots import trajectory  # noqa: PLC0415
+        from headnb.display.plots import trajectory, weights  # noqa: PLC0415
 
         title = "which samples are chosen"
         charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
-        if self.tuned_ks:
+        if len(self.tuned_ks) == 1:  # a band of one point is not seen
+            title = f"what is learnt from {self.tuned_ks[0]} of them"
+            charts.append(weights(self.changes.isel(samples_chosen=0, drop=True), name="change", title=title))
+        elif self.tuned_ks:
             title = "what is learnt from them"
             charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
         return beside(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")

@@ -112,7 +112,11 @@ def test_the_study_is_a_table_a_chart_and_plain_numbers() -> None:
     assert list(found.table.index) == ["pattern", "random", "tfidf"]
     assert found.table.loc["tfidf", "change of the loss by 20"] == "–"
     chart = found.plot()
-    assert [plot.x.label for plot in chart.plots] == ["samples chosen"] * 2
+    assert [plot.x.label for plot in chart.plots] == ["samples chosen", "change of the target's loss (nats)"]
+    two = SelectionStudy(
+        xr.concat([found.arrays, found.arrays.assign_coords(tuned_k=[40])], "tuned_k", data_vars="minimal")
+    )
+    assert [plot.x.label for plot in two.plot().plots] == ["samples chosen"] * 2
     numbers = found.to_dict()
     assert len(numbers["precision"]) == 6
     assert numbers["change of the loss"][0]["less random"]["high"] < 0
