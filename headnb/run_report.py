@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from headnb.choice_report import choice_sections
 from headnb.display import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
@@ -54,7 +55,7 @@ def contents_of(
     if len(run.trained) > 1:
         sections.append(_specificity(specificity_of(run)))
     sections += [_composition(run, target, basics, papers) for target, basics in compositions.items()]
-    sections.append(_rapid(run))
+    sections += [_rapid(run), *choice_sections(run)]
     return Contents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
         lead=(_lead(run),),

@@ -6,7 +6,8 @@
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, result.json (written last)
     sft/<task>/seed<k>/after/<evaluated task>.zarr
     shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
-    findings/<name>.json, .nc       what the notebooks on selectivity, composition and rapid change found
+    selection/, selective/          what chosen instructions and heads are worth: see headnb/run_choices.py
+    findings/<name>.json, .nc       what the notebooks from 03 on found
     notebooks/                      the executed notebooks, where the suite ran them
     report.html
 
@@ -36,7 +37,13 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 FORMAT = 1
-FINDINGS = {"selectivity": "03_selectivity", "composition": "04_composition", "rapid_change": "05_rapid_change"}
+FINDINGS = {
+    "selectivity": "03_selectivity",
+    "composition": "04_composition",
+    "rapid_change": "05_rapid_change",
+    "instruction_selection": "08_instruction_selection",
+    "selective_tuning": "09_selective_tuning",
+}
 _VERSIONS = ("headnb", "torch", "transformers")
 
 
@@ -294,6 +301,10 @@ class Run:
     def finding_arrays(self, name: str) -> xr.Dataset:
         """The labelled arrays of a finding."""
         return load(self.folder / self._finding_path(name, "nc"), FINDINGS[name])
+
+    def has_arrays(self, name: str) -> bool:
+        """Whether a finding with arrays is there."""
+        return (self.folder / self._finding_path(name, "nc")).exists()
 
     def save_finding(self, name: str, values: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write what a notebook found: numbers as JSON, and arrays as netCDF."""

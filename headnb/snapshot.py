@@ -44,6 +44,18 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
             weight.requires_grad_(trainable)
 
 
+@contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """The numbers of all weights are on exit what they were; copies of them are held in main memory."""
+    before = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, values in before:
+                weight.copy_(values)
+
+
 def _configurations(modules: list[Any]) -> list[Any]:
     """The configurations that modules hold, each once, with those inside them."""
     kinds = (PretrainedConfig, GenerationConfig)

@@ -1,4 +1,4 @@
-"""Notebooks 01 to 06 on a tiny model, as the suite runs them: each reads what those before it wrote."""
+"""The suite's notebooks on a tiny model, as the suite runs them: each reads what those before it wrote."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ SETTINGS = {
     "track_steps": [0, 1, 2],
     "answers": 2,
     "max_new_tokens": 3,
+    "without": [],
+    "pool_samples": 6,
+    "target_samples": 3,
+    "selected_ks": [2, 4],
+    "tuned_ks": [4],
+    "tuned_ways": ["pattern", "random"],
+    "trained_on": ["gcd"],
+    "heads_trained": 2,
+    "choosing_samples": 4,
+    "tested_samples": 3,
 }
 
 
@@ -107,6 +117,37 @@ def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples
     assert run.shuffled_pairs("gcd") == []
 
 
+def test_chosen_instructions_are_of_the_pool_and_tested_on_samples_that_are_not_the_targets(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    arrays = run.finding_arrays("instruction_selection")
+    assert list(arrays["way"].values) == ["pattern", "gradient-free", "tfidf", "random"]
+    assert np.isin(arrays["precision"].sel(way="tfidf", k=4) * 4, range(5)).all()
+    target = run.task("lcm", 3).ids
+    held_out = [key for key in run.task("lcm").ids if key not in target]
+    np.testing.assert_allclose(
+        arrays["loss_before"].sel(target="lcm"), run.before("lcm")["loss"].sel(sample=held_out), rtol=1e-4
+    )
+    assert (arrays["loss"] != arrays["loss_before"]).all()
+    assert run.finding("instruction_selection")["seeds"] == 1
+
+
+def test_heads_are_tuned_alone_beside_others_on_the_same_samples(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    arrays = run.finding_arrays("selective_tuning")
+    assert dict(arrays["loss"].sizes) == {"way": 4, "trained": 1, "seed": 1, "evaluated": 2, "sample": 3}
+    ids = list(run.task("lcm", 3).ids)
+    np.testing.assert_allclose(
+        arrays["loss_before"].sel(evaluated="lcm"), run.before("lcm")["loss"].sel(sample=ids), rtol=1e-4
+    )
+    share = arrays["parameters"].to_series()
+    assert 0 < share["top heads"] < share["all weights"] == 1
+    assert (arrays["loss"] != arrays["loss_before"]).all()
+
+
 def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
     run, nodes, _ = ran
     page = (run.folder / "report.html").read_text()
@@ -123,7 +164,14 @@ def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, O
 def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
     run, *_ = ran
     page = (run.folder / "report.html").read_text()
-    for title in ("Concentration", "Specificity", "Composition of lcm", "Rapid change"):
+    for title in (
+        "Concentration",
+        "Specificity",
+        "Composition of lcm",
+        "Rapid change",
+        "Instruction selection",
+        "Selective tuning",
+    ):
         assert f">{title}</h2>" in page
     gini = run.finding("selectivity")["selectivity"]["concentration"]
     means = [

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headnb
-import numpy as np
-from scipy import stats
+from headnb.selection_precision import SCORED_BY, over_targets, selection_precision
 
 if TYPE_CHECKING:
     import xarray as xr
     from headnb.tasks import Task
 
 POOL, TARGET, AT = 40, 16, (40, 100)
-METHOD = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}  # the others read text
 LENGTH = 128
 
 
@@ -43,23 +41,13 @@ def kept_scores(task: Task, split: str, method: str, folder: Path) -> xr.Dataset
     return headnb.open_scores(path)
 
 
-def precisions(by: str, to: str, targets: dict[str, Task], pool: dict[str, Task], folder: Path) -> np.ndarray:
-    """(tasks, AT): the share of the chosen that are of the target's task."""
-    wanted, given = targets, pool
-    if by in METHOD:
-        wanted = {name: kept_scores(task, "test", METHOD[by], folder) for name, task in targets.items()}
-        given = {name: kept_scores(task, "train", METHOD[by], folder) for name, task in pool.items()}
-    found = np.empty((len(targets), len(AT)))
-    for row, (name, target) in enumerate(wanted.items()):
-        chosen = headnb.select_instructions(target, given, max(AT), by=by, to=to)
-        own = np.array([key.partition("/")[0] == name for key in chosen.ids])
-        found[row] = [own[:k].mean() for k in AT]
-    return found
-
-
-def average(values: np.ndarray) -> str:
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.2f} ± {half:.2f}"
+def precisions(by: str, to: str, targets: dict[str, Task], pool: dict[str, Task], folder: Path) -> xr.DataArray:
+    """(target, k): the share of the chosen that are of the target's task."""
+    if by not in SCORED_BY:
+        return selection_precision(targets, pool, AT, by, to=to)
+    wanted = {name: kept_scores(task, "test", SCORED_BY[by], folder) for name, task in targets.items()}
+    given = {name: kept_scores(task, "train", SCORED_BY[by], folder) for name, task in pool.items()}
+    return selection_precision(wanted, given, AT, by, to=to)
 
 
 def main() -> None:
@@ -76,13 +64,14 @@ def main() -> None:
         for by in options.by
         for to in (("mean", "nearest") if by != "random" else ("mean",))
     }
-    for column, k in enumerate(AT):
+    for k in AT:
         print(f"\nprecision at {k}; a random choice has {1 / len(names):.2f}")
         print(f"{'':24}{'average':>14}" + "".join(f"{name[:9]:>10}" for name in names))
         for (by, to), found in table.items():
-            label = by if by == "random" else f"{by}, {to}"
-            row = "".join(f"{value:10.2f}" for value in found[:, column])
-            print(f"{label:24}{average(found[:, column]):>14}{row}")
+            mean = over_targets(found).sel(k=k)
+            average = f"{float(mean['value']):.2f} ± {float(mean['high'] - mean['value']):.2f}"
+            row = "".join(f"{value:10.2f}" for value in found.sel(k=k).to_numpy())
+            print(f"{by if by == 'random' else f'{by}, {to}':24}{average:>14}{row}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""The share of chosen samples that are of the target's own task: by hand on planted pools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.selection_precision import over_targets, selection_precision, source_of
+from headnb.tasks import Task
+from scipy import stats
+
+WORDS = {"sums": "add the numbers", "hub/org/birds": "which bird sings", "hub/org": "what is the capital"}
+
+
+def task(name: str, rows: list[str]) -> Task:
+    return Task(name, [(row, "x") for row in rows], range(len(rows)), "made up")
+
+
+POOL = {name: task(name, [f"{words} {name[:3]}{i}" for i in range(6)]) for name, words in WORDS.items()}
+TARGETS = {name: task(name, [f"{words} please"]) for name, words in WORDS.items()}
+
+
+def test_words_find_their_own_task_whatever_its_name() -> None:
+    found = selection_precision(TARGETS, POOL, (2, 6, 12), "tfidf")
+    np.testing.assert_allclose(found, [[1, 1, 0.5]] * 3)
+    assert list(found["target"].values) == list(WORDS)
+
+
+def test_a_target_whose_words_are_anothers_finds_the_other() -> None:
+    swapped = TARGETS | {"sums": TARGETS["hub/org"]}
+    found = selection_precision(swapped, POOL, (6, 12), "tfidf")
+    assert found.sel(target="sums", k=6) == 0
+    assert found.sel(target="hub/org", k=6) == 1
+
+
+def test_random_choices_find_the_share_of_the_pool_on_average() -> None:
+    pool = POOL | {"sums": task("sums", [f"sum {i}" for i in range(12)])}
+    found = selection_precision(TARGETS, pool, (4,), "random", seeds=range(60))
+    expected = np.array([12, 6, 6]) / 24
+    assert np.abs(found.sel(k=4) - expected).max() < 4 * np.sqrt(0.25 / 4 / 60)
+
+
+def test_ids_name_the_longest_source() -> None:
+    assert source_of("hub/org/birds/3", POOL) == "hub/org/birds"
+    assert source_of("hub/org/3", POOL) == "hub/org"
+
+
+def test_intervals_over_targets_are_students() -> None:
+    values = np.random.default_rng(0).random((2, 5, 3))
+    given = xr.DataArray(values, {"way": ["a", "b"], "target": list("abcde"), "k": [1, 2, 3]}, ("way", "target", "k"))
+    found = over_targets(given, 0.9)
+    ends = stats.t.interval(0.9, 4, values.mean(axis=1), stats.sem(values, axis=1))
+    assert found["low"].dims == ("way", "k")
+    np.testing.assert_allclose([found["low"], found["high"]], ends)
+    assert np.isnan(over_targets(given.isel(target=[0]))["low"]).all()
+
+
+def test_a_target_without_samples_in_the_pool_has_no_precision() -> None:
+    with pytest.raises(HeadnbError, match="no samples of sums"):
+        selection_precision(TARGETS, {"hub/org": POOL["hub/org"]}, (2,), "tfidf")
+    with pytest.raises(HeadnbError, match="at least one target and one k"):
+        selection_precision(TARGETS, POOL, (), "tfidf")
