@@ -62,7 +62,7 @@ def hsic(K: ArrayLike, L: ArrayLike) -> LeftOut:
     n = K.shape[-1]
     if n < FEWEST or L.shape[-1] != n:
         raise HeadnbError(f"CKA needs the same samples twice, at least {FEWEST}; got {n} and {L.shape[-1]}")
-    k, l = K.sum(axis=-1), L.sum(axis=-1)  # noqa: E741  the formula's letters
+    k, l = K.sum(axis=-1), L.sum(axis=-1)
     rows = np.einsum("...ij,...ij->...i", K, L)
     sums = k.sum(axis=-1), l.sum(axis=-1)
     of_rows = (k * l).sum(axis=-1)
