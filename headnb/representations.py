@@ -18,7 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from headnb.capture import find_heads, frozen, input_device
-from headnb.cka import FEWEST, gram
+from headnb.cka import gram
 from headnb.encoding import collate, encode_task, pack, plan_batches
 from headnb.errors import HeadnbError, known_keywords
 from headnb.later_layers import decoder_layers
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from headnb.encoding import Batch, EncodedSample, EncodingName
 
 MOST = 256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
+
+
+class UnknownLayersError(HeadnbError):
+    """A model's decoder layers cannot be told from its other modules."""
 
 
 @known_keywords
@@ -63,13 +67,12 @@ def layer_grams(
         samples' `fingerprint` (sample).
 
     Raises:
-        HeadnbError: bad input, fewer than five samples, or a model whose decoder layers cannot be told.
+        UnknownLayersError: the model's decoder layers cannot be told.
+        HeadnbError: bad input.
     """
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     samples, ids = encoded.samples[:MOST], list(encoded.ids[:MOST])
-    if len(samples) < FEWEST:
-        raise HeadnbError(f"representations are compared on at least {FEWEST} samples; {task.name} has {len(samples)}")
     with model_lock(model), frozen(model):
         vectors = _vectors(model, samples, batch_tokens)
     grams = np.stack([gram(layer).astype(np.float32) for layer in vectors])
@@ -89,7 +92,7 @@ def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tok
     layout, device = find_heads(model), input_device(model)
     layers = decoder_layers(model, layout)
     if not layers:
-        raise HeadnbError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
+        raise UnknownLayersError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
     readout = find_readout(model, layout)
     packing = readout.packs and worth_packing(model)
     most = row_tokens(model, batch_tokens) if packing else batch_tokens

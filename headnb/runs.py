@@ -3,10 +3,12 @@
     run.json                        model, tasks, how their samples are drawn and cut, versions
     before/<task>.zarr              scores of the model as it came
     before/<task>.answers.nc        what it answers
+    before/<task>.layers.nc         what it makes of the samples in each layer: see headnb/run_layers.py
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, result.json (written last)
+                                    and layers.nc, as before/ has it
     sft/<task>/seed<k>/after/<evaluated task>.zarr
     shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
-    findings/<name>.json, .nc       what the notebooks on selectivity, composition and rapid change found
+    findings/<name>.json, .nc       what the notebooks from 03 on found
     notebooks/                      the executed notebooks, where the suite ran them
     report.html
 
@@ -36,7 +38,13 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 FORMAT = 1
-FINDINGS = {"selectivity": "03_selectivity", "composition": "04_composition", "rapid_change": "05_rapid_change"}
+FINDINGS = {
+    "selectivity": "03_selectivity",
+    "composition": "04_composition",
+    "rapid_change": "05_rapid_change",
+    "methods_agree": "10_methods_agree",
+    "layers": "11_layers",
+}
 _VERSIONS = ("headnb", "torch", "transformers")
 
 
@@ -294,6 +302,10 @@ class Run:
     def finding_arrays(self, name: str) -> xr.Dataset:
         """The labelled arrays of a finding."""
         return load(self.folder / self._finding_path(name, "nc"), FINDINGS[name])
+
+    def has_arrays(self, name: str) -> bool:
+        """Whether a finding with arrays is there."""
+        return (self.folder / self._finding_path(name, "nc")).exists()
 
     def save_finding(self, name: str, values: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write what a notebook found: numbers as JSON, and arrays as netCDF."""

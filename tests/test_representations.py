@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.encoding import encode_task
-from headnb.errors import HeadnbError
-from headnb.representations import layer_grams
+from headnb.representations import UnknownLayersError, layer_grams
 from headnb.tasks import load_task
 
 from architectures import build
@@ -58,6 +57,7 @@ def test_layers_of_another_architecture_are_found():
     assert layer_grams(model, None, samples).sizes["layer"] == model.config.num_hidden_layers
 
 
-def test_too_few_samples_are_refused():
-    with pytest.raises(HeadnbError, match="at least 5 samples; sums has 4"):
-        layer_grams(tiny_model(), TOKENIZER, load_task(PAIRS[:4], name="sums"))
+def test_a_model_whose_layers_cannot_be_told_is_refused(monkeypatch):
+    monkeypatch.setattr("headnb.representations.decoder_layers", lambda *_: ())
+    with pytest.raises(UnknownLayersError, match="decoder layers of LlamaForCausalLM"):
+        layer_grams(tiny_model(), TOKENIZER, TASK)

@@ -1,4 +1,4 @@
-"""Notebooks 01 to 06 on a tiny model, as the suite runs them: each reads what those before it wrote."""
+"""The notebooks on a tiny model, as the suite runs them: each reads what those before it wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import nbformat
 import numpy as np
 import pytest
+from headnb.cka import cka
 from headnb.pages import notebooks_folder
+from headnb.run_layers import layers_of, representations
 from headnb.runs import Run
 from headnb.suite import records
 from headnb.suite.checks import check_suite
@@ -38,6 +40,12 @@ SETTINGS = {
     "track_steps": [0, 1, 2],
     "answers": 2,
     "max_new_tokens": 3,
+    "without": [],
+    "compared": ["gcd"],
+    "methods": ["activation", "ablate-zero", "attattr"],
+    "options": {"attattr": {"steps": 2}},
+    "ks": [1, 3],
+    "draws": 2,
 }
 
 
@@ -91,6 +99,35 @@ def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node
     assert not list(run.folder.rglob("trainer"))
 
 
+def test_methods_are_compared_on_the_runs_samples_and_heads_removed_on_others_than_chose_them(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found, arrays = run.finding("methods_agree"), run.finding_arrays("methods_agree")
+    assert arrays["correlation"].dims == ("task", "measure", "other_measure")
+    assert arrays["measure"].values.tolist() == SETTINGS["methods"]
+    deletion = found["deletion"]["gcd"]
+    assert (deletion["samples"], deletion["chosen_on"]) == (4, 4)
+    top = arrays["difference"].sel(task="gcd", less_random="top", replacement="zero", k=3)
+    (row,) = (one for one in deletion["rows"] if (one["replacement"], one["k"]) == ("zero", 3))
+    assert float(top) == pytest.approx(row["top - random"])
+
+
+def test_layers_are_compared_before_and_after_each_fine_tuning(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found = run.finding("layers")
+    assert [row["task"] for row in found["tasks"]] == ["gcd", "lcm"]
+    assert (found["samples"], found["runs"]) == (8, 2)
+    before, after = representations(run, "lcm"), representations(run, "lcm", 0)
+    np.testing.assert_array_equal(before["fingerprint"], run.before("lcm")["fingerprint"])
+    expected = cka(before["gram"].values, after["gram"].values).full
+    np.testing.assert_allclose(layers_of(run).across.values.shape, (2, 2))
+    low, high = (run.finding_arrays("layers")[end].sel(task="lcm") for end in ("low", "high"))
+    assert ((low <= expected) & (expected <= high)).all()
+
+
 def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
@@ -123,7 +160,7 @@ def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, O
 def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
     run, *_ = ran
     page = (run.folder / "report.html").read_text()
-    for title in ("Concentration", "Specificity", "Composition of lcm", "Rapid change"):
+    for title in ("Concentration", "Specificity", "Composition of lcm", "Rapid change", "Methods", "Layers"):
         assert f">{title}</h2>" in page
     gini = run.finding("selectivity")["selectivity"]["concentration"]
     means = [
