@@ -162,9 +162,7 @@ def compare_methods(
         methods: of a model: names out of `headnb.methods()`.
         options: of a model: method -> its `options` for `score_heads`, {"attattr": {"steps": 10}}.
         ks: how many top heads are compared; those above half of the heads are left out.
-        batch_tokens: as for `score_heads`.
-        max_length: as for `score_heads`.
-        encoding: as for `score_heads`.
+        batch_tokens, max_length, encoding: as for `score_heads`.
         level: of the intervals.
         seed: of the order of work, and of split halves.
 
@@ -183,7 +181,6 @@ def compare_methods(
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
-    samples = max(map(len, levels.values()))
     return Agreement(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),
@@ -197,7 +194,7 @@ def compare_methods(
             {"measure": names},
             ("measure",),
         ),
-        samples=samples,
+        samples=max(map(len, levels.values())),
         heads=heads,
         level=level,
     )
