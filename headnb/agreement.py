@@ -162,7 +162,9 @@ def compare_methods(
         methods: of a model: names out of `headnb.methods()`.
         options: of a model: method -> its `options` for `score_heads`, {"attattr": {"steps": 10}}.
         ks: how many top heads are compared; those above half of the heads are left out.
-        batch_tokens, max_length, encoding: as for `score_heads`.
+        batch_tokens: as for `score_heads`.
+        max_length: as for `score_heads`.
+        encoding: as for `score_heads`.
         level: of the intervals.
         seed: of the order of work, and of split halves.
 
@@ -171,8 +173,8 @@ def compare_methods(
     """
     level = statistics.checked_level(level)
     if not isinstance(scores, Mapping):
-        settings = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
-        scores = _scored(scores, tokenizer, task, methods, options or {}, settings)
+        how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
+        scores = _scored(scores, tokenizer, task, methods, options or {}, how)
     elif len(scores) < 2:
         raise HeadnbError("two methods at least are to be compared: give name -> scores of each")
     elif options:
@@ -181,6 +183,7 @@ def compare_methods(
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
+    reliability = [statistics.split_half_reliability(each, seed=seed) for each in levels.values()]
     return Agreement(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),
@@ -189,11 +192,7 @@ def compare_methods(
             {"measure": names, "k": most},
             ("measure", "k"),
         ),
-        reliability=xr.DataArray(
-            [statistics.split_half_reliability(each, seed=seed) for each in levels.values()],
-            {"measure": names},
-            ("measure",),
-        ),
+        reliability=xr.DataArray(reliability, {"measure": names}, ("measure",)),
         samples=max(map(len, levels.values())),
         heads=heads,
         level=level,
