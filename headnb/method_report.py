@@ -85,9 +85,10 @@ def deletion_verdict(arrays: xr.Dataset) -> tuple[bool | None, str]:
     more, less, of = int((top["low"] > 0).sum()), int((top["high"] < 0).sum()), top["value"].size
     holds = True if more > of / 2 else False if less > of / 2 else None
     said = {True: "hurts more than", False: "hurts less than", None: "is not shown to hurt more than"}[holds]
-    most = top.stack(at=top["value"].dims)  # noqa: PD013  xarray's, not pandas'
-    most = most.isel(at=int(np.nanargmax(most["value"].to_numpy())))
-    task, how, k = most["at"].item()
+    values = top["value"].to_numpy()
+    largest = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    most = top.isel(dict(zip(top["value"].dims, map(int, largest), strict=True)))
+    task, how, k = (most[dim].item() for dim in ("task", "replacement", "k"))
     value, low, high = (float(most[end]) for end in _ENDS)
     return holds, (
         f"Removing the heads with the highest scores {said} removing random heads of the same layers: more in {more} "
@@ -100,17 +101,14 @@ def agreement_verdict(arrays: xr.Dataset, measure: str) -> str:
     """Which methods rank heads most and least as `measure` does, mean over tasks."""
     rows = estimates(arrays, "correlation").sel(measure=measure, drop=True).mean("task")
     others = rows.sel(other_measure=[name for name in rows["other_measure"].to_numpy() if name != measure])
-    order = np.argsort(-others["value"].to_numpy())
-    said = [
-        f"{others['other_measure'].to_numpy()[place]} ({float(others['value'][place]):.2f})"
-        for place in (order[0], order[-1])
-    ]
-    negative = [str(name) for name in others["other_measure"].to_numpy()[others["value"].to_numpy() < 0]]
-    against = f" Ranked the other way round by {', '.join(negative)}." if negative else ""
-    return (
-        f"By rank correlation, freed of noise and mean over tasks, {said[0]} is most like {measure} and {said[1]} "
-        f"least.{against}"
+    names, values = others["other_measure"].to_numpy().tolist(), others["value"].to_numpy()
+    most, least = (f"{names[place]} ({values[place]:.2f})" for place in (values.argmax(), values.argmin()))
+    against = [name for name, value in zip(names, values, strict=True) if value < 0]
+    turned = f" Ranked the other way round by {', '.join(against)}." if against else ""
+    most_alike = (
+        f"{most} is most like {measure}" if len(names) == 1 else f"{most} is most like {measure} and {least} least"
     )
+    return f"By rank correlation, freed of noise and mean over tasks, {most_alike}.{turned}"
 
 
 def agreement_numbers(agreements: Mapping[str, Agreement], curves: Mapping[str, DeletionCurve]) -> dict[str, Any]:

@@ -120,12 +120,12 @@ def test_layers_are_compared_before_and_after_each_fine_tuning(
     found = run.finding("layers")
     assert [row["task"] for row in found["tasks"]] == ["gcd", "lcm"]
     assert (found["samples"], found["runs"]) == (8, 2)
-    before, after = representations(run, "lcm"), representations(run, "lcm", 0)
-    np.testing.assert_array_equal(before["fingerprint"], run.before("lcm")["fingerprint"])
-    expected = cka(before["gram"].values, after["gram"].values).full
-    np.testing.assert_allclose(layers_of(run).across.values.shape, (2, 2))
-    low, high = (run.finding_arrays("layers")[end].sel(task="lcm") for end in ("low", "high"))
-    assert ((low <= expected) & (expected <= high)).all()
+    of_tasks = []
+    for task in run.trained:
+        before, after = representations(run, task), representations(run, task, 0)
+        np.testing.assert_array_equal(before["fingerprint"], run.before(task)["fingerprint"])
+        of_tasks.append(cka(before["gram"].values, after["gram"].values).full)
+    np.testing.assert_allclose(np.diag(layers_of(run).across), np.mean(of_tasks, axis=0), rtol=1e-6)
 
 
 def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples(
