@@ -93,7 +93,7 @@ def deletion_verdict(arrays: xr.Dataset) -> tuple[bool | None, str]:
     return holds, (
         f"Removing the heads with the highest scores {said} removing random heads of the same layers: more in {more} "
         f"of {of} cases (tasks, replacements, numbers of heads), less in {less}, beyond the intervals. The difference "
-        f"is largest on {task} for {k} heads replaced by {how}: {value:+.2f} nats [{low:.2f}, {high:.2f}]."
+        f"is largest on {task} without the first {k}, replaced by {how}: {value:+.2f} nats [{low:.2f}, {high:.2f}]."
     )
 
 
