@@ -13,14 +13,16 @@ import numpy as np
 import xarray as xr
 
 from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
-from headnb.encoding import collate, encode_task, plan_batches
+from headnb.encoding import collate, encode_task, pack, plan_batches
 from headnb.errors import HeadnbError, known_keywords
 from headnb.generation import continue_greedily, text
+from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name
+from headnb.packing import row_tokens, worth_packing
 from headnb.patterns import head_name, parse_heads
 from headnb.replacement import replaced_heads
 from headnb.samples import IGNORED
-from headnb.scoring.gradient import find_readout
+from headnb.scoring.gradient import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
 from headnb.tasks import Task, load_task
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch, EncodedTask, EncodingName
+    from headnb.encoding import EncodedTask, EncodingName
     from headnb.samples import Id
 
 
@@ -154,23 +156,38 @@ def losses_with_heads_replaced(
 ) -> np.ndarray:
     """Loss of each sample with each set of heads replaced, (sets, n) float64; batch by batch, so that each is paired.
 
+    Samples are packed where `score_heads` would, and the layers below the lowest replaced head run once for all sets.
     The model is to be frozen, and locked.
 
     Raises:
         HeadnbError: a loss is not finite.
     """
-    readout, device = find_readout(model), input_device(model)
-    plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
+    readout, device = find_readout(model, layout), input_device(model)
+    packing = readout.packs and worth_packing(model)
+    most = row_tokens(model, batch_tokens) if packing else batch_tokens
+    plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packing, seed=seed)
+    batches, lowest = plan.batches(), [_lowest_layer(each, layout) for each in sets]
+    # To find out whether passes can begin in the middle takes as many short passes as there are layers.
+    worth_it = len(sets) * len(batches) > len(layout.heads)
+    later = later_layers(model, layout) if worth_it else LaterLayers(())
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
     done = 0
-    for places in plan.batches():
+    for places in batches:
         positions = plan.order[places]
-        batch: Batch = collate([encoded.samples[position] for position in positions])
-        for row, each in enumerate(sets):
+        samples = [encoded.samples[position] for position in positions]
+        batch = pack(samples) if packing else collate(samples)
+        with ready(model, layout, batch), later.kept() as hidden:
+            whole = readout.losses(batch, device)
+        for row, (each, layer) in enumerate(zip(sets, lowest, strict=True)):
             if on_progress is not None:
                 on_progress(done, len(encoded.samples))
-            with replaced_heads(model, each.heads, layout, each.factor, each.values):
-                losses[row, positions] = readout.losses(batch, device).double().cpu().numpy()
+            with (
+                ready(model, layout, batch),
+                replaced_heads(model, each.heads, layout, each.factor, each.values),
+                later.beginning(layer, hidden),
+            ):
+                found = readout.losses(batch, device) if each.heads else whole
+            losses[row, positions] = found.double().cpu().numpy()
         done += len(positions)
     if on_progress is not None:
         on_progress(done, done)
@@ -178,6 +195,11 @@ def losses_with_heads_replaced(
         row, position = np.argwhere(~np.isfinite(losses))[0]
         raise HeadnbError(f"the loss of sample {encoded.ids[position]!r} {sets[row]} is {losses[row, position]}")
     return losses
+
+
+def _lowest_layer(replacement: Replacement, layout: HeadLayout) -> int:
+    """The layer that a pass may begin at; 0 where nothing is replaced."""
+    return min((find_head(name, layout)[0] for name in replacement.heads), default=0)
 
 
 def _paired(encoded: EncodedTask, losses: np.ndarray, level: float, controls: list[list[str]]) -> xr.Dataset:

@@ -18,11 +18,12 @@ import xarray as xr
 from scipy import stats
 
 from headnb import statistics
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.patterns import HEADS, check_same_heads, sample_levels
 from headnb.resampling import rank_correlation
 from headnb.scoring import methods as known_methods
 from headnb.scoring import score_heads
+from headnb.scoring.methods import find_method
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from headnb.display.charts import Chart
     from headnb.encoding import EncodingName
+    from headnb.scoring.methods import Option
     from headnb.statistics import Array
 
 KS = (10, 30)
@@ -143,6 +145,7 @@ def compare_methods(
     task: Task | Any = None,
     *,
     methods: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Option]] | None = None,
     ks: Sequence[int] = KS,
     batch_tokens: int = 4096,
     max_length: int | None = None,
@@ -157,6 +160,7 @@ def compare_methods(
         tokenizer: the model's.
         task: of a model: a `Task`, or anything that `load_task` accepts.
         methods: of a model: names out of `headnb.methods()`.
+        options: of a model: method -> its `options` for `score_heads`, {"attattr": {"steps": 10}}.
         ks: how many top heads are compared; those above half of the heads are left out.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
@@ -169,18 +173,17 @@ def compare_methods(
     """
     level = statistics.checked_level(level)
     if not isinstance(scores, Mapping):
-        if len(set(methods)) < 2 or task is None:
-            raise HeadnbError(f"a model needs a task and two methods to compare; known: {', '.join(known_methods())}")
-        task = task if isinstance(task, Task) else load_task(task)
-        settings: dict[str, Any] = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
-        scores = {name: score_heads(scores, tokenizer, task, method=name, seed=seed, **settings) for name in methods}
+        how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
+        scores = _scored(scores, tokenizer, task, methods, options or {}, how)
     elif len(scores) < 2:
         raise HeadnbError("two methods at least are to be compared: give name -> scores of each")
+    elif options:
+        raise HeadnbError("options are for methods that score a model; these scores are made already")
     levels = _common_levels(scores)
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
-    samples = max(map(len, levels.values()))
+    reliability = [statistics.split_half_reliability(each, seed=seed) for each in levels.values()]
     return Agreement(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),
@@ -189,15 +192,30 @@ def compare_methods(
             {"measure": names, "k": most},
             ("measure", "k"),
         ),
-        reliability=xr.DataArray(
-            [statistics.split_half_reliability(each, seed=seed) for each in levels.values()],
-            {"measure": names},
-            ("measure",),
-        ),
-        samples=samples,
+        reliability=xr.DataArray(reliability, {"measure": names}, ("measure",)),
+        samples=max(map(len, levels.values())),
         heads=heads,
         level=level,
     )
+
+
+def _scored(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    methods: Sequence[str],
+    options: Mapping[str, Mapping[str, Option]],
+    settings: Mapping[str, Any],
+) -> dict[str, xr.Dataset]:
+    """Method -> scores; wrong options are told before the first method runs."""
+    if len(set(methods)) < 2 or task is None:
+        raise HeadnbError(f"a model needs a task and two methods to compare; known: {', '.join(known_methods())}")
+    for name in options:
+        if name not in methods:
+            raise unknown_name("method compared", name, methods)
+    asked = {name: find_method(name).settings(options.get(name)) for name in methods}
+    task = task if isinstance(task, Task) else load_task(task)
+    return {name: score_heads(model, tokenizer, task, method=name, options=asked[name], **settings) for name in methods}
 
 
 def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:

@@ -64,7 +64,7 @@ class LaterLayers:
 @torch.no_grad()
 def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
     """Find the decoder layers, and try whether passes that begin at each of them give the model's own logits."""
-    found = LaterLayers(_decoder_layers(model, layout))
+    found = LaterLayers(decoder_layers(model, layout))
     if not found.layers:
         return found
     tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
@@ -83,8 +83,8 @@ def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
     return found
 
 
-def _decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...]:
-    """One module for each layer of the layout, with that layer's heads in it; else none at all."""
+def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...]:
+    """One module for each layer of the layout, with that layer's heads in it; empty where they cannot be told."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if len(layers) != len(layout.heads):
         return ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from headnb.capture import attention_by
+from headnb.capture import attention_by, input_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.capture import HeadLayout
+
+# Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
+PACKED_ON_CPU = 1024
+
+
+def worth_packing(model: PreTrainedModel) -> bool:
+    """Whether packing saves time. On accelerators the many small attention calls of a row take longer than padding."""
+    return input_device(model).type == "cpu"
+
+
+def row_tokens(model: PreTrainedModel, batch_tokens: int) -> int:
+    """Tokens of a packed row, where batches may have so many."""
+    return min(batch_tokens, PACKED_ON_CPU) if worth_packing(model) else batch_tokens
 
 
 def can_pack(model: PreTrainedModel, layout: HeadLayout) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headnb.choice_report import choice_sections
 from headnb.display import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
+from headnb.method_report import method_sections
 from headnb.run_findings import (
     changes_of,
     combinations_of,
@@ -21,12 +22,11 @@ from headnb.run_findings import (
     trajectories_of,
     trajectory_table,
 )
+from headnb.run_layers import layer_sections
 from headnb.run_words import forms_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
     from headnb.combination import CombinationFit
     from headnb.runs import Run
@@ -55,7 +55,7 @@ def contents_of(
     if len(run.trained) > 1:
         sections.append(_specificity(specificity_of(run)))
     sections += [_composition(run, target, basics, papers) for target, basics in compositions.items()]
-    sections += [_rapid(run), *choice_sections(run)]
+    sections += [_rapid(run), *choice_sections(run), *method_sections(run), *layer_sections(run)]
     return Contents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
         lead=(_lead(run),),
@@ -145,7 +145,7 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
             ),
             plots.correlation_matrix(found.correlation.sel(stage=BOTH), order=found.order()),
         ),
-        tables=(_table(found.table, "Corrected for the number of samples."),),
+        tables=(Table.of(found.table, "Corrected for the number of samples."),),
         grids=(HeadGrid.of(changes_of(found)), HeadGrid.of(changes_of(found, scale_free=True))),
     )
 
@@ -174,12 +174,12 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
     fits = combinations_of(run, target, basics)
     main = fits["dAP"]
     tables = [
-        _table(forms_table({target: fits}).reset_index("target", drop=True), "The fit in each form."),
-        _table(main.table, "Weights of the fit to dAP."),
-        _table(main.nulls, "Null models of the fit to dAP."),
+        Table.of(forms_table({target: fits}).reset_index("target", drop=True), "The fit in each form."),
+        Table.of(main.table, "Weights of the fit to dAP."),
+        Table.of(main.nulls, "Null models of the fit to dAP."),
     ]
     if len(run.trained) > 2:
-        tables.append(_table(pairs_of(run, target).head(10), "The fit from every two tasks: dAP, scale-free."))
+        tables.append(Table.of(pairs_of(run, target).head(10), "The fit from every two tasks: dAP, scale-free."))
     return Section(
         f"Composition of {target}",
         f"Is what fine-tuning on {target} changes made of what {_joined(basics)} change?",
@@ -223,7 +223,7 @@ def _rapid(run: Run) -> Section:
             plots.trajectory(progress_of(found), title="share of the change that is done"),
             plots.courses(course_of(found), along="samples_seen", log=True, title="the way to the final pattern"),
         ),
-        tables=(_table(means, "Mean over seeds; scale-free patterns."),),
+        tables=(Table.of(means, "Mean over seeds; scale-free patterns."),),
     )
 
 
@@ -256,21 +256,6 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
             for one in manifests
         }
     return groups
-
-
-def _table(table: pd.DataFrame, caption: str) -> Table:
-    """A data frame as rows of texts and numbers."""
-    columns = (str(table.index.name or ""), *map(str, table.columns))
-    rows = tuple((str(index), *map(_cell, row)) for index, row in zip(table.index, table.to_numpy(), strict=True))
-    return Table(columns, rows, caption)
-
-
-def _cell(value: Any) -> str | int | float | None:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def _joined(names: Sequence[str]) -> str:

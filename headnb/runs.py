@@ -3,7 +3,9 @@
     run.json                        model, tasks, how their samples are drawn and cut, versions
     before/<task>.zarr              scores of the model as it came
     before/<task>.answers.nc        what it answers
+    before/<task>.layers.nc         what it makes of the samples in each layer: see headnb/run_layers.py
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, result.json (written last)
+                                    and layers.nc, as before/ has it
     sft/<task>/seed<k>/after/<evaluated task>.zarr
     shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
     selection/, selective/          what chosen instructions and heads are worth: see headnb/run_choices.py
@@ -43,6 +45,8 @@ FINDINGS = {
     "rapid_change": "05_rapid_change",
     "instruction_selection": "08_instruction_selection",
     "selective_tuning": "09_selective_tuning",
+    "methods_agree": "10_methods_agree",
+    "layers": "11_layers",
 }
 _VERSIONS = ("headnb", "torch", "transformers")
 

@@ -150,6 +150,22 @@ def test_a_model_is_scored_by_each_method(model):
     assert found.to_dict() == compare_methods(scores, ks=[3]).to_dict()
 
 
+def test_each_method_of_a_model_has_its_own_options(model):
+    asked = {"methods": ["activation", "attattr"], "ks": [3], "options": {"attattr": {"steps": 2}}}
+    found = compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked)
+    scores = {
+        name: headnb.score_heads(model, tiny_tokenizer(), PAIRS[:6], method=name, options=options)
+        for name, options in (("activation", None), ("attattr", {"steps": 2}))
+    }
+    assert found.to_dict() == compare_methods(scores, ks=[3]).to_dict()
+    with pytest.raises(HeadnbError, match="unknown option of attattr 'step'; did you mean 'steps'"):
+        compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"attattr": {"step": 2}}})
+    with pytest.raises(HeadnbError, match="unknown method compared 'gates'"):
+        compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"gates": {"steps": 2}}})
+    with pytest.raises(HeadnbError, match="these scores are made already"):
+        compare_methods(scores, options=asked["options"])
+
+
 def test_it_says_in_words_and_shows_what_it_found():
     found = compare_methods(scored(), ks=[5, 12])
     for words in (repr(found), found._repr_html_()):

@@ -62,9 +62,11 @@ def loss_by_hand(model, sample, values):
     return functional.cross_entropy(logits, torch.tensor(sample.labels)[1:], ignore_index=-100).item()
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])  # packed, and padded
 @pytest.mark.parametrize("batch_tokens", [1, 60, 4096])
-def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens):
-    model = tiny_model(layers=3, dtype=torch.float64)
+def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens, attention):
+    model = tiny_model(layers=3, dtype=torch.float64, attn_implementation=attention)
+    assert find_readout(model, find_heads(model)).packs == (attention == "sdpa")
     encoded = encode_task(load_task(TEXT), tiny_tokenizer())
     layout, readout, device = find_heads(model), find_readout(model), input_device(model)
     found = mean_outputs(model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens)
@@ -80,6 +82,22 @@ def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens):
         direct = [loss_by_hand(model, sample, values) for sample in encoded.samples]
         np.testing.assert_allclose(losses[row], direct, rtol=1e-10)
     assert np.abs(losses[1] - losses[2]).min() > 1e-3
+
+
+def test_layers_below_the_lowest_replaced_head_run_once_for_all_sets():
+    model = tiny_model(layers=3)
+    encoded = encode_task(load_task(TEXT), tiny_tokenizer())
+    sets = [Replacement(()), *(Replacement((f"L{layer}H0",)) for layer in (2, 1, 2))]
+    layout, ran = find_heads(model), []
+    hooks = [
+        layer.mlp.register_forward_hook(lambda _, args, __, at=at: ran.append((at, args[0].shape[1])))
+        for at, layer in enumerate(model.model.layers)
+    ]
+    losses_with_heads_replaced(model, encoded, sets, layout, 4096, 0, None)
+    tokens = sum(encoded.lengths)
+    assert [at for at, n in ran if n == tokens] == [0, 1, 2, 2, 1, 2, 2]  # one batch: whole, L2H0, L1H0, L2H0
+    for hook in hooks:
+        hook.remove()
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "deepseek_v3"])

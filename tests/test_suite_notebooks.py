@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import nbformat
 import numpy as np
 import pytest
+from headnb.cka import cka
 from headnb.pages import notebooks_folder
+from headnb.run_layers import layers_of, representations
 from headnb.runs import Run
 from headnb.suite import records
 from headnb.suite.checks import check_suite
@@ -48,6 +50,11 @@ SETTINGS = {
     "heads_trained": 2,
     "choosing_samples": 4,
     "tested_samples": 3,
+    "compared": ["gcd"],
+    "methods": ["activation", "ablate-zero", "attattr"],
+    "options": {"attattr": {"steps": 2}},
+    "ks": [1, 3],
+    "draws": 2,
 }
 
 
@@ -99,6 +106,35 @@ def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node
     assert "shuffled answers" not in fit["verdict"].partition("Not tested: ")[2]
     assert {one["task"] for one in run.finding("rapid_change")["runs"]} == {"gcd", "lcm"}
     assert not list(run.folder.rglob("trainer"))
+
+
+def test_methods_are_compared_on_the_runs_samples_and_heads_removed_on_others_than_chose_them(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found, arrays = run.finding("methods_agree"), run.finding_arrays("methods_agree")
+    assert arrays["correlation"].dims == ("task", "measure", "other_measure")
+    assert arrays["measure"].values.tolist() == SETTINGS["methods"]
+    deletion = found["deletion"]["gcd"]
+    assert (deletion["samples"], deletion["chosen_on"]) == (4, 4)
+    top = arrays["difference"].sel(task="gcd", less_random="top", replacement="zero", k=3)
+    (row,) = (one for one in deletion["rows"] if (one["replacement"], one["k"]) == ("zero", 3))
+    assert float(top) == pytest.approx(row["top - random"])
+
+
+def test_layers_are_compared_before_and_after_each_fine_tuning(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found = run.finding("layers")
+    assert [row["task"] for row in found["tasks"]] == ["gcd", "lcm"]
+    assert (found["samples"], found["runs"]) == (8, 2)
+    of_tasks = []
+    for task in run.trained:
+        before, after = representations(run, task), representations(run, task, 0)
+        np.testing.assert_array_equal(before["fingerprint"], run.before(task)["fingerprint"])
+        of_tasks.append(cka(before["gram"].values, after["gram"].values).full)
+    np.testing.assert_allclose(np.diag(layers_of(run).across), np.mean(of_tasks, axis=0), rtol=1e-6)
 
 
 def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples(
@@ -171,6 +207,8 @@ def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node],
         "Rapid change",
         "Instruction selection",
         "Selective tuning",
+        "Methods",
+        "Layers",
     ):
         assert f">{title}</h2>" in page
     gini = run.finding("selectivity")["selectivity"]["concentration"]

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headnb.display import chart_bokeh, chart_svg, html
 from headnb.display.grid import write_whole
@@ -24,6 +24,8 @@ from headnb.resampling import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
     from headnb.display.charts import Chart
     from headnb.display.grid import HeadGrid
@@ -60,6 +62,13 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, caption: str = "") -> Table:
+        """A data frame, its index first."""
+        columns = (str(table.index.name or ""), *map(str, table.columns))
+        rows = tuple((str(index), *map(_cell, row)) for index, row in zip(table.index, table.to_numpy(), strict=True))
+        return cls(columns, rows, caption)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,14 @@ class Contents:
     sections: tuple[Section, ...]
     lead: tuple[str, ...] = ()
     provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def report(contents: Contents, out: str | Path) -> Path:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from headnb.capture import find_heads, input_device
+from headnb.capture import find_heads
 from headnb.encoding import (
     BLOCK,
     ENCODINGS,
@@ -24,6 +24,7 @@ from headnb.encoding import (
 )
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
+from headnb.packing import row_tokens, worth_packing
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.batches import BatchRun
 from headnb.scoring.gates import FitRequest
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from headnb.scoring.progress import Progress
     from headnb.scoring.stopping import Until
     from headnb.store import Attribute
-
-# Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
-PACKED_ON_CPU = 1024
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 
@@ -140,7 +138,7 @@ def score_heads(
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         packed = _packing(packed, scorer, model, padding_side)
-        most = min(batch_tokens, PACKED_ON_CPU) if packed and input_device(model).type == "cpu" else batch_tokens
+        most = row_tokens(model, batch_tokens) if packed else batch_tokens
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
@@ -207,12 +205,10 @@ def _refuse_workers(client: object, reason: str) -> None:
 
 
 def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
-    """Whether to pack. On accelerators the many small attention calls of a packed row take longer than padding does."""
+    """Whether to pack."""
     if asked and not scorer.packs:
         raise HeadnbError("this model, method or attention implementation cannot keep packed samples apart")
-    if asked is None:
-        return scorer.packs and side == "right" and input_device(model).type == "cpu"
-    return asked
+    return scorer.packs and side == "right" and worth_packing(model) if asked is None else asked
 
 
 def _refuse_unloaded(model: object, tokenizer: object) -> None:

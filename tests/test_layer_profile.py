@@ -1,0 +1,141 @@
+"""A planted change is found in its layers, with the numbers of the definitions, and said in words that fit them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.cka import cka, gram
+from headnb.errors import HeadnbError
+from headnb.layer_profile import LayerRun, layer_profile, transition
+from scipy import stats
+
+from fine_tuned import scores_of
+
+LAYERS, SAMPLES, HEADS = 8, 16, 5
+SIZES = np.array([0, 0, 0, 0.5, 1, 1, 1, 1])  # of the change of representations, a layer
+HEAD_SIZES = np.array([0, 0, 0, 0.6, 0.6, 0, 0, 0])
+
+
+def grams_of(vectors):
+    ids = range(len(vectors[0]))
+    return xr.Dataset(
+        {"gram": (("layer", "sample", "other_sample"), gram(vectors)), "fingerprint": ("sample", np.arange(len(ids)))},
+        {"layer": range(len(vectors)), "sample": ids, "other_sample": ids},
+    )
+
+
+def planted(seed, noise=0.1):
+    """One run, and its vectors before and after (layers, n, C)."""
+    rng = np.random.default_rng(seed)
+    before = np.cumsum(rng.standard_normal((LAYERS, SAMPLES, 20)), axis=0)
+    scale = SIZES[:, None, None] * before.std(axis=(1, 2), keepdims=True)
+    after = before + scale * rng.standard_normal(before.shape)
+    levels = np.ones((LAYERS, HEADS))
+    signs = np.where(np.arange(HEADS) % 2, 1, -1) * (np.arange(HEADS) < 4)  # the mean head stays as it is
+    scores = tuple(
+        scores_of(pattern * rng.gamma(noise**-2, noise**2, (SAMPLES, LAYERS, HEADS)))
+        for pattern in (levels, levels + HEAD_SIZES[:, None] * signs)
+    )
+    movement = xr.DataArray(0.01 + 0.001 * np.arange(LAYERS), dims="layer")
+    return LayerRun((grams_of(before), grams_of(after)), scores, movement), before, after
+
+
+@pytest.fixture(scope="module")
+def found():
+    return layer_profile({task: [planted(10 * i + j)[0] for j in range(2)] for i, task in enumerate("abc")})
+
+
+def test_similarity_is_the_cka_of_the_vectors_before_and_after():
+    run, before, after = planted(0)
+    own = layer_profile({"a": [run]})
+    plain = [float(cka(gram(x), gram(y)).full) for x, y in zip(before, after, strict=True)]
+    np.testing.assert_allclose(np.diag(own.across), plain)
+    np.testing.assert_allclose(own.across[2], [float(cka(gram(before[2]), gram(y)).full) for y in after])
+    value, low, high = (own.similarity[end].sel(task="a").to_numpy() for end in ("value", "low", "high"))
+    np.testing.assert_allclose(value, plain, atol=0.05)  # but for the jackknife's correction
+    assert (low[3:] < value[3:]).all()
+    assert (value[3:] < high[3:]).all()
+    np.testing.assert_allclose(value[:3], 1, atol=1e-9)
+
+
+def test_kinds_of_layers_are_those_that_were_planted(found):
+    assert found.stages[0] == 3
+    assert found.stages[1] in (4, 5)
+    assert found.transition.sizes["run"] == found.runs == 6
+    assert found.shown
+    assert "L0 to L2 are shared" in found.verdict
+
+
+def test_change_of_heads_is_that_of_the_population_without_the_noise_of_samples(found):
+    expected = HEAD_SIZES * np.sqrt(4 / 5)
+    low, high = (found.heads[end] for end in ("low", "high"))
+    inside = (low <= expected + 1e-9) & (expected <= high + 1e-9)
+    assert float(inside.mean()) > 0.8
+    changed = found.heads["value"].sel(layer=[3, 4])
+    np.testing.assert_allclose(changed, expected[3], rtol=0.1)
+
+
+def test_what_goes_together_is_scipys_correlation_over_layers():
+    run, _, _ = planted(0)
+    own = layer_profile({"a": [run, planted(1)[0]]})
+    expected = []
+    for one in (run, planted(1)[0]):
+        K, L = (stage["gram"].to_numpy() for stage in one.grams)
+        added = np.diff(1 - cka(K, L).full, prepend=0)
+        expected.append(stats.spearmanr(added, one.movement).statistic)
+    interval = stats.ttest_1samp(expected, 0).confidence_interval()
+    row = own.go_together.sel(beside="movement")
+    assert [float(row[end]) for end in ("value", "low", "high")] == pytest.approx([np.mean(expected), *interval])
+
+
+def test_depth_counts_the_layers_to_one_that_differed_as_much():
+    run, before, _ = planted(0)
+    own = layer_profile({"a": [run]})
+    value = own.similarity["value"].sel(task="a").to_numpy()
+    most = int(value.argmin())
+    far = [k for k in range(1, most + 1) if float(cka(gram(before[most]), gram(before[most - k])).full) <= value[most]]
+    assert own.depth.values.tolist() == [far[0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "bounds"),
+    [
+        (np.arange(1, 31) / 30, (2, 26)),  # an even rise: 24 of 30 layers
+        ([0, 0.01, 0.5, 1, 0.2], (2, 3)),
+        ([1, 1, 1], (0, 0)),
+        ([0, 0, 0], (3, 3)),
+    ],
+)
+def test_a_transition_begins_at_a_tenth_and_ends_at_nine_tenths(change, bounds):
+    assert transition(np.array(change)) == bounds
+
+
+def test_a_model_that_did_not_change_is_shared_throughout():
+    run, before, _ = planted(0)
+    same = LayerRun((grams_of(before), grams_of(before)), (run.scores[0], run.scores[0]), 0 * run.movement)
+    own = layer_profile({"a": [same, same]})
+    np.testing.assert_allclose(own.similarity["value"], 1)
+    np.testing.assert_allclose(own.heads["value"], 0, atol=1e-9)
+
+
+def test_it_says_in_words_and_shows_what_it_found(found):
+    for words in (repr(found), found._repr_html_()):
+        assert "most changed" in words
+        assert "an even rise would take 80%" in words
+    first = json.loads(json.dumps(found.to_dict(), default=float))["tasks"][0]
+    assert (first["task"], first["shared"]) == ("a", 3)
+    assert found.plot().svg().startswith("<svg")
+    assert found.plot_across().svg().startswith("<svg")
+    assert len(found.plot().plots) == 3
+
+
+def test_other_samples_before_and_no_runs_are_refused():
+    run, before, _ = planted(0)
+    other = grams_of(before).assign(fingerprint=("sample", np.arange(SAMPLES) + 1))
+    with pytest.raises(HeadnbError, match="a: representations before and after are of other samples"):
+        layer_profile({"a": [LayerRun((other, run.grams[1]), run.scores, run.movement)]})
+    with pytest.raises(HeadnbError, match="at least one training run"):
+        layer_profile({"a": []})
