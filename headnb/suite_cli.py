@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from headnb.suite.job import Outcome
 
 app = typer.Typer(
-    help="Run notebooks 01 to 06 for models, tasks and seeds; a run that was stopped goes on.", no_args_is_help=True
+    help="Run the experiments' notebooks for models, tasks and seeds; a run that was stopped goes on.",
+    no_args_is_help=True,
 )
 
 INTERRUPTED = 130
@@ -26,7 +27,9 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the results. Default: 
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="Instead of the profile's, e.g. --set 'models=[gpt2]' --set n=64."
+        "--set",
+        metavar="NAME=VALUE",
+        help="Instead of the profile's, e.g. --set 'models=[gpt2]' --set n=64 --set 'without=[shuffled]'.",
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time. Default: one for each GPU or core.")]

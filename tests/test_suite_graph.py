@@ -74,6 +74,33 @@ def test_a_notebook_for_each_target_runs_for_the_complex_tasks_alone(tmp_path: P
     assert not [node for node in graph(suite, tmp_path / "out", compositions={}) if node.notebook == "null"]
 
 
+def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_path: Path) -> None:
+    notebooks = changed("end", uses=["null"])
+    notebooks["null"] = {"file": "null.ipynb", "after": ["train"], "writes": ["null.txt"]}
+    suite = write_suite(tmp_path / "suite", notebooks=notebooks, parameters={"steps": 3, "strength": 2})
+    write_notebook(tmp_path / "suite" / "null.ipynb", 'run_folder: str = "run"\nstrength: int = 1', "1")
+    whole = {node.name: node for node in graph(suite, tmp_path / "out")}
+    assert "null" in [needed.name for needed in whole["end"].after]
+    nodes = graph(suite, tmp_path / "out", without=["null"])
+    left = {node.name: node for node in nodes}
+    assert left.keys() == whole.keys() - {"null"}
+    assert {needed.notebook for needed in left["end"].after} == {"train"}
+    assert {name for name in left if left[name].key != whole[name].key} == {"end"}
+    found = records.records(nodes, running=False)
+    assert "null" not in plan_table(nodes, found, estimate(nodes), 1)
+    assert "null" not in status_table(nodes, found)
+    for node in nodes[:-1]:
+        done(node)
+    assert list(records.records(nodes, running=False).values())[-1].state == "ready"
+
+
+def test_without_in_a_profile_and_beside_it_are_one(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, without=["end"])
+    assert {node.notebook for node in graph(suite, tmp_path / "out")} == {"start", "train"}
+    assert {node.notebook for node in graph(suite, tmp_path / "out", without=[])} == {"start", "train", "end"}
+    assert {node.notebook for node in graph(suite, tmp_path / "out", without="end")} == {"start", "train"}
+
+
 @pytest.mark.parametrize(
     ("notebooks", "profile", "said"),
     [
@@ -87,6 +114,12 @@ def test_a_notebook_for_each_target_runs_for_the_complex_tasks_alone(tmp_path: P
         (changed("train", writes=["sft/{tsk}"]), {}, "did you mean 'task'"),
         (changed("train", work={"train": [["stesp"]]}), {}, "did you mean 'steps'"),
         (changed("train", aftr=[]), {}, "did you mean 'after'"),
+        (changed("end", uses=["tran"]), {}, "did you mean 'train'"),
+        (changed("start", uses=["end"]), {}, "cycle: start after end after train after start"),
+        (None, {"without": ["ned"]}, "without: unknown notebook 'ned'; did you mean 'end'"),
+        (None, {"without": "end"}, "without must be a list of names, not 'end'"),
+        (None, {"without": ["start"]}, "train needs what start writes; leave out both or neither"),
+        (None, {"without": ["start", "train", "end"]}, "all notebooks are left out"),
         (None, {"parameters": {"stpes": 1}}, "unknown parameter 'stpes'; did you mean 'steps'"),
         (None, {"parameters": {"steps": "many"}}, "parameter steps of train is int, not 'many'"),
         (None, {"parameters": {"steps": True}}, "parameter steps of train is int, not True"),
@@ -310,4 +343,4 @@ def test_the_suite_of_the_package_is_sound_in_every_profile() -> None:
     path = notebooks_folder() / "suite.yaml"
     for profile in yaml.safe_load(path.read_text())["profiles"]:
         suite, checked = check_suite(read_suite(path, profile))
-        assert checked.parameters.keys() == suite.notebooks.keys()
+        assert checked.parameters.keys() == suite.notebooks.keys() | set(suite.profile.without)

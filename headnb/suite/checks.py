@@ -16,7 +16,7 @@ from headnb.errors import HeadnbError, missing_extra, unknown_name
 from headnb.run_files import file_name
 from headnb.samples import Sample
 from headnb.suite.definition import AXES, OWN
-from headnb.suite.graph import in_order
+from headnb.suite.graph import in_order, notebooks_without
 from headnb.task_sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -68,13 +68,15 @@ def check_suite(suite: Suite) -> tuple[Suite, Checked]:
     """Hold a suite against its notebooks, and its profile against tasks and models.
 
     Returns:
-        The suite with files and folders of the profile as absolute paths, since workers run elsewhere; what was learnt.
+        The suite without the notebooks that the profile leaves out, and with its files and folders as absolute paths,
+        since workers run elsewhere; what was learnt, of all notebooks.
 
     Raises:
         HeadnbError: a cycle; a notebook that is missing or has no typed parameters; a parameter that is unknown or of
             another type; a task or model that is unknown; samples that are not there.
     """
     in_order(suite.notebooks)
+    kept = notebooks_without(suite.notebooks, suite.profile.without)
     inspected = {name: _inspect(entry) for name, entry in suite.notebooks.items()}
     parameters = {name: {key: kind for key, (kind, _) in found.items()} for name, found in inspected.items()}
     defaults: dict[str, Any] = {}
@@ -95,7 +97,7 @@ def check_suite(suite: Suite) -> tuple[Suite, Checked]:
         lengths={task: length for task, (_, length) in found.items() if length is not None},
         weights={model: _weights_hash(model) for model in profile.models},
     )
-    return dataclasses.replace(suite, profile=profile), checked
+    return dataclasses.replace(suite, notebooks=kept, profile=profile), checked
 
 
 def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:

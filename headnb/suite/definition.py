@@ -4,7 +4,8 @@
       finetune:
         file: 02_finetune.ipynb       # beside suite.yaml
         for: [task, seed]             # one run for each, in every model's run folder; target: each complex task
-        after: [patterns]             # of the same task and seed, where both have them
+        after: [patterns]             # needs what these write; of the same task and seed, where both have them
+        uses: [shuffled]              # behind these too, but does without those that a profile leaves out
         writes: ["sft/{task}/seed{seed}"]   # in the run folder; removed when it was made with other settings
         gpu: true                     # takes a worker's GPU, where there are any
         work: {train: [[steps, batch_size, max_length]]}   # tokens, as products of parameters: for the estimate
@@ -14,6 +15,7 @@
         tasks: [gcd, lcm]
         seeds: [0, 1]
         compositions: {lcm: [gcd]}    # complex task: the basic ones it may be made of
+        without: [shuffled]           # notebooks that are not run; none that one that is run comes after
         parameters: {steps: 10}       # given to every notebook that has a parameter of this name
 
 A notebook also gets, where it has parameters of these names: run_folder, model, and tasks, seeds and
@@ -42,6 +44,7 @@ class NotebookEntry:
     file: Path
     axes: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     gpu: bool = False
     work: Mapping[str, tuple[tuple[str, ...], ...]] | None = None
@@ -56,6 +59,7 @@ class Profile:
     tasks: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
     compositions: Mapping[str, list[str]] | None = None
+    without: tuple[str, ...] = ()
     parameters: Mapping[str, Any] | None = None
     about: str = ""
 
@@ -75,7 +79,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
     Args:
         path: the YAML file. Notebooks lie beside it.
         profile: name of a profile.
-        settings: replace what the profile says: `models`, `tasks`, `seeds`, `compositions`, or a parameter.
+        settings: replace what the profile says: `models`, `tasks`, `seeds`, `compositions`, `without`, or a parameter.
 
     Raises:
         HeadnbError: no such file or profile, no YAML, or a part that is unknown, missing or of another type.
@@ -112,7 +116,7 @@ def _read_yaml(path: Path) -> Any:
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
     where = f"notebook {name}"
-    _known_keys(entry, ("file", "for", "after", "writes", "gpu", "work"), f"part of {where}", where)
+    _known_keys(entry, ("file", "for", "after", "uses", "writes", "gpu", "work"), f"part of {where}", where)
     file = _typed(entry.get("file"), str, f"{where}: file")
     axes = _texts(entry.get("for", []), f"{where}: for")
     for axis in axes:
@@ -129,6 +133,7 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
         folder / file,
         axes,
         _texts(entry.get("after", []), f"{where}: after"),
+        _texts(entry.get("uses", []), f"{where}: uses"),
         writes,
         _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
         {
@@ -140,7 +145,7 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
 
 def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
     where = f"{file}: profile {name}"
-    known = ("models", "tasks", "seeds", "compositions", "parameters", "about")
+    known = ("models", "tasks", "seeds", "compositions", "without", "parameters", "about")
     _known_keys(entry, known, f"part of profile {name}", where)
     for part in ("models", "tasks"):
         if not entry.get(part):
@@ -151,6 +156,7 @@ def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
         tasks=_texts(entry["tasks"], f"{where}: tasks"),
         seeds=_seeds(entry.get("seeds", [0]), where),
         compositions=_compositions(entry.get("compositions", {}), where),
+        without=_texts(entry.get("without", []), f"{where}: without"),
         parameters={str(key): value for key, value in _mapping(entry.get("parameters", {}), where).items()},
         about=_typed(entry.get("about", ""), str, f"{where}: about"),
     )
@@ -162,7 +168,7 @@ def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
     parameters = dict(profile.parameters or {})
     for name, value in settings.items():
         where = "what is set"
-        if name in {"models", "tasks"}:
+        if name in {"models", "tasks", "without"}:
             parts[name] = _texts(value if isinstance(value, list) else [value], f"{where}: {name}")
         elif name == "seeds":
             parts[name] = _seeds(value if isinstance(value, list) else [value], where)

@@ -84,16 +84,39 @@ def in_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
         if any(entry.name == name for entry in ordered):
             return
         path.append(name)
-        for needed in notebooks[name].after:
+        entry = notebooks[name]
+        for needed in (*entry.after, *entry.uses):
             if needed not in notebooks:
                 raise unknown_name(f"notebook after: which {name} runs", needed, notebooks)
             visit(needed)
         path.pop()
-        ordered.append(notebooks[name])
+        ordered.append(entry)
 
     for name in notebooks:
         visit(name)
     return ordered
+
+
+def notebooks_without(notebooks: Mapping[str, NotebookEntry], without: Sequence[str]) -> dict[str, NotebookEntry]:
+    """The notebooks that are run where `without` are not; none of them uses one of those any more.
+
+    Raises:
+        HeadnbError: an unknown notebook, one that is run needs what one of `without` writes, or nothing is run.
+    """
+    for name in without:
+        if name not in notebooks:
+            raise HeadnbError(f"without: {unknown_name('notebook', name, notebooks)}")
+    kept = {
+        name: dataclasses.replace(entry, uses=tuple(used for used in entry.uses if used not in without))
+        for name, entry in notebooks.items()
+        if name not in without
+    }
+    for name, entry in kept.items():
+        if lacking := [needed for needed in entry.after if needed in without]:
+            raise HeadnbError(f"without: {name} needs what {lacking[0]} writes; leave out both or neither")
+    if not kept:
+        raise HeadnbError("without: all notebooks are left out")
+    return kept
 
 
 def build_graph(suite: Suite, checked: Checked, out: Path) -> list[Node]:
@@ -136,7 +159,7 @@ def _node(
 ) -> Node:
     after = tuple(
         node
-        for needed in entry.after
+        for needed in (*entry.after, *entry.uses)
         for other, node in of_notebook[needed]
         if all(other[axis] == value for axis, value in place.items() if axis in other)
     )
