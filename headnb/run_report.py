@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.display import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
+from headnb.run_applications import application_sections
 from headnb.run_findings import (
     changes_of,
     combinations_of,
@@ -55,6 +56,7 @@ def contents_of(
         sections.append(_specificity(specificity_of(run)))
     sections += [_composition(run, target, basics, papers) for target, basics in compositions.items()]
     sections.append(_rapid(run))
+    sections += application_sections(run, compositions)
     return Contents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
         lead=(_lead(run),),

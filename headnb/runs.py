@@ -6,7 +6,9 @@
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, result.json (written last)
     sft/<task>/seed<k>/after/<evaluated task>.zarr
     shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
-    findings/<name>.json, .nc       what the notebooks on selectivity, composition and rapid change found
+    mixture/<task>/seed<k>/         ones that begin with a mixture of basic tasks: see headnb/mixture_runs.py
+    continual/seed<k>/              one on all tasks in turn: see headnb/continual_runs.py
+    findings/<name>.json, .nc       what the notebooks from 03 on found
     notebooks/                      the executed notebooks, where the suite ran them
     report.html
 
@@ -36,7 +38,13 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 FORMAT = 1
-FINDINGS = {"selectivity": "03_selectivity", "composition": "04_composition", "rapid_change": "05_rapid_change"}
+FINDINGS = {
+    "selectivity": "03_selectivity",
+    "composition": "04_composition",
+    "rapid_change": "05_rapid_change",
+    "mixture": "07_mixture",
+    "continual": "12_continual",
+}
 _VERSIONS = ("headnb", "torch", "transformers")
 
 
