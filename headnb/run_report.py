@@ -11,6 +11,7 @@ from headnb.display import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
 from headnb.method_report import method_sections
+from headnb.run_applications import application_sections
 from headnb.run_findings import (
     changes_of,
     combinations_of,
@@ -55,7 +56,8 @@ def contents_of(
     if len(run.trained) > 1:
         sections.append(_specificity(specificity_of(run)))
     sections += [_composition(run, target, basics, papers) for target, basics in compositions.items()]
-    sections += [_rapid(run), *choice_sections(run), *method_sections(run), *layer_sections(run)]
+    sections += [_rapid(run), *application_sections(run, compositions), *choice_sections(run)]
+    sections += [*method_sections(run), *layer_sections(run)]
     return Contents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
         lead=(_lead(run),),

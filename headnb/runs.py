@@ -9,6 +9,8 @@
     sft/<task>/seed<k>/after/<evaluated task>.zarr
     shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr, result.json
     selection/, selective/          what chosen instructions and heads are worth: see headnb/run_choices.py
+    mixture/<task>/seed<k>/         ones that begin with a mixture of basic tasks: see headnb/mixture_runs.py
+    continual/seed<k>/              one on all tasks in turn: see headnb/continual_runs.py
     findings/<name>.json, .nc       what the notebooks from 03 on found
     notebooks/                      the executed notebooks, where the suite ran them
     report.html
@@ -43,10 +45,12 @@ FINDINGS = {
     "selectivity": "03_selectivity",
     "composition": "04_composition",
     "rapid_change": "05_rapid_change",
+    "mixture": "07_mixture",
     "instruction_selection": "08_instruction_selection",
     "selective_tuning": "09_selective_tuning",
     "methods_agree": "10_methods_agree",
     "layers": "11_layers",
+    "continual": "12_continual",
 }
 _VERSIONS = ("headnb", "torch", "transformers")
 

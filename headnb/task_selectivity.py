@@ -272,6 +272,12 @@ def as_records(table: xr.Dataset) -> list[dict[str, Any]]:
     ]
 
 
+def signed_text(one: xr.Dataset) -> str:
+    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
+    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 def _changed(
     pairs: Mapping[str, list[tuple[xr.Dataset, xr.Dataset]]],
     stages: Mapping[str, Stages],

@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 from headnb.cka import cka
+from headnb.mixture_runs import mixture_results
 from headnb.pages import notebooks_folder
 from headnb.run_layers import layers_of, representations
 from headnb.runs import Run
@@ -32,15 +33,16 @@ SETTINGS = {
     "tasks": ["gcd", "lcm"],
     "seeds": [0],
     "compositions": {"lcm": ["gcd"]},
+    "without": [],
     "n": 8,
     "n_beside": 5,
     "max_length": 256,
     "steps": 3,
+    "first_steps": 2,
     "batch_size": 2,
     "track_steps": [0, 1, 2],
     "answers": 2,
     "max_new_tokens": 3,
-    "without": [],
     "pool_samples": 6,
     "target_samples": 3,
     "selected_ks": [2, 4],
@@ -56,6 +58,7 @@ SETTINGS = {
     "ks": [1, 3],
     "draws": 2,
 }
+APPLICATIONS = ("Mixture for lcm", "Tasks one after another")
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +187,36 @@ def test_heads_are_tuned_alone_beside_others_on_the_same_samples(
     assert (arrays["loss"] != arrays["loss_before"]).all()
 
 
+def test_mixtures_train_first_and_are_compared_on_the_targets_own_samples(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found = run.finding("mixture")["lcm"]
+    losses = {row["way"]: row["value"] for row in found["loss"]}
+    assert {"base", "plain", "random", "uniform", "single"} <= losses.keys()
+    assert losses["base"] == pytest.approx(float(run.before("lcm").loss.mean()))
+    assert losses["plain"] == pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()))
+    assert losses["uniform"] != losses["plain"]
+    assert losses["uniform"] == pytest.approx(losses["single"])  # of one basic task they are the same samples
+    assert (found["samples"], found["runs"], found["asked"]) == (8, 1, 2)
+    (result,) = mixture_results(run, "lcm").values()
+    assert result["counts"]["uniform"] == {"gcd": 4}
+
+
+def test_tasks_are_learned_on_top_of_each_other_and_looked_back_at(
+    ran: tuple[Run, list[Node], dict[str, Outcome]],
+) -> None:
+    run, *_ = ran
+    found = run.finding("continual")
+    losses = {(row["stage"], row["task"]): row["value"] for row in found["loss"]}
+    shared = run.after("gcd", 0, "lcm")["sample"]
+    assert losses["before", "lcm"] == pytest.approx(float(run.before("lcm").loss.sel(sample=shared).mean()))
+    # The first task is learned from the model as it came, as notebook 02 does it.
+    assert losses["after gcd", "lcm"] == pytest.approx(float(run.after("gcd", 0, "lcm").loss.mean()), rel=1e-4)
+    assert losses["after lcm", "lcm"] != pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()), rel=1e-4)
+    assert found["transfer"]["value"] == pytest.approx(losses["after gcd", "gcd"] - losses["after lcm", "gcd"])
+
+
 def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
     run, nodes, _ = ran
     page = (run.folder / "report.html").read_text()
@@ -209,6 +242,7 @@ def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node],
         "Selective tuning",
         "Methods",
         "Layers",
+        *APPLICATIONS,
     ):
         assert f">{title}</h2>" in page
     gini = run.finding("selectivity")["selectivity"]["concentration"]

@@ -1,0 +1,83 @@
+"""Mixtures and sequences of tasks in a run folder: what is trained on, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from headnb import continual_runs, mixture_runs
+from headnb.errors import HeadnbError
+from headnb.runs import Run, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TASKS = ("gcd", "lcm", "leg_counting")
+WAYS = ["random", "weights", "contributions", "uniform", "single"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", Settings("tiny", TASKS, n=6))
+
+
+def store_fit(run: Run, weights: tuple[float, float], contributions: tuple[float, float] = (1.0, 1.0)) -> None:
+    """As notebook 04 stores it; the second basic task explains more alone."""
+    rows = [
+        {"basic": basic, "weight": weight, "contribution": contribution, "alone": alone}
+        for basic, weight, contribution, alone in zip(TASKS, weights, contributions, (0.2, 0.4), strict=False)
+    ]
+    run.save_finding("composition", {"leg_counting": {"dAP": {"weights": rows, "holds": False}}})
+
+
+def test_mixtures_have_the_shares_of_the_stored_fit_and_no_scored_sample(run: Run) -> None:
+    store_fit(run, (0.6, 0.2), (0.1, 0.3))
+    found = mixture_runs.mixtures_for(run, "leg_counting", 0, 8, WAYS)
+    assert found["weights"].counts == {"gcd": 6, "lcm": 2}
+    assert found["contributions"].counts == {"gcd": 2, "lcm": 6}
+    assert found["uniform"].counts == {"gcd": 4, "lcm": 4}
+    assert found["single"].counts == {"gcd": 0, "lcm": 8}
+    assert sum(found["random"].counts.values()) == 8
+    scored = {sample.prompt for task in TASKS for sample in run.task(task).samples}
+    assert not scored & {sample.prompt for mix in found.values() for sample in mix.samples}
+    again = mixture_runs.mixtures_for(run, "leg_counting", 0, 8, WAYS)
+    other = mixture_runs.mixtures_for(run, "leg_counting", 1, 8, WAYS)
+    assert again["weights"].samples == found["weights"].samples != other["weights"].samples
+
+
+def test_where_no_weight_is_above_zero_the_other_mixtures_are_left(run: Run) -> None:
+    store_fit(run, (-0.1, 0.0))
+    assert list(mixture_runs.mixtures_for(run, "leg_counting", 0, 4, WAYS[:2])) == ["random"]
+
+
+def test_names_that_are_unknown_are_answered_with_the_nearest(run: Run) -> None:
+    store_fit(run, (0.6, 0.2))
+    for said, arguments in (
+        ("did you mean 'uniform'", ("leg_counting", 0, 4, ["unifrm"])),
+        ("did you mean 'leg_counting'", ("leg_countin", 0, 4, ["uniform"])),
+        ("known: dAP", ("leg_counting", 0, 4, ["uniform"], "after")),
+    ):
+        with pytest.raises(HeadnbError, match=said):
+            mixture_runs.mixtures_for(run, *arguments)
+    with pytest.raises(HeadnbError, match="did you mean 'gcd'"):
+        continual_runs.order_of(run, ["gdc"])
+
+
+def test_what_is_not_made_names_the_notebook_that_makes_it(run: Run) -> None:
+    with pytest.raises(HeadnbError, match="notebook 07_mixture_training makes one"):
+        mixture_runs.mixture_effect_of(run, "leg_counting")
+    with pytest.raises(HeadnbError, match="notebook 12_continual_training makes them"):
+        continual_runs.forgetting_of(run)
+    with pytest.raises(HeadnbError, match="04_composition"):
+        mixture_runs.mixtures_for(run, "leg_counting", 0, 4, ["uniform"])
+
+
+def test_sequences_of_one_order_are_compared(run: Run) -> None:
+    assert continual_runs.order_of(run, []) == list(TASKS)
+    assert continual_runs.order_of(run, ["lcm", "gcd"]) == ["lcm", "gcd"]
+    with pytest.raises(HeadnbError, match="lcm twice"):
+        continual_runs.order_of(run, ["lcm", "gcd", "lcm"])
+    for seed, order in enumerate((["gcd", "lcm"], ["lcm", "gcd"])):
+        continual_runs.finish_continual(run, seed, order, {})
+    with pytest.raises(HeadnbError, match="different orders: gcd, lcm; lcm, gcd"):
+        continual_runs.forgetting_of(run)

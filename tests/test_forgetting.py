@@ -1,0 +1,166 @@
+"""Tasks one after another: the numbers against loops over the definitions, and planted forgetting that is found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from headnb.errors import HeadnbError
+from headnb.forgetting import Forgetting, forgetting
+from scipy import stats
+
+from fine_tuned import scores_of
+
+ORDER = ["a", "b", "c", "d"]
+N = 12
+
+
+def sequence(seed: int, losses: np.ndarray, moved: np.ndarray | None = None, noise: float = 0.02) -> list[dict]:
+    """One run: mean losses (stage, task), and how far each pattern is moved along one direction of its own."""
+    rng = np.random.default_rng(seed)
+    fixed = np.random.default_rng(7)
+    origins = fixed.lognormal(sigma=0.5, size=(len(ORDER), 3, 4))
+    ways = fixed.standard_normal((len(ORDER), 3, 4))
+    difficulty = fixed.gamma(9, 1 / 9, (len(ORDER), N))
+    moved = np.zeros_like(losses) if moved is None else moved
+    run = []
+    for stage in range(len(ORDER) + 1):
+        of_stage = {}
+        for place, task in enumerate(ORDER):
+            pattern = origins[place] * np.exp(moved[stage, place] * ways[place])
+            levels = pattern * rng.gamma(noise**-2, noise**2, (N, 3, 4))
+            loss = losses[stage, place] * difficulty[place] + noise * rng.standard_normal(N)
+            of_stage[task] = scores_of(levels, task).assign(loss=("sample", loss))
+        run.append(of_stage)
+    return run
+
+
+LOSSES = np.array(
+    [
+        [3.0, 3.0, 3.0, 3.0],
+        [1.0, 2.8, 2.9, 2.9],
+        [0.8, 1.5, 2.9, 2.9],
+        [1.4, 1.9, 1.0, 2.8],
+        [1.6, 1.6, 1.7, 0.5],
+    ]
+)
+
+
+def found_of(losses: np.ndarray = LOSSES, runs: int = 3, **more) -> Forgetting:
+    return forgetting(ORDER, [sequence(seed, losses, **more) for seed in range(runs)])
+
+
+def test_numbers_are_those_of_loops_over_the_definitions() -> None:
+    runs = [sequence(seed, LOSSES) for seed in range(2)]
+    found = forgetting(ORDER, runs)
+    mean = np.array([[np.mean([run[k][t]["loss"].mean() for run in runs]) for t in ORDER] for k in range(5)])
+    np.testing.assert_allclose(found.loss["value"], mean)
+    for j, task in enumerate(ORDER[:-1]):
+        lowest = min(mean[stage, j] for stage in range(j + 1, 4))
+        assert float(found.forgotten["value"].sel(task=task)) == pytest.approx(mean[4, j] - lowest)
+        for k in range(5):
+            rise = float(found.rise["value"].isel(stage=k, task=j))
+            assert np.isnan(rise) if k < j + 1 else rise == pytest.approx(mean[k, j] - mean[j + 1, j])
+    assert float(found.transfer["value"]) == pytest.approx(np.mean([mean[j + 1, j] - mean[4, j] for j in range(3)]))
+    assert float(found.mean["value"]) == pytest.approx(float(found.forgotten["value"].mean()))
+    assert (found.samples, found.runs, found.association.pairs) == (N, 2, 6)
+    patterns = [[[np.abs(run[k][t]["score"].values).mean(axis=0) for t in ORDER] for k in range(5)] for run in runs]
+    shapes = np.array([[[one / one.mean() for one in stage] for stage in run] for run in patterns])
+    moved, rose = [], []
+    for k in range(1, 4):
+        for j in range(k):
+            steps = [np.linalg.norm(run[k + 1, j] - run[k, j]) / np.linalg.norm(run[k, j] - 1) for run in shapes]
+            moved.append(np.mean(steps))
+            rose.append(mean[k + 1, j] - mean[k, j])
+    assert found.association.value == pytest.approx(stats.spearmanr(moved, rose).statistic)
+
+
+def test_intervals_of_one_run_are_the_paired_t_intervals() -> None:
+    (run,) = [sequence(0, LOSSES)]
+    found = forgetting(ORDER, [run])
+    rises = np.array(
+        [run[4][task]["loss"].values - run[j + 1][task]["loss"].values for j, task in enumerate(ORDER[:-1])]
+    )
+    low, high = stats.t.interval(0.95, N - 1, -rises.mean(), stats.sem(rises.mean(axis=0)))
+    np.testing.assert_allclose([found.transfer["low"], found.transfer["high"]], [low, high])
+
+
+def test_a_pattern_moved_is_its_relative_distance_since_the_task_was_learned() -> None:
+    run = sequence(0, LOSSES, np.linspace(0, 0.4, 5)[:, None] * np.ones(4))
+    found = forgetting(ORDER, [run])
+    shapes = [np.abs(run[stage]["b"]["score"].values).mean(axis=0) for stage in (2, 4)]
+    first, last = (shape / shape.mean() for shape in shapes)
+    expected = np.sqrt(((last - first) ** 2).sum() / ((first - 1) ** 2).sum())
+    assert float(found.moved.sel(task="b", stage="after d")) == pytest.approx(expected)
+    assert found.moved.sel(task="b").isnull().values.tolist() == [True, True, False, False, False]
+
+
+def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
+    planted = found_of()
+    assert planted.holds is True
+    assert "Earlier tasks are forgotten" in planted.verdict
+    better = np.minimum.accumulate(LOSSES, axis=0) - 0.1 * np.arange(5)[:, None]
+    assert found_of(better).holds is False
+    same = np.where(np.arange(5)[:, None] > np.arange(4), 1.0, 3.0)
+    found = [forgetting(ORDER, [sequence(10 * trial + run, same) for run in range(3)]) for trial in range(5)]
+    assert sum(one.holds is None for one in found) >= 4
+    assert "not shown to be forgotten" in next(one for one in found if one.holds is None).verdict
+
+
+def test_patterns_that_move_where_losses_rise_are_told_from_those_that_do_not() -> None:
+    order = [f"t{place}" for place in range(7)]
+    rng = np.random.default_rng(3)
+    rises = rng.gamma(2, 0.2, (8, 7))
+    losses = np.cumsum(np.where(np.arange(8)[:, None] > np.arange(7) + 1, rises, 0), axis=0) + 1
+
+    def run(seed: int, moved: np.ndarray) -> list[dict]:
+        noise = np.random.default_rng(seed)
+        ways = np.random.default_rng(11).standard_normal((7, 3, 4))
+        return [
+            {
+                task: scores_of(
+                    np.exp(0.5 * ways[::-1][j] + moved[k, j] * ways[j]) * noise.gamma(2500, 1 / 2500, (N, 3, 4)), task
+                ).assign(loss=("sample", losses[k, j] + 0.01 * noise.standard_normal(N)))
+                for j, task in enumerate(order)
+            }
+            for k in range(8)
+        ]
+
+    along = forgetting(order, [run(seed, losses) for seed in range(2)]).association
+    assert along.value > 0.5
+    assert along.p < 0.05
+    assert along.low <= along.value <= along.high + 0.05
+    unrelated = np.cumsum(np.random.default_rng(5).gamma(2, 0.2, (8, 7)), axis=0)
+    apart = forgetting(order, [run(seed, unrelated) for seed in range(2)]).association
+    assert apart.p > 0.05
+
+
+def test_too_few_pairs_give_no_correlation() -> None:
+    runs = [[{task: stage[task] for task in ORDER[:3]} for stage in sequence(0, LOSSES)[:4]]]
+    found = forgetting(ORDER[:3], runs)
+    assert np.isnan(found.association.value)
+    assert "3 pairs of a step and an earlier task are too few" in found.verdict
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["association"]["value"] is None
+
+
+def test_only_samples_of_all_stages_count() -> None:
+    run = sequence(0, LOSSES)
+    run[0] = {task: one.isel(sample=slice(None, None, -1)) for task, one in run[0].items()}
+    run[2]["b"] = run[2]["b"].isel(sample=slice(2, None))
+    found = forgetting(ORDER, [run])
+    assert found.samples == N - 2
+    values = [float(stage["b"]["loss"].sel(sample=range(2, N)).mean()) for stage in run]
+    np.testing.assert_allclose(found.loss["value"].sel(task="b"), values)
+
+
+def test_what_is_missing_is_said() -> None:
+    run = sequence(0, LOSSES)
+    with pytest.raises(HeadnbError, match="two tasks"):
+        forgetting(["a"], [run])
+    with pytest.raises(HeadnbError, match="need scores at 5 stages"):
+        forgetting(ORDER, [run[:4]])
+    with pytest.raises(HeadnbError, match="b lacks scores at 1 stages"):
+        forgetting(ORDER, [[{t: s for t, s in stage.items() if (k, t) != (3, "b")} for k, stage in enumerate(run)]])
+    with pytest.raises(HeadnbError, match="did you mean 'level'"):
+        forgetting(ORDER, [run], levl=0.9)
