@@ -137,7 +137,7 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
         writes,
         _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
         {
-            str(kind): tuple(_texts(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}"))
+            str(kind): tuple(_factors(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}"))
             for kind, terms in work.items()
         },
     )
@@ -199,9 +199,14 @@ def _compositions(value: Any, where: str) -> dict[str, list[str]]:
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
+    return _distinct(_factors(value, where), where)
+
+
+def _factors(value: Any, where: str) -> tuple[str, ...]:
+    """Names of which one may stand twice, as in tasks times tasks."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise HeadnbError(f"{where} must be a list of names, not {value!r:.60}")
-    return _distinct(tuple(value), where)
+    return tuple(value)
 
 
 def _distinct(values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
