@@ -15,7 +15,6 @@ import xarray as xr
 from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
 from headnb.encoding import collate, encode_task, pack, plan_batches
 from headnb.errors import HeadnbError, known_keywords
-from headnb.generation import continue_greedily, text
 from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name
 from headnb.packing import row_tokens, worth_packing
@@ -26,6 +25,7 @@ from headnb.scoring.gradient import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
 from headnb.tasks import Task, load_task
+from headnb.tuning.generation import continue_greedily, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -3,7 +3,7 @@
 A sample's representation in a layer is the mean of the residual stream behind the layer over the positions that predict
 its answer: those that the loss, and so the heads' scores, are taken at. Tokens of one sample are not independent of
 each other, and samples are; so one vector a sample, and samples are what estimates are made of. Of the vectors (n, C)
-of a layer only their inner products (n, n) are kept: all that `headnb.cka` needs, and small enough to stay in a run's
+of a layer only their inner products (n, n) are kept: all that `findings.cka` needs, and small enough to stay in a run's
 folder when the fine-tuned weights do not.
 """
 
@@ -18,9 +18,9 @@ import xarray as xr
 from torch import Tensor
 
 from headnb.capture import find_heads, frozen, input_device
-from headnb.cka import gram
 from headnb.encoding import collate, encode_task, pack, plan_batches
 from headnb.errors import HeadnbError, known_keywords
+from headnb.findings.cka import gram
 from headnb.later_layers import decoder_layers
 from headnb.model_checks import model_name
 from headnb.packing import row_tokens, worth_packing

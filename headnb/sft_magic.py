@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from headnb.magics import HeadMagics
     from headnb.tasks import Task
-    from headnb.tuned import FineTuned
+    from headnb.tuning.tuned import FineTuned
 
 
 @magics_class
@@ -96,9 +96,9 @@ class TuningMagics(Magics):
             every = _steps(options.every)
             train, track = self._tasks(options)
             model, tokenizer = self._model(options, live)
-            from headnb.finetuning import finetune  # noqa: PLC0415  loads torch
             from headnb.models import model_name  # noqa: PLC0415
-            from headnb.training import TuningInterrupted  # noqa: PLC0415
+            from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
+            from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
             name = train if isinstance(train, str) else getattr(train, "name", options.task)
             live.title = f"{model_name(model)} fine-tuned on {name}"

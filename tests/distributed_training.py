@@ -66,8 +66,8 @@ def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     import headnb
     from headnb.capture import find_heads
     from headnb.encoding import collate, encode_task
-    from headnb.online import TrainingBatches
     from headnb.scoring.gradient import activation
+    from headnb.tuning.online import TrainingBatches
 
     from tiny import tiny_model, tiny_tokenizer
     from trainers import PAIRS

@@ -8,8 +8,8 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.adapters import compare_adapter
 from headnb.errors import HeadnbError
+from headnb.tuning.adapters import compare_adapter
 
 from test_capture import state
 from test_checkpoints import PAIRS, TOKENIZER, adapted

@@ -18,8 +18,8 @@ import math
 import headnb
 import numpy as np
 import pytest
-from headnb.agreement import compare_methods
 from headnb.errors import HeadnbError
+from headnb.findings.agreement import compare_methods
 from headnb.resampling import rank_correlation
 from scipy import stats
 

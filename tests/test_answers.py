@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from headnb import load_task
-from headnb.answers import FORMS, find_form
 from headnb.errors import HeadnbError
 from headnb.task_cards import CARDS
+from headnb.tuning.answers import FORMS, find_form
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb import continual_runs, mixture_runs
 from headnb.errors import HeadnbError
-from headnb.runs import Run, Settings
+from headnb.runs import continual as continual_runs
+from headnb.runs import mixtures as mixture_runs
+from headnb.runs.folder import Run, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from headnb import finished_runs
 from headnb.errors import HeadnbError
-from headnb.finished_runs import TrackingInterrupted, track_checkpoints
+from headnb.tuning import finished_runs
+from headnb.tuning.finished_runs import TrackingInterrupted, track_checkpoints
 from peft import LoraConfig, get_peft_model
 
 from test_capture import state
@@ -225,7 +225,7 @@ def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
 @pytest.mark.parametrize("full", [True, False])
 def test_checkpoints_of_a_trainer_give_what_a_callback_saw_during_training(base, tmp_path, full):
     from datasets import Dataset
-    from headnb.tracking import HeadScoreCallback
+    from headnb.tuning.tracking import HeadScoreCallback
     from trl import SFTConfig, SFTTrainer
 
     rows = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS * 4])

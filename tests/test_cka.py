@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from headnb.cka import cka, gram, hsic
 from headnb.errors import HeadnbError
+from headnb.findings.cka import cka, gram, hsic
 from headnb.significance import crossed_intervals
 from scipy import stats
 

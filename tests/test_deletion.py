@@ -10,10 +10,10 @@ import pytest
 import torch
 from headnb import significance
 from headnb.capture import find_heads
-from headnb.deletion import deletion_curve
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError
-from headnb.head_choice import choose_heads
+from headnb.findings.deletion import deletion_curve
+from headnb.findings.head_choice import choose_heads
 from headnb.patterns import parse_heads
 from headnb.tasks import load_task
 from scipy import stats

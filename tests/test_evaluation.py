@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.errors import HeadnbError
-from headnb.evaluation import evaluate
+from headnb.tuning.evaluation import evaluate
 from scipy import stats
 
 from test_ablation import TEXT, loss_by_hand

@@ -13,7 +13,7 @@ import pytest
 import torch
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError
-from headnb.training import TuningInterrupted
+from headnb.tuning.training import TuningInterrupted
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
@@ -23,7 +23,7 @@ from trainers import PAIRS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headnb.training import TuningProgress
+    from headnb.tuning.training import TuningProgress
     from transformers import PreTrainedModel
 
 HELD_OUT = [(f"What is {a} plus {b}? ", f"It is {a + b}.") for a, b in ((1, 9), (3, 8), (2, 7))]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from headnb.errors import HeadnbError
-from headnb.forgetting import Forgetting, forgetting
+from headnb.findings.forgetting import Forgetting, forgetting
 from scipy import stats
 
 from fine_tuned import scores_of

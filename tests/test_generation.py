@@ -7,7 +7,7 @@ import pytest
 import torch
 from headnb.capture import frozen
 from headnb.errors import HeadnbError
-from headnb.generation import continue_greedily, text
+from headnb.tuning.generation import continue_greedily, text
 
 from architectures import VOCABULARY, build
 from test_capture import state

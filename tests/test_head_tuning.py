@@ -10,7 +10,7 @@ import pytest
 import torch
 from headnb.capture import find_heads, frozen, head_outputs
 from headnb.errors import HeadnbError
-from headnb.head_slices import head_slices
+from headnb.tuning.head_slices import head_slices
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from torch.nn import functional

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.cka import cka, gram
 from headnb.errors import HeadnbError
-from headnb.layer_profile import LayerRun, layer_profile, transition
+from headnb.findings.cka import cka, gram
+from headnb.findings.layer_profile import LayerRun, layer_profile, transition
 from scipy import stats
 
 from fine_tuned import scores_of

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import headnb
 import pytest
 import torch
-from headnb.learning import learn
 from headnb.snapshot import weights_kept
+from headnb.tuning.learning import learn
 
 from tiny import tiny_model
 from trainers import PAIRS

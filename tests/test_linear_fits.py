@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers, r_squared
-from headnb.moments import Measured, Moments
+from headnb.findings.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers, r_squared
+from headnb.findings.moments import Measured, Moments
 from scipy import optimize, stats
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.mixture_effect import BASE, FITTED, PLAIN, RANDOM, mixture_effect
+from headnb.findings.mixture_effect import BASE, FITTED, PLAIN, RANDOM, mixture_effect
 from scipy import stats
 
 

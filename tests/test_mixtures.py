@@ -8,8 +8,8 @@ import headnb
 import numpy as np
 import pytest
 from headnb import HeadnbError
-from headnb.combination_nulls import SINGLE
-from headnb.mixtures import Mixture, largest_remainder
+from headnb.findings.combination_nulls import SINGLE
+from headnb.findings.mixtures import Mixture, largest_remainder
 from headnb.tasks import Task
 from hypothesis import given
 from hypothesis import strategies as st

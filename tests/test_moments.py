@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from headnb.moments import Measured, Moments
+from headnb.findings.moments import Measured, Moments
 from headnb.resampling import correlation
 
 HEADS = 7

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.run_files import file_name, write_json
-from headnb.runs import Run, Settings
+from headnb.runs.files import file_name, write_json
+from headnb.runs.folder import Run, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,8 @@ import headnb
 import numpy as np
 import pytest
 import zarr
-from headnb import HeadnbError, pools
+from headnb import HeadnbError
+from headnb.findings import pools
 from headnb.scoring import gradient
 from headnb.store import ScoreTable
 from headnb.tasks import Task

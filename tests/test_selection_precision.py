@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.selection_precision import over_targets, selection_precision, source_of
+from headnb.findings.selection_precision import over_targets, selection_precision, source_of
 from headnb.tasks import Task
 from scipy import stats
 

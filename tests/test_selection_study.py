@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.selection_study import SelectionStudy
+from headnb.findings.selection_study import SelectionStudy
 from scipy import stats
 
 TARGETS, KS, SEEDS = ["a", "b", "c", "d"], [5, 20], [0, 1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.selective_tuning import RANDOM, TOP, SelectiveTuning
+from headnb.findings.selective_tuning import RANDOM, TOP, SelectiveTuning
 
 TASKS, SEEDS, N = ["a", "b", "c"], [0, 1, 2], 10
 

@@ -9,8 +9,8 @@ import headnb
 import numpy as np
 import pytest
 from headnb import resampling, statistics
-from headnb.concentration import CONCENTRATIONS, concentration
 from headnb.errors import HeadnbError
+from headnb.findings.concentration import CONCENTRATIONS, concentration
 from scipy import stats
 from scipy.cluster import hierarchy
 

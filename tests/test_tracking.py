@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.errors import HeadnbError
-from headnb.tracking import schedule
+from headnb.tuning.tracking import schedule
 from peft import LoraConfig
 from transformers import TrainerCallback
 

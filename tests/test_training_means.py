@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
+from headnb.findings.training_means import DIMS, direction, mean_over_trainings, on_own_task, text_of
 from headnb.resampling import Estimate
 from headnb.significance import crossed_intervals
-from headnb.training_means import DIMS, direction, mean_over_trainings, on_own_task, text_of
 from scipy import stats
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.trajectories import crossing
+from headnb.findings.trajectories import crossing
 
 from fine_tuned import scores_of
 

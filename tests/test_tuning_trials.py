@@ -8,9 +8,9 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb import tuning_trials
 from headnb.tasks import Task
-from headnb.tuning_trials import losses_after, losses_of
+from headnb.tuning import tuning_trials
+from headnb.tuning.tuning_trials import losses_after, losses_of
 
 HOW = {"steps": 3, "batch_size": 2, "learning_rate": 1e-2, "seed": 0}
 

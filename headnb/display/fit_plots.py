@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
 
-    from headnb.combination import CombinationFit
     from headnb.display.charts import Mark
     from headnb.display.labelled import Values
+    from headnb.findings.combination import CombinationFit
     from headnb.statistics import Array
 
 _ROW, _SQUARE = 36, 300

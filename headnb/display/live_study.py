@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from headnb.training import TuningProgress
+    from headnb.tuning.training import TuningProgress
 
 
 class LiveStudy(LiveGrid):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, missing_extra, unknown_name
-from headnb.run_files import file_name
+from headnb.runs.files import file_name
 from headnb.samples import Sample
 from headnb.suite.definition import AXES, OWN
 from headnb.suite.graph import in_order, notebooks_without

@@ -137,7 +137,9 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
         writes,
         _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
         {
-            str(kind): tuple(_factors(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}"))
+            str(kind): tuple(
+                _factors(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}")
+            )
             for kind, terms in work.items()
         },
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import headnb
 from headnb.errors import HeadnbError, unknown_name
-from headnb.run_files import file_name
+from headnb.runs.files import file_name
 from headnb.suite.definition import OWN
 
 if TYPE_CHECKING:

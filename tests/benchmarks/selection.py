@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headnb
-from headnb.selection_precision import SCORED_BY, over_targets, selection_precision
+from headnb.findings.selection_precision import SCORED_BY, over_targets, selection_precision
 
 if TYPE_CHECKING:
     import xarray as xr

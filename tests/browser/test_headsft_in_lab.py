@@ -20,7 +20,7 @@ MADE = f"""%load_ext headnb
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from tiny import tiny_model, tiny_tokenizer
-import headnb.finetuning
+import headnb.tuning.finetuning
 model, tokenizer = tiny_model(), tiny_tokenizer()
 slow = model.model.layers[1].register_forward_pre_hook(lambda module, _: time.sleep(0.4 * module.training))
 sums = [(f"What is {{a}} + {{b}}? ", f"{{a + b}}") for a in range(4) for b in range(4)]"""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
-from headnb.runs import Run
+from headnb.runs.folder import Run
 from headnb.suite import job
 
 from tiny import tiny_model, tiny_tokenizer

@@ -1,0 +1,1 @@
+"""Fine-tuning, and what is tracked along the way."""

@@ -1,0 +1,335 @@
+"""`HeadScoreCallback`: head scores along a training run, in any Trainer of transformers or TRL.
+
+Tracking changes nothing about the training: it happens between updates, when no gradient is under way; scores ask for
+no gradient of parameters; and random numbers go on as if none had been drawn.
+"""
+
+# ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback
+
+from headnb.capture import find_heads, frozen
+from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.model_checks import model_name
+from headnb.scoring import score_heads
+from headnb.scoring.gradient import activation, taylor_token
+from headnb.scoring.methods import find_method
+from headnb.snapshot import random_state_kept
+from headnb.tasks import Task, load_task
+from headnb.tuning.movement import Movement
+from headnb.tuning.online import TrainingBatches
+from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import xarray as xr
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+
+    from headnb.encoding import EncodingName
+
+FLUSHED = 50  # updates after which online scores are written at the latest
+ONLINE = {"activation": activation, "taylor-token": taylor_token}
+
+
+class HeadScoreCallback(TrainerCallback):
+    """Scores tracked tasks before training, every few steps, and after the last step.
+
+        callback = headnb.HeadScoreCallback({"gsm8k": task}, tokenizer=tokenizer, every=20)
+        trainer.add_callback(callback)
+        trainer.train()
+        callback.study
+
+    What is tracked is written to `head_scores` in the trainer's output_dir as it comes (`open_study` reads it), and a
+    resumed training goes on with it.
+
+    Args:
+        tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
+        tokenizer: of the model; by default the trainer's processing class.
+        every: so many steps apart, or the steps themselves: [0, 1, 2, 5, 10, 20, 50].
+        online: score the training batches too, in the training's own backward pass (`.online_scores`).
+        method: one of `methods()`.
+        batch_tokens: as for `score_heads`.
+        max_length: as for `score_heads`.
+        encoding: as for `score_heads`.
+        movement: measure how far the parameters moved; full tuning then keeps a copy of them in main memory.
+        on_tracked: called with the step after each step that was tracked.
+        log: what logs numbers: `trainer.log` sends them where the trainer reports, to TensorBoard for instance.
+
+    Raises:
+        HeadnbError: a bad task, step or method, or two tasks of one name.
+    """
+
+    @known_keywords
+    def __init__(
+        self,
+        tasks: object = (),
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        every: int | Iterable[int] = 20,
+        online: bool = False,
+        method: str = "activation",
+        batch_tokens: int = 4096,
+        max_length: int | None = None,
+        encoding: EncodingName = "official",
+        movement: bool = True,
+        on_tracked: Callable[[int], None] | None = None,
+        log: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        find_method(method, of_samples=True)
+        if online and method not in ONLINE:
+            raise unknown_name("method of online scores", method, ONLINE)
+        self.tasks = tracked_tasks(tasks)
+        self.attrs: dict[str, Any] = {}
+        self.log = log
+        self._tokenizer = tokenizer
+        self._is_tracked = schedule(every)
+        self._reduce = ONLINE[method] if online else None
+        self._scoring: dict[str, Any] = {
+            "method": method,
+            "batch_tokens": batch_tokens,
+            "max_length": max_length,
+            "encoding": encoding,
+        }
+        self._with_movement = movement
+        self._on_tracked = on_tracked
+        self.collected = Study()
+        self._movement: Movement | None = None
+        self._batches: TrainingBatches | None = None
+        self._seen_before = np.zeros(2)
+
+    @property
+    def study(self) -> xr.Dataset:
+        """What was tracked: see `FineTuned.study`."""
+        return self.collected.dataset()
+
+    @property
+    def scores(self) -> dict[str, xr.Dataset]:
+        """Task -> scores (step, sample, layer, head), of the same samples at each tracked step."""
+        return self.collected.scores()
+
+    @property
+    def online_scores(self) -> xr.Dataset | None:
+        """Scores of the training batches (sample, layer, head), each with its update as `step`; None without."""
+        return self.collected.online_scores()
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Remember the parameters, before a checkpoint is loaded into them."""
+        self._remember(given["model"])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Score the tasks before the first update; in a resumed training, take up what is in output_dir."""
+        self.close()
+        model = given["model"]
+        self._tokenizer = self._tokenizer or given.get("processing_class")
+        self._begin(state, Path(args.output_dir or ".") / FOLDER)
+        if _is_sharded(model):
+            self._movement = None
+            if self.tasks:
+                raise HeadnbError(
+                    "tasks are scored on whole weights, and this training shards them; online=True scores its batches, "
+                    "track_checkpoints its checkpoints"
+                )
+        elif state.global_step == 0:
+            self._remember(model)
+        with random_state_kept() if _is_sharded(model) else _untouched(model):
+            layout = find_heads(model)
+        self._batches = TrainingBatches(model, layout, self._reduce)
+        self.collected.attrs = {**self._provenance(model), "kv_heads": layout.kv_heads, **self.attrs}
+        if state.global_step == 0 and self._is_tracked(0):
+            with self._closed_on_error():
+                self._track(model, 0, control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Score the tasks, if it is time to."""
+        if self._batches is None:
+            return
+        step = state.global_step
+        self._batches.end_update(step)
+        with self._closed_on_error():
+            if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:
+                self._track(given["model"], step, control)
+            elif control.should_save or step % FLUSHED == 0:
+                self._write(step)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Write what belongs to a checkpoint that is about to be made."""
+        if self._batches is not None and control.should_save:
+            with self._closed_on_error():
+                self._write(state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Keep the training loss."""
+        logs = given.get("logs") or {}
+        if "loss" in logs:
+            self.collected.train_loss[state.global_step] = float(logs["loss"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Score after the last step, where that was not foreseen, and take the hooks off the model."""
+        if self._batches is None:
+            return
+        with self._closed_on_error():
+            if state.global_step not in self.collected.steps and not args.load_best_model_at_end:
+                self._track(given["model"], state.global_step, control)
+            self._write(state.global_step)
+        self.close()
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take the hooks off the model: at the end of a training by itself, after an error or an interrupt by hand."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _remember(self, model: nn.Module) -> None:
+        if self._with_movement:
+            with _untouched(model):
+                layout = find_heads(model)  # type: ignore[arg-type]
+            self._movement = Movement(model, layout)  # which asks what is trained
+
+    def _begin(self, state: TrainerState, folder: Path) -> None:
+        """A new study, or what the one in `folder` knew at the step where a training is resumed."""
+        resumed, writes = state.global_step > 0, state.is_world_process_zero
+        if resumed and (folder / STUDY).exists():
+            self.collected = read_study(folder).until(state.global_step)
+        else:
+            self.collected = Study()
+            if writes and folder.exists():
+                shutil.rmtree(folder)
+        self.collected.folder = folder if writes else None
+        self.collected.forget_files_after(state.global_step)
+        self.collected.train_loss = {int(log["step"]): log["loss"] for log in state.log_history if "loss" in log}
+        not_known = (np.nan, np.nan) if resumed else (0.0, 0.0)
+        self._seen_before = np.array(self.collected.seen.get(state.global_step, not_known))
+
+    def _track(self, model: nn.Module, step: int, control: TrainerControl) -> None:
+        scores = {}
+        with _untouched(model):
+            for name, task in self.tasks.items():
+                scores[name] = score_heads(model, self._tokenizer, task, **self._scoring)  # type: ignore[arg-type]
+        assert self._batches is not None  # noqa: S101  training is under way
+        layers = len(self._batches.layout.heads)
+        movement = np.full(layers, np.nan) if self._movement is None else self._movement.now()
+        samples, tokens = self._seen()
+        self.collected.add(TrackedStep(step, scores, movement, samples, tokens))
+        self._write(step)
+        if self.log is not None:
+            trainer_logs = control.should_log
+            self.log(self._numbers(step))
+            control.should_log = trainer_logs  # logging takes it back
+        if self._on_tracked is not None:
+            self._on_tracked(step)
+
+    def _write(self, step: int) -> None:
+        """Bring the study on disk up to date."""
+        assert self._batches is not None  # noqa: S101
+        self.collected.seen[step] = self._seen()
+        self.collected.attrs["steps_done"] = step
+        if self._reduce is not None and (scores := self._batches.take()) is not None:
+            self.collected.add_online(scores.assign_attrs(self._online_attrs()))
+        self.collected.write()
+
+    def _seen(self) -> tuple[float, float]:
+        assert self._batches is not None  # noqa: S101
+        samples, tokens = self._seen_before + self._batches.counts()
+        return float(samples), float(tokens)
+
+    def _provenance(self, model: nn.Module) -> dict[str, Any]:
+        method = find_method(self._scoring["method"])
+        return {
+            "model": model_name(model),
+            "method": method.name,
+            "reduction": method.reduction,
+            "loss_reduction": "sample-mean",
+            "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
+        }
+
+    def _online_attrs(self) -> dict[str, Any]:
+        assert self._batches is not None  # noqa: S101
+        missing = ",".join(f"L{layer}" for layer in self._batches.layers_without_gradient)
+        self.collected.attrs["layers_without_gradient"] = missing
+        return self.collected.attrs
+
+    def _numbers(self, step: int) -> dict[str, float]:
+        """What of a tracked step is logged."""
+        study = self.collected.dataset().sel(step=step)
+        numbers = {"heads/movement": float(study["movement"].mean())}
+        for name in self.tasks:
+            level = study["level"].sel(task=name)
+            first = self.collected.dataset()["level"].isel(step=0).sel(task=name)
+            numbers[f"heads/{name}/loss"] = float(study["eval_loss"].sel(task=name))
+            numbers[f"heads/{name}/mean_level"] = float(level.mean())
+            numbers[f"heads/{name}/gini"] = float(level.heads.gini())
+            numbers[f"heads/{name}/correlation_with_first"] = float(level.heads.correlation(first))
+        return numbers
+
+
+@contextmanager
+def _untouched(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients of parameters, random numbers kept, and without a trainer's autocast."""
+    wrapped = vars(model).get("forward")
+    try:
+        if "_original_forward" in vars(model):  # accelerate's, under mixed precision
+            model.forward = vars(model)["_original_forward"]
+        with random_state_kept(), frozen(model):
+            yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether each process holds a part of each weight (FSDP)."""
+    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules()) or any(
+        isinstance(weight, DTensor) for weight in model.parameters()
+    )
+
+
+def tracked_tasks(tasks: object) -> dict[str, Task]:
+    """Name -> task, of a task, a list of tasks, or a mapping.
+
+    Raises:
+        HeadnbError: what `load_task` says, or two tasks of one name.
+    """
+    if isinstance(tasks, Mapping):
+        return {str(name): load_task(task, name=str(name)) for name, task in tasks.items()}
+    several = isinstance(tasks, (list, tuple)) and all(isinstance(task, (str, Path, Task)) for task in tasks)
+    loaded = [load_task(task) for task in (tasks if several else [tasks])]  # type: ignore[attr-defined]
+    names = [task.name for task in loaded]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise HeadnbError(f"two tracked tasks are called {min(twice)!r}; give them names: {{'name': task, ...}}")
+    return dict(zip(names, loaded, strict=True))
+
+
+def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
+    """Whether a step is tracked; the first and the last one are in any case, where steps are not named one by one.
+
+    Raises:
+        HeadnbError: neither a whole number of 1 or more, nor steps of 0 or more.
+    """
+    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
+        return lambda step: step % every == 0
+    steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
+    if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
+        raise HeadnbError(f"every is a number of steps, or the steps themselves as [0, 1, 2, 5, 10], not {every!r:.60}")
+    return steps.__contains__

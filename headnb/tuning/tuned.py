@@ -1,0 +1,125 @@
+"""What a fine-tuning gives: the study, the scores, the adapter, and the tuned model for as long as it is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import warnings
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError, known_keywords
+from headnb.model_checks import model_name
+from headnb.scoring.run import model_lock
+from headnb.snapshot import left_as_found
+from headnb.tuning.study import FOLDER, Study, read_study
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import xarray as xr
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, repr=False)
+class FineTuned:
+    """What a fine-tuning gave.
+
+    Attributes:
+        study: Dataset of what was tracked. `level` (step, task, layer, head) is the mean level over the task's
+            samples, `eval_loss` (step, task) their mean loss; `movement` (step, layer) how far the parameters moved,
+            relative L2; `samples_seen` and `tokens_seen` (step) what was trained on until then; `train_loss` (update);
+            `online_level` (update, layer, head) of the training batches. Step 0 is before training.
+        scores: task -> Dataset of scores (step, sample, layer, head), the same samples at each step.
+        online_scores: scores of the training batches (sample, layer, head), their update as `step`; None without.
+        adapter: folder of the adapter; None after full tuning.
+    """
+
+    study: xr.Dataset
+    scores: dict[str, xr.Dataset]
+    online_scores: xr.Dataset | None
+    adapter: Path | None
+    _study: Study = field(compare=False)
+    _kept: Any = field(default=None, compare=False)  # a temporary folder lives as long as this
+    _model: Any = field(default=None, compare=False)  # a weak reference to the model that full tuning changed
+
+    @property
+    def patterns(self) -> xr.DataArray:
+        """The patterns (step, task, layer, head): `study["level"]`."""
+        if "level" not in self.study:
+            raise HeadnbError("no task was tracked; track={'name': task} does")
+        return self.study["level"]
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many numbers were trained; of selected heads, those of their slices and of the adapter's other factor."""
+        return int(self.study.attrs["trained_parameters"])
+
+    def __repr__(self) -> str:
+        attrs, losses = self.study.attrs, self.study.get("train_loss")
+        on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # checkpoints do not tell
+        trained = f"{attrs.get('model')}{on}, {attrs.get('kind_of_tuning')}"
+        loss = "" if losses is None else f", loss {float(losses[0]):.3g} -> {float(losses[-1]):.3g}"
+        where = f", adapter in {self.adapter}" if self.adapter else ""
+        return f"FineTuned({trained}, {attrs.get('steps_done')} steps{loss}{where})"
+
+    @contextlib.contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """The tuned model, while the context is open; then `model` is again as it was.
+
+        Args:
+            model: the model that was tuned, or another copy of it. After full tuning only the model itself is tuned,
+                and is yielded as it is.
+
+        Raises:
+            HeadnbError: the adapter does not fit, or the model is another than the one that full tuning changed.
+        """
+        if self.adapter is None:
+            if self._model is None or self._model() is not model:
+                raise HeadnbError(
+                    "there is no adapter to apply: full tuning changed the model itself, which this one is not; "
+                    "load_model reads it from a checkpoint-N of its output_dir"
+                )
+            yield model
+            return
+        from peft import PeftModel  # noqa: PLC0415
+
+        with model_lock(model), left_as_found(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                tuned: Any = PeftModel.from_pretrained(model, str(self.adapter))
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise HeadnbError(f"the adapter does not fit {model_name(model)}: {error!s:.200}") from error
+            tuned.headnb_adapter = str(self.study.attrs.get("trained_on", self.adapter.name))
+            yield tuned.eval()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write study, scores and adapter to a folder, for `headnb.open_study`; returns the folder."""
+        folder = Path(folder).expanduser()
+        self._study.copied_to(folder)
+        if self.adapter is not None and self.adapter.resolve() != (folder / "adapter").resolve():
+            shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)
+        return folder
+
+
+@known_keywords
+def open_study(folder: str | Path) -> FineTuned:
+    """What `FineTuned.save` wrote, or what a training with `HeadScoreCallback` left in its output_dir.
+
+    Raises:
+        HeadnbError: there is no study, or it is damaged.
+    """
+    folder = Path(folder).expanduser()
+    study = read_study(folder / FOLDER if (folder / FOLDER).is_dir() else folder)
+    adapter = folder / "adapter"
+    return tuned_result(study, adapter if adapter.is_dir() else None)
+
+
+def tuned_result(
+    study: Study, adapter: Path | None, kept: Any = None, model: PreTrainedModel | None = None
+) -> FineTuned:
+    """What a study and an adapter are to a user; `kept` is held for as long as they are, `model` is what was tuned."""
+    tuned = None if model is None else weakref.ref(model)
+    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, kept, tuned)
