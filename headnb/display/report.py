@@ -67,7 +67,7 @@ class Table:
     def of(cls, table: pd.DataFrame, caption: str = "") -> Table:
         """A data frame, its index first."""
         columns = (str(table.index.name or ""), *map(str, table.columns))
-        rows = tuple((str(index), *map(_cell, row)) for index, row in zip(table.index, table.to_numpy(), strict=True))
+        rows = tuple((str(index), *map(_value, row)) for index, row in zip(table.index, table.to_numpy(), strict=True))
         return cls(columns, rows, caption)
 
 
@@ -109,7 +109,7 @@ class Contents:
     provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
-def _cell(value: Any) -> Cell:
+def _value(value: Any) -> Cell:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if hasattr(value, "item"):

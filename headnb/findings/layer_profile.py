@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STARTED, DONE = 0.1, 0.9  # shares of the largest change
 STRAIGHT = DONE - STARTED
 _NEAREST = 1 - 1e-12  # CKA of a model that did not change, on a scale that has no 1
+FEWEST_UNITS = 3  # runs, or tasks
 _ENDS = ("value", "low", "high")
 
 
@@ -91,11 +92,14 @@ class LayerProfile:
 
     @property
     def width(self) -> tuple[float, float, float]:
-        """The transition's share of all layers, mean over runs, with its interval (NaN of one run)."""
+        """The transition's share of all layers, mean over runs, with its interval (NaN below three runs).
+
+        A transition is counted in whole layers, so the interval has half a layer more on either side.
+        """
         layers = self.similarity.sizes["layer"]
         shares = (self.transition["last"] - self.transition["first"]).to_numpy() / layers
-        found = t_intervals(shares[:, None], self.level)
-        return float(found.mean[0]), float(found.low[0]), float(found.high[0])
+        value, low, high = _over_units(shares[:, None], self.level)[:, 0].tolist()
+        return value, low - 0.5 / layers, high + 0.5 / layers
 
     @property
     def table(self) -> pd.DataFrame:
@@ -317,8 +321,15 @@ def _going_together(
             of_run.append([float(correlation(added, each, "spearman")) for each in beside])
         rows.append(np.array(of_run))
     values = np.stack([each.mean(axis=0) for each in rows]) if len(rows) > 1 else rows[0]
-    ends = dict(zip(_ENDS, t_intervals(values, level), strict=True))
+    ends = dict(zip(_ENDS, np.clip(_over_units(values, level), -1, 1), strict=True))
     return xr.Dataset({name: ("beside", end) for name, end in ends.items()}, {"beside": ["heads", "movement"]})
+
+
+def _over_units(values: Array, level: float) -> Array:
+    """(3, columns): means of values (units, columns) with Student's t intervals; two do not tell how they vary."""
+    found = t_intervals(values, level)
+    unknown = np.full_like(found.mean, np.nan)
+    return np.stack(found if len(values) >= FEWEST_UNITS else (found.mean, unknown, unknown))
 
 
 def _dataset(ends: Array, tasks: list[str], layers: Array, quantity: str) -> xr.Dataset:

@@ -9,6 +9,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import pytest
 import xarray as xr
 from headnb.display import plots
@@ -161,3 +163,11 @@ def test_the_file_is_whole_and_named_html(tmp_path: Path) -> None:
         report(contents(), tmp_path / "run")
     with pytest.raises(HeadnbError, match="has 1 cells for 2 columns"):
         page(Contents("t", (Section("s", tables=(Table(("a", "b"), (("x",),)),)),)))
+
+
+def test_a_data_frame_becomes_a_table_of_texts_and_numbers() -> None:
+    frame = pd.DataFrame({"name": ["x", "y"], "r": [0.5, np.nan], "shown": [True, False]}, index=["a", "b"])
+    found = Table.of(frame.rename_axis("task"), "what it is")
+    assert found == Table(
+        ("task", "name", "r", "shown"), (("a", "x", 0.5, "yes"), ("b", "y", None, "no")), "what it is"
+    )
