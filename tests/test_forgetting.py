@@ -102,6 +102,8 @@ def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
     assert "Earlier tasks are forgotten" in planted.verdict
     better = np.minimum.accumulate(LOSSES, axis=0) - 0.1 * np.arange(5)[:, None]
     assert found_of(better).holds is False
+    assert "lost" in planted.verdict
+    assert "lost" not in found_of(better).verdict
     same = np.where(np.arange(5)[:, None] > np.arange(4), 1.0, 3.0)
     found = [forgetting(ORDER, [sequence(10 * trial + run, same) for run in range(3)]) for trial in range(5)]
     assert sum(one.holds is None for one in found) >= 4
@@ -140,7 +142,7 @@ def test_too_few_pairs_give_no_correlation() -> None:
     runs = [[{task: stage[task] for task in ORDER[:3]} for stage in sequence(0, LOSSES)[:4]]]
     found = forgetting(ORDER[:3], runs)
     assert np.isnan(found.association.value)
-    assert "3 pairs of a step and an earlier task are too few" in found.verdict
+    assert "Too few pairs of a step and an earlier task to ask whether patterns tell: 3" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["association"]["value"] is None
 
 

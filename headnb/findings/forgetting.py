@@ -110,16 +110,18 @@ class Forgetting:
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
         words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.holds]
-        worst = str(self.forgotten["task"].to_numpy()[int(self.forgotten["value"].argmax())])
         runs = f"{self.runs} run{'s' if self.runs > 1 else ''}"
         total = (
             f"Earlier tasks {words}: backward transfer **{signed_text(self.transfer)}** nats (below zero: a rise), "
             f"forgetting {signed_text(self.mean)}, over {runs} and {self.samples} held-out samples of each task."
         )
-        lines = [total, f"Most was lost of {worst}: {signed_text(self.forgotten.sel(task=worst))}."]
+        lines = [total]
+        worst = self.forgotten.isel(task=int(self.forgotten["value"].to_numpy().argmax()))
+        if worst["value"] > 0:
+            lines.append(f"Most was lost of {worst['task'].item()}: {signed_text(worst)}.")
         found = self.association
         if math.isnan(found.value):
-            lines.append(f"{found.pairs} pairs of a step and an earlier task are too few to ask whether patterns tell.")
+            lines.append(f"Too few pairs of a step and an earlier task to ask whether patterns tell: {found.pairs}.")
         else:
             sure = "goes" if found.p < 1 - self.level else "is not shown to go"
             lines.append(
