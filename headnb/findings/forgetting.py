@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    from numpy.typing import NDArray
 
     from headnb.statistics import Array
 
@@ -246,7 +247,7 @@ def _distance(shape: Array, origin: Array) -> Array:
     return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
 
 
-def _moved_since(levels: Array, learned: Array, labels: Mapping[str, list[str]]) -> xr.DataArray:
+def _moved_since(levels: Array, learned: NDArray[np.int64], labels: Mapping[str, list[str]]) -> xr.DataArray:
     shapes = _shapes(levels)  # (runs, stages, tasks, heads)
     moved = _distance(shapes, shapes[:, learned, np.arange(len(learned))][:, None]).mean(axis=0)
     moved[np.arange(len(moved))[:, None] < learned] = np.nan

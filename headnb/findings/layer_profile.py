@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    from numpy.typing import NDArray
 
     from headnb.display.charts import Chart
     from headnb.statistics import Array
@@ -259,7 +260,7 @@ def _compared(run: LayerRun, task: str) -> LeftOut:
     shared = [key for key in after["sample"].to_numpy().tolist() if key in before.indexes["sample"]]
     same = {"sample": shared, "other_sample": shared}
     prints = [one["fingerprint"].sel(sample=shared).to_numpy() for one in (before, after)]
-    if not np.array_equal(*prints):
+    if not np.array_equal(prints[0], prints[1]):
         raise HeadnbError(f"{task}: representations before and after are of other samples")
     K, L = (one["gram"].sel(same).to_numpy() for one in (before, after))
     rows = [cka(K[layer], L) for layer in range(len(K))]  # one row at a time: (layers, n, n) in memory
@@ -332,7 +333,7 @@ def _over_units(values: Array, level: float) -> Array:
     return np.stack(found if len(values) >= FEWEST_UNITS else (found.mean, unknown, unknown))
 
 
-def _dataset(ends: Array, tasks: list[str], layers: Array, quantity: str) -> xr.Dataset:
+def _dataset(ends: Array, tasks: list[str], layers: NDArray[np.int64], quantity: str) -> xr.Dataset:
     columns = {name: (("task", "layer"), end) for name, end in zip(_ENDS, ends, strict=True)}
     return xr.Dataset(columns, {"task": tasks, "layer": layers}, {"quantity": quantity})
 

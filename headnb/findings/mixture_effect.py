@@ -97,7 +97,8 @@ class MixtureEffect:
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
         found = {"loss": self.loss, "loss_change": self.loss_change}
-        found |= {"exact": self.exact, "exact_change": self.exact_change} if self.exact is not None else {}
+        if self.exact is not None and self.exact_change is not None:
+            found |= {"exact": self.exact, "exact_change": self.exact_change}
         return {
             "target": self.target,
             **{name: as_records(table) for name, table in found.items()},

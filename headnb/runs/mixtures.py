@@ -96,10 +96,11 @@ def evaluate_target(
     from headnb.tuning.evaluation import evaluate  # noqa: PLC0415  torch, which reading results does not need
 
     whole = run.task(target)
-    cut = {"max_length": run.settings.max_length}
-    found = evaluate(model, tokenizer, whole, answer="none", **cut)[["loss"]]
+    longest = run.settings.max_length
+    found = evaluate(model, tokenizer, whole, answer="none", max_length=longest)[["loss"]]
     if answers:
-        asked = evaluate(model, tokenizer, run.task(target, answers), max_new_tokens=max_new_tokens, **cut)
+        some = run.task(target, answers)
+        asked = evaluate(model, tokenizer, some, max_new_tokens=max_new_tokens, max_length=longest)
         found["exact_match"] = asked["exact_match"].reindex(sample=found["sample"])
     return found
 
