@@ -31,7 +31,7 @@ from headnb.encoding import (
     split_at_budget,
 )
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
+from headnb.model_checks import check_left_padding, is_offloaded, model_name, weights_fingerprint, why_not_finite
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
@@ -122,7 +122,7 @@ def score_heads(
     settings = chosen.settings(options)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
-    with model_lock(model), _broken_weights_named(model):
+    with model_lock(model), _explained(model):
         scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
         about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
         about |= {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
@@ -162,13 +162,12 @@ def check_settings(
 
 
 @contextmanager
-def _broken_weights_named(model: PreTrainedModel) -> Iterator[None]:
-    """A loss or score that is not finite comes from weights that are not, and is told as such; or as it is."""
+def _explained(model: PreTrainedModel) -> Iterator[None]:
+    """A loss or score that is not finite is told with where in the model it comes from."""
     try:
         yield
     except NotFiniteError as found:
-        check_weights(model)
-        raise HeadnbError(str(found)) from None
+        raise HeadnbError(f"{found}{why_not_finite(model, found.sample)}") from None
 
 
 @dataclass
@@ -258,11 +257,11 @@ class _Run:
         if not len(broken_samples):
             return
         row = int(broken_samples[0])
-        key = self.encoded.ids[positions[row]]
+        key, sample = self.encoded.ids[positions[row]], self.encoded.samples[positions[row]]
         if not losses[row].isfinite():
-            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
+            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}", sample)
         layer = int(expected.nonzero()[:, 0][broken[row]][-1])
-        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
+        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down", sample)
 
     def _shrink_budget(self, failed: np.ndarray) -> None:
         """Half the budget, after memory ran out in a batch."""
