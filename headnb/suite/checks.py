@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,12 @@ def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Map
             if name not in known and name not in OWN:
                 raise HeadnbError(f"notebook {entry.name}: work: {unknown_name('parameter', name, known)}")
     for path in entry.writes:
-        for name in re.findall(r"{(\w*)}", path):
-            if name not in entry.axes:
+        try:
+            pieces = list(string.Formatter().parse(path))
+        except ValueError as error:
+            raise HeadnbError(f"notebook {entry.name}: writes: {path!r:.80} cannot be read: {error}") from error
+        for _, name, form, conversion in pieces:
+            if name is not None and (form or conversion or name not in entry.axes):
                 raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', name, entry.axes)}")
 
 
