@@ -233,9 +233,11 @@ def _weight_bytes(source: str, config: Any, dtype: Any) -> float:
         return 0
     whole = folder / "model.safetensors"
     files = [whole] if whole.is_file() else list(folder.glob("model-*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
     stored = getattr(config, "dtype", None)
-    known = isinstance(stored, torch.dtype) and isinstance(dtype, torch.dtype)
-    return sum(file.stat().st_size for file in files) * (dtype.itemsize / stored.itemsize if known else 1)
+    if isinstance(stored, torch.dtype) and isinstance(dtype, torch.dtype):
+        return size * dtype.itemsize / stored.itemsize
+    return size
 
 
 def _dtype(dtype: Any) -> Any:

@@ -40,12 +40,19 @@ def read_json(path: Path, maker: str) -> dict[str, Any]:
         raise HeadnbError(f"{path} cannot be read: {error}") from error
     if not isinstance(stored, dict):
         raise HeadnbError(f"{path} cannot be read: it holds no JSON object")
-    expected = stored.pop(CHECKSUM, None)
-    if expected is not None and expected != checksum(stored, {}):
+    return _unsealed(stored, path)
+
+
+def _unsealed(stored: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The object without its checksum, which is the last where its name is damaged; earlier versions wrote none."""
+    name = CHECKSUM if CHECKSUM in stored else next(reversed(stored), CHECKSUM)
+    rest = {key: value for key, value in stored.items() if key != name}
+    matches = stored.get(name) == checksum(rest, {})
+    if matches != (CHECKSUM in stored):
         raise HeadnbError(
             f"{path} is damaged: it is not what was written (if you changed it, remove its {CHECKSUM} too)"
         )
-    return stored
+    return rest if matches else stored
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:

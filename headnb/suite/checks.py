@@ -176,9 +176,9 @@ def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Map
             pieces = list(string.Formatter().parse(path))
         except ValueError as error:
             raise HeadnbError(f"notebook {entry.name}: writes: {path!r:.80} cannot be read: {error}") from error
-        for _, name, form, conversion in pieces:
-            if name is not None and (form or conversion or name not in entry.axes):
-                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', name, entry.axes)}")
+        for _, part, form, conversion in pieces:
+            if part is not None and (form or conversion or part not in entry.axes):
+                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', part, entry.axes)}")
 
 
 def _check_parameters(

@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import one_line, score_into
 
-FEW = 40
+FEW = 20
 MANY = 5000
 PAYLOADS = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid"
 
