@@ -30,7 +30,8 @@ widgets: $(VENV)/test
 simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py tests/test_findings_simulation.py
 
-# Runs killed at fifty random moments: ten minutes.
+# Runs killed at fifty random moments; disks and memory that fail, files that are damaged or hostile, in thousands of
+# cases: a quarter of an hour.
 robustness: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/robustness
 

@@ -10,18 +10,21 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
+from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.errors import HeadnbError
-from headnb.store import FORMAT, local_path, only_writer, refuse_other
+from headnb.store import FORMAT, READ_FORMATS, local_path, only_writer, plain_values, refuse_other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import numpy as np
+
     from headnb.store import Attribute
 
+MOST_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
 _PROGRESS = ("complete", "steps_done", "steps_total")  # attributes that change from one writing to the next
 _STATE = "state_"  # what is of use to the fit alone begins so
 
@@ -117,30 +120,40 @@ def _write(path: Path, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> N
     for name, (dims, values) in arrays.items():
         text = values.dtype.kind == "U"
         array = group.create_array(
-            name, shape=values.shape, chunks=values.shape, dtype=str if text else values.dtype, dimension_names=dims
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=str if text else values.dtype,
+            dimension_names=dims,
+            compressors=compressors(),
         )
         array[:] = values
-    group.attrs.update({"headnb_format": FORMAT, "fitted": 1, **fitted.attrs})
+    told = {"headnb_format": FORMAT, "fitted": 1, **fitted.attrs}
+    values_of = {name: values for name, (_, values) in arrays.items()}
+    group.attrs.update({**told, CHECKSUM: checksum(told, values_of, layout(path, arrays))})
 
 
 def _read(path: Path) -> xr.Dataset | None:
     import zarr  # noqa: PLC0415
 
     try:
-        group = zarr.open_group(path, mode="r")
-        attrs: dict[str, Any] = dict(group.attrs)
-        if attrs.pop("headnb_format", None) != FORMAT or not attrs.pop("fitted", 0):
-            return None
-        arrays = {
-            name: (array.metadata.dimension_names, _values(array[:]))  # type: ignore[union-attr]
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        told: dict[str, Any] = dict(group.attrs)
+    except Exception:  # noqa: BLE001  it is something else, or its first file is damaged: no fit to be read
+        return None
+    expected = told.pop(CHECKSUM, None)
+    if told.get("headnb_format") not in READ_FORMATS or not told.get("fitted", 0):
+        return None
+    with damage_named(path):
+        if sum(array.nbytes for _, array in group.arrays()) > MOST_BYTES:
+            raise HeadnbError(f"{path} is damaged: it says that it holds more than a fit does")
+        arrays: dict[str, tuple[Any, np.ndarray]] = {
+            name: (array.metadata.dimension_names, plain_values(array[:]))  # type: ignore[union-attr]
             for name, array in group.arrays()
         }
-    except (OSError, KeyError, ValueError, RuntimeError):
-        return None
+        values = {name: column[1] for name, column in arrays.items()}
+        if told["headnb_format"] != 1 and expected != checksum(told, values, layout(path, arrays)):
+            raise HeadnbError(f"{path} is damaged: it is not what was written")
+    attrs = {name: value for name, value in told.items() if name not in {"headnb_format", "fitted"}}
     coords = {name: column for name, column in arrays.items() if column[0] == (name,)}
     return xr.Dataset({name: c for name, c in arrays.items() if name not in coords}, coords=coords, attrs=attrs)
-
-
-def _values(values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    return array if array.dtype.kind in "iufb" else np.array(array.tolist(), str)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from headnb.encoding import EncodedSample
 
@@ -34,6 +34,7 @@ def model_name(model: Any) -> str:
     config = getattr(model, "config", None)
     name = getattr(model, "name_or_path", "") or getattr(config, "_name_or_path", "") or type(model).__name__
     name = Path(name).name if Path(name).is_dir() else str(name)
+    name = name.encode(errors="replace").decode()  # a folder's name may hold bytes that are no text
     adapter = getattr(model, "headnb_adapter", "")
     return f"{name} + {adapter}" if adapter else name
 
@@ -57,6 +58,33 @@ def check_weights(model: torch.nn.Module) -> None:
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise HeadnbError(f"the model has NaN or infinite weights: {', '.join(bad[:3])}{more}")
+
+
+def why_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
+    """What can be said of a sample whose loss or scores are not finite, and what to do: the rest of a sentence.
+
+    Raises:
+        HeadnbError: the weights themselves are NaN or infinite (`check_weights`).
+    """
+    import torch  # noqa: PLC0415
+
+    from headnb.capture import head_outputs, input_device  # noqa: PLC0415
+
+    check_weights(model)
+    broken: list[int] = []
+
+    def look(layer: int, O: torch.Tensor) -> torch.Tensor:
+        if not O.isfinite().all():
+            broken.append(layer)
+        return O
+
+    ids = torch.from_numpy(sample.input_ids)[None].to(input_device(model))
+    with contextlib.suppress(RuntimeError), torch.no_grad(), head_outputs(model, look):  # memory may be short
+        model(input_ids=ids, use_cache=False)
+    where = f"; head outputs are not finite from layer {min(broken)} on" if broken else ""
+    if getattr(model, "dtype", None) == torch.float16:
+        where += "; float16 ends at 65504: load_model(..., dtype='bfloat16') or 'float32' has room"
+    return where
 
 
 def is_offloaded(model: torch.nn.Module) -> bool:
@@ -164,6 +192,26 @@ def check_left_padding(
         expected, found = alone[0].nan_to_num(), padded[0].nan_to_num()  # (L, H)
         if (found - expected).norm() > tolerance * expected.norm():
             raise HeadnbError("this model gives other scores when padding is on the left; use padding_side='right'")
+
+
+def check_memory(needed: float, what: str, advice: str) -> None:
+    """Refuse what does not fit into the memory that is free now, before the system ends the process for it.
+
+    Args:
+        needed: bytes.
+        what: what needs them.
+        advice: what to do instead.
+
+    Raises:
+        HeadnbError: there is less.
+    """
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise HeadnbError(
+            f"{what} need {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {advice}"
+        )
 
 
 def check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import check_causal, check_folder, check_weights, model_name, weights_fingerprint
+from headnb.model_checks import check_causal, check_folder, check_memory, check_weights, model_name, weights_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -198,6 +198,12 @@ def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
 def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device_map: Any, *, online: bool) -> Any:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
+    if device_map is None:
+        check_memory(
+            _weight_bytes(source, config, dtype),
+            f"the weights of {source}",
+            "dtype='bfloat16' takes two bytes a weight, device_map='auto' spreads them over devices, memory and disk",
+        )
     try:
         # mypy does not know the form with a report.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -216,6 +222,22 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
     if absent:
         raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
     return model
+
+
+def _weight_bytes(source: str, config: Any, dtype: Any) -> float:
+    """What the weights take once they are loaded, told by their files; 0 where these are not on this machine yet."""
+    import torch  # noqa: PLC0415
+
+    folder = weights_folder(source)
+    if folder is None:
+        return 0
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else list(folder.glob("model-*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    stored = getattr(config, "dtype", None)
+    if isinstance(stored, torch.dtype) and isinstance(dtype, torch.dtype):
+        return size * dtype.itemsize / stored.itemsize
+    return size
 
 
 def _dtype(dtype: Any) -> Any:

@@ -63,7 +63,11 @@ def run_notebook(
     except ImportError:
         raise missing_extra("papermill", "suite") from None
     given = dict(parameters or {})
-    known = papermill.inspect_notebook(str(notebook))
+    try:
+        known = papermill.inspect_notebook(str(notebook))
+    except Exception as error:  # papermill lets through what nbformat and json raise
+        reason = " ".join(str(error).split())
+        raise HeadnbError(f"{notebook} cannot be read as a notebook: {reason:.200}") from error
     for name in given:
         if name not in known:
             raise unknown_name("parameter", name, known)

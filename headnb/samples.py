@@ -170,7 +170,7 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
         if not isinstance(key, (int, str)) or isinstance(key, bool):
             raise HeadnbError(f"{where}: the id of sample {place} is {_kind(key)}, not text or a whole number")
         if isinstance(key, str):
-            _check_text(key, f"{where}: the id of sample {place}")
+            check_text(key, f"{where}: the id of sample {place}")
             if "\0" in key:
                 raise HeadnbError(f"{where}: the id of sample {place} holds a null character")
         elif not -(2**63) <= key < 2**63:
@@ -187,7 +187,7 @@ def _text_sample(prompt: object, completion: object, where: str) -> Sample:
     parts: list[Text] = []
     for name, value in (("prompt", prompt), ("completion", completion)):
         if isinstance(value, str):
-            _check_text(value, f"{where}: {name}")
+            check_text(value, f"{where}: {name}")
             parts.append(value)
         elif isinstance(value, Sequence) and value:
             parts.append([_message(message, f"{where}: {name}") for message in value])
@@ -207,7 +207,7 @@ def _message(message: object, where: str) -> Message:
     for name in ("role", "content"):
         if not isinstance(message[name], str):
             raise HeadnbError(f"{where}: a message's {name} is {_kind(message[name])}, not text")
-        _check_text(message[name], where)
+        check_text(message[name], where)
     return {"role": message["role"], "content": message["content"]}
 
 
@@ -251,8 +251,8 @@ def _integers(values: Any, where: str) -> list[int]:
     return [int(value) for value in values]
 
 
-def _check_text(text: str, where: str) -> None:
-    """Half a character pair can be in a str, but not in a file."""
+def check_text(text: str, where: str) -> None:
+    """Half a character pair can be in a str, but not in a file: raise HeadnbError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -3,7 +3,8 @@
 On disk the table is a Zarr group. It holds the batch plan, so that a run that was stopped goes on with the very same
 batches, and a mark for each sample that is set after its scores are written. What is on disk is either complete and
 marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.) One run writes at a time: it holds
-a lock of the operating system, which goes with its process. Reading needs no lock.
+a lock of the operating system, which goes with its process. Reading needs no lock. What is read is checked: see
+`checksums`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
+from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.encoding import BatchPlan
 from headnb.errors import HeadnbError, known_keywords
+from headnb.model_checks import check_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMAT = 1
+FORMAT = 2
+READ_FORMATS = (1, 2)  # 1 has no checksums
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
 CHUNK_BYTES = 2**20  # of one chunk of scores; a batch rewrites the chunk that it ends in
+MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
+MOST_HEADS = 2**20  # of a model, layers times heads
 
 Attribute: TypeAlias = str | int | float
 
@@ -60,22 +66,29 @@ class ScoreTable:
         """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
 
         Raises:
-            HeadnbError: the disk is full or cannot be written; batches that were complete stay.
+            HeadnbError: the disk is full or cannot be written, or the chunk that is written to is damaged; batches
+                that were complete stay.
         """
         rows = slice(int(places[0]), int(places[-1]) + 1)
-        try:
+        with self._kept():
             self._columns["score"][rows] = scores
             self._columns["loss"][rows] = losses
             self._columns["done"][rows] = np.ones(len(places), np.uint8)  # last: from here on it counts
-        except OSError as error:
-            reason = error.strerror or error
-            raise HeadnbError(f"scores cannot be written any more ({reason}); what was complete is kept") from error
         self.done[rows] = True
 
     def replan(self, plan: BatchPlan) -> None:
-        """Other batches for what is left, in the same order of work."""
-        self._columns["batch"][:] = plan.batch
+        """Other batches for what is left, in the same order of work; raises HeadnbError as `write` does."""
+        with self._kept():
+            self._columns["batch"][:] = plan.batch
         self.plan = plan
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:  # a full disk; a chunk that cannot be read to be completed
+            reason = getattr(error, "strerror", None) or error
+            raise HeadnbError(f"scores cannot be written any more ({reason}); what was complete is kept") from error
 
     def pending(self) -> list[np.ndarray]:
         """The batches that are not scored yet, as places in the order of work."""
@@ -104,8 +117,8 @@ class ScoreTable:
             blocks = np.repeat(np.logical_and.reduceat(done, starts), np.diff([*starts, len(done)]))
             done = blocks if blocks.any() else done
         places = np.flatnonzero(done)
-        places = places[np.argsort(self.plan.order[places])]
-        return self._dataset(places, *(np.asarray(self._columns[name][:])[places] for name in ("score", "loss")))
+        by_input = np.argsort(self.plan.order[places])
+        return self._dataset(places[by_input], *(self._read(name, places)[by_input] for name in ("score", "loss")))
 
     def parts(self, rows: int) -> Iterator[xr.Dataset]:
         """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
@@ -113,11 +126,29 @@ class ScoreTable:
         The coordinate `position` (sample) is the place of each sample in the input.
         """
         for start in range(0, len(self.done), rows):
-            among = np.flatnonzero(self.done[start : start + rows])
-            if len(among):
-                read = (np.asarray(self._columns[name][start : start + rows])[among] for name in ("score", "loss"))
-                part = self._dataset(start + among, *read)
-                yield part.assign_coords(position=("sample", self.plan.order[start + among]))
+            places = start + np.flatnonzero(self.done[start : start + rows])
+            if len(places):
+                part = self._dataset(places, *(self._read(name, places) for name in ("score", "loss")))
+                yield part.assign_coords(position=("sample", self.plan.order[places]))
+
+    def _read(self, name: str, places: np.ndarray) -> np.ndarray:
+        """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
+
+        Raises:
+            HeadnbError: a chunk is damaged.
+        """
+        column = self._columns[name]
+        if isinstance(column, np.ndarray):
+            return np.asarray(column[places])
+        found = np.empty((len(places), *column.shape[1:]), column.dtype)
+        rows = column.chunks[0]
+        for chunk in np.unique(places // rows).tolist():
+            inside = np.flatnonzero(places // rows == chunk)
+            first, last = places[inside[0]], places[inside[-1]]
+            file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
+            with damage_named(file, "; without this file the same call scores these samples again"):
+                found[inside] = np.asarray(column[int(first) : int(last) + 1])[places[inside] - first]
+        return found
 
     def _dataset(self, places: np.ndarray, score: np.ndarray, loss: np.ndarray) -> xr.Dataset:
         """Scores (b, L, H) and losses (b,) of these places in the order of work, labelled."""
@@ -151,9 +182,11 @@ def open_table(
     While the context is open no other run can write there.
 
     Raises:
-        HeadnbError: another run writes to `path` now; it cannot be written, holds something else, or holds scores of
-            another model, task, method or setting (it says which).
+        HeadnbError: the scores do not fit into memory; another run writes to `path` now; it cannot be written, holds
+            something else, or holds scores of another model, task, method or setting (it says which).
     """
+    held = 2 * len(ids) * shape[0] * shape[1] * 4  # the table, and the result made of it
+    check_memory(held, f"scores of {len(ids)} samples", "score fewer at a time, with n= or in several calls")
     columns: dict[str, np.ndarray] = {
         "score": np.full((len(ids), *shape), np.nan, np.float32),
         "loss": np.full(len(ids), np.nan, np.float32),
@@ -193,14 +226,11 @@ def open_scores(path: str | Path) -> xr.Dataset:
     if path.is_dir():
         if (fitted := read_fit(path)) is not None:
             return fitted
-        try:
-            return _read_table(path, mode="r").scores()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise HeadnbError(f"{path} is damaged: {error}") from error
+        return _read_table(path, mode="r").scores()
     try:
-        with xr.open_dataset(path) as stored:
+        with xr.open_dataset(path, engine="netcdf4") as stored:
             scores = stored.load()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # xarray lets through whatever its decoders raise
         raise HeadnbError(f"{path} is not a netCDF file: {error}") from error
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
@@ -216,10 +246,7 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
         HeadnbError: as `open_scores` does.
     """
     if isinstance(source, (str, Path)) and local_path(source).is_dir():
-        try:
-            yield from _read_table(local_path(source), mode="r").parts(rows)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise HeadnbError(f"{source} is damaged: {error}") from error
+        yield from _read_table(local_path(source), mode="r").parts(rows)
         return
     scores = source if isinstance(source, xr.Dataset) else open_scores(source)
     for start in range(0, scores.sizes["sample"], rows):
@@ -237,6 +264,7 @@ _DIMENSIONS = {
     "sample": ("sample",),
     **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
 }
+_FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
 
 
 def local_path(path: str | Path) -> Path:
@@ -279,7 +307,6 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
     try:
         shutil.rmtree(draft, ignore_errors=True)
         group = zarr.open_group(draft, mode="w", zarr_format=3)
-        group.attrs.update({"headnb_format": FORMAT, **attrs})
         for name, values in columns.items():
             array = group.create_array(
                 name,
@@ -288,8 +315,12 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
                 dtype=str if values.dtype.kind == "U" else values.dtype,
                 fill_value=np.nan if values.dtype.kind == "f" else None,
                 dimension_names=_DIMENSIONS[name],
+                compressors=compressors(),
             )
             array[:] = values
+        told = {"headnb_format": FORMAT, **attrs}
+        fixed = {name: columns[name] for name in _FIXED}
+        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, layout(draft, _DIMENSIONS))})
         draft.rename(path)
     except OSError as error:
         raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
@@ -301,22 +332,60 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     import zarr  # noqa: PLC0415
 
     try:
-        group = zarr.open_group(path, mode=mode)
+        group = zarr.open_group(path, mode=mode, zarr_format=3)  # format 2 knows pickled arrays
         attrs: dict[str, Any] = dict(group.attrs)
-        columns: dict[str, Any] = {name: group[name] for name in _DIMENSIONS}
-        ids = np.asarray(columns["sample"][:])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        version = attrs.pop("headnb_format")
+    except Exception as error:
         raise HeadnbError(f"{path} is not a store of head scores") from error
-    version = attrs.pop("headnb_format", None)
-    if version != FORMAT:
-        raise HeadnbError(f"{path} has format {version}; this version of headnb reads format {FORMAT}")
-    return ScoreTable(
-        columns,
-        attrs,
-        ids if ids.dtype.kind == "i" else np.array(ids.tolist(), str),
-        {name: np.asarray(columns[name][:]) for name in SAMPLE_VARIABLES},
-        BatchPlan(np.asarray(columns["order"][:]), np.asarray(columns["batch"][:])),
-    )
+    if version not in READ_FORMATS:
+        read = " and ".join(map(str, READ_FORMATS))
+        raise HeadnbError(f"{path} has format {version!r:.20}; this version of headnb reads formats {read}")
+    if attrs.get("fitted"):
+        raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
+    with damage_named(path):
+        columns: dict[str, Any] = {name: group[name] for name in _DIMENSIONS}
+        _refuse_other_shapes(path, columns)
+        fixed = {name: plain_values(columns[name][:]) for name in _FIXED}
+        expected = attrs.pop(CHECKSUM, None)
+        if version > 1 and expected != checksum({"headnb_format": version, **attrs}, fixed, layout(path, _DIMENSIONS)):
+            raise HeadnbError(f"{path} is damaged: it is not what was written")
+        plan = BatchPlan(fixed["order"], np.asarray(columns["batch"][:]))
+        samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
+        if not np.array_equal(np.sort(plan.order), np.arange(len(plan.order))):
+            raise HeadnbError(f"{path} is damaged: its order of work names samples twice")
+        table = ScoreTable(columns, attrs, fixed["sample"], samples, plan)
+        rows = columns["score"].chunks[0]
+        for chunk, start in enumerate(range(0, len(table.done), rows)):
+            if not (path / _chunk_file("score", chunk, 3)).is_file():
+                table.done[start : start + rows] = False  # lost: these are scored again
+    return table
+
+
+def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:
+    """A small file must not say that it holds a large array."""
+    samples, layers, heads = columns["score"].shape
+    for name, column in columns.items():
+        chunk_bytes = int(np.prod(column.chunks, dtype=float)) * column.dtype.itemsize
+        shape = (samples, layers, heads)[: len(_DIMENSIONS[name])]
+        if column.shape != shape or chunk_bytes > MOST_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
+            raise HeadnbError(
+                f"{path} is damaged: {name} has the shape {column.shape!s:.60} in parts of {column.chunks!s:.60}"
+            )
+    # A random order of n samples does not compress to fewer bytes than n.
+    stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
+    if samples > stored or layers * heads > MOST_HEADS:
+        raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
+
+
+def _chunk_file(name: str, chunk: int, dims: int) -> Path:
+    """Of a column that is cut along its first dimension only."""
+    return Path(name, "c", str(chunk), *["0"] * (dims - 1))
+
+
+def plain_values(values: Any) -> np.ndarray:
+    """Numbers as they are, Zarr's text as numpy's."""
+    array = np.asarray(values)
+    return array if array.dtype.kind in "iufb" else np.array(array.tolist(), str)
 
 
 def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:

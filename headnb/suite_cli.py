@@ -118,17 +118,14 @@ def _graph(suite: Path | None, profile: str, out: Path | None, settings: list[st
 
 def _values(settings: list[str]) -> dict[str, Any]:
     """`name=value` with the value in YAML: numbers, lists, text."""
-    import yaml  # noqa: PLC0415
+    from headnb.suite.definition import parse_yaml  # noqa: PLC0415
 
     values = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise HeadnbError(f"--set {text}: write NAME=VALUE, for instance --set steps=20")
-        try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise HeadnbError(f"--set {text}: the value is not YAML") from error
+            raise HeadnbError(f"--set {text!r:.60}: write NAME=VALUE, for instance --set steps=20")
+        values[name.strip()] = parse_yaml(value, f"--set {name.strip()!r:.60}: the value")
     return values
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from headnb import task_cards, task_sources
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.samples import Sample, TokenSample, check_fields, read_ids, read_row
+from headnb.samples import Sample, TokenSample, check_fields, check_text, read_ids, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,7 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise HeadnbError(f"the name of a task is text, not {self.name!r:.60}")
+        check_text(self.name, f"the name of a task, {self.name!r:.60},")
         where = f"task {self.name!r}"
         for name, values in (("samples", self.samples), ("ids", self.ids)):
             if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):

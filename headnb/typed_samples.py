@@ -65,7 +65,7 @@ def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
 def _json(number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HeadnbError(f"line {number} is not JSON: {error}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.runs.files import file_name, write_json
+from headnb.runs.files import file_name, read_json, write_json
 from headnb.runs.folder import Run, Settings
 
 if TYPE_CHECKING:
@@ -88,8 +87,8 @@ def test_a_finding_keeps_numbers_and_arrays(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
     arrays = xr.Dataset({"gini": ("task", np.array([0.3, 0.5]))}, coords={"task": ["a", "b"]})
     values = {"r2": np.float32(0.5), "bad": math.nan, "tasks": np.array([1, 2]), "nested": {"x": (np.int64(1),)}}
-    path = run.save_finding("selectivity", values, arrays)
-    assert json.loads(path.read_text()) == {"r2": 0.5, "bad": None, "tasks": [1, 2], "nested": {"x": [1]}}
+    run.save_finding("selectivity", values, arrays)
+    assert run.finding("selectivity") == {"r2": 0.5, "bad": None, "tasks": [1, 2], "nested": {"x": [1]}}
     xr.testing.assert_identical(run.finding_arrays("selectivity"), arrays)
 
 
@@ -98,7 +97,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path: Path, monkeypat
     monkeypatch.setattr("pathlib.Path.write_text", _no_space)
     with pytest.raises(HeadnbError, match=r"cannot write .*x\.json: No space left on device"):
         write_json(path, {"a": 2})
-    assert json.loads(path.read_bytes()) == {"a": 1}
+    assert read_json(path, "") == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 

@@ -94,7 +94,8 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
 
 
 def _svg(payload: Payload, body: str, width: int, height: int) -> str:
-    name = escape(f"{text.heading(payload)}: {text.quantity(payload)}, {text.subtitle(payload)}", quote=True)
+    named = f"{text.heading(payload)}: {text.quantity(payload)}, {text.subtitle(payload)}"
+    name = escape(text.printable(named), quote=True)
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     style = "max-width:100%;height:auto;display:block;margin:6px 0"
     return f'<svg {size} fill-opacity="{_LABEL_OPACITY}" style="{style}" role="img" aria-label="{name}">{body}</svg>'

@@ -92,9 +92,11 @@ def _file_text(path: Path) -> str:
             raise HeadnbError(f"{path} is larger than {LARGEST_FILE // 2**20} MB: no head grid is")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise HeadnbError(f"cannot read {path}: {error.strerror or error}") from None
+        raise HeadnbError(f"cannot read {str(path)!r:.300}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise HeadnbError(f"not a head grid: {path} is not UTF-8 text") from None
+    except ValueError as error:
+        raise HeadnbError(f"not a head grid: {str(path)!r:.60} is neither JSON nor a path ({error})") from None
 
 
 def _no_constant(token: str) -> NoReturn:
@@ -206,6 +208,8 @@ def _sequence(found: object, where: str, most: int) -> list[Any]:
 def _text(found: object, where: str) -> str:
     if not isinstance(found, str) or len(found) > LONGEST_TEXT:
         raise HeadnbError(f"not a head grid: {where} must be text of at most {LONGEST_TEXT} characters")
+    if any("\ud800" <= letter <= "\udfff" for letter in found):
+        raise HeadnbError(f"not a head grid: {where} holds half of a character pair")
     return found
 
 

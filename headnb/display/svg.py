@@ -84,7 +84,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     """What the mouse shows: head, value with units, and where there is room interval, rank and key/value head."""
     values, found = text.values_of(panel), text.ranking(panel)
     full = len(found) <= _FULL_TITLES
-    units = escape(f" {payload['units']}") if payload["units"] else ""
+    units = escape(text.printable(f" {payload['units']}")) if payload["units"] else ""
     bounds = [text.values_of(panel, name) for name in ("low", "high") if name in panel]
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
@@ -173,7 +173,7 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     yield f'<path d="{axis}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>'
     thickness = max(place.cell_height - gap - (2 if place.cell_height >= 9 else 0), 1)
     yield f'<g stroke="currentColor" stroke-opacity=".5" stroke-width="{thickness}">'
-    units = escape(f" {payload['units']}") if payload["units"] else ""
+    units = escape(text.printable(f" {payload['units']}")) if payload["units"] else ""
     for layer in np.flatnonzero(np.isfinite(means)).tolist():
         middle = place.y(layer) + (place.cell_height - gap) / 2
         line = f'd="M{zero:g} {middle:g}h{reach * means[layer] / longest:.1f}"'

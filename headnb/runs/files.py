@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from headnb.checksums import CHECKSUM, check_file, checksum, seal_file
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -26,20 +27,40 @@ def file_name(name: str) -> str:
 
 
 def read_json(path: Path, maker: str) -> dict[str, Any]:
-    """An object from a JSON file that the notebook `maker` writes."""
+    """An object from a JSON file that the notebook `maker` writes.
+
+    Raises:
+        HeadnbError: it is not there, cannot be read, or is not what `write_json` wrote.
+    """
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise not_made(path, maker) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{path} cannot be read: {error}") from error
-    return stored
+    if not isinstance(stored, dict):
+        raise HeadnbError(f"{path} cannot be read: it holds no JSON object")
+    return _unsealed(stored, path)
+
+
+def _unsealed(stored: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The object without its checksum, which is the last where its name is damaged; earlier versions wrote none."""
+    name = CHECKSUM if CHECKSUM in stored else next(reversed(stored), CHECKSUM)
+    rest = {key: value for key, value in stored.items() if key != name}
+    matches = stored.get(name) == checksum(rest, {})
+    if matches != (CHECKSUM in stored):
+        raise HeadnbError(
+            f"{path} is damaged: it is not what was written (if you changed it, remove its {CHECKSUM} too)"
+        )
+    return rest if matches else stored
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write an object as JSON; NaN becomes null, numpy's numbers become Python's."""
+    """Write an object as JSON, with its checksum; NaN becomes null, numpy's numbers become Python's."""
+    plain = _plain(values)
     with drafted(path) as place:
-        place.write_text(json.dumps(_plain(values), indent=1, allow_nan=False), encoding="utf-8")
+        text = json.dumps({**plain, CHECKSUM: checksum(plain, {})}, indent=1, allow_nan=False)
+        place.write_text(text, encoding="utf-8")
     return path
 
 
@@ -64,11 +85,38 @@ def load(path: Path, maker: str) -> xr.Dataset:
     """A data set from a netCDF file that the notebook `maker` writes."""
     if not path.exists():
         raise not_made(path, maker)
+    return read_dataset(path)
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+    """Write a data set as netCDF, with a hash of the file behind it.
+
+    Raises:
+        HeadnbError: it cannot be written; what was at `path` stays.
+    """
+    with drafted(path) as draft:
+        try:
+            dataset.to_netcdf(draft)
+            seal_file(draft)
+        except RuntimeError as error:  # what netCDF's library says of a full disk
+            raise HeadnbError(f"cannot write {path}: {error}") from error
+
+
+def read_dataset(path: Path) -> xr.Dataset:
+    """A data set from a netCDF file.
+
+    Raises:
+        HeadnbError: it cannot be read, or is not what `write_dataset` wrote.
+    """
     try:
-        with xr.open_dataset(path) as stored:
-            return stored.load()
-    except (OSError, ValueError) as error:
+        check_file(path)
+        with xr.open_dataset(path, engine="netcdf4") as stored:
+            loaded: xr.Dataset = stored.load()
+    except HeadnbError:
+        raise
+    except Exception as error:  # xarray lets through whatever its decoders raise
         raise HeadnbError(f"{path} cannot be read: {error}") from error
+    return loaded
 
 
 def not_made(path: Path, maker: str) -> HeadnbError:

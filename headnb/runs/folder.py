@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headnb.checksums import damage_named
 from headnb.errors import HeadnbError, unknown_name
-from headnb.runs.files import drafted, file_name, load, not_made, read_json, write_json
+from headnb.runs.files import file_name, load, not_made, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,13 +121,14 @@ class Run:
         stored = self._json(Path(RUN_FILE), "01_patterns")
         if stored.get("format") != FORMAT:
             raise HeadnbError(f"{self.folder} has format {stored.get('format')}; this version of headnb reads {FORMAT}")
-        values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
-        return Settings(**(values | {"tasks": tuple(stored["tasks"])}))
+        with damage_named(self.folder / RUN_FILE):
+            values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
+            return Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
 
     @property
     def versions(self) -> dict[str, str]:
         """Package -> version that began the run."""
-        return dict(self._json(Path(RUN_FILE), "01_patterns")["versions"])
+        return dict(self._json(Path(RUN_FILE), "01_patterns").get("versions", {}))
 
     def task(self, name: str, n: int | None = None) -> Task:
         """The samples of a task that are scored before and after; n of them, always the same."""
@@ -198,8 +200,7 @@ class Run:
 
         asked = self.task(task, n)
         found = evaluate(model, tokenizer, asked, max_new_tokens=max_new_tokens, max_length=self.settings.max_length)
-        with drafted(self.answers_path(task, seed)) as draft:
-            found.to_netcdf(draft)
+        write_dataset(self.answers_path(task, seed), found)
         return found
 
     def answers(self, task: str, seed: int | None = None) -> xr.Dataset | None:
@@ -317,8 +318,7 @@ class Run:
     def save_finding(self, name: str, values: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write what a notebook found: numbers as JSON, and arrays as netCDF."""
         if arrays is not None:
-            with drafted(self.folder / self._finding_path(name, "nc")) as draft:
-                arrays.to_netcdf(draft)
+            write_dataset(self.folder / self._finding_path(name, "nc"), arrays)
         return write_json(self.folder / self._finding_path(name, "json"), values)
 
     def _finding_path(self, name: str, ending: str) -> Path:
@@ -342,7 +342,8 @@ class Run:
 
 def _seeds_in(folder: Path) -> tuple[int, ...]:
     """Seeds of the fine-tunings that are complete."""
-    return tuple(sorted(int(path.parent.name.removeprefix("seed")) for path in folder.glob("seed*/result.json")))
+    named = (path.parent.name.removeprefix("seed") for path in folder.glob("seed*/result.json"))
+    return tuple(sorted(int(seed) for seed in named if seed.isdecimal()))
 
 
 def _of_training(tuned: FineTuned) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
 from headnb.runs.report_methods import method_sections
 from headnb.runs.report_applications import application_sections
+from headnb.runs.files import read_json
 from headnb.runs.findings import (
     changes_of,
     combinations_of,
@@ -244,7 +244,7 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
     }
     if trained := run.trained:
         groups["settings"]["training seeds"] = ", ".join(map(str, sorted(set().union(*trained.values()))))
-    manifests = [json.loads(path.read_text()) for path in sorted((run.folder / "notebooks").glob("[!.]*.json"))]
+    manifests = [read_json(path, "") for path in sorted((run.folder / "notebooks").glob("[!.]*.json"))]
     if manifests:
         made_with: dict[str, set[str]] = {}
         for name, version in (
@@ -253,7 +253,7 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
             made_with.setdefault(name, set()).add(version)
         groups["versions"] |= {name: ", ".join(sorted(several)) for name, several in made_with.items()}
         groups["notebooks"] = {
-            one["node"]: f"{one.get('seconds', math.nan):.0f} s, {one.get('memory_mb', 0) / 1024:.1f} GB, "
+            str(one.get("node", "")): f"{one.get('seconds', math.nan):.0f} s, {one.get('memory_mb', 0) / 1024:.1f} GB, "
             f"{one.get('threads', '?')} threads on {one.get('hardware', '?')}"
             for one in manifests
         }

@@ -151,11 +151,11 @@ class BatchRun:
         if not len(broken_samples):
             return
         row = int(broken_samples[0])
-        key = self.encoded.ids[positions[row]]
+        key, sample = self.encoded.ids[positions[row]], self.encoded.samples[positions[row]]
         if not losses[row].isfinite():
-            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}")
+            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}", sample)
         layer = int(expected.nonzero()[:, 0][broken[row]][-1])
-        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down")
+        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down", sample)
 
     def _shrink_budget(self, failed: np.ndarray) -> None:
         """Half the budget, after memory ran out in a batch."""

@@ -236,7 +236,10 @@ class _Fitting:
             losses = self._backward(logits, pack(samples) if together else collate(samples))
             if not losses.isfinite().all():
                 first = int((~losses.isfinite()).nonzero()[0])
-                raise NotFiniteError(f"the loss of sample {encoded.ids[chosen[first]]!r} is {losses[first].item()}")
+                place = chosen[first]
+                raise NotFiniteError(
+                    f"the loss of sample {encoded.ids[place]!r} is {losses[first].item()}", encoded.samples[place]
+                )
             total += float(losses.sum(dtype=torch.float64))
         assert logits.grad is not None  # noqa: S101  the loss depends on every layer
         logits.grad /= len(positions)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from headnb.encoding import EncodedSample
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -57,7 +59,11 @@ class ScoringInterrupted(KeyboardInterrupt):
 
 
 class NotFiniteError(Exception):
-    """A loss or a score is NaN or infinite; the message says of which sample, and in which layer."""
+    """The loss or a score of `sample` is NaN or infinite; the message says which."""
+
+    def __init__(self, words: str, sample: EncodedSample) -> None:
+        super().__init__(words)
+        self.sample = sample
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -23,7 +23,7 @@ from headnb.encoding import (
     plan_batches,
 )
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.model_checks import check_left_padding, check_weights, is_offloaded, model_name, weights_fingerprint
+from headnb.model_checks import check_left_padding, is_offloaded, model_name, weights_fingerprint, why_not_finite
 from headnb.packing import row_tokens, worth_packing
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.batches import BatchRun
@@ -125,7 +125,7 @@ def score_heads(
     settings = chosen.settings(options)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     _refuse_unknown_tokens(encoded, model)
-    with _broken_weights_named(model), ExitStack() as alone:
+    with _explained(model), ExitStack() as alone:
         alone.enter_context(model_lock(model))
         scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
         about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
@@ -180,13 +180,12 @@ def check_settings(
 
 
 @contextmanager
-def _broken_weights_named(model: PreTrainedModel) -> Iterator[None]:
-    """A loss or score that is not finite comes from weights that are not, and is told as such; or as it is."""
+def _explained(model: PreTrainedModel) -> Iterator[None]:
+    """A loss or score that is not finite is told with where in the model it comes from."""
     try:
         yield
     except NotFiniteError as found:
-        check_weights(model)
-        raise HeadnbError(str(found)) from None
+        raise HeadnbError(f"{found}{why_not_finite(model, found.sample)}") from None
 
 
 def _workers(

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,9 +174,13 @@ def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Map
             if name not in known and name not in OWN:
                 raise HeadnbError(f"notebook {entry.name}: work: {unknown_name('parameter', name, known)}")
     for path in entry.writes:
-        for name in re.findall(r"{(\w*)}", path):
-            if name not in entry.axes:
-                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', name, entry.axes)}")
+        try:
+            pieces = list(string.Formatter().parse(path))
+        except ValueError as error:
+            raise HeadnbError(f"notebook {entry.name}: writes: {path!r:.80} cannot be read: {error}") from error
+        for _, part, form, conversion in pieces:
+            if part is not None and (form or conversion or part not in entry.axes):
+                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', part, entry.axes)}")
 
 
 def _check_parameters(

@@ -33,6 +33,9 @@ from headnb.errors import HeadnbError, missing_extra, unknown_name
 
 AXES = ("task", "seed", "target")
 WORK = ("train", "score", "generate")
+LARGEST_FILE = 2**20  # bytes
+LONGEST_NAME = 80  # of a notebook
+MOST_VALUES = 100_000  # with every alias written out
 OWN = ("run_folder", "model", "tasks", "seeds", "compositions")  # parameters that come from the suite itself
 
 
@@ -89,8 +92,8 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
     _known_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
     where = f"{path.name}: notebook"
     notebooks = {
-        str(name): _notebook(str(name), _mapping(entry, f"{where} {name}"), path.parent)
-        for name, entry in _mapping(stored.get("notebooks"), f"{path.name}: notebooks").items()
+        (name := _name(key, where)): _notebook(name, _mapping(entry, f"{where} {name}"), path.parent)
+        for key, entry in _mapping(stored.get("notebooks"), f"{path.name}: notebooks").items()
     }
     profiles = _mapping(stored.get("profiles"), f"{path.name}: profiles")
     if profile not in profiles:
@@ -101,31 +104,59 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
 
 def _read_yaml(path: Path) -> Any:
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise HeadnbError(f"{path} is larger than {LARGEST_FILE // 2**20} MB: no suite is")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values of a YAML text; no objects are made.
+
+    Raises:
+        HeadnbError: it is no YAML, or aliases make a lot of a little text.
+    """
+    try:
         import yaml  # noqa: PLC0415
     except ImportError:
         raise missing_extra("pyyaml", "suite") from None
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+        found = yaml.safe_load(text)
+    except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise HeadnbError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}") from error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise HeadnbError(f"{where}{line} is not YAML: {reason:.200}") from error
+    if _written_out(found, {}) >= MOST_VALUES:
+        raise HeadnbError(f"{where} has more than {MOST_VALUES} values, with its aliases written out")
+    return found
+
+
+def _written_out(value: Any, known: dict[int, int]) -> int:
+    """How many values there are in one, those behind aliases counted each time; too many, if it is part of itself."""
+    if not isinstance(value, (list, tuple, set, dict)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(value)]
 
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
     where = f"notebook {name}"
     _known_keys(entry, ("file", "for", "after", "uses", "writes", "gpu", "work"), f"part of {where}", where)
     file = _typed(entry.get("file"), str, f"{where}: file")
+    _refuse_outside(file, f"{where}: file", "beside the suite")
     axes = _texts(entry.get("for", []), f"{where}: for")
     for axis in axes:
         if axis not in AXES:
             raise unknown_name(f"word behind for: of {where}", axis, AXES)
     writes = _texts(entry.get("writes", []), f"{where}: writes")
     for place in writes:
-        if Path(place).is_absolute() or ".." in Path(place).parts or place in {"", "."}:
-            raise HeadnbError(f"{where}: writes names {place!r}, which is not inside the run folder")
+        _refuse_outside(place, f"{where}: writes", "inside the run folder")
     work = _mapping(entry.get("work", {}), f"{where}: work")
     _known_keys(work, WORK, f"kind of work of {where}", where)
     return NotebookEntry(
@@ -143,6 +174,20 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
             for kind, terms in work.items()
         },
     )
+
+
+def _name(key: Any, where: str) -> str:
+    """What a notebook is called, in every error about it too."""
+    name = str(key)
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        raise HeadnbError(f"{where} {name!r:.60} has a name that cannot be shown in a line")
+    return name
+
+
+def _refuse_outside(place: str, where: str, inside: str) -> None:
+    path = Path(place)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in place:
+        raise HeadnbError(f"{where} names {place!r:.80}, which is not {inside}")
 
 
 def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
@@ -195,7 +240,7 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
 
 def _compositions(value: Any, where: str) -> dict[str, list[str]]:
     return {
-        str(task): list(_texts(basics, f"{where}: compositions of {task}"))
+        str(task): list(_texts(basics, f"{where}: compositions of {task!r:.60}"))
         for task, basics in _mapping(value, f"{where}: compositions").items()
     }
 

@@ -168,7 +168,7 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{path} cannot be read: {error}") from error
     if not isinstance(read, dict):
         raise HeadnbError(f"{path} holds no JSON object")

@@ -21,8 +21,10 @@ from urllib.parse import quote
 import numpy as np
 import xarray as xr
 
+from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
+from headnb.runs.files import read_dataset, write_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -179,16 +181,7 @@ class Study:
     def _write(self, name: Path, dataset: xr.Dataset) -> None:
         if self.folder is None:
             return
-        path = self.folder / name
-        draft = path.with_name(f".{path.name}.draft")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            dataset.to_netcdf(draft)
-            draft.replace(path)
-        except OSError as error:
-            raise HeadnbError(f"the study cannot be written to {path}: {error.strerror or error}") from error
-        finally:
-            draft.unlink(missing_ok=True)
+        write_dataset(self.folder / name, dataset)
 
 
 def read_study(folder: Path) -> Study:
@@ -199,7 +192,12 @@ def read_study(folder: Path) -> Study:
     """
     if not (folder / STUDY).is_file():
         raise HeadnbError(f"there is no study in {folder}: it has no {STUDY}")
-    stored = _read(folder / STUDY)
+    stored = read_dataset(folder / STUDY)
+    with damage_named(folder / STUDY):
+        return _study_of(folder, stored)
+
+
+def _study_of(folder: Path, stored: xr.Dataset) -> Study:
     attrs = dict(stored.attrs)
     seen = {int(step): tuple(counts) for step, counts in json.loads(attrs.pop("seen", "{}")).items()}
     study = Study(folder, attrs, seen=seen)
@@ -209,21 +207,12 @@ def read_study(folder: Path) -> Study:
     tasks = stored["task"].values.tolist() if "task" in stored.dims else []
     for step in stored["step"].values.tolist() if "step" in stored.dims else []:
         at = stored.sel(step=step)
-        scores = {task: _read(folder / _score_path(task, step)) for task in tasks}
+        scores = {task: read_dataset(folder / _score_path(task, step)) for task in tasks}
         seen_then = (float(at["samples_seen"]), float(at["tokens_seen"]))
         study.steps[step] = TrackedStep(step, scores, at["movement"].values, *seen_then)
     parts = sorted((folder / "online").glob("step-*.nc"), key=_step_of)
-    study.online = [_read(path) for path in parts]
+    study.online = [read_dataset(path) for path in parts]
     return study
-
-
-def _read(path: Path) -> xr.Dataset:
-    try:
-        with xr.open_dataset(path) as stored:
-            loaded: xr.Dataset = stored.load()
-    except (OSError, ValueError) as error:
-        raise HeadnbError(f"{path} cannot be read: {error}") from error
-    return loaded
 
 
 def _step_of(path: Path) -> int:

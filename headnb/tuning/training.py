@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
+from headnb.runs.files import read_json, write_json
 from headnb.samples import IGNORED
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found, random_state_kept
@@ -225,7 +226,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path
     """
     path = folder / SETTINGS
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, "")
         differ = [
             f"{name} {stored.get(name)!r}, not {settings[name]!r}"
             for name in settings
@@ -238,7 +239,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path
         return _last_checkpoint(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        write_json(path, settings)
     except OSError as error:
         raise HeadnbError(f"cannot write to {folder}: {error.strerror or error}") from error
     return None

@@ -15,7 +15,7 @@ from headnb.display import read_payload
 from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import SCHEMA
 
@@ -100,6 +100,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no finding
 @given(
     st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
     JSON_VALUES,

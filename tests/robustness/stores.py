@@ -1,0 +1,69 @@
+"""Stores and run folders for tests of faults: made without a model, so that thousands of cases are cheap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from headnb import store
+from headnb.encoding import plan_batches
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    import xarray as xr
+    from headnb import HeadnbError
+
+SAMPLES, LAYERS, HEADS = 30, 2, 4
+ABOUT = {"model": "tiny", "task": "made up", "method": "activation", "seed": 0, "versions": '{"torch": "0"}'}
+_RANDOM = np.random.default_rng(0)
+_LENGTHS = _RANDOM.integers(4, 40, SAMPLES)
+SCORE = _RANDOM.standard_normal((SAMPLES, LAYERS, HEADS)).astype(np.float32)
+LOSS = _RANDOM.random(SAMPLES).astype(np.float32)
+KNOWN = {
+    "answer_tokens": _LENGTHS.astype(np.int32),
+    "batch_answer_tokens": _LENGTHS.astype(np.int32),
+    "fingerprint": _RANDOM.integers(-(2**62), 2**62, SAMPLES),
+}
+
+
+def score_into(path: Path | None, *, batches: int | None = None) -> xr.Dataset:
+    """What scoring does to a store, with numbers that are known: goes on with what is missing, `batches` at most."""
+    plan = plan_batches(_LENGTHS, batch_tokens=120)
+    ids = tuple(f"sämple-{number}" for number in range(SAMPLES))
+    with store.open_table(path, ABOUT, ids, KNOWN, plan, (LAYERS, HEADS)) as table:
+        for places in table.pending()[:batches]:
+            positions = table.plan.order[places]
+            table.write(places, SCORE[positions], LOSS[positions])
+        return table.scores()
+
+
+def right(scores: xr.Dataset) -> bool:
+    """Whether each sample that is there has its own numbers."""
+    at = [int(str(name).removeprefix("sämple-")) for name in scores["sample"].values]
+    return (
+        len(set(at)) == len(at)
+        and np.array_equal(scores["score"], SCORE[at])
+        and np.array_equal(scores["loss"], LOSS[at])
+        and all(np.array_equal(scores[name], values[at]) for name, values in KNOWN.items())
+        and {name: scores.attrs[name] for name in ABOUT} == ABOUT
+    )
+
+
+def one_line(error: HeadnbError) -> str:
+    """What an error says, in one line that a terminal can bear."""
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 2000
+    return text
+
+
+def damaged(content: bytes, moments: random.Random) -> bytes:
+    """One bit flipped, or (one time in four) the end cut off, at a random place."""
+    if moments.random() < 0.25:
+        return content[: moments.randrange(len(content))]
+    place = moments.randrange(8 * len(content))
+    flipped = bytearray(content)
+    flipped[place // 8] ^= 1 << place % 8
+    return bytes(flipped)

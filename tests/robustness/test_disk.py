@@ -1,0 +1,192 @@
+"""Full, read-only and broken disks: what is damaged is named and never read as a score, what was complete stays.
+
+The larger numbers of cases are slow: `make robustness`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb import HeadnbError, fit_store, open_scores, store
+from headnb.runs.files import read_dataset, read_json, write_dataset, write_json
+from headnb.store import read_parts
+from stores import ABOUT, SAMPLES, damaged, one_line, right, score_into
+from zarr.storage import LocalStore
+
+STUDY = xr.Dataset(
+    {"level": (("step", "task"), np.arange(6.0).reshape(2, 3)), "loss": ("step", [0.5, np.nan])},
+    coords={"step": [0, 4], "task": ["gcd", "lcm", "ünion"]},
+    attrs={"model": "tiny", "steps": 4},
+)
+RESULT = {"task": "gcd", "loss": {"before": 2.25, "after": 1.5}, "seed": 3, "nothing": None}
+
+
+def cases(few, many):
+    return pytest.mark.parametrize("cases", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
+def said(call):
+    """The one line of the error that `call` raises, or what it returns."""
+    try:
+        return call()
+    except HeadnbError as error:
+        return one_line(error)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Each column of a store in several files."""
+    monkeypatch.setattr(store, "CHUNK_BYTES", 10 * 8 * 4)
+
+
+def flip_files(folder, read, is_right, cases):
+    """Damage one file at a time at a random place; count what reading says of it, which is never something wrong."""
+    moments, found = random.Random(cases), Counter()
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    for _ in range(cases):
+        path = moments.choice(files)
+        content = path.read_bytes()
+        path.write_bytes(damaged(content, moments))
+        answer = said(read)
+        assert isinstance(answer, str) or is_right(answer), f"{path} was read"
+        found["named" if isinstance(answer, str) else "of no consequence"] += 1
+        path.write_bytes(content)
+    return found
+
+
+@cases(40, 4000)
+def test_a_bit_that_flips_in_a_store_is_named_and_never_read(cases, tmp_path, small_chunks):
+    out = tmp_path / "a.zarr"
+    score_into(out)
+    assert right(open_scores(out))
+    found = flip_files(out, lambda: open_scores(out), right, cases)
+    print(f"flips and cuts in a store: {cases} tried, {dict(found)}")
+    assert found["named"] > 0.9 * cases
+    assert right(open_scores(out))
+
+
+@cases(20, 1000)
+def test_a_bit_that_flips_in_a_store_of_a_fit_is_named(cases, tmp_path):
+    out = tmp_path / "gates.zarr"
+    fitted = xr.Dataset({"score": (("class", "layer"), [[0.25, 0.5]])}, {"class": ["low"], "layer": [0, 1]}, ABOUT)
+    with fit_store.open_fit(out, ABOUT) as place:
+        place.save(fitted, {"momentum": np.ones(3)})
+    found = flip_files(out, lambda: open_scores(out), fitted.identical, cases)
+    print(f"flips and cuts in a store of a fit: {cases} tried, {dict(found)}")
+    assert found["named"] > 0.9 * cases
+
+
+@cases(30, 4000)
+def test_a_bit_that_flips_in_a_study_or_a_result_is_named(cases, tmp_path):
+    write_dataset(tmp_path / "study" / "study.nc", STUDY)
+    write_json(tmp_path / "result" / "result.json", RESULT)
+    for name, read, is_right in (
+        ("study", lambda: read_dataset(tmp_path / "study" / "study.nc"), STUDY.identical),
+        ("result", lambda: read_json(tmp_path / "result" / "result.json", "02"), RESULT.__eq__),
+    ):
+        found = flip_files(tmp_path / name, read, is_right, cases)
+        print(f"flips and cuts in a {name}: {cases} tried, {dict(found)}")
+        assert found["named"] > 0.8 * cases
+
+
+def test_a_damaged_chunk_leaves_the_others_readable_and_is_scored_again_without_its_file(tmp_path, small_chunks):
+    out = tmp_path / "a.zarr"
+    score_into(out)
+    chunk = out / "score" / "c" / "1" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    parts = read_parts(out, 10)
+    assert right(next(parts))
+    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is damaged: .*; without this file the same call scores"):
+        next(parts)
+    chunk.unlink()
+    kept = open_scores(out)
+    assert (kept.sizes["sample"], kept.attrs["complete"]) == (SAMPLES - 10, 0)
+    assert right(kept)
+    whole = score_into(out)
+    assert whole.sizes["sample"] == SAMPLES
+    assert right(whole)
+    assert right(open_scores(out))
+
+
+def test_a_lost_file_of_what_is_known_of_samples_is_named(tmp_path, small_chunks):
+    score_into(tmp_path / "a.zarr")
+    for name in ("order", "sample", "answer_tokens", "fingerprint"):
+        chunk = tmp_path / "a.zarr" / name / "c" / "1"
+        content = chunk.read_bytes()
+        chunk.unlink()
+        with pytest.raises(HeadnbError, match="is damaged"):
+            open_scores(tmp_path / "a.zarr")
+        chunk.write_bytes(content)
+    assert right(open_scores(tmp_path / "a.zarr"))
+
+
+@contextmanager
+def failing_after(monkeypatch, writes, number):
+    """A disk that takes so many more files and then answers with this error."""
+    keep, taken = LocalStore.set, []
+
+    async def scarce(self, key, value, *rest):
+        taken.append(key)
+        if len(taken) > writes:
+            raise OSError(number, os.strerror(number))
+        await keep(self, key, value, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", scarce)
+        yield taken
+
+
+@cases(6, 500)
+def test_a_disk_that_fails_at_a_random_moment_keeps_what_was_complete(cases, tmp_path, small_chunks, monkeypatch):
+    with failing_after(monkeypatch, 10**6, errno.ENOSPC) as taken:
+        score_into(tmp_path / "whole.zarr")
+    moments, kept = random.Random(cases), Counter()
+    for case in range(cases):
+        out, number = tmp_path / f"{case}.zarr", moments.choice([errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+        with failing_after(monkeypatch, moments.randrange(len(taken)), number):
+            answer = said(lambda out=out: score_into(out))
+        assert os.strerror(number) in answer
+        if out.exists():
+            part = open_scores(out)
+            assert right(part)
+            kept["some samples kept" if part.sizes["sample"] else "an empty store"] += 1
+        else:
+            kept["no store"] += 1
+        assert right(score_into(out))
+        assert open_scores(out).sizes["sample"] == SAMPLES
+    print(f"disks that fail: {cases} tried, {dict(kept)}; each named, and each run ended right")
+
+
+@cases(6, 200)
+def test_a_file_that_cannot_grow_leaves_the_one_before(cases, tmp_path):
+    """The system itself refuses, in the middle of a file; netCDF says it in an error of another kind."""
+    moments = random.Random(cases)
+    study, result = tmp_path / "study.nc", tmp_path / "result.json"
+    write_dataset(study, STUDY)
+    write_json(result, RESULT)
+    smallest, size = result.stat().st_size, study.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    refused = 0
+    for _ in range(cases):
+        calls = [(write_dataset, study, STUDY, size)]
+        calls += [(write_json, result, RESULT, smallest)]
+        for write, path, values, most in calls:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (moments.randrange(most), hard))
+            try:
+                answer = said(lambda write=write, path=path, values=values: write(path, values))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            refused += isinstance(answer, str) and answer.startswith(f"cannot write {path}")
+    assert refused == 2 * cases
+    assert read_dataset(study).identical(STUDY)
+    assert read_json(result, "") == RESULT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "study.nc"]
+    print(f"files that cannot grow: {refused} tried, each named; the file before stays")

@@ -1,0 +1,87 @@
+"""Names that mean something to a page, a picture or a terminal stay text in every form that headnb shows.
+
+tests/browser draws the same names in Chromium.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display import HeadGrid, read_payload
+from headnb.display.html import card, page, standalone, static
+from headnb.display.payload import payload
+from headnb.display.text import as_text
+
+from hostile_names import NAMES
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page: elements and attributes, apart from text."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def harmless(html):
+    """No element that runs or fetches anything, no attribute that listens, no address but of a picture in the page."""
+    parser = Elements()
+    parser.feed(html)
+    parser.close()
+    for tag, attributes in parser.found:
+        assert tag not in {"script", "iframe", "object", "embed", "link", "base", "form", "foreignobject", "math"}, tag
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            assert name not in {"srcdoc", "formaction", "action"}, (tag, name)
+            if name in {"href", "src", "xlink:href"}:
+                assert value.startswith("data:image/svg+xml;base64,"), (tag, name, value)
+            assert "expression(" not in (value or ""), (tag, name)
+    return parser.found
+
+
+def named(name):
+    """A grid of two panels with this name wherever a name can be."""
+    one = xr.DataArray(
+        np.linspace(0, 1, 8).reshape(2, 4),
+        dims=("layer", "head"),
+        attrs={"kind": "level", "units": name, "model": name, "task": name, "method": name, "loss_reduction": name},
+        name=name,
+    )
+    return {name: one, f"{name} again": one * 2}
+
+
+def elements(grid):
+    """What each form is made of."""
+    pages = [{tag for tag, _ in harmless(form(grid))} for form in (card, static, page)]
+    return [*pages, {element.tag for element in ET.fromstring(standalone(grid)).iter()}]
+
+
+@functools.cache
+def elements_of_a_plain_name():
+    return elements(payload(named("x"), title="x"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_stays_text_in_every_form(name):
+    grid = payload(named(name), title=name)
+    assert elements(grid) == elements_of_a_plain_name()
+    for text in (as_text(grid, heat_map=True), as_text(grid, heat_map=True, colour=True)):
+        without_colours = re.sub(r"\x1b\[(0|[34]8;2;\d+;\d+;\d+)m", "", text)
+        assert all(letter == "\n" or letter.isprintable() for letter in without_colours)
+    assert read_payload(json.dumps(grid))["title"] == name
+
+
+def test_every_name_was_tried():
+    print(f"names that mean something elsewhere: {len(NAMES)} tried in HTML, SVG, JSON and terminal, none but text")
+    assert len(NAMES) > 30
+    assert HeadGrid.of(named(NAMES[0]))
