@@ -155,7 +155,7 @@ def open_table(
             another model, task, method or setting (it says which).
     """
     columns: dict[str, np.ndarray] = {
-        "score": np.full((len(ids), *shape), np.nan, np.float32),
+        "score": np.broadcast_to(np.float32(np.nan), (len(ids), *shape)),  # one number: on disk it takes no memory
         "loss": np.full(len(ids), np.nan, np.float32),
         "done": np.zeros(len(ids), np.uint8),
         "batch": plan.batch.astype(np.int32),
@@ -164,6 +164,7 @@ def open_table(
         **samples,
     }
     if path is None:
+        columns["score"] = columns["score"].copy()
         yield ScoreTable(columns, attrs, columns["sample"], samples, plan)
         return
     path = local_path(path)
@@ -289,7 +290,8 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
                 fill_value=np.nan if values.dtype.kind == "f" else None,
                 dimension_names=_DIMENSIONS[name],
             )
-            array[:] = values
+            if name != "score":  # NaN is what a new array is full of
+                array[:] = values
         draft.rename(path)
     except OSError as error:
         raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
