@@ -63,11 +63,11 @@ def test_sum_of_losses_is_that_of_each_sample_alone(benchmark, model):
     torch.testing.assert_close(peers.sum_of_losses(model(ids).logits, labels), sum(alone))
 
 
-def test_workloads_of_equal_length_are_whole_batches_of_the_real_tokens(benchmark):
+def test_workloads_of_equal_length_are_cut_out_of_the_real_tokens(benchmark):
     peers = benchmark("peers")
     stream = tuple(EncodedSample(np.full(7, value), np.full(7, value)) for value in range(5))
-    found = peers.workloads(stream, (64, 1024), rows=2, mix=3)
-    assert [(len(found[name]), len(found[name][0])) for name in ("64", "1024")] == [(32, 64), (2, 1024)]
+    found = peers.workloads(stream, (64, 1024), tokens=1500, mix=3)
+    assert [(len(found[name]), len(found[name][0])) for name in ("64", "1024")] == [(23, 64), (1, 1024)]
     assert found["64"][0].answer_tokens == 32
     assert found["mix"] == stream[:3]
 

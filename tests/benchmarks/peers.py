@@ -1,7 +1,7 @@
 """Speed and memory of activation scores by headnb and by other tools: the same weights, tokens, labels and loss.
 
     pip install --target peers --no-deps -r tests/benchmarks/peers.txt
-    PYTHONPATH=peers python tests/benchmarks/peers.py      # needs HEADNB_DATA and the default model; Linux
+    PYTHONPATH=peers python tests/benchmarks/peers.py      # half an hour; needs HEADNB_DATA and the default model
 
 First all must agree, to 1e-5 of the largest score. Then each method, in a process of its own, does the same samples in
 turn: the table gives medians over rounds, and for the ratios of a round's times an interval for their median.
@@ -167,15 +167,14 @@ def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
     return [plan.order[places] for places in plan.batches()]
 
 
-def workloads(stream: Samples, lengths: tuple[int, ...], rows: int, mix: int) -> dict[str, Samples]:
+def workloads(stream: Samples, lengths: tuple[int, ...], tokens: int, mix: int) -> dict[str, Samples]:
     """Samples of equal length, cut out of a stream of real tokens, and the first samples as they are."""
     ids = np.concatenate([sample.input_ids for sample in stream])
     found = {}
     for length in lengths:
-        count = rows * max(1, PACKED_ON_CPU // length)
-        tokens = np.resize(ids, (count, length))
-        labels = np.where(np.arange(length) < length // 2, IGNORED, tokens)
-        found[str(length)] = tuple(EncodedSample(*sample) for sample in zip(tokens, labels, strict=True))
+        rows = np.resize(ids, (max(1, tokens // length), length))
+        labels = np.where(np.arange(length) < length // 2, IGNORED, rows)
+        found[str(length)] = tuple(EncodedSample(*sample) for sample in zip(rows, labels, strict=True))
     return found | {MIX: stream[:mix]}
 
 
@@ -184,9 +183,9 @@ def model_and_workloads(options: argparse.Namespace) -> tuple[PreTrainedModel, d
         model = random_llama("tiny", initializer_range=0.1)
         lengths = (24, 5, 16, 40, 8, 31, 12, 20, 9, 28)
         stream = tuple(random_samples(1, length, 320)[0] for length in lengths)
-        return model, workloads(stream, (8, 32), options.rows, options.mix)
+        return model, workloads(stream, (8, 32), options.tokens, options.mix)
     model, stream = default_model(max(options.mix, 16))
-    return model, workloads(stream, LENGTHS, options.rows, options.mix)
+    return model, workloads(stream, LENGTHS, options.tokens, options.mix)
 
 
 def child(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
@@ -254,20 +253,20 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8, help="0: agreement only")
-    parser.add_argument("--rows", type=int, default=2, help="batches of 1024 tokens at each equal length")
+    parser.add_argument("--tokens", type=int, default=2048, help="of all samples of one length")
     parser.add_argument("--mix", type=int, default=16, help="samples of gsm8k")
-    parser.add_argument("--quick", action="store_true", help="three rounds of one batch each")
+    parser.add_argument("--quick", action="store_true", help="two rounds of a quarter of the tokens")
     parser.add_argument("--tiny", action="store_true", help="a tiny random model: do all peers work?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.rows, options.mix = 3, 1, 8
+        options.rounds, options.tokens, options.mix = 2, 512, 8
     if options.child:
         serve(lambda: child(options))
         return
     with tempfile.TemporaryDirectory() as folder:
-        sizes = ["--rows", str(options.rows), "--mix", str(options.mix), *["--tiny"] * options.tiny]
+        sizes = ["--tokens", str(options.tokens), "--mix", str(options.mix), *["--tiny"] * options.tiny]
         names = ["headnb", *PEERS]
         workers = {name: Worker(__file__, "--child", name, "--folder", folder, *sizes) for name in names}
         lengths = (8, 32) if options.tiny else LENGTHS

@@ -9,16 +9,15 @@ the last three points: 1 is linear. Memory is the most that scoring holds above 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import headnb
-from processes import forget_peak, peak, protocol, resident
+from processes import forget_peak, peak, resident
 from rounds import exponent
 from shapes import as_rows, random_llama, random_samples
 
@@ -58,9 +57,9 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
 
 
 def measured(**point: Any) -> dict[str, float]:
-    """`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--point", json.dumps(USUAL | point)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    """`measure` in a process of its own, forked from one that has imported everything and computed nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), max_tasks_per_child=1) as alone:
+        return alone.submit(measure, USUAL | point).result()
 
 
 def along(axis: str, most: int) -> None:
@@ -75,9 +74,8 @@ def along(axis: str, most: int) -> None:
     print(f"{'exponent':>10}{time_grows:10.2f}{memory_grows:8.2f}")
 
 
-def growth(most: int) -> None:
+def growth(many: int, few: int = 1000) -> None:
     """Bytes that scoring holds for each further sample, without `out` and with it."""
-    few, many = most // 10, most
     print(f"\n{WIDE['layers'] * WIDE['heads']} heads, {few} to {many} samples: a sample's scores are 4096 bytes")
     for out in (False, True):
         first, last = (measured(**WIDE, samples=count, out=out)["memory"] for count in (few, many))
@@ -89,18 +87,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--axis", choices=[*AXES, "growth"], help="one of the tables; all by default")
     parser.add_argument("--quick", action="store_true", help=f"at most {QUICK} samples")
-    parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.point:
-        with protocol() as answers:
-            print(json.dumps(measure(options.point)), file=answers)
-        return
+    multiprocessing.set_forkserver_preload(["headnb.scoring.run", "transformers.models.llama.modeling_llama", "zarr"])
     most = QUICK if options.quick else 100_000
     for axis in AXES:
         if options.axis in (None, axis):
             along(axis, most)
     if options.axis in (None, "growth"):
-        growth(most // 10)
+        growth(most // 2 if options.quick else most // 5)
 
 
 if __name__ == "__main__":
