@@ -21,8 +21,8 @@ from processes import forget_peak, peak, resident
 from rounds import exponent
 from shapes import as_rows, random_llama, random_samples
 
-# What every point has but for the one thing that varies. The width of the residual stream stays, so that parameters
-# grow in proportion to layers and to heads.
+WIDTH = 256  # of the residual stream; it stays, so that parameters grow in proportion to layers and to heads
+# What every point has but for the one thing that varies.
 USUAL = {"samples": 64, "tokens": 128, "layers": 2, "heads": 8, "head_dim": 8, "out": False}
 AXES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "samples": ({"tokens": 8}, (100, 1000, 10_000, 100_000)),
@@ -39,6 +39,7 @@ def measure(point: dict[str, Any]) -> dict[str, float]:
     """Seconds and bytes of one call of `score_heads`, after a small one to warm up."""
     model = random_llama(
         "tiny",
+        hidden_size=WIDTH,
         num_hidden_layers=point["layers"],
         num_attention_heads=point["heads"],
         num_key_value_heads=point["heads"],
