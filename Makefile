@@ -40,6 +40,7 @@ robustness: $(VENV)/test
 benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/scoring.py
 	$(BIN)/python tests/benchmarks/online.py
+	$(BIN)/python tests/benchmarks/scaling.py --quick
 
 clean:
 	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/node_modules

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
@@ -71,17 +72,17 @@ class EncodedTask:
     truncated: int
     """How many samples were cut to `max_length`."""
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each sample, (samples,)."""
         return np.array([len(sample) for sample in self.samples])
 
-    @property
+    @cached_property
     def answer_tokens(self) -> np.ndarray:
         """Answer tokens of each sample, (samples,)."""
         return np.array([sample.answer_tokens for sample in self.samples])
 
-    @property
+    @cached_property
     def fingerprints(self) -> np.ndarray:
         """A hash of each sample's tokens and labels, (samples,) int64: the same sample has the same everywhere."""
         return np.array([sample.fingerprint for sample in self.samples], np.int64)

@@ -188,7 +188,7 @@ def open_table(
     held = 2 * len(ids) * shape[0] * shape[1] * 4  # the table, and the result made of it
     check_memory(held, f"scores of {len(ids)} samples", "score fewer at a time, with n= or in several calls")
     columns: dict[str, np.ndarray] = {
-        "score": np.full((len(ids), *shape), np.nan, np.float32),
+        "score": np.broadcast_to(np.float32(np.nan), (len(ids), *shape)),  # one number: on disk it takes no memory
         "loss": np.full(len(ids), np.nan, np.float32),
         "done": np.zeros(len(ids), np.uint8),
         "batch": plan.batch.astype(np.int32),
@@ -197,6 +197,7 @@ def open_table(
         **samples,
     }
     if path is None:
+        columns["score"] = columns["score"].copy()
         yield ScoreTable(columns, attrs, columns["sample"], samples, plan)
         return
     path = local_path(path)
@@ -317,7 +318,8 @@ def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str,
                 dimension_names=_DIMENSIONS[name],
                 compressors=compressors(),
             )
-            array[:] = values
+            if name != "score":  # NaN is what a new array is full of
+                array[:] = values
         told = {"headnb_format": FORMAT, **attrs}
         fixed = {name: columns[name] for name in _FIXED}
         group.attrs.update({**told, CHECKSUM: checksum(told, fixed, layout(draft, _DIMENSIONS))})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
+from headnb.encoding import BatchPlan
+from headnb.store import SAMPLE_VARIABLES, open_table
 
 from test_score_heads import BUDGET, TASK, same_scores
 from tiny import tiny_model
@@ -130,3 +133,21 @@ def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(mome
     assert np.allclose(found.loss, whole.loss, rtol=1e-5)
     assert np.abs(found.score - whole.score).max() < 1e-5 * np.abs(whole.score).max()
     assert same_scores(open_scores(out), found)
+
+
+def test_a_store_takes_no_memory_for_the_scores_that_are_to_come(tmp_path):
+    def write_a_batch(name, n):
+        plan = BatchPlan(np.arange(n), np.arange(n) // 8)
+        known = dict.fromkeys(SAMPLE_VARIABLES, np.zeros(n, np.int64))
+        with open_table(tmp_path / name, {}, tuple(range(n)), known, plan, (32, 32)) as table:
+            table.write(np.arange(8), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
+            table.write(np.arange(8, 16), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
+
+    write_a_batch("first.zarr", 16)  # what zarr itself needs
+    tracemalloc.start()
+    write_a_batch("second.zarr", 16_384)  # 64 MB of scores, if all were there
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16e6
+    assert np.isfinite(open_scores(tmp_path / "second.zarr").score).all()
+    assert open_scores(tmp_path / "second.zarr").sizes["sample"] == 16

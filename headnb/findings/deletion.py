@@ -305,8 +305,9 @@ def _apart(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> t
         return scores, np.arange(len(encoded.ids))
     _, tested = _halves(encoded, seed)
     taken = {encoded.ids[place] for place in tested} if same_task else set()
+    tested_prints = set(encoded.fingerprints[tested].tolist())
     left = [
-        key not in taken and print_ not in set(encoded.fingerprints[tested].tolist())
+        key not in taken and print_ not in tested_prints
         for key, print_ in zip(
             scores["sample"].to_numpy().tolist(), scores["fingerprint"].to_numpy().tolist(), strict=True
         )
@@ -325,5 +326,5 @@ def _part(encoded: EncodedTask, places: Places) -> EncodedTask:
 
 
 def _only(task: Task, ids: Sequence[int | str]) -> Task:
-    places = [task.ids.index(key) for key in ids]
-    return Task(task.name, tuple(task.samples[place] for place in places), tuple(ids), task.source)
+    samples = dict(zip(task.ids, task.samples, strict=True))
+    return Task(task.name, tuple(samples[key] for key in ids), tuple(ids), task.source)

@@ -13,16 +13,13 @@ import contextlib
 import statistics
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import headnb
 import torch
 from headnb.encoding import encode_task
-from scipy.stats import binom
+from rounds import median_interval
 from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class StepTimes(TrainerCallback):
@@ -39,7 +36,9 @@ class StepTimes(TrainerCallback):
         self.seconds.append(time.perf_counter() - self._began)
 
 
-def seconds_of_steps(model: Any, tokenizer: Any, rows: Any, steps: int, batch_size: int, *, online: bool) -> float:
+def seconds_of_steps(
+    model: Any, tokenizer: Any, rows: Any, steps: int, batch_size: int, *, online: bool, cpu: bool = True
+) -> float:
     """Median seconds of a step after the first."""
     from trl import SFTConfig, SFTTrainer
 
@@ -54,7 +53,7 @@ def seconds_of_steps(model: Any, tokenizer: Any, rows: Any, steps: int, batch_si
             folder,
             report_to="none",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=cpu,
             bf16=False,
             gradient_checkpointing=False,
             dataloader_pin_memory=False,
@@ -68,13 +67,6 @@ def seconds_of_steps(model: Any, tokenizer: Any, rows: Any, steps: int, batch_si
         # The clock is the last callback, so that what online scores do at the end of a step is in it.
         Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[*callbacks, times]).train()
     return statistics.median(times.seconds[1:])
-
-
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Order statistics between which the median lies with at least this confidence."""
-    ordered, n = sorted(values), len(values)
-    low = int(binom.ppf((1 - level) / 2, n, 0.5))
-    return ordered[max(low - 1, 0)], ordered[min(n - low, n - 1)]
 
 
 def main() -> None:

@@ -67,6 +67,7 @@ def attention_matrix_scores(model: PreTrainedModel, samples: Samples, length: in
         padding = (0, max(0, length - batch.input_ids.shape[1]))
         ids, labels = functional.pad(batch.input_ids, padding), functional.pad(batch.labels, padding, value=IGNORED)
         mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in samples[start : start + 4]])[:, None]
+        ids, labels, mask = (tensor.to(model.device) for tensor in (ids, labels, mask))
         embeddings = model.get_input_embeddings()(ids).requires_grad_()
         output = model(
             inputs_embeds=embeddings, attention_mask=mask.long(), labels=labels, output_attentions=True, use_cache=False
@@ -78,7 +79,7 @@ def attention_matrix_scores(model: PreTrainedModel, samples: Samples, length: in
         scores = torch.stack([(A.detach() * A.grad).sum((2, 3)) for A in output.attentions], 1)
         found.append(scores * (tokens.sum() / tokens)[:, None, None])  # from batch-mean to sample-mean
         model.zero_grad()
-    return torch.cat(found).numpy()
+    return torch.cat(found).float().cpu().numpy()
 
 
 def plain_backward(model: PreTrainedModel, samples: Samples) -> None:
