@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
 
-# Notebooks 01 to 06 on small procedural tasks: minutes on two cores; a run that was stopped goes on.
+# The suite on small procedural tasks: minutes on two cores; a run that was stopped goes on.
 suite-demo: $(VENV)/suite
 	$(BIN)/headnb suite run --profile demo
 
