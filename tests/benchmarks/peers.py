@@ -27,7 +27,7 @@ import headnb
 import numpy as np
 import torch
 from headnb.encoding import IGNORED, EncodedSample, collate, plan_batches
-from headnb.scoring.run import PACKED_ON_CPU
+from headnb.packing import PACKED_ON_CPU
 from processes import Worker, forget_peak, peak, resident, serve
 from rounds import disagreement, median_interval
 from shapes import as_rows, random_llama, random_samples
