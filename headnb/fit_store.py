@@ -14,7 +14,8 @@ import xarray as xr
 
 from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.errors import HeadnbError
-from headnb.store import FORMAT, READ_FORMATS, local_path, only_writer, plain_values, refuse_other
+from headnb.store import FORMAT, READ_FORMATS, plain_values, refuse_other
+from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

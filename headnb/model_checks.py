@@ -257,3 +257,26 @@ def check_causal(source: str, config: PretrainedConfig) -> None:
     else:
         return
     raise HeadnbError(f"{source} is {reason}; headnb scores causal (decoder-only) language models")
+
+
+def weight_bytes(folder: Path | None, config: Any, dtype: Any) -> float:
+    """What the weights take once they are loaded, told by their files; 0 where these are not on this machine yet."""
+    import torch  # noqa: PLC0415
+
+    if folder is None:
+        return 0
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else list(folder.glob("model-*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    stored = getattr(config, "dtype", None)
+    if isinstance(stored, torch.dtype) and isinstance(dtype, torch.dtype):
+        return size * dtype.itemsize / stored.itemsize
+    return size
+
+
+def fits_in_float32(model: torch.nn.Module) -> bool:
+    """Whether half of the main memory holds the weights as float32."""
+    import psutil  # noqa: PLC0415  comes with accelerate
+
+    size = 4 * sum(weight.numel() for weight in model.parameters())
+    return not getattr(model, "is_quantized", False) and size < psutil.virtual_memory().total / 2

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import check_causal, check_folder, check_memory, check_weights, model_name, weights_fingerprint
+from headnb.model_checks import (
+    check_causal,
+    check_folder,
+    check_memory,
+    check_weights,
+    fits_in_float32,
+    model_name,
+    weight_bytes,
+    weights_fingerprint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -200,7 +209,7 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
 
     if device_map is None:
         check_memory(
-            _weight_bytes(source, config, dtype),
+            weight_bytes(weights_folder(source), config, dtype),
             f"the weights of {source}",
             "dtype='bfloat16' takes two bytes a weight, device_map='auto' spreads them over devices, memory and disk",
         )
@@ -224,22 +233,6 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
     return model
 
 
-def _weight_bytes(source: str, config: Any, dtype: Any) -> float:
-    """What the weights take once they are loaded, told by their files; 0 where these are not on this machine yet."""
-    import torch  # noqa: PLC0415
-
-    folder = weights_folder(source)
-    if folder is None:
-        return 0
-    whole = folder / "model.safetensors"
-    files = [whole] if whole.is_file() else list(folder.glob("model-*.safetensors"))
-    size = sum(file.stat().st_size for file in files)
-    stored = getattr(config, "dtype", None)
-    if isinstance(stored, torch.dtype) and isinstance(dtype, torch.dtype):
-        return size * dtype.itemsize / stored.itemsize
-    return size
-
-
 def _dtype(dtype: Any) -> Any:
     """A torch dtype, or "auto".
 
@@ -259,7 +252,7 @@ def _placed(model: Any, dtype: Any, device: str | None) -> Any:
     """The model on a device, in float32 on a CPU that has room for it; None leaves it where it is."""
     import torch  # noqa: PLC0415
 
-    if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and _fits_in_float32(model):
+    if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and fits_in_float32(model):
         model = model.float()
     if device is not None and not getattr(model, "is_quantized", False):
         model = model.to(device)
@@ -387,13 +380,6 @@ def _device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise HeadnbError(f"no device {device!r} here: {_first_line(error)}") from error
     return device
-
-
-def _fits_in_float32(model: torch.nn.Module) -> bool:
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  comes with accelerate
-
-    size = 4 * sum(weight.numel() for weight in model.parameters())
-    return not getattr(model, "is_quantized", False) and size < psutil.virtual_memory().total / 2
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layo
 from headnb.encoding import BatchPlan
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import check_memory
+from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -266,37 +267,6 @@ _DIMENSIONS = {
     **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
 }
 _FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
-
-
-def local_path(path: str | Path) -> Path:
-    """A folder or file of this machine; raises HeadnbError for an address."""
-    if "://" in str(path):
-        raise HeadnbError(f"{path} is an address; scores are written to local folders")
-    return Path(path).expanduser()
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
-
-    real = path.resolve()
-    lock = FileLock(real.with_name(f".{real.name}.lock"))
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not Path(lock.lock_file).exists():  # some places, such as /proc, deny files in ways that look like a lock
-            raise HeadnbError(f"cannot write scores to {path}: no file can be made there") from None
-        raise HeadnbError(
-            f"another run is writing scores to {path} now; wait until it ends, or choose another `out`"
-        ) from None
-    except OSError as error:
-        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str, Attribute]) -> None:
