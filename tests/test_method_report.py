@@ -27,9 +27,10 @@ def curve(difference, half=0.1):
 
 
 def agreement(seed=0):
-    levels = np.random.default_rng(seed).lognormal(size=(3, 12, 4, 5))
-    levels[1] = levels[0] * np.exp(0.1 * levels[1])
-    levels[2] = 1 / levels[0]
+    random = np.random.default_rng(seed)
+    heads = random.lognormal(size=(4, 5))
+    levels = np.stack([heads, heads * np.exp(0.1 * random.normal(size=(4, 5))), 1 / heads])[:, None]
+    levels = levels * random.lognormal(sigma=0.2, size=(3, 12, 4, 5))
     return compare_methods(
         {name: scores_of(each) for name, each in zip(("one", "like", "against"), levels, strict=True)}
     )
@@ -70,3 +71,12 @@ def test_the_methods_most_and_least_alike_are_named():
     assert "like (0.9" in said or "like (1.0" in said
     assert "is most like one and against (-" in said
     assert "Ranked the other way round by against." in said
+
+
+def test_methods_whose_likeness_is_not_known_are_not_named():
+    arrays = method_report.agreement_arrays({"a": agreement()}, {"a": curve(0)})
+    unknown = arrays["correlation"].where(arrays["other_measure"] != "like")
+    said = method_report.agreement_verdict(arrays.assign(correlation=unknown), "one")
+    assert "like" not in said.replace("is most like one", "")
+    nothing = method_report.agreement_verdict(arrays.assign(correlation=unknown * np.nan), "one")
+    assert nothing == "How far the methods rank heads alike is not known from these samples."
