@@ -137,6 +137,7 @@ def score_heads(
             return chosen.fit(model, FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress))
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
+        workers = None if client is None else _workers(client, model, scorer, chosen, settings)
         packed = _packing(packed, scorer, model, padding_side)
         most = row_tokens(model, batch_tokens) if packed else batch_tokens
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
@@ -145,8 +146,8 @@ def score_heads(
             run = BatchRun(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
             if (rule := rule_for(until)) is not None:
                 run.stopping = Stopping(rule, 1 if packed else BLOCK, absolute=chosen.reduction == "mean-abs")
-            if client is not None:
-                run.workers = _workers(client, model, scorer, chosen, settings)
+            if workers is not None:
+                run.workers = workers
                 alone.close()  # workers may be threads of this process, and then wait for the same lock
             return run.scores()
 
