@@ -11,7 +11,6 @@ say nothing of other tasks or another order.
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import xarray as xr
 from scipy import stats
 
 from headnb.errors import HeadnbError, known_keywords
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.task_selectivity import as_records, signed_text
 from headnb.patterns import sample_levels
 from headnb.significance import crossed_intervals
@@ -59,7 +59,7 @@ class Association:
 
 
 @dataclass(frozen=True, repr=False)
-class Forgetting:
+class Forgetting(TableAndVerdict):
     """What learning tasks one after another did to each of them.
 
     Attributes:
@@ -146,13 +146,6 @@ class Forgetting:
             "holds": self.holds,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
 
 @known_keywords

@@ -15,7 +15,6 @@ The change of a layer's heads is the root mean square over them; patterns are di
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +24,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.findings.cka import LeftOut, cka
 from headnb.findings.moments import Measured
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import read_stages
 from headnb.significance import crossed_intervals, t_intervals
 from headnb.statistics import checked_level, correlation
@@ -58,7 +58,7 @@ class LayerRun(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class LayerProfile:
+class LayerProfile(TableAndVerdict):
     """What fine-tuning changed in each layer.
 
     Attributes:
@@ -174,13 +174,6 @@ class LayerProfile:
             "shown": self.shown,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
     def _together(self) -> str:
         said = []

@@ -13,7 +13,6 @@ evaluation task e:
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import xarray as xr
 from headnb import statistics
 from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import Stages, check_one_grid, read_stages
 from headnb.findings.task_selectivity import as_records, as_runs
 
@@ -41,7 +41,7 @@ FEWEST_TASKS = 2
 
 
 @dataclass(frozen=True, repr=False)
-class Specificity:
+class Specificity(TableAndVerdict):
     """Fine-tuned models against tasks.
 
     Attributes:
@@ -104,13 +104,6 @@ class Specificity:
             "level": self.level,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
 
 @known_keywords
