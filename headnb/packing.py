@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from headnb.capture import attention_by, input_device
+from headnb.kept import made_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +81,9 @@ class _EachByItself:
     ) -> tuple[Tensor, None]:
         sequences = (torch.split(tensor, self.lengths, 2) for tensor in (query, key, value))
         parts = zip(*sequences, self._masks(attention_mask), strict=True)
-        return torch.cat([function(module, *part, **options)[0] for part in parts], 1), None
+        outputs = [function(module, *part, **options)[0] for part in parts]
+        kept = [output.detach() for output in outputs]  # by attention's own backward pass
+        return made_again(torch.cat(outputs, 1), partial(torch.cat, kept, 1)), None
 
     def _masks(self, mask: Tensor | None) -> list[Tensor | None]:
         if mask is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,6 +22,7 @@ from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layo
 from headnb.encoding import BatchPlan
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import check_memory
+from headnb.read_later import StoredRows, read_later
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ FORMAT = 2
 READ_FORMATS = (1, 2)  # 1 has no checksums
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
 CHUNK_BYTES = 2**20  # of one chunk of scores; a batch rewrites the chunk that it ends in
+READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
 MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
 MOST_HEADS = 2**20  # of a model, layers times heads
 
@@ -119,7 +122,7 @@ class ScoreTable:
             done = blocks if blocks.any() else done
         places = np.flatnonzero(done)
         by_input = np.argsort(self.plan.order[places])
-        return self._dataset(places[by_input], *(self._read(name, places)[by_input] for name in ("score", "loss")))
+        return self._dataset(places[by_input])
 
     def parts(self, rows: int) -> Iterator[xr.Dataset]:
         """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
@@ -129,8 +132,7 @@ class ScoreTable:
         for start in range(0, len(self.done), rows):
             places = start + np.flatnonzero(self.done[start : start + rows])
             if len(places):
-                part = self._dataset(places, *(self._read(name, places) for name in ("score", "loss")))
-                yield part.assign_coords(position=("sample", self.plan.order[places]))
+                yield self._dataset(places).assign_coords(position=("sample", self.plan.order[places]))
 
     def _read(self, name: str, places: np.ndarray) -> np.ndarray:
         """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
@@ -143,21 +145,30 @@ class ScoreTable:
             return np.asarray(column[places])
         found = np.empty((len(places), *column.shape[1:]), column.dtype)
         rows = column.chunks[0]
-        for chunk in np.unique(places // rows).tolist():
-            inside = np.flatnonzero(places // rows == chunk)
-            first, last = places[inside[0]], places[inside[-1]]
+        chunks, starts = np.unique(places // rows, return_index=True)
+        for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
             file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
             with damage_named(file, "; without this file the same call scores these samples again"):
-                found[inside] = np.asarray(column[int(first) : int(last) + 1])[places[inside] - first]
+                stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])
+                found[start : start + len(inside)] = stored[inside - inside[0]]
         return found
 
-    def _dataset(self, places: np.ndarray, score: np.ndarray, loss: np.ndarray) -> xr.Dataset:
-        """Scores (b, L, H) and losses (b,) of these places in the order of work, labelled."""
+    def _at(self, name: str, places: np.ndarray) -> xr.Variable:
+        """A column at these places in any order, read when it is used."""
+        column = self._columns[name]
+        rows = StoredRows(partial(self._read, name), places, column.shape[1:], column.dtype)
+        return read_later(rows, ("sample", *_DIMENSIONS[name][1:]))
+
+    def _dataset(self, places: np.ndarray) -> xr.Dataset:
+        """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
         positions = self.plan.order[places]
+        score = self._at("score", places)
+        if isinstance(self._columns["score"], np.ndarray) or score.nbytes <= READ_LATER_FROM:
+            score.load()
         return xr.Dataset(
             {
-                "score": (("sample", "layer", "head"), score),
-                "loss": ("sample", loss),
+                "score": score,
+                "loss": self._at("loss", places).load(),
                 **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
@@ -186,8 +197,9 @@ def open_table(
         HeadnbError: the scores do not fit into memory; another run writes to `path` now; it cannot be written, holds
             something else, or holds scores of another model, task, method or setting (it says which).
     """
-    held = 2 * len(ids) * shape[0] * shape[1] * 4  # the table, and the result made of it
-    check_memory(held, f"scores of {len(ids)} samples", "score fewer at a time, with n= or in several calls")
+    if path is None:
+        held = 2 * len(ids) * shape[0] * shape[1] * 4  # the table, and the result made of it
+        check_memory(held, f"scores of {len(ids)} samples", "out= writes them to disk as they come")
     columns: dict[str, np.ndarray] = {
         "score": np.broadcast_to(np.float32(np.nan), (len(ids), *shape)),  # one number: on disk it takes no memory
         "loss": np.full(len(ids), np.nan, np.float32),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import HeadnbError, open_scores, score_heads
+from headnb import HeadnbError, open_scores, score_heads, store
 from headnb.encoding import BatchPlan
 from headnb.store import SAMPLE_VARIABLES, open_table
 
@@ -133,6 +133,48 @@ def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(mome
     assert np.allclose(found.loss, whole.loss, rtol=1e-5)
     assert np.abs(found.score - whole.score).max() < 1e-5 * np.abs(whole.score).max()
     assert same_scores(open_scores(out), found)
+
+
+@pytest.fixture
+def nothing_read_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(store, "READ_LATER_FROM", 0)
+
+
+def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
+    read = []
+    once = store.ScoreTable._read
+    monkeypatch.setattr(store.ScoreTable, "_read", lambda *asked: read.append(asked[1:]) or once(*asked))
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
+    assert [name for name, _ in read] == ["loss"]
+    some = [5, 0, 3]
+    np.testing.assert_array_equal(scores.score[some, 1, 2], whole.score.values[some, 1, 2])
+    assert len(read[-1][1]) == len(some)
+    assert same_scores(scores, whole)
+    assert same_scores(open_scores(tmp_path / "a.zarr"), whole)
+    np.testing.assert_array_equal(scores.heads.pattern(), whole.heads.pattern())
+
+
+def test_scores_read_later_answer_to_every_kind_of_key(whole, tmp_path, nothing_read_before_it_is_used):
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr").score
+    expected = whole.score
+    for keys in [
+        {"sample": 2},
+        {"sample": slice(None, None, -2), "head": [1, 0]},
+        {"sample": [], "layer": 1},
+        {"layer": slice(1, 2), "head": -1},
+        {"sample": xr.DataArray([3, 3, 1], dims="pair"), "head": xr.DataArray([0, 1, 1], dims="pair")},
+    ]:
+        xr.testing.assert_identical(scores.isel(keys).drop_attrs(), expected.isel(keys).drop_attrs())
+
+
+def test_a_chunk_that_was_damaged_after_a_store_was_opened_is_named_where_it_is_used(
+    tmp_path, nothing_read_before_it_is_used
+):
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
+    chunk = tmp_path / "a.zarr" / "score" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(HeadnbError, match=r"a\.zarr/score/c/0/0/0 is damaged"):
+        scores.score.mean().item()
 
 
 def test_a_store_takes_no_memory_for_the_scores_that_are_to_come(tmp_path):

@@ -142,7 +142,9 @@ class BatchRun:
 
     def _batch(self, places: np.ndarray) -> Batch:
         samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
-        return pack(samples) if self.packed else collate(samples, side=self.side)
+        if self.packed and len({len(sample) for sample in samples}) > 1:
+            return pack(samples)
+        return collate(samples, side=self.side)  # samples of one length need no padding
 
     def _refuse_not_finite(self, positions: np.ndarray, scores: Tensor, losses: Tensor) -> None:
         expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])

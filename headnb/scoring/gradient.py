@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import Batch
 from headnb.errors import HeadnbError
+from headnb.kept import kept_small
 from headnb.packing import can_pack, packed
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class GradientScorer:
 
         with ExitStack() as stack:
             stack.enter_context(ready(self.model, self.layout, batch))
-            if budget is not None and batch.longest > budget:
-                stack.enter_context(checkpointed(self.model))
+            long = budget is not None and batch.longest > budget
+            stack.enter_context(checkpointed(self.model) if long else kept_small(self.model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)

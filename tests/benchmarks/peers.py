@@ -192,6 +192,7 @@ def child(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
     """One method, ready: it answers with the seconds and the peak memory of a workload, above the loaded model."""
     model, tasks = model_and_workloads(options)
     model.requires_grad_(False)
+    sum(weight.sum() for weight in model.parameters())  # a file's pages come into memory when they are first read
     loaded = resident()
     method = PEERS[options.child](model) if options.child in PEERS else None
 

@@ -64,11 +64,14 @@ def little_memory(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
 
-def test_scores_that_cannot_fit_are_refused_before_any_is_made(model, monkeypatch, little_memory, tmp_path):
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored"))
-    with pytest.raises(HeadnbError, match=r"scores of 30 samples need .* are free; score fewer at a time, with n="):
-        score_heads(model, None, TASK, out=tmp_path / "a.zarr")
-    assert list(tmp_path.iterdir()) == []
+def test_scores_that_cannot_fit_are_refused_before_any_is_made_and_go_to_disk(
+    model, monkeypatch, little_memory, tmp_path
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored"))
+        with pytest.raises(HeadnbError, match=r"scores of 30 samples need .* are free; out= writes them to disk"):
+            score_heads(model, None, TASK)
+    assert score_heads(model, None, TASK, out=tmp_path / "a.zarr").sizes["sample"] == 30
 
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_read(folder, monkeypatch, little_memory):

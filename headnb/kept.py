@@ -1,0 +1,60 @@
+"""What autograd keeps for the backward pass, made smaller without a change of any number.
+
+Of the product act(g) * u in the MLP of most decoders autograd keeps g, act(g) and u; what is put together of parts is
+kept beside the parts. Here act(g) is computed again from g, and what was put together is put together again: a pass
+over memory, no matrix product. Of a layer of Llama's shape a fifth less is kept, at no cost in time that can be
+measured.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2CLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Kept: TypeAlias = Tensor | Callable[[], Tensor]
+
+_ACTIVATIONS = tuple({entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values()})
+_AGAIN = "_headnb_again"  # an attribute of a tensor: what makes it again
+
+
+def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor itself; inside `kept_small`, `make` is kept in its place, which gives it again bit for bit."""
+    setattr(tensor, _AGAIN, make)
+    return tensor
+
+
+@contextmanager
+def kept_small(model: nn.Module) -> Iterator[None]:
+    """Keep less in forward passes inside. Below gradient checkpointing, which keeps nothing, it has no use."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, _ACTIVATIONS):
+                stack.callback(module.register_forward_hook(_after_activation).remove)
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_keep, _give_back))
+        yield
+
+
+def _after_activation(module: nn.Module, given: tuple[Tensor, ...], activated: Tensor) -> None:
+    source = given[0].detach()
+
+    @torch.no_grad()
+    def again() -> Tensor:
+        result: Tensor = module.forward(source)
+        return result
+
+    made_again(activated, again)
+
+
+def _keep(tensor: Tensor) -> Kept:
+    return getattr(tensor, _AGAIN, tensor)
+
+
+def _give_back(kept: Kept) -> Tensor:
+    return kept if isinstance(kept, Tensor) else kept()
