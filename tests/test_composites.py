@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import accelerate
 import numpy as np
 import pytest
@@ -113,3 +116,25 @@ def test_scores_of_offloaded_weights_equal_those_of_weights_at_hand(offloaded, t
     assert np.abs(recomputed.score - expected.score).max() < 1e-5 * np.abs(expected.score).max()
     assert state(model) == before
     assert [weight.is_meta for weight in model.parameters()] == meta
+
+
+def bytes_above(work):
+    """The most memory that this process holds in `work`, above what it held before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status")
+    before, after = (
+        int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) * 1024
+        for text in (status.read_text(), (work(), status.read_text())[1])
+    )
+    return after - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peak memory")
+def test_weights_on_disk_are_in_memory_a_layer_at_a_time(tmp_path):
+    model = tiny_model(layers=16, hidden=512)
+    whole = sum(weight.nbytes for weight in model.parameters())
+    accelerate.disk_offload(model, tmp_path, execution_device="cpu")
+    task = TASK[:1]
+    score_heads(tiny_model(), None, task)  # what is imported and set up once
+    assert whole > 120e6
+    assert bytes_above(lambda: score_heads(model, None, task)) < whole / 3

@@ -91,6 +91,8 @@ class GradientScorer:
     layout: HeadLayout
     reduce: Callable[[Tensor, Tensor], Tensor]
     readout: Readout
+    offloaded: bool = False
+    """Whether weights come from memory or disk for each layer's turn. What autograd keeps would hold them all."""
 
     @property
     def packs(self) -> bool:
@@ -102,8 +104,8 @@ class GradientScorer:
 
         Args:
             batch: at least one answer token in each row.
-            budget: with a sample of more tokens every layer is checkpointed: a third more work, memory for one
-                layer's activations.
+            budget: with a sample of more tokens every layer is checkpointed, as with offloaded weights: a third more
+                work, memory for one layer's activations.
         """
         layers, heads = self.layout.shape
         device = input_device(self.model)
@@ -121,8 +123,8 @@ class GradientScorer:
 
         with ExitStack() as stack:
             stack.enter_context(ready(self.model, self.layout, batch))
-            long = budget is not None and batch.longest > budget
-            stack.enter_context(checkpointed(self.model) if long else kept_small(self.model))
+            recompute = self.offloaded or (budget is not None and batch.longest > budget)
+            stack.enter_context(checkpointed(self.model) if recompute else kept_small(self.model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)
@@ -146,7 +148,8 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
         HeadnbError: as for `decoder_heads`, or there is no language-model head.
     """
     layout = decoder_heads(model)
-    return GradientScorer(model, layout, reduce, find_readout(model, layout))
+    offloaded = any(weight.is_meta for weight in model.parameters())
+    return GradientScorer(model, layout, reduce, find_readout(model, layout), offloaded)
 
 
 def decoder_heads(model: PreTrainedModel) -> HeadLayout:
