@@ -131,10 +131,10 @@ def bytes_above(work):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peak memory")
 def test_weights_on_disk_are_in_memory_a_layer_at_a_time(tmp_path):
-    model = tiny_model(layers=16, hidden=512)
+    model = tiny_model(layers=16, hidden=768)
     whole = sum(weight.nbytes for weight in model.parameters())
     accelerate.disk_offload(model, tmp_path, execution_device="cpu")
     task = TASK[:1]
     score_heads(tiny_model(), None, task)  # what is imported and set up once
-    assert whole > 120e6
-    assert bytes_above(lambda: score_heads(model, None, task)) < whole / 3
+    assert whole > 250e6
+    assert bytes_above(lambda: score_heads(model, None, task)) < whole / 2
