@@ -76,6 +76,14 @@ def test_progress_counts_samples_and_tokens_and_shows_the_scores_so_far(model):
     assert same_scores(seen[-1].scores(), scores)
 
 
+def test_the_share_of_padding_is_told(model):
+    rows = [{"input_ids": [5] * length, "labels": [5] * length} for length in (20, 20, 19)]
+    padded = score_heads(model, None, rows, batch_tokens=60, packed=False)
+    assert padded.attrs["padding"] == pytest.approx(1 / 60)
+    assert score_heads(model, None, rows, batch_tokens=60, packed=True).attrs["padding"] == 0
+    assert score_heads(model, None, TASK, packed=False).attrs["padding"] <= 0.05
+
+
 def test_parts_of_a_block_are_not_shown_once_a_block_is_complete(model, monkeypatch):
     monkeypatch.setattr("headnb.scoring.batches.BLOCK", 10)
     plan = headnb.encoding.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 from headnb.errors import HeadnbError
-from headnb.scoring import ScoringInterrupted
+from headnb.scoring import ScoringInterrupted, workers
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -54,6 +54,14 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("method", ["activation", "taylor-token", "entropy"])
 def test_workers_score_as_one_process_does(processes: Client, method: str):
     assert_same(scores(method=method, client=processes), scores(method=method))
+
+
+def test_a_model_in_bfloat16_reaches_the_workers_with_its_weights_tied(processes: Client):
+    model = tiny_model(dtype=torch.bfloat16, tie_word_embeddings=True)
+    assert_same(scores(model, client=processes), scores(model))
+    sent = processes.scatter(workers._Sent(model), broadcast=True, hash=False)
+    tied = processes.submit(lambda one: one.model.lm_head.weight is one.model.model.embed_tokens.weight, sent)
+    assert tied.result()
 
 
 def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Path):

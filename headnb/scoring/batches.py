@@ -62,7 +62,7 @@ class BatchRun:
         except KeyboardInterrupt:
             raise ScoringInterrupted(self.table.scores()) from None
         reached = {} if self.stopping is None else {"until": self.stopping.rule.words}
-        return self.table.scores().assign_attrs(reached)
+        return self.table.scores().assign_attrs(padding=self._padding(), **reached)
 
     def _score_pending(self) -> None:
         if self._enough():
@@ -82,6 +82,12 @@ class BatchRun:
                 self._report(before, waiting)
                 if self._enough():
                     return
+
+    def _padding(self) -> float:
+        """The share of tokens in the whole plan's batches that are padding."""
+        batches = self.table.plan.batches()
+        computed = sum(int(self._computed(places).sum()) for places in batches)
+        return 1 - int(self.encoded.lengths.sum()) / computed
 
     def _enough(self) -> bool:
         return self.stopping is not None and self.stopping.reached(self.table)

@@ -110,7 +110,9 @@ def score_heads(
     Returns:
         A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and
         `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats, unless
-        the method has another. "gates" has no samples: see `headnb.scoring.gates`.
+        the method has another; `attrs["padding"]` is the share of padding among the tokens that were computed, at most
+        5 %. With `out`, more than 64 MB of scores stay on disk and are read where they are used. "gates" has no
+        samples: see `headnb.scoring.gates`.
 
     Raises:
         HeadnbError: bad input, a model that cannot be scored, or not with padding on the left, NaN in weights or

@@ -58,7 +58,7 @@ class Workers:
         if not self.client.nthreads():
             raise HeadnbError("the cluster of client= has no workers")
         try:
-            sent = self.client.scatter(self.model, broadcast=True, hash=False)
+            sent = self.client.scatter(_Sent(self.model), broadcast=True, hash=False)
         except (TypeError, AttributeError, RuntimeError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         running = Running(self, sent)
@@ -69,12 +69,23 @@ class Workers:
             self.client.cancel([sent])
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A model on its way to a worker.
+
+    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart: weights
+    come out untied, hooks can no longer be registered, and bfloat16 does not go through.
+    """
+
+    model: PreTrainedModel
+
+
 @dataclass
 class Running(Sized):
     """Batches that are out."""
 
     workers: Workers
-    model: Future[Any]
+    model: Future[_Sent]
     out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -132,12 +143,11 @@ _scorers: dict[str, Scorer] = {}  # in a worker's process: the scorer of the run
 _making = threading.Lock()
 
 
-def _score(
-    run: str, model: PreTrainedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
-) -> Scored | None:
+def _score(run: str, sent: _Sent, method: str, settings: dict[str, Option], batch: Batch, budget: int) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
     from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
 
+    model = sent.model
     with model_lock(model):
         with _making:
             if run not in _scorers:
