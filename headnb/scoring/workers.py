@@ -73,8 +73,8 @@ class Workers:
 class _Sent:
     """A model on its way to a worker.
 
-    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart: weights
-    come out untied, hooks can no longer be registered, and bfloat16 does not go through.
+    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart:
+    weights come out untied, hooks can no longer be registered, and bfloat16 does not go through.
     """
 
     model: PreTrainedModel
