@@ -7,7 +7,6 @@ of H heads share k^2 / H (hypergeometric), and the halves of one method's own sa
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from scipy import stats
 
 from headnb import statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS, check_same_heads, sample_levels
 from headnb.resampling import rank_correlation
 from headnb.scoring import methods as known_methods
@@ -42,7 +42,7 @@ HALVINGS = 50
 
 
 @dataclass(frozen=True, repr=False)
-class Agreement:
+class Agreement(TableAndVerdict):
     """How far methods rank heads alike; each is a place along the dims `measure` and `other_measure`.
 
     Attributes:
@@ -129,13 +129,6 @@ class Agreement:
             for name in kept.index
         )
         return f"{self.samples} samples, {self.heads} heads. Reliability, and what halves share: {by_method}"
-
-    def __repr__(self) -> str:
-        return f"{self._title()}\n\n{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"<p>{html.escape(self._title())}</p>{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
 
 @known_keywords

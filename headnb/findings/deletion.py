@@ -8,7 +8,6 @@ since a layer's place alone says much, and with the last heads of the ranking.
 from __future__ import annotations
 
 import dataclasses
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.head_choice import check_number, names_of, ranked_heads, shuffled_within_layers
+from headnb.findings.shown import TableAndVerdict
 from headnb.model_checks import model_name
 from headnb.replacement import mean_outputs
 from headnb.scoring import score_heads
@@ -51,7 +51,7 @@ FEWEST = 4  # samples: two choose, two test
 
 
 @dataclass(frozen=True, repr=False)
-class DeletionCurve:
+class DeletionCurve(TableAndVerdict):
     """What removing heads does to the loss of samples that did not choose them.
 
     Attributes:
@@ -118,13 +118,6 @@ class DeletionCurve:
             "rows": self.table.reset_index().to_dict("records"),
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self._title()}\n\n{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"<p>{html.escape(self._title())}</p>{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
     def _title(self) -> str:
         return (

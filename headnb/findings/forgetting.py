@@ -113,7 +113,7 @@ class Forgetting(TableAndVerdict):
         words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.holds]
         runs = f"{self.runs} run{'s' if self.runs > 1 else ''}"
         total = (
-            f"Earlier tasks {words}: backward transfer **{signed_text(self.transfer)}** nats (below zero: a rise), "
+            f"Earlier tasks {words}: backward transfer {signed_text(self.transfer)} nats (below zero: a rise), "
             f"forgetting {signed_text(self.mean)}, over {runs} and {self.samples} held-out samples of each task."
         )
         lines = [total]
@@ -127,7 +127,7 @@ class Forgetting(TableAndVerdict):
             sure = "goes" if found.p < 1 - self.level else "is not shown to go"
             lines.append(
                 f"How far an earlier task's pattern moves in a step {sure} with the rise of its loss: rho "
-                f"**{found.value:.2f}** [{found.low:.2f}, {found.high:.2f}], {found.pairs} pairs, p = {found.p:.2g}."
+                f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.pairs} pairs, p = {found.p:.2g}."
             )
         return " ".join(lines)
 

@@ -11,6 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.findings.selection_precision import SCORED_BY, over_targets
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.training_means import direction, mean_over_trainings, on_own_task, text_of
 from headnb.resampling import Estimate
 
@@ -24,7 +25,7 @@ BASELINES = ("random", "tfidf")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectionStudy:
+class SelectionStudy(TableAndVerdict):
     """Ways to choose instructions for targets of a few samples, from a pool of several tasks.
 
     Attributes:
@@ -157,12 +158,6 @@ class SelectionStudy:
             "change of the loss": changes,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(border=0))
 
     def _baselines(self, way: str, among: Sequence[str] | None = None) -> list[str]:
         known = self.ways if among is None else among

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.training_means import direction, mean_over_trainings, text_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ TESTS = ("trained task", "other tasks")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectiveTuning:
+class SelectiveTuning(TableAndVerdict):
     """Fine-tunings of the chosen heads, of random ones, of all weights and of adapters, on the same samples.
 
     Attributes:
@@ -139,9 +140,3 @@ class SelectiveTuning:
             "rows": rows,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(border=0))

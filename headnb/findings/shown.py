@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+_FORM: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
 
 
 class TableAndVerdict(ABC):
@@ -23,9 +25,18 @@ class TableAndVerdict(ABC):
     def verdict(self) -> str:
         """What they show, in sentences."""
 
+    def _title(self) -> str:
+        """The line above the table; by default there is none."""
+        return ""
+
+    def _shown(self) -> pd.DataFrame:
+        """The table in the form that is read best."""
+        return self.table
+
     def __repr__(self) -> str:
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
+        return "\n\n".join(filter(None, (self._title(), self._shown().to_string(**_FORM), self.verdict)))
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
+        title = f"<p>{html.escape(self._title())}</p>" if self._title() else ""
+        table = self._shown().to_html(border=0, **_FORM)
+        return f"{title}{table}<p><b>{html.escape(self.verdict)}</b></p>"

@@ -7,7 +7,6 @@ model was trained on?
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.changed_heads import changed_heads
 from headnb.findings.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.findings.moments import Measured
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import check_one_grid, on_common_samples, read_stages
 from headnb.findings.task_correlations import task_correlations
 from headnb.patterns import HEADS, Evidence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Selectivity:
+class Selectivity(TableAndVerdict):
     """Patterns of several tasks before and after fine-tuning on each.
 
     Attributes:
@@ -147,11 +147,8 @@ class Selectivity:
             "verdict": self.verdict,
         }
 
-    def __repr__(self) -> str:
-        return f"{self.table.T.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return f"{self.table.T.to_html(border=0)}<p><b>{html.escape(self.verdict)}</b></p>"
+    def _shown(self) -> pd.DataFrame:
+        return self.table.T  # nine columns of intervals would not fit beside each other
 
     def _concentration_line(self, name: str) -> str:
         change = self.concentration.sel(statistic=name, stage="change")

@@ -13,7 +13,6 @@ their differences is taken off (`headnb.findings.moments`).
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,11 +23,14 @@ import xarray as xr
 from headnb import patterns, statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS
 from headnb.resampling import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
     from headnb.statistics import Array
 
@@ -36,7 +38,7 @@ SHARES = (0.5, 0.9)
 
 
 @dataclass(frozen=True, repr=False)
-class Trajectory:
+class Trajectory(TableAndVerdict):
     """One task's pattern along one training run.
 
     Attributes:
@@ -77,6 +79,12 @@ class Trajectory:
         if what not in {"samples_seen", "tokens_seen"}:
             raise unknown_name("count", what, ("samples_seen", "tokens_seen"))
         return float(np.interp(step, self.steps["step"], self.steps[what]))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per step: how far the pattern is, and after what; columns of which something is known."""
+        names = ["done", "done_low", "done_high", "correlation_final", "correlation_first", "samples_seen", "movement"]
+        return self.steps[[name for name in names if not np.isnan(self.steps[name]).all()]].to_dataframe()
 
     @property
     def verdict(self) -> str:
@@ -133,17 +141,6 @@ class Trajectory:
             },
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self._shown().to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self._shown().to_html(float_format="{:.3g}".format, border=0, na_rep="–")
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
-
-    def _shown(self) -> Any:
-        names = ["done", "done_low", "done_high", "correlation_final", "correlation_first", "samples_seen", "movement"]
-        return self.steps[[name for name in names if self.steps[name].notnull().any()]].to_dataframe()
 
 
 @known_keywords
