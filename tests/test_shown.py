@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from headnb.findings.plain import as_records, plain, with_ends
 from headnb.findings.shown import TableAndVerdict
+from headnb.resampling import Estimate
 
 HOSTILE = "<script>alert(1)</script> & more"
 
@@ -26,7 +30,7 @@ class Titled(Plain):
     def _title(self) -> str:
         return f"of {HOSTILE}"
 
-    def _shown(self) -> pd.DataFrame:
+    def _laid_out(self) -> pd.DataFrame:
         return self.table.T
 
 
@@ -56,3 +60,17 @@ def test_a_title_stands_above_the_table_where_there_is_one() -> None:
 def test_a_table_may_be_shown_in_another_form_than_it_has() -> None:
     assert "<th>gsm8k</th>" in Titled()._repr_html_().split("<tbody>")[0]
     assert "<th>gsm8k</th>" in Plain()._repr_html_().split("<tbody>")[1]
+
+
+def test_findings_are_json_without_nan_and_with_names_of_their_rows() -> None:
+    table = pd.DataFrame(
+        {"loss": [0.5, np.inf], "n": [1, 2], "p": [np.nan, 1.0]}, index=pd.Index(["a", "b"], name="task")
+    )
+    expected = [{"task": "a", "loss": 0.5, "n": 1, "p": None}, {"task": "b", "loss": None, "n": 2, "p": 1.0}]
+    for records in (as_records(table), as_records(xr.Dataset(table))):
+        assert json.loads(json.dumps(records, allow_nan=False)) == expected
+    ends = with_ends(Estimate(0.5, np.nan, 1.0, 0.95, 3, 0.4))
+    assert ends == {"value": 0.5, "low": None, "high": 1.0}
+    assert [plain(value) for value in (np.float32(0.5), xr.DataArray(np.nan), np.int64(3), "word", None)] == [
+        0.5, None, 3, "word", None,
+    ]  # fmt: skip

@@ -18,6 +18,7 @@ from scipy import stats
 
 from headnb import statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS, check_same_heads, sample_levels
 from headnb.resampling import rank_correlation
@@ -103,14 +104,14 @@ class Agreement(TableAndVerdict):
         return correlation_matrix(self.correlation[["value", "low", "high"]], title="rank correlation of methods")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         return {
-            "pairs": self.table.reset_index().to_dict("records"),
+            "pairs": as_records(self.table),
             "own": {
-                str(name): row.to_numpy().tolist()
+                str(name): [plain(value) for value in row]
                 for name, row in zip(self.own["measure"].to_numpy(), self.own, strict=True)
             },
-            "reliability": {str(k): float(v) for k, v in self.reliability.to_series().items()},
+            "reliability": {str(name): plain(value) for name, value in self.reliability.to_series().items()},
             "ks": self._ks,
             "samples": self.samples,
             "level": self.level,

@@ -19,6 +19,7 @@ from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.head_choice import check_number, names_of, ranked_heads, shuffled_within_layers
+from headnb.findings.plain import as_records
 from headnb.findings.shown import TableAndVerdict
 from headnb.model_checks import model_name
 from headnb.replacement import mean_outputs
@@ -107,7 +108,7 @@ class DeletionCurve(TableAndVerdict):
         return beside(*charts, title=f"rise of the loss (nats): {self._title()}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         return {
             "model": self.model,
             "task": self.task,
@@ -115,7 +116,7 @@ class DeletionCurve(TableAndVerdict):
             "chosen_on": self.chosen_on,
             "samples": self.losses.sizes["sample"],
             "level": self.level,
-            "rows": self.table.reset_index().to_dict("records"),
+            "rows": as_records(self.table),
             "verdict": self.verdict,
         }
 

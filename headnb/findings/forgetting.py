@@ -20,8 +20,8 @@ import xarray as xr
 from scipy import stats
 
 from headnb.errors import HeadnbError, known_keywords
-from headnb.findings.shown import TableAndVerdict
-from headnb.findings.task_selectivity import as_records, signed_text
+from headnb.findings.plain import as_records, plain
+from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.patterns import sample_levels
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level
@@ -138,8 +138,8 @@ class Forgetting(TableAndVerdict):
         return {
             **{name: as_records(table) for name, table in tables.items()},
             "moved": as_records(self.moved.to_dataset(name="value")),
-            **{name: {key: _finite(value) for key, value in one.items()} for name, one in single.items()},
-            "association": {key: _finite(value) for key, value in vars(self.association).items()},
+            **{name: {key: plain(value) for key, value in one.items()} for name, one in single.items()},
+            "association": {key: plain(value) for key, value in vars(self.association).items()},
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,
@@ -285,8 +285,3 @@ def _unit_ranks(values: Array) -> Array:
     ranks = stats.rankdata(values) - (len(values) + 1) / 2
     length = float(np.linalg.norm(ranks))
     return np.asarray(ranks / length if length else np.full_like(ranks, np.nan))
-
-
-def _finite(value: Any) -> float | int | None:
-    number = value.item() if hasattr(value, "item") else value
-    return None if isinstance(number, float) and not math.isfinite(number) else number

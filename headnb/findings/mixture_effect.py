@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.findings.shown import TableAndVerdict
-from headnb.findings.task_selectivity import as_records, signed_text
+from headnb.findings.plain import as_records
+from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level
 

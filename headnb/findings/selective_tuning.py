@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
+from headnb.findings.plain import with_ends
 from headnb.findings.shown import TableAndVerdict
 from headnb.findings.training_means import direction, mean_over_trainings, text_of
 
@@ -115,19 +116,15 @@ class SelectiveTuning(TableAndVerdict):
         return beside(*charts, title="change of the loss by fine-tuning (nats)")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
-
-        def row(found: Estimate) -> dict[str, float]:
-            return {name: getattr(found, name) for name in ("value", "low", "high")}
-
+        """The numbers as plain JSON values (NaN as None)."""
         arrays = self.arrays
         rows = [
             {
                 "way": way,
                 "on": test,
                 "parameters": float(arrays["parameters"].sel(way=way)),
-                **row(self.change(way, test)),
-                **({} if way == TOP else {"top heads less these": row(self.change(TOP, test, way))}),
+                **with_ends(self.change(way, test)),
+                **({} if way == TOP else {"top heads less these": with_ends(self.change(TOP, test, way))}),
             }
             for way in self.ways
             for test in self.tests

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    import xarray as xr
 
 _FORM: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
 
@@ -29,14 +30,20 @@ class TableAndVerdict(ABC):
         """The line above the table; by default there is none."""
         return ""
 
-    def _shown(self) -> pd.DataFrame:
+    def _laid_out(self) -> pd.DataFrame:
         """The table in the form that is read best."""
         return self.table
 
     def __repr__(self) -> str:
-        return "\n\n".join(filter(None, (self._title(), self._shown().to_string(**_FORM), self.verdict)))
+        return "\n\n".join(filter(None, (self._title(), self._laid_out().to_string(**_FORM), self.verdict)))
 
     def _repr_html_(self) -> str:
         title = f"<p>{html.escape(self._title())}</p>" if self._title() else ""
-        table = self._shown().to_html(border=0, **_FORM)
+        table = self._laid_out().to_html(border=0, **_FORM)
         return f"{title}{table}<p><b>{html.escape(self.verdict)}</b></p>"
+
+
+def signed_text(one: xr.Dataset) -> str:
+    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
+    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

@@ -20,6 +20,7 @@ from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.changed_heads import changed_heads
 from headnb.findings.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.findings.moments import Measured
+from headnb.findings.plain import as_records
 from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import check_one_grid, on_common_samples, read_stages
 from headnb.findings.task_correlations import task_correlations
@@ -147,7 +148,7 @@ class Selectivity(TableAndVerdict):
             "verdict": self.verdict,
         }
 
-    def _shown(self) -> pd.DataFrame:
+    def _laid_out(self) -> pd.DataFrame:
         return self.table.T  # nine columns of intervals would not fit beside each other
 
     def _concentration_line(self, name: str) -> str:
@@ -259,20 +260,6 @@ def selectivity(
 def as_runs(scores: Runs) -> list[xr.Dataset]:
     """The scores of each training run."""
     return [scores] if isinstance(scores, xr.Dataset) else list(scores)
-
-
-def as_records(table: xr.Dataset) -> list[dict[str, Any]]:
-    """One plain JSON object per row of labels; NaN and infinities as None."""
-    return [
-        {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
-        for row in table.to_dataframe().reset_index().to_dict("records")
-    ]
-
-
-def signed_text(one: xr.Dataset) -> str:
-    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
-    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def _changed(

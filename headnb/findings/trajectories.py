@@ -22,7 +22,8 @@ import xarray as xr
 
 from headnb import patterns, statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.moments import Measured, Moments, Products, correlations
+from headnb.findings.plain import plain, with_ends
 from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS
 from headnb.resampling import Estimate
@@ -123,10 +124,6 @@ class Trajectory(TableAndVerdict):
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
-
-        def plain(value: float) -> float | None:
-            return float(value) if math.isfinite(value) else None
-
         estimates = {"half": self.half, "ninety": self.ninety, "early": self.early, "early_speed": self.early_speed}
         return {
             "task": self.task,
@@ -135,10 +132,7 @@ class Trajectory(TableAndVerdict):
             "half_movement": plain(self.half_movement),
             "samples_at_half": plain(self.seen(self.half.value)),
             "samples_at_ninety": plain(self.seen(self.ninety.value)),
-            **{
-                name: {part: plain(getattr(one, part)) for part in ("value", "low", "high")}
-                for name, one in estimates.items()
-            },
+            **{name: with_ends(one) for name, one in estimates.items()},
             "verdict": self.verdict,
         }
 
@@ -215,8 +209,8 @@ def _along(
 ) -> tuple[dict[str, Array], list[Estimate]]:
     """What is known of each step, and the estimates of half, ninety and the early share."""
     moments = Moments(measured, seed)
-    products = moments.corrected() if moments.known else moments.plain()
-    plain = moments.plain()
+    raw = moments.plain()
+    products = moments.corrected() if moments.known else raw
 
     def path(products: Products) -> Array:
         """`done` of each step, then half, ninety, early."""
@@ -224,12 +218,12 @@ def _along(
         early = float(np.interp(early_steps, steps, done))
         return np.array([*done, *(crossing(steps, done, share) for share in SHARES), early])
 
-    at_hand = path(plain)
+    at_hand = path(raw)
     found = moments.estimate(path, level) if moments.known else None
     value, low, high = found or (path(products), *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
-    distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, plain))
-    r = _correlations(products.about_mean)
+    distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
+    r = np.clip(correlations(products.about_mean), -1, 1)
     table = {
         "done": path(products)[:count],
         "done_low": low[:count],
@@ -270,11 +264,6 @@ def _done(products: Array) -> Array:
     """(steps): 0 at the first, 1 at the last; NaN where nothing but noise lies between first and last."""
     along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
     return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
-
-
-def _correlations(products: Array) -> Array:
-    scale = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.nan))
-    return np.asarray(np.clip(products / np.outer(scale, scale), -1, 1))
 
 
 def _levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:

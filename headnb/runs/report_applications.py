@@ -10,7 +10,7 @@ from headnb.display.charts import beside
 from headnb.display.report import Finding, Number, Section, Table
 from headnb.findings.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
 from headnb.runs.mixtures import fit_said, mixture_effect_of, mixture_results
-from headnb.findings.task_selectivity import signed_text
+from headnb.findings.shown import signed_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
