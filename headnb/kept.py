@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Kept: TypeAlias = Tensor | Callable[[], Tensor]
 
-_ACTIVATIONS = tuple({entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values()})
+_KINDS = (entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values())
+_ACTIVATIONS = tuple({kind for kind in _KINDS if isinstance(kind, type)})
 _AGAIN = "_headnb_again"  # an attribute of a tensor: what makes it again
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from headnb import open_scores, score_heads
-from headnb.capture import find_heads, head_outputs
+from headnb.capture import find_heads
 from headnb.errors import HeadnbError
 from headnb.scoring import ScoringInterrupted, gates
 from torch.nn import functional
 
 from architectures import build
+from test_ablations import output_projections
 from test_capture import state
 from test_gradient import random_samples, token_task
 from test_score_heads import same_scores
@@ -63,6 +66,16 @@ def test_roles_are_those_of_both_rewards():
     assert named == [["facilitating", "irrelevant", "interfering", "undecided", ""]]
 
 
+def gate_of(logits):
+    """What multiplies each head, in the input of the output projection: the heads (D each) side by side."""
+
+    def gate(_, args):
+        O = args[0].unflatten(-1, (len(logits), -1))  # (B, T, H, D)
+        return ((O * torch.sigmoid(logits)[:, None]).flatten(2), *args[1:])
+
+    return gate
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "bloom"])
 def test_fits_follow_the_methods_loss_by_a_direct_implementation(name):
     """All samples in every step; one pass a sample, the loss written out, and Adam over all of it."""
@@ -70,9 +83,9 @@ def test_fits_follow_the_methods_loss_by_a_direct_implementation(name):
     samples = random_samples((6, 9, 7))
     options = {"steps": 3, "samples": 3, "learning_rate": 0.3, "penalty": 0.1}
     found = score_heads(model, None, token_task(samples), method="gates", options=options, batch_tokens=16)
-    layout = find_heads(model)
+    heads, projections = find_heads(model).shape, output_projections(model, name)
     closed = 1 / (1 + np.exp(4))
-    start = np.random.default_rng(0).uniform(closed, 1 - closed, layout.shape)
+    start = np.random.default_rng(0).uniform(closed, 1 - closed, heads)
     z = torch.tensor(np.log(start / (1 - start)), dtype=torch.float32)
     starts, expected, losses = {}, [], []
     for fit, penalty in enumerate((0.0, 0.1, -0.1)):
@@ -80,14 +93,11 @@ def test_fits_follow_the_methods_loss_by_a_direct_implementation(name):
         adam = torch.optim.Adam([logits], lr=0.3)
         for _ in range(3):
             adam.zero_grad()
-            scaled = torch.sigmoid(logits)
-
-            def gate(layer, O, scaled=scaled):
-                return O * scaled[layer][:, None]
-
             each = []
             for sample in samples:
-                with head_outputs(model, gate, layout):
+                with ExitStack() as hooks:
+                    for projection, of_layer in zip(projections, logits, strict=True):
+                        hooks.enter_context(projection.register_forward_pre_hook(gate_of(of_layer)))
                     out = model(torch.tensor(sample.input_ids)[None], use_cache=False).logits[0, :-1]
                 each.append(functional.cross_entropy(out, torch.tensor(sample.labels)[1:], ignore_index=-100))
             nll = sum(each) / 3

@@ -46,7 +46,9 @@ def layout(chart: Chart) -> Any:
         return figures[0]
     from bokeh.layouts import row  # noqa: PLC0415
 
-    return row(*figures)
+    for drawn in figures:
+        drawn.sizing_mode = "fixed"  # a row has no width of its own to scale them to
+    return row(*figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
 
 
 def show(chart: Chart) -> None:
@@ -103,7 +105,7 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
-        sizing_mode="scale_width",
+        sizing_mode="fixed" if plot.written else "scale_width",
         max_width=plot.outer_width,
     )
     drawn.toolbar.logo = None

@@ -189,6 +189,11 @@ class Plot:
         return named if self.names_at != "none" else []
 
     @property
+    def written(self) -> bool:
+        """Whether words stand in cells: a picture in which letters keep their size must not make these smaller."""
+        return any(any(mark.texts) for mark in self.marks if isinstance(mark, Cells))
+
+    @property
     def tilted(self) -> bool:
         """Whether the names below the columns are too long to lie flat."""
         widest = max((text_width(name) for _, name in self.x.ticks(self.width)), default=0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.display.charts import INK, Axis, Cells, Chart, Plot
+from headnb.display.charts import INK, LABEL_SIZE, Axis, Cells, Chart, Plot
 from headnb.display.colours import paint, shared_scale
 from headnb.display.labelled import (
     estimate_text,
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from headnb.display.labelled import Values
     from headnb.statistics import Array
 
-_CELL_WIDTH, _CELL_HEIGHT = 46, 30
-_WIDEST = 460
-_LEAST_WRITTEN = 34
+_CELL_WIDTH, _CELL_HEIGHT = 48, 30
+_WIDEST = 500
+_LEAST_WRITTEN = 33  # pixels of a cell that holds a minus, a point and two digits
+_DIGITS = (3, 2, 1)  # of a table's largest value: the first number of them that fits into the cells is written
+_DIGIT, _SPACE = 0.64, 4  # a digit's width in a wide font, of the font's size; pixels that stay free
 _STRONGEST = 0.72  # of a difference's colour: the page's ink can be read on it in light and dark
 
 
@@ -117,9 +119,10 @@ def _table(
     """Cells with their values; without `diagonal`, where each is compared with itself, there is only the number."""
     width = int(min(_CELL_WIDTH, max(_WIDEST / len(columns), 14)))
     names = [(row, column) for row in rows for column in columns]
+    written = _written(value.ravel().tolist(), scale[1], width)
     cells = [
-        _cell(cell, scale, muted=not diagonal and row == column, written=width >= _LEAST_WRITTEN)
-        for (row, column), cell in zip(names, value.ravel().tolist(), strict=True)
+        _cell(cell, words, scale, muted=not diagonal and row == column)
+        for (row, column), cell, words in zip(names, value.ravel().tolist(), written, strict=True)
     ]
     numbers = zip(names, value.ravel(), low.ravel(), high.ravel(), strict=True)
     hover = tuple(f"{row} · {column} · {estimate_text(*of_cell)}" for (row, column), *of_cell in numbers)
@@ -136,11 +139,10 @@ def _table(
     )
 
 
-def _cell(value: float, scale: tuple[float, float], *, muted: bool, written: bool) -> tuple[str, float, str, str]:
+def _cell(value: float, words: str, scale: tuple[float, float], *, muted: bool) -> tuple[str, float, str, str]:
     """A cell's colour, opacity, words and the ink of the words."""
     if not np.isfinite(value):
         return INK, 0.0, "", INK
-    words = _short(value, scale[1]) if written else ""
     if muted:
         return INK, 0.05, words, INK
     colour, opacity = paint(value, scale)
@@ -149,10 +151,21 @@ def _cell(value: float, scale: tuple[float, float], *, muted: bool, written: boo
     return colour, opacity, words, _readable(colour)
 
 
-def _short(value: float, largest: float) -> str:
-    """With as many decimals as the table's largest value needs for three digits, so that columns can be compared."""
-    decimals = 2 - math.floor(math.log10(largest))
-    return f"{value:.{max(decimals, 0)}f}".replace("-", "−") if decimals <= 4 else number(value, 2)
+def _written(values: Sequence[float], largest: float, width: int) -> list[str]:
+    """The words of a table's cells, all of one number of decimals; empty where not even few digits fit the width."""
+    for digits in _DIGITS if width >= _LEAST_WRITTEN else ():
+        written = [_short(value, largest, digits) if np.isfinite(value) else "" for value in values]
+        if max(map(len, written)) * _DIGIT * LABEL_SIZE + _SPACE <= width:
+            return written
+    return [""] * len(values)
+
+
+def _short(value: float, largest: float, digits: int) -> str:
+    """With as many decimals as the table's largest value needs for so many digits, so that columns can be compared."""
+    decimals = max(digits - 1 - math.floor(math.log10(largest)), 0)
+    if decimals > 4:
+        return number(value, 2)
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def _readable(colour: str) -> str:

@@ -217,8 +217,9 @@ def _chart(chart: Chart) -> str:
     plots = []
     for plot in chart.plots:
         figure, width = embedded(chart_bokeh.as_json(plot)), plot.outer_width
+        least = width if plot.written else round(_LEAST_SCALE * width)
         plots.append(
-            f'<div class="plot" style="width:{width}px;min-width:{round(_LEAST_SCALE * width)}px">'
+            f'<div class="plot" style="width:{width}px;min-width:{least}px">'
             f'<div class="still">{chart_svg.inline(chart, [plot])}</div><div class="live"></div>'
             f'<script type="application/json" data-shows="chart" data-ink="{IMAGE_INK}">{figure}</script></div>'
         )

@@ -7,7 +7,6 @@ of H heads share k^2 / H (hypergeometric), and the halves of one method's own sa
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from scipy import stats
 
 from headnb import statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.findings.plain import as_records, plain
+from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS, check_same_heads, sample_levels
 from headnb.resampling import rank_correlation
 from headnb.scoring import methods as known_methods
@@ -42,7 +43,7 @@ HALVINGS = 50
 
 
 @dataclass(frozen=True, repr=False)
-class Agreement:
+class Agreement(TableAndVerdict):
     """How far methods rank heads alike; each is a place along the dims `measure` and `other_measure`.
 
     Attributes:
@@ -103,14 +104,14 @@ class Agreement:
         return correlation_matrix(self.correlation[["value", "low", "high"]], title="rank correlation of methods")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         return {
-            "pairs": self.table.reset_index().to_dict("records"),
+            "pairs": as_records(self.table),
             "own": {
-                str(name): row.to_numpy().tolist()
+                str(name): [plain(value) for value in row]
                 for name, row in zip(self.own["measure"].to_numpy(), self.own, strict=True)
             },
-            "reliability": {str(k): float(v) for k, v in self.reliability.to_series().items()},
+            "reliability": {str(name): plain(value) for name, value in self.reliability.to_series().items()},
             "ks": self._ks,
             "samples": self.samples,
             "level": self.level,
@@ -129,13 +130,6 @@ class Agreement:
             for name in kept.index
         )
         return f"{self.samples} samples, {self.heads} heads. Reliability, and what halves share: {by_method}"
-
-    def __repr__(self) -> str:
-        return f"{self._title()}\n\n{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"<p>{html.escape(self._title())}</p>{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
 
 @known_keywords

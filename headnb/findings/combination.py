@@ -25,6 +25,7 @@ from headnb.findings import combination_nulls, combination_verdict
 from headnb.findings.combination_design import Design, selection_frequency
 from headnb.findings.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers, r_squared
 from headnb.findings.moments import Moments
+from headnb.findings.plain import as_records, plain, with_ends
 from headnb.findings.stages import check_one_grid, on_common_samples, read_stages
 
 if TYPE_CHECKING:
@@ -158,17 +159,17 @@ class CombinationFit:
             "scale_free": self.scale_free,
             "nonnegative": self.form.nonnegative,
             "intercept": self.form.intercept,
-            "r2": _plain(self.r2),
-            "r2_cv": _plain(self.r2_cv),
-            "r2_corrected": {name: _plain(getattr(self.r2_corrected, name)) for name in ("value", "low", "high")},
-            "ordinary_r2": _plain(self.ordinary.r2),
-            "ceiling": _plain(self.ceiling),
-            "condition": _plain(self.condition),
+            "r2": plain(self.r2),
+            "r2_cv": plain(self.r2_cv),
+            "r2_corrected": with_ends(self.r2_corrected),
+            "ordinary_r2": plain(self.ordinary.r2),
+            "ceiling": plain(self.ceiling),
+            "condition": plain(self.condition),
             "level": self.level,
             "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
             "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
-            "weights": _records(self.table),
-            "nulls": _records(self.nulls),
+            "weights": as_records(self.table),
+            "nulls": as_records(self.nulls),
             "holds": self.holds,
             "verdict": self.verdict,
         }
@@ -194,8 +195,8 @@ class CombinationFit:
         def rendered(table: pd.DataFrame) -> str:
             return str(table.to_html(float_format=_short, na_rep="–", border=0))
 
-        text = [f"<p>{html.escape(line)}</p>" for line in (self._title(), self._r2_line(), self.verdict)]
-        return f"{text[0]}{rendered(self.table)}{text[1]}{rendered(self.nulls)}<p><b>{text[2][3:-4]}</b></p>"
+        title, r2, verdict = (html.escape(line) for line in (self._title(), self._r2_line(), self.verdict))
+        return f"<p>{title}</p>{rendered(self.table)}<p>{r2}</p>{rendered(self.nulls)}<p><b>{verdict}</b></p>"
 
     def _title(self) -> str:
         what = "change" if self.on == "change" else "pattern after fine-tuning"
@@ -333,17 +334,6 @@ def _linear_fit(design: Design, form: Form) -> LinearFit:
         float(statistics.r_squared(design.observed, predicted)) if np.isfinite(predicted).all() else math.nan,
         design.on_grid(fitted).rename("fitted"),
     )
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(table.index.name): name, **{str(column): _plain(value) for column, value in row.items()}}
-        for name, row in table.iterrows()
-    ]
 
 
 def _short(value: float) -> str:

@@ -51,17 +51,17 @@ def null_table(design: Design, moments: Moments, form: Form, permuted: Array, le
     ordinary = Form(nonnegative=False, intercept=form.intercept)
 
     def corrected(products: Products) -> Array:
+        """(k + 2 m): weights, R^2 of the fit and of each null, the fit's advantage over each and over the mean head."""
         weights, _ = ordinary.fit_products(products, design.target, design.columns)
         r2 = np.array([f.fit_products(products, design.target, columns)[1] for columns, f in models.values()])
         return np.concatenate([weights, r2, r2[0] - r2[1:], r2[:1]])
 
-    width = len(design.basics) + 2 * len(models)
-    found = moments.estimate(corrected, level) if moments.known else Interval(*np.full((3, width), np.nan))
     k, m = len(design.basics), len(models)
+    found = moments.estimate(corrected, level) if moments.known else Interval(*np.full((3, k + 2 * m), np.nan))
     errors = {name: _layer_errors(design, columns, f) for name, (columns, f) in models.items()}
     total = float(((design.observed - design.observed.mean()) ** 2).sum())
     errors[MEAN] = _sum_by_layer((design.observed - design.observed.mean()) ** 2, design.layers)
-    rows = {MEAN: {"r2": 0.0, "r2_cv": 0.0, "r2_corrected": 0.0, **_row(found, k + 2 * m - 1, "advantage")}}
+    rows = {MEAN: {"r2": 0.0, "r2_cv": 0.0, "r2_corrected": 0.0, **_advantage(found, k + 2 * m - 1)}}
     for j, (name, (columns, f)) in enumerate(list(models.items())[1:], start=1):
         weights, _ = f.fit(design.rows.T @ columns, design.observed)
         rows[name] = {
@@ -69,7 +69,7 @@ def null_table(design: Design, moments: Moments, form: Form, permuted: Array, le
             "r2": linear_fits.r_squared(design.rows.T @ columns, design.observed, f),
             "r2_cv": 1 - float(errors[name].sum()) / total,
             "r2_corrected": float(found.value[k + j]),
-            **_row(found, k + m + j - 1, "advantage"),
+            **_advantage(found, k + m + j - 1),
         }
     for name, row in rows.items():
         row["p"] = _p_over_layers(errors[name] - errors["fit"])
@@ -102,8 +102,8 @@ def _models(design: Design, form: Form) -> dict[str, tuple[Array, Form]]:
     return models
 
 
-def _row(found: Interval, place: int, name: str) -> dict[str, float]:
-    return {name: float(found.value[place]), "low": float(found.low[place]), "high": float(found.high[place])}
+def _advantage(found: Interval, place: int) -> dict[str, float]:
+    return {"advantage": float(found.value[place]), "low": float(found.low[place]), "high": float(found.high[place])}
 
 
 def _layer_errors(design: Design, columns: Array, form: Form) -> Array:

@@ -8,7 +8,6 @@ since a layer's place alone says much, and with the last heads of the ranking.
 from __future__ import annotations
 
 import dataclasses
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.head_choice import check_number, names_of, ranked_heads, shuffled_within_layers
+from headnb.findings.plain import as_records
+from headnb.findings.shown import TableAndVerdict
 from headnb.model_checks import model_name
 from headnb.replacement import mean_outputs
 from headnb.scoring import score_heads
@@ -51,7 +52,7 @@ FEWEST = 4  # samples: two choose, two test
 
 
 @dataclass(frozen=True, repr=False)
-class DeletionCurve:
+class DeletionCurve(TableAndVerdict):
     """What removing heads does to the loss of samples that did not choose them.
 
     Attributes:
@@ -107,7 +108,7 @@ class DeletionCurve:
         return beside(*charts, title=f"rise of the loss (nats): {self._title()}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         return {
             "model": self.model,
             "task": self.task,
@@ -115,16 +116,9 @@ class DeletionCurve:
             "chosen_on": self.chosen_on,
             "samples": self.losses.sizes["sample"],
             "level": self.level,
-            "rows": self.table.reset_index().to_dict("records"),
+            "rows": as_records(self.table),
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self._title()}\n\n{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"<p>{html.escape(self._title())}</p>{table}<p><b>{html.escape(self.verdict)}</b></p>"
 
     def _title(self) -> str:
         return (

@@ -20,8 +20,8 @@ import xarray as xr
 from scipy import stats
 
 from headnb.errors import HeadnbError, known_keywords
-from headnb.findings.shown import TableAndVerdict
-from headnb.findings.task_selectivity import as_records, signed_text
+from headnb.findings.plain import as_records, plain
+from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.patterns import sample_levels
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level
@@ -113,7 +113,7 @@ class Forgetting(TableAndVerdict):
         words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.holds]
         runs = f"{self.runs} run{'s' if self.runs > 1 else ''}"
         total = (
-            f"Earlier tasks {words}: backward transfer **{signed_text(self.transfer)}** nats (below zero: a rise), "
+            f"Earlier tasks {words}: backward transfer {signed_text(self.transfer)} nats (below zero: a rise), "
             f"forgetting {signed_text(self.mean)}, over {runs} and {self.samples} held-out samples of each task."
         )
         lines = [total]
@@ -127,7 +127,7 @@ class Forgetting(TableAndVerdict):
             sure = "goes" if found.p < 1 - self.level else "is not shown to go"
             lines.append(
                 f"How far an earlier task's pattern moves in a step {sure} with the rise of its loss: rho "
-                f"**{found.value:.2f}** [{found.low:.2f}, {found.high:.2f}], {found.pairs} pairs, p = {found.p:.2g}."
+                f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.pairs} pairs, p = {found.p:.2g}."
             )
         return " ".join(lines)
 
@@ -138,8 +138,8 @@ class Forgetting(TableAndVerdict):
         return {
             **{name: as_records(table) for name, table in tables.items()},
             "moved": as_records(self.moved.to_dataset(name="value")),
-            **{name: {key: _finite(value) for key, value in one.items()} for name, one in single.items()},
-            "association": {key: _finite(value) for key, value in vars(self.association).items()},
+            **{name: {key: plain(value) for key, value in one.items()} for name, one in single.items()},
+            "association": {key: plain(value) for key, value in vars(self.association).items()},
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,
@@ -285,8 +285,3 @@ def _unit_ranks(values: Array) -> Array:
     ranks = stats.rankdata(values) - (len(values) + 1) / 2
     length = float(np.linalg.norm(ranks))
     return np.asarray(ranks / length if length else np.full_like(ranks, np.nan))
-
-
-def _finite(value: Any) -> float | int | None:
-    number = value.item() if hasattr(value, "item") else value
-    return None if isinstance(number, float) and not math.isfinite(number) else number

@@ -24,6 +24,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.findings.cka import LeftOut, cka
 from headnb.findings.moments import Measured
+from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import read_stages
 from headnb.significance import crossed_intervals, t_intervals
@@ -162,12 +163,12 @@ class LayerProfile(TableAndVerdict):
         return train_eval(self.across, title="CKA of layers before and after")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         return {
-            "tasks": self.table.reset_index().to_dict("records"),
+            "tasks": as_records(self.table),
             "stages": dict(zip(("transition", "refinement"), self.stages, strict=True)),
-            "width": dict(zip(_ENDS, self.width, strict=True)),
-            "go_together": self.go_together.to_dataframe().reset_index().to_dict("records"),
+            "width": dict(zip(_ENDS, map(plain, self.width), strict=True)),
+            "go_together": as_records(self.go_together),
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.findings.task_selectivity import as_records, signed_text
+from headnb.findings.plain import as_records
+from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level
 
@@ -38,7 +39,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, repr=False)
-class MixtureEffect:
+class MixtureEffect(TableAndVerdict):
     """Held-out loss and exact match of one complex task after different trainings.
 
     Attributes:
@@ -110,8 +111,8 @@ class MixtureEffect:
             "verdict": self.verdict,
         }
 
-    def __repr__(self) -> str:
-        return f"{self.target}\n{self.table.to_string()}\n{self.verdict}"
+    def _title(self) -> str:
+        return self.target
 
     @property
     def _against(self) -> list[str]:
@@ -125,7 +126,7 @@ class MixtureEffect:
         told = "is lower than" if change["high"] < 0 else "is higher than" if change["low"] > 0 else ""
         result = told or "is not shown to differ from that"
         said = f"With {NAMES[way]} the loss on {self.target} {result} with {NAMES[against]}"
-        return f"{said}: **{signed_text(change)}** nats."
+        return f"{said}: {signed_text(change)} nats."
 
 
 def mixture_effect(target: str, results: Mapping[str, Sequence[xr.Dataset]], *, level: float = 0.95) -> MixtureEffect:

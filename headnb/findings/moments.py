@@ -242,6 +242,16 @@ class _SampleNoise:
         return Products(*parts)
 
 
+def correlations(products: Array) -> Array:
+    """Of every two patterns, from their products (patterns, patterns).
+
+    NaN where noise leaves nothing of a pattern; where it leaves little they may lie beyond 1.
+    """
+    squares = np.diag(products)
+    length = np.sqrt(np.where(squares > 0, squares, np.nan))
+    return np.asarray(products / np.outer(length, length))
+
+
 def _products(values: Array) -> Products:
     centred = values - values.mean(axis=1, keepdims=True)
     return Products(*(x @ x.T / x.shape[1] for x in (values, centred)))

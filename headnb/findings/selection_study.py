@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
+from headnb.findings.plain import with_ends
 from headnb.findings.selection_precision import SCORED_BY, over_targets
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.training_means import direction, mean_over_trainings, on_own_task, text_of
 from headnb.resampling import Estimate
 
@@ -24,7 +26,7 @@ BASELINES = ("random", "tfidf")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectionStudy:
+class SelectionStudy(TableAndVerdict):
     """Ways to choose instructions for targets of a few samples, from a pool of several tasks.
 
     Attributes:
@@ -135,17 +137,17 @@ class SelectionStudy:
         return beside(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
+        """The numbers as plain JSON values (NaN as None)."""
         rows = [
-            {"way": way, "k": int(k), **_row(self.precision_of(way, int(k)))}
-            | {f"less {less}": _row(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
+            {"way": way, "k": int(k), **with_ends(self.precision_of(way, int(k)))}
+            | {f"less {less}": with_ends(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
             for way in self.ways
             for k in self.arrays["k"].to_numpy()
         ]
         tuned = [str(way) for way in self.arrays["tuned_way"].to_numpy()] if self.tuned_ks else []
         changes = [
-            {"way": way, "k": k, **_row(self.change_of(way, k))}
-            | {f"less {less}": _row(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
+            {"way": way, "k": k, **with_ends(self.change_of(way, k))}
+            | {f"less {less}": with_ends(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
             for way in tuned
             for k in self.tuned_ks
         ]
@@ -157,12 +159,6 @@ class SelectionStudy:
             "change of the loss": changes,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(border=0))
 
     def _baselines(self, way: str, among: Sequence[str] | None = None) -> list[str]:
         known = self.ways if among is None else among
@@ -197,7 +193,3 @@ class SelectionStudy:
 
 def _share(found: Estimate) -> str:
     return text_of(found, "", ".2f")
-
-
-def _row(found: Estimate) -> dict[str, float]:
-    return {name: getattr(found, name) for name in ("value", "low", "high")}

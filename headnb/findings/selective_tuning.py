@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
+from headnb.findings.plain import with_ends
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.training_means import direction, mean_over_trainings, text_of
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ TESTS = ("trained task", "other tasks")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectiveTuning:
+class SelectiveTuning(TableAndVerdict):
     """Fine-tunings of the chosen heads, of random ones, of all weights and of adapters, on the same samples.
 
     Attributes:
@@ -114,19 +116,15 @@ class SelectiveTuning:
         return beside(*charts, title="change of the loss by fine-tuning (nats)")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values."""
-
-        def row(found: Estimate) -> dict[str, float]:
-            return {name: getattr(found, name) for name in ("value", "low", "high")}
-
+        """The numbers as plain JSON values (NaN as None)."""
         arrays = self.arrays
         rows = [
             {
                 "way": way,
                 "on": test,
                 "parameters": float(arrays["parameters"].sel(way=way)),
-                **row(self.change(way, test)),
-                **({} if way == TOP else {"top heads less these": row(self.change(TOP, test, way))}),
+                **with_ends(self.change(way, test)),
+                **({} if way == TOP else {"top heads less these": with_ends(self.change(TOP, test, way))}),
             }
             for way in self.ways
             for test in self.tests
@@ -139,9 +137,3 @@ class SelectiveTuning:
             "rows": rows,
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self.table.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return str(self.table.to_html(border=0))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    import xarray as xr
+
+_FORM: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
 
 
 class TableAndVerdict(ABC):
@@ -23,9 +26,24 @@ class TableAndVerdict(ABC):
     def verdict(self) -> str:
         """What they show, in sentences."""
 
+    def _title(self) -> str:
+        """The line above the table; by default there is none."""
+        return ""
+
+    def _laid_out(self) -> pd.DataFrame:
+        """The table in the form that is read best."""
+        return self.table
+
     def __repr__(self) -> str:
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
+        return "\n\n".join(filter(None, (self._title(), self._laid_out().to_string(**_FORM), self.verdict)))
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format, border=0)
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
+        title = f"<p>{html.escape(self._title())}</p>" if self._title() else ""
+        table = self._laid_out().to_html(border=0, **_FORM)
+        return f"{title}{table}<p><b>{html.escape(self.verdict)}</b></p>"
+
+
+def signed_text(one: xr.Dataset) -> str:
+    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
+    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

@@ -79,7 +79,7 @@ def read_stages(change: Change, name: str) -> Stages:
     """
     if isinstance(change, xr.DataArray):
         return _of_patterns(None, [change], name)
-    runs = [change] if isinstance(change, tuple) else list(change) if isinstance(change, (list,)) else []
+    runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
     if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
         raise HeadnbError(
             f"{name}: expected a (before, after) pair of scores, a list of such pairs (one per training run), or a "

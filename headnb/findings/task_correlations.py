@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.moments import Measured, Moments, Products, correlations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def task_correlations(
 
     def coefficients(products: Products) -> Array:
         """Before, after and change, then before and after on Fisher's scale, of each pair."""
-        r = _coefficients(products.about_mean)
+        r = correlations(products.about_mean)
         before, after = r[:count, :count][pairs], r[count:, count:][pairs]
         return np.concatenate([before, after, after - before, *(_fisher(stage) for stage in (before, after))])
 
@@ -68,12 +68,6 @@ def _matrices(found: Array, count: int) -> Array:
     rows, columns = np.triu_indices(count, 1)
     matrices[:, rows, columns] = matrices[:, columns, rows] = found.reshape(3, -1)
     return matrices
-
-
-def _coefficients(products: Array) -> Array:
-    variance = np.diag(products)
-    known = np.sqrt(np.where(variance > 0, variance, np.nan))
-    return np.asarray(products / np.outer(known, known))
 
 
 def _fisher(r: Array) -> Array:

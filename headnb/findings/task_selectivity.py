@@ -7,7 +7,6 @@ model was trained on?
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.changed_heads import changed_heads
 from headnb.findings.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.findings.moments import Measured
+from headnb.findings.plain import as_records
+from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import check_one_grid, on_common_samples, read_stages
 from headnb.findings.task_correlations import task_correlations
 from headnb.patterns import HEADS, Evidence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Selectivity:
+class Selectivity(TableAndVerdict):
     """Patterns of several tasks before and after fine-tuning on each.
 
     Attributes:
@@ -147,11 +148,8 @@ class Selectivity:
             "verdict": self.verdict,
         }
 
-    def __repr__(self) -> str:
-        return f"{self.table.T.to_string()}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        return f"{self.table.T.to_html(border=0)}<p><b>{html.escape(self.verdict)}</b></p>"
+    def _laid_out(self) -> pd.DataFrame:
+        return self.table.T  # nine columns of intervals would not fit beside each other
 
     def _concentration_line(self, name: str) -> str:
         change = self.concentration.sel(statistic=name, stage="change")
@@ -262,20 +260,6 @@ def selectivity(
 def as_runs(scores: Runs) -> list[xr.Dataset]:
     """The scores of each training run."""
     return [scores] if isinstance(scores, xr.Dataset) else list(scores)
-
-
-def as_records(table: xr.Dataset) -> list[dict[str, Any]]:
-    """One plain JSON object per row of labels; NaN and infinities as None."""
-    return [
-        {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
-        for row in table.to_dataframe().reset_index().to_dict("records")
-    ]
-
-
-def signed_text(one: xr.Dataset) -> str:
-    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
-    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def _changed(

@@ -24,9 +24,10 @@ import xarray as xr
 from headnb import statistics
 from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import Stages, check_one_grid, read_stages
-from headnb.findings.task_selectivity import as_records, as_runs
+from headnb.findings.task_selectivity import as_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,9 +97,9 @@ class Specificity(TableAndVerdict):
         return {
             "change": as_records(self.change),
             "between": as_records(self.between),
-            "own": self.own,
-            "others": self.others,
-            "own_p": None if math.isnan(self.own_p) else self.own_p,
+            "own": plain(self.own),
+            "others": plain(self.others),
+            "own_p": plain(self.own_p),
             "p": self.p,
             "unit": self.unit,
             "level": self.level,

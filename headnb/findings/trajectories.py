@@ -13,7 +13,6 @@ their differences is taken off (`headnb.findings.moments`).
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,12 +22,16 @@ import xarray as xr
 
 from headnb import patterns, statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.findings.moments import Measured, Moments, Products
+from headnb.findings.moments import Measured, Moments, Products, correlations
+from headnb.findings.plain import plain, with_ends
+from headnb.findings.shown import TableAndVerdict
 from headnb.patterns import HEADS
 from headnb.resampling import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
     from headnb.statistics import Array
 
@@ -36,7 +39,7 @@ SHARES = (0.5, 0.9)
 
 
 @dataclass(frozen=True, repr=False)
-class Trajectory:
+class Trajectory(TableAndVerdict):
     """One task's pattern along one training run.
 
     Attributes:
@@ -79,6 +82,12 @@ class Trajectory:
         return float(np.interp(step, self.steps["step"], self.steps[what]))
 
     @property
+    def table(self) -> pd.DataFrame:
+        """A row per step: how far the pattern is, and after what; columns of which something is known."""
+        names = ["done", "done_low", "done_high", "correlation_final", "correlation_first", "samples_seen", "movement"]
+        return self.steps[[name for name in names if not np.isnan(self.steps[name]).all()]].to_dataframe()
+
+    @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
         lines = self._change_lines()
@@ -115,10 +124,6 @@ class Trajectory:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
-
-        def plain(value: float) -> float | None:
-            return float(value) if math.isfinite(value) else None
-
         estimates = {"half": self.half, "ninety": self.ninety, "early": self.early, "early_speed": self.early_speed}
         return {
             "task": self.task,
@@ -127,23 +132,9 @@ class Trajectory:
             "half_movement": plain(self.half_movement),
             "samples_at_half": plain(self.seen(self.half.value)),
             "samples_at_ninety": plain(self.seen(self.ninety.value)),
-            **{
-                name: {part: plain(getattr(one, part)) for part in ("value", "low", "high")}
-                for name, one in estimates.items()
-            },
+            **{name: with_ends(one) for name, one in estimates.items()},
             "verdict": self.verdict,
         }
-
-    def __repr__(self) -> str:
-        return f"{self._shown().to_string(float_format='{:.3g}'.format)}\n\n{self.verdict}"
-
-    def _repr_html_(self) -> str:
-        table = self._shown().to_html(float_format="{:.3g}".format, border=0, na_rep="–")
-        return f"{table}<p><b>{html.escape(self.verdict)}</b></p>"
-
-    def _shown(self) -> Any:
-        names = ["done", "done_low", "done_high", "correlation_final", "correlation_first", "samples_seen", "movement"]
-        return self.steps[[name for name in names if self.steps[name].notnull().any()]].to_dataframe()
 
 
 @known_keywords
@@ -218,8 +209,8 @@ def _along(
 ) -> tuple[dict[str, Array], list[Estimate]]:
     """What is known of each step, and the estimates of half, ninety and the early share."""
     moments = Moments(measured, seed)
-    products = moments.corrected() if moments.known else moments.plain()
-    plain = moments.plain()
+    raw = moments.plain()
+    products = moments.corrected() if moments.known else raw
 
     def path(products: Products) -> Array:
         """`done` of each step, then half, ninety, early."""
@@ -227,12 +218,12 @@ def _along(
         early = float(np.interp(early_steps, steps, done))
         return np.array([*done, *(crossing(steps, done, share) for share in SHARES), early])
 
-    at_hand = path(plain)
+    at_hand = path(raw)
     found = moments.estimate(path, level) if moments.known else None
     value, low, high = found or (path(products), *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
-    distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, plain))
-    r = _correlations(products.about_mean)
+    distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
+    r = np.clip(correlations(products.about_mean), -1, 1)
     table = {
         "done": path(products)[:count],
         "done_low": low[:count],
@@ -273,11 +264,6 @@ def _done(products: Array) -> Array:
     """(steps): 0 at the first, 1 at the last; NaN where nothing but noise lies between first and last."""
     along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
     return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
-
-
-def _correlations(products: Array) -> Array:
-    scale = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.nan))
-    return np.asarray(np.clip(products / np.outer(scale, scale), -1, 1))
 
 
 def _levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:

@@ -10,7 +10,7 @@ from headnb.display.charts import beside
 from headnb.display.report import Finding, Number, Section, Table
 from headnb.findings.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
 from headnb.runs.mixtures import fit_said, mixture_effect_of, mixture_results
-from headnb.findings.task_selectivity import signed_text
+from headnb.findings.shown import signed_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
     return Section(
         f"Mixture for {found.target}",
         f"Does training on the mixture that the fit gives, before {found.target}, help more than a random one?",
-        Finding(found.holds, found.verdict.replace("**", ""), tuple(numbers)),
+        Finding(found.holds, found.verdict, tuple(numbers)),
         sentences=(of_fit,),
         charts=(mixture_chart(found),),
         tables=(_rows(found),),
@@ -72,7 +72,7 @@ def continual_section(found: Forgetting) -> Section:
     return Section(
         "Tasks one after another",
         "Are earlier tasks forgotten, and do head patterns tell which?",
-        Finding(found.holds, found.verdict.replace("**", ""), numbers),
+        Finding(found.holds, found.verdict, numbers),
         charts=continual_charts(found),
     )
 

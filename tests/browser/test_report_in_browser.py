@@ -8,7 +8,10 @@ import grids
 import numpy as np
 import pytest
 import xarray as xr
+from bokeh.embed import file_html
+from bokeh.resources import INLINE
 from headnb.display import plots
+from headnb.display.charts import beside
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Section, report
 from playwright.sync_api import expect
@@ -98,3 +101,36 @@ def test_paper_gets_the_pictures(opened: Page) -> None:
     expect(opened.locator(".plot .still svg")).to_be_visible()
     expect(opened.locator(".plot .live")).to_be_hidden()
     expect(opened.locator(".grid .still svg").first).to_be_visible()
+
+
+def _matrix(size: int) -> xr.DataArray:
+    names = [f"task {place}" for place in range(size)]
+    values = np.random.default_rng(0).gamma(2, 1, (size, size))
+    return xr.DataArray(values, {"train": names, "eval": names}, ("train", "eval"))
+
+
+def _frame_widths(page: Page) -> list[float]:
+    """Of every chart that Bokeh holds, once it stands."""
+    page.wait_for_selector(".bk-Figure", state="attached")
+    page.wait_for_timeout(500)
+    return page.evaluate(
+        """() => [...Bokeh.index]
+            .flatMap((view) => [view, ...(view.child_views ?? [])])
+            .filter((view) => view.model.type === "Figure")
+            .map((view) => view.frame.bbox.width)"""
+    )
+
+
+def test_cells_with_words_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:
+    chart = plots.train_eval(_matrix(12))
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.goto(report(Contents("narrow", (Section("one", charts=(chart,)),)), tmp_path / "report.html").as_uri())
+    (width,) = _frame_widths(page)
+    assert width == pytest.approx(chart.plots[0].width, abs=3)
+
+
+def test_figures_beside_each_other_have_their_own_sizes(page: Page, tmp_path: Path) -> None:
+    chart = beside(plots.train_eval(_matrix(3)), plots.weights(_matrix(3)[0]))
+    (tmp_path / "row.html").write_text(file_html(chart.bokeh(), INLINE, "row"))
+    page.goto((tmp_path / "row.html").as_uri())
+    assert _frame_widths(page) == pytest.approx([plot.width for plot in chart.plots], abs=3)

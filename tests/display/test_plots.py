@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree as ET
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ from headnb.display import plots
 from headnb.display.charts import Cells, Line, Points, Rule, Segments
 from headnb.display.matrices import clustered
 from headnb.errors import HeadnbError
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def marks(chart: object, kind: type, place: int = 0) -> list:
@@ -121,6 +125,74 @@ def test_a_train_eval_matrix_has_rows_of_training_and_columns_of_evaluation(sign
     assert chart.plots[0].y.names == ("gsm8k", "boolq")
     assert cells.texts == ("1.50", f"{sign}.00".replace("-", "−"), "0.20", "0.40", "2.00", "0.00")
     assert ("#1f83d6" in cells.colours) == (sign < 0)
+
+
+def matrix(values: np.ndarray) -> xr.DataArray:
+    """Rows and columns with names as losses after each of several tasks have them."""
+    rows, columns = (range(size) for size in values.shape)
+    coords = {"stage": [f"after task {row}" for row in rows], "task": [f"task {column}" for column in columns]}
+    return xr.DataArray(values, coords, ("stage", "task"))
+
+
+def drawn_width(words: str, size: float) -> float:
+    """In pixels, in DejaVu Sans, whose letters are among the widest that a page's own font may have."""
+    return size * sum({".": 0.318, "−": 0.838, "e": 0.615}.get(letter, 0.636) for letter in words)
+
+
+SIZED = pytest.mark.parametrize("size", [3, 7, 12, 15, 30])
+SHAPED = pytest.mark.parametrize(
+    ("factor", "shift"),
+    [(1, 0), (0.05, -1), (100, -1.5), (3e-6, 0), (3e5, -1)],
+    ids=["losses", "rises", "hundreds", "tiny", "huge"],
+)
+
+
+@SIZED
+@SHAPED
+def test_words_fit_into_the_cells_of_a_matrix_in_both_forms(size: int, factor: float, shift: float) -> None:
+    values = factor * (np.random.default_rng(size).gamma(2, 1, (size, size)) + shift)
+    chart = plots.train_eval(matrix(values))
+    (cells,) = marks(chart, Cells)
+    root = ET.fromstring(chart.svg())
+    written = [(group.find(f"{SVG}rect"), group.find(f"{SVG}text")) for group in root.iter(f"{SVG}g")]
+    found = [(rect, text) for rect, text in written if rect is not None and text is not None]
+    assert [text.text for _, text in found] == [words for words in cells.texts if words]
+    for rect, text in found:
+        assert drawn_width(text.text, float(text.get("font-size"))) <= float(rect.get("width"))
+        assert float(text.get("font-size")) <= float(rect.get("height"))
+    figure = chart.bokeh()
+    texts = next(one for one in figure.renderers if type(one.glyph).__name__ == "Text")
+    size_of_text = float(texts.glyph.text_font_size.removesuffix("px"))
+    room = chart.plots[0].width / size - 1
+    assert max(drawn_width(words, size_of_text) for words in texts.data_source.data["text"]) <= room
+    assert figure.sizing_mode == ("fixed" if any(cells.texts) else "scale_width")
+
+
+@SIZED
+def test_words_fit_into_the_cells_of_correlations(size: int) -> None:
+    names = [f"task{place}" for place in range(size)]
+    values = np.corrcoef(np.random.default_rng(size).normal(size=(size, 4)))
+    chart = plots.correlation_matrix(
+        xr.DataArray(values, dict.fromkeys(("task", "other_task"), names), ("task", "other_task"))
+    )
+    (cells,) = marks(chart, Cells)
+    assert max(drawn_width(words, 11) for words in cells.texts) <= chart.plots[0].width / size - 1
+    assert any(cells.texts) == (size < 30)
+
+
+def test_cells_that_are_too_small_for_words_say_their_value_under_the_mouse() -> None:
+    values = np.random.default_rng(0).gamma(2, 1, (30, 30))
+    (cells,) = marks(plots.train_eval(matrix(values)), Cells)
+    assert not any(cells.texts)
+    assert cells.hover[31] == f"after task 1 · task 1 · {values[1, 1]:.3g}"
+
+
+def test_fewer_digits_are_written_in_smaller_cells_and_no_minus_before_zero() -> None:
+    values = np.full((2, 12), -0.0004)
+    values[0] = -0.0968
+    few, many = (marks(plots.train_eval(matrix(values[:, :columns])), Cells)[0].texts for columns in (3, 12))
+    assert few == ("−0.097",) * 3 + ("0.000",) * 3
+    assert many == ("−0.10",) * 12 + ("0.00",) * 12
 
 
 def test_regression_gives_the_r_squared_of_the_formula_and_names_heads() -> None:
