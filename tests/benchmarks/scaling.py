@@ -75,8 +75,8 @@ def along(axis: str, most: int) -> None:
     print(f"{'exponent':>10}{time_grows:10.2f}{memory_grows:8.2f}")
 
 
-def growth(many: int, few: int = 1000) -> None:
-    """Bytes that scoring holds for each further sample, without `out` and with it."""
+def growth(few: int = 18_000, many: int = 24_000) -> None:
+    """Bytes that scoring holds for each further sample, without `out` and with it, where scores are more than 64 MB."""
     print(f"\n{WIDE['layers'] * WIDE['heads']} heads, {few} to {many} samples: a sample's scores are 4096 bytes")
     for out in (False, True):
         first, last = (measured(**WIDE, samples=count, out=out)["memory"] for count in (few, many))
@@ -95,7 +95,7 @@ def main() -> None:
         if options.axis in (None, axis):
             along(axis, most)
     if options.axis in (None, "growth"):
-        growth(most // 2 if options.quick else most // 5)
+        growth()
 
 
 if __name__ == "__main__":
