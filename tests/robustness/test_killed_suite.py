@@ -106,11 +106,11 @@ def test_notebooks_killed_while_they_train_end_in_the_same_results(tmp_path: Pat
     again = killed.start()
     _, said = again.communicate()
     assert again.returncode == 0, said
-    assert "5 of 8 notebooks to run" in said
+    assert "6 of 9 notebooks to run" in said
 
     found = results(Run(killed.folder))
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
-    for finding in ("selectivity", "composition", "rapid_change"):
+    for finding in ("selectivity", "composition", "rapid_change", "layers"):
         assert Run(killed.folder).finding(finding) == Run(whole.folder).finding(finding)
