@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sized
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     Scored = tuple[Tensor, Tensor]
 
+PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
+LOST = "the Dask scheduler, or every worker that held the model, was lost"
 AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
 
 
@@ -44,8 +47,11 @@ class Workers:
 
     @property
     def most(self) -> int:
-        """How many batches may be out at a time."""
-        threads: int = sum(self.client.nthreads().values())
+        """How many batches may be out at a time; raises LostError where nobody answers."""
+        try:
+            threads: int = sum(self.client.nthreads().values())
+        except OSError as error:
+            raise LostError(LOST) from error
         return max(1, AHEAD * threads)
 
     @contextmanager
@@ -58,15 +64,28 @@ class Workers:
         if not self.client.nthreads():
             raise HeadnbError("the cluster of client= has no workers")
         try:
-            sent = self.client.scatter(self.model, broadcast=True, hash=False)
+            sent = self.client.scatter(_Whole(self.model), broadcast=True, hash=False)
         except (TypeError, AttributeError, RuntimeError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
+        except OSError as error:
+            raise HeadnbError("a worker was lost while the model was sent to it; the same call tries again") from error
         running = Running(self, sent)
         try:
             yield running
         finally:
-            self.client.cancel(list(running.out))
-            self.client.cancel([sent])
+            with suppress(Exception):  # on the way out: a cluster that is gone has nothing to call back
+                self.client.cancel([*running.out, sent])
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A model that is pickled as it is; Dask takes bare modules apart, and their hooks could not be set any more."""
+
+    model: PreTrainedModel
+
+
+class LostError(Exception):
+    """Batches will not come back."""
 
 
 @dataclass
@@ -77,11 +96,6 @@ class Running(Sized):
     model: Future[Any]
     out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __post_init__(self) -> None:
-        from distributed import as_completed  # noqa: PLC0415
-
-        self._done = as_completed()
 
     def __len__(self) -> int:
         """How many."""
@@ -94,27 +108,26 @@ class Running(Sized):
             _score, self.run, self.model, about.method, dict(about.settings), batch, budget, pure=False
         )
         self.out[future] = places
-        self._done.add(future)
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
         """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
 
         Raises:
-            HeadnbError: workers were lost with this batch again and again, or the whole cluster was.
+            LostError: workers were lost with this batch again and again, the whole cluster was, or nothing comes.
         """
-        from distributed import KilledWorker  # noqa: PLC0415
-        from distributed.client import FutureCancelledError  # noqa: PLC0415
+        from distributed import KilledWorker, wait  # noqa: PLC0415
 
-        future = next(self._done)
-        places = self.out.pop(future)
         try:
-            return places, future.result()
+            ended = wait(list(self.out), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+            future = next(future for future in self.out if future in ended)
+            scored = future.result(timeout=PATIENCE)
         except KilledWorker as error:
-            raise HeadnbError(
-                f"workers died over a batch of {len(places)} samples; what was complete is kept"
-            ) from error
-        except FutureCancelledError as error:
-            raise HeadnbError("the cluster was lost; what was complete is kept") from error
+            raise LostError(f"workers died over a batch of {len(self.out[future])} samples") from error
+        except CancelledError as error:
+            raise LostError(LOST) from error
+        except TimeoutError as error:
+            raise LostError(f"no batch came back from the workers in {PATIENCE / 60:.3g} minutes") from error
+        return self.out.pop(future), scored
 
 
 def checked_client(client: Any) -> Client:
@@ -133,11 +146,12 @@ _making = threading.Lock()
 
 
 def _score(
-    run: str, model: PreTrainedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
+    run: str, sent: _Whole, method: str, settings: dict[str, Option], batch: Batch, budget: int
 ) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
     from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
 
+    model = sent.model
     with model_lock(model):
         with _making:
             if run not in _scorers:
