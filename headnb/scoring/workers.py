@@ -118,7 +118,8 @@ class Running(Sized):
         from distributed import KilledWorker, wait  # noqa: PLC0415
 
         try:
-            ended = wait(list(self.out), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+            with self.workers.client.as_current():
+                ended = wait(list(self.out), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
             future = next(future for future in self.out if future in ended)
             scored = future.result(timeout=PATIENCE)
         except KilledWorker as error:

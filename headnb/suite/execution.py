@@ -191,7 +191,8 @@ def _ended(client: Client, left: Mapping[Future[Any], Node]) -> list[Future[Any]
 
     lost = HeadnbError("the Dask scheduler was lost; what is done is kept, and the same command goes on")
     try:
-        ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
+        with client.as_current():
+            ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
         return [future for future in left if future in ended]
     except CancelledError as error:
         raise lost from error
