@@ -151,7 +151,7 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
     assert_same(scores(**settings, out=out), scores())
 
 
-def test_a_scheduler_that_is_lost_is_one_line_and_a_new_client_goes_on(tmp_path: Path):
+def test_a_scheduler_that_is_lost_is_one_line_and_a_new_client_goes_on(threads: Client, tmp_path: Path):
     out = tmp_path / "x.zarr"
     with scheduler_and_worker() as (address, scheduler), Client(address) as client:
         client.wait_for_workers(1)
@@ -164,9 +164,7 @@ def test_a_scheduler_that_is_lost_is_one_line_and_a_new_client_goes_on(tmp_path:
         f"{len(TASK) - kept} of {len(TASK)} samples are missing, the others are kept, and the same call goes on with a "
         "new client"
     )
-    with scheduler_and_worker() as (address, _), Client(address) as client:
-        client.wait_for_workers(1)
-        assert_same(scores(client=client, out=out), scores())
+    assert_same(scores(client=threads, out=out), scores())
 
 
 def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):
