@@ -64,7 +64,7 @@ class Workers:
         if not self.client.nthreads():
             raise HeadnbError("the cluster of client= has no workers")
         try:
-            sent = self.client.scatter(_Whole(self.model), broadcast=True, hash=False)
+            sent = self.client.scatter(_Sent(self.model), broadcast=True, hash=False)
         except (TypeError, AttributeError, RuntimeError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         except OSError as error:
@@ -78,8 +78,12 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A model that is pickled as it is; Dask takes bare modules apart, and their hooks could not be set any more."""
+class _Sent:
+    """A model on its way to a worker.
+
+    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart:
+    weights come out untied, hooks can no longer be registered, and bfloat16 does not go through.
+    """
 
     model: PreTrainedModel
 
@@ -93,7 +97,7 @@ class Running(Sized):
     """Batches that are out."""
 
     workers: Workers
-    model: Future[Any]
+    model: Future[_Sent]
     out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -146,9 +150,7 @@ _scorers: dict[str, Scorer] = {}  # in a worker's process: the scorer of the run
 _making = threading.Lock()
 
 
-def _score(
-    run: str, sent: _Whole, method: str, settings: dict[str, Option], batch: Batch, budget: int
-) -> Scored | None:
+def _score(run: str, sent: _Sent, method: str, settings: dict[str, Option], batch: Batch, budget: int) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
     from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
 
