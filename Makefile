@@ -31,7 +31,7 @@ simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py tests/test_findings_simulation.py
 
 # Runs killed at fifty random moments; disks and memory that fail, files that are damaged or hostile, in thousands of
-# cases: a quarter of an hour.
+# cases: forty minutes.
 robustness: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/robustness
 

@@ -66,6 +66,11 @@ class ScoreTable:
         # A mark without a loss is a chunk that got lost: it is scored again.
         self.done = np.asarray(columns["done"][:]).astype(bool) & np.isfinite(np.asarray(columns["loss"][:]))
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether what is written outlives this process."""
+        return not isinstance(self._columns["score"], np.ndarray)
+
     def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
         """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
 
@@ -163,7 +168,7 @@ class ScoreTable:
         """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
         positions = self.plan.order[places]
         score = self._at("score", places)
-        if isinstance(self._columns["score"], np.ndarray) or score.nbytes <= READ_LATER_FROM:
+        if not self.on_disk or score.nbytes <= READ_LATER_FROM:
             score.load()
         return xr.Dataset(
             {

@@ -21,6 +21,7 @@ from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from headnb.tuning.training import TuningProgress
@@ -189,6 +190,38 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
         assert one.online_scores.score.identical(whole.online_scores.score)
         files = [result.adapter / "adapter_model.safetensors" for result in (one, whole)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path) -> None:
+    def stop_at(step: int) -> Callable[[TuningProgress], None]:
+        def stop(progress: TuningProgress) -> None:
+            if progress.step == step:
+                raise RuntimeError("killed")
+
+        return stop
+
+    options: dict[str, Any] = {"steps": 6, "every": [0, 5], "save_steps": 4, "track": HELD_OUT, "resume": True}
+    for step in (5, 4):  # what was tracked at step 5 is behind the checkpoint, and is removed
+        with pytest.raises(RuntimeError, match="killed"):
+            quick(tiny_model(), output_dir=tmp_path / "b", on_progress=stop_at(step), **options)
+    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    assert resumed.study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
+
+
+def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("killed")
+
+    options: dict[str, Any] = {"track": HELD_OUT, "resume": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(headnb.HeadScoreCallback, "on_train_end", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    for study in (resumed.study, headnb.open_study(tmp_path / "b").study):
+        assert study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
 
 
 @pytest.mark.parametrize(

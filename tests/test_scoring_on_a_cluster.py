@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import dask
 import headnb
 import numpy as np
+import psutil
 import pytest
 import torch
 from distributed import Client, LocalCluster
@@ -17,7 +23,7 @@ from headnb.scoring import ScoringInterrupted, workers
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TASK = headnb.load_task([(f"{a} + {b} =", f" {a + b}") for a in range(12) for b in range(15)])
@@ -39,6 +45,37 @@ def threads() -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def stop_after(done: int, stop: Callable[[], object]) -> Callable[[headnb.scoring.Progress], None]:
+    """An `on_progress` that calls `stop` once, when so many samples are scored."""
+    stopped: list[int] = []
+
+    def on_progress(progress: headnb.scoring.Progress) -> None:
+        if progress.done > done and not stopped:
+            stopped.append(progress.done)
+            stop()
+
+    return on_progress
+
+
+@contextmanager
+def scheduler_and_worker() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of a scheduler with one worker, and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    host, port = ["--host", "127.0.0.1"], ["--port", address.rpartition(":")[2]]
+    command = [sys.executable, "-m", "dask"]
+    scheduler = subprocess.Popen([*command, "scheduler", *host, *port, "--no-dashboard"], **quiet)
+    worker = subprocess.Popen([*command, "worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny"], **quiet)
+    try:
+        yield address, scheduler
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
 
 
 def scores(model: Any = None, **settings: Any):
@@ -77,6 +114,65 @@ def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Pa
     assert found.attrs["complete"]
     assert_same(found, scores())
     assert_same(headnb.open_scores(tmp_path / "x.zarr"), scores())
+
+
+def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
+    out = tmp_path / "x.zarr"
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "10s"}),  # five minutes without
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.scheduler.worker_ttl = 600.0  # for now: whoever imports torch on a busy machine is silent for long too
+        hanging = psutil.Process(next(iter(client.run(os.getpid).values())))
+
+        def hang() -> None:
+            hanging.suspend()
+            cluster.scheduler.worker_ttl = 10.0
+
+        found = scores(client=client, on_progress=stop_after(20, hang), out=out)
+        assert hanging.pid not in client.run(os.getpid).values()
+    assert_same(found, scores())
+
+
+def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
+    processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, settings = tmp_path / "x.zarr", {"client": processes}
+    with monkeypatch.context() as patch, ExitStack() as woken:
+        hanging = [psutil.Process(pid) for pid in processes.run(os.getpid).values()]
+
+        def hang() -> None:
+            patch.setattr(workers, "PATIENCE", 3.0)
+            for process in hanging:
+                woken.callback(process.resume)
+                process.suspend()
+
+        with pytest.raises(HeadnbError) as given_up:
+            scores(**settings, on_progress=stop_after(20, hang), out=out)
+    kept = headnb.open_scores(out).sizes["sample"]
+    assert 20 < kept < len(TASK)
+    assert str(given_up.value) == (
+        f"no batch came back from the workers in 0.05 minutes; {len(TASK) - kept} of {len(TASK)} samples are missing, "
+        "the others are kept, and the same call goes on with a new client"
+    )
+    assert_same(scores(**settings, out=out), scores())
+
+
+def test_a_scheduler_that_is_lost_is_one_line_and_a_new_client_goes_on(threads: Client, tmp_path: Path):
+    out = tmp_path / "x.zarr"
+    with scheduler_and_worker() as (address, scheduler), Client(address) as client:
+        client.wait_for_workers(1)
+        with pytest.raises(HeadnbError) as lost:
+            scores(client=client, on_progress=stop_after(20, scheduler.kill), out=out)
+    kept = headnb.open_scores(out).sizes["sample"]
+    assert 20 < kept < len(TASK)
+    assert str(lost.value) == (
+        "the Dask scheduler, or every worker that held the model, was lost; "
+        f"{len(TASK) - kept} of {len(TASK)} samples are missing, the others are kept, and the same call goes on with a "
+        "new client"
+    )
+    assert_same(scores(client=threads, out=out), scores())
 
 
 def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):

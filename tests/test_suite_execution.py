@@ -16,8 +16,9 @@ import dask
 import nbformat
 import psutil
 import pytest
+from distributed import Client
 from headnb.errors import HeadnbError
-from headnb.suite import job, records
+from headnb.suite import execution, job, records
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
@@ -26,6 +27,9 @@ from suites import graph, results, write_notebook, write_suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Any
+
+    from headnb.suite.graph import Node
 
 RUN = "smollm2-135m"
 PLACES = [("gcd", 0), ("lcm", 0)]
@@ -50,6 +54,7 @@ class Command:
         self.out = folder / "out"
         self.suite = folder / "suite" / "suite.yaml"
         self.options = options
+        self.environment = {"SUITE_TEST_GATE": str(self.gate)}
 
     def start(self, *, hold: str = "") -> subprocess.Popen[str]:
         """Begin; `hold` (such as "gcd0") is a notebook that waits in its middle."""
@@ -61,7 +66,7 @@ class Command:
         words = ["suite", "run", self.suite, "--profile", "tiny", "--out", self.out, *self.options]
         return subprocess.Popen(
             [sys.executable, "-c", "from headnb.cli import main; main()", *map(str, words)],
-            env={**os.environ, "SUITE_TEST_GATE": str(self.gate)},
+            env={**os.environ, **self.environment},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -175,33 +180,98 @@ def test_a_run_killed_in_the_middle_goes_on(command: Command) -> None:
     assert all(path.stat().st_mtime_ns == before[path] for path in before if not path.name.startswith("."))
 
 
-def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
+@contextlib.contextmanager
+def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str, Any, Any]]:
+    """A cluster that is there already: its address, its scheduler and its worker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "SUITE_TEST_GATE": str(command.gate)}
     dask_command = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, **command.environment}}
     address = f"tcp://127.0.0.1:{port}"
-    scheduler = subprocess.Popen(
-        [*dask_command, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet
-    )
+    host = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    with (
+        subprocess.Popen([*dask_command, "scheduler", *host], **quiet) as scheduler,
+        subprocess.Popen(
+            [*dask_command, "worker", address, "--no-dashboard", "--no-nanny", *options], **quiet
+        ) as worker,
+    ):
+        try:
+            with Client(address) as client:
+                client.wait_for_workers(1)
+            yield address, scheduler, worker
+        finally:
+            worker.kill()
+            scheduler.kill()
+
+
+def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
     # Two threads, which a worker of the suite must not use for two notebooks at once.
-    worker = subprocess.Popen(
-        [*dask_command, "worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"], **quiet
-    )
-    command.options = ("--scheduler", address)
-    process = command.start(hold="gcd0")
-    kernel = command.kernel("gcd0")
-    scheduler.kill()
-    _, said = process.communicate(timeout=PATIENCE)
-    worker.kill()
+    with scheduler_and_worker(command, "--nthreads", "2") as (address, scheduler, _):
+        command.options = ("--scheduler", address)
+        process = command.start(hold="gcd0")
+        kernel = command.kernel("gcd0")
+        scheduler.kill()
+        _, said = process.communicate(timeout=PATIENCE)
     kernel.wait(PATIENCE)
     assert process.returncode == 1
     assert "headnb: the Dask scheduler was lost; what is done is kept, and the same command goes on" in said
     assert "Traceback" not in said
     run_suite(graph(command.suite, command.out), command.out)
     assert results(command.out) == COMPLETE
+
+
+def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
+    command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "10s"  # five minutes without
+    process = command.start(hold="lcm0")
+    kernel = command.kernel("lcm0")
+    worker = kernel.parent()
+    assert worker is not None
+    worker.suspend()
+    kernel.wait(PATIENCE)  # it notices that its worker is gone at last
+    assert not worker.is_running()
+    command.release("lcm0")
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert results(command.out) == COMPLETE
+
+
+def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "LOOK", 1.0)
+    monkeypatch.setattr(execution, "PATIENCE", 3.0)
+    monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
+    command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "6s"
+    nodes = graph(command.suite, command.out)
+    with scheduler_and_worker(command, "--nthreads", "1") as (address, _, worker):
+
+        def hang(node: Node, outcome: Outcome | None) -> None:
+            if outcome is None and node.name == "train gcd seed 0":
+                os.kill(worker.pid, signal.SIGSTOP)
+
+        with pytest.raises(HeadnbError) as given_up:
+            run_suite(nodes, command.out, scheduler=address, report=hang)
+    assert str(given_up.value) == (
+        "the Dask cluster has had no workers for 0.05 minutes; missing: train gcd seed 0, train lcm seed 0, end; "
+        "what is done is kept, and the same command goes on"
+    )
+    run_suite(nodes, command.out)
+    assert results(command.out) == COMPLETE
+
+
+def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() -> None:
+    with execution._cluster(None, 1) as (client, _):
+        client.wait_for_workers(1)
+        this = psutil.Process()
+        listening = {
+            connection.laddr.ip
+            for process in (this, *this.children(recursive=True))
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        assert client.scheduler.address.startswith("tls://")
 
 
 def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(command: Command) -> None:

@@ -16,6 +16,7 @@ from headnb.encoding import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
 from headnb.scoring.methods import Surveyor
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.scoring.workers import LostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -111,17 +112,27 @@ class BatchRun:
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
         """As `_in_turn` scores, on a cluster: in the order in which batches are done."""
         queue = deque(self._within_budget(batches))
-        with workers.scoring() as running:
-            while queue or running:
-                while queue and len(running) < workers.most:
-                    places = queue.popleft()
-                    running.submit(places, self._batch(places), self.budget)
-                places, done = running.next()
-                if done is None:
-                    self._shrink_budget(places)
-                    queue = deque(self._within_budget([places, *queue]))
-                else:
-                    yield places, done
+        try:
+            with workers.scoring() as running:
+                while queue or running:
+                    while queue and len(running) < workers.most:
+                        places = queue.popleft()
+                        running.submit(places, self._batch(places), self.budget)
+                    places, done = running.next()
+                    if done is None:
+                        self._shrink_budget(places)
+                        queue = deque(self._within_budget([places, *queue]))
+                    else:
+                        yield places, done
+        except LostError as error:
+            raise HeadnbError(f"{error}; {self._missing()}") from error
+
+    def _missing(self) -> str:
+        """What a run that ends here leaves."""
+        missing = f"{int((~self.table.done).sum())} of {len(self.table.done)} samples are missing"
+        if self.table.on_disk:
+            return f"{missing}, the others are kept, and the same call goes on with a new client"
+        return f"{missing}; with out= the others would have been kept"
 
     def _if_it_fits(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
         """None if memory ran out; on return nothing holds the failed batch's tensors any more."""

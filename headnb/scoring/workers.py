@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sized
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     Scored = tuple[Tensor, Tensor]
 
+PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
+LOST = "the Dask scheduler, or every worker that held the model, was lost"
 AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
 
 
@@ -44,8 +47,11 @@ class Workers:
 
     @property
     def most(self) -> int:
-        """How many batches may be out at a time."""
-        threads: int = sum(self.client.nthreads().values())
+        """How many batches may be out at a time; raises LostError where nobody answers."""
+        try:
+            threads: int = sum(self.client.nthreads().values())
+        except OSError as error:
+            raise LostError(LOST) from error
         return max(1, AHEAD * threads)
 
     @contextmanager
@@ -61,12 +67,29 @@ class Workers:
             sent = self.client.scatter(_Sent(self.model), broadcast=True, hash=False)
         except (TypeError, AttributeError, RuntimeError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
+        except OSError as error:
+            raise HeadnbError("a worker was lost while the model was sent to it; the same call tries again") from error
         running = Running(self, sent)
         try:
             yield running
         finally:
-            self.client.cancel(list(running.out))
-            self.client.cancel([sent])
+            with suppress(Exception):  # on the way out: a cluster that is gone has nothing to call back
+                self.client.cancel([*running.out, sent])
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A model on its way to a worker.
+
+    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart:
+    weights come out untied, hooks can no longer be registered, and bfloat16 does not go through.
+    """
+
+    model: PreTrainedModel
+
+
+class LostError(Exception):
+    """Batches will not come back."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +112,6 @@ class Running(Sized):
     out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def __post_init__(self) -> None:
-        from distributed import as_completed  # noqa: PLC0415
-
-        self._done = as_completed()
-
     def __len__(self) -> int:
         """How many."""
         return len(self.out)
@@ -105,27 +123,27 @@ class Running(Sized):
             _score, self.run, self.model, about.method, dict(about.settings), batch, budget, pure=False
         )
         self.out[future] = places
-        self._done.add(future)
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
         """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
 
         Raises:
-            HeadnbError: workers were lost with this batch again and again, or the whole cluster was.
+            LostError: workers were lost with this batch again and again, the whole cluster was, or nothing comes.
         """
-        from distributed import KilledWorker  # noqa: PLC0415
-        from distributed.client import FutureCancelledError  # noqa: PLC0415
+        from distributed import KilledWorker, wait  # noqa: PLC0415
 
-        future = next(self._done)
-        places = self.out.pop(future)
         try:
-            return places, future.result()
+            with self.workers.client.as_current():
+                ended = wait(list(self.out), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+            future = next(future for future in self.out if future in ended)
+            scored = future.result(timeout=PATIENCE)
         except KilledWorker as error:
-            raise HeadnbError(
-                f"workers died over a batch of {len(places)} samples; what was complete is kept"
-            ) from error
-        except FutureCancelledError as error:
-            raise HeadnbError("the cluster was lost; what was complete is kept") from error
+            raise LostError(f"workers died over a batch of {len(self.out[future])} samples") from error
+        except CancelledError as error:
+            raise LostError(LOST) from error
+        except TimeoutError as error:
+            raise LostError(f"no batch came back from the workers in {PATIENCE / 60:.3g} minutes") from error
+        return self.out.pop(future), scored
 
 
 def checked_client(client: Any) -> Client:

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections import Counter
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, missing_extra
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from headnb.suite.graph import Node
 
     Report = Callable[[Node, Outcome | None], None]  # None: it begins
+
+LOOK = 10.0  # seconds from one look at the cluster to the next, while no notebook ends
+PATIENCE = 600.0  # seconds without any worker until a run is given up
 
 
 class SuiteInterrupted(KeyboardInterrupt):
@@ -56,7 +60,7 @@ def run_suite(
         `records.identity(node)` -> its outcome, of the nodes that were not done.
 
     Raises:
-        HeadnbError: another suite works in `out`, or the scheduler cannot be reached or was lost.
+        HeadnbError: another suite works in `out`, the scheduler cannot be reached or was lost, or it has no workers.
         SuiteInterrupted: on Ctrl-C; notebooks that were running are ended.
     """
     with records.only_suite(out):
@@ -161,19 +165,51 @@ def _collect(
     outcomes: dict[str, Outcome],
     report: Report | None,
 ) -> None:
-    from distributed import as_completed  # noqa: PLC0415
-
     tell = report or (lambda node, outcome: None)  # noqa: ARG005
     by_name = {records.identity(node): node for node in futures.values()}
     client.subscribe_topic(f"{job.BEGINS}-{session.token}", lambda event: tell(by_name[event[1]], None))
-    for future in as_completed(futures, loop=client.loop):
-        node = futures[future]
-        if future.status not in {"finished", "error"}:
-            raise HeadnbError("the Dask scheduler was lost; what is done is kept, and the same command goes on")
-        needed = [outcomes.get(records.identity(other)) for other in node.after]
-        outcome = _outcome(future, blocked=any(other is not None and other.state != "done" for other in needed))
-        outcomes[records.identity(node)] = outcome
-        tell(node, outcome)
+    left = dict(futures)
+    while left:
+        for future in _ended(client, left):
+            node = left.pop(future)
+            needed = [outcomes.get(records.identity(other)) for other in node.after]
+            outcome = _outcome(future, blocked=any(other is not None and other.state != "done" for other in needed))
+            outcomes[records.identity(node)] = outcome
+            tell(node, outcome)
+
+
+def _ended(client: Client, left: Mapping[Future[Any], Node]) -> list[Future[Any]]:
+    """Wait for those that end next; none, where it is only seen that there are workers.
+
+    A notebook may take hours. A worker that hangs is one that Dask itself removes after a while (its `worker-ttl`), and
+    starts again where it can.
+
+    Raises:
+        HeadnbError: the scheduler was lost, or there are no workers any more.
+    """
+    from distributed import wait  # noqa: PLC0415
+
+    lost = HeadnbError("the Dask scheduler was lost; what is done is kept, and the same command goes on")
+    try:
+        with client.as_current():
+            ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
+        return [future for future in left if future in ended]
+    except CancelledError as error:
+        raise lost from error
+    except TimeoutError:
+        pass
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError as error:
+        names = [node.name for node in left.values()]
+        missing = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise HeadnbError(
+            f"the Dask cluster has had no workers for {PATIENCE / 60:.3g} minutes; missing: {missing}; what is done is "
+            "kept, and the same command goes on"
+        ) from error
+    except OSError as error:
+        raise lost from error
+    return []
 
 
 def _outcome(future: Future[Any], *, blocked: bool) -> Outcome:

@@ -124,6 +124,7 @@ class Study:
     def forget_files_after(self, step: int) -> None:
         """Remove what an earlier run wrote behind the step at which a training is resumed."""
         if self.folder is not None:
+            self.write()  # before they go: a study on disk that names files which are gone could not be read again
             for path in [*self.folder.glob("online/step-*.nc"), *self.folder.glob("scores/*/step-*.nc")]:
                 if _step_of(path) > step:
                     path.unlink()

@@ -210,15 +210,15 @@ class HeadScoreCallback(TrainerCallback):
     def _begin(self, state: TrainerState, folder: Path) -> None:
         """A new study, or what the one in `folder` knew at the step where a training is resumed."""
         resumed, writes = state.global_step > 0, state.is_world_process_zero
+        self.collected = Study()
         if resumed and (folder / STUDY).exists():
             self.collected = read_study(folder).until(state.global_step)
-        else:
-            self.collected = Study()
-            if writes and folder.exists():
-                shutil.rmtree(folder)
+        elif writes and folder.exists():
+            shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
-        self.collected.forget_files_after(state.global_step)
-        self.collected.train_loss = {int(log["step"]): log["loss"] for log in state.log_history if "loss" in log}
+        self.collected.train_loss = train_losses(state)
+        if resumed:
+            self.collected.forget_files_after(state.global_step)
         not_known = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, not_known))
 
@@ -282,6 +282,11 @@ class HeadScoreCallback(TrainerCallback):
             numbers[f"heads/{name}/gini"] = float(level.heads.gini())
             numbers[f"heads/{name}/correlation_with_first"] = float(level.heads.correlation(first))
         return numbers
+
+
+def train_losses(state: TrainerState) -> dict[int, float]:
+    """Update -> training loss, of all that a trainer's state knows."""
+    return {int(log["step"]): log["loss"] for log in state.log_history if "loss" in log}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
@@ -26,6 +26,7 @@ from headnb.samples import IGNORED
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found, random_state_kept
 from headnb.tuning.study import FOLDER, read_study
+from headnb.tuning.tracking import train_losses
 from headnb.tuning.tuned import FineTuned, tuned_result
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from peft import PeftConfig
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainingArguments
 
     from headnb.encoding import EncodedTask
     from headnb.tuning.head_training import SliceTraining
     from headnb.tuning.tracking import HeadScoreCallback
 
 SETTINGS = "finetuning.json"
+STATE = "trainer_state.json"  # what a trainer writes last into a checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,11 @@ class TuningRun:
         steps = trainer.args.max_steps
         if self.checkpoint is not None and 0 < steps <= _step_of(self.checkpoint):  # a Trainer would do one step more
             trainer._load_from_checkpoint(str(self.checkpoint))  # noqa: SLF001  the only way to load and not train
-            self.callback.collected = read_study(self.folder / FOLDER)
+            self.callback.collected = study = read_study(self.folder / FOLDER)
+            # A run that was killed behind its last checkpoint did not write its last loss any more.
+            study.train_loss = train_losses(TrainerState.load_from_json(str(self.checkpoint / STATE)))
+            if trainer.is_world_process_zero():
+                study.write()
             return
         trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
 
@@ -246,10 +252,10 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is complete: its state is what a trainer writes last."""
+    """The last checkpoint that is complete."""
     for path in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
         with contextlib.suppress(OSError, ValueError):
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            json.loads((path / STATE).read_text(encoding="utf-8"))
             return path
     return None
 

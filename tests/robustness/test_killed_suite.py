@@ -1,6 +1,6 @@
 """The suite's own notebooks on a tiny model, killed in the middle of training, end as if undisturbed.
 
-Slow: `make robustness`. tests/test_suite_execution.py kills notebooks that need no model.
+Slow: `make robustness`. test_killed_small_suites.py kills notebooks that need no model.
 """
 
 from __future__ import annotations
