@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.runs.files import file_name, read_json, write_json
+from headnb.runs.files import file_name, read_json, remove_folder, write_json
 from headnb.runs.folder import Run, Settings
 
 if TYPE_CHECKING:
@@ -117,3 +117,26 @@ def _no_space(*_args: object, **_kwargs: object) -> None:
 )
 def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
     assert file_name(task) == name
+
+
+def test_a_folder_is_never_there_by_half_while_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "trainer"
+
+    def fill() -> None:
+        (folder / "checkpoint-2").mkdir(parents=True)
+        (folder / "checkpoint-2" / "weights").touch()
+
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
+            (path / "checkpoint-2" / "weights").unlink()
+            raise KeyboardInterrupt
+
+    fill()
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(folder)
+    assert not folder.exists()
+    fill()
+    remove_folder(folder)  # what the killed one left is no hindrance
+    assert list(tmp_path.iterdir()) == []

@@ -81,6 +81,14 @@ def drafted(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, and at no moment have a half of it under its name: a training would go on from there."""
+    gone = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
 def load(path: Path, maker: str) -> xr.Dataset:
     """A data set from a netCDF file that the notebook `maker` writes."""
     if not path.exists():

@@ -92,17 +92,6 @@ class LostError(Exception):
     """Batches will not come back."""
 
 
-@dataclass(frozen=True)
-class _Sent:
-    """A model on its way to a worker.
-
-    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart:
-    weights come out untied, hooks can no longer be registered, and bfloat16 does not go through.
-    """
-
-    model: PreTrainedModel
-
-
 @dataclass
 class Running(Sized):
     """Batches that are out."""
