@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,8 @@ def test_it_says_in_words_and_shows_what_it_found(found):
     assert found.plot().svg().startswith("<svg")
     assert found.plot_across().svg().startswith("<svg")
     assert len(found.plot().plots) == 3
+    wide = replace(found, similarity=found.similarity.assign(low=found.similarity["low"] - 5))
+    assert min(line.low.min() for line in wide.plot().plots[0].series) == 0
 
 
 def test_other_samples_before_and_no_runs_are_refused():

@@ -149,8 +149,10 @@ class LayerProfile(TableAndVerdict):
 
         first, last = self.stages
         marks = {"transition": first - 0.5, "refinement": last - 0.5}
+        # CKA itself is not below 0; where few samples tell little an interval may be, and would leave no room.
+        similarity = self.similarity.assign(low=self.similarity["low"].clip(min=0))
         charts = [
-            trajectory(self.similarity, along="layer", marks=marks, title="CKA before and after"),
+            trajectory(similarity, along="layer", marks=marks, title="CKA before and after"),
             trajectory(self.heads, along="layer", title="change of heads (mean head = 1)"),
             trajectory(self.movement, along="layer", title="movement of parameters"),
         ]
