@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import accelerate
@@ -118,23 +120,26 @@ def test_scores_of_offloaded_weights_equal_those_of_weights_at_hand(offloaded, t
     assert [weight.is_meta for weight in model.parameters()] == meta
 
 
-def bytes_above(work):
-    """The most memory that this process holds in `work`, above what it held before (Linux)."""
+def memory_of_scoring_from_disk(folder):
+    """Bytes of a model's weights on disk, and the most memory of scoring by it above what was held before (Linux)."""
+    model = tiny_model(layers=16, hidden=768)
+    whole = sum(weight.nbytes for weight in model.parameters())
+    accelerate.disk_offload(model, folder, execution_device="cpu")
+    score_heads(tiny_model(), None, TASK[:1])  # what is imported and set up once
     Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status")
-    before, after = (
-        int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) * 1024
-        for text in (status.read_text(), (work(), status.read_text())[1])
-    )
-    return after - before
+    before = peak()
+    score_heads(model, None, TASK[:1])
+    return whole, peak() - before
+
+
+def peak():
+    """Bytes, since the last time it was forgotten."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peak memory")
 def test_weights_on_disk_are_in_memory_a_layer_at_a_time(tmp_path):
-    model = tiny_model(layers=16, hidden=768)
-    whole = sum(weight.nbytes for weight in model.parameters())
-    accelerate.disk_offload(model, tmp_path, execution_device="cpu")
-    task = TASK[:1]
-    score_heads(tiny_model(), None, task)  # what is imported and set up once
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # an old heap has holes that count as well
+        whole, most = alone.submit(memory_of_scoring_from_disk, tmp_path).result()
     assert whole > 250e6
-    assert bytes_above(lambda: score_heads(model, None, task)) < whole / 2
+    assert most < whole / 2
