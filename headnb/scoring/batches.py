@@ -16,7 +16,7 @@ from headnb.encoding import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
 from headnb.scoring.methods import Surveyor
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
-from headnb.scoring.workers import LostError
+from headnb.scoring.workers import MOST_TRIES, LostError, ModelLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headnb.encoding import Batch, EncodedTask, Side
     from headnb.scoring.methods import Scorer
     from headnb.scoring.stopping import Stopping
-    from headnb.scoring.workers import Workers
+    from headnb.scoring.workers import Running, Workers
     from headnb.store import ScoreTable
 
 _Done = TypeVar("_Done")
@@ -112,20 +112,36 @@ class BatchRun:
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
         """As `_in_turn` scores, on a cluster: in the order in which batches are done."""
         queue = deque(self._within_budget(batches))
+        tries = 0
         try:
-            with workers.scoring() as running:
-                while queue or running:
-                    while queue and len(running) < workers.most:
-                        places = queue.popleft()
-                        running.submit(places, self._batch(places), self.budget)
-                    places, done = running.next()
-                    if done is None:
-                        self._shrink_budget(places)
-                        queue = deque(self._within_budget([places, *queue]))
-                    else:
-                        yield places, done
+            while queue:
+                with workers.scoring() as running:
+                    try:
+                        yield from self._scored(queue, running, workers)
+                    except ModelLostError:
+                        tries += 1
+                        if tries == MOST_TRIES:
+                            raise
+                        queue.extendleft(running.out.values())
         except LostError as error:
             raise HeadnbError(f"{error}; {self._missing()}") from error
+
+    def _scored(
+        self, queue: deque[np.ndarray], running: Running, workers: Workers
+    ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
+        """Send out what is in the queue, a few batches at a time, and wait for what comes back."""
+        while queue or running:
+            while queue and len(running) < workers.most:
+                places = queue.popleft()
+                running.submit(places, self._batch(places), self.budget)
+            places, done = running.next()
+            if done is None:
+                self._shrink_budget(places)
+                smaller = self._within_budget([places, *queue])
+                queue.clear()
+                queue.extend(smaller)
+            else:
+                yield places, done
 
     def _missing(self) -> str:
         """What a run that ends here leaves."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
 LOST = "the Dask scheduler, or every worker that held the model, was lost"
+MOST_TRIES = 5  # at sending the model, after workers were lost that held it
 AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
 
 
@@ -92,6 +93,13 @@ class LostError(Exception):
     """Batches will not come back."""
 
 
+class ModelLostError(LostError):
+    """They will not, but may be sent again: the worker that is gone was the last that held the model.
+
+    Dask keeps one copy of what is sent to every worker, once none waits for it.
+    """
+
+
 @dataclass
 class Running(Sized):
     """Batches that are out."""
@@ -117,7 +125,8 @@ class Running(Sized):
         """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
 
         Raises:
-            LostError: workers were lost with this batch again and again, the whole cluster was, or nothing comes.
+            LostError: workers were lost with this batch again and again, the model or the whole cluster was, or
+                nothing comes.
         """
         from distributed import KilledWorker, wait  # noqa: PLC0415
 
@@ -129,7 +138,8 @@ class Running(Sized):
         except KilledWorker as error:
             raise LostError(f"workers died over a batch of {len(self.out[future])} samples") from error
         except CancelledError as error:
-            raise LostError(LOST) from error
+            connected = self.workers.client.status == "running"
+            raise (ModelLostError if connected else LostError)(LOST) from error
         except TimeoutError as error:
             raise LostError(f"no batch came back from the workers in {PATIENCE / 60:.3g} minutes") from error
         return self.out.pop(future), scored
