@@ -252,10 +252,10 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
 
         with pytest.raises(HeadnbError) as given_up:
             run_suite(nodes, command.out, scheduler=address, report=hang)
-    assert str(given_up.value) == (
-        "the Dask cluster has had no workers for 0.05 minutes; missing: train gcd seed 0, train lcm seed 0, end; "
-        "what is done is kept, and the same command goes on"
-    )
+    words = str(given_up.value)
+    assert words.startswith("the Dask cluster has had no workers for 0.05 minutes; missing: ")
+    # What ended just before may not have been told any more.
+    assert words.endswith("train gcd seed 0, train lcm seed 0, end; what is done is kept, and the same command goes on")
     run_suite(nodes, command.out)
     assert results(command.out) == COMPLETE
 

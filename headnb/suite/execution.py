@@ -170,19 +170,20 @@ def _collect(
     client.subscribe_topic(f"{job.BEGINS}-{session.token}", lambda event: tell(by_name[event[1]], None))
     left = dict(futures)
     while left:
-        for future in _ended(client, left):
+        for future, told in _ended(client, left).items():
             node = left.pop(future)
             needed = [outcomes.get(records.identity(other)) for other in node.after]
-            outcome = _outcome(future, blocked=any(other is not None and other.state != "done" for other in needed))
+            blocked = any(other is not None and other.state != "done" for other in needed)
+            outcome = told or _without_result(future, blocked=blocked)
             outcomes[records.identity(node)] = outcome
             tell(node, outcome)
 
 
-def _ended(client: Client, left: Mapping[Future[Any], Node]) -> list[Future[Any]]:
-    """Wait for those that end next; none, where it is only seen that there are workers.
+def _ended(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any], Outcome | None]:
+    """Wait for those that end next, and fetch what they tell; none, where it is only seen that there are workers.
 
-    A notebook may take hours. A worker that hangs is one that Dask itself removes after a while (its `worker-ttl`), and
-    starts again where it can.
+    A notebook may take hours. A worker that hangs, maybe with a result that was not fetched yet, is one that Dask
+    itself removes after a while (its `worker-ttl`), and starts again where it can.
 
     Raises:
         HeadnbError: the scheduler was lost, or there are no workers any more.
@@ -193,7 +194,11 @@ def _ended(client: Client, left: Mapping[Future[Any], Node]) -> list[Future[Any]
     try:
         with client.as_current():
             ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
-        return [future for future in left if future in ended]
+        return {
+            future: future.result(timeout=LOOK) if future.status == "finished" else None
+            for future in left
+            if future in ended
+        }
     except CancelledError as error:
         raise lost from error
     except TimeoutError:
@@ -209,13 +214,10 @@ def _ended(client: Client, left: Mapping[Future[Any], Node]) -> list[Future[Any]
         ) from error
     except OSError as error:
         raise lost from error
-    return []
+    return {}
 
 
-def _outcome(future: Future[Any], *, blocked: bool) -> Outcome:
-    if future.status == "finished":
-        result: Outcome = future.result()
-        return result
+def _without_result(future: Future[Any], *, blocked: bool) -> Outcome:
     if blocked:
         return Outcome("blocked")
     error: Any = future.exception()
