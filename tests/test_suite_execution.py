@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from distributed import Client
 from headnb.errors import HeadnbError
-from headnb.suite import execution, job, records
+from headnb.suite import execution, job, records, watch
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
@@ -240,7 +241,7 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(execution, "PATIENCE", 3.0)
+    monkeypatch.setattr(watch, "PATIENCE", 3.0)
     monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
     command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "6s"
     nodes = graph(command.suite, command.out)
@@ -258,6 +259,51 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
     assert words.endswith("train gcd seed 0, train lcm seed 0, end; what is done is kept, and the same command goes on")
     run_suite(nodes, command.out)
     assert results(command.out) == COMPLETE
+
+
+def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "LOOK", 1.0)
+    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
+    nodes = graph(command.suite, command.out)
+    with scheduler_and_worker(command, "--nthreads", "1") as (address, scheduler, _):
+
+        def hang(node: Node, outcome: Outcome | None) -> None:
+            if outcome is None and node.name == "train gcd seed 0":
+                os.kill(scheduler.pid, signal.SIGSTOP)
+
+        with pytest.raises(HeadnbError, match=r"has not answered for .* minutes; what is done"):
+            run_suite(nodes, command.out, scheduler=address, report=hang)
+    run_suite(nodes, command.out)
+    assert results(command.out) == COMPLETE
+
+
+def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_left(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "LOOK", 1.0)
+    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    nodes = [dataclasses.replace(node, gpu="train" in node.name) for node in graph(command.suite, command.out)]
+    with scheduler_and_worker(command, "--nthreads", "1", "--resources", "GPU=1") as (address, _, worker):
+        other = [sys.executable, "-m", "dask", "worker", address, "--no-dashboard", "--no-nanny", "--nthreads", "1"]
+        with (
+            subprocess.Popen(other, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as without,
+            Client(address) as c,
+        ):
+            c.wait_for_workers(2)
+
+            def end(node: Node, outcome: Outcome | None) -> None:
+                if outcome is not None and node.name == "start":
+                    worker.kill()
+
+            try:
+                with pytest.raises(HeadnbError) as given_up:
+                    run_suite(nodes, command.out, scheduler=address, report=end)
+            finally:
+                without.kill()
+    assert str(given_up.value).startswith("the Dask cluster has had no workers with a GPU for 0.05 minutes; missing: ")
 
 
 def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() -> None:

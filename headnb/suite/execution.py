@@ -14,6 +14,7 @@ from headnb.errors import HeadnbError, missing_extra
 from headnb.suite import job, records
 from headnb.suite.graph import side_by_side, without_graph
 from headnb.suite.job import Outcome, Session
+from headnb.suite.watch import KEPT, LOST, Watch
 from headnb.task_sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[Node, Outcome | None], None]  # None: it begins
 
-LOOK = 10.0  # seconds from one look at the cluster to the next, while no notebook ends
-PATIENCE = 600.0  # seconds without any worker until a run is given up
+LOOK = 10.0  # seconds to wait for a notebook that ends, before a look at the cluster
 
 
 class SuiteInterrupted(KeyboardInterrupt):
@@ -70,9 +70,10 @@ def run_suite(
         outcomes: dict[str, Outcome] = {}
         with _cluster(scheduler, workers or max(side_by_side(todo).values())) as (client, gpus):
             session = _session(client, gpus, nodes, local=scheduler is None)
-            futures = _submit(client, todo, session)
+            has_gpus = _has_gpus(client)
+            futures = _submit(client, todo, session, has_gpus=has_gpus)
             try:
-                _collect(client, futures, session, outcomes, report)
+                _collect(client, futures, session, outcomes, report, Watch(client, has_gpus))
             except KeyboardInterrupt:
                 _stop(client, futures, session)
                 raise SuiteInterrupted(outcomes) from None
@@ -138,10 +139,13 @@ def _session(client: Client, gpus: tuple[str, ...], nodes: Sequence[Node], *, lo
     )
 
 
-def _submit(client: Client, todo: Sequence[Node], session: Session) -> dict[Future[Any], Node]:
-    """A Dask task for each node, behind those it needs."""
+def _has_gpus(client: Client) -> bool:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    has_gpus = any("GPU" in worker.get("resources", {}) for worker in workers)
+    return any("GPU" in worker["resources"] for worker in workers)
+
+
+def _submit(client: Client, todo: Sequence[Node], session: Session, *, has_gpus: bool) -> dict[Future[Any], Node]:
+    """A Dask task for each node, behind those it needs."""
     of_node: dict[str, Future[Any]] = {}
     for place, node in enumerate(todo):
         needed = [of_node[name] for name in map(records.identity, node.after) if name in of_node]
@@ -164,13 +168,17 @@ def _collect(
     session: Session,
     outcomes: dict[str, Outcome],
     report: Report | None,
+    watch: Watch,
 ) -> None:
     tell = report or (lambda node, outcome: None)  # noqa: ARG005
     by_name = {records.identity(node): node for node in futures.values()}
     client.subscribe_topic(f"{job.BEGINS}-{session.token}", lambda event: tell(by_name[event[1]], None))
     left = dict(futures)
     while left:
-        for future, told in _ended(client, left).items():
+        ended = _ended(client, left)
+        if not ended:
+            watch.look(left.values())
+        for future, told in ended.items():
             node = left.pop(future)
             needed = [outcomes.get(records.identity(other)) for other in node.after]
             blocked = any(other is not None and other.state != "done" for other in needed)
@@ -180,17 +188,15 @@ def _collect(
 
 
 def _ended(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any], Outcome | None]:
-    """Wait for those that end next, and fetch what they tell; none, where it is only seen that there are workers.
+    """Wait for those that end next, and fetch what they tell; none, where nothing comes for a while.
 
-    A notebook may take hours. A worker that hangs, maybe with a result that was not fetched yet, is one that Dask
-    itself removes after a while (its `worker-ttl`), and starts again where it can.
+    Nothing comes where notebooks take long, and where a worker hangs, maybe with a result that was not fetched yet.
 
     Raises:
-        HeadnbError: the scheduler was lost, or there are no workers any more.
+        HeadnbError: the scheduler was lost.
     """
     from distributed import wait  # noqa: PLC0415
 
-    lost = HeadnbError("the Dask scheduler was lost; what is done is kept, and the same command goes on")
     try:
         with client.as_current():
             ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
@@ -200,21 +206,9 @@ def _ended(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any]
             if future in ended
         }
     except CancelledError as error:
-        raise lost from error
+        raise HeadnbError(f"{LOST}; {KEPT}") from error
     except TimeoutError:
-        pass
-    try:
-        client.wait_for_workers(1, timeout=PATIENCE)
-    except TimeoutError as error:
-        names = [node.name for node in left.values()]
-        missing = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        raise HeadnbError(
-            f"the Dask cluster has had no workers for {PATIENCE / 60:.3g} minutes; missing: {missing}; what is done is "
-            "kept, and the same command goes on"
-        ) from error
-    except OSError as error:
-        raise lost from error
-    return {}
+        return {}
 
 
 def _without_result(future: Future[Any], *, blocked: bool) -> Outcome:
