@@ -19,6 +19,7 @@ import torch
 from distributed import Client, LocalCluster
 from headnb.errors import HeadnbError
 from headnb.scoring import ScoringInterrupted, workers
+from headnb.scoring.sent_model import SentModel
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -96,9 +97,25 @@ def test_workers_score_as_one_process_does(processes: Client, method: str):
 def test_a_model_in_bfloat16_reaches_the_workers_with_its_weights_tied(processes: Client):
     model = tiny_model(dtype=torch.bfloat16, tie_word_embeddings=True)
     assert_same(scores(model, client=processes), scores(model))
-    sent = processes.scatter(workers._Sent(model), broadcast=True, hash=False)
+    sent = processes.scatter(SentModel(model), broadcast=True, hash=False)
     tied = processes.submit(lambda one: one.model.lm_head.weight is one.model.model.embed_tokens.weight, sent)
     assert tied.result()
+
+
+def test_workers_that_only_the_scheduler_reaches_get_the_model_from_it(
+    processes: Client, monkeypatch: pytest.MonkeyPatch
+):
+    scatter, asked = Client.scatter, []
+
+    def unreachable(self: Client, *args: Any, direct: bool, **settings: Any) -> Any:
+        asked.append(direct)
+        if direct:
+            raise OSError("timed out trying to connect")
+        return scatter(self, *args, direct=direct, **settings)
+
+    monkeypatch.setattr(Client, "scatter", unreachable)
+    assert_same(scores(client=processes), scores())
+    assert asked == [True, False]
 
 
 def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Path):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from headnb.encoding import Batch
     from headnb.scoring.methods import Option, Scorer
+    from headnb.scoring.sent_model import SentModel
 
     Scored = tuple[Tensor, Tensor]
 
@@ -65,7 +66,7 @@ class Workers:
         if not self.client.nthreads():
             raise HeadnbError("the cluster of client= has no workers")
         try:
-            sent = self.client.scatter(_Sent(self.model), broadcast=True, hash=False)
+            sent = self._send()
         except (TypeError, AttributeError, RuntimeError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         except OSError as error:
@@ -77,16 +78,17 @@ class Workers:
             with suppress(Exception):  # on the way out: a cluster that is gone has nothing to call back
                 self.client.cancel([*running.out, sent])
 
+    def _send(self) -> Future[SentModel]:
+        """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
+        from headnb.scoring.sent_model import SentModel  # noqa: PLC0415  what it needs comes with Dask
 
-@dataclass(frozen=True)
-class _Sent:
-    """A model on its way to a worker.
-
-    Inside an object that Dask does not know it travels by pickle. Dask's own way to send a module takes it apart:
-    weights come out untied, hooks can no longer be registered, and bfloat16 does not go through.
-    """
-
-    model: PreTrainedModel
+        about: dict[str, Any] = {"broadcast": True, "hash": False}
+        sent: Future[SentModel]
+        try:
+            sent = self.client.scatter(SentModel(self.model), direct=True, **about)
+        except OSError:
+            sent = self.client.scatter(SentModel(self.model), direct=False, **about)
+        return sent
 
 
 class LostError(Exception):
@@ -105,7 +107,7 @@ class Running(Sized):
     """Batches that are out."""
 
     workers: Workers
-    model: Future[_Sent]
+    model: Future[SentModel]
     out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -160,7 +162,9 @@ _scorers: dict[str, Scorer] = {}  # in a worker's process: the scorer of the run
 _making = threading.Lock()
 
 
-def _score(run: str, sent: _Sent, method: str, settings: dict[str, Option], batch: Batch, budget: int) -> Scored | None:
+def _score(
+    run: str, sent: SentModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
+) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
     from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
 

@@ -168,14 +168,18 @@ def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
 
 
 def workloads(stream: Samples, lengths: tuple[int, ...], tokens: int, mix: int) -> dict[str, Samples]:
-    """Samples of equal length, cut out of a stream of real tokens, and the first samples as they are."""
+    """Samples of equal length, cut out of a stream of real tokens, and of the stream as many as they are.
+
+    The latter are eight in a row, from places all over the stream: how far lengths differ differs, too.
+    """
     ids = np.concatenate([sample.input_ids for sample in stream])
     found = {}
     for length in lengths:
         rows = np.resize(ids, (max(1, tokens // length), length))
         labels = np.where(np.arange(length) < length // 2, IGNORED, rows)
         found[str(length)] = tuple(EncodedSample(*sample) for sample in zip(rows, labels, strict=True))
-    return found | {MIX: stream[:mix]}
+    starts = np.linspace(0, max(0, len(stream) - 8), -(-mix // 8)).astype(int)
+    return found | {MIX: tuple(sample for start in starts for sample in stream[start : start + 8])[:mix]}
 
 
 def model_and_workloads(options: argparse.Namespace) -> tuple[PreTrainedModel, dict[str, Samples]]:
@@ -184,7 +188,7 @@ def model_and_workloads(options: argparse.Namespace) -> tuple[PreTrainedModel, d
         lengths = (24, 5, 16, 40, 8, 31, 12, 20, 9, 28)
         stream = tuple(random_samples(1, length, 320)[0] for length in lengths)
         return model, workloads(stream, (8, 32), options.tokens, options.mix)
-    model, stream = default_model(max(options.mix, 16))
+    model, stream = default_model(500)
     return model, workloads(stream, LENGTHS, options.tokens, options.mix)
 
 
@@ -255,8 +259,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8, help="0: agreement only")
     parser.add_argument("--tokens", type=int, default=2048, help="of all samples of one length")
-    parser.add_argument("--mix", type=int, default=16, help="samples of gsm8k")
+    parser.add_argument("--mix", type=int, default=16, help="samples of gsm8k, eight in a row each")
     parser.add_argument("--quick", action="store_true", help="two rounds of a quarter of the tokens")
+    parser.add_argument("--only", nargs="+", help="some of the tables: 64, 256, 1024, mix")
     parser.add_argument("--tiny", action="store_true", help="a tiny random model: do all peers work?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -272,7 +277,7 @@ def main() -> None:
         workers = {name: Worker(__file__, "--child", name, "--folder", folder, *sizes) for name in names}
         lengths = (8, 32) if options.tiny else LENGTHS
         print(f"{torch.get_num_threads()} threads, medians of {options.rounds} rounds; ratios are to headnb in a round")
-        for workload in [*map(str, lengths), MIX]:
+        for workload in options.only or [*map(str, lengths), MIX]:
             compare(workload, workers, options.rounds)
         for worker in workers.values():
             worker.close()
