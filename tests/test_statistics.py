@@ -78,6 +78,27 @@ def test_nan_heads_are_skipped_and_leading_axes_kept(statistic):
     np.testing.assert_allclose(statistic(holes), statistic(without), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["pearson", "spearman"])
+def test_comparisons_keep_leading_axes_and_skip_heads_that_one_lacks(kind):
+    a, b = np.random.default_rng(30).gamma(2, size=(2, 3, 30))
+    a[1, 4], b[2, 5] = np.nan, np.nan
+    pairs = [(x[both], y[both]) for x, y in zip(a, b, strict=True) for both in [~(np.isnan(x) | np.isnan(y))]]
+    expected = [statistics.correlation(*pair, kind) for pair in pairs]
+    np.testing.assert_allclose(statistics.correlation(a, b, kind), expected, rtol=1e-12)
+    expected = [1 - ((x - y) ** 2).sum() / ((x - x.mean()) ** 2).sum() for x, y in pairs]
+    np.testing.assert_allclose(statistics.r_squared(a, b), expected, rtol=1e-12)
+
+
+def test_half_precision_is_computed_in_double():
+    x = np.random.default_rng(31).gamma(2, size=(2, 60)).astype(np.float16)
+    wide = x.astype(np.float64)
+    for statistic in (statistics.gini, statistics.coefficient_of_variation, statistics.kurtosis):
+        np.testing.assert_array_equal(statistic(x), statistic(wide))
+    for compare in (statistics.correlation, statistics.r_squared):
+        np.testing.assert_array_equal(compare(x[0], x[1]), compare(wide[0], wide[1]))
+    assert statistics.split_half_reliability(x.repeat(4, 0)) == statistics.split_half_reliability(wide.repeat(4, 0))
+
+
 def test_r_squared_is_about_the_mean():
     y = np.array([1.0, 2.0, 3.0, 4.0])
     assert statistics.r_squared(y, y) == 1
@@ -107,7 +128,15 @@ def test_reliability_of_heavy_tailed_levels_is_signal_over_signal_and_noise_vari
 def test_reliability_of_few_samples_is_unknown_and_of_identical_samples_one():
     assert math.isnan(statistics.split_half_reliability(np.ones((3, 5))))
     assert math.isnan(statistics.split_half_reliability(np.ones((8, 5))))
+    assert math.isnan(statistics.split_half_reliability(np.arange(15.0).reshape(3, 5)))
+    assert math.isnan(statistics.split_half_reliability(np.arange(8.0)[:, None]))
     assert statistics.split_half_reliability(np.tile([1.0, 2.0, np.nan, 4.0], (8, 1))) == pytest.approx(1)
+
+
+def test_reliability_is_the_same_again_and_another_with_another_seed():
+    x = np.random.default_rng(32).gamma(2, size=(12, 8))
+    first, again, other = (statistics.split_half_reliability(x, 20, seed) for seed in (0, 0, 1))
+    assert first == again != other
 
 
 def test_reliability_of_halves_that_disagree_is_their_correlation():
@@ -127,6 +156,9 @@ def test_samples_needed_follows_spearman_brown():
     needed = statistics.samples_needed(0.7, 50)
     assert needed == math.ceil(50 * 0.9 * 0.3 / (0.7 * 0.1))
     assert [statistics.samples_needed(r, 24) for r in (math.nan, 0.0, -0.3, 1.0)] == [-1, -1, -1, 1]
+    assert statistics.samples_needed(0.999, 24) == 1
+    assert statistics.samples_needed(1.5, 24) == 1  # an estimate may lie above one
+    assert statistics.samples_needed(0.5, 1, target=0.5000003) == 2  # a little more than one
 
 
 def test_q_values_are_scipys_over_the_heads_present():
@@ -299,3 +331,8 @@ def test_a_level_is_a_share_between_0_and_1(call, level, samples):
     x = np.random.default_rng(20).gamma(1, size=(samples, 5))
     with pytest.raises(HeadnbError, match=r"level must lie between 0 and 1, such as 0.95; got "):
         call(x, level)
+
+
+def test_a_threshold_is_said_to_be_one():
+    with pytest.raises(HeadnbError, match=r"^alpha must lie between 0 and 1, such as 0.05; got 5$"):
+        statistics.checked_level(5, "alpha")
