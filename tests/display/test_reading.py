@@ -88,6 +88,20 @@ def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
         read_payload(path)
 
 
+def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
+    for field in ({"title": "\ud800"}, {"panels": [{"values": [[1]], "statistics": {"\udfff": {"value": 1}}}]}):
+        payload = {
+            "version": 1,
+            "kind": "level",
+            "units": "nats",
+            "layers": 1,
+            "heads": 1,
+            "panels": [{"values": [[1]]}],
+        }
+        with pytest.raises(HeadnbError, match="half of a character pair"):
+            read_payload(json.dumps(payload | field))
+
+
 def test_the_readers_limits_are_the_schemas() -> None:
     assert SCHEMA["$defs"]["text"]["maxLength"] == LONGEST_TEXT
     assert SCHEMA["$defs"]["panel"]["properties"]["notes"]["maxItems"] == MOST_NOTES

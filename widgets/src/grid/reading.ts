@@ -125,7 +125,7 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
     samplesFor090: orNull(fields.samples_for_090, `${where}.samples_for_090`, count),
     statistics: new Map(
       statistics.map(([name, value]) => [
-        name,
+        readText(name, `a name in ${where}.statistics`),
         readStatistic(value, `${where}.statistics.${name.slice(0, 40)}`),
       ]),
     ),
