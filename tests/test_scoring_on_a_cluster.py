@@ -133,6 +133,28 @@ def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Pa
     assert_same(headnb.open_scores(tmp_path / "x.zarr"), scores())
 
 
+def test_the_only_worker_that_is_killed_is_waited_for_until_it_is_replaced(tmp_path: Path):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        (pid,) = client.run(os.getpid).values()
+        kill = stop_after(20, lambda: os.kill(pid, signal.SIGKILL))
+        found = scores(client=client, on_progress=kill, out=tmp_path / "x.zarr")
+        assert pid not in client.run(os.getpid).values()
+    assert_same(found, scores())
+
+
+def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "STARTING", 0.2)
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:
+        with pytest.raises(HeadnbError, match="the cluster of client= has no workers"):
+            scores(client=client)
+        monkeypatch.setattr(workers, "STARTING", 300.0)
+        cluster.scale(1)  # it comes while the call waits
+        assert_same(scores(client=client), scores())
+
+
 def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     out = tmp_path / "x.zarr"
     with (

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Scored = tuple[Tensor, Tensor]
 
 PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
+STARTING = 30.0  # seconds for a first worker to come, where a cluster starts, or replaces the only one
 LOST = "the Dask scheduler, or every worker that held the model, was lost"
 MOST_TRIES = 5  # at sending the model, after workers were lost that held it
 AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
@@ -63,8 +64,10 @@ class Workers:
         Raises:
             HeadnbError: there are no workers, or the model cannot be sent.
         """
-        if not self.client.nthreads():
-            raise HeadnbError("the cluster of client= has no workers")
+        try:
+            self.client.wait_for_workers(1, timeout=STARTING)
+        except TimeoutError as error:
+            raise HeadnbError("the cluster of client= has no workers") from error
         try:
             sent = self._send()
         except (TypeError, AttributeError, RuntimeError) as error:
