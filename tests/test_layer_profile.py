@@ -66,7 +66,7 @@ def test_kinds_of_layers_are_those_that_were_planted(found):
     assert found.stages[0] == 3
     assert found.stages[1] in (4, 5)
     assert found.transition.sizes["run"] == found.runs == 6
-    assert found.shown
+    assert found.holds
     assert "L0 to L2 are shared" in found.verdict
 
 
@@ -95,7 +95,7 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
 
 def test_two_runs_do_not_tell_how_runs_vary():
     own = layer_profile({"a": [planted(0)[0], planted(1)[0]]})
-    assert own.shown is None
+    assert own.holds is None
     assert np.isnan(own.go_together["low"]).all()
     assert "So kinds of layers are not shown" in own.verdict
     assert own.verdict.count("not shown to be more") == 2

@@ -122,7 +122,7 @@ class LayerProfile(TableAndVerdict):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
 
     @property
-    def shown(self) -> bool | None:
+    def holds(self) -> bool | None:
         """Whether the transition is shorter than that of an even rise; None where that cannot be told."""
         _, low, high = self.width
         return True if high < STRAIGHT else False if low > STRAIGHT else None
@@ -136,7 +136,7 @@ class LayerProfile(TableAndVerdict):
         said = ", ".join(f"{_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
         known = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
         then = {True: "So the change is gathered there", False: "So the change is spread more evenly than that"}
-        sharp = then.get(self.shown, "So kinds of layers are not shown")  # type: ignore[arg-type]
+        sharp = then.get(self.holds, "So kinds of layers are not shown")  # type: ignore[arg-type]
         return (
             f"In the mean over tasks {said}. The transition takes {width:.0%}{known} of the layers; an even rise would "
             f"take {STRAIGHT:.0%}. {sharp}. {self._together()}"
@@ -174,7 +174,7 @@ class LayerProfile(TableAndVerdict):
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,
-            "shown": self.shown,
+            "holds": self.holds,
             "verdict": self.verdict,
         }
 

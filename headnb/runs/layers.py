@@ -89,7 +89,7 @@ def layer_sections(run: Run) -> list[Section]:
         Section(
             "Layers",
             "Which layers does fine-tuning leave as they are, and which does it change?",
-            Finding(found.shown, found.verdict, numbers),
+            Finding(found.holds, found.verdict, numbers),
             charts=(found.plot(), found.plot_across()),
             tables=(Table.of(found.table, "CKA of the most changed layer, and how many layers are of which kind."),),
         )
