@@ -38,31 +38,43 @@ def test_trl_encoding_is_what_trl_trains_on(tokenizer, model, tmp_path):
         assert sample.labels.tolist() == expected
 
 
-def test_tokens_that_the_tokenizer_puts_in_front_come_once_and_none_come_between(tokenizer):
+@pytest.fixture
+def framing(tokenizer):
+    """A tokenizer that puts <s> in front of a text and </s> behind."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer.__class__.from_str(
-        tokenizer.backend_tokenizer.to_str()), bos_token="<s>", eos_token="</s>", pad_token="<pad>")  # fmt: skip
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    framing = type(tokenizer)(
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        chat_template=tokenizer.chat_template,
     )
-    (sample,) = encode_task(load_task(PAIRS[:1]), tokenizer).samples
+    framing.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", framing.bos_token_id), ("</s>", framing.eos_token_id)]
+    )
+    return framing
+
+
+@pytest.mark.parametrize("encoding", ["official", "trl"])
+def test_tokens_that_the_tokenizer_puts_in_front_come_once_and_none_come_between(framing, encoding):
+    (sample,) = encode_task(load_task(PAIRS[:1]), framing, encoding=encoding).samples
     ids = sample.input_ids.tolist()
-    assert ids[0] == tokenizer.bos_token_id
-    assert ids.count(tokenizer.bos_token_id) == 1
-    assert ids[-1] == tokenizer.eos_token_id
-    assert ids.count(tokenizer.eos_token_id) == 1
+    assert ids[0] == framing.bos_token_id
+    assert ids.count(framing.bos_token_id) == 1
+    assert ids[-1] == framing.eos_token_id
+    assert ids.count(framing.eos_token_id) == 1
 
 
-def test_chat_messages_are_rendered_by_the_template(tokenizer):
+@pytest.mark.parametrize("encoding", ["official", "trl"])
+def test_chat_messages_are_rendered_by_the_template_and_nothing_is_put_around_them(framing, encoding):
     prompt = [{"role": "user", "content": "What is 12 + 30?"}]
     completion = [{"role": "assistant", "content": "42"}]
-    (sample,) = encode_task(load_task([{"prompt": prompt, "completion": completion}]), tokenizer).samples
-    assert tokenizer.decode(sample.input_ids) == (
-        "<|start|>user\nWhat is 12 + 30?<|end|>\n<|start|>assistant\n42<|end|>\n"
-    )
+    rows = [{"prompt": prompt, "completion": completion}]
+    (sample,) = encode_task(load_task(rows), framing, encoding=encoding).samples
+    assert framing.decode(sample.input_ids) == "<|start|>user\nWhat is 12 + 30?<|end|>\n<|start|>assistant\n42<|end|>\n"
     answer = sample.labels[sample.labels != IGNORED]
-    assert tokenizer.decode(answer) == "42<|end|>\n"
+    assert framing.decode(answer) == "42<|end|>\n"
 
 
 def test_truncation_leaves_out_and_counts_samples_whose_answer_is_gone():
