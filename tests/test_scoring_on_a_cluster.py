@@ -198,20 +198,46 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
     assert_same(scores(**settings, out=out), scores())
 
 
-def test_a_scheduler_that_is_lost_is_one_line_and_a_new_client_goes_on(threads: Client, tmp_path: Path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_goes_on(
+    threads: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+):
     out = tmp_path / "x.zarr"
     with scheduler_and_worker() as (address, scheduler), Client(address) as client:
         client.wait_for_workers(1)
+
+        def stop() -> None:
+            monkeypatch.setattr(workers, "PATIENCE", 3.0)
+            scheduler.send_signal(how)
+
         with pytest.raises(HeadnbError) as lost:
-            scores(client=client, on_progress=stop_after(20, scheduler.kill), out=out)
+            scores(client=client, on_progress=stop_after(20, stop), out=out)
+        scheduler.kill()
     kept = headnb.open_scores(out).sizes["sample"]
     assert 20 < kept < len(TASK)
     assert str(lost.value) == (
-        "the Dask scheduler, or every worker that held the model, was lost; "
+        "the Dask scheduler, or every worker that held the model, was lost or hangs; "
         f"{len(TASK) - kept} of {len(TASK)} samples are missing, the others are kept, and the same call goes on with a "
         "new client"
     )
     assert_same(scores(client=threads, out=out), scores())
+
+
+def test_a_client_that_is_closed_is_one_line(threads: Client):
+    closed = Client(threads.scheduler.address)
+    closed.close()
+    with pytest.raises(HeadnbError, match="was lost or hangs; 180 of 180 samples are missing"):
+        scores(client=closed)
+
+
+def test_workers_that_share_a_process_each_score_with_their_own_copy():
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        assert_same(scores(client=client), scores())
 
 
 def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):

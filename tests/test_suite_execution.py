@@ -303,7 +303,9 @@ def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_lef
                     run_suite(nodes, command.out, scheduler=address, report=end)
             finally:
                 without.kill()
-    assert str(given_up.value).startswith("the Dask cluster has had no workers with a GPU for 0.05 minutes; missing: ")
+    assert str(given_up.value).startswith(
+        "the Dask cluster has had no workers that take what is left for 0.05 minutes; missing: "
+    )
 
 
 def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import torch
+from torch import UntypedStorage
 from torch.storage import TypedStorage
 
 if TYPE_CHECKING:
@@ -28,54 +29,73 @@ if TYPE_CHECKING:
 class SentModel:
     """A model that is pickled with its weights out of band (PEP 574): they are written from where they lie.
 
-    Weights that share memory share it in the other process, too.
+    What is pickled is the model as it is now. It is passed on as it was, also by a worker that scores with it and has
+    its hooks in it. Tensors that share a storage share one in the other process, too, which needs twice the memory of
+    the weights until all have arrived.
+
+    Raises:
+        Exception: whatever a part of the model raises that cannot be pickled.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+        rest = io.BytesIO()
+        pickler = _Pickler(rest, protocol=pickle.HIGHEST_PROTOCOL)
+        pickler.dump(model)
+        self.model, self._rest, self._storages = model, rest.getvalue(), pickler.storages
 
     def __reduce__(self) -> tuple[Callable[..., SentModel], tuple[bytes, list[Bytes]]]:
         """The model without its weights, and they."""
-        rest = io.BytesIO()
-        pickler = _Pickler(rest, protocol=pickle.HIGHEST_PROTOCOL)
-        pickler.dump(self.model)
-        return _received, (rest.getvalue(), list(pickler.weights.values()))
+        return _received, (self._rest, [_bytes_of(storage.cpu()) for storage in self._storages])  # type: ignore[no-untyped-call]
 
 
 def _received(rest: bytes, weights: Sequence[Bytes]) -> SentModel:
-    return SentModel(_Unpickler(io.BytesIO(rest), weights).load())
+    unpickler = _Unpickler(io.BytesIO(rest), weights)
+    sent = SentModel.__new__(SentModel)
+    sent.model, sent._rest = unpickler.load(), rest  # noqa: SLF001
+    sent._storages = [unpickler.storages[place] for place in range(len(weights))]  # noqa: SLF001
+    return sent
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it knows classes that were made in a notebook
-    """Puts memory that tensors lie in aside."""
+    """Puts the memory that tensors lie in aside."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
         super().__init__(file, protocol)
-        self.weights: dict[int, Bytes] = {}  # by where the memory is
+        self.storages: list[UntypedStorage] = []
         self._places: dict[int, int] = {}
 
     def persistent_id(self, value: Any) -> tuple[int, torch.dtype, str] | None:
-        """What stands in the pickle for memory: its place among the weights, what it holds, and its device."""
-        if not isinstance(value, TypedStorage):
+        """What stands in the pickle for a storage: its place, what it holds, and its device."""
+        if isinstance(value, TypedStorage):
+            storage, dtype = value._untyped_storage, value.dtype  # noqa: SLF001  its own method warns
+        elif isinstance(value, UntypedStorage):
+            storage, dtype = value, torch.uint8  # of float8 and other late types, which have no typed storage
+        else:
             return None
-        storage = value._untyped_storage  # noqa: SLF001  as torch.save does; asking the typed one for it warns
-        key = storage._cdata  # noqa: SLF001
+        key = storage._cdata  # noqa: SLF001  what torch.save tells storages apart by
         if key not in self._places:
-            self._places[key] = len(self._places)
-            memory = torch.tensor([], dtype=torch.uint8).set_(storage.cpu())  # type: ignore[no-untyped-call]
-            self.weights[key] = memory.numpy()
-        return self._places[key], value.dtype, str(storage.device)
+            self._places[key] = len(self.storages)
+            self.storages.append(storage)
+        return self._places[key], dtype, str(storage.device)
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BytesIO, weights: Sequence[Bytes]) -> None:
         super().__init__(file)
         self._weights = weights
-        self._storages: dict[int, torch.UntypedStorage] = {}
+        self.storages: dict[int, UntypedStorage] = {}
 
     def persistent_load(self, about: tuple[int, torch.dtype, str]) -> TypedStorage:
-        """Memory of its own, aligned as torch has it: what came may begin anywhere."""
+        """Memory of its own, aligned as torch has it: what came may begin anywhere, and be read-only."""
         place, dtype, device = about
-        if place not in self._storages:
-            self._storages[place] = torch.from_numpy(self._weights[place].copy()).to(device).untyped_storage()
-        return TypedStorage(wrap_storage=self._storages[place], dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+        if place not in self.storages:
+            memory = torch.empty(len(self._weights[place]), dtype=torch.uint8)
+            memory.numpy()[:] = self._weights[place]
+            self.storages[place] = memory.to(device).untyped_storage()
+        return TypedStorage(wrap_storage=self.storages[place], dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+
+
+def _bytes_of(storage: UntypedStorage) -> Bytes:
+    """The memory itself as an array, which keeps it alive."""
+    found: Bytes = torch.tensor([], dtype=torch.uint8).set_(storage).numpy()
+    return found

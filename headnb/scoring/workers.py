@@ -7,13 +7,16 @@ nothing half written: Dask gives its batches to another one. Scores are as small
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Sized
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
+from headnb.dask_scheduler import ask, on_the_way_out
 from headnb.errors import HeadnbError, missing_extra
 from headnb.scoring.methods import find_method
 from headnb.scoring.progress import is_out_of_memory
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
 STARTING = 30.0  # seconds for a first worker to come, where a cluster starts, or replaces the only one
-LOST = "the Dask scheduler, or every worker that held the model, was lost"
+LOST = "the Dask scheduler, or every worker that held the model, was lost or hangs"
 MOST_TRIES = 5  # at sending the model, after workers were lost that held it
 AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
 
@@ -51,11 +54,7 @@ class Workers:
     @property
     def most(self) -> int:
         """How many batches may be out at a time; raises LostError where nobody answers."""
-        try:
-            threads: int = sum(self.client.nthreads().values())
-        except OSError as error:
-            raise LostError(LOST) from error
-        return max(1, AHEAD * threads)
+        return max(1, AHEAD * self._threads())
 
     @contextmanager
     def scoring(self) -> Iterator[Running]:
@@ -63,14 +62,12 @@ class Workers:
 
         Raises:
             HeadnbError: there are no workers, or the model cannot be sent.
+            LostError: the scheduler does not answer.
         """
-        try:
-            self.client.wait_for_workers(1, timeout=STARTING)
-        except TimeoutError as error:
-            raise HeadnbError("the cluster of client= has no workers") from error
+        self._wait_for_a_worker()
         try:
             sent = self._send()
-        except (TypeError, AttributeError, RuntimeError) as error:
+        except (TypeError, AttributeError, RuntimeError, ImportError, PicklingError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         except OSError as error:
             raise HeadnbError("a worker was lost while the model was sent to it; the same call tries again") from error
@@ -78,19 +75,34 @@ class Workers:
         try:
             yield running
         finally:
-            with suppress(Exception):  # on the way out: a cluster that is gone has nothing to call back
-                self.client.cancel([*running.out, sent])
+            on_the_way_out(lambda: self.client.cancel([*running.out, sent]))
+
+    def _threads(self) -> int:
+        """Of all workers."""
+        try:
+            return sum(ask(self.client, "ncores", PATIENCE).values())
+        except OSError as error:
+            raise LostError(LOST) from error
+
+    def _wait_for_a_worker(self) -> None:
+        end = time.monotonic() + STARTING
+        while not self._threads():
+            if time.monotonic() > end:
+                raise HeadnbError("the cluster of client= has no workers")
+            time.sleep(0.1)
 
     def _send(self) -> Future[SentModel]:
         """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
+        from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
         from headnb.scoring.sent_model import SentModel  # noqa: PLC0415  what it needs comes with Dask
 
-        about: dict[str, Any] = {"broadcast": True, "hash": False}
+        with model_lock(self.model):  # another thread's hooks stay here
+            model = SentModel(self.model)
         sent: Future[SentModel]
         try:
-            sent = self.client.scatter(SentModel(self.model), direct=True, **about)
+            sent = self.client.scatter(model, broadcast=True, hash=False, direct=True)
         except OSError:
-            sent = self.client.scatter(SentModel(self.model), direct=False, **about)
+            sent = self.client.scatter(model, broadcast=True, hash=False, direct=False)
         return sent
 
 
@@ -161,7 +173,8 @@ def checked_client(client: Any) -> Client:
     return client
 
 
-_scorers: dict[str, Scorer] = {}  # in a worker's process: the scorer of the run that it works for
+# In a process of workers: the scorers of the run that they work for, one for each copy of the model.
+_scorers: dict[tuple[str, int], Scorer] = {}
 _making = threading.Lock()
 
 
@@ -174,12 +187,13 @@ def _score(
     model = sent.model
     with model_lock(model):
         with _making:
-            if run not in _scorers:
+            if (run, id(model)) not in _scorers:
                 make = find_method(method).scorer
                 assert make is not None  # noqa: S101  methods without scores of samples are refused before
-                _scorers.clear()
-                _scorers[run] = make(model, **settings)
-            scorer = _scorers[run]
+                for other in [key for key in _scorers if key[0] != run]:
+                    del _scorers[other]
+                _scorers[run, id(model)] = make(model, **settings)
+            scorer = _scorers[run, id(model)]
         try:
             return scorer(batch, budget=budget)
         except RuntimeError as error:

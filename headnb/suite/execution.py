@@ -10,11 +10,12 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from headnb.dask_scheduler import on_the_way_out
 from headnb.errors import HeadnbError, missing_extra
 from headnb.suite import job, records
 from headnb.suite.graph import side_by_side, without_graph
 from headnb.suite.job import Outcome, Session
-from headnb.suite.watch import KEPT, LOST, Watch
+from headnb.suite.watch import KEPT, LOST, Watch, has_gpu
 from headnb.task_sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _session(client: Client, gpus: tuple[str, ...], nodes: Sequence[Node], *, lo
 
 def _has_gpus(client: Client) -> bool:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return any("GPU" in worker["resources"] for worker in workers)
+    return any(has_gpu(worker) for worker in workers)
 
 
 def _submit(client: Client, todo: Sequence[Node], session: Session, *, has_gpus: bool) -> dict[Future[Any], Node]:
@@ -176,8 +177,7 @@ def _collect(
     left = dict(futures)
     while left:
         ended = _ended(client, left)
-        if not ended:
-            watch.look(left.values())
+        watch.look(left.values(), lively=bool(ended))
         for future, told in ended.items():
             node = left.pop(future)
             needed = [outcomes.get(records.identity(other)) for other in node.after]
@@ -220,6 +220,7 @@ def _without_result(future: Future[Any], *, blocked: bool) -> Outcome:
 
 def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:
     """End what runs; what does not is taken back."""
-    with contextlib.suppress(Exception):  # on the way out: a cluster that is gone has nothing left to end
-        client.cancel(list(futures), force=True)
-        client.run(job.end_kernels, session.token)
+    on_the_way_out(
+        lambda: client.cancel(list(futures), force=True),
+        lambda: client.run(job.end_kernels, session.token),
+    )

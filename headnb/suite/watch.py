@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from headnb.dask_scheduler import ask
 from headnb.errors import HeadnbError
 from headnb.suite import records
 
@@ -35,40 +36,48 @@ class Watch:
     need_gpu: bool  # whether those that take a GPU wait for a worker that has one
     could_run: float = field(default_factory=time.monotonic)  # when a worker was last seen that can run what is left
 
-    def look(self, left: Collection[Node]) -> None:
+    def look(self, left: Collection[Node], *, lively: bool) -> None:
         """Ask the scheduler for its workers.
 
         Args:
             left: notebooks that have not ended.
+            lively: some have just ended: nothing is asked.
 
         Raises:
             HeadnbError: the scheduler was lost or does not answer, or for `PATIENCE` no worker could run any of them.
         """
+        if lively:
+            self.could_run = time.monotonic()
+            return
         workers = self._workers()
         waiting = {records.identity(node) for node in left}
-        next_ones = [node for node in left if waiting.isdisjoint(map(records.identity, node.after))]
-        if any(self._can_run(worker, node) for worker in workers.values() for node in next_ones):
+        ready = [node for node in left if waiting.isdisjoint(map(records.identity, node.after))]
+        if any(self._runs(worker, node) for worker in workers.values() for node in ready):
             self.could_run = time.monotonic()
         elif time.monotonic() - self.could_run > PATIENCE:
-            kind = "workers with a GPU" if workers else "workers"
+            kind = "workers that take what is left" if workers else "workers"
             what = f"the Dask cluster has had no {kind} for {PATIENCE / 60:.3g} minutes"
             raise HeadnbError(f"{what}; missing: {_named(left)}; {KEPT}")
 
     def _workers(self) -> Mapping[str, Any]:
-        scheduler = self.client.scheduler
-        assert scheduler is not None  # noqa: S101  a client that was started has one
         try:
-            seen: dict[str, Any] = self.client.sync(scheduler.identity, callback_timeout=PATIENCE)
+            workers: dict[str, Any] = ask(self.client, "identity", PATIENCE)["workers"]
         except TimeoutError as error:
             what = f"the Dask scheduler has not answered for {PATIENCE / 60:.3g} minutes"
             raise HeadnbError(f"{what}; {KEPT}") from error
         except (OSError, CancelledError) as error:
             raise HeadnbError(f"{LOST}; {KEPT}") from error
-        workers: dict[str, Any] = seen["workers"]
         return workers
 
-    def _can_run(self, worker: Mapping[str, Any], node: Node) -> bool:
-        return "GPU" in worker["resources"] or not (node.gpu and self.need_gpu)
+    def _runs(self, worker: Mapping[str, Any], node: Node) -> bool:
+        """Whether a worker may be running this notebook, or may take it: a paused one ends what it runs."""
+        at_work = worker["status"] == "running" or bool(worker.get("metrics", {}).get("executing"))
+        return at_work and (has_gpu(worker) or not (node.gpu and self.need_gpu))
+
+
+def has_gpu(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker, as the scheduler describes it, was started with a GPU among its resources."""
+    return bool(worker.get("resources", {}).get("GPU", 0) >= 1)
 
 
 def _named(nodes: Iterable[Node]) -> str:

@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="of all samples of one length")
     parser.add_argument("--mix", type=int, default=16, help="samples of gsm8k, eight in a row each")
     parser.add_argument("--quick", action="store_true", help="two rounds of a quarter of the tokens")
-    parser.add_argument("--only", nargs="+", help="some of the tables: 64, 256, 1024, mix")
+    parser.add_argument("--only", nargs="+", choices=[*map(str, LENGTHS), MIX], help="some of the tables")
     parser.add_argument("--tiny", action="store_true", help="a tiny random model: do all peers work?")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

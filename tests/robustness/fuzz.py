@@ -3,8 +3,9 @@
     pip install atheris
     python tests/robustness/fuzz.py "head grids" -max_total_time=900 [FOLDER_OF_THE_CORPUS]
 
-Options behind the name are libFuzzer's. The test beside draws its cases by what the formats look like; here bytes are
-changed at random, and those that reach new lines of headnb are changed further.
+Options behind the name are libFuzzer's; without a folder the corpus is in one that is left in the system's temporary
+folder, and what fails is written to the working folder. The test beside draws its cases by what the formats look like;
+here bytes are changed at random, and those that reach new lines of headnb are changed further.
 """
 
 from __future__ import annotations
@@ -47,17 +48,17 @@ def main() -> None:
     name, *options = sys.argv[1:]
     check, seeds = TARGETS[name]
     found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(seeds):
-            (Path(corpus) / str(number)).write_bytes(seed)
+    corpus = tempfile.mkdtemp(prefix="corpus-")  # it outlives this call, which ends the process
+    for number, seed in enumerate(seeds):
+        (Path(corpus) / str(number)).write_bytes(seed)
 
-        def one(data: bytes) -> None:
-            check(found, data)
-            if found.total() % 10_000 == 0:
-                print(f"{name}: {found.total()} tried, {dict(found)}", flush=True)
+    def one(data: bytes) -> None:
+        check(found, data)
+        if found.total() % 10_000 == 0:
+            print(f"{name}: {found.total()} tried, {dict(found)}", flush=True)
 
-        atheris.Setup([sys.argv[0], *options, corpus], one)
-        atheris.Fuzz()
+    atheris.Setup([sys.argv[0], *options, corpus], one)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
