@@ -77,6 +77,13 @@ def test_chat_messages_are_rendered_by_the_template_and_nothing_is_put_around_th
     assert framing.decode(answer) == "42<|end|>\n"
 
 
+def test_chat_messages_need_a_template(framing):
+    framing.chat_template = None
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    with pytest.raises(HeadnbError, match="chat messages, and the tokenizer has no chat template"):
+        encode_task(load_task(rows), framing)
+
+
 def test_truncation_leaves_out_and_counts_samples_whose_answer_is_gone():
     rows = [
         {"input_ids": [1] * 10, "labels": [IGNORED] * 8 + [1, 1]},

@@ -50,6 +50,8 @@ def test_planted_useful_harmful_and_dead_heads_have_their_classes(planted, seed)
     model, task = planted
     found = score_heads(model, None, task, method="gates", seed=seed, options={"steps": 40, "samples": 12})
     assert found.role.values.tolist() == [["irrelevant", "facilitating", "interfering", "irrelevant"]]
+    assert found.role.dims == ("layer", "head")
+    assert found.layer.values.tolist() == [0]
     free, kept, closed = found.gate.values[:, 0]
     assert (kept[[0, 3]] > 0.9).all()
     assert (closed[[0, 3]] < 0.1).all()

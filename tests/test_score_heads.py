@@ -225,6 +225,14 @@ def test_interrupt_keeps_what_was_scored(model, whole):
     assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET), whole)
 
 
+def test_an_interrupt_counts_without_the_samples_that_are_left_out(model):
+    task = [{"input_ids": [5] * 50, "labels": [-100] * 48 + [5, 5]}, *TASK]  # its answer is cut away
+    with pytest.raises(ScoringInterrupted, match=r"interrupted; \d+ of 30 samples are scored"):
+        score_heads(
+            model, None, task, max_length=40, batch_tokens=BUDGET, on_progress=stop_after(4, KeyboardInterrupt())
+        )
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("cable pulled")])
 def test_the_same_call_goes_on_after_the_last_complete_batch(model, whole, tmp_path, error):
     out = tmp_path / "a.zarr"
