@@ -97,7 +97,7 @@ def test_workers_score_as_one_process_does(processes: Client, method: str):
 def test_a_model_in_bfloat16_reaches_the_workers_with_its_weights_tied(processes: Client):
     model = tiny_model(dtype=torch.bfloat16, tie_word_embeddings=True)
     assert_same(scores(model, client=processes), scores(model))
-    sent = processes.scatter(SentModel(model), broadcast=True, hash=False)
+    sent = processes.scatter(SentModel.of(model), broadcast=True, hash=False)
     tied = processes.submit(lambda one: one.model.lm_head.weight is one.model.model.embed_tokens.weight, sent)
     assert tied.result()
 

@@ -237,11 +237,16 @@ def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
     assert results(command.out) == COMPLETE
 
 
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds in the place of minutes."""
+    monkeypatch.setattr(execution, "LOOK", 1.0)
+    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+
+
 def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    be_impatient(monkeypatch)
     monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
     command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "6s"
     nodes = graph(command.suite, command.out)
@@ -264,8 +269,7 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
 def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    be_impatient(monkeypatch)
     monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
     nodes = graph(command.suite, command.out)
     with scheduler_and_worker(command, "--nthreads", "1") as (address, scheduler, _):
@@ -283,16 +287,15 @@ def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
 def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_left(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    be_impatient(monkeypatch)
     nodes = [dataclasses.replace(node, gpu="train" in node.name) for node in graph(command.suite, command.out)]
     with scheduler_and_worker(command, "--nthreads", "1", "--resources", "GPU=1") as (address, _, worker):
         other = [sys.executable, "-m", "dask", "worker", address, "--no-dashboard", "--no-nanny", "--nthreads", "1"]
         with (
             subprocess.Popen(other, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as without,
-            Client(address) as c,
+            Client(address) as client,
         ):
-            c.wait_for_workers(2)
+            client.wait_for_workers(2)
 
             def end(node: Node, outcome: Outcome | None) -> None:
                 if outcome is not None and node.name == "start":

@@ -41,16 +41,16 @@ def nodes_of(folder: Path, *, gpu: bool):
 
 def test_patience_begins_when_the_last_notebook_ended(cluster: Cluster, tmp_path: Path):
     nodes = nodes_of(tmp_path, gpu=False)
-    seen = Watch(None, need_gpu=False, could_run=0.0)
+    watching = Watch(None, need_gpu=False, could_run=0.0)
     for _ in range(100):
         cluster.now += PATIENCE / 10
-        seen.look(nodes, lively=True)
+        watching.seen_to_run()
     cluster.workers = []
     cluster.now += PATIENCE - 1
-    seen.look(nodes, lively=False)
+    watching.look(nodes)
     cluster.now += 2
     with pytest.raises(HeadnbError, match="no workers for 10 minutes; missing: start, train gcd seed 0"):
-        seen.look(nodes, lively=False)
+        watching.look(nodes)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_it_waits_for_as_long_as_a_worker_can_run_what_is_left(
     cluster: Cluster, tmp_path: Path, workers: list[dict[str, Any]], gpu: bool, waits: bool
 ):
     nodes = nodes_of(tmp_path, gpu=gpu)
-    seen = Watch(None, need_gpu=True, could_run=0.0)
+    watching = Watch(None, need_gpu=True, could_run=0.0)
     cluster.workers = workers
     cluster.now = 2 * PATIENCE
     if waits:
-        seen.look(nodes, lively=False)
+        watching.look(nodes)
     else:
         with pytest.raises(HeadnbError, match="no workers that take what is left for 10 minutes"):
-            seen.look(nodes, lively=False)
+            watching.look(nodes)
 
 
 def test_what_waits_for_others_does_not_count(cluster: Cluster, tmp_path: Path):
     first, *others = nodes_of(tmp_path, gpu=False)
-    seen = Watch(None, need_gpu=True, could_run=0.0)
+    watching = Watch(None, need_gpu=True, could_run=0.0)
     cluster.workers = [CPU]
     cluster.now = 2 * PATIENCE
     with pytest.raises(HeadnbError, match="no workers that take what is left"):  # the others could run, but need it
-        seen.look([dataclasses.replace(first, gpu=True), *others], lively=False)
+        watching.look([dataclasses.replace(first, gpu=True), *others])

@@ -126,9 +126,10 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
     statistics = _mapping(given.get("statistics", {}), f"{where}.statistics")
     if len(statistics) > MOST_NOTES:
         raise HeadnbError(f"not a head grid: {where}.statistics has more than {MOST_NOTES} entries")
-    for name in statistics:
-        _text(name, f"a name in {where}.statistics")
-    panel["statistics"] = {name: _statistic(v, f"{where}.statistics.{name[:40]}") for name, v in statistics.items()}
+    panel["statistics"] = {
+        _text(name, f"a name in {where}.statistics"): _statistic(value, f"{where}.statistics.{name[:40]}")
+        for name, value in statistics.items()
+    }
     notes = _sequence(given.get("notes", []), f"{where}.notes", MOST_NOTES)
     panel["notes"] = [_text(note, f"{where}.notes") for note in notes]
     return panel

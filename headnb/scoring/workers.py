@@ -85,6 +85,7 @@ class Workers:
             raise LostError(LOST) from error
 
     def _wait_for_a_worker(self) -> None:
+        """Dask's own waiting never ends where the scheduler does not answer."""
         end = time.monotonic() + STARTING
         while not self._threads():
             if time.monotonic() > end:
@@ -97,7 +98,7 @@ class Workers:
         from headnb.scoring.sent_model import SentModel  # noqa: PLC0415  what it needs comes with Dask
 
         with model_lock(self.model):  # another thread's hooks stay here
-            model = SentModel(self.model)
+            model = SentModel.of(self.model)
         sent: Future[SentModel]
         try:
             sent = self.client.scatter(model, broadcast=True, hash=False, direct=True)

@@ -177,7 +177,10 @@ def _collect(
     left = dict(futures)
     while left:
         ended = _ended(client, left)
-        watch.look(left.values(), lively=bool(ended))
+        if ended:
+            watch.seen_to_run()
+        else:
+            watch.look(left.values())
         for future, told in ended.items():
             node = left.pop(future)
             needed = [outcomes.get(records.identity(other)) for other in node.after]

@@ -34,26 +34,26 @@ class Watch:
 
     client: Client
     need_gpu: bool  # whether those that take a GPU wait for a worker that has one
-    could_run: float = field(default_factory=time.monotonic)  # when a worker was last seen that can run what is left
+    could_run: float = field(default_factory=time.monotonic)  # when it was last seen that what is left can run
 
-    def look(self, left: Collection[Node], *, lively: bool) -> None:
-        """Ask the scheduler for its workers.
+    def seen_to_run(self) -> None:
+        """A notebook has ended: the cluster need not be asked."""
+        self.could_run = time.monotonic()
+
+    def look(self, left: Collection[Node]) -> None:
+        """Ask the scheduler for its workers, where no notebook ends.
 
         Args:
             left: notebooks that have not ended.
-            lively: some have just ended: nothing is asked.
 
         Raises:
             HeadnbError: the scheduler was lost or does not answer, or for `PATIENCE` no worker could run any of them.
         """
-        if lively:
-            self.could_run = time.monotonic()
-            return
         workers = self._workers()
         waiting = {records.identity(node) for node in left}
         ready = [node for node in left if waiting.isdisjoint(map(records.identity, node.after))]
         if any(self._runs(worker, node) for worker in workers.values() for node in ready):
-            self.could_run = time.monotonic()
+            self.seen_to_run()
         elif time.monotonic() - self.could_run > PATIENCE:
             kind = "workers that take what is left" if workers else "workers"
             what = f"the Dask cluster has had no {kind} for {PATIENCE / 60:.3g} minutes"

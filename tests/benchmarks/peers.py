@@ -44,6 +44,7 @@ Method: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # ids (B, T), labels (B,
 
 LENGTHS = (64, 256, 1024)
 MIX = "mix"
+STREAM = 500  # samples of gsm8k that workloads are taken from
 
 
 def sum_of_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -168,9 +169,9 @@ def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
 
 
 def workloads(stream: Samples, lengths: tuple[int, ...], tokens: int, mix: int) -> dict[str, Samples]:
-    """Samples of equal length, cut out of a stream of real tokens, and of the stream as many as they are.
+    """Samples of equal length, cut out of a stream of real tokens; and `mix` samples of the stream as they are.
 
-    The latter are eight in a row, from places all over the stream: how far lengths differ differs, too.
+    The latter are taken eight in a row from places all over the stream: how much lengths differ changes along it.
     """
     ids = np.concatenate([sample.input_ids for sample in stream])
     found = {}
@@ -188,7 +189,7 @@ def model_and_workloads(options: argparse.Namespace) -> tuple[PreTrainedModel, d
         lengths = (24, 5, 16, 40, 8, 31, 12, 20, 9, 28)
         stream = tuple(random_samples(1, length, 320)[0] for length in lengths)
         return model, workloads(stream, (8, 32), options.tokens, options.mix)
-    model, stream = default_model(500)
+    model, stream = default_model(STREAM)
     return model, workloads(stream, LENGTHS, options.tokens, options.mix)
 
 

@@ -20,40 +20,30 @@ import atheris
 
 # What headnb is built on stays as it is: only headnb's own lines count as new.
 with atheris.instrument_imports(include=["headnb"]):
-    import headnb.display
-    import headnb.suite_cli
-    import headnb.typed_samples  # noqa: F401
-    from test_hostile_files import PAYLOADS, SUITE, _lines_of_a_task, _parameters, _payloads, _suites, _typed
+    from test_hostile_files import PAYLOADS, SOURCES, SUITE
 
 ROW = b'{"prompt": "2 + 2 =", "completion": " 4", "id": "a"}'
 CHAT = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
-
-TARGETS = {
-    "lines of a task": (lambda found, data: _lines_of_a_task(found, data.split(b"\n")), [ROW, CHAT, ROW + b"\n" + ROW]),
-    "head grids": (
-        lambda found, data: _payloads(found, _text(data)),
-        [path.read_bytes() for path in PAYLOADS.glob("*.heads.json") if path.stat().st_size < 20_000],
-    ),
-    "suite files": (lambda found, data: _suites(found, _text(data)), [json.dumps(SUITE).encode()]),
-    "parameters": (lambda found, data: _parameters(found, _text(data)), [b"steps=3", b"tasks=[gcd, lcm]"]),
-    "typed samples": (lambda found, data: _typed(found, _text(data)), [ROW, CHAT, b"2 + 2 =| 4"]),
+LINES = "lines of a task"
+SEEDS = {
+    LINES: [ROW, CHAT, ROW + b"\n" + ROW],
+    "head grids": [path.read_bytes() for path in PAYLOADS.glob("*.heads.json") if path.stat().st_size < 20_000],
+    "suite files": [json.dumps(SUITE).encode()],
+    "parameters": [b"steps=3", b"tasks=[gcd, lcm]"],
+    "typed samples": [ROW, CHAT, b"2 + 2 =| 4"],
 }
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="surrogateescape")
 
 
 def main() -> None:
     name, *options = sys.argv[1:]
-    check, seeds = TARGETS[name]
+    check, _ = SOURCES[name]
     found: Counter[str] = Counter()
     corpus = tempfile.mkdtemp(prefix="corpus-")  # it outlives this call, which ends the process
-    for number, seed in enumerate(seeds):
+    for number, seed in enumerate(SEEDS[name]):
         (Path(corpus) / str(number)).write_bytes(seed)
 
     def one(data: bytes) -> None:
-        check(found, data)
+        check(found, data.split(b"\n") if name == LINES else data.decode(errors="surrogateescape"))
         if found.total() % 10_000 == 0:
             print(f"{name}: {found.total()} tried, {dict(found)}", flush=True)
 
