@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from jinja2 import TemplateError
@@ -302,6 +302,19 @@ def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_pa
     return batches
 
 
+class Answers(NamedTuple):
+    """The answer tokens of a batch, N in all, sample by sample."""
+
+    places: torch.Tensor
+    """(N,): where each is predicted, one token before it, in the batch's tokens one behind the other."""
+    tokens: torch.Tensor
+    """(N,): what each is."""
+    samples: torch.Tensor
+    """(N,): the sample of each."""
+    counts: torch.Tensor
+    """(B,): how many each sample has."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Tensors of some samples: padded to a row each, or packed one behind the other into one row.
@@ -325,10 +338,13 @@ class Batch:
         """How many samples."""
         return len(self.input_ids) if self.lengths is None else len(self.lengths)
 
-    @property
-    def answer(self) -> torch.Tensor:
-        """(B, T - 1) or (1, N - 1), true where the next token is part of the answer."""
-        return self.labels[:, 1:] != IGNORED
+    @cached_property
+    def answers(self) -> Answers:
+        """What the loss is a mean over; found here once, since looking for it on a device would wait for the device."""
+        labels = self.labels.flatten()
+        places = (labels != IGNORED).nonzero()[:, 0]
+        samples = self.sample_of_token.flatten()[places]
+        return Answers(places - 1, labels[places], samples, samples.bincount(minlength=len(self)))
 
     @property
     def longest(self) -> int:
@@ -366,9 +382,9 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
     """Samples one behind the other in a row, for models that `Readout.packs` says can keep them apart."""
     import torch  # noqa: PLC0415
 
-    labels = [np.concatenate([[IGNORED], sample.labels[1:]]) for sample in samples]
     row = torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]).astype(np.int64))
-    return Batch(row[None], torch.from_numpy(np.concatenate(labels))[None], lengths=tuple(map(len, samples)))
+    labels = torch.from_numpy(np.concatenate([_predicted(sample) for sample in samples]))
+    return Batch(row[None], labels[None], lengths=tuple(map(len, samples)))
 
 
 def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int = 0) -> Batch:
@@ -384,8 +400,13 @@ def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int 
     for row, sample in enumerate(samples):
         place = slice(0, len(sample)) if side == "right" else slice(length - len(sample), length)
         input_ids[row, place] = sample.input_ids
-        labels[row, place] = sample.labels
+        labels[row, place] = _predicted(sample)
         mask[row, place] = 1
     attention_mask = torch.from_numpy(mask) if side == "left" else None
     own = torch.from_numpy(mask).bool()
     return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask, own=own)
+
+
+def _predicted(sample: EncodedSample) -> np.ndarray:
+    """The labels (T,) without the first token's."""
+    return np.concatenate([[IGNORED], sample.labels[1:]])

@@ -115,14 +115,13 @@ def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tok
 def _means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.ndarray]]:
     """Each layer's mean output over the positions that predict a sample's answer, (B, C), in the pass inside."""
     found: list[np.ndarray] = []
-    rows = batch.sample_of_token[:, 1:][batch.answer]  # (N,)
-    tokens = rows.bincount(minlength=len(batch))[:, None]
+    places, _, rows, counts = batch.answers
 
     def keep(_module: torch.nn.Module, _args: Any, outputs: Any) -> None:
         hidden: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]  # (B, T, C)
-        states = hidden[:, :-1][batch.answer.to(hidden.device)].float().cpu()  # (N, C)
+        states = hidden.flatten(0, 1)[places.to(hidden.device)].float().cpu()  # (N, C)
         sums = torch.zeros(len(batch), states.shape[1]).index_add_(0, rows, states)
-        found.append((sums / tokens).numpy())
+        found.append((sums / counts[:, None]).numpy())
 
     with ExitStack() as hooks:
         for layer in layers:

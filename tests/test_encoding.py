@@ -146,16 +146,28 @@ def test_a_block_is_a_fair_sample_and_its_batches_come_in_random_order():
 def test_collate_pads_on_the_side_that_is_asked_for(side):
     samples = [
         EncodedSample(np.array([5, 6, 7]), np.array([IGNORED, 6, 7])),
-        EncodedSample(np.array([8]), np.array([8])),
+        EncodedSample(np.array([8, 4]), np.array([8, 4])),
     ]
     batch = collate(samples, side=side, pad=9)
-    short = [8, 9, 9] if side == "right" else [9, 9, 8]
+    short = [8, 4, 9] if side == "right" else [9, 8, 4]
     assert batch.input_ids.tolist() == [[5, 6, 7], short]
-    assert batch.labels.tolist()[1] == [8 if token == 8 else IGNORED for token in short]
+    assert batch.labels.tolist()[1] == [4 if token == 4 else IGNORED for token in short]  # nothing predicts the first
     if side == "right":
         assert batch.attention_mask is None
     else:
-        assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+        assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize(("side", "places"), [("right", [0, 1, 3]), ("left", [0, 1, 4])])
+def test_answers_are_read_one_token_before_them_in_their_own_row(side, places):
+    samples = [
+        EncodedSample(np.array([5, 6, 7]), np.array([5, 6, 7])),
+        EncodedSample(np.array([8, 9]), np.array([8, 9])),
+    ]
+    answers = collate(samples, side=side).answers
+    assert answers.places.tolist() == places
+    assert answers.tokens.tolist() == [6, 7, 9]
+    assert answers.counts.tolist() == [2, 1]
 
 
 def test_pack_lays_samples_behind_each_other_and_predicts_no_first_token():
@@ -166,7 +178,11 @@ def test_pack_lays_samples_behind_each_other_and_predicts_no_first_token():
     batch = pack(samples)
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert batch.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
-    assert batch.answer.tolist() == [[True, True, False, True]]
+    places, tokens, samples, counts = batch.answers
+    assert places.tolist() == [0, 1, 3]
+    assert tokens.tolist() == [6, 7, 9]
+    assert samples.tolist() == [0, 0, 1]
+    assert counts.tolist() == [2, 1]
     assert batch.sample_of_token.tolist() == [[0, 0, 0, 1, 1]]
     assert len(batch) == 2
 

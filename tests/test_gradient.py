@@ -13,6 +13,7 @@ from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
 from headnb.scoring.run import model_lock
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -237,3 +238,40 @@ def test_encoders_and_encoder_decoders_are_refused():
 def test_model_without_a_head_is_refused():
     with pytest.raises(HeadnbError, match="no language-model head"):
         gradient_scorer(tiny_model().model, activation)
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations whose result the host must know before it can go on."""
+
+    KINDS = ("nonzero", "masked_select", "bincount", "_local_scalar_dense", "equal", "is_nonzero", "_unique2")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for index in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
+        )
+        if name in self.KINDS or by_mask:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reduce", [activation, taylor_token])
+@pytest.mark.parametrize("lengths", [(9, 9, 9), (6, 11, 8)])
+def test_between_a_batchs_tokens_and_its_scores_nothing_waits_for_the_device(reduce, lengths):
+    scorer = gradient_scorer(tiny_model(layers=3), reduce)
+    batch = collate(random_samples(lengths))
+    expected, _ = scorer(batch)
+    with Waits() as waits:  # would they be seen?
+        assert len(collate(random_samples(lengths)).answers.tokens) == (batch.labels[:, 1:] != IGNORED).sum()
+    assert {"nonzero", "bincount"} <= set(waits.found)
+    with Waits() as own:  # transformers looks once, before the first layer, whether the row is packed
+        scorer.model(batch.input_ids, use_cache=False)
+    with Waits() as waits:
+        found, _ = scorer(batch)
+    assert waits.found == own.found
+    assert torch.equal(found, expected)

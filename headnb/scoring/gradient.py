@@ -19,14 +19,14 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
-from headnb.encoding import Batch
+from headnb.encoding import Answers, Batch
 from headnb.errors import HeadnbError
 from headnb.kept import kept_small
 from headnb.packing import can_pack, packed
@@ -202,44 +202,31 @@ class Readout:
         """Each sample's loss (B,), by a forward pass alone."""
         return self._losses(*self._read(batch, device))
 
-    def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, _Answers]:
+    def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, Answers]:
         """What the answer tokens are predicted from (N, C), and what they are."""
-        answer = batch.answer.to(device, non_blocking=True)  # (B, T - 1)
-        states = self.states(**_inputs(batch, device))[:, :-1]
-        answer = answer.to(states.device)
-        targets = batch.labels.to(states.device, non_blocking=True)[:, 1:][answer]
-        rows = batch.sample_of_token.to(states.device, non_blocking=True)[:, 1:][answer]
-        return states[answer], _Answers(targets, rows, rows.bincount(minlength=len(batch)))
+        states = self.states(**_inputs(batch, device)).flatten(0, 1)  # (B * T, C)
+        answers = Answers(*(_sent(tensor, states.device) for tensor in batch.answers))
+        return states.index_select(0, answers.places), answers
 
-    def _losses(self, states: Tensor, answers: _Answers, gradient: Tensor | None = None) -> Tensor:
+    def _losses(self, states: Tensor, answers: Answers, gradient: Tensor | None = None) -> Tensor:
         """Each sample's loss (B,); `gradient` (N, C) is filled with that of their sum by the states (N, C)."""
         wide = torch.promote_types(states.dtype, torch.float32)
-        loss = torch.zeros(len(answers.tokens), dtype=wide, device=states.device)
+        loss = torch.zeros(len(answers.counts), dtype=wide, device=states.device)
         size = max(1, LOGITS_AT_ONCE // self.vocabulary)
         for start in range(0, len(states), size):
             part = slice(start, start + size)
             read = states[part].detach().requires_grad_(gradient is not None)
             logits = self.logits(read)  # (n, V)
             log_p = torch.log_softmax(logits.detach(), -1, dtype=wide)
-            target = answers.targets[part].to(log_p.device)[:, None]
-            share = 1 / answers.tokens[answers.rows[part]].to(wide)  # of a token in its sample's mean
-            loss.index_add_(0, answers.rows[part], -log_p.gather(1, target)[:, 0].to(loss.device) * share)
+            target = answers.tokens[part].to(log_p.device)[:, None]
+            samples = answers.samples[part]
+            share = 1 / answers.counts[samples].to(wide)  # of a token in its sample's mean
+            loss.index_add_(0, samples, -log_p.gather(1, target)[:, 0].to(loss.device) * share)
             if gradient is not None:
                 d_logits = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=wide))  # p - onehot
                 (d_read,) = torch.autograd.grad(logits, read, d_logits.to(logits.dtype))
                 gradient[part] = d_read * share[:, None]
         return loss
-
-
-class _Answers(NamedTuple):
-    """The answer tokens of a batch, N in all."""
-
-    targets: Tensor
-    """(N,)"""
-    rows: Tensor
-    """(N,): the sample of each."""
-    tokens: Tensor
-    """(B,): how many each sample has."""
 
 
 def find_readout(model: PreTrainedModel, layout: HeadLayout | None = None) -> Readout:
@@ -320,11 +307,16 @@ def _refuse_lookahead(model: PreTrainedModel, logits: Tensor) -> None:
 
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    inputs = {"input_ids": batch.input_ids.to(device, non_blocking=True)}
+    inputs = {"input_ids": _sent(batch.input_ids, device)}
     if batch.lengths is not None:
         positions = torch.cat([torch.arange(length) for length in batch.lengths])
-        inputs["position_ids"] = positions[None].to(device, non_blocking=True)
+        inputs["position_ids"] = _sent(positions[None], device)
     if batch.attention_mask is not None:
-        mask = batch.attention_mask.to(device, non_blocking=True)
+        mask = _sent(batch.attention_mask, device)
         inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     return inputs
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the batch on the model's device; nobody waits for the copy where the device can read by itself."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
