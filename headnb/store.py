@@ -10,10 +10,12 @@ a lock of the operating system, which goes with its process. Reading needs no lo
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 READ_FORMATS = (1, 2)  # 1 has no checksums
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
-CHUNK_BYTES = 2**20  # of one chunk of scores; a batch rewrites the chunk that it ends in
+CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
+WRITTEN_EVERY = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
 READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
 MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
 MOST_HEADS = 2**20  # of a model, layers times heads
@@ -63,6 +66,9 @@ class ScoreTable:
         self.ids = ids
         self.samples = samples
         self.plan = plan
+        self._waiting: list[_Rows] = []
+        self._written = -np.inf  # when, of the clock that only goes on
+        self._writing = threading.Lock()
         # A mark without a loss is a chunk that got lost: it is scored again.
         self.done = np.asarray(columns["done"][:]).astype(bool) & np.isfinite(np.asarray(columns["loss"][:]))
 
@@ -74,16 +80,32 @@ class ScoreTable:
     def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
         """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
 
+        They are on disk within a second or, where a batch takes longer, at once.
+
+        Raises:
+            HeadnbError: as `flush` does.
+        """
+        self._waiting.append(_Rows(int(places[0]), scores, losses))
+        self.done[places] = True
+        if time.monotonic() - self._written >= WRITTEN_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not on disk yet.
+
         Raises:
             HeadnbError: the disk is full or cannot be written, or the chunk that is written to is damaged; batches
-                that were complete stay.
+                that were complete before stay.
         """
-        rows = slice(int(places[0]), int(places[-1]) + 1)
-        with self._kept():
-            self._columns["score"][rows] = scores
-            self._columns["loss"][rows] = losses
-            self._columns["done"][rows] = np.ones(len(places), np.uint8)  # last: from here on it counts
-        self.done[rows] = True
+        with self._writing, self._kept():  # who draws scores that come may do so in a thread of its own
+            waiting = self._waiting.copy()
+            for part in _joined(waiting):
+                rows = slice(part.start, part.stop)
+                self._columns["score"][rows] = part.scores
+                self._columns["loss"][rows] = part.losses
+                self._columns["done"][rows] = np.ones(len(part.losses), np.uint8)  # last: from here on it counts
+            del self._waiting[: len(waiting)]
+            self._written = time.monotonic()
 
     def replan(self, plan: BatchPlan) -> None:
         """Other batches for what is left, in the same order of work; raises HeadnbError as `write` does."""
@@ -109,6 +131,8 @@ class ScoreTable:
 
     def score_rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Scores (b, L, H) of the places from `start` to `stop`, a few at a time."""
+        if start < stop:
+            self.flush()
         rows = max(1, CHUNK_BYTES // self._columns["score"][:1].nbytes)
         for first in range(start, stop, rows):
             yield np.asarray(self._columns["score"][first : min(first + rows, stop)])
@@ -120,6 +144,7 @@ class ScoreTable:
             whole_blocks_of: leave out a block of so many samples that is not complete yet, unless it is the first:
                 a part of a block is sorted by length, and so not a fair sample of the task.
         """
+        self.flush()
         done = self.done.copy()
         if whole_blocks_of:
             starts = np.arange(0, len(done), whole_blocks_of)
@@ -134,34 +159,16 @@ class ScoreTable:
 
         The coordinate `position` (sample) is the place of each sample in the input.
         """
+        self.flush()
         for start in range(0, len(self.done), rows):
             places = start + np.flatnonzero(self.done[start : start + rows])
             if len(places):
                 yield self._dataset(places).assign_coords(position=("sample", self.plan.order[places]))
 
-    def _read(self, name: str, places: np.ndarray) -> np.ndarray:
-        """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
-
-        Raises:
-            HeadnbError: a chunk is damaged.
-        """
-        column = self._columns[name]
-        if isinstance(column, np.ndarray):
-            return np.asarray(column[places])
-        found = np.empty((len(places), *column.shape[1:]), column.dtype)
-        rows = column.chunks[0]
-        chunks, starts = np.unique(places // rows, return_index=True)
-        for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
-            file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
-            with damage_named(file, "; without this file the same call scores these samples again"):
-                stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])
-                found[start : start + len(inside)] = stored[inside - inside[0]]
-        return found
-
     def _at(self, name: str, places: np.ndarray) -> xr.Variable:
         """A column at these places in any order, read when it is used."""
         column = self._columns[name]
-        rows = StoredRows(partial(self._read, name), places, column.shape[1:], column.dtype)
+        rows = StoredRows(partial(_read, column, name), places, column.shape[1:], column.dtype)
         return read_later(rows, ("sample", *_DIMENSIONS[name][1:]))
 
     def _dataset(self, places: np.ndarray) -> xr.Dataset:
@@ -183,6 +190,51 @@ class ScoreTable:
             },
             attrs=self.attrs | {"complete": int(self.done.all())},
         )
+
+
+def _read(column: Any, name: str, places: np.ndarray) -> np.ndarray:
+    """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
+
+    Raises:
+        HeadnbError: a chunk is damaged.
+    """
+    if isinstance(column, np.ndarray):
+        return np.asarray(column[places])
+    found = np.empty((len(places), *column.shape[1:]), column.dtype)
+    rows = column.chunks[0]
+    chunks, starts = np.unique(places // rows, return_index=True)
+    for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
+        file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
+        with damage_named(file, "; without this file the same call scores these samples again"):
+            stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])
+            found[start : start + len(inside)] = stored[inside - inside[0]]
+    return found
+
+
+class _Rows(NamedTuple):
+    """Scores (b, L, H) and losses (b,) of the places from `start` on."""
+
+    start: int
+    scores: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def stop(self) -> int:
+        """The place behind the last."""
+        return self.start + len(self.losses)
+
+
+def _joined(parts: list[_Rows]) -> Iterator[_Rows]:
+    """The same rows, with those that follow each other together."""
+    runs: list[list[_Rows]] = []
+    for part in sorted(parts, key=lambda part: part.start):
+        if runs and part.start == runs[-1][-1].stop:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    for run in runs:
+        _, scores, losses = zip(*run, strict=True)
+        yield _Rows(run[0].start, np.concatenate(scores), np.concatenate(losses))
 
 
 @contextmanager
@@ -227,7 +279,11 @@ def open_table(
     with only_writer(path):
         if not path.exists():
             _write_group(path, columns, attrs)
-        yield _table_of(path, attrs, mode="r+")
+        table = _table_of(path, attrs, mode="r+")
+        try:
+            yield table
+        finally:
+            table.flush()
 
 
 @known_keywords

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads, store
 from headnb.encoding import BatchPlan
+from headnb.scoring import ScoringInterrupted
 from headnb.store import SAMPLE_VARIABLES, open_table
 
 from test_score_heads import BUDGET, TASK, same_scores
@@ -136,14 +137,85 @@ def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(mome
 
 
 @pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where a test lets them."""
+    passed = [0.0]
+    monkeypatch.setattr(store.time, "monotonic", lambda: passed[0])
+    return passed
+
+
+def written(monkeypatch, out):
+    """How many samples are on disk after each batch."""
+    found = []
+    write = store.ScoreTable.write
+
+    def noting(table, *args):
+        write(table, *args)
+        found.append(int(xr.open_zarr(out, consolidated=False).done.sum()))
+
+    monkeypatch.setattr(store.ScoreTable, "write", noting)
+    return found
+
+
+def test_batches_that_are_faster_than_a_second_are_written_together(whole, tmp_path, clock, monkeypatch):
+    out = tmp_path / "a.zarr"
+    found = written(monkeypatch, out)
+    scored = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, packed=False)
+    first, *others = found
+    assert 0 < first < len(TASK)
+    assert len(others) > 2
+    assert set(others) == {first}  # no second passed
+    assert open_scores(out).attrs["complete"] == 1
+    assert same_scores(open_scores(out), scored)
+    assert np.allclose(scored.score, whole.score, rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_that_took_a_second_is_written_at_once(tmp_path, clock, monkeypatch):
+    out = tmp_path / "a.zarr"
+    found, done = written(monkeypatch, out), []
+
+    def took_a_second(progress):
+        clock[0] += store.WRITTEN_EVERY
+        done.append(progress.done)
+
+    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=took_a_second)
+    assert found == done[1:]  # the first report comes before the first batch
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("cable pulled")])
+def test_what_waits_to_be_written_is_written_when_a_run_ends_early(tmp_path, clock, error):
+    out, done = tmp_path / "a.zarr", []
+
+    def stop(progress):
+        done.append(progress.done)
+        if len(done) == 4:
+            raise error
+
+    with pytest.raises((ScoringInterrupted, RuntimeError)):
+        score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=stop)
+    assert 0 < open_scores(out).sizes["sample"] == done[-1] < len(TASK)
+
+
+def test_rows_that_follow_each_other_are_written_in_one_piece():
+    def rows(start, stop):
+        numbers = np.arange(start, stop, dtype=np.float32)
+        return store._Rows(start, numbers[:, None, None], -numbers)
+
+    joined = list(store._joined([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
+    assert [(part.start, part.stop) for part in joined] == [(2, 5), (7, 9), (11, 12)]
+    for part in joined:
+        assert part.scores[:, 0, 0].tolist() == (-part.losses).tolist() == list(range(part.start, part.stop))
+
+
+@pytest.fixture
 def nothing_read_before_it_is_used(monkeypatch):
     monkeypatch.setattr(store, "READ_LATER_FROM", 0)
 
 
 def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
     read = []
-    once = store.ScoreTable._read
-    monkeypatch.setattr(store.ScoreTable, "_read", lambda *asked: read.append(asked[1:]) or once(*asked))
+    once = store._read
+    monkeypatch.setattr(store, "_read", lambda *asked: read.append(asked[1:]) or once(*asked))
     scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
     assert [name for name, _ in read] == ["loss"]
     some = [5, 0, 3]

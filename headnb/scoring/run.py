@@ -97,7 +97,8 @@ def score_heads(
         packed: several samples in one row, each attending to itself alone: no padding, and the same scores. None: on a
             CPU, where the model allows it.
         seed: of the order of work.
-        out: a Zarr store to write each batch to. The same call again goes on behind the last complete batch.
+        out: a Zarr store to write to, after each batch, or each second where batches are faster. The same call again
+            goes on behind the last batch that was written.
         options: settings of the method itself, as {"steps": 50} for "attattr" or "gates".
         until: end earlier, after 64 samples at least. A number between 0 and 1: when
             norm(standard errors) / norm(levels) is as small. "top20": when random halves of the samples agree on 90 %

@@ -32,7 +32,8 @@ torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so t
 sys.path.insert(0, {tests!r})
 from test_score_heads import BUDGET, TASK
 from tiny import tiny_model
-from headnb import score_heads
+from headnb import score_heads, store
+store.WRITTEN_EVERY = {every}
 model = tiny_model()
 print("ready", flush=True)
 score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lambda at: print(at.done, flush=True))
@@ -40,9 +41,9 @@ score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lam
 
 
 @contextmanager
-def scoring(out):
-    """Another process that has just begun to score."""
-    command = [sys.executable, "-c", SCORE.format(tests=str(TESTS), out=str(out))]
+def scoring(out, every=0.0):
+    """Another process that has just begun to score; what it scored is written every so many seconds at most."""
+    command = [sys.executable, "-c", SCORE.format(tests=str(TESTS), out=str(out), every=every)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         yield process
@@ -65,7 +66,7 @@ def test_scoring_killed_at_fifty_random_moments_ends_bitwise_equal(tmp_path):
     for kill in range(KILLS):
         out = tmp_path / f"{kill}.zarr"
         reports = moments.randrange(len(seconds))
-        with scoring(out) as process:
+        with scoring(out, every=(0.0, 0.05)[kill % 2]) as process:
             for _ in range(reports):
                 process.stdout.readline()
             time.sleep(moments.uniform(0, seconds[reports]))
