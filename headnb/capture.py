@@ -12,7 +12,6 @@ projection, which receives the heads side by side.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from collections import Counter
@@ -29,6 +28,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headnb.errors import HeadnbError, known_keywords
+from headnb.kept import return_free_memory
 from headnb.model_checks import is_offloaded
 from headnb.patterns import parse_heads
 
@@ -374,7 +374,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
                 return forward(*inputs)
             finally:
                 layer.training = True
-                _return_free_memory()
+                return_free_memory()
 
         with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
             return checkpoint(evaluate, *args, use_reentrant=False)
@@ -390,9 +390,3 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
             for name in names:
                 layer.__dict__.pop(name, None)
             layer.__dict__.update(state)
-
-
-def _return_free_memory() -> None:
-    """Give freed memory back to the system. glibc keeps the holes between a layer's temporaries: gigabytes in all."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)

@@ -4,16 +4,22 @@ Of the product act(g) * u in the MLP of most decoders autograd keeps g, act(g) a
 kept beside the parts. Here act(g) is computed again from g, and what was put together is put together again: a pass
 over memory, no matrix product. Of a layer of Llama's shape a fifth less is kept, at no cost in time that can be
 measured.
+
+Between what is kept the temporaries of each layer leave holes, of which glibc hands out about half again;
+`without_holes` gives the others back.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2CLS
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,3 +65,24 @@ def _keep(tensor: Tensor) -> Kept:
 
 def _give_back(kept: Kept) -> Tensor:
     return kept if isinstance(kept, Tensor) else kept()
+
+
+@contextmanager
+def without_holes(model: nn.Module) -> Iterator[None]:
+    """Forward passes inside give free memory back to the system, three times: a quarter less at the peak.
+
+    It costs about a twentieth of the time, since pages come back as new ones. For the CPU, and for what cannot be done in
+    smaller batches.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    quarters = {len(layers) * quarter // 4 - 1 for quarter in (1, 2, 3)} - {-1}
+    with ExitStack() as hooks:
+        for layer in quarters:
+            hooks.callback(layers[layer].register_forward_hook(lambda *_: return_free_memory()).remove)
+        yield
+
+
+def return_free_memory() -> None:
+    """Give freed memory back to the system. glibc keeps the holes between a layer's temporaries: gigabytes in all."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)

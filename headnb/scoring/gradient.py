@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import Answers, Batch
 from headnb.errors import HeadnbError
-from headnb.kept import kept_small
+from headnb.kept import kept_small, without_holes
 from headnb.packing import can_pack, packed
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 # Elements of the float32 logits that exist at one time. 32 MB is as large as glibc hands out again from memory that it
 # holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.
 LOGITS_AT_ONCE = 8_000_000
+
+# Tokens of a sample from where memory is worth a little time: its batch cannot be made smaller.
+LONG = 1024
 
 
 def activation(O: Tensor, dO: Tensor) -> Tensor:
@@ -123,8 +126,7 @@ class GradientScorer:
 
         with ExitStack() as stack:
             stack.enter_context(ready(self.model, self.layout, batch))
-            recompute = self.offloaded or (budget is not None and batch.longest > budget)
-            stack.enter_context(checkpointed(self.model) if recompute else kept_small(self.model))
+            stack.enter_context(self._saving_memory(batch, budget))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)
@@ -132,6 +134,17 @@ class GradientScorer:
         for layer, score in found.items():
             scores[:, layer, : score.shape[1]] = score.to(loss.device)
         return scores.cpu(), loss.cpu()
+
+    @contextmanager
+    def _saving_memory(self, batch: Batch, budget: int | None) -> Iterator[None]:
+        """Forward passes inside keep as little as is worth its time."""
+        if self.offloaded or (budget is not None and batch.longest > budget):
+            with checkpointed(self.model):
+                yield
+            return
+        long = len(batch) == 1 and batch.longest >= LONG and input_device(self.model).type == "cpu"
+        with kept_small(self.model), without_holes(self.model) if long else nullcontext():
+            yield
 
     def _reduced(self, O: Tensor, dO: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
         """(B, H) of a layer: each sample for itself, where several share a row."""
