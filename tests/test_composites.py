@@ -9,8 +9,9 @@ import accelerate
 import numpy as np
 import pytest
 import torch
-from headnb import capture, score_heads
+from headnb import score_heads
 from headnb.encoding import EncodedSample, collate
+from headnb.kept import return_free_memory
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -130,7 +131,7 @@ def test_weights_on_disk_are_in_memory_a_layer_at_a_time(tmp_path):
     whole = sum(weight.nbytes for weight in model.parameters())
     accelerate.disk_offload(model, tmp_path, execution_device="cpu")
     scorer = gradient_scorer(model, activation)
-    capture._return_free_memory()  # what the heap holds would hide what comes
+    return_free_memory()  # what the heap holds would hide what comes
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
     scorer(collate(SAMPLES[:1]))
