@@ -69,10 +69,9 @@ def _give_back(kept: Kept) -> Tensor:
 
 @contextmanager
 def without_holes(model: nn.Module) -> Iterator[None]:
-    """Forward passes inside give free memory back to the system, four times: about a third less at the peak.
+    """Forward passes inside give free memory back to the system, four times: a quarter less at the peak.
 
-    It costs about a twentieth of the time, since pages come back as new ones. For the CPU, and for what cannot be done
-    in smaller batches.
+    It costs some time, since pages come back as new ones. For the CPU, and for what cannot be done in smaller batches.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     quarters = {len(layers) * quarter // 4 - 1 for quarter in (1, 2, 3, 4)} - {-1}

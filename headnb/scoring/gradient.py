@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.
 LOGITS_AT_ONCE = 8_000_000
 
-# Tokens of a sample from where memory is worth a little time: its batch cannot be made smaller.
+# Tokens of a sample that is alone in its batch from where memory is worth a little time: nothing makes it smaller.
 LONG = 1024
 
 
