@@ -80,7 +80,8 @@ class ScoreTable:
     def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
         """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
 
-        They are on disk within a second or, where a batch takes longer, at once.
+        They go to disk at once, but for a batch that ends within a second of the last writing: it waits for the next
+        batch, for somebody who reads, or for the end.
 
         Raises:
             HeadnbError: as `flush` does.

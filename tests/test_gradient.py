@@ -141,6 +141,16 @@ def official_scores(model, samples, batch_size=4):
     return torch.cat(found).detach()
 
 
+def test_a_sample_without_a_prompt_scores_the_same_with_padding_on_either_side():
+    """Its first token is predicted from nothing, and not from the padding before it."""
+    scorer = gradient_scorer(tiny_model(layers=3), activation)
+    samples = random_samples((6, 11, 8), answer=1)
+    assert all(sample.labels[0] != IGNORED for sample in samples)
+    (right, losses), (left, same) = (scorer(collate(samples, side=side)) for side in ("right", "left"))
+    assert torch.allclose(losses, same, rtol=1e-5)
+    assert (left - right).abs().max() < 1e-5 * right.abs().max()
+
+
 def test_batch_mean_equals_the_official_formula_on_the_same_batches():
     samples = random_samples((6, 11, 8, 13, 7, 9, 12, 5, 10, 6))
     model = tiny_model(layers=3)
