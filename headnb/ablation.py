@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.batching import collate, pack, plan_batches
 from headnb.capture import find_head, find_heads, frozen, input_device, scale_heads
-from headnb.encoding import collate, encode_task, pack, plan_batches
+from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from headnb.attention_weights import attention_of_head
+from headnb.batching import collate
 from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
-from headnb.encoding import collate, encode_task
+from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.patterns import head_name
 from headnb.samples import IGNORED
@@ -32,8 +33,9 @@ from headnb.tasks import Task, load_task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headnb.batching import Batch
     from headnb.capture import AttentionCall, HeadLayout
-    from headnb.encoding import Batch, EncodedSample, EncodingName
+    from headnb.encoding import EncodedSample, EncodingName
     from headnb.samples import Id
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from headnb import arguments
-from headnb.models import known_models
+from headnb.known_models import known_models
 from headnb.patterns import LOSS_REDUCTIONS
 from headnb.tasks import known_tasks
 

@@ -14,7 +14,8 @@ import xarray as xr
 
 from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.errors import HeadnbError
-from headnb.store import FORMAT, READ_FORMATS, plain_values, refuse_other
+from headnb.score_columns import FORMAT, READ_FORMATS, plain_values
+from headnb.store import refuse_other
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:

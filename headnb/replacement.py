@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headnb.batching import collate, plan_batches
 from headnb.capture import find_head, frozen, head_outputs
-from headnb.encoding import collate, plan_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from transformers import PreTrainedModel
 
+    from headnb.batching import Batch
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch, EncodedSample
+    from headnb.encoding import EncodedSample
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from headnb.batching import collate, pack, plan_batches
 from headnb.capture import find_heads, frozen, input_device
-from headnb.encoding import collate, encode_task, pack, plan_batches
+from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.cka import gram
 from headnb.later_layers import decoder_layers
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import Batch, EncodedSample, EncodingName
+    from headnb.batching import Batch
+    from headnb.encoding import EncodedSample, EncodingName
 
 MOST = 256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
 

@@ -4,12 +4,11 @@ On disk the table is a Zarr group. It holds the batch plan, so that a run that w
 batches, and a mark for each sample that is set after its scores are written. What is on disk is either complete and
 marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.) One run writes at a time: it holds
 a lock of the operating system, which goes with its process. Reading needs no lock. What is read is checked: see
-`checksums`.
+`score_columns`.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -20,24 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
-from headnb.encoding import BatchPlan
+from headnb.batching import BatchPlan
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import check_memory
+from headnb.memory import check_memory
 from headnb.read_later import StoredRows, read_later
+from headnb.score_columns import CHUNK_BYTES, DIMENSIONS, SAMPLE_VARIABLES, read_columns, read_rows, write_columns
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMAT = 2
-READ_FORMATS = (1, 2)  # 1 has no checksums
-SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
-CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
 WRITTEN_EVERY = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
 READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
-MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
-MOST_HEADS = 2**20  # of a model, layers times heads
 
 Attribute: TypeAlias = str | int | float
 
@@ -169,8 +162,8 @@ class ScoreTable:
     def _at(self, name: str, places: np.ndarray) -> xr.Variable:
         """A column at these places in any order, read when it is used."""
         column = self._columns[name]
-        rows = StoredRows(partial(_read, column, name), places, column.shape[1:], column.dtype)
-        return read_later(rows, ("sample", *_DIMENSIONS[name][1:]))
+        rows = StoredRows(partial(read_rows, column, name), places, column.shape[1:], column.dtype)
+        return read_later(rows, ("sample", *DIMENSIONS[name][1:]))
 
     def _dataset(self, places: np.ndarray) -> xr.Dataset:
         """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
@@ -191,25 +184,6 @@ class ScoreTable:
             },
             attrs=self.attrs | {"complete": int(self.done.all())},
         )
-
-
-def _read(column: Any, name: str, places: np.ndarray) -> np.ndarray:
-    """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
-
-    Raises:
-        HeadnbError: a chunk is damaged.
-    """
-    if isinstance(column, np.ndarray):
-        return np.asarray(column[places])
-    found = np.empty((len(places), *column.shape[1:]), column.dtype)
-    rows = column.chunks[0]
-    chunks, starts = np.unique(places // rows, return_index=True)
-    for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
-        file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
-        with damage_named(file, "; without this file the same call scores these samples again"):
-            stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])
-            found[start : start + len(inside)] = stored[inside - inside[0]]
-    return found
 
 
 class _Rows(NamedTuple):
@@ -279,7 +253,7 @@ def open_table(
             return
     with only_writer(path):
         if not path.exists():
-            _write_group(path, columns, attrs)
+            write_columns(path, columns, attrs)
         table = _table_of(path, attrs, mode="r+")
         try:
             yield table
@@ -330,108 +304,12 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
         yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
 
 
-# Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
-_DIMENSIONS = {
-    "score": ("place", "layer", "head"),
-    "loss": ("place",),
-    "done": ("place",),
-    "batch": ("place",),
-    "order": ("place",),
-    "sample": ("sample",),
-    **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
-}
-_FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
-
-
-def _write_group(path: Path, columns: Mapping[str, np.ndarray], attrs: dict[str, Attribute]) -> None:
-    """Write a new store beside its place and move it there, so that a store is there whole or not at all."""
-    import zarr  # noqa: PLC0415  needed only for scores on disk
-
-    draft = path.with_name(f".{path.name}.draft")
-    rows = max(1, CHUNK_BYTES // columns["score"][:1].nbytes)
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        group = zarr.open_group(draft, mode="w", zarr_format=3)
-        for name, values in columns.items():
-            array = group.create_array(
-                name,
-                shape=values.shape,
-                chunks=(min(rows, len(values)), *values.shape[1:]),
-                dtype=str if values.dtype.kind == "U" else values.dtype,
-                fill_value=np.nan if values.dtype.kind == "f" else None,
-                dimension_names=_DIMENSIONS[name],
-                compressors=compressors(),
-            )
-            if name != "score":  # NaN is what a new array is full of
-                array[:] = values
-        told = {"headnb_format": FORMAT, **attrs}
-        fixed = {name: columns[name] for name in _FIXED}
-        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, layout(draft, _DIMENSIONS))})
-        draft.rename(path)
-    except OSError as error:
-        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
-    import zarr  # noqa: PLC0415
-
-    try:
-        group = zarr.open_group(path, mode=mode, zarr_format=3)  # format 2 knows pickled arrays
-        attrs: dict[str, Any] = dict(group.attrs)
-        version = attrs.pop("headnb_format")
-    except Exception as error:
-        raise HeadnbError(f"{path} is not a store of head scores") from error
-    if version not in READ_FORMATS:
-        read = " and ".join(map(str, READ_FORMATS))
-        raise HeadnbError(f"{path} has format {version!r:.20}; this version of headnb reads formats {read}")
-    if attrs.get("fitted"):
-        raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
-    with damage_named(path):
-        columns: dict[str, Any] = {name: group[name] for name in _DIMENSIONS}
-        _refuse_other_shapes(path, columns)
-        fixed = {name: plain_values(columns[name][:]) for name in _FIXED}
-        expected = attrs.pop(CHECKSUM, None)
-        if version > 1 and expected != checksum({"headnb_format": version, **attrs}, fixed, layout(path, _DIMENSIONS)):
-            raise HeadnbError(f"{path} is damaged: it is not what was written")
-        plan = BatchPlan(fixed["order"], np.asarray(columns["batch"][:]))
-        samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
-        if not np.array_equal(np.sort(plan.order), np.arange(len(plan.order))):
-            raise HeadnbError(f"{path} is damaged: its order of work names samples twice")
-        table = ScoreTable(columns, attrs, fixed["sample"], samples, plan)
-        rows = columns["score"].chunks[0]
-        for chunk, start in enumerate(range(0, len(table.done), rows)):
-            if not (path / _chunk_file("score", chunk, 3)).is_file():
-                table.done[start : start + rows] = False  # lost: these are scored again
+    columns, attrs, fixed, lost = read_columns(path, mode)
+    plan = BatchPlan(fixed["order"], np.asarray(columns["batch"][:]))
+    table = ScoreTable(columns, attrs, fixed["sample"], {name: fixed[name] for name in SAMPLE_VARIABLES}, plan)
+    table.done[lost] = False  # these are scored again
     return table
-
-
-def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:
-    """A small file must not say that it holds a large array."""
-    samples, layers, heads = columns["score"].shape
-    for name, column in columns.items():
-        chunk_bytes = int(np.prod(column.chunks, dtype=float)) * column.dtype.itemsize
-        shape = (samples, layers, heads)[: len(_DIMENSIONS[name])]
-        if column.shape != shape or chunk_bytes > MOST_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
-            raise HeadnbError(
-                f"{path} is damaged: {name} has the shape {column.shape!s:.60} in parts of {column.chunks!s:.60}"
-            )
-    # A random order of n samples does not compress to fewer bytes than n.
-    stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
-    if samples > stored or layers * heads > MOST_HEADS:
-        raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
-
-
-def _chunk_file(name: str, chunk: int, dims: int) -> Path:
-    """Of a column that is cut along its first dimension only."""
-    return Path(name, "c", str(chunk), *["0"] * (dims - 1))
-
-
-def plain_values(values: Any) -> np.ndarray:
-    """Numbers as they are, Zarr's text as numpy's."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "iufb" else np.array(array.tolist(), str)
 
 
 def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:

@@ -64,7 +64,7 @@ def task_table(word: str = "") -> NameTable:
 
 def model_table(loaded: dict[str, int] | None = None) -> NameTable:
     """The known models; `loaded` is the size in bytes of those that are in memory."""
-    from headnb.models import known_models  # noqa: PLC0415
+    from headnb.known_models import known_models  # noqa: PLC0415
 
     sizes = loaded or {}
     known = known_models()

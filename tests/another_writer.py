@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from headnb import score_heads, store
+from headnb import score_columns, score_heads, store
 from headnb.scoring import gradient
 from zarr.storage import LocalStore
 
@@ -31,8 +31,8 @@ def die():
 
 
 def pause_while_creating():
-    create = store._write_group
-    store._write_group = lambda *args: (pause(), create(*args))
+    create = store.write_columns
+    store.write_columns = lambda *args: (pause(), create(*args))
 
 
 def pause_after_each_batch():
@@ -80,7 +80,7 @@ def die_before_write(chunk, beside, times):
             beside_is_written.set()
 
     LocalStore.set = dying
-    store.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
+    score_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from headnb import open_scores, score_heads
+from headnb.batching import collate, pack
 from headnb.capture import find_heads
-from headnb.encoding import collate, pack
 from headnb.later_layers import LaterLayers
 from headnb.scoring import ScoringInterrupted
 from headnb.scoring.ablations import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer

@@ -7,8 +7,9 @@ import pytest
 import torch
 from headnb import attention_weights as blocks
 from headnb import score_heads
+from headnb.batching import collate, pack
 from headnb.capture import find_heads
-from headnb.encoding import EncodedSample, collate, pack
+from headnb.encoding import EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring.attribution import attribution_scorer
 from torch.nn import functional

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from headnb import score_heads
-from headnb.encoding import EncodedSample, collate
+from headnb.batching import collate
+from headnb.encoding import EncodedSample
 from headnb.kept import return_free_memory
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText

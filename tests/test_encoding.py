@@ -1,14 +1,12 @@
-"""Tokens, labels and batches against texts made by hand, TRL's own tokenization and simple counts."""
+"""Tokens and labels against texts made by hand and TRL's own tokenization."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.encoding import IGNORED, EncodedSample, collate, encode_task, pack, plan_batches, split_at_budget
+from headnb.encoding import IGNORED, encode_task
 from headnb.errors import HeadnbError
 from headnb.tasks import load_task
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 PAIRS = [("Question: What is 12 + 30?\nAnswer: ", "The answer is 42."), ("Say it: ", "apples")]
 
@@ -110,93 +108,3 @@ def test_a_sample_longer_than_the_context_is_an_error_that_names_it():
 def test_text_without_a_tokenizer_is_an_error():
     with pytest.raises(HeadnbError, match="a tokenizer is needed"):
         encode_task(load_task(PAIRS), None)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=200),
-    budget=st.integers(1, 2000),
-    seed=st.integers(0, 5),
-    block=st.integers(1, 80),
-)
-def test_every_sample_is_in_one_batch_within_budget_padding_and_block(lengths, budget, seed, block):
-    lengths = np.array(lengths)
-    plan = plan_batches(lengths, batch_tokens=budget, seed=seed, block=block)
-    assert sorted(plan.order.tolist()) == list(range(len(lengths)))
-    assert np.concatenate(plan.batches()).tolist() == list(range(len(lengths)))
-    for places in plan.batches():
-        members = lengths[plan.order[places]]
-        computed = len(members) * members.max()
-        assert len(members) == 1 or computed <= budget
-        assert 1 - members.sum() / computed <= 0.05 + 1e-12
-        assert len(set(places // block)) == 1
-
-
-def test_a_block_is_a_fair_sample_and_its_batches_come_in_random_order():
-    lengths = np.arange(1, 1025)
-    plan = plan_batches(lengths, batch_tokens=4096, seed=3, block=256)
-    means = lengths[plan.order].reshape(4, 256).mean(1)
-    assert abs(means - lengths.mean()).max() < 5 * lengths.std() / 16
-    first = [lengths[plan.order[places]].max() for places in plan.batches() if places[-1] < 256]
-    assert sorted(first) != first
-    assert sorted(first, reverse=True) != first
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_collate_pads_on_the_side_that_is_asked_for(side):
-    samples = [
-        EncodedSample(np.array([5, 6, 7]), np.array([IGNORED, 6, 7])),
-        EncodedSample(np.array([8, 4]), np.array([8, 4])),
-    ]
-    batch = collate(samples, side=side, pad=9)
-    short = [8, 4, 9] if side == "right" else [9, 8, 4]
-    assert batch.input_ids.tolist() == [[5, 6, 7], short]
-    assert batch.labels.tolist()[1] == [4 if token == 4 else IGNORED for token in short]  # nothing predicts the first
-    if side == "right":
-        assert batch.attention_mask is None
-    else:
-        assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
-
-
-@pytest.mark.parametrize(("side", "places"), [("right", [0, 1, 3]), ("left", [0, 1, 4])])
-def test_answers_are_read_one_token_before_them_in_their_own_row(side, places):
-    samples = [
-        EncodedSample(np.array([5, 6, 7]), np.array([5, 6, 7])),
-        EncodedSample(np.array([8, 9]), np.array([8, 9])),
-    ]
-    answers = collate(samples, side=side).answers
-    assert answers.places.tolist() == places
-    assert answers.tokens.tolist() == [6, 7, 9]
-    assert answers.counts.tolist() == [2, 1]
-
-
-def test_pack_lays_samples_behind_each_other_and_predicts_no_first_token():
-    samples = [
-        EncodedSample(np.array([5, 6, 7]), np.array([5, 6, 7])),
-        EncodedSample(np.array([8, 9]), np.array([8, 9])),
-    ]
-    batch = pack(samples)
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]]
-    assert batch.labels.tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
-    places, tokens, samples, counts = batch.answers
-    assert places.tolist() == [0, 1, 3]
-    assert tokens.tolist() == [6, 7, 9]
-    assert samples.tolist() == [0, 0, 1]
-    assert counts.tolist() == [2, 1]
-    assert batch.sample_of_token.tolist() == [[0, 0, 0, 1, 1]]
-    assert len(batch) == 2
-
-
-def test_packed_plan_fills_batches_without_sorting():
-    lengths = np.array([3, 9, 2, 30, 4, 4, 1])
-    plan = plan_batches(lengths, batch_tokens=10, packed=True, seed=1)
-    assert sorted(plan.order) == list(range(7))
-    assert np.array_equal(plan.order, np.random.default_rng(1).permutation(7))
-    tokens = [int(lengths[plan.order[places]].sum()) for places in plan.batches()]
-    assert sum(tokens) == 53
-    assert all(total <= 10 or len(places) == 1 for total, places in zip(tokens, plan.batches(), strict=True))
-
-
-def test_split_at_budget_by_hand():
-    groups = split_at_budget(np.array([4, 5, 2, 20, 1]), 9)
-    assert [group.tolist() for group in groups] == [[0, 1], [2], [3], [4]]

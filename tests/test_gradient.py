@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from headnb import score_heads
+from headnb.batching import collate
 from headnb.capture import head_outputs, scale_heads
-from headnb.encoding import IGNORED, EncodedSample, collate
+from headnb.encoding import IGNORED, EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token

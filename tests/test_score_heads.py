@@ -85,8 +85,8 @@ def test_the_share_of_padding_is_told(model):
 
 
 def test_parts_of_a_block_are_not_shown_once_a_block_is_complete(model, monkeypatch):
-    monkeypatch.setattr("headnb.scoring.batches.BLOCK", 10)
-    plan = headnb.encoding.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
+    monkeypatch.setattr("headnb.scoring.batch_run.BLOCK", 10)
+    plan = headnb.batching.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
     monkeypatch.setattr("headnb.scoring.run.plan_batches", lambda lengths, **_: plan)
     sizes = []
     score_heads(model, None, TASK, on_progress=lambda p: sizes.append((p.done, p.scores().sizes["sample"])))

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads, store
-from headnb.encoding import BatchPlan
+from headnb.batching import BatchPlan
+from headnb.score_columns import SAMPLE_VARIABLES
 from headnb.scoring import ScoringInterrupted
-from headnb.store import SAMPLE_VARIABLES, open_table
+from headnb.store import open_table
 
 from test_score_heads import BUDGET, TASK, same_scores
 from tiny import tiny_model
@@ -214,8 +215,8 @@ def nothing_read_before_it_is_used(monkeypatch):
 
 def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
     read = []
-    once = store._read
-    monkeypatch.setattr(store, "_read", lambda *asked: read.append(asked[1:]) or once(*asked))
+    once = store.read_rows
+    monkeypatch.setattr(store, "read_rows", lambda *asked: read.append(asked[1:]) or once(*asked))
     scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
     assert [name for name, _ in read] == ["loss"]
     some = [5, 0, 3]

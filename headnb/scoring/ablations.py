@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from headnb.batching import Batch
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from headnb.batching import Batch
     from headnb.capture import AttentionCall, HeadLayout
-    from headnb.encoding import Batch
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from headnb.batching import collate, pack, plan_batches
 from headnb.capture import checkpointed, head_outputs, input_device
-from headnb.encoding import collate, pack, plan_batches
 from headnb.errors import HeadnbError
 from headnb.fit_store import open_fit
 from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from headnb.batching import Batch
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch, EncodedTask
+    from headnb.encoding import EncodedTask
     from headnb.fit_store import FitStore
     from headnb.store import Attribute
 

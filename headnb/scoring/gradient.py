@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from headnb.batching import Answers, Batch
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
-from headnb.encoding import Answers, Batch
 from headnb.errors import HeadnbError
 from headnb.kept import kept_small, without_holes
 from headnb.packing import can_pack, packed

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from headnb.batching import Batch
     from headnb.capture import HeadLayout
-    from headnb.encoding import Batch
     from headnb.scoring.gates import FitRequest
 
 Option: TypeAlias = int | float
@@ -32,7 +32,7 @@ class Scorer(Protocol):
 
     @property
     def packs(self) -> bool:
-        """Whether batches may be packed (`encoding.pack`)."""
+        """Whether batches may be packed (`batching.pack`)."""
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B, L, H) and losses (B,) on the CPU.

@@ -14,23 +14,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from headnb.batching import BLOCK, SIDES, plan_batches
 from headnb.capture import find_heads
-from headnb.encoding import (
-    BLOCK,
-    ENCODINGS,
-    SIDES,
-    encode_task,
-    plan_batches,
-)
+from headnb.encoding import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.model_checks import check_left_padding, is_offloaded, model_name, weights_fingerprint, why_not_finite
+from headnb.fingerprint import weights_fingerprint
+from headnb.model_checks import is_offloaded, model_name
 from headnb.packing import row_tokens, worth_packing
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
-from headnb.scoring.batches import BatchRun
+from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.methods import Surveyor, find_method, stored_options
 from headnb.scoring.progress import NotFiniteError
+from headnb.scoring.soundness import check_left_padding, why_not_finite
 from headnb.scoring.stopping import Stopping, rule_for
 from headnb.scoring.workers import Workers, checked_client
 from headnb.store import open_table
@@ -44,8 +41,9 @@ if TYPE_CHECKING:
     from distributed import Client
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headnb.batching import Side
     from headnb.capture import HeadLayout
-    from headnb.encoding import EncodedTask, EncodingName, Side
+    from headnb.encoding import EncodedTask, EncodingName
     from headnb.scoring.methods import Method, Option, Scorer
     from headnb.scoring.progress import Progress
     from headnb.scoring.stopping import Until

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from headnb.encoding import Batch
+    from headnb.batching import Batch
     from headnb.scoring.methods import Option, Scorer
     from headnb.scoring.sent_model import SentModel
 

@@ -239,7 +239,7 @@ def _with_absolute_paths(profile: Profile) -> Profile:
 
 
 def _check_names(profile: Profile) -> None:
-    from headnb.models import known_models  # noqa: PLC0415
+    from headnb.known_models import known_models  # noqa: PLC0415
 
     for model in profile.models:
         if not Path(model).exists() and not HUB_ID.fullmatch(model) and model not in known_models():

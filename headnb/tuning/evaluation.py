@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from headnb.batching import collate, plan_batches
 from headnb.capture import frozen, input_device
-from headnb.encoding import collate, encode_task, plan_batches
+from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
 from headnb.samples import IGNORED

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import headnb
 import numpy as np
 import torch
-from headnb.encoding import IGNORED, EncodedSample, collate, plan_batches
+from headnb.batching import collate, plan_batches
+from headnb.encoding import IGNORED, EncodedSample
 from headnb.packing import PACKED_ON_CPU
 from processes import Worker, forget_peak, peak, resident, serve
 from rounds import disagreement, median_interval

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from headnb import store
-from headnb.encoding import plan_batches
+from headnb.batching import plan_batches
 
 if TYPE_CHECKING:
     import random

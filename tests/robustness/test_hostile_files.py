@@ -20,7 +20,7 @@ from headnb.checksums import CHECKSUM, checksum, layout
 from headnb.display import read_payload
 from headnb.runs.files import file_name
 from headnb.runs.folder import Run
-from headnb.store import _DIMENSIONS, _FIXED
+from headnb.score_columns import DIMENSIONS, FIXED
 from headnb.suite.checks import _check_entry
 from headnb.suite.definition import MOST_VALUES, parse_yaml, read_suite
 from headnb.suite_cli import _values
@@ -209,9 +209,9 @@ def reseal(path):
 
     group = zarr.open_group(path, mode="r", zarr_format=3)
     told = {name: value for name, value in dict(group.attrs).items() if name != CHECKSUM}
-    fixed = {name: group[name][:] for name in _FIXED}
+    fixed = {name: group[name][:] for name in FIXED}
     root = json.loads((path / "zarr.json").read_text())
-    root["attributes"] = told | {CHECKSUM: checksum(told, fixed, layout(path, _DIMENSIONS))}
+    root["attributes"] = told | {CHECKSUM: checksum(told, fixed, layout(path, DIMENSIONS))}
     (path / "zarr.json").write_text(json.dumps(root))
 
 
@@ -252,7 +252,7 @@ def test_a_store_in_the_format_that_knows_pickles_is_not_opened(tmp_path, monkey
     path = tmp_path / "a.zarr"
     array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": "", "order": "C"}
     array |= {"filters": [{"id": "vlen-utf8"}], "compressor": {"id": "pickle", "protocol": 5}}
-    for name in _DIMENSIONS:
+    for name in DIMENSIONS:
         (path / name).mkdir(parents=True)
         (path / name / ".zarray").write_text(json.dumps(array))
         (path / name / "0").write_bytes(b"cos\nsystem\n(S'exit'\ntR.")
@@ -265,7 +265,7 @@ def test_a_store_in_the_format_that_knows_pickles_is_not_opened(tmp_path, monkey
 def test_a_small_store_that_says_it_is_large_is_refused_before_memory_is_taken(tmp_path):
     path = tmp_path / "a.zarr"
     score_into(path)
-    for name in _DIMENSIONS:
+    for name in DIMENSIONS:
         about = json.loads((path / name / "zarr.json").read_text())
         about["shape"] = [10**9, *about["shape"][1:]]
         (path / name / "zarr.json").write_text(json.dumps(about))

@@ -34,7 +34,7 @@ def test_a_store_of_format_1_opens():
 
 
 def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
-    from headnb.encoding import BatchPlan
+    from headnb.batching import BatchPlan
     from headnb.store import open_table
 
     out = shutil.copytree(OLD / "stopped.zarr", tmp_path / "a.zarr")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from headnb.encoding import BLOCK, BatchPlan, collate, pack, split_at_budget
+from headnb.batching import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
 from headnb.scoring.methods import Surveyor
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
-    from headnb.encoding import Batch, EncodedTask, Side
+    from headnb.batching import Batch, Side
+    from headnb.encoding import EncodedTask
     from headnb.scoring.methods import Scorer
     from headnb.scoring.stopping import Stopping
     from headnb.scoring.workers import Running, Workers

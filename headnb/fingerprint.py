@@ -1,0 +1,95 @@
+"""Which weights a model has, in a word that is short enough for every result."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+# Entries of a config that say where a model is from, how it is run, or how text is made of it. A trainer sets some.
+_NOTES = re.compile(
+    r"^(_name_or_path|architectures|torch_dtype|dtype|transformers_version|use_cache|return_dict|output_(attentions|hidden_states|router_logits)"
+    r"|(pad|bos|eos)_token_id|_?\w*(attn|experts)_implementation\w*)$"
+)
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """32 hex digits that change with any weight, with what the config says of the computation, and with the adapters.
+
+    They are the same on every device. Each tensor counts with the sums of the rows and of the columns of its bits, as
+    wrapping integers, which no order of summing changes. One changed weight changes both, and two weights exchanged
+    change at least one of the two. Weights that accelerate holds on disk or in memory are read from there.
+
+    Raises:
+        HeadnbError: a weight is on the meta device, and accelerate does not hold it either.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in _weights(model):
+        digest.update(f"{name.removeprefix('_orig_mod.')} {tuple(weight.shape)} {weight.dtype}".encode())
+        if weight.is_meta:
+            raise HeadnbError(f"the model's weight {name} is on the meta device, and no offload folder holds it")
+        if weight.numel():
+            for sums in _bit_sums(weight.detach()):
+                digest.update(sums.cpu().numpy().tobytes())
+    layers: list[Any] = [
+        module for module in model.modules() if isinstance(getattr(module, "disable_adapters", None), bool)
+    ]
+    adapters = {
+        (tuple(layer.active_adapters), bool(layer.disable_adapters), repr(getattr(layer, "scaling", None)))
+        for layer in layers
+    }
+    digest.update(f"{sorted(adapters)} {_computation(getattr(model, 'config', None))}".encode())
+    return digest.hexdigest()
+
+
+def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights in the order of the names, offloaded ones where accelerate's hooks hold them."""
+    held: dict[str, tuple[Any, str]] = {}
+    for prefix, module in model.named_modules():
+        hook: Any = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            if getattr(each, "weights_map", None) is not None:
+                tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+                held.update({f"{prefix}.{name}" if prefix else name: (each.weights_map, name) for name, _ in tensors})
+    for name, weight in sorted(model.state_dict().items()):
+        if weight.is_meta and name in held:
+            weights, key = held[name]
+            with contextlib.suppress(KeyError, OSError):
+                yield name, weights[key]
+                continue
+        yield name, weight
+
+
+def _bit_sums(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums along both axes of the weight's bits, seen as a matrix of integers, eight bytes each where they divide."""
+    import torch  # noqa: PLC0415
+
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = weight.contiguous().view(-1)
+    flat = flat.clone() if flat.storage_offset() else flat  # eight bytes at a time need their alignment
+    bits = flat.view(whole[flat.element_size() if flat.nbytes % 8 else 8])
+    matrix = bits.view(-1, math.gcd(bits.numel(), 4096))
+    return matrix.sum(0), matrix.sum(1)
+
+
+def _computation(config: Any) -> str:
+    """The config as JSON, without what neither the weights' use nor their scores depend on."""
+    if not hasattr(config, "to_diff_dict"):
+        return ""
+    return json.dumps(_without_notes(config.to_diff_dict()), sort_keys=True, default=str)
+
+
+def _without_notes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_notes(held) for key, held in value.items() if not _NOTES.search(str(key))}
+    return value

@@ -1,0 +1,172 @@
+"""The columns of a table of scores as they lie on disk: a Zarr group, written whole, and checked when it is read.
+
+Columns of the table are cut into chunks along their first dimension only. Those that a run writes again and again carry
+a checksum for each chunk, those that stay are covered by one among the attributes: see `checksums`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 2
+READ_FORMATS = (1, 2)  # 1 has no checksums
+SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
+CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
+MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
+MOST_HEADS = 2**20  # of a model, layers times heads
+
+# Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
+DIMENSIONS = {
+    "score": ("place", "layer", "head"),
+    "loss": ("place",),
+    "done": ("place",),
+    "batch": ("place",),
+    "order": ("place",),
+    "sample": ("sample",),
+    **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
+}
+FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
+    """Write a new store beside its place and move it there, so that a store is there whole or not at all.
+
+    Raises:
+        HeadnbError: the disk is full or cannot be written.
+    """
+    import zarr  # noqa: PLC0415  needed only for scores on disk
+
+    draft = path.with_name(f".{path.name}.draft")
+    rows = max(1, CHUNK_BYTES // columns["score"][:1].nbytes)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        group = zarr.open_group(draft, mode="w", zarr_format=3)
+        for name, values in columns.items():
+            array = group.create_array(
+                name,
+                shape=values.shape,
+                chunks=(min(rows, len(values)), *values.shape[1:]),
+                dtype=str if values.dtype.kind == "U" else values.dtype,
+                fill_value=np.nan if values.dtype.kind == "f" else None,
+                dimension_names=DIMENSIONS[name],
+                compressors=compressors(),
+            )
+            if name != "score":  # NaN is what a new array is full of
+                array[:] = values
+        told = {"headnb_format": FORMAT, **attrs}
+        fixed = {name: columns[name] for name in FIXED}
+        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, layout(draft, DIMENSIONS))})
+        draft.rename(path)
+    except OSError as error:
+        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class StoredColumns(NamedTuple):
+    """What `read_columns` found."""
+
+    columns: dict[str, Any]
+    """The arrays of Zarr, which are read and written where they lie."""
+    attrs: dict[str, Any]
+    """What the scores are of and how they were made."""
+    fixed: dict[str, np.ndarray]
+    """The values of the columns that no batch changes."""
+    lost: np.ndarray
+    """(n,): whether a place's scores were in a file that is gone."""
+
+
+def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
+    """Open the columns of the store at `path`.
+
+    Raises:
+        HeadnbError: it is no store of scores, of a format that this version does not read, or damaged.
+    """
+    import zarr  # noqa: PLC0415
+
+    try:
+        group = zarr.open_group(path, mode=mode, zarr_format=3)  # format 2 knows pickled arrays
+        attrs: dict[str, Any] = dict(group.attrs)
+        version = attrs.pop("headnb_format")
+    except Exception as error:
+        raise HeadnbError(f"{path} is not a store of head scores") from error
+    if version not in READ_FORMATS:
+        read = " and ".join(map(str, READ_FORMATS))
+        raise HeadnbError(f"{path} has format {version!r:.20}; this version of headnb reads formats {read}")
+    if attrs.get("fitted"):
+        raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
+    with damage_named(path):
+        columns: dict[str, Any] = {name: group[name] for name in DIMENSIONS}
+        _refuse_other_shapes(path, columns)
+        fixed = {name: plain_values(columns[name][:]) for name in FIXED}
+        expected = attrs.pop(CHECKSUM, None)
+        if version > 1 and expected != checksum({"headnb_format": version, **attrs}, fixed, layout(path, DIMENSIONS)):
+            raise HeadnbError(f"{path} is damaged: it is not what was written")
+        if not np.array_equal(np.sort(fixed["order"]), np.arange(len(fixed["order"]))):
+            raise HeadnbError(f"{path} is damaged: its order of work names samples twice")
+        return StoredColumns(columns, attrs, fixed, _lost(path, columns["score"]))
+
+
+def _lost(path: Path, score: Any) -> np.ndarray:
+    """(n,): whether the chunk of a place has no file."""
+    lost = np.zeros(score.shape[0], bool)
+    rows = score.chunks[0]
+    for chunk, start in enumerate(range(0, len(lost), rows)):
+        lost[start : start + rows] = not (path / _chunk_file("score", chunk, score.ndim)).is_file()
+    return lost
+
+
+def read_rows(column: Any, name: str, places: np.ndarray) -> np.ndarray:
+    """A column at these places, which ascend, chunk by chunk: what was never written takes no memory.
+
+    Raises:
+        HeadnbError: a chunk is damaged.
+    """
+    if isinstance(column, np.ndarray):
+        return np.asarray(column[places])
+    found = np.empty((len(places), *column.shape[1:]), column.dtype)
+    rows = column.chunks[0]
+    chunks, starts = np.unique(places // rows, return_index=True)
+    for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
+        file = Path(column.store.root) / _chunk_file(name, chunk, column.ndim)
+        with damage_named(file, "; without this file the same call scores these samples again"):
+            stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])
+            found[start : start + len(inside)] = stored[inside - inside[0]]
+    return found
+
+
+def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:
+    """A small file must not say that it holds a large array."""
+    samples, layers, heads = columns["score"].shape
+    for name, column in columns.items():
+        chunk_bytes = int(np.prod(column.chunks, dtype=float)) * column.dtype.itemsize
+        shape = (samples, layers, heads)[: len(DIMENSIONS[name])]
+        if column.shape != shape or chunk_bytes > MOST_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
+            raise HeadnbError(
+                f"{path} is damaged: {name} has the shape {column.shape!s:.60} in parts of {column.chunks!s:.60}"
+            )
+    # A random order of n samples does not compress to fewer bytes than n.
+    stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
+    if samples > stored or layers * heads > MOST_HEADS:
+        raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
+
+
+def _chunk_file(name: str, chunk: int, dims: int) -> Path:
+    """Of a column that is cut along its first dimension only."""
+    return Path(name, "c", str(chunk), *["0"] * (dims - 1))
+
+
+def plain_values(values: Any) -> np.ndarray:
+    """Numbers as they are, Zarr's text as numpy's."""
+    array = np.asarray(values)
+    return array if array.dtype.kind in "iufb" else np.array(array.tolist(), str)

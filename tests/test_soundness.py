@@ -1,0 +1,83 @@
+"""Left padding is refused where it would make scores wrong, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from headnb import HeadnbError, score_heads
+from headnb.batching import collate
+from headnb.encoding import EncodedSample
+from headnb.scoring.gradient import activation, gradient_scorer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from architectures import LLAMA_LIKE, VOCABULARY, build, randomize
+
+RANDOM = np.random.default_rng(0)
+SAMPLES = [
+    EncodedSample(ids := RANDOM.integers(1, VOCABULARY, length), np.array([-100, -100, *ids[2:]]))
+    for length in (9, 20, 14)
+]
+TASK = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in SAMPLES]
+WRONG_WITH_LEFT_PADDING = {
+    "bart": {  # counts positions from the first place
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 64,
+    },
+    "recurrent_gemma": LLAMA_LIKE | {"lru_width": 32},  # carries a state through the padding
+    "deepseek_v4": LLAMA_LIKE  # pools over windows of places
+    | {
+        "num_key_value_heads": 1,
+        "q_lora_rank": 16,
+        "o_groups": 2,
+        "o_lora_rank": 8,
+        "index_n_heads": 2,
+        "index_head_dim": 8,
+        "index_topk": 2,
+        "qk_rope_head_dim": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "num_hash_layers": 1,
+        "hc_mult": 2,
+        "compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4},
+    },
+}
+
+
+def scorer(kind, dtype):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **WRONG_WITH_LEFT_PADDING[kind])
+    return gradient_scorer(randomize(AutoModelForCausalLM.from_config(config).to(dtype).eval()), activation)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", WRONG_WITH_LEFT_PADDING)
+def test_left_padding_is_refused_where_it_makes_scores_wrong(kind, dtype):
+    score = scorer(kind, dtype)
+    alone, _ = score(collate(SAMPLES[2:]))
+    padded, _ = score(collate(SAMPLES, side="left"))
+    largest = alone.abs().nan_to_num().max()
+    assert (padded[2:] - alone).abs().nan_to_num().max() > 0.3 * largest  # else there would be nothing to refuse
+    with pytest.raises(HeadnbError, match="use padding_side='right'"):
+        score_heads(score.model, None, TASK, padding_side="left")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "mistral", "mixtral", "gpt2", "opt", "bloom", "mpt", "gemma3"])
+def test_left_padding_is_allowed_where_scores_stay_right(name, dtype):
+    """Up to rounding, which in half precision changes what experts are asked."""
+    left, right = (score_heads(build(name, dtype), None, TASK, padding_side=side).score for side in ("left", "right"))
+    rounding = 1e-5 if dtype == torch.float32 else 0.2
+    assert np.linalg.norm(left - right) < rounding * np.linalg.norm(right)
+
+
+def test_samples_of_one_length_need_no_padding_on_any_side():
+    model = scorer("bart", torch.float32).model
+    left, right = (score_heads(model, None, TASK[:1] * 3, padding_side=side).score for side in ("left", "right"))
+    assert left.shape == (3, 2, 4)  # bart's config counts the layers of the encoder that is not there
+    assert np.allclose(left, right, rtol=1e-5)
