@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from headnb import kept
-from headnb.encoding import collate, pack
+from headnb.batching import collate, pack
 from headnb.kept import kept_small
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer
@@ -58,3 +60,13 @@ def test_a_long_sample_gives_free_memory_back_on_its_way_and_a_short_one_does_no
     monkeypatch.setattr(gradient, "LONG", 14)
     assert torch.equal(scores, scorer(collate([sample]))[0])
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell how memory is mapped")
+def test_the_heap_asks_for_large_pages():
+    kept.use_large_pages()
+    heap = re.search(r"\[heap\]\n.*?VmFlags: (.*?)\n", Path("/proc/self/smaps").read_text(), re.DOTALL)
+    if heap is None:
+        pytest.skip("this process has no heap of its own")
+    known = Path("/sys/kernel/mm/transparent_hugepage/enabled").exists()
+    assert ("hg" in heap[1].split()) == known
