@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headnb.errors import HeadnbError, known_keywords
-from headnb.kept import return_free_memory
+from headnb.heap import return_free_memory
 from headnb.model_checks import is_offloaded
 from headnb.patterns import parse_heads
 

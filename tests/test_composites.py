@@ -12,7 +12,7 @@ import torch
 from headnb import score_heads
 from headnb.batching import collate
 from headnb.encoding import EncodedSample
-from headnb.kept import return_free_memory
+from headnb.heap import return_free_memory
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
 from headnb import kept
-from headnb.batching import collate, pack
+from headnb.batching import pack
 from headnb.kept import kept_small
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer
@@ -42,31 +40,3 @@ def test_an_activation_is_not_kept_beside_what_it_was_made_of(monkeypatch):
     assert len({one.data_ptr() for one in wide}) == 2  # g and u
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], expected)
     assert not any(module._forward_hooks for module in mlp.modules())
-
-
-def test_a_long_sample_gives_free_memory_back_on_its_way_and_a_short_one_does_not(monkeypatch):
-    model = build("llama")
-    given_back = []
-    monkeypatch.setattr(kept, "return_free_memory", lambda: given_back.append(torch.is_grad_enabled()))
-    scorer = gradient_scorer(model, activation)
-    (sample,) = random_samples((13,))
-    for long, times in ((14, 0), (13, 3)):
-        monkeypatch.setattr(gradient, "LONG", long)
-        given_back.clear()
-        scores, _ = scorer(collate([sample]))
-        assert given_back == [True] * times
-    scorer(collate([sample, sample]))
-    assert given_back == [True] * times  # a batch of several can be made smaller
-    monkeypatch.setattr(gradient, "LONG", 14)
-    assert torch.equal(scores, scorer(collate([sample]))[0])
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell how memory is mapped")
-def test_the_heap_asks_for_large_pages():
-    kept.use_large_pages()
-    heap = re.search(r"\[heap\]\n.*?VmFlags: (.*?)\n", Path("/proc/self/smaps").read_text(), re.DOTALL)
-    if heap is None:
-        pytest.skip("this process has no heap of its own")
-    known = Path("/sys/kernel/mm/transparent_hugepage/enabled").exists()
-    assert ("hg" in heap[1].split()) == known

@@ -28,7 +28,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.batching import Answers, Batch
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
 from headnb.errors import HeadnbError
-from headnb.kept import kept_small, without_holes
+from headnb.heap import without_holes
+from headnb.kept import kept_small
 from headnb.packing import can_pack, packed
 
 if TYPE_CHECKING:
