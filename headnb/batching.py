@@ -197,7 +197,7 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
 
 def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int = 0) -> Batch:
     """Pad samples to one length."""
-    import torch  # noqa: PLC0415  the rest of this module works without it
+    import torch  # noqa: PLC0415
 
     if side not in SIDES:
         raise unknown_name("padding side", side, SIDES)

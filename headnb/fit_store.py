@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from headnb.store import Attribute
+    from headnb.score_columns import Attribute
 
 MOST_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
 _PROGRESS = ("complete", "steps_done", "steps_total")  # attributes that change from one writing to the next

@@ -1,4 +1,4 @@
-"""The heap of this process: glibc keeps what is free in it, and between tensors that stay that can be half of all.
+"""The heap of this process: glibc keeps blocks that were freed, and between tensors that stay they can be half of it.
 
 A freed block leaves a hole of its own size, and a tensor of the same size does not fit into it, since glibc looks for
 room to align it. So the holes between what a pass keeps grow from layer to layer, unless they are given back.
@@ -6,66 +6,73 @@ room to align it. So the holes between what a pass keeps grow from layer to laye
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import mmap
 import sys
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.modeling_layers import GradientCheckpointingLayer
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Self
 
-    from torch import nn
+_LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15  # Linux has the same numbers on every machine
 
 
-@contextmanager
-def without_holes(model: nn.Module) -> Iterator[None]:
-    """Passes inside give free memory back to the system: in the forward pass behind each third of the layers, and in
-    the backward pass behind the first half. Half of what they would hold at the peak.
+class HolesGivenBack:
+    """Inside, a pass over a model gives free memory back to the system: three tenths less at the peak.
 
-    What was given back is cleared when it is used again, which takes some time. For the CPU, and for what cannot be
-    done in smaller batches.
+    That is done four times, in the forward pass at each third of the layers and in the backward pass at half of them.
+    What was given back is cleared when it is used again, which takes some time: in pages of 2 MB instead of 4 kB, where
+    the system gives them to who asks, a tenth less of a whole pass. For the CPU, and for what cannot be done in
+    smaller batches.
+
+    Args:
+        layers: how many the model has; a pass comes to each of them twice, forward and backward.
     """
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    thirds = {len(layers) * third // 3 for third in (1, 2, 3)} - {0}
-    with ExitStack() as hooks:
-        for layer in thirds:
-            hooks.callback(layers[layer - 1].register_forward_hook(lambda *_: _close_holes()).remove)
-        if layers:
-            hooks.callback(layers[len(layers) // 2].register_forward_pre_hook(_close_holes_on_return).remove)
-        yield
 
+    def __init__(self, layers: int) -> None:
+        self._turns = 0
+        self._at = {layers * third // 3 for third in (1, 2, 3)} | {layers + (layers + 1) // 2}
 
-def _close_holes_on_return(_: nn.Module, given: tuple[Any, ...]) -> None:
-    """Of a layer whose input is `given`: when the backward pass has left it."""
-    if given and given[0].requires_grad:
-        given[0].register_hook(lambda _: _close_holes())
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        _advise_heap(_MADV_NOHUGEPAGE)
 
-def _close_holes() -> None:
-    return_free_memory()
-    use_large_pages()
+    def next_layer(self) -> None:
+        """The pass has come to the next layer."""
+        self._turns += 1
+        if self._turns in self._at:
+            return_free_memory()
+            _advise_heap(_MADV_HUGEPAGE)
 
 
 def return_free_memory() -> None:
-    """Give freed memory back to the system. glibc keeps the holes between a layer's temporaries: gigabytes in all."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+    """Give freed memory back to the system, where glibc keeps it."""
+    if (trim := _of_glibc("malloc_trim")) is not None:
         trim(0)
 
 
-def use_large_pages() -> None:
-    """Ask Linux for 2 MB of memory at a time where the heap gets new, not 4 kB: a tenth of the time of a long sample.
+def _advise_heap(advice: int) -> None:
+    """Say in which pages memory should come back into the main thread's heap, as large as it is now.
 
-    Where the system has no large pages, nothing changes.
+    Only where large pages are for who asks: elsewhere all get them, or nobody does.
     """
-    if sys.platform != "linux":
+    if (advise := _of_glibc("madvise")) is None:
         return
-    advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for mapping in Path("/proc/self/maps").read_text().splitlines():
-        if mapping.endswith("[heap]"):
-            start, end = (int(place, 16) for place in mapping.split()[0].split("-"))
-            advise(start, end - start, mmap.MADV_HUGEPAGE)
+    with contextlib.suppress(OSError):  # a system may hide these files
+        if "[madvise]" not in _LARGE_PAGES.read_text():
+            return
+        for mapping in Path("/proc/self/maps").read_bytes().splitlines():
+            if mapping.endswith(b"[heap]"):
+                start, end = (int(place, 16) for place in mapping.split()[0].split(b"-"))
+                advise(start, end - start, advice)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where that is not glibc."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return getattr(library, name, None) if hasattr(library, "malloc_trim") else None

@@ -41,7 +41,7 @@ def known_models() -> dict[str, str]:
     return dict(_KNOWN)
 
 
-def not_loaded(source: str, error: Exception, *, online: bool) -> HeadnbError:
+def loading_error(source: str, error: Exception, *, online: bool) -> HeadnbError:
     """The plain form of what transformers or the hub said."""
     text, first = str(error), first_line(error)
     causes = {type(cause).__name__ for cause in _causes(error)}

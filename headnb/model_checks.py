@@ -1,4 +1,4 @@
-"""What is asked of a model: its name, whether its weights are sound, and what is refused before it is loaded."""
+"""What is asked of a model: its name, whether its weights are sound and here, what is refused before it is loaded."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, known_keywords
 from headnb.fingerprint import weights_fingerprint
-from headnb.known_models import DEFAULT, first_line, known_models, not_loaded, unknown_model
-from headnb.memory import check_memory, fits_in_float32, weight_bytes
+from headnb.known_models import DEFAULT, first_line, known_models, loading_error, unknown_model
+from headnb.memory_checks import check_memory, fits_in_float32, weight_bytes
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, **where)
     except Exception as error:
-        raise not_loaded(source, error, online=online) from error
+        raise loading_error(source, error, online=online) from error
     check_causal(source, config)
     return config
 
@@ -190,7 +190,7 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
             **where,
         )
     except Exception as error:
-        raise not_loaded(source, error, online=online) from error
+        raise loading_error(source, error, online=online) from error
     model, report = loaded
     absent = sorted(report["missing_keys"])
     if absent:
@@ -290,7 +290,7 @@ def _download_adapter(adapter: str) -> Path:
         try:
             return Path(snapshot_download(adapter, allow_patterns=files))
         except Exception as error:
-            raise not_loaded(adapter, error, online=online) from error
+            raise loading_error(adapter, error, online=online) from error
 
 
 def _device(device: str) -> str:

@@ -1,14 +1,14 @@
-"""The columns of a table of scores as they lie on disk: a Zarr group, written whole, and checked when it is read.
+"""The columns of a table of scores as they lie on disk: a Zarr group, made whole or not at all, checked on reading.
 
-Columns of the table are cut into chunks along their first dimension only. Those that a run writes again and again carry
-a checksum for each chunk, those that stay are covered by one among the attributes: see `checksums`.
+Columns are cut into chunks along their first dimension only, and each chunk has a checksum of its own. What no batch
+changes is covered by one among the attributes, too: see `checksums`.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -35,10 +35,12 @@ DIMENSIONS = {
     "sample": ("sample",),
     **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
 }
+Attribute: TypeAlias = str | int | float
+
 FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
 
 
-def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> None:
+def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[str, Attribute]) -> None:
     """Write a new store beside its place and move it there, so that a store is there whole or not at all.
 
     Raises:
@@ -47,7 +49,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
     import zarr  # noqa: PLC0415  needed only for scores on disk
 
     draft = path.with_name(f".{path.name}.draft")
-    rows = max(1, CHUNK_BYTES // columns["score"][:1].nbytes)
+    rows = rows_of_a_chunk(columns["score"])
     try:
         shutil.rmtree(draft, ignore_errors=True)
         group = zarr.open_group(draft, mode="w", zarr_format=3)
@@ -76,8 +78,8 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
 class StoredColumns(NamedTuple):
     """What `read_columns` found."""
 
-    columns: dict[str, Any]
-    """The arrays of Zarr, which are read and written where they lie."""
+    arrays: dict[str, Any]
+    """Of Zarr, by column, which are read and written where they lie."""
     attrs: dict[str, Any]
     """What the scores are of and how they were made."""
     fixed: dict[str, np.ndarray]
@@ -159,6 +161,11 @@ def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:
     stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
     if samples > stored or layers * heads > MOST_HEADS:
         raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
+
+
+def rows_of_a_chunk(score: Any) -> int:
+    """How many samples of scores (n, L, H) make a chunk."""
+    return max(1, CHUNK_BYTES // int(score[:1].nbytes))
 
 
 def _chunk_file(name: str, chunk: int, dims: int) -> Path:

@@ -14,16 +14,25 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from headnb.batching import BatchPlan
+from headnb.checksums import damage_named
 from headnb.errors import HeadnbError, known_keywords
-from headnb.memory import check_memory
+from headnb.memory_checks import check_memory
 from headnb.read_later import StoredRows, read_later
-from headnb.score_columns import CHUNK_BYTES, DIMENSIONS, SAMPLE_VARIABLES, read_columns, read_rows, write_columns
+from headnb.score_columns import (
+    DIMENSIONS,
+    SAMPLE_VARIABLES,
+    Attribute,
+    read_columns,
+    read_rows,
+    rows_of_a_chunk,
+    write_columns,
+)
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
@@ -31,8 +40,6 @@ if TYPE_CHECKING:
 
 WRITTEN_EVERY = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
 READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
-
-Attribute: TypeAlias = str | int | float
 
 
 class ScoreTable:
@@ -127,7 +134,7 @@ class ScoreTable:
         """Scores (b, L, H) of the places from `start` to `stop`, a few at a time."""
         if start < stop:
             self.flush()
-        rows = max(1, CHUNK_BYTES // self._columns["score"][:1].nbytes)
+        rows = rows_of_a_chunk(self._columns["score"])
         for first in range(start, stop, rows):
             yield np.asarray(self._columns["score"][first : min(first + rows, stop)])
 
@@ -305,9 +312,11 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
 
 
 def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
-    columns, attrs, fixed, lost = read_columns(path, mode)
-    plan = BatchPlan(fixed["order"], np.asarray(columns["batch"][:]))
-    table = ScoreTable(columns, attrs, fixed["sample"], {name: fixed[name] for name in SAMPLE_VARIABLES}, plan)
+    arrays, attrs, fixed, lost = read_columns(path, mode)
+    samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
+    with damage_named(path):
+        plan = BatchPlan(fixed["order"], np.asarray(arrays["batch"][:]))
+        table = ScoreTable(arrays, attrs, fixed["sample"], samples, plan)
     table.done[lost] = False  # these are scored again
     return table
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from headnb.capture import HeadLayout
     from headnb.encoding import EncodedTask
     from headnb.fit_store import FitStore
-    from headnb.store import Attribute
+    from headnb.score_columns import Attribute
 
 OPTIONS: dict[str, int | float] = {"steps": 500, "samples": 32, "learning_rate": 1.0, "penalty": 0.1}
 OPEN = 0.5

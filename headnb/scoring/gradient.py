@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.batching import Answers, Batch
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, input_device
 from headnb.errors import HeadnbError
-from headnb.heap import without_holes
+from headnb.heap import HolesGivenBack
 from headnb.kept import kept_small
 from headnb.packing import can_pack, packed
 
@@ -114,8 +114,13 @@ class GradientScorer:
         layers, heads = self.layout.shape
         device = input_device(self.model)
         found: dict[int, Tensor] = {}  # layer -> (B, H of this layer), on the layer's own device
+        recompute = self.offloaded or (budget is not None and batch.longest > budget)
+        long = len(batch) == 1 and batch.longest >= LONG and device.type == "cpu" and not recompute
+        holes = HolesGivenBack(sum(map(bool, self.layout.heads))) if long else None
 
         def tap(layer: int, O: Tensor) -> Tensor:
+            if holes is not None:
+                holes.next_layer()
             first = not O.requires_grad
             if first:  # nothing below needs a gradient: the graph starts here
                 O = O.detach().requires_grad_()
@@ -124,10 +129,13 @@ class GradientScorer:
 
         def receive(layer: int, O: Tensor, dO: Tensor) -> None:
             found[layer] = self._reduced(O, dO, batch.lengths)
+            if holes is not None:
+                holes.next_layer()
 
         with ExitStack() as stack:
+            stack.enter_context(holes or nullcontext())
             stack.enter_context(ready(self.model, self.layout, batch))
-            stack.enter_context(self._saving_memory(batch, budget))
+            stack.enter_context(checkpointed(self.model) if recompute else kept_small(self.model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
             loss = self.readout.backward(batch, device)
@@ -135,17 +143,6 @@ class GradientScorer:
         for layer, score in found.items():
             scores[:, layer, : score.shape[1]] = score.to(loss.device)
         return scores.cpu(), loss.cpu()
-
-    @contextmanager
-    def _saving_memory(self, batch: Batch, budget: int | None) -> Iterator[None]:
-        """Forward passes inside keep as little as is worth its time."""
-        if self.offloaded or (budget is not None and batch.longest > budget):
-            with checkpointed(self.model):
-                yield
-            return
-        long = len(batch) == 1 and batch.longest >= LONG and input_device(self.model).type == "cpu"
-        with kept_small(self.model), without_holes(self.model) if long else nullcontext():
-            yield
 
     def _reduced(self, O: Tensor, dO: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
         """(B, H) of a layer: each sample for itself, where several share a row."""

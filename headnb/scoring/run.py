@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from headnb.batching import Side
     from headnb.capture import HeadLayout
     from headnb.encoding import EncodedTask, EncodingName
+    from headnb.score_columns import Attribute
     from headnb.scoring.methods import Method, Option, Scorer
     from headnb.scoring.progress import Progress
     from headnb.scoring.stopping import Until
-    from headnb.store import Attribute
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 

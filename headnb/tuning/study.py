@@ -29,7 +29,7 @@ from headnb.runs.files import read_dataset, write_dataset
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from headnb.store import Attribute
+    from headnb.score_columns import Attribute
 
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir

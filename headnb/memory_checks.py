@@ -1,4 +1,4 @@
-"""What needs more memory than there is, said before it is taken."""
+"""How much memory weights and scores take, and whether there is as much, asked before it is taken."""
 
 from __future__ import annotations
 
