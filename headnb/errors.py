@@ -50,3 +50,8 @@ def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parame
         return function(*args, **kwargs)
 
     return call
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in its first line, or else its type."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

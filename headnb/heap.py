@@ -36,6 +36,7 @@ class HolesGivenBack:
         self._at = {layers * third // 3 for third in (1, 2, 3)} | {layers + (layers + 1) // 2}
 
     def __enter__(self) -> Self:
+        _advise_heap(_MADV_HUGEPAGE)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headnb import model_cache
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,3 @@ def unknown_model(source: str, tried: str) -> HeadnbError:
         return HeadnbError(f"cannot load {source}: {tried}")
     near = difflib.get_close_matches(source, _KNOWN, n=3, cutoff=0.4) or [DEFAULT]
     return HeadnbError(f"unknown model {source!r}: {tried}; nearest known: {', '.join(near)}")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says in its first line, or else its type."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

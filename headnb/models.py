@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError, first_line, known_keywords
 from headnb.fingerprint import weights_fingerprint
-from headnb.known_models import DEFAULT, first_line, known_models, loading_error, unknown_model
+from headnb.known_models import DEFAULT, known_models, loading_error, unknown_model
 from headnb.memory_checks import check_memory, fits_in_float32, weight_bytes
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb import hub, task_cards
-from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.errors import HeadnbError, first_line, missing_extra, unknown_name
 from headnb.samples import named, read_field, read_ids
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Seque
             loaded = datasets.load_dataset(path, streaming=stream, **arguments)
             return list(loaded.take(STREAMED_ROWS)) if stream else loaded
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         if not online:
             reason = "no network, and it is not in the cache"
         raise HeadnbError(f"cannot load the data set {path!r}: {reason}") from error
