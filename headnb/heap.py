@@ -28,7 +28,7 @@ class HolesGivenBack:
     smaller batches.
 
     Args:
-        layers: how many the model has; a pass comes to each of them twice, forward and backward.
+        layers: how many the pass tells of by `next_layer`, forward and then again backward.
     """
 
     def __init__(self, layers: int) -> None:

@@ -25,6 +25,8 @@ CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chun
 MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
 MOST_HEADS = 2**20  # of a model, layers times heads
 
+Attribute: TypeAlias = str | int | float
+
 # Dimensions of the stored arrays; "place" counts in the order of work, "sample" in the order of the input.
 DIMENSIONS = {
     "score": ("place", "layer", "head"),
@@ -35,8 +37,6 @@ DIMENSIONS = {
     "sample": ("sample",),
     **dict.fromkeys(SAMPLE_VARIABLES, ("sample",)),
 }
-Attribute: TypeAlias = str | int | float
-
 FIXED = ("order", "sample", *SAMPLE_VARIABLES)  # what no batch changes
 
 
