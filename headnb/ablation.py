@@ -20,9 +20,9 @@ from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name
 from headnb.packing import row_tokens, worth_packing
 from headnb.patterns import head_name, parse_heads
+from headnb.readout import find_readout, ready
 from headnb.replacement import replaced_heads
 from headnb.samples import IGNORED
-from headnb.scoring.gradient import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
 from headnb.tasks import Task, load_task

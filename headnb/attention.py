@@ -25,8 +25,8 @@ from headnb.capture import attention_calls, find_head, find_heads, frozen, head_
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.patterns import head_name
+from headnb.readout import find_readout
 from headnb.samples import IGNORED
-from headnb.scoring.gradient import find_readout
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
 

@@ -195,6 +195,19 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
     Raises:
         HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass.
     """
+    with torch.no_grad(), noted_heads(model) as found:
+        tokens = torch.arange(4, device=input_device(model))[None]
+        model(input_ids=tokens, use_cache=False, return_dict=True)
+    return found()
+
+
+@contextmanager
+def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
+    """See where attention happens in the one forward pass inside; what is yielded tells it afterwards.
+
+    Raises:
+        HeadnbError: as for `find_heads`; when it is asked, or inside.
+    """
     seen: dict[nn.Module, int] = {}  # attention module -> query heads, in the order of the forward pass
 
     def note(module: nn.Module, outputs: Tensor) -> Tensor:
@@ -205,10 +218,12 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
         seen[module] = outputs.shape[2]
         return outputs
 
-    with torch.no_grad(), _transformed(model, {module: partial(note, module) for module in model.modules()}):
-        tokens = torch.arange(4, device=input_device(model))[None]
-        model(input_ids=tokens, use_cache=False, return_dict=True)
+    with _transformed(model, {module: partial(note, module) for module in model.modules()}):
+        yield partial(_layout, model, seen)
 
+
+def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout:
+    """What `find_heads` returns, from the query heads of attention modules in the order of a forward pass."""
     config = model.config.get_text_config()
     attention = tuple((_layer(module, order), module) for order, module in enumerate(seen))
     projections = tuple(_output_projections(model))

@@ -25,7 +25,7 @@ from headnb.findings.cka import gram
 from headnb.later_layers import decoder_layers
 from headnb.model_checks import model_name
 from headnb.packing import row_tokens, worth_packing
-from headnb.scoring.gradient import find_readout, ready
+from headnb.readout import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
 

@@ -10,7 +10,6 @@ from headnb.batching import collate
 from headnb.capture import head_outputs, scale_heads
 from headnb.encoding import IGNORED, EncodedSample
 from headnb.errors import HeadnbError
-from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
 from headnb.scoring.run import model_lock
 from torch.nn import functional
@@ -93,16 +92,6 @@ def test_losses_are_each_samples_mean_cross_entropy():
     assert losses.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_logits_in_many_parts_give_the_same_scores(monkeypatch):
-    scorer = gradient_scorer(build("llama"), activation)
-    batch = collate(random_samples())
-    expected, losses = scorer(batch)
-    monkeypatch.setattr(gradient, "LOGITS_AT_ONCE", 64 * 3)  # three answer tokens at a time
-    found, losses_in_parts = scorer(batch)
-    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-14)
-    assert torch.allclose(losses, losses_in_parts, rtol=1e-12, atol=0)
-
-
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 20, 60, 10_000])
 def test_scores_do_not_depend_on_the_token_budget_the_order_or_packing(batch_tokens, packed):
@@ -112,19 +101,6 @@ def test_scores_do_not_depend_on_the_token_budget_the_order_or_packing(batch_tok
     options = {"batch_tokens": batch_tokens, "seed": 7, "packed": packed}
     reordered = score_heads(model, None, token_task(samples[::-1]), **options).score
     assert float(abs(reordered.values[::-1] - expected.values).max()) < 1e-5 * float(abs(expected).max())
-
-
-def test_a_model_whose_tokens_look_back_beside_attention_is_not_packed():
-    """As token shifts, convolutions and recurrences do: the first token of a sample would see the one before it."""
-    model = tiny_model(layers=3)
-    assert gradient_scorer(model, activation).packs
-
-    def shift(_layer, args):
-        return args[0] + functional.pad(args[0], (0, 0, 1, -1)), *args[1:]
-
-    with model.model.layers[1].register_forward_pre_hook(shift):
-        assert not gradient_scorer(model, activation).packs
-    assert gradient_scorer(model, activation).packs
 
 
 def official_scores(model, samples, batch_size=4):

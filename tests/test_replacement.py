@@ -8,8 +8,8 @@ import torch
 from headnb.ablation import Replacement, losses_with_heads_replaced
 from headnb.capture import find_heads, frozen, head_outputs, input_device
 from headnb.encoding import EncodedSample, encode_task
+from headnb.readout import find_readout
 from headnb.replacement import mean_outputs, replaced_heads
-from headnb.scoring.gradient import find_readout
 from headnb.tasks import load_task
 from torch.nn import functional
 

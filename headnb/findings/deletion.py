@@ -22,9 +22,9 @@ from headnb.findings.head_choice import check_number, names_of, ranked_heads, sh
 from headnb.findings.plain import as_records
 from headnb.findings.shown import TableAndVerdict
 from headnb.model_checks import model_name
+from headnb.readout import find_readout
 from headnb.replacement import mean_outputs
 from headnb.scoring import score_heads
-from headnb.scoring.gradient import find_readout
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level

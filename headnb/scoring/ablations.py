@@ -24,7 +24,7 @@ from torch import Tensor
 
 from headnb.capture import head_outputs, input_device
 from headnb.later_layers import LaterLayers, later_layers
-from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
     from typing import Any
@@ -134,5 +134,5 @@ def mean_ablation_scorer(model: PreTrainedModel) -> MeanAblationScorer:
 
 
 def _seen(model: PreTrainedModel) -> tuple[PreTrainedModel, HeadLayout, Readout, LaterLayers]:
-    layout = decoder_heads(model)
-    return model, layout, find_readout(model, layout), later_layers(model, layout)
+    layout, readout = heads_and_readout(model)
+    return model, layout, readout, later_layers(model, layout)

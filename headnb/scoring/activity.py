@@ -38,7 +38,7 @@ from torch import Tensor
 from headnb.attention_weights import attention_rows, each_sample, of_query_heads
 from headnb.capture import attention_calls, head_outputs, input_device
 from headnb.errors import HeadnbError
-from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,13 +232,13 @@ def activity_scorer(model: PreTrainedModel, score: Activity) -> ActivityScorer:
     Raises:
         HeadnbError: as for `gradient_scorer`; or what is measured cannot be seen in this architecture.
     """
-    layout = decoder_heads(model)
+    layout, readout = heads_and_readout(model)
     if layout.projections and score.measure is not output_norm:
         raise HeadnbError(
             f"{type(model).__name__} computes attention in code of its own, where only the heads' outputs can be "
             "seen; of the activity scores it has the output norms: output-norm, output-norm-ln, ..."
         )
-    return ActivityScorer(model, layout, find_readout(model, layout), score)
+    return ActivityScorer(model, layout, readout, score)
 
 
 def _of_samples(measured: Tensor, batch: Batch) -> Tokens:

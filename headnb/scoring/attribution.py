@@ -38,7 +38,7 @@ from headnb.attention_weights import attention_rows, each_sample, of_query_heads
 from headnb.capture import attention_calls, checkpointed, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.later_layers import LaterLayers, later_layers
-from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
     from typing import Any
@@ -133,13 +133,13 @@ def attribution_scorer(model: PreTrainedModel, steps: int) -> AttributionScorer:
     Raises:
         HeadnbError: as for `gradient_scorer`; or the model computes attention in code of its own.
     """
-    layout = decoder_heads(model)
+    layout, readout = heads_and_readout(model)
     if layout.projections:
         raise HeadnbError(
             f"{type(model).__name__} computes attention in code of its own, where the values that the weights "
             "multiply cannot be seen; attattr cannot score it"
         )
-    return AttributionScorer(model, layout, find_readout(model, layout), later_layers(model, layout), steps)
+    return AttributionScorer(model, layout, readout, later_layers(model, layout), steps)
 
 
 def _largest_attribution(call: AttentionCall, gradient: Tensor, batch: Batch) -> Tensor:

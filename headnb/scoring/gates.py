@@ -44,7 +44,7 @@ from headnb.batching import collate, pack, plan_batches
 from headnb.capture import checkpointed, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.fit_store import open_fit
-from headnb.scoring.gradient import Readout, decoder_heads, find_readout, ready
+from headnb.readout import Readout, heads_and_readout, ready
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
         NotFiniteError: a loss is not finite.
         ScoringInterrupted: on Ctrl-C; it holds the gates so far.
     """
-    layout = decoder_heads(model)
+    layout, readout = heads_and_readout(model)
     with open_fit(request.out, request.attrs) as store:
-        fitting = _Fitting(model, layout, find_readout(model, layout), request)
+        fitting = _Fitting(model, layout, readout, request)
         fitting.restore(store.load())
         try:
             fitting.run(store)

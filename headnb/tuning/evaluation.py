@@ -17,8 +17,8 @@ from headnb.capture import frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
+from headnb.readout import find_readout
 from headnb.samples import IGNORED
-from headnb.scoring.gradient import find_readout
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
 from headnb.statistics import checked_level
