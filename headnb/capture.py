@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headnb.errors import HeadnbError, known_keywords
+from headnb.four_bits import four_bits_kept
 from headnb.heap import return_free_memory
 from headnb.model_checks import is_offloaded
 from headnb.patterns import parse_heads
@@ -195,7 +196,7 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
     Raises:
         HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass.
     """
-    with torch.no_grad(), noted_heads(model) as found:
+    with torch.no_grad(), frozen(model), noted_heads(model) as found:
         tokens = torch.arange(4, device=input_device(model))[None]
         model(input_ids=tokens, use_cache=False, return_dict=True)
     return found()
@@ -353,7 +354,11 @@ def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no parameter asks for a gradient; every module and parameter is put back as it was."""
+    """Evaluation mode, and no parameter asks for a gradient; every module and parameter is put back as it was.
+
+    Raises:
+        HeadnbError: as for `four_bits_kept`.
+    """
     training = [module for module in model.modules() if module.training]
     # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
     trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
@@ -362,7 +367,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = False
         for name in trainable:
             model.get_parameter(name).requires_grad_(False)
-        yield
+        with four_bits_kept(model):
+            yield
     finally:
         for module in training:
             module.training = True

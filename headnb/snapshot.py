@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 
+from headnb.four_bits import four_bits_kept
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,13 +28,17 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
     Args:
         model: any model, also one that peft or accelerate will change.
         weights: False leaves the weights as they are then, for training that means to change them.
+
+    Raises:
+        HeadnbError: as for `four_bits_kept`.
     """
     objects: list[Any] = list(model.modules())
     objects += _configurations(objects)
     states = [{name: _copied(value) for name, value in vars(each).items()} for each in objects]
     parameters = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
-        yield
+        with four_bits_kept(model):
+            yield
     finally:
         for each, state in zip(objects, states, strict=True):
             _restore(vars(each), state)

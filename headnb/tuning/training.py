@@ -145,7 +145,7 @@ class TuningRun:
 
         report = [] if on_progress is None else [_Report(on_progress, self.callback)]
         try:
-            trainer = SFTTrainer(
+            trainer: Any = SFTTrainer(
                 model=self.model,
                 args=SFTConfig(**self.arguments),
                 train_dataset=Dataset.from_list(_rows(self.encoded)),
@@ -157,6 +157,7 @@ class TuningRun:
             raise HeadnbError(f"the trainer refuses this: {error}") from error
         trainer.remove_callback(PrinterCallback)
         self.callback.log = partial(Trainer.log, trainer)
+        trainer._load_from_checkpoint = partial(_load_in_same_dtype, trainer, trainer._load_from_checkpoint)  # noqa: SLF001
         return trainer
 
     def _save_adapter(self, trainer: Any) -> Path:
@@ -170,6 +171,15 @@ class TuningRun:
             except OSError as error:
                 raise HeadnbError(f"the adapter cannot be written to {place}: {error.strerror or error}") from error
         return place
+
+
+def _load_in_same_dtype(trainer: Any, load: Callable[..., None], *where: Any) -> None:
+    """A checkpoint's weights as they were trained: an adapter in bfloat16 (QLoRA) comes back from peft in float32."""
+    trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    load(*where)
+    for name, dtype in trained.items():
+        weight = trainer.model.get_parameter(name)
+        weight.data = weight.data.to(dtype)
 
 
 class _Report(TrainerCallback):

@@ -1,0 +1,41 @@
+"""Weights in four bits on a CPU: bitsandbytes lays them out for inference, and then no gradient passes them any more.
+
+It does so in the first forward pass without gradients, for good, on processors with bfloat16 instructions. Scores and
+training after that miss what comes through those layers, without a sign of it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+_MAY = "support_avx512bf16_for_cpu"  # a layer's attribute
+
+
+@contextmanager
+def four_bits_kept(model: nn.Module) -> Iterator[None]:
+    """Passes inside leave weights in four bits as they are.
+
+    Raises:
+        HeadnbError: they are laid out for inference already.
+    """
+    layers: list[Any] = [module for module in model.modules() if getattr(module, _MAY, False)]
+    if any(getattr(getattr(layer.weight, "quant_state", None), "packing_format_for_cpu", False) for layer in layers):
+        raise HeadnbError(
+            "bitsandbytes has laid out this model's four-bit weights for inference on a CPU, where gradients are lost; "
+            "load it anew, and let headnb have it before anything else runs it"
+        )
+    for layer in layers:
+        setattr(layer, _MAY, False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            setattr(layer, _MAY, True)
