@@ -18,7 +18,7 @@ from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name
-from headnb.packing import row_tokens, worth_packing
+from headnb.packing import most_tokens, worth_packing
 from headnb.patterns import head_name, parse_heads
 from headnb.readout import find_readout, ready
 from headnb.replacement import replaced_heads
@@ -165,7 +165,7 @@ def losses_with_heads_replaced(
     """
     readout, device = find_readout(model, layout), input_device(model)
     packing = readout.packs and worth_packing(model)
-    most = row_tokens(model, batch_tokens) if packing else batch_tokens
+    most = most_tokens(model, batch_tokens, packed=packing)
     plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packing, seed=seed)
     batches, lowest = plan.batches(), [_lowest_layer(each, layout) for each in sets]
     # To find out whether passes can begin in the middle takes as many short passes as there are layers.

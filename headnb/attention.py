@@ -24,6 +24,7 @@ from headnb.batching import collate
 from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
+from headnb.model_checks import check_gradients
 from headnb.patterns import head_name
 from headnb.readout import find_readout
 from headnb.samples import IGNORED
@@ -109,6 +110,7 @@ def head_attention(
     (encoded,) = chosen.samples
     batch = collate([encoded])
     with model_lock(model), frozen(model), torch.enable_grad():
+        check_gradients(model)
         layout = find_heads(model)
         layer, number = find_head(head, layout)
         look = _through_interface if layer in dict(layout.attention) else _from_own_code

@@ -24,10 +24,10 @@ def four_bits_kept(model: nn.Module) -> Iterator[None]:
     """Passes inside leave weights in four bits as they are.
 
     Raises:
-        HeadnbError: they are laid out for inference already.
+        HeadnbError: they are laid out for inference already, or were: the way back is not exact.
     """
     layers: list[Any] = [module for module in model.modules() if getattr(module, _MAY, False)]
-    if any(getattr(getattr(layer.weight, "quant_state", None), "packing_format_for_cpu", False) for layer in layers):
+    if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
             "bitsandbytes has laid out this model's four-bit weights for inference on a CPU, where gradients are lost; "
             "load it anew, and let headnb have it before anything else runs it"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.capture import input_device
+from headnb.capture import frozen, input_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,26 +61,30 @@ class LaterLayers:
                     vars(layer)["forward"] = forward
 
 
-@torch.no_grad()
 def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
     """Find the decoder layers, and try whether passes that begin at each of them give the model's own logits."""
     found = LaterLayers(decoder_layers(model, layout))
     if not found.layers:
         return found
+    with torch.no_grad(), frozen(model):
+        return found if _begin_anywhere(model, found) else LaterLayers(())
+
+
+def _begin_anywhere(model: PreTrainedModel, found: LaterLayers) -> bool:
     tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
     whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
     with found.kept() as outputs:
         expected = whole().logits
     if len(outputs) != len(found.layers):
-        return LaterLayers(())
+        return False
     try:
         for at in range(1, len(found.layers)):
             with found.beginning(at, outputs):
                 if not torch.allclose(whole().logits, expected, equal_nan=True):
-                    return LaterLayers(())
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        return LaterLayers(())
-    return found
+                    return False
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...]:
@@ -100,5 +104,10 @@ def _give(outputs: Any, *_: Any, **__: Any) -> Any:
 
 
 def _with_hidden(outputs: Any, spread: Callable[[Tensor], Tensor]) -> Any:
-    """A layer's outputs, the hidden states (B, T, C) or a tuple that begins with them, spread."""
-    return spread(outputs) if isinstance(outputs, Tensor) else (spread(outputs[0]), *outputs[1:])
+    """A layer's outputs spread: the hidden states (B, T, C), or a tuple that begins with them, all that has B rows."""
+    if isinstance(outputs, Tensor):
+        return spread(outputs)
+    rows = len(outputs[0])
+    return tuple(
+        spread(each) if isinstance(each, Tensor) and each.ndim > 1 and len(each) == rows else each for each in outputs
+    )

@@ -46,6 +46,21 @@ def check_weights(model: torch.nn.Module) -> None:
         raise HeadnbError(f"the model has NaN or infinite weights: {', '.join(bad[:3])}{more}")
 
 
+def check_gradients(model: Any) -> None:
+    """Refuse weights that are quantized in a form through which no gradient passes.
+
+    Raises:
+        HeadnbError: what transformers says of the form.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_trainable:
+        form = getattr(quantizer.quantization_config, "quant_method", "this form")
+        raise HeadnbError(
+            f"no gradient passes weights that are quantized as {getattr(form, 'value', form)}; load the model "
+            "dequantized, or use a method without gradients"
+        )
+
+
 def is_offloaded(model: torch.nn.Module) -> bool:
     """Whether accelerate brings weights from memory or disk for each module's turn, and takes them away after it."""
     return any(hasattr(module, "_hf_hook") for module in model.modules())

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from headnb.capture import attention_by, input_device
+from headnb.capture import attention_by, frozen, input_device
+from headnb.errors import HeadnbError
 from headnb.kept import made_again
 
 if TYPE_CHECKING:
@@ -34,9 +35,15 @@ def worth_packing(model: PreTrainedModel) -> bool:
     return input_device(model).type == "cpu"
 
 
-def row_tokens(model: PreTrainedModel, batch_tokens: int) -> int:
-    """Tokens of a packed row, where batches may have so many."""
-    return min(batch_tokens, PACKED_ON_CPU) if worth_packing(model) else batch_tokens
+def most_tokens(model: PreTrainedModel, batch_tokens: int, *, packed: bool = False) -> int:
+    """Tokens that a batch may have where the user wants `batch_tokens`, packed into a row or not.
+
+    With LongRoPE a sample beyond the original context gives the whole batch other frequencies, so it is to be alone.
+    """
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        batch_tokens = min(batch_tokens, rope.get("original_max_position_embeddings") or batch_tokens)
+    return min(batch_tokens, PACKED_ON_CPU) if packed and worth_packing(model) else batch_tokens
 
 
 def can_pack(model: PreTrainedModel, layout: HeadLayout) -> bool:
@@ -46,6 +53,37 @@ def can_pack(model: PreTrainedModel, layout: HeadLayout) -> bool:
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     by_place_in_row = any(getattr(config, name, None) for name in ("attention_chunk_size", "index_topk"))
     return sdpa and takes_positions and not by_place_in_row and not layout.projections and all(layout.heads)
+
+
+def check_packed_training(model: PreTrainedModel) -> None:
+    """Refuse to train on rows of several samples where only their position ids keep them apart, and the model does not.
+
+    Raises:
+        HeadnbError: the samples would see each other.
+    """
+
+    def logits(row: Tensor, positions: Tensor) -> Tensor:
+        given: Tensor = model(input_ids=row, position_ids=positions, use_cache=False).logits
+        return given
+
+    with torch.no_grad(), frozen(model):
+        if mix_in_a_row(logits, input_device(model)):
+            raise HeadnbError(
+                f"{type(model).__name__} lets samples see each other that are packed into a row; train without packing"
+            )
+
+
+def mix_in_a_row(logits: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> bool:
+    """Whether the second of two sequences in a row has other logits where another one is before it.
+
+    Args:
+        logits: of token ids and positions (1, 8), which begin again with the second sequence: (1, 8, V).
+        device: of both.
+    """
+    rows = torch.tensor([[0, 1, 2, 3, 2, 0, 3, 1], [3, 2, 0, 1, 2, 0, 3, 1]], device=device)
+    positions = torch.arange(4, device=device).repeat(2)[None]
+    one, other = (logits(row[None], positions)[0, 4:] for row in rows)
+    return bool((one - other).abs().max() > 32 * torch.finfo(one.dtype).eps * one.abs().max())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headnb.batching import collate, plan_batches
 from headnb.capture import find_head, frozen, head_outputs
+from headnb.packing import most_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +53,7 @@ def mean_outputs(
         return outputs
 
     lengths = np.array([len(sample) for sample in samples])
-    plan = plan_batches(lengths, batch_tokens=batch_tokens)
+    plan = plan_batches(lengths, batch_tokens=most_tokens(model, batch_tokens))
     with frozen(model), head_outputs(model, add, layout):
         for places in plan.batches():
             positions = plan.order[places]

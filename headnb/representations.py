@@ -24,7 +24,7 @@ from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.cka import gram
 from headnb.later_layers import decoder_layers
 from headnb.model_checks import model_name
-from headnb.packing import row_tokens, worth_packing
+from headnb.packing import most_tokens, worth_packing
 from headnb.readout import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
@@ -97,7 +97,7 @@ def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tok
         raise UnknownLayersError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
     readout = find_readout(model, layout)
     packing = readout.packs and worth_packing(model)
-    most = row_tokens(model, batch_tokens) if packing else batch_tokens
+    most = most_tokens(model, batch_tokens, packed=packing)
     plan = plan_batches(np.array(list(map(len, samples))), batch_tokens=most, packed=packing)
     vectors: np.ndarray | None = None
     for places in plan.batches():

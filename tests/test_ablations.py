@@ -10,12 +10,13 @@ import pytest
 import torch
 from headnb import open_scores, score_heads
 from headnb.batching import collate, pack
-from headnb.capture import find_heads
+from headnb.capture import find_heads, scale_heads
 from headnb.later_layers import LaterLayers
 from headnb.scoring import ScoringInterrupted
 from headnb.scoring.ablations import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from architectures import build
+from architectures import EXPERTS, LLAMA_LIKE, build, randomize
 from test_capture import state
 from test_gradient import mean_loss, random_samples, token_task
 from test_score_heads import same_scores, stop_after
@@ -28,6 +29,23 @@ PROJECTION = {
     "gpt2": "attn.c_proj",
     "bloom": "self_attention.dense",
     "gptj": "attn.out_proj",
+}
+FOUR_LAYERS = LLAMA_LIKE | {"num_hidden_layers": 4, "pad_token_id": 0}
+TWO_KINDS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 5}
+UNUSUAL = {
+    # Layers without heads; layers that share keys and values; layers that hand on more than hidden states.
+    "lfm2": FOUR_LAYERS | {"layer_types": ["conv", "full_attention"] * 2},
+    "gemma3n_text": FOUR_LAYERS
+    | TWO_KINDS
+    | {
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 64,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 4,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "intermediate_size": [48] * 4,
+    },
+    "hy_v4": FOUR_LAYERS | EXPERTS,
 }
 
 
@@ -207,3 +225,18 @@ def test_out_of_memory_shrinks_passes_and_changes_no_score(monkeypatch, method):
     assert np.allclose(found.score, whole.score, rtol=1e-4, atol=1e-5)
     assert "out of memory" in seen[-1].message
     assert sum(tokens > 30 for tokens in tried) < 8
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_layers_are_ablated_in_several_copies_as_head_by_head(kind):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **UNUSUAL[kind], bos_token_id=None, eos_token_id=None)
+    model = randomize(AutoModelForCausalLM.from_config(config).float().eval())
+    samples = random_samples((25, 25))
+    scores, before = zero_ablation_scorer(model)(collate(samples), budget=400)
+    for layer, heads in enumerate(find_heads(model).heads):
+        assert scores[:, layer, heads:].isnan().all()
+        for head in range(heads):
+            with scale_heads(model, {f"L{layer}H{head}": 0.0}):
+                after = torch.stack([mean_loss(model, sample) for sample in samples])
+            torch.testing.assert_close(scores[:, layer, head], after - before, rtol=1e-3, atol=1e-4)

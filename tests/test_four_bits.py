@@ -38,18 +38,20 @@ def load(folder):
     )
 
 
-def scores_of(model):
-    return headnb.score_heads(model, tiny_tokenizer(), PAIRS).score.values
+def scores_of(model, method="activation"):
+    return headnb.score_heads(model, tiny_tokenizer(), PAIRS, method=method).score.values
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_those_of_the_weights_that_the_bits_stand_for(load, kind):
+@pytest.mark.parametrize(
+    ("kind", "method"), [*((kind, "activation") for kind in KINDS), ("nf4", "ablate-zero"), ("nf4", "attattr")]
+)
+def test_scores_are_those_of_the_weights_that_the_bits_stand_for(load, kind, method):
     model = load(kind)
     before = weights_fingerprint(model)
-    found, expected = scores_of(model), scores_of(load(kind).dequantize().float())
+    found, expected = (scores_of(each, method) for each in (model, load(kind).dequantize().float()))
     # With eight bits the activations are rounded, too, to 1 / 254 of the largest of a token.
     assert np.linalg.norm(found - expected) <= (0.1 if kind == "int8" else 1e-5) * np.linalg.norm(expected)
-    np.testing.assert_array_equal(scores_of(model), found)
+    np.testing.assert_array_equal(scores_of(model, method), found)
     assert weights_fingerprint(model) == before
 
 
@@ -91,6 +93,7 @@ def test_weights_that_were_laid_out_for_inference_are_refused(load, use):
     with torch.no_grad():
         model(torch.arange(4)[None])
     if not layer.support_avx512bf16_for_cpu:  # as a processor with bfloat16 instructions leaves them
-        layer.support_avx512bf16_for_cpu = layer.weight.quant_state.packing_format_for_cpu = True
+        layer.support_avx512bf16_for_cpu = True
+        layer.weight.quant_state.original_qshape = layer.weight.shape
     with pytest.raises(HeadnbError, match="load it anew"):
         use(model)

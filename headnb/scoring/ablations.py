@@ -62,7 +62,7 @@ class AblationScorer:
         scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=before.dtype, device=before.device)
         copies = max(1, (budget or 0) // batch.input_ids.numel())
         for layer, heads in enumerate(self.layout.heads):
-            for some in torch.split(torch.arange(heads), copies):
+            for some in torch.split(torch.arange(heads), copies) if heads else ():
                 after = self._losses_without(batch, layer, some, hidden)  # (heads, B)
                 scores[:, layer, some] = (after - before).T
         return scores.cpu(), before.cpu()

@@ -38,6 +38,7 @@ from headnb.attention_weights import attention_rows, each_sample, of_query_heads
 from headnb.capture import attention_calls, checkpointed, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.later_layers import LaterLayers, later_layers
+from headnb.model_checks import check_gradients
 from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def attribution_scorer(model: PreTrainedModel, steps: int) -> AttributionScorer:
     Raises:
         HeadnbError: as for `gradient_scorer`; or the model computes attention in code of its own.
     """
+    check_gradients(model)
     layout, readout = heads_and_readout(model)
     if layout.projections:
         raise HeadnbError(

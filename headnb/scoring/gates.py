@@ -44,6 +44,8 @@ from headnb.batching import collate, pack, plan_batches
 from headnb.capture import checkpointed, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.fit_store import open_fit
+from headnb.model_checks import check_gradients
+from headnb.packing import most_tokens
 from headnb.readout import Readout, heads_and_readout, ready
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
 
@@ -89,6 +91,7 @@ def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
         NotFiniteError: a loss is not finite.
         ScoringInterrupted: on Ctrl-C; it holds the gates so far.
     """
+    check_gradients(model)
     layout, readout = heads_and_readout(model)
     with open_fit(request.out, request.attrs) as store:
         fitting = _Fitting(model, layout, readout, request)
@@ -229,7 +232,12 @@ class _Fitting:
     def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
         encoded = self.request.encoded
         together = self.readout.packs and input_device(self.model).type == "cpu"
-        plan = plan_batches(encoded.lengths[positions], batch_tokens=self.budget, packed=together, max_padding=0.2)
+        plan = plan_batches(
+            encoded.lengths[positions],
+            batch_tokens=most_tokens(self.model, self.budget),
+            packed=together,
+            max_padding=0.2,
+        )
         total = 0.0
         for places in plan.batches():
             chosen = positions[plan.order[places]]

@@ -27,6 +27,7 @@ from torch import Tensor
 from headnb.capture import checkpointed, head_outputs, input_device
 from headnb.heap import HolesGivenBack
 from headnb.kept import kept_small
+from headnb.model_checks import check_gradients
 from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
     """Look at a model once, and make what scores its batches.
 
     Raises:
-        HeadnbError: as for `heads_and_readout`.
+        HeadnbError: as for `heads_and_readout` and `check_gradients`.
     """
+    check_gradients(model)
     layout, readout = heads_and_readout(model)
     offloaded = any(weight.is_meta for weight in model.parameters())
     return GradientScorer(model, layout, reduce, readout, offloaded)

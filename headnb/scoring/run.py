@@ -20,7 +20,7 @@ from headnb.encoding import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.fingerprint import weights_fingerprint
 from headnb.model_checks import is_offloaded, model_name
-from headnb.packing import row_tokens, worth_packing
+from headnb.packing import most_tokens, worth_packing
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.gates import FitRequest
@@ -140,7 +140,7 @@ def score_heads(
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorer, chosen, settings)
         packed = _packing(packed, scorer, model, padding_side)
-        most = row_tokens(model, batch_tokens) if packed else batch_tokens
+        most = most_tokens(model, batch_tokens, packed=packed)
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from headnb.batching import collate
-from headnb.capture import head_outputs, input_device
+from headnb.capture import frozen, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.model_checks import check_weights
 
@@ -63,7 +63,8 @@ def why_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
         return O
 
     ids = torch.from_numpy(sample.input_ids)[None].to(input_device(model))
-    with contextlib.suppress(RuntimeError), torch.no_grad(), head_outputs(model, look):  # memory may be short
+    short_of_memory = contextlib.suppress(RuntimeError)
+    with short_of_memory, torch.no_grad(), frozen(model), head_outputs(model, look):
         model(input_ids=ids, use_cache=False)
     where = f"; head outputs are not finite from layer {min(broken)} on" if broken else ""
     if getattr(model, "dtype", None) == torch.float16:

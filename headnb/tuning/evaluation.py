@@ -17,6 +17,7 @@ from headnb.capture import frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
+from headnb.packing import most_tokens
 from headnb.readout import find_readout
 from headnb.samples import IGNORED
 from headnb.scoring.run import context_length, model_lock
@@ -176,7 +177,7 @@ def _losses(
 ) -> np.ndarray:
     """Loss of each sample (n,) float64, by forward passes alone."""
     readout, device = find_readout(model), input_device(model)
-    plan = plan_batches(encoded.lengths, batch_tokens=batch_tokens, seed=seed)
+    plan = plan_batches(encoded.lengths, batch_tokens=most_tokens(model, batch_tokens), seed=seed)
     losses = np.full(len(encoded.samples), np.nan)
     for places in plan.batches():
         tick(int(places[0]))
