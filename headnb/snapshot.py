@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
     """Undo on exit what is done to a model inside: wrapped layers, hooks, flags, patched methods, configurations.
 
-    Weights are not copied. They are put back where they were, on their device and in their dtype; whoever changes
-    their numbers in place keeps a copy himself.
+    Biases, and all else that has one dimension, are copied: adapters may train them in place, and peft loads them so.
+    Other weights are not. They are put back where they were, on their device and in their dtype; whoever changes their
+    numbers in place keeps a copy himself.
 
     Args:
         model: any model, also one that peft or accelerate will change.
@@ -36,6 +37,7 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
     objects += _configurations(objects)
     states = [{name: _copied(value) for name, value in vars(each).items()} for each in objects]
     parameters = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in model.parameters()]
+    biases = [(weight.data, weight.detach().clone()) for weight in model.parameters() if weights and weight.ndim <= 1]
     try:
         with four_bits_kept(model):
             yield
@@ -48,6 +50,8 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
                 weight.data = values
                 weight.grad = gradient
             weight.requires_grad_(trainable)
+        for values, before in biases:
+            values.copy_(before)
 
 
 @contextmanager

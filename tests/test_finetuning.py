@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import headnb
@@ -13,10 +14,12 @@ import pytest
 import torch
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError
+from headnb.tuning.options import warn_of_router_loss
 from headnb.tuning.training import TuningInterrupted
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
+from architectures import build
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
@@ -67,6 +70,41 @@ def test_held_out_loss_falls_and_the_base_keeps_every_bit(model: PreTrainedModel
     assert same_values(values, model)
     assert state_of(model) == state
     assert result.patterns.dims == ("step", "task", "layer", "head")
+
+
+def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() -> None:
+    model = tiny_model(attention_bias=True)
+    values = values_of(model)
+    adapters = LoraConfig(r=4, target_modules="all-linear", bias="all", task_type="CAUSAL_LM")
+    result = quick(model, peft_config=adapters)
+    bias = model.model.layers[0].self_attn.q_proj.bias
+    before = bias.clone()
+    with result.applied(model) as tuned:
+        assert not torch.equal(bias, before)
+        with pytest.raises(HeadnbError, match="trained biases in the model's own place"):
+            headnb.compare_adapter(tuned, tiny_tokenizer(), PAIRS)
+    assert same_values(values, model)
+
+
+def test_a_loss_that_is_not_a_number_is_not_called_zero(model: PreTrainedModel) -> None:
+    losses = quick(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
+    assert losses[0] > 1
+    assert losses[-1].isnull()
+
+
+def test_online_scores_of_experts_say_that_their_routers_loss_is_in_them() -> None:
+    with pytest.warns(UserWarning, match="routers' auxiliary loss"):
+        warn_of_router_loss(build("mixtral", torch.float32), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_router_loss(build("mixtral", torch.float32), {"router_aux_loss_coef": 0.0})
+        warn_of_router_loss(build("llama", torch.float32), {})
+
+
+def test_a_packed_sample_is_trained_on_whole_however_long() -> None:
+    long = [("What is it? ", "It is " + "very " * 700 + "long.")]
+    result = quick(tiny_model(context=4096), [*PAIRS[:7], *long], steps=1, track=[], online=True, packing=True)
+    assert result.online_scores.answer_tokens.max() > 1024
 
 
 def test_the_tuned_model_is_there_while_applied_and_gone_after(model: PreTrainedModel, tmp_path: Path) -> None:
@@ -234,6 +272,13 @@ def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
         ({"loss_type": "nul"}, "the trainer refuses this"),
         ({"every": 0}, "every is a number of steps"),
         ({"track": "gsm8kk"}, "gsm8k"),
+        ({"steps": 0}, "steps is a whole number from 1 on"),
+        ({"steps": -3}, "steps is a whole number from 1 on"),
+        ({"batch_size": 0}, "batch_size is a whole number from 1 on"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is a whole number from 1 on"),
+        ({"task": "gsm_symbolic", "steps": None}, "no epochs of it"),
+        ({"packing": True, "packing_strategy": "wrapped"}, "cuts samples"),
+        ({"peft_config": LoraConfig(init_lora_weights="olora")}, "not found again"),
     ],
 )
 def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:

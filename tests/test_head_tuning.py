@@ -11,6 +11,8 @@ import torch
 from headnb.capture import find_heads, frozen, head_outputs
 from headnb.errors import HeadnbError
 from headnb.tuning.head_slices import head_slices
+from headnb.tuning.head_training import SliceTraining
+from headnb.tuning.training import TuningInterrupted
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -174,6 +176,23 @@ def test_resumed_tuning_of_heads_equals_one_run(tmp_path):
     assert same_values(values_of(whole), parts)
     with pytest.raises(HeadnbError, match="heads 'L0H1,L1H2,L1H3'"):
         quick(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **(options | {"heads": "L0H1"}))
+
+
+def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    model = tiny_model()
+    before = values_of(model)
+    monkeypatch.setattr(SliceTraining, "on_optimizer_step", interrupted)
+    with pytest.raises(TuningInterrupted):
+        quick(model, inplace=True, heads="L0H1", weight_decay=0.3)
+    query = "model.layers.0.self_attn.q_proj.weight"
+    moved = (model.get_parameter(query) != before[query]).any(1)
+    size = model.config.head_dim
+    assert moved[size : 2 * size].any()
+    assert not moved[:size].any()
+    assert not moved[2 * size :].any()
 
 
 @pytest.mark.parametrize("name", SEPARATE)

@@ -160,6 +160,21 @@ def test_a_loss_that_is_no_mean_over_answer_tokens_is_refused(tmp_path: Path) ->
         trainer.train()
 
 
+class LossOfLogits(QuietSFTTrainer):
+    """Makes a loss of its own."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        outputs = model(**inputs)
+        loss = outputs.logits.square().mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_that_is_not_the_models_own_is_refused(tmp_path: Path) -> None:
+    callback = headnb.HeadScoreCallback([], online=True)
+    with pytest.raises(HeadnbError, match="need the model's own loss"):
+        sft_trainer(tiny_model(), tmp_path, callback, trainer=LossOfLogits).train()
+
+
 def test_evaluation_during_training_leaves_online_scores_alone(tmp_path: Path) -> None:
     """Its batches are no training batches, and what is scored along the way is not scored online."""
     scores = []

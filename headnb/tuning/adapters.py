@@ -99,6 +99,11 @@ def _active_adapters(model: PreTrainedModel) -> list[str]:
         raise HeadnbError(f"{model_name(model)} has no adapter to compare with and without{hint}")
     if any(layer.merged for layer in layers):
         raise HeadnbError("the adapter is merged into the weights; model.unmerge_adapter() takes it out again")
+    if any(getattr(config, "bias", "none") != "none" for config in getattr(model, "peft_config", {}).values()):
+        raise HeadnbError(
+            "the adapter trained biases in the model's own place, so there is no model without it here; "
+            "compare(before, after) takes scores of the base, loaded anew, and of this one"
+        )
     if disabled := sum(bool(layer.disable_adapters) for layer in layers):
         some = "" if disabled == len(layers) else f"in {disabled} of {len(layers)} layers "
         raise HeadnbError(f"the adapters are {some}disabled: there is nothing to compare until they are enabled")

@@ -7,8 +7,6 @@ back, whatever happens.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import inspect
 import tempfile
 import warnings
@@ -16,43 +14,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel
-
 from headnb.ablation import checked_heads
-from headnb.capture import find_heads, frozen, input_device
+from headnb.capture import find_heads, frozen
 from headnb.encoding import encode_task
-from headnb.errors import HeadnbError, UnknownKeywordError, missing_extra, unknown_name
+from headnb.errors import HeadnbError
+from headnb.fingerprint import weights_fingerprint
 from headnb.model_checks import model_name
+from headnb.packing import check_packed_training
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
+from headnb.tuning.options import (
+    check_adapters,
+    check_model,
+    check_options,
+    defaults,
+    kind_of_tuning,
+    warn_of_router_loss,
+)
+from headnb.tuning.run_folder import BASE, began_elsewhere, open_folder, training_settings
 from headnb.tuning.tracking import HeadScoreCallback, tracked_tasks
-from headnb.tuning.training import TuningProgress, TuningRun, open_folder
+from headnb.tuning.training import TuningProgress, TuningRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from peft import PeftConfig
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.encoding import EncodingName
     from headnb.tuning.tuned import FineTuned
 
 TRACKED = 64  # samples of a tracked task, where none were chosen
 MADE = 4096  # samples of a procedural task at the most
+PACK = 1024  # tokens of a row of packed samples at least
 ADAPTER_RATE = 2e-4
 FULL_RATE = 2e-5
-# Options of the trainer that finetune's own arguments decide, or that must be as they are.
-DECIDED = {
-    "max_steps": "is called steps here",
-    "per_device_train_batch_size": "is called batch_size here",
-    "resume_from_checkpoint": "is called resume here",
-    "completion_only_loss": "is always true here: the loss is that of the completions, as in scoring",
-    "assistant_only_loss": "is not needed here: the loss is that of the completions, as in scoring",
-    "dataset_kwargs": "is not needed here: the samples are encoded already",
-}
 
 
 def finetune(
@@ -115,9 +113,12 @@ def finetune(
             small, or an `output_dir` that holds another fine-tuning.
         TuningInterrupted: on Ctrl-C; it holds what was trained and tracked.
     """
-    _check_arguments(training_arguments)
-    _check_model(model, tokenizer, inplace=inplace)
-    train = _train_task(task, seed, (steps or 0) * batch_size)
+    own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
+    check_options(training_arguments, own, steps=steps, batch_size=batch_size)
+    check_model(model, tokenizer, inplace=inplace)
+    check_adapters(peft_config)
+    of_update = batch_size * training_arguments.get("gradient_accumulation_steps", 1)
+    train = _train_task(task, seed, None if steps is None else steps * of_update)
     callback = HeadScoreCallback(
         _tracked(task, track, held_out, train, seed),
         tokenizer=tokenizer,
@@ -133,12 +134,17 @@ def finetune(
         "model": model_name(model),
         "trained_on": train.name,
         "trained_on_fingerprint": train.fingerprint(),
-        "kind_of_tuning": _kind(model, inplace=inplace, other_adapters=peft_config is not None),
+        "kind_of_tuning": kind_of_tuning(model, inplace=inplace, other_adapters=peft_config is not None),
         "steps": -1 if steps is None else steps,
         "seed": seed,
         "batch_size": batch_size,
         "learning_rate": rate,
     }
+    if training_arguments.get("packing") or training_arguments.get("padding_free"):
+        with model_lock(model):
+            check_packed_training(model)
+    if online:
+        warn_of_router_loss(model, training_arguments)
     slices = None
     if heads is not None:
         with model_lock(model), frozen(model):
@@ -151,9 +157,14 @@ def finetune(
     folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
     tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
     scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
-    checkpoint = open_folder(folder, callback.attrs | scoring, resume=resume)
+    settings = callback.attrs | scoring | training_settings(adapters, training_arguments)
+    settings[BASE] = weights_fingerprint(model)
+    checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
+    if checkpoint is not None and began_elsewhere(folder, settings):
+        warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=2)
+        callback.forget_movement()
     arguments = {
-        **_defaults(model, every, steps, training_arguments, keep=output_dir is not None),
+        **defaults(model, every, steps, training_arguments, keep=output_dir is not None),
         "learning_rate": rate,
         "seed": seed,
         "max_length": max_length,  # for packing; else the samples are cut already
@@ -163,20 +174,11 @@ def finetune(
         "per_device_train_batch_size": batch_size,
         "completion_only_loss": True,
     }
-    if training_arguments.get("packing") and max_length is None:
-        del arguments["max_length"]  # the trainer's own is the length of a pack
+    if training_arguments.get("packing"):  # the length of a pack, to which longer samples would be cut
+        arguments["max_length"] = max_length or max(PACK, int(encoded.lengths.max()))
     alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
     tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
     return tuning.run(adapters, on_progress)
-
-
-def _kind(model: PreTrainedModel, *, inplace: bool, other_adapters: bool) -> str:
-    """What is tuned, in a word."""
-    if inplace:
-        return "full"
-    if _is_quantized(model):
-        return "qlora"
-    return "adapter" if other_adapters else "lora"
 
 
 def _lora() -> PeftConfig:
@@ -185,75 +187,17 @@ def _lora() -> PeftConfig:
     return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def _defaults(
-    model: PreTrainedModel, every: object, steps: int | None, chosen: dict[str, Any], *, keep: bool
-) -> dict[str, Any]:
-    """The trainer's options where the user chose none: quiet, on the model's device, resumable where files are kept."""
-    device = input_device(model).type
-    cuda_bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    apart = every if isinstance(every, int) else max(1, (steps or 1000) // 10)
-    return {
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
-        "bf16": cuda_bf16 and not chosen.get("fp16"),
-        "gradient_checkpointing": device != "cpu",  # a third more work, for memory that main memory has
-        "save_strategy": "steps" if keep else "no",
-        "save_steps": apart,
-        "save_total_limit": 1,
-    }
-
-
-def _check_arguments(chosen: dict[str, Any]) -> None:
-    try:
-        import peft  # noqa: F401, PLC0415
-        import trl  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_extra(error.name or "trl", "train") from error
-    known = {option.name for option in dataclasses.fields(trl.SFTConfig) if option.init}  # type: ignore[attr-defined]
-    for name in chosen:
-        if name in DECIDED:
-            raise UnknownKeywordError(f"{name} {DECIDED[name]}")
-        if name not in known:
-            own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
-            raise UnknownKeywordError(str(unknown_name("argument of finetune", name, known | own)))
-
-
-def _check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
-    if not isinstance(model, PreTrainedModel):
-        if hasattr(model, "peft_config"):
-            raise HeadnbError("the model has adapters already; model.merge_and_unload() makes them a part of it")
-        raise HeadnbError(
-            f"the first argument is {type(model).__name__}, not a model; load_model(id) gives model and tokenizer"
-        )
-    if not callable(tokenizer):
-        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not the model's tokenizer")
-    if _is_quantized(model):
-        if inplace:
-            raise HeadnbError("the weights of a quantized model cannot be tuned; without inplace=True adapters are")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise HeadnbError("tuning a model in 4 or 8 bits needs bitsandbytes: pip install bitsandbytes")
-    elif inplace and model.dtype in {torch.bfloat16, torch.float16}:
-        warnings.warn(
-            f"the weights are {str(model.dtype).removeprefix('torch.')}, in which most updates of full tuning round to "
-            'nothing; load_model(..., dtype="float32") and bf16=True train in mixed precision',
-            stacklevel=3,
-        )
-
-
-def _is_quantized(model: Any) -> bool:
-    return bool(getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False))
-
-
-def _train_task(source: Any, seed: int, samples: int) -> Task:
+def _train_task(source: Any, seed: int, samples: int | None) -> Task:
+    """The task to train on; of a procedural one as many `samples` as are used, but not more than are worth making."""
     if isinstance(source, Task):
         return source
     if isinstance(source, str):
         card = known_tasks().get(source)
-        endless = card is not None and card.procedural
-        return load_task(source, split="train", n=max(1, min(samples, MADE)) if endless else None, seed=seed)
+        if card is None or not card.procedural:
+            return load_task(source, split="train", seed=seed)
+        if samples is None:
+            raise HeadnbError(f"{source} has no end, so there are no epochs of it; steps= says how many updates to do")
+        return load_task(source, split="train", n=min(samples, MADE), seed=seed)
     return load_task(source, split="train")
 
 

@@ -104,6 +104,8 @@ class SliceTraining(TrainerCallback):
         finally:
             for hook in hooks:
                 hook.remove()
+            for part in self._parts:  # an interrupt may come between an update and what is done behind it
+                part.put_back()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

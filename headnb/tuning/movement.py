@@ -98,7 +98,9 @@ def _exact(factor: Tensor) -> Tensor:
 
 
 def _lora_factors(module: Any) -> Iterator[_Factors]:
-    """The factors of a linear layer that peft wrapped with LoRA."""
+    """The factors of a linear layer that peft wrapped with LoRA; those of experts' weights are several in one."""
+    if hasattr(module, "parameter_name"):  # of peft's wrapper for a parameter
+        return
     A, B = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
     if isinstance(A, nn.ModuleDict) and isinstance(B, nn.ModuleDict):
         for name in A:

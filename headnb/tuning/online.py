@@ -211,8 +211,10 @@ class TrainingBatches:
         `step` (sample) is the update that a sample was in, `fingerprint` that of its tokens (see `EncodedTask`).
 
         Raises:
-            HeadnbError: the loss is not a mean over answer tokens.
+            HeadnbError: the loss is not a mean over answer tokens, or not the model's own.
         """
+        if any(each.factors is None and each.scores for each in self._passes):
+            raise HeadnbError("online scores need the model's own loss, and this training makes another of its logits")
         rows = [self._rows(each) for each in self._passes if each.factors is not None]
         self._passes.clear()
         gathered: list[dict[str, np.ndarray]] = gather_object(rows)

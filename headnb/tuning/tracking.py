@@ -195,6 +195,10 @@ class HeadScoreCallback(TrainerCallback):
             self.close()
             raise
 
+    def forget_movement(self) -> None:
+        """For a training that goes on in weights of which nobody knows what they were."""
+        self._with_movement = False
+
     def close(self) -> None:
         """Take the hooks off the model: at the end of a training by itself, after an error or an interrupt by hand."""
         if self._batches is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import shutil
@@ -21,10 +20,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
-from headnb.runs.files import read_json, write_json
 from headnb.samples import IGNORED
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found, random_state_kept
+from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
 from headnb.tuning.tuned import FineTuned, tuned_result
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from headnb.encoding import EncodedTask
     from headnb.tuning.head_training import SliceTraining
     from headnb.tuning.tracking import HeadScoreCallback
-
-SETTINGS = "finetuning.json"
-STATE = "trainer_state.json"  # what a trainer writes last into a checkpoint
 
 
 @dataclass(frozen=True)
@@ -128,16 +124,19 @@ class TuningRun:
         return found - (self.slices.still if self.slices is not None else 0)
 
     def _train(self, trainer: Any) -> None:
-        steps = trainer.args.max_steps
-        if self.checkpoint is not None and 0 < steps <= _step_of(self.checkpoint):  # a Trainer would do one step more
+        if self.checkpoint is None:
+            trainer.train()
+            return
+        before = TrainerState.load_from_json(str(self.checkpoint / STATE))
+        if before.max_steps <= step_of(self.checkpoint):  # a Trainer would do one step more
             trainer._load_from_checkpoint(str(self.checkpoint))  # noqa: SLF001  the only way to load and not train
             self.callback.collected = study = read_study(self.folder / FOLDER)
             # A run that was killed behind its last checkpoint did not write its last loss any more.
-            study.train_loss = train_losses(TrainerState.load_from_json(str(self.checkpoint / STATE)))
+            study.train_loss = train_losses(before)
             if trainer.is_world_process_zero():
                 study.write()
             return
-        trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
+        trainer.train(resume_from_checkpoint=str(self.checkpoint))
 
     def _trainer(self, adapters: PeftConfig | None, on_progress: Callable[[TuningProgress], None] | None) -> Any:
         from datasets import Dataset  # noqa: PLC0415
@@ -232,47 +231,6 @@ def _rows(encoded: EncodedTask) -> list[dict[str, list[int]]]:
         {"input_ids": sample.input_ids.tolist(), "completion_mask": (sample.labels != IGNORED).astype(int).tolist()}
         for sample in encoded.samples
     ]
-
-
-def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, if any.
-
-    Raises:
-        HeadnbError: the folder holds a fine-tuning that is not to be resumed, or another one than this.
-    """
-    path = folder / SETTINGS
-    if path.is_file():
-        stored = read_json(path, "")
-        differ = [
-            f"{name} {stored.get(name)!r}, not {settings[name]!r}"
-            for name in settings
-            if stored.get(name) != settings[name]
-        ]
-        if differ:
-            raise HeadnbError(f"{folder} holds a fine-tuning with {'; '.join(differ)}; choose another output_dir")
-        if not resume:
-            raise HeadnbError(f"{folder} holds this fine-tuning already; resume=True goes on with it")
-        return _last_checkpoint(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
-    except OSError as error:
-        raise HeadnbError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return None
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is complete."""
-    for path in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            json.loads((path / STATE).read_text(encoding="utf-8"))
-            return path
-    return None
-
-
-def _step_of(checkpoint: Path) -> int:
-    number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
 
 
 @contextlib.contextmanager
