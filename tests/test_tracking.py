@@ -9,11 +9,14 @@ import headnb
 import numpy as np
 import pytest
 import torch
+from headnb.capture import find_heads
 from headnb.errors import HeadnbError
+from headnb.tuning.movement import Movement
 from headnb.tuning.tracking import schedule
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
+from architectures import build
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS, Weights, rows, sft_trainer
 
@@ -113,6 +116,13 @@ def test_movement_is_the_relative_distance_of_the_dense_weights(tmp_path: Path) 
             whole = sum(float(start[name].double().square().sum()) for name in names)
             assert callback.study.movement.sel(step=3, layer=layer) == pytest.approx((moved / whole) ** 0.5, rel=1e-4)
         assert (callback.study.movement.sel(step=0) == 0).all()
+
+
+def test_movement_is_not_known_where_one_pair_of_factors_serves_several_experts() -> None:
+    model = build("mixtral", torch.float32)
+    layout = find_heads(model)
+    config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["experts.gate_up_proj"])
+    assert np.isnan(Movement(get_peft_model(model, config), layout).now()).all()
 
 
 def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_path: Path) -> None:
