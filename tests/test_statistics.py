@@ -221,6 +221,16 @@ def test_level_intervals_of_normal_samples_are_student_t():
     assert np.median((found.high - found.low) / (student.high - student.low)) == pytest.approx(1, abs=0.04)
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_level_intervals_of_very_few_samples_are_scipys_student_t_from_zero_on(n: int):
+    x = np.random.default_rng(21).gamma(2, size=(n, 50))
+    reference = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    x[0, 3] = reference.low[3] = reference.high[3] = np.nan
+    found = significance.level_intervals(x)
+    np.testing.assert_allclose(found.high, reference.high)
+    np.testing.assert_allclose(found.low, np.maximum(reference.low, 0))
+
+
 def test_intervals_of_one_sample_are_unknown():
     for intervals in (significance.t_intervals, significance.level_intervals):
         found = intervals([[1.0, 2.0]])
