@@ -60,6 +60,20 @@ def test_correlation_is_scipys_on_the_heads_both_have(kind, reference):
     assert statistics.correlation(a, b, kind) == pytest.approx(reference(a[both], b[both]).statistic, rel=1e-12)
 
 
+@pytest.mark.parametrize("heads", [7, 100, 270, 1024])
+@pytest.mark.parametrize("level", [0.1, 0.3, 0.7, 1 / 3, 1e-3])
+def test_a_constant_pattern_has_no_kurtosis_and_no_correlation_however_its_mean_is_rounded(level: float, heads: int):
+    constant, other = np.full(heads, level), np.random.default_rng(0).random(heads)
+    constant[3] = np.nextafter(level, 1)
+    varied = np.where(np.arange(heads) == 5, level * (1 + 1e-9), level)
+    found = statistics.kurtosis([constant, varied])
+    assert np.isnan(found[0])
+    assert found[1] == pytest.approx(stats.kurtosis(np.arange(heads) == 5), rel=1e-4)
+    assert np.isnan(statistics.correlation(constant, other))
+    missing = np.where(np.arange(heads) == 2, np.nan, constant)
+    assert np.isnan(statistics.correlation(missing, other))
+
+
 def test_correlation_with_a_constant_pattern_is_nan():
     assert np.isnan(statistics.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
     with pytest.raises(HeadnbError, match="pearson, spearman"):
