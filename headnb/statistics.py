@@ -45,9 +45,12 @@ def coefficient_of_variation(levels: ArrayLike) -> Array:
 
 
 def kurtosis(levels: ArrayLike) -> Array:
-    """Excess kurtosis over the heads, m4 / m2^2 - 3 with population moments ("biased"; 0 for a normal distribution)."""
+    """Excess kurtosis over the heads, m4 / m2^2 - 3 with population moments ("biased"; 0 for a normal distribution).
+
+    NaN if the pattern is constant.
+    """
     levels = np.asarray(levels, dtype=np.float64)
-    central = levels - _mean(levels)[..., None]
+    central = _central(levels)
     m2 = _mean(central**2)
     return _ratio(_mean(central**4), m2**2) - 3
 
@@ -61,7 +64,7 @@ def correlation(first: ArrayLike, second: ArrayLike, kind: str = "pearson") -> A
         a, b = (np.asarray(stats.rankdata(x, axis=-1, nan_policy="omit"), dtype=np.float64) for x in (a, b))
     elif kind != "pearson":
         raise HeadnbError(f"unknown correlation {kind!r}; known: pearson, spearman")
-    a, b = a - _mean(a)[..., None], b - _mean(b)[..., None]
+    a, b = _central(a), _central(b)
     r = _ratio(np.nansum(a * b, axis=-1), np.sqrt(np.nansum(a * a, axis=-1) * np.nansum(b * b, axis=-1)))
     return np.clip(r, -1.0, 1.0)
 
@@ -133,6 +136,15 @@ def heads_present(samples: ArrayLike) -> Array:
 def _mean(values: Array) -> Array:
     """Mean over the last axis without NaN (NaN, and no warning, where there is nothing)."""
     return _ratio(np.nansum(values, axis=-1), np.sum(~np.isnan(values), axis=-1))
+
+
+def _central(values: Array) -> Array:
+    """Deviations from the mean over the last axis; zero where all values are the same but for rounding."""
+    mean = _mean(values)[..., None]
+    highest = np.fmax.reduce(values, axis=-1, keepdims=True, initial=-np.inf)
+    lowest = np.fmin.reduce(values, axis=-1, keepdims=True, initial=np.inf)
+    constant = highest - lowest <= 1e-12 * np.abs(mean)
+    return np.where(constant & ~np.isnan(values), 0.0, values - mean)
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:

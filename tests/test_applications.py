@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
 
 import pytest
 from headnb.errors import HeadnbError
 from headnb.runs import continual as continual_runs
 from headnb.runs import mixtures as mixture_runs
 from headnb.runs.folder import Run, Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TASKS = ("gcd", "lcm", "leg_counting")
 WAYS = ["random", "weights", "contributions", "uniform", "single"]
@@ -44,6 +42,25 @@ def test_mixtures_have_the_shares_of_the_stored_fit_and_no_scored_sample(run: Ru
     again = mixture_runs.mixtures_for(run, "leg_counting", 0, 8, WAYS)
     other = mixture_runs.mixtures_for(run, "leg_counting", 1, 8, WAYS)
     assert again["weights"].samples == found["weights"].samples != other["weights"].samples
+
+
+def test_a_random_mixture_draws_from_all_samples_of_tasks_of_different_size(tmp_path: Path) -> None:
+    """900 and 60 samples to train on, each as likely as another."""
+    large, small = (str(tmp_path / f"{name}.jsonl") for name in ("large", "small"))
+    for name, count in ((large, 906), (small, 66)):  # six of each are scored
+        rows = [json.dumps({"prompt": f"{count} {row}", "completion": "x"}) for row in range(count)]
+        Path(name).write_text("\n".join(rows))
+    run = Run.create(tmp_path / "run", Settings("tiny", (large, small), n=6))
+    row = {"weight": 1.0, "contribution": 1.0, "alone": 0.5}
+    run.save_finding("composition", {large: {"dAP": {"weights": [{"basic": name, **row} for name in (large, small)]}}})
+    drawn = []
+    for seed in range(20):
+        found = mixture_runs.mixtures_for(run, large, seed, 64, ["random", "uniform"])
+        assert found["uniform"].counts == {large: 32, small: 32}
+        drawn.append(found["random"].counts[small])
+        assert len({sample.prompt for sample in found["random"].samples}) == 64
+    share, size = 60 / 960, 20 * 64
+    assert abs(sum(drawn) - size * share) < 4 * (size * share * (1 - share)) ** 0.5
 
 
 def test_where_no_weight_is_above_zero_the_other_mixtures_are_left(run: Run) -> None:

@@ -252,6 +252,16 @@ def test_what_cannot_be_fitted_is_said(options, message):
         fit(**options)
 
 
+def test_without_samples_no_share_of_resamples_is_told():
+    bare = {name: after.heads.pattern() - before.heads.pattern() for name, (before, after) in BASICS.items()}
+    found = headnb.fit_combination(TARGET, bare, permutations=20, resamples=5)
+    assert np.isnan(found.selected).all()
+    assert np.isnan(found.interval["low"]).all()
+    assert "in resamples" not in repr(found.plot())
+    assert found.to_dict()["weights"][0]["selected"] is None
+    assert fit().selected.notnull().all()
+
+
 def test_signed_scores_have_no_scale_free_form():
     signed = tuple(stage.assign_attrs(reduction="mean") for stage in TARGET)
     with pytest.raises(HeadnbError, match="signed scores"):

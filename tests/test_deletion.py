@@ -125,6 +125,15 @@ def test_random_heads_share_the_layers_of_the_top():
     np.testing.assert_allclose(rise, np.broadcast_to(rise[0], rise.shape), atol=1e-6)
 
 
+def test_each_task_has_random_heads_of_its_own(found):
+    """The same samples under another name: the same top heads, other random ones."""
+    renamed = load_task(PAIRS[:12], name="again")
+    other = curve(tiny_model(layers=3, dtype=torch.float64), renamed, batch_tokens=120).losses["rise"]
+    np.testing.assert_allclose(other.sel(removal="top"), found.losses["rise"].sel(removal="top"))
+    random = [f"random {draw}" for draw in range(3)]
+    assert not np.allclose(other.sel(removal=random), found.losses["rise"].sel(removal=random))
+
+
 def test_the_model_is_as_before_also_when_stopped():
     model = tiny_model().train()
     before = state(model)

@@ -39,6 +39,39 @@ def test_products_over_runs_take_off_what_runs_differ_in():
     assert found.about_zero[0, 0] == pytest.approx(expected)
 
 
+def test_products_over_samples_and_runs_are_sums_over_different_samples_in_different_runs():
+    plus, minus = drawn(14, runs=3, n=5), drawn(15, n=5)[0]
+    found = Moments([Measured(plus, minus)]).corrected()
+    runs, samples = (list(itertools.permutations(range(count), 2)) for count in (3, 5))
+    for centre, products in ((0, found.about_zero), (1, found.about_mean)):
+        levels = (plus - minus) - centre * (plus - minus).mean(axis=-1, keepdims=True)
+        expected = np.mean([levels[r, x] @ levels[s, y] for r, s in runs for x, y in samples]) / HEADS
+        assert products[0, 0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_what_samples_do_in_one_run_only_biases_no_product_estimate_or_reliability(runs: int):
+    """Levels p + a[run] + b[sample] + e[run, sample]: with the variance of p, and the correlation of new patterns."""
+    rng, n, heads = np.random.default_rng(16), 12, 100
+
+    def levels(truth: np.ndarray) -> np.ndarray:
+        own = rng.normal(scale=0.3, size=(runs, 1, heads)) + rng.normal(scale=1.2, size=(1, n, heads))
+        return truth + own + rng.normal(scale=2.5, size=(runs, n, heads))
+
+    errors = []
+    for _ in range(150):
+        truth = 3 + rng.normal(size=heads)
+        measured, again = Measured(levels(truth)), Measured(levels(truth))
+        moments = Moments([measured])
+        estimate = moments.estimate(lambda products: products.about_mean[0]).value[0]
+        agreement = np.corrcoef(measured.values(), again.values())[0, 1]
+        product = moments.corrected().about_mean[0, 0]
+        errors.append([product - truth.var(), estimate - truth.var(), measured.reliability() - agreement])
+    mean, error = np.mean(errors, axis=0), np.std(errors, axis=0) / np.sqrt(len(errors))
+    assert (np.abs(mean[:2]) < 4 * error[:2]).all()
+    assert abs(mean[2]) < 0.02
+
+
 def test_mean_of_many_corrected_products_is_that_of_the_populations_for_scale_free_patterns_too():
     rng = np.random.default_rng(5)
     levels = rng.lognormal(sigma=0.2, size=(2, HEADS))

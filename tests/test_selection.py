@@ -234,6 +234,24 @@ def test_same_heads_everywhere_are_no_evidence_and_no_error():
     assert chosen.table["similarity"].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("by", ["pattern", "cosine"])
+def test_a_sample_without_scores_is_like_nothing_and_changes_nothing(by):
+    """The target's heads are weak where the pool's are strong, so no heads at all would be near to it."""
+    rng = np.random.default_rng(5)
+    strength = rng.lognormal(size=(4, 6))
+    levels = strength * rng.gamma(2.0, size=(40, 4, 6))
+    target = scores_of(rng.gamma(2.0, size=(8, 4, 6)) / strength).assign(fingerprint=("sample", -1 - np.arange(8)))
+    pool = scores_of(levels).assign(fingerprint=("sample", np.arange(40)))
+    empty = pool.assign(score=pool["score"].where(pool["sample"] != 7, 0))
+    found = headnb.select_instructions(target, empty, 40, by).table
+    assert found["similarity"][found["sample"] == 7].tolist() == [0]
+    others = headnb.select_instructions(target, pool.drop_sel(sample=7), 39, by).table
+    assert found["sample"][found["sample"] != 7].tolist() == others["sample"].tolist()
+    np.testing.assert_allclose(found["similarity"][found["sample"] != 7], others["similarity"])
+    nothing = headnb.select_instructions(target, pool.assign(score=pool["score"] * 0), 3, by)
+    assert nothing.table["similarity"].tolist() == [0, 0, 0]
+
+
 def test_head_that_does_not_exist_is_left_out(scored):
     target, pool, _ = scored
     without = [scores.copy(deep=True) for scores in (target, pool)]

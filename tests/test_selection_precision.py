@@ -41,6 +41,14 @@ def test_random_choices_find_the_share_of_the_pool_on_average() -> None:
     assert np.abs(found.sel(k=4) - expected).max() < 4 * np.sqrt(0.25 / 4 / 60)
 
 
+def test_random_choices_for_one_target_say_nothing_of_those_for_another() -> None:
+    """Were they the same samples, one target's would be missing to the others: a correlation of -1/2."""
+    seeds = range(150)
+    found = np.array([selection_precision(TARGETS, POOL, (6,), "random", seeds=(seed,))[:, 0] for seed in seeds])
+    pairs = np.corrcoef(found.T)[np.triu_indices(3, 1)]
+    assert np.abs(pairs).max() < 3.5 / np.sqrt(len(seeds))
+
+
 def test_ids_name_the_longest_source() -> None:
     assert source_of("hub/org/birds/3", POOL) == "hub/org/birds"
     assert source_of("hub/org/3", POOL) == "hub/org"

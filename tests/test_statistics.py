@@ -60,6 +60,20 @@ def test_correlation_is_scipys_on_the_heads_both_have(kind, reference):
     assert statistics.correlation(a, b, kind) == pytest.approx(reference(a[both], b[both]).statistic, rel=1e-12)
 
 
+@pytest.mark.parametrize("heads", [7, 100, 270, 1024])
+@pytest.mark.parametrize("level", [0.1, 0.3, 0.7, 1 / 3, 1e-3])
+def test_a_constant_pattern_has_no_kurtosis_and_no_correlation_however_its_mean_is_rounded(level: float, heads: int):
+    constant, other = np.full(heads, level), np.random.default_rng(0).random(heads)
+    constant[3] = np.nextafter(level, 1)
+    varied = np.where(np.arange(heads) == 5, level * (1 + 1e-9), level)
+    found = statistics.kurtosis([constant, varied])
+    assert np.isnan(found[0])
+    assert found[1] == pytest.approx(stats.kurtosis(np.arange(heads) == 5), rel=1e-4)
+    assert np.isnan(statistics.correlation(constant, other))
+    missing = np.where(np.arange(heads) == 2, np.nan, constant)
+    assert np.isnan(statistics.correlation(missing, other))
+
+
 def test_correlation_with_a_constant_pattern_is_nan():
     assert np.isnan(statistics.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
     with pytest.raises(HeadnbError, match="pearson, spearman"):
@@ -219,6 +233,16 @@ def test_level_intervals_of_normal_samples_are_student_t():
     x = np.random.default_rng(11).normal(10, 1, size=(40, 2000))
     found, student = significance.level_intervals(x), significance.t_intervals(x)
     assert np.median((found.high - found.low) / (student.high - student.low)) == pytest.approx(1, abs=0.04)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_level_intervals_of_very_few_samples_are_scipys_student_t_from_zero_on(n: int):
+    x = np.random.default_rng(21).gamma(2, size=(n, 50))
+    reference = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    x[0, 3] = reference.low[3] = reference.high[3] = np.nan
+    found = significance.level_intervals(x)
+    np.testing.assert_allclose(found.high, reference.high)
+    np.testing.assert_allclose(found.low, np.maximum(reference.low, 0))
 
 
 def test_intervals_of_one_sample_are_unknown():

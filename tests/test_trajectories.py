@@ -76,6 +76,19 @@ def test_change_at_constant_speed_is_not_called_sharp():
     assert "no sharp early change" in found.verdict
 
 
+@pytest.mark.parametrize("early", [None, 40])
+def test_a_change_that_is_tracked_from_a_later_step_on_is_measured_from_there(early: int | None):
+    study, scores = tracked(STEPS / 80)
+    late = {"step": slice(10, None)}  # at constant speed
+    found = headnb.trajectory(study.sel(late), scores.sel(late), early=early)
+    assert found.early_steps == (early or 20)  # the second tracked step comes after a tenth
+    assert found.early.value == pytest.approx((found.early_steps - 10) / 70)
+    assert found.early_speed.value == pytest.approx(1)
+    assert f"In steps 10 to {found.early_steps:g} it changed 1.0" in found.verdict
+    dense = study.sel(late).assign_coords(step=[100, 101, 102, 200])
+    assert headnb.trajectory(dense).early_steps == 110
+
+
 def test_early_change_is_called_sharp_by_its_interval():
     found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.5))
     assert found.early_speed.low > 1

@@ -104,7 +104,7 @@ def weights(
     series = [_Series(name, *found.arrays())]
     series += [_Series.bare(other, numbers(part)) for other, part in (others or {}).items()]
     notes = []
-    if selected is not None:
+    if selected is not None and not np.isnan(numbers(selected)).any():
         shares = ", ".join(f"{row} {share:.0%}" for row, share in zip(names, numbers(selected), strict=True))
         notes.append(f"Above zero in resamples: {shares}.")
     plot = _rows(names, series, quantity_of(found.value) or "weight", (Rule("", x=0.0),))

@@ -66,7 +66,8 @@ class CombinationFit:
         ordinary: the unconstrained fit beside it.
         interval: Dataset (basic) of `value`, `low`, `high`: the weights of the ordinary fit to the patterns that
             unlimited samples (and training runs, where there are several) would give, with their intervals.
-        selected: (basic), in what share of resamples of samples and runs the weight was above zero.
+        selected: (basic), in what share of resamples of samples and runs the weight was above zero; NaN where samples
+            are too few or unknown.
         contributions: (basic), alpha_i times the norm of dAP_i: raw weights depend on each pattern's scale.
         alone: (basic), R^2 of the fit in this form from that basic task alone.
         condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.

@@ -9,6 +9,7 @@ import numpy as np
 
 from headnb.errors import HeadnbError
 from headnb.findings.moments import Measured
+from headnb.resampling import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +94,12 @@ class Design:
 
 
 def selection_frequency(design: Design, form: Form, resamples: int = 500, seed: int = 0) -> Array:
-    """(basics): in what share of resamples of samples (pairs kept together) and of runs the weight is above zero."""
+    """(basics): in what share of resamples of samples (pairs kept together) and of runs the weight is above zero.
+
+    NaN where a pattern has too few samples to know its noise: one that is bare would always be drawn as it is.
+    """
+    if any(pattern.samples < FEWEST_SAMPLES for pattern in design.patterns[: 1 + len(design.basics)]):
+        return np.full(len(design.basics), np.nan)
     rng = np.random.default_rng(seed)
     counts: dict[object, Array] = {}
     drawn = []

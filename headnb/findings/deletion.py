@@ -26,6 +26,7 @@ from headnb.readout import find_readout
 from headnb.replacement import mean_outputs
 from headnb.scoring import score_heads
 from headnb.scoring.run import context_length, model_lock
+from headnb.seeds import seed_of_task
 from headnb.significance import crossed_intervals
 from headnb.statistics import checked_level
 from headnb.tasks import Task, load_task
@@ -172,7 +173,7 @@ def deletion_curve(
         max_length: cut longer samples to so many tokens.
         encoding: as for `score_heads`.
         level: of the intervals.
-        seed: of the halves, the draws and the order of work.
+        seed: of the halves, the draws (others for each task) and the order of work.
         on_progress: called with the number of samples tested and their total; raising in it stops the work.
 
     Raises:
@@ -199,7 +200,7 @@ def deletion_curve(
         ks = [k for k in KS if k < len(ranking)] if ks is KS else sorted(set(ks))
         for k in ks:
             check_number(k, ranking)
-        removals, rest = _removals(ranking, draws, seed), _part(encoded, tested)
+        removals, rest = _removals(ranking, draws, seed_of_task(seed, task.name)), _part(encoded, tested)
         found = _losses(model, encoded, rest, removals, ks, replacements, batch_tokens, seed, on_progress)
     heads = [[",".join(names_of(removals[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(

@@ -51,7 +51,8 @@ class PatternView:
     in all heads, which says nothing about which heads it uses. With `standardised` each head then has its mean over
     the pool subtracted and is divided by its standard deviation there: some heads are strong on every text, and left
     as they are these would decide that everything is like everything. Vectors are then centred over heads, which makes
-    their cosine a correlation. Else the levels stay as they are, and their plain cosine is taken.
+    their cosine a correlation. Else the levels stay as they are, and their plain cosine is taken. A sample whose scores
+    are all zero has no pattern: it is in no mean, and its vector is zero.
     """
 
     sources: Sequence[Source]
@@ -67,16 +68,18 @@ class PatternView:
         view = cls(sources, target, standardised, np.zeros(heads), np.ones(heads))
         if not standardised:
             return view
-        n, total, squares = 0, np.zeros(heads), np.zeros(heads)
+        read, n, total, squares = 0, 0, np.zeros(heads), np.zeros(heads)
         for _, _, part in score_rows(sources):
             levels = view.levels(part)
+            read += len(levels)
+            levels = levels[levels.any(axis=1)]
             n += len(levels)
             total += levels.sum(axis=0)
             squares += (levels**2).sum(axis=0)
-        if not n:
+        if not read:
             raise HeadnbError("the pool holds no scores yet")
-        mean = total / n
-        deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
+        mean = total / max(1, n)
+        deviation = np.sqrt(np.maximum(squares / max(1, n) - mean**2, 0))
         # Below this a head is the same on all samples, but for rounding.
         varies = deviation > 1e-6 * np.abs(mean)
         scale = np.divide(1, deviation, out=np.zeros(heads), where=varies)
@@ -115,7 +118,7 @@ class PatternView:
         standard = (levels - self.mean) * self.scale
         varies = self.scale > 0
         centre = standard.sum(axis=1, keepdims=True) / max(1, varies.sum())  # the other heads are 0
-        return unit(np.where(varies, standard - centre, 0))
+        return unit(np.where(varies & levels.any(axis=1, keepdims=True), standard - centre, 0))
 
 
 @dataclass(frozen=True)

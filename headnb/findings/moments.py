@@ -11,10 +11,11 @@ means is known from the samples, and is taken off:
     M_ij - sum over x of psi_i[x] . psi_j[x] / (n (n - 1)),
 
 psi_i[x] being what sample x adds to pattern i less the mean of that; patterns of different samples have independent
-noise and nothing is taken off. Training runs are a second source of noise, with their own psi. For patterns that are
-linear in the samples' levels this is unbiased (a U-statistic); a scale-free pattern is linearised. The uncertainty of
-any function of the products comes from deleting groups of samples, or training runs, and computing it again; heads are
-never resampled.
+noise and nothing is taken off. Training runs are a second source of noise, with their own psi. What a sample does in
+one run only is part of both, and given back once; so of R runs there remain the products of different samples in
+different runs. For patterns that are linear in the samples' levels this is unbiased (a U-statistic); a scale-free
+pattern is linearised. The uncertainty of any function of the products comes from deleting groups of samples, or
+training runs, and computing it again; heads are never resampled.
 """
 
 from __future__ import annotations
@@ -88,9 +89,32 @@ class Measured:
 
     def influence(self) -> Array:
         """psi: what each sample adds to the pattern, less the mean of that; (n, heads)."""
-        added = sum((_deviations(stage, scale_free=self.scale_free) for stage in self.plus), np.zeros(1))
-        added = added / len(self.plus)
+        added = self._added()
         return added if self.minus is None else added - _deviations(self.minus, scale_free=self.scale_free)
+
+    def interaction(self) -> tuple[float, float]:
+        """Variance in the pattern of what samples do in one run only: about zero and about the pattern's mean.
+
+        Mean over heads. The noise of samples holds it, and so does that of runs.
+        """
+        runs, n, heads = self.plus.shape
+        if runs < 2 or n < 2:
+            return 0.0, 0.0
+        in_all = self._added()
+        own = (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
+        squares = [((one**2).sum(), ((one - one.mean(axis=1, keepdims=True)) ** 2).sum()) for one in own]
+        about_zero, about_mean = np.sum(squares, axis=0) / ((runs - 1) * (n - 1) * heads * n * runs)
+        return float(about_zero), float(about_mean)
+
+    def run_noise(self) -> tuple[float, float]:
+        """Variance of one training run's pattern, mean over heads: about zero and about the pattern's mean."""
+        by_run = self.by_run()
+        if len(by_run) < 2:
+            return 0.0, 0.0
+        deviations = by_run - by_run.mean(axis=0)
+        centred = deviations - deviations.mean(axis=1, keepdims=True)
+        scale = by_run.shape[1] * (len(by_run) - 1)
+        return float((deviations**2).sum() / scale), float((centred**2).sum() / scale)
 
     def resampled(self, counts: Array, run_counts: Array) -> Array:
         """The pattern of resamples, (resamples, heads): shares of samples (resamples, n) and runs (resamples, runs)."""
@@ -103,16 +127,24 @@ class Measured:
         """Expected correlation with the pattern of as many new samples and training runs; NaN below four samples.
 
         Over samples by split halves; over R runs by the mean correlation r of two runs' patterns, R r / (1 + (R - 1) r)
-        (Spearman-Brown). Each counts the other's noise as signal, so the two together leave their sum less one.
+        (Spearman-Brown). Each counts the other's noise as signal, so the two together leave their sum less one, and
+        the share of what samples do in one run only, which both count as noise.
         """
-        over_samples = statistics.split_half_reliability(self.values() + self.influence(), seed=seed)
+        values = self.values()
+        over_samples = statistics.split_half_reliability(values + self.influence(), seed=seed)
         by_run = self.by_run()
         if len(by_run) < 2:
             return over_samples
         pairs = np.triu_indices(len(by_run), 1)
         r = float(np.mean(statistics.correlation(by_run[pairs[0]], by_run[pairs[1]])))
         over_runs = len(by_run) * r / (1 + (len(by_run) - 1) * r) if r > 0 else r
-        return over_samples + over_runs - 1
+        twice = self.interaction()[1] / float(values.var()) if np.ptp(values) > 0 else 0.0
+        return over_samples + over_runs - 1 + twice
+
+    def _added(self) -> Array:
+        """What each sample adds to the mean over runs of `plus`, less the mean of that; (n, heads)."""
+        added = sum((_deviations(stage, scale_free=self.scale_free) for stage in self.plus), np.zeros(1))
+        return np.asarray(added / len(self.plus))
 
     def _by_run(self, plus: Array, minus: Array | None) -> Array:
         after = _level(plus, scale_free=self.scale_free)
@@ -145,7 +177,8 @@ class Moments:
         influences = [pattern.influence() for pattern in patterns]
         self._sets = [_SampleNoise(places, [influences[place] for place in places]) for places in sets.values()]
         self._noise = [samples.products() for samples in self._sets]
-        self._run_noise = [_run_noise(pattern.by_run()) for pattern in patterns]
+        self._run_noise = [pattern.run_noise() for pattern in patterns]
+        self._interaction = [pattern.interaction() for pattern in patterns]
 
     @property
     def known(self) -> bool:
@@ -205,9 +238,10 @@ class Moments:
             own = np.ix_(samples.places, samples.places)
             zero[own] -= of_samples.about_zero
             mean[own] -= of_samples.about_mean
-        for place, (about_zero, about_mean) in enumerate(self._run_noise):
-            zero[place, place] -= about_zero / runs[place]
-            mean[place, place] -= about_mean / runs[place]
+        # The noise of samples is that of all runs, also without one, and so is the part of it that is given back.
+        for place, (of_runs, of_both) in enumerate(zip(self._run_noise, self._interaction, strict=True)):
+            for products, one, both in zip((zero, mean), of_runs, of_both, strict=True):
+                products[place, place] -= one / runs[place] - both
         return Products(zero, mean)
 
 
@@ -255,16 +289,6 @@ def correlations(products: Array) -> Array:
 def _products(values: Array) -> Products:
     centred = values - values.mean(axis=1, keepdims=True)
     return Products(*(x @ x.T / x.shape[1] for x in (values, centred)))
-
-
-def _run_noise(by_run: Array) -> tuple[float, float]:
-    """Variance of one training run's pattern, mean over heads: about zero and about the pattern's mean."""
-    if len(by_run) < 2:
-        return 0.0, 0.0
-    deviations = by_run - by_run.mean(axis=0)
-    centred = deviations - deviations.mean(axis=1, keepdims=True)
-    scale = by_run.shape[1] * (len(by_run) - 1)
-    return float((deviations**2).sum() / scale), float((centred**2).sum() / scale)
 
 
 def _level(pattern: Array, *, scale_free: bool) -> Array:

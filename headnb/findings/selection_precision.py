@@ -9,6 +9,7 @@ import xarray as xr
 
 from headnb.errors import HeadnbError
 from headnb.findings.selection import select_instructions
+from headnb.seeds import seed_of_task
 from headnb.significance import t_intervals
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def selection_precision(
         ks: how many are chosen.
         by: a way of `select_instructions`.
         to: as for `select_instructions`.
-        seeds: of "random", whose mean over them is taken; the other ways use none.
+        seeds: of "random", whose mean over them is taken, with other draws for each target; the other ways use none.
 
     Raises:
         HeadnbError: a target that the pool does not have, no ks, or what `select_instructions` raises.
@@ -49,7 +50,8 @@ def selection_precision(
     found = np.empty((len(targets), len(ks)))
     draws_of = tuple(seeds) if by == "random" else (0,)
     for row, (name, target) in enumerate(targets.items()):
-        draws = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in draws_of]
+        own_seeds = [seed_of_task(seed, name) for seed in draws_of]
+        draws = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in own_seeds]
         own = np.mean([[source_of(str(key), pool) == name for key in chosen.ids] for chosen in draws], axis=0)
         found[row] = [own[:k].mean() for k in ks]
     coords = {"target": list(targets), "k": list(ks)}

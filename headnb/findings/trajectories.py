@@ -50,8 +50,8 @@ class Trajectory(TableAndVerdict):
             the parameters' relative L2 distance from their start (mean over layers), `movement_done`, its share of
             the last; `eval_loss`. What is not known is NaN.
         half, ninety: the step from which on 50 % and 90 % of the change are done, with the interval over samples.
-        early: share of the change done after the first `early_steps`, with its interval.
-        early_steps: a tenth of the steps, or what was asked for.
+        early: share of the change done by step `early_steps`, with its interval.
+        early_steps: the end of the first tenth of the tracked steps, or what was asked for.
         half_movement: the step at which the parameters had gone half their way.
     """
 
@@ -67,11 +67,11 @@ class Trajectory(TableAndVerdict):
     @property
     def early_speed(self) -> Estimate:
         """How many times faster the pattern changed per step in the early steps than in the later ones."""
-        last = float(self.steps["step"][-1])
+        first, last = (float(self.steps["step"][place]) for place in (0, -1))
 
         def ratio(share: float) -> float:
             left = (1 - share) / (last - self.early_steps)
-            return math.inf if left <= 0 else share / self.early_steps / left
+            return math.inf if left <= 0 else share / (self.early_steps - first) / left
 
         return _mapped(self.early, ratio)
 
@@ -112,7 +112,8 @@ class Trajectory(TableAndVerdict):
         return [*lines, self._early_line()]
 
     def _early_line(self) -> str:
-        speed, steps = self.early_speed, f"the first {self.early_steps:g} steps"
+        speed, first = self.early_speed, float(self.steps["step"][0])
+        steps = f"steps {first:g} to {self.early_steps:g}" if first else f"the first {self.early_steps:g} steps"
         if math.isnan(speed.value):
             return f"Whether {steps} changed it faster than later ones cannot be told from this few samples."
         sure = "" if math.isnan(speed.low) else f" [{speed.low:.1f}, {speed.high:.1f}]"
@@ -156,7 +157,7 @@ def trajectory(
         scores: the samples' scores behind it, (step, sample, layer, head), or a dict of these by task. Without them
             noise is not taken off and there are no intervals.
         task: which of the tracked tasks; by default the first.
-        early: steps that count as early; by default a tenth of all.
+        early: the step until which a change counts as early; by default the end of the first tenth of those tracked.
         scale_free: divide each pattern by its mean over heads first: magnitudes fall with the loss.
         level: of the intervals, over samples.
         seed: of the groups.
@@ -171,7 +172,7 @@ def trajectory(
         raise unknown_name("task", task, [str(name) for name in scores])
     rows = _sample_rows(of_task, levels)
     steps = levels["step"].to_numpy().astype(np.float64)
-    early_steps = float(early) if early is not None else max(steps[1], steps[-1] / 10)
+    early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
     if not steps[0] < early_steps < steps[-1]:
         raise HeadnbError(f"early must lie between steps {steps[0]:g} and {steps[-1]:g}, got {early_steps:g}")
     measured = [Measured(row[None], None, "samples", scale_free) for row in rows]

@@ -22,6 +22,7 @@ from headnb.scoring import score_heads
 from headnb.findings.selection import WAYS, select_instructions
 from headnb.findings.selection_precision import SCORED_BY, selection_precision
 from headnb.findings.selective_tuning import BESIDE, RANDOM, TOP
+from headnb.seeds import seed_of_task
 from headnb.tasks import Task, load_task
 from headnb.tuning.tuning_trials import losses_after, losses_of
 
@@ -87,7 +88,8 @@ class SelectionTrial:
     def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **how: Any) -> xr.Dataset:
         """`loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample) of held-out samples.
 
-        Each model is tuned on the first k of the samples that a way chooses; "random" draws others for each seed.
+        Each model is tuned on the first k of the samples that a way chooses; "random" draws others for each seed
+        and target.
 
         Args:
             ways: some of the trial's.
@@ -119,7 +121,8 @@ class SelectionTrial:
     def chosen(self, way: str, target: str, k: int, seed: int) -> Task:
         """The k samples that a way chooses for a target, in order."""
         targets, pool = self._compared(way)
-        return select_instructions(targets[target], pool, k, way, to=self._to, seed=seed).of(self.pool)
+        own = seed_of_task(seed, target)
+        return select_instructions(targets[target], pool, k, way, to=self._to, seed=own).of(self.pool)
 
     @property
     def _folder(self) -> Path:
@@ -175,7 +178,7 @@ def selective_losses(
         model: as it came.
         tokenizer: its tokenizer.
         tasks: that are trained on; none: every task of the run.
-        seeds: of training, of its samples, and of the random heads.
+        seeds: of training, of its samples, and of the random heads, which are others for each task.
         heads: how many are chosen.
         choosing_samples: training samples that choose them.
         tested_samples: test samples of each task of the run.
@@ -198,7 +201,7 @@ def selective_losses(
             scores = score_heads(model, tokenizer, some, max_length=length, seed=seed, out=out)
             how = {"steps": steps, "batch_size": batch_size, "seed": seed, "max_length": length}
             for row, way in enumerate(ways):
-                kind = _kind_of(way, scores, heads, seed, rates)
+                kind = _kind_of(way, scores, heads, seed_of_task(seed, task), rates)
                 keep = folder / f"{file_name(way)}.nc"
                 found = losses_after(model, tokenizer, samples, tested, keep, **how, **kind)
                 loss[row, column, place] = found["loss"].to_numpy()

@@ -140,8 +140,11 @@ class Run:
         whole = load_task(name, split="test", n=settings.n, seed=settings.seed)
         return whole if n is None else load_task(whole, n=min(n, len(whole)), seed=settings.seed)
 
-    def training_task(self, name: str, seed: int, n: int) -> Task:
-        """Samples to train on: of the training split, without those that are scored; n of them where there are."""
+    def training_task(self, name: str, seed: int, n: int, *, whole: bool = False) -> Task:
+        """Samples to train on: of the training split, without those that are scored; n of them where there are.
+
+        `whole`: all of them instead; of a procedural task, which has no end, n all the same.
+        """
         from headnb.tasks import Task, known_tasks, load_task  # noqa: PLC0415
 
         card = known_tasks().get(name)
@@ -161,7 +164,7 @@ class Run:
             tuple(source.ids[place] for place in kept),
             source.source,
         )
-        return load_task(fresh, n=min(n, len(fresh)), seed=seed)
+        return load_task(fresh, n=len(fresh) if whole and not endless else min(n, len(fresh)), seed=seed)
 
     def score(
         self,

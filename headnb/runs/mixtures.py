@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, unknown_name
-from headnb.findings.mixture_effect import BASE, FITTED, NAMES, PLAIN, mixture_effect
+from headnb.findings.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM, mixture_effect
 from headnb.findings.mixtures import WAYS, Mixture, mixture
 from headnb.runs.files import drafted, file_name, load, read_json, write_json
 
@@ -37,6 +37,8 @@ def mixtures_for(
 ) -> dict[str, Mixture]:
     """The mixtures that a target's trainings begin with, of training samples that are never scored.
 
+    "random" draws from all of them alike, so larger tasks have a larger part; of a procedural task there are `size`.
+
     Args:
         run: with the finding of notebook 04, whose weights are used.
         target: the complex task.
@@ -59,17 +61,18 @@ def mixtures_for(
     if form not in fits[target]:
         raise unknown_name("form of the fit", form, fits[target])
     table = {row["basic"]: row for row in fits[target][form]["weights"]}
-    sources = {basic: run.training_task(basic, seed, size) for basic in table}
+    few = {basic: run.training_task(basic, seed, size) for basic in table}
+    every = {basic: run.training_task(basic, seed, size, whole=True) for basic in table} if RANDOM in ways else {}
     found = {}
     for way in ways:
         shares = {basic: float(row[_COLUMN.get(way, "weight")] or 0) for basic, row in table.items()}
         if way == "single":
             best = max(shares, key=lambda basic: shares[basic])
             shares = {basic: float(basic == best) for basic in shares}
-        by = way if way in {"uniform", "random"} else FITTED
+        by = way if way in {"uniform", RANDOM} else FITTED
         if by == FITTED and max(shares.values()) <= 0:
             continue
-        found[way] = mixture(shares, size, sources, seed, by=by, repeat=True)
+        found[way] = mixture(shares, size, every if way == RANDOM else few, seed, by=by, repeat=True)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
@@ -48,13 +49,17 @@ def likeness(scores: Mapping[str, xr.Dataset]) -> str:
     pairs = {pair: scores[pair[0]].heads.correlation(scores[pair[1]]) for pair in itertools.combinations(scores, 2)}
     if not pairs:
         return "There is only one task."
-    ranked = sorted(pairs, key=lambda pair: pairs[pair].value)
+    ranked = sorted((pair for pair in pairs if math.isfinite(pairs[pair].value)), key=lambda pair: pairs[pair].value)
+    missing = len(pairs) - len(ranked)
+    unknown = [f"Of {missing} of {len(pairs)} pairs it cannot be told from so few samples."] if missing else []
+    if not ranked:
+        return "How alike the patterns are cannot be told from so few samples."
     lines = [
         f"{word} alike are {first} and {second}: r = **{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}], freed of noise."
         for word, (first, second) in (("Least", ranked[0]), ("Most", ranked[-1]))
         for r in [pairs[first, second]]
     ]
-    return " ".join(lines[: len(pairs)])
+    return " ".join([*lines[: len(ranked)], *unknown])
 
 
 def belief(scores: Mapping[str, xr.Dataset]) -> str:
@@ -90,7 +95,7 @@ def changed(before: xr.Dataset, after: xr.Dataset) -> str:
     r = before.heads.correlation(after)
     return (
         f"The mean level went from {levels[0]:.4f} to {levels[1]:.4f} nats. Relative to it {rose} heads rose and "
-        f"{fell} fell significantly, of {shape['difference'].size}; the patterns before and after correlate by "
+        f"{fell} fell significantly, of {int(shape['difference'].count())}; the patterns before and after correlate by "
         f"**{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}]."
     )
 

@@ -1,0 +1,55 @@
+"""Random instructions and random heads in a run folder are drawn for each task apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.runs import choices
+from headnb.runs.folder import Run, Settings
+
+from fine_tuned import scores_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TASKS = ("gcd", "lcm", "leg_counting")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", Settings("tiny", TASKS, n=6))
+
+
+def test_each_target_has_random_instructions_of_its_own(run: Run) -> None:
+    trial = choices.SelectionTrial(run, None, None, (), pool_samples=20, target_samples=3, ways=["random"])
+    chosen = {target: set(trial.chosen("random", target, 20, seed=1).ids) for target in TASKS}
+    assert chosen["gcd"] == set(trial.chosen("random", "gcd", 20, seed=1).ids)
+    for one, other in (("gcd", "lcm"), ("gcd", "leg_counting"), ("lcm", "leg_counting")):
+        assert len(chosen[one] & chosen[other]) < 15  # of 20 out of 60, 7 by chance
+
+
+def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores for every task: the same top heads, and random ones that agree by chance only."""
+    scores = scores_of(np.random.default_rng(0).gamma(2, size=(4, 10, 12)))
+    losses = xr.DataArray(np.ones((3, 6)), {"evaluated": list(TASKS)}, ("evaluated", "sample"))
+    heads: dict[str, list[set[str]]] = {"top": [], "random": []}
+
+    def losses_after(model: Any, tokenizer: Any, samples: Any, tested: Any, keep: Path, **how: Any) -> xr.Dataset:
+        heads["random" if "random" in keep.stem else "top"].append(set(how["heads"]))
+        return xr.Dataset({"loss": losses}, attrs={"trained_parameters": 1})
+
+    class Model:
+        def num_parameters(self) -> int:
+            return 1
+
+    monkeypatch.setattr(choices, "losses_after", losses_after)
+    monkeypatch.setattr(choices, "losses_of", lambda *_, **__: losses)
+    monkeypatch.setattr(choices, "score_heads", lambda *_, **__: scores)
+    sizes = {"choosing_samples": 4, "tested_samples": 6, "steps": 2, "batch_size": 2}
+    choices.selective_losses(run, Model(), None, (), (0,), heads=30, beside=(), rates={"heads": 1e-4}, **sizes)
+    assert heads["top"][0] == heads["top"][1] == heads["top"][2]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert len(heads["random"][one] & heads["random"][other]) < 20  # of 30 out of 120
