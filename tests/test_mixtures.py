@@ -115,6 +115,14 @@ def test_random_mixture_draws_each_sample_alike():
     assert all(origins(mix) == mix.counts for mix in counts)
 
 
+def test_a_random_mixture_of_endless_tasks_has_as_much_of_each():
+    mix = headnb.mixture(
+        {"gsm_symbolic": 1, "gcd": 1}, 40, {name: name for name in ("gsm_symbolic", "gcd")}, by="random"
+    )
+    assert min(mix.counts.values()) > 8
+    assert len(set(mix.ids)) == 40
+
+
 def test_single_mixture_is_of_the_task_that_fits_best_alone():
     change = combined({"gsm8k": 0.1, "mbpp": 0.9})
     fit = headnb.fit_combination(change, BASICS, permutations=20, resamples=5)

@@ -109,7 +109,7 @@ def mixture(
     weights = _weights(fit, by)
     if unknown := [name for name in sources if name not in weights]:
         raise unknown_name("basic task among the sources", unknown[0], weights)
-    wanted = dict.fromkeys(weights, 1) if by == "random" else _counts(weights, int(size), by)
+    wanted = dict.fromkeys(weights, int(size)) if by == "random" else _counts(weights, int(size), by)
     if missing := [name for name, count in wanted.items() if count and name not in sources]:
         raise HeadnbError(f"sources lacks {', '.join(map(repr, missing))}, of which the mixture needs samples")
     tasks = {name: _train_task(sources[name], count, seed) for name, count in wanted.items() if count}
