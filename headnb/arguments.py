@@ -43,7 +43,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     except ValueError:
         raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
     try:
-        options, unknown = magic.parser.parse_known_args(words)
+        options, unknown = magic.parser.parse_known_intermixed_args(words)  # options may stand between MODEL and TASK
     except UsageError as error:
         raise UsageError(f"{name}: {error} ({name}? explains)") from None
     if unknown:

@@ -68,6 +68,12 @@ def test_headscore_returns_the_scores_of_the_same_call_in_python(shell: Interact
     xr.testing.assert_equal(shell.user_ns["scores"], expected)
 
 
+@pytest.mark.parametrize("words", ["-n 3 model pairs", "model -n 3 pairs", "model pairs -n 3"])
+def test_options_may_stand_anywhere(shell: InteractiveShell, words: str) -> None:
+    run(shell, f"scores = %headscore {words}")
+    assert shell.user_ns["scores"].sizes["sample"] == 3
+
+
 def test_headscore_into_binds_a_variable(shell: InteractiveShell) -> None:
     run(shell, "%headscore model pairs --into mine")
     assert shell.user_ns["mine"].sizes == {"sample": 4, "layer": 2, "head": 4}
@@ -172,6 +178,8 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs -n many", "invalid int value: 'many'"),
         ("%headscore model pairs -n 5", "n=5 asks for more"),
         ("%headscore model pairs more", "'more' is one word too many"),
+        ("%headscore model -n 3 pairs more", "'more' is one word too many"),
+        ("%headscore model --metod taylor-token pairs", "no option --metod; did you mean --method?"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
         ("%headscore model pairs --into class", "--into class"),
