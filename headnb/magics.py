@@ -184,7 +184,10 @@ class HeadMagics(Magics):
             raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
         if arguments.is_model_pair(found):
             return found
-        return found, arguments.find_tokenizer(found, self.variables(), self.resident)
+        tokenizer, note = arguments.find_tokenizer(found, self.variables(), self.resident)
+        if note:
+            print(note)  # noqa: T201  other token ids are other scores
+        return found, tokenizer
 
     @line_magic
     @magic_arguments()

@@ -109,6 +109,44 @@ def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShe
     assert shell.user_ns["scores"].sizes["sample"] == 4
 
 
+def other_tokenizer() -> Any:
+    """A tokenizer of single bytes: all other token ids than those of `tiny_tokenizer`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=5)}
+    made = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=made, name_or_path="somebody/else")
+
+
+def test_the_tokenizer_beside_a_model_comes_before_the_variable_of_another(
+    shell: InteractiveShell, tmp_path: Any
+) -> None:
+    shell.user_ns["model"].name_or_path = str(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"] = other_tokenizer()
+    _, captured = run(shell, "scores = %headscore model pairs")
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+    np.testing.assert_array_equal(shell.user_ns["scores"].score, expected.score)
+    assert f"the tokenizer is the one in {tmp_path}, not the variable tokenizer" in captured.stdout
+
+
+def test_a_tokenizer_of_another_model_is_taken_with_a_line_that_says_so(shell: InteractiveShell) -> None:
+    shell.user_ns["model"].name_or_path = "somebody/tuned"
+    shell.user_ns["tokenizer"].name_or_path = "somebody/base"
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is that of somebody/base, the model is somebody/tuned" in captured.stdout
+    assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+@pytest.mark.parametrize("name", ["somebody/base", ""])
+def test_a_tokenizer_of_the_same_name_or_of_none_needs_no_words(shell: InteractiveShell, name: str) -> None:
+    shell.user_ns["model"].name_or_path = shell.user_ns["tokenizer"].name_or_path = name
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is" not in captured.stdout
+
+
 def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None:
     shell.user_ns["task"] = "gsm_symbolic"
     run(shell, "scores = %headscore model task -n 2")
