@@ -279,6 +279,35 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     np.testing.assert_allclose(part.score, whole.score, rtol=1e-4, atol=1e-7)
 
 
+def stop(error: BaseException) -> Any:
+    """A function that raises."""
+
+    def raise_it(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raise_it
+
+
+def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(KeyboardInterrupt()))
+    ended, captured = run(shell, "%headscore model pairs --into mine")
+    assert isinstance(ended.error_in_exec, UsageError)
+    assert "interrupted; the samples are scored, but not drawn: see mine" in captured.stderr
+    assert "finished, but not drawn: interrupted" in captured.stderr
+    xr.testing.assert_equal(shell.user_ns["mine"], scores_of(shell))
+    assert shell.user_ns["mine"] is shell.user_ns["_"]
+
+
+def test_scores_that_cannot_be_drawn_are_returned(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(ValueError("no ink")))
+    _, captured = run(shell, "scores = %headscore model pairs --into mine")
+    assert "finished, but not drawn: no ink" in captured.stderr
+    assert shell.user_ns["scores"] is shell.user_ns["mine"]
+    xr.testing.assert_equal(shell.user_ns["scores"], scores_of(shell))
+
+
 def scores_of(shell: InteractiveShell) -> xr.Dataset:
     return headnb.score_heads(shell.user_ns["model"], shell.user_ns["tokenizer"], PAIRS)
 
@@ -400,7 +429,7 @@ def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShe
             raise AssertionError
 
     shell.user_ns["pairs"] = Slow(PAIRS)
-    stop = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    shell.user_ns.update(start=stop.start)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    shell.user_ns.update(start=timer.start)
     assert "interrupted before the first sample" in error_of(shell, "start()\n%headscore model pairs")
-    stop.join()
+    timer.join()
