@@ -6,6 +6,7 @@ import {
   missingLine,
   namesLine,
   number,
+  percent,
   short,
   significanceLine,
   statisticsLine,
@@ -34,6 +35,15 @@ describe("numbers", () => {
     [0, "0"],
   ])("%f is round as %s", (value, words) => expect(short(value)).toBe(words));
 });
+
+test.each([
+  [1, "100"],
+  [0.9961, "100"],
+  [0.994, "99"],
+  [0.0471, "4.7"],
+  [2.13e-7, "2.1e-5"],
+  [0, "0"],
+])("a share of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
 
 describe("the belief line", () => {
   const line = (fields: object) => beliefLine(panel([1], fields));

@@ -46,6 +46,12 @@ export function subtitle(payload: Payload): string {
   return parts.join(" · ");
 }
 
+/** A share in percent, with two digits: `4.7`, `62`, `100`. */
+export function percent(share: number): string {
+  const value = 100 * share;
+  return value < 99.5 ? number(value, 2) : value.toFixed(0);
+}
+
 /** What a value is, with its units: `activation level (nats)`. */
 export function quantityWithUnits(payload: Pick<Payload, "quantity" | "units">): string {
   const name = payload.quantity || "score";
