@@ -20,6 +20,7 @@ import xarray as xr
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
 from headnb.errors import HeadnbError
+from headnb.patterns import HEADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
 VERSION = 1
 KINDS = ("level", "signed", "difference")
+LARGEST_SIDE = 4096
 
 COMPACT_ABOVE = 20_000  # values of all panels
 _T = TypeVar("_T")
@@ -93,6 +95,10 @@ class Payload(TypedDict):
     units: str
     layers: int
     heads: int
+    layer_numbers: NotRequired[list[int]]
+    """The model's own numbers of the rows; absent where they count from 0, as all of a model's layers do."""
+    head_numbers: NotRequired[list[int]]
+    """The same of the columns."""
     kv_heads: int
     dimension: str
     scale: Scale
@@ -106,12 +112,14 @@ class Payload(TypedDict):
 class _Grid:
     """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head).
 
-    `facts` are its attributes, and coordinates where these differ between grids.
+    `facts` are its attributes, and coordinates where these differ between grids; `numbers` are the model's own numbers
+    of its layers and of its heads.
     """
 
     title: str
     cells: dict[str, np.ndarray]
     facts: dict[str, Any]
+    numbers: tuple[tuple[int, ...], tuple[int, ...]]
     statistics: dict[str, Statistic] = field(default_factory=dict)
     dimension: str = ""
     step: float | None = None
@@ -148,7 +156,11 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
     factor = factor_for(values) if values.size > COMPACT_ABOVE else None
+    numbers = [_common(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
+    chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
     kv_heads = first.count("kv_heads") or heads
+    if "head_numbers" in chosen:  # which of these heads share a key/value head is not known
+        kv_heads = heads
     models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
     before = _one_or_none([grid.text("model_before") for grid in grids])
     change = f"{before} → {models}" if before and models and before != models else models
@@ -171,6 +183,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "interval_level": first.number("interval_level") or 0.95,
         "panels": [_panel(grid, factor) for grid in grids],
     }
+    result |= cast("Payload", chosen)
     if progress is not None:
         result["progress"] = progress
     return result
@@ -221,6 +234,7 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
     cells = cells.transpose(..., "layer", "head")
     leading = [str(dim) for dim in cells["values"].dims[:-2]]
+    numbers = (_numbers(cells, "layer"), _numbers(cells, "head"))
     steps = _steps(cells, leading)
     dimension = leading[0] if len(leading) == 1 else "step" if steps else ""
     own = [statistics] if statistics is not None else _pattern_statistics(cells)
@@ -239,11 +253,22 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
             " · ".join(filter(None, (title, *names.values()))),
             {name: column[index] for name, column in columns.items()},
             {**cells.attrs, **{name: column[tuple(place[dim] for dim in dims)] for name, (dims, column) in facts}},
+            numbers,
             found,
             dimension,
             steps[place["step"]] if steps else None,
             " · ".join(filter(None, course)),
         )
+
+
+def _numbers(cells: xr.Dataset, dim: str) -> tuple[int, ...]:
+    """The model's own numbers of its layers or heads: of a selection these are not the places in the array."""
+    if dim not in cells.coords or cells.coords[dim].dtype.kind not in "iu":
+        return (*range(cells.sizes[dim]),)
+    found = tuple(cells.coords[dim].values.tolist())
+    if len(set(found)) < len(found) or not all(0 <= number < LARGEST_SIDE for number in found):
+        raise HeadnbError(f"a head grid needs {dim}s numbered from 0 to {LARGEST_SIDE - 1}, none of them twice")
+    return found
 
 
 def _steps(cells: xr.Dataset, leading: list[str]) -> list[float]:

@@ -93,6 +93,13 @@ test("layers without heads are named in runs", () => {
   expect(missingLine(payload(1, 1, [panel([1])]))).toBe("");
 });
 
+test("layers and heads of a selection are named by the model's own numbers", () => {
+  const one = panel([Number.NaN, Number.NaN, 1, 2]);
+  const found = payload(2, 2, [one], { layerNumbers: [4, 5], headNumbers: [6, 1] });
+  expect(missingLine(found)).toContain("Layer 4 is hatched");
+  expect(headLines(found, one, { layer: 1, head: 0 })[0]).toBe("L5H6  1.000 nats");
+});
+
 test("significance is counted among the heads that are there", () => {
   const marked = panel([1, 2, Number.NaN], { significant: Float64Array.of(1, 0, 0) });
   expect(significanceLine(payload(1, 3, [marked], { alpha: 0.05 }), marked)).toBe(

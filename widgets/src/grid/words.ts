@@ -1,6 +1,6 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
-import { type HeadPlace, headName } from "./heads";
+import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
 
@@ -140,10 +140,11 @@ export function missingLine(payload: Payload): string {
   const missing = Array.from({ length: layers }, (_, layer) => layer).filter((layer) =>
     panels.every((panel) => panel.values.subarray(layer * heads, (layer + 1) * heads).every(Number.isNaN)),
   );
-  if (missing.length === 0) return "";
-  return missing.length === 1
-    ? `Layer ${missing[0]} is hatched: it has no softmax attention heads.`
-    : `Layers ${runs(missing)} are hatched: they have no softmax attention heads.`;
+  const numbers = missing.map((layer) => layerNumber(layer, payload));
+  if (numbers.length === 0) return "";
+  return numbers.length === 1
+    ? `Layer ${numbers[0]} is hatched: it has no softmax attention heads.`
+    : `Layers ${runs(numbers)} are hatched: they have no softmax attention heads.`;
 }
 
 /** How far the computation is; empty for a finished one. */
@@ -165,9 +166,9 @@ export function beyondLine(panels: readonly Panel[], low: number, high: number):
 export function headLines(payload: Payload, panel: Panel, place: HeadPlace): string[] {
   const cell = place.layer * payload.heads + place.head;
   const value = panel.values[cell];
-  if (value === undefined || Number.isNaN(value)) return [headName(place), "no softmax head"];
-  if (isUnscored(payload)) return [headName(place), "not scored yet"];
-  const lines = [`${headName(place)}  ${measured(value, payload.units)}`];
+  if (value === undefined || Number.isNaN(value)) return [headName(place, payload), "no softmax head"];
+  if (isUnscored(payload)) return [headName(place, payload), "not scored yet"];
+  const lines = [`${headName(place, payload)}  ${measured(value, payload.units)}`];
   const low = panel.low?.[cell] ?? Number.NaN;
   const high = panel.high?.[cell] ?? Number.NaN;
   if (Number.isFinite(low) && Number.isFinite(high)) {

@@ -66,7 +66,7 @@ export class Aside {
       }
       bar.style.width = `${(100 * Math.abs(value)) / most}%`;
       entry.append(
-        element("span", {}, headName(placeOf(cell, payload))),
+        element("span", {}, headName(placeOf(cell, payload), payload)),
         bar,
         element("span", { class: "value" }, number(value)),
       );
@@ -94,7 +94,7 @@ function table(payload: Payload, panels: readonly Panel[]): Node {
     const [top] = largest(panel.values, 1);
     const cells = [
       ...names.map((name) => statisticText(panel, name)),
-      top === undefined ? "–" : headName(placeOf(top, payload)),
+      top === undefined ? "–" : headName(placeOf(top, payload), payload),
       orDash(panel.samples, 0),
       orDash(panel.reliability, 2),
       orDash(panel.samplesFor090, 0),
