@@ -82,7 +82,10 @@ class Progress(TypedDict):
 
 
 class Payload(TypedDict):
-    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels."""
+    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels.
+
+    A name that differs between panels, such as that of the method, is empty, and an alpha that does is null.
+    """
 
     version: int
     title: str
@@ -150,7 +153,6 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     grids = list(_grids(data))
     if not grids:
         raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
-    first = grids[0]
     kind = _common("kind", [_kind(grid) for grid in grids])
     layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
@@ -158,29 +160,32 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     factor = factor_for(values) if values.size > COMPACT_ABOVE else None
     numbers = [_common(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
     chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
-    kv_heads = first.count("kv_heads") or heads
-    if "head_numbers" in chosen:  # which of these heads share a key/value head is not known
-        kv_heads = heads
-    models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
+    groups = {grid.count("kv_heads") or heads for grid in grids}
+    # of a selection of heads it is not known which share a key/value head
+    kv_heads = groups.pop() if len(groups) == 1 and "head_numbers" not in chosen else heads
+    facts = ("model", "task", "method", "loss_reduction")
+    models, tasks, method, loss = (_one_or_none([grid.text(name) for grid in grids]) for name in facts)
     before = _one_or_none([grid.text("model_before") for grid in grids])
     change = f"{before} → {models}" if before and models and before != models else models
+    alphas = [grid.number("alpha") for grid in grids if "significant" in grid.cells]
+    levels = [grid.number("interval_level") or 0.95 for grid in grids if "low" in grid.cells]
     result: Payload = {
         "version": VERSION,
         "title": title or " · ".join(filter(None, (change, tasks))) or "attention heads",
         "model": models,
         "task": tasks,
-        "method": first.text("method"),
-        "loss_reduction": first.text("loss_reduction"),
+        "method": method,
+        "loss_reduction": loss,
         "kind": kind,
-        "quantity": _quantity(first, kind),
+        "quantity": _quantity(grids, kind),
         "units": _common("units", [grid.text("units") for grid in grids]),
         "layers": layers,
         "heads": heads,
         "kv_heads": kv_heads if heads % kv_heads == 0 else heads,
-        "dimension": first.dimension,
+        "dimension": grids[0].dimension,
         "scale": {"low": low, "high": high},
-        "alpha": first.number("alpha"),
-        "interval_level": first.number("interval_level") or 0.95,
+        "alpha": alphas[0] if len(set(alphas)) == 1 else None,
+        "interval_level": _common("interval level", levels) if levels else 0.95,
         "panels": [_panel(grid, factor) for grid in grids],
     }
     result |= cast("Payload", chosen)
@@ -369,10 +374,14 @@ def _kind(grid: _Grid) -> Kind:
     return cast("Kind", kind)
 
 
-def _quantity(grid: _Grid, kind: Kind) -> str:
-    method = grid.text("method")
-    name = grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
+def _quantity(grids: list[_Grid], kind: Kind) -> str:
+    name = _one_or_none([_score_name(grid) for grid in grids])
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
+
+
+def _score_name(grid: _Grid) -> str:
+    method = grid.text("method")
+    return grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
 
 
 def _common(what: str, found: list[_T]) -> _T:

@@ -128,6 +128,18 @@ def test_a_title_names_model_and_task_where_panels_share_them() -> None:
     assert payload(comparison([[0.1]], [[True]], model_before="base"))["title"] == "base → smollm2-135m · gsm8k"
 
 
+def test_what_differs_between_panels_is_named_of_none() -> None:
+    one = random_pattern(1, 2)
+    other = random_pattern(1, 2, method="taylor-token", loss_reduction="sum").rename("taylor-token")
+    made = payload({"a": one, "b": other})
+    assert (made["method"], made["loss_reduction"], made["quantity"]) == ("", "", "score")
+    assert "activation" not in html.card(made)
+    assert payload({"a": random_pattern(1, 4, kv_heads=2), "b": random_pattern(1, 4)})["kv_heads"] == 4
+    made = payload({"a": comparison([[0.1]], [[True]]), "b": comparison([[0.1]], [[True]], alpha=0.2)})
+    assert made["alpha"] is None
+    assert payload({"a": comparison([[0.1]], [[True]]), "b": comparison([[0.1]], [[True]])})["alpha"] == 0.05
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "low", "high"),
     [
@@ -214,6 +226,10 @@ def test_a_comparison_of_selections_is_named_as_the_model_names_it() -> None:
         ({"a": pattern([[1.0]]), "b": pattern([[1.0, 2.0]])}, "same layers x heads"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], kind="signed")}, "same kind"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], units="share")}, "same units"),
+        (
+            {"a": comparison([[1.0]], [[1]]), "b": comparison([[1.0]], [[1]], interval_level=0.8)},
+            "same interval level, got",
+        ),
     ],
 )
 def test_what_is_no_head_grid_is_an_error_that_says_so(data: object, message: str) -> None:
