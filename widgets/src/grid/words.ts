@@ -3,6 +3,7 @@
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
+import type { Shown } from "./view";
 
 const MOST_NAMED = 40;
 
@@ -116,6 +117,14 @@ export function significanceLine(payload: Payload, panel: Panel): string {
 export function beliefLine(panel: Panel): string {
   return `Can I believe this? ${belief(panel)}`;
 }
+
+/** The same of what is shown: of a difference that the reader has made of two panels no samples are known. */
+export function beliefOf({ view }: Pick<Shown, "view">, panel: Panel): string {
+  return view.difference ? NO_BELIEF : beliefLine(panel);
+}
+
+const NO_BELIEF =
+  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
 
 function belief({ samples, reliability, samplesFor090 }: Panel): string {
   if (samples === null) return "Not known: this pattern does not say how many samples it is made of.";

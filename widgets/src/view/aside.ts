@@ -6,7 +6,7 @@ import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import {
-  beliefLine,
+  beliefOf,
   missingLine,
   number,
   significanceLine,
@@ -30,7 +30,8 @@ export class Aside {
 
   constructor(private readonly events: AsideEvents) {}
 
-  refresh({ payload, panels, view }: Shown): void {
+  refresh(shown: Shown): void {
+    const { payload, panels } = shown;
     const [panel] = panels;
     const single = panels.length === 1 && panel !== undefined;
     this.node.classList.toggle("below", !single);
@@ -47,7 +48,7 @@ export class Aside {
       this.node.replaceChildren(...lines([missingLine(payload)]));
       return;
     }
-    const belief = !single ? [] : view.difference ? [NO_BELIEF] : [beliefLine(panel)];
+    const belief = single ? [beliefOf(shown, panel)] : [];
     this.node.replaceChildren(...said, ...lines([...belief, missingLine(payload)]));
   }
 
@@ -78,9 +79,6 @@ export class Aside {
     return [element("h4", {}, topName(payload.kind)), list];
   }
 }
-
-const NO_BELIEF =
-  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
 
 function lines(words: readonly string[]): Node[] {
   return words.filter(Boolean).map((line) => element("p", {}, line));
