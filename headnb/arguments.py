@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headnb.tasks import Task
 
 Namespace = dict[str, Any]
+_PAIR = "for another one give a pair (model, tokenizer)"
 
 
 def parse(magic: Any, line: str) -> argparse.Namespace:
@@ -43,7 +44,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     except ValueError:
         raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
     try:
-        options, unknown = magic.parser.parse_known_args(words)
+        options, unknown = magic.parser.parse_known_intermixed_args(words)  # options may stand between MODEL and TASK
     except UsageError as error:
         raise UsageError(f"{name}: {error} ({name}? explains)") from None
     if unknown:
@@ -135,24 +136,36 @@ def is_picture(value: object) -> bool:
     return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict))
 
 
-def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -> Any:
-    """The tokenizer of a model that a variable holds.
+def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -> tuple[Any, str]:
+    """The tokenizer of a model that a variable holds, and a line that says which one where the reader may be wrong.
 
-    The one it was loaded with, else a variable's that has the model's name, else the variable `tokenizer`, else the
-    one that lies where the model came from; None if there is none (encoded samples need none).
+    The one it was loaded with, else a variable's that has the model's name, else the one that lies where the model
+    came from, else the variable `tokenizer` or the only one; None if there is none (encoded samples need none).
     """
     known = resident.tokenizer_of(model)
     if known is not None:
-        return known
+        return known, ""
     name = getattr(model, "name_or_path", "")
     held = {key: value for key, value in namespace.items() if not key.startswith("_") and is_tokenizer(value)}
     for value in held.values():
-        if name and getattr(value, "name_or_path", "") == name:
-            return value
-    if "tokenizer" in held:
-        return held["tokenizer"]
-    if len(held) == 1:
-        return next(iter(held.values()))
+        if name and _same_place(getattr(value, "name_or_path", ""), name):
+            return value, ""
+    word = "tokenizer" if "tokenizer" in held else next(iter(held)) if len(held) == 1 else ""
+    beside = _tokenizer_beside(name)
+    if beside is not None:
+        return beside, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR}" if word else ""
+    if not word:
+        return None, ""
+    origin = getattr(held[word], "name_or_path", "")
+    note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR}" if name and origin else ""
+    return held[word], note
+
+
+def _same_place(one: str, other: str) -> bool:
+    return bool(one) and Path(one) == Path(other)
+
+
+def _tokenizer_beside(name: str) -> Any:
     if not name or not Path(name).is_dir():
         return None
     from headnb.models import tokenizer_beside  # noqa: PLC0415

@@ -73,16 +73,17 @@ def score(
 ) -> None:
     """Score every attention head of MODEL on TASK."""
     from headnb.arguments import draw_task  # noqa: PLC0415
-    from headnb.display.grid import form_of  # noqa: PLC0415
+    from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models import load_model, model_name  # noqa: PLC0415
     from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
 
     check_settings(method=method, loss=loss, until=until)
     if save is not None:
-        form_of(save)
+        check_writable(save)
     drawn = draw_task(task, samples, 64, split, seed)
     loaded, tokenizer = load_model(model, device=device, dtype=dtype, adapter=adapter)
+    scores = None
     try:
         with LiveGrid(f"{model_name(loaded)} · {drawn.name}") as live:
             scores = score_heads(
@@ -102,6 +103,12 @@ def score(
     except ScoringInterrupted as stopped:
         kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
         typer.secho(f"headnb: interrupted{kept}", fg="red", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        if scores is None:
+            raise
+        kept = f"; {out} keeps the scores" if out else ""
+        typer.secho(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
         raise typer.Exit(INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):
         typer.echo(f"wrote {path}")

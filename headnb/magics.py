@@ -10,6 +10,7 @@ Each draws once and returns the object, so that `scores = %headscore ...` works.
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core.error import UsageError
@@ -19,7 +20,7 @@ from traitlets import Float, Int, Unicode
 
 from headnb import arguments
 from headnb.display.live import LiveGrid, already_drawn
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, first_line
 from headnb.resident import ResidentModels, release_memory
 from headnb.tables import method_table, model_table, task_table
 
@@ -114,6 +115,7 @@ class HeadMagics(Magics):
             check_settings(**chosen, encoding=options.encoding, until=options.until)
             model, tokenizer = self.model(options, live)
         live.title = f"{model_name(model)} · {task.name}"
+        scores = None
         try:
             with live:
                 scores = score_heads(
@@ -129,11 +131,16 @@ class HeadMagics(Magics):
                     until=options.until,
                     on_progress=live.update,
                 )
-                live.finish(scores)
+                with contextlib.suppress(Exception):  # the display says so, and the scores stand
+                    live.finish(scores)
         except ScoringInterrupted as stopped:  # the live grid has drawn what there is
             if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
             self.keep(stopped.scores, options.into, stopped.words)
+        except KeyboardInterrupt:
+            if scores is None:
+                raise
+            self.keep(scores, options.into, "the samples are scored, but not drawn")
         return scores
 
     def keep(self, partial: object, name: str | None, words: str) -> NoReturn:
@@ -184,7 +191,10 @@ class HeadMagics(Magics):
             raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
         if arguments.is_model_pair(found):
             return found
-        return found, arguments.find_tokenizer(found, self.variables(), self.resident)
+        tokenizer, note = arguments.find_tokenizer(found, self.variables(), self.resident)
+        if note:
+            print(note)  # noqa: T201  other token ids are other scores
+        return found, tokenizer
 
     @line_magic
     @magic_arguments()
@@ -269,12 +279,18 @@ class HeadMagics(Magics):
         with one_line_errors():
             options = arguments.parse(HeadMagics.headablate, line)
             arguments.check_name(options.into)
-            result, generation = self._ablate(options)
+            result, write = self._ablate(options)
             if options.into:
                 self.variables()[options.into] = result
+        try:
+            generation = write()
+        except KeyboardInterrupt:
+            _drawn(AblationCard(result), result)
+            self.keep(result, options.into, "the losses are measured, but no text is written")
         return _drawn(AblationCard(result, generation), result)
 
-    def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Generation | None]:
+    def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:
+        """The losses, and what writes the text before and after: the losses are kept without it."""
         live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
         with loading(live, until="there was a result"):
             task = self.task(options, None)
@@ -294,15 +310,24 @@ class HeadMagics(Magics):
                 seed=options.seed,
                 on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
             )
-            generation = None
-            if options.tokens > 0 and tokenizer is not None:
+
+        def write() -> Generation | None:
+            try:
+                if options.tokens <= 0 or tokenizer is None:
+                    return None
                 live.message("writing before and after")
-                with contextlib.suppress(HeadnbError):  # the first sample may have no prompt; the losses stand
-                    generation = generate_both(
-                        model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
-                    )
-        live.withdraw()
-        return result, generation
+                return generate_both(
+                    model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
+                )
+            except HeadnbError:  # the first sample may have no prompt
+                return None
+            except Exception as error:  # noqa: BLE001  the losses stand
+                print(f"no text before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
+                return None
+            finally:
+                live.withdraw()
+
+        return result, write
 
     @line_magic
     @magic_arguments()

@@ -98,7 +98,7 @@ def _load_default(dtype: Any, device_map: Any) -> Loaded:
             ) from error
     model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
     # Results and adapters carry the name, which means the same on every machine, not a folder of this one's cache.
-    model.name_or_path = model.config._name_or_path = DEFAULT  # noqa: SLF001
+    model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = DEFAULT  # noqa: SLF001
     return model, tokenizer
 
 
@@ -242,7 +242,7 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False
-    model.name_or_path = path.stem
+    model.name_or_path = tokenizer.name_or_path = path.stem
     return model, tokenizer
 
 

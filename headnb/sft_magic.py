@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_magic, magics_class
@@ -130,7 +131,8 @@ class TuningMagics(Magics):
                     raise
                 done = result.study.attrs["steps_done"]
                 note = f"Interrupted after {done} of {options.steps} steps."
-        live.finish(course(result.scores), note=" ".join(filter(None, (note, _others(result)))))
+        with contextlib.suppress(Exception, KeyboardInterrupt), live.drawing():  # the result stands without it
+            live.finish(course(result.scores), note=" ".join(filter(None, (note, _others(result)))))
         return result
 
     def _tasks(self, options: Namespace) -> tuple[Any, list[Task] | None]:

@@ -92,12 +92,23 @@ def test_control_c_before_the_first_sample_is_one_line(
     assert capsys.readouterr().err.strip() == "headnb: interrupted"
 
 
+def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(HeadGrid, "of", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 3, "--out", tmp_path / "x.zarr") == 130
+    said = f"headnb: interrupted: the samples are scored, but not drawn; {tmp_path / 'x.zarr'} keeps the scores"
+    assert said in capsys.readouterr().err
+    assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["score", "./nowhere", "gsm_symbolic"], 1, "no such file or folder"),
         (["score", "./nowhere", "gsm_symbolic", "--method", "activaton"], 1, "did you mean 'activation'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "cannot tell the form from the name 'x.png'"),
+        (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
         (["show", "nowhere.zarr"], 1, "there is no nowhere.zarr"),
         (["tasks", "nosuchword"], 1, "no task has 'nosuchword'"),

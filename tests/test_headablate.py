@@ -9,7 +9,7 @@ import xarray as xr
 from headnb.ablation import Generation, ablate, generate_both
 from headnb.display.ablation import AblationCard
 
-from test_magics import PAIRS, completions, error_of, run, shell  # noqa: F401  a fixture
+from test_magics import PAIRS, completions, error_of, run, shell, stop  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 HEADS = "L0H1,L1H3"
@@ -48,6 +48,24 @@ def test_a_sample_without_a_prompt_still_gives_losses(shell):
     shell.push({"pairs": [("", "The answer is 42."), ("", "3 apples")]})
     result, _ = run(shell, "%headablate model pairs --heads L0H1")
     assert result.result.sizes["sample"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "interrupted; the losses are measured, but no text is written: see kept"),
+        (RuntimeError("no memory\nmore"), "no text before and after: no memory"),
+    ],
+)
+def test_losses_are_kept_and_drawn_when_writing_stops(shell, monkeypatch, error, said):
+    monkeypatch.setattr("headnb.ablation.generate_both", stop(error))
+    _, captured = run(shell, f"%headablate model pairs --heads {HEADS} --into kept")
+    xr.testing.assert_equal(shell.user_ns["kept"], ablate(tiny_model(), tiny_tokenizer(), PAIRS, HEADS))
+    assert shell.user_ns["kept"] is shell.user_ns["_"]
+    assert said in captured.stderr
+    cards = [output.data["text/plain"] for output in captured.outputs if "taken out" in output.data["text/plain"]]
+    assert len(cards) == 1
+    assert "before:" not in cards[0]
 
 
 def test_options_and_tasks_are_completed(shell):

@@ -15,7 +15,7 @@ from headnb.display.live_study import LiveStudy, course
 from headnb.display.payload import MIME_TYPE
 from IPython.utils.capture import capture_output
 
-from test_magics import PAIRS, completions, error_of, run, shell  # noqa: F401  a fixture
+from test_magics import PAIRS, completions, error_of, run, shell, stop  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 TUNE = "%headsft model pairs --steps 4 --every 2 --batch-size 2"
@@ -93,6 +93,15 @@ def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
 
     shell.user_ns["model"].register_forward_pre_hook(interrupt)
     assert "interrupted before the first step was tracked" in error_of(shell, TUNE)
+
+
+@pytest.mark.parametrize(("error", "said"), [(KeyboardInterrupt(), "interrupted"), (ValueError("no ink"), "no ink")])
+def test_what_is_trained_is_kept_when_its_picture_stops(shell, monkeypatch, error, said):
+    monkeypatch.setattr("headnb.sft_magic.course", stop(error))
+    _, captured = run(shell, f"result = {TUNE} --into kept")
+    assert shell.user_ns["result"].study["step"].values.tolist() == [0, 2, 4]
+    assert shell.user_ns["result"] is shell.user_ns["kept"]
+    assert f"finished, but not drawn: {said}" in captured.stderr
 
 
 @pytest.mark.parametrize(

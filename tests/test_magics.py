@@ -68,6 +68,12 @@ def test_headscore_returns_the_scores_of_the_same_call_in_python(shell: Interact
     xr.testing.assert_equal(shell.user_ns["scores"], expected)
 
 
+@pytest.mark.parametrize("words", ["-n 3 model pairs", "model -n 3 pairs", "model pairs -n 3"])
+def test_options_may_stand_anywhere(shell: InteractiveShell, words: str) -> None:
+    run(shell, f"scores = %headscore {words}")
+    assert shell.user_ns["scores"].sizes["sample"] == 3
+
+
 def test_headscore_into_binds_a_variable(shell: InteractiveShell) -> None:
     run(shell, "%headscore model pairs --into mine")
     assert shell.user_ns["mine"].sizes == {"sample": 4, "layer": 2, "head": 4}
@@ -101,6 +107,44 @@ def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShe
     shell.user_ns["both"] = (shell.user_ns.pop("model"), shell.user_ns.pop("tokenizer"))
     run(shell, "scores = %headscore both pairs")
     assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+def other_tokenizer() -> Any:
+    """A tokenizer of single bytes: all other token ids than those of `tiny_tokenizer`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=5)}
+    made = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=made, name_or_path="somebody/else")
+
+
+def test_the_tokenizer_beside_a_model_comes_before_the_variable_of_another(
+    shell: InteractiveShell, tmp_path: Any
+) -> None:
+    shell.user_ns["model"].name_or_path = str(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"] = other_tokenizer()
+    _, captured = run(shell, "scores = %headscore model pairs")
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+    np.testing.assert_array_equal(shell.user_ns["scores"].score, expected.score)
+    assert f"the tokenizer is the one in {tmp_path}, not the variable tokenizer" in captured.stdout
+
+
+def test_a_tokenizer_of_another_model_is_taken_with_a_line_that_says_so(shell: InteractiveShell) -> None:
+    shell.user_ns["model"].name_or_path = "somebody/tuned"
+    shell.user_ns["tokenizer"].name_or_path = "somebody/base"
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is that of somebody/base, the model is somebody/tuned" in captured.stdout
+    assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+@pytest.mark.parametrize("name", ["somebody/base", ""])
+def test_a_tokenizer_of_the_same_name_or_of_none_needs_no_words(shell: InteractiveShell, name: str) -> None:
+    shell.user_ns["model"].name_or_path = shell.user_ns["tokenizer"].name_or_path = name
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is" not in captured.stdout
 
 
 def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None:
@@ -172,6 +216,8 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs -n many", "invalid int value: 'many'"),
         ("%headscore model pairs -n 5", "n=5 asks for more"),
         ("%headscore model pairs more", "'more' is one word too many"),
+        ("%headscore model -n 3 pairs more", "'more' is one word too many"),
+        ("%headscore model --metod taylor-token pairs", "no option --metod; did you mean --method?"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
         ("%headscore model pairs --into class", "--into class"),
@@ -231,6 +277,35 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     assert shell.user_ns["whole"].sizes["sample"] == 40
     whole = shell.user_ns["whole"].sel(sample=part.sample)
     np.testing.assert_allclose(part.score, whole.score, rtol=1e-4, atol=1e-7)
+
+
+def stop(error: BaseException) -> Any:
+    """A function that raises."""
+
+    def raise_it(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raise_it
+
+
+def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(KeyboardInterrupt()))
+    ended, captured = run(shell, "%headscore model pairs --into mine")
+    assert isinstance(ended.error_in_exec, UsageError)
+    assert "interrupted; the samples are scored, but not drawn: see mine" in captured.stderr
+    assert "finished, but not drawn: interrupted" in captured.stderr
+    xr.testing.assert_equal(shell.user_ns["mine"], scores_of(shell))
+    assert shell.user_ns["mine"] is shell.user_ns["_"]
+
+
+def test_scores_that_cannot_be_drawn_are_returned(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(ValueError("no ink")))
+    _, captured = run(shell, "scores = %headscore model pairs --into mine")
+    assert "finished, but not drawn: no ink" in captured.stderr
+    assert shell.user_ns["scores"] is shell.user_ns["mine"]
+    xr.testing.assert_equal(shell.user_ns["scores"], scores_of(shell))
 
 
 def scores_of(shell: InteractiveShell) -> xr.Dataset:
@@ -354,7 +429,7 @@ def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShe
             raise AssertionError
 
     shell.user_ns["pairs"] = Slow(PAIRS)
-    stop = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    shell.user_ns.update(start=stop.start)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    shell.user_ns.update(start=timer.start)
     assert "interrupted before the first sample" in error_of(shell, "start()\n%headscore model pairs")
-    stop.join()
+    timer.join()

@@ -91,6 +91,19 @@ def form_of(path: Path) -> Callable[[Payload], str]:
     raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a name that `HeadGrid.save` cannot write to, before the work whose picture it is to hold.
+
+    Raises:
+        HeadnbError: its ending is none of `.save`'s, or its folder is not there or not to be written to.
+    """
+    form_of(path)
+    if not path.parent.is_dir():
+        raise HeadnbError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise HeadnbError(f"cannot write {path}: the folder {path.parent} is not writable")
+
+
 def show(data: object, *, title: str = "") -> None:
     """Draw `data` (see `HeadGrid.of`) in the notebook, or print it where there is none."""
     from IPython.display import display  # noqa: PLC0415  importing headnb must not load IPython

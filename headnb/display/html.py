@@ -34,7 +34,7 @@ def card(payload: Payload) -> str:
     if not titles:
         lines.append("Values under the mouse are left out of a picture this large.")
     words = "".join(f"<div>{escape(line)}</div>" for line in lines if line)
-    table = _table(panels) if len(panels) > 1 else ""
+    table = _table(payload, panels) if len(panels) > 1 else ""
     return (
         f'<div style="{CARD_STYLE}"><div><b>{escape(text.heading(payload))}</b> '
         f'<span style="opacity:{_LABEL_OPACITY}">{escape(text.subtitle(payload))}</span></div>'
@@ -147,7 +147,7 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     ]
 
 
-def _table(panels: list[Panel]) -> str:
+def _table(payload: Payload, panels: list[Panel]) -> str:
     """Statistics of several panels, and what can be believed of each."""
     names = [name for name in ("gini", "cv", "kurtosis") if any(name in panel["statistics"] for panel in panels)]
     titles = ["", *(text.STATISTICS[name] for name in names), "top head", "samples", "reliability", "samples for 0.90"]
@@ -156,7 +156,7 @@ def _table(panels: list[Panel]) -> str:
     for panel in panels:
         top = text.ranking(panel)[:1]
         cells = [panel["title"], *(text.statistic_text(panel, name) for name in names)]
-        cells.append(f"L{top[0][0]}H{top[0][1]}" if top else "–")
+        cells.append(text.head_name(payload, top[0]) if top else "–")
         cells += [_or_dash(panel[name]) for name in ("samples", "reliability", "samples_for_090")]
         rows.append("".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells))
     return (

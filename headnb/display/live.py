@@ -11,6 +11,7 @@ there is a tqdm bar on stderr, and the result as text.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -21,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headnb.display import html, text
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, Payload, payload
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -125,7 +126,25 @@ class LiveGrid:
         self._next = started + pause
 
     def finish(self, result: object, *, note: str = "") -> HeadGrid:
-        """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts."""
+        """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts.
+
+        An error or an interrupt while they are made leaves one line in their place, and goes on to the caller.
+        """
+        with self.drawing():
+            return self._finish(result, note)
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """While the picture of a finished result is made: what stops it leaves a line that the result is there."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            if self._open:
+                said = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
+                self._close(f"finished, but not drawn: {said}")
+            raise
+
+    def _finish(self, result: object, note: str) -> HeadGrid:
         grid = HeadGrid.of(result, title="" if isinstance(result, (dict, HeadGrid)) else self.title)
         heard = self._last.note if self._last is not None else ""
         if notes := [words for words in (note, heard) if words]:
@@ -133,8 +152,8 @@ class LiveGrid:
             front = -1 if grid.payload["dimension"] == "step" else 0
             panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
             grid = HeadGrid({**grid.payload, "panels": panels})
-        self._open = False
         self._surface.end(grid)
+        self._open = False
         return grid
 
     def withdraw(self) -> None:
@@ -159,7 +178,7 @@ class LiveGrid:
         reason = "Interrupted" if isinstance(error, KeyboardInterrupt) else f"Stopped by {type(error).__name__}"
         try:
             self._finish_partial(error, reason)
-        except Exception:  # noqa: BLE001  the error that stopped the computation is the one to be seen
+        except (Exception, KeyboardInterrupt):  # noqa: BLE001  the error that stopped the computation is to be seen
             self._close(reason)
 
     def _finish_partial(self, error: BaseException, reason: str) -> None:
@@ -170,7 +189,7 @@ class LiveGrid:
         if scores is None or scores.sizes.get("sample") == 0:
             self._close(f"{reason} before the first sample")
         else:
-            self.finish(scores, note=f"{reason}.")
+            self._finish(scores, f"{reason}.")
 
     def _close(self, words: str) -> None:
         self._open = False

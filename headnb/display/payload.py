@@ -20,6 +20,7 @@ import xarray as xr
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
 from headnb.errors import HeadnbError
+from headnb.patterns import HEADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
 VERSION = 1
 KINDS = ("level", "signed", "difference")
+LARGEST_SIDE = 4096
 
 COMPACT_ABOVE = 20_000  # values of all panels
 _T = TypeVar("_T")
@@ -80,7 +82,10 @@ class Progress(TypedDict):
 
 
 class Payload(TypedDict):
-    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels."""
+    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels.
+
+    A name that differs between panels, such as that of the method, is empty, and an alpha that does is null.
+    """
 
     version: int
     title: str
@@ -93,6 +98,10 @@ class Payload(TypedDict):
     units: str
     layers: int
     heads: int
+    layer_numbers: NotRequired[list[int]]
+    """The model's own numbers of the rows; absent where they count from 0, as all of a model's layers do."""
+    head_numbers: NotRequired[list[int]]
+    """The same of the columns."""
     kv_heads: int
     dimension: str
     scale: Scale
@@ -106,12 +115,14 @@ class Payload(TypedDict):
 class _Grid:
     """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head).
 
-    `facts` are its attributes, and coordinates where these differ between grids.
+    `facts` are its attributes, and coordinates where these differ between grids; `numbers` are the model's own numbers
+    of its layers and of its heads.
     """
 
     title: str
     cells: dict[str, np.ndarray]
     facts: dict[str, Any]
+    numbers: tuple[tuple[int, ...], tuple[int, ...]]
     statistics: dict[str, Statistic] = field(default_factory=dict)
     dimension: str = ""
     step: float | None = None
@@ -142,35 +153,42 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     grids = list(_grids(data))
     if not grids:
         raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
-    first = grids[0]
     kind = _common("kind", [_kind(grid) for grid in grids])
     layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
     factor = factor_for(values) if values.size > COMPACT_ABOVE else None
-    kv_heads = first.count("kv_heads") or heads
-    models, tasks = (_one_or_none([grid.text(name) for grid in grids]) for name in ("model", "task"))
+    numbers = [_common(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
+    chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
+    groups = {grid.count("kv_heads") or heads for grid in grids}
+    # of a selection of heads it is not known which share a key/value head
+    kv_heads = groups.pop() if len(groups) == 1 and "head_numbers" not in chosen else heads
+    facts = ("model", "task", "method", "loss_reduction")
+    models, tasks, method, loss = (_one_or_none([grid.text(name) for grid in grids]) for name in facts)
     before = _one_or_none([grid.text("model_before") for grid in grids])
     change = f"{before} → {models}" if before and models and before != models else models
+    alphas = [grid.number("alpha") for grid in grids if "significant" in grid.cells]
+    levels = [grid.number("interval_level") or 0.95 for grid in grids if "low" in grid.cells]
     result: Payload = {
         "version": VERSION,
         "title": title or " · ".join(filter(None, (change, tasks))) or "attention heads",
         "model": models,
         "task": tasks,
-        "method": first.text("method"),
-        "loss_reduction": first.text("loss_reduction"),
+        "method": method,
+        "loss_reduction": loss,
         "kind": kind,
-        "quantity": _quantity(first, kind),
+        "quantity": _quantity(grids, kind),
         "units": _common("units", [grid.text("units") for grid in grids]),
         "layers": layers,
         "heads": heads,
         "kv_heads": kv_heads if heads % kv_heads == 0 else heads,
-        "dimension": first.dimension,
+        "dimension": grids[0].dimension,
         "scale": {"low": low, "high": high},
-        "alpha": first.number("alpha"),
-        "interval_level": first.number("interval_level") or 0.95,
+        "alpha": alphas[0] if len(set(alphas)) == 1 else None,
+        "interval_level": _common("interval level", levels) if levels else 0.95,
         "panels": [_panel(grid, factor) for grid in grids],
     }
+    result |= cast("Payload", chosen)
     if progress is not None:
         result["progress"] = progress
     return result
@@ -221,6 +239,7 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
     cells = cells.transpose(..., "layer", "head")
     leading = [str(dim) for dim in cells["values"].dims[:-2]]
+    numbers = (_numbers(cells, "layer"), _numbers(cells, "head"))
     steps = _steps(cells, leading)
     dimension = leading[0] if len(leading) == 1 else "step" if steps else ""
     own = [statistics] if statistics is not None else _pattern_statistics(cells)
@@ -239,11 +258,22 @@ def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | No
             " · ".join(filter(None, (title, *names.values()))),
             {name: column[index] for name, column in columns.items()},
             {**cells.attrs, **{name: column[tuple(place[dim] for dim in dims)] for name, (dims, column) in facts}},
+            numbers,
             found,
             dimension,
             steps[place["step"]] if steps else None,
             " · ".join(filter(None, course)),
         )
+
+
+def _numbers(cells: xr.Dataset, dim: str) -> tuple[int, ...]:
+    """The model's own numbers of its layers or heads: of a selection these are not the places in the array."""
+    if dim not in cells.coords or cells.coords[dim].dtype.kind not in "iu":
+        return (*range(cells.sizes[dim]),)
+    found = tuple(cells.coords[dim].values.tolist())
+    if len(set(found)) < len(found) or not all(0 <= number < LARGEST_SIDE for number in found):
+        raise HeadnbError(f"a head grid needs {dim}s numbered from 0 to {LARGEST_SIDE - 1}, none of them twice")
+    return found
 
 
 def _steps(cells: xr.Dataset, leading: list[str]) -> list[float]:
@@ -344,10 +374,14 @@ def _kind(grid: _Grid) -> Kind:
     return cast("Kind", kind)
 
 
-def _quantity(grid: _Grid, kind: Kind) -> str:
-    method = grid.text("method")
-    name = grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
+def _quantity(grids: list[_Grid], kind: Kind) -> str:
+    name = _one_or_none([_score_name(grid) for grid in grids])
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
+
+
+def _score_name(grid: _Grid) -> str:
+    method = grid.text("method")
+    return grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
 
 
 def _common(what: str, found: list[_T]) -> _T:

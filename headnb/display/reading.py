@@ -15,7 +15,7 @@ import numpy as np
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, expanded
-from headnb.display.payload import KINDS, VERSION, Payload
+from headnb.display.payload import KINDS, LARGEST_SIDE, VERSION, Payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError, unknown_name
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LARGEST_FILE = 64 * 2**20
-LARGEST_SIDE = 4096
 MOST_CELLS = 500_000
 MOST_COMPACT_CELLS = 4_000_000
 MOST_PANELS = 4096
@@ -76,6 +75,11 @@ def checked(found: object) -> Payload:
     result: dict[str, Any] = {name: _text(top.get(name, ""), name) for name in _TEXTS}
     result |= {"version": VERSION, "kind": kind, "units": _text(top.get("units"), "units")}
     result |= {"layers": layers, "heads": heads, "kv_heads": kv_heads}
+    result |= {
+        name: _numbers(top[name], name, size)
+        for name, size in (("layer_numbers", layers), ("head_numbers", heads))
+        if name in top
+    }
     result["alpha"] = _share(top.get("alpha"), "alpha")
     level = _number(top.get("interval_level", 0.95), "interval_level")
     result["interval_level"] = _share(level, "interval_level")
@@ -133,6 +137,13 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
     notes = _sequence(given.get("notes", []), f"{where}.notes", MOST_NOTES)
     panel["notes"] = [_text(note, f"{where}.notes") for note in notes]
     return panel
+
+
+def _numbers(found: object, where: str, size: int) -> list[int]:
+    numbers = [_whole(number, where, 0, LARGEST_SIDE - 1) for number in _sequence(found, where, LARGEST_SIDE)]
+    if len(numbers) != size or len(set(numbers)) != size:
+        raise HeadnbError(f"not a head grid: {where} must have {size} numbers, none of them twice")
+    return numbers
 
 
 def _is_compact(panel: object) -> bool:

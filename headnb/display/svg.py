@@ -43,7 +43,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> tuple
         parts.append(f'<g transform="translate({x} {y})">')
         parts += _axes(payload, panel, place, first=index % place.columns == 0)
         parts += _titled_cells(payload, panel, place) if titles else _merged_cells(payload, panel, place)
-        parts += _missing(panel, place)
+        parts += _missing(payload, panel, place)
         parts += _marks(panel, place)
         parts += _profile(payload, mean, longest, place)
         parts.append("</g>")
@@ -89,7 +89,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
     for rank, (layer, head) in enumerate(found, start=1):
-        line = f"L{layer}H{head} {text.number(values[layer, head], 4)}{units}"
+        line = f"{text.head_name(payload, (layer, head))} {text.number(values[layer, head], 4)}{units}"
         if full:
             if len(bounds) == 2 and np.isfinite([bounds[0][layer, head], bounds[1][layer, head]]).all():
                 low, high = (text.number(bound[layer, head]) for bound in bounds)
@@ -103,7 +103,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     return texts
 
 
-def _missing(panel: Panel, place: Geometry) -> Iterator[str]:
+def _missing(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
     """Heads without a value: a slash a cell, so that whole layers look hatched."""
     absent = np.isnan(text.values_of(panel))
     if not absent.any():
@@ -115,7 +115,7 @@ def _missing(panel: Panel, place: Geometry) -> Iterator[str]:
     yield f'<path d="{steps}" stroke="currentColor" stroke-opacity=".4" stroke-width=".8"/>'
     for layer in np.flatnonzero(absent.all(axis=1)).tolist():
         line = f'd="M0 {place.y(layer) + height / 2:g}h{place.grid_width}" stroke-width="{height}"'
-        title = f"<title>layer {layer}: no softmax heads</title>"
+        title = f"<title>layer {text.numbers(payload, 'layer')[layer]}: no softmax heads</title>"
         yield f'<path {line} stroke="currentColor" stroke-opacity="0">{title}</path>'
 
 
@@ -152,10 +152,11 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
             yield f'<path {line} stroke="currentColor" stroke-opacity=".5" stroke-width="2">{title}</path>'
         if first:
             yield label("key/value heads", 0, -11, size=9)
+    layers, heads = text.numbers(payload, "layer"), text.numbers(payload, "head")
     for layer in place.layer_ticks():
-        yield label(str(layer), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
+        yield label(str(layers[layer]), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
     for head in place.head_ticks():
-        yield label(str(head), place.x(head) + (place.cell_width - gap) / 2, height + 13, anchor="middle")
+        yield label(str(heads[head]), place.x(head) + (place.cell_width - gap) / 2, height + 13, anchor="middle")
     yield label("head", width / 2, height + 28, anchor="middle", size=11)
     if first:
         name = label("layer", 0, 0, anchor="middle", size=11)
@@ -177,7 +178,8 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     for layer in np.flatnonzero(np.isfinite(means)).tolist():
         middle = place.y(layer) + (place.cell_height - gap) / 2
         line = f'd="M{zero:g} {middle:g}h{reach * means[layer] / longest:.1f}"'
-        yield f"<path {line}><title>layer {layer}: mean {text.number(means[layer])}{units}</title></path>"
+        number = text.numbers(payload, "layer")[layer]
+        yield f"<path {line}><title>layer {number}: mean {text.number(means[layer])}{units}</title></path>"
     yield "</g>"
 
 

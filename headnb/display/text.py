@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from headnb.display.colours import paint
 from headnb.display.compact import expanded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headnb.display.payload import Panel, Payload
 
 MOST_PANELS = 12
@@ -89,6 +91,18 @@ def quantity(payload: Payload) -> str:
     return f"{name} ({payload['units']})" if payload["units"] else name
 
 
+def numbers(payload: Payload, side: Literal["layer", "head"]) -> Sequence[int]:
+    """The model's own numbers of the grid's layers or heads."""
+    found = payload.get("layer_numbers") if side == "layer" else payload.get("head_numbers")
+    return found or range(payload["layers"] if side == "layer" else payload["heads"])
+
+
+def head_name(payload: Payload, place: tuple[int, int]) -> str:
+    """`L3H10`, of a head's row and column in the grid."""
+    layer, head = place
+    return f"L{numbers(payload, 'layer')[layer]}H{numbers(payload, 'head')[head]}"
+
+
 def ranking(panel: Panel) -> list[tuple[int, int]]:
     """All heads that have a value as (layer, head), the largest (by absolute value) first."""
     sizes = np.abs(values_of(panel))
@@ -120,7 +134,7 @@ def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
         return "No layer of this model has softmax attention heads."
     values = values_of(panel)
     name = {"level": "Top heads", "signed": "Largest", "difference": "Largest changes"}[payload["kind"]]
-    return f"{name}: " + " · ".join(f"L{layer}H{head} {number(values[layer, head])}" for layer, head in found)
+    return f"{name}: " + " · ".join(f"{head_name(payload, place)} {number(values[place])}" for place in found)
 
 
 def significance_line(payload: Payload, panel: Panel) -> str:
@@ -145,7 +159,7 @@ def belief_line(panel: Panel) -> str:
 def missing_line(payload: Payload) -> str:
     """Which layers have no values, and why; empty when all have."""
     missing = np.all([np.isnan(values_of(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
-    layers = np.flatnonzero(missing)
+    layers = np.array(numbers(payload, "layer"))[missing]
     if layers.size == 0:
         return ""
     if layers.size == 1:
@@ -227,7 +241,8 @@ def _heat_map(payload: Payload, panel: Panel, *, colour: bool) -> list[str]:
         key = f"{shades} from {number(scale['low'])} through 0 to {number(scale['high'])}"
     shares = np.clip((values - scale["low"]) / (scale["high"] - scale["low"]), 0, 1)
     rows = ["".join(_shade(share, shades) for share in row) for row in shares]
-    return [f"layer {layer:>3} {row}" for layer, row in enumerate(rows)] + [f"{'':>9} {key}"]
+    layers = numbers(payload, "layer")
+    return [f"layer {layer:>3} {row}" for layer, row in zip(layers, rows, strict=True)] + [f"{'':>9} {key}"]
 
 
 def _shade(share: float, shades: str) -> str:
@@ -241,7 +256,7 @@ def _colour_map(payload: Payload, values: np.ndarray) -> list[str]:
     for layer in range(0, len(values), 2):
         lower = values[layer + 1] if layer + 1 < len(values) else np.full(values.shape[1], np.nan)
         cells = [_two_cells(top, bottom, scale) for top, bottom in zip(values[layer], lower, strict=True)]
-        lines.append(f"layer {layer:>3} {''.join(cells)}")
+        lines.append(f"layer {numbers(payload, 'layer')[layer]:>3} {''.join(cells)}")
     return [*lines, f"{'':>9} {number(scale[0])} to {number(scale[1])}"]
 
 

@@ -16,6 +16,7 @@ import traitlets
 
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
+from headnb.display.text import head_name
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def head_names(names: Sequence[str], payload: Payload) -> list[str]:
     for name in names:
         if name not in known:
             raise RefusedTraitError(str(unknown_name("head", name, known)))
-    return sorted(set(names), key=_place)
+    chosen = set(names)
+    return [name for name in known if name in chosen]
 
 
 def heads_left(names: Sequence[str], payload: Payload) -> list[str]:
@@ -69,10 +71,7 @@ def heads_left(names: Sequence[str], payload: Payload) -> list[str]:
     return [name for name in names if name in known]
 
 
-def _heads(payload: Payload) -> set[str]:
-    return {f"L{layer}H{head}" for layer in range(payload["layers"]) for head in range(payload["heads"])}
-
-
-def _place(name: str) -> tuple[int, int]:
-    layer, head = name[1:].split("H")
-    return int(layer), int(head)
+def _heads(payload: Payload) -> dict[str, None]:
+    """The names of a payload's heads, in the grid's order."""
+    rows, columns = range(payload["layers"]), range(payload["heads"])
+    return dict.fromkeys(head_name(payload, (layer, head)) for layer in rows for head in columns)

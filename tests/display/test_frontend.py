@@ -49,6 +49,13 @@ def test_widget_checks_what_it_is_told_to_select() -> None:
     assert grid.selected == ["L2H3", "L10H0"]
 
 
+def test_heads_of_a_selection_of_layers_are_selected_by_the_models_own_names() -> None:
+    grid = HeadGridWidget(random_pattern(12, 4)[9:], selected=["L11H0", "L9H3"])
+    assert grid.selected == ["L9H3", "L11H0"]
+    with pytest.raises(HeadnbError, match="unknown head 'L1H1'"):
+        grid.selected = ["L1H1"]
+
+
 def test_widget_shows_whatever_a_grid_can() -> None:
     grid = HeadGridWidget(random_pattern(2, 2))
     pattern = random_pattern(3, 4)

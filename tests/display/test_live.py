@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.display import MIME_TYPE, LiveGrid, already_drawn, live
+from headnb.display.grid import HeadGrid
 from headnb.scoring import Progress, ScoringInterrupted
 from nbclient import NotebookClient
 from synthetic import SCHEMA, scores
@@ -151,6 +152,30 @@ def test_an_interrupt_leaves_the_partial_result_and_says_so(shown: Display) -> N
     assert panel["samples"] == 12
     assert panel["notes"] == ["Interrupted.", "Stopped early: 12 of 32 samples are scored."]
     assert "Stopped early: 12 of 32 samples are scored." in shown.sent[-1][1]["text/html"]
+
+
+def test_a_second_interrupt_while_the_partial_picture_is_made_loses_no_scores(
+    shown: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HeadGrid, "of", interrupted)
+    with pytest.raises(ScoringInterrupted) as caught:
+        stopped(ScoringInterrupted(scores(12, complete=0, samples_requested=32)), done=8)
+    assert caught.value.scores.sizes["sample"] == 12
+    assert shown.sent[-1][1]["text/plain"] == "m · t · Interrupted"
+
+
+def test_a_result_whose_picture_stops_is_said_to_be_finished(shown: Display, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(HeadGrid, "of", broken)
+    grid = LiveGrid("m · t")
+    with pytest.raises(ValueError, match="no ink"):
+        grid.finish(scores(32))
+    assert shown.sent[-1][1]["text/plain"] == "m · t · finished, but not drawn: no ink"
 
 
 def test_an_error_leaves_what_was_reported_last(shown: Display) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.display import payload, read_payload
+from headnb.display import html, payload, read_payload, text
 from headnb.display.reading import checked
 from headnb.display.text import shown_panels, values_of
 from headnb.errors import HeadnbError
+from headnb.patterns import compare
 from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
 
 CASES = {
@@ -25,6 +27,7 @@ CASES = {
     "scores": scores(8),
     "one sample": scores(1),
     "mapping": {"gsm8k": random_pattern(2, 3), "mbpp": random_pattern(2, 3, seed=1)},
+    "a selection": random_pattern(8, 6).isel(layer=slice(3, 5), head=[5, 1, 2]),
     "steps": xr.concat([random_pattern(2, 3, s) for s in range(3)], xr.IndexVariable("step", [0, 5, 10])),
 }
 
@@ -32,9 +35,9 @@ CASES = {
 @pytest.mark.parametrize("data", CASES.values(), ids=CASES)
 def test_payload_follows_the_schema_and_is_read_back_unchanged(data: object) -> None:
     made = payload(data)
-    text = json.dumps(made, allow_nan=False)
-    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(text))
-    assert read_payload(text) == made
+    written = json.dumps(made, allow_nan=False)
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(written))
+    assert read_payload(written) == made
 
 
 def test_schema_is_itself_valid_in_the_version_that_it_names() -> None:
@@ -125,6 +128,18 @@ def test_a_title_names_model_and_task_where_panels_share_them() -> None:
     assert payload(comparison([[0.1]], [[True]], model_before="base"))["title"] == "base → smollm2-135m · gsm8k"
 
 
+def test_what_differs_between_panels_is_named_of_none() -> None:
+    one = random_pattern(1, 2)
+    other = random_pattern(1, 2, method="taylor-token", loss_reduction="sum").rename("taylor-token")
+    made = payload({"a": one, "b": other})
+    assert (made["method"], made["loss_reduction"], made["quantity"]) == ("", "", "score")
+    assert "activation" not in html.card(made)
+    assert payload({"a": random_pattern(1, 4, kv_heads=2), "b": random_pattern(1, 4)})["kv_heads"] == 4
+    made = payload({"a": comparison([[0.1]], [[True]]), "b": comparison([[0.1]], [[True]], alpha=0.2)})
+    assert made["alpha"] is None
+    assert payload({"a": comparison([[0.1]], [[True]]), "b": comparison([[0.1]], [[True]])})["alpha"] == 0.05
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "low", "high"),
     [
@@ -148,8 +163,8 @@ def test_scale_is_not_given_to_a_single_outlier() -> None:
 
 
 def test_a_large_grid_stays_under_300_kb() -> None:
-    text = json.dumps(payload(random_pattern(126, 128)), separators=(",", ":"))
-    assert len(text) < 300_000
+    written = json.dumps(payload(random_pattern(126, 128)), separators=(",", ":"))
+    assert len(written) < 300_000
 
 
 def test_what_a_reader_must_know_is_noted() -> None:
@@ -165,9 +180,44 @@ def test_key_value_heads_that_do_not_divide_the_heads_are_not_drawn_as_groups() 
     assert payload(random_pattern(2, 6, kv_heads=4))["kv_heads"] == 6
 
 
+def test_a_selection_keeps_the_models_numbers_of_layers_and_heads() -> None:
+    made = payload(random_pattern(8, 6, kv_heads=3).isel(layer=slice(3, 5), head=[5, 1, 2]))
+    assert (made["layer_numbers"], made["head_numbers"]) == ([3, 4], [5, 1, 2])
+    assert made["kv_heads"] == made["heads"] == 3, "which of them share a key/value head is not known"
+    made = payload(random_pattern(8, 6, kv_heads=3).isel(layer=slice(3, 5)))
+    assert "head_numbers" not in made
+    assert made["kv_heads"] == 3
+    assert not {"layer_numbers", "head_numbers"} & set(payload(random_pattern(8, 6)))
+
+
+def test_a_selection_is_named_as_the_model_names_it() -> None:
+    data = pattern(np.arange(24.0).reshape(6, 4)).isel(layer=slice(3, 6))
+    data[1] = np.nan
+    made = payload(data)
+    (panel,) = made["panels"]
+    assert text.top_line(made, panel, 2) == "Top heads: L5H3 23.0 · L5H2 22.0"
+    assert text.missing_line(made).startswith("Layer 4 is hatched")
+    assert "layer   5 " in text.as_text(made, heat_map=True)
+    drawn = html.card(made)
+    for words in ("<title>L5H3 ", "<title>layer 4: no softmax heads", ">5</text>"):
+        assert words in drawn
+    assert "L2H3" not in drawn
+    assert "<td>L5H3" in re.sub("<td[^>]*>", "<td>", html.card(payload({"a": data, "b": data})))
+
+
+def test_a_comparison_of_selections_is_named_as_the_model_names_it() -> None:
+    before = scores(8, layers=6)
+    after = before.copy(deep=True)
+    after["score"][:, 4, 2] *= 9
+    change = compare(before.sel(layer=slice(3, 5)), after.sel(layer=slice(3, 5)))
+    assert "Largest changes: L4H2 " in repr(change.heads.grid())
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"a": random_pattern(4, 2)[:2], "b": random_pattern(4, 2)[2:]}, "same layers"),
+        (random_pattern(2, 2).isel(layer=[1, 1]), "none of them twice"),
         (3, "got int"),
         ({}, "nothing to show"),
         (xr.Dataset({"other": 1}), "got Dataset"),
@@ -176,6 +226,10 @@ def test_key_value_heads_that_do_not_divide_the_heads_are_not_drawn_as_groups() 
         ({"a": pattern([[1.0]]), "b": pattern([[1.0, 2.0]])}, "same layers x heads"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], kind="signed")}, "same kind"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], units="share")}, "same units"),
+        (
+            {"a": comparison([[1.0]], [[1]]), "b": comparison([[1.0]], [[1]], interval_level=0.8)},
+            "same interval level, got",
+        ),
     ],
 )
 def test_what_is_no_head_grid_is_an_error_that_says_so(data: object, message: str) -> None:

@@ -74,6 +74,11 @@ def test_defaults_are_filled_in_and_unknown_fields_dropped() -> None:
     assert "p_value" not in found["panels"][0]
 
 
+def test_the_models_numbers_of_a_selection_are_read() -> None:
+    found = read_payload(FIXTURES / "valid" / "selection.heads.json")
+    assert (found["layer_numbers"], found["head_numbers"]) == ([3, 4], [5, 1, 2])
+
+
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(HeadnbError, match="cannot read"):
         read_payload(tmp_path / "none.heads.json")

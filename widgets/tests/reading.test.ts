@@ -20,6 +20,14 @@ describe("the files that Python reads too", () => {
     expect(back).toEqual(flat);
   });
 
+  test("the model's numbers of a selection are read", () => {
+    const { layerNumbers, headNumbers } = readPayload(fixture("valid/selection"));
+    expect([layerNumbers, headNumbers]).toEqual([
+      [3, 4],
+      [5, 1, 2],
+    ]);
+  });
+
   test.each(fixtures("invalid"))("invalid %s: schema and reader refuse it", (_, text) => {
     expect(valid(JSON.parse(text))).toBe(false);
     expect(() => readPayload(text)).toThrow(PayloadError);

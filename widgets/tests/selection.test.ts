@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cellsOf, headPlace, namesOf } from "../src/grid/heads";
+import { cellsOf, headPlace, namesOf, sameHeads } from "../src/grid/heads";
 import { NOTHING, pressed, type Selection, selected } from "../src/grid/selection";
 
 const shape = { layers: 3, heads: 4, kvHeads: 4 };
@@ -67,6 +67,14 @@ describe("names", () => {
   test.each(["L3H0", "L0H4", "3.1", "L1", "H1", "L-1H0", "L0H0x", ""])("%j is none", (name) =>
     expect(headPlace(name, shape)).toBeNull(),
   );
+  test("of a selection of layers and heads are the model's own", () => {
+    const part = { layers: 2, heads: 2, kvHeads: 2, layerNumbers: [4, 5], headNumbers: [6, 1] };
+    expect(namesOf([0, 3], part)).toEqual(["L4H6", "L5H1"]);
+    expect(headPlace("L5H6", part)).toEqual({ layer: 1, head: 0 });
+    expect(headPlace("L1H1", part)).toBeNull();
+    expect(sameHeads(part, { ...part })).toBe(true);
+    expect(sameHeads(part, { ...part, layerNumbers: null })).toBe(false);
+  });
   test("come in the grid's order, whatever else is among them", () => {
     expect(namesOf(cellsOf(["L2H0", 3, "L9H9", null, "L0H1"], shape), shape)).toEqual(["L0H1", "L2H0"]);
   });

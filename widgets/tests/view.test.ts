@@ -136,6 +136,10 @@ describe("the picture", () => {
     expect(long).toHaveLength(2);
     for (const words of long) expect(words).toMatch(/^(heads \(at most 1\) by )?change .{30,60}…$/);
   });
+  test("has the model's own numbers at the rows and columns of a selection", () => {
+    const words = [...drawn({ layerNumbers: [4], headNumbers: [61, 7] }).matchAll(/<text[^>]*>(\d+)</g)];
+    expect(words.map(([, number]) => number)).toEqual(expect.arrayContaining(["4", "61", "7"]));
+  });
   test("has the two heads in two colours, and no cell for a missing head", () => {
     const fills = (svg: string) => new Set(svg.match(/d="[^"]*" fill="#(440154|fde725|[0-9a-f]{6})"/g));
     expect(fills(drawn({})).size).toBeGreaterThan(1);

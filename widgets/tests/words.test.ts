@@ -6,6 +6,7 @@ import {
   missingLine,
   namesLine,
   number,
+  percent,
   short,
   significanceLine,
   statisticsLine,
@@ -34,6 +35,15 @@ describe("numbers", () => {
     [0, "0"],
   ])("%f is round as %s", (value, words) => expect(short(value)).toBe(words));
 });
+
+test.each([
+  [1, "100"],
+  [0.9961, "100"],
+  [0.994, "99"],
+  [0.0471, "4.7"],
+  [2.13e-7, "2.1e-5"],
+  [0, "0"],
+])("a share of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
 
 describe("the belief line", () => {
   const line = (fields: object) => beliefLine(panel([1], fields));
@@ -81,6 +91,13 @@ test("layers without heads are named in runs", () => {
   );
   expect(missingLine(payload(2, 1, [panel([1, Number.NaN])]))).toContain("Layer 1 is hatched");
   expect(missingLine(payload(1, 1, [panel([1])]))).toBe("");
+});
+
+test("layers and heads of a selection are named by the model's own numbers", () => {
+  const one = panel([Number.NaN, Number.NaN, 1, 2]);
+  const found = payload(2, 2, [one], { layerNumbers: [4, 5], headNumbers: [6, 1] });
+  expect(missingLine(found)).toContain("Layer 4 is hatched");
+  expect(headLines(found, one, { layer: 1, head: 0 })[0]).toBe("L5H6  1.000 nats");
 });
 
 test("significance is counted among the heads that are there", () => {

@@ -1,5 +1,6 @@
 /** What stands around a panel's cells: title, axes, brackets of the key/value heads, and the layers' means. */
 
+import { headNumber, layerNumber } from "./heads";
 import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_WIDTH } from "./layout";
 import type { Panel } from "./payload";
 import { fitting, label, type Mark, rects, strokes, type Theme } from "./scene";
@@ -19,12 +20,14 @@ export function axes({ payload }: Shown, panel: Panel, layout: Layout, theme: Th
   }
   for (const layer of layerTicks(layout)) {
     marks.push(
-      label(theme, String(layer), -5, cellY(layout, layer) + cellHeight / 2 + 3.5, { anchor: "end" }),
+      label(theme, String(layerNumber(layer, layout)), -5, cellY(layout, layer) + cellHeight / 2 + 3.5, {
+        anchor: "end",
+      }),
     );
   }
   for (const head of headTicks(layout)) {
     const middle = cellX(layout, head) + (cellWidth - gap) / 2;
-    marks.push(label(theme, String(head), middle, gridHeight + 13, { anchor: "middle" }));
+    marks.push(label(theme, String(headNumber(head, layout)), middle, gridHeight + 13, { anchor: "middle" }));
   }
   marks.push(label(theme, "head", gridWidth / 2, gridHeight + 28, { anchor: "middle", size: 11 }));
   if (first) {

@@ -1,4 +1,4 @@
-/** Heads by name and by place. A head is written `L3H10`. */
+/** Heads by name and by place. A head is written `L3H10`, with the model's own numbers. */
 
 import type { Shape } from "./payload";
 
@@ -7,16 +7,31 @@ export interface HeadPlace {
   readonly head: number;
 }
 
-export function headName({ layer, head }: HeadPlace): string {
-  return `L${layer}H${head}`;
+export function layerNumber(layer: number, { layerNumbers }: Shape): number {
+  return layerNumbers?.[layer] ?? layer;
 }
 
-/** The place that a name stands for, or null where the model has no such head. */
+export function headNumber(head: number, { headNumbers }: Shape): number {
+  return headNumbers?.[head] ?? head;
+}
+
+export function headName({ layer, head }: HeadPlace, shape: Shape): string {
+  return `L${layerNumber(layer, shape)}H${headNumber(head, shape)}`;
+}
+
+/** The place that a name stands for, or null where the grid has no such head. */
 export function headPlace(name: string, shape: Shape): HeadPlace | null {
   const found = /^L(\d{1,4})H(\d{1,4})$/.exec(name.trim());
   if (!found) return null;
-  const place = { layer: Number(found[1]), head: Number(found[2]) };
-  return place.layer < shape.layers && place.head < shape.heads ? place : null;
+  const layer = row(Number(found[1]), shape.layers, shape.layerNumbers);
+  const head = row(Number(found[2]), shape.heads, shape.headNumbers);
+  return layer === null || head === null ? null : { layer, head };
+}
+
+/** Where a number stands among the grid's layers or heads. */
+function row(number: number, size: number, numbers: Shape["layerNumbers"]): number | null {
+  const place = numbers ? numbers.indexOf(number) : number;
+  return place >= 0 && place < size ? place : null;
 }
 
 export function cellOf(place: HeadPlace, shape: Shape): number {
@@ -29,11 +44,18 @@ export function placeOf(cell: number, shape: Shape): HeadPlace {
 
 /** `L3H5,L7H1`, in the grid's order. */
 export function namesOf(cells: Iterable<number>, shape: Shape): string[] {
-  return [...cells].sort((a, b) => a - b).map((cell) => headName(placeOf(cell, shape)));
+  return [...cells].sort((a, b) => a - b).map((cell) => headName(placeOf(cell, shape), shape));
 }
 
 /** The cells of those names that the model has. */
 export function cellsOf(names: readonly unknown[], shape: Shape): Set<number> {
   const places = names.map((name) => (typeof name === "string" ? headPlace(name, shape) : null));
   return new Set(places.filter((place) => place !== null).map((place) => cellOf(place, shape)));
+}
+
+/** Whether a cell is the same head in both. */
+export function sameHeads(one: Shape, other: Shape): boolean {
+  const own = ({ layers, heads, layerNumbers, headNumbers }: Shape) =>
+    JSON.stringify([layers, heads, layerNumbers ?? null, headNumbers ?? null]);
+  return own(one) === own(other);
 }

@@ -52,6 +52,9 @@ export interface Shape {
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
+  /** The model's own numbers of layers and heads, where these are a selection. */
+  readonly layerNumbers?: readonly number[] | null;
+  readonly headNumbers?: readonly number[] | null;
 }
 
 /** A model's grid of which nothing is known yet: zero stands where there is a head. */

@@ -6,7 +6,7 @@ import { bins, distribution, type Histogram } from "./distribution";
 import { arrange, cellX, cellY, type Layout, LEFT } from "./layout";
 import { legend } from "./legend";
 import { isUnscored, type Panel } from "./payload";
-import { group, label, type Mark, type Scene, strokes, type Theme } from "./scene";
+import { group, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { furthest, layerMeans } from "./statistics";
 import type { Shown } from "./view";
 
@@ -100,30 +100,4 @@ function significant(panel: Panel, layout: Layout): Mark[] {
     { mark: "discs", centres, radius: across / 2 + 0.8, fill: "#ffffff" },
     { mark: "discs", centres, radius: across / 2, fill: "#000000" },
   ];
-}
-
-/** The picture with lines of text above and below it: what is saved as a file. */
-export function sheet(
-  found: Picture,
-  theme: Theme,
-  above: readonly string[],
-  below: readonly string[],
-): Scene {
-  const line = 17;
-  const top = above.length * line + 10;
-  const { scene } = found;
-  const longest = Math.max(...[...above, ...below].map((words) => 7.2 * words.length));
-  const written = (words: string, y: number, bold: boolean) =>
-    label(theme, words, 0, y, { size: 12.5, bold, opacity: 1 });
-  const height = top + scene.height + below.length * line + 8;
-  const marks = [
-    ...above.map((words, i) => written(words, line * (i + 1) - 3, i === 0)),
-    group(0, top, scene.marks),
-    ...below.map((words, i) => written(words, top + scene.height + line * (i + 1) - 3, false)),
-  ];
-  return {
-    width: Math.max(scene.width, Math.min(longest, 900)) + 24,
-    height: height + 24,
-    marks: [group(12, 12, marks)],
-  };
 }

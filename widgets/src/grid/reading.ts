@@ -53,6 +53,8 @@ export function readPayload(source: unknown): Payload {
   const kvHeads = whole(given(top.kv_heads, heads), "kv_heads", 1, heads);
   if (heads % kvHeads !== 0) fail(`kv_heads must divide heads (${heads}), got ${kvHeads}`);
   const text = (name: string) => readText(given(top[name], ""), name);
+  const numbers = (name: string, size: number) =>
+    top[name] === undefined ? null : readNumbers(top[name], name, size);
   const panels = grids.map((panel, i) => readPanel(panel, `panels[${i}]`, layers, heads));
   return {
     title: text("title"),
@@ -67,6 +69,8 @@ export function readPayload(source: unknown): Payload {
     layers,
     heads,
     kvHeads,
+    layerNumbers: numbers("layer_numbers", layers),
+    headNumbers: numbers("head_numbers", heads),
     alpha: orNull(top.alpha, "alpha", share),
     intervalLevel: share(given(top.interval_level, 0.95), "interval_level"),
     panels,
@@ -131,6 +135,14 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
     ),
     notes: notes.map((note) => readText(note, `${where}.notes`)),
   };
+}
+
+function readNumbers(found: unknown, where: string, size: number): number[] {
+  const numbers = sequence(found, where, LARGEST_SIDE).map((number) =>
+    whole(number, where, 0, LARGEST_SIDE - 1),
+  );
+  if (numbers.length === size && new Set(numbers).size === size) return numbers;
+  return fail(`${where} must have ${size} numbers, none of them twice`);
 }
 
 function isCompact(panel: unknown): boolean {

@@ -105,6 +105,27 @@ export function fitting(words: string, width: number, size: number): string {
   return words.length <= letters ? words : `${words.slice(0, letters - 1)}…`;
 }
 
+/** The words in lines of this width, broken between words, and within one that is longer than a line. */
+export function wrapped(words: string, width: number, size: number): string[] {
+  const letters = Math.max(Math.floor(width / (LETTER * size)), 4);
+  const lines: string[] = [];
+  let line = "";
+  for (const word of words.split(" ")) {
+    const longer = line ? `${line} ${word}` : word;
+    if (longer.length <= letters) {
+      line = longer;
+      continue;
+    }
+    if (line) lines.push(line);
+    line = word;
+    while (line.length > letters) {
+      lines.push(line.slice(0, letters));
+      line = line.slice(letters);
+    }
+  }
+  return [...lines, line];
+}
+
 export function strokes(stroke: string, ends: readonly number[], width = 1, opacity = 1): Strokes {
   return { mark: "strokes", ends, stroke, width, opacity };
 }

@@ -1,8 +1,9 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
-import { type HeadPlace, headName } from "./heads";
+import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
+import type { Shown } from "./view";
 
 const MOST_NAMED = 40;
 
@@ -44,6 +45,12 @@ export function subtitle(payload: Payload): string {
   if (method) parts.push(`method ${method}`);
   if (lossReduction) parts.push(`loss ${lossReduction}`);
   return parts.join(" · ");
+}
+
+/** A share in percent, with two digits: `4.7`, `62`, `100`. */
+export function percent(share: number): string {
+  const value = 100 * share;
+  return value < 99.5 ? number(value, 2) : value.toFixed(0);
 }
 
 /** What a value is, with its units: `activation level (nats)`. */
@@ -111,6 +118,14 @@ export function beliefLine(panel: Panel): string {
   return `Can I believe this? ${belief(panel)}`;
 }
 
+/** The same of what is shown: of a difference that the reader has made of two panels no samples are known. */
+export function beliefOf({ view }: Pick<Shown, "view">, panel: Panel): string {
+  return view.difference ? NO_BELIEF : beliefLine(panel);
+}
+
+const NO_BELIEF =
+  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
+
 function belief({ samples, reliability, samplesFor090 }: Panel): string {
   if (samples === null) return "Not known: this pattern does not say how many samples it is made of.";
   const counted = `${samples} sample${samples === 1 ? "" : "s"}`;
@@ -134,10 +149,11 @@ export function missingLine(payload: Payload): string {
   const missing = Array.from({ length: layers }, (_, layer) => layer).filter((layer) =>
     panels.every((panel) => panel.values.subarray(layer * heads, (layer + 1) * heads).every(Number.isNaN)),
   );
-  if (missing.length === 0) return "";
-  return missing.length === 1
-    ? `Layer ${missing[0]} is hatched: it has no softmax attention heads.`
-    : `Layers ${runs(missing)} are hatched: they have no softmax attention heads.`;
+  const numbers = missing.map((layer) => layerNumber(layer, payload));
+  if (numbers.length === 0) return "";
+  return numbers.length === 1
+    ? `Layer ${numbers[0]} is hatched: it has no softmax attention heads.`
+    : `Layers ${runs(numbers)} are hatched: they have no softmax attention heads.`;
 }
 
 /** How far the computation is; empty for a finished one. */
@@ -159,9 +175,9 @@ export function beyondLine(panels: readonly Panel[], low: number, high: number):
 export function headLines(payload: Payload, panel: Panel, place: HeadPlace): string[] {
   const cell = place.layer * payload.heads + place.head;
   const value = panel.values[cell];
-  if (value === undefined || Number.isNaN(value)) return [headName(place), "no softmax head"];
-  if (isUnscored(payload)) return [headName(place), "not scored yet"];
-  const lines = [`${headName(place)}  ${measured(value, payload.units)}`];
+  if (value === undefined || Number.isNaN(value)) return [headName(place, payload), "no softmax head"];
+  if (isUnscored(payload)) return [headName(place, payload), "not scored yet"];
+  const lines = [`${headName(place, payload)}  ${measured(value, payload.units)}`];
   const low = panel.low?.[cell] ?? Number.NaN;
   const high = panel.high?.[cell] ?? Number.NaN;
   if (Number.isFinite(low) && Number.isFinite(high)) {

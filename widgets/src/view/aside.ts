@@ -6,7 +6,7 @@ import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import {
-  beliefLine,
+  beliefOf,
   missingLine,
   number,
   significanceLine,
@@ -30,7 +30,8 @@ export class Aside {
 
   constructor(private readonly events: AsideEvents) {}
 
-  refresh({ payload, panels, view }: Shown): void {
+  refresh(shown: Shown): void {
+    const { payload, panels } = shown;
     const [panel] = panels;
     const single = panels.length === 1 && panel !== undefined;
     this.node.classList.toggle("below", !single);
@@ -47,7 +48,7 @@ export class Aside {
       this.node.replaceChildren(...lines([missingLine(payload)]));
       return;
     }
-    const belief = !single ? [] : view.difference ? [NO_BELIEF] : [beliefLine(panel)];
+    const belief = single ? [beliefOf(shown, panel)] : [];
     this.node.replaceChildren(...said, ...lines([...belief, missingLine(payload)]));
   }
 
@@ -66,7 +67,7 @@ export class Aside {
       }
       bar.style.width = `${(100 * Math.abs(value)) / most}%`;
       entry.append(
-        element("span", {}, headName(placeOf(cell, payload))),
+        element("span", {}, headName(placeOf(cell, payload), payload)),
         bar,
         element("span", { class: "value" }, number(value)),
       );
@@ -78,9 +79,6 @@ export class Aside {
     return [element("h4", {}, topName(payload.kind)), list];
   }
 }
-
-const NO_BELIEF =
-  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
 
 function lines(words: readonly string[]): Node[] {
   return words.filter(Boolean).map((line) => element("p", {}, line));
@@ -94,7 +92,7 @@ function table(payload: Payload, panels: readonly Panel[]): Node {
     const [top] = largest(panel.values, 1);
     const cells = [
       ...names.map((name) => statisticText(panel, name)),
-      top === undefined ? "–" : headName(placeOf(top, payload)),
+      top === undefined ? "–" : headName(placeOf(top, payload), payload),
       orDash(panel.samples, 0),
       orDash(panel.reliability, 2),
       orDash(panel.samplesFor090, 0),

@@ -1,6 +1,6 @@
 /** The values as a table: for screen readers, and for whoever wants to read numbers. */
 
-import { headName, placeOf } from "../grid/heads";
+import { headName, headNumber, layerNumber, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
 import { ranking } from "../grid/statistics";
 import type { Shown } from "../grid/view";
@@ -26,12 +26,19 @@ export function dataTable(shown: Shown): HTMLElement {
 /** A row a layer and a column a head. */
 function whole(shown: Shown, panel: Panel): HTMLElement {
   const { layers, heads } = shown.payload;
-  const columns = Array.from({ length: heads }, (_, head) => element("th", { scope: "col" }, `H${head}`));
+  const columns = Array.from({ length: heads }, (_, head) =>
+    element("th", { scope: "col" }, `H${headNumber(head, shown.payload)}`),
+  );
   const rows = Array.from({ length: layers }, (_, layer) => {
     const cells = Array.from(panel.values.subarray(layer * heads, (layer + 1) * heads), (value) =>
       element("td", {}, Number.isNaN(value) ? "–" : number(value)),
     );
-    return element("tr", {}, element("th", { scope: "row" }, `L${layer}`), ...cells);
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, `L${layerNumber(layer, shown.payload)}`),
+      ...cells,
+    );
   });
   return table(
     `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
@@ -47,7 +54,7 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
     element(
       "tr",
       {},
-      element("th", { scope: "row" }, headName(placeOf(cell, shown.payload))),
+      element("th", { scope: "row" }, headName(placeOf(cell, shown.payload), shown.payload)),
       element("td", {}, number(panel.values[cell] ?? 0)),
       element("td", {}, String(place + 1)),
     ),

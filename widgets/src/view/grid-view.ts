@@ -1,6 +1,6 @@
 /** A head grid on a page: what the JupyterLab renderer, the live widget and the HTML page all show. */
 
-import { cellsOf, namesOf, placeOf } from "../grid/heads";
+import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
 import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
@@ -90,7 +90,7 @@ export class GridView {
     try {
       const payload = readPayload(source);
       this.view = this.view && this.payload ? kept(this.view, this.payload, payload) : opened(payload);
-      if (this.payload && (this.payload.heads !== payload.heads || this.payload.layers !== payload.layers)) {
+      if (this.payload && !sameHeads(this.payload, payload)) {
         this.selection = NOTHING;
         this.stage.forget();
       }

@@ -1,10 +1,11 @@
 /** A picture or its data as a file, and words on the clipboard. */
 
 import { paintScene, sharpness } from "../grid/canvas";
-import { type Picture, sheet } from "../grid/picture";
+import type { Picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
+import { frontTitle, sheet } from "../grid/sheet";
 import { sceneAsSvg } from "../grid/svg";
-import { beliefLine, heading, statisticsLine, subtitle } from "../grid/words";
+import { heading } from "../grid/words";
 
 const SHARP = 2;
 
@@ -12,22 +13,18 @@ export type Form = "png" | "svg" | "json";
 
 /** Save the picture with its heading and words (PNG, SVG), or the payload as it came (JSON). */
 export async function save(form: Form, picture: Picture, theme: Theme, source: unknown): Promise<void> {
-  const { payload, panels } = picture.shown;
-  const words = panels.map((panel) =>
-    [panels.length > 1 ? panel.title : "", statisticsLine(panel), beliefLine(panel)]
-      .filter(Boolean)
-      .join(" · "),
-  );
-  const scene = sheet(picture, theme, [heading(payload), subtitle(payload)], words);
-  const name = fileName(heading(payload));
+  const title = heading(picture.shown.payload);
+  const front = frontTitle(picture.shown);
+  const scene = sheet(picture, theme);
   if (form === "json") {
     const text = typeof source === "string" ? source : JSON.stringify(source);
-    download(`${name}.heads.json`, new Blob([text], { type: "application/json" }));
-  } else if (form === "svg") {
-    download(
-      `${name}.svg`,
-      new Blob([sceneAsSvg(scene, theme, heading(payload))], { type: "image/svg+xml" }),
-    );
+    download(`${fileName(title)}.heads.json`, new Blob([text], { type: "application/json" }));
+    return;
+  }
+  const name = fileName(title, front);
+  if (form === "svg") {
+    const text = sceneAsSvg(scene, theme, [title, front].filter(Boolean).join(" · "));
+    download(`${name}.svg`, new Blob([text], { type: "image/svg+xml" }));
   } else {
     const made = await png(scene, theme);
     if (made) download(`${name}.png`, made);
@@ -56,13 +53,16 @@ function download(name: string, content: Blob): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** A title as a file name that every system accepts. */
-function fileName(title: string): string {
-  const name = title
-    .normalize("NFKD")
-    .replace(/[^A-Za-z0-9._-]+/g, "-")
-    .replace(/^[-.]+|[-.]+$/g, "");
-  return name.slice(0, 80) || "heads";
+/** Titles as a file name that every system accepts. */
+export function fileName(...titles: string[]): string {
+  const names = titles.map((title) =>
+    title
+      .normalize("NFKD")
+      .replace(/[^A-Za-z0-9._-]+/g, "-")
+      .replace(/^[-.]+|[-.]+$/g, "")
+      .slice(0, 80),
+  );
+  return names.filter(Boolean).join("-") || "heads";
 }
 
 /** Whether the words are on the clipboard now; a page that may not write there keeps them as they were. */

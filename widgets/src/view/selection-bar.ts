@@ -2,6 +2,7 @@
 
 import { namesOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
+import { percent } from "../grid/words";
 import { button, element, show } from "./dom";
 
 const MOST_NAMED = 40;
@@ -44,5 +45,5 @@ function share(payload: Payload, panel: Panel, cells: ReadonlySet<number>): stri
   const sum = (values: Iterable<number>) => [...values].filter(Number.isFinite).reduce((a, b) => a + b, 0);
   const all = sum(panel.values);
   const part = sum([...cells].map((cell) => panel.values[cell] ?? 0));
-  return all > 0 ? `, ${((100 * part) / all).toPrecision(2)} % of the sum` : "";
+  return all > 0 ? `, ${percent(part / all)} % of the sum` : "";
 }
