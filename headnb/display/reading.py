@@ -202,7 +202,8 @@ def _statistic(found: object, where: str) -> dict[str, float]:
 def _progress(found: object) -> dict[str, Any]:
     given = _mapping(found, "progress")
     done, total = (_whole(given.get(name), f"progress.{name}", 0, 2**53) for name in ("done", "total"))
-    return {"done": done, "total": total, "message": _text(given.get("message", ""), "progress.message")}
+    unit = {"unit": _text(given["unit"], "progress.unit")} if "unit" in given else {}
+    return {"done": done, "total": total, **unit, "message": _text(given.get("message", ""), "progress.message")}
 
 
 def _mapping(found: object, where: str) -> dict[str, Any]:

@@ -112,6 +112,12 @@ def test_the_readers_limits_are_the_schemas() -> None:
     assert SCHEMA["$defs"]["panel"]["properties"]["notes"]["maxItems"] == MOST_NOTES
 
 
+def test_progress_is_read_as_it_was_written() -> None:
+    found = json.loads((FIXTURES / "valid" / "full.heads.json").read_text(encoding="utf-8"))
+    found["progress"] = {"done": 3, "total": 8, "unit": "steps", "message": "tracked"}
+    assert checked(found)["progress"] == found["progress"]
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "low", "high"]), inner),
