@@ -26,11 +26,11 @@ def four_bits_kept(model: nn.Module) -> Iterator[None]:
     Raises:
         HeadnbError: they are laid out for inference already, or were: the way back is not exact.
     """
-    layers: list[Any] = [module for module in model.modules() if getattr(module, _MAY, False)]
+    layers: list[Any] = [module for module in model.modules() if vars(module).get(_MAY)]
     if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
-            "bitsandbytes has laid out this model's four-bit weights for inference on a CPU, where gradients are lost; "
-            "load it anew, and let headnb have it before anything else runs it"
+            "bitsandbytes has laid out this model's four-bit weights for inference on a CPU: gradients are lost there, "
+            "and to read the weights damages them; load it anew, and let headnb have it before anything else runs it"
         )
     for layer in layers:
         setattr(layer, _MAY, False)

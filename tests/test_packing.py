@@ -16,7 +16,23 @@ def test_models_that_tell_samples_by_their_positions_may(name, dtype):
     check_packed_training(build(name, dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["opt", "bloom", "gpt_oss"])
-def test_others_are_refused(name):
-    with pytest.raises(HeadnbError, match="train without packing"):
-        check_packed_training(build(name, torch.float32))
+def test_others_are_refused(name, dtype):
+    with pytest.raises(HeadnbError, match=r"train without packing|does not take packed samples"):
+        check_packed_training(build(name, dtype))
+
+
+def test_layers_that_are_told_where_samples_begin_may():
+    """As convolutions and linear attention do, with the kernels that they are trained with."""
+    model = build("llama", torch.float32)
+    layer = model.model.layers[1]
+    plain = layer.forward
+
+    def convolved(hidden, *args, **kwargs):
+        before = torch.nn.functional.pad(hidden, (0, 0, 1, -1))
+        first = torch.nn.functional.pad(kwargs["seq_idx"], (1, -1), value=-1) != kwargs["seq_idx"]
+        return plain(hidden + before.masked_fill(first[..., None], 0), *args, **kwargs)
+
+    layer.forward = convolved
+    check_packed_training(model)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headnb.batching import BLOCK, SIDES, plan_batches
-from headnb.capture import find_heads
+from headnb.capture import find_heads, frozen
 from headnb.encoding import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.fingerprint import weights_fingerprint
@@ -128,6 +128,7 @@ def score_heads(
     _refuse_unknown_tokens(encoded, model)
     with _explained(model), ExitStack() as alone:
         alone.enter_context(model_lock(model))
+        alone.enter_context(frozen(model))  # once, not for each batch anew: with many weights that takes milliseconds
         scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
         about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
         about |= {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}

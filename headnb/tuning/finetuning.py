@@ -117,6 +117,7 @@ def finetune(
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
     check_model(model, tokenizer, inplace=inplace)
     check_adapters(peft_config)
+    steps, batch_size = None if steps is None else int(steps), int(batch_size)
     of_update = batch_size * training_arguments.get("gradient_accumulation_steps", 1)
     train = _train_task(task, seed, None if steps is None else steps * of_update)
     callback = HeadScoreCallback(
@@ -158,7 +159,8 @@ def finetune(
     tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
     scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
     settings = callback.attrs | scoring | training_settings(adapters, training_arguments)
-    settings[BASE] = weights_fingerprint(model)
+    with model_lock(model):  # another run may have put adapters into it
+        settings[BASE] = weights_fingerprint(model)
     checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
     if checkpoint is not None and began_elsewhere(folder, settings):
         warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=2)

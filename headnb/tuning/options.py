@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import warnings
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +52,7 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
             raise UnknownKeywordError(str(unknown_name("argument of finetune", name, known | set(own))))
     counts = {"batch_size": batch_size, "gradient_accumulation_steps": chosen.get("gradient_accumulation_steps", 1)}
     for name, count in (counts if steps is None else counts | {"steps": steps}).items():
-        if not isinstance(count, int) or count < 1:  # the trainer takes no steps for epochs, and 0 for one step
+        if not isinstance(count, Integral) or count < 1:  # the trainer takes no steps for epochs, and 0 for one step
             raise HeadnbError(f"{name} is a whole number from 1 on, not {count!r}")
     if chosen.get("packing") and chosen.get("packing_strategy") == "wrapped":
         raise HeadnbError("packing_strategy='wrapped' cuts samples and lets them attend to each other; leave it out")

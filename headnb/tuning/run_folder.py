@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from headnb.errors import HeadnbError
 from headnb.runs.files import read_json, write_json
@@ -20,21 +23,35 @@ SETTINGS = "finetuning.json"
 STATE = "trainer_state.json"  # what a trainer writes last into a checkpoint
 BASE = "model_fingerprint"  # the setting that says which weights the tuning began with
 
-# Options of a trainer that change nothing about what is trained.
-_OF_NO_EFFECT = re.compile(r"(logging|save|eval|push_to|hub|dataloader|report|run_name|disable_tqdm|log_)|do_eval")
+# Options of a trainer that change nothing about what is trained, and entries of adapters that say where they are from.
+_OF_NO_EFFECT = re.compile(
+    r"logging|log_|save|eval|do_eval|push_to|hub|report|run_name|disable_tqdm|use_cpu|gradient_checkpointing|torch_empty_cache"
+    r"|torch_compile|dataloader(?!_drop_last)"
+)
 _NOTES_OF_ADAPTERS = {"base_model_name_or_path", "peft_version", "inference_mode", "revision", "auto_mapping"}
 
 
 def training_settings(adapters: PeftConfig | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that make two trainings on the same samples different ones, as JSON has them."""
-    of_adapters = {} if adapters is None else adapters.to_dict()
-    return {
-        **{f"peft_config.{name}": _plain(of_adapters[name]) for name in of_adapters.keys() - _NOTES_OF_ADAPTERS},
-        **{name: _plain(value) for name, value in options.items() if not _OF_NO_EFFECT.match(name)},
+    """Settings that make two trainings on the same samples different ones, as JSON has them.
+
+    What is as it is by default is left out: it is the same where it is not given, and where a library knows more.
+    """
+    from trl import SFTConfig  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    usual = {option.name: option.default for option in dataclasses.fields(SFTConfig)}
+    chosen = {
+        name: value for name, value in options.items() if value != usual.get(name) and not _OF_NO_EFFECT.match(name)
     }
+    if adapters is not None:
+        usual, given = type(adapters)().to_dict(), adapters.to_dict()
+        own = [name for name in given.keys() - _NOTES_OF_ADAPTERS if given[name] != usual.get(name)]
+        chosen |= {f"peft_config.{name}": given[name] for name in own}
+    return {name: _plain(value) for name, value in chosen.items()}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
@@ -63,7 +80,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
         stored = read_json(path, "")
         compared = stored.keys() | settings.keys() if BASE in stored else stored.keys()  # earlier versions kept few
         differ = [
-            f"{name} {stored.get(name)!r}, not {settings.get(name)!r}"
+            f"{name} {_of(stored, name)}, not {_of(settings, name)}"
             for name in sorted(compared - ({BASE} if inplace else set()))
             if stored.get(name) != settings.get(name)
         ]
@@ -78,6 +95,10 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
     except OSError as error:
         raise HeadnbError(f"cannot write to {folder}: {error.strerror or error}") from error
     return None
+
+
+def _of(settings: Mapping[str, Any], name: str) -> str:
+    return repr(settings[name]) if name in settings else "as by default"
 
 
 def began_elsewhere(folder: Path, settings: Mapping[str, Any]) -> bool:
