@@ -6,6 +6,8 @@ training after that miss what comes through those layers, without a sign of it.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MAY = "support_avx512bf16_for_cpu"  # a layer's attribute
+
+
+def import_quietly() -> None:
+    """Import bitsandbytes, where it is, as peft and accelerate do, but without a word on kernels that it would like."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.suppress(ImportError, OSError, RuntimeError):  # it may be broken
+            import bitsandbytes  # noqa: F401, PLC0415
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, first_line, known_keywords
 from headnb.fingerprint import weights_fingerprint
+from headnb.four_bits import import_quietly
 from headnb.known_models import DEFAULT, known_models, loading_error, unknown_model
 from headnb.memory_checks import check_memory, fits_in_float32, weight_bytes
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name
@@ -262,6 +263,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
     Raises:
         HeadnbError: no adapter there, pickled weights, or an adapter of another model.
     """
+    import_quietly()
     from peft import PeftModel  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import headnb
 import numpy as np
 import pytest
@@ -84,6 +87,11 @@ def test_a_tuning_in_four_bits_that_was_stopped_ends_as_one_that_was_not(load, t
     resumed = headnb.finetune(load(), tiny_tokenizer(), PAIRS, output_dir=tmp_path, resume=True, **QUICK)
     np.testing.assert_array_equal(resumed.study.level, whole.study.level)
     np.testing.assert_array_equal(resumed.study.train_loss, whole.study.train_loss)
+
+
+def test_nothing_is_said_where_bitsandbytes_is_imported_with_others():
+    program = "import headnb.tuning.finetuning, headnb.models"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr == b""
 
 
 @pytest.mark.parametrize("use", [scores_of, lambda model: headnb.finetune(model, tiny_tokenizer(), PAIRS, **QUICK)])

@@ -1,1 +1,7 @@
 """Fine-tuning, and what is tracked along the way."""
+
+from __future__ import annotations
+
+from headnb.four_bits import import_quietly
+
+import_quietly()  # before a trainer's imports do it
