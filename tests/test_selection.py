@@ -222,7 +222,9 @@ def test_size_of_a_samples_gradients_does_not_decide():
         return headnb.select_instructions(target, pool, 30, by=by)
 
     for by in ("pattern", "cosine"):
-        same(chosen(rng.gamma(1.0, size=(30, 1, 1)), by), chosen(1, by))
+        scaled, plain = chosen(rng.gamma(1.0, size=(30, 1, 1)), by), chosen(1, by)
+        assert scaled.ids == plain.ids
+        np.testing.assert_allclose(scaled.table["similarity"], plain.table["similarity"], rtol=1e-4)
 
 
 def test_same_heads_everywhere_are_no_evidence_and_no_error():
