@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
@@ -33,7 +32,7 @@ def import_quietly() -> None:
         logger.setLevel(level)
 
 
-@contextmanager
+@contextlib.contextmanager
 def four_bits_kept(model: nn.Module) -> Iterator[None]:
     """Passes inside leave weights in four bits as they are.
 

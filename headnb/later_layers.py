@@ -71,6 +71,7 @@ def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
 
 
 def _begin_anywhere(model: PreTrainedModel, found: LaterLayers) -> bool:
+    """Whether passes over a few tokens that begin at any of the layers give the logits of a whole one."""
     tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
     whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
     with found.kept() as outputs:
