@@ -101,7 +101,7 @@ def agreement_verdict(arrays: xr.Dataset, measure: str) -> str:
     """Which methods rank heads most and least as `measure` does, mean over tasks."""
     rows = estimates(arrays, "correlation").sel(measure=measure, drop=True).mean("task")
     others = rows.sel(other_measure=[name for name in rows["other_measure"].to_numpy() if name != measure])
-    others = others.sel(other_measure=others["value"].notnull())
+    others = others.sel(other_measure=others["value"].notnull())  # noqa: PD004  of xarray
     if not others.sizes["other_measure"]:
         return "How far the methods rank heads alike is not known from these samples."
     names, values = others["other_measure"].to_numpy().tolist(), others["value"].to_numpy()
