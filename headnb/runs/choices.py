@@ -17,11 +17,11 @@ import xarray as xr
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.findings.head_choice import choose_heads
-from headnb.runs.files import file_name
-from headnb.scoring import score_heads
 from headnb.findings.selection import WAYS, select_instructions
 from headnb.findings.selection_precision import SCORED_BY, selection_precision
 from headnb.findings.selective_tuning import BESIDE, RANDOM, TOP
+from headnb.runs.files import file_name
+from headnb.scoring import score_heads
 from headnb.seeds import seed_of_task
 from headnb.tasks import Task, load_task
 from headnb.tuning.tuning_trials import losses_after, losses_of

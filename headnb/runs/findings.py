@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
-from headnb.findings.combination import fit_combination
 from headnb.errors import HeadnbError, unknown_name
+from headnb.findings.combination import fit_combination
 from headnb.findings.task_selectivity import selectivity
 from headnb.findings.task_specificity import specificity
 from headnb.findings.trajectories import trajectory
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headnb.findings.combination import CombinationFit
-    from headnb.runs.folder import Run
     from headnb.findings.task_selectivity import Selectivity
     from headnb.findings.task_specificity import Specificity
     from headnb.findings.trajectories import Trajectory
+    from headnb.runs.folder import Run
 
 # What a combination is fitted on. Magnitudes fall with the loss, so each has a scale-free form.
 FORMS: dict[str, dict[str, Any]] = {

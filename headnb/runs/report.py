@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from headnb.runs.report_choices import choice_sections
 from headnb.display import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
-from headnb.runs.report_methods import method_sections
-from headnb.runs.report_applications import application_sections
 from headnb.runs.files import read_json
 from headnb.runs.findings import (
     changes_of,
@@ -24,15 +21,18 @@ from headnb.runs.findings import (
     trajectory_table,
 )
 from headnb.runs.layers import layer_sections
+from headnb.runs.report_applications import application_sections
+from headnb.runs.report_choices import choice_sections
+from headnb.runs.report_methods import method_sections
 from headnb.runs.words import forms_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from headnb.findings.combination import CombinationFit
-    from headnb.runs.folder import Run
     from headnb.findings.task_selectivity import Selectivity
     from headnb.findings.task_specificity import Specificity
+    from headnb.runs.folder import Run
 
 BOTH = ["before", "after"]
 _STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "excess kurtosis"}

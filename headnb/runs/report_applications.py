@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headnb.runs.continual import continual_results, forgetting_of
 from headnb.display import plots
 from headnb.display.charts import beside
 from headnb.display.report import Finding, Number, Section, Table
 from headnb.findings.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
-from headnb.runs.mixtures import fit_said, mixture_effect_of, mixture_results
 from headnb.findings.shown import signed_text
+from headnb.runs.continual import continual_results, forgetting_of
+from headnb.runs.mixtures import fit_said, mixture_effect_of, mixture_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,9 +17,9 @@ from headnb.display.report import Finding, Number, Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headnb.display.charts import Chart
     from headnb.findings.agreement import Agreement
     from headnb.findings.deletion import DeletionCurve
-    from headnb.display.charts import Chart
     from headnb.runs.folder import Run
 
 _ENDS = ("value", "low", "high")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from headnb.findings.combination import CombinationFit
     from headnb.display.report import Contents
+    from headnb.findings.combination import CombinationFit
     from headnb.findings.task_selectivity import Selectivity
     from headnb.findings.trajectories import Trajectory
     from headnb.tuning.tuned import FineTuned
