@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.checksums import damage_named
+from headnb.encoding import NOTICES
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
 from headnb.runs.files import read_dataset, write_dataset
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
 _PER_SAMPLE = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
-_OF_ONE_TASK = {"task", "task_fingerprint", "samples_requested", "left_out", "truncated", "complete", "created"}
+_OF_ONE_TASK = {
+    "task",
+    "task_fingerprint",
+    "samples_requested",
+    "left_out",
+    "truncated",
+    "complete",
+    "created",
+    *NOTICES,
+}
 
 
 @dataclass(frozen=True)
