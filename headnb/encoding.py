@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 ENCODINGS = ("official", "trl")
 
-# What the text of samples may hold that a reader of the scores should know, as attributes of these: numbers of samples,
-# and of tokens. They are there only where they are not 0.
-NOTICES = (
-    "bos_in_text",
-    "eos_in_text",
-    "special_tokens_in_text",
-    "samples_with_special_tokens",
-    "samples_losing_text",
-)
-
 EncodingName: TypeAlias = Literal["official", "trl"]
 
 
@@ -84,7 +74,7 @@ class EncodedTask:
     truncated: int
     """How many samples were cut to `max_length`."""
     notices: Mapping[str, int] = field(default_factory=dict)
-    """What the text of these samples holds: see `NOTICES`."""
+    """What the text of these samples holds: see `row_values.NOTICES`."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -166,7 +156,7 @@ class _Text:
 
 @dataclass
 class _Notice:
-    """What is remarkable about the text of one sample: see `NOTICES`."""
+    """What is remarkable about the text of one sample: see `row_values.NOTICES`."""
 
     bos: bool = False
     eos: bool = False

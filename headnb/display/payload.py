@@ -360,7 +360,7 @@ def _notes(grid: _Grid) -> list[str]:
 
 
 def _text_notes(grid: _Grid) -> list[str]:
-    """What the text of the samples holds that changes their tokens: see `encoding.NOTICES`."""
+    """What the text of the samples holds that changes their tokens: see `row_values.NOTICES`."""
     notes = []
     if begun := grid.count("bos_in_text"):
         notes.append(f"{begun} prompt(s) begin with the beginning-of-sequence token already; none was added.")

@@ -22,9 +22,9 @@ import numpy as np
 import xarray as xr
 
 from headnb.checksums import damage_named
-from headnb.encoding import NOTICES
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
+from headnb.row_values import NOTICES
 from headnb.runs.files import read_dataset, write_dataset
 
 if TYPE_CHECKING:
