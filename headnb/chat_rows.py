@@ -81,7 +81,10 @@ def read_extras(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         HeadnbError: one of another form, or pictures and sounds, which are not read.
     """
     for name in MEDIA:
-        if row.get(name) is not None and not isinstance(row[name], str):
+        value = row.get(name)
+        if not (
+            value is None or isinstance(value, (str, int, float)) or (hasattr(value, "__len__") and not len(value))
+        ):
             raise HeadnbError(f"{where} has {name!r}, which is not read: only text is scored; remove it")
     found: dict[str, Any] = {}
     for name in EXTRAS:

@@ -1,11 +1,13 @@
 """From samples of text to token ids and labels.
 
 Prompt and completion are tokenized apart and joined, as the paper's script does; the labels are the completion's
-tokens and the end-of-sequence token, -100 elsewhere.
+tokens and the end-of-sequence token, -100 elsewhere. A beginning-of-sequence token that a prompt begins with, and an
+end-of-sequence token that a completion ends with, are not added again, in either encoding (TRL would).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
@@ -20,7 +22,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.samples import IGNORED, Sample, TokenSample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -179,6 +181,7 @@ def _encode_samples(
     task: Task, tokenizer: PreTrainedTokenizerBase | None, encoding: EncodingName
 ) -> list[tuple[EncodedSample, _Notice]]:
     encoded, texts = [], []
+    special = None if tokenizer is None else _pattern(_special_tokens(tokenizer).values())
     for key, sample in zip(task.ids, task.samples, strict=True):
         if isinstance(sample, TokenSample):
             tokens = EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64))
@@ -186,25 +189,31 @@ def _encode_samples(
         elif tokenizer is None:
             raise HeadnbError(f"the samples of {task.name} are text: a tokenizer is needed")
         else:
-            texts.append(_render(sample, tokenizer, f"sample {key!r:.60} of {task.name}"))
+            texts.append(_render(sample, tokenizer, special, f"sample {key!r:.60} of {task.name}"))
     if not texts or tokenizer is None:
         return encoded
     return _Tokenization(tokenizer).encoded(texts, together=encoding == "trl")
 
 
-def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase, where: str) -> _Text:
+def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds any of these texts, the longest first."""
+    listed = sorted(filter(None, texts), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, listed))) if listed else None
+
+
+def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase, special: re.Pattern[str] | None, where: str) -> _Text:
     if isinstance(sample.prompt, str) and isinstance(sample.completion, str):
         return _Text(sample.prompt, sample.completion, chat=False)
     chat = render_chat(sample, tokenizer, where)
-    special = _special_tokens(tokenizer).values()
-    pattern = "|".join(map(re.escape, sorted(filter(None, special), key=len, reverse=True)))
-    count = sum(len(re.findall(pattern, text)) for text in rendered_texts(sample)) if pattern else 0
+    count = sum(len(special.findall(text)) for text in rendered_texts(sample)) if special else 0
     return _Text(chat.prompt, chat.completion, chat=True, loses_text=chat.loses_text, special=count)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Id and text of every token that stands for no text of its own, the unknown token apart."""
-    added = {key: token.content for key, token in tokenizer.added_tokens_decoder.items() if token.special}
+    added: dict[int, str] = {}
+    with contextlib.suppress(NotImplementedError, AttributeError):  # mistral_common's tokenizers have no such list
+        added = {key: token.content for key, token in tokenizer.added_tokens_decoder.items() if token.special}
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     return {key: text for key, text in (added | named).items() if key != tokenizer.unk_token_id}
 

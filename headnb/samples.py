@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from headnb.chat_rows import EXTRAS, Message, message_text, read_extras, read_message
+from headnb.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
 from headnb.encoded_rows import MASKS, SEQUENCE, is_other_input, read_segments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.row_values import IGNORED, check_text, kind, names
@@ -122,7 +122,7 @@ def _renamed(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> d
     found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     used = set(fields.values())
     for name, value in row.items():
-        if name in (*EXTRAS, *SEQUENCE) or is_other_input(name):
+        if name in (*EXTRAS, *MEDIA, *SEQUENCE) or is_other_input(name):
             found.setdefault(name, None if name in used else value)
     return found
 

@@ -96,7 +96,9 @@ def test_all_forms_of_a_row_give_the_same_tokens(how):
     tokenizer = with_template((TEMPLATES / "qwen3.jinja").read_text())
     row, source, fields = FORMS["result"], [FORMS["result"]], None
     messages = row["messages"]
-    if how == "prompt and completion":
+    if how == "messages":
+        source = [row | {"images": [], "video": None, "audio": "a file's name"}]
+    elif how == "prompt and completion":
         source = [{"prompt": messages[:-1], "completion": messages[-1:], "tools": TOOLS}]
     elif how == "data set":  # Arrow gives each message all fields, and each call all arguments
         other = CALL | {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}

@@ -13,6 +13,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
+from headnb.display.payload import payload
 from headnb.store import open_scores
 
 from tiny import framing_tokenizer, tiny_model
@@ -160,6 +161,8 @@ def test_training_is_given_these_tokens_and_tracking_scores_them(family):
     assert sorted(unpadded(trained[0])) == sorted((tokens, labels_of(tokens, start)) for tokens, start in wanted)
     (scores,) = tuned.scores.values()
     np.testing.assert_allclose(scores.loss.sel(step=0), losses(family), rtol=1e-5)
+    notes = payload(tuned.study)["panels"][0]["notes"]
+    assert any("beginning-of-sequence token" in note for note in notes) == (ROWS[family] is TEXTS)
 
 
 @pytest.mark.parametrize("family", ["encoded", "official", "chat"])

@@ -19,6 +19,7 @@ import xarray as xr
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
+from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.patterns import HEADS
 
@@ -356,22 +357,7 @@ def _notes(grid: _Grid) -> list[str]:
         notes.append(f"Truncated: {truncated} sample(s).")
     if unpaired := grid.count("samples_unpaired"):
         notes.append(f"Not compared: {unpaired} sample(s) that only one of the two has.")
-    return [*notes, *_text_notes(grid)]
-
-
-def _text_notes(grid: _Grid) -> list[str]:
-    """What the text of the samples holds that changes their tokens: see `row_values.NOTICES`."""
-    notes = []
-    if begun := grid.count("bos_in_text"):
-        notes.append(f"{begun} prompt(s) begin with the beginning-of-sequence token already; none was added.")
-    if ended := grid.count("eos_in_text"):
-        notes.append(f"{ended} completion(s) end with the end-of-sequence token already; none was added.")
-    if special := grid.count("special_tokens_in_text"):
-        samples = grid.count("samples_with_special_tokens")
-        notes.append(f"Special tokens in the text of {samples} sample(s): {special}, read as control tokens.")
-    if losing := grid.count("samples_losing_text"):
-        notes.append(f"The chat template leaves out text of the prompt in {losing} sample(s).")
-    return notes
+    return [*notes, *text_notes(grid.count)]
 
 
 def _matrix(values: np.ndarray, digits: int) -> Matrix:

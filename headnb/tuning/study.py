@@ -184,7 +184,9 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ("model", "method", "loss_reduction", "kv_heads", "dtype")
+        kept = ["model", "method", "loss_reduction", "kv_heads", "dtype"]
+        if len({task for each in self.steps.values() for task in each.scores}) == 1:
+            kept += NOTICES  # which are of one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
         attrs = {name: scores.attrs[name] for name in kept if name in scores.attrs}
         return attrs | {"kind": kind, "units": pattern_units(scores)}
