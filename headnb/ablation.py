@@ -22,7 +22,6 @@ from headnb.packing import most_tokens, worth_packing
 from headnb.patterns import head_name, parse_heads
 from headnb.readout import find_readout, ready
 from headnb.replacement import replaced_heads
-from headnb.samples import IGNORED
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
 from headnb.tasks import Task, load_task
@@ -225,6 +224,7 @@ def _paired(encoded: EncodedTask, losses: np.ndarray, level: float, controls: li
             "samples": len(encoded.ids),
             "left_out": len(encoded.left_out),
             "truncated": encoded.truncated,
+            **encoded.notices,
         },
     )
 
@@ -270,7 +270,7 @@ def generate_both(
     task = task if isinstance(task, Task) else load_task(task)
     one = task.only(task.ids[0] if sample is None else sample)
     encoded = encode_task(one, tokenizer).samples[0]
-    prompt = encoded.input_ids[encoded.labels == IGNORED]
+    prompt = encoded.prompt
     if not len(prompt):
         raise HeadnbError(f"sample {one.ids[0]!r} has no prompt to continue")
 

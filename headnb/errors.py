@@ -55,3 +55,13 @@ def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parame
 def first_line(error: Exception) -> str:
     """What an error says in its first line, or else its type."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def one_line(said: object, most: int = 300) -> str:
+    """An error or a text of strangers as one line that can be printed, cut at so many characters."""
+    try:
+        text = str(said)
+    except Exception:  # noqa: BLE001  a stranger's class may fail in any way
+        text = type(said).__name__
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"

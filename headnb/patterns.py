@@ -17,6 +17,7 @@ from scipy import stats
 
 from headnb import significance, statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.row_values import NOTICES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -27,7 +28,7 @@ HEADS = ("layer", "head")
 OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
 NORMALISATIONS = ("layer", "max", "rank")
 LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
-_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype")
+_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", *NOTICES)
 _NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
 
 

@@ -9,22 +9,53 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from headnb.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
+from headnb.encoded_rows import MASKS, SEQUENCE, is_other_input, read_segments
 from headnb.errors import HeadnbError, unknown_name
+from headnb.row_values import IGNORED, check_text, kind, names
 
-Message: TypeAlias = dict[str, str]
+__all__ = [
+    "IGNORED",
+    "Id",
+    "Message",
+    "Sample",
+    "Text",
+    "TokenSample",
+    "as_mapping",
+    "check_fields",
+    "check_text",
+    "message_text",
+    "named",
+    "read_field",
+    "read_ids",
+    "read_row",
+    "read_samples",
+    "sample_line",
+]
+
 Text: TypeAlias = str | list[Message]
 Id: TypeAlias = int | str
 
-IGNORED = -100  # the label of a token that is not part of the answer
-FIELDS = ("prompt", "completion", "messages", "input_ids", "labels", "completion_mask", "id")
+FIELDS = ("prompt", "completion", "messages", *EXTRAS, "input_ids", "labels", *MASKS, *SEQUENCE, "id")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """A prompt and the completion that is scored: both text, or both chat messages (`role` and `content`)."""
+    """A prompt and the completion that is scored: both text, or both chat messages (`role` and `content`).
+
+    Attributes:
+        prompt: text, or messages with all their fields (`tool_calls`, `reasoning_content`, content in parts of text).
+        completion: the same.
+        tools: what `apply_chat_template` is given with the messages, as JSON; None: nothing.
+        documents: the same.
+        chat_template_kwargs: variables of the chat template, such as `{"enable_thinking": False}`.
+    """
 
     prompt: Text
     completion: Text
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,34 +72,71 @@ class TokenSample:
 
 
 def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -> Sample | TokenSample:
-    r"""A sample from one row.
+    r"""The sample of one row.
 
     Args:
-        row: a (prompt, completion) pair, a `Sample` or `TokenSample`, or a mapping with `prompt` and
-            `completion` (text or chat messages), with `messages` (the last one, of the assistant, is the
-            completion), or with `input_ids` and `labels` (or TRL's `completion_mask`).
+        row: a (prompt, completion) pair, a `Sample` or `TokenSample`, or a mapping, named tuple or dataclass with
+            `prompt` and `completion` (text or chat messages), with `messages` (the last one, of the assistant, is the
+            completion), or with `input_ids` and `labels` (or TRL's `completion_mask` and `assistant_masks`).
+            Messages go to the chat template with all their fields, and with the row's `tools`, `documents` and
+            `chat_template_kwargs`. Encoded rows may have an `attention_mask`, `position_ids` and `seq_lengths`.
         where: names the row in errors, for instance "pairs.jsonl line 3".
         fields: which columns hold what, `{"prompt": "question", "completion": "answer"}`; a value with
             braces is a template, `"Question: {question}\nAnswer: "`. Numbers are taken as they are written in
             Python: the column's 72 is the text "72".
 
     Raises:
-        HeadnbError: the row is of another type, lacks a field, or holds something that is not text.
+        HeadnbError: the row is of another type, lacks a field, holds something that is not text, or several samples.
+    """
+    samples = read_samples(row, where, fields)
+    if len(samples) > 1:
+        raise HeadnbError(f"{where} is {len(samples)} packed samples, and one was expected; load_task splits such rows")
+    return samples[0][1]
+
+
+def read_samples(
+    row: object, where: str, fields: Mapping[str, str] | None = None
+) -> list[tuple[int | None, Sample | TokenSample]]:
+    """The samples of one row (see `read_row`), each with its place in the row if that is packed, else with None.
+
+    Of a packed row, samples without an answer are left out.
     """
     row = named(row, where)
     if fields is not None:
-        row = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
+        row = _renamed(row, fields, where)
     if "input_ids" in row:
-        return _token_sample(row, where)
+        return [(part.number, TokenSample(part.input_ids, part.labels)) for part in read_segments(row, where)]
     if "messages" in row and "completion" not in row:
-        row = _split_messages(row["messages"], where)
+        row = {**row, **_split_messages(row["messages"], where)}
     missing = [name for name in ("prompt", "completion") if name not in row]
     if missing:
         raise HeadnbError(
-            f"{where} lacks {' and '.join(map(repr, missing))}; it has {_names(row)}"
+            f"{where} lacks {' and '.join(map(repr, missing))}; it has {names(row)}"
             ' (other names: fields={"prompt": ..., "completion": ...})'
         )
-    return _text_sample(row["prompt"], row["completion"], where)
+    return [(None, _text_sample(row, where))]
+
+
+def _renamed(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The columns that `fields` names, and those that say how these are to be understood."""
+    found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
+    used = set(fields.values())
+    for name, value in row.items():
+        if name in (*EXTRAS, *MEDIA, *SEQUENCE) or is_other_input(name):
+            found.setdefault(name, None if name in used else value)
+    return found
+
+
+def as_mapping(row: object) -> Mapping[str, Any] | None:
+    """A mapping, named tuple or dataclass by its names; None: it has none."""
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        found: dict[str, Any] = row._asdict()
+        return found
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return None
 
 
 def named(row: object, where: str) -> Mapping[str, Any]:
@@ -77,13 +145,17 @@ def named(row: object, where: str) -> Mapping[str, Any]:
     Raises:
         HeadnbError: it is no pair, no sample and no mapping.
     """
-    if isinstance(row, (Sample, TokenSample)):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    found = as_mapping(row)
+    if found is not None:
+        return found
     if isinstance(row, (tuple, list)) and len(row) == 2:
         return {"prompt": row[0], "completion": row[1]}
-    if isinstance(row, Mapping):
-        return row
-    raise HeadnbError(f"{where} is {_kind(row)}; a sample is a (prompt, completion) pair or a dict with those names")
+    raise HeadnbError(f"{where} is {kind(row)}; a sample is a (prompt, completion) pair or a dict with those names")
+
+
+def sample_line(sample: Sample | TokenSample) -> dict[str, Any]:
+    """A sample as JSON: what it has, so that plain samples are the same whatever others may have."""
+    return {name: value for name, value in dataclasses.asdict(sample).items() if value is not None}
 
 
 def check_fields(fields: object) -> None:
@@ -102,7 +174,7 @@ def check_fields(fields: object) -> None:
         if name not in FIELDS:
             raise unknown_name("field", str(name), FIELDS)
         if not isinstance(column, str):
-            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {_kind(column)}")
+            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {kind(column)}")
 
 
 def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> Any:
@@ -116,14 +188,14 @@ def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> An
         number = name in {"prompt", "completion"} and isinstance(value, numbers.Real)
         return _written(value, f"{where}: column {column!r}") if number else value
     if "{" not in column:
-        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {_names(row)}")
+        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {names(row)}")
     parts = []
     for literal, key in _template(column):
         parts.append(literal)
         if key is None:
             continue
         if key not in row:
-            raise HeadnbError(f"{where} does not fit the template {column!r}: no column {key!r}; it has {_names(row)}")
+            raise HeadnbError(f"{where} does not fit the template {column!r}: no column {key!r}; it has {names(row)}")
         parts.append(_written(row[key], f"{where} does not fit the template {column!r}: column {key!r}"))
     return "".join(parts)
 
@@ -155,7 +227,7 @@ def _written(value: object, where: str) -> str:
             raise HeadnbError(f"{where}: {error}") from error
         if written not in {"nan", "inf", "-inf"}:
             return written
-    raise HeadnbError(f"{where} is {_kind(value)}, not text or a number")
+    raise HeadnbError(f"{where} is {kind(value)}, not text or a number")
 
 
 def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
@@ -168,7 +240,7 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     for place, held in enumerate(ids):
         key = held.item() if hasattr(held, "item") and getattr(held, "ndim", None) == 0 else held
         if not isinstance(key, (int, str)) or isinstance(key, bool):
-            raise HeadnbError(f"{where}: the id of sample {place} is {_kind(key)}, not text or a whole number")
+            raise HeadnbError(f"{where}: the id of sample {place} is {kind(key)}, not text or a whole number")
         if isinstance(key, str):
             check_text(key, f"{where}: the id of sample {place}")
             if "\0" in key:
@@ -183,32 +255,24 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     return tuple(taken)
 
 
-def _text_sample(prompt: object, completion: object, where: str) -> Sample:
+def _text_sample(row: Mapping[str, Any], where: str) -> Sample:
     parts: list[Text] = []
-    for name, value in (("prompt", prompt), ("completion", completion)):
+    for name in ("prompt", "completion"):
+        value = row[name]
         if isinstance(value, str):
             check_text(value, f"{where}: {name}")
             parts.append(value)
         elif isinstance(value, Sequence) and value:
-            parts.append([_message(message, f"{where}: {name}") for message in value])
+            parts.append([read_message(message, f"{where}: {name}") for message in value])
         else:
-            raise HeadnbError(f"{where}: {name} is {_kind(value)}, not text or a list of chat messages")
-    if isinstance(parts[0], str) != isinstance(parts[1], str):
+            raise HeadnbError(f"{where}: {name} is {kind(value)}, not text or a list of chat messages")
+    prompt, completion = parts
+    if isinstance(prompt, str) != isinstance(completion, str):
         raise HeadnbError(f"{where}: prompt and completion must both be text or both be chat messages")
-    answer = parts[1] if isinstance(parts[1], str) else "".join(message["content"] for message in parts[1])
+    answer = completion if isinstance(completion, str) else "".join(map(message_text, completion))
     if not answer.strip():
         raise HeadnbError(f"{where}: the completion is empty, so there is no answer to score")
-    return Sample(parts[0], parts[1])
-
-
-def _message(message: object, where: str) -> Message:
-    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-        raise HeadnbError(f"{where}: a chat message is a dict with 'role' and 'content', not {_kind(message)}")
-    for name in ("role", "content"):
-        if not isinstance(message[name], str):
-            raise HeadnbError(f"{where}: a message's {name} is {_kind(message[name])}, not text")
-        check_text(message[name], where)
-    return {"role": message["role"], "content": message["content"]}
+    return Sample(prompt, completion, **({} if isinstance(prompt, str) else read_extras(row, where)))
 
 
 def _split_messages(messages: object, where: str) -> dict[str, Any]:
@@ -218,56 +282,3 @@ def _split_messages(messages: object, where: str) -> dict[str, Any]:
     if not isinstance(last, Mapping) or last.get("role") != "assistant":
         raise HeadnbError(f"{where}: the last message must be the assistant's: it is what is scored")
     return {"prompt": list(messages[:-1]), "completion": [last]}
-
-
-def _token_sample(row: Mapping[str, Any], where: str) -> TokenSample:
-    input_ids = _integers(row["input_ids"], f"{where}: input_ids")
-    if "labels" in row:
-        labels = _integers(row["labels"], f"{where}: labels")
-    elif "completion_mask" in row:
-        mask = _integers(row["completion_mask"], f"{where}: completion_mask")
-        if len(mask) != len(input_ids):
-            raise HeadnbError(f"{where}: {len(input_ids)} input_ids but a completion_mask of {len(mask)}")
-        labels = [token if keep else IGNORED for token, keep in zip(input_ids, mask, strict=True)]
-    else:
-        raise HeadnbError(f"{where} has input_ids but neither 'labels' nor 'completion_mask'; it has {_names(row)}")
-    if len(labels) != len(input_ids):
-        raise HeadnbError(f"{where}: {len(input_ids)} input_ids but {len(labels)} labels")
-    if any(token < 0 for token in input_ids) or any(label < 0 and label != IGNORED for label in labels):
-        raise HeadnbError(f"{where}: token ids are 0 or more, and a label that is not scored is {IGNORED}")
-    if any(token >= 2**31 for token in (*input_ids, *labels)):
-        raise HeadnbError(f"{where}: a token id has more than 31 bits")
-    # The first token has nothing before it that could predict it, so its label is never used.
-    if all(label == IGNORED for label in labels[1:]):
-        raise HeadnbError(f"{where}: no token has a label, so there is no answer to score")
-    return TokenSample(input_ids, labels)
-
-
-def _integers(values: Any, where: str) -> list[int]:
-    if hasattr(values, "tolist"):  # an array or a tensor
-        values = values.tolist()
-    if not isinstance(values, Sequence) or not set(map(type, values)) <= {int, bool}:
-        raise HeadnbError(f"{where} must be a flat list of integers")
-    return [int(value) for value in values]
-
-
-def check_text(text: str, where: str) -> None:
-    """Half a character pair can be in a str, but not in a file: raise HeadnbError."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise HeadnbError(f"{where} holds half of a character pair (position {error.start})") from error
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "empty (None)"
-    if isinstance(value, Mapping):
-        return f"a dict with {_names(value)}"
-    if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, row)) or "no names"

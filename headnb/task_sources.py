@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb import hub, task_cards
-from headnb.errors import HeadnbError, first_line, missing_extra, unknown_name
-from headnb.samples import named, read_field, read_ids
+from headnb.errors import HeadnbError, first_line, missing_extra, one_line, unknown_name
+from headnb.row_values import parse_json
+from headnb.samples import as_mapping, named, read_field, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,8 @@ class Rows:
         ids: one per row.
         lines: the line of each row in its file, counted from 1; empty when there is no file.
         template: makes prompt and completion of a row; None where rows have them.
+        form: of a data set: "arrow", which fills fields that some rows lack with None, or "custom", where the user's
+            own transform makes the rows; else empty.
     """
 
     name: str
@@ -46,6 +48,23 @@ class Rows:
     ids: Sequence[Id]
     lines: Sequence[int] = ()
     template: Template | None = None
+    form: str = ""
+
+    def row(self, index: int) -> object:
+        """One row.
+
+        Raises:
+            HeadnbError: the data set's own transform fails.
+        """
+        if self.form == "arrow":
+            return _without_none(self.rows[index])
+        if self.form != "custom":
+            return self.rows[index]
+        try:
+            return self.rows[index]
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise HeadnbError(f"{self.where(index)}: the data set's own transform fails ({reason})") from error
 
     def where(self, index: int) -> str:
         """How errors name a row."""
@@ -119,12 +138,10 @@ def read_jsonl(path: Path) -> Rows:
 
 def _object(line: bytes, where: str) -> object:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise HeadnbError(f"{where} is not UTF-8 text") from error
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise HeadnbError(f"{where} is not JSON ({reason}); JSON Lines has one object a line") from error
+    row = parse_json(text, where)
     if not isinstance(row, dict):
         raise HeadnbError(f"{where} is a JSON {type(row).__name__}, not an object; JSON Lines has one object a line")
     return row
@@ -139,18 +156,35 @@ def with_ids(rows: Rows, fields: Mapping[str, str] | None) -> Rows:
         HeadnbError: some rows have an id and some have none, or they are no ids (`samples.read_ids`).
     """
     column = (fields or {}).get("id")
+    count = len(rows.rows)
     if column is not None:
-        held = [read_field(named(row, rows.where(i)), "id", column, rows.where(i)) for i, row in enumerate(rows.rows)]
-    elif "id" not in getattr(rows.rows, "column_names", ["id"]):
+        held = [read_field(named(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
+    elif not _may_have_ids(rows):
         return rows  # without reading a whole data set
     else:
-        held = [row.get("id") if isinstance(row, Mapping) else None for row in rows.rows]
+        held = [(as_mapping(rows.row(i)) or {}).get("id") for i in range(count)]
         without = [i for i, key in enumerate(held) if key is None]
         if len(without) == len(held):
             return rows
         if without:
             raise HeadnbError(f"{rows.where(without[0])} has no id, while other rows have one")
     return dataclasses.replace(rows, ids=read_ids(held, rows.source))
+
+
+def _may_have_ids(rows: Rows) -> bool:
+    if rows.form == "custom":  # the first row tells what the transform makes
+        return len(rows.rows) > 0 and "id" in (as_mapping(rows.row(0)) or {})
+    return "id" in getattr(rows.rows, "column_names", ["id"])
+
+
+def _without_none(value: Any, *, of_row: bool = True) -> Any:
+    """A row of Arrow without nested fields that are None: there each message has the fields that any message has."""
+    if isinstance(value, dict):
+        kept = {name: held for name, held in value.items() if of_row or held is not None or name == "content"}
+        return {name: _without_none(held, of_row=False) for name, held in kept.items()}
+    if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+        return [_without_none(part, of_row=False) for part in value]
+    return value
 
 
 def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
@@ -161,14 +195,17 @@ def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
         source = source[split]
     if not hasattr(source, "__len__"):
         raise HeadnbError("a streamed data set has no length: take some of it, list(dataset.take(1000))")
-    source = source.with_format(None)  # plain Python values, whatever format the user reads it in
+    chosen = source.format
+    form = "custom" if chosen["type"] == "custom" else "arrow"
+    if form == "arrow":  # plain Python values of the columns that the user chose, in whatever format they are read
+        source = source.with_format(None, None if chosen["output_all_columns"] else chosen["columns"])
     name = source.info.dataset_name or "dataset"
-    return with_ids(Rows(name, f"data set {name}", source, range(len(source))), fields)
+    return with_ids(Rows(name, f"data set {name}", source, range(len(source)), form=form), fields)
 
 
 def _from_hub(source: str, name: str, split: str) -> Rows:
     rows = _load_dataset(source, split=split)
-    return Rows(name, f"{source} ({split})", rows, range(len(rows)))
+    return Rows(name, f"{source} ({split})", rows, range(len(rows)), form="arrow")
 
 
 def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:

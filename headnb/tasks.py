@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from headnb import task_cards, task_sources
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.samples import Sample, TokenSample, check_fields, check_text, read_ids, read_row
+from headnb.samples import Sample, TokenSample, check_fields, check_text, read_ids, read_row, read_samples, sample_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,14 +104,14 @@ class Task:
         cycle = random.Random(seed).sample(range(len(texts)), len(texts))  # noqa: S311  not for secrets
         samples = list(texts)
         for place, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-            samples[place] = Sample(texts[place].prompt, texts[other].completion)
+            samples[place] = dataclasses.replace(texts[place], completion=texts[other].completion)
         return dataclasses.replace(self, name=f"{self.name}, answers shuffled", samples=tuple(samples))
 
     def fingerprint(self) -> str:
         """32 hex digits that change with any sample, any id, or their order; name and source do not matter."""
         digest = hashlib.blake2b(digest_size=16)
         for key, sample in zip(self.ids, self.samples, strict=True):
-            line = json.dumps([key, dataclasses.asdict(sample)], sort_keys=True)
+            line = json.dumps([key, sample_line(sample)], sort_keys=True)
             digest.update(line.encode() + b"\n")
         return digest.hexdigest()
 
@@ -134,7 +135,9 @@ def load_task(
     Args:
         source: one of: a name in `known_tasks()`; a path to a JSONL file (one object a line: `prompt` and
             `completion`, or `messages`, or `input_ids` and `labels`); the hub id or the folder of a data set;
-            a `datasets.Dataset`; a list of pairs, of dicts or of samples; a `Task`.
+            a `datasets.Dataset` (read through its own transform, if it has one); a list of pairs, of dicts, of named
+            tuples or dataclasses with those names, or of samples; a `Task`.
+            Encoded rows lose masked tokens, and packed ones are split: row 7 gives the samples "7/0", "7/1".
             Rows that have an `id` keep it, in all of these; those of a task in `known_tasks()` are numbered.
             If the folder that the environment's HEADNB_DATA names holds `{source}.{split}.jsonl`, that is read.
         split: which split, where the source has several. For a procedural task any name: each gives other samples.
@@ -161,33 +164,39 @@ def load_task(
         rows = task_sources.Rows(source.name, source.source, source.samples, source.ids)
     else:
         rows = task_sources.find(source, split, n, seed, fields)
-    taken = list(_samples(rows, n, seed, fields))
+    taken = list(itertools.islice(_samples(rows, n, seed, fields), n))
+    if n is not None and len(taken) < n:
+        raise HeadnbError(f"{rows.name} has {len(taken)} samples ({rows.source}); n={n} asks for more")
     return Task(
         name=name or rows.name,
-        samples=tuple(sample for _, sample in taken),
-        ids=tuple(key for key, _ in taken),
+        samples=tuple(sample for _, _, sample in taken),
+        ids=_ids([(key, part) for key, part, _ in taken]),
         source=rows.source,
     )
 
 
 def _samples(
     rows: Rows, n: int | None, seed: int, fields: Mapping[str, str] | None
-) -> Iterator[tuple[Id, Sample | TokenSample]]:
-    """The id and the sample of every row taken; a template's rows without an answer are passed over."""
-    wanted = len(rows.rows) if n is None else n
-    found = 0
+) -> Iterator[tuple[Id, int | None, Sample | TokenSample]]:
+    """Of every row in order: its id, the place in it if it is packed, and the sample.
+
+    A template's rows without an answer are passed over.
+    """
     for index in _order(len(rows.rows), n, seed):
-        if found == wanted:
-            return
-        row, where = rows.rows[index], rows.where(index)
+        row, where = rows.row(index), rows.where(index)
         if rows.template is not None:
             row = task_cards.fill(rows.template, row, where)
             if row is None:
                 continue
-        found += 1
-        yield rows.ids[index], read_row(row, where, fields)
-    if n is not None and found < n:
-        raise HeadnbError(f"{rows.name} has {found} samples ({rows.source}); n={n} asks for more")
+        for part, sample in read_samples(row, where, fields):
+            yield rows.ids[index], part, sample
+
+
+def _ids(taken: list[tuple[Id, int | None]]) -> tuple[Id, ...]:
+    """The ids of samples: "7/0" of the first one in the packed row 7; all are text where a row is packed."""
+    if all(part is None for _, part in taken):
+        return tuple(key for key, _ in taken)
+    return tuple(str(key) if part is None else f"{key}/{part}" for key, part in taken)
 
 
 def _order(total: int, n: int | None, seed: int) -> list[int]:

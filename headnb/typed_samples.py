@@ -12,13 +12,13 @@ Three forms, which may be mixed by blocks (an empty line ends a block):
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb.errors import HeadnbError
-from headnb.samples import read_row
+from headnb.row_values import parse_json
+from headnb.samples import read_samples
 from headnb.task_cards import question_answer
 from headnb.tasks import Task
 
@@ -47,7 +47,7 @@ def typed_task(text: str, *, first_line: int = 2, name: str = "typed") -> Task:
     rows = [row for block in blocks for row in _rows(block)]
     if not rows:
         raise HeadnbError(f"the cell holds no samples; type them under the first line: {_FORMS}")
-    samples = tuple(read_row(row, f"line {number}") for number, row in rows)
+    samples = tuple(sample for number, row in rows for _, sample in read_samples(row, f"line {number}"))
     return Task(name, samples, tuple(range(len(samples))), "typed in a cell")
 
 
@@ -55,18 +55,11 @@ def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
     """The samples of one block with the numbers of their lines."""
     number, first = block[0]
     if first.lstrip().startswith("{"):
-        yield from ((number, _json(number, line)) for number, line in block)
+        yield from ((number, parse_json(line, f"line {number}")) for number, line in block)
     elif re.match(r"\s*(question|answer)\s*:", first, re.IGNORECASE):
         yield number, _question_answer(block)
     else:
         yield from ((number, _completed(number, line)) for number, line in block)
-
-
-def _json(number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise HeadnbError(f"line {number} is not JSON: {error}") from None
 
 
 def _question_answer(block: list[Line]) -> dict[str, str]:

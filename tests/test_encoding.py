@@ -8,6 +8,8 @@ from headnb.encoding import IGNORED, encode_task
 from headnb.errors import HeadnbError
 from headnb.tasks import load_task
 
+from tiny import framing_tokenizer
+
 PAIRS = [("Question: What is 12 + 30?\nAnswer: ", "The answer is 42."), ("Say it: ", "apples")]
 
 
@@ -37,21 +39,8 @@ def test_trl_encoding_is_what_trl_trains_on(tokenizer, model, tmp_path):
 
 
 @pytest.fixture
-def framing(tokenizer):
-    """A tokenizer that puts <s> in front of a text and </s> behind."""
-    from tokenizers.processors import TemplateProcessing
-
-    framing = type(tokenizer)(
-        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        chat_template=tokenizer.chat_template,
-    )
-    framing.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", framing.bos_token_id), ("</s>", framing.eos_token_id)]
-    )
-    return framing
+def framing():
+    return framing_tokenizer()
 
 
 @pytest.mark.parametrize("encoding", ["official", "trl"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -49,6 +50,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+def framing_tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny tokenizer, which puts <s> in front of a text and </s> behind."""
+    framing = tiny_tokenizer()
+    special = [("<s>", framing.bos_token_id), ("</s>", framing.eos_token_id)]
+    framing.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    return framing
 
 
 def tiny_model(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.patterns import parse_heads, pattern_units
-from headnb.samples import Sample, TokenSample
+from headnb.samples import Sample, TokenSample, message_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,9 @@ def _decoded(sample: TokenSample, tokenizer: PreTrainedTokenizerBase | None) -> 
 
 
 def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(f"{message['role']}: {message['content']}" for message in text)
+    return (
+        text if isinstance(text, str) else "\n".join(f"{message['role']}: {message_text(message)}" for message in text)
+    )
 
 
 def _end(text: str) -> str:

@@ -19,6 +19,7 @@ import xarray as xr
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
+from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.patterns import HEADS
 
@@ -356,7 +357,7 @@ def _notes(grid: _Grid) -> list[str]:
         notes.append(f"Truncated: {truncated} sample(s).")
     if unpaired := grid.count("samples_unpaired"):
         notes.append(f"Not compared: {unpaired} sample(s) that only one of the two has.")
-    return notes
+    return [*notes, *text_notes(grid.count)]
 
 
 def _matrix(values: np.ndarray, digits: int) -> Matrix:

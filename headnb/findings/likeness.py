@@ -12,7 +12,7 @@ from headnb.errors import HeadnbError
 from headnb.findings.nearest import Part, Ranked, compared, unit
 from headnb.findings.pools import Source, sample_keys, score_rows, text_rows
 from headnb.findings.tfidf import TfIdf
-from headnb.samples import Sample, TokenSample
+from headnb.samples import Sample, TokenSample, message_text
 from headnb.tasks import Task
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def text_of(sample: Sample | TokenSample) -> str:
     if isinstance(sample, TokenSample):
         raise HeadnbError("by='tfidf' compares text, and these samples are encoded already")
     parts = (sample.prompt, sample.completion)
-    return "\n".join(part if isinstance(part, str) else "\n".join(m["content"] for m in part) for part in parts)
+    return "\n".join(part if isinstance(part, str) else "\n".join(map(message_text, part)) for part in parts)
 
 
 def _fingerprints(scores: xr.Dataset) -> NDArray[np.int64]:

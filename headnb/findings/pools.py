@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
+from headnb.samples import sample_line
 from headnb.store import read_parts
 from headnb.tasks import Task, load_task
 
@@ -177,7 +178,7 @@ def text_rows(
 
 def sample_keys(samples: Sequence[Sample | TokenSample]) -> NDArray[np.int64]:
     """A hash of each sample's content (n)."""
-    lines = [json.dumps(dataclasses.asdict(sample), sort_keys=True).encode() for sample in samples]
+    lines = [json.dumps(sample_line(sample), sort_keys=True).encode() for sample in samples]
     digests = [hashlib.blake2b(line, digest_size=8).digest() for line in lines]
     return np.array([int.from_bytes(digest, "little", signed=True) for digest in digests], np.int64)
 

@@ -266,6 +266,7 @@ def _attributes(
         "samples_requested": len(task),
         "left_out": len(encoded.left_out),
         "truncated": encoded.truncated,
+        **encoded.notices,
         "versions": json.dumps(versions),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -121,6 +121,7 @@ def evaluate(
             "samples": total,
             "left_out": len(encoded.left_out),
             "truncated": encoded.truncated,
+            **encoded.notices,
             "encoding": encoding,
             "max_new_tokens": max_new_tokens,
         },
@@ -168,7 +169,7 @@ def _questions(
         start = int(answer.argmax())
         length = int(np.append(~answer[start:], True).argmax())  # up to the next turn, if there is one
         completion = tokenizer.decode(samples[key].labels[start : start + length], skip_special_tokens=True)
-        questions.append(_Question(samples[key].input_ids[:start], str(completion)))
+        questions.append(_Question(samples[key].prompt, str(completion)))
     return questions
 
 

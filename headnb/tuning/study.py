@@ -24,6 +24,7 @@ import xarray as xr
 from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
+from headnb.row_values import NOTICES
 from headnb.runs.files import read_dataset, write_dataset
 
 if TYPE_CHECKING:
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
 _PER_SAMPLE = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
-_OF_ONE_TASK = {"task", "task_fingerprint", "samples_requested", "left_out", "truncated", "complete", "created"}
+_OF_ONE_TASK = {
+    "task",
+    "task_fingerprint",
+    "samples_requested",
+    "left_out",
+    "truncated",
+    "complete",
+    "created",
+    *NOTICES,
+}
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,9 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ("model", "method", "loss_reduction", "kv_heads", "dtype")
+        kept = ["model", "method", "loss_reduction", "kv_heads", "dtype"]
+        if len({task for each in self.steps.values() for task in each.scores}) == 1:
+            kept += NOTICES  # which are of one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
         attrs = {name: scores.attrs[name] for name in kept if name in scores.attrs}
         return attrs | {"kind": kind, "units": pattern_units(scores)}

@@ -24,9 +24,10 @@ with atheris.instrument_imports(include=["headnb"]):
 
 ROW = b'{"prompt": "2 + 2 =", "completion": " 4", "id": "a"}'
 CHAT = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
+TOKENS = b'{"input_ids": [3, 4, 5], "labels": [-100, 4, 5], "attention_mask": [1, 1, 1], "position_ids": [0, 1, 2]}'
 LINES = "lines of a task"
 SEEDS = {
-    LINES: [ROW, CHAT, ROW + b"\n" + ROW],
+    LINES: [ROW, CHAT, TOKENS, ROW + b"\n" + ROW],
     "head grids": [path.read_bytes() for path in PAYLOADS.glob("*.heads.json") if path.stat().st_size < 20_000],
     "suite files": [json.dumps(SUITE).encode()],
     "parameters": [b"steps=3", b"tasks=[gcd, lcm]"],

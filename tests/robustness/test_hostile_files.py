@@ -20,6 +20,7 @@ from headnb.checksums import CHECKSUM, checksum, layout
 from headnb.display import read_payload
 from headnb.runs.files import file_name
 from headnb.runs.folder import Run
+from headnb.samples import FIELDS
 from headnb.score_columns import DIMENSIONS, FIXED
 from headnb.suite.checks import _check_entry
 from headnb.suite.definition import MOST_VALUES, parse_yaml, read_suite
@@ -70,13 +71,31 @@ def outcome(found, call):
 
 
 row = st.dictionaries(
-    st.sampled_from(["prompt", "completion", "messages", "input_ids", "labels", "completion_mask", "id", "other"]),
-    plain | st.lists(st.integers(-200, 400), max_size=5),
+    st.sampled_from([*FIELDS, "other", "pixel_values", "token_type_ids"]),
+    plain | st.lists(st.integers(-200, 400), max_size=5) | st.lists(st.integers(0, 1), max_size=5),
     max_size=5,
+)
+words = st.text(max_size=6)
+message = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant"]), "content": words | st.lists(plain, max_size=2)},
+    optional={"reasoning_content": words | plain, "tool_calls": st.lists(plain, max_size=2), "other": plain},
+)
+chat_row = st.fixed_dictionaries(
+    {"messages": st.lists(message, min_size=1, max_size=3)},
+    optional={"tools": plain, "documents": plain, "chat_template_kwargs": plain},
+)
+token_row = st.integers(2, 5).flatmap(
+    lambda length: st.fixed_dictionaries(
+        {"input_ids": st.lists(st.integers(0, 9), min_size=length, max_size=length)},
+        optional={
+            name: st.lists(st.integers(0, most), min_size=length, max_size=length)
+            for name, most in (("labels", 9), ("attention_mask", 1), ("position_ids", 4), ("assistant_masks", 1))
+        },
+    )
 )
 sound_row = st.fixed_dictionaries({"prompt": st.text(), "completion": st.text(min_size=1)}, optional={"id": plain})
 line = st.one_of(
-    (row | sound_row).map(lambda value: json.dumps(value).encode()),
+    (row | sound_row | chat_row | token_row).map(lambda value: json.dumps(value).encode()),
     st.binary(max_size=40),
     plain.map(lambda value: json.dumps(value).encode()),
     st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b'{"prompt": NaN}', b"\xef\xbb\xbf{}", b"\xff"]),

@@ -1,0 +1,23 @@
+"""Notes under a grid on what the text of its samples holds that changes their tokens: see `row_values.NOTICES`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def text_notes(count: Callable[[str], int | None]) -> list[str]:
+    """The notes; `count` gives an attribute that is a number, or None where it is not there."""
+    notes = []
+    if begun := count("bos_in_text"):
+        notes.append(f"{begun} prompt(s) begin with the beginning-of-sequence token already; none was added.")
+    if ended := count("eos_in_text"):
+        notes.append(f"{ended} completion(s) end with the end-of-sequence token already; none was added.")
+    if special := count("special_tokens_in_text"):
+        samples = count("samples_with_special_tokens")
+        notes.append(f"Special tokens in the text of {samples} sample(s): {special}, read as control tokens.")
+    if losing := count("samples_losing_text"):
+        notes.append(f"The chat template leaves out text of the prompt in {losing} sample(s).")
+    return notes
