@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
-from headnb.errors import HeadnbError, first_line, known_keywords, missing_extra
+from headnb.errors import HeadnbError, first_line, from_extra, known_keywords
 from headnb.fingerprint import weights_fingerprint
 from headnb.four_bits import import_quietly
 from headnb.known_models import DEFAULT, known_models, loading_error, unknown_model
@@ -267,10 +267,8 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
         HeadnbError: no adapter there, pickled weights, or an adapter of another model.
     """
     import_quietly()
-    try:
+    with from_extra("train"):
         from peft import PeftModel  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_extra("peft", "train") from error
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     folder = hub.user_path(adapter)
