@@ -145,8 +145,12 @@ def _checkpoint(folder: Path) -> Checkpoint:
 def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
     """What two checkpoints that cannot be of one run differ in."""
     if one.is_adapter:
-        bases = one.base, other.base
-        return f"they adapt {bases[0]!r} and {bases[1]!r}" if bases[0] != bases[1] else None
+        if one.base == other.base:
+            return None
+        first, second = (
+            name if revision is None else f"{name} at {revision}" for name, revision in (one.base, other.base)
+        )
+        return f"they adapt {first!r} and {second!r}"
     from transformers import AutoConfig  # noqa: PLC0415
 
     configs = [
