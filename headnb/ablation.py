@@ -20,6 +20,7 @@ from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import model_name
 from headnb.packing import most_tokens, worth_packing
 from headnb.patterns import head_name, parse_heads
+from headnb.provenance import weights_source
 from headnb.readout import find_readout, ready
 from headnb.replacement import replaced_heads
 from headnb.scoring.run import context_length, model_lock
@@ -88,6 +89,7 @@ def ablate(
         losses = losses_with_heads_replaced(model, encoded, sets, layout, batch_tokens, seed, on_progress)
     attrs = {
         "model": model_name(model),
+        **weights_source(model),
         "task": task.name,
         "heads": ",".join(chosen),
         "factor": float(factor),

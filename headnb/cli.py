@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from headnb import suite_cli
+from headnb import __version__, suite_cli
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Attention-head scores for people who fine-tune language models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -49,6 +48,21 @@ def main() -> None:
     except HeadnbError as error:
         typer.secho(f"headnb: {error}", fg="red", err=True)
         sys.exit(1)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headnb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Attention-head scores for people who fine-tune language models."""
 
 
 @app.command()

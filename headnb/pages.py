@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.errors import HeadnbError, from_extra, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,13 +55,12 @@ def run_notebook(
         `executed`.
 
     Raises:
-        HeadnbError: papermill is not installed, the notebook has no such parameter, or a cell of it failed.
+        HeadnbError: an extra is missing, the notebook has no such parameter, or a cell of it failed.
     """
-    try:
+    with from_extra("suite"):
+        import ipykernel  # noqa: F401, PLC0415  the kernel that papermill starts
         import papermill  # noqa: PLC0415
         from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("papermill", "suite") from None
     given = dict(parameters or {})
     try:
         known = papermill.inspect_notebook(str(notebook))
@@ -112,11 +111,10 @@ def html_page(notebook: Path, page: Path) -> Path:
     Raises:
         HeadnbError: nbconvert is not installed.
     """
-    try:
+    with from_extra("suite"):
         from nbconvert import HTMLExporter  # noqa: PLC0415
-        from traitlets.config import Config  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("nbconvert", "suite") from None
+    from traitlets.config import Config  # noqa: PLC0415
+
     settings = Config()
     settings.NbConvertBase.display_data_priority = _PRIORITY
     exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)  # type: ignore[no-untyped-call]

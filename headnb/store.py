@@ -322,17 +322,20 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
 
 
 def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
-    """The table at `path`, which goes on only with what began it. Versions and the time of creation may differ."""
+    """The table at `path`, which goes on only with what began it, as `refuse_other` says."""
     table = _read_table(path, mode)
     refuse_other(path, table.attrs, wanted)
     return table
 
 
 def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for versions and time."""
+    """Raise HeadnbError unless what made the scores at `path` is what is wanted now.
+
+    Versions, time and the description of the weights' source may differ: the fingerprint tells the weights.
+    """
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
-        for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created"})
+        for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created", "weights_source"})
         if stored.get(name) != wanted.get(name)
     ]
     if different:

@@ -296,34 +296,3 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         ),
     }
 )
-
-# reasoning-gym sorts its tasks by module; these are our groups for its modules.
-_GROUPS = {
-    "algebra": "math",
-    "arithmetic": "math",
-    "geometry": "math",
-    "probability": "math",
-    "algorithmic": "code",
-    "code": "code",
-}
-# Of the algorithmic ones, those about words and letters.
-_LANGUAGE = re.compile(r"anagram|caesar|isomorphic|letter|palindrome|ransom|sentence|spell|string_(?!manip)|word")
-# Their generators give no answer (several are right, and a program judges), or need settings of their own.
-_WITHOUT_ANSWER = {"boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
-
-
-def procedural_cards() -> dict[str, TaskCard]:
-    """A card for every task of reasoning-gym that states its answer. Takes a second: it imports them all."""
-    from reasoning_gym.factory import DATASETS  # noqa: PLC0415  slow to import
-
-    cards = {}
-    for name, (generator, _) in sorted(DATASETS.items()):
-        if name in _WITHOUT_ANSWER:
-            continue
-        module = generator.__module__.split(".")[1]
-        group = _GROUPS.get(module, "logic")
-        if module == "algorithmic" and _LANGUAGE.search(name):
-            group = "language"
-        described = f"{name.replace('_', ' ')} ({module}), made by rule"
-        cards[name] = TaskCard(group, described, "reasoning-gym", "Apache-2.0")
-    return cards

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb import hub, task_cards
-from headnb.errors import HeadnbError, first_line, missing_extra, one_line, unknown_name
+from headnb import hub, procedural, task_cards
+from headnb.errors import HeadnbError, first_line, one_line, unknown_name
 from headnb.row_values import parse_json
 from headnb.samples import as_mapping, named, read_field, read_ids
 
@@ -107,10 +106,10 @@ def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[st
         return rows if fields is None else with_ids(dataclasses.replace(rows, template=None), fields)
     if "/" in source or fields is not None:
         return with_ids(_from_hub(source, source, split), fields)
-    procedural = task_cards.procedural_cards()
-    if source in procedural:
+    made_by_rule = procedural.procedural_cards()
+    if source in made_by_rule:
         return _procedural(source, split, n or PROCEDURAL_SAMPLES, seed)
-    raise unknown_name("task", source, [*task_cards.CARDS, *procedural])
+    raise unknown_name("task", source, [*task_cards.CARDS, *made_by_rule])
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -230,9 +229,11 @@ def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
 def _load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Sequence[object]:
     """`datasets.load_dataset`, with every failure as one plain line."""
     try:
-        import datasets  # noqa: PLC0415  an optional dependency, slow to import
+        import datasets  # noqa: PLC0415  slow to import
     except ImportError as error:
-        raise missing_extra("datasets", "train") from error
+        raise HeadnbError(
+            f"the package datasets cannot be imported ({first_line(error)}): pip install datasets"
+        ) from error
     local, online = Path(path).is_dir(), True
     try:
         with _quiet(datasets), contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
@@ -258,14 +259,6 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 
 def _procedural(name: str, split: str, n: int, seed: int) -> Rows:
-    """N samples that reasoning-gym makes.
-
-    Its sample i depends on seed + i, so that seeds 0 and 1 share all samples but one: we seed it with a hash instead,
-    which also keeps the splits apart.
-    """
-    import reasoning_gym  # noqa: PLC0415  slow to import
-
-    digest = hashlib.blake2b(f"{name}/{split}/{seed}".encode(), digest_size=4).digest()
-    made = reasoning_gym.create_dataset(name, seed=int.from_bytes(digest) >> 1, size=n)
-    rows = [task_cards.question_answer(entry["question"], str(entry["answer"])) for entry in made]
+    made = procedural.question_answers(name, split, n, seed)
+    rows = [task_cards.question_answer(question, answer) for question, answer in made]
     return Rows(name, f"reasoning-gym ({split}, seed {seed})", rows, range(n))

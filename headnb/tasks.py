@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from headnb import task_cards, task_sources
+from headnb import procedural, task_cards, task_sources
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.samples import Sample, TokenSample, check_fields, check_text, read_ids, read_row, read_samples, sample_line
 
@@ -118,7 +118,7 @@ class Task:
 
 def known_tasks() -> dict[str, TaskCard]:
     """Name -> card of every task in the registry, the procedural ones of reasoning-gym last."""
-    return {**task_cards.CARDS, **task_cards.procedural_cards()}
+    return {**task_cards.CARDS, **procedural.procedural_cards()}
 
 
 @known_keywords
@@ -143,6 +143,8 @@ def load_task(
         split: which split, where the source has several. For a procedural task any name: each gives other samples.
         n: how many samples, drawn by `seed` without replacement (a larger n with the same seed keeps those of a
             smaller one). None takes all, in the source's order; of a procedural task 64.
+            Procedural tasks need the extra `tasks`, except for up to 64 samples of gsm_symbolic and
+            sentence_reordering with seed 0.
         seed: of the draw, and of what a procedural task makes.
         name: what to call the task; by default what `source` is called.
         fields: which columns hold what: `{"prompt": "question", "completion": "answer"}`, or templates:
@@ -151,7 +153,8 @@ def load_task(
             them. `"id"` names the column of the ids.
 
     Raises:
-        HeadnbError: unknown name (the nearest ones are named), fewer than n samples, or a row that is no sample.
+        HeadnbError: unknown name (the nearest ones are named), fewer than n samples, a row that is no sample, or a
+            procedural task without reasoning-gym.
     """
     check_fields(fields)
     if not isinstance(split, str):

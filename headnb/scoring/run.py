@@ -22,6 +22,7 @@ from headnb.fingerprint import weights_fingerprint
 from headnb.model_checks import is_offloaded, model_name
 from headnb.packing import most_tokens, worth_packing
 from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
+from headnb.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
@@ -256,6 +257,7 @@ def _attributes(
     return {
         "model": model_name(model),
         "model_fingerprint": weights_fingerprint(model),
+        **weights_source(model),
         "task": task.name,
         "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
         "method": method.name,

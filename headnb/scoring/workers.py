@@ -17,7 +17,7 @@ from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 from headnb.dask_scheduler import ask, on_the_way_out
-from headnb.errors import HeadnbError, missing_extra
+from headnb.errors import HeadnbError, from_extra
 from headnb.scoring.methods import find_method
 from headnb.scoring.progress import is_out_of_memory
 
@@ -165,10 +165,8 @@ class Running(Sized):
 
 def checked_client(client: Any) -> Client:
     """A Dask client; raises HeadnbError for anything else."""
-    try:
+    with from_extra("suite"):
         from distributed import Client  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("distributed", "suite") from None
     if not isinstance(client, Client) or client.asynchronous:
         raise HeadnbError(f"client= takes a distributed.Client that is not asynchronous, not {type(client).__name__}")
     return client

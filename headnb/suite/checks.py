@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.errors import HeadnbError, from_extra, unknown_name
 from headnb.runs.files import file_name
 from headnb.samples import Sample
 from headnb.suite.definition import AXES, OWN
@@ -106,10 +106,8 @@ def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
     if not entry.file.is_file():
         near = [path.name for path in entry.file.parent.glob("*.ipynb")]
         raise HeadnbError(f"notebook {entry.name}: {unknown_name('file', entry.file.name, near)}")
-    try:
+    with from_extra("suite"):
         import papermill  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("papermill", "suite") from None
     logging.getLogger("papermill").setLevel(logging.WARNING)
     try:
         found = papermill.inspect_notebook(str(entry.file))

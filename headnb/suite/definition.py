@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headnb.errors import HeadnbError, missing_extra, unknown_name
+from headnb.errors import HeadnbError, from_extra, unknown_name
 
 AXES = ("task", "seed", "target")
 WORK = ("train", "score", "generate")
@@ -118,10 +118,8 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         HeadnbError: it is no YAML, or aliases make a lot of a little text.
     """
-    try:
+    with from_extra("suite"):
         import yaml  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("pyyaml", "suite") from None
     try:
         found = yaml.safe_load(text)
     except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from headnb.dask_scheduler import on_the_way_out
-from headnb.errors import HeadnbError, missing_extra
+from headnb.errors import HeadnbError, from_extra
 from headnb.suite import job, records
 from headnb.suite.graph import side_by_side, without_graph
 from headnb.suite.job import Outcome, Session
@@ -84,11 +84,10 @@ def run_suite(
 @contextlib.contextmanager
 def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
     """A client, and the GPUs of this machine where the cluster is our own."""
-    try:
+    with from_extra("suite"):
+        import cryptography  # noqa: F401, PLC0415  for the certificates of the cluster's connections
         from dask.system import CPU_COUNT  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
-    except ImportError:
-        raise missing_extra("distributed", "suite") from None
     for name in logging.root.manager.loggerDict:  # what a user should know is said by `report`
         if name.partition(".")[0] in {"distributed", "asyncio", "tornado"}:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

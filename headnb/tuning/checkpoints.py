@@ -21,6 +21,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.model_checks import check_folder
+from headnb.provenance import adapter_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,9 +46,9 @@ class Checkpoint:
         return _json(self.folder / "trainer_state.json")
 
     @property
-    def base(self) -> str:
-        """What an adapter adapts, as it says itself; empty if it does not."""
-        return str(_json(self.folder / ADAPTER).get("base_model_name_or_path") or "")
+    def base(self) -> tuple[str, str | None]:
+        """What an adapter adapts, as it says itself, and its revision; the name is empty if it does not."""
+        return adapter_base(self.folder) if self.is_adapter else ("", None)
 
     @property
     def stamp(self) -> str:
@@ -144,8 +145,12 @@ def _checkpoint(folder: Path) -> Checkpoint:
 def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
     """What two checkpoints that cannot be of one run differ in."""
     if one.is_adapter:
-        bases = one.base, other.base
-        return f"they adapt {bases[0]!r} and {bases[1]!r}" if bases[0] != bases[1] else None
+        if one.base == other.base:
+            return None
+        first, second = (
+            name if revision is None else f"{name} at {revision}" for name, revision in (one.base, other.base)
+        )
+        return f"they adapt {first!r} and {second!r}"
     from transformers import AutoConfig  # noqa: PLC0415
 
     configs = [

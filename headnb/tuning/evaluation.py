@@ -18,6 +18,7 @@ from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
 from headnb.packing import most_tokens
+from headnb.provenance import weights_source
 from headnb.readout import find_readout
 from headnb.samples import IGNORED
 from headnb.scoring.run import context_length, model_lock
@@ -114,6 +115,7 @@ def evaluate(
         coords={"sample": list(encoded.ids)},
         attrs={
             "model": model_name(model),
+            **weights_source(model),
             "task": task.name,
             "answer": f"{form.name}: {form.meaning}" if form else NONE,
             "units": "nats",

@@ -21,6 +21,7 @@ from headnb.capture import find_heads
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
 from headnb.models import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
+from headnb.provenance import loadable_name
 from headnb.resident import release_memory
 from headnb.scoring import score_heads
 from headnb.scoring.methods import find_method
@@ -185,7 +186,7 @@ class _Models:
     def name(self) -> str:
         """What the study calls the model."""
         if isinstance(self.base, (str, Path)) or self.base is None:
-            source = str(self.base or self.found[0].base) or self.found[0].folder.resolve().parent.name
+            source = str(self.base or self.found[0].base[0]) or self.found[0].folder.resolve().parent.name
             return Path(source).name if Path(source).is_dir() else source
         return model_name(self.base)
 
@@ -223,16 +224,19 @@ class _Models:
             return self.base
         if self._resident is not None:
             return self._resident
-        folder, source = self.found[0].folder, self.base or self.found[0].base
+        folder, (named, revision) = self.found[0].folder, self.found[0].base
+        source = self.base or named
         if not source:
             raise HeadnbError(f"{folder} does not say which model it adapts; base= names it")
         try:
-            model, tokenizer = load_model(source, device=self.device, dtype=self.dtype)
+            model, tokenizer = load_model(
+                source, device=self.device, dtype=self.dtype, revision=None if self.base is not None else revision
+            )
         except HeadnbError as error:
             if self.base is not None:
                 raise
             raise HeadnbError(
-                f"{folder} adapts {source!r}, which is not to be had ({error}); base= names it"
+                f"{folder} adapts {source!r}, which cannot be loaded ({error}); base= names it"
             ) from error
         self.tokenizer = self.tokenizer or tokenizer
         if self.of_adapters:
@@ -249,6 +253,6 @@ class _Models:
 
     def _origin(self) -> Path:
         """The folder with the weights that movement is measured from."""
-        source = "" if self.base is None else str(getattr(self.base, "name_or_path", self.base))
+        source = str(self.base) if isinstance(self.base, (str, Path)) else loadable_name(self.base)
         folder = weights_folder(source) if source else None
         return folder or self.found[0].folder

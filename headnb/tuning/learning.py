@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from headnb.errors import from_extra
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found
 from headnb.tuning.finetuning import finetune
@@ -35,7 +36,8 @@ def learn(
 
 
 def _merge(model: PreTrainedModel, tuned: FineTuned) -> None:
-    from peft import PeftModel  # noqa: PLC0415
+    with from_extra("train"):
+        from peft import PeftModel  # noqa: PLC0415
 
     with model_lock(model), left_as_found(model, weights=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")

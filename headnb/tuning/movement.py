@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headnb.errors import from_extra
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -121,7 +123,8 @@ def _dense(module: nn.Module, weight: nn.Parameter) -> Tensor:
     """A weight as numbers; a quantized one is packed."""
     if weight.is_floating_point():
         return weight.detach()
-    from peft.utils.integrations import dequantize_module_weight  # noqa: PLC0415
+    with from_extra("train"):
+        from peft.utils.integrations import dequantize_module_weight  # noqa: PLC0415
 
     dense: Tensor = dequantize_module_weight(module)
     return dense.detach()

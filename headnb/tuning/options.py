@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from headnb.capture import input_device
-from headnb.errors import HeadnbError, UnknownKeywordError, missing_extra, unknown_name
+from headnb.errors import HeadnbError, UnknownKeywordError, from_extra, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,11 +39,9 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
         steps: updates; None for as many as the epochs make.
         batch_size: samples of an update.
     """
-    try:
+    with from_extra("train"):
         import peft  # noqa: F401, PLC0415
         import trl  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_extra(error.name or "trl", "train") from error
     known = {option.name for option in dataclasses.fields(trl.SFTConfig) if option.init}  # type: ignore[attr-defined]
     for name in chosen:
         if name in DECIDED:

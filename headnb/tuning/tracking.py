@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from headnb.capture import find_heads, frozen
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.model_checks import model_name
+from headnb.provenance import record_base, weights_source
 from headnb.scoring import score_heads
 from headnb.scoring.gradient import activation, taylor_token
 from headnb.scoring.methods import find_method
@@ -171,6 +172,11 @@ class HeadScoreCallback(TrainerCallback):
             with self._closed_on_error():
                 self._write(state.global_step)
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Complete what an adapter's checkpoint says of its base."""
+        if state.is_world_process_zero:
+            record_base(given["model"], Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Keep the training loss."""
         logs = given.get("logs") or {}
@@ -262,6 +268,7 @@ class HeadScoreCallback(TrainerCallback):
         method = find_method(self._scoring["method"])
         return {
             "model": model_name(model),
+            **weights_source(model),
             "method": method.name,
             "reduction": method.reduction,
             "loss_reduction": "sample-mean",

@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
+from headnb.provenance import record_base
 from headnb.samples import IGNORED
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found, random_state_kept
@@ -165,6 +166,7 @@ class TuningRun:
         if trainer.is_world_process_zero():
             try:
                 trainer.model.save_pretrained(str(draft))
+                record_base(trainer.model, draft)
                 shutil.rmtree(place, ignore_errors=True)
                 draft.replace(place)
             except OSError as error:

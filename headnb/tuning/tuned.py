@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError, from_extra, known_keywords
 from headnb.model_checks import model_name
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found
@@ -84,7 +84,8 @@ class FineTuned:
                 )
             yield model
             return
-        from peft import PeftModel  # noqa: PLC0415
+        with from_extra("train"):
+            from peft import PeftModel  # noqa: PLC0415
 
         with model_lock(model), left_as_found(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")

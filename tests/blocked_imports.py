@@ -1,0 +1,34 @@
+"""Packages that are installed, made to look as if they were not."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
+from unittest import mock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _Blocker(MetaPathFinder):
+    def __init__(self, package: str, error: ImportError) -> None:
+        self.package, self.error = package, error
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == self.package or name.startswith(f"{self.package}."):
+            raise self.error
+
+
+@contextlib.contextmanager
+def blocked(package: str, error: ImportError | None = None) -> Iterator[None]:
+    """Importing the package, or anything of it, raises the error, by default the one for a package that is missing."""
+    missing = ModuleNotFoundError(f"No module named {package!r}", name=package)
+    others = {name: module for name, module in sys.modules.items() if not f"{name}.".startswith(f"{package}.")}
+    blocker = _Blocker(package, error or missing)
+    with (
+        mock.patch.dict(sys.modules, others, clear=True),
+        mock.patch.object(sys, "meta_path", [blocker, *sys.meta_path]),
+    ):
+        yield
