@@ -15,7 +15,7 @@ import xarray as xr
 from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.errors import HeadnbError
 from headnb.score_columns import FORMAT, READ_FORMATS, plain_values
-from headnb.store import refuse_other
+from headnb.scoring_revision import FIRST_REVISION, REVISION, refuse_other
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
@@ -157,5 +157,6 @@ def _read(path: Path) -> xr.Dataset | None:
         if told["headnb_format"] != 1 and expected != checksum(told, values, layout(path, arrays)):
             raise HeadnbError(f"{path} is damaged: it is not what was written")
     attrs = {name: value for name, value in told.items() if name not in {"headnb_format", "fitted"}}
+    attrs.setdefault(REVISION, FIRST_REVISION)
     coords = {name: column for name, column in arrays.items() if column[0] == (name,)}
     return xr.Dataset({name: c for name, c in arrays.items() if name not in coords}, coords=coords, attrs=attrs)
