@@ -59,6 +59,16 @@ def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any
         raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
 
 
+def refuse_two_revisions(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> None:
+    """Raise HeadnbError if attributes of two results tell two revisions."""
+    if REVISION in one and REVISION in other and one[REVISION] != other[REVISION]:
+        old, new = sorted((revision_of(one), revision_of(other)))
+        raise HeadnbError(
+            f"these scores are of two scoring revisions, {old} and {new}, whose numbers may differ; score the same "
+            f"samples again to replace those of revision {old}"
+        )
+
+
 def revision_note(attrs: Mapping[Any, Any]) -> str:
     """What a reader must know about scores of another revision; empty for the current one."""
     found = revision_of(attrs)

@@ -9,6 +9,7 @@ a lock of the operating system, which goes with its process. Reading needs no lo
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from headnb.checksums import damage_named
 from headnb.errors import HeadnbError, known_keywords
 from headnb.memory_checks import check_memory
 from headnb.read_later import StoredRows, read_later
+from headnb.results import as_opened, as_result
 from headnb.score_columns import (
     DIMENSIONS,
     SAMPLE_VARIABLES,
@@ -250,9 +252,9 @@ class ScoreTable:
         """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
         positions = self.plan.order[places]
         score = self._at("score", places)
-        if not self.on_disk or score.nbytes <= READ_LATER_FROM:
+        if is_read := not self.on_disk or score.nbytes <= READ_LATER_FROM:
             score.load()
-        return xr.Dataset(
+        found = xr.Dataset(
             {
                 "score": score,
                 "loss": self._at("loss", places).load(),
@@ -265,6 +267,7 @@ class ScoreTable:
             },
             attrs=self.attrs | {"complete": int(self.done.all())},
         )
+        return as_result(found, "" if is_read else hashlib.blake2b(self._identity, digest_size=16).hexdigest())
 
 
 @contextmanager
@@ -343,7 +346,7 @@ def open_scores(path: str | Path) -> xr.Dataset:
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
     warn_of_revision(path, scores.attrs)
-    return scores
+    return as_opened(scores)
 
 
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:

@@ -24,7 +24,9 @@ import xarray as xr
 from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
+from headnb.results import as_result
 from headnb.runs.files import read_dataset, write_dataset
+from headnb.scoring_revision import REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,6 +77,7 @@ class Study:
     def add_online(self, scores: xr.Dataset) -> None:
         """Keep scores of training batches, and write them."""
         if scores.sizes["sample"]:
+            scores = as_result(scores)
             self.online.append(scores)
             self._write(Path("online") / f"step-{int(scores['step'].max())}.nc", scores)
 
@@ -93,7 +96,7 @@ class Study:
             parts.append(_online_levels(self.online_scores()))
         study = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop") if parts else xr.Dataset()
         if "level" in study:
-            study["level"].attrs = self._level_attrs()
+            study["level"] = as_result(study["level"].assign_attrs(self._level_attrs()))
         study.attrs = self._provenance() | {"seen": json.dumps(self.seen)}
         return study
 
@@ -108,7 +111,7 @@ class Study:
         if not self.online:
             return None
         whole = xr.concat(self.online, "sample", combine_attrs="override")
-        return whole.assign_coords(sample=np.arange(whole.sizes["sample"]))
+        return as_result(whole.assign_coords(sample=np.arange(whole.sizes["sample"])))
 
     def until(self, step: int) -> Study:
         """What was known after `step` steps: where a resumed run goes on."""
@@ -174,7 +177,7 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ("model", "method", "loss_reduction", "kv_heads", "dtype")
+        kept = ("model", "method", "loss_reduction", "kv_heads", "dtype", REVISION)
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
         attrs = {name: scores.attrs[name] for name in kept if name in scores.attrs}
         return attrs | {"kind": kind, "units": pattern_units(scores)}
@@ -233,7 +236,7 @@ def _stacked(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
     )
     whole = whole.assign({name: parts[0][name] for name in _PER_SAMPLE if name in parts[0]})
     whole.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
-    return whole
+    return as_result(whole)
 
 
 def _online_levels(scores: xr.Dataset | None) -> xr.Dataset:
