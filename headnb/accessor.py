@@ -13,7 +13,7 @@ import xarray as xr
 
 from headnb.errors import HeadnbError, known_keywords
 from headnb.plain_arrays import labelled
-from headnb.results import as_result, believed, is_result
+from headnb.results import as_result, believed, is_result, refuse_computed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -212,18 +212,18 @@ class ScoresHeads:
         from headnb import patterns, significance  # noqa: PLC0415
 
         flat = _samples(self._dataset)
-        patterns.refuse_computed(self._dataset)
+        refuse_computed(self._dataset)
         if self._is_signed:
             found = significance.t_intervals(flat, level)
         else:
             found = significance.level_intervals(flat, level, seed=seed)
         grid = patterns.pattern(self._dataset)
         columns = {"value": found.mean, "low": found.low, "high": found.high}
-        found = xr.Dataset(
+        interval = xr.Dataset(
             {name: grid.drop_attrs().copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
             attrs={**grid.attrs, "interval_level": level},
         )
-        return as_result(found)
+        return as_result(interval)
 
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""

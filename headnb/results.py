@@ -10,8 +10,8 @@ while the values still have it:
   remove encoding information" (xarray's user guide), so it follows `.sel`, `.isel`, `.sortby`, `.copy` and `.load`
   and nothing that computes. `xr.concat` keeps the first one's.
 - `made_by` is the same for all results and so survives where `result_id` does not: it tells numbers that were computed
-  from results from numbers that somebody labelled by hand, whose attributes are taken at their word, as are those of
-  files that an earlier version of headnb wrote.
+  from results from numbers that somebody labelled by hand (`x.drop_attrs().assign_attrs(kind=..., units=...)`), whose
+  attributes are taken at their word, as are those of files that an earlier version of headnb wrote.
 
 A selection that is written and read again by xarray itself has lost its identity, and is then a plain value.
 """
@@ -29,7 +29,6 @@ from headnb.errors import HeadnbError
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
-_MOST_HASHED = 2**20  # values that are hashed again at each use
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
 _FACTS = ("model", "task", "method", "reduction", "units", "loss_reduction", "kv_heads", "dtype", "scoring_revision")
@@ -52,10 +51,11 @@ def as_result(found: _Found, identity: str = "") -> _Found:
     result.attrs |= {RESULT_ID: known, MADE_BY: "headnb"}
     if isinstance(result, xr.Dataset):
         # the variable is drawn like the data set that it comes from
-        facts = _FACTS if "score" in result else result.attrs.keys() - array.attrs.keys()
+        facts = {"score": _FACTS, "difference": result.attrs.keys() - array.attrs.keys()}.get(str(array.name), ())
         told = {name: result.attrs[name] for name in facts if name in result.attrs}
         array.attrs = {**array.attrs, **told, RESULT_ID: known, MADE_BY: "headnb"}
-    array.encoding = {**array.encoding, _MARK: (known, 0 if identity else array.size)}
+    held = "sample" not in array.dims  # scores may be many, and on disk
+    array.encoding = {**array.encoding, _MARK: (known, array.size if held else 0)}
     return result
 
 
@@ -65,7 +65,7 @@ def as_opened(found: xr.Dataset) -> xr.Dataset:
     A selection of a result, which xarray wrote, is one: what it says of itself is believed here, since somebody opens
     it as scores. A difference of two results has lost its id.
     """
-    if not any(name in found for name in _VARIABLES):
+    if not any(name in found and {"layer", "head"} <= set(found[name].dims) for name in _VARIABLES[:3]):
         return found
     return as_result(found) if RESULT_ID in found.attrs or is_result(found) else found
 
@@ -76,8 +76,7 @@ def is_result(found: xr.DataArray | xr.Dataset) -> bool:
     named = found.attrs.get(RESULT_ID)
     if mark := array.encoding.get(_MARK):
         known, size = mark
-        unchanged = array.size != size or size > _MOST_HASHED or _hash_of(array) == known  # in place it may have been
-        return named in {None, known} and unchanged
+        return named in {None, known} and (array.size != size or _hash_of(array) == known)  # changed in place?
     if named is not None:
         return bool(_hash_of(array) == named)
     if MADE_BY in found.attrs:
@@ -101,7 +100,7 @@ def believed(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
         return {name: found.attrs[name] for name in _NAMES if name in found.attrs}
     array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
     _, size = array.encoding.get(_MARK, ("", 0))
-    if not size or array.size <= size or "sample" in array.dims:
+    if not size or array.size <= size:
         return dict(found.attrs)
     return {name: value for name, value in found.attrs.items() if name not in _OF_SAMPLES}
 

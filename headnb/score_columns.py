@@ -196,7 +196,7 @@ def read_rows(column: Any, name: str, places: np.ndarray, *, identity: bytes = b
 
 def without_scores(scores: np.ndarray) -> np.ndarray:
     """(b,): whether a sample of scores (b, L, H) has none; some layers may have none, but never all of them."""
-    return np.isnan(scores).all(axis=(1, 2))
+    return np.asarray(np.isnan(scores).all(axis=(1, 2)))
 
 
 def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:

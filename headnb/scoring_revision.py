@@ -17,6 +17,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
+from headnb.results import MADE_BY, RESULT_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SCORING_REVISION = 2
 FIRST_REVISION = 1  # of what does not say
 REVISION = "scoring_revision"  # the attribute
+_OF_ONE_RUN = {"versions", "created", REVISION, RESULT_ID, MADE_BY}  # attributes that the same call may change
 
 
 def revision_of(attrs: Mapping[Any, Any]) -> int:
@@ -52,7 +54,7 @@ def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any
     refuse_other_revision(path, stored, wanted, "scores")
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
-        for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created", REVISION})
+        for name in sorted((stored.keys() | wanted.keys()) - _OF_ONE_RUN)
         if stored.get(name) != wanted.get(name)
     ]
     if different:

@@ -24,7 +24,7 @@ import xarray as xr
 from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
-from headnb.results import as_result
+from headnb.results import MADE_BY, RESULT_ID, as_result
 from headnb.runs.files import read_dataset, write_dataset
 from headnb.scoring_revision import REVISION
 
@@ -36,7 +36,17 @@ if TYPE_CHECKING:
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
 _PER_SAMPLE = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
-_OF_ONE_TASK = {"task", "task_fingerprint", "samples_requested", "left_out", "truncated", "complete", "created"}
+_OF_ONE_TASK = {
+    "task",
+    "task_fingerprint",
+    "samples_requested",
+    "left_out",
+    "truncated",
+    "complete",
+    "created",
+    RESULT_ID,
+    MADE_BY,
+}
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _study_of(folder: Path, stored: xr.Dataset) -> Study:
-    attrs = dict(stored.attrs)
+    attrs = {name: value for name, value in stored.attrs.items() if name not in {RESULT_ID, MADE_BY}}
     seen = {int(step): tuple(counts) for step, counts in json.loads(attrs.pop("seen", "{}")).items()}
     study = Study(folder, attrs, seen=seen)
     if "train_loss" in stored:
