@@ -29,6 +29,7 @@ from headnb.errors import HeadnbError
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
+_ROUNDING = 1e-4  # nats by which a loss may be below 0
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
 _FACTS = ("model", "task", "method", "reduction", "units", "loss_reduction", "kv_heads", "dtype", "scoring_revision")
@@ -139,7 +140,7 @@ def refuse_repeated(scores: xr.Dataset) -> None:
                 f"{int(repeated.sum())} of {len(ids)} samples are there twice (the first: {first!r}); put together "
                 "scores of different samples only"
             )
-    if "loss" in scores and is_result(scores) and (scores["loss"] < 0).any():
+    if "loss" in scores and is_result(scores) and (scores["loss"] < -_ROUNDING).any():
         raise HeadnbError("these scores have negative losses, which a loss never is; headnb.compare gives differences")
 
 
