@@ -4,8 +4,8 @@ Since 2025.11 xarray keeps attributes through arithmetic. Attributes alone would
 activation level with the reliability of `after`. So the values of a result carry an identity, and attributes count only
 while the values still have it:
 
-- `result_id` among the attributes is a hash of the values, whatever their order. It proves a result that xarray read
-  from a file. Arithmetic between two results drops it, or keeps it beside values that it does not fit.
+- `result_id` among the attributes is a hash of the values. It proves a result that xarray read from a file. Arithmetic
+  between two results drops it, or keeps it beside values that it does not fit.
 - The same id lies in the `encoding` of the values. "All operations that manipulate variables other than indexing will
   remove encoding information" (xarray's user guide), so it follows `.sel`, `.isel`, `.sortby`, `.copy` and `.load`
   and nothing that computes. `xr.concat` keeps the first one's.
@@ -30,6 +30,7 @@ from headnb.errors import HeadnbError
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
 _ROUNDING = 1e-4  # nats by which a loss may be below 0
+_MOST_SAMPLES = 64  # that are hashed
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
 _FACTS = ("model", "task", "method", "reduction", "units", "loss_reduction", "kv_heads", "dtype", "scoring_revision")
@@ -152,7 +153,9 @@ def _values_name(found: xr.Dataset) -> str:
 
 
 def _hash_of(array: xr.DataArray) -> str:
-    """A hash of the values as float64 that neither their order nor a narrower type on disk changes."""
+    """A hash of the values as float64, whatever their order; of many samples, of some."""
+    if array.sizes.get("sample", 0) > _MOST_SAMPLES:
+        array = array.isel(sample=np.linspace(0, array.sizes["sample"] - 1, _MOST_SAMPLES).astype(int))
     bits = np.ascontiguousarray(array.values, np.float64).view(np.uint64)
     mixed = bits * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)

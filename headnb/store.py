@@ -330,9 +330,9 @@ def open_scores(path: str | Path) -> xr.Dataset:
     """
     from headnb.fit_store import read_fit  # noqa: PLC0415  which is built on this module
 
-    path = local_path(path)
+    given, path = path, local_path(path)
     if not path.exists():
-        raise HeadnbError(f"there are no scores at {path}")
+        raise HeadnbError(f"there are no scores at {given}")
     if path.is_dir():
         fitted = read_fit(path)
         scores = _read_table(path, mode="r").scores() if fitted is None else fitted
