@@ -30,6 +30,7 @@ _HOME = {
     "explore": "display.explorer",
     "finetune": "tuning.finetuning",
     "fit_combination": "findings.combination",
+    "grid": "accessor",
     "head_attention": "attention",
     "head_outputs": "capture",
     "load_model": "models",

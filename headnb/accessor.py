@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
+from headnb.plain_arrays import labelled
+from headnb.results import as_result, believed, is_result, refuse_computed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -26,6 +28,31 @@ if TYPE_CHECKING:
     from headnb.statistics import Array
 
 
+@known_keywords
+def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | Explorer:
+    """The layer x head picture of results, or of anybody's numbers.
+
+    Args:
+        data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
+            nested lists), or a mapping from panel titles to any of these. Of numbers that are no result of headnb
+            nothing is claimed: they are drawn as values.
+        title: what to write above it. None: what the data say of themselves.
+        live: the explorer in place of the picture, as `.heads.explore()` gives it.
+
+    Raises:
+        HeadnbError: it is none of these, or has no explorer.
+    """
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+    if not live:
+        return HeadGrid.of(data, title=title or "")
+    if title is not None:
+        raise HeadnbError("the explorer has no title; leave title= out, or live=True")
+    known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else labelled(data)
+    explorer: Explorer = known.heads.explore()
+    return explorer
+
+
 @xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
 class PatternHeads:
     """`.heads` of a pattern: a DataArray (layer, head), or a study of several with leading dims."""
@@ -37,7 +64,9 @@ class PatternHeads:
         """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
         from headnb import statistics  # noqa: PLC0415
 
-        _check_levels(self._pattern.attrs.get("kind", "level") == "level")
+        _check_levels(
+            self._pattern.attrs.get("kind", "level") in {"level", "value"} and not bool((self._pattern < 0).any())
+        )
         return self._over_heads(statistics.gini, "gini")
 
     def cv(self) -> float | xr.DataArray:
@@ -74,11 +103,11 @@ class PatternHeads:
 
     def reliability(self) -> float:
         """Expected correlation with the pattern of as many new samples, as `.heads.pattern()` stored it."""
-        return float(self._pattern.attrs.get("reliability", np.nan))
+        return self.evidence().reliability
 
     def evidence(self) -> Evidence:
         """Can I believe this? Samples, reliability, samples needed for 0.9."""
-        return _stored_evidence(self._pattern.attrs)
+        return _stored_evidence(believed(self._pattern))
 
     def top(self, k: int = 10) -> pd.DataFrame:
         """The k heads of the largest absolute value, as a table by head name; of one pattern."""
@@ -170,7 +199,9 @@ class ScoresHeads:
         """Can I believe this? Samples, reliability, samples needed for 0.9."""
         from headnb import patterns  # noqa: PLC0415
 
-        return _stored_evidence(self._dataset.attrs) if self._is_comparison else patterns.evidence(self._dataset, seed)
+        return (
+            _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset, seed)
+        )
 
     def reliability(self, seed: int = 0) -> float:
         """Split-half reliability (Spearman-Brown): expected correlation with as many new samples."""
@@ -181,16 +212,18 @@ class ScoresHeads:
         from headnb import patterns, significance  # noqa: PLC0415
 
         flat = _samples(self._dataset)
+        refuse_computed(self._dataset)
         if self._is_signed:
             found = significance.t_intervals(flat, level)
         else:
             found = significance.level_intervals(flat, level, seed=seed)
         grid = patterns.pattern(self._dataset)
         columns = {"value": found.mean, "low": found.low, "high": found.high}
-        return xr.Dataset(
-            {name: grid.copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
+        interval = xr.Dataset(
+            {name: grid.drop_attrs().copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
             attrs={**grid.attrs, "interval_level": level},
         )
+        return as_result(interval)
 
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
@@ -304,7 +337,7 @@ class ScoresHeads:
 
     @property
     def _is_signed(self) -> bool:
-        return bool(self._dataset.attrs.get("reduction", "mean-abs") != "mean-abs")
+        return self._dataset.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(self._dataset)
 
 
 def _check_levels(are_levels: bool) -> None:
@@ -327,6 +360,7 @@ def _with_heads(pattern: xr.DataArray) -> xr.DataArray:
     """(..., layer, head), both numbered."""
     if missing := [dim for dim in ("layer", "head") if dim not in pattern.dims]:
         raise HeadnbError(f"not a pattern of heads: it has no dim {' and no dim '.join(missing)}")
+    pattern = pattern.compute()  # what is in chunks of dask is read once
     numbers = {dim: np.arange(pattern.sizes[dim]) for dim in ("layer", "head") if dim not in pattern.coords}
     return pattern.assign_coords(numbers).transpose(..., "layer", "head")
 

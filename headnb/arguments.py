@@ -132,8 +132,9 @@ def is_picture(value: object) -> bool:
     import xarray as xr  # noqa: PLC0415
 
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
+    from headnb.plain_arrays import is_numbers  # noqa: PLC0415
 
-    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict))
+    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict)) or is_numbers(value)
 
 
 def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -> tuple[Any, str]:
@@ -210,7 +211,7 @@ def find_scores(word: str, namespace: Namespace) -> xr.Dataset:
 
 
 def find_picture(word: str, namespace: Namespace) -> HeadGrid | Any:
-    """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a mapping of them, a grid.
+    """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a matrix, a mapping, a grid.
 
     Raises:
         HeadnbError: neither of them does.

@@ -14,8 +14,9 @@ import xarray as xr
 
 from headnb.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 from headnb.errors import HeadnbError
+from headnb.results import MADE_BY, RESULT_ID, as_opened
 from headnb.score_columns import FORMAT, READ_FORMATS, plain_values
-from headnb.store import refuse_other
+from headnb.scoring_revision import FIRST_REVISION, REVISION, refuse_other
 from headnb.store_paths import local_path, only_writer
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from headnb.score_columns import Attribute
 
 MOST_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
-_PROGRESS = ("complete", "steps_done", "steps_total")  # attributes that change from one writing to the next
+_PROGRESS = (
+    "complete",
+    "steps_done",
+    "steps_total",
+    RESULT_ID,
+    MADE_BY,
+)  # attributes that change from one writing to the next
 _STATE = "state_"  # what is of use to the fit alone begins so
 
 
@@ -97,7 +104,9 @@ def open_fit(path: str | Path | None, attrs: Mapping[str, Attribute]) -> Iterato
 def read_fit(path: Path) -> xr.Dataset | None:
     """The values of the fit that is kept at `path`, a folder; None if it is something else."""
     found = _read(path)
-    return None if found is None else found.drop_vars([name for name in found if str(name).startswith(_STATE)])
+    if found is None:
+        return None
+    return as_opened(found.drop_vars([name for name in found if str(name).startswith(_STATE)]))
 
 
 def _before(path: Path) -> Path:
@@ -157,5 +166,6 @@ def _read(path: Path) -> xr.Dataset | None:
         if told["headnb_format"] != 1 and expected != checksum(told, values, layout(path, arrays)):
             raise HeadnbError(f"{path} is damaged: it is not what was written")
     attrs = {name: value for name, value in told.items() if name not in {"headnb_format", "fitted"}}
+    attrs.setdefault(REVISION, FIRST_REVISION)
     coords = {name: column for name, column in arrays.items() if column[0] == (name,)}
     return xr.Dataset({name: c for name, c in arrays.items() if name not in coords}, coords=coords, attrs=attrs)

@@ -198,7 +198,11 @@ class HeadMagics(Magics):
 
     @line_magic
     @magic_arguments()
-    @argument("picture", metavar="X", help="Variable with scores, a pattern, a comparison or a grid, or a saved file.")
+    @argument(
+        "picture",
+        metavar="X",
+        help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
+    )
     @argument("--title", default="", help="What to write above it.")
     @argument("--save", metavar="PATH", help="Write it to a file too: .heads.json (data), .svg or .html (pictures).")
     def headgrid(self, line: str) -> HeadGrid:

@@ -17,7 +17,9 @@ from scipy import stats
 
 from headnb import significance, statistics
 from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.row_values import NOTICES
+from headnb.scoring_revision import REVISION, refuse_two_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -28,7 +30,7 @@ HEADS = ("layer", "head")
 OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
 NORMALISATIONS = ("layer", "max", "rank")
 LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
-_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", *NOTICES)
+_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
 _NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
 
 
@@ -49,10 +51,12 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
             (share of heads at or below this one).
 
     Returns:
-        DataArray with attrs `kind` ("level" or "signed"), `units`, `samples`, `reliability` and `samples_for_090`.
+        DataArray with attrs `kind` ("level" or "signed"), `units`, `samples`, `reliability` and `samples_for_090`. Of
+        numbers computed from scores (see `headnb.results`) their mean over samples, of the kind "value", without these.
 
     Raises:
-        HeadnbError: no score variable, no samples, a sample that is not finite, or an unknown normalisation.
+        HeadnbError: no score variable, no samples, samples that occur twice, a sample that is not finite, a negative
+            loss, or an unknown normalisation.
     """
     if normalize is not None and normalize not in NORMALISATIONS:
         raise unknown_name("normalisation", normalize, NORMALISATIONS)
@@ -60,10 +64,15 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
     method = str(scores.attrs.get("method", "activation"))
     result = levels.mean("sample", skipna=False) if "sample" in levels.dims else levels
     result = result.transpose(..., *HEADS).rename("activation_level" if method == "activation" else method)
+    if not is_result(scores):
+        result = result.rename("value")
+        result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
+        return result if normalize is None else normalized(result, normalize)
     result.attrs = {name: scores.attrs[name] for name in _KEPT if name in scores.attrs}
     result.attrs["kind"] = "level" if _reduction(scores) == "mean-abs" else "signed"
     result.attrs["units"] = pattern_units(scores)
     result.attrs.update(_worst_evidence(levels)._asdict())
+    result = as_result(result)
     return result if normalize is None else normalized(result, normalize)
 
 
@@ -81,33 +90,33 @@ def normalized(levels: xr.DataArray, how: str) -> xr.DataArray:
     else:
         raise unknown_name("normalisation", how, NORMALISATIONS)
     scaled = scaled.transpose(*levels.dims).rename(levels.name)
-    scaled.attrs = {**levels.attrs, "units": units, "normalize": how}
-    return scaled
+    return rescaled(levels, scaled, {"units": units, "normalize": how})
 
 
 def scale_free(levels: xr.DataArray) -> xr.DataArray:
     """Each pattern divided by its mean over heads: magnitudes fall with the loss, shapes need not."""
     mean = levels.mean(HEADS)
     scaled = (levels / mean.where(mean != 0)).rename(levels.name)
-    scaled.attrs = {**levels.attrs, "units": "of the mean head"}
-    return scaled
+    return rescaled(levels, scaled, {"units": "of the mean head"})
 
 
 def sample_levels(scores: xr.Dataset) -> xr.DataArray:
     """What a pattern is the mean of: |score| for the reduction "mean-abs", score for "mean"; float64.
 
-    Raises HeadnbError if there are no samples, or if a sample is NaN or infinite in a head that others have.
+    Raises HeadnbError if there are no samples, if one of them occurs twice or has a negative loss, or if a sample is
+    NaN or infinite in a head that others have.
     """
     if not isinstance(scores, xr.Dataset):
         raise HeadnbError(f"a {type(scores).__name__} is no Dataset of head scores, as headnb.score_heads returns it")
     if "score" not in scores:
         raise HeadnbError("these are not head scores: there is no variable 'score'")
-    score = scores["score"].astype(np.float64)
+    score = scores["score"].compute().astype(np.float64)
     if missing := [dim for dim in HEADS if dim not in score.dims]:
         raise HeadnbError(f"head scores need the dims layer and head; missing: {', '.join(missing)}")
     if "sample" in score.dims:
         if score.sizes["sample"] == 0:
             raise HeadnbError("these scores hold no samples yet")
+        refuse_repeated(scores)
         finite = abs(score) < np.inf  # NaN is not
         broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
         if broken.any():
@@ -121,7 +130,9 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
 
 def evidence(scores: xr.Dataset, seed: int = 0) -> Evidence:
     """Can I believe this pattern? Of scores with leading dims: of the least reliable pattern."""
-    return _worst_evidence(sample_levels(scores), seed)
+    levels = sample_levels(scores)
+    refuse_computed(scores)
+    return _worst_evidence(levels, seed)
 
 
 def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pearson") -> xr.DataArray:
@@ -186,7 +197,6 @@ def compare(
         "p_max_t": significance.max_t_p_values(differences, seed=seed),
         "significant": q < alpha,  # NaN heads: never
     }
-    shape = levels_after.shape[1:]
     coords = {dim: levels_after[dim] for dim in HEADS}
     reliability = statistics.split_half_reliability(differences, seed=seed)
     attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs}
@@ -201,12 +211,15 @@ def compare(
         **Evidence(n, reliability, statistics.samples_needed(reliability, n))._asdict(),
         "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * n,
     }
-    return xr.Dataset({name: (HEADS, v.reshape(shape)) for name, v in columns.items()}, coords=coords, attrs=attrs)
+    variables = {name: (HEADS, column.reshape(levels_after.shape[1:])) for name, column in columns.items()}
+    return as_result(xr.Dataset(variables, coords=coords, attrs=attrs))
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """The levels (sample, layer, head) of the samples that both have, in the order of `before`."""
     levels = [sample_levels(scores) for scores in (before, after)]
+    refuse_computed(before, after)
+    refuse_two_revisions(before.attrs, after.attrs)
     for name in ("task", "method", "loss_reduction", "reduction"):
         one, other = (scores.attrs.get(name) for scores in (before, after))
         if one != other:
@@ -275,6 +288,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
         raise HeadnbError(
             f"scores of the method {scores.attrs.get('method')} are no share of a loss: there is no other"
         )
+    refuse_computed(scores)
     if "answer_tokens" not in scores or "sample" not in scores.dims:
         raise HeadnbError("another loss needs the scores of samples and their answer_tokens")
     if batch_size < 1:
@@ -293,7 +307,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     result.attrs.pop("loss_batch_size", None)
     if loss == "batch-mean":
         result.attrs["loss_batch_size"] = batch_size
-    return result
+    return as_result(result)
 
 
 def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
@@ -334,11 +348,14 @@ def parse_heads(names: str | Iterable[str]) -> list[tuple[int, int]]:
 
 def pattern_units(scores: xr.Dataset) -> str:
     """The units of a pattern of these scores: they are shares of a loss, so nats, unless the method says otherwise."""
+    if not is_result(scores):
+        return ""
     return "nats" if scores.attrs.get("method", "activation") in _NATS else str(scores.attrs.get("units", ""))
 
 
 def _reduction(scores: xr.Dataset) -> str:
-    return str(scores.attrs.get("reduction", "mean-abs"))
+    """How samples make a pattern; of numbers that are no scores (see `headnb.results`) the plain mean."""
+    return str(scores.attrs.get("reduction", "mean-abs")) if is_result(scores) else "mean"
 
 
 def _flat(levels: xr.DataArray) -> Array:

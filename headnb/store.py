@@ -9,12 +9,13 @@ a lock of the operating system, which goes with its process. Reading needs no lo
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -24,16 +25,22 @@ from headnb.checksums import damage_named
 from headnb.errors import HeadnbError, known_keywords
 from headnb.memory_checks import check_memory
 from headnb.read_later import StoredRows, read_later
+from headnb.results import as_opened, as_result
 from headnb.score_columns import (
     DIMENSIONS,
     SAMPLE_VARIABLES,
     Attribute,
+    check_same_store,
+    chunk_file,
     read_columns,
     read_rows,
     rows_of_a_chunk,
+    without_scores,
     write_columns,
 )
+from headnb.scoring_revision import refuse_other, warn_of_revision
 from headnb.store_paths import local_path, only_writer
+from headnb.waiting_rows import Rows, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,17 +67,20 @@ class ScoreTable:
         ids: np.ndarray,
         samples: Mapping[str, np.ndarray],
         plan: BatchPlan,
+        identity: bytes = b"",
     ) -> None:
+        self._identity = identity  # of the store, as `read_columns` found it
         self._columns = columns  # arrays of numpy or zarr, which are written and read in the same way
         self.attrs = attrs
         self.ids = ids
         self.samples = samples
         self.plan = plan
-        self._waiting: list[_Rows] = []
+        self._waiting: list[Rows] = []
         self._written = -np.inf  # when, of the clock that only goes on
         self._writing = threading.Lock()
         # A mark without a loss is a chunk that got lost: it is scored again.
         self.done = np.asarray(columns["done"][:]).astype(bool) & np.isfinite(np.asarray(columns["loss"][:]))
+        self._stored = self.done.copy()
 
     @property
     def on_disk(self) -> bool:
@@ -86,7 +96,7 @@ class ScoreTable:
         Raises:
             HeadnbError: as `flush` does.
         """
-        self._waiting.append(_Rows(int(places[0]), scores, losses))
+        self._waiting.append(Rows(int(places[0]), scores, losses))
         self.done[places] = True
         if time.monotonic() - self._written >= WRITTEN_EVERY:
             self.flush()
@@ -95,18 +105,82 @@ class ScoreTable:
         """Write what is not on disk yet.
 
         Raises:
-            HeadnbError: the disk is full or cannot be written, or the chunk that is written to is damaged; batches
-                that were complete before stay.
+            HeadnbError: the disk is full or cannot be written, the chunk that is written to is damaged or gone, or so
+                is the store; batches that were complete before stay.
         """
         with self._writing, self._kept():  # who draws scores that come may do so in a thread of its own
             waiting = self._waiting.copy()
-            for part in _joined(waiting):
+            for part in joined(waiting):
+                self._refuse_lost_chunks(part)
                 rows = slice(part.start, part.stop)
                 self._columns["score"][rows] = part.scores
                 self._columns["loss"][rows] = part.losses
                 self._columns["done"][rows] = np.ones(len(part.losses), np.uint8)  # last: from here on it counts
+                self._stored[rows] = True
             del self._waiting[: len(waiting)]
             self._written = time.monotonic()
+
+    def _refuse_lost_chunks(self, part: Rows) -> None:
+        """A chunk that got lost must not be written anew: the rows that it had would be NaN, and marked."""
+        if not self.on_disk or not len(part.losses):
+            return
+        check_same_store(self._path, self._identity)
+        column = self._columns["score"]
+        rows = column.chunks[0]
+        for chunk in range(part.start // rows, (part.stop - 1) // rows + 1):
+            file = self._path / chunk_file("score", chunk, column.ndim)
+            if self._stored[chunk * rows : (chunk + 1) * rows].any() and not file.is_file():
+                raise HeadnbError(f"the file {file} got lost during the run; the same call scores its samples again")
+
+    def verify(self) -> None:
+        """Hold what this run wrote against what is on disk now.
+
+        Raises:
+            HeadnbError: files of scores that were written are gone or damaged. Their samples count as not scored, here
+                and on disk, so that the same call scores them again.
+        """
+        self.flush()
+        if not self.on_disk or self._written == -np.inf:
+            return
+        check_same_store(self._path, self._identity)
+        lost = self.done & ~_read_table(self._path, mode="r").done | self.without_scores()
+        if not lost.any():
+            return
+        self.forget(lost)
+        with self._kept():
+            self._columns["done"][:] = self.done.astype(np.uint8)
+        raise HeadnbError(
+            f"the scores of {int(lost.sum())} of {len(lost)} samples got lost in {self._path} during the run: its "
+            "files were removed or changed; the same call scores them again"
+        )
+
+    def forget(self, lost: np.ndarray) -> None:
+        """Count the samples at these places, a mask (n,), as not scored."""
+        self.done[lost] = self._stored[lost] = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a data set of the scores holds them in memory."""
+        return not self.on_disk or self._columns["score"].nbytes <= READ_LATER_FROM
+
+    def without_scores(self) -> np.ndarray:
+        """(n,): whether a sample is marked as done and has no scores on disk.
+
+        Raises:
+            HeadnbError: a chunk is damaged.
+        """
+        column = self._columns["score"]
+        lost = np.zeros(len(self.done), bool)
+        for start in range(0, len(lost), column.chunks[0]):
+            rows = slice(start, start + column.chunks[0])
+            with damage_named(self._path / chunk_file("score", start // column.chunks[0], column.ndim)):
+                lost[rows] = self.done[rows] & without_scores(np.asarray(column[rows]))
+        return lost
+
+    @property
+    def _path(self) -> Path:
+        """Of the store."""
+        return Path(self._columns["score"].store.root)
 
     def replan(self, plan: BatchPlan) -> None:
         """Other batches for what is left, in the same order of work; raises HeadnbError as `write` does."""
@@ -136,7 +210,8 @@ class ScoreTable:
             self.flush()
         rows = rows_of_a_chunk(self._columns["score"])
         for first in range(start, stop, rows):
-            yield np.asarray(self._columns["score"][first : min(first + rows, stop)])
+            places = np.arange(first, min(first + rows, stop))
+            yield read_rows(self._columns["score"], "score", places, identity=self._identity)
 
     def scores(self, *, whole_blocks_of: int | None = None) -> xr.Dataset:
         """What is scored so far, in the order of the input.
@@ -169,16 +244,17 @@ class ScoreTable:
     def _at(self, name: str, places: np.ndarray) -> xr.Variable:
         """A column at these places in any order, read when it is used."""
         column = self._columns[name]
-        rows = StoredRows(partial(read_rows, column, name), places, column.shape[1:], column.dtype)
+        read = partial(read_rows, column, name, identity=self._identity)
+        rows = StoredRows(read, places, column.shape[1:], column.dtype)
         return read_later(rows, ("sample", *DIMENSIONS[name][1:]))
 
     def _dataset(self, places: np.ndarray) -> xr.Dataset:
         """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
         positions = self.plan.order[places]
         score = self._at("score", places)
-        if not self.on_disk or score.nbytes <= READ_LATER_FROM:
+        if is_read := not self.on_disk or score.nbytes <= READ_LATER_FROM:
             score.load()
-        return xr.Dataset(
+        found = xr.Dataset(
             {
                 "score": score,
                 "loss": self._at("loss", places).load(),
@@ -191,32 +267,7 @@ class ScoreTable:
             },
             attrs=self.attrs | {"complete": int(self.done.all())},
         )
-
-
-class _Rows(NamedTuple):
-    """Scores (b, L, H) and losses (b,) of the places from `start` on."""
-
-    start: int
-    scores: np.ndarray
-    losses: np.ndarray
-
-    @property
-    def stop(self) -> int:
-        """The place behind the last."""
-        return self.start + len(self.losses)
-
-
-def _joined(parts: list[_Rows]) -> Iterator[_Rows]:
-    """The same rows, with those that follow each other together."""
-    runs: list[list[_Rows]] = []
-    for part in sorted(parts, key=lambda part: part.start):
-        if runs and part.start == runs[-1][-1].stop:
-            runs[-1].append(part)
-        else:
-            runs.append([part])
-    for run in runs:
-        _, scores, losses = zip(*run, strict=True)
-        yield _Rows(run[0].start, np.concatenate(scores), np.concatenate(losses))
+        return as_result(found, "" if is_read else hashlib.blake2b(self._identity, digest_size=16).hexdigest())
 
 
 @contextmanager
@@ -272,18 +323,21 @@ def open_table(
 def open_scores(path: str | Path) -> xr.Dataset:
     """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
 
+    Scores of another scoring revision open with a warning (see `headnb.scoring_revision`).
+
     Raises:
         HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
     """
     from headnb.fit_store import read_fit  # noqa: PLC0415  which is built on this module
 
-    path = local_path(path)
+    given, path = path, local_path(path)
     if not path.exists():
-        raise HeadnbError(f"there are no scores at {path}")
+        raise HeadnbError(f"there are no scores at {given}")
     if path.is_dir():
-        if (fitted := read_fit(path)) is not None:
-            return fitted
-        return _read_table(path, mode="r").scores()
+        fitted = read_fit(path)
+        scores = _read_table(path, mode="r").scores() if fitted is None else fitted
+        warn_of_revision(path, scores.attrs)
+        return scores
     try:
         with xr.open_dataset(path, engine="netcdf4") as stored:
             scores = stored.load()
@@ -291,7 +345,8 @@ def open_scores(path: str | Path) -> xr.Dataset:
         raise HeadnbError(f"{path} is not a netCDF file: {error}") from error
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
-    return scores
+    warn_of_revision(path, scores.attrs)
+    return as_opened(scores)
 
 
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
@@ -312,12 +367,12 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
 
 
 def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
-    arrays, attrs, fixed, lost = read_columns(path, mode)
+    arrays, attrs, fixed, lost, identity = read_columns(path, mode)
     samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
     with damage_named(path):
         plan = BatchPlan(fixed["order"], np.asarray(arrays["batch"][:]))
-        table = ScoreTable(arrays, attrs, fixed["sample"], samples, plan)
-    table.done[lost] = False  # these are scored again
+        table = ScoreTable(arrays, attrs, fixed["sample"], samples, plan, identity)
+    table.forget(lost)  # these are scored again
     return table
 
 
@@ -325,18 +380,6 @@ def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -
     """The table at `path`, which goes on only with what began it, as `refuse_other` says."""
     table = _read_table(path, mode)
     refuse_other(path, table.attrs, wanted)
+    if table.is_small:  # it is read anyway
+        table.forget(table.without_scores())
     return table
-
-
-def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise HeadnbError unless what made the scores at `path` is what is wanted now.
-
-    Versions, time and the description of the weights' source may differ: the fingerprint tells the weights.
-    """
-    different = [
-        f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
-        for name in sorted((stored.keys() | wanted.keys()) - {"versions", "created", "weights_source"})
-        if stored.get(name) != wanted.get(name)
-    ]
-    if different:
-        raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 def local_path(path: str | Path) -> Path:
-    """A folder or file of this machine; raises HeadnbError for an address."""
+    """The absolute path of a folder or file of this machine: what is read later must not follow `os.chdir`.
+
+    Raises:
+        HeadnbError: it is an address, or relative to a working directory that is gone.
+    """
     if "://" in str(path):
         raise HeadnbError(f"{path} is an address; scores are written to local folders")
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home of this name
+        raise HeadnbError(f"cannot find {path}: {error}") from error
 
 
 @contextmanager

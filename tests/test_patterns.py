@@ -177,7 +177,7 @@ def test_scores_that_cannot_be_paired_say_why():
         headnb.compare(before, before.assign_coords(sample=range(10, 15)))
     with pytest.raises(HeadnbError, match="4 x 5 heads before and 4 x 6 after"):
         headnb.compare(before, random_scores(5, 1, heads=6))
-    with pytest.raises(HeadnbError, match="none of them twice"):
+    with pytest.raises(HeadnbError, match="1 of 5 samples are there twice"):
         headnb.compare(before, before.assign_coords(sample=[0, 0, 1, 2, 3]))
     with pytest.raises(HeadnbError, match="scale_free is for activation levels"):
         headnb.compare(random_scores(5, 0, reduction="mean"), random_scores(5, 1, reduction="mean"), scale_free=True)

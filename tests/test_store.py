@@ -17,6 +17,7 @@ from headnb.batching import BatchPlan
 from headnb.score_columns import SAMPLE_VARIABLES
 from headnb.scoring import ScoringInterrupted
 from headnb.store import open_table
+from headnb.waiting_rows import Rows, joined
 
 from test_score_heads import BUDGET, TASK, same_scores
 from tiny import tiny_model
@@ -200,11 +201,11 @@ def test_what_waits_to_be_written_is_written_when_a_run_ends_early(tmp_path, clo
 def test_rows_that_follow_each_other_are_written_in_one_piece():
     def rows(start, stop):
         numbers = np.arange(start, stop, dtype=np.float32)
-        return store._Rows(start, numbers[:, None, None], -numbers)
+        return Rows(start, numbers[:, None, None], -numbers)
 
-    joined = list(store._joined([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
-    assert [(part.start, part.stop) for part in joined] == [(2, 5), (7, 9), (11, 12)]
-    for part in joined:
+    found = list(joined([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
+    assert [(part.start, part.stop) for part in found] == [(2, 5), (7, 9), (11, 12)]
+    for part in found:
         assert part.scores[:, 0, 0].tolist() == (-part.losses).tolist() == list(range(part.start, part.stop))
 
 
@@ -216,7 +217,7 @@ def nothing_read_before_it_is_used(monkeypatch):
 def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
     read = []
     once = store.read_rows
-    monkeypatch.setattr(store, "read_rows", lambda *asked: read.append(asked[1:]) or once(*asked))
+    monkeypatch.setattr(store, "read_rows", lambda *asked, **of: read.append(asked[1:]) or once(*asked, **of))
     scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
     assert [name for name, _ in read] == ["loss"]
     some = [5, 0, 3]

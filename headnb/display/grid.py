@@ -35,7 +35,7 @@ class HeadGrid:
 
     @classmethod
     def of(cls, data: object, *, title: str = "") -> HeadGrid:
-        """The grid of a pattern, a comparison, scores, a payload, or a mapping from panel titles to the first three."""
+        """The grid of what `headnb.display.payload` takes, of a payload, or the grid itself."""
         if isinstance(data, HeadGrid):
             return data
         if isinstance(data, dict) and "version" in data and "panels" in data:

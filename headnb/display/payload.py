@@ -9,7 +9,6 @@ null, since JSON has no NaN. Readers ignore fields they do not know.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast
@@ -19,9 +18,13 @@ import xarray as xr
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
+from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.patterns import HEADS
+from headnb.plain_arrays import is_numbers, labelled
+from headnb.results import believed, is_computed, is_result
+from headnb.scoring_revision import revision_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
 VERSION = 1
 KINDS = ("level", "signed", "difference")
+VALUE = "value"  # the kind of numbers of which nothing is known; drawn as levels or signed, with neither's words
 LARGEST_SIDE = 4096
 
 COMPACT_ABOVE = 20_000  # values of all panels
@@ -42,14 +46,6 @@ class Scale(TypedDict):
 
     low: float
     high: float
-
-
-class Statistic(TypedDict):
-    """One number about a panel, with its interval where one is known."""
-
-    value: float
-    low: NotRequired[float]
-    high: NotRequired[float]
 
 
 class Panel(TypedDict):
@@ -148,13 +144,15 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     """Describe `data` for display.
 
     `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
-    panels), a comparison or scores (Dataset), or a mapping from panel titles to any of these. Values keep 4
-    significant digits, intervals 3. Raises HeadnbError when it is none of these, or when panels do not fit together.
+    panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, or a mapping from panel titles
+    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `headnb.results`),
+    are drawn as values, without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
+    Raises HeadnbError when it is none of these, when panels do not fit together, or when a level is negative.
     """
     grids = list(_grids(data))
     if not grids:
         raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
-    kind = _common("kind", [_kind(grid) for grid in grids])
+    kind, plain = _kind_of(grids)
     layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
@@ -178,7 +176,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "method": method,
         "loss_reduction": loss,
         "kind": kind,
-        "quantity": _quantity(grids, kind),
+        "quantity": VALUE if plain else _quantity(grids, kind),
         "units": _common("units", [grid.text("units") for grid in grids]),
         "layers": layers,
         "heads": heads,
@@ -196,27 +194,46 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
 
 
 def _grids(data: object, title: str = "") -> Iterator[_Grid]:
-    if isinstance(data, xr.DataArray):
-        cells = data.to_dataset(name="values")
-        cells.attrs = {"quantity": str(data.name or ""), **data.attrs}
-        yield from _slices(cells, title, None)
+    if isinstance(data, xr.DataArray) and "sample" in data.dims:
+        if is_result(data) and {"reduction", "method"} & data.attrs.keys():
+            yield from _grids(data.to_dataset(name="score").assign_attrs(data.attrs), title)
+        else:
+            cells = data.compute().mean("sample").to_dataset(name="values").assign_attrs(_plain_facts(data))
+            yield from _slices(cells, title, None)
+    elif isinstance(data, xr.DataArray):
+        yield from _slices(_cells(labelled(data)), title, None)
     elif isinstance(data, xr.Dataset) and "score" in data:
         yield from _slices(*_summary(data, title))
     elif isinstance(data, xr.Dataset) and "level" in data:  # a study along training
         yield from _grids(data["level"].assign_attrs({**data.attrs, **data["level"].attrs}), title)
     elif isinstance(data, xr.Dataset) and "difference" in data:
-        names = [name for name in ("low", "high", "significant") if name in data]
-        cells = data[["difference", *names]].rename(difference="values")
-        cells.attrs = {"kind": "difference", **data.attrs}
+        names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
+        cells = data[["difference", *names]].rename(difference="values").compute()
+        cells.attrs = {"kind": "difference", **believed(data)} if is_result(data) else _plain_facts(data)
         yield from _slices(cells, title, None)
     elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
         for name, value in data.items():
             yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
+    elif is_numbers(data):
+        yield from _slices(_cells(labelled(data)), title, None)
     else:
         raise HeadnbError(
-            "cannot show this as a head grid: expected a pattern (DataArray), a comparison or scores (Dataset), "
-            f"or a mapping of them, got {type(data).__name__}"
+            "cannot show this as a head grid: expected a pattern (DataArray), a comparison or scores (Dataset), a "
+            f"matrix of layers x heads, or a mapping of them, got {type(data).__name__}"
         )
+
+
+def _cells(pattern: xr.DataArray) -> xr.Dataset:
+    """A pattern as a panel's variables, with the attributes that are true of its values."""
+    cells = pattern.compute().to_dataset(name="values")
+    facts = {"quantity": str(pattern.name or ""), **believed(pattern)} if is_result(pattern) else _plain_facts(pattern)
+    cells.attrs = {"kind": VALUE, **facts}
+    return cells
+
+
+def _plain_facts(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+    """Of numbers that are no result."""
+    return {**believed(found), "kind": VALUE, "computed": int(is_computed(found))}
 
 
 def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic] | None]:
@@ -226,24 +243,32 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str,
     """
     pattern = scores.heads.pattern()
     cells = pattern.to_dataset(name="values")
-    cells.attrs = {"quantity": str(pattern.name or ""), **scores.attrs, **pattern.attrs}
+    if not is_result(scores):
+        cells.attrs = _plain_facts(scores)
+        return cells, title, None
+    cells.attrs = {"quantity": str(pattern.name or ""), **believed(scores), **pattern.attrs}
     if set(scores["score"].dims) != {"sample", "layer", "head"}:
         return cells, title, None
     bounds = scores.heads.interval()
     cells = cells.assign(low=bounds["low"], high=bounds["high"])
-    return cells, title, _statistics(scores) if cells.attrs.get("kind") == "level" else None
+    return cells, title, score_statistics(scores) if cells.attrs.get("kind") == "level" else None
 
 
 def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | None) -> Iterator[_Grid]:
     values = cells["values"]
     if set(values.dims[-2:]) != {"layer", "head"}:
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
+    if cells.attrs.get("kind") == "level" and (values < 0).any():
+        raise HeadnbError(
+            "activation levels are never negative, and these values are: they are not levels; remove the attribute "
+            "kind, or take differences with headnb.compare"
+        )
     cells = cells.transpose(..., "layer", "head")
     leading = [str(dim) for dim in cells["values"].dims[:-2]]
     numbers = (_numbers(cells, "layer"), _numbers(cells, "head"))
     steps = _steps(cells, leading)
     dimension = leading[0] if len(leading) == 1 else "step" if steps else ""
-    own = [statistics] if statistics is not None else _pattern_statistics(cells)
+    own = [statistics] if statistics is not None else pattern_statistics(cells)
     labels = {dim: _labels(cells, dim) for dim in leading}
     columns = {str(name): cells[name].transpose(*leading, "layer", "head").values for name in cells.data_vars}
     facts = [
@@ -290,36 +315,6 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
     return [value if isinstance(value, str) else f"{dim} {value}" for value in values]
 
 
-def _pattern_statistics(cells: xr.Dataset) -> list[dict[str, Statistic]]:
-    """Statistics of every pattern as it is, all of them at once; none of differences."""
-    values = cells["values"]
-    patterns = int(np.prod(values.shape[:-2]))
-    if cells.attrs.get("kind") != "level":
-        return [{}] * patterns
-    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
-        heads = values.assign_attrs(cells.attrs).heads
-        columns = {name: np.ravel(getattr(heads, name)()) for name in ("gini", "cv", "kurtosis")}
-    rounded = {name: [_rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
-    rows = [{name: column[i] for name, column in rounded.items()} for i in range(patterns)]
-    return [{name: {"value": value} for name, value in row.items() if value is not None} for row in rows]
-
-
-def _statistics(data: xr.Dataset) -> dict[str, Statistic]:
-    """Of scores, corrected for their number, with intervals."""
-    found: dict[str, Statistic] = {}
-    for name in ("gini", "cv", "kurtosis"):
-        estimate = getattr(data.heads, name)()
-        value = _rounded(float(estimate), 4)
-        if value is None:
-            continue
-        found[name] = {"value": value}
-        low, high = (_rounded(getattr(estimate, end, None), 4) for end in ("low", "high"))
-        if low is not None and high is not None:
-            found[name] |= {"low": low, "high": high}
-    return found
-
-
 def _panel(grid: _Grid, factor: float | None) -> Panel:
     """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
@@ -327,7 +322,7 @@ def _panel(grid: _Grid, factor: float | None) -> Panel:
         "title": grid.title or grid.text("task") or "pattern",
         "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
         "samples": grid.count("samples"),
-        "reliability": _rounded(grid.number("reliability"), 4),
+        "reliability": rounded(grid.number("reliability"), 4),
         "samples_for_090": grid.count("samples_for_090"),
         "statistics": grid.statistics,
         "notes": _notes(grid),
@@ -357,22 +352,32 @@ def _notes(grid: _Grid) -> list[str]:
         notes.append(f"Truncated: {truncated} sample(s).")
     if unpaired := grid.count("samples_unpaired"):
         notes.append(f"Not compared: {unpaired} sample(s) that only one of the two has.")
+    if note := revision_note(grid.facts):
+        notes.append(note)
+    if grid.number("computed"):
+        notes.append(
+            "Plain values computed from head scores: no units, intervals or reliability are known. "
+            "headnb.compare(before, after) compares two scores."
+        )
     return [*notes, *text_notes(grid.count)]
 
 
 def _matrix(values: np.ndarray, digits: int) -> Matrix:
-    return [[_rounded(value, digits) for value in row] for row in values.tolist()]
+    return [[rounded(value, digits) for value in row] for row in values.tolist()]
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None
+def _kind_of(grids: list[_Grid]) -> tuple[Kind, bool]:
+    """How grids are drawn together, and whether nothing more is known of their values than the numbers.
 
-
-def _kind(grid: _Grid) -> Kind:
-    kind = grid.text("kind")
+    Raises:
+        HeadnbError: they are of several kinds, or of none that there is.
+    """
+    kind = _common("kind", [grid.text("kind") for grid in grids])
+    if kind == VALUE:
+        return "signed" if any((grid.cells["values"] < 0).any() for grid in grids) else "level", True
     if kind not in KINDS:
-        raise HeadnbError(f"a pattern's attribute kind is one of {', '.join(KINDS)}; got {kind or 'none'!r}")
-    return cast("Kind", kind)
+        raise HeadnbError(f"a pattern's attribute kind is one of {', '.join((*KINDS, VALUE))}; got {kind or 'none'!r}")
+    return cast("Kind", kind), False
 
 
 def _quantity(grids: list[_Grid], kind: Kind) -> str:

@@ -9,6 +9,7 @@ from scipy import stats
 
 from headnb import patterns, significance, statistics
 from headnb.patterns import HEADS, Evidence
+from headnb.results import as_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,4 +66,4 @@ def changed_heads(
     found = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
     reliability = statistics.split_half_reliability(differences.mean(axis=0), seed=seed)
     evidence = Evidence(n, reliability, statistics.samples_needed(reliability, n))
-    return found.assign_attrs(runs=runs, **evidence._asdict())
+    return as_result(found.assign_attrs(runs=runs, **evidence._asdict()))

@@ -25,6 +25,7 @@ from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import check_one_grid, on_common_samples, read_stages
 from headnb.findings.task_correlations import task_correlations
 from headnb.patterns import HEADS, Evidence
+from headnb.results import as_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -275,7 +276,8 @@ def _changed(
     for task, one in stages.items():
         change = changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
         found.append(change.assign_coords({name: change.attrs[name] for name in Evidence._fields}))
-    return xr.concat(found, xr.DataArray(list(stages), dims="task", name="task"), combine_attrs="drop_conflicts")
+    tasks = xr.DataArray(list(stages), dims="task", name="task")
+    return as_result(xr.concat(found, tasks, combine_attrs="drop_conflicts"))
 
 
 def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:

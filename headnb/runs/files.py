@@ -15,6 +15,7 @@ import xarray as xr
 
 from headnb.checksums import CHECKSUM, check_file, checksum, seal_file
 from headnb.errors import HeadnbError
+from headnb.results import as_opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,7 +125,7 @@ def read_dataset(path: Path) -> xr.Dataset:
         raise
     except Exception as error:  # xarray lets through whatever its decoders raise
         raise HeadnbError(f"{path} cannot be read: {error}") from error
-    return loaded
+    return as_opened(loaded)
 
 
 def not_made(path: Path, maker: str) -> HeadnbError:

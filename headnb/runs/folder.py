@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.checksums import damage_named
 from headnb.errors import HeadnbError, unknown_name
 from headnb.runs.files import file_name, load, not_made, read_json, write_dataset, write_json
+from headnb.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +99,9 @@ class Run:
             HeadnbError: the folder holds a run with other settings, or cannot be written.
         """
         run = cls(folder)
+        revision = {REVISION: SCORING_REVISION}
         if (run.folder / RUN_FILE).exists():
+            refuse_other_revision(run.folder, run._json(Path(RUN_FILE), "01_patterns"), revision, "a run")
             differing = [
                 f"{name} {there!r}, not {wanted!r}"
                 for (name, there), wanted in zip(
@@ -112,7 +115,8 @@ class Run:
                 )
             return run
         versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-        write_json(run.folder / RUN_FILE, {"format": FORMAT, **dataclasses.asdict(settings), "versions": versions})
+        begun = {"format": FORMAT, **revision, **dataclasses.asdict(settings), "versions": versions}
+        write_json(run.folder / RUN_FILE, begun)
         return run
 
     @property

@@ -61,6 +61,7 @@ class BatchRun:
         """
         try:
             self._score_pending()
+            self.table.verify()
         except KeyboardInterrupt:
             raise ScoringInterrupted(self.table.scores()) from None
         reached = {} if self.stopping is None else {"until": self.stopping.rule.words}

@@ -47,6 +47,7 @@ from headnb.fit_store import open_fit
 from headnb.model_checks import check_gradients
 from headnb.packing import most_tokens
 from headnb.readout import Readout, heads_and_readout, ready
+from headnb.results import as_result
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class _Fitting:
         shown = min(self.done, self.total - 1) // self.steps
         complete = self.done == self.total
         named = roles(gates[1], gates[2]) if complete else np.full(self.layout.shape, "")
-        return xr.Dataset(
+        found = xr.Dataset(
             {
                 "score": (("layer", "head"), gates[shown].astype(np.float32)),
                 "gate": (("penalty", "layer", "head"), gates.astype(np.float32)),
@@ -178,6 +179,7 @@ class _Fitting:
             },
             attrs=self.request.attrs | {"steps_done": self.done, "steps_total": self.total, "complete": int(complete)},
         )
+        return as_result(found)
 
     def _update(self, fit: int, step: int) -> None:
         """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""

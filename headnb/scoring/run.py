@@ -31,6 +31,7 @@ from headnb.scoring.progress import NotFiniteError
 from headnb.scoring.soundness import check_left_padding, why_not_finite
 from headnb.scoring.stopping import Stopping, rule_for
 from headnb.scoring.workers import Workers, checked_client
+from headnb.scoring_revision import REVISION, SCORING_REVISION
 from headnb.store import open_table
 from headnb.tasks import Task, load_task
 
@@ -269,6 +270,7 @@ def _attributes(
         "left_out": len(encoded.left_out),
         "truncated": encoded.truncated,
         **encoded.notices,
+        REVISION: SCORING_REVISION,
         "versions": json.dumps(versions),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

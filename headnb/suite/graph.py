@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import headnb
 from headnb.errors import HeadnbError, unknown_name
 from headnb.runs.files import file_name
+from headnb.scoring_revision import REVISION, SCORING_REVISION
 from headnb.suite.definition import OWN
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def _node(
         "parameters": parameters,
         "inputs": checked.inputs_of(model, parameters),
         "headnb": headnb.__version__,
+        REVISION: SCORING_REVISION,
         "after": [node.key for node in after],
     }
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -22,6 +22,7 @@ from headnb.fingerprint import weights_fingerprint
 from headnb.model_checks import model_name
 from headnb.packing import check_packed_training
 from headnb.scoring.run import context_length, model_lock
+from headnb.scoring_revision import REVISION, SCORING_REVISION
 from headnb.tasks import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
@@ -158,7 +159,7 @@ def finetune(
     folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
     tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
     scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
-    settings = callback.attrs | scoring | training_settings(adapters, training_arguments)
+    settings = callback.attrs | {REVISION: SCORING_REVISION} | scoring | training_settings(adapters, training_arguments)
     with model_lock(model):  # another run may have put adapters into it
         settings[BASE] = weights_fingerprint(model)
     checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)

@@ -26,6 +26,7 @@ from headnb.resident import release_memory
 from headnb.scoring import score_heads
 from headnb.scoring.methods import find_method
 from headnb.scoring.run import model_lock
+from headnb.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.snapshot import left_as_found
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
 from headnb.tuning.movement import Movement
@@ -108,6 +109,7 @@ def track_checkpoints(
         "method": method,
         "encoding": encoding,
         "max_length": -1 if max_length is None else max_length,
+        REVISION: SCORING_REVISION,
         "tracked": json.dumps({name: each.fingerprint() for name, each in tasks.items()}),
     }
     study = _study(out, settings, found)
@@ -138,6 +140,7 @@ def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpo
     study = Study(folder)
     if folder is not None and (folder / STUDY).is_file():
         study = read_study(folder)
+        refuse_other_revision(folder, study.attrs, settings, "a study")
         differ = [
             f"{name} {study.attrs.get(name)!r:.80}, not {value!r:.80}"
             for name, value in settings.items()

@@ -12,6 +12,7 @@ import numpy as np
 
 from headnb.errors import HeadnbError
 from headnb.runs.files import read_json, write_json
+from headnb.scoring_revision import refuse_other_revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
     path = folder / SETTINGS
     if path.is_file():
         stored = read_json(path, "")
+        refuse_other_revision(folder, stored, settings, "a fine-tuning")
         compared = stored.keys() | settings.keys() if BASE in stored else stored.keys()  # earlier versions kept few
         differ = [
             f"{name} {_of(stored, name)}, not {_of(settings, name)}"

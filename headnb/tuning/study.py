@@ -24,8 +24,10 @@ import xarray as xr
 from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
 from headnb.patterns import pattern_units, sample_levels
+from headnb.results import MADE_BY, RESULT_ID, as_result
 from headnb.row_values import NOTICES
 from headnb.runs.files import read_dataset, write_dataset
+from headnb.scoring_revision import REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,6 +46,8 @@ _OF_ONE_TASK = {
     "complete",
     "created",
     *NOTICES,
+    RESULT_ID,
+    MADE_BY,
 }
 
 
@@ -85,6 +89,7 @@ class Study:
     def add_online(self, scores: xr.Dataset) -> None:
         """Keep scores of training batches, and write them."""
         if scores.sizes["sample"]:
+            scores = as_result(scores)
             self.online.append(scores)
             self._write(Path("online") / f"step-{int(scores['step'].max())}.nc", scores)
 
@@ -103,7 +108,7 @@ class Study:
             parts.append(_online_levels(self.online_scores()))
         study = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop") if parts else xr.Dataset()
         if "level" in study:
-            study["level"].attrs = self._level_attrs()
+            study["level"] = as_result(study["level"].assign_attrs(self._level_attrs()))
         study.attrs = self._provenance() | {"seen": json.dumps(self.seen)}
         return study
 
@@ -118,7 +123,7 @@ class Study:
         if not self.online:
             return None
         whole = xr.concat(self.online, "sample", combine_attrs="override")
-        return whole.assign_coords(sample=np.arange(whole.sizes["sample"]))
+        return as_result(whole.assign_coords(sample=np.arange(whole.sizes["sample"])))
 
     def until(self, step: int) -> Study:
         """What was known after `step` steps: where a resumed run goes on."""
@@ -184,7 +189,7 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ["model", "method", "loss_reduction", "kv_heads", "dtype"]
+        kept = ["model", "method", "loss_reduction", "kv_heads", "dtype", REVISION]
         if len({task for each in self.steps.values() for task in each.scores}) == 1:
             kept += NOTICES  # which are of one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
@@ -211,7 +216,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _study_of(folder: Path, stored: xr.Dataset) -> Study:
-    attrs = dict(stored.attrs)
+    attrs = {name: value for name, value in stored.attrs.items() if name not in {RESULT_ID, MADE_BY}}
     seen = {int(step): tuple(counts) for step, counts in json.loads(attrs.pop("seen", "{}")).items()}
     study = Study(folder, attrs, seen=seen)
     if "train_loss" in stored:
@@ -245,7 +250,7 @@ def _stacked(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
     )
     whole = whole.assign({name: parts[0][name] for name in _PER_SAMPLE if name in parts[0]})
     whole.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
-    return whole
+    return as_result(whole)
 
 
 def _online_levels(scores: xr.Dataset | None) -> xr.Dataset:

@@ -25,6 +25,7 @@ from headnb.provenance import record_base, weights_source
 from headnb.scoring import score_heads
 from headnb.scoring.gradient import activation, taylor_token
 from headnb.scoring.methods import find_method
+from headnb.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.snapshot import random_state_kept
 from headnb.tasks import Task, load_task
 from headnb.tuning.movement import Movement
@@ -222,7 +223,9 @@ class HeadScoreCallback(TrainerCallback):
         resumed, writes = state.global_step > 0, state.is_world_process_zero
         self.collected = Study()
         if resumed and (folder / STUDY).exists():
-            self.collected = read_study(folder).until(state.global_step)
+            stored = read_study(folder)
+            refuse_other_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
+            self.collected = stored.until(state.global_step)
         elif writes and folder.exists():
             shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
@@ -272,6 +275,7 @@ class HeadScoreCallback(TrainerCallback):
             "method": method.name,
             "reduction": method.reduction,
             "loss_reduction": "sample-mean",
+            REVISION: SCORING_REVISION,
             "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
         }
 

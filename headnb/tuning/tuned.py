@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from headnb.errors import HeadnbError, from_extra, known_keywords
 from headnb.model_checks import model_name
 from headnb.scoring.run import model_lock
+from headnb.scoring_revision import warn_of_revision
 from headnb.snapshot import left_as_found
+from headnb.store_paths import local_path
 from headnb.tuning.study import FOLDER, Study, read_study
 
 if TYPE_CHECKING:
@@ -112,8 +114,9 @@ def open_study(folder: str | Path) -> FineTuned:
     Raises:
         HeadnbError: there is no study, or it is damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = local_path(folder)
     study = read_study(folder / FOLDER if (folder / FOLDER).is_dir() else folder)
+    warn_of_revision(folder, study.attrs)
     adapter = folder / "adapter"
     return tuned_result(study, adapter if adapter.is_dir() else None)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from headnb import store
 from headnb.batching import plan_batches
+from headnb.scoring_revision import REVISION, SCORING_REVISION
 
 if TYPE_CHECKING:
     import random
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from headnb import HeadnbError
 
 SAMPLES, LAYERS, HEADS = 30, 2, 4
-ABOUT = {"model": "tiny", "task": "made up", "method": "activation", "seed": 0, "versions": '{"torch": "0"}'}
+ABOUT = {
+    "model": "tiny",
+    "task": "made up",
+    "method": "activation",
+    "seed": 0,
+    REVISION: SCORING_REVISION,
+    "versions": '{"torch": "0"}',
+}
 _RANDOM = np.random.default_rng(0)
 _LENGTHS = _RANDOM.integers(4, 40, SAMPLES)
 SCORE = _RANDOM.standard_normal((SAMPLES, LAYERS, HEADS)).astype(np.float32)

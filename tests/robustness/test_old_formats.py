@@ -1,7 +1,9 @@
 """What an older version wrote opens with the numbers that were written, or is refused by name.
 
 tests/fixtures/format-1 was written by the version before there were checksums: sample p of three has the score
-p + (0, 1, .. 7) / 8 and the loss p + 1. tests/fixtures/payloads keeps head grids.
+p + (0, 1, .. 7) / 8 and the loss p + 1. tests/fixtures/revision-1 was written by the last version without a scoring
+revision, from `tiny_model()` and `STOPPED`, and stopped after two of four samples. tests/fixtures/payloads keeps head
+grids.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headnb import HeadnbError, open_scores
+from headnb import HeadnbError, open_scores, score_heads
 from headnb.runs.folder import Run
+from headnb.scoring_revision import SCORING_REVISION
 from headnb.store import read_parts
 from headnb.tuning.study import read_study
 
+from tiny import tiny_model
+
 OLD = Path(__file__).parent.parent / "fixtures" / "format-1"
 SCORE = (np.arange(3)[:, None, None] + np.arange(8).reshape(2, 4) / 8).astype(np.float32)
+REVISION_1 = Path(__file__).parent.parent / "fixtures" / "revision-1" / "stopped.zarr"
+STOPPED = [{"input_ids": [1, 5 + i, 6, 7, 8 + i], "labels": [-100, -100, -100, 7, 8 + i]} for i in range(4)]
 FORMATS = ("store", "stopped store", "fit", "run folder", "study")
 
 
@@ -47,6 +54,19 @@ def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
         (left,) = table.pending()
         table.write(left, SCORE[[1]], np.float32([2]))
     assert np.array_equal(open_scores(out)["score"], SCORE)
+
+
+def test_a_store_of_an_earlier_scoring_revision_opens_and_is_not_resumed(tmp_path):
+    out = shutil.copytree(REVISION_1, tmp_path / "a.zarr")
+    with pytest.warns(UserWarning, match="scoring revision 1, this version has 2"):
+        scores = open_scores(out)
+    assert (scores.attrs["scoring_revision"], scores.attrs["complete"], scores.sizes["sample"]) == (1, 0, 2)
+    assert np.isfinite(scores["score"]).all()
+    with pytest.raises(HeadnbError, match="of scoring revision 1, and this version of headnb computes revision 2"):
+        score_heads(tiny_model(), None, STOPPED, out=out, batch_tokens=10)
+    shutil.rmtree(out)
+    again = score_heads(tiny_model(), None, STOPPED, out=out, batch_tokens=10)
+    assert (again.attrs["scoring_revision"], again.attrs["complete"]) == (SCORING_REVISION, 1)
 
 
 def test_a_fit_of_format_1_opens():
@@ -80,7 +100,9 @@ def test_stores_and_run_folders_of_a_later_version_are_refused_by_name(tmp_path)
     run = shutil.copytree(OLD / "run", tmp_path / "run")
     begun = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(begun | {"format": 99}))
-    with pytest.raises(HeadnbError, match=r"scores\.zarr has format 99; this version of headnb reads formats 1 and 2"):
+    with pytest.raises(
+        HeadnbError, match=r"scores\.zarr has format 99; this version of headnb reads formats 1, 2 and 3"
+    ):
         open_scores(tmp_path / "scores.zarr")
     with pytest.raises(HeadnbError, match=r"gates\.zarr has format 99"):
         open_scores(tmp_path / "gates.zarr")

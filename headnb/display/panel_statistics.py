@@ -1,0 +1,55 @@
+"""Statistics of the panels of a head grid: concentration of patterns and of scores."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Statistic(TypedDict):
+    """One number about a panel, with its interval where one is known."""
+
+    value: float
+    low: NotRequired[float]
+    high: NotRequired[float]
+
+
+def pattern_statistics(cells: xr.Dataset) -> list[dict[str, Statistic]]:
+    """Statistics of every pattern as it is, all of them at once; none of differences."""
+    values = cells["values"]
+    patterns = int(np.prod(values.shape[:-2]))
+    if cells.attrs.get("kind") != "level":
+        return [{}] * patterns
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
+        heads = values.heads
+        columns = {name: np.ravel(getattr(heads, name)()) for name in ("gini", "cv", "kurtosis")}
+    found = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
+    rows = [{name: column[i] for name, column in found.items()} for i in range(patterns)]
+    return [{name: {"value": value} for name, value in row.items() if value is not None} for row in rows]
+
+
+def score_statistics(data: xr.Dataset) -> dict[str, Statistic]:
+    """Of scores, corrected for their number, with intervals."""
+    found: dict[str, Statistic] = {}
+    for name in ("gini", "cv", "kurtosis"):
+        estimate = getattr(data.heads, name)()
+        value = rounded(float(estimate), 4)
+        if value is None:
+            continue
+        found[name] = {"value": value}
+        low, high = (rounded(getattr(estimate, end, None), 4) for end in ("low", "high"))
+        if low is not None and high is not None:
+            found[name] |= {"low": low, "high": high}
+    return found
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A number with so many significant digits; None if it is not finite."""
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""What was computed under another scoring revision is opened, and neither resumed nor mixed with new numbers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headnb import HeadnbError
+from headnb.runs.folder import Run, Settings
+from headnb.scoring_revision import SCORING_REVISION, revision_note
+from headnb.suite import graph as suite_graph
+from headnb.tuning.finished_runs import _study
+from headnb.tuning.run_folder import open_folder
+from headnb.tuning.study import Study, TrackedStep, read_study
+
+from suites import graph, write_suite
+
+REFUSED = f"of scoring revision 1, and this version of headnb computes revision {SCORING_REVISION}"
+OLD_RUN = Path(__file__).parent / "fixtures" / "format-1" / "run"
+NOW = {"scoring_revision": SCORING_REVISION}
+
+
+def test_a_run_of_an_earlier_revision_opens_and_is_not_gone_on_with(tmp_path):
+    folder = shutil.copytree(OLD_RUN, tmp_path / "run")
+    settings = Run(folder).settings
+    with pytest.raises(HeadnbError, match=f"holds a run {REFUSED}"):
+        Run.create(folder, settings)
+    new = tmp_path / "new"
+    Run.create(new, Settings("tiny", ("gcd",)))
+    assert Run.create(new, Settings("tiny", ("gcd",))).settings.model == "tiny"
+
+
+def test_a_fine_tuning_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+    settings = {"model": "tiny", "seed": 0}
+    open_folder(tmp_path / "old", settings, resume=True, inplace=False)
+    with pytest.raises(HeadnbError, match=f"holds a fine-tuning {REFUSED}"):
+        open_folder(tmp_path / "old", settings | NOW, resume=True, inplace=False)
+    open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
+    open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
+
+
+def test_a_study_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+    study = Study(tmp_path, {"model": "tiny"})
+    study.add(TrackedStep(0, {}, np.zeros(2), 0.0, 0.0))
+    study.write()
+    assert sorted(read_study(tmp_path).steps) == [0]
+    with pytest.raises(HeadnbError, match=f"holds a study {REFUSED}"):
+        _study(tmp_path, {"model": "tiny", **NOW}, [])
+
+
+def test_keys_of_a_suite_change_with_the_revision(tmp_path, monkeypatch):
+    suite = write_suite(tmp_path)
+    before = {node.name: node.key for node in graph(suite, tmp_path / "out")}
+    assert before == {node.name: node.key for node in graph(suite, tmp_path / "out")}
+    monkeypatch.setattr(suite_graph, "SCORING_REVISION", SCORING_REVISION + 1)
+    after = {node.name: node.key for node in graph(suite, tmp_path / "out")}
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
+
+
+@pytest.mark.parametrize(
+    ("attrs", "said"),
+    [
+        ({}, ""),
+        (NOW, ""),
+        ({"versions": "{}"}, "an earlier version of headnb (scoring revision 1"),
+        ({"scoring_revision": 1}, "an earlier version of headnb (scoring revision 1"),
+        ({"scoring_revision": SCORING_REVISION + 1}, "a later version"),
+    ],
+)
+def test_the_note_says_which_revision_scores_are_of(attrs, said):
+    note = revision_note(attrs)
+    assert said in note
+    assert bool(note) == bool(said)
