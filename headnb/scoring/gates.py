@@ -179,6 +179,7 @@ class _Fitting:
             attrs=self.request.attrs | {"steps_done": self.done, "steps_total": self.total, "complete": int(complete)},
         )
 
+    @torch.enable_grad()
     def _update(self, fit: int, step: int) -> None:
         """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""
         positions = self._drawn(fit, step)
