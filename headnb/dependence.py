@@ -42,7 +42,7 @@ def sees(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: s
         return embedded[-1]
 
     with ExitStack() as stack:
-        stack.enter_context(model.get_input_embeddings().register_forward_hook(only_here(start_graph)))  # type: ignore[arg-type]
+        stack.enter_context(model.get_input_embeddings().register_forward_hook(only_here(start_graph)))
         stack.enter_context(frozen(model))
         stack.enter_context(torch.enable_grad())
         if is_offloaded(model):  # what autograd saves would hold all weights
