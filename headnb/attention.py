@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headnb.attention_functions import attention_calls
 from headnb.attention_weights import attention_of_head
 from headnb.batching import collate
-from headnb.capture import attention_calls, find_head, find_heads, frozen, head_outputs, input_device
+from headnb.capture import find_head, find_heads, frozen, head_outputs, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import check_gradients
@@ -30,12 +31,14 @@ from headnb.readout import find_readout
 from headnb.samples import IGNORED
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
+from headnb.threads import only_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headnb.attention_functions import AttentionCall
     from headnb.batching import Batch
-    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.capture import HeadLayout
     from headnb.encoding import EncodedSample, EncodingName
     from headnb.samples import Id
 
@@ -148,7 +151,7 @@ def _through_interface(
         return taken[0]
 
     module = dict(layout.attention)[layer]
-    with attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout):
+    with attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout, [layer]):
         loss = readout.backward(batch, input_device(model))
     A, V = attention_of_head(calls[0], head)
     gradient = taken[0].grad
@@ -183,8 +186,8 @@ def _from_own_code(
         matrices.append(weights)
 
     with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(start_graph, with_kwargs=True).remove)
-        hooks.callback(module.register_forward_hook(take).remove)
+        hooks.callback(module.register_forward_pre_hook(only_here(start_graph), with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(only_here(take)).remove)
         loss = readout.backward(batch, input_device(model))
     (A,) = matrices
     assert A.grad is not None  # noqa: S101  the loss depends on every layer

@@ -18,7 +18,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headnb.capture import AttentionCall
+    from headnb.attention_functions import AttentionCall
 
 # Elements of the attention weights that exist at one time: 16 MB in float32.
 WEIGHTS_AT_ONCE = 4_000_000

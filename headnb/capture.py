@@ -1,10 +1,9 @@
 """The only place that touches a model's inside: see, scale or replace the outputs of attention heads.
 
 The output of a head is what its attention weights make of the values, O = A V, with shape (B, T, H, D), before the
-output projection mixes the heads. Transformers hands every attention layer its attention function through
-`AttentionInterface.get_interface`; while a model is captured that call is answered with the same function, followed
-by the caller's transform. No configuration, mask, kernel choice or module is changed, so nothing has to be put back,
-and every implementation (eager, sdpa, flash, flex, the model's own) works as it is.
+output projection mixes the heads. While a model is captured its attention functions are followed by the caller's
+transform (see `attention_functions`), so every implementation (eager, sdpa, flash, flex, the model's own) works as it
+is.
 
 A few older architectures compute attention in their own code. There the transform sits in front of the output
 projection, which receives the heads side by side.
@@ -12,32 +11,32 @@ projection, which receives the heads side by side.
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.errors import HeadnbError, known_keywords
+from headnb.attention_functions import attention_outputs
+from headnb.decoders import layer_numbers
+from headnb.errors import HeadnbError, first_line, known_keywords
 from headnb.four_bits import four_bits_kept
 from headnb.heap import return_free_memory
-from headnb.model_checks import is_offloaded
+from headnb.model_checks import is_offloaded, refuse_inference_weights
 from headnb.patterns import parse_heads
+from headnb.reached import all_reached
+from headnb.threads import only_here, passes_of_this_thread
+from headnb.torch_settings import usual_torch_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 
     from transformers import PretrainedConfig, PreTrainedModel
-    from transformers.modeling_utils import AttentionInterface
 
 # Attention classes outside the attention interface, and the name of their output projection, which takes (B, T, H * D).
 OUTPUT_PROJECTIONS = {
@@ -77,129 +76,29 @@ class HeadLayout:
         return len(self.heads), max(self.heads)
 
 
-@dataclass(frozen=True)
-class AttentionCall:
-    """What one layer's attention function was given and gave: enough to compute any of its heads again."""
-
-    module: nn.Module
-    attend: Callable[..., Any]
-    """The function itself."""
-    eager: Callable[..., Any]
-    """The architecture's own function that makes attention matrices, whichever kernel ran."""
-    query: Tensor
-    """(B, H, T, Dk)"""
-    key: Tensor
-    """(B, kv_heads, T, Dk)"""
-    value: Tensor
-    """(B, kv_heads, T, D)"""
-    mask: Any
-    """In the form that the kernel wants: None, a tensor of bool or of addends (B, 1 or H, T, T), a BlockMask."""
-    options: dict[str, Any]
-    """Its keyword arguments: scaling, sliding_window, softcap, ..."""
-    outputs: Tensor
-    """(B, T, H, D), before any transform."""
-
-
-_lock = threading.RLock()
-_transforms: WeakKeyDictionary[nn.Module, tuple[Callable[[Tensor], Tensor], ...]] = WeakKeyDictionary()
-_substitutes: WeakKeyDictionary[nn.Module, Callable[..., Any]] = WeakKeyDictionary()
-_listeners: WeakKeyDictionary[nn.Module, Callable[[AttentionCall], None]] = WeakKeyDictionary()
-_captures: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # traced into a compiled graph, a gradient taken in a transform would be silently wrong
-def _attend(
-    function: Callable[..., Any], eager: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
-) -> tuple[Tensor, Any]:
-    """The model's own attention function, followed by the transforms that are set on this module."""
-    if (substitute := _substitutes.get(module)) is not None:
-        function = partial(substitute, function)
-    outputs, weights = function(module, *args, **kwargs)
-    if (listener := _listeners.get(module)) is not None:
-        named = dict(zip(("query", "key", "value", "attention_mask"), args, strict=False)) | kwargs
-        query, key, value, mask = (named.pop(name) for name in ("query", "key", "value", "attention_mask"))
-        listener(AttentionCall(module, function, eager, query, key, value, mask, named, outputs))
-    for transform in _transforms.get(module, ()):
-        outputs = transform(outputs)
-    return outputs, weights
-
-
-def _interfaces(model: nn.Module) -> list[AttentionInterface]:
-    """The interfaces that the model's code looks attention functions up in; nearly always the one of transformers."""
-    sources = {type(module).__module__ for module in model.modules()}
-    found = (getattr(sys.modules.get(source), "ALL_ATTENTION_FUNCTIONS", None) for source in sources)
-    return list({id(interface): interface for interface in found if interface is not None}.values())
-
-
-def _watch(interface: AttentionInterface) -> None:
-    _captures[id(interface)] += 1
-    if _captures[id(interface)] == 1:
-        original = interface.get_interface
-        # On the instance, so that deleting the attribute brings the class's own method back.
-        interface.get_interface = lambda name, eager: partial(_attend, original(name, eager), eager)  # type: ignore[method-assign,assignment]
-
-
-def _unwatch(interface: AttentionInterface) -> None:
-    _captures[id(interface)] -= 1
-    if not _captures[id(interface)]:
-        del _captures[id(interface)], interface.get_interface
-
-
-@contextmanager
-def _transformed(model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Set transforms on attention modules of `model`. Captures may nest: the outer one's transform comes first."""
-    interfaces = _interfaces(model)
-    with _lock:
-        for interface in interfaces:
-            _watch(interface)
-        for module, transform in transforms.items():
-            _transforms[module] = (*_transforms.get(module, ()), transform)
-    try:
-        yield
-    finally:
-        with _lock:
-            for module, transform in transforms.items():
-                _transforms[module] = tuple(other for other in _transforms[module] if other is not transform)
-                if not _transforms[module]:
-                    del _transforms[module]
-            for interface in interfaces:
-                _unwatch(interface)
-
-
-@contextmanager
-def attention_by(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any]) -> Iterator[None]:
-    """Have `attend` called in place of every layer's attention function, with that function before its arguments."""
-    with _transformed(model, {}):
-        _substitutes.update({module: attend for _, module in layout.attention})
-        try:
-            yield
-        finally:
-            for _, module in layout.attention:
-                del _substitutes[module]
-
-
-@contextmanager
-def attention_calls(model: nn.Module, listeners: Mapping[nn.Module, Callable[[AttentionCall], None]]) -> Iterator[None]:
-    """Call each listener with what the attention function of its module is given and gives in every forward pass."""
-    with _transformed(model, {}):
-        _listeners.update(listeners)
-        try:
-            yield
-        finally:
-            for module in listeners:
-                del _listeners[module]
-
-
 def find_heads(model: PreTrainedModel) -> HeadLayout:
     """Find the attention heads by running the model once on four tokens and looking where attention happens.
 
     Raises:
-        HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass.
+        HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass,
+            or its layer cannot be told.
     """
     with torch.no_grad(), frozen(model), noted_heads(model) as found:
-        tokens = torch.arange(4, device=input_device(model))[None]
-        model(input_ids=tokens, use_cache=False, return_dict=True)
+        own_logits(model, torch.arange(4, device=input_device(model))[None])
     return found()
+
+
+def own_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """A model's logits (B, T, V) of some token ids (B, T).
+
+    Raises:
+        HeadnbError: the model needs more than token ids.
+    """
+    try:
+        logits: Tensor = model(input_ids=tokens, use_cache=False, return_dict=True).logits
+    except (AttributeError, TypeError, ValueError) as error:
+        raise HeadnbError(f"{type(model).__name__} does not run on token ids alone: {first_line(error)}") from error
+    return logits
 
 
 @contextmanager
@@ -210,23 +109,34 @@ def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
         HeadnbError: as for `find_heads`; when it is asked, or inside.
     """
     seen: dict[nn.Module, int] = {}  # attention module -> query heads, in the order of the forward pass
+    projected: set[nn.Module] = set()
+
+    def refuse_again(module: nn.Module, before: Container[nn.Module]) -> None:
+        if module in before:
+            raise HeadnbError(
+                f"{type(module).__name__} is used more than once in a forward pass; its heads have no single score"
+            )
 
     def note(module: nn.Module, outputs: Tensor) -> Tensor:
-        if module in seen:
-            raise HeadnbError(
-                f"{type(module).__name__} attends more than once in a forward pass; its heads have no single score"
-            )
+        refuse_again(module, seen)
         seen[module] = outputs.shape[2]
         return outputs
 
-    with _transformed(model, {module: partial(note, module) for module in model.modules()}):
+    def note_projection(module: nn.Module, _: Any) -> None:
+        refuse_again(module, projected)
+        projected.add(module)
+
+    with ExitStack() as stack:
+        for _, projection in _output_projections(model):
+            stack.callback(projection.register_forward_pre_hook(only_here(note_projection)).remove)
+        stack.enter_context(attention_outputs(model, {module: partial(note, module) for module in model.modules()}))
         yield partial(_layout, model, seen)
 
 
 def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout:
     """What `find_heads` returns, from the query heads of attention modules in the order of a forward pass."""
     config = model.config.get_text_config()
-    attention = tuple((_layer(module, order), module) for order, module in enumerate(seen))
+    attention = tuple(zip(layer_numbers(model, list(seen)), seen, strict=True))
     projections = tuple(_output_projections(model))
     heads = dict.fromkeys(range(getattr(config, "decoder_layers", config.num_hidden_layers)), 0)
     heads |= {layer: seen[module] for layer, module in attention}
@@ -243,10 +153,6 @@ def input_device(model: nn.Module) -> torch.device:
     # Sharded by FSDP in its first form, the embedding's weight is a part of the whole model's one flat parameter.
     embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
-
-
-def _layer(module: nn.Module, order: int) -> int:
-    return order if (index := getattr(module, "layer_idx", None)) is None else int(index)
 
 
 def _output_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
@@ -271,9 +177,14 @@ def _configured_kv_heads(config: PretrainedConfig) -> int:
 @known_keywords
 @contextmanager
 def head_outputs(
-    model: PreTrainedModel, transform: Transform, layout: HeadLayout | None = None
+    model: PreTrainedModel,
+    transform: Transform,
+    layout: HeadLayout | None = None,
+    layers: Collection[int] | None = None,
 ) -> Iterator[HeadLayout]:
     """See, scale or replace the outputs of every attention head while the context is open.
+
+    That is in forward passes of the thread that opened it: those of other threads with the same model are left alone.
 
     Parameters
     ----------
@@ -284,14 +195,28 @@ def head_outputs(
         look only). It must not change O in place.
     layout
         What `find_heads(model)` gave, if it is at hand already.
+    layers
+        The layers that a pass inside must reach; None: all that have heads.
 
     Yields
     ------
     HeadLayout
         Where the model's heads are.
+
+    Raises
+    ------
+    HeadnbError
+        On exit: a pass inside did not reach one of the layers, or passes ran in other threads only.
     """
     layout = layout or find_heads(model)
+    wanted = [layer for layer, heads in enumerate(layout.heads) if heads] if layers is None else layers
     with ExitStack() as stack:
+        reached = stack.enter_context(all_reached(model, wanted))
+
+        def changed(layer: int, outputs: Tensor) -> Tensor:
+            reached(layer)
+            return transform(layer, outputs)
+
         for layer, projection in layout.projections:
             heads = layout.heads[layer]
 
@@ -299,12 +224,12 @@ def head_outputs(
                 _: nn.Module, args: tuple[Tensor, ...], layer: int = layer, heads: int = heads
             ) -> tuple[Tensor, ...]:
                 merged = args[0]  # (B, T, H * D)
-                outputs = transform(layer, merged.view(*merged.shape[:-1], heads, -1))
+                outputs = changed(layer, merged.view(*merged.shape[:-1], heads, -1))
                 return (outputs.flatten(-2), *args[1:])
 
-            stack.callback(projection.register_forward_pre_hook(before).remove)
+            stack.callback(projection.register_forward_pre_hook(only_here(before)).remove)
         stack.enter_context(
-            _transformed(model, {module: partial(transform, layer) for layer, module in layout.attention})
+            attention_outputs(model, {module: partial(changed, layer) for layer, module in layout.attention})
         )
         yield layout
 
@@ -319,7 +244,7 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
         factors: head name to factor, as {"L3H5": 0.0, "L7H1": 2.0}.
 
     Raises:
-        HeadnbError: a name is not of the form L3H5, or the model has no such head.
+        HeadnbError: a name is not of the form L3H5, or the model has no such head; on exit as for `head_outputs`.
     """
     layout = find_heads(model)
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
@@ -330,7 +255,7 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
     def transform(layer: int, outputs: Tensor) -> Tensor:
         return outputs * scales[layer].to(outputs) if layer in scales else outputs
 
-    with head_outputs(model, transform, layout):
+    with head_outputs(model, transform, layout, scales):
         yield
 
 
@@ -354,11 +279,14 @@ def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no parameter asks for a gradient; every module and parameter is put back as it was.
+    """Evaluation mode, no parameter asks for a gradient, and torch has its usual settings; all is put back on exit.
+
+    Passes of other threads with the same model give the same numbers meanwhile if the model is in evaluation mode.
 
     Raises:
-        HeadnbError: as for `four_bits_kept`.
+        HeadnbError: as for `four_bits_kept`; or the weights were made in inference mode.
     """
+    refuse_inference_weights(model)
     training = [module for module in model.modules() if module.training]
     # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
     trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
@@ -367,7 +295,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = False
         for name in trainable:
             model.get_parameter(name).requires_grad_(False)
-        with four_bits_kept(model):
+        with usual_torch_settings(), four_bits_kept(model):
             yield
     finally:
         for module in training:
@@ -380,34 +308,41 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def checkpointed(model: nn.Module) -> Iterator[None]:
     """Recompute each layer in the backward pass, so that memory holds one layer's activations at a time.
 
-    Transformers checkpoints layers only in training mode. The flag is set on the layers alone, and each layer runs
-    with it off, so that no dropout wakes up.
+    Each layer's forward is wrapped, for passes of this thread. Transformers' own checkpointing is bound to the flag
+    for training, which would also turn on dropout.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    offloaded = is_offloaded(model)
-    names = ("gradient_checkpointing", "training", "_gradient_checkpointing_func")
-    before = [{name: layer.__dict__[name] for name in names if name in layer.__dict__} for layer in layers]
+    offloaded, ours = is_offloaded(model), passes_of_this_thread()
 
-    def recompute(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
-        def evaluate(*inputs: Any) -> Any:
-            layer.training = False
+    def recompute(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not ours():
+            return forward(*args, **kwargs)
+
+        def evaluate(*args: Any, **kwargs: Any) -> Any:
             try:
-                return forward(*inputs)
+                return forward(*args, **kwargs)
             finally:
-                layer.training = True
                 return_free_memory()
 
         with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
-            return checkpoint(evaluate, *args, use_reentrant=False)
+            return checkpoint(evaluate, *args, use_reentrant=False, **kwargs)
 
+    with forwards_replaced(layers, lambda forward: partial(recompute, forward)):
+        yield
+
+
+@contextmanager
+def forwards_replaced(
+    modules: Sequence[nn.Module], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Give each module what `replace` makes of its forward function; the functions are put back on exit."""
+    before = [vars(module).get("forward") for module in modules]
     try:
-        for layer in layers:
-            layer.gradient_checkpointing = True
-            layer.training = True
-            layer.__dict__["_gradient_checkpointing_func"] = partial(recompute, layer)
+        for module in modules:
+            vars(module)["forward"] = replace(module.forward)
         yield
     finally:
-        for layer, state in zip(layers, before, strict=True):
-            for name in names:
-                layer.__dict__.pop(name, None)
-            layer.__dict__.update(state)
+        for module, forward in zip(modules, before, strict=True):
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward

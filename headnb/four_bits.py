@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
@@ -37,8 +38,10 @@ def four_bits_kept(model: nn.Module) -> Iterator[None]:
     """Passes inside leave weights in four bits as they are.
 
     Raises:
-        HeadnbError: they are laid out for inference already, or were: the way back is not exact.
+        HeadnbError: they are laid out for inference already, or were: the way back is not exact; or as for
+            `refuse_unquantized`.
     """
+    refuse_unquantized(model)
     layers: list[Any] = [module for module in model.modules() if vars(module).get(_MAY)]
     if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
@@ -52,3 +55,26 @@ def four_bits_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             setattr(layer, _MAY, True)
+
+
+def refuse_unquantized(model: nn.Module) -> None:
+    """Refuse layers of bitsandbytes whose weights were never quantized.
+
+    Transformers makes them from what config.json says of a checkpoint, and fills them with whatever the checkpoint has.
+
+    Raises:
+        HeadnbError: there are such layers.
+    """
+    if "bitsandbytes" not in sys.modules:
+        return
+    for name, module in model.named_modules():
+        kind = type(module)
+        if not (kind.__module__.startswith("bitsandbytes.nn") and "Linear" in kind.__name__):
+            continue
+        weight: Any = getattr(module, "weight", None)
+        states = [getattr(each, "quant_state", None) for each in (module, weight)]
+        if weight is not None and weight.is_floating_point() and states == [None, None]:
+            raise HeadnbError(
+                f"the model's config.json says that bitsandbytes quantized the weights, but {name} is in "
+                f"{str(weight.dtype).removeprefix('torch.')}; remove quantization_config from config.json"
+            )

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.capture import frozen, input_device
+from headnb.capture import forwards_replaced, frozen, input_device
+from headnb.threads import only_here, passes_of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class LaterLayers:
         outputs: list[Any] = []
         with ExitStack() as hooks:
             for layer in self.layers:
-                hooks.callback(layer.register_forward_hook(lambda *call: outputs.append(call[-1])).remove)
+                hooks.callback(layer.register_forward_hook(only_here(lambda *call: outputs.append(call[-1]))).remove)
             yield outputs
 
     @contextmanager
@@ -47,18 +48,14 @@ class LaterLayers:
     ) -> Iterator[None]:
         """Let forward passes begin at layer `at`, on what `kept` collected; `spread` may repeat rows (B, T, C)."""
         below = self.layers[:at]
-        before = [vars(layer).get("forward") for layer in below]
-        try:
-            if below:
-                given = _with_hidden(outputs[at - 1], spread)
-                for layer in below:
-                    vars(layer)["forward"] = partial(_give, given)
+        given = _with_hidden(outputs[at - 1], spread) if below else None
+        ours = passes_of_this_thread()
+
+        def give(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return given if ours() else forward(*args, **kwargs)
+
+        with forwards_replaced(below, lambda forward: partial(give, forward)):
             yield
-        finally:
-            for layer, forward in zip(below, before, strict=True):
-                vars(layer).pop("forward", None)
-                if forward is not None:
-                    vars(layer)["forward"] = forward
 
 
 def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
@@ -98,10 +95,6 @@ def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...
         for layer, module in (*layout.attention, *layout.projections)
     )
     return tuple(layers) if within else ()
-
-
-def _give(outputs: Any, *_: Any, **__: Any) -> Any:
-    return outputs
 
 
 def _with_hidden(outputs: Any, spread: Callable[[Tensor], Tensor]) -> Any:

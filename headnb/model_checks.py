@@ -63,6 +63,18 @@ def check_gradients(model: Any) -> None:
         )
 
 
+def refuse_inference_weights(model: torch.nn.Module) -> None:
+    """Refuse weights that autograd does not accept, not even for gradients of activations.
+
+    Raises:
+        HeadnbError: they were made inside `torch.inference_mode()`.
+    """
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise HeadnbError(
+            "the model was loaded inside torch.inference_mode(), which rules out gradients; load it outside"
+        )
+
+
 def is_offloaded(model: torch.nn.Module) -> bool:
     """Whether accelerate brings weights from memory or disk for each module's turn, and takes them away after it."""
     return any(hasattr(module, "_hf_hook") for module in model.modules())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from headnb import hub, model_cache
 from headnb.errors import HeadnbError, first_line, from_extra, known_keywords
 from headnb.fingerprint import weights_fingerprint
-from headnb.four_bits import import_quietly
+from headnb.four_bits import import_quietly, refuse_unquantized
 from headnb.known_models import DEFAULT, known_models, loading_error, unknown_model
 from headnb.memory_checks import check_memory, fits_in_float32, weight_bytes
 from headnb.model_checks import check_causal, check_folder, check_weights, model_name
@@ -199,6 +199,7 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
     except Exception as error:
         raise loading_error(source, error, online=online) from error
     model, report = loaded
+    refuse_unquantized(model)
     absent = sorted(report["missing_keys"])
     if absent:
         raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
@@ -315,10 +316,12 @@ def _device(device: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' reports and bars; the user's settings come back."""
+    """Without transformers' reports and bars, and with torch's usual settings; the user's come back."""
     import transformers.modeling_gguf_pytorch_utils as reader  # noqa: PLC0415
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
     from transformers.utils import logging as reports  # noqa: PLC0415
+
+    from headnb.torch_settings import usual_torch_settings  # noqa: PLC0415
 
     logging: Any = reports  # neither has types
     gguf: Any = reader
@@ -329,7 +332,8 @@ def _quiet() -> Iterator[None]:
         enable_progress_bars()  # of the hub alone: a download of minutes should be seen
     gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
     try:
-        yield
+        with usual_torch_settings():
+            yield
     finally:
         gguf.tqdm = bar
         logging.set_verbosity(level)

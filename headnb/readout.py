@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headnb.batching import Answers, Batch
-from headnb.capture import frozen, input_device, noted_heads
+from headnb.capture import frozen, input_device, noted_heads, own_logits
+from headnb.decoders import decoder_of
+from headnb.dependence import sees
 from headnb.errors import HeadnbError
 from headnb.packing import can_pack, mix_in_a_row, packed
+from headnb.threads import only_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,21 +143,23 @@ class _Trial(NamedTuple):
 def _tried(model: PreTrainedModel) -> _Trial:
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise HeadnbError(f"{type(model).__name__} has no language-model head; load it with AutoModelForCausalLM")
-    tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2]], device=input_device(model))
+    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]], device=input_device(model))
     given: list[Any] = []
-    note = _decoder(model).register_forward_hook(lambda _, __, output: given.append(output))
+    note = decoder_of(model).register_forward_hook(only_here(lambda _, __, output: given.append(output)))
     with note, torch.no_grad(), frozen(model):
-        logits = _logits(model, input_ids=tokens)
+        logits = own_logits(model, tokens)
     return _Trial(tokens, logits, getattr(given[0], "last_hidden_state", None) if given else None)
 
 
 def _readout(model: PreTrainedModel, trial: _Trial, layout: HeadLayout | None) -> Readout:
     """What the trial says of how to read the model, and what one or two more passes say."""
     if trial.logits.shape[:2] != trial.tokens.shape:
-        raise HeadnbError(f"{type(model).__name__} adds tokens of its own (prompt tuning?); it cannot be scored")
-    _refuse_lookahead(model, trial.logits)
+        raise HeadnbError(
+            f"{type(model).__name__} adds tokens of its own to every sample, as prompt tuning does; it cannot be scored"
+        )
+    _refuse_lookahead(model, trial)
     config = model.config.get_text_config()
-    decoder, head = _decoder(model), model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    decoder, head = decoder_of(model), model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
     def states(**inputs: Any) -> Tensor:
         hidden: Tensor = decoder(**inputs, use_cache=False, return_dict=True).last_hidden_state
@@ -174,12 +179,6 @@ def _readout(model: PreTrainedModel, trial: _Trial, layout: HeadLayout | None) -
         if _gives(lambda: logits(states(input_ids=trial.tokens)), trial.logits):
             return apart
     return whole
-
-
-def _decoder(model: PreTrainedModel) -> nn.Module:
-    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
-    # llama4 names its decoder in a way that get_decoder does not know.
-    return getattr(model, "model", model) if decoder is model else decoder
 
 
 def _logits(model: PreTrainedModel, **inputs: Any) -> Tensor:
@@ -211,7 +210,7 @@ def _keeps_apart(model: PreTrainedModel, layout: HeadLayout, readout: Readout, t
             found = logits(trial.tokens.view(1, -1), positions[None])
             rounding = torch.finfo(found.dtype).eps ** 0.5
             # In half precision that is some percent, in which much can hide.
-            mixed = rounding > 1e-2 and mix_in_a_row(logits, found.device)
+            mixed = rounding > 1e-2 and mix_in_a_row(model, logits)
     except (TypeError, ValueError, RuntimeError):
         return False
     most = rounding * trial.logits.abs().max()
@@ -229,10 +228,20 @@ def _behind_head(logits: Tensor, config: Any) -> Tensor:
     return logits
 
 
-def _refuse_lookahead(model: PreTrainedModel, logits: Tensor) -> None:
-    """`logits` (2, 4, V) of two sequences whose first two tokens agree must agree there, up to rounding."""
-    rounding = 2 * torch.finfo(logits.dtype).eps * logits.abs().max()
-    if (logits[0, :2] - logits[1, :2]).abs().max() > rounding:
+def _refuse_lookahead(model: PreTrainedModel, trial: _Trial) -> None:
+    """The logits of the first two tokens, which both sequences share, must not depend on those behind them.
+
+    Where they are equal bit by bit they do not. A mixture of experts rounds them differently; there the gradient says.
+    """
+    first, other = trial.logits
+    if torch.equal(first[:2], other[:2]):
+        return
+    bare = getattr(model, "_orig_mod", model)  # torch.compile would trace the passes again
+    ahead = sees(bare, partial(_logits, bare, input_ids=trial.tokens), slice(0, 2), slice(2, None))
+    if ahead is None:  # no gradient passes quantized weights: an encoder's logits differ about as much everywhere
+        shared, behind = ((first[part] - other[part]).norm() for part in (slice(0, 2), slice(2, None)))
+        ahead = bool(shared > 0.1 * behind)
+    if ahead:
         raise HeadnbError(f"{type(model).__name__} sees later tokens: it is an encoder, and headnb scores decoders")
 
 

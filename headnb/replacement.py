@@ -81,7 +81,7 @@ def replaced_heads(
         values: layer -> (H, D), as `mean_outputs` gives them; None: zeros.
 
     Raises:
-        HeadnbError: the model has no such head.
+        HeadnbError: the model has no such head; on exit as for `head_outputs`.
     """
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
     shifts: dict[int, Tensor] = {}  # layer -> (H, D)
@@ -96,5 +96,5 @@ def replaced_heads(
             outputs = outputs * scales[layer].to(outputs)
         return outputs + shifts[layer].to(outputs) if layer in shifts else outputs
 
-    with head_outputs(model, transform, layout):
+    with head_outputs(model, transform, layout, scales):
         yield

@@ -28,6 +28,7 @@ from headnb.packing import most_tokens, worth_packing
 from headnb.readout import find_readout, ready
 from headnb.scoring.run import context_length, model_lock
 from headnb.tasks import Task, load_task
+from headnb.threads import only_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -127,5 +128,5 @@ def _means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.register_forward_hook(keep).remove)
+            hooks.callback(layer.register_forward_hook(only_here(keep)).remove)
         yield found

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from headnb import attention_weights, score_heads
+from headnb.attention_functions import attention_calls
 from headnb.batching import collate, pack
-from headnb.capture import attention_calls, find_heads, head_outputs
+from headnb.capture import find_heads, head_outputs
 from headnb.errors import HeadnbError
 from headnb.scoring import methods
 from headnb.scoring.activity import ACTIVITIES, activity_scorer

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from headnb.attention import head_attention
+from headnb.attention_functions import attention_calls
 from headnb.attention_weights import attention_of_head
-from headnb.capture import attention_calls, find_heads
+from headnb.capture import find_heads
 from headnb.display.attention import as_message
 from headnb.display.colours import FALL
 from headnb.errors import HeadnbError

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from headnb import capture
+from headnb import attention_functions
 from headnb.capture import checkpointed, find_heads, frozen, head_outputs, scale_heads
 from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -35,7 +35,7 @@ def state(model):
             if hasattr(module, "config")
         },
         "interface": dict(ALL_ATTENTION_FUNCTIONS.__dict__),
-        "transforms": len(capture._transforms),
+        "transforms": len(attention_functions._transforms),
     }
 
 

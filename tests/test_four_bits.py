@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -105,3 +106,18 @@ def test_weights_that_were_laid_out_for_inference_are_refused(load, use):
         layer.weight.quant_state.original_qshape = layer.weight.shape
     with pytest.raises(HeadnbError, match="load it anew"):
         use(model)
+
+
+@pytest.mark.parametrize("option", ["load_in_4bit", "load_in_8bit"])
+def test_a_checkpoint_that_is_said_to_be_quantized_and_is_not_is_refused(tmp_path, option):
+    """Transformers fills layers of bitsandbytes with the float weights, and the first pass fails in an assertion."""
+    tiny_model(hidden=128).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", option: True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HeadnbError, match=r"q_proj is in float32; remove quantization_config from config.json"):
+        headnb.load_model(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(HeadnbError, match="remove quantization_config"):
+        headnb.score_heads(model, tiny_tokenizer(), PAIRS)

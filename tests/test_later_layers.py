@@ -16,7 +16,7 @@ IDS = torch.tensor([[5, 9, 2, 7, 1, 3], [4, 4, 8, 1, 6, 2]])
 
 def doubled(model, layout, layer):
     """Logits with the outputs of one layer's heads doubled."""
-    with torch.no_grad(), head_outputs(model, lambda at, O: O * 2 if at == layer else O, layout):
+    with torch.no_grad(), head_outputs(model, lambda at, O: O * 2 if at == layer else O, layout, [layer]):
         return model(input_ids=IDS, use_cache=False).logits
 
 

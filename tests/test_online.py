@@ -189,6 +189,6 @@ def test_a_model_without_hooks_stays_behind(tmp_path: Path) -> None:
     model = tiny_model()
     sft_trainer(model, tmp_path, headnb.HeadScoreCallback(online=True)).train()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    from headnb import capture
+    from headnb import attention_functions
 
-    assert not capture._captures
+    assert not attention_functions._captures

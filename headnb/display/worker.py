@@ -84,7 +84,7 @@ class Worker:
         while not lock.acquire(timeout=0.1):  # a cell may be scoring the same model
             self.check()
         try:
-            with head_outputs(model, listen, layout):
+            with head_outputs(model, listen, layout, ()):
                 yield
         finally:
             lock.release()

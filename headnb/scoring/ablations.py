@@ -86,7 +86,7 @@ class AblationScorer:
 
         with (
             ready(self.model, self.layout, copies),
-            head_outputs(self.model, transform, self.layout),
+            head_outputs(self.model, transform, self.layout, [layer]),
             self.later.beginning(layer, hidden, lambda states: batch.repeat(states, len(heads))),
         ):
             return self.readout.losses(copies, input_device(self.model)).view(len(heads), -1)

@@ -35,8 +35,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from headnb.attention_functions import attention_calls
 from headnb.attention_weights import attention_rows, each_sample, of_query_heads
-from headnb.capture import attention_calls, head_outputs, input_device
+from headnb.capture import head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.readout import Readout, heads_and_readout, ready
 
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from headnb.attention_functions import AttentionCall
     from headnb.batching import Batch
-    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.capture import HeadLayout
 
 
 def output_norm(outputs: Tensor, batch: Batch) -> Tensor:

@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from headnb.attention_functions import attention_calls
 from headnb.attention_weights import attention_rows, each_sample, of_query_heads
-from headnb.capture import attention_calls, checkpointed, head_outputs, input_device
+from headnb.capture import checkpointed, head_outputs, input_device
 from headnb.errors import HeadnbError
 from headnb.later_layers import LaterLayers, later_layers
 from headnb.model_checks import check_gradients
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from headnb.attention_functions import AttentionCall
     from headnb.batching import Batch
-    from headnb.capture import AttentionCall, HeadLayout
+    from headnb.capture import HeadLayout
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class AttributionScorer:
                 stack.enter_context(checkpointed(self.model))
             stack.enter_context(self.later.beginning(layer, hidden, lambda states: batch.repeat(states, len(scales))))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(head_outputs(self.model, transform, self.layout))
+            stack.enter_context(head_outputs(self.model, transform, self.layout, [layer]))
             losses = self.readout.backward(copies, input_device(self.model))
         dL = scaled[0].grad
         assert dL is not None  # noqa: S101  the loss depends on every layer

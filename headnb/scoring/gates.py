@@ -181,6 +181,7 @@ class _Fitting:
         )
         return as_result(found)
 
+    @torch.enable_grad()
     def _update(self, fit: int, step: int) -> None:
         """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""
         positions = self._drawn(fit, step)

@@ -224,8 +224,6 @@ def _refuse_unloaded(model: object, tokenizer: object) -> None:
         raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
     if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
         raise HeadnbError("the model has no weights: it is on the meta device")
-    if torch.is_inference_mode_enabled():
-        raise HeadnbError("scores need gradients, which torch.inference_mode() forbids; call it outside")
 
 
 def _refuse_unknown_tokens(encoded: EncodedTask, model: PreTrainedModel) -> None:

@@ -64,7 +64,7 @@ def why_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
 
     ids = torch.from_numpy(sample.input_ids)[None].to(input_device(model))
     short_of_memory = contextlib.suppress(RuntimeError)
-    with short_of_memory, torch.no_grad(), frozen(model), head_outputs(model, look):
+    with short_of_memory, torch.no_grad(), frozen(model), head_outputs(model, look, layers=()):
         model(input_ids=ids, use_cache=False)
     where = f"; head outputs are not finite from layer {min(broken)} on" if broken else ""
     if getattr(model, "dtype", None) == torch.float16:

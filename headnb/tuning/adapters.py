@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.errors import HeadnbError, known_keywords
 from headnb.model_checks import model_name
 from headnb.patterns import compare
+from headnb.readout import find_readout
 from headnb.scoring import score_heads
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found
@@ -57,7 +58,8 @@ def compare_adapter(
         What `compare(before, after)` gives, with the model without its adapters as before.
 
     Raises:
-        HeadnbError: no adapter, adapters that are disabled, or merged into the weights, or what `score_heads` says.
+        HeadnbError: no adapter, adapters that are disabled, or merged into the weights, or what `score_heads` says, for
+            instance of adapters that add tokens to the samples (prompt tuning, p-tuning).
     """
     adapters = _active_adapters(model)
     task = task if isinstance(task, Task) else load_task(task)
@@ -76,6 +78,7 @@ def compare_adapter(
         )
 
     with model_lock(model):
+        find_readout(model)  # refuses what cannot be scored with its adapters, before it is scored without them
         with left_as_found(model), _without_adapters(model):
             before = scored()
         after = scored()
@@ -94,6 +97,8 @@ def _active_adapters(model: PreTrainedModel) -> list[str]:
     layers: list[Any] = [
         module for module in model.modules() if hasattr(module, "active_adapters") and hasattr(module, "merged")
     ]
+    if not layers and getattr(model, "peft_config", None):  # peft's wrapper around what no layer knows of
+        return _active_outside_layers(model)
     if not layers:
         hint = "; load_model(id, adapter=...) puts one on"
         raise HeadnbError(f"{model_name(model)} has no adapter to compare with and without{hint}")
@@ -108,6 +113,13 @@ def _active_adapters(model: PreTrainedModel) -> list[str]:
         some = "" if disabled == len(layers) else f"in {disabled} of {len(layers)} layers "
         raise HeadnbError(f"the adapters are {some}disabled: there is nothing to compare until they are enabled")
     return list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
+
+
+def _active_outside_layers(model: Any) -> list[str]:
+    """The active adapter of a kind that has no layers with weights of their own: prefix tuning, LLaMA-Adapter."""
+    if getattr(model, "_adapters_disabled", False):
+        raise HeadnbError("the adapter is disabled: there is nothing to compare until it is enabled")
+    return [model.active_adapter]
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from headnb.capture import head_outputs
 from headnb.encoding import EncodedSample
 from headnb.errors import HeadnbError
 from headnb.samples import IGNORED
+from headnb.threads import only_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,10 +136,10 @@ class TrainingBatches:
         self._current: _Pass | None = None
         self._passes: list[_Pass] = []
         self._undo = ExitStack()
-        self._undo.callback(model.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+        self._undo.callback(model.register_forward_pre_hook(only_here(self._before), with_kwargs=True).remove)
         if reduce is not None:
-            self._undo.callback(model.register_forward_hook(self._after, with_kwargs=True).remove)
-            self._undo.enter_context(head_outputs(model, self._tap, layout))  # type: ignore[arg-type]
+            self._undo.callback(model.register_forward_hook(only_here(self._after), with_kwargs=True).remove)
+            self._undo.enter_context(head_outputs(model, self._tap, layout, ()))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Take the hooks off the model."""

@@ -24,6 +24,7 @@ from headnb.provenance import record_base
 from headnb.samples import IGNORED
 from headnb.scoring.run import model_lock
 from headnb.snapshot import left_as_found, random_state_kept
+from headnb.torch_settings import usual_torch_settings
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
@@ -91,6 +92,8 @@ class TuningRun:
         interrupted = False
         with (
             _quiet(offline=not self.arguments.get("push_to_hub")),
+            usual_torch_settings(),
+            torch.enable_grad(),
             model_lock(self.model),
             random_state_kept(),
             left_as_found(self.model, weights=adapters is not None),
