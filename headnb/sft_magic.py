@@ -15,7 +15,7 @@ from headnb import arguments
 from headnb.display.live import already_drawn
 from headnb.display.live_study import LiveStudy, course
 from headnb.errors import HeadnbError
-from headnb.magics import loading, one_line_errors
+from headnb.magic_results import keep_in_variable, loading, one_line_errors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -83,11 +83,9 @@ class TuningMagics(Magics):
         the adapter, and `with result.applied(model) as tuned:` puts it on. An interrupt keeps what is trained.
         """
         with one_line_errors():
-            options = arguments.parse(TuningMagics.headsft, line)
-            arguments.check_name(options.into)
+            options = self.heads.options(TuningMagics.headsft, line)
             result = self._tune(options)
-            if options.into:
-                self.heads.variables()[options.into] = result
+            keep_in_variable(options, result)
         already_drawn(result)
         return result
 
@@ -139,7 +137,7 @@ class TuningMagics(Magics):
         """What to train on, and what to track; None leaves that to `finetune`."""
 
         def named(word: str) -> Any:
-            return arguments.variable(word, self.heads.variables(), arguments.is_task)
+            return arguments.variable(word, options.variables, arguments.is_task)
 
         def drawn(source: Any) -> Task:
             return arguments.draw_task(source, options.samples, self.heads.samples, "test", options.seed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import headnb
@@ -15,6 +17,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.magics import HeadMagics
 from headnb.scoring.gradient import GradientScorer
+from headnb.sft_magic import TuningMagics
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -394,8 +397,33 @@ def test_tab_completes(shell: InteractiveShell, code: str, among: str) -> None:
 
 def test_reloading_replaces_magics_and_completion(shell: InteractiveShell) -> None:
     shell.run_line_magic("reload_ext", "headnb")
-    assert sum(isinstance(one, HeadMagics) for one in shell.configurables) == 1
+    for kind in (HeadMagics, TuningMagics):
+        assert sum(isinstance(one, kind) for one in shell.configurables) == 1
     assert completions(shell, "%headscore smo") == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("magic", ["reload_ext", "unload_ext"])
+def test_reloading_and_unloading_free_the_loaded_models(shell: InteractiveShell, tmp_path: Any, magic: str) -> None:
+    shell.user_ns["model"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    run(shell, f"%headscore {tmp_path} pairs -n 2")
+    completions(shell, "%headscore smo")
+    magics = shell.magics_manager.registry["HeadMagics"]
+    (loaded,) = magics.resident
+    freed = [weakref.ref(one) for one in (magics, loaded.model, shell.magics_manager.registry["TuningMagics"])]
+    del magics, loaded
+    shell.run_line_magic(magic, "headnb")
+    gc.collect()
+    assert [one() for one in freed] == [None] * 3
+    shell.run_line_magic("load_ext", "headnb")
+    assert "no model was loaded" in run(shell, "%headfree")[1].stdout
+
+
+def test_unloading_removes_magics_settings_and_completion(shell: InteractiveShell) -> None:
+    shell.run_line_magic("unload_ext", "headnb")
+    assert [name for table in shell.magics_manager.magics.values() for name in table if name.startswith("head")] == []
+    assert not {"HeadMagics", "TuningMagics"} & {type(one).__name__ for one in shell.configurables}
+    assert not any(getattr(one, "matcher_identifier", "") == "headnb" for one in shell.Completer.custom_matchers)
 
 
 @pytest.mark.parametrize("line", ["%headtasks math", "%headmodels", "%headmethods"])
