@@ -98,7 +98,8 @@ def finetune(
         seed: of adapters, order of samples, and dropout.
         batch_size: samples of an update on each device; `gradient_accumulation_steps` multiplies them.
         learning_rate: 2e-4 for adapters and 2e-5 for all weights, unless given.
-        max_length: cut longer samples to so many tokens, in training and in scoring.
+        max_length: cut longer samples to so many tokens, in training and in scoring. Those without an answer token
+            then are left out; how many is in `study.attrs`: `train_left_out` and `train_truncated`.
         encoding: as for `score_heads`.
         method: what is tracked, one of `methods()`.
         peft_config: of other adapters than LoRA of rank 16 on all linear layers.
@@ -161,6 +162,7 @@ def finetune(
     settings = callback.attrs | scoring | training_settings(adapters, training_arguments)
     with model_lock(model):  # another run may have put adapters into it
         settings[BASE] = weights_fingerprint(model)
+    callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
     checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
     if checkpoint is not None and began_elsewhere(folder, settings):
         warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=2)
