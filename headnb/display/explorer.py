@@ -333,6 +333,8 @@ def explore(
     Raises:
         HeadnbError: a model or a task that cannot be used.
     """
+    if samples < 1 or batch_tokens < 1:
+        raise HeadnbError(f"samples and batch_tokens must be at least 1, not {min(samples, batch_tokens)}")
     if isinstance(model, str):
         from headnb.models import load_model  # noqa: PLC0415
 

@@ -166,6 +166,8 @@ def compare_methods(
         HeadnbError: fewer than two methods, other heads or samples, or what `score_heads` says.
     """
     level = statistics.checked_level(level)
+    if any(k < 1 for k in ks):
+        raise HeadnbError(f"ks must be numbers of heads of at least 1, not {min(ks)}")
     if not isinstance(scores, Mapping):
         how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
         scores = _scored(scores, tokenizer, task, methods, options or {}, how)

@@ -184,8 +184,10 @@ def deletion_curve(
     for how in replacements:
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
-    if not replacements or draws < 1:
-        raise HeadnbError("a deletion curve needs a replacement and at least one draw of random heads")
+    if not replacements or not ks or draws < 1:
+        raise HeadnbError(
+            "a deletion curve needs a replacement, a number of heads and at least one draw of random heads"
+        )
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     with model_lock(model):
