@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
-_SHARES = {"level", "alpha"}  # their functions check that they lie between 0 and 1
+_SHARES = {"level", "alpha"}
 _LISTS = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
 _NUMBERS = {"int": "a whole number", "float": "a number"}
 
@@ -38,11 +38,19 @@ def checked_seed(seed: object, name: str = "seed") -> int:
     return whole
 
 
+def checked_level(level: object, name: str = "level") -> float:
+    """The level of an interval (or `alpha`), a share: raise HeadnbError unless it lies between 0 and 1."""
+    if not isinstance(level, Real) or not 0 < float(level) < 1:
+        example = "0.05" if name == "alpha" else "0.95"
+        raise HeadnbError(f"{name} must lie between 0 and 1, such as {example}; got {level!r}")
+    return float(level)
+
+
 def argument_checks(function: Callable[..., Any]) -> Callable[[dict[str, Any]], None]:
     """What checks the bound arguments of a function, and puts plain numbers in place of numpy's.
 
     Annotations that are checked: bool, int, float, lists and mappings, each also with `| None`. Arguments called
-    `seed` are checked by `checked_seed`.
+    `seed` are checked by `checked_seed`, those called `level` and `alpha` by `checked_level`.
     """
     kinds = {
         name: annotation.removesuffix("| None").strip()
@@ -66,7 +74,9 @@ def _checked(name: str, value: Any, kind: str) -> Any:
         if not isinstance(value, (bool, np.bool_)):
             raise HeadnbError(f"{name} must be True or False, not {value!r:.60}")
         return bool(value)
-    if kind in _NUMBERS and name not in _SHARES:
+    if kind == "float" and name in _SHARES:
+        return checked_level(value, name)
+    if kind in _NUMBERS:
         return _number(name, value, kind)
     if isinstance(value, str) and "|" not in kind:
         if kind.startswith(_LISTS):
