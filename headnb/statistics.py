@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from headnb.argument_types import checked_level as checked_level
 from headnb.errors import HeadnbError
 
 Array = NDArray[np.float64]

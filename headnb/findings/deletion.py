@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.ablation import Replacement, losses_with_heads_replaced
+from headnb.argument_types import checked_level
 from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
@@ -28,7 +29,6 @@ from headnb.scoring import score_heads
 from headnb.scoring.run import context_length, model_lock
 from headnb.seeds import seed_of_task
 from headnb.significance import crossed_intervals
-from headnb.statistics import checked_level
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
