@@ -63,9 +63,16 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%load_ext headnb`."""
-    from headnb.magics import register  # noqa: PLC0415  magics are loaded only in a notebook
+    from headnb.extension import register  # noqa: PLC0415  magics are loaded only in a notebook
 
     register(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%unload_ext headnb`, and by `%reload_ext headnb` before it loads anew: frees the loaded models."""
+    from headnb.extension import unregister  # noqa: PLC0415
+
+    unregister(shell)
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:

@@ -114,6 +114,8 @@ def checked_heads(heads: str | Iterable[str], layout: HeadLayout) -> list[str]:
 
 def _controls(chosen: list[str], layout: HeadLayout, count: int, seed: int) -> list[list[str]]:
     """`count` drawings of as many heads from the same layers, none of them chosen."""
+    if count < 0:
+        raise HeadnbError(f"controls must be at least 0, not {count}")
     random = np.random.default_rng(seed)
     places = parse_heads(chosen)
     layers = sorted({layer for layer, _ in places})

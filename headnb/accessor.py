@@ -60,6 +60,7 @@ class PatternHeads:
     def __init__(self, pattern: xr.DataArray) -> None:
         self._pattern = pattern
 
+    @known_keywords
     def gini(self) -> float | xr.DataArray:
         """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
         from headnb import statistics  # noqa: PLC0415
@@ -69,18 +70,21 @@ class PatternHeads:
         )
         return self._over_heads(statistics.gini, "gini")
 
+    @known_keywords
     def cv(self) -> float | xr.DataArray:
         """Coefficient of variation (population standard deviation over mean) of the pattern as it is."""
         from headnb import statistics  # noqa: PLC0415
 
         return self._over_heads(statistics.coefficient_of_variation, "cv")
 
+    @known_keywords
     def kurtosis(self) -> float | xr.DataArray:
         """Excess kurtosis (population moments) of the pattern as it is."""
         from headnb import statistics  # noqa: PLC0415
 
         return self._over_heads(statistics.kurtosis, "kurtosis")
 
+    @known_keywords
     def correlation(
         self, other: xr.DataArray | None = None, *, dim: Hashable = "task", kind: str = "pearson"
     ) -> float | xr.DataArray:
@@ -101,14 +105,17 @@ class PatternHeads:
             ).rename("correlation")
         )
 
+    @known_keywords
     def reliability(self) -> float:
         """Expected correlation with the pattern of as many new samples, as `.heads.pattern()` stored it."""
         return self.evidence().reliability
 
+    @known_keywords
     def evidence(self) -> Evidence:
         """Can I believe this? Samples, reliability, samples needed for 0.9."""
         return _stored_evidence(believed(self._pattern))
 
+    @known_keywords
     def top(self, k: int = 10) -> pd.DataFrame:
         """The k heads of the largest absolute value, as a table by head name; of one pattern."""
         values = _with_heads(self._pattern)
@@ -195,6 +202,7 @@ class ScoresHeads:
         difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
         return difference if normalize is None else patterns.normalized(difference, normalize)
 
+    @known_keywords
     def evidence(self, seed: int = 0) -> Evidence:
         """Can I believe this? Samples, reliability, samples needed for 0.9."""
         from headnb import patterns  # noqa: PLC0415
@@ -203,10 +211,12 @@ class ScoresHeads:
             _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset, seed)
         )
 
+    @known_keywords
     def reliability(self, seed: int = 0) -> float:
         """Split-half reliability (Spearman-Brown): expected correlation with as many new samples."""
         return self.evidence(seed).reliability
 
+    @known_keywords
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
         from headnb import patterns, significance  # noqa: PLC0415
@@ -225,6 +235,7 @@ class ScoresHeads:
         )
         return as_result(interval)
 
+    @known_keywords
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
         from headnb import resampling  # noqa: PLC0415
@@ -232,18 +243,21 @@ class ScoresHeads:
         _check_levels(not self._is_signed)
         return resampling.gini(_samples(self._dataset), level, seed)
 
+    @known_keywords
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
         from headnb import resampling  # noqa: PLC0415
 
         return resampling.coefficient_of_variation(_samples(self._dataset), level, seed)
 
+    @known_keywords
     def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
         from headnb import resampling  # noqa: PLC0415
 
         return resampling.kurtosis(_samples(self._dataset), level, seed)
 
+    @known_keywords
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
         """Correlation of the two patterns that unlimited samples would give, with its interval.
 
@@ -263,6 +277,7 @@ class ScoresHeads:
             patterns.check_same_heads(self._dataset, other)
         return resampling.correlation(one, two, paired=paired, level=level, seed=seed)
 
+    @known_keywords
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """The k strongest heads as a table by head name, with intervals: of scores also of each head's rank.
 
@@ -291,6 +306,7 @@ class ScoresHeads:
         """The pattern divided by its mean over heads."""
         return PatternHeads(self.pattern()).scale_free()
 
+    @known_keywords
     def with_loss(self, loss: str, batch_size: int = 4) -> xr.Dataset:
         """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
         from headnb import patterns  # noqa: PLC0415

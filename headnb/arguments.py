@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
     from headnb.resident import ResidentModels
     from headnb.tasks import Task
+    from headnb.variables import Variables
 
-Namespace = dict[str, Any]
 _PAIR = "for another one give a pair (model, tokenizer)"
 
 
@@ -65,19 +65,23 @@ def _not_understood(word: str, known: list[str]) -> str:
     return f"there is no option {typed}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
 
 
-def variable(word: str, namespace: Namespace, fits: Callable[[Any], bool]) -> Any:
-    """What a variable of this name holds if it fits, else the word itself; a variable's text in place of its name."""
-    if word.isidentifier() and word in namespace:
-        value = namespace[word]
-        if isinstance(value, (str, Path)):
-            return str(value)
-        if fits(value):
-            return value
-    return word
+def variable(word: str, namespace: Variables, fits: Callable[[Any], bool]) -> Any:
+    """What a variable of this name holds if it fits, else the word itself; a variable's text in place of its name.
+
+    Raises:
+        HeadnbError: it may not be the variable that is meant, as `Variables.check_visible` says.
+    """
+    if not word.isidentifier() or word not in namespace:
+        return word
+    value = namespace[word]
+    if not isinstance(value, (str, Path)) and not fits(value):
+        return word
+    namespace.check_visible(word)
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager
-def says_what_holds(word: str, found: object, namespace: Namespace, wanted: str) -> Iterator[None]:
+def says_what_holds(word: str, found: object, namespace: Variables, wanted: str) -> Iterator[None]:
     """Errors of a word that was taken for a name also say what the variable of that name holds, if there is one."""
     try:
         yield
@@ -137,7 +141,7 @@ def is_picture(value: object) -> bool:
     return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict)) or is_numbers(value)
 
 
-def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -> tuple[Any, str]:
+def find_tokenizer(model: Any, namespace: Variables, resident: ResidentModels) -> tuple[Any, str]:
     """The tokenizer of a model that a variable holds, and a line that says which one where the reader may be wrong.
 
     The one it was loaded with, else a variable's that has the model's name, else the one that lies where the model
@@ -147,7 +151,7 @@ def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -
     if known is not None:
         return known, ""
     name = getattr(model, "name_or_path", "")
-    held = {key: value for key, value in namespace.items() if not key.startswith("_") and is_tokenizer(value)}
+    held = _tokenizers(namespace.own) or _tokenizers(namespace)
     for value in held.values():
         if name and _same_place(getattr(value, "name_or_path", ""), name):
             return value, ""
@@ -157,9 +161,14 @@ def find_tokenizer(model: Any, namespace: Namespace, resident: ResidentModels) -
         return beside, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR}" if word else ""
     if not word:
         return None, ""
+    namespace.check_visible(word)
     origin = getattr(held[word], "name_or_path", "")
     note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR}" if name and origin else ""
     return held[word], note
+
+
+def _tokenizers(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in namespace.items() if not key.startswith("_") and is_tokenizer(value)}
 
 
 def _same_place(one: str, other: str) -> bool:
@@ -192,7 +201,7 @@ def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> T
     return task if len(task) <= most else load_task(task, n=most, seed=seed)
 
 
-def find_scores(word: str, namespace: Namespace) -> xr.Dataset:
+def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     """The scores that a variable or a file holds.
 
     Raises:
@@ -210,7 +219,7 @@ def find_scores(word: str, namespace: Namespace) -> xr.Dataset:
     return open_scores(Path(found).expanduser())
 
 
-def find_picture(word: str, namespace: Namespace) -> HeadGrid | Any:
+def find_picture(word: str, namespace: Variables) -> HeadGrid | Any:
     """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a matrix, a mapping, a grid.
 
     Raises:

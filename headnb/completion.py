@@ -56,8 +56,14 @@ def add_completion(shell: InteractiveShell, magics: HeadMagics) -> None:
         completions = [SimpleCompletion(word, type="magic") for word in fitting]
         return {"completions": completions, "suppress": bool(completions), "ordered": True}
 
+    remove_completion(shell)
+    shell.Completer.custom_matchers.append(words)
+
+
+def remove_completion(shell: InteractiveShell) -> None:
+    """Take away what `add_completion` added."""
     matchers = shell.Completer.custom_matchers
-    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != _IDENTIFIER] + [words]
+    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != _IDENTIFIER]
 
 
 def _complete(magics: HeadMagics, name: str, line: str) -> list[str]:

@@ -60,16 +60,25 @@ class UnknownKeywordError(HeadnbError, TypeError):
 
 
 def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """For public functions: a misspelt keyword argument is answered with the nearest ones."""
-    known = inspect.signature(function).parameters
+    """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
+    from headnb.argument_types import argument_checks  # noqa: PLC0415  builds on this module
+
+    signature, check = inspect.signature(function), argument_checks(function)
+    known = signature.parameters
+    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values())
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         for name in kwargs:
-            if name not in known:
+            if name not in known and not takes_others:
                 raise UnknownKeywordError(str(unknown_name(f"argument of {called}", name, known)))
-        return function(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # which says what is missing
+        check(bound.arguments)
+        return function(*bound.args, **bound.kwargs)
 
     return call
 

@@ -21,12 +21,14 @@ from traitlets import Float, Int, Unicode
 from headnb import arguments
 from headnb.display.live import LiveGrid, already_drawn
 from headnb.errors import HeadnbError, first_line
+from headnb.magic_results import drawn, keep_in_variable, loading, one_line_errors, shown
 from headnb.resident import ResidentModels, release_memory
 from headnb.tables import method_table, model_table, task_table
+from headnb.variables import Variables
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import xarray as xr
     from IPython.core.interactiveshell import InteractiveShell
@@ -95,11 +97,9 @@ class HeadMagics(Magics):
             {"prompt": "2 + 3 = ", "completion": "5"}
         """
         with one_line_errors():
-            options = arguments.parse(HeadMagics.headscore, line)
-            arguments.check_name(options.into)
+            options = self.options(HeadMagics.headscore, line)
             scores = self._score(options, cell)
-            if options.into:
-                self.variables()[options.into] = scores
+            keep_in_variable(options, scores)
         already_drawn(scores)
         return scores
 
@@ -136,24 +136,36 @@ class HeadMagics(Magics):
         except ScoringInterrupted as stopped:  # the live grid has drawn what there is
             if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
-            self.keep(stopped.scores, options.into, stopped.words)
+            self.keep(stopped.scores, options, stopped.words)
         except KeyboardInterrupt:
             if scores is None:
                 raise
-            self.keep(scores, options.into, "the samples are scored, but not drawn")
+            self.keep(scores, options, "the samples are scored, but not drawn")
         return scores
 
-    def keep(self, partial: object, name: str | None, words: str) -> NoReturn:
-        """Leave what an interrupt spared in `_` and in the variable `name`; the error ends the cell, and "Run All".
+    def options(self, magic: Any, line: str) -> Namespace:
+        """The options of a magic's line, with `variables`: what its words may name.
+
+        Raises:
+            HeadnbError, UsageError: an option that does not exist, or a name that cannot be set.
+        """
+        options = arguments.parse(magic, line)
+        options.variables = Variables.of_caller(self.variables())
+        if getattr(options, "into", None):
+            arguments.check_name(options.into)
+            options.variables.check_settable(options.into)
+        return options
+
+    def keep(self, partial: object, options: Namespace, words: str) -> NoReturn:
+        """Leave what an interrupt spared in `_` and in the variable of --into; the error ends the cell, and "Run All".
 
         Raises:
             UsageError: always; it says where the result is.
         """
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         self.shell.displayhook.update_user_ns(partial)
-        if name:
-            self.variables()[name] = partial
-        raise UsageError(f"interrupted; {words}: see {name or '_'}") from None
+        keep_in_variable(options, partial)
+        raise UsageError(f"interrupted; {words}: see {options.into or '_'}") from None
 
     def task(self, options: Namespace, cell: str | None) -> Task:
         if cell is not None:
@@ -166,18 +178,18 @@ class HeadMagics(Magics):
             return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
         if not options.task:
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
-        source = arguments.variable(options.task, self.variables(), arguments.is_task)
-        with arguments.says_what_holds(options.task, source, self.variables(), "a task"):
+        source = arguments.variable(options.task, options.variables, arguments.is_task)
+        with arguments.says_what_holds(options.task, source, options.variables, "a task"):
             return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
-            options.model, self.variables(), lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
+            options.model, options.variables, lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
         )
         if isinstance(found, str):
             if found not in [kept.name for kept in self.resident]:
                 live.message("loading the model")
-            with arguments.says_what_holds(options.model, found, self.variables(), "a model"):
+            with arguments.says_what_holds(options.model, found, options.variables, "a model"):
                 return self.resident.load(
                     found,
                     budget=int(self.memory_budget * 1e9) or None,
@@ -191,7 +203,7 @@ class HeadMagics(Magics):
             raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
         if arguments.is_model_pair(found):
             return found
-        tokenizer, note = arguments.find_tokenizer(found, self.variables(), self.resident)
+        tokenizer, note = arguments.find_tokenizer(found, options.variables, self.resident)
         if note:
             print(note)  # noqa: T201  other token ids are other scores
         return found, tokenizer
@@ -214,11 +226,11 @@ class HeadMagics(Magics):
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         with one_line_errors():
-            options = arguments.parse(HeadMagics.headgrid, line)
-            grid = HeadGrid.of(arguments.find_picture(options.picture, self.variables()), title=options.title)
+            options = self.options(HeadMagics.headgrid, line)
+            grid = HeadGrid.of(arguments.find_picture(options.picture, options.variables), title=options.title)
             if options.save:
                 grid.save(options.save)
-        return _drawn(grid, grid)
+        return drawn(grid, grid)
 
     @line_magic
     @magic_arguments()
@@ -240,14 +252,12 @@ class HeadMagics(Magics):
         from headnb.patterns import compare  # noqa: PLC0415
 
         with one_line_errors():
-            options = arguments.parse(HeadMagics.headdiff, line)
-            arguments.check_name(options.into)
-            after, before = (arguments.find_scores(word, self.variables()) for word in (options.after, options.before))
+            options = self.options(HeadMagics.headdiff, line)
+            after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
             change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
-            if options.into:
-                self.variables()[options.into] = change
+            keep_in_variable(options, change)
             grid = HeadGrid.of(change, title=options.title)
-        return _drawn(grid, change)
+        return drawn(grid, change)
 
     @line_magic
     @magic_arguments()
@@ -281,17 +291,15 @@ class HeadMagics(Magics):
         from headnb.display.ablation import AblationCard  # noqa: PLC0415
 
         with one_line_errors():
-            options = arguments.parse(HeadMagics.headablate, line)
-            arguments.check_name(options.into)
+            options = self.options(HeadMagics.headablate, line)
             result, write = self._ablate(options)
-            if options.into:
-                self.variables()[options.into] = result
+            keep_in_variable(options, result)
         try:
             generation = write()
         except KeyboardInterrupt:
-            _drawn(AblationCard(result), result)
-            self.keep(result, options.into, "the losses are measured, but no text is written")
-        return _drawn(AblationCard(result, generation), result)
+            drawn(AblationCard(result), result)
+            self.keep(result, options, "the losses are measured, but no text is written")
+        return drawn(AblationCard(result, generation), result)
 
     def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:
         """The losses, and what writes the text before and after: the losses are kept without it."""
@@ -355,72 +363,22 @@ class HeadMagics(Magics):
     @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
     def headtasks(self, line: str) -> NameTable:
         """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
-        return _shown(HeadMagics.headtasks, line, lambda options: task_table(options.word))
+        return shown(HeadMagics.headtasks, line, lambda options: task_table(options.word))
 
     @line_magic
     @magic_arguments()
     def headmodels(self, line: str) -> NameTable:
         """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
         loaded = {kept.name: kept.size for kept in self.resident}
-        return _shown(HeadMagics.headmodels, line, lambda _: model_table(loaded))
+        return shown(HeadMagics.headmodels, line, lambda _: model_table(loaded))
 
     @line_magic
     @magic_arguments()
     def headmethods(self, line: str) -> NameTable:
         """List the head scores that --method takes."""
-        return _shown(HeadMagics.headmethods, line, lambda _: method_table())
+        return shown(HeadMagics.headmethods, line, lambda _: method_table())
 
     def variables(self) -> dict[str, Any]:
         """The notebook's variables by name."""
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         return self.shell.user_ns
-
-
-def register(shell: InteractiveShell) -> None:
-    """Add the magics, their settings and their completion to a shell; again, it replaces what was there."""
-    from headnb.completion import add_completion  # noqa: PLC0415
-    from headnb.sft_magic import TuningMagics  # noqa: PLC0415  builds on this module
-
-    magics = HeadMagics(shell)
-    configurables: list[Any] = shell.configurables
-    configurables[:] = [one for one in configurables if not isinstance(one, HeadMagics)] + [magics]
-    shell.register_magics(magics, TuningMagics(shell, magics))
-    add_completion(shell, magics)
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What a user can mend is one line in the notebook."""
-    try:
-        yield
-    except HeadnbError as error:
-        raise UsageError(str(error)) from None
-
-
-@contextlib.contextmanager
-def loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
-    """While there is nothing to count yet; a display that says "loading" does not stay behind."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        live.withdraw()
-        raise UsageError(f"interrupted before {until}") from None
-    except BaseException:
-        live.withdraw()
-        raise
-
-
-def _shown(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
-    """Draw the table that is made of a magic's arguments."""
-    with one_line_errors():
-        table = make(arguments.parse(magic, line))
-    return _drawn(table, table)
-
-
-def _drawn(picture: Any, result: Any) -> Any:
-    """Display a picture now, and keep its result from being drawn again as the cell's last value."""
-    from IPython.display import display  # noqa: PLC0415
-
-    display(picture)
-    already_drawn(result)
-    return result

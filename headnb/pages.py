@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.parameters import check_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,7 +56,8 @@ def run_notebook(
         `executed`.
 
     Raises:
-        HeadnbError: an extra is missing, the notebook has no such parameter, or a cell of it failed.
+        HeadnbError: an extra is missing, the notebook has no such parameter or one of another type, or a cell of it
+            failed.
     """
     with from_extra("suite"):
         import ipykernel  # noqa: F401, PLC0415  the kernel that papermill starts
@@ -67,9 +69,12 @@ def run_notebook(
     except Exception as error:  # papermill lets through what nbformat and json raise
         reason = " ".join(str(error).split())
         raise HeadnbError(f"{notebook} cannot be read as a notebook: {reason:.200}") from error
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             raise unknown_name("parameter", name, known)
+        kind = known[name]["inferred_type_name"]
+        if kind != "None":  # it has an annotation
+            check_parameter(name, value, kind, notebook.name)
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _private_sockets() as config:

@@ -16,6 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from headnb import significance, statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.row_values import NOTICES
@@ -176,7 +177,7 @@ def compare(
         HeadnbError: task, method or loss reduction differ, other heads, repeated ids, fewer than two samples in common,
             ids that stand for different samples, or an alpha that is not between 0 and 1.
     """
-    alpha = statistics.checked_level(alpha, "alpha")
+    alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:

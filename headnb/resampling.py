@@ -20,8 +20,9 @@ import numpy as np
 from scipy import special, stats
 
 from headnb import statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
-from headnb.statistics import checked_level, heads_present
+from headnb.statistics import heads_present
 
 if TYPE_CHECKING:
     from collections.abc import Callable

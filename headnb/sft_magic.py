@@ -15,7 +15,7 @@ from headnb import arguments
 from headnb.display.live import already_drawn
 from headnb.display.live_study import LiveStudy, course
 from headnb.errors import HeadnbError
-from headnb.magics import loading, one_line_errors
+from headnb.magic_results import keep_in_variable, loading, one_line_errors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -80,14 +80,14 @@ class TuningMagics(Magics):
             result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50
 
         Returns the result (headnb.FineTuned): result.study and result.scores are what was tracked, result.adapter is
-        the adapter, and `with result.applied(model) as tuned:` puts it on. An interrupt keeps what is trained.
+        the adapter, and `with result.applied(model) as tuned:` puts it on. An interrupt ends the
+        cell, and with it "Run All"; what is trained until then is in _ and in the variable of --into, and with --out
+        and --resume the same call goes on.
         """
         with one_line_errors():
-            options = arguments.parse(TuningMagics.headsft, line)
-            arguments.check_name(options.into)
+            options = self.heads.options(TuningMagics.headsft, line)
             result = self._tune(options)
-            if options.into:
-                self.heads.variables()[options.into] = result
+            keep_in_variable(options, result)
         already_drawn(result)
         return result
 
@@ -97,49 +97,54 @@ class TuningMagics(Magics):
             every = _steps(options.every)
             train, track = self._tasks(options)
             model, tokenizer = self._model(options, live)
-            from headnb.models import model_name  # noqa: PLC0415
-            from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
-            from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
+            from headnb.models import model_name  # noqa: PLC0415  loads torch
 
             name = train if isinstance(train, str) else getattr(train, "name", options.task)
             live.title = f"{model_name(model)} fine-tuned on {name}"
             live.message("preparing")
-            note = ""
-            try:
-                result = finetune(
-                    model,
-                    tokenizer,
-                    train,
-                    steps=options.steps,
-                    track=track,
-                    every=every,
-                    online=options.online,
-                    inplace=options.full,
-                    output_dir=options.out,
-                    resume=options.resume,
-                    seed=options.seed,
-                    batch_size=options.batch_size,
-                    learning_rate=options.learning_rate,
-                    max_length=options.max_length,
-                    encoding=options.encoding,
-                    method=options.method or self.heads.method,
-                    on_progress=live.follow,
-                )
-            except TuningInterrupted as stopped:
-                result = stopped.result
-                if "level" not in result.study:
-                    raise
-                done = result.study.attrs["steps_done"]
-                note = f"Interrupted after {done} of {options.steps} steps."
-        with contextlib.suppress(Exception, KeyboardInterrupt), live.drawing():  # the result stands without it
-            live.finish(course(result.scores), note=" ".join(filter(None, (note, _others(result)))))
+            result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
+        interrupted = _draw(result, live, interrupted) or interrupted
+        if interrupted:
+            self.heads.keep(result, options, interrupted)
         return result
+
+    def _train(
+        self, options: Namespace, live: LiveStudy, model: Any, tokenizer: Any, train: Any, **tracked: Any
+    ) -> tuple[FineTuned, str]:
+        """The result, and how far it is if an interrupt ended the training."""
+        from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
+        from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
+
+        try:
+            result = finetune(
+                model,
+                tokenizer,
+                train,
+                **tracked,
+                steps=options.steps,
+                online=options.online,
+                inplace=options.full,
+                output_dir=options.out,
+                resume=options.resume,
+                seed=options.seed,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                max_length=options.max_length,
+                encoding=options.encoding,
+                method=options.method or self.heads.method,
+                on_progress=live.follow,
+            )
+        except TuningInterrupted as stopped:
+            if "level" not in stopped.result.study:
+                raise
+            return stopped.result, f"{stopped.step} of {options.steps} steps are done"
+        return result, ""
 
     def _tasks(self, options: Namespace) -> tuple[Any, list[Task] | None]:
         """What to train on, and what to track; None leaves that to `finetune`."""
 
         def named(word: str) -> Any:
-            return arguments.variable(word, self.heads.variables(), arguments.is_task)
+            return arguments.variable(word, options.variables, arguments.is_task)
 
         def drawn(source: Any) -> Task:
             return arguments.draw_task(source, options.samples, self.heads.samples, "test", options.seed)
@@ -167,6 +172,25 @@ def _steps(every: str) -> int | list[int]:
     except ValueError:
         raise HeadnbError(f"--every is a number of steps, or steps as 0,1,2,5,10, not {every!r}") from None
     return steps if "," in every else steps[0]
+
+
+def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
+    """Draw the tracked steps; returns what is to be said if an interrupt stops that."""
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", _cut(result), _others(result)]
+    try:
+        with contextlib.suppress(Exception), live.drawing():  # the display says so, and the result stands
+            live.finish(course(result.scores), note=" ".join(filter(None, notes)))
+    except KeyboardInterrupt:
+        return "the model is trained, but the heads are not drawn"
+    return ""
+
+
+def _cut(result: FineTuned) -> str:
+    """What --max-length did to the samples that were trained on."""
+    left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
+    words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
+    words += [f"{truncated} sample(s) truncated"] if truncated else []
+    return f"Training: {', '.join(words)}." if words else ""
 
 
 def _others(result: FineTuned) -> str:

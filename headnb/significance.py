@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
-from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

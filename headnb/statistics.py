@@ -10,7 +10,6 @@ tests are in `headnb.resampling`.
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,14 +114,6 @@ def samples_needed(reliability: float, samples: int, target: float = 0.9) -> int
         return 1
     factor = target * (1 - reliability) / (reliability * (1 - target))
     return max(1, math.ceil(round(samples * factor, 6)))  # rounded first: 24.000000000000004 samples are 24
-
-
-def checked_level(level: object, name: str = "level") -> float:
-    """The level of an interval (or `alpha`), a share: raise HeadnbError unless it lies between 0 and 1."""
-    if not isinstance(level, Real) or not 0 < float(level) < 1:
-        example = "0.05" if name == "alpha" else "0.95"
-        raise HeadnbError(f"{name} must lie between 0 and 1, such as {example}; got {level!r}")
-    return float(level)
 
 
 def heads_present(samples: ArrayLike) -> Array:

@@ -159,9 +159,7 @@ def load_task(
     check_fields(fields)
     if not isinstance(split, str):
         raise HeadnbError(f"split must be a name such as 'test', not {split!r:.60}")
-    if not isinstance(seed, int):
-        raise HeadnbError(f"seed must be a whole number, not {seed!r:.60}")
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+    if n is not None and n < 1:
         raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
     if isinstance(source, Task):
         rows = task_sources.Rows(source.name, source.source, source.samples, source.ids)

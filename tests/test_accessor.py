@@ -143,7 +143,7 @@ def test_top_names_the_strongest_heads(scores):
 @pytest.mark.parametrize("k", [0, -3, 2.5, "3"])
 def test_top_is_of_at_least_one_head(scores, k):
     for ranked in (scores, scores.heads.pattern(), headnb.compare(scores, scores)):
-        with pytest.raises(HeadnbError, match="k must be a whole number of heads, at least 1; got "):
+        with pytest.raises(HeadnbError, match="k must be a whole number"):
             ranked.heads.top(k)
     assert len(scores.heads.top(np.int64(2))) == 2
 

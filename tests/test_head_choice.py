@@ -60,7 +60,7 @@ def test_a_shuffled_ranking_has_the_layers_of_the_ranking_at_every_k():
     [
         (PATTERN, {"k": 7}, "from 1 to 6"),
         (PATTERN, {"k": 0}, "from 1 to 6"),
-        (PATTERN, {"k": 2.0}, "from 1 to 6"),
+        (PATTERN, {"k": 2.0}, "k must be a whole number, not 2.0"),
         (PATTERN, {"k": 2, "which": "best"}, "unknown choice of heads 'best'"),
         (PATTERN.expand_dims(task=2), {"k": 2}, "choose one pattern"),
         ([1, 2], {"k": 2}, "not by list"),

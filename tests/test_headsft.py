@@ -7,12 +7,14 @@ import signal
 import threading
 
 import headnb
+import headnb.encoding
 import numpy as np
 import pytest
 import xarray as xr
 from headnb.display import live
 from headnb.display.live_study import LiveStudy, course
 from headnb.display.payload import MIME_TYPE
+from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from test_magics import PAIRS, completions, error_of, run, shell, stop  # noqa: F401  a fixture
@@ -69,22 +71,50 @@ def test_full_tuning_of_a_model_that_the_magics_share_is_refused(shell, tmp_path
     assert "load one of your own" in error_of(shell, f"%headsft {tmp_path} pairs --full --steps 2")
 
 
-def test_an_interrupt_keeps_what_is_tracked_and_says_so(shell):
-    module, passes = shell.user_ns["model"].model.layers[1], []
+def interrupt_at(model, step):
+    """An interrupt from outside while the forward pass of update `step` runs (the first is 1)."""
+    module, passes = model.model.layers[1], []
 
     def interrupt(*_):
         passes.append(module.training)
-        if passes.count(True) == 3:
+        if passes.count(True) == step:
             threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
             threading.Event().wait(1)
 
     module.register_forward_pre_hook(interrupt)
-    result, captured = run(shell, TUNE.replace("--steps 4", "--steps 40"))
-    assert result.error_in_exec is None
-    assert result.result.study["step"].values.tolist() == [0, 2]
-    assert "Interrupted after 2 of 40 steps." in captured.stdout
-    with result.result.applied(tiny_model()) as tuned:
+
+
+@pytest.mark.parametrize(("every", "tracked"), [(2, [0, 2]), (30, [0])])
+def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is(shell, every, tracked):
+    interrupt_at(shell.user_ns["model"], 4)
+    line = f"%headsft model pairs --steps 40 --every {every} --batch-size 2 --into kept"
+    result, captured = run(shell, f"whole = {line}\nnext_cell = 1")
+    assert isinstance(result.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
+    assert not {"whole", "next_cell"} & set(shell.user_ns)
+    assert "interrupted; 3 of 40 steps are done: see kept" in captured.stderr
+    assert "Interrupted: 3 of 40 steps are done." in captured.stdout
+    assert "Traceback" not in captured.stdout + captured.stderr
+    kept = shell.user_ns["kept"]
+    assert kept is shell.user_ns["_"]
+    assert kept.study["step"].values.tolist() == tracked
+    assert kept.study.attrs["steps_done"] == 3
+    assert ", 3 steps" in repr(kept)
+    with kept.applied(tiny_model()) as tuned:
         assert headnb.score_heads(tuned, tiny_tokenizer(), PAIRS).sizes["sample"] == 4
+
+
+@pytest.mark.parametrize("track", ["", "--track others"])
+def test_samples_that_max_length_leaves_out_or_cuts_are_counted_under_the_grid(shell, track):
+    shell.user_ns["others"] = [("a b", " c"), ("a " * 50, " b")]
+    shell.user_ns["pairs"] = [("a b", " c d e f g h i j k l m n o p"), ("a b", " c"), ("a b " * 50, " c")]
+    lengths = headnb.encoding.encode_task(headnb.load_task(shell.user_ns["pairs"]), tiny_tokenizer(), max_length=12)
+    assert (len(lengths.left_out), lengths.truncated) == (1, 1)
+    result, captured = run(shell, f"%headsft model pairs --steps 1 --batch-size 2 --max-length 12 {track}")
+    assert result.success
+    said = " ".join(captured.stdout.split())
+    assert "Training: 1 sample(s) without an answer token after truncation left out, 1 sample(s) truncated." in said
+    assert "Left out: 1 sample(s) without an answer token after truncation." in said
+    assert ("Truncated: 1 sample(s)." in said) == (not track)
 
 
 def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
@@ -95,13 +125,21 @@ def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
     assert "interrupted before the first step was tracked" in error_of(shell, TUNE)
 
 
-@pytest.mark.parametrize(("error", "said"), [(KeyboardInterrupt(), "interrupted"), (ValueError("no ink"), "no ink")])
-def test_what_is_trained_is_kept_when_its_picture_stops(shell, monkeypatch, error, said):
-    monkeypatch.setattr("headnb.sft_magic.course", stop(error))
+def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch):
+    monkeypatch.setattr("headnb.sft_magic.course", stop(ValueError("no ink")))
     _, captured = run(shell, f"result = {TUNE} --into kept")
     assert shell.user_ns["result"].study["step"].values.tolist() == [0, 2, 4]
     assert shell.user_ns["result"] is shell.user_ns["kept"]
-    assert f"finished, but not drawn: {said}" in captured.stderr
+    assert "finished, but not drawn: no ink" in captured.stderr
+
+
+def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(shell, monkeypatch):
+    monkeypatch.setattr("headnb.sft_magic.course", stop(KeyboardInterrupt()))
+    result, captured = run(shell, f"{TUNE} --into kept")
+    assert isinstance(result.error_in_exec, UsageError)
+    assert "interrupted; the model is trained, but the heads are not drawn: see kept" in captured.stderr
+    assert "finished, but not drawn: interrupted" in captured.stderr
+    assert shell.user_ns["kept"].study["step"].values.tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +150,15 @@ def test_what_is_trained_is_kept_when_its_picture_stops(shell, monkeypatch, erro
         ("%headsft model pairs --stps 3", "there is no option --stps; did you mean --steps?"),
         ("%headsft model pairs --every soon", "--every is a number of steps, or steps as 0,1,2,5,10, not 'soon'"),
         ("%headsft model pairs --every 0", "every is a number of steps"),
+        ("%headsft model pairs --every -2", "every is a number of steps"),
+        ("%headsft model pairs --steps 0", "steps is a whole number from 1 on, not 0"),
+        ("%headsft model pairs --batch-size 0", "batch_size is a whole number from 1 on, not 0"),
+        ("%headsft model pairs --seed -1", "seed must be from 0 to 4294967295, not -1"),
+        ("%headsft model gsm_symbolic --seed 4294967296", "seed must be from 0 to 4294967295, not 4294967296"),
+        ("%headsft model pairs -n 0", "n must be a whole number of samples, 1 or more, not 0"),
+        ("%headsft model pairs --learning-rate nan", "learning_rate must be a finite number, not nan"),
+        ("%headsft model pairs --learning-rate -1", "learning_rate must not be negative, got -1"),
+        ("%headsft model pairs --max-length 0", "max_length must be at least 1"),
         ("%headsft model pairs --track gsm_symbolc", "did you mean 'gsm_symbolic'"),
         ("%headsft model pairs --method activatoin", "did you mean 'activation'"),
         ("%headsft model pairs --into 3x", "--into 3x"),

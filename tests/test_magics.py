@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import headnb
@@ -15,6 +17,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.magics import HeadMagics
 from headnb.scoring.gradient import GradientScorer
+from headnb.sft_magic import TuningMagics
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -222,6 +225,22 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --into 3x", "--into 3x"),
         ("%headscore model pairs --into class", "--into class"),
         ("%headscore model pairs --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
+        ("%headscore model pairs --batch-tokens -5", "batch_tokens must be at least 1, not -5"),
+        ("%headscore model pairs --max-length 0", "max_length must be at least 1"),
+        ("%headscore model pairs -n 0", "n must be a whole number of samples, 1 or more, not 0"),
+        ("%headscore model pairs -n -3", "n must be a whole number of samples, 1 or more, not -3"),
+        ("%headscore model pairs --seed -1", "seed must be from 0 to 4294967295, not -1"),
+        ("%headscore model gsm_symbolic --seed -1", "seed must be from 0 to 4294967295, not -1"),
+        ("%headscore model gsm_symbolic --seed 1180591620717411303424", "seed must be from 0 to 4294967295"),
+        ("%headscore model pairs --seed 1.5", "invalid int value: '1.5'"),
+        ("%headscore model pairs --until nan", "until='nan' is neither"),
+        ("%%headscore model --seed -1\na => b", "seed must be from 0 to 4294967295, not -1"),
+        ("%headdiff scores scores --alpha nan", "alpha must be a finite number, not nan"),
+        ("%headdiff scores scores --alpha 2", "alpha must lie between 0 and 1"),
+        ("%headablate model pairs --heads L0H1 --seed -1", "seed must be from 0 to 4294967295, not -1"),
+        ("%headablate model pairs --heads L0H1 --controls -1", "controls must be at least 0, not -1"),
+        ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
+        ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
         ("%headscore scores pairs", "the variable scores holds a Dataset, not a model"),
         ("%headscore model tokenizer", "the variable tokenizer holds a "),
         ("%headscore model pairs --dtype float16", "loaded already"),
@@ -394,8 +413,33 @@ def test_tab_completes(shell: InteractiveShell, code: str, among: str) -> None:
 
 def test_reloading_replaces_magics_and_completion(shell: InteractiveShell) -> None:
     shell.run_line_magic("reload_ext", "headnb")
-    assert sum(isinstance(one, HeadMagics) for one in shell.configurables) == 1
+    for kind in (HeadMagics, TuningMagics):
+        assert sum(isinstance(one, kind) for one in shell.configurables) == 1
     assert completions(shell, "%headscore smo") == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("magic", ["reload_ext", "unload_ext"])
+def test_reloading_and_unloading_free_the_loaded_models(shell: InteractiveShell, tmp_path: Any, magic: str) -> None:
+    shell.user_ns["model"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    run(shell, f"%headscore {tmp_path} pairs -n 2")
+    completions(shell, "%headscore smo")
+    magics = shell.magics_manager.registry["HeadMagics"]
+    (loaded,) = magics.resident
+    freed = [weakref.ref(one) for one in (magics, loaded.model, shell.magics_manager.registry["TuningMagics"])]
+    del magics, loaded
+    shell.run_line_magic(magic, "headnb")
+    gc.collect()
+    assert [one() for one in freed] == [None] * 3
+    shell.run_line_magic("load_ext", "headnb")
+    assert "no model was loaded" in run(shell, "%headfree")[1].stdout
+
+
+def test_unloading_removes_magics_settings_and_completion(shell: InteractiveShell) -> None:
+    shell.run_line_magic("unload_ext", "headnb")
+    assert [name for table in shell.magics_manager.magics.values() for name in table if name.startswith("head")] == []
+    assert not {"HeadMagics", "TuningMagics"} & {type(one).__name__ for one in shell.configurables}
+    assert not any(getattr(one, "matcher_identifier", "") == "headnb" for one in shell.Completer.custom_matchers)
 
 
 @pytest.mark.parametrize("line", ["%headtasks math", "%headmodels", "%headmethods"])

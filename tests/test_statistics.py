@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from headnb import resampling, significance, statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -359,4 +360,4 @@ def test_a_level_is_a_share_between_0_and_1(call, level, samples):
 
 def test_a_threshold_is_said_to_be_one():
     with pytest.raises(HeadnbError, match=r"^alpha must lie between 0 and 1, such as 0.05; got 5$"):
-        statistics.checked_level(5, "alpha")
+        checked_level(5, "alpha")

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 import xarray as xr
 
-from headnb.display.ablation import as_row
+from headnb.display.ablation import AblationCard, as_row
 from headnb.display.attention import as_message
 from headnb.display.explorer_tasks import TaskSources
 from headnb.display.frontend import bundle
 from headnb.display.head_detail import head_detail
 from headnb.display.live import progress_text
 from headnb.display.payload import payload
-from headnb.display.widget import head_names, heads_left
+from headnb.display.widget import PictureWidget, head_names, heads_left
 from headnb.display.worker import Worker
 from headnb.display.working import WorkingWidget
 from headnb.errors import HeadnbError, known_keywords, unknown_name
@@ -47,7 +47,7 @@ _PAUSE = 0.5  # seconds between updates of a running picture, at least
 _REST = 4.0  # times as long as drawing one took
 
 
-class Explorer(WorkingWidget):
+class Explorer(PictureWidget, WorkingWidget):
     """Use `headnb.explore` to make one, or `.heads.explore()` of scores.
 
     Attributes:
@@ -94,6 +94,17 @@ class Explorer(WorkingWidget):
         self.task = next(iter(self._sources.names), "")
         if isinstance(results, xr.Dataset) and "score" in results:
             self._keep(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
+
+    def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The picture, and below it what heads that were taken out or scaled did to the losses."""
+        bundle = super()._repr_mimebundle_(**chosen)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        cards = [AblationCard(result) for result in list(self.ablations.values())]
+        data["text/html"] += "".join(card._repr_html_() for card in cards)
+        data["text/plain"] = "\n\n".join([data["text/plain"], *map(repr, cards)])
+        return data, metadata
 
     @property
     def scores(self) -> xr.Dataset | None:
@@ -333,6 +344,8 @@ def explore(
     Raises:
         HeadnbError: a model or a task that cannot be used.
     """
+    if samples < 1 or batch_tokens < 1:
+        raise HeadnbError(f"samples and batch_tokens must be at least 1, not {min(samples, batch_tokens)}")
     if isinstance(model, str):
         from headnb.models import load_model  # noqa: PLC0415
 

@@ -59,4 +59,5 @@ def course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
     pattern: xr.DataArray = first.heads.pattern()
     believed = [evidence(first.sel(step=step)) for step in first["step"].values]
     coords = {name: ("step", [getattr(each, name) for each in believed]) for name in Evidence._fields}
-    return pattern.assign_coords(coords).assign_attrs(task=task)
+    cut = {name: first.attrs[name] for name in ("left_out", "truncated") if name in first.attrs}
+    return pattern.assign_coords(coords).assign_attrs(task=task, **cut)

@@ -29,7 +29,25 @@ class RefusedTraitError(HeadnbError, traitlets.TraitError):
     """A value that a trait refuses; a TraitError too, so that traitlets takes back what a browser has sent."""
 
 
-class HeadGridWidget(anywidget.AnyWidget):
+class PictureWidget(anywidget.AnyWidget):
+    """A widget whose saved output shows its picture where the live view cannot be shown.
+
+    The picture is that of the moment when the widget is displayed: front ends without a kernel that do not trust the
+    notebook, pages made of it and terminals show it. A live view comes before it wherever there can be one.
+    """
+
+    payload: Any
+
+    def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        view = super()._repr_mimebundle_(**chosen)
+        if view is None:
+            return None
+        data, metadata = view
+        still = HeadGrid({name: part for name, part in self.payload.items() if name != "progress"})  # type: ignore[arg-type]
+        return {**data, **still._repr_mimebundle_(exclude=["image/svg+xml"])}, metadata
+
+
+class HeadGridWidget(PictureWidget):
     """A head grid with a two-way selection. Raises HeadnbError for what cannot be shown or selected."""
 
     payload = traitlets.Any().tag(sync=True)

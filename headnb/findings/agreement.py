@@ -17,6 +17,7 @@ import xarray as xr
 from scipy import stats
 
 from headnb import statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict
@@ -165,7 +166,9 @@ def compare_methods(
     Raises:
         HeadnbError: fewer than two methods, other heads or samples, or what `score_heads` says.
     """
-    level = statistics.checked_level(level)
+    level = checked_level(level)
+    if any(k < 1 for k in ks):
+        raise HeadnbError(f"ks must be numbers of heads of at least 1, not {min(ks)}")
     if not isinstance(scores, Mapping):
         how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
         scores = _scored(scores, tokenizer, task, methods, options or {}, how)

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from headnb import statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings import combination_nulls, combination_verdict
 from headnb.findings.combination_design import Design, selection_frequency
@@ -255,7 +256,7 @@ def fit_combination(
     """
     if on not in FITTED_ON:
         raise unknown_name("fit", on, FITTED_ON)
-    level = statistics.checked_level(level)
+    level = checked_level(level)
     stages = _all_stages(target, basics, others or {}, shuffled)
     target_name = name or stages["target"].task or "target"
     if target_name in basics:

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.ablation import Replacement, losses_with_heads_replaced
+from headnb.argument_types import checked_level
 from headnb.capture import find_heads, frozen, input_device
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
@@ -28,7 +29,6 @@ from headnb.scoring import score_heads
 from headnb.scoring.run import context_length, model_lock
 from headnb.seeds import seed_of_task
 from headnb.significance import crossed_intervals
-from headnb.statistics import checked_level
 from headnb.tasks import Task, load_task
 
 if TYPE_CHECKING:
@@ -184,8 +184,10 @@ def deletion_curve(
     for how in replacements:
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
-    if not replacements or draws < 1:
-        raise HeadnbError("a deletion curve needs a replacement and at least one draw of random heads")
+    if not replacements or not ks or draws < 1:
+        raise HeadnbError(
+            "a deletion curve needs a replacement, a number of heads and at least one draw of random heads"
+        )
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     with model_lock(model):

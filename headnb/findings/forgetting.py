@@ -19,12 +19,12 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.patterns import sample_levels
 from headnb.significance import crossed_intervals
-from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
 from headnb.findings.cka import LeftOut, cka
 from headnb.findings.moments import Measured
@@ -28,7 +29,7 @@ from headnb.findings.plain import as_records, plain
 from headnb.findings.shown import TableAndVerdict
 from headnb.findings.stages import read_stages
 from headnb.significance import crossed_intervals, t_intervals
-from headnb.statistics import checked_level, correlation
+from headnb.statistics import correlation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
 from headnb.findings.plain import as_records
 from headnb.findings.shown import TableAndVerdict, signed_text
 from headnb.significance import crossed_intervals
-from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

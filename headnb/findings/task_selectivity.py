@@ -15,7 +15,7 @@ import xarray as xr
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from headnb import statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.changed_heads import changed_heads
 from headnb.findings.concentration import CONCENTRATIONS, STAGES, concentration
@@ -222,7 +222,7 @@ def selectivity(
     Raises:
         HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
     """
-    level, alpha = statistics.checked_level(level), statistics.checked_level(alpha, "alpha")
+    level, alpha = checked_level(level), checked_level(alpha, "alpha")
     if unknown := set(after) - set(before):
         raise HeadnbError(f"there are scores after fine-tuning but none before of: {', '.join(sorted(unknown))}")
     if not after:

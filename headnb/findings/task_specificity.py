@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb import statistics
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords
 from headnb.findings.moments import Measured, Moments, Products
 from headnb.findings.plain import as_records, plain
@@ -131,7 +131,7 @@ def specificity(
     Raises:
         HeadnbError: fewer than two models, a model without scores on one of the tasks, or scores that cannot be paired.
     """
-    level = statistics.checked_level(level)
+    level = checked_level(level)
     if len(after) < FEWEST_TASKS:
         raise HeadnbError(f"specificity compares models trained on different tasks; got {len(after)}")
     tasks = [task for task in before if all(task in scores for scores in after.values())]

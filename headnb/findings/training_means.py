@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
 from headnb.resampling import Estimate, welch
-from headnb.statistics import checked_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb import patterns, statistics
+from headnb import patterns
+from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
 from headnb.findings.moments import Measured, Moments, Products, correlations
 from headnb.findings.plain import plain, with_ends
@@ -165,7 +166,7 @@ def trajectory(
     Raises:
         HeadnbError: no such task, fewer than three tracked steps, or early steps outside the run.
     """
-    level = statistics.checked_level(level)
+    level = checked_level(level)
     task, levels = _levels(study, task)
     of_task = scores.get(task) if scores is not None and not isinstance(scores, xr.Dataset) else scores
     if scores is not None and of_task is None:

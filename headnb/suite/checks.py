@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.parameters import check_parameter, fits
 from headnb.runs.files import file_name
 from headnb.samples import Sample
 from headnb.suite.definition import AXES, OWN
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 CHARACTERS = 3.5  # of a token, about
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-_PLAIN: dict[str, type | tuple[type, ...]] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "list": list,
-    "dict": dict,
-    "None": type(None),
-}
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ def _annotation(entry: NotebookEntry, name: str, about: Mapping[str, Any]) -> st
     kind = str(about["inferred_type_name"])
     if kind == "None":
         raise HeadnbError(f"{entry.file.name}: parameter {name} needs a type, such as `{name}: int = ...`")
-    _fits(None, kind, f"{entry.file.name}: parameter {name}")
+    fits(None, kind, f"{entry.file.name}: parameter {name}")
     return kind
 
 
@@ -131,34 +123,6 @@ def _default(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return None
-
-
-def _fits(value: Any, annotation: str, where: str) -> bool:
-    """Whether a value is of the type that an annotation names: plain ones, list[...], dict[..., ...] and unions."""
-
-    def fits(value: Any, kind: ast.expr) -> bool:
-        match kind:
-            case ast.BinOp(left, ast.BitOr(), right):
-                one, other = fits(value, left), fits(value, right)  # both, so that an unknown word is never passed over
-                return one or other
-            case ast.Constant(value=None):
-                return value is None
-            case ast.Name(name) if name in _PLAIN:
-                return isinstance(value, _PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
-            case ast.Subscript(ast.Name("list"), inner):
-                return all([fits(entry, inner) for entry in value] if isinstance(value, list) else [False])
-            case ast.Subscript(ast.Name("dict"), ast.Tuple([key, inner])):
-                if not isinstance(value, dict):
-                    return False
-                return all(fits(name, key) and fits(entry, inner) for name, entry in value.items())
-        raise HeadnbError(
-            f"{where} has the type {annotation}; known are {', '.join(_PLAIN)}, list[...], dict[..., ...]"
-        )
-
-    try:
-        return fits(value, ast.parse(annotation, mode="eval").body)
-    except SyntaxError:
-        raise HeadnbError(f"{where} has a type that is none: {annotation}") from None
 
 
 def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Mapping[str, Any]) -> None:
@@ -211,12 +175,10 @@ def _check_parameters(
 
 
 def _check_type(name: str, value: Any, annotation: str, notebook: str) -> None:
-    if _fits(value, annotation, name):
-        return
     hint = ""
     if isinstance(value, str) and re.fullmatch(r"\d+e[-+]?\d+", value):  # YAML 1.1 wants a point in a float
-        hint = f" (YAML reads {value} as text; write {value.replace('e', '.0e')})"
-    raise HeadnbError(f"parameter {name} of {notebook} is {annotation}, not {value!r:.60}{hint}")
+        hint = f"YAML reads {value} as text; write {value.replace('e', '.0e')}"
+    check_parameter(name, value, annotation, notebook, hint=hint)
 
 
 def _with_absolute_paths(profile: Profile) -> Profile:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headnb.argument_types import checked_seed
 from headnb.errors import HeadnbError, from_extra, unknown_name
 
 AXES = ("task", "seed", "target")
@@ -231,9 +232,9 @@ def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
     seeds = _typed(value, list, f"{where}: seeds")
-    if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
+    if not seeds:
         raise HeadnbError(f"{where}: seeds must be a list of whole numbers such as [0, 1, 2], not {value!r:.60}")
-    return _distinct(tuple(seeds), f"{where}: seeds")
+    return _distinct(tuple(checked_seed(seed, f"{where}: each of seeds") for seed in seeds), f"{where}: seeds")
 
 
 def _compositions(value: Any, where: str) -> dict[str, list[str]]:

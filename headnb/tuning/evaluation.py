@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from headnb.argument_types import checked_level
 from headnb.batching import collate, plan_batches
 from headnb.capture import frozen, input_device
 from headnb.encoding import encode_task
@@ -23,7 +24,6 @@ from headnb.readout import find_readout
 from headnb.samples import IGNORED
 from headnb.scoring.run import context_length, model_lock
 from headnb.significance import t_intervals
-from headnb.statistics import checked_level
 from headnb.tasks import Task, load_task
 from headnb.tuning.answers import NONE, find_form
 from headnb.tuning.generation import continue_greedily, text

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.ablation import checked_heads
 from headnb.capture import find_heads, frozen
 from headnb.encoding import encode_task
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, known_keywords
 from headnb.fingerprint import weights_fingerprint
 from headnb.model_checks import model_name
 from headnb.packing import check_packed_training
@@ -30,6 +30,7 @@ from headnb.tuning.options import (
     check_adapters,
     check_model,
     check_options,
+    check_rate,
     defaults,
     kind_of_tuning,
     warn_of_router_loss,
@@ -54,6 +55,7 @@ ADAPTER_RATE = 2e-4
 FULL_RATE = 2e-5
 
 
+@known_keywords
 def finetune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -99,7 +101,8 @@ def finetune(
         seed: of adapters, order of samples, and dropout.
         batch_size: samples of an update on each device; `gradient_accumulation_steps` multiplies them.
         learning_rate: 2e-4 for adapters and 2e-5 for all weights, unless given.
-        max_length: cut longer samples to so many tokens, in training and in scoring.
+        max_length: cut longer samples to so many tokens, in training and in scoring. Those without an answer token
+            then are left out; how many is in `study.attrs`: `train_left_out` and `train_truncated`.
         encoding: as for `score_heads`.
         method: what is tracked, one of `methods()`.
         peft_config: of other adapters than LoRA of rank 16 on all linear layers.
@@ -116,6 +119,7 @@ def finetune(
     """
     own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
+    check_rate(learning_rate)
     check_model(model, tokenizer, inplace=inplace)
     check_adapters(peft_config)
     steps, batch_size = None if steps is None else int(steps), int(batch_size)
@@ -162,9 +166,10 @@ def finetune(
     settings = callback.attrs | {REVISION: SCORING_REVISION} | scoring | training_settings(adapters, training_arguments)
     with model_lock(model):  # another run may have put adapters into it
         settings[BASE] = weights_fingerprint(model)
+    callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
     checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
     if checkpoint is not None and began_elsewhere(folder, settings):
-        warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=2)
+        warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
         callback.forget_movement()
     arguments = {
         **defaults(model, every, steps, training_arguments, keep=output_dir is not None),

@@ -42,18 +42,32 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
     with from_extra("train"):
         import peft  # noqa: F401, PLC0415
         import trl  # noqa: PLC0415
-    known = {option.name for option in dataclasses.fields(trl.SFTConfig) if option.init}  # type: ignore[attr-defined]
-    for name in chosen:
+    known = {option.name: option for option in dataclasses.fields(trl.SFTConfig) if option.init}  # type: ignore[attr-defined]
+    for name, value in chosen.items():
         if name in DECIDED:
             raise UnknownKeywordError(f"{name} {DECIDED[name]}")
         if name not in known:
-            raise UnknownKeywordError(str(unknown_name("argument of finetune", name, known | set(own))))
+            raise UnknownKeywordError(str(unknown_name("argument of finetune", name, {*known, *own})))
+        _refuse_text(name, value, known[name].type)
     counts = {"batch_size": batch_size, "gradient_accumulation_steps": chosen.get("gradient_accumulation_steps", 1)}
     for name, count in (counts if steps is None else counts | {"steps": steps}).items():
         if not isinstance(count, Integral) or count < 1:  # the trainer takes no steps for epochs, and 0 for one step
             raise HeadnbError(f"{name} is a whole number from 1 on, not {count!r}")
     if chosen.get("packing") and chosen.get("packing_strategy") == "wrapped":
         raise HeadnbError("packing_strategy='wrapped' cuts samples and lets them attend to each other; leave it out")
+
+
+def _refuse_text(name: str, value: object, annotation: object) -> None:
+    """Refuse text where a trainer's option is a truth value or a number; "false" would be true."""
+    kind = getattr(annotation, "__name__", str(annotation)).removesuffix(" | None")
+    if isinstance(value, str) and kind in {"bool", "int", "float"}:
+        raise HeadnbError(f"{name} must be of type {kind}, not the text {value!r:.60}")
+
+
+def check_rate(rate: float | None) -> None:
+    """Refuse a learning rate that an optimizer refuses."""
+    if rate is not None and rate < 0:
+        raise HeadnbError(f"learning_rate must not be negative, got {rate:g}")
 
 
 def check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
@@ -75,7 +89,7 @@ def check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
         warnings.warn(
             f"the weights are {str(model.dtype).removeprefix('torch.')}, in which most updates of full tuning round to "
             'nothing; load_model(..., dtype="float32") and bf16=True train in mixed precision',
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -96,7 +110,7 @@ def warn_of_router_loss(model: PreTrainedModel, chosen: dict[str, Any]) -> None:
     if weight and hasattr(config, "output_router_logits"):
         warnings.warn(
             "online scores hold a share of the routers' auxiliary loss; router_aux_loss_coef=0.0 trains without it",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -160,6 +160,7 @@ class HeadScoreCallback(TrainerCallback):
         if self._batches is None:
             return
         step = state.global_step
+        self.collected.attrs["steps_done"] = step  # the steps that are tracked may lie far apart
         self._batches.end_update(step)
         with self._closed_on_error():
             if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:

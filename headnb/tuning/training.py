@@ -66,11 +66,12 @@ class TuningProgress:
 
 
 class TuningInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `finetune`; `result` holds what was trained and tracked until then."""
+    """Ctrl-C during `finetune`; `result` holds what was trained and tracked until then, `step` is the last update."""
 
     def __init__(self, result: FineTuned, step: int) -> None:
         super().__init__(f"interrupted; {step} steps are done")
         self.result = result
+        self.step = step
 
 
 @dataclass
@@ -119,6 +120,8 @@ class TuningRun:
                 adapter = None if adapters is None else self._save_adapter(trainer)
         result = tuned_result(self.callback.collected, adapter, self.kept, self.model)
         if interrupted:
+            if self.callback.collected.steps:
+                self.callback.collected.write()  # how far the adapter beside it is
             raise TuningInterrupted(result, trainer.state.global_step)
         return result
 

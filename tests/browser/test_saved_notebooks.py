@@ -10,6 +10,7 @@ import grids
 import pytest
 from head_grid import Drawn
 from headnb.display.payload import MIME_TYPE
+from headnb.display.widget import HeadGridWidget
 from jupyter_pages import Jupyter, command, no_kernel, shown_notebook
 from playwright.sync_api import expect
 
@@ -29,6 +30,16 @@ def test_saved_grid_is_drawn_without_a_kernel(page: Page, jupyter: Jupyter, *, t
     expect(drawn.tooltip).to_contain_text("L5H2")
     drawn.click(5, 2)
     assert drawn.selected() == "L5H2"
+
+
+def test_a_saved_widget_is_drawn_as_a_grid_without_a_kernel(page: Page, jupyter: Jupyter) -> None:
+    grid = grids.grid()
+    view, _ = HeadGridWidget(grid)._repr_mimebundle_()
+    jupyter.open_lab(page, jupyter.save(shown_notebook(view)))  # a trusted one waits for a kernel, for the live view
+    no_kernel(page)
+    drawn = Drawn(page, page.locator(".headnb-grid"), grid)
+    drawn.hover(5, 2)
+    expect(drawn.tooltip).to_contain_text("L5H2")
 
 
 def test_keys_in_a_grid_are_not_jupyterlabs(page: Page, jupyter: Jupyter) -> None:

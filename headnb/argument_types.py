@@ -1,0 +1,97 @@
+"""Types of the plain arguments of public functions, checked against their annotations.
+
+Text where a truth value, a number or a list is expected is refused: Python takes "false" for true and a name for a
+list of letters, and a notebook's parameters may come as text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LARGEST_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
+_SHARES = {"level", "alpha"}
+_LISTS = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
+
+def checked_seed(seed: object, name: str = "seed") -> int:
+    """A seed that random, numpy, torch and trainers all take.
+
+    Raises:
+        HeadnbError: it is another value.
+    """
+    if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
+        raise HeadnbError(f"{name} must be a whole number, not {seed!r:.60}")
+    if not 0 <= (whole := operator.index(seed)) <= LARGEST_SEED:
+        raise HeadnbError(f"{name} must be from 0 to {LARGEST_SEED}, not {whole if abs(whole) < 2**70 else 'larger'}")
+    return whole
+
+
+def checked_level(level: object, name: str = "level") -> float:
+    """The level of an interval (or `alpha`), a share: raise HeadnbError unless it lies between 0 and 1."""
+    if not isinstance(level, Real) or not 0 < float(level) < 1:
+        example = "0.05" if name == "alpha" else "0.95"
+        raise HeadnbError(f"{name} must lie between 0 and 1, such as {example}; got {level!r}")
+    return float(level)
+
+
+def argument_checks(function: Callable[..., Any]) -> Callable[[dict[str, Any]], None]:
+    """What checks the bound arguments of a function, and puts plain numbers in place of numpy's.
+
+    Annotations that are checked: bool, int, float, lists and mappings, each also with `| None`. Arguments called
+    `seed` are checked by `checked_seed`, those called `level` and `alpha` by `checked_level`.
+    """
+    kinds = {
+        name: annotation.removesuffix("| None").strip()
+        for name, annotation in inspect.get_annotations(function).items()
+        if isinstance(annotation, str) and name != "return"
+    }
+    optional = {name for name, annotation in inspect.get_annotations(function).items() if "| None" in str(annotation)}
+
+    def check(arguments: dict[str, Any]) -> None:
+        for name, value in arguments.items():
+            if name in kinds and not (value is None and name in optional):
+                arguments[name] = _checked(name, value, kinds[name])
+
+    return check
+
+
+def _checked(name: str, value: Any, kind: str) -> Any:
+    if name == "seed" and kind == "int":
+        return checked_seed(value)
+    if kind == "bool":
+        if not isinstance(value, (bool, np.bool_)):
+            raise HeadnbError(f"{name} must be True or False, not {value!r:.60}")
+        return bool(value)
+    if kind == "float" and name in _SHARES:
+        return checked_level(value, name)
+    if kind in _NUMBERS:
+        return _number(name, value, kind)
+    if isinstance(value, str) and "|" not in kind:
+        if kind.startswith(_LISTS):
+            raise HeadnbError(f"{name} must be a list, such as [{value!r:.60}], not the text {value!r:.60}")
+        if kind.startswith(("Mapping[", "dict[")):
+            raise HeadnbError(f"{name} must be a dict of names and values, not {value!r:.60}")
+    return value
+
+
+def _number(name: str, value: Any, kind: str) -> int | float:
+    fits = hasattr(value, "__index__") if kind == "int" else isinstance(value, Real)
+    if isinstance(value, (bool, np.bool_)) or not fits:
+        raise HeadnbError(f"{name} must be {_NUMBERS[kind]}, not {value!r:.60}")
+    if kind == "int":
+        return operator.index(value)
+    if not math.isfinite(value):
+        raise HeadnbError(f"{name} must be a finite number, not {value}")
+    return float(value)

@@ -1,0 +1,81 @@
+"""What a saved notebook keeps of a widget: beside the live view the last picture, for who cannot show the view."""
+
+from __future__ import annotations
+
+import re
+
+import headnb
+import nbformat
+import numpy as np
+import pytest
+from headnb import pages
+from headnb.display.explorer import Explorer, explore
+from headnb.display.grid import HeadGrid
+from headnb.display.payload import MIME_TYPE
+from headnb.display.widget import HeadGridWidget
+from IPython.core.formatters import DisplayFormatter
+from nbconvert import HTMLExporter
+
+from tiny import tiny_model, tiny_tokenizer
+
+PAIRS = [("2 + 3 = ", "5"), ("The sky is", " blue"), ("One, two,", " three"), ("def f(n):\n", "    return n")]
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+
+
+@pytest.fixture(params=["grid", "explorer"])
+def widget(request, scores):
+    made = HeadGridWidget(scores) if request.param == "grid" else Explorer(results=scores)
+    yield made
+    made.close()
+
+
+def saved(widget):
+    """What a kernel sends of a cell's last value."""
+    data, _ = DisplayFormatter().format(widget)
+    return data
+
+
+def test_the_bundle_has_the_view_first_and_the_picture_beside_it(widget, scores):
+    data = saved(widget)
+    expected = HeadGrid(widget.payload)._repr_mimebundle_()
+    assert data[VIEW]["model_id"] == widget.model_id
+    assert all(data[name] == expected[name] for name in (MIME_TYPE, "text/html", "text/plain"))
+    levels = np.abs(scores["score"].values.astype(float)).mean(axis=0)
+    np.testing.assert_allclose(np.array(data[MIME_TYPE]["panels"][0]["values"], float), levels, rtol=1e-3)
+    assert list(data).index(VIEW) < list(data).index(MIME_TYPE)
+
+
+@pytest.mark.parametrize("exporter", ["nbconvert", "page"])
+def test_a_page_shows_the_picture(widget, tmp_path, exporter):
+    output = nbformat.v4.new_output("execute_result", data=saved(widget), execution_count=1)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("widget", outputs=[output])])
+    nbformat.write(notebook, tmp_path / "saved.ipynb")
+    if exporter == "page":
+        page = pages.html_page(tmp_path / "saved.ipynb", tmp_path / "saved.html").read_text()
+    else:
+        page, _ = HTMLExporter().from_filename(str(tmp_path / "saved.ipynb"))
+    assert page.count('role="img"') == 1
+    assert not re.search(r"(HeadGridWidget|Explorer)\(", page)
+
+
+def test_what_was_scored_and_ablated_last_is_shown():
+    explorer = explore(tiny_model(), tiny_tokenizer(), {"pairs": PAIRS})
+    empty = saved(explorer)
+    assert explorer.wait(30)
+    explorer.run()
+    assert explorer.wait(30)
+    scored = saved(explorer)
+    assert scored[MIME_TYPE] == explorer.payload != empty[MIME_TYPE]
+    assert "taken out" not in scored["text/html"]
+    explorer.ablate(heads=["L0H1"])
+    assert explorer.wait(30)
+    ablated = saved(explorer)
+    for form in ("text/html", "text/plain"):
+        assert ablated[form].startswith(scored[form])
+        assert "L0H1 taken out" in ablated[form]
+    explorer.close()
