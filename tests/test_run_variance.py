@@ -1,6 +1,8 @@
-"""Tests and intervals over training runs: the quadrature against scipy's, the fit against an optimizer, and simulated runs."""
+"""Tests and intervals over training runs: against scipy's quadrature and optimizer, and in simulated runs."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,8 +63,7 @@ def _by_quadrature(found: CrossedMeans, head: int) -> float:
         return 2 * stats.t.sf(abs(found.mean[head]) / np.sqrt(a + max(beta - c, 0)), found.samples - 1)
 
     edges = [0, 1e-9, 1e-7, 1e-5, 1e-3, 0.1, 0.5, 0.9, 1]
-    parts = zip(edges[:-1], edges[1:], strict=True)
-    return sum(integrate.quad(at, *ends, epsabs=1e-12, epsrel=1e-6, limit=200)[0] for ends in parts)
+    return sum(integrate.quad(at, *ends, epsabs=1e-12, epsrel=1e-6, limit=200)[0] for ends in pairwise(edges))
 
 
 def test_intervals_end_where_the_p_value_is_one_less_the_level():
