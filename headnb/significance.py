@@ -12,6 +12,7 @@ from scipy import stats
 
 from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
+from headnb.run_variance import crossed_means
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,38 +45,11 @@ def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
     return HeadIntervals(mean, mean - half, mean + half)
 
 
-class CrossedMeans(NamedTuple):
-    """Means over runs and samples, their variances and the degrees of freedom of these, each of shape (heads)."""
-
-    mean: Array
-    variance: Array
-    df: Array
-
-
-def crossed_means(values: ArrayLike) -> CrossedMeans:
-    """Means of values (runs, n, heads) that vary between runs as well as between samples, the same in every run.
-
-    A mean's variance is that of the samples' means over their number plus that of the runs' over theirs, with
-    Welch-Satterthwaite degrees of freedom. Of one run only that of the samples is known.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    runs, n = values.shape[:2]
-    mean, over_samples = values.mean(axis=(0, 1)), values.mean(axis=0).var(axis=0, ddof=1) / n
-    if runs == 1:
-        return CrossedMeans(mean, over_samples, np.full_like(mean, n - 1.0))
-    over_runs = values.mean(axis=1).var(axis=0, ddof=1) / runs
-    variance = over_samples + over_runs
-    weights = over_samples**2 / (n - 1) + over_runs**2 / (runs - 1)
-    return CrossedMeans(
-        mean, variance, np.divide(variance**2, weights, out=np.full_like(mean, n - 1.0), where=variance > 0)
-    )
-
-
 def crossed_intervals(values: ArrayLike, level: float = 0.95) -> HeadIntervals:
-    """Student's t interval of each of `crossed_means`."""
-    mean, variance, df = crossed_means(values)
-    half = stats.t.ppf((1 + checked_level(level)) / 2, df) * np.sqrt(variance)
-    return HeadIntervals(mean, mean - half, mean + half)
+    """Intervals of means of values (runs, n, ...), the same samples in every run: see `run_variance`."""
+    values = np.asarray(values, dtype=np.float64)
+    found = crossed_means(values.reshape(*values.shape[:2], -1))
+    return HeadIntervals(*(each.reshape(values.shape[2:]) for each in (found.mean, *found.intervals(level))))
 
 
 def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 500, seed: int = 0) -> HeadIntervals:

@@ -97,11 +97,8 @@ def test_intervals_are_paired_t_intervals_and_count_the_draws(found):
     random = rise.sel(replacement="zero", k=3).values[2:]  # (draws, samples)
     kept = found.difference.sel(replacement="zero", choice="top", k=3)
     assert float(kept.value) == pytest.approx((top - random.mean(0)).mean())
-    over_samples = stats.sem(top - random.mean(0)) ** 2
-    over_draws = stats.sem((top - random).mean(1)) ** 2
-    df = (over_samples + over_draws) ** 2 / (over_samples**2 / (len(top) - 1) + over_draws**2 / (len(random) - 1))
-    half = stats.t.ppf(0.975, df) * np.sqrt(over_samples + over_draws)
-    assert float(kept.high - kept.low) == pytest.approx(2 * half)
+    _, low, high = significance.crossed_intervals((top - random)[..., None])  # draws are the runs
+    assert (float(kept.low), float(kept.high)) == pytest.approx((low[0], high[0]))
 
 
 def test_intervals_over_samples_and_draws_cover():

@@ -11,6 +11,7 @@ import pytest
 from headnb import resampling, statistics
 from headnb.errors import HeadnbError
 from headnb.findings.concentration import CONCENTRATIONS, concentration
+from headnb.run_variance import crossed_means
 from scipy import stats
 from scipy.cluster import hierarchy
 
@@ -109,14 +110,12 @@ def test_heads_of_one_run_are_compared_as_compare_does():
 
 
 def test_heads_of_several_runs_are_tested_over_samples_and_runs():
-    """One head by hand: the variance of a mean over samples plus that of a mean over runs, Welch's t."""
     runs = three_runs(AFTER["gsm8k"])
-    found = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": runs}).heads.sel(task="gsm8k", layer=1, head=2)
-    d = np.array([levels_of(run)[:, 7] - levels_of(BEFORE["gsm8k"])[:, 7] for run in runs])
-    of_samples, of_runs = stats.sem(d.mean(axis=0)) ** 2, stats.sem(d.mean(axis=1)) ** 2
-    df = (of_samples + of_runs) ** 2 / (of_samples**2 / 15 + of_runs**2 / 2)
-    p = 2 * stats.t.sf(abs(d.mean()) / np.sqrt(of_samples + of_runs), df)
-    assert (found["difference"].item(), found["p_value"].item()) == pytest.approx((d.mean(), p))
+    found = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": runs}).heads.sel(task="gsm8k")
+    expected = crossed_means([levels_of(run) - levels_of(BEFORE["gsm8k"]) for run in runs])
+    np.testing.assert_allclose(found["difference"].values.ravel(), expected.mean)
+    np.testing.assert_allclose(found["p_value"].values.ravel(), expected.p_values())
+    np.testing.assert_allclose(found["low"].values.ravel(), expected.intervals(0.95)[0])
 
 
 def test_heads_relative_to_the_mean_head_are_compared_as_compare_does():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import headnb
 import numpy as np
 import pytest
 from headnb.errors import HeadnbError
+from headnb.findings.moments import Measured
+from headnb.findings.task_specificity import _between_runs, _p
 
 from fine_tuned import scores_of
 
@@ -100,6 +103,73 @@ def test_what_training_runs_differ_in_is_not_taken_for_the_tasks_doing():
         assert found.unit == "training runs"
         by_runs.append(found.p)
     assert sum(p < 0.05 for p in by_runs) <= 4
+
+
+def test_runs_are_exchanged_between_tasks_within_their_number_by_loops():
+    tasks, runs = TASKS[:3], 3
+    before, after = models(7, own=0.1, runs=runs, spread=0.2, tasks=tasks)
+    found = headnb.specificity(before, after, scale_free=False, permutations=36)
+    every = list(itertools.permutations(range(3)))
+
+    def statistic(groups):
+        means = [np.mean(group, axis=0) for group in groups]
+        noise = [np.var(group, axis=0, ddof=1).mean() for group in groups]
+        middle = sum(m / s for m, s in zip(means, noise, strict=True)) / sum(1 / s for s in noise)
+        return sum(runs / s * ((m - middle) ** 2).mean() for m, s in zip(means, noise, strict=True))
+
+    for task in tasks:
+        patterns = [[levels_of(run).mean(axis=0) for run in after[train][task]] for train in tasks]
+        chance = [
+            statistic([[patterns[t][0], patterns[one[t]][1], patterns[two[t]][2]] for t in range(3)])
+            for one, two in itertools.product(every, every)
+        ]
+        p = np.mean([value >= chance[0] * (1 - 1e-9) for value in chance])
+        assert found.between.sel(eval=task)["p"].item() == pytest.approx(p)
+
+
+def simulated(rng, noise, *, runs=3, own=0.0, heads=120):
+    """The patterns of models trained on tasks with run noise of these sizes; all tasks' r-th runs share a part."""
+    common = rng.standard_normal((runs, heads))
+    return [
+        Measured((own * rng.standard_normal(heads) + 0.5 * common + size * rng.standard_normal((runs, heads)))[:, None])
+        for size in noise
+    ]
+
+
+@pytest.mark.parametrize("largest", [1, 3, 15])
+def test_models_that_differ_by_runs_alone_are_rarely_told_apart(largest: int):
+    """5 % of 100 replicates: 14 or more is chance once in a thousand runs, also where one task's runs differ more."""
+    rng = np.random.default_rng(largest)
+    noise = [1, 1, 1, largest]
+    found = [_p(_between_runs(simulated(rng, noise), 200, rng)[2]) for _ in range(100)]
+    assert sum(p < 0.05 for p in found) < 14
+
+
+@pytest.mark.parametrize("largest", [1, 3])
+def test_models_that_differ_by_task_are_found_with_three_runs(largest: int):
+    rng = np.random.default_rng(largest)
+    noise = [1, 1, 1, largest]
+    found = [_p(_between_runs(simulated(rng, noise, own=0.6), 200, rng)[2]) for _ in range(20)]
+    assert sum(p < 0.05 for p in found) >= 14
+
+
+def test_a_task_whose_runs_differ_too_much_is_left_out_and_named():
+    before, after = models(8, own=0.3, runs=3, spread=0.02)
+    for task, scores in after["boolq"].items():
+        after["boolq"][task] = [
+            run.assign(score=run["score"] * scale) for run, scale in zip(scores, (1, 3, 9), strict=True)
+        ]
+    found = headnb.specificity(before, after, scale_free=False, permutations=200)
+    assert found.left_out == ("boolq",)
+    assert "its training runs differ too much: boolq" in found.verdict
+    assert found.p < 0.05
+
+
+def test_too_few_runs_are_no_test():
+    found = headnb.specificity(*models(9, own=0.3, runs=2, spread=0.02, tasks=TASKS[:2]), permutations=200)
+    assert np.isnan(found.p)
+    assert "was not tested" in found.verdict
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["p"] is None
 
 
 def test_result_is_text_html_and_json():

@@ -8,7 +8,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.findings.training_means import DIMS, direction, mean_over_trainings, on_own_task, text_of
 from headnb.resampling import Estimate
-from headnb.significance import crossed_intervals
+from headnb.run_variance import RunNoise
 from scipy import stats
 
 
@@ -16,13 +16,16 @@ def array(values: np.ndarray) -> xr.DataArray:
     return xr.DataArray(values, dims=DIMS)
 
 
-def test_the_mean_of_one_training_has_the_crossed_interval_of_seeds_and_samples() -> None:
+def test_the_mean_of_one_training_has_the_noise_of_seeds_and_samples() -> None:
     values = np.random.default_rng(0).normal(size=(1, 3, 1, 20)) + 1
-    for seeds in (1, 3):
-        found = mean_over_trainings(array(values[:, :seeds]))
-        mean, low, high = (float(end[0]) for end in crossed_intervals(values[0, :seeds, 0, :, None]))
-        assert (found.value, found.low, found.high) == pytest.approx((mean, low, high))
-        assert found.samples == 20
+    one = mean_over_trainings(array(values[:, :1]))
+    expected = stats.ttest_1samp(values[0, 0, 0], 0).confidence_interval(0.95)
+    assert (one.low, one.high) == pytest.approx((expected.low, expected.high))
+    several = mean_over_trainings(array(values))
+    of_samples, of_seeds = (stats.sem(values[0, :, 0].mean(axis=axis)) ** 2 for axis in (0, 1))
+    half = RunNoise(np.array(of_samples), 19, np.array(of_seeds), 2).half_width()
+    assert (several.value, several.high - several.value) == pytest.approx((values.mean(), float(half)))
+    assert several.samples == 20
 
 
 def test_every_trained_and_every_evaluated_task_counts_the_same() -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.findings.trajectories import crossing
+from headnb.findings.trajectories import crossing, crossing_bounds
+from scipy import optimize
 
 from fine_tuned import scores_of
 
@@ -44,13 +45,62 @@ def tracked(done: np.ndarray, noise: float = 0.0, n: int = 24, seed: int = 0):
 EXPONENTIAL = (1 - np.exp(-STEPS / 8)) / (1 - np.exp(-10))
 
 
-def test_crossing_by_hand():
-    steps, done = np.array([0.0, 10, 20, 30]), np.array([0, 0.4, 0.8, 1])
-    assert crossing(steps, done, 0.5) == pytest.approx(12.5)
-    assert crossing(steps, done, 0.9) == pytest.approx(25)
-    undone = np.array([0, 0.7, 0.3, 1])
-    assert crossing(steps, undone, 0.5) == pytest.approx(20 + 10 * 0.2 / 0.7)  # what is undone later was not done
-    assert math.isnan(crossing(steps, done * np.nan, 0.5))
+def shapes(rng):
+    """Shares done as functions of the step, of many speeds: exponential, power-law and sudden changes; all end at 1."""
+    scale = 80 ** rng.uniform(0.2, 0.7)
+    power = rng.uniform(0.2, 0.8)
+    return {
+        "exponential": lambda step: (1 - np.exp(-step / scale)) / (1 - np.exp(-80 / scale)),
+        "power": lambda step: (step / 80) ** power,
+        "sudden": lambda step: 1 / (1 + np.exp(-8 * (np.log1p(step) - np.log1p(scale)))),
+    }
+
+
+def true_crossing(done, share: float) -> float:
+    return optimize.brentq(lambda step: done(step) / done(80.0) - share, 1e-9, 80)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_crossings_of_an_exponential_approach_are_right_within_two_percent(share: float):
+    errors = []
+    for scale in np.geomspace(3, 20, 20):
+        done = lambda step: (1 - np.exp(-step / scale)) / (1 - np.exp(-80 / scale))  # noqa: B023, E731
+        errors.append(crossing(STEPS.astype(float), done(STEPS), share) / true_crossing(done, share) - 1)
+    assert np.abs(errors).max() < 0.05
+    assert np.abs(errors).mean() < 0.02
+
+
+def test_crossing_counts_what_is_never_undone():
+    steps = np.array([0.0, 10, 20, 30])
+    assert 20 < crossing(steps, np.array([0, 0.7, 0.3, 1]), 0.5) < 30
+    assert crossing(steps, np.array([0.6, 0.7, 0.8, 1]), 0.5) == 0
+    assert math.isnan(crossing(steps, np.full(4, np.nan), 0.5))
+    assert math.isnan(crossing(steps, np.array([0, 0.1, 0.2, 0.3]), 0.5))
+
+
+def test_bounds_of_a_crossing_by_hand():
+    steps = np.array([0.0, 1, 2, 5, 10, 20])
+    low, high = np.array([0, 0.1, 0.2, 0.45, 0.6, 1]), np.array([0, 0.3, 0.45, 0.65, 0.8, 1])
+    assert crossing_bounds(steps, low, high, 0.5) == (2, 10)
+    assert crossing_bounds(steps, low, high, 0.9) == (10, 20)
+    assert crossing_bounds(steps, low * 0, high, 0.9) == (10, 20)
+    assert np.isnan(crossing_bounds(steps, low * np.nan, high, 0.5)).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("shape", ["exponential", "power", "sudden"])
+def test_bounds_cover_the_crossing(shape: str, share: float):
+    """Limits that cover each step's share in 95 % of cases; 300 curves: 93 % is missed by chance once in a thousand."""
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(300):
+        done = shapes(rng)[shape]
+        truth, noise = true_crossing(done, share), rng.uniform(0.01, 0.1)
+        seen = done(STEPS) / done(80.0) + noise * rng.standard_normal(8) * np.r_[0, np.ones(6), 0]
+        margin = 1.96 * noise * np.r_[0, np.ones(6), 0]
+        low, high = crossing_bounds(STEPS.astype(float), seen - margin, seen + margin, share)
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) > 0.93
 
 
 def test_without_noise_everything_is_as_the_patterns_have_it():
@@ -62,8 +112,8 @@ def test_without_noise_everything_is_as_the_patterns_have_it():
     np.testing.assert_allclose(found.steps["mse_first"], ((patterns - patterns[0]) ** 2).mean(axis=1), atol=1e-12)
     np.testing.assert_allclose(found.steps["correlation_final"], [np.corrcoef(p, patterns[-1])[0, 1] for p in patterns])
     np.testing.assert_allclose(found.steps["relative_distance"], 1 - EXPONENTIAL, atol=1e-6)
-    assert found.half.value == pytest.approx(np.interp(0.5, EXPONENTIAL, STEPS))
-    assert found.ninety.value == pytest.approx(np.interp(0.9, EXPONENTIAL, STEPS))
+    assert found.half.value == pytest.approx(-8 * np.log(1 - 0.5 * (1 - np.exp(-10))), rel=0.02)
+    assert found.ninety.value == pytest.approx(-8 * np.log(1 - 0.9 * (1 - np.exp(-10))), rel=0.02)
     assert found.seen(found.half.value) == pytest.approx(8 * found.half.value)
     assert found.steps["eval_loss"].values.tolist() == (2 - EXPONENTIAL).tolist()
 
@@ -71,8 +121,8 @@ def test_without_noise_everything_is_as_the_patterns_have_it():
 def test_change_at_constant_speed_is_not_called_sharp():
     found = headnb.trajectory(*tracked(STEPS / 80))
     assert found.early_steps == 8
-    assert found.early.value == pytest.approx(0.1)
-    assert found.early_speed.value == pytest.approx(1)
+    assert found.early.value == pytest.approx(0.1, rel=0.01)
+    assert found.early_speed.value == pytest.approx(1, rel=0.02)
     assert "no sharp early change" in found.verdict
 
 
@@ -82,8 +132,8 @@ def test_a_change_that_is_tracked_from_a_later_step_on_is_measured_from_there(ea
     late = {"step": slice(10, None)}  # at constant speed
     found = headnb.trajectory(study.sel(late), scores.sel(late), early=early)
     assert found.early_steps == (early or 20)  # the second tracked step comes after a tenth
-    assert found.early.value == pytest.approx((found.early_steps - 10) / 70)
-    assert found.early_speed.value == pytest.approx(1)
+    assert found.early.value == pytest.approx((found.early_steps - 10) / 70, rel=0.01)
+    assert found.early_speed.value == pytest.approx(1, rel=0.02)
     assert f"In steps 10 to {found.early_steps:g} it changed 1.0" in found.verdict
     dense = study.sel(late).assign_coords(step=[100, 101, 102, 200])
     assert headnb.trajectory(dense).early_steps == 110

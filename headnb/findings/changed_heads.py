@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from headnb import patterns, significance, statistics
 from headnb.patterns import HEADS, Evidence
 from headnb.results import as_result
+from headnb.run_variance import crossed_means
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.statistics import Array
+
+
+RUN_NOISE = ("run_to_sample", "run_noise_df", "shared_by_heads", "moves_together")
 
 
 def changed_heads(
@@ -30,8 +33,11 @@ def changed_heads(
 ) -> xr.Dataset:
     """The comparison of before and after (layer, head); see `headnb.compare`.
 
-    Of one training run it is `headnb.compare`. Of several, a head's mean difference has the variance of
-    `significance.crossed_means`, and there is no `p_max_t`: a handful of runs has too few sign patterns.
+    Of one training run it is `headnb.compare`, and says nothing about another run. Of several, tests and intervals are
+    those of `run_variance.crossed_means`, over samples and runs, and there is no `p_max_t`: a handful of runs has too
+    few sign patterns. Attributes say how run noise compares to that of samples (`run_to_sample`, the median over
+    heads), by how many degrees of freedom heads share it (`run_noise_df`), and whether heads move together
+    (`shared_by_heads`, `moves_together`), in which case tests of single heads find too much.
 
     Args:
         pairs: (before, after) scores of each run.
@@ -48,22 +54,27 @@ def changed_heads(
     if scale_free:
         before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
     differences = after - before
-    mean, variance, df = significance.crossed_means(differences)
-    varied = variance > 0
-    t = np.divide(mean, np.sqrt(variance), out=np.where(mean == 0, 0.0, np.inf), where=varied)
-    p = np.where(np.isnan(mean), np.nan, 2 * stats.t.sf(np.abs(t), df))
-    q = significance.q_values(p)
-    half = stats.t.ppf(1 - alpha / 2, df) * np.sqrt(variance)
+    found = crossed_means(differences)
+    q = significance.q_values(p := found.p_values())
+    low, high = found.intervals(1 - alpha)
     columns = {
-        "difference": mean,
-        "low": mean - half,
-        "high": mean + half,
+        "difference": found.mean,
+        "low": low,
+        "high": high,
         "p_value": p,
         "q_value": q,
         "significant": q < alpha,
     }
     shape = [change.sizes[dim] for dim in HEADS]
-    found = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
+    tested = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
     reliability = statistics.split_half_reliability(differences.mean(axis=0), seed=seed)
     evidence = Evidence(n, reliability, statistics.samples_needed(reliability, n))
-    return as_result(found.assign_attrs(runs=runs, **evidence._asdict()))
+    told = tested.assign_attrs(
+        runs=runs,
+        run_to_sample=found.run_to_sample,
+        run_noise_df=found.d0,
+        shared_by_heads=found.shared,
+        moves_together=int(found.moves_together),
+        **evidence._asdict(),
+    )
+    return as_result(told)

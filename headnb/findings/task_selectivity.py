@@ -17,7 +17,7 @@ from scipy.spatial.distance import squareform
 
 from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.findings.changed_heads import changed_heads
+from headnb.findings.changed_heads import RUN_NOISE, changed_heads
 from headnb.findings.concentration import CONCENTRATIONS, STAGES, concentration
 from headnb.findings.moments import Measured
 from headnb.findings.plain import as_records
@@ -275,7 +275,8 @@ def _changed(
     found = []
     for task, one in stages.items():
         change = changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
-        found.append(change.assign_coords({name: change.attrs[name] for name in Evidence._fields}))
+        names = [*Evidence._fields, *(name for name in RUN_NOISE if name in change.attrs)]
+        found.append(change.assign_coords({name: change.attrs[name] for name in names}))
     tasks = xr.DataArray(list(stages), dims="task", name="task")
     return as_result(xr.concat(found, tasks, combine_attrs="drop_conflicts"))
 

@@ -7,8 +7,14 @@ evaluation task e:
   noise; and whether training on e itself moves e's pattern more than training on other tasks does (the diagonal
   against the rest, tested by exchanging the models);
 - the variance between the models' patterns against the noise that the samples (and training runs) alone would give,
-  tested by exchanging models within samples or, where every task has several training runs, by exchanging runs between
-  tasks: only the latter can tell a task's doing from a training run's.
+  tested by exchanging models within samples or, where every task has several training runs, by exchanging the tasks
+  within each run number: only the latter can tell a task's doing from a training run's. Runs of one number may share a
+  seed, and tasks may differ in how much their runs differ, so the statistic weighs each task's mean by its run noise:
+
+      sum over t of R / s_t^2 |m_t - m_w|^2,
+
+  m_t the mean of task t's R runs, m_w the mean of all weighted by R / s_t^2, s_t^2 the variance of t's runs, pooled
+  over heads. A task whose runs differ far more than the others' is left out: no test has power with it.
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ from headnb.findings.stages import Stages, check_one_grid, read_stages
 from headnb.findings.task_selectivity import as_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from numpy.typing import NDArray
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
     from headnb.statistics import Array
 
 FEWEST_TASKS = 2
+FEWEST_EXCHANGES = 20  # of tasks within run numbers: fewer cannot give p < 0.05
+NOISIEST = 5  # times the median of the tasks' run noise (standard deviations)
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,8 +60,9 @@ class Specificity(TableAndVerdict):
             variance over heads before); `noise`, what samples (or runs) alone give; `ratio` of the two; `p`.
         own: mean relative change of a task's pattern by training on that task. `others`: by training on another.
         own_p: chance of as large a difference of the two, each task over its mean, if models are exchanged.
-        p: chance of as much variance between models, over all evaluation tasks.
+        p: chance of as much variance between models, over all evaluation tasks; NaN where runs are too few for a test.
         unit: what was exchanged for it, "samples" or "training runs".
+        left_out: trained tasks whose runs differ too much to be tested with the others.
     """
 
     change: xr.Dataset
@@ -64,6 +73,7 @@ class Specificity(TableAndVerdict):
     p: float
     unit: str
     level: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -73,15 +83,9 @@ class Specificity(TableAndVerdict):
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
-        tasks = self.between.sizes["eval"]
-        found = int((self.between["p"] < 1 - self.level).sum())
-        least = "differ" if self.p < 1 - self.level else "cannot be told apart"
-        ratio = float(self.between["ratio"].median())
-        differ = (
-            f"On the same task models trained on different tasks {least} beyond the noise of {self.unit} (p = "
-            f"{self.p:.2g}; on {found} of {tasks} tasks; variance {ratio:.1f} times the noise, median)."
-        )
-        lines = [differ]
+        lines = [self._difference()]
+        if self.left_out:
+            lines.append(f"Not tested, because its training runs differ too much: {', '.join(self.left_out)}.")
         if self.unit == "samples" and self.p < 1 - self.level:
             lines.append("With one training run each, that may be the run's doing rather than the task's.")
         if math.isfinite(self.own_p):
@@ -92,6 +96,21 @@ class Specificity(TableAndVerdict):
             )
         return " ".join(lines)
 
+    def _difference(self) -> str:
+        if math.isnan(self.p):
+            return (
+                "Whether models trained on different tasks differ was not tested: exchanging tasks within each run "
+                "number takes more training runs or tasks."
+            )
+        tasks = self.between.sizes["eval"]
+        found = int((self.between["p"] < 1 - self.level).sum())
+        least = "differ" if self.p < 1 - self.level else "cannot be told apart"
+        ratio = float(self.between["ratio"].median())
+        return (
+            f"On the same task models trained on different tasks {least} beyond the noise of {self.unit} (p = "
+            f"{self.p:.2g}; on {found} of {tasks} tasks; variance {ratio:.1f} times the noise, median)."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
         return {
@@ -100,8 +119,9 @@ class Specificity(TableAndVerdict):
             "own": plain(self.own),
             "others": plain(self.others),
             "own_p": plain(self.own_p),
-            "p": self.p,
+            "p": plain(self.p),
             "unit": self.unit,
+            "left_out": list(self.left_out),
             "level": self.level,
             "verdict": self.verdict,
         }
@@ -125,7 +145,7 @@ def specificity(
             scores, one per training seed.
         scale_free: divide each pattern by its mean over heads first: magnitudes fall with the loss.
         level: of the intervals.
-        permutations: of models, samples or runs.
+        permutations: of models, samples or runs; all there are, where these are no more.
         seed: of groups and permutations.
 
     Raises:
@@ -145,14 +165,16 @@ def specificity(
     on_task = {e: _shared_samples([stages[t, e] for t in trained]) for e in tasks}
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     by_runs = min(one.runs for one in stages.values()) > 1
-    change = np.empty((3, len(trained), len(tasks)))
-    rows, permuted = [], []
-    for place, task in enumerate(tasks):
-        models = _patterns(on_task[task], present, scale_free=scale_free)
-        change[:, :, place] = _relative_change(models, level, seed)
-        row, chance = _between(models, permutations, seed, by_runs=by_runs)
-        rows.append(row)
-        permuted.append(chance)
+    models = {e: _patterns(on_task[e], present, scale_free=scale_free) for e in tasks}
+    change = np.stack([_relative_change(models[e], level, seed) for e in tasks], axis=-1)
+    tested, left_out = _without_noisy(trained, models) if by_runs else (list(range(len(trained))), ())
+    rows, permuted = zip(
+        *(
+            _between(models[e][0], [models[e][1 + t] for t in tested], permutations, seed, by_runs=by_runs)
+            for e in tasks
+        ),
+        strict=True,
+    )
     own, others, own_p = _own_task(change[0], trained, tasks, permutations, seed)
     total = np.sum(permuted, axis=0)
     names = ("value", "low", "high")
@@ -165,9 +187,10 @@ def specificity(
         own=own,
         others=others,
         own_p=own_p,
-        p=_p(float(total[-1]), total[:-1]),
+        p=_p(total),
         unit="training runs" if by_runs else "samples",
         level=level,
+        left_out=left_out,
     )
 
 
@@ -203,61 +226,99 @@ def _relative_change(patterns: Sequence[Measured], level: float, seed: int) -> A
     return np.asarray(np.sqrt(np.maximum(found, 0)))
 
 
+def _without_noisy(
+    trained: Sequence[str], models: Mapping[str, Sequence[Measured]]
+) -> tuple[list[int], tuple[str, ...]]:
+    """Places of the trained tasks that can be tested together, and the names of the others."""
+    deviations = np.array([[one.run_noise()[0] for one in of_task[1:]] for of_task in models.values()]) ** 0.5
+    noise = (deviations / np.median(deviations, axis=1, keepdims=True)).max(axis=0)  # (trained)
+    noisy = noise > NOISIEST
+    if len(trained) - noisy.sum() < FEWEST_TASKS:
+        noisy[:] = False
+    return np.flatnonzero(~noisy).tolist(), tuple(name for name, out in zip(trained, noisy, strict=True) if out)
+
+
 def _between(
-    patterns: Sequence[Measured], permutations: int, seed: int, *, by_runs: bool
+    before: Measured, models: Sequence[Measured], permutations: int, seed: int, *, by_runs: bool
 ) -> tuple[dict[str, float], Array]:
-    """The row of one task, and the ratios to noise that exchanging gives, the observed one last.
+    """The row of one task, and the test's statistic for every exchange, the observed one first.
 
     A training run is scored on every task, so the same exchange of runs is made on each: the seed sees to that.
     """
     rng = np.random.default_rng(seed)
-    observed, noise, chance = (_between_runs if by_runs else _between_samples)(patterns[1:], permutations, rng)
-    spread = float(patterns[0].values().var())
+    observed, noise, statistics = (_between_runs if by_runs else _between_samples)(models, permutations, rng)
+    spread = float(before.values().var())
     row = {
         "between": observed / spread,
         "noise": noise / spread,
         "ratio": observed / noise if noise > 0 else math.nan,
-        "p": _p(observed, chance),
+        "p": _p(statistics),
     }
-    every = np.append(chance, observed)
-    return row, every / noise if noise > 0 else 0 * every
+    return row, statistics
 
 
 def _between_samples(
     models: Sequence[Measured], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
-    """Variance between models, that of noise alone, and what exchanging the models within each sample gives."""
+    """Variance between models, that of noise alone, and their ratio when models are exchanged within each sample."""
     rows = np.stack([model.values() + model.influence() for model in models])  # (models, n, heads)
     rows = rows - rows.mean(axis=0)  # what all models do on a sample does not tell them apart
     count, n, heads = rows.shape
     means = rows.mean(axis=1)
     observed = float((means**2).sum() / ((count - 1) * heads))
     noise = float(((rows - means[:, None]) ** 2).sum() / ((count - 1) * n * (n - 1) * heads))
-    chance = np.empty(permutations)
-    for draw in range(permutations):
+    found = [observed]
+    for _ in range(permutations):
         order = np.argsort(rng.random((count, n)), axis=0)
         exchanged = np.take_along_axis(rows, order[..., None], axis=0).mean(axis=1)
-        chance[draw] = (exchanged**2).sum() / ((count - 1) * heads)
-    return observed, noise, chance
+        found.append((exchanged**2).sum() / ((count - 1) * heads))
+    return observed, noise, np.array(found) / noise if noise > 0 else np.zeros(len(found))
 
 
 def _between_runs(
     models: Sequence[Measured], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
-    """Variance between tasks' mean patterns, that of runs alone, and what exchanging runs between tasks gives."""
-    by_run = [model.by_run() for model in models]
-    sizes = np.array([len(runs) for runs in by_run])
-    runs = np.concatenate(by_run)
-    runs = runs - runs.mean(axis=0)
-    label = np.repeat(np.arange(len(sizes)), sizes)
+    """Variance between tasks' mean patterns, that of runs alone, and the statistic when tasks are exchanged.
 
-    def between(order: NDArray[np.int64]) -> float:
-        means = np.stack([runs[order[label == task]].mean(axis=0) for task in range(len(sizes))])
-        return float((means**2).sum() / ((len(sizes) - 1) * runs.shape[1]))
+    Of tasks with more runs than others the first ones are taken: the r-th run of every task has the same number.
+    """
+    runs = min(len(model.plus) for model in models)
+    patterns = np.stack([model.by_run()[:runs] for model in models])  # (T, R, heads)
+    means = patterns.mean(axis=1)
+    observed = float(means.var(axis=0, ddof=1).mean())
+    noise = float(patterns.var(axis=1, ddof=1).mean() / runs)
+    products = np.einsum("tph,sqh->tpsq", patterns, patterns) / patterns.shape[-1]
+    exchanges = list(_exchanges(len(models), runs, permutations, rng))
+    if len(exchanges) < FEWEST_EXCHANGES:
+        return observed, noise, np.full(1, np.nan)
+    return observed, noise, np.array([_weighted_distance(products, order) for order in exchanges])
 
-    within = np.mean([runs[label == task].var(axis=0, ddof=1).mean() / sizes[task] for task in range(len(sizes))])
-    observed = between(np.arange(len(runs)))
-    return observed, float(within), np.array([between(rng.permutation(len(runs))) for _ in range(permutations)])
+
+def _exchanges(tasks: int, runs: int, most: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Which task's pattern stands for each task in each run, (T, R), the observed order first.
+
+    The first run keeps its order, since only how runs are combined matters.
+    """
+    every = list(itertools.permutations(range(tasks))) if math.factorial(tasks) <= most else None
+    if every is not None and len(every) ** (runs - 1) <= most:
+        for orders in itertools.product(every, repeat=runs - 1):
+            yield np.array([every[0], *orders]).T
+        return
+    yield np.tile(np.arange(tasks)[:, None], runs)
+    for _ in range(most):
+        yield np.array([np.arange(tasks), *(rng.permutation(tasks) for _ in range(runs - 1))]).T
+
+
+def _weighted_distance(products: Array, order: NDArray[np.int64]) -> float:
+    """The statistic (see the module) of one exchange, from the patterns' products over heads (T, R, T, R)."""
+    runs = order.shape[1]
+    of_runs = np.arange(runs)
+    P = products[order[:, :, None, None], of_runs[:, None, None], order, of_runs]  # (T, R, T, R)
+    G = P.mean(axis=(1, 3))  # products of the tasks' means (T, T)
+    squares = np.einsum("trtr->t", P) - runs * np.diag(G)
+    weights = runs * (runs - 1) / squares  # R / s_t^2
+    share = weights / weights.sum()
+    return float(weights @ (np.diag(G) - 2 * G @ share + share @ G @ share))
 
 
 def _own_task(
@@ -280,5 +341,6 @@ def _own_task(
     return float(square[own].mean()), float(square[~own].mean()), p
 
 
-def _p(observed: float, chance: Array) -> float:
-    return float((1 + (chance >= observed * (1 - 1e-9)).sum()) / (1 + len(chance)))
+def _p(statistics: Array) -> float:
+    """The share of exchanges with as large a statistic as the observed one, which comes first and counts."""
+    return float((statistics >= statistics[0] * (1 - 1e-9)).mean()) if np.isfinite(statistics[0]) else math.nan

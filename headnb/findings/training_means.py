@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from headnb.argument_types import checked_level
 from headnb.errors import HeadnbError
 from headnb.resampling import Estimate, welch
+from headnb.run_variance import RunNoise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +30,7 @@ DIMS = ("trained", "seed", "evaluated", "sample")
 def mean_over_trainings(values: xr.DataArray, level: float = 0.95) -> Estimate:
     """The mean over trained tasks of the mean over evaluated tasks of the mean over seeds and samples.
 
-    With one trained and one evaluated task it is `significance.crossed_intervals`. Of one seed only the variance
-    between samples is known.
+    Its interval is over samples and seeds: see `run_variance`. Of one seed only the variance between samples is known.
 
     Args:
         values: (trained, seed, evaluated, sample), in any order of dims, such as paired differences of losses. NaN
@@ -56,33 +55,42 @@ def mean_over_trainings(values: xr.DataArray, level: float = 0.95) -> Estimate:
     weights = evaluated / evaluated.sum(axis=1, keepdims=True) / len(found)  # (T, E), their sum is 1
     # Of each value: its task's weight over its task's samples, so that everything below is a sum.
     each = weights[:, None, :, None] * np.divide(found, counts[:, None, :, None], where=known, out=np.zeros_like(found))
-    variances, df = _parts(each, known)
     mean = float(each.sum(axis=(0, 2, 3)).mean())
     samples = int(known[:, 0].any(axis=0).sum())
-    if not len(variances):
+    noise = _noise(each, known)
+    if noise is None:
         return Estimate(mean, np.nan, np.nan, level, samples, mean)
-    half = float(stats.t.ppf((1 + level) / 2, welch(variances, df)) * np.sqrt(variances.sum()))
+    half = float(noise.half_width(level))
     return Estimate(mean, mean - half, mean + half, level, samples, mean)
 
 
-def _parts(each: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Variances that add up to the mean's, and their degrees of freedom.
+def _noise(each: Array, known: NDArray[np.bool_]) -> RunNoise | None:
+    """The noise of the mean by samples and by seeds; None where no evaluated task has two samples.
 
     Args:
         each: (T, S, E, n), summands of the mean of every seed.
         known: where there is one.
     """
-    parts = []
     of_samples = each.sum(axis=0).mean(axis=0)  # (E, n)
-    for part, there in zip(of_samples, np.logical_or.reduce(known, axis=(0, 1)), strict=True):
-        n = int(there.sum())
-        if n > 1:
-            parts.append((n * part[there].var(ddof=1), n - 1.0))  # the variance of a sum of n
+    parts = [
+        (n * part[there].var(ddof=1), n - 1.0)  # the variance of a sum of n
+        for part, there in zip(of_samples, np.logical_or.reduce(known, axis=(0, 1)), strict=True)
+        if (n := int(there.sum())) > 1
+    ]
+    if not parts:
+        return None
     seeds = each.shape[1]
-    if seeds > 1 and parts:
-        parts += [(run.var(ddof=1) / seeds, seeds - 1.0) for run in each.sum(axis=(2, 3))]
-    variances, df = np.array(parts, dtype=np.float64).reshape(-1, 2).T
-    return variances, df
+    of_seeds = [(run.var(ddof=1) / seeds, seeds - 1.0) for run in each.sum(axis=(2, 3))] if seeds > 1 else []
+    (a, df_a), (b, df_b) = _sum(parts), _sum(of_seeds)
+    return RunNoise(np.array(a), df_a, np.array(b), df_b)
+
+
+def _sum(parts: list[tuple[float, float]]) -> tuple[float, float]:
+    """The sum of independent variances, and its degrees of freedom by Welch and Satterthwaite; 0 of none."""
+    if not parts:
+        return 0.0, 0.0
+    variances, df = np.array(parts, dtype=np.float64).T
+    return float(variances.sum()), welch(variances, df)
 
 
 def on_own_task(values: xr.DataArray) -> xr.DataArray:
