@@ -19,22 +19,23 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LARGEST_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
+LARGEST_SEED = 2**64 - 1  # of torch's generators
+LARGEST_TRAINING_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
 _SHARES = {"level", "alpha"}
 _LISTS = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
 _NUMBERS = {"int": "a whole number", "float": "a number"}
 
 
-def checked_seed(seed: object, name: str = "seed") -> int:
-    """A seed that random, numpy, torch and trainers all take.
+def checked_seed(seed: object, name: str = "seed", most: int = LARGEST_SEED) -> int:
+    """A seed that random, numpy and torch all take; trainers take those up to `LARGEST_TRAINING_SEED`.
 
     Raises:
         HeadnbError: it is another value.
     """
     if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
         raise HeadnbError(f"{name} must be a whole number, not {seed!r:.60}")
-    if not 0 <= (whole := operator.index(seed)) <= LARGEST_SEED:
-        raise HeadnbError(f"{name} must be from 0 to {LARGEST_SEED}, not {whole if abs(whole) < 2**70 else 'larger'}")
+    if not 0 <= (whole := operator.index(seed)) <= most:
+        raise HeadnbError(f"{name} must be from 0 to {most}, not {whole}")
     return whole
 
 

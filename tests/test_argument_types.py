@@ -8,7 +8,7 @@ import headnb
 import headnb.accessor
 import numpy as np
 import pytest
-from headnb.argument_types import LARGEST_SEED, checked_seed
+from headnb.argument_types import LARGEST_SEED, LARGEST_TRAINING_SEED, checked_seed
 from headnb.cli import app
 from headnb.errors import HeadnbError
 from typer.testing import CliRunner
@@ -21,7 +21,7 @@ BAD = {
     "int": ["3", 2.5, True, float("nan"), None],
     "float": ["0.1", float("nan"), float("inf"), True, None],
 }
-SEEDS = [-1, 2**32, 2**70, "0", 1.5, True, None]
+SEEDS = [-1, 2**64, 2**70, "0", 1.5, True, None]
 
 
 def public_functions():
@@ -59,8 +59,10 @@ def test_a_value_of_another_type_is_refused_before_anything_else(function, argum
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("seed", [0, 7, LARGEST_SEED, np.int64(7), np.uint32(LARGEST_SEED)])
+@pytest.mark.parametrize("seed", [0, 7, LARGEST_SEED, LARGEST_TRAINING_SEED, np.int64(7), np.uint64(LARGEST_SEED)])
 def test_seeds_that_all_libraries_take_stay_as_they_are(seed):
+    import random
+
     import torch
     import transformers
 
@@ -68,15 +70,20 @@ def test_seeds_that_all_libraries_take_stay_as_they_are(seed):
     assert type(checked_seed(seed)) is int
     np.random.default_rng(checked_seed(seed))
     torch.Generator().manual_seed(checked_seed(seed))
-    transformers.set_seed(checked_seed(seed))
+    random.Random(checked_seed(seed))
+    if seed <= LARGEST_TRAINING_SEED:
+        transformers.set_seed(checked_seed(seed))
 
 
-@pytest.mark.parametrize("seed", [-1, LARGEST_SEED + 1])
-def test_the_limits_are_those_of_numpys_global_generator(seed):
+def test_the_limits_are_those_of_torch_and_of_numpys_global_generator():
+    import torch
+
+    with pytest.raises(ValueError, match="Overflow"):
+        torch.Generator().manual_seed(LARGEST_SEED + 1)
     with pytest.raises(ValueError, match="Seed must be between"):
-        np.random.seed(seed)  # noqa: NPY002
-    with pytest.raises(HeadnbError):
-        checked_seed(seed)
+        np.random.seed(LARGEST_TRAINING_SEED + 1)  # noqa: NPY002
+    with pytest.raises(HeadnbError, match="seed must be from 0 to 4294967295, not 4294967296"):
+        headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, seed=LARGEST_TRAINING_SEED + 1)
 
 
 @pytest.mark.parametrize("seed", [3, np.int64(3)])

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headnb.argument_types import checked_seed
+from headnb.argument_types import LARGEST_TRAINING_SEED, checked_seed
 from headnb.errors import HeadnbError, from_extra, unknown_name
 
 AXES = ("task", "seed", "target")
@@ -234,7 +234,8 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
     seeds = _typed(value, list, f"{where}: seeds")
     if not seeds:
         raise HeadnbError(f"{where}: seeds must be a list of whole numbers such as [0, 1, 2], not {value!r:.60}")
-    return _distinct(tuple(checked_seed(seed, f"{where}: each of seeds") for seed in seeds), f"{where}: seeds")
+    checked = (checked_seed(seed, f"{where}: each of seeds", LARGEST_TRAINING_SEED) for seed in seeds)
+    return _distinct(tuple(checked), f"{where}: seeds")
 
 
 def _compositions(value: Any, where: str) -> dict[str, list[str]]:

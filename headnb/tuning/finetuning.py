@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.ablation import checked_heads
+from headnb.argument_types import LARGEST_TRAINING_SEED, checked_seed
 from headnb.capture import find_heads, frozen
 from headnb.encoding import encode_task
 from headnb.errors import HeadnbError, known_keywords
@@ -120,6 +121,7 @@ def finetune(
     own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
     check_rate(learning_rate)
+    checked_seed(seed, most=LARGEST_TRAINING_SEED)
     check_model(model, tokenizer, inplace=inplace)
     check_adapters(peft_config)
     steps, batch_size = None if steps is None else int(steps), int(batch_size)
