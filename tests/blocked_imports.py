@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# A package that was imported before keeps what it imported: it is forgotten with what is blocked.
+_IMPORTED_BY = {"nbclient": "papermill", "pycosat": "reasoning_gym"}
+
+
 class _Blocker(MetaPathFinder):
     def __init__(self, package: str, error: ImportError) -> None:
         self.package, self.error = package, error
@@ -25,7 +29,8 @@ class _Blocker(MetaPathFinder):
 def blocked(package: str, error: ImportError | None = None) -> Iterator[None]:
     """Importing the package, or anything of it, raises the error, by default the one for a package that is missing."""
     missing = ModuleNotFoundError(f"No module named {package!r}", name=package)
-    others = {name: module for name, module in sys.modules.items() if not f"{name}.".startswith(f"{package}.")}
+    forgotten = (f"{package}.", f"{_IMPORTED_BY.get(package, package)}.")
+    others = {name: module for name, module in sys.modules.items() if not f"{name}.".startswith(forgotten)}
     blocker = _Blocker(package, error or missing)
     with (
         mock.patch.dict(sys.modules, others, clear=True),

@@ -138,9 +138,9 @@ def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseExce
         quick(model, peft_config=adapters, on_progress=stop, online=True)
     assert same_values(values, model)
     assert state_of(model) == state
-    from headnb import capture
+    from headnb import attention_functions
 
-    assert not capture._captures
+    assert not attention_functions._captures
     if error is KeyboardInterrupt:
         assert raised.value.result.study.step.values.tolist() == [0, 2]
         with raised.value.result.applied(model) as tuned:

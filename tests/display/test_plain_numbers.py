@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from headnb import HeadnbError
 from headnb.arguments import find_picture
+from headnb.variables import Variables
 
 X = np.random.default_rng(0).random((4, 3))
 FORMS = {
@@ -43,7 +44,9 @@ def test_a_matrix_is_drawn_as_values(form, signed):
     assert "nats" not in html
     assert "eliabilit" not in html
     assert headnb.display.HeadGrid.of(payload).payload == payload  # other readers take it
-    assert headnb.display.HeadGrid.of(find_picture("x", {"x": given})).payload == payload  # as %headgrid does
+    assert (
+        headnb.display.HeadGrid.of(find_picture("x", Variables({"x": given}))).payload == payload
+    )  # as %headgrid does
     if isinstance(given, xr.DataArray) and "layer" in given.dims:
         assert given.heads.grid().payload == payload
 
