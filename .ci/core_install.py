@@ -15,7 +15,7 @@ from pathlib import Path
 import headnb
 from headnb import HeadnbError
 
-NEED_AN_EXTRA = {"headnb.scoring.sent_model"}  # cloudpickle comes with Dask
+NEED_AN_EXTRA = {"headnb.scoring.model_transfer"}  # cloudpickle comes with Dask
 PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 MAGIC = """
 %load_ext headnb
@@ -80,7 +80,7 @@ def check_works() -> None:
 def lines_of_calls() -> list[str]:
     """What functions say that need an extra."""
     model, tokenizer = headnb.load_model("tiny")
-    chart = importlib.import_module("headnb.display.plots").distribution(
+    chart = importlib.import_module("headnb.display.charts.plots").distribution(
         {"pairs": headnb.score_heads(model, tokenizer, PAIRS).heads.pattern()}
     )
     adapter = Path("adapter")

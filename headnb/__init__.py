@@ -9,43 +9,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from headnb import accessor as _accessor  # noqa: F401  registers `.heads` on xarray objects
+from headnb._version import __version__
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__version__ = "0.1.0"
-
 _HOME = {
     "FineTuned": "tuning.tuned",
     "HeadScoreCallback": "tuning.tracking",
-    "Task": "tasks",
-    "ablate": "ablation",
-    "choose_heads": "findings.head_choice",
-    "compare": "patterns",
+    "Task": "tasks.loading",
+    "ablate": "scoring.ablation",
+    "choose_heads": "analysis.head_choice",
+    "compare": "stats.patterns",
     "compare_adapter": "tuning.adapters",
-    "compare_methods": "findings.agreement",
-    "deletion_curve": "findings.deletion",
+    "compare_methods": "analysis.agreement",
+    "deletion_curve": "analysis.deletion",
     "evaluate": "tuning.evaluation",
-    "explore": "display.explorer",
+    "explore": "explorer.explorer",
     "finetune": "tuning.finetuning",
-    "fit_combination": "findings.combination",
+    "fit_combination": "analysis.composition.fit",
     "grid": "accessor",
-    "head_attention": "attention",
-    "head_outputs": "capture",
-    "load_model": "models",
-    "load_task": "tasks",
+    "head_attention": "scoring.attention",
+    "head_outputs": "engine.hooks",
+    "load_model": "models.loading",
+    "load_task": "tasks.loading",
     "methods": "scoring",
-    "mixture": "findings.mixtures",
-    "open_scores": "store",
+    "mixture": "analysis.mixtures",
+    "open_scores": "storage.score_store",
     "open_study": "tuning.tuned",
-    "scale_heads": "capture",
+    "scale_heads": "engine.hooks",
     "score_heads": "scoring",
-    "select_instructions": "findings.selection",
-    "selectivity": "findings.task_selectivity",
-    "specificity": "findings.task_specificity",
+    "select_instructions": "analysis.selection.select",
+    "selectivity": "analysis.task_selectivity",
+    "specificity": "analysis.task_specificity",
     "track_checkpoints": "tuning.finished_runs",
-    "trajectory": "findings.trajectories",
+    "trajectory": "analysis.trajectories",
 }
 
 __all__ = ["HeadnbError", "__version__", *_HOME]  # noqa: PLE0604  all of them are strings
@@ -63,14 +62,14 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%load_ext headnb`."""
-    from headnb.extension import register  # noqa: PLC0415  magics are loaded only in a notebook
+    from headnb.notebook.extension import register  # noqa: PLC0415  magics are loaded only in a notebook
 
     register(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Called by `%unload_ext headnb`, and by `%reload_ext headnb` before it loads anew: frees the loaded models."""
-    from headnb.extension import unregister  # noqa: PLC0415
+    from headnb.notebook.extension import unregister  # noqa: PLC0415
 
     unregister(shell)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.display.plain_arrays import labelled
 from headnb.errors import HeadnbError, known_keywords
-from headnb.plain_arrays import labelled
-from headnb.results import as_result, believed, is_result, refuse_computed
+from headnb.stats.results import as_result, believed, is_result, refuse_computed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.display.explorer import Explorer
     from headnb.display.grid import HeadGrid
-    from headnb.patterns import Evidence
-    from headnb.resampling import Estimate
-    from headnb.statistics import Array
+    from headnb.explorer.explorer import Explorer
+    from headnb.stats.descriptive import Array
+    from headnb.stats.jackknife import Estimate
+    from headnb.stats.patterns import Evidence
 
 
 @known_keywords
@@ -63,33 +63,33 @@ class PatternHeads:
     @known_keywords
     def gini(self) -> float | xr.DataArray:
         """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
-        from headnb import statistics  # noqa: PLC0415
+        from headnb.stats import descriptive  # noqa: PLC0415
 
         _check_levels(
             self._pattern.attrs.get("kind", "level") in {"level", "value"} and not bool((self._pattern < 0).any())
         )
-        return self._over_heads(statistics.gini, "gini")
+        return self._over_heads(descriptive.gini, "gini")
 
     @known_keywords
     def cv(self) -> float | xr.DataArray:
         """Coefficient of variation (population standard deviation over mean) of the pattern as it is."""
-        from headnb import statistics  # noqa: PLC0415
+        from headnb.stats import descriptive  # noqa: PLC0415
 
-        return self._over_heads(statistics.coefficient_of_variation, "cv")
+        return self._over_heads(descriptive.coefficient_of_variation, "cv")
 
     @known_keywords
     def kurtosis(self) -> float | xr.DataArray:
         """Excess kurtosis (population moments) of the pattern as it is."""
-        from headnb import statistics  # noqa: PLC0415
+        from headnb.stats import descriptive  # noqa: PLC0415
 
-        return self._over_heads(statistics.kurtosis, "kurtosis")
+        return self._over_heads(descriptive.kurtosis, "kurtosis")
 
     @known_keywords
     def correlation(
         self, other: xr.DataArray | None = None, *, dim: Hashable = "task", kind: str = "pearson"
     ) -> float | xr.DataArray:
         """Correlation with another pattern over the heads both have; without one, of all pairs along `dim`."""
-        from headnb import patterns, statistics  # noqa: PLC0415
+        from headnb.stats import descriptive, patterns  # noqa: PLC0415
 
         if other is None:
             return patterns.correlations(self._pattern, dim, kind)
@@ -98,7 +98,7 @@ class PatternHeads:
             raise HeadnbError("these patterns have no heads in common")
         return _float_or_array(
             xr.apply_ufunc(
-                lambda a, b: statistics.correlation(_flat(a), _flat(b), kind),
+                lambda a, b: descriptive.correlation(_flat(a), _flat(b), kind),
                 one,
                 two,
                 input_core_dims=[["layer", "head"], ["layer", "head"]],
@@ -131,31 +131,29 @@ class PatternHeads:
 
     def scale_free(self) -> xr.DataArray:
         """The pattern divided by its mean over heads."""
-        from headnb import patterns  # noqa: PLC0415
+        from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.scale_free(_with_heads(self._pattern))
 
     def normalized(self, how: str) -> xr.DataArray:
         """The pattern on another scale: "layer" (L2 norm per layer), "max" or "rank"."""
-        from headnb import patterns  # noqa: PLC0415
+        from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.normalized(_with_heads(self._pattern), how)
 
     def select(self, heads: str | Iterable[str]) -> xr.DataArray:
         """The values of named heads, `"L3H10,L7H1"`: (..., selected), with the names as its coordinate."""
-        from headnb import patterns  # noqa: PLC0415
-
-        places = patterns.parse_heads(heads)
+        places = parse_heads(heads)
         values = _with_heads(self._pattern)
         for layer, head in places:
             if layer not in values.indexes["layer"] or head not in values.indexes["head"]:
                 size = f"{values.sizes['layer']} layers of {values.sizes['head']} heads"
-                raise HeadnbError(f"there is no head {patterns.head_name(layer, head)}: the pattern has {size}")
+                raise HeadnbError(f"there is no head {head_name(layer, head)}: the pattern has {size}")
         layers, numbers = zip(*places, strict=True)
         picked = values.sel(
             layer=xr.DataArray(list(layers), dims="selected"), head=xr.DataArray(list(numbers), dims="selected")
         )
-        return picked.assign_coords(selected=[patterns.head_name(*place) for place in places])
+        return picked.assign_coords(selected=[head_name(*place) for place in places])
 
     def __getitem__(self, name: str) -> float | xr.DataArray:
         """The value of one head: `pattern.heads["L3H10"]`."""
@@ -172,7 +170,7 @@ class PatternHeads:
 
     def explore(self) -> Explorer:
         """The grid as a live widget: its selection is shared with Python."""
-        from headnb.display.explorer import Explorer  # noqa: PLC0415
+        from headnb.explorer.explorer import Explorer  # noqa: PLC0415
 
         return Explorer(results=self._pattern)
 
@@ -195,7 +193,7 @@ class ScoresHeads:
 
         `normalize`: None, "layer" (L2 norm per layer), "max" or "rank". Of a comparison: its difference.
         """
-        from headnb import patterns  # noqa: PLC0415
+        from headnb.stats import patterns  # noqa: PLC0415
 
         if not self._is_comparison:
             return patterns.pattern(self._dataset, normalize)
@@ -205,7 +203,7 @@ class ScoresHeads:
     @known_keywords
     def evidence(self, seed: int = 0) -> Evidence:
         """Can I believe this? Samples, reliability, samples needed for 0.9."""
-        from headnb import patterns  # noqa: PLC0415
+        from headnb.stats import patterns  # noqa: PLC0415
 
         return (
             _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset, seed)
@@ -219,7 +217,7 @@ class ScoresHeads:
     @known_keywords
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
-        from headnb import patterns, significance  # noqa: PLC0415
+        from headnb.stats import patterns, significance  # noqa: PLC0415
 
         flat = _samples(self._dataset)
         refuse_computed(self._dataset)
@@ -238,24 +236,24 @@ class ScoresHeads:
     @known_keywords
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
-        from headnb import resampling  # noqa: PLC0415
+        from headnb.stats import jackknife  # noqa: PLC0415
 
         _check_levels(not self._is_signed)
-        return resampling.gini(_samples(self._dataset), level, seed)
+        return jackknife.gini(_samples(self._dataset), level, seed)
 
     @known_keywords
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
-        from headnb import resampling  # noqa: PLC0415
+        from headnb.stats import jackknife  # noqa: PLC0415
 
-        return resampling.coefficient_of_variation(_samples(self._dataset), level, seed)
+        return jackknife.coefficient_of_variation(_samples(self._dataset), level, seed)
 
     @known_keywords
     def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
-        from headnb import resampling  # noqa: PLC0415
+        from headnb.stats import jackknife  # noqa: PLC0415
 
-        return resampling.kurtosis(_samples(self._dataset), level, seed)
+        return jackknife.kurtosis(_samples(self._dataset), level, seed)
 
     @known_keywords
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -265,7 +263,7 @@ class ScoresHeads:
 
         Raises HeadnbError if layers or heads differ, or if paired ids stand for different samples.
         """
-        from headnb import patterns, resampling  # noqa: PLC0415
+        from headnb.stats import jackknife, patterns  # noqa: PLC0415
 
         patterns.sample_levels(other)
         same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
@@ -275,7 +273,7 @@ class ScoresHeads:
         else:
             one, two = _samples(self._dataset), _samples(other)
             patterns.check_same_heads(self._dataset, other)
-        return resampling.correlation(one, two, paired=paired, level=level, seed=seed)
+        return jackknife.correlation(one, two, paired=paired, level=level, seed=seed)
 
     @known_keywords
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -285,7 +283,7 @@ class ScoresHeads:
         """
         if self._is_comparison:
             return _head_table(self._dataset, "difference", k)
-        from headnb import significance  # noqa: PLC0415
+        from headnb.stats import significance  # noqa: PLC0415
 
         found = self.interval(level, seed)
         table = _head_table(found, "value", k)
@@ -309,7 +307,7 @@ class ScoresHeads:
     @known_keywords
     def with_loss(self, loss: str, batch_size: int = 4) -> xr.Dataset:
         """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
-        from headnb import patterns  # noqa: PLC0415
+        from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.with_loss(self._dataset, loss, batch_size)
 
@@ -341,8 +339,8 @@ class ScoresHeads:
         With the model, its tokenizer and the task that was scored (anything that `load_task` accepts) also the
         samples' texts, attention, and what taking heads out does. `options` are those of `headnb.explore`.
         """
-        from headnb.display.explorer import Explorer  # noqa: PLC0415
-        from headnb.display.explorer_tasks import TaskSources  # noqa: PLC0415
+        from headnb.explorer.explorer import Explorer  # noqa: PLC0415
+        from headnb.explorer.task_menu import TaskSources  # noqa: PLC0415
 
         tasks = TaskSources({str(self._dataset.attrs.get("task", "")): task}) if task is not None else None
         return Explorer(model, tokenizer, tasks, results=self._dataset, **options)
@@ -364,7 +362,7 @@ def _check_levels(are_levels: bool) -> None:
 
 def _samples(scores: xr.Dataset) -> Array:
     """(n, heads) levels of one set of samples."""
-    from headnb import patterns  # noqa: PLC0415
+    from headnb.stats import patterns  # noqa: PLC0415
 
     levels = patterns.sample_levels(scores)
     if set(levels.dims) != {"sample", "layer", "head"}:
@@ -390,7 +388,7 @@ def _float_or_array(values: xr.DataArray) -> float | xr.DataArray:
 
 
 def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
-    from headnb.patterns import Evidence  # noqa: PLC0415
+    from headnb.stats.patterns import Evidence  # noqa: PLC0415
 
     return Evidence(
         int(attrs.get("samples", 0)), float(attrs.get("reliability", np.nan)), int(attrs.get("samples_for_090", -1))
@@ -399,8 +397,6 @@ def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
 
 def _head_table(columns: xr.Dataset, by: str, k: object) -> pd.DataFrame:
     """The k heads of the largest absolute `by`, one row each; ties in the order of layers and heads."""
-    from headnb.patterns import head_name  # noqa: PLC0415
-
     if not isinstance(k, Integral) or int(k) < 1:
         raise HeadnbError(f"k must be a whole number of heads, at least 1; got {k!r}")
     table = columns.transpose("layer", "head").to_dataframe().dropna(subset=by).reset_index()

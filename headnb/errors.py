@@ -61,7 +61,7 @@ class UnknownKeywordError(HeadnbError, TypeError):
 
 def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
-    from headnb.argument_types import argument_checks  # noqa: PLC0415  builds on this module
+    from headnb.call_checks import argument_checks  # noqa: PLC0415  builds on this module
 
     signature, check = inspect.signature(function), argument_checks(function)
     known = signature.parameters

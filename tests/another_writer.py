@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from headnb import score_columns, score_heads, store
+from headnb import score_heads
 from headnb.scoring import gradient
+from headnb.storage import score_store, zarr_columns
 from zarr.storage import LocalStore
 
 from test_score_heads import BUDGET, TASK
@@ -31,13 +32,13 @@ def die():
 
 
 def pause_while_creating():
-    create = store.write_columns
-    store.write_columns = lambda *args: (pause(), create(*args))
+    create = score_store.write_columns
+    score_store.write_columns = lambda *args: (pause(), create(*args))
 
 
 def pause_after_each_batch():
-    write = store.ScoreTable.write
-    store.ScoreTable.write = lambda *args: (write(*args), pause())
+    write = score_store.ScoreTable.write
+    score_store.ScoreTable.write = lambda *args: (write(*args), pause())
 
 
 def die_before_the_rename():
@@ -80,12 +81,12 @@ def die_before_write(chunk, beside, times):
             beside_is_written.set()
 
     LocalStore.set = dying
-    score_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
+    zarr_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
     out, moment = sys.argv[1:]
-    store.WRITTEN_EVERY = 0.0  # each batch, so that there are moments between
+    score_store.WRITTEN_EVERY = 0.0  # each batch, so that there are moments between
     globals()[moment]()
     score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

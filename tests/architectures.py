@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headnb.encoding import EncodedSample
+    from headnb.engine.tokenization import EncodedSample
     from torch import Tensor
     from transformers import PreTrainedModel
 

@@ -64,9 +64,9 @@ def fsdp2(model: Any) -> Any:
 def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     """One update of eight samples, four in each process, under the mean loss of all their answer tokens."""
     import headnb
-    from headnb.batching import collate
-    from headnb.capture import find_heads
-    from headnb.encoding import encode_task
+    from headnb.engine.batching import collate
+    from headnb.engine.hooks import find_heads
+    from headnb.engine.tokenization import encode_task
     from headnb.scoring.gradient import activation
     from headnb.tuning.online import TrainingBatches
 

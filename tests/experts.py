@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from headnb.attention_functions import attention_by
-from headnb.capture import find_heads
+from headnb.engine.attention_functions import attention_by
+from headnb.engine.hooks import find_heads
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import EXPERTS, LLAMA_LIKE, MULTI_LATENT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.ablation import ablate, generate_both
 from headnb.errors import HeadnbError
+from headnb.scoring.ablation import ablate, generate_both
 from scipy import stats
 from torch.nn import functional
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from headnb import open_scores, score_heads
-from headnb.batching import collate, pack
-from headnb.capture import find_heads, scale_heads
-from headnb.later_layers import LaterLayers
+from headnb.engine.batching import collate, pack
+from headnb.engine.hooks import find_heads, scale_heads
+from headnb.engine.partial_forward import LaterLayers
 from headnb.scoring import ScoringInterrupted
-from headnb.scoring.ablations import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer
+from headnb.scoring.ablation_scores import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import EXPERTS, LLAMA_LIKE, build, randomize

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.resampling import Estimate
+from headnb.stats.jackknife import Estimate
 from scipy import stats
 
 
@@ -46,7 +46,7 @@ def levels_of(scores: xr.Dataset) -> np.ndarray:
 def test_importing_headnb_registers_heads_and_loads_nothing_heavy():
     code = (
         "import sys, xarray, headnb; xarray.Dataset().heads; "
-        "print([m for m in ('torch', 'scipy', 'zarr', 'IPython', 'headnb.statistics') if m in sys.modules])"
+        "print([m for m in ('torch', 'scipy', 'zarr', 'IPython', 'headnb.stats.descriptive') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb import attention_weights, score_heads
-from headnb.attention_functions import attention_calls
-from headnb.batching import collate, pack
-from headnb.capture import find_heads, head_outputs
+from headnb import score_heads
+from headnb.engine import attention_weights
+from headnb.engine.attention_functions import attention_calls
+from headnb.engine.batching import collate, pack
+from headnb.engine.hooks import find_heads, head_outputs
 from headnb.errors import HeadnbError
-from headnb.scoring import methods
+from headnb.scoring import registry
 from headnb.scoring.activity import ACTIVITIES, activity_scorer
 
 from architectures import FLOAT32_INSIDE, build, tolerance, wide_softmax
@@ -175,7 +176,7 @@ def test_no_other_loss_changes_a_score_that_is_no_share_of_a_loss():
 
 
 def test_the_thirteen_scores_are_listed_with_one_line_each():
-    known = methods()
+    known = registry()
     assert len(ACTIVITIES) == 13
     assert known.keys() >= ACTIVITIES.keys()
     assert all(

@@ -18,9 +18,9 @@ import math
 import headnb
 import numpy as np
 import pytest
+from headnb.analysis.agreement import compare_methods
 from headnb.errors import HeadnbError
-from headnb.findings.agreement import compare_methods
-from headnb.resampling import rank_correlation
+from headnb.stats.jackknife import rank_correlation
 from scipy import stats
 
 from fine_tuned import scores_of

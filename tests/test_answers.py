@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from headnb import load_task
 from headnb.errors import HeadnbError
-from headnb.task_cards import CARDS
+from headnb.tasks.registry import CARDS
 from headnb.tuning.answers import FORMS, find_form
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from headnb.errors import HeadnbError
-from headnb.runs import continual as continual_runs
-from headnb.runs import mixtures as mixture_runs
-from headnb.runs.folder import Run, Settings
+from headnb.experiments import continual as continual_runs
+from headnb.experiments import mixtures as mixture_runs
+from headnb.experiments.folder import Run, Settings
 
 TASKS = ("gcd", "lcm", "leg_counting")
 WAYS = ["random", "weights", "contributions", "uniform", "single"]

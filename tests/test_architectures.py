@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.batching import collate, pack
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.batching import collate, pack
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from headnb.scoring.gradient import activation, gradient_scorer
 
 from architectures import (

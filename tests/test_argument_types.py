@@ -8,8 +8,8 @@ import headnb
 import headnb.accessor
 import numpy as np
 import pytest
-from headnb.argument_types import LARGEST_SEED, LARGEST_TRAINING_SEED, checked_seed
-from headnb.cli import app
+from headnb.call_checks import LARGEST_SEED, LARGEST_TRAINING_SEED, checked_seed
+from headnb.cli.main import app
 from headnb.errors import HeadnbError
 from typer.testing import CliRunner
 

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from headnb.attention import head_attention
-from headnb.attention_functions import attention_calls
-from headnb.attention_weights import attention_of_head
-from headnb.capture import find_heads
 from headnb.display.attention import as_message
 from headnb.display.colours import FALL
+from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_weights import attention_of_head
+from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.scoring import score_heads
-from headnb.tasks import Task, TokenSample
+from headnb.scoring.attention import head_attention
+from headnb.tasks.loading import Task, TokenSample
 from torch.nn import functional
 
 from architectures import ARCHITECTURES, FLOAT32_ONLY, VOCABULARY, build, tolerance, wide_softmax

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb import attention_weights as blocks
 from headnb import score_heads
-from headnb.batching import collate, pack
-from headnb.capture import find_heads
-from headnb.encoding import EncodedSample
+from headnb.engine import attention_weights as blocks
+from headnb.engine.batching import collate, pack
+from headnb.engine.hooks import find_heads
+from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring.attribution import attribution_scorer
 from torch.nn import functional

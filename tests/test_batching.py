@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.batching import collate, pack, plan_batches, split_at_budget
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.batching import collate, pack, plan_batches, split_at_budget
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.tokenization import IGNORED, EncodedSample
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

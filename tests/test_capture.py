@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
-from headnb import attention_functions
-from headnb.capture import checkpointed, find_heads, frozen, head_outputs, scale_heads
+from headnb.engine import attention_functions
+from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs, scale_heads
 from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

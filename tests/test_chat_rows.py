@@ -10,11 +10,11 @@ import datasets
 import pytest
 import trl
 from headnb import HeadnbError
-from headnb.display.head_detail import sample_texts
-from headnb.encoding import IGNORED, encode_task
-from headnb.findings.likeness import text_of
-from headnb.findings.pools import sample_keys
-from headnb.tasks import load_task
+from headnb.analysis.selection.embeddings import text_of
+from headnb.analysis.selection.pools import sample_keys
+from headnb.engine.tokenization import IGNORED, encode_task
+from headnb.explorer.head_detail import sample_texts
+from headnb.tasks.loading import load_task
 
 from tiny import tiny_tokenizer
 

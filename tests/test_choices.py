@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.runs import choices
-from headnb.runs.folder import Run, Settings
+from headnb.experiments import selection_trials
+from headnb.experiments.folder import Run, Settings
 
 from fine_tuned import scores_of
 
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_each_target_has_random_instructions_of_its_own(run: Run) -> None:
-    trial = choices.SelectionTrial(run, None, None, (), pool_samples=20, target_samples=3, ways=["random"])
+    trial = selection_trials.SelectionTrial(run, None, None, (), pool_samples=20, target_samples=3, ways=["random"])
     chosen = {target: set(trial.chosen("random", target, 20, seed=1).ids) for target in TASKS}
     assert chosen["gcd"] == set(trial.chosen("random", "gcd", 20, seed=1).ids)
     for one, other in (("gcd", "lcm"), ("gcd", "leg_counting"), ("lcm", "leg_counting")):
@@ -45,11 +45,11 @@ def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.
         def num_parameters(self) -> int:
             return 1
 
-    monkeypatch.setattr(choices, "losses_after", losses_after)
-    monkeypatch.setattr(choices, "losses_of", lambda *_, **__: losses)
-    monkeypatch.setattr(choices, "score_heads", lambda *_, **__: scores)
+    monkeypatch.setattr(selection_trials, "losses_after", losses_after)
+    monkeypatch.setattr(selection_trials, "losses_of", lambda *_, **__: losses)
+    monkeypatch.setattr(selection_trials, "score_heads", lambda *_, **__: scores)
     sizes = {"choosing_samples": 4, "tested_samples": 6, "steps": 2, "batch_size": 2}
-    choices.selective_losses(run, Model(), None, (), (0,), heads=30, beside=(), rates={"heads": 1e-4}, **sizes)
+    selection_trials.selective_losses(run, Model(), None, (), (0,), heads=30, beside=(), rates={"heads": 1e-4}, **sizes)
     assert heads["top"][0] == heads["top"][1] == heads["top"][2]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert len(heads["random"][one] & heads["random"][other]) < 20  # of 30 out of 120

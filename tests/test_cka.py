@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from headnb.analysis.cka import cka, gram, hsic
 from headnb.errors import HeadnbError
-from headnb.findings.cka import cka, gram, hsic
-from headnb.significance import crossed_intervals
+from headnb.stats.significance import crossed_intervals
 from scipy import stats
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import headnb
 import pytest
 import xarray as xr
-from headnb import cli, doctor
+from headnb.cli import doctor, main
 from headnb.display.grid import HeadGrid
 from headnb.scoring.gradient import GradientScorer
 
@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """The exit status of `headnb words...` in this process."""
     monkeypatch.setattr(sys, "argv", ["headnb", *map(str, words)])
     with pytest.raises(SystemExit) as exit_:
-        cli.main()
+        main.main()
     return int(exit_.value.code or 0)
 
 
@@ -89,7 +89,7 @@ def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
 def test_control_c_before_the_first_sample_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    monkeypatch.setattr("headnb.models.load_model", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("headnb.models.loading.load_model", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 5) == 130
     assert capsys.readouterr().err.strip() == "headnb: interrupted"
 
@@ -194,8 +194,8 @@ def test_doctor_finds_nothing_wrong_here() -> None:
     ("broken", "line", "remedy"),
     [
         ("headnb.tuning.finetuning", "[train]", "pip install --force-reinstall --no-deps headnb"),
-        ("headnb.runs", "[suite]", "pip install --force-reinstall --no-deps headnb"),
-        ("headnb.magics", "headnb", "pip install --force-reinstall --no-deps headnb"),
+        ("headnb.experiments", "[suite]", "pip install --force-reinstall --no-deps headnb"),
+        ("headnb.notebook.magics", "headnb", "pip install --force-reinstall --no-deps headnb"),
         ("trl", "[train]", "pip install --force-reinstall trl"),
         ("bokeh", "[suite]", "pip install --force-reinstall bokeh"),
         ("reasoning_gym", "[tasks]", "pip install --force-reinstall reasoning-gym"),

@@ -9,9 +9,9 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.composition.design import OTHERS, SHRINKAGE, SHUFFLED_ANSWERS
+from headnb.analysis.composition.null_models import MEAN, PERMUTED, SINGLE
 from headnb.errors import HeadnbError
-from headnb.findings.combination_design import OTHERS, SHRINKAGE, SHUFFLED_ANSWERS
-from headnb.findings.combination_nulls import MEAN, PERMUTED, SINGLE
 from scipy import optimize, stats
 
 from fine_tuned import FineTuning, alike, flat, random_change, scores_of

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from headnb import score_heads
-from headnb.batching import collate
-from headnb.encoding import EncodedSample
-from headnb.heap import return_free_memory
+from headnb.engine.batching import collate
+from headnb.engine.heap import return_free_memory
+from headnb.engine.tokenization import EncodedSample
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 

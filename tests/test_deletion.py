@@ -8,14 +8,14 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb import significance
-from headnb.capture import find_heads
-from headnb.encoding import encode_task
+from headnb.analysis.deletion import deletion_curve
+from headnb.analysis.head_choice import choose_heads
+from headnb.engine.hooks import find_heads
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
-from headnb.findings.deletion import deletion_curve
-from headnb.findings.head_choice import choose_heads
-from headnb.patterns import parse_heads
-from headnb.tasks import load_task
+from headnb.head_names import parse_heads
+from headnb.stats import significance
+from headnb.tasks.loading import load_task
 from scipy import stats
 
 from test_capture import state

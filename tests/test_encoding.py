@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.encoding import IGNORED, encode_task
+from headnb.engine.tokenization import IGNORED, encode_task
 from headnb.errors import HeadnbError
-from headnb.tasks import load_task
+from headnb.tasks.loading import load_task
 
 from tiny import framing_tokenizer
 

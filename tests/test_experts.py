@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from headnb.engine.losses import find_readout
+from headnb.engine.packing import check_packed_training
 from headnb.errors import HeadnbError
-from headnb.packing import check_packed_training
-from headnb.readout import find_readout
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import LLAMA_LIKE

@@ -19,13 +19,13 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.findings.combination_design import Design
-from headnb.findings.combination_nulls import null_table
-from headnb.findings.concentration import CONCENTRATIONS, concentration
-from headnb.findings.linear_fits import Form, r_squared
-from headnb.findings.moments import Measured, Moments
-from headnb.findings.stages import read_stages
-from headnb.findings.task_correlations import task_correlations
+from headnb.analysis.before_after import read_stages
+from headnb.analysis.composition.design import Design
+from headnb.analysis.composition.least_squares import Form, r_squared
+from headnb.analysis.composition.null_models import null_table
+from headnb.analysis.concentration import CONCENTRATIONS, concentration
+from headnb.analysis.debiased_products import Measured, Moments
+from headnb.analysis.task_correlations import task_correlations
 
 from fine_tuned import FineTuning, alike
 from test_statistics_simulation import HEADS, Population, as_scores, far_above, far_below, true_statistics

@@ -12,7 +12,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import encode_task
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.tuning.options import warn_of_router_loss
 from headnb.tuning.training import TuningInterrupted
@@ -138,7 +138,7 @@ def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseExce
         quick(model, peft_config=adapters, on_progress=stop, online=True)
     assert same_values(values, model)
     assert state_of(model) == state
-    from headnb import attention_functions
+    from headnb.engine import attention_functions
 
     assert not attention_functions._captures
     if error is KeyboardInterrupt:

@@ -8,7 +8,7 @@ import accelerate
 import pytest
 import torch
 from headnb import HeadnbError
-from headnb.models import load_model, weights_fingerprint
+from headnb.models.loading import load_model, weights_fingerprint
 
 from tiny import tiny_model
 

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from headnb.analysis.forgetting import Forgetting, forgetting
 from headnb.errors import HeadnbError
-from headnb.findings.forgetting import Forgetting, forgetting
 from scipy import stats
 
 from fine_tuned import scores_of

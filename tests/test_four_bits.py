@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.errors import HeadnbError
-from headnb.fingerprint import weights_fingerprint
+from headnb.models.fingerprint import weights_fingerprint
 from headnb.tuning.training import TuningInterrupted
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -91,7 +91,7 @@ def test_a_tuning_in_four_bits_that_was_stopped_ends_as_one_that_was_not(load, t
 
 
 def test_nothing_is_said_where_bitsandbytes_is_imported_with_others():
-    program = "import headnb.tuning.finetuning, headnb.models"
+    program = "import headnb.tuning.finetuning, headnb.models.loading"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr == b""
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from headnb import open_scores, score_heads
-from headnb.capture import find_heads
+from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.scoring import ScoringInterrupted, gates
 from torch.nn import functional
@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_is_named_by_sample():
 
 
 def test_what_needs_scores_of_samples_refuses_gates(tmp_path):
-    from headnb.scoring.methods import find_method, methods
+    from headnb.scoring.registry import find_method, methods
 
     with pytest.raises(HeadnbError, match="'gates' has one value a head"):
         find_method("gates", of_samples=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.capture import frozen
+from headnb.engine.generation import continue_greedily, text
+from headnb.engine.hooks import frozen
 from headnb.errors import HeadnbError
-from headnb.tuning.generation import continue_greedily, text
 
 from architectures import VOCABULARY, build
 from test_capture import state

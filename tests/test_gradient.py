@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from headnb import score_heads
-from headnb.batching import collate
-from headnb.capture import head_outputs, scale_heads
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.batching import collate
+from headnb.engine.hooks import head_outputs, scale_heads
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
 from headnb.scoring.run import model_lock

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.head_choice import choose_heads, ranked_heads, shuffled_within_layers
 from headnb.errors import HeadnbError
-from headnb.findings.head_choice import choose_heads, ranked_heads, shuffled_within_layers
 
 from fine_tuned import scores_of
 

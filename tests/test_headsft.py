@@ -7,13 +7,13 @@ import signal
 import threading
 
 import headnb
-import headnb.encoding
+import headnb.engine.tokenization
 import numpy as np
 import pytest
 import xarray as xr
 from headnb.display import live
-from headnb.display.live_study import LiveStudy, course
 from headnb.display.payload import MIME_TYPE
+from headnb.notebook.live_tuning import LiveStudy, course
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
@@ -107,7 +107,9 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
 def test_samples_that_max_length_leaves_out_or_cuts_are_counted_under_the_grid(shell, track):
     shell.user_ns["others"] = [("a b", " c"), ("a " * 50, " b")]
     shell.user_ns["pairs"] = [("a b", " c d e f g h i j k l m n o p"), ("a b", " c"), ("a b " * 50, " c")]
-    lengths = headnb.encoding.encode_task(headnb.load_task(shell.user_ns["pairs"]), tiny_tokenizer(), max_length=12)
+    lengths = headnb.engine.tokenization.encode_task(
+        headnb.load_task(shell.user_ns["pairs"]), tiny_tokenizer(), max_length=12
+    )
     assert (len(lengths.left_out), lengths.truncated) == (1, 1)
     result, captured = run(shell, f"%headsft model pairs --steps 1 --batch-size 2 --max-length 12 {track}")
     assert result.success
@@ -126,7 +128,7 @@ def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
 
 
 def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch):
-    monkeypatch.setattr("headnb.sft_magic.course", stop(ValueError("no ink")))
+    monkeypatch.setattr("headnb.notebook.sft_magic.course", stop(ValueError("no ink")))
     _, captured = run(shell, f"result = {TUNE} --into kept")
     assert shell.user_ns["result"].study["step"].values.tolist() == [0, 2, 4]
     assert shell.user_ns["result"] is shell.user_ns["kept"]
@@ -134,7 +136,7 @@ def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch)
 
 
 def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(shell, monkeypatch):
-    monkeypatch.setattr("headnb.sft_magic.course", stop(KeyboardInterrupt()))
+    monkeypatch.setattr("headnb.notebook.sft_magic.course", stop(KeyboardInterrupt()))
     result, captured = run(shell, f"{TUNE} --into kept")
     assert isinstance(result.error_in_exec, UsageError)
     assert "interrupted; the model is trained, but the heads are not drawn: see kept" in captured.stderr

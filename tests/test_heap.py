@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from headnb import heap
-from headnb.batching import collate
+from headnb.engine import heap
+from headnb.engine.batching import collate
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer
 

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from headnb import kept
-from headnb.batching import pack
-from headnb.kept import kept_small
+from headnb.engine import recompute
+from headnb.engine.batching import pack
+from headnb.engine.recompute import kept_small
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer
 
@@ -32,8 +32,8 @@ def test_an_activation_is_not_kept_beside_what_it_was_made_of(monkeypatch):
     x = torch.randn(1, 64, mlp.gate_proj.in_features, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(mlp(x).sum(), x)
     held = []
-    keep = kept._keep
-    monkeypatch.setattr(kept, "_keep", lambda tensor: held.append(keep(tensor)) or held[-1])
+    keep = recompute._keep
+    monkeypatch.setattr(recompute, "_keep", lambda tensor: held.append(keep(tensor)) or held[-1])
     with kept_small(mlp):
         y = mlp(x)
     wide = [one for one in held if isinstance(one, torch.Tensor) and one.requires_grad]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from headnb.capture import find_heads, head_outputs
-from headnb.later_layers import later_layers
+from headnb.engine.hooks import find_heads, head_outputs
+from headnb.engine.partial_forward import later_layers
 
 from architectures import ARCHITECTURES, build
 from test_capture import state

@@ -8,11 +8,11 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.batching import collate
-from headnb.capture import find_heads, head_outputs, scale_heads
-from headnb.encoding import encode_task
+from headnb.engine.batching import collate
+from headnb.engine.hooks import find_heads, head_outputs, scale_heads
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
-from headnb.scoring.methods import find_method
+from headnb.scoring.registry import find_method
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.cka import cka, gram
+from headnb.analysis.layer_profile import LayerRun, layer_profile, transition
 from headnb.errors import HeadnbError
-from headnb.findings.cka import cka, gram
-from headnb.findings.layer_profile import LayerRun, layer_profile, transition
 from scipy import stats
 
 from fine_tuned import scores_of

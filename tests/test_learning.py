@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import headnb
 import pytest
 import torch
-from headnb.snapshot import weights_kept
+from headnb.models.state import weights_kept
 from headnb.tuning.learning import learn
 
 from tiny import tiny_model

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.findings.linear_fits import Form, condition_number, permuted_r_squared, predicted_across_layers, r_squared
-from headnb.findings.moments import Measured, Moments
+from headnb.analysis.composition.least_squares import (
+    Form,
+    condition_number,
+    permuted_r_squared,
+    predicted_across_layers,
+    r_squared,
+)
+from headnb.analysis.debiased_products import Measured, Moments
 from scipy import optimize, stats
 
 RNG = np.random.default_rng(0)

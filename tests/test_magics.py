@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
-from headnb.magics import HeadMagics
+from headnb.notebook.magics import HeadMagics
+from headnb.notebook.sft_magic import TuningMagics
 from headnb.scoring.gradient import GradientScorer
-from headnb.sft_magic import TuningMagics
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -452,7 +452,7 @@ def test_lists_are_drawn_once_and_returned(shell: InteractiveShell, line: str) -
 
 
 def test_a_tables_text_is_escaped() -> None:
-    from headnb.tables import NameTable
+    from headnb.notebook.tables import NameTable
 
     table = NameTable(("a",), (("<script>alert(1)</script>",),), caption="<b>")
     assert "<script>" not in table._repr_html_()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.findings.agreement import compare_methods
-from headnb.findings.deletion import CHOICES, REPLACEMENTS, DeletionCurve
-from headnb.runs import report_methods as method_report
+from headnb.analysis.agreement import compare_methods
+from headnb.analysis.deletion import CHOICES, REPLACEMENTS, DeletionCurve
+from headnb.experiments import report_methods as method_report
 
 from fine_tuned import scores_of
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from headnb.scoring.methods import _METHODS
+from headnb.scoring.registry import _METHODS
 
 TABLE = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.splitlines() if line.startswith("| `")]

@@ -10,14 +10,16 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import HeadnbError, pages, procedural
-from headnb.display import plots
-from headnb.display.explorer_tasks import TaskSources
+from headnb import HeadnbError
+from headnb.analysis.mixtures import mixture
+from headnb.display.charts import plots
 from headnb.display.report import Contents, Section, page
 from headnb.errors import from_extra
-from headnb.findings.mixtures import mixture
+from headnb.explorer.task_menu import TaskSources
+from headnb.suite import notebooks
 from headnb.suite.execution import run_suite
-from headnb.task_cards import CARDS
+from headnb.tasks import procedural
+from headnb.tasks.registry import CARDS
 from headnb.tuning.learning import learn
 
 import suites
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from headnb.display.charts import Chart
+    from headnb.display.charts.marks import Chart
 
 PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 
@@ -84,12 +86,12 @@ def run_graph(place: Place) -> None:
 
 def run_notebook(place: Place) -> None:
     notebook = suites.write_notebook(place.tmp_path / "x.ipynb", "n: int = 1", "n")
-    pages.run_notebook(notebook, place.tmp_path / "out.ipynb", progress=False)
+    notebooks.run_notebook(notebook, place.tmp_path / "out.ipynb", progress=False)
 
 
 def html_page(place: Place) -> None:
     notebook = suites.write_notebook(place.tmp_path / "x.ipynb", "n: int = 1", "n")
-    pages.html_page(notebook, place.tmp_path / "x.html")
+    notebooks.html_page(notebook, place.tmp_path / "x.html")
 
 
 PYTHON: dict[str, tuple[Callable[[Place], object], list[str], str]] = {
@@ -241,7 +243,7 @@ def test_the_files_are_what_the_script_writes():
 
 def test_all_tasks_are_listed_without_reasoning_gym():
     with blocked("reasoning_gym"):
-        listed = set(headnb.tasks.known_tasks())
+        listed = set(headnb.tasks.loading.known_tasks())
     assert {"gcd", "gsm_symbolic", "sentence_reordering"} | set(CARDS) <= listed
 
 

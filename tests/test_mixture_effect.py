@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.mixture_effect import BASE, FITTED, PLAIN, RANDOM, mixture_effect
 from headnb.errors import HeadnbError
-from headnb.findings.mixture_effect import BASE, FITTED, PLAIN, RANDOM, mixture_effect
 from scipy import stats
 
 

@@ -8,9 +8,9 @@ import headnb
 import numpy as np
 import pytest
 from headnb import HeadnbError
-from headnb.findings.combination_nulls import SINGLE
-from headnb.findings.mixtures import Mixture, largest_remainder
-from headnb.tasks import Task
+from headnb.analysis.composition.null_models import SINGLE
+from headnb.analysis.mixtures import Mixture, largest_remainder
+from headnb.tasks.loading import Task
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from headnb import HeadnbError
-from headnb.models import check_weights
+from headnb.models.loading import check_weights
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -8,12 +8,7 @@ import pytest
 import torch
 import transformers
 from headnb import HeadnbError
-from headnb.models import (
-    known_models,
-    load_model,
-    model_name,
-    weights_fingerprint,
-)
+from headnb.models.loading import known_models, load_model, model_name, weights_fingerprint
 from safetensors.torch import load_file
 
 from tiny import tiny_model

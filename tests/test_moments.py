@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from headnb.findings.moments import Measured, Moments
-from headnb.resampling import correlation
+from headnb.analysis.debiased_products import Measured, Moments
+from headnb.stats.jackknife import correlation
 
 HEADS = 7
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from headnb.findings.nearest import Part, best, collected, compared, dense, diverse, unit
-from headnb.findings.tfidf import TfIdf
+from headnb.analysis.selection.nearest import Part, best, collected, compared, dense, diverse, unit
+from headnb.analysis.selection.tfidf import TfIdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse

@@ -12,15 +12,15 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
-from headnb import pages
 from headnb.display.payload import MIME_TYPE
 from headnb.errors import HeadnbError
+from headnb.suite import notebooks
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 from tiny import tiny_model, tiny_tokenizer
 
-NOTEBOOKS = sorted(pages.notebooks_folder().glob("*.ipynb"))
+NOTEBOOKS = sorted(notebooks.notebooks_folder().glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,9 @@ def test_notebooks_in_the_repository_are_clean(path: Path) -> None:
 
 
 def test_the_quickstart_runs_and_becomes_a_page(folder: Path, tmp_path: Path) -> None:
-    source = pages.notebooks_folder() / pages.QUICKSTART
+    source = notebooks.notebooks_folder() / notebooks.QUICKSTART
     out = tmp_path / "results"
-    ran = pages.run_notebook(
+    ran = notebooks.run_notebook(
         source, tmp_path / "ran.ipynb", {"model": str(folder), "n": 6, "out": str(out)}, progress=False
     )
     notebook = nbformat.read(ran, as_version=4)
@@ -115,29 +115,34 @@ def test_the_quickstart_runs_and_becomes_a_page(folder: Path, tmp_path: Path) ->
     ]
     assert [len(cell.outputs) for cell in drawn] == [1] * 5
     assert {file.name for file in out.iterdir()} == {"gsm_symbolic.nc", "gsm_symbolic.heads.json"}
-    page = pages.html_page(ran, tmp_path / "ran.html").read_text()
+    page = notebooks.html_page(ran, tmp_path / "ran.html").read_text()
     assert page.count('role="img"') == 5  # a picture for each
     assert not re.search(r"<script|<link|src=\"http", page)
 
 
 def test_a_misspelt_parameter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadnbError, match="did you mean 'other_task'"):
-        pages.run_notebook(pages.notebooks_folder() / pages.QUICKSTART, tmp_path / "x.ipynb", {"other_tsk": "gcd"})
+        notebooks.run_notebook(
+            notebooks.notebooks_folder() / notebooks.QUICKSTART, tmp_path / "x.ipynb", {"other_tsk": "gcd"}
+        )
     assert not (tmp_path / "x.ipynb").exists()
 
 
 def test_a_failing_cell_is_one_line_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(HeadnbError, match=r"failed in cell \[3\], HeadnbError: unknown model .*ran\.ipynb$"):
-        pages.run_notebook(
-            pages.notebooks_folder() / pages.QUICKSTART, tmp_path / "ran.ipynb", {"model": "./nowhere"}, progress=False
+        notebooks.run_notebook(
+            notebooks.notebooks_folder() / notebooks.QUICKSTART,
+            tmp_path / "ran.ipynb",
+            {"model": "./nowhere"},
+            progress=False,
         )
 
 
 @pytest.mark.slow
 def test_a_wheel_holds_the_notebooks(tmp_path: Path) -> None:
-    root = Path(pages.__file__).parent.parent
+    root = Path(notebooks.__file__).parent.parent
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(root)], check=True
     )
     (wheel,) = tmp_path.glob("*.whl")
-    assert f"headnb/notebooks/{pages.QUICKSTART}" in zipfile.ZipFile(wheel).namelist()
+    assert f"headnb/notebooks/{notebooks.QUICKSTART}" in zipfile.ZipFile(wheel).namelist()

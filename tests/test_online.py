@@ -8,7 +8,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import encode_task
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from peft import LoraConfig
 from scipy.stats import spearmanr
@@ -189,6 +189,6 @@ def test_a_model_without_hooks_stays_behind(tmp_path: Path) -> None:
     model = tiny_model()
     sft_trainer(model, tmp_path, headnb.HeadScoreCallback(online=True)).train()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    from headnb import attention_functions
+    from headnb.engine import attention_functions
 
     assert not attention_functions._captures

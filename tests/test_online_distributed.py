@@ -9,7 +9,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import encode_task
+from headnb.engine.tokenization import encode_task
 from torch import multiprocessing
 
 from distributed_training import in_process

@@ -66,7 +66,7 @@ def test_the_wheel_holds_every_tracked_module_data_file_and_notebook(
         held = set(wheel.namelist())
     package = [name for name in tracked if name.startswith("headnb/")]
     notebooks = [f"headnb/{name}" for name in tracked if name.startswith("notebooks/")]
-    assert {"headnb/py.typed", "headnb/runs/folder.py", "headnb/data/procedural_samples.jsonl"} <= set(package)
+    assert {"headnb/py.typed", "headnb/experiments/folder.py", "headnb/data/procedural_samples.jsonl"} <= set(package)
     assert [name for name in package + notebooks if name not in held] == []
 
 

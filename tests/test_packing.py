@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
+from headnb.engine.packing import check_packed_training
 from headnb.errors import HeadnbError
-from headnb.packing import check_packed_training
 
 from architectures import build
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import nbformat
 import papermill
 import pytest
-from headnb import pages
 from headnb.errors import HeadnbError
-from headnb.parameters import check_parameters
+from headnb.suite import notebooks
+from headnb.suite.parameters import check_parameters
 from papermill.cli import _resolve_type  # what `papermill -p NAME VALUE` makes of a value
 from papermill.exceptions import PapermillExecutionError
 
@@ -17,7 +17,7 @@ CELLS = [
     "%load_ext headnb",
 ]
 RIGHT = {"tasks": ["gcd", "lcm"], "full": False, "n": 3, "rate": 0.1, "name": "x", "other": 1}
-NOTEBOOKS = sorted(pages.notebooks_folder().glob("*.ipynb"))
+NOTEBOOKS = sorted(notebooks.notebooks_folder().glob("*.ipynb"))
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_every_notebook_checks_its_parameters_before_it_does_anything(path):
 )
 def test_run_notebook_refuses_them_before_it_starts_a_kernel(tmp_path, given, said):
     with pytest.raises(HeadnbError) as refused:
-        pages.run_notebook(pages.notebooks_folder() / "02_finetune.ipynb", tmp_path / "ran.ipynb", given)
+        notebooks.run_notebook(notebooks.notebooks_folder() / "02_finetune.ipynb", tmp_path / "ran.ipynb", given)
     assert str(refused.value) == said
     assert not (tmp_path / "ran.ipynb").exists()
 
 
 def test_papermill_itself_stops_before_anything_is_trained(tmp_path):
-    source = pages.notebooks_folder() / "02_finetune.ipynb"
+    source = notebooks.notebooks_folder() / "02_finetune.ipynb"
     values = {"full": _resolve_type("false"), "run_folder": str(tmp_path)}
     with pytest.raises(PapermillExecutionError) as stopped:
         papermill.execute_notebook(source, tmp_path / "ran.ipynb", values, kernel_name="python3", progress_bar=False)

@@ -8,8 +8,9 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import patterns
 from headnb.errors import HeadnbError
+from headnb.head_names import head_name, parse_heads
+from headnb.stats import patterns
 from scipy import stats
 
 ATTRS = {
@@ -283,8 +284,8 @@ def test_unknown_loss_and_missing_tokens_are_errors():
 
 
 def test_heads_are_written_l3h10():
-    assert patterns.parse_heads("L3H10, l7h1") == [(3, 10), (7, 1)]
-    assert patterns.head_name(3, 10) == "L3H10"
+    assert parse_heads("L3H10, l7h1") == [(3, 10), (7, 1)]
+    assert head_name(3, 10) == "L3H10"
     for wrong in ("3.10", "L3", "L3H", ""):
         with pytest.raises(HeadnbError, match="L3H10"):
-            patterns.parse_heads(wrong)
+            parse_heads(wrong)

@@ -8,9 +8,10 @@ import headnb
 import pytest
 import torch
 import transformers
-from headnb import HeadnbError, hub, model_cache
-from headnb.model_checks import model_name
-from headnb.provenance import adapter_base
+from headnb import HeadnbError, hub
+from headnb.models import default_model
+from headnb.models.checks import model_name
+from headnb.models.provenance import adapter_base
 
 from tiny import tiny_model
 
@@ -21,8 +22,8 @@ PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 def packaged(monkeypatch, tmp_path, model, tokenizer):
     """The default model's package is installed, with a tiny model inside."""
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(model_cache, "packaged_gguf", lambda: tmp_path / "model.gguf")
-    monkeypatch.setattr("headnb.models._load_gguf", lambda _: (model, tokenizer))
+    monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr("headnb.models.loading._load_gguf", lambda _: (model, tokenizer))
     return tmp_path / "cache" / "models" / "smollm2-135m"
 
 
@@ -68,7 +69,7 @@ def test_scores_of_a_hub_model_say_its_revision(monkeypatch, folder, tokenizer):
         loaded.config._commit_hash = "c0ffee"
         return loaded, tokenizer
 
-    monkeypatch.setattr("headnb.models._load_checkpoint", from_hub)
+    monkeypatch.setattr("headnb.models.loading._load_checkpoint", from_hub)
     model, _ = headnb.load_model("somebody/tiny", device="cpu", revision="step1000")
     attrs = headnb.score_heads(model, tokenizer, PAIRS).attrs
     assert (attrs["model"], attrs["weights_source"]) == ("somebody/tiny", "somebody/tiny, revision c0ffee")
@@ -110,7 +111,7 @@ def test_an_adapter_of_a_revision_records_it_and_is_loaded_with_it(monkeypatch, 
         asked.append((source, revision))
         return transformers.AutoModelForCausalLM.from_pretrained(folder), tokenizer
 
-    monkeypatch.setattr("headnb.models._load_checkpoint", from_hub)
+    monkeypatch.setattr("headnb.models.loading._load_checkpoint", from_hub)
     model, _ = headnb.load_model("somebody/tiny", device="cpu", revision="step1000")
     result = headnb.finetune(model, tokenizer, PAIRS, steps=1, track=[], batch_size=2, output_dir=tmp_path / "run")
     headnb.load_model(result.adapter)

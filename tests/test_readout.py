@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from headnb import readout, score_heads
-from headnb.batching import collate
-from headnb.encoding import IGNORED, EncodedSample
+from headnb import score_heads
+from headnb.engine import losses as readout
+from headnb.engine.batching import collate
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring.gradient import activation, gradient_scorer
 from peft import LoraConfig, get_peft_model

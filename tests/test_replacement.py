@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.ablation import Replacement, losses_with_heads_replaced
-from headnb.capture import find_heads, frozen, head_outputs, input_device
-from headnb.encoding import EncodedSample, encode_task
-from headnb.readout import find_readout
-from headnb.replacement import mean_outputs, replaced_heads
-from headnb.tasks import load_task
+from headnb.engine.hooks import find_heads, frozen, head_outputs, input_device
+from headnb.engine.interventions import mean_outputs, replaced_heads
+from headnb.engine.losses import find_readout
+from headnb.engine.tokenization import EncodedSample, encode_task
+from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
+from headnb.tasks.loading import load_task
 from torch.nn import functional
 
 from architectures import build

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.encoding import encode_task
-from headnb.representations import UnknownLayersError, layer_grams
-from headnb.tasks import load_task
+from headnb.analysis.representations import UnknownLayersError, layer_grams
+from headnb.engine.tokenization import encode_task
+from headnb.tasks.loading import load_task
 
 from architectures import build
 from test_capture import state
@@ -58,6 +58,6 @@ def test_layers_of_another_architecture_are_found():
 
 
 def test_a_model_whose_layers_cannot_be_told_is_refused(monkeypatch):
-    monkeypatch.setattr("headnb.representations.decoder_layers", lambda *_: ())
+    monkeypatch.setattr("headnb.analysis.representations.decoder_layers", lambda *_: ())
     with pytest.raises(UnknownLayersError, match="decoder layers of LlamaForCausalLM"):
         layer_grams(tiny_model(), TOKENIZER, TASK)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import torch
-from headnb.resident import ResidentModels
+from headnb.models.session_cache import ResidentModels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb import HeadnbError
-from headnb.patterns import normalized, pattern, scale_free
-from headnb.results import as_result, is_result
-from headnb.scoring_revision import SCORING_REVISION
-from headnb.statistics import split_half_reliability
+from headnb.stats.descriptive import split_half_reliability
+from headnb.stats.patterns import normalized, pattern, scale_free
+from headnb.stats.results import as_result, is_result
+from headnb.stats.scoring_revision import SCORING_REVISION
 
 N, LAYERS, HEADS = 24, 3, 4
 CLAIMS = {"kind", "units", "reliability", "samples", "samples_for_090", "alpha"}

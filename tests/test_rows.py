@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from headnb import HeadnbError
-from headnb.tasks import Sample, Task, TokenSample, load_task
-from headnb.typed_samples import typed_task
+from headnb.notebook.cell_samples import typed_task
+from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BatchEncoding

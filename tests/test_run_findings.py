@@ -5,9 +5,9 @@ from __future__ import annotations
 import headnb
 import numpy as np
 import pytest
-from headnb.display import plots
+from headnb.display.charts import plots
 from headnb.display.payload import payload
-from headnb.runs.findings import changes_of, course_of, progress_of, trajectory_table
+from headnb.experiments.findings import changes_of, course_of, progress_of, trajectory_table
 
 from fine_tuned import random_change
 from test_trajectories import EXPONENTIAL, STEPS, tracked

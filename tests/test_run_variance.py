@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb import selectivity
-from headnb.run_variance import CrossedMeans, RunNoise, crossed_means
-from headnb.significance import q_values
+from headnb.stats.run_variance import CrossedMeans, RunNoise, crossed_means
+from headnb.stats.significance import q_values
 from scipy import integrate, optimize, stats
 
 HEADS = 270

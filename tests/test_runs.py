@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.runs.files import file_name, read_json, remove_folder, write_json
-from headnb.runs.folder import Run, Settings
+from headnb.experiments.folder import Run, Settings
+from headnb.storage.files import file_name, read_json, remove_folder, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

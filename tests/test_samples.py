@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from headnb import HeadnbError, task_sources
-from headnb.tasks import Sample, load_task
+from headnb import HeadnbError
+from headnb.tasks import sources
+from headnb.tasks.loading import Sample, load_task
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
@@ -55,7 +56,7 @@ def test_bad_line_is_one_plain_error(jsonl, lines, message):
 
 
 def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
-    monkeypatch.setattr(task_sources, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(sources, "LINE_LIMIT", 1000)
     with pytest.raises(HeadnbError, match="line 2 is longer"):
         load_task(jsonl({"prompt": "a", "completion": "b"}, b'{"prompt": "' + b"a" * 2000))
 

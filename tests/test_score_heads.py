@@ -86,7 +86,7 @@ def test_the_share_of_padding_is_told(model):
 
 def test_parts_of_a_block_are_not_shown_once_a_block_is_complete(model, monkeypatch):
     monkeypatch.setattr("headnb.scoring.batch_run.BLOCK", 10)
-    plan = headnb.batching.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
+    plan = headnb.engine.batching.plan_batches(LENGTHS, batch_tokens=BUDGET, block=10)
     monkeypatch.setattr("headnb.scoring.run.plan_batches", lambda lengths, **_: plan)
     sizes = []
     score_heads(model, None, TASK, on_progress=lambda p: sizes.append((p.done, p.scores().sizes["sample"])))
@@ -257,7 +257,7 @@ KILLED = """
     from test_score_heads import BUDGET, TASK
     from tiny import tiny_model
     from headnb import score_heads, store
-    from headnb.store import ScoreTable
+    from headnb.storage.score_store import ScoreTable
 
     store.WRITTEN_EVERY = 0.0
     writes = 0

@@ -19,7 +19,7 @@ import torch
 from distributed import Client, LocalCluster
 from headnb.errors import HeadnbError
 from headnb.scoring import ScoringInterrupted, workers
-from headnb.scoring.sent_model import SentModel
+from headnb.scoring.model_transfer import SentModel
 
 from tiny import tiny_model, tiny_tokenizer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headnb import HeadnbError
-from headnb.runs.folder import Run, Settings
-from headnb.scoring_revision import SCORING_REVISION, revision_note
+from headnb.experiments.folder import Run, Settings
+from headnb.stats.scoring_revision import SCORING_REVISION, revision_note
 from headnb.suite import graph as suite_graph
 from headnb.tuning.finished_runs import _study
 from headnb.tuning.run_folder import open_folder

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import zarr
 from headnb import HeadnbError
-from headnb.findings import pools
+from headnb.analysis.selection import pools
 from headnb.scoring import gradient
-from headnb.store import ScoreTable
-from headnb.tasks import Task
+from headnb.storage.score_store import ScoreTable
+from headnb.tasks.loading import Task
 
 from fine_tuned import scores_of
 from tiny import tiny_model, tiny_tokenizer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.selection.precision import over_targets, selection_precision, source_of
 from headnb.errors import HeadnbError
-from headnb.findings.selection_precision import over_targets, selection_precision, source_of
-from headnb.tasks import Task
+from headnb.tasks.loading import Task
 from scipy import stats
 
 WORDS = {"sums": "add the numbers", "hub/org/birds": "which bird sings", "hub/org": "what is the capital"}

@@ -7,7 +7,7 @@ import html
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.findings.selection_study import SelectionStudy
+from headnb.analysis.selection.study import SelectionStudy
 from scipy import stats
 
 TARGETS, KS, SEEDS = ["a", "b", "c", "d"], [5, 20], [0, 1, 2]

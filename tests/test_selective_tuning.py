@@ -7,7 +7,7 @@ import html
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.findings.selective_tuning import RANDOM, TOP, SelectiveTuning
+from headnb.analysis.selective_tuning import RANDOM, TOP, SelectiveTuning
 
 TASKS, SEEDS, N = ["a", "b", "c"], [0, 1, 2], 10
 

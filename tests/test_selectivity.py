@@ -8,10 +8,10 @@ from dataclasses import replace
 import headnb
 import numpy as np
 import pytest
-from headnb import resampling, statistics
+from headnb.analysis.concentration import CONCENTRATIONS, concentration
 from headnb.errors import HeadnbError
-from headnb.findings.concentration import CONCENTRATIONS, concentration
-from headnb.run_variance import crossed_means
+from headnb.stats import descriptive, jackknife
+from headnb.stats.run_variance import crossed_means
 from scipy import stats
 from scipy.cluster import hierarchy
 
@@ -34,10 +34,12 @@ def three_runs(scores, spread: float = 0.2):
 @pytest.mark.parametrize("name", CONCENTRATIONS)
 def test_concentration_of_one_run_is_that_of_resampling(name):
     found = concentration(levels_of(BEFORE["svamp"]), levels_of(AFTER["svamp"])[None], name)
-    plain = {"gini": statistics.gini, "cv": statistics.coefficient_of_variation, "kurtosis": statistics.kurtosis}[name]
+    plain = {"gini": descriptive.gini, "cv": descriptive.coefficient_of_variation, "kurtosis": descriptive.kurtosis}[
+        name
+    ]
     of_stage = {"gini": "gini", "cv": "coefficient_of_variation", "kurtosis": "kurtosis"}[name]
     for stage, scores in (("before", BEFORE["svamp"]), ("after", AFTER["svamp"])):
-        assert found[stage] == getattr(resampling, of_stage)(levels_of(scores))
+        assert found[stage] == getattr(jackknife, of_stage)(levels_of(scores))
         assert found[stage].uncorrected == pytest.approx(float(plain(levels_of(scores).mean(axis=0))))
     change = found["change"]
     assert change.uncorrected == pytest.approx(found["after"].uncorrected - found["before"].uncorrected)
@@ -70,7 +72,7 @@ def test_correlations_are_corrected_for_noise_and_of_themselves_one():
         a, b = (levels_of(scores[task]) for task in TASKS[:2])
         pair = found.sel(stage=stage, task=TASKS[0], other_task=TASKS[1])
         assert pair["uncorrected"].item() == pytest.approx(stats.pearsonr(a.mean(axis=0), b.mean(axis=0)).statistic)
-        expected = resampling.correlation(a, b, paired=False)
+        expected = jackknife.correlation(a, b, paired=False)
         assert pair["value"].item() == pytest.approx(expected.value, abs=0.02)
         assert abs(pair["value"].item()) > abs(pair["uncorrected"].item())
         np.testing.assert_allclose(np.diag(found["value"].sel(stage=stage)), 1)

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from headnb.scoring.sent_model import SentModel
+from headnb.scoring.model_transfer import SentModel
 
 from tiny import tiny_model
 

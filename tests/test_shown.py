@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from headnb.findings.plain import as_records, plain, with_ends
-from headnb.findings.shown import TableAndVerdict
-from headnb.resampling import Estimate
+from headnb.analysis.json_values import as_records, plain, with_ends
+from headnb.analysis.result import TableAndVerdict
+from headnb.stats.jackknife import Estimate
 
 HOSTILE = "<script>alert(1)</script> & more"
 

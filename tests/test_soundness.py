@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from headnb import HeadnbError, score_heads
-from headnb.batching import collate
-from headnb.encoding import EncodedSample
+from headnb.engine.batching import collate
+from headnb.engine.tokenization import EncodedSample
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import headnb
 import pytest
 from headnb.display.payload import payload
-from headnb.encoding import IGNORED, encode_task
-from headnb.tasks import load_task
+from headnb.engine.tokenization import IGNORED, encode_task
+from headnb.tasks.loading import load_task
 
 from tiny import framing_tokenizer, tiny_model, tiny_tokenizer
 

@@ -8,9 +8,9 @@ import json
 import headnb
 import numpy as np
 import pytest
+from headnb.analysis.debiased_products import Measured
+from headnb.analysis.task_specificity import _between_runs, _p
 from headnb.errors import HeadnbError
-from headnb.findings.moments import Measured
-from headnb.findings.task_specificity import _between_runs, _p
 
 from fine_tuned import scores_of
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from headnb import resampling, significance, statistics
-from headnb.argument_types import checked_level
+from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
+from headnb.stats import descriptive, jackknife, significance
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -20,36 +20,36 @@ LEVELS = st.lists(st.floats(0.01, 100), min_size=3, max_size=30)
 
 def test_gini_by_hand():
     # |differences| of (1, 2, 3, 4) over all 16 ordered pairs sum to 20; 20 / (2 * 16 * 2.5) = 0.25
-    assert statistics.gini([1, 2, 3, 4]) == pytest.approx(0.25)
-    assert statistics.gini([0, 0, 0, 7]) == pytest.approx(0.75)
-    assert statistics.gini([5, 5, 5]) == pytest.approx(0)
+    assert descriptive.gini([1, 2, 3, 4]) == pytest.approx(0.25)
+    assert descriptive.gini([0, 0, 0, 7]) == pytest.approx(0.75)
+    assert descriptive.gini([5, 5, 5]) == pytest.approx(0)
 
 
 @given(LEVELS)
 def test_gini_is_the_mean_absolute_difference_over_twice_the_mean(levels):
     x = np.array(levels)
     by_pairs = np.mean([abs(a - b) for a, b in itertools.product(levels, levels)]) / (2 * x.mean())
-    assert statistics.gini(x) == pytest.approx(by_pairs, abs=1e-12)
+    assert descriptive.gini(x) == pytest.approx(by_pairs, abs=1e-12)
 
 
 def test_gini_of_nothing_is_nan_and_of_signed_values_an_error():
-    assert np.isnan(statistics.gini([0.0, 0.0]))
-    assert np.isnan(statistics.gini([np.nan, np.nan]))
+    assert np.isnan(descriptive.gini([0.0, 0.0]))
+    assert np.isnan(descriptive.gini([np.nan, np.nan]))
     with pytest.raises(HeadnbError, match="not on signed"):
-        statistics.gini([0.1, -0.1])
+        descriptive.gini([0.1, -0.1])
 
 
 @given(LEVELS)
 def test_cv_is_population_deviation_over_mean(levels):
     expected = pd.Series(levels).std(ddof=0) / pd.Series(levels).mean()
-    assert statistics.coefficient_of_variation(levels) == pytest.approx(expected, abs=1e-12)
+    assert descriptive.coefficient_of_variation(levels) == pytest.approx(expected, abs=1e-12)
 
 
 def test_kurtosis_is_scipys_biased_excess():
     x = np.random.default_rng(0).lognormal(size=(3, 50))
-    np.testing.assert_allclose(statistics.kurtosis(x), stats.kurtosis(x, axis=-1, fisher=True, bias=True), rtol=1e-12)
+    np.testing.assert_allclose(descriptive.kurtosis(x), stats.kurtosis(x, axis=-1, fisher=True, bias=True), rtol=1e-12)
     # by hand: (0, 0, 0, 4) has m2 = 3, m4 = (3 * 1 + 81) / 4 = 21, 21 / 9 - 3 = -2/3
-    assert statistics.kurtosis([0, 0, 0, 4]) == pytest.approx(-2 / 3)
+    assert descriptive.kurtosis([0, 0, 0, 4]) == pytest.approx(-2 / 3)
 
 
 @pytest.mark.parametrize(("kind", "reference"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
@@ -58,7 +58,7 @@ def test_correlation_is_scipys_on_the_heads_both_have(kind, reference):
     a, b = rng.normal(size=40), rng.normal(size=40).round(1)
     a[3] = b[7] = np.nan
     both = ~(np.isnan(a) | np.isnan(b))
-    assert statistics.correlation(a, b, kind) == pytest.approx(reference(a[both], b[both]).statistic, rel=1e-12)
+    assert descriptive.correlation(a, b, kind) == pytest.approx(reference(a[both], b[both]).statistic, rel=1e-12)
 
 
 @pytest.mark.parametrize("heads", [7, 100, 270, 1024])
@@ -67,22 +67,24 @@ def test_a_constant_pattern_has_no_kurtosis_and_no_correlation_however_its_mean_
     constant, other = np.full(heads, level), np.random.default_rng(0).random(heads)
     constant[3] = np.nextafter(level, 1)
     varied = np.where(np.arange(heads) == 5, level * (1 + 1e-9), level)
-    found = statistics.kurtosis([constant, varied])
+    found = descriptive.kurtosis([constant, varied])
     assert np.isnan(found[0])
     assert found[1] == pytest.approx(stats.kurtosis(np.arange(heads) == 5), rel=1e-4)
-    assert np.isnan(statistics.correlation(constant, other))
+    assert np.isnan(descriptive.correlation(constant, other))
     missing = np.where(np.arange(heads) == 2, np.nan, constant)
-    assert np.isnan(statistics.correlation(missing, other))
+    assert np.isnan(descriptive.correlation(missing, other))
 
 
 def test_correlation_with_a_constant_pattern_is_nan():
-    assert np.isnan(statistics.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
+    assert np.isnan(descriptive.correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
     with pytest.raises(HeadnbError, match="pearson, spearman"):
-        statistics.correlation([1.0], [1.0], "kendall")
+        descriptive.correlation([1.0], [1.0], "kendall")
 
 
 @pytest.mark.parametrize(
-    "statistic", [statistics.gini, statistics.coefficient_of_variation, statistics.kurtosis], ids=lambda f: f.__name__
+    "statistic",
+    [descriptive.gini, descriptive.coefficient_of_variation, descriptive.kurtosis],
+    ids=lambda f: f.__name__,
 )
 def test_nan_heads_are_skipped_and_leading_axes_kept(statistic):
     x = np.random.default_rng(2).gamma(2, size=(4, 5, 30))
@@ -98,30 +100,30 @@ def test_comparisons_keep_leading_axes_and_skip_heads_that_one_lacks(kind):
     a, b = np.random.default_rng(30).gamma(2, size=(2, 3, 30))
     a[1, 4], b[2, 5] = np.nan, np.nan
     pairs = [(x[both], y[both]) for x, y in zip(a, b, strict=True) for both in [~(np.isnan(x) | np.isnan(y))]]
-    expected = [statistics.correlation(*pair, kind) for pair in pairs]
-    np.testing.assert_allclose(statistics.correlation(a, b, kind), expected, rtol=1e-12)
+    expected = [descriptive.correlation(*pair, kind) for pair in pairs]
+    np.testing.assert_allclose(descriptive.correlation(a, b, kind), expected, rtol=1e-12)
     expected = [1 - ((x - y) ** 2).sum() / ((x - x.mean()) ** 2).sum() for x, y in pairs]
-    np.testing.assert_allclose(statistics.r_squared(a, b), expected, rtol=1e-12)
+    np.testing.assert_allclose(descriptive.r_squared(a, b), expected, rtol=1e-12)
 
 
 def test_half_precision_is_computed_in_double():
     x = np.random.default_rng(31).gamma(2, size=(2, 60)).astype(np.float16)
     wide = x.astype(np.float64)
-    for statistic in (statistics.gini, statistics.coefficient_of_variation, statistics.kurtosis):
+    for statistic in (descriptive.gini, descriptive.coefficient_of_variation, descriptive.kurtosis):
         np.testing.assert_array_equal(statistic(x), statistic(wide))
-    for compare in (statistics.correlation, statistics.r_squared):
+    for compare in (descriptive.correlation, descriptive.r_squared):
         np.testing.assert_array_equal(compare(x[0], x[1]), compare(wide[0], wide[1]))
-    assert statistics.split_half_reliability(x.repeat(4, 0)) == statistics.split_half_reliability(wide.repeat(4, 0))
+    assert descriptive.split_half_reliability(x.repeat(4, 0)) == descriptive.split_half_reliability(wide.repeat(4, 0))
 
 
 def test_r_squared_is_about_the_mean():
     y = np.array([1.0, 2.0, 3.0, 4.0])
-    assert statistics.r_squared(y, y) == 1
-    assert statistics.r_squared(y, np.full(4, 2.5)) == pytest.approx(0)
+    assert descriptive.r_squared(y, y) == 1
+    assert descriptive.r_squared(y, np.full(4, 2.5)) == pytest.approx(0)
     # by hand: SSE = 1 + 4 + 9 + 16 = 30, SS about the mean = 5; the uncentred form would say 0
-    assert statistics.r_squared(y, np.zeros(4)) == pytest.approx(-5)
+    assert descriptive.r_squared(y, np.zeros(4)) == pytest.approx(-5)
     fit = stats.linregress([0, 1, 3, 7], y)
-    assert statistics.r_squared(y, fit.intercept + fit.slope * np.array([0, 1, 3, 7])) == pytest.approx(fit.rvalue**2)
+    assert descriptive.r_squared(y, fit.intercept + fit.slope * np.array([0, 1, 3, 7])) == pytest.approx(fit.rvalue**2)
 
 
 def test_split_half_reliability_finds_the_reliability_that_was_put_in():
@@ -129,7 +131,7 @@ def test_split_half_reliability_finds_the_reliability_that_was_put_in():
     rng = np.random.default_rng(3)
     for n in (8, 32):
         x = rng.normal(size=5000) + 2 * rng.normal(size=(n, 5000))
-        assert statistics.split_half_reliability(x) == pytest.approx(1 / (1 + 4 / n), abs=0.02)
+        assert descriptive.split_half_reliability(x) == pytest.approx(1 / (1 + 4 / n), abs=0.02)
 
 
 def test_reliability_of_heavy_tailed_levels_is_signal_over_signal_and_noise_variance():
@@ -137,43 +139,43 @@ def test_reliability_of_heavy_tailed_levels_is_signal_over_signal_and_noise_vari
     rng = np.random.default_rng(4)
     x = rng.lognormal(sigma=0.5, size=20_000) * rng.exponential(size=(20, 20_000))
     signal, square = math.exp(0.25) - 1, math.exp(0.25)
-    assert statistics.split_half_reliability(x, splits=50) == pytest.approx(signal / (signal + square / 20), abs=0.02)
+    assert descriptive.split_half_reliability(x, splits=50) == pytest.approx(signal / (signal + square / 20), abs=0.02)
 
 
 def test_reliability_of_few_samples_is_unknown_and_of_identical_samples_one():
-    assert math.isnan(statistics.split_half_reliability(np.ones((3, 5))))
-    assert math.isnan(statistics.split_half_reliability(np.ones((8, 5))))
-    assert math.isnan(statistics.split_half_reliability(np.arange(15.0).reshape(3, 5)))
-    assert math.isnan(statistics.split_half_reliability(np.arange(8.0)[:, None]))
-    assert statistics.split_half_reliability(np.tile([1.0, 2.0, np.nan, 4.0], (8, 1))) == pytest.approx(1)
+    assert math.isnan(descriptive.split_half_reliability(np.ones((3, 5))))
+    assert math.isnan(descriptive.split_half_reliability(np.ones((8, 5))))
+    assert math.isnan(descriptive.split_half_reliability(np.arange(15.0).reshape(3, 5)))
+    assert math.isnan(descriptive.split_half_reliability(np.arange(8.0)[:, None]))
+    assert descriptive.split_half_reliability(np.tile([1.0, 2.0, np.nan, 4.0], (8, 1))) == pytest.approx(1)
 
 
 def test_reliability_is_the_same_again_and_another_with_another_seed():
     x = np.random.default_rng(32).gamma(2, size=(12, 8))
-    first, again, other = (statistics.split_half_reliability(x, 20, seed) for seed in (0, 0, 1))
+    first, again, other = (descriptive.split_half_reliability(x, 20, seed) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_reliability_of_halves_that_disagree_is_their_correlation():
     # Two heads correlate by +1 or -1. Head 0 minus head 1 is 5, -4, 2, -1: of the three ways to halve the samples
     # (1 | 1), (7 | -5) and (4 | -2) one gives +1 and two -1; 2 r / (1 + r) would be -1.
-    assert statistics.split_half_reliability([[5, 0], [0, 4], [2, 0], [0, 1]], splits=5000) == pytest.approx(
+    assert descriptive.split_half_reliability([[5, 0], [0, 4], [2, 0], [0, 1]], splits=5000) == pytest.approx(
         -1 / 3, abs=0.06
     )
     # The second half is the negative of the first wherever it is not zero: r = -1, at which 2 r / (1 + r) has a pole.
-    assert statistics.split_half_reliability([[-1, 1], [1, -1], [-1, 1], [1, -1]]) == -1
+    assert descriptive.split_half_reliability([[-1, 1], [1, -1], [-1, 1], [1, -1]]) == -1
 
 
 def test_samples_needed_follows_spearman_brown():
     # 24 samples at 0.5: one needs 0.9 * 0.5 / (0.5 * 0.1) = 9 times as many
-    assert statistics.samples_needed(0.5, 24) == 216
-    assert statistics.samples_needed(0.9, 24) == 24
-    needed = statistics.samples_needed(0.7, 50)
+    assert descriptive.samples_needed(0.5, 24) == 216
+    assert descriptive.samples_needed(0.9, 24) == 24
+    needed = descriptive.samples_needed(0.7, 50)
     assert needed == math.ceil(50 * 0.9 * 0.3 / (0.7 * 0.1))
-    assert [statistics.samples_needed(r, 24) for r in (math.nan, 0.0, -0.3, 1.0)] == [-1, -1, -1, 1]
-    assert statistics.samples_needed(0.999, 24) == 1
-    assert statistics.samples_needed(1.5, 24) == 1  # an estimate may lie above one
-    assert statistics.samples_needed(0.5, 1, target=0.5000003) == 2  # a little more than one
+    assert [descriptive.samples_needed(r, 24) for r in (math.nan, 0.0, -0.3, 1.0)] == [-1, -1, -1, 1]
+    assert descriptive.samples_needed(0.999, 24) == 1
+    assert descriptive.samples_needed(1.5, 24) == 1  # an estimate may lie above one
+    assert descriptive.samples_needed(0.5, 1, target=0.5000003) == 2  # a little more than one
 
 
 def test_q_values_are_scipys_over_the_heads_present():
@@ -265,13 +267,13 @@ def test_jackknife_is_the_textbook_one():
     # Efron and Tibshirani (1993), chapter 10: n T - (n - 1) mean(T_-i), and se^2 = (n - 1) / n * sum (T_-i - mean)^2
     x = np.random.default_rng(13).gamma(2, size=(20, 40))
     logit = lambda g: np.log(g / (1 - g))  # noqa: E731
-    left = np.array([logit(statistics.gini(np.delete(x, i, axis=0).mean(0))) for i in range(20)])
-    value = 20 * logit(statistics.gini(x.mean(0))) - 19 * left.mean()
-    estimate = resampling.gini(x, level=0.9)
+    left = np.array([logit(descriptive.gini(np.delete(x, i, axis=0).mean(0))) for i in range(20)])
+    value = 20 * logit(descriptive.gini(x.mean(0))) - 19 * left.mean()
+    estimate = jackknife.gini(x, level=0.9)
     assert logit(estimate.value) == pytest.approx(value)
     half = (logit(estimate.high) - logit(estimate.low)) / 2
     se = math.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
-    tails = max(0.0, stats.kurtosis(20 * logit(statistics.gini(x.mean(0))) - 19 * left, bias=False))
+    tails = max(0.0, stats.kurtosis(20 * logit(descriptive.gini(x.mean(0))) - 19 * left, bias=False))
     assert half == pytest.approx(se * stats.t.ppf(0.95, 2 / (tails / 20 + 2 / 19)))
 
 
@@ -281,16 +283,16 @@ def test_unbiased_moments_are_means_of_products_of_different_samples():
     n = np.array([[6.0]])
     second = np.mean([x[list(i)].prod(axis=0) for i in itertools.permutations(range(6), 2)])
     fourth = np.mean([x[list(i)].prod(axis=0) for i in itertools.permutations(range(6), 4)])
-    assert resampling._unbiased_product(sums, n, 0, 0, 1)[0] == pytest.approx(second)
-    assert resampling._fourth_moment(sums, n)[0] == pytest.approx(fourth)
+    assert jackknife._unbiased_product(sums, n, 0, 0, 1)[0] == pytest.approx(second)
+    assert jackknife._fourth_moment(sums, n)[0] == pytest.approx(fourth)
 
 
 @pytest.mark.parametrize("n", [300, 1000])
 def test_groups_of_samples_give_nearly_the_estimate_of_single_samples(n, monkeypatch):
     x = np.random.default_rng(15).gamma(0.5, size=(n, 60)) * np.linspace(0.3, 3, 60)
-    estimates = (resampling.gini, resampling.coefficient_of_variation, resampling.kurtosis)
+    estimates = (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis)
     grouped = [f(x) for f in estimates]
-    monkeypatch.setattr(resampling, "MOST_GROUPS", n)
+    monkeypatch.setattr(jackknife, "MOST_GROUPS", n)
     for group, single in zip(grouped, (f(x) for f in estimates), strict=True):
         width = single.high - single.low
         assert group.value == pytest.approx(single.value, abs=0.1 * width)
@@ -299,7 +301,7 @@ def test_groups_of_samples_give_nearly_the_estimate_of_single_samples(n, monkeyp
 
 def test_estimates_are_scale_free_down_to_tiny_gradients():
     x = np.random.default_rng(16).gamma(1, size=(30, 50)) * np.linspace(0.3, 3, 50)
-    for estimate in (resampling.gini, resampling.coefficient_of_variation, resampling.kurtosis):
+    for estimate in (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis):
         one, tiny = estimate(x), estimate(x * 1e-80)
         assert (tiny.value, tiny.low, tiny.high) == pytest.approx((one.value, one.low, one.high), rel=1e-9)
 
@@ -309,43 +311,43 @@ def test_correlation_corrected_for_noise_recovers_the_patterns_correlation():
     a = rng.normal(size=4000)
     b = 0.6 * a + 0.8 * rng.normal(size=4000)
     x, y = (10 + p + 5 * rng.normal(size=(25, 4000)) for p in (a, b))
-    found = resampling.correlation(x, y, paired=False)
+    found = jackknife.correlation(x, y, paired=False)
     assert found.uncorrected == pytest.approx(0.3, abs=0.04)  # noise variance 25 / 25 = signal variance: halved
     assert found.value == pytest.approx(0.6, abs=0.06)
-    assert resampling.correlation(x, y, paired=True).value == pytest.approx(found.value, abs=0.01)
+    assert jackknife.correlation(x, y, paired=True).value == pytest.approx(found.value, abs=0.01)
 
 
 def test_estimates_say_when_they_know_nothing():
     few = np.random.default_rng(18).gamma(1, size=(3, 20))
-    for estimate in (resampling.gini, resampling.coefficient_of_variation, resampling.kurtosis):
+    for estimate in (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis):
         assert math.isnan(estimate(few).value)
         assert estimate(few).uncorrected > -3
     noise = np.random.default_rng(19).normal(5, 1, size=(10, 50))  # no head differs from another
-    assert resampling.coefficient_of_variation(noise).low == 0
-    assert str(resampling.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
-    assert float(resampling.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
+    assert jackknife.coefficient_of_variation(noise).low == 0
+    assert str(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
+    assert float(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
 
 
 def test_arrays_of_the_wrong_shape_are_refused():
-    for call in (resampling.gini, significance.p_values, statistics.split_half_reliability):
+    for call in (jackknife.gini, significance.p_values, descriptive.split_half_reliability):
         with pytest.raises(HeadnbError, match="samples x heads"):
             call(np.ones(5))
     with pytest.raises(HeadnbError, match="different shape"):
-        resampling.correlation(np.ones((5, 3)), np.ones((5, 4)), paired=False)
+        jackknife.correlation(np.ones((5, 3)), np.ones((5, 4)), paired=False)
     with pytest.raises(HeadnbError, match="at least 2 samples"):
         significance.p_values(np.ones((1, 3)))
     with pytest.raises(HeadnbError, match="at least 2 heads"):
-        resampling.gini(np.full((8, 3), np.nan))
+        jackknife.gini(np.full((8, 3), np.nan))
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.5, math.nan, "0.95"])
 @pytest.mark.parametrize(
     "call",
     [
-        resampling.gini,
-        resampling.coefficient_of_variation,
-        resampling.kurtosis,
-        lambda x, level: resampling.correlation(x, x, paired=True, level=level),
+        jackknife.gini,
+        jackknife.coefficient_of_variation,
+        jackknife.kurtosis,
+        lambda x, level: jackknife.correlation(x, x, paired=True, level=level),
         significance.t_intervals,
         significance.level_intervals,
         lambda x, level: significance.rank_intervals(x, [0], level),

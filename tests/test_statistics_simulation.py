@@ -34,7 +34,7 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import resampling, significance
+from headnb.stats import jackknife, significance
 from scipy import stats
 
 HEADS = 270
@@ -109,11 +109,11 @@ def covered(n: int, replicates: int, seed: int) -> dict[str, int]:
         scale, noise = population.scale(rng, n), half_shared(rng, n)
         before, after = np.abs(population.scores(scale, noise[0])), np.abs(other.scores(scale, noise[1]))
         found = {
-            "gini": resampling.gini(before),
-            "cv": resampling.coefficient_of_variation(before),
-            "kurtosis": resampling.kurtosis(before),
-            "correlation of tasks": resampling.correlation(before, np.abs(other.draw(rng, n)), paired=False),
-            "correlation before and after": resampling.correlation(before, after, paired=True),
+            "gini": jackknife.gini(before),
+            "cv": jackknife.coefficient_of_variation(before),
+            "kurtosis": jackknife.kurtosis(before),
+            "correlation of tasks": jackknife.correlation(before, np.abs(other.draw(rng, n)), paired=False),
+            "correlation before and after": jackknife.correlation(before, after, paired=True),
         }
         for name, estimate in found.items():
             hits[name] += estimate.low <= truth[name] <= estimate.high

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import HeadnbError, open_scores, score_heads, store
-from headnb.batching import BatchPlan
-from headnb.score_columns import SAMPLE_VARIABLES
+from headnb import HeadnbError, open_scores, score_heads
+from headnb.engine.batching import BatchPlan
 from headnb.scoring import ScoringInterrupted
-from headnb.store import open_table
-from headnb.waiting_rows import Rows, joined
+from headnb.storage import score_store
+from headnb.storage.score_store import open_table
+from headnb.storage.waiting_rows import Rows, joined
+from headnb.storage.zarr_columns import SAMPLE_VARIABLES
 
 from test_score_heads import BUDGET, TASK, same_scores
 from tiny import tiny_model
@@ -99,7 +100,7 @@ def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypa
     """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
     out = tmp_path / "a.zarr"
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
-    monkeypatch.setattr("headnb.store.only_writer", lambda _: pytest.fail("locked"))
+    monkeypatch.setattr("headnb.storage.score_store.only_writer", lambda _: pytest.fail("locked"))
     assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
 
 
@@ -142,20 +143,20 @@ def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(mome
 def clock(monkeypatch):
     """Seconds that pass only where a test lets them."""
     passed = [0.0]
-    monkeypatch.setattr(store.time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(score_store.time, "monotonic", lambda: passed[0])
     return passed
 
 
 def written(monkeypatch, out):
     """How many samples are on disk after each batch."""
     found = []
-    write = store.ScoreTable.write
+    write = score_store.ScoreTable.write
 
     def noting(table, *args):
         write(table, *args)
         found.append(int(xr.open_zarr(out, consolidated=False).done.sum()))
 
-    monkeypatch.setattr(store.ScoreTable, "write", noting)
+    monkeypatch.setattr(score_store.ScoreTable, "write", noting)
     return found
 
 
@@ -177,7 +178,7 @@ def test_a_batch_that_took_a_second_is_written_at_once(tmp_path, clock, monkeypa
     found, done = written(monkeypatch, out), []
 
     def took_a_second(progress):
-        clock[0] += store.WRITTEN_EVERY
+        clock[0] += score_store.WRITTEN_EVERY
         done.append(progress.done)
 
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=took_a_second)
@@ -211,13 +212,13 @@ def test_rows_that_follow_each_other_are_written_in_one_piece():
 
 @pytest.fixture
 def nothing_read_before_it_is_used(monkeypatch):
-    monkeypatch.setattr(store, "READ_LATER_FROM", 0)
+    monkeypatch.setattr(score_store, "READ_LATER_FROM", 0)
 
 
 def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
     read = []
-    once = store.read_rows
-    monkeypatch.setattr(store, "read_rows", lambda *asked, **of: read.append(asked[1:]) or once(*asked, **of))
+    once = score_store.read_rows
+    monkeypatch.setattr(score_store, "read_rows", lambda *asked, **of: read.append(asked[1:]) or once(*asked, **of))
     scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
     assert [name for name, _ in read] == ["loss"]
     some = [5, 0, 3]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from distributed import Client
 from headnb.errors import HeadnbError
-from headnb.suite import execution, job, records, watch
+from headnb.suite import cluster_watch, execution, job, records
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
@@ -66,7 +66,7 @@ class Command:
             (self.gate / f"{hold}.wait").touch()
         words = ["suite", "run", self.suite, "--profile", "tiny", "--out", self.out, *self.options]
         return subprocess.Popen(
-            [sys.executable, "-c", "from headnb.cli import main; main()", *map(str, words)],
+            [sys.executable, "-c", "from headnb.cli.main import main; main()", *map(str, words)],
             env={**os.environ, **self.environment},
             stderr=subprocess.PIPE,
             text=True,
@@ -240,7 +240,7 @@ def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in the place of minutes."""
     monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(watch, "PATIENCE", 3.0)
+    monkeypatch.setattr(cluster_watch, "PATIENCE", 3.0)
 
 
 def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(

@@ -340,7 +340,7 @@ def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
 
 
 def test_the_suite_of_the_package_is_sound_in_every_profile() -> None:
-    from headnb.pages import notebooks_folder
+    from headnb.suite.notebooks import notebooks_folder
 
     path = notebooks_folder() / "suite.yaml"
     for profile in yaml.safe_load(path.read_text())["profiles"]:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import nbformat
 import numpy as np
 import pytest
-from headnb.findings.cka import cka
-from headnb.pages import notebooks_folder
-from headnb.runs.folder import Run
-from headnb.runs.layers import layers_of, representations
-from headnb.runs.mixtures import mixture_results
+from headnb.analysis.cka import cka
+from headnb.experiments.folder import Run
+from headnb.experiments.layers import layers_of, representations
+from headnb.experiments.mixtures import mixture_results
 from headnb.suite import records
 from headnb.suite.checks import check_suite
 from headnb.suite.definition import read_suite
 from headnb.suite.graph import build_graph
 from headnb.suite.job import Outcome, Session, run_node
+from headnb.suite.notebooks import notebooks_folder
 from headnb.tuning.tuned import open_study
 
 from tiny import tiny_model, tiny_tokenizer
@@ -257,7 +257,7 @@ def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node],
 def test_training_samples_are_none_of_those_that_are_scored(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"{i}", "completion": "x"}) + "\n" for i in range(20)))
-    from headnb.runs.folder import Settings
+    from headnb.experiments.folder import Settings
 
     run = Run.create(tmp_path / "run", Settings("tiny", (str(file),), n=8))
     scored = {sample.prompt for sample in run.task(str(file)).samples}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headnb.errors import HeadnbError
-from headnb.suite import watch
-from headnb.suite.watch import PATIENCE, Watch
+from headnb.suite import cluster_watch
+from headnb.suite.cluster_watch import PATIENCE, Watch
 
 from suites import graph, write_suite
 
@@ -26,8 +26,8 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.workers: list[dict[str, Any]] = [GPU]
         self.now = 0.0
-        monkeypatch.setattr(watch, "ask", lambda *_: {"workers": dict(enumerate(self.workers))})
-        monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cluster_watch, "ask", lambda *_: {"workers": dict(enumerate(self.workers))})
+        monkeypatch.setattr(cluster_watch.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture

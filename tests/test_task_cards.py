@@ -7,8 +7,9 @@ import re
 
 import datasets
 import pytest
-from headnb import HeadnbError, hub, task_cards
-from headnb.tasks import Sample, known_tasks, load_task
+from headnb import HeadnbError, hub
+from headnb.tasks import registry
+from headnb.tasks.loading import Sample, known_tasks, load_task
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
@@ -94,7 +95,7 @@ def test_code_to_write_does_not_repeat_the_documentation_that_asks_for_it(quote)
     code = f"def add(a, b):\n    {quote}{{}}{quote.lstrip('r')}\n    return a + b  # Add (two) numbers."
     for docstring in (documentation, f"\n    {documentation}\n    "):
         row = {"func_documentation_string": documentation, "func_code_string": code.format(docstring)}
-        filled = task_cards.CARDS["code_search_net"].template(row)
+        filled = registry.CARDS["code_search_net"].template(row)
         assert filled["prompt"] == f"Question: {documentation}\nAnswer: "
         assert filled["completion"] == "def add(a, b):\n    return a + b  # Add (two) numbers."
 
@@ -159,7 +160,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_template(name):
     row, prompt, completion = ROWS[name]
-    assert task_cards.CARDS[name].template(row) == {"prompt": prompt, "completion": completion}
+    assert registry.CARDS[name].template(row) == {"prompt": prompt, "completion": completion}
 
 
 def choices_of(prompt, completion):
@@ -190,7 +191,7 @@ def test_template_gives_the_text_of_the_data_folder(name, data_folder):
             body, _, asked = question.rpartition(". ")
             equation, _, answer = completion.rpartition(" = ")
             row = {"Body": body, "Question": asked, "Equation": equation, "Answer": f"{float(answer)}"}
-        same += task_cards.CARDS[name].template(row) == {"prompt": prompt, "completion": completion}
+        same += registry.CARDS[name].template(row) == {"prompt": prompt, "completion": completion}
     assert same >= 0.97 * len(samples)  # a few texts hold a separator of their own, and cannot be read back
 
 

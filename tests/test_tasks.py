@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 from headnb import HeadnbError
-from headnb.tasks import Sample, Task, TokenSample, load_task
+from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,8 +263,8 @@ def test_a_task_shows_itself_in_one_line():
 
 def test_import_loads_nothing_heavy():
     code = (
-        "import sys, headnb.tasks\n"
-        "headnb.tasks.load_task([('a', 'b')])\n"
+        "import sys, headnb.tasks.loading\n"
+        "headnb.tasks.loading.load_task([('a', 'b')])\n"
         "print(sorted({'torch', 'datasets', 'transformers', 'reasoning_gym'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,11 +11,11 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.batching import collate
-from headnb.capture import checkpointed, find_heads, head_outputs, scale_heads
+from headnb.analysis.representations import layer_grams
+from headnb.engine.batching import collate
+from headnb.engine.hooks import checkpointed, find_heads, head_outputs, scale_heads
+from headnb.engine.partial_forward import later_layers
 from headnb.errors import HeadnbError
-from headnb.later_layers import later_layers
-from headnb.representations import layer_grams
 from headnb.scoring.gradient import activation, gradient_scorer
 
 from architectures import build

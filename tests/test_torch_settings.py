@@ -8,8 +8,8 @@ import headnb
 import numpy as np
 import pytest
 import torch
+from headnb.analysis.representations import layer_grams
 from headnb.errors import HeadnbError
-from headnb.representations import layer_grams
 from headnb.tuning.adapters import compare_adapter
 
 from test_checkpoints import PAIRS, TOKENIZER, adapted

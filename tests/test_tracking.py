@@ -9,7 +9,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.capture import find_heads
+from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.tuning.movement import Movement
 from headnb.tuning.tracking import schedule

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.training_means import DIMS, direction, mean_over_trainings, on_own_task, text_of
 from headnb.errors import HeadnbError
-from headnb.findings.training_means import DIMS, direction, mean_over_trainings, on_own_task, text_of
-from headnb.resampling import Estimate
-from headnb.run_variance import RunNoise
+from headnb.stats.jackknife import Estimate
+from headnb.stats.run_variance import RunNoise
 from scipy import stats
 
 

@@ -10,8 +10,8 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.trajectories import crossing, crossing_bounds
 from headnb.errors import HeadnbError
-from headnb.findings.trajectories import crossing, crossing_bounds
 from scipy import optimize
 
 from fine_tuned import scores_of

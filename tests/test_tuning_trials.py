@@ -8,7 +8,7 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.tasks import Task
+from headnb.tasks.loading import Task
 from headnb.tuning import tuning_trials
 from headnb.tuning.tuning_trials import losses_after, losses_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
-from headnb.variables import Variables
+from headnb.notebook.variables import Variables
 
 from test_magics import PAIRS, error_of, other_tokenizer, run, scores_of, shell  # noqa: F401  a fixture
 

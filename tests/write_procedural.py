@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from headnb import procedural
+from headnb.tasks import procedural
 from reasoning_gym.factory import DATASETS
 
 # reasoning-gym sorts its tasks by module; these are our groups for its modules.

@@ -13,7 +13,7 @@ from headnb.display.text import number
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from headnb.attention import HeadAttention
+    from headnb.scoring.attention import HeadAttention
 
 MOST_TOKENS = 1024  # 8 MB for the two matrices
 _WORTH = "more of this weight would raise the loss (orange) or lower it (blue)"

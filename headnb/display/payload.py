@@ -19,12 +19,12 @@ import xarray as xr
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
 from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
+from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
-from headnb.patterns import HEADS
-from headnb.plain_arrays import is_numbers, labelled
-from headnb.results import believed, is_computed, is_result
-from headnb.scoring_revision import revision_note
+from headnb.stats.patterns import HEADS
+from headnb.stats.results import believed, is_computed, is_result
+from headnb.stats.scoring_revision import revision_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
 
     `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
     panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, or a mapping from panel titles
-    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `headnb.results`),
+    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `headnb.stats.results`),
     are drawn as values, without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
     Raises HeadnbError when it is none of these, when panels do not fit together, or when a level is negative.
     """

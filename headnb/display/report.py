@@ -13,21 +13,22 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.display import chart_bokeh, chart_svg, html
+from headnb.display import html
+from headnb.display.charts import bokeh, svg
+from headnb.display.charts.estimates import estimate_text
 from headnb.display.grid import write_whole
 from headnb.display.html import IMAGE_INK
-from headnb.display.labelled import estimate_text
 from headnb.display.page import embedded, page_script, source_of
 from headnb.display.text import number, printable
 from headnb.errors import HeadnbError
-from headnb.resampling import Estimate
+from headnb.stats.jackknife import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
-    from headnb.display.charts import Chart
+    from headnb.display.charts.marks import Chart
     from headnb.display.grid import HeadGrid
 
     Cell = str | int | float | Estimate | None
@@ -137,7 +138,7 @@ def page(contents: Contents) -> str:
     style = _STYLE.read_text(encoding="utf-8")
     charts = any(section.charts for section in contents.sections)
     grids = any(section.grids for section in contents.sections)
-    scripts = [*(chart_bokeh.resources().js_raw if charts else ()), *([page_script()] if charts or grids else ())]
+    scripts = [*(bokeh.resources().js_raw if charts else ()), *([page_script()] if charts or grids else ())]
     allowed = " ".join(map(source_of, scripts)) or "'none'"
     # Bokeh makes style elements of its own; what styles can do is bounded, since nothing may be fetched.
     policy = f"default-src 'none';script-src {allowed};style-src 'unsafe-inline';img-src data: blob:"
@@ -216,11 +217,11 @@ def _chart(chart: Chart) -> str:
     """A chart's plots, each as a picture and as data: they wrap one by one where the page is narrow."""
     plots = []
     for plot in chart.plots:
-        figure, width = embedded(chart_bokeh.as_json(plot)), plot.outer_width
+        figure, width = embedded(bokeh.as_json(plot)), plot.outer_width
         least = width if plot.written else round(_LEAST_SCALE * width)
         plots.append(
             f'<div class="plot" style="width:{width}px;min-width:{least}px">'
-            f'<div class="still">{chart_svg.inline(chart, [plot])}</div><div class="live"></div>'
+            f'<div class="still">{svg.inline(chart, [plot])}</div><div class="live"></div>'
             f'<script type="application/json" data-shows="chart" data-ink="{IMAGE_INK}">{figure}</script></div>'
         )
     notes = "".join(f'<p class="note">{_text(note)}</p>' for note in chart.notes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headnb.scoring.methods import methods
 from headnb.scoring.progress import Progress, ScoringInterrupted
+from headnb.scoring.registry import methods
 from headnb.scoring.run import check_settings, score_heads
 
 __all__ = ["Progress", "ScoringInterrupted", "check_settings", "methods", "score_heads"]

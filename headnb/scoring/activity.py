@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headnb.attention_functions import attention_calls
-from headnb.attention_weights import attention_rows, each_sample, of_query_heads
-from headnb.capture import head_outputs, input_device
+from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.engine.hooks import head_outputs, input_device
+from headnb.engine.losses import Readout, heads_and_readout, ready
 from headnb.errors import HeadnbError
-from headnb.readout import Readout, heads_and_readout, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from headnb.attention_functions import AttentionCall
-    from headnb.batching import Batch
-    from headnb.capture import HeadLayout
+    from headnb.engine.attention_functions import AttentionCall
+    from headnb.engine.batching import Batch
+    from headnb.engine.hooks import HeadLayout
 
 
 def output_norm(outputs: Tensor, batch: Batch) -> Tensor:

@@ -34,13 +34,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headnb.attention_functions import attention_calls
-from headnb.attention_weights import attention_rows, each_sample, of_query_heads
-from headnb.capture import checkpointed, head_outputs, input_device
+from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.losses import Readout, heads_and_readout, ready
+from headnb.engine.partial_forward import LaterLayers, later_layers
 from headnb.errors import HeadnbError
-from headnb.later_layers import LaterLayers, later_layers
-from headnb.model_checks import check_gradients
-from headnb.readout import Readout, heads_and_readout, ready
+from headnb.models.checks import check_gradients
 
 if TYPE_CHECKING:
     from typing import Any
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from headnb.attention_functions import AttentionCall
-    from headnb.batching import Batch
-    from headnb.capture import HeadLayout
+    from headnb.engine.attention_functions import AttentionCall
+    from headnb.engine.batching import Batch
+    from headnb.engine.hooks import HeadLayout
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from headnb.batching import BLOCK, BatchPlan, collate, pack, split_at_budget
+from headnb.engine.batching import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
-from headnb.scoring.methods import Surveyor
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.scoring.registry import Surveyor
 from headnb.scoring.workers import MOST_TRIES, LostError, ModelLostError
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
-    from headnb.batching import Batch, Side
-    from headnb.encoding import EncodedTask
-    from headnb.scoring.methods import Scorer
+    from headnb.engine.batching import Batch, Side
+    from headnb.engine.tokenization import EncodedTask
+    from headnb.scoring.registry import Scorer
     from headnb.scoring.stopping import Stopping
     from headnb.scoring.workers import Running, Workers
-    from headnb.store import ScoreTable
+    from headnb.storage.score_store import ScoreTable
 
 _Done = TypeVar("_Done")
 

@@ -40,15 +40,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from headnb.batching import collate, pack, plan_batches
-from headnb.capture import checkpointed, head_outputs, input_device
+from headnb.engine.batching import collate, pack, plan_batches
+from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.losses import Readout, heads_and_readout, ready
+from headnb.engine.packing import most_tokens
 from headnb.errors import HeadnbError
-from headnb.fit_store import open_fit
-from headnb.model_checks import check_gradients
-from headnb.packing import most_tokens
-from headnb.readout import Readout, heads_and_readout, ready
-from headnb.results import as_result
+from headnb.models.checks import check_gradients
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.stats.results import as_result
+from headnb.storage.fit_store import open_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from headnb.batching import Batch
-    from headnb.capture import HeadLayout
-    from headnb.encoding import EncodedTask
-    from headnb.fit_store import FitStore
-    from headnb.score_columns import Attribute
+    from headnb.engine.batching import Batch
+    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.tokenization import EncodedTask
+    from headnb.storage.fit_store import FitStore
+    from headnb.storage.zarr_columns import Attribute
 
 OPTIONS: dict[str, int | float] = {"steps": 500, "samples": 32, "learning_rate": 1.0, "penalty": 0.1}
 OPEN = 0.5

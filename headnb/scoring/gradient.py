@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headnb.capture import checkpointed, head_outputs, input_device
-from headnb.heap import HolesGivenBack
-from headnb.kept import kept_small
-from headnb.model_checks import check_gradients
-from headnb.readout import Readout, heads_and_readout, ready
+from headnb.engine.heap import HolesGivenBack
+from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.losses import Readout, heads_and_readout, ready
+from headnb.engine.recompute import kept_small
+from headnb.models.checks import check_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transformers import PreTrainedModel
 
-    from headnb.batching import Batch
-    from headnb.capture import HeadLayout
+    from headnb.engine.batching import Batch
+    from headnb.engine.hooks import HeadLayout
 
 # Tokens of a sample that is alone in its batch from where memory is worth a little time: nothing makes it smaller.
 LONG = 1024

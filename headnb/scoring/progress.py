@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from headnb.encoding import EncodedSample
+    from headnb.engine.tokenization import EncodedSample
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,26 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from headnb.batching import BLOCK, SIDES, plan_batches
-from headnb.capture import find_heads, frozen
-from headnb.encoding import ENCODINGS, encode_task
+from headnb.engine.batching import BLOCK, SIDES, plan_batches
+from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.packing import most_tokens, worth_packing
+from headnb.engine.tokenization import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.fingerprint import weights_fingerprint
-from headnb.model_checks import is_offloaded, model_name
-from headnb.packing import most_tokens, worth_packing
-from headnb.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
-from headnb.provenance import weights_source
+from headnb.models.checks import is_offloaded, model_name
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
+from headnb.scoring.checks import check_left_padding, why_not_finite
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
-from headnb.scoring.methods import Surveyor, find_method, stored_options
 from headnb.scoring.progress import NotFiniteError
-from headnb.scoring.soundness import check_left_padding, why_not_finite
+from headnb.scoring.registry import Surveyor, find_method, stored_options
 from headnb.scoring.stopping import Stopping, rule_for
 from headnb.scoring.workers import Workers, checked_client
-from headnb.scoring_revision import REVISION, SCORING_REVISION
-from headnb.store import open_table
-from headnb.tasks import Task, load_task
+from headnb.stats.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.storage.score_store import open_table
+from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from distributed import Client
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.batching import Side
-    from headnb.capture import HeadLayout
-    from headnb.encoding import EncodedTask, EncodingName
-    from headnb.score_columns import Attribute
-    from headnb.scoring.methods import Method, Option, Scorer
+    from headnb.engine.batching import Side
+    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.scoring.progress import Progress
+    from headnb.scoring.registry import Method, Option, Scorer
     from headnb.scoring.stopping import Until
+    from headnb.storage.zarr_columns import Attribute
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from headnb.store import ScoreTable
+    from headnb.storage.score_store import ScoreTable
 
 FEWEST = 64  # samples, before which no rule is asked
 AGREEMENT = 0.9  # of the top heads of one half of the samples with those of the other

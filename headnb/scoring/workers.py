@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
-from headnb.dask_scheduler import ask, on_the_way_out
 from headnb.errors import HeadnbError, from_extra
-from headnb.scoring.methods import find_method
+from headnb.scoring.dask_scheduler import ask, on_the_way_out
 from headnb.scoring.progress import is_out_of_memory
+from headnb.scoring.registry import find_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from headnb.batching import Batch
-    from headnb.scoring.methods import Option, Scorer
-    from headnb.scoring.sent_model import SentModel
+    from headnb.engine.batching import Batch
+    from headnb.scoring.model_transfer import SentModel
+    from headnb.scoring.registry import Option, Scorer
 
     Scored = tuple[Tensor, Tensor]
 
@@ -94,8 +94,8 @@ class Workers:
 
     def _send(self) -> Future[SentModel]:
         """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
+        from headnb.scoring.model_transfer import SentModel  # noqa: PLC0415  what it needs comes with Dask
         from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
-        from headnb.scoring.sent_model import SentModel  # noqa: PLC0415  what it needs comes with Dask
 
         with model_lock(self.model):  # another thread's hooks stay here
             model = SentModel.of(self.model)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
-from headnb.parameters import check_parameter, fits
-from headnb.runs.files import file_name
-from headnb.samples import Sample
+from headnb.storage.files import file_name
 from headnb.suite.definition import AXES, OWN
 from headnb.suite.graph import in_order, notebooks_without
-from headnb.task_sources import DATA_FOLDER
+from headnb.suite.parameters import check_parameter, fits
+from headnb.tasks.samples import Sample
+from headnb.tasks.sources import DATA_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,7 +199,7 @@ def _with_absolute_paths(profile: Profile) -> Profile:
 
 
 def _check_names(profile: Profile) -> None:
-    from headnb.known_models import known_models  # noqa: PLC0415
+    from headnb.models.registry import known_models  # noqa: PLC0415
 
     for model in profile.models:
         if not Path(model).exists() and not HUB_ID.fullmatch(model) and model not in known_models():
@@ -223,8 +223,8 @@ def _samples(task: str, n: int | None) -> tuple[str, float | None]:
 
     Samples that come from the hub are known by their name only: fetching them is the notebooks' work.
     """
-    from headnb.task_cards import CARDS  # noqa: PLC0415
-    from headnb.tasks import known_tasks, load_task  # noqa: PLC0415
+    from headnb.tasks.loading import known_tasks, load_task  # noqa: PLC0415
+    from headnb.tasks.registry import CARDS  # noqa: PLC0415
 
     local = {split: _local_file(task, split) for split in SPLITS}
     files = [file for file in local.values() if file is not None]

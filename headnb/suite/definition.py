@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headnb.argument_types import LARGEST_TRAINING_SEED, checked_seed
+from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
 from headnb.errors import HeadnbError, from_extra, unknown_name
 
 AXES = ("task", "seed", "target")

@@ -10,13 +10,13 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from headnb.dask_scheduler import on_the_way_out
 from headnb.errors import HeadnbError, from_extra
+from headnb.scoring.dask_scheduler import on_the_way_out
 from headnb.suite import job, records
+from headnb.suite.cluster_watch import KEPT, LOST, Watch, has_gpu
 from headnb.suite.graph import side_by_side, without_graph
 from headnb.suite.job import Outcome, Session
-from headnb.suite.watch import KEPT, LOST, Watch, has_gpu
-from headnb.task_sources import DATA_FOLDER
+from headnb.tasks.sources import DATA_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

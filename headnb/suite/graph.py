@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import headnb
 from headnb.errors import HeadnbError, unknown_name
-from headnb.runs.files import file_name
-from headnb.scoring_revision import REVISION, SCORING_REVISION
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.storage.files import file_name
 from headnb.suite.definition import OWN
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from headnb import pages
 from headnb.errors import HeadnbError
-from headnb.suite import records
+from headnb.suite import notebooks, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -132,7 +131,7 @@ def _execute(node: Node, session: Session) -> Outcome:
     error = ""
     with _environment(_kernel_environment(node, session, threads)), _peak_memory() as peak:
         try:
-            pages.run_notebook(node.source, draft, node.parameters, progress=False)
+            notebooks.run_notebook(node.source, draft, node.parameters, progress=False)
         except HeadnbError as failure:
             error = str(failure).replace(str(draft), str(records.failed_path(node)))
     facts |= {"seconds": round(time.monotonic() - began, 1), "memory_mb": round(max(peak) / 2**20)}
@@ -252,7 +251,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """Of the clone that headnb runs from, and whether files in it differ; None where it is installed without one."""
-    git = ["git", "-C", str(pages.notebooks_folder().parent)]
+    git = ["git", "-C", str(notebooks.notebooks_folder().parent)]
     tracked = [*git, "ls-files", "--error-unmatch", "headnb/__init__.py"]  # the clone may be somebody else's
     describe = [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     said = ""

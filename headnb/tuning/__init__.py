@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from headnb.four_bits import import_quietly
+from headnb.models.quantization import import_quietly
 
 import_quietly()  # before a trainer's imports do it

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from headnb.engine.losses import find_readout
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import model_name
-from headnb.patterns import compare
-from headnb.readout import find_readout
+from headnb.models.checks import model_name
+from headnb.models.state import left_as_found
 from headnb.scoring import score_heads
 from headnb.scoring.run import model_lock
-from headnb.snapshot import left_as_found
-from headnb.tasks import Task, load_task
+from headnb.stats.patterns import compare
+from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import EncodingName
+    from headnb.engine.tokenization import EncodingName
     from headnb.scoring import Progress
 
 

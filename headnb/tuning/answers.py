@@ -14,8 +14,8 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from headnb import task_cards
 from headnb.errors import HeadnbError, unknown_name
+from headnb.tasks import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +142,7 @@ def find_form(answer: str | Reader, task: str, completions: Sequence[str]) -> An
 
 
 def _usual_form(task: str, completions: Sequence[str]) -> str:
-    card = task_cards.CARDS.get(task)
+    card = registry.CARDS.get(task)
     if card is not None and card.answer is not None:
         return card.answer
     numbers = all(re.fullmatch(rf"\s*{_NUMBER}\s*", text, re.ASCII) for text in completions)

@@ -20,8 +20,8 @@ import numpy as np
 
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
-from headnb.model_checks import check_folder
-from headnb.provenance import adapter_base
+from headnb.models.checks import check_folder
+from headnb.models.provenance import adapter_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

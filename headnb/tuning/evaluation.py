@@ -12,29 +12,29 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.argument_types import checked_level
-from headnb.batching import collate, plan_batches
-from headnb.capture import frozen, input_device
-from headnb.encoding import encode_task
+from headnb.call_checks import checked_level
+from headnb.engine.batching import collate, plan_batches
+from headnb.engine.generation import continue_greedily, text
+from headnb.engine.hooks import frozen, input_device
+from headnb.engine.losses import find_readout
+from headnb.engine.packing import most_tokens
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import model_name
-from headnb.packing import most_tokens
-from headnb.provenance import weights_source
-from headnb.readout import find_readout
-from headnb.samples import IGNORED
+from headnb.models.checks import model_name
+from headnb.models.provenance import weights_source
 from headnb.scoring.run import context_length, model_lock
-from headnb.significance import t_intervals
-from headnb.tasks import Task, load_task
+from headnb.stats.significance import t_intervals
+from headnb.tasks.loading import Task, load_task
+from headnb.tasks.samples import IGNORED
 from headnb.tuning.answers import NONE, find_form
-from headnb.tuning.generation import continue_greedily, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import EncodedSample, EncodedTask, EncodingName
-    from headnb.samples import Id
+    from headnb.engine.tokenization import EncodedSample, EncodedTask, EncodingName
+    from headnb.tasks.samples import Id
     from headnb.tuning.answers import AnswerForm, Reader
 
 

@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.ablation import checked_heads
-from headnb.argument_types import LARGEST_TRAINING_SEED, checked_seed
-from headnb.capture import find_heads, frozen
-from headnb.encoding import encode_task
+from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
+from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.packing import check_packed_training
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, known_keywords
-from headnb.fingerprint import weights_fingerprint
-from headnb.model_checks import model_name
-from headnb.packing import check_packed_training
+from headnb.models.checks import model_name
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.scoring.ablation import checked_heads
 from headnb.scoring.run import context_length, model_lock
-from headnb.scoring_revision import REVISION, SCORING_REVISION
-from headnb.tasks import Task, known_tasks, load_task
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
 from headnb.tuning.options import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import EncodingName
+    from headnb.engine.tokenization import EncodingName
     from headnb.tuning.tuned import FineTuned
 
 TRACKED = 64  # samples of a tracked task, where none were chosen

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.capture import find_heads
+from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError, known_keywords
-from headnb.model_checks import model_name
-from headnb.models import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
-from headnb.provenance import loadable_name
-from headnb.resident import release_memory
+from headnb.models.checks import model_name
+from headnb.models.loading import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
+from headnb.models.provenance import loadable_name
+from headnb.models.session_cache import release_memory
+from headnb.models.state import left_as_found
 from headnb.scoring import score_heads
-from headnb.scoring.methods import find_method
+from headnb.scoring.registry import find_method
 from headnb.scoring.run import model_lock
-from headnb.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
-from headnb.snapshot import left_as_found
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
 from headnb.tuning.movement import Movement
 from headnb.tuning.study import STUDY, Study, TrackedStep, read_study
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.encoding import EncodingName
-    from headnb.tasks import Task
+    from headnb.engine.tokenization import EncodingName
+    from headnb.tasks.loading import Task
 
 
 class TrackingInterrupted(KeyboardInterrupt):

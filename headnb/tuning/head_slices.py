@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from headnb.capture import find_head
+from headnb.engine.hooks import find_head
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from headnb.capture import HeadLayout
+    from headnb.engine.hooks import HeadLayout
 
 QUERY, KEY, VALUE = "q_proj", "k_proj", "v_proj"
 OUTPUTS = ("o_proj", "out_proj", "dense")

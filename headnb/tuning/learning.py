@@ -6,14 +6,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import from_extra
+from headnb.models.state import left_as_found
 from headnb.scoring.run import model_lock
-from headnb.snapshot import left_as_found
 from headnb.tuning.finetuning import finetune
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.tasks import Task
+    from headnb.tasks.loading import Task
     from headnb.tuning.tuned import FineTuned
 
 

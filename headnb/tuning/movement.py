@@ -22,7 +22,7 @@ from headnb.errors import from_extra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from headnb.capture import HeadLayout
+    from headnb.engine.hooks import HeadLayout
 
 
 @dataclass

@@ -24,16 +24,16 @@ import xarray as xr
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from headnb.capture import head_outputs
-from headnb.encoding import EncodedSample
+from headnb.engine.hooks import head_outputs
+from headnb.engine.threads import only_here
+from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
-from headnb.samples import IGNORED
-from headnb.threads import only_here
+from headnb.tasks.samples import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headnb.capture import HeadLayout
+    from headnb.engine.hooks import HeadLayout
 
 
 @dataclass(frozen=True)

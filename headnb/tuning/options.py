@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from headnb.capture import input_device
+from headnb.engine.hooks import input_device
 from headnb.errors import HeadnbError, UnknownKeywordError, from_extra, unknown_name
 
 if TYPE_CHECKING:

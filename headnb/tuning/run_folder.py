@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.runs.files import read_json, write_json
-from headnb.scoring_revision import refuse_other_revision
+from headnb.stats.scoring_revision import refuse_other_revision
+from headnb.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,18 +21,18 @@ from urllib.parse import quote
 import numpy as np
 import xarray as xr
 
-from headnb.checksums import damage_named
 from headnb.errors import HeadnbError
-from headnb.patterns import pattern_units, sample_levels
-from headnb.results import MADE_BY, RESULT_ID, as_result
-from headnb.row_values import NOTICES
-from headnb.runs.files import read_dataset, write_dataset
-from headnb.scoring_revision import REVISION
+from headnb.stats.patterns import pattern_units, sample_levels
+from headnb.stats.results import MADE_BY, RESULT_ID, as_result
+from headnb.stats.scoring_revision import REVISION
+from headnb.storage.checksums import damage_named
+from headnb.storage.files import read_dataset, write_dataset
+from headnb.tasks.row_values import NOTICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from headnb.score_columns import Attribute
+    from headnb.storage.zarr_columns import Attribute
 
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir

@@ -18,16 +18,16 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from headnb.capture import find_heads, frozen
+from headnb.engine.hooks import find_heads, frozen
 from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.model_checks import model_name
-from headnb.provenance import record_base, weights_source
+from headnb.models.checks import model_name
+from headnb.models.provenance import record_base, weights_source
+from headnb.models.state import random_state_kept
 from headnb.scoring import score_heads
 from headnb.scoring.gradient import activation, taylor_token
-from headnb.scoring.methods import find_method
-from headnb.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
-from headnb.snapshot import random_state_kept
-from headnb.tasks import Task, load_task
+from headnb.scoring.registry import find_method
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
+from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
-    from headnb.encoding import EncodingName
+    from headnb.engine.tokenization import EncodingName
 
 FLUSHED = 50  # updates after which online scores are written at the latest
 ONLINE = {"activation": activation, "taylor-token": taylor_token}

@@ -20,11 +20,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
-from headnb.provenance import record_base
-from headnb.samples import IGNORED
+from headnb.models.provenance import record_base
+from headnb.models.state import left_as_found, random_state_kept
+from headnb.models.torch_settings import usual_torch_settings
 from headnb.scoring.run import model_lock
-from headnb.snapshot import left_as_found, random_state_kept
-from headnb.torch_settings import usual_torch_settings
+from headnb.tasks.samples import IGNORED
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainingArguments
 
-    from headnb.encoding import EncodedTask
+    from headnb.engine.tokenization import EncodedTask
     from headnb.tuning.head_training import SliceTraining
     from headnb.tuning.tracking import HeadScoreCallback
 

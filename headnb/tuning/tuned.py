@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, known_keywords
-from headnb.model_checks import model_name
+from headnb.models.checks import model_name
+from headnb.models.state import left_as_found
 from headnb.scoring.run import model_lock
-from headnb.scoring_revision import warn_of_revision
-from headnb.snapshot import left_as_found
-from headnb.store_paths import local_path
+from headnb.stats.scoring_revision import warn_of_revision
+from headnb.storage.locks import local_path
 from headnb.tuning.study import FOLDER, Study, read_study
 
 if TYPE_CHECKING:

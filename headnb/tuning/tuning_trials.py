@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.model_checks import model_name
-from headnb.runs.files import drafted, load
-from headnb.snapshot import weights_kept
+from headnb.models.checks import model_name
+from headnb.models.state import weights_kept
+from headnb.storage.files import drafted, load
 from headnb.tuning.evaluation import evaluate
 from headnb.tuning.finetuning import finetune
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.tasks import Task
+    from headnb.tasks.loading import Task
 
 
 def losses_after(

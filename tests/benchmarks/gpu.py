@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import headnb
 import torch
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from online import seconds_of_steps
 from processes import forget_peak, peak, resident
 from rounds import median_interval

@@ -17,7 +17,7 @@ from typing import Any
 
 import headnb
 import torch
-from headnb.encoding import encode_task
+from headnb.engine.tokenization import encode_task
 from rounds import median_interval
 from transformers import TrainerCallback
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import headnb
 import numpy as np
 import torch
-from headnb.batching import collate, plan_batches
-from headnb.encoding import IGNORED, EncodedSample
-from headnb.packing import PACKED_ON_CPU
+from headnb.engine.batching import collate, plan_batches
+from headnb.engine.packing import PACKED_ON_CPU
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from processes import Worker, forget_peak, peak, resident, serve
 from rounds import disagreement, median_interval
 from shapes import as_rows, random_llama, random_samples

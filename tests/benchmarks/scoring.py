@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import headnb
 import numpy as np
 import torch
-from headnb.batching import collate, plan_batches
-from headnb.capture import frozen
-from headnb.encoding import IGNORED, EncodedSample, encode_task
+from headnb.engine.batching import collate, plan_batches
+from headnb.engine.hooks import frozen
+from headnb.engine.tokenization import IGNORED, EncodedSample, encode_task
 from headnb.scoring.gradient import activation, gradient_scorer
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headnb
-from headnb.findings.selection_precision import SCORED_BY, over_targets, selection_precision
+from headnb.analysis.selection.precision import SCORED_BY, over_targets, selection_precision
 
 if TYPE_CHECKING:
     import xarray as xr
-    from headnb.tasks import Task
+    from headnb.tasks.loading import Task
 
 POOL, TARGET, AT = 40, 16, (40, 100)
 LENGTH = 128

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from headnb.encoding import IGNORED, EncodedSample
+from headnb.engine.tokenization import IGNORED, EncodedSample
 from transformers import LlamaConfig, LlamaForCausalLM
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb.display.bench import EMPTY
+from headnb.explorer.session import EMPTY
 from jupyter_pages import Jupyter, command, notebook, run_cell
 from playwright.sync_api import expect
 

@@ -17,7 +17,7 @@ MADE = f"""import sys
 sys.path.insert(0, {str(grids.__file__).rsplit("/", 1)[0]!r})
 import grids
 """
-WIDGET = """from headnb.display.widget import HeadGridWidget
+WIDGET = """from headnb.explorer.grid_widget import HeadGridWidget
 grid = HeadGridWidget(grids.grid())
 seen = []
 grid.observe(lambda change: seen.append(change["new"]), "selected")

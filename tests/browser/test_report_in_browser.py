@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
-from headnb.display import plots
-from headnb.display.charts import beside
+from headnb.display.charts import plots
+from headnb.display.charts.marks import beside
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Section, report
 from playwright.sync_api import expect

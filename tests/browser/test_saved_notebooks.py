@@ -10,7 +10,7 @@ import grids
 import pytest
 from head_grid import Drawn
 from headnb.display.payload import MIME_TYPE
-from headnb.display.widget import HeadGridWidget
+from headnb.explorer.grid_widget import HeadGridWidget
 from jupyter_pages import Jupyter, command, no_kernel, shown_notebook
 from playwright.sync_api import expect
 

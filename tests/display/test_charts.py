@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from headnb.display import chart_svg
-from headnb.display.chart_bokeh import as_json, figure
-from headnb.display.charts import INK, Axis, Cells, Chart, Line, Plot, Points, Rule, Segments, beside, spread
+from headnb.display.charts import svg
+from headnb.display.charts.bokeh import as_json, figure
+from headnb.display.charts.marks import INK, Axis, Cells, Chart, Line, Plot, Points, Rule, Segments, beside, spread
 from headnb.display.colours import FALL, RISE, SERIES
 from headnb.errors import HeadnbError
 
@@ -85,16 +85,16 @@ def test_a_missing_value_breaks_the_line_and_has_no_marker() -> None:
 
 def test_each_mark_says_what_it_is_when_pointed_at() -> None:
     chart = Chart("a chart", (plot(line([0, 0.5, 1])),))
-    titles = re.findall(r"<title>(.*?)</title>", chart_svg.inline(chart))
+    titles = re.findall(r"<title>(.*?)</title>", svg.inline(chart))
     assert titles == ["gsm8k step 0", "gsm8k step 5", "gsm8k step 10"]
     assert next(one for one in sources(figure(chart.plots[0])) if "hover" in one)["hover"] == titles
 
 
 def test_a_plot_of_very_many_points_stays_small_and_draws_them_all() -> None:
-    many = chart_svg.MOST_TITLED_MARKS + 1
+    many = svg.MOST_TITLED_MARKS + 1
     values = np.linspace(0, 1, many)
     points = Points("", values * 10, values, tuple("L0H0" for _ in values), FALL)
-    text = chart_svg.inline(Chart("many", (plot(points),)))
+    text = svg.inline(Chart("many", (plot(points),)))
     assert "<title>" not in text
     assert text.count("a3.5") == 2 * many
 
@@ -154,7 +154,7 @@ def test_names_at_lines_ends_do_not_overlap_and_keep_their_order(seed: int) -> N
     assert spread([10, 100], 13, 0, 200).tolist() == [10, 100]
 
 
-@pytest.mark.parametrize("make", [Chart.svg, chart_svg.card, chart_svg.page])
+@pytest.mark.parametrize("make", [Chart.svg, svg.card, svg.page])
 def test_names_stay_text(make: object) -> None:
     marks = (line([0, 0.5, 1], name=HOSTILE), Rule(HOSTILE, x=1), Rule(HOSTILE, y=0.2))
     label = Axis(0, 1, HOSTILE)
@@ -208,7 +208,7 @@ def test_charts_beside_each_other_keep_their_plots_and_wrap() -> None:
     both = beside(one, one, one, title="three")
     assert [p.title for p in both.plots] == ["one"] * 3
     assert both.notes == ("same",)
-    _, width, height = chart_svg.picture(both)
+    _, width, height = svg.picture(both)
     assert width <= 960
     assert height > one.plots[0].outer_height
     with pytest.raises(HeadnbError, match="no charts"):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from headnb.ablation import ablate, generate_both
-from headnb.attention import head_attention
-from headnb.display.explorer import Explorer, explore
-from headnb.display.head_detail import histogram
 from headnb.errors import HeadnbError
+from headnb.explorer.explorer import Explorer, explore
+from headnb.explorer.head_detail import histogram
 from headnb.scoring import score_heads
+from headnb.scoring.ablation import ablate, generate_both
+from headnb.scoring.attention import head_attention
 from headnb.scoring.run import model_lock
 
 from test_capture import state
@@ -88,7 +88,7 @@ def test_second_task_stands_beside_the_first_with_its_own_samples(explorer):
 
 def test_grid_fills_while_it_runs(explorer, monkeypatch):
     for name in ("_PAUSE", "_REST"):
-        monkeypatch.setattr(f"headnb.display.explorer.{name}", 0.0)
+        monkeypatch.setattr(f"headnb.explorer.explorer.{name}", 0.0)
     seen = []
     explorer.observe(lambda change: seen.append(change["new"]), "payload")
     send(explorer, do="run")

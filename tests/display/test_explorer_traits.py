@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from headnb.display.bench import EMPTY
-from headnb.display.explorer import explore
 from headnb.display.payload import payload
+from headnb.explorer.explorer import explore
+from headnb.explorer.session import EMPTY
 from synthetic import random_pattern
 
 from tiny import tiny_model, tiny_tokenizer
@@ -53,7 +53,7 @@ def test_browser_cannot_write_what_only_python_knows(explorer):
 def test_error_in_describing_a_head_is_a_message(explorer, monkeypatch):
     explorer.run()
     assert explorer.wait(30)
-    monkeypatch.setattr("headnb.display.explorer.head_detail", lambda *_: 1 / 0)
+    monkeypatch.setattr("headnb.explorer.explorer.head_detail", lambda *_: 1 / 0)
     explorer.set_state({"selected": ["L1H2"]})
     assert explorer.status["error"] == "ZeroDivisionError: division by zero"
 

@@ -14,8 +14,8 @@ from headnb.display import frontend
 from headnb.display.grid import HeadGrid
 from headnb.display.page import interactive_page
 from headnb.display.payload import MIME_TYPE
-from headnb.display.widget import HeadGridWidget
 from headnb.errors import HeadnbError
+from headnb.explorer.grid_widget import HeadGridWidget
 from synthetic import random_pattern
 
 ROOT = Path(__file__).parent.parent.parent

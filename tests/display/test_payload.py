@@ -13,7 +13,7 @@ from headnb.display import html, payload, read_payload, text
 from headnb.display.reading import checked
 from headnb.display.text import shown_panels, values_of
 from headnb.errors import HeadnbError
-from headnb.patterns import compare
+from headnb.stats.patterns import compare
 from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
 
 CASES = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 import xarray as xr
 from headnb import HeadnbError
-from headnb.arguments import find_picture
-from headnb.variables import Variables
+from headnb.notebook.arguments import find_picture
+from headnb.notebook.variables import Variables
 
 X = np.random.default_rng(0).random((4, 3))
 FORMS = {

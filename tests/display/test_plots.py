@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from headnb.display import plots
-from headnb.display.charts import Cells, Line, Points, Rule, Segments
-from headnb.display.matrices import clustered
+from headnb.display.charts import plots
+from headnb.display.charts.marks import Cells, Line, Points, Rule, Segments
+from headnb.display.charts.matrices import clustered
 from headnb.errors import HeadnbError
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import pytest
 import xarray as xr
-from headnb.display import plots
+from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table, page, report
 from headnb.errors import HeadnbError
-from headnb.resampling import Estimate
+from headnb.stats.jackknife import Estimate
 from synthetic import random_pattern
 
 MARKUP = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"

@@ -8,11 +8,11 @@ import headnb
 import nbformat
 import numpy as np
 import pytest
-from headnb import pages
-from headnb.display.explorer import Explorer, explore
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE
-from headnb.display.widget import HeadGridWidget
+from headnb.explorer.explorer import Explorer, explore
+from headnb.explorer.grid_widget import HeadGridWidget
+from headnb.suite import notebooks
 from IPython.core.formatters import DisplayFormatter
 from nbconvert import HTMLExporter
 
@@ -56,7 +56,7 @@ def test_a_page_shows_the_picture(widget, tmp_path, exporter):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("widget", outputs=[output])])
     nbformat.write(notebook, tmp_path / "saved.ipynb")
     if exporter == "page":
-        page = pages.html_page(tmp_path / "saved.ipynb", tmp_path / "saved.html").read_text()
+        page = notebooks.html_page(tmp_path / "saved.ipynb", tmp_path / "saved.html").read_text()
     else:
         page, _ = HTMLExporter().from_filename(str(tmp_path / "saved.ipynb"))
     assert page.count('role="img"') == 1

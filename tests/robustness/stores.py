@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from headnb import store
-from headnb.batching import plan_batches
-from headnb.scoring_revision import REVISION, SCORING_REVISION
+from headnb.engine.batching import plan_batches
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.storage import score_store
 
 if TYPE_CHECKING:
     import random
@@ -40,7 +40,7 @@ def score_into(path: Path | None, *, batches: int | None = None) -> xr.Dataset:
     """What scoring does to a store, with numbers that are known: goes on with what is missing, `batches` at most."""
     plan = plan_batches(_LENGTHS, batch_tokens=120)
     ids = tuple(f"sämple-{number}" for number in range(SAMPLES))
-    with store.open_table(path, ABOUT, ids, KNOWN, plan, (LAYERS, HEADS)) as table:
+    with score_store.open_table(path, ABOUT, ids, KNOWN, plan, (LAYERS, HEADS)) as table:
         for places in table.pending()[:batches]:
             positions = table.plan.order[places]
             table.write(places, SCORE[positions], LOSS[positions])

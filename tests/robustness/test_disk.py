@@ -15,9 +15,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import xarray as xr
-from headnb import HeadnbError, fit_store, open_scores, score_columns
-from headnb.runs.files import read_dataset, read_json, write_dataset, write_json
-from headnb.store import read_parts
+from headnb import HeadnbError, open_scores
+from headnb.storage import fit_store, zarr_columns
+from headnb.storage.files import read_dataset, read_json, write_dataset, write_json
+from headnb.storage.score_store import read_parts
 from stores import ABOUT, SAMPLES, damaged, one_line, right, score_into
 from zarr.storage import LocalStore
 
@@ -44,7 +45,7 @@ def said(call):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Each column of a store in several files."""
-    monkeypatch.setattr(score_columns, "CHUNK_BYTES", 10 * 8 * 4)
+    monkeypatch.setattr(zarr_columns, "CHUNK_BYTES", 10 * 8 * 4)
 
 
 def flip_files(folder, read, is_right, cases):

@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 import yaml
 from headnb import HeadnbError, load_task, open_scores
-from headnb.checksums import CHECKSUM, checksum, layout
+from headnb.cli.suite import _values
 from headnb.display import read_payload
-from headnb.runs.files import file_name
-from headnb.runs.folder import Run
-from headnb.samples import FIELDS
-from headnb.score_columns import DIMENSIONS, FIXED
+from headnb.experiments.folder import Run
+from headnb.notebook.cell_samples import typed_task
+from headnb.storage.checksums import CHECKSUM, checksum, layout
+from headnb.storage.files import file_name
+from headnb.storage.zarr_columns import DIMENSIONS, FIXED
 from headnb.suite.checks import _check_entry
 from headnb.suite.definition import MOST_VALUES, parse_yaml, read_suite
-from headnb.suite_cli import _values
-from headnb.tasks import Task
-from headnb.typed_samples import typed_task
+from headnb.tasks.loading import Task
+from headnb.tasks.samples import FIELDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import one_line, score_into

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from headnb.runs.files import read_json
+from headnb.storage.files import read_json
 from headnb.suite import job
 
 from suites import results, write_suite
@@ -38,7 +38,7 @@ class Run:
         words = ["suite", "run", suite, "--profile", "tiny", "--out", out, "--workers", "2"]
         self.out = out
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from headnb.cli import main; main()", *map(str, words)],
+            [sys.executable, "-c", "from headnb.cli.main import main; main()", *map(str, words)],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
-from headnb.runs.folder import Run
+from headnb.experiments.folder import Run
 from headnb.suite import job
 
 from tiny import tiny_model, tiny_tokenizer
@@ -53,7 +53,7 @@ class Suite:
         ]
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from headnb.cli import main; main()", *self.words]
+        command = [sys.executable, "-c", "from headnb.cli.main import main; main()", *self.words]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def kernel(self, training: Path) -> psutil.Process:

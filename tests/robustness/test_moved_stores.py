@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import stores
 import xarray as xr
-from headnb import HeadnbError, open_scores, score_columns, score_heads, store
-from headnb.batching import plan_batches
+from headnb import HeadnbError, open_scores, score_heads
+from headnb.engine.batching import plan_batches
+from headnb.storage import score_store, zarr_columns
 from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, right, score_into
 
 from tiny import tiny_model
@@ -24,8 +25,8 @@ IDS = tuple(f"sämple-{number}" for number in range(SAMPLES))
 @pytest.fixture(autouse=True)
 def small_chunks_read_late(monkeypatch):
     """Each column of a store in three files, and no scores in memory before they are used."""
-    monkeypatch.setattr(score_columns, "CHUNK_BYTES", 10 * 8 * 4)
-    monkeypatch.setattr(store, "READ_LATER_FROM", 0)
+    monkeypatch.setattr(zarr_columns, "CHUNK_BYTES", 10 * 8 * 4)
+    monkeypatch.setattr(score_store, "READ_LATER_FROM", 0)
 
 
 def other_scores_into(path, monkeypatch):
@@ -88,7 +89,7 @@ def test_what_vanishes_during_a_run_is_no_complete_store_and_the_same_call_heals
     plan = plan_batches(stores._LENGTHS, batch_tokens=120)
 
     def run():
-        with store.open_table(path, ABOUT, IDS, KNOWN, plan, (LAYERS, HEADS)) as table:
+        with score_store.open_table(path, ABOUT, IDS, KNOWN, plan, (LAYERS, HEADS)) as table:
             pending = table.pending()
             for number, places in enumerate(pending):
                 table.write(places, SCORE[plan.order[places]], LOSS[plan.order[places]])
@@ -116,7 +117,7 @@ def test_rows_that_an_earlier_version_left_empty_are_scored_again(tmp_path, monk
     zarr.open_group(path)["score"][3:6] = np.nan  # marked as done
     with pytest.raises(HeadnbError, match="samples without scores"):
         open_scores(path).score.values  # noqa: B018
-    monkeypatch.setattr(store, "READ_LATER_FROM", 2**26)
+    monkeypatch.setattr(score_store, "READ_LATER_FROM", 2**26)
     assert right(score_into(path))
 
 

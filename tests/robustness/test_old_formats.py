@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headnb import HeadnbError, open_scores, score_heads
-from headnb.runs.folder import Run
-from headnb.scoring_revision import SCORING_REVISION
-from headnb.store import read_parts
+from headnb.experiments.folder import Run
+from headnb.stats.scoring_revision import SCORING_REVISION
+from headnb.storage.score_store import read_parts
 from headnb.tuning.study import read_study
 
 from tiny import tiny_model
@@ -41,8 +41,8 @@ def test_a_store_of_format_1_opens():
 
 
 def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
-    from headnb.batching import BatchPlan
-    from headnb.store import open_table
+    from headnb.engine.batching import BatchPlan
+    from headnb.storage.score_store import open_table
 
     out = shutil.copytree(OLD / "stopped.zarr", tmp_path / "a.zarr")
     kept = open_scores(out)

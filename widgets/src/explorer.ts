@@ -1,4 +1,4 @@
-/** The explorer: `headnb.display.explorer.Explorer` through anywidget. */
+/** The explorer: `headnb.explorer.explorer.Explorer` through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
 import type { ExplorerModel } from "./explorer/model";

@@ -1,4 +1,4 @@
-/** The live widget: `headnb.display.widget.HeadGridWidget` through anywidget. */
+/** The live widget: `headnb.explorer.grid_widget.HeadGridWidget` through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
 import { GridView } from "./view/grid-view";

@@ -1,4 +1,4 @@
-/** What Python's `Explorer` shares with the browser: see `headnb/display/explorer.py`. */
+/** What Python's `Explorer` shares with the browser: see `headnb/explorer/explorer.py`. */
 
 export interface Choices {
   readonly model: string;

@@ -1,0 +1,171 @@
+"""Before and after fine-tuning, over training runs, as arrays: what the three findings are computed from.
+
+The caller hands over labelled scores: a (before, after) pair of one training run, or a list of such pairs, one per
+training seed. Samples are paired by id, and runs on the samples that all of them have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from headnb.errors import HeadnbError
+from headnb.stats import patterns
+from headnb.stats.patterns import HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headnb.stats.descriptive import Array
+
+    Pair = tuple[xr.Dataset, xr.Dataset] | tuple[xr.DataArray, xr.DataArray]
+    Change = xr.DataArray | Pair | Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The levels of one task before and after fine-tuning, per sample.
+
+    A pattern without samples is a single row, of which nothing is known about its noise; of a bare difference of
+    patterns `before` is None and `after` is the difference.
+    """
+
+    before: Array | None  # (n, heads)
+    after: Array  # (runs, n, heads)
+    layers: Array  # (heads): the layer of each head
+    grid: xr.DataArray  # (layer, head), labels only
+    samples: tuple[Hashable, ...] = ()
+    task: str = ""
+    signed: bool = False
+
+    @property
+    def runs(self) -> int:
+        return len(self.after)
+
+    @property
+    def n(self) -> int:
+        """Number of samples; 0 where patterns were given instead of scores."""
+        return len(self.samples)
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """(heads): which are NaN somewhere."""
+        missing = np.asarray(np.isnan(self.after).any(axis=(0, 1)))
+        return missing if self.before is None else np.asarray(missing | np.isnan(self.before).any(axis=0))
+
+    @property
+    def start(self) -> Array:
+        """`before`, where it is needed: (n, heads)."""
+        if self.before is None:
+            raise HeadnbError("a bare difference of patterns does not say what was before; give (before, after)")
+        return self.before
+
+    def at(self, places: Array) -> Stages:
+        """The same of some samples only, by place."""
+        before = None if self.before is None else self.before[places]
+        return replace(self, before=before, after=self.after[:, places], samples=tuple(self.samples[i] for i in places))
+
+
+def read_stages(change: Change, name: str) -> Stages:
+    """The stages of what a caller may hand over (see the module); `name` is for error messages.
+
+    Raises:
+        HeadnbError: what is neither, no pairs, other heads, or fewer than two samples in common.
+    """
+    if isinstance(change, xr.DataArray):
+        return _of_patterns(None, [change], name)
+    runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
+    if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
+        raise HeadnbError(
+            f"{name}: expected a (before, after) pair of scores, a list of such pairs (one per training run), or a "
+            f"difference of patterns (layer, head); got {type(change).__name__}"
+        )
+    if all(isinstance(stage, xr.DataArray) for pair in runs for stage in pair):
+        return _of_patterns(runs[0][0], [after for _, after in runs], name)
+    if not all(isinstance(stage, xr.Dataset) for pair in runs for stage in pair):
+        raise HeadnbError(f"{name}: before and after must both be scores, or both be patterns")
+    return _of_scores(runs)
+
+
+def check_one_grid(all_stages: Mapping[str, Stages]) -> None:
+    """Raise HeadnbError unless all are patterns of the same layers and heads."""
+    (first, one), *others = all_stages.items()
+    for name, other in others:
+        if any(not one.grid.get_index(dim).equals(other.grid.get_index(dim)) for dim in HEADS):
+            sizes = (" x ".join(str(s.grid.sizes[dim]) for dim in HEADS) for s in (one, other))
+            raise HeadnbError(
+                "{} has {} heads and {} has {}, or other numbers: compare patterns of one model".format(
+                    *(part for pair in zip((first, name), sizes, strict=True) for part in pair)
+                )
+            )
+
+
+def on_common_samples(all_stages: Mapping[str, Stages]) -> dict[str, Stages]:
+    """Those evaluated on samples of the same task reduced to the samples that all of them have, in one order."""
+    result = dict(all_stages)
+    for task in {stages.task for stages in result.values() if stages.n}:
+        names = [name for name, stages in result.items() if stages.n and stages.task == task]
+        common = set.intersection(*(set(result[name].samples) for name in names))
+        if len(names) < 2 or len(common) < 2:
+            continue
+        order = [sample for sample in result[names[0]].samples if sample in common]
+        for name in names:
+            place = {sample: i for i, sample in enumerate(result[name].samples)}
+            result[name] = result[name].at(np.array([place[sample] for sample in order]))
+    return result
+
+
+def _of_patterns(before: xr.DataArray | None, after: Iterable[xr.DataArray], name: str) -> Stages:
+    after = [_numbered(pattern, name) for pattern in after]
+    first = after[0]
+    before = None if before is None else _numbered(before, name)
+    for other in [*after[1:], *([] if before is None else [before])]:
+        patterns.check_same_heads(first.to_dataset(name="x"), other.to_dataset(name="x"))
+    rows = np.stack([pattern.values.reshape(1, -1) for pattern in after])
+    kinds = {str(p.attrs.get("kind", "level")) for p in ([before] if before is not None else after)}
+    return Stages(
+        None if before is None else before.values.reshape(1, -1).astype(np.float64),
+        rows.astype(np.float64),
+        _layers(first),
+        first,
+        signed=bool(kinds - {"level"}),
+    )
+
+
+def _of_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
+    paired = [patterns.paired_levels(before, after) for before, after in runs]
+    ids = paired[0][0].indexes["sample"]
+    for before, _ in paired[1:]:
+        ids = ids[ids.isin(before.indexes["sample"])]
+    if len(ids) < 2:
+        raise HeadnbError(f"the training runs have {len(ids)} sample ids in common; this needs at least 2")
+    stacked = [
+        np.stack([pair[stage].sel(sample=ids).values.reshape(len(ids), -1) for pair in paired]) for stage in (0, 1)
+    ]
+    first = runs[0][0]
+    grid = paired[0][0].isel(sample=0, drop=True)
+    return Stages(
+        stacked[0].mean(axis=0),
+        stacked[1],
+        _layers(grid),
+        grid,
+        tuple(ids),
+        str(first.attrs.get("task", "")),
+        first.attrs.get("reduction", "mean-abs") != "mean-abs",
+    )
+
+
+def _numbered(pattern: xr.DataArray, name: str) -> xr.DataArray:
+    if set(pattern.dims) != set(HEADS):
+        raise HeadnbError(f"{name}: expected a pattern (layer, head), got ({', '.join(map(str, pattern.dims))})")
+    numbers = {dim: np.arange(pattern.sizes[dim]) for dim in HEADS if dim not in pattern.coords}
+    return pattern.assign_coords(numbers).transpose(*HEADS)
+
+
+def _layers(grid: xr.DataArray) -> Array:
+    return np.repeat(grid.get_index("layer").to_numpy(), grid.sizes["head"])

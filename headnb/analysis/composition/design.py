@@ -1,0 +1,126 @@
+"""The measured patterns of a combination fit, and which combinations of them are target, predictors and null models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.analysis.debiased_products import Measured
+from headnb.errors import HeadnbError
+from headnb.stats.jackknife import FEWEST_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from headnb.analysis.before_after import Stages
+    from headnb.analysis.composition.least_squares import Form
+    from headnb.stats.descriptive import Array
+
+SHRINKAGE, OTHERS, SHUFFLED_ANSWERS = "shrinkage alone", "the mean change of other tasks", "shuffled answers"
+
+
+@dataclass(frozen=True)
+class Design:
+    """The measured patterns of a fit, and which combinations of them are target, predictors and nulls."""
+
+    patterns: list[Measured]
+    rows: Array  # (patterns, heads)
+    basics: list[str]
+    nulls: dict[str, Array]  # (patterns, k) each
+    layers: Array  # (heads)
+    present: NDArray[np.bool_]  # (layers x heads), bool
+    grid: xr.DataArray
+    n: int  # samples of the target
+
+    @classmethod
+    def of(
+        cls, stages: Mapping[str, Stages], basics: Sequence[str], others: Sequence[str], *, on: str, scale_free: bool
+    ) -> Design:
+        """The design of stages named "target", "basic ...", "other ..." and, where there is one, "shuffled"."""
+        present = ~np.any([one.missing for one in stages.values()], axis=0)
+        if present.sum() <= len(basics) + 1:
+            raise HeadnbError(f"{present.sum()} heads are in all patterns: too few to fit {len(basics)} weights")
+        names = list(stages)
+        patterns = [_measured(name, one, present, on, scale_free=scale_free) for name, one in stages.items()]
+        target = stages["target"]
+        if target.before is not None:
+            names.append("before")
+            key = patterns[0].samples_of
+            patterns.append(Measured(target.before[None][..., present], None, key, scale_free))
+        unit = np.eye(len(names))
+        place = {name: unit[i] for i, name in enumerate(names)}
+        nulls = {SHRINKAGE: place["before"][:, None]} if "before" in place else {}
+        if others:
+            nulls[OTHERS] = np.mean([place[f"other {name}"] for name in others], axis=0)[:, None]
+        if "shuffled" in place:
+            nulls[SHUFFLED_ANSWERS] = place["shuffled"][:, None]
+        rows = np.stack([pattern.values() for pattern in patterns])
+        return cls(patterns, rows, list(basics), nulls, target.layers[present], present, target.grid, target.n)
+
+    @property
+    def observed(self) -> Array:
+        """(heads): the target."""
+        return np.asarray(self.rows[0])
+
+    @property
+    def predictors(self) -> Array:
+        """(heads, basics)."""
+        return np.asarray(self.rows[1 : 1 + len(self.basics)].T)
+
+    @property
+    def target(self) -> Array:
+        """(patterns): which of them is the target."""
+        return np.asarray(np.eye(len(self.patterns))[0])
+
+    @property
+    def columns(self) -> Array:
+        """(patterns, basics)."""
+        return np.eye(len(self.patterns))[:, 1 : 1 + len(self.basics)]
+
+    def reliability(self) -> list[float]:
+        """Of the target and of each basic."""
+        return [pattern.reliability() for pattern in self.patterns[: 1 + len(self.basics)]]
+
+    def on_grid(self, heads: Array) -> xr.DataArray:
+        """Values of the heads as a pattern (layer, head), NaN where a head is missing."""
+        flat = np.full(len(self.present), np.nan)
+        flat[self.present] = heads
+        return self.grid.copy(data=flat.reshape(self.grid.shape)).drop_attrs()
+
+
+def selection_frequency(design: Design, form: Form, resamples: int = 500, seed: int = 0) -> Array:
+    """(basics): in what share of resamples of samples (pairs kept together) and of runs the weight is above zero.
+
+    NaN where a pattern has too few samples to know its noise: one that is bare would always be drawn as it is.
+    """
+    if any(pattern.samples < FEWEST_SAMPLES for pattern in design.patterns[: 1 + len(design.basics)]):
+        return np.full(len(design.basics), np.nan)
+    rng = np.random.default_rng(seed)
+    counts: dict[object, Array] = {}
+    drawn = []
+    for pattern in design.patterns[: 1 + len(design.basics)]:
+        n, runs = pattern.samples, len(pattern.plus)
+        if pattern.samples_of not in counts:
+            counts[pattern.samples_of] = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+        run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+        drawn.append(pattern.resampled(counts[pattern.samples_of], run_counts))
+    y, X = drawn[0], np.stack(drawn[1:], axis=-1)
+    weights = np.array([form.fit(X[i], y[i])[0] for i in range(resamples)])
+    return np.asarray((weights > 0).mean(axis=0))
+
+
+def _measured(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, scale_free: bool) -> Measured:
+    if stages.before is None and (scale_free or on == "after"):
+        wanted = "a scale-free form" if scale_free else "a pattern after fine-tuning"
+        raise HeadnbError(f"{name}: a bare difference has no {wanted}; give a (before, after) pair")
+    if scale_free and stages.signed:
+        raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
+    # Tasks evaluated on the same samples share their noise; other patterns have none in common.
+    key = (stages.task, stages.samples) if stages.n else (name,)
+    minus = stages.before[:, present] if on == "change" and stages.before is not None else None
+    return Measured(stages.after[..., present], minus, key, scale_free)

@@ -1,0 +1,349 @@
+"""Is a complex task's change made of basic tasks' changes? Finding 2 of arXiv 2409.15820.
+
+With AP the pattern of activation levels and dAP = AP(after) - AP(before) of fine-tuning on a task, over the heads,
+
+    dAP_complex = sum over i of alpha_i dAP_i + error.
+
+An R^2 by itself says little: patterns of different tasks are alike, so if fine-tuning merely shrank them (after = c *
+before; levels fall with the loss), the fit would still reach 0.8 to 0.9. So every fit comes with null models, with the
+reliability that bounds it, and with a verdict that is computed from them.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from headnb.analysis.before_after import check_one_grid, on_common_samples, read_stages
+from headnb.analysis.composition import null_models
+from headnb.analysis.composition import verdict as combination_verdict
+from headnb.analysis.composition.design import Design, selection_frequency
+from headnb.analysis.composition.least_squares import (
+    Form,
+    condition_number,
+    permuted_r_squared,
+    predicted_across_layers,
+    r_squared,
+)
+from headnb.analysis.debiased_products import Moments
+from headnb.analysis.json_values import as_records, plain, with_ends
+from headnb.call_checks import checked_level
+from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.stats import descriptive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.analysis.before_after import Change, Stages
+    from headnb.analysis.debiased_products import Interval
+    from headnb.display.charts.marks import Chart
+    from headnb.stats.descriptive import Array
+    from headnb.stats.jackknife import Estimate
+
+FITTED_ON = ("change", "after")
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """One least-squares fit over the heads: target = constant + sum of weights times basics."""
+
+    weights: xr.DataArray  # (basic)
+    constant: float
+    r2: float
+    r2_cv: float
+    fitted: xr.DataArray  # (layer, head)
+
+
+@dataclass(frozen=True, repr=False)
+class CombinationFit:
+    """A target's pattern as a combination of basic ones, and what it is worth.
+
+    Attributes:
+        target: name of the complex task.
+        on: "change" (dAP) or "after" (AP after fine-tuning).
+        scale_free: whether each pattern was divided by its mean over heads first.
+        form: non-negative or not, with intercept or not.
+        fit: the fit in this form to the patterns at hand: what scipy's nnls gives.
+        ordinary: the unconstrained fit beside it.
+        interval: Dataset (basic) of `value`, `low`, `high`: the weights of the ordinary fit to the patterns that
+            unlimited samples (and training runs, where there are several) would give, with their intervals.
+        selected: (basic), in what share of resamples of samples and runs the weight was above zero; NaN where samples
+            are too few or unknown.
+        contributions: (basic), alpha_i times the norm of dAP_i: raw weights depend on each pattern's scale.
+        alone: (basic), R^2 of the fit in this form from that basic task alone.
+        condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.
+        reliability: (task) of the target and each basic: expected correlation with a replication.
+        r2_corrected: R^2 between the patterns that unlimited samples would give, with its interval.
+        nulls: one row per null model: `r2`, `r2_cv`, `r2_corrected`, `advantage` of the fit over it (corrected R^2)
+            with `low` and `high`, `p` (see `headnb.analysis.composition.null_models`).
+        permuted: R^2 of fits to the target with heads shuffled within layers.
+        observed: (layer, head), the target.
+        samples: (task), samples behind each pattern; 0 if unknown. `runs`: (task), training runs.
+        level: of the intervals.
+    """
+
+    target: str
+    on: str
+    scale_free: bool
+    form: Form
+    fit: LinearFit
+    ordinary: LinearFit
+    interval: xr.Dataset
+    selected: xr.DataArray
+    contributions: xr.DataArray
+    alone: xr.DataArray
+    condition: float
+    reliability: xr.DataArray
+    samples: xr.DataArray
+    runs: xr.DataArray
+    r2_corrected: Estimate
+    nulls: pd.DataFrame
+    permuted: Array
+    observed: xr.DataArray
+    level: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether composition is shown: the fit beats every null model, by `verdict.judge`."""
+        return combination_verdict.judge(self)[0]
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers show, in sentences."""
+        return combination_verdict.judge(self)[1]
+
+    @property
+    def weights(self) -> xr.DataArray:
+        """(basic): alpha of the fit."""
+        return self.fit.weights
+
+    @property
+    def r2(self) -> float:
+        """1 - SSE / SS about the target's mean over heads; negative if worse than that mean."""
+        return self.fit.r2
+
+    @property
+    def r2_cv(self) -> float:
+        """The same, each layer predicted from the fit to the others."""
+        return self.fit.r2_cv
+
+    @property
+    def ceiling(self) -> float:
+        """The target's reliability: what R^2 at most could be, of a target with this much noise."""
+        return float(self.reliability.sel(task=self.target))
+
+    @property
+    def fitted(self) -> xr.DataArray:
+        """(layer, head): the target as the fit has it."""
+        return self.fit.fitted
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per basic task: weights (plain, ordinary, corrected with interval), and what each task is worth."""
+        columns = {
+            "weight": self.weights,
+            "ordinary": self.ordinary.weights,
+            "corrected": self.interval["value"],
+            "low": self.interval["low"],
+            "high": self.interval["high"],
+            "selected": self.selected,
+            "contribution": self.contributions,
+            "alone": self.alone,
+            "reliability": self.reliability.sel(task=self.weights["basic"]).drop_vars("task"),
+        }
+        return xr.Dataset(columns).to_dataframe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain JSON values (NaN as None)."""
+        return {
+            "target": self.target,
+            "on": self.on,
+            "scale_free": self.scale_free,
+            "nonnegative": self.form.nonnegative,
+            "intercept": self.form.intercept,
+            "r2": plain(self.r2),
+            "r2_cv": plain(self.r2_cv),
+            "r2_corrected": with_ends(self.r2_corrected),
+            "ordinary_r2": plain(self.ordinary.r2),
+            "ceiling": plain(self.ceiling),
+            "condition": plain(self.condition),
+            "level": self.level,
+            "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
+            "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
+            "weights": as_records(self.table),
+            "nulls": as_records(self.nulls),
+            "holds": self.holds,
+            "verdict": self.verdict,
+        }
+
+    def plot(self) -> Chart:
+        """Fitted against observed values of the heads, the weights with their intervals, and the null models."""
+        from headnb.display.charts import fits  # noqa: PLC0415  bokeh is optional
+
+        return fits.combination(self)
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [
+                f"{self._title()}\n",
+                f"{self.table.to_string(float_format=_short)}\n",
+                f"{self._r2_line()}\n",
+                f"{self.nulls.to_string(float_format=_short, na_rep='–')}\n",
+                self.verdict,
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        def rendered(table: pd.DataFrame) -> str:
+            return str(table.to_html(float_format=_short, na_rep="–", border=0))
+
+        title, r2, verdict = (html.escape(line) for line in (self._title(), self._r2_line(), self.verdict))
+        return f"<p>{title}</p>{rendered(self.table)}<p>{r2}</p>{rendered(self.nulls)}<p><b>{verdict}</b></p>"
+
+    def _title(self) -> str:
+        what = "change" if self.on == "change" else "pattern after fine-tuning"
+        how = "weights ≥ 0" if self.form.nonnegative else "ordinary least squares"
+        constant = "with intercept" if self.form.intercept else "without intercept"
+        scale = ", scale-free" if self.scale_free else ""
+        return f"{self.target}: {what}{scale}, from {', '.join(self.weights['basic'].values)} ({how}, {constant})"
+
+    def _r2_line(self) -> str:
+        return (
+            f"R² {self.r2:.3g}, leaving layers out {self.r2_cv:.3g}, ceiling {self.ceiling:.3g}; corrected for noise "
+            f"{self.r2_corrected}; ordinary fit {self.ordinary.r2:.3g}; condition number {self.condition:.3g}"
+        )
+
+
+@known_keywords
+def fit_combination(
+    target: Change,
+    basics: Mapping[str, Change],
+    *,
+    name: str | None = None,
+    on: str = "change",
+    scale_free: bool = False,
+    nonnegative: bool = True,
+    intercept: bool = False,
+    others: Mapping[str, Change] | None = None,
+    shuffled: Change | None = None,
+    level: float = 0.95,
+    permutations: int = 1000,
+    resamples: int = 500,
+    seed: int = 0,
+) -> CombinationFit:
+    """Fit a complex task's pattern by basic tasks' patterns over the heads (arXiv 2409.15820, finding 2).
+
+    Each change may be a (before, after) pair of scores of the same samples, a list of such pairs (training runs of
+    different seeds), or, with nothing known about noise, a pair of patterns or a bare difference (layer, head).
+
+    Args:
+        target: the complex task's change.
+        basics: the basic tasks' changes by name.
+        name: of the target; by default its scores' task.
+        on: "change" (AP after - AP before) or "after" (AP after fine-tuning).
+        scale_free: divide every pattern by its mean over heads first: magnitudes fall with the loss.
+        nonnegative: weights >= 0 (scipy.optimize.nnls); the unconstrained fit is always given beside it.
+        intercept: whether the fit has a constant.
+        others: changes of tasks that are neither target nor basic, for the null "any task would do".
+        shuffled: the change of the target task's pattern by fine-tuning on shuffled answers, for the null of that name.
+        level: of the intervals, over samples (pairs kept together) and training runs, never over heads.
+        permutations: shufflings of heads within layers.
+        resamples: of samples and runs, for the selection frequency.
+        seed: of groups, permutations and resamples.
+
+    Raises:
+        HeadnbError: no basics, patterns of different heads, or a form that the given changes do not have.
+    """
+    if on not in FITTED_ON:
+        raise unknown_name("fit", on, FITTED_ON)
+    level = checked_level(level)
+    stages = _all_stages(target, basics, others or {}, shuffled)
+    target_name = name or stages["target"].task or "target"
+    if target_name in basics:
+        raise HeadnbError(f"{target_name!r} is both the target and a basic task")
+    form = Form(nonnegative=nonnegative, intercept=intercept)
+    design = Design.of(stages, list(basics), list(others or {}), on=on, scale_free=scale_free)
+    permuted = permuted_r_squared(design.predictors, design.observed, design.layers, form, permutations, seed)
+    nulls = null_models.null_table(design, Moments(design.patterns, seed), form, permuted, level)
+    fit, ordinary = (_linear_fit(design, kind) for kind in (form, Form(nonnegative=False, intercept=intercept)))
+    return CombinationFit(
+        target=target_name,
+        on=on,
+        scale_free=scale_free,
+        form=form,
+        fit=fit,
+        ordinary=ordinary,
+        **_of_basics(design, nulls.weights, fit, selection_frequency(design, form, resamples, seed)),
+        alone=_alone(design, form),
+        **_of_tasks(design, [target_name, *basics], list(stages.values())),
+        condition=condition_number(design.predictors, form),
+        r2_corrected=nulls.r2_corrected,
+        nulls=nulls.table,
+        permuted=permuted,
+        observed=design.on_grid(design.observed).rename("observed"),
+        level=level,
+    )
+
+
+def _of_basics(design: Design, weights: Interval, fit: LinearFit, selected: Array) -> dict[str, Any]:
+    coords = {"basic": design.basics}
+    return {
+        "interval": xr.Dataset({name: ("basic", column) for name, column in weights._asdict().items()}, coords),
+        "selected": xr.DataArray(selected, coords, name="selected"),
+        "contributions": (fit.weights * np.linalg.norm(design.predictors, axis=0)).rename("contribution"),
+    }
+
+
+def _alone(design: Design, form: Form) -> xr.DataArray:
+    r2 = [r_squared(column[:, None], design.observed, form) for column in design.predictors.T]
+    return xr.DataArray(r2, {"basic": design.basics}, name="alone")
+
+
+def _of_tasks(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
+    """Of the target and each basic, which are the first of the stages."""
+    columns = {
+        "reliability": design.reliability(),
+        "samples": [one.n for one in stages[: len(names)]],
+        "runs": [one.runs for one in stages[: len(names)]],
+    }
+    return {name: xr.DataArray(column, {"task": names}, name=name) for name, column in columns.items()}
+
+
+def _all_stages(
+    target: Change, basics: Mapping[str, Change], others: Mapping[str, Change], shuffled: Change | None
+) -> dict[str, Stages]:
+    if not basics:
+        raise HeadnbError('there are no basic tasks to combine; give them by name: {"gsm8k": (before, after), ...}')
+    if twice := set(basics) & set(others):
+        raise HeadnbError(f"{', '.join(sorted(twice))} cannot be both a basic and another task")
+    found = {"target": read_stages(target, "target")}
+    found |= {f"basic {name}": read_stages(change, name) for name, change in basics.items()}
+    found |= {f"other {name}": read_stages(change, name) for name, change in others.items()}
+    if shuffled is not None:
+        found["shuffled"] = read_stages(shuffled, "shuffled")
+    check_one_grid(found)
+    return on_common_samples(found)
+
+
+def _linear_fit(design: Design, form: Form) -> LinearFit:
+    weights, constant = form.fit(design.predictors, design.observed)
+    fitted = constant + design.predictors @ weights
+    predicted = predicted_across_layers(design.predictors, design.observed, design.layers, form)
+    return LinearFit(
+        xr.DataArray(weights, {"basic": design.basics}, name="weight"),
+        constant,
+        float(descriptive.r_squared(design.observed, fitted)),
+        float(descriptive.r_squared(design.observed, predicted)) if np.isfinite(predicted).all() else math.nan,
+        design.on_grid(fitted).rename("fitted"),
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"

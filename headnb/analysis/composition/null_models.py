@@ -1,0 +1,123 @@
+"""What an R^2 of composition must beat: null models, and the verdict computed from them.
+
+The null models, each fitted to the same target over the same heads:
+(a) shrinkage: the target's own pattern before fine-tuning, in one weight of any sign. With no learning at all, after =
+    c * before, its R^2 is 1, and basic tasks' patterns, being alike, still reach 0.8 to 0.9;
+(b) other tasks: the mean change of tasks that are neither target nor basic - would any task do?
+(c) shuffled answers: the change by fine-tuning on answers that belong to other questions;
+(d) the best single basic task;
+(e) the target's heads shuffled within their layers; its R^2 is near 0 only with an intercept.
+And the mean head: R^2 = 0, which a fit without intercept can miss.
+
+Two things must hold before the fit is said to beat a null: the interval of its advantage (difference of R^2 between the
+patterns that unlimited samples would give) lies above zero, so that it is not the luck of samples or training runs; and
+a sign-flip test over layers finds it better at predicting layers left out, so that it is not the luck of a few layers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from headnb.analysis.composition import least_squares
+from headnb.analysis.composition.least_squares import Form
+from headnb.analysis.debiased_products import Interval, Moments, Products
+from headnb.stats import significance
+from headnb.stats.jackknife import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.analysis.composition.design import Design
+    from headnb.stats.descriptive import Array
+
+MEAN, SINGLE, PERMUTED = "the mean head", "the best single task", "heads shuffled within layers"
+
+
+class Nulls(NamedTuple):
+    """What `null_table` finds."""
+
+    table: pd.DataFrame
+    weights: Interval
+    r2_corrected: Estimate
+
+
+def null_table(design: Design, moments: Moments, form: Form, permuted: Array, level: float) -> Nulls:
+    """The nulls beside the fit, and what is computed with the same resamples: corrected weights and R^2."""
+    models = _models(design, form)
+    ordinary = Form(nonnegative=False, intercept=form.intercept)
+
+    def corrected(products: Products) -> Array:
+        """(k + 2 m): weights, R^2 of the fit and of each null, the fit's advantage over each and over the mean head."""
+        weights, _ = ordinary.fit_products(products, design.target, design.columns)
+        r2 = np.array([f.fit_products(products, design.target, columns)[1] for columns, f in models.values()])
+        return np.concatenate([weights, r2, r2[0] - r2[1:], r2[:1]])
+
+    k, m = len(design.basics), len(models)
+    found = moments.estimate(corrected, level) if moments.known else Interval(*np.full((3, k + 2 * m), np.nan))
+    errors = {name: _layer_errors(design, columns, f) for name, (columns, f) in models.items()}
+    total = float(((design.observed - design.observed.mean()) ** 2).sum())
+    errors[MEAN] = _sum_by_layer((design.observed - design.observed.mean()) ** 2, design.layers)
+    rows = {MEAN: {"r2": 0.0, "r2_cv": 0.0, "r2_corrected": 0.0, **_advantage(found, k + 2 * m - 1)}}
+    for j, (name, (columns, f)) in enumerate(list(models.items())[1:], start=1):
+        weights, _ = f.fit(design.rows.T @ columns, design.observed)
+        rows[name] = {
+            "weight": float(weights[0]),
+            "r2": least_squares.r_squared(design.rows.T @ columns, design.observed, f),
+            "r2_cv": 1 - float(errors[name].sum()) / total,
+            "r2_corrected": float(found.value[k + j]),
+            **_advantage(found, k + m + j - 1),
+        }
+    for name, row in rows.items():
+        row["p"] = _p_over_layers(errors[name] - errors["fit"])
+    observed = least_squares.r_squared(design.predictors, design.observed, form)
+    rows[PERMUTED] = {
+        "r2": float(permuted.mean()),
+        "p": float((1 + (permuted >= observed).sum()) / (1 + len(permuted))),
+    }
+    variables = {
+        column: ("null", [row.get(column, math.nan) for row in rows.values()])
+        for column in ("r2", "r2_cv", "r2_corrected", "advantage", "low", "high", "p", "weight")
+    }
+    table = xr.Dataset(variables, {"null": list(rows)}).to_dataframe()
+    value, low, high = (float(column[k]) for column in found)
+    return Nulls(
+        table,
+        Interval(*(column[:k] for column in found)),
+        Estimate(value, low, high, level, design.n, observed),
+    )
+
+
+def _models(design: Design, form: Form) -> dict[str, tuple[Array, Form]]:
+    """The fit and the nulls that are fits: name -> (columns, form). A null's weight may have any sign."""
+    free = Form(nonnegative=False, intercept=form.intercept)
+    models = {"fit": (design.columns, form)} | {name: (columns, free) for name, columns in design.nulls.items()}
+    if len(design.basics) > 1:
+        r2 = [least_squares.r_squared(column[:, None], design.observed, form) for column in design.predictors.T]
+        best = int(np.argmax(r2))
+        models[SINGLE] = (design.columns[:, [best]], form)
+    return models
+
+
+def _advantage(found: Interval, place: int) -> dict[str, float]:
+    return {"advantage": float(found.value[place]), "low": float(found.low[place]), "high": float(found.high[place])}
+
+
+def _layer_errors(design: Design, columns: Array, form: Form) -> Array:
+    """(layers): squared errors of each layer predicted from the others."""
+    predicted = least_squares.predicted_across_layers(design.rows.T @ columns, design.observed, design.layers, form)
+    return _sum_by_layer((design.observed - predicted) ** 2, design.layers)
+
+
+def _sum_by_layer(errors: Array, layers: Array) -> Array:
+    return np.array([errors[layers == layer].sum() for layer in np.unique(layers)])
+
+
+def _p_over_layers(differences: Array) -> float:
+    """Two-sided sign-flip test of the layers' differences; 1 where their sum is not above zero."""
+    if len(differences) < 2 or not differences.sum() > 0:
+        return 1.0
+    return float(significance.max_t_p_values(differences[:, None])[0])

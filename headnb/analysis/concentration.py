@@ -1,0 +1,109 @@
+"""How concentrated a pattern is before and after fine-tuning, over samples and over training runs: finding 1.
+
+The three statistics are those of `stats.jackknife`, bias-corrected for the noise of few samples. Here the same groups
+of samples are left out of both stages, so that the interval of the change knows that they are paired; and several
+training runs add their own variance: the statistic's variance between runs, over their number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from headnb.stats import descriptive, jackknife
+from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Estimate, Jackknifed, OverHeads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headnb.stats.descriptive import Array
+
+STAGES = ("before", "after", "change")
+
+
+class Concentration(NamedTuple):
+    """One statistic: of one set of samples, of a pattern, and how it is jackknifed."""
+
+    of_samples: Callable[[Array, float, int], Estimate]
+    of_pattern: Callable[[Array], Array]
+    over_heads: OverHeads
+    natural: Callable[[Array], Array]  # from the scale of `over_heads`
+
+
+CONCENTRATIONS = {
+    "gini": Concentration(jackknife.gini, descriptive.gini, GINI, special.expit),
+    "cv": Concentration(
+        jackknife.coefficient_of_variation,
+        descriptive.coefficient_of_variation,
+        SQUARED_CV,
+        lambda squared: np.sqrt(np.maximum(squared, 0)),
+    ),
+    "kurtosis": Concentration(
+        jackknife.kurtosis,
+        descriptive.kurtosis,
+        FLATNESS,
+        lambda flatness: np.where(flatness > 0, flatness, np.nan) ** -2.0 - 3,
+    ),
+}
+
+
+def concentration(before: Array, after: Array, name: str, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
+    """A statistic before, after, and its change.
+
+    Args:
+        before: (n, heads), levels per sample.
+        after: (runs, n, heads), of the same samples after each training run.
+        name: "gini", "cv" or "kurtosis".
+        level: of the intervals.
+        seed: of the groups.
+    """
+    statistic = CONCENTRATIONS[name]
+    stages = {"before": statistic.of_samples(before, level, seed)}
+    if len(after) == 1:
+        stages["after"] = statistic.of_samples(after[0], level, seed)
+    else:
+        stages["after"] = _estimate(statistic, after, None, level, seed)
+    stages["change"] = _estimate(statistic, after, before, level, seed)
+    return stages
+
+
+def _estimate(statistic: Concentration, after: Array, before: Array | None, level: float, seed: int) -> Estimate:
+    """The mean over runs of the statistic after, less that before."""
+    stages = [*after] if before is None else [*after, before]
+    plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
+    uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
+    n = after.shape[1]
+    if n < jackknife.FEWEST_SAMPLES or not np.isfinite(plain).all():
+        return Estimate(math.nan, math.nan, math.nan, level, n, uncorrected)
+    features = [feature for stage in stages for feature in statistic.over_heads.features(stage)]
+    sums, sizes = jackknife.group_sums(features, seed)
+    width = len(features) // len(stages)
+
+    def per_stage(sums: Array, n: Array) -> Array:
+        """(stages, groups left out)."""
+        parts = [sums[:, stage * width : (stage + 1) * width] for stage in range(len(stages))]
+        return statistic.natural(np.stack([statistic.over_heads.statistic(part, n) for part in parts]))
+
+    def difference(values: Array) -> Array:
+        return np.asarray(values[: len(after)].mean(axis=0) - (values[-1] if before is not None else 0.0))
+
+    total, count = sums.sum(axis=0), sizes.sum()
+    full = per_stage(total[None], np.full((1, 1), count))
+    left = per_stage(total - sums, (count - sizes)[:, None])
+    fit = jackknife.delete_groups(float(difference(full)[0]), difference(left), sizes)
+    value, low, high = _with_runs(fit, full[: len(after), 0], level)
+    return Estimate(value, low, high, level, n, uncorrected)
+
+
+def _with_runs(fit: Jackknifed, per_run: Array, level: float) -> tuple[float, float, float]:
+    """The interval over samples widened by what training runs differ in."""
+    variances, df = [fit.se**2], [fit.df]
+    if len(per_run) > 1:
+        variances.append(float(per_run.var(ddof=1)) / len(per_run))
+        df.append(len(per_run) - 1)
+    half = stats.t.ppf((1 + level) / 2, jackknife.welch(np.array(variances), np.array(df)))
+    half = float(half) * math.sqrt(sum(variances))
+    return fit.value, fit.value - half, fit.value + half

@@ -1,0 +1,318 @@
+"""Products of patterns over heads, freed of the noise of few samples and few training runs.
+
+Everything quadratic in patterns (distances, correlations, regressions) is made of mean products over heads,
+
+    M_ij = mean over h of p_i[h] p_j[h].
+
+Patterns are means over samples, so a product of two noisy patterns holds, besides the product of the populations'
+patterns, the covariance of their noise: a square is too large, and a regression on it too flat. The covariance of
+means is known from the samples, and is taken off:
+
+    M_ij - sum over x of psi_i[x] . psi_j[x] / (n (n - 1)),
+
+psi_i[x] being what sample x adds to pattern i less the mean of that; patterns of different samples have independent
+noise and nothing is taken off. Training runs are a second source of noise, with their own psi. What a sample does in
+one run only is part of both, and given back once; so of R runs there remain the products of different samples in
+different runs. For patterns that are linear in the samples' levels this is unbiased (a U-statistic); a scale-free
+pattern is linearised. The uncertainty of any function of the products comes from deleting groups of samples, or
+training runs, and computing it again; heads are never resampled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from headnb.stats import descriptive
+from headnb.stats.jackknife import FEWEST_SAMPLES, Jackknifed, delete_groups, welch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from numpy.typing import NDArray
+
+    from headnb.stats.descriptive import Array
+
+    Rows = NDArray[np.int64]
+
+MOST_GROUPS = 64
+
+
+class Products(NamedTuple):
+    """Mean products over heads of every two patterns, (patterns, patterns).
+
+    `about_zero` of the patterns as they are, `about_mean` of their deviations from their own mean over heads.
+    """
+
+    about_zero: Array
+    about_mean: Array
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pattern as it was measured: the mean over samples (and runs) of `plus`, less that of `minus`.
+
+    Measured ones of equal `samples_of` stand on the same samples, row by row.
+    """
+
+    plus: Array  # (runs, n, heads)
+    minus: Array | None = None  # (n, heads)
+    samples_of: Hashable = None
+    scale_free: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Number of samples; 1 also for a pattern without samples."""
+        return int(self.plus.shape[1])
+
+    def values(self) -> Array:
+        """The pattern (heads)."""
+        return np.asarray(self.by_run().mean(axis=0))
+
+    def by_run(self) -> Array:
+        """(runs, heads)."""
+        return self._by_run(self.plus.mean(axis=1), None if self.minus is None else self.minus.mean(axis=0))
+
+    def without(self, groups: Sequence[Rows]) -> Array:
+        """The pattern without each group of samples: (groups, heads)."""
+        plus, minus = self.plus.sum(axis=1), None if self.minus is None else self.minus.sum(axis=0)
+        left = np.empty((len(groups), self.plus.shape[-1]))
+        for row, group in enumerate(groups):
+            n = self.samples - len(group)
+            fewer = None if minus is None or self.minus is None else (minus - self.minus[group].sum(axis=0)) / n
+            left[row] = self._by_run((plus - self.plus[:, group].sum(axis=1)) / n, fewer).mean(axis=0)
+        return left
+
+    def influence(self) -> Array:
+        """psi: what each sample adds to the pattern, less the mean of that; (n, heads)."""
+        added = self._added()
+        return added if self.minus is None else added - _deviations(self.minus, scale_free=self.scale_free)
+
+    def interaction(self) -> tuple[float, float]:
+        """Variance in the pattern of what samples do in one run only: about zero and about the pattern's mean.
+
+        Mean over heads. The noise of samples holds it, and so does that of runs.
+        """
+        runs, n, heads = self.plus.shape
+        if runs < 2 or n < 2:
+            return 0.0, 0.0
+        in_all = self._added()
+        own = (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
+        squares = [((one**2).sum(), ((one - one.mean(axis=1, keepdims=True)) ** 2).sum()) for one in own]
+        about_zero, about_mean = np.sum(squares, axis=0) / ((runs - 1) * (n - 1) * heads * n * runs)
+        return float(about_zero), float(about_mean)
+
+    def run_noise(self) -> tuple[float, float]:
+        """Variance of one training run's pattern, mean over heads: about zero and about the pattern's mean."""
+        by_run = self.by_run()
+        if len(by_run) < 2:
+            return 0.0, 0.0
+        deviations = by_run - by_run.mean(axis=0)
+        centred = deviations - deviations.mean(axis=1, keepdims=True)
+        scale = by_run.shape[1] * (len(by_run) - 1)
+        return float((deviations**2).sum() / scale), float((centred**2).sum() / scale)
+
+    def resampled(self, counts: Array, run_counts: Array) -> Array:
+        """The pattern of resamples, (resamples, heads): shares of samples (resamples, n) and runs (resamples, runs)."""
+        after = np.zeros((len(counts), self.plus.shape[-1]))
+        for run, levels in enumerate(self.plus):
+            after += run_counts[:, [run]] * _level(counts @ levels, scale_free=self.scale_free)
+        return after if self.minus is None else after - _level(counts @ self.minus, scale_free=self.scale_free)
+
+    def reliability(self, seed: int = 0) -> float:
+        """Expected correlation with the pattern of as many new samples and training runs; NaN below four samples.
+
+        Over samples by split halves; over R runs by the mean correlation r of two runs' patterns, R r / (1 + (R - 1) r)
+        (Spearman-Brown). Each counts the other's noise as signal, so the two together leave their sum less one, and
+        the share of what samples do in one run only, which both count as noise.
+        """
+        values = self.values()
+        over_samples = descriptive.split_half_reliability(values + self.influence(), seed=seed)
+        by_run = self.by_run()
+        if len(by_run) < 2:
+            return over_samples
+        pairs = np.triu_indices(len(by_run), 1)
+        r = float(np.mean(descriptive.correlation(by_run[pairs[0]], by_run[pairs[1]])))
+        over_runs = len(by_run) * r / (1 + (len(by_run) - 1) * r) if r > 0 else r
+        twice = self.interaction()[1] / float(values.var()) if np.ptp(values) > 0 else 0.0
+        return over_samples + over_runs - 1 + twice
+
+    def _added(self) -> Array:
+        """What each sample adds to the mean over runs of `plus`, less the mean of that; (n, heads)."""
+        added = sum((_deviations(stage, scale_free=self.scale_free) for stage in self.plus), np.zeros(1))
+        return np.asarray(added / len(self.plus))
+
+    def _by_run(self, plus: Array, minus: Array | None) -> Array:
+        after = _level(plus, scale_free=self.scale_free)
+        return after if minus is None else after - _level(minus, scale_free=self.scale_free)
+
+
+class Interval(NamedTuple):
+    """Values with their intervals, each of shape (values)."""
+
+    value: Array
+    low: Array
+    high: Array
+
+
+class Moments:
+    """The products of several measured patterns, and the uncertainty of what is computed from them.
+
+    Args:
+        patterns: measured on the same heads, none of them NaN.
+        seed: of the groups, beyond MOST_GROUPS samples.
+    """
+
+    def __init__(self, patterns: Sequence[Measured], seed: int = 0) -> None:
+        self._patterns = list(patterns)
+        self._seed = seed
+        self.values = np.stack([pattern.values() for pattern in patterns])  # (patterns, heads)
+        sets: dict[Hashable, list[int]] = {}
+        for place, pattern in enumerate(patterns):
+            sets.setdefault(("alone", place) if pattern.samples_of is None else pattern.samples_of, []).append(place)
+        influences = [pattern.influence() for pattern in patterns]
+        self._sets = [_SampleNoise(places, [influences[place] for place in places]) for places in sets.values()]
+        self._noise = [samples.products() for samples in self._sets]
+        self._run_noise = [pattern.run_noise() for pattern in patterns]
+        self._interaction = [pattern.interaction() for pattern in patterns]
+
+    @property
+    def known(self) -> bool:
+        """Whether every pattern has samples enough to know its noise."""
+        return all(pattern.samples >= FEWEST_SAMPLES for pattern in self._patterns)
+
+    def plain(self) -> Products:
+        """The products as the patterns at hand have them."""
+        return _products(self.values)
+
+    def corrected(self) -> Products:
+        """The products that unlimited samples and training runs would give."""
+        return self._corrected(self.values, self._noise, [len(p.plus) for p in self._patterns])
+
+    def estimate(self, function: Callable[[Products], Array], level: float = 0.95) -> Interval:
+        """A function of the corrected products, bias-corrected, with its interval over samples and training runs.
+
+        Each set of samples is jackknifed with the others as they are, and so are each pattern's runs: biases add, and
+        so do variances.
+        """
+        full = np.asarray(function(self.corrected()), dtype=np.float64)
+        fits = [
+            [delete_groups(full[j], left[:, j], sizes) for j in range(len(full))]
+            for left, sizes in self._replicates(function)
+        ]
+        found = [_joined(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        return Interval(*(np.array(column) for column in zip(*found, strict=True)))
+
+    def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
+        """Per source of noise: the function without each of its groups (groups, values), and the groups' sizes."""
+        blocks = []
+        runs = [len(pattern.plus) for pattern in self._patterns]
+        for place, samples in enumerate(self._sets):
+            groups = samples.groups(self._seed)
+            without = np.stack([self._patterns[pattern].without(groups) for pattern in samples.places])
+            left = []
+            for row, group in enumerate(groups):
+                values, noise = self.values.copy(), self._noise.copy()
+                values[samples.places], noise[place] = without[:, row], samples.products(group)
+                left.append(function(self._corrected(values, noise, runs)))
+            blocks.append((np.array(left), np.array([float(len(group)) for group in groups])))
+        for place, pattern in enumerate(self._patterns):
+            by_run = pattern.by_run()
+            left = []
+            for run in range(len(by_run) if len(by_run) > 1 else 0):
+                values = self.values.copy()
+                values[place] = np.delete(by_run, run, axis=0).mean(axis=0)
+                fewer = [*runs[:place], runs[place] - 1, *runs[place + 1 :]]
+                left.append(function(self._corrected(values, self._noise, fewer)))
+            if left:
+                blocks.append((np.array(left), np.ones(len(left))))
+        return blocks
+
+    def _corrected(self, values: Array, noise: Sequence[Products], runs: Sequence[int]) -> Products:
+        zero, mean = _products(values)
+        for samples, of_samples in zip(self._sets, noise, strict=True):
+            own = np.ix_(samples.places, samples.places)
+            zero[own] -= of_samples.about_zero
+            mean[own] -= of_samples.about_mean
+        # The noise of samples is that of all runs, also without one, and so is the part of it that is given back.
+        for place, (of_runs, of_both) in enumerate(zip(self._run_noise, self._interaction, strict=True)):
+            for products, one, both in zip((zero, mean), of_runs, of_both, strict=True):
+                products[place, place] -= one / runs[place] - both
+        return Products(zero, mean)
+
+
+class _SampleNoise:
+    """The covariance over heads of the noise that patterns of one set of samples have in common."""
+
+    def __init__(self, places: list[int], influences: Sequence[Array]) -> None:
+        self.places = places
+        psi = np.stack(influences, axis=1)  # (n, patterns, heads)
+        self._psi = (psi, psi - psi.mean(axis=-1, keepdims=True))
+        self._squares = [x @ x.transpose(0, 2, 1) for x in self._psi]  # (n, patterns, patterns) each
+
+    def groups(self, seed: int) -> list[Rows]:
+        """The samples in random groups, of one sample each if they are few."""
+        n = len(self._psi[0])
+        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MOST_GROUPS))
+
+    def products(self, left_out: Rows | None = None) -> Products:
+        """Mean over heads of the noise's covariance, (patterns, patterns), of all samples or without some.
+
+        psi stays as all samples make it: to do it again would change what is taken off by terms of a higher order.
+        """
+        left_out = np.array([], dtype=np.int64) if left_out is None else left_out
+        n = len(self._psi[0]) - len(left_out)
+        if n < 2:
+            return Products(*np.zeros((2, len(self.places), len(self.places))))
+        parts = []
+        for psi, squares in zip(self._psi, self._squares, strict=True):
+            mean = -psi[left_out].sum(axis=0) / n  # of those that stay
+            about = squares.sum(axis=0) - squares[left_out].sum(axis=0) - n * mean @ mean.T
+            parts.append(about / (n * (n - 1) * psi.shape[-1]))
+        return Products(*parts)
+
+
+def correlations(products: Array) -> Array:
+    """Of every two patterns, from their products (patterns, patterns).
+
+    NaN where noise leaves nothing of a pattern; where it leaves little they may lie beyond 1.
+    """
+    squares = np.diag(products)
+    length = np.sqrt(np.where(squares > 0, squares, np.nan))
+    return np.asarray(products / np.outer(length, length))
+
+
+def _products(values: Array) -> Products:
+    centred = values - values.mean(axis=1, keepdims=True)
+    return Products(*(x @ x.T / x.shape[1] for x in (values, centred)))
+
+
+def _level(pattern: Array, *, scale_free: bool) -> Array:
+    return pattern / pattern.mean(axis=-1, keepdims=True) if scale_free else pattern
+
+
+def _deviations(levels: Array, *, scale_free: bool) -> Array:
+    """(n, heads) of one stage -> what each sample adds to the stage's pattern, less the mean of that.
+
+    Scale-free: the pattern P = mean over x of s[x], over its mean over heads M; to first order sample x adds
+    (s[x] - P m[x] / M) / M, with m[x] the sample's own mean over heads.
+    """
+    mean = levels.mean(axis=0)
+    if not scale_free:
+        return np.asarray(levels - mean)
+    overall = mean.mean()
+    return np.asarray((levels - levels.mean(axis=1, keepdims=True) * mean / overall) / overall)
+
+
+def _joined(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
+    value = full + sum(fit.value - full for fit in fits)
+    variances = np.array([fit.se**2 for fit in fits])
+    if not math.isfinite(value) or not fits:
+        return math.nan, math.nan, math.nan
+    half = stats.t.ppf((1 + level) / 2, welch(variances, np.array([fit.df for fit in fits])))
+    half = float(half) * math.sqrt(float(variances.sum()))
+    return value, value - half, value + half

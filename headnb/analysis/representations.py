@@ -1,0 +1,132 @@
+"""What a model makes of each sample, layer by layer, kept as inner products of samples.
+
+A sample's representation in a layer is the mean of the residual stream behind the layer over the positions that predict
+its answer: those that the loss, and so the heads' scores, are taken at. Tokens of one sample are not independent of
+each other, and samples are; so one vector a sample, and samples are what estimates are made of. Of the vectors (n, C)
+of a layer only their inner products (n, n) are kept: all that `findings.cka` needs, and small enough to stay in a run's
+folder when the fine-tuned weights do not.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from headnb.analysis.cka import gram
+from headnb.engine.batching import collate, pack, plan_batches
+from headnb.engine.hooks import find_heads, frozen, input_device
+from headnb.engine.losses import find_readout, ready
+from headnb.engine.packing import most_tokens, worth_packing
+from headnb.engine.partial_forward import decoder_layers
+from headnb.engine.threads import only_here
+from headnb.engine.tokenization import encode_task
+from headnb.errors import HeadnbError, known_keywords
+from headnb.models.checks import model_name
+from headnb.scoring.run import context_length, model_lock
+from headnb.tasks.loading import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.engine.batching import Batch
+    from headnb.engine.tokenization import EncodedSample, EncodingName
+
+MOST = 256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
+
+
+class UnknownLayersError(HeadnbError):
+    """A model's decoder layers cannot be told from its other modules."""
+
+
+@known_keywords
+def layer_grams(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    *,
+    batch_tokens: int = 4096,
+    max_length: int | None = None,
+    encoding: EncodingName = "official",
+) -> xr.Dataset:
+    """Inner products of every two samples' representations behind each layer; one forward pass over the task.
+
+    Args:
+        model: as for `score_heads`; it is left as it was.
+        tokenizer: its tokenizer; None if the samples are encoded already.
+        task: a `Task`, or anything that `load_task` accepts; of more than 256 samples the first 256 count.
+        batch_tokens: tokens of a batch, padding included.
+        max_length: cut longer samples to so many tokens.
+        encoding: as for `score_heads`.
+
+    Returns:
+        A Dataset with `gram` (layer, sample, other_sample), float32, of deviations from the samples' mean; and the
+        samples' `fingerprint` (sample).
+
+    Raises:
+        UnknownLayersError: the model's decoder layers cannot be told.
+        HeadnbError: bad input.
+    """
+    task = task if isinstance(task, Task) else load_task(task)
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    samples, ids = encoded.samples[:MOST], list(encoded.ids[:MOST])
+    with model_lock(model), frozen(model):
+        vectors = _vectors(model, samples, batch_tokens)
+    grams = np.stack([gram(layer).astype(np.float32) for layer in vectors])
+    return xr.Dataset(
+        {
+            "gram": (("layer", "sample", "other_sample"), grams),
+            "fingerprint": ("sample", encoded.fingerprints[:MOST]),
+        },
+        {"layer": np.arange(len(grams)), "sample": ids, "other_sample": ids},
+        {"model": model_name(model), "task": task.name, "quantity": "inner products of representations"},
+    )
+
+
+@torch.no_grad()
+def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tokens: int) -> np.ndarray:
+    """(layers, n, C) float32."""
+    layout, device = find_heads(model), input_device(model)
+    layers = decoder_layers(model, layout)
+    if not layers:
+        raise UnknownLayersError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
+    readout = find_readout(model, layout)
+    packing = readout.packs and worth_packing(model)
+    most = most_tokens(model, batch_tokens, packed=packing)
+    plan = plan_batches(np.array(list(map(len, samples))), batch_tokens=most, packed=packing)
+    vectors: np.ndarray | None = None
+    for places in plan.batches():
+        positions = plan.order[places]
+        members = [samples[position] for position in positions]
+        batch = pack(members) if packing else collate(members)
+        with ready(model, layout, batch), _means(layers, batch) as means:
+            readout.losses(batch, device)
+        found = np.stack(means)  # (layers, B, C)
+        vectors = np.empty((len(layers), len(samples), found.shape[-1]), np.float32) if vectors is None else vectors
+        vectors[:, positions] = found
+    assert vectors is not None  # noqa: S101  there are samples
+    return vectors
+
+
+@contextmanager
+def _means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.ndarray]]:
+    """Each layer's mean output over the positions that predict a sample's answer, (B, C), in the pass inside."""
+    found: list[np.ndarray] = []
+    places, _, rows, counts = batch.answers
+
+    def keep(_module: torch.nn.Module, _args: Any, outputs: Any) -> None:
+        hidden: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]  # (B, T, C)
+        states = hidden.flatten(0, 1)[places.to(hidden.device)].float().cpu()  # (N, C)
+        sums = torch.zeros(len(batch), states.shape[1]).index_add_(0, rows, states)
+        found.append((sums / counts[:, None]).numpy())
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(layer.register_forward_hook(only_here(keep)).remove)
+        yield found

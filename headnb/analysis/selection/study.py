@@ -1,0 +1,195 @@
+"""Choosing instructions by patterns, measured: how many are the target's own, and what is learnt from the chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+import xarray as xr
+
+from headnb.analysis.json_values import with_ends
+from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.selection.precision import SCORED_BY, over_targets
+from headnb.analysis.training_means import direction, mean_over_trainings, on_own_task, text_of
+from headnb.stats.jackknife import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from headnb.display.charts.marks import Chart
+
+LEVEL = 0.95
+BASELINES = ("random", "tfidf")
+
+
+@dataclass(frozen=True, repr=False)
+class SelectionStudy(TableAndVerdict):
+    """Ways to choose instructions for targets of a few samples, from a pool of several tasks.
+
+    Attributes:
+        arrays: Dataset of `precision` (way, target, k), as `selection_precision` gives it. Where models were tuned on
+            what was chosen: `loss_before` (target, sample) of samples of the target's task that are neither target
+            nor pool, and `loss` (tuned_way, target, tuned_k, seed, sample) after fine-tuning on so many chosen samples.
+            Attributes: `pool_samples`, `target_samples`.
+    """
+
+    arrays: xr.Dataset
+
+    @cached_property
+    def precision(self) -> xr.Dataset:
+        """`value`, `low`, `high` (way, k): means over targets with Student's t intervals, within 0 and 1."""
+        found = over_targets(self.arrays["precision"], LEVEL).clip(0, 1).transpose("way", "k")
+        found["value"].attrs["quantity"] = "share of the target's own task"
+        return found
+
+    @property
+    def ways(self) -> list[str]:
+        """The ways that were compared, those that read patterns or activity first."""
+        return sorted(map(str, self.arrays["way"].to_numpy()), key=lambda way: way not in SCORED_BY)
+
+    @property
+    def most(self) -> int:
+        """The largest k that the pool's samples of one task can fill, where ways are compared; else the smallest."""
+        ks = [int(k) for k in self.arrays["k"].to_numpy()]
+        return max((k for k in ks if k <= self.arrays.attrs["pool_samples"]), default=min(ks))
+
+    @property
+    def tuned_ks(self) -> list[int]:
+        """The numbers of chosen samples that models were tuned on; none where no model was."""
+        return [int(k) for k in self.arrays["tuned_k"].to_numpy()] if "loss" in self.arrays else []
+
+    def precision_of(self, way: str, k: int, less: str = "") -> Estimate:
+        """The precision at k; with `less` that less another way's, paired by target."""
+        precision = self.arrays["precision"]
+        if less:
+            of_way, other = (precision.sel(way=name, drop=True) for name in (way, less))
+            found = over_targets((of_way - other).sel(k=k), LEVEL)
+        else:
+            found = self.precision.sel(way=way, k=k)
+        value, low, high = (float(found[name]) for name in ("value", "low", "high"))
+        return Estimate(value, low, high, LEVEL, precision.sizes["target"], value)
+
+    def change_of(self, way: str, k: int, less: str = "") -> Estimate:
+        """The change of the target's loss by fine-tuning on k chosen samples, in nats; with `less` that less another's.
+
+        Mean over these targets; the interval is over samples and training seeds, and pairs both.
+        """
+        loss = self.arrays["loss"].sel(tuned_k=k, drop=True)
+        other = loss.sel(tuned_way=less, drop=True) if less else self.arrays["loss_before"]
+        values = (loss.sel(tuned_way=way, drop=True) - other).rename(target="trained")
+        return mean_over_trainings(on_own_task(values), LEVEL)
+
+    @property
+    def changes(self) -> xr.Dataset:
+        """`change_of` every tuned way and k: `value`, `low`, `high` (way, samples_chosen)."""
+        ways = [str(way) for way in self.arrays["tuned_way"].to_numpy()]
+        found = [[self.change_of(way, k) for k in self.tuned_ks] for way in ways]
+        columns = {
+            name: (("way", "samples_chosen"), np.array([[getattr(one, name) for one in row] for row in found]))
+            for name in ("value", "low", "high")
+        }
+        attrs = {"quantity": "change of the target's loss", "units": "nats"}
+        return xr.Dataset(columns, {"way": ways, "samples_chosen": self.tuned_ks}, attrs)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a way: precision at each k, at `most` less that of the baselines; changes of the loss."""
+        rows = {}
+        for way in self.ways:
+            row = {f"at {int(k)}": _share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
+            for less in self._baselines(way):
+                row[f"less {less}, at {self.most}"] = text_of(self.precision_of(way, self.most, less))
+            for k in self.tuned_ks:
+                if way in self.arrays["tuned_way"].to_numpy():
+                    row[f"change of the loss by {k}"] = text_of(self.change_of(way, k))
+            rows[way] = row
+        return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("way")
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the first way finds more of the target's own task than words do (or than chance, without words)."""
+        way = self.ways[0]
+        baselines = self._baselines(way)
+        found = direction(self.precision_of(way, self.most, baselines[-1])) if baselines else 0
+        return {1: True, -1: False, 0: None}[found]
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers show, in sentences."""
+        return " ".join([*self._precision_words(), *self._loss_words()])
+
+    def plot(self) -> Chart:
+        """Precision against the number chosen, and what fine-tuning on the chosen samples did to the loss."""
+        from headnb.display.charts.marks import beside  # noqa: PLC0415
+        from headnb.display.charts.plots import trajectory, weights  # noqa: PLC0415
+
+        title = "which samples are chosen"
+        charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
+        if len(self.tuned_ks) == 1:  # a band of one point is not seen
+            title = f"what is learnt from {self.tuned_ks[0]} of them"
+            charts.append(weights(self.changes.isel(samples_chosen=0, drop=True), name="change", title=title))
+        elif self.tuned_ks:
+            title = "what is learnt from them"
+            charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
+        return beside(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain JSON values (NaN as None)."""
+        rows = [
+            {"way": way, "k": int(k), **with_ends(self.precision_of(way, int(k)))}
+            | {f"less {less}": with_ends(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
+            for way in self.ways
+            for k in self.arrays["k"].to_numpy()
+        ]
+        tuned = [str(way) for way in self.arrays["tuned_way"].to_numpy()] if self.tuned_ks else []
+        changes = [
+            {"way": way, "k": k, **with_ends(self.change_of(way, k))}
+            | {f"less {less}": with_ends(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
+            for way in tuned
+            for k in self.tuned_ks
+        ]
+        return {
+            **{name: self.arrays.attrs[name] for name in ("pool_samples", "target_samples")},
+            "targets": list(map(str, self.arrays["target"].to_numpy())),
+            "seeds": self.arrays.sizes["seed"] if self.tuned_ks else 0,
+            "precision": rows,
+            "change of the loss": changes,
+            "verdict": self.verdict,
+        }
+
+    def _baselines(self, way: str, among: Sequence[str] | None = None) -> list[str]:
+        known = self.ways if among is None else among
+        return [name for name in BASELINES if name in known and name != way]
+
+    def _precision_words(self) -> Iterator[str]:
+        k, targets, (first, *others) = self.most, self.arrays.sizes["target"], self.ways
+        rest = ", ".join(f"{way} {_share(self.precision_of(way, k))}" for way in others)
+        yield (
+            f"Of the first {k} samples that {first} chooses {_share(self.precision_of(first, k))} are of the target's "
+            f"own task, mean of {targets} target{'s' if targets > 1 else ''}{f'; {rest}' if rest else ''}."
+        )
+        words = {1: "finds more of them than", -1: "finds fewer of them than", 0: "is not shown to differ from"}
+        for less in self._baselines(first):
+            found = self.precision_of(first, k, less)
+            yield f"Paired by target, {first} {words[direction(found)]} {less} ({text_of(found, digits='.2f')})."
+
+    def _loss_words(self) -> Iterator[str]:
+        if not self.tuned_ks:
+            return
+        k, tuned = self.tuned_ks[-1], [str(way) for way in self.arrays["tuned_way"].to_numpy()]
+        first, seeds = tuned[0], self.arrays.sizes["seed"]
+        yield (
+            f"Fine-tuning on {k} samples chosen by {first} changes the loss of the target's other samples by "
+            f"{text_of(self.change_of(first, k))} nats ({seeds} training seed{'s' if seeds > 1 else ''})."
+        )
+        words = {1: "worse than", -1: "better than", 0: "not shown to differ from"}
+        for less in self._baselines(first, tuned):
+            found = self.change_of(first, k, less)
+            yield f"That is {words[direction(found)]} {less} (difference {text_of(found)})."
+
+
+def _share(found: Estimate) -> str:
+    return text_of(found, "", ".2f")

@@ -1,0 +1,60 @@
+"""TF-IDF: how alike texts are by the words that they share, rare words weighing more (Salton and Buckley 1988)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from headnb.stats.descriptive import Array
+
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class TfIdf:
+    """The words of a collection of n texts.
+
+    Attributes:
+        columns: word -> its column.
+        idf: (words), 1 + ln((1 + n) / (1 + texts with the word)): never below 1, so that no word counts for nothing.
+    """
+
+    columns: dict[str, int]
+    idf: Array
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> TfIdf:
+        """The words of these texts, which are read once and not kept."""
+        found: Counter[str] = Counter()
+        n = 0
+        for text in texts:
+            found.update(set(words(text)))
+            n += 1
+        counts = np.fromiter(found.values(), np.float64, len(found))
+        return cls({word: column for column, word in enumerate(found)}, 1 + np.log((1 + n) / (1 + counts)))
+
+    def vectors(self, texts: Sequence[str]) -> sparse.csr_array:
+        """(texts, words): occurrences times idf, each row at length 1.
+
+        Words that no text of the collection has are left out; a text without any other is a row of zeros.
+        """
+        counted = [Counter(word for word in words(text) if word in self.columns) for text in texts]
+        starts = np.cumsum([0, *map(len, counted)])
+        columns = np.array([self.columns[word] for counts in counted for word in counts], np.int64)
+        weights = np.array([n for counts in counted for n in counts.values()], np.float64) * self.idf[columns]
+        rows = np.repeat(np.arange(len(counted)), np.diff(starts))
+        length = np.sqrt(np.bincount(rows, weights**2, minlength=len(counted)))
+        return sparse.csr_array((weights / length[rows], columns, starts), shape=(len(counted), len(self.columns)))
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, digits and underscores, in lower case."""
+    return WORD.findall(text.lower())

@@ -1,0 +1,311 @@
+"""Does fine-tuning make a task's pattern more even, and more its own? Finding 1 of arXiv 2409.15820.
+
+`selectivity`: of each task's pattern before and after fine-tuning on it - how concentrated it is, how like the other
+tasks' it is, and which heads rose. `specificity`: every fine-tuned model on every task - does it matter which task a
+model was trained on?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+from headnb.analysis.before_after import check_one_grid, on_common_samples, read_stages
+from headnb.analysis.changed_heads import RUN_NOISE, changed_heads
+from headnb.analysis.concentration import CONCENTRATIONS, STAGES, concentration
+from headnb.analysis.debiased_products import Measured
+from headnb.analysis.json_values import as_records
+from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.task_correlations import task_correlations
+from headnb.call_checks import checked_level
+from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.stats.patterns import HEADS, Evidence
+from headnb.stats.results import as_result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.analysis.before_after import Stages
+    from headnb.stats.descriptive import Array
+
+    Runs = xr.Dataset | Sequence[xr.Dataset]
+
+
+@dataclass(frozen=True, repr=False)
+class Selectivity(TableAndVerdict):
+    """Patterns of several tasks before and after fine-tuning on each.
+
+    Attributes:
+        concentration: Dataset (task, statistic, stage) of `value`, `low`, `high` and `uncorrected`: "gini", "cv" and
+            "kurtosis", "before", "after" and their "change"; over samples, and over training runs if there are several.
+        correlation: Dataset (stage, task, other_task) of the same: correlation over heads between the patterns that
+            unlimited samples would give (disattenuated), and as the patterns at hand have it (`uncorrected`).
+        heads: Dataset (task, layer, head): which heads rose or fell, as `headnb.compare` says; with several training
+            runs the tests are over samples and runs.
+        shapes: the same of patterns divided by their mean over heads: levels fall with the loss, and a pattern that
+            only shrank has changed in all heads of `heads` and in none of `shapes`.
+        scale: (task), the mean level after, over that before.
+        reliability: (task, stage) of the patterns.
+        samples: (task). `runs`: (task), training runs.
+    """
+
+    concentration: xr.Dataset
+    correlation: xr.Dataset
+    heads: xr.Dataset
+    shapes: xr.Dataset
+    scale: xr.DataArray
+    reliability: xr.DataArray
+    samples: xr.DataArray
+    runs: xr.DataArray
+    level: float
+    alpha: float
+
+    def order(self, stage: str = "after") -> list[str]:
+        """The tasks so that like ones stand together: leaves of their hierarchical clustering."""
+        tasks = self.correlation["task"].to_numpy()
+        return [str(tasks[leaf]) for leaf in hierarchy.leaves_list(self.tree(stage))] if len(tasks) > 1 else [*tasks]
+
+    def clusters(self, number: int = 2, stage: str = "after") -> list[list[str]]:
+        """The tasks in so many groups."""
+        tasks = self.correlation["task"].to_numpy()
+        labels = hierarchy.fcluster(self.tree(stage), number, "maxclust")
+        return [[str(task) for task in tasks[labels == label]] for label in np.unique(labels)]
+
+    def tree(self, stage: str = "after") -> Array:
+        """Average linkage of the distances 1 - correlation, in scipy's form."""
+        if stage not in STAGES[:2]:
+            raise unknown_name("stage", stage, STAGES[:2])
+        r = self.correlation.sel(stage=stage)
+        known = r["value"].where(np.isfinite(r["value"]), r["uncorrected"]).to_numpy()
+        distance = np.clip(1 - (known + known.T) / 2, 0, 2)
+        np.fill_diagonal(distance, 0)
+        return np.asarray(
+            hierarchy.linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
+        )
+
+    def rose(self, task: str, k: int = 10, *, scale_free: bool = False) -> pd.DataFrame:
+        """The k heads that rose most, by head name, with intervals and q-values; "significant" says which.
+
+        Args:
+            task: one of the tasks.
+            k: heads at the most.
+            scale_free: relative to the mean head.
+        """
+        found = self.shapes if scale_free else self.heads
+        table = found.sel(task=task).heads.top(found.sizes["layer"] * found.sizes["head"])
+        return table[table["difference"] > 0].head(k)
+
+    def means(self, statistic: str) -> tuple[float, float]:
+        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, of the tasks where both are known."""
+        found = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
+        before, after = found.dropna("task").mean("task").to_numpy()
+        return float(before), float(after)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per task: the statistics before, after and their change, as text with intervals."""
+        columns = {
+            f"{statistic} {stage}": ("task", [_with_interval(cells.sel(task=task)) for task in self.samples["task"]])
+            for statistic in self.concentration["statistic"].to_numpy()
+            for stage in STAGES
+            for cells in [self.concentration.sel(statistic=statistic, stage=stage)]
+        }
+        return xr.Dataset(columns, {"task": self.samples["task"]}).to_dataframe()
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers show, in sentences."""
+        lines = [self._concentration_line(str(name)) for name in self.concentration["statistic"].to_numpy()]
+        if len(self.samples) > 1:
+            lines.append(self._correlation_line())
+        if len(self.samples) > 2:
+            groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
+            lines.append(f"After fine-tuning the tasks group as {groups}.")
+        lines.append(self._heads_line())
+        if single := [str(task) for task, runs in self.runs.to_series().items() if runs == 1]:
+            lines.append(
+                f"Of {', '.join(single)} there is one training run: what another would give is in no interval."
+            )
+        return " ".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain JSON values (NaN as None)."""
+        return {
+            "concentration": as_records(self.concentration),
+            "correlation": as_records(self.correlation),
+            "reliability": as_records(self.reliability.to_dataset(name="reliability")),
+            "heads": as_records(self._counts()),
+            "order": self.order(),
+            "level": self.level,
+            "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
+            "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
+            "verdict": self.verdict,
+        }
+
+    def _laid_out(self) -> pd.DataFrame:
+        return self.table.T  # nine columns of intervals would not fit beside each other
+
+    def _concentration_line(self, name: str) -> str:
+        change = self.concentration.sel(statistic=name, stage="change")
+        before, after = self.means(name)
+        up, down, of = int((change["low"] > 0).sum()), int((change["high"] < 0).sum()), change.sizes["task"]
+        label = {"gini": "Gini", "cv": "The coefficient of variation", "kurtosis": "Kurtosis"}[name]
+        return (
+            f"{label} went from {before:.2f} to {after:.2f} on average: up in {up} and down in {down} of {of} "
+            f"tasks, not distinguishable in {of - up - down}."
+        )
+
+    def _correlation_line(self) -> str:
+        pairs = np.triu_indices(len(self.samples), 1)
+        of_pairs = {stage: self.correlation.sel(stage=stage) for stage in STAGES}
+        values = np.stack([of_pairs[stage]["value"].to_numpy()[pairs] for stage in STAGES[:2]])
+        known = np.isfinite(values).all(axis=0)
+        means = values[:, known].mean(axis=1) if known.any() else np.full(2, np.nan)
+        up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
+        down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
+        return (
+            f"The correlation of two tasks' patterns went from {means[0]:.2f} to {means[1]:.2f} on average, corrected "
+            f"for noise: {up} of {len(pairs[0])} pairs drew together and {down} apart."
+        )
+
+    def _counts(self) -> xr.Dataset:
+        """(task): how many heads `rose` and `fell`, and how many relative to the mean head."""
+        columns = {}
+        for found, ending in ((self.heads, ""), (self.shapes, "_relative")):
+            for name, sign in (("rose", 1), ("fell", -1)):
+                moved = found["significant"] & (sign * found["difference"] > 0)
+                columns[name + ending] = moved.sum(HEADS).reset_coords(drop=True)
+        return xr.Dataset({**columns, "scale": self.scale})
+
+    def _heads_line(self) -> str:
+        counts = self._counts()
+        mean = {name: f"{float(column.mean()):.0f}" for name, column in counts.items()}
+        line = (
+            f"Per task {mean['rose']} heads rose and {mean['fell']} fell on average (q < {self.alpha:g}); relative to "
+            f"the mean head {mean['rose_relative']} rose and {mean['fell_relative']} fell."
+        )
+        only_scale = (counts["rose"] + counts["fell"] > 0) & (counts["rose_relative"] + counts["fell_relative"] == 0)
+        if not only_scale.any():
+            return line
+        scales = [f"{task} ({scale:.2f})" for task, scale in self.scale[only_scale].to_series().items()]
+        return f"{line} Of {', '.join(scales)} no more is shown than that the pattern became so many times what it was."
+
+
+@known_keywords
+def selectivity(
+    before: Mapping[str, xr.Dataset],
+    after: Mapping[str, Runs],
+    *,
+    level: float = 0.95,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> Selectivity:
+    """Concentration, likeness and risen heads of each task's pattern, before and after fine-tuning on that task.
+
+    Gini, coefficient of variation, kurtosis and correlations do not depend on a pattern's scale, which falls with the
+    loss (arXiv 2409.15820, finding 1; METHOD: bias-corrected intervals over samples and training runs, never heads).
+
+    Args:
+        before: task -> scores of the model before.
+        after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
+        level: of the intervals.
+        alpha: of the q-values below which a head has changed.
+        seed: of groups, sign flips and split halves.
+
+    Raises:
+        HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
+    """
+    level, alpha = checked_level(level), checked_level(alpha, "alpha")
+    if unknown := set(after) - set(before):
+        raise HeadnbError(f"there are scores after fine-tuning but none before of: {', '.join(sorted(unknown))}")
+    if not after:
+        raise HeadnbError("there are no tasks to compare")
+    tasks = [task for task in before if task in after]
+    pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
+    stages = {task: read_stages(pairs[task], task) for task in tasks}
+    check_one_grid(stages)
+    if signed := [task for task, one in stages.items() if one.signed]:
+        raise HeadnbError(f"Gini is defined on activation levels (>= 0), not on signed scores as of {signed[0]}")
+    measured = _measured(on_common_samples(stages))
+    shape = (2, len(tasks))
+    return Selectivity(
+        concentration=_concentrations(stages, level, seed),
+        correlation=task_correlations(measured, tasks, level, seed),
+        heads=_changed(pairs, stages, alpha, seed),
+        shapes=_changed(pairs, stages, alpha, seed, scale_free=True),
+        scale=xr.DataArray(
+            [float(np.nanmean(one.after) / np.nanmean(one.start)) for one in stages.values()],
+            {"task": tasks},
+            name="scale",
+        ),
+        reliability=xr.DataArray(
+            np.reshape([one.reliability() for one in measured], shape).T,
+            {"task": tasks, "stage": list(STAGES[:2])},
+            ("task", "stage"),
+            "reliability",
+        ),
+        samples=xr.DataArray([stages[task].n for task in tasks], {"task": tasks}, name="samples"),
+        runs=xr.DataArray([stages[task].runs for task in tasks], {"task": tasks}, name="runs"),
+        level=level,
+        alpha=alpha,
+    )
+
+
+def as_runs(scores: Runs) -> list[xr.Dataset]:
+    """The scores of each training run."""
+    return [scores] if isinstance(scores, xr.Dataset) else list(scores)
+
+
+def _changed(
+    pairs: Mapping[str, list[tuple[xr.Dataset, xr.Dataset]]],
+    stages: Mapping[str, Stages],
+    alpha: float,
+    seed: int,
+    *,
+    scale_free: bool = False,
+) -> xr.Dataset:
+    """Which heads changed, (task, layer, head); coordinates (task) say how far each task's change can be believed."""
+    found = []
+    for task, one in stages.items():
+        change = changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
+        names = [*Evidence._fields, *(name for name in RUN_NOISE if name in change.attrs)]
+        found.append(change.assign_coords({name: change.attrs[name] for name in names}))
+    tasks = xr.DataArray(list(stages), dims="task", name="task")
+    return as_result(xr.concat(found, tasks, combine_attrs="drop_conflicts"))
+
+
+def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:
+    found = []
+    for one in stages.values():
+        before, after = one.start[:, ~one.missing], one.after[..., ~one.missing]
+        found.append([list(concentration(before, after, name, level, seed).values()) for name in CONCENTRATIONS])
+    return _estimates(found, {"task": list(stages), "statistic": list(CONCENTRATIONS), "stage": list(STAGES)})
+
+
+def _estimates(found: Sequence[Any], coords: dict[str, list[str]]) -> xr.Dataset:
+    columns = np.vectorize(lambda one: (one.value, one.low, one.high, one.uncorrected))(np.array(found, dtype=object))
+    names = ("value", "low", "high", "uncorrected")
+    return xr.Dataset({n: (tuple(coords), column) for n, column in zip(names, columns, strict=True)}, coords)
+
+
+def _measured(stages: Mapping[str, Stages]) -> list[Measured]:
+    """The patterns before of all tasks, then those after."""
+    present = ~np.any([one.missing for one in stages.values()], axis=0)
+    before, after = [], []
+    for one in stages.values():
+        key = (one.task, one.samples)
+        before.append(Measured(one.start[None][..., present], None, key))
+        after.append(Measured(one.after[..., present], None, key))
+    return before + after
+
+
+def _with_interval(found: xr.Dataset) -> str:
+    value, low, high = (float(found[name]) for name in ("value", "low", "high"))
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"

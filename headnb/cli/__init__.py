@@ -1,0 +1,3 @@
+"""Command line: `headnb ...`."""
+
+from __future__ import annotations

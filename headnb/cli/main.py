@@ -1,0 +1,212 @@
+"""`headnb ...`: what the magics do, from a shell."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headnb import __version__
+from headnb.cli import suite
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from headnb.display.grid import HeadGrid
+
+INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
+
+
+class _Commands(TyperGroup):
+    """Commands that say so when Ctrl-C ends them; typer itself ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer has a click of its own, or the installed one
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.secho("headnb: interrupted", fg="red", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.add_typer(suite.app, name="suite")
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one red line and exit status 1."""
+    try:
+        app()
+    except HeadnbError as error:
+        typer.secho(f"headnb: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headnb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Attention-head scores for people who fine-tune language models."""
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
+    out: Annotated[Path | None, typer.Option(help="Zarr store for the scores; the same call again goes on.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", "-n", help="How many. Default: at most 64.")] = None,
+    method: Annotated[str, typer.Option(help="See `headnb methods`.")] = "activation",
+    loss: Annotated[str, typer.Option(help="sample-mean, batch-mean or sum.")] = "sample-mean",
+    split: Annotated[str, typer.Option(help="Split of the task.")] = "test",
+    seed: Annotated[int, typer.Option(help="Of the draw of samples and the order of work.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
+    max_length: Annotated[int | None, typer.Option(help="Cut longer samples to so many tokens.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="PEFT adapter to put on the model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
+) -> None:
+    """Score every attention head of MODEL on TASK."""
+    from headnb.display.grid import check_writable  # noqa: PLC0415
+    from headnb.display.live import LiveGrid  # noqa: PLC0415
+    from headnb.models.loading import load_model, model_name  # noqa: PLC0415
+    from headnb.notebook.arguments import draw_task  # noqa: PLC0415
+    from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
+
+    check_settings(method=method, loss=loss, until=until)
+    if save is not None:
+        check_writable(save)
+    drawn = draw_task(task, samples, 64, split, seed)
+    loaded, tokenizer = load_model(model, device=device, dtype=dtype, adapter=adapter)
+    scores = None
+    try:
+        with LiveGrid(f"{model_name(loaded)} · {drawn.name}") as live:
+            scores = score_heads(
+                loaded,
+                tokenizer,
+                drawn,
+                method=method,
+                loss=loss,  # type: ignore[arg-type]
+                batch_tokens=batch_tokens,
+                max_length=max_length,
+                seed=seed,
+                out=out,
+                until=until,
+                on_progress=live.update,
+            )
+            grid = live.finish(scores)
+    except ScoringInterrupted as stopped:
+        kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
+        typer.secho(f"headnb: interrupted{kept}", fg="red", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        if scores is None:
+            raise
+        kept = f"; {out} keeps the scores" if out else ""
+        typer.secho(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    for path in filter(None, (out, save and grid.save(save))):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
+    html: Annotated[Path | None, typer.Option(help="Write an interactive page (.html).")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
+) -> None:
+    """Show a saved grid or the pattern of saved scores, in the terminal or as a file."""
+    from headnb.display.text import as_text  # noqa: PLC0415
+
+    grid = _open_grid(file)
+    typer.echo(as_text(grid.payload, heat_map=True, colour=sys.stdout.isatty()))
+    for path, ending in ((html, ".html"), (svg, ".svg"), (save, ".heads.json")):
+        if path is not None:
+            if not path.name.endswith(ending):
+                raise HeadnbError(f"{path} should end on {ending}")
+            typer.echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
+
+
+@app.command()
+def tasks(
+    word: Annotated[str, typer.Argument(metavar="WORD", help="Only tasks with this word in name, group or text.")] = "",
+) -> None:
+    """List the tasks known by name."""
+    from headnb.notebook.tables import task_table  # noqa: PLC0415
+
+    typer.echo(task_table(word))
+
+
+@app.command()
+def models() -> None:
+    """List models that people score; any other hub id, folder or GGUF file works as well."""
+    from headnb.notebook.tables import model_table  # noqa: PLC0415
+
+    typer.echo(model_table())
+
+
+@app.command()
+def methods() -> None:
+    """List the head scores."""
+    from headnb.notebook.tables import method_table  # noqa: PLC0415
+
+    typer.echo(method_table())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its page.")] = Path("headnb-demo"),
+    model: Annotated[str | None, typer.Option(help="Model. Default: the notebook's.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", "-n", help="Samples of each task.")] = None,
+) -> None:
+    """Run the quickstart notebook, and write it with its results and as an HTML page."""
+    from headnb.suite import notebooks  # noqa: PLC0415
+
+    given: dict[str, Any] = {"model": model, "n": samples}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    typer.echo("running the quickstart notebook; a minute or two on two cores", err=True)
+    source = notebooks.notebooks_folder() / notebooks.QUICKSTART
+    executed = notebooks.run_notebook(source, out.resolve() / "quickstart.ipynb", parameters)
+    page = notebooks.html_page(executed, executed.with_suffix(".html"))
+    typer.echo(f"executed notebook: {executed}\nas a page:         {page}")
+
+
+@app.command()
+def doctor() -> None:
+    """Report versions, device and memory, and what is missing with the command that installs it."""
+    from headnb.cli.doctor import examine  # noqa: PLC0415
+
+    for finding in examine():
+        typer.echo(f"{finding.name:<18} {finding.found}")
+        if finding.remedy:
+            typer.secho(f"{'':<18} -> {finding.remedy}", fg="yellow")
+
+
+def _open_grid(file: Path) -> HeadGrid:
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+    from headnb.notebook.arguments import open_picture  # noqa: PLC0415
+
+    if not file.exists():
+        raise HeadnbError(f"there is no {file}")
+    return HeadGrid.of(open_picture(file))

@@ -1,0 +1,203 @@
+"""A combination fit as charts: observed against fitted heads, weights with intervals, null models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.display.charts.estimates import (
+    estimate_text,
+    names_along,
+    numbers,
+    point_names,
+    quantity_of,
+    read_estimates,
+    span_of,
+)
+from headnb.display.charts.marks import (
+    LINE_HEIGHT,
+    Axis,
+    Chart,
+    Plot,
+    Points,
+    Rule,
+    Segments,
+    aside,
+    beside,
+    series_colour,
+    series_form,
+)
+from headnb.display.colours import FALL
+from headnb.display.text import number
+from headnb.errors import HeadnbError
+from headnb.stats.descriptive import r_squared
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    import xarray as xr
+
+    from headnb.analysis.composition.fit import CombinationFit
+    from headnb.display.charts.estimates import Values
+    from headnb.display.charts.marks import Mark
+    from headnb.stats.descriptive import Array
+
+_ROW, _SQUARE = 36, 300
+_NAMED_HEADS, _NAME_WIDTH = 5, 48
+_LOWEST_R2 = -1.0  # a null may be far below: it stands at this edge with its number beside it
+
+
+def regression(observed: xr.DataArray, fitted: xr.DataArray, *, title: str = "") -> Chart:
+    """Observed against fitted values with the line where both are equal; the heads furthest from it are named.
+
+    Args:
+        observed: (layer, head), or any other dims.
+        fitted: the same dims and sizes.
+        title: by default the two and R^2 about the observed mean.
+    """
+    if dict(observed.sizes) != dict(fitted.sizes):
+        raise HeadnbError(f"observed and fitted values differ in shape: {dict(observed.sizes)}, {dict(fitted.sizes)}")
+    x, y = (numbers(part) for part in (fitted.transpose(*observed.dims), observed))
+    both = np.isfinite(x + y)
+    r2 = float(r_squared(y[both], x[both])) if both.any() else math.nan
+    names = point_names(observed)
+    ends = span_of(x, y)
+    named = _apart(np.where(both, np.abs(y - x), np.nan), x, y, (ends[1] - ends[0]) / _SQUARE)
+    labels = tuple(name if place in named else "" for place, name in enumerate(names))
+    hover = tuple(
+        f"{name} · observed {number(seen)} · fitted {number(found)}"
+        for name, seen, found in zip(names, y, x, strict=True)
+    )
+    units = f" ({observed.attrs['units']})" if observed.attrs.get("units") else ""
+    points = Points("", x, y, hover, FALL, size=6, opacity=0.55, labels=labels)
+    marks = (Rule("dashed: fitted = observed"), points)
+    plot = Plot(Axis(*ends, f"fitted{units}"), Axis(*ends, f"observed{units}"), marks, width=_SQUARE, height=_SQUARE)
+    words = f"{int(both.sum())} points, R² {estimate_text(r2)}"
+    return Chart(title or f"observed and fitted, R² {estimate_text(r2)}", (plot,), (words,))
+
+
+def weights(
+    values: Values,
+    *,
+    name: str = "weight",
+    others: Mapping[str, xr.DataArray] | None = None,
+    selected: xr.DataArray | None = None,
+    title: str = "",
+) -> Chart:
+    """Weights with their intervals, a row each, and zero as the line of reference.
+
+    Args:
+        values: of one dim, such as basic.
+        name: what they are, where others stand beside them.
+        others: weights of other fits of the same basics, without intervals: name -> values.
+        selected: in what share of resamples each was above zero; written below.
+        title: by default "weights".
+    """
+    found = read_estimates(values)
+    if found.value.ndim != 1:
+        raise HeadnbError(f"weights have one dim, such as basic; got {found.value.dims}")
+    names = names_along(found.value, found.value.dims[0])
+    series = [_Series(name, *found.arrays())]
+    series += [_Series.bare(other, numbers(part)) for other, part in (others or {}).items()]
+    notes = []
+    if selected is not None and not np.isnan(numbers(selected)).any():
+        shares = ", ".join(f"{row} {share:.0%}" for row, share in zip(names, numbers(selected), strict=True))
+        notes.append(f"Above zero in resamples: {shares}.")
+    plot = _rows(names, series, quantity_of(found.value) or "weight", (Rule("", x=0.0),))
+    words = [f"{row}: {estimate_text(*of_row)}" for row, *of_row in zip(names, *found.arrays(), strict=True)]
+    return Chart(title or "weights", (plot,), tuple(words), tuple(notes))
+
+
+def nulls(table: pd.DataFrame, *, ceiling: float = math.nan, title: str = "") -> Chart:
+    """R^2 of a fit and of null models, a row each: as fitted, and with each layer predicted from the others.
+
+    Args:
+        table: indexed by name, with the columns `r2` and `r2_cv`; the fit itself comes first.
+        ceiling: the largest R^2 that the target's noise allows.
+        title: by default "the fit and its null models".
+    """
+    if missing := {"r2", "r2_cv"} - set(table.columns):
+        raise HeadnbError(f"a table of null models needs the columns r2 and r2_cv; missing: {', '.join(missing)}")
+    names = [str(name) for name in table.index]
+    r2, r2_cv = (table[column].to_numpy(dtype=np.float64) for column in ("r2", "r2_cv"))
+    rules = [Rule("", x=0.0), *([Rule("ceiling", x=ceiling)] if math.isfinite(ceiling) else [])]
+    series = [_Series.bare("R²", r2), _Series.bare("layers left out", r2_cv)]
+    plot = _rows(names, series, "R²", tuple(rules), lowest=_LOWEST_R2)
+    words = tuple(
+        f"{name}: R² {estimate_text(one)}, layers left out {estimate_text(other)}"
+        for name, one, other in zip(names, r2, r2_cv, strict=True)
+    )
+    return Chart(title or "the fit and its null models", (plot,), words)
+
+
+def combination(fit: CombinationFit) -> Chart:
+    """A combination fit: its heads, its weights, and the null models beside it."""
+    import pandas as pd  # noqa: PLC0415
+
+    ordinary = {"least squares": fit.ordinary.weights}
+    others = {"weights ≥ 0": fit.weights} | ordinary if fit.form.nonnegative else ordinary
+    own = pd.DataFrame({"r2": [fit.r2], "r2_cv": [fit.r2_cv]}, index=["the fit"])
+    chart = beside(
+        regression(fit.observed, fit.fitted, title=f"observed and fitted, R² {estimate_text(fit.r2)}"),
+        weights(fit.interval, name="corrected for noise", others=others, selected=fit.selected),
+        nulls(pd.concat([own, fit.nulls[["r2", "r2_cv"]]]), ceiling=fit.ceiling),
+    )
+    return replace(chart, title=f"{fit.target} from {', '.join(map(str, fit.weights['basic'].values))}")
+
+
+def _apart(distances: Array, x: Array, y: Array, pixel: float) -> list[int]:
+    """The places of the largest distances whose names do not write over each other."""
+    named: list[int] = []
+    for place in np.argsort(-distances, kind="stable").tolist():  # NaN comes last
+        if len(named) == _NAMED_HEADS or np.isnan(distances[place]):
+            break
+        across, down = (np.abs(values[named] - values[place]) / pixel for values in (x, y))
+        if not np.any((across < _NAME_WIDTH) & (down < LINE_HEIGHT)):
+            named.append(place)
+    return named
+
+
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """One value a row, and its interval."""
+
+    name: str
+    value: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def bare(cls, name: str, value: Array) -> _Series:
+        unknown = np.full_like(value, np.nan)
+        return cls(name, value, unknown, unknown)
+
+
+def _rows(
+    names: Sequence[str], series: Sequence[_Series], label: str, rules: Sequence[Rule], lowest: float = -math.inf
+) -> Plot:
+    """Rows of points with intervals, the series of a row one below the other; values below `lowest` at its edge."""
+    references = [rule.x for rule in rules if rule.x is not None]
+    every = np.concatenate([references, *(part for one in series for part in (one.value, one.low, one.high))])
+    marks: list[Mark] = list(rules)
+    for place, one in enumerate(series):
+        y = np.arange(len(names), dtype=np.float64) + aside(place, len(series), 0.4)
+        colour, (marker, _) = series_colour(place), series_form(place)
+        texts = [estimate_text(*of_row) for of_row in zip(one.value, one.low, one.high, strict=True)]
+        hover = tuple(f"{row} · {one.name} {words}" for row, words in zip(names, texts, strict=True))
+        beyond = tuple(number(value) if value < lowest else "" for value in one.value)
+        marks += [
+            Segments(one.name, np.maximum(one.low, lowest), y, np.maximum(one.high, lowest), y, colour),
+            Points(one.name, np.maximum(one.value, lowest), y, hover, colour, marker, hollow=place > 0, labels=beyond),
+        ]
+    headroom = 0.4 if any(rule.text for rule in rules) else 0.0
+    return Plot(
+        Axis(*span_of(np.maximum(every, lowest), pad=0.08), label),
+        replace(Axis.rows(names), end=-0.5 - headroom),
+        tuple(marks),
+        height=round(_ROW * (len(names) + headroom)) + 8,
+        names_at="top" if len(series) > 1 else "none",
+    )

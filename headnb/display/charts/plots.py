@@ -1,0 +1,190 @@
+"""From labelled arrays to charts: what a study, a comparison or a fit looks like.
+
+Values are a DataArray, or a Dataset of `value`, `low` and `high` where intervals are known. Lines and rows are named
+by their coordinates, heads `L3H5`. Each function returns a `Chart`, which shows itself, and raises HeadnbError where
+the arrays do not have the dims that it draws along.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.display.charts.distributions import distribution
+from headnb.display.charts.estimates import (
+    estimate_text,
+    leading_slices,
+    names_along,
+    numbers,
+    quantity_of,
+    read_estimates,
+    span_of,
+    words_of,
+)
+from headnb.display.charts.fits import combination, nulls, regression, weights
+from headnb.display.charts.marks import (
+    Axis,
+    Chart,
+    Line,
+    Plot,
+    Rule,
+    Segments,
+    aside,
+    beside,
+    series_colour,
+    series_form,
+)
+from headnb.display.charts.matrices import correlation_matrix, train_eval
+from headnb.display.text import short
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import xarray as xr
+
+    from headnb.display.charts.estimates import Estimates, Values
+    from headnb.display.charts.marks import Mark
+    from headnb.stats.descriptive import Array
+
+__all__ = [
+    "combination",
+    "correlation_matrix",
+    "courses",
+    "distribution",
+    "nulls",
+    "regression",
+    "slopes",
+    "train_eval",
+    "trajectory",
+    "weights",
+]
+
+_SLOPE_WIDTH = 120
+
+
+def trajectory(
+    values: Values,
+    *,
+    along: str = "step",
+    log: bool = False,
+    marks: Mapping[str, float] | None = None,
+    title: str = "",
+) -> Chart:
+    """Values over the steps of a training run, a line for each place along the other dims, intervals as bands.
+
+    Args:
+        values: with the dim that `along` lies on.
+        along: a coordinate: the step, or what goes with it (samples_seen, tokens_seen).
+        log: equal distances for equal ratios; zero stays on the axis.
+        marks: upright lines of reference: what it is -> where along the axis.
+        title: by default what the values are.
+    """
+    found = read_estimates(values)
+    if along not in found.value.coords or found.value.coords[along].ndim != 1:
+        known = ", ".join(map(str, found.value.coords)) or "none"
+        raise HeadnbError(f"no coordinate {along!r} to draw along; these values have {known}")
+    dim = found.value.coords[along].dims[0]
+    found = found.each(lambda part: part.transpose(..., dim))
+    x = numbers(found.value.coords[along])
+    if log and (x.min() < 0 or x.max() <= 0):
+        raise HeadnbError(f"a logarithmic axis needs {along} from 0 on; got {short(x.min())} to {short(x.max())}")
+    rules = [Rule(str(name), x=float(place), lane=lane) for lane, (name, place) in enumerate((marks or {}).items())]
+    plot = Plot(
+        _along_axis(x, words_of(along), log=log),
+        Axis(*span_of(*found.arrays(), least=0.0), quantity_of(found.value)),
+        (*rules, *_lines(found, along, x)),
+        names_at="ends" if found.value.ndim > 1 else "none",
+    )
+    words = [_course(name, along, x, line.arrays()[0]) for name, line in leading_slices(found, 1)]
+    return Chart(title or quantity_of(found.value) or f"over {words_of(along)}", (plot,), tuple(words))
+
+
+def courses(values: xr.Dataset, *, along: str = "step", log: bool = False, title: str = "") -> Chart:
+    """Several quantities over the steps of a training run, one plot beside the other.
+
+    Args:
+        values: each variable as `trajectory` takes it.
+        along: as for `trajectory`.
+        log: as for `trajectory`.
+        title: by default "over" what they are drawn along.
+    """
+    parts = [trajectory(column, along=along, log=log) for column in values.values()]
+    return beside(*parts, title=title or f"over {words_of(along)}")
+
+
+def slopes(values: Values, *, title: str = "") -> Chart:
+    """What became of each task's value: a line from stage to stage, with intervals.
+
+    Args:
+        values: (..., task, stage), the stages in order, such as before and after; a place along the dims before
+            those (a statistic) is a plot of its own.
+        title: by default what the values are.
+    """
+    found = read_estimates(values)
+    if found.value.ndim < 2 or found.value.sizes[found.value.dims[-1]] < 2:
+        raise HeadnbError(f"slopes need the dims task and stage last, with two stages; got {found.value.dims}")
+    task, stage = found.value.dims[-2:]
+    rows, stages = names_along(found.value, task), names_along(found.value, stage)
+    plots, words = [], []
+    for heading, part in leading_slices(found, 2):
+        label = "" if heading else quantity_of(found.value)
+        marks = [mark for place, name in enumerate(rows) for mark in _slope(part, place, name, stages)]
+        y = Axis(*span_of(*part.arrays()), label)
+        plots.append(Plot(Axis.columns(stages), y, tuple(marks), heading, _SLOPE_WIDTH, names_at="ends"))
+        words += [
+            f"{heading} {name}: {' → '.join(map(estimate_text, course))}".lstrip()
+            for name, course in zip(rows, part.arrays()[0], strict=True)
+        ]
+    return Chart(title or quantity_of(found.value) or " to ".join(stages), tuple(plots), tuple(words))
+
+
+def _lines(found: Estimates, along: str, x: Array) -> list[Line]:
+    """A line each place: colours go along the first dim, further dims (seeds) repeat its colour without its name."""
+    first = names_along(found.value, found.value.dims[0]) if found.value.ndim > 1 else [""]
+    repeats = math.prod(found.value.shape[1:-1])
+    lines = []
+    for index, (name, line) in enumerate(leading_slices(found, 1)):
+        place, run = divmod(index, repeats)
+        y, low, high = line.arrays()
+        hover = tuple(
+            " · ".join(filter(None, (name, f"{words_of(along)} {short(at)}", estimate_text(*of_place))))
+            for at, *of_place in zip(x, y, low, high, strict=True)
+        )
+        shown = first[place] if run == 0 else ""
+        lines.append(Line(shown, x, y, low, high, hover, series_colour(place), *series_form(place)))
+    return lines
+
+
+def _slope(part: Estimates, task: int, name: str, stages: list[str]) -> list[Mark]:
+    """One task's line, a little aside of the others', so that their intervals can be told apart."""
+    value, low, high = (end[task] for end in part.arrays())
+    x = np.arange(len(stages), dtype=np.float64) + aside(task, len(part.value), 0.14)
+    hover = tuple(
+        f"{name} · {stage} · {estimate_text(*of_stage)}"
+        for stage, *of_stage in zip(stages, value, low, high, strict=True)
+    )
+    unknown, colour = np.full_like(value, np.nan), series_colour(task)
+    return [
+        Segments(name, x, low, x, high, colour, 1.5, 0.7),
+        Line(name, x, value, unknown, unknown, hover, colour, *series_form(task)),
+    ]
+
+
+def _along_axis(x: Array, label: str, *, log: bool) -> Axis:
+    if not log:
+        return Axis(*span_of(x, pad=0.02), label)
+    unit = float(x[x > 0].min())
+    return Axis(-0.1 * unit, float(x.max()) * 1.1, label, unit)
+
+
+def _course(name: str, along: str, x: Array, y: Array) -> str:
+    """`gsm8k: 0 → 0.62 over step 0 to 60`."""
+    there = np.flatnonzero(np.isfinite(y))
+    if there.size == 0:
+        return f"{name}: no values".removeprefix(": ")
+    first, last = there[0], there[-1]
+    span = f"over {words_of(along)} {short(x[first])} to {short(x[last])}"
+    return f"{name}: {estimate_text(y[first])} → {estimate_text(y[last])} {span}".removeprefix(": ")

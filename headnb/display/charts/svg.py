@@ -1,0 +1,299 @@
+"""Charts as SVG: no script, nothing fetched, no ids or styles, text and lines in the page's own colour.
+
+Marks carry their hover text as `<title>`; where a plot has too many, those of one series are one path without.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headnb.display.charts.marks import (
+    INK,
+    LABEL_SIZE,
+    LINE_HEIGHT,
+    TITLE_SIZE,
+    Cells,
+    Line,
+    Points,
+    Rule,
+    Segments,
+    cut,
+    runs,
+    spread,
+    text_width,
+)
+from headnb.display.html import CARD_STYLE, IMAGE_INK, SVG_FONT, hidden_image, survives_sanitizers, wrapped
+from headnb.display.svg import label
+from headnb.display.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import ArrayLike
+
+    from headnb.display.charts.marks import Chart, Mark, Marker, Plot
+    from headnb.stats.descriptive import Array
+
+MOST_TITLED_MARKS = 2500
+_GAP = 18
+_WIDEST = 960
+_LABEL_OPACITY = ".8"
+_DASHES = "5 3"
+
+
+def card(chart: Chart) -> str:
+    """The `text/html` form: title, picture, notes."""
+    image, width, height = picture(chart, titles=False)
+    file = _file(image, width, height, IMAGE_INK, chart.title)
+    drawn = survives_sanitizers(inline(chart), hidden_image(file, chart.title))
+    notes = "".join(f"<div>{_text(note)}</div>" for note in chart.notes)
+    return f'<div style="{CARD_STYLE}"><div><b>{_text(chart.title)}</b></div>{drawn}{notes}</div>'
+
+
+def page(chart: Chart) -> str:
+    """A whole HTML file around the card; it follows the reader's light or dark setting."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        f"<title>{_text(chart.title)}</title></head>"
+        f'<body style="margin:24px">{card(chart)}</body></html>\n'
+    )
+
+
+def standalone(chart: Chart, *, ink: str) -> str:
+    """The `image/svg+xml` form: title, picture and notes in one file, in the colour `ink`."""
+    body, width, height = picture(chart, titles=False)
+    width = max(width, 420)
+    title = wrapped([chart.title], width)
+    notes = wrapped([printable(note) for note in chart.notes], width)
+    top = 17 * len(title) + 8
+    lines = [label(line, 0, 17 * i + 13, size=13, weight=True) for i, line in enumerate(title)]
+    lines += [label(line, 0, top + height + 17 * i + 14, size=12) for i, line in enumerate(notes)]
+    drawn = f'{"".join(lines)}<g transform="translate(0 {top})">{body}</g>'
+    return _file(drawn, width, top + height + 17 * len(notes) + 4, ink, chart.title)
+
+
+def inline(chart: Chart, plots: Iterable[Plot] | None = None) -> str:
+    """An `<svg>` element of a chart, or of some of its plots, for an HTML page."""
+    body, width, height = picture(chart, plots)
+    name = escape(printable(". ".join([chart.title, *chart.words])), quote=True)
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    style = "max-width:100%;height:auto;display:block;margin:6px 0"
+    return f'<svg {size} fill-opacity="{_LABEL_OPACITY}" style="{style}" role="img" aria-label="{name}">{body}</svg>'
+
+
+def picture(chart: Chart, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> tuple[str, int, int]:
+    """The SVG elements of a chart's plots, as many beside each other as fit, and the picture's width and height."""
+    parts: list[str] = []
+    x = y = width = row = 0
+    for plot in chart.plots if plots is None else plots:
+        if x and x + plot.outer_width > _WIDEST:
+            x, y, row = 0, y + row + _GAP, 0
+        left, top = plot.margins.left, plot.margins.top
+        parts += [f'<g transform="translate({x + left:g} {y + top:g})">', *_plot(plot, titles=titles), "</g>"]
+        x += plot.outer_width + _GAP
+        width, row = max(width, x - _GAP), max(row, plot.outer_height)
+    return "".join(parts), width, y + row
+
+
+def _file(body: str, width: int, height: int, ink: str, title: str) -> str:
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} color="{ink}" font-family="{SVG_FONT}" role="img">'
+        f"<title>{_text(title)}</title>{body}</svg>"
+    )
+
+
+def _plot(plot: Plot, *, titles: bool) -> Iterator[str]:
+    titled = titles and sum(len(mark.hover) for mark in plot.marks if hasattr(mark, "hover")) <= MOST_TITLED_MARKS
+    yield from _frame(plot)
+    for mark in plot.marks:
+        yield from _mark(plot, mark, titled=titled)
+    if plot.names_at == "ends":
+        yield from _end_names(plot)
+    elif plot.names_at == "top":
+        yield from _key(plot)
+
+
+def _frame(plot: Plot) -> Iterator[str]:
+    """Title, grid lines, ticks with their names, and what the axes are."""
+    width, height = plot.width, plot.height
+    if plot.title:
+        shown = cut(plot.title, int(plot.outer_width / (TITLE_SIZE * 0.58)))
+        yield label(shown, 0, 14 - plot.margins.top, size=TITLE_SIZE, weight=True)
+    columns = [(_x(plot, [place])[0], name) for place, name in plot.x.ticks(width)]
+    rows = [(_y(plot, [place])[0], name) for place, name in plot.y.ticks(height)]
+    if plot.gridded:
+        lines = "".join(f"M0 {y:.1f}h{width}" for y, _ in rows)
+        lines += "" if plot.x.names else "".join(f"M{x:.1f} 0v{height}" for x, _ in columns)
+        yield f'<path d="{lines}" stroke="{INK}" stroke-opacity=".14"/>'
+        edge = f"M0 {height}h{width}"
+        yield f'<path d="{edge}" stroke="{INK}" stroke-opacity=".5"/>'
+    for x, name in columns:
+        if plot.tilted:
+            tilted = label(name, 0, 0, anchor="end", size=LABEL_SIZE)
+            yield f'<g transform="translate({x + 4:.1f} {height + 12}) rotate(-40)">{tilted}</g>'
+        else:
+            yield label(name, round(x, 1), height + 15, anchor="middle", size=LABEL_SIZE)
+    for y, name in rows:
+        yield label(name, -7, round(y + 3.8, 1), anchor="end", size=LABEL_SIZE)
+    if plot.x.label:
+        below = height + plot.margins.bottom - 6
+        yield label(plot.x.label, width / 2, below, anchor="middle", size=LABEL_SIZE)
+    if plot.y.label:
+        name = label(plot.y.label, 0, 0, anchor="middle", size=LABEL_SIZE)
+        yield f'<g transform="translate({12 - plot.margins.left} {height / 2:g}) rotate(-90)">{name}</g>'
+
+
+def _mark(plot: Plot, mark: Mark, *, titled: bool) -> Iterator[str]:
+    match mark:
+        case Line():
+            yield from _line(plot, mark, titled=titled)
+        case Points():
+            yield from _points(plot, mark, titled=titled)
+        case Segments():
+            yield _segments(plot, mark)
+        case Cells():
+            yield from _cells(plot, mark, titled=titled)
+        case Rule():
+            yield from _rule(plot, mark)
+
+
+def _line(plot: Plot, line: Line, *, titled: bool) -> Iterator[str]:
+    x, y = _x(plot, line.x), _y(plot, line.y)
+    low, high = _y(plot, line.low), _y(plot, line.high)
+    for run in runs(low + high):
+        there = _polyline(x[run], high[run])
+        back = _polyline(x[run][::-1], low[run][::-1]).replace("M", "L", 1)
+        yield f'<path d="{there}{back}Z" fill="{line.colour}" fill-opacity=".16"/>'
+    course = "".join(_polyline(x[run], y[run]) for run in runs(y))
+    dashes = f' stroke-dasharray="{_DASHES}"' if line.dashed else ""
+    yield f'<path d="{course}" fill="none" stroke="{line.colour}" stroke-width="1.8" stroke-linejoin="round"{dashes}/>'
+    fill = f'fill="{line.colour}" fill-opacity="1"'
+    yield from _shapes(x, y, _outline(line.marker, 5), fill, line.hover, titled=titled)
+
+
+def _points(plot: Plot, points: Points, *, titled: bool) -> Iterator[str]:
+    x, y = _x(plot, points.x), _y(plot, points.y)
+    look = f'fill="{points.colour}" fill-opacity="{points.opacity:g}"'
+    if points.hollow:
+        look = f'fill="{points.colour}" fill-opacity="0" stroke="{points.colour}" stroke-width="1.4"'
+    yield from _shapes(x, y, _outline(points.marker, points.size), look, points.hover, titled=titled)
+    for place, (right, down, words) in enumerate(zip(x, y, points.labels, strict=False)):
+        if words and np.isfinite(y[place]):
+            leftwards = plot.leftwards(points.x[place], words)
+            shift = -points.size if leftwards else points.size
+            yield label(words, round(right + shift, 1), round(down + 3.5, 1), anchor="end" if leftwards else "start")
+
+
+def _shapes(x: Array, y: Array, outline: str, look: str, hover: Iterable[str], *, titled: bool) -> Iterator[str]:
+    """One outline at every place: a path each with its title, or one path for all."""
+    places = [(right, down, words) for right, down, words in zip(x, y, hover, strict=True) if np.isfinite(right + down)]
+    if titled:
+        for right, down, words in places:
+            yield f'<path d="M{right:.1f} {down:.1f}{outline}" {look}><title>{_text(words)}</title></path>'
+    elif places:
+        yield f'<path d="{"".join(f"M{right:.1f} {down:.1f}{outline}" for right, down, _ in places)}" {look}/>'
+
+
+def _segments(plot: Plot, strokes: Segments) -> str:
+    ends = (_x(plot, strokes.x0), _y(plot, strokes.y0), _x(plot, strokes.x1), _y(plot, strokes.y1))
+    path = "".join(
+        f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"
+        for x0, y0, x1, y1 in zip(*ends, strict=True)
+        if np.isfinite(x0 + y0 + x1 + y1)
+    )
+    opacity = f' stroke-opacity="{strokes.opacity:g}"' if strokes.opacity < 1 else ""
+    return f'<path d="{path}" fill="none" stroke="{strokes.colour}" stroke-width="{strokes.width:g}"{opacity}/>'
+
+
+def _cells(plot: Plot, cells: Cells, *, titled: bool) -> Iterator[str]:
+    left, right = _x(plot, cells.x - 0.5), _x(plot, cells.x + 0.5)
+    top, bottom = _y(plot, cells.y - 0.5), _y(plot, cells.y + 0.5)
+    for place, words in enumerate(cells.texts):
+        corner = f'x="{left[place]:.1f}" y="{top[place]:.1f}"'
+        size = f'width="{right[place] - left[place] - 1:.1f}" height="{bottom[place] - top[place] - 1:.1f}"'
+        look = f'fill="{cells.colours[place]}" fill-opacity="{cells.opacities[place]:g}"'
+        written = ""
+        if words:
+            across, down = (left[place] + right[place]) / 2, (top[place] + bottom[place]) / 2 + 3.5
+            ink = cells.inks[place]
+            written = label(words, round(across, 1), round(down, 1), anchor="middle", size=LABEL_SIZE, ink=ink)
+        title = f"<title>{_text(cells.hover[place])}</title>" if titled else ""
+        yield f"<g>{title}<rect {corner} {size} {look}/>{written}</g>"
+
+
+def _rule(plot: Plot, rule: Rule) -> Iterator[str]:
+    width, height = plot.width, plot.height
+    if rule.x is not None:
+        x = float(_x(plot, [rule.x])[0])
+        leftwards, down = plot.leftwards(rule.x, rule.text), 10 + LINE_HEIGHT * rule.lane
+        shift, anchor = (-4, "end") if leftwards else (4, "start")
+        path, name = f"M{x:.1f} 0v{height}", label(rule.text, round(x + shift, 1), down, anchor=anchor)
+    elif rule.y is not None:
+        y = float(_y(plot, [rule.y])[0])
+        path, name = f"M0 {y:.1f}h{width}", label(rule.text, width - 2, round(y - 4, 1), anchor="end")
+    else:
+        ends = np.array([max(plot.x.start, plot.y.start), min(plot.x.end, plot.y.end)])
+        path, name = _polyline(_x(plot, ends), _y(plot, ends)), label(rule.text, width - 4, height - 8, anchor="end")
+    yield f'<path d="{path}" fill="none" stroke="{INK}" stroke-opacity=".55" stroke-dasharray="3 3"/>'
+    if rule.text:
+        yield name
+
+
+def _end_names(plot: Plot) -> Iterator[str]:
+    """Each line's name beside its last value, moved apart where lines end close together."""
+    lines = [mark for mark in plot.series if isinstance(mark, Line) and np.isfinite(mark.y).any()]
+    lasts = [int(np.flatnonzero(np.isfinite(line.y))[-1]) for line in lines]
+    ends = [float(_y(plot, line.y[[last]])[0]) for line, last in zip(lines, lasts, strict=True)]
+    places = spread(ends, LINE_HEIGHT, 0, plot.height)
+    for line, last, end, place in zip(lines, lasts, ends, places, strict=True):
+        x = float(_x(plot, line.x[[last]])[0])
+        path = f"M{x + 4:.1f} {end:.1f}L{plot.width + 10} {place:.1f}"
+        yield f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-opacity=".6"/>'
+        yield label(cut(line.name), plot.width + 13, round(place + 3.8, 1), size=LABEL_SIZE)
+
+
+def _key(plot: Plot) -> Iterator[str]:
+    """The series' signs and names in a row above the frame."""
+    x = 5.0
+    for mark in plot.series:
+        outline = _outline(mark.marker, 7)
+        hollow = isinstance(mark, Points) and mark.hollow
+        look = f'stroke="{mark.colour}" stroke-width="1.4" fill="{mark.colour}" fill-opacity="{0 if hollow else 1}"'
+        yield f'<path d="M{x:g} -9{outline}" {look}/>'
+        yield label(cut(mark.name), x + 8, -5, size=LABEL_SIZE)
+        x += text_width(mark.name) + 28
+
+
+def _outline(marker: Marker, size: float) -> str:
+    """A marker around the current point, as relative path commands."""
+    r = size / 2
+    if marker == "circle":
+        return f"m{-r:g} 0a{r:g} {r:g} 0 1 0 {size:g} 0a{r:g} {r:g} 0 1 0 {-size:g} 0z"
+    if marker == "square":
+        r *= 0.9
+        return f"m{-r:g} {-r:g}h{2 * r:g}v{2 * r:g}h{-2 * r:g}z"
+    if marker == "triangle":
+        r *= 1.1
+        return f"m0 {-r:g}l{r:g} {1.8 * r:g}h{-2 * r:g}z"
+    r *= 1.2
+    return f"m0 {-r:g}l{r:g} {r:g}l{-r:g} {r:g}l{-r:g} {-r:g}z"
+
+
+def _polyline(x: Array, y: Array) -> str:
+    return "M" + "L".join(f"{right:.1f} {down:.1f}" for right, down in zip(x, y, strict=True))
+
+
+def _x(plot: Plot, values: ArrayLike) -> Array:
+    return plot.x.shares(values) * plot.width
+
+
+def _y(plot: Plot, values: ArrayLike) -> Array:
+    return plot.height - plot.y.shares(values) * plot.height
+
+
+def _text(words: str) -> str:
+    return escape(printable(words))

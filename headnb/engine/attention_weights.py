@@ -1,0 +1,156 @@
+"""Attention weights A from what a layer's attention function was given, whichever kernel ran.
+
+The architecture's own eager function makes them of query, key and mask: all heads for some queries at a time, so that
+memory is bounded, or one head's whole matrix. The result is checked: A V must be what the model's own kernel gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headnb.engine.attention_functions import AttentionCall
+
+# Elements of the attention weights that exist at one time: 16 MB in float32.
+WEIGHTS_AT_ONCE = 4_000_000
+
+
+@torch.no_grad()
+def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
+    """A (T, T) and V (T, D) of one head of the first sample, in float32 or better.
+
+    Raises:
+        HeadnbError: A V is not what the model's own kernel gave.
+    """
+    first = replace(call, **{name: getattr(call, name)[:1] for name in ("query", "key", "value", "outputs")})
+    if isinstance(call.mask, Tensor):
+        first = replace(first, mask=call.mask[:1])
+    weights = _weights(first, slice(None), head)
+    shared = _kv_head(call, head)
+    return weights[0, 0], call.value[0, shared].to(weights.dtype)
+
+
+@torch.no_grad()
+def attention_rows(call: AttentionCall, own: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """A of all heads, some queries at a time: the queries, and (B, H, R, T) in float32 or better.
+
+    Args:
+        call: of one attention layer.
+        own: (B, T), false on padding, whose weights have no meaning; None: there is none.
+
+    Raises:
+        HeadnbError: A V is not what the model's own kernel gave.
+    """
+    batch, heads, length, _ = call.query.shape
+    step = max(1, WEIGHTS_AT_ONCE // (batch * heads * length))
+    for start in range(0, length, step):
+        rows = slice(start, min(start + step, length))
+        yield rows, _weights(call, rows, None, own)
+
+
+def each_sample(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:
+    """The calls (1, ...) of samples that share a row, each attending to itself alone."""
+    for end, length in zip(accumulate(lengths), lengths, strict=True):
+        part = slice(end - length, end)
+        mask = call.mask[..., part, part] if isinstance(call.mask, Tensor) and call.mask.ndim == 4 else None
+        query, key, value = (tensor[:, :, part] for tensor in (call.query, call.key, call.value))
+        yield replace(call, query=query, key=key, value=value, mask=mask, outputs=call.outputs[:, part])
+
+
+def of_query_heads(tensor: Tensor, heads: int) -> Tensor:
+    """(B, kv_heads, ...) as (B, H, ...): what the query heads of a group share stands once for each of them."""
+    return tensor.repeat_interleave(heads // tensor.shape[1], 1)
+
+
+class _OneHead:
+    """An attention module as its eager function sees it, with one query head."""
+
+    def __init__(self, module: nn.Module, head: int) -> None:
+        self._module = module
+        self.num_key_value_groups = 1
+        if (sinks := getattr(module, "sinks", None)) is not None:  # (H,): a logit that takes weight and has no value
+            self.sinks = sinks[head : head + 1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _weights(call: AttentionCall, rows: slice, head: int | None, own: Tensor | None = None) -> Tensor:
+    """A (B, H, R, T) of some queries, of all heads or (B, 1, R, T) of one."""
+    wide = torch.promote_types(call.query.dtype, torch.float32)
+    module: Any = call.module if head is None else _OneHead(call.module, head)
+    heads, shared = slice(None), slice(None)
+    if head is not None:
+        heads, shared = slice(head, head + 1), slice(kv := _kv_head(call, head), kv + 1)
+    query = call.query[:, heads, rows].to(wide)
+    key, value = (tensor[:, shared].to(wide) for tensor in (call.key, call.value))
+    mask = _addends(call, heads, rows, wide)
+    options = {name: _part(call, option, heads, rows) for name, option in call.options.items()}
+    outputs, weights = call.eager(module, query, key, value, mask, **options)  # (B, R, H, D), (B, H, R, T)
+    expected = call.outputs[:, rows, heads].to(wide)
+    tolerance = max(1e-3, 8 * torch.finfo(call.outputs.dtype).eps) * call.outputs.abs().max()
+    difference = (outputs - expected).abs().amax((2, 3))  # (B, R)
+    if own is not None:
+        difference = difference.masked_fill(~own[:, rows], 0)
+    if weights is None or not difference.max() <= tolerance:
+        raise HeadnbError(
+            f"the attention of {type(call.module).__name__} cannot be computed again exactly: its matrix would not "
+            "give the head's output; load the model with attn_implementation='eager'"
+        )
+    return torch.as_tensor(weights)
+
+
+def _kv_head(call: AttentionCall, head: int) -> int:
+    return head // (call.query.shape[1] // call.key.shape[1])
+
+
+def _addends(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor | None:
+    """The mask (B or 1, H or 1, R, T) as eager attention takes it: 0 where a query may look, else the lowest number."""
+    mask, (batch, _, length, _) = call.mask, call.query.shape
+    allowed: Tensor
+    lowest = torch.finfo(dtype).min
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):  # (B, T), of kernels that take no matrix
+        allowed = _causal(call, rows)
+        if mask is not None:
+            allowed = allowed & mask[:, None, None].bool()
+    elif isinstance(mask, Tensor):
+        allowed = mask
+    else:
+        from torch.nn.attention.flex_attention import create_mask  # noqa: PLC0415
+
+        allowed = create_mask(mask.mask_mod, batch, 1, length, length, device=call.query.device)
+    allowed = _part(call, allowed, heads, rows)
+    if allowed.dtype != torch.bool:
+        return allowed.to(dtype).clamp(min=lowest)
+    return torch.zeros(allowed.shape, dtype=dtype, device=call.query.device).masked_fill(~allowed, lowest)
+
+
+def _causal(call: AttentionCall, rows: slice) -> Tensor:
+    """Where a query may look (1, 1, R, T) when the kernel is told so by its options instead of by a mask."""
+    place = torch.arange(call.query.shape[2], device=call.query.device)
+    distance = place[rows, None] - place  # query - key
+    allowed = torch.ones_like(distance, dtype=torch.bool)
+    if call.options.get("is_causal", getattr(call.module, "is_causal", True)):
+        allowed &= distance >= 0
+    if (window := call.options.get("sliding_window")) is not None:
+        allowed &= distance < window
+    return allowed[None, None]
+
+
+def _part(call: AttentionCall, given: Any, heads: slice, rows: slice) -> Any:
+    """A tensor of matrices (B, H or 1, T, T) cut to some heads and queries; anything else as it is."""
+    _, count, length, _ = call.query.shape
+    if not isinstance(given, Tensor) or given.ndim != 4:
+        return given
+    if given.shape[1] == count:
+        given = given[:, heads]
+    return given[:, :, rows] if given.shape[2] == length else given

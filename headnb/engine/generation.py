@@ -1,0 +1,177 @@
+"""Greedy text: after each prompt the most probable token, again and again, several prompts at a time.
+
+Prompts of different lengths are padded on the left and masked, so that each is continued as it would be alone. Once
+half of a batch has come to its end, the others wait for company: nobody pays for rows that are done.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from headnb.engine.hooks import input_device
+from headnb.errors import HeadnbError
+from headnb.scoring.run import context_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TAIL = 48  # tokens at the end of a text in which its completion is looked for
+
+
+@dataclass
+class Continuation:
+    """What a model writes after a prompt."""
+
+    prompt: np.ndarray
+    """Token ids, (T,)."""
+    room: int
+    """New tokens at the most."""
+    tokens: list[int] = field(default_factory=list)
+    """The new tokens, the end-of-sequence token included."""
+    ended: bool = False
+    """Whether it came to an end; else it was cut off at the most tokens, or where the model's context ends."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be written."""
+        return self.ended or len(self.tokens) >= self.room
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Token ids of the prompt and of what is written so far."""
+        return np.concatenate([self.prompt, np.array(self.tokens, np.int64)])
+
+
+@torch.no_grad()
+def continue_greedily(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[np.ndarray],
+    most: int,
+    *,
+    batch_size: int = 16,
+    is_complete: Callable[[str], bool] | None = None,
+    on_token: Callable[[int], None] | None = None,
+) -> list[Continuation]:
+    """The greedy continuation of each prompt, by a model that is locked and frozen.
+
+    What a checkpoint's own generation settings ask for, such as sampling or a repetition penalty, is left out; the
+    end-of-sequence tokens that they name count beside the tokenizer's.
+
+    Args:
+        model: a causal decoder.
+        tokenizer: its tokenizer.
+        prompts: token ids of each, (T,), none of them empty.
+        most: new tokens at the most.
+        batch_size: prompts that are continued together; fewer where memory runs out.
+        is_complete: given the last tokens of a text, says whether the text is complete.
+        on_token: called for every token with the number of prompts that are done; raising in it stops the work.
+
+    Raises:
+        HeadnbError: memory is too small for one prompt.
+    """
+    context = context_length(model)
+    rows = [
+        Continuation(prompt, most if context is None else max(1, min(most, context - len(prompt))))
+        for prompt in prompts
+    ]
+    ends = _end_tokens(model, tokenizer)
+
+    def take(row: Continuation, token: int) -> None:
+        row.tokens.append(token)
+        row.ended = token in ends or (is_complete is not None and is_complete(text(tokenizer, row, TAIL)))
+
+    def report() -> None:
+        if on_token is not None:
+            on_token(sum(row.done for row in rows))
+
+    waiting = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
+    with _own_settings_only(model):
+        while waiting:
+            batch, waiting = waiting[:batch_size], waiting[batch_size:]
+            if not _write(model, batch, tokenizer.pad_token_id or 0, take, report):
+                batch_size = max(1, len(batch) // 2)
+            waiting += [row for row in batch if not row.done]
+    return rows
+
+
+def text(tokenizer: PreTrainedTokenizerBase, row: Continuation, last: int = 0) -> str:
+    """The text of a continuation, or of its last tokens."""
+    return str(tokenizer.decode(row.tokens[-last:], skip_special_tokens=True))
+
+
+def _write(
+    model: PreTrainedModel,
+    rows: list[Continuation],
+    pad: int,
+    take: Callable[[Continuation, int], None],
+    report: Callable[[], None],
+) -> bool:
+    """Continue rows until half of them are done or one has no room. False if memory ran out; what is written stays."""
+    from transformers import GenerationConfig  # noqa: PLC0415
+
+    def stop(ids: Tensor, _: object, **__: object) -> Tensor:
+        report()
+        for row, token in zip(rows, ids[:, -1].tolist(), strict=True):
+            if not row.done:  # behind its end a row is only padded
+                take(row, token)
+        left = sum(not row.done for row in rows)
+        return torch.full((len(rows),), left <= len(rows) // 2, device=ids.device)
+
+    ids, mask = _padded_left([row.ids for row in rows], pad)
+    room = min(row.room - len(row.tokens) for row in rows)
+    device = input_device(model)
+    try:
+        model.generate(  # type: ignore[operator]
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=GenerationConfig(max_new_tokens=room, do_sample=False, use_cache=True, pad_token_id=pad),  # type: ignore[no-untyped-call]
+            stopping_criteria=[stop],
+        )
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise HeadnbError(f"memory is too small to continue one text of {ids.shape[1]} tokens") from None
+        return False
+    return True
+
+
+def _padded_left(texts: Sequence[np.ndarray], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, (B, T) each."""
+    length = max(map(len, texts))
+    ids = np.full((len(texts), length), pad, np.int64)
+    mask = np.zeros((len(texts), length), np.int64)
+    for row, tokens in enumerate(texts):
+        ids[row, length - len(tokens) :] = tokens
+        mask[row, length - len(tokens) :] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = named if isinstance(named, (list, tuple)) else [named]
+    return {int(end) for end in (*several, tokenizer.eos_token_id) if end is not None}
+
+
+@contextmanager
+def _own_settings_only(model: nn.Module) -> Iterator[None]:
+    """`generate` fills what a caller leaves open from the model's settings; meanwhile these are empty."""
+    from transformers import GenerationConfig  # noqa: PLC0415
+
+    held: dict[nn.Module, Any] = {
+        module: vars(module)["generation_config"] for module in model.modules() if "generation_config" in vars(module)
+    }
+    try:
+        for module in held:
+            vars(module)["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        for module, settings in held.items():
+            vars(module)["generation_config"] = settings

@@ -1,0 +1,348 @@
+"""The only place that touches a model's inside: see, scale or replace the outputs of attention heads.
+
+The output of a head is what its attention weights make of the values, O = A V, with shape (B, T, H, D), before the
+output projection mixes the heads. While a model is captured its attention functions are followed by the caller's
+transform (see `attention_functions`), so every implementation (eager, sdpa, flash, flex, the model's own) works as it
+is.
+
+A few older architectures compute attention in their own code. There the transform sits in front of the output
+projection, which receives the heads side by side.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from headnb.engine.attention_functions import attention_outputs
+from headnb.engine.decoders import layer_numbers
+from headnb.engine.heap import return_free_memory
+from headnb.engine.reached import all_reached
+from headnb.engine.threads import only_here, passes_of_this_thread
+from headnb.errors import HeadnbError, first_line, known_keywords
+from headnb.head_names import parse_heads
+from headnb.models.checks import is_offloaded, refuse_inference_weights
+from headnb.models.quantization import four_bits_kept
+from headnb.models.torch_settings import usual_torch_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# Attention classes outside the attention interface, and the name of their output projection, which takes (B, T, H * D).
+OUTPUT_PROJECTIONS = {
+    "BloomAttention": "dense",
+    "CodeGenAttention": "out_proj",
+    "FalconAttention": "dense",
+    "GPTJAttention": "out_proj",
+    "GPTNeoSelfAttention": "out_proj",
+    "GPTNeoXJapaneseAttention": "dense",
+    "MptAttention": "out_proj",
+    "XGLMAttention": "out_proj",
+}
+
+
+class Transform(Protocol):
+    """What to do with one layer's head outputs (B, T, H, D); the returned tensor flows on through the model."""
+
+    def __call__(self, layer: int, outputs: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Where a model's softmax attention heads are."""
+
+    heads: tuple[int, ...]
+    """Query heads of each layer; 0 where a layer has no softmax attention (linear attention, Mamba, ...)."""
+    kv_heads: int
+    """Key/value heads that a layer's query heads share; equal to their number without grouping."""
+    attention: tuple[tuple[int, nn.Module], ...]
+    """(layer, attention module) for layers that are reached through the attention interface."""
+    projections: tuple[tuple[int, nn.Module], ...]
+    """(layer, output projection) for layers of older architectures."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the layer x head grid; the widest layer counts."""
+        return len(self.heads), max(self.heads)
+
+
+def find_heads(model: PreTrainedModel) -> HeadLayout:
+    """Find the attention heads by running the model once on four tokens and looking where attention happens.
+
+    Raises:
+        HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass,
+            or its layer cannot be told.
+    """
+    with torch.no_grad(), frozen(model), noted_heads(model) as found:
+        own_logits(model, torch.arange(4, device=input_device(model))[None])
+    return found()
+
+
+def own_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """A model's logits (B, T, V) of some token ids (B, T).
+
+    Raises:
+        HeadnbError: the model needs more than token ids.
+    """
+    try:
+        logits: Tensor = model(input_ids=tokens, use_cache=False, return_dict=True).logits
+    except (AttributeError, TypeError, ValueError) as error:
+        raise HeadnbError(f"{type(model).__name__} does not run on token ids alone: {first_line(error)}") from error
+    return logits
+
+
+@contextmanager
+def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
+    """See where attention happens in the one forward pass inside; what is yielded tells it afterwards.
+
+    Raises:
+        HeadnbError: as for `find_heads`; when it is asked, or inside.
+    """
+    seen: dict[nn.Module, int] = {}  # attention module -> query heads, in the order of the forward pass
+    projected: set[nn.Module] = set()
+
+    def refuse_again(module: nn.Module, before: Container[nn.Module]) -> None:
+        if module in before:
+            raise HeadnbError(
+                f"{type(module).__name__} is used more than once in a forward pass; its heads have no single score"
+            )
+
+    def note(module: nn.Module, outputs: Tensor) -> Tensor:
+        refuse_again(module, seen)
+        seen[module] = outputs.shape[2]
+        return outputs
+
+    def note_projection(module: nn.Module, _: Any) -> None:
+        refuse_again(module, projected)
+        projected.add(module)
+
+    with ExitStack() as stack:
+        for _, projection in _output_projections(model):
+            stack.callback(projection.register_forward_pre_hook(only_here(note_projection)).remove)
+        stack.enter_context(attention_outputs(model, {module: partial(note, module) for module in model.modules()}))
+        yield partial(_layout, model, seen)
+
+
+def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout:
+    """What `find_heads` returns, from the query heads of attention modules in the order of a forward pass."""
+    config = model.config.get_text_config()
+    attention = tuple(zip(layer_numbers(model, list(seen)), seen, strict=True))
+    projections = tuple(_output_projections(model))
+    heads = dict.fromkeys(range(getattr(config, "decoder_layers", config.num_hidden_layers)), 0)
+    heads |= {layer: seen[module] for layer, module in attention}
+    heads |= {layer: config.num_attention_heads for layer, _ in projections}
+    if not any(heads.values()):
+        raise HeadnbError(f"{type(model).__name__} has no softmax attention heads that headnb can see")
+    groups = max((getattr(module, "num_key_value_groups", 1) for module in seen), default=1)
+    kv_heads = max(heads.values()) // groups if seen else _configured_kv_heads(config)
+    return HeadLayout(tuple(heads[layer] for layer in sorted(heads)), kv_heads, attention, projections)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """The device that takes the model's token ids: where its first parameter lies."""
+    # Sharded by FSDP in its first form, the embedding's weight is a part of the whole model's one flat parameter.
+    embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
+    return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
+
+
+def _output_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
+    """Output projections of attention modules that compute attention in their own code, in layer order."""
+    layer = 0
+    for module in model.modules():
+        names = (OUTPUT_PROJECTIONS.get(base.__name__) for base in type(module).__mro__)
+        if name := next(filter(None, names), None):
+            yield layer, getattr(module, name)
+            layer += 1
+
+
+def _configured_kv_heads(config: PretrainedConfig) -> int:
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):  # falcon
+        return 1
+    for name in ("num_key_value_heads", "num_kv_heads", "num_attention_heads"):
+        if (count := getattr(config, name, None)) is not None:
+            return int(count)
+    return 1
+
+
+@known_keywords
+@contextmanager
+def head_outputs(
+    model: PreTrainedModel,
+    transform: Transform,
+    layout: HeadLayout | None = None,
+    layers: Collection[int] | None = None,
+) -> Iterator[HeadLayout]:
+    """See, scale or replace the outputs of every attention head while the context is open.
+
+    That is in forward passes of the thread that opened it: those of other threads with the same model are left alone.
+
+    Parameters
+    ----------
+    model
+        A decoder from transformers, bare, compiled, quantized or wrapped by peft.
+    transform
+        Called as ``transform(layer, O)`` with O (B, T, H, D) in every forward pass; returns what flows on (O itself, to
+        look only). It must not change O in place.
+    layout
+        What `find_heads(model)` gave, if it is at hand already.
+    layers
+        The layers that a pass inside must reach; None: all that have heads.
+
+    Yields
+    ------
+    HeadLayout
+        Where the model's heads are.
+
+    Raises
+    ------
+    HeadnbError
+        On exit: a pass inside did not reach one of the layers, or passes ran in other threads only.
+    """
+    layout = layout or find_heads(model)
+    wanted = [layer for layer, heads in enumerate(layout.heads) if heads] if layers is None else layers
+    with ExitStack() as stack:
+        reached = stack.enter_context(all_reached(model, wanted))
+
+        def changed(layer: int, outputs: Tensor) -> Tensor:
+            reached(layer)
+            return transform(layer, outputs)
+
+        for layer, projection in layout.projections:
+            heads = layout.heads[layer]
+
+            def before(
+                _: nn.Module, args: tuple[Tensor, ...], layer: int = layer, heads: int = heads
+            ) -> tuple[Tensor, ...]:
+                merged = args[0]  # (B, T, H * D)
+                outputs = changed(layer, merged.view(*merged.shape[:-1], heads, -1))
+                return (outputs.flatten(-2), *args[1:])
+
+            stack.callback(projection.register_forward_pre_hook(only_here(before)).remove)
+        stack.enter_context(
+            attention_outputs(model, {module: partial(changed, layer) for layer, module in layout.attention})
+        )
+        yield layout
+
+
+@known_keywords
+@contextmanager
+def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterator[None]:
+    """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it as it is.
+
+    Args:
+        model: as for `head_outputs`.
+        factors: head name to factor, as {"L3H5": 0.0, "L7H1": 2.0}.
+
+    Raises:
+        HeadnbError: a name is not of the form L3H5, or the model has no such head; on exit as for `head_outputs`.
+    """
+    layout = find_heads(model)
+    scales: dict[int, Tensor] = {}  # layer -> (H, 1)
+    for name, factor in factors.items():
+        layer, head = find_head(name, layout)
+        scales.setdefault(layer, torch.ones(layout.heads[layer], 1, dtype=torch.float64))[head] = factor
+
+    def transform(layer: int, outputs: Tensor) -> Tensor:
+        return outputs * scales[layer].to(outputs) if layer in scales else outputs
+
+    with head_outputs(model, transform, layout, scales):
+        yield
+
+
+def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
+    """Layer and head of one name, checked against the model's layout.
+
+    Raises:
+        HeadnbError: it is not one head's name, or the model has no such head.
+    """
+    named = parse_heads(name)
+    if len(named) > 1:
+        raise HeadnbError(f"one head is wanted here, and {name!r} names {len(named)}")
+    ((layer, head),) = named
+    layers, _ = layout.shape
+    if layer >= layers:
+        raise HeadnbError(f"there is no {name}: the model has layers L0 to L{layers - 1}")
+    if head >= layout.heads[layer]:
+        raise HeadnbError(f"there is no {name}: layer {layer} has {layout.heads[layer]} heads, counted from H0")
+    return layer, head
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no parameter asks for a gradient, and torch has its usual settings; all is put back on exit.
+
+    Passes of other threads with the same model give the same numbers meanwhile if the model is in evaluation mode.
+
+    Raises:
+        HeadnbError: as for `four_bits_kept`; or the weights were made in inference mode.
+    """
+    refuse_inference_weights(model)
+    training = [module for module in model.modules() if module.training]
+    # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
+    trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
+    try:
+        for module in training:
+            module.training = False
+        for name in trainable:
+            model.get_parameter(name).requires_grad_(False)
+        with usual_torch_settings(), four_bits_kept(model):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        for name in trainable:
+            model.get_parameter(name).requires_grad_(True)
+
+
+@contextmanager
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Recompute each layer in the backward pass, so that memory holds one layer's activations at a time.
+
+    Each layer's forward is wrapped, for passes of this thread. Transformers' own checkpointing is bound to the flag
+    for training, which would also turn on dropout.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    offloaded, ours = is_offloaded(model), passes_of_this_thread()
+
+    def recompute(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not ours():
+            return forward(*args, **kwargs)
+
+        def evaluate(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                return_free_memory()
+
+        with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
+            return checkpoint(evaluate, *args, use_reentrant=False, **kwargs)
+
+    with forwards_replaced(layers, lambda forward: partial(recompute, forward)):
+        yield
+
+
+@contextmanager
+def forwards_replaced(
+    modules: Sequence[nn.Module], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Give each module what `replace` makes of its forward function; the functions are put back on exit."""
+    before = [vars(module).get("forward") for module in modules]
+    try:
+        for module in modules:
+            vars(module)["forward"] = replace(module.forward)
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward

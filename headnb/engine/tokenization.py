@@ -1,0 +1,284 @@
+"""From samples of text to token ids and labels.
+
+Prompt and completion are tokenized apart and joined, as the paper's script does; the labels are the completion's
+tokens and the end-of-sequence token, -100 elsewhere. A beginning-of-sequence token that a prompt begins with, and an
+end-of-sequence token that a completion ends with, are not added again, in either encoding (TRL would).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from headnb.engine.chat_template import render_chat, rendered_texts
+from headnb.errors import HeadnbError, unknown_name
+from headnb.tasks.samples import IGNORED, Sample, TokenSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from headnb.tasks.loading import Task
+
+ENCODINGS = ("official", "trl")
+
+EncodingName: TypeAlias = Literal["official", "trl"]
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """Token ids of prompt and completion, and the labels: the completion's ids, -100 on the prompt. Both (T,)."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the loss of this sample is a mean over. The first token is never predicted."""
+        return int((self.labels[1:] != IGNORED).sum())
+
+    @property
+    def fingerprint(self) -> int:
+        """A hash of tokens and labels, in the range of int64."""
+        content = self.input_ids.astype("<i8").tobytes() + self.labels.astype("<i8").tobytes()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """The tokens before the first one of the answer, (t,)."""
+        answer = np.flatnonzero(self.labels != IGNORED)
+        return self.input_ids[: answer[0] if len(answer) else len(self.input_ids)]
+
+    def cut(self, length: int) -> EncodedSample:
+        """The first `length` tokens."""
+        return EncodedSample(self.input_ids[:length], self.labels[:length])
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """What is scored of a task: samples with at least one answer token."""
+
+    samples: tuple[EncodedSample, ...]
+    ids: tuple[int | str, ...]
+    left_out: tuple[int | str, ...]
+    """Ids of samples that have no answer token (left)."""
+    truncated: int
+    """How many samples were cut to `max_length`."""
+    notices: Mapping[str, int] = field(default_factory=dict)
+    """What the text of these samples holds: see `row_values.NOTICES`."""
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sample, (samples,)."""
+        return np.array([len(sample) for sample in self.samples])
+
+    @cached_property
+    def answer_tokens(self) -> np.ndarray:
+        """Answer tokens of each sample, (samples,)."""
+        return np.array([sample.answer_tokens for sample in self.samples])
+
+    @cached_property
+    def fingerprints(self) -> np.ndarray:
+        """A hash of each sample's tokens and labels, (samples,) int64: the same sample has the same everywhere."""
+        return np.array([sample.fingerprint for sample in self.samples], np.int64)
+
+
+def encode_task(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    encoding: EncodingName = "official",
+    max_length: int | None = None,
+    context: int | None = None,
+) -> EncodedTask:
+    """Encode every sample of a task.
+
+    Args:
+        task: the samples; those that are encoded already are taken as they are.
+        tokenizer: may be None only for encoded samples.
+        encoding: "official" tokenizes prompt and completion apart; "trl" together, as TRL's trainers do: there the
+            answer begins where the tokens of the prompt alone and of the whole text part.
+        max_length: cut longer samples at the end to so many tokens. None: cut nothing.
+        context: the model's longest sequence in tokens, None if it has no limit.
+
+    Raises:
+        HeadnbError: no tokenizer for samples of text, a sample longer than the context while `max_length` is
+            None, or no sample with an answer token.
+    """
+    if encoding not in ENCODINGS:
+        raise unknown_name("encoding", encoding, ENCODINGS)
+    if max_length is not None and max_length < 1:
+        raise HeadnbError(f"max_length must be at least 1 token, not {max_length}")
+    if max_length is not None and context is not None and max_length > context:
+        raise HeadnbError(f"max_length={max_length} is more than the model's context of {context} tokens")
+    found = _encode_samples(task, tokenizer, encoding)
+    whole = [sample for sample, _ in found]
+    for key, sample in zip(task.ids, whole, strict=True):
+        if max_length is None and context is not None and len(sample) > context:
+            raise HeadnbError(
+                f"sample {key!r} of {task.name} has {len(sample)} tokens, more than the model's context of {context}; "
+                f"max_length={context} cuts such samples"
+            )
+    cut = [sample if max_length is None else sample.cut(max_length) for sample in whole]
+    kept = [place for place, sample in enumerate(cut) if sample.answer_tokens]
+    if not kept:
+        where = f" within max_length={max_length} tokens" if max_length else ""
+        raise HeadnbError(f"no sample of {task.name} has an answer token{where}: there is nothing to score")
+    return EncodedTask(
+        samples=tuple(cut[place] for place in kept),
+        ids=tuple(task.ids[place] for place in kept),
+        left_out=tuple(key for key, sample in zip(task.ids, cut, strict=True) if not sample.answer_tokens),
+        truncated=sum(len(whole[place]) > len(cut[place]) for place in kept),
+        notices=_counted([found[place][1] for place in kept]),
+    )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A sample as text, and whether a chat template wrote it (then all special tokens are in it already)."""
+
+    prompt: str
+    completion: str
+    chat: bool
+    loses_text: bool = False
+    special: int = 0
+    """Special tokens in the messages that the chat template wrote."""
+
+
+@dataclass
+class _Notice:
+    """What is remarkable about the text of one sample: see `row_values.NOTICES`."""
+
+    bos: bool = False
+    eos: bool = False
+    special: int = 0
+    loses_text: bool = False
+
+
+def _counted(notices: Sequence[_Notice]) -> dict[str, int]:
+    counts = Counter(
+        bos_in_text=sum(notice.bos for notice in notices),
+        eos_in_text=sum(notice.eos for notice in notices),
+        special_tokens_in_text=sum(notice.special for notice in notices),
+        samples_with_special_tokens=sum(notice.special > 0 for notice in notices),
+        samples_losing_text=sum(notice.loses_text for notice in notices),
+    )
+    return dict(+counts)
+
+
+def _encode_samples(
+    task: Task, tokenizer: PreTrainedTokenizerBase | None, encoding: EncodingName
+) -> list[tuple[EncodedSample, _Notice]]:
+    encoded, texts = [], []
+    special = None if tokenizer is None else _pattern(_special_tokens(tokenizer).values())
+    for key, sample in zip(task.ids, task.samples, strict=True):
+        if isinstance(sample, TokenSample):
+            tokens = EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64))
+            encoded.append((tokens, _Notice()))
+        elif tokenizer is None:
+            raise HeadnbError(f"the samples of {task.name} are text: a tokenizer is needed")
+        else:
+            texts.append(_render(sample, tokenizer, special, f"sample {key!r:.60} of {task.name}"))
+    if not texts or tokenizer is None:
+        return encoded
+    return _Tokenization(tokenizer).encoded(texts, together=encoding == "trl")
+
+
+def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds any of these texts, the longest first."""
+    listed = sorted(filter(None, texts), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, listed))) if listed else None
+
+
+def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase, special: re.Pattern[str] | None, where: str) -> _Text:
+    if isinstance(sample.prompt, str) and isinstance(sample.completion, str):
+        return _Text(sample.prompt, sample.completion, chat=False)
+    chat = render_chat(sample, tokenizer, where)
+    count = sum(len(special.findall(text)) for text in rendered_texts(sample)) if special else 0
+    return _Text(chat.prompt, chat.completion, chat=True, loses_text=chat.loses_text, special=count)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Id and text of every token that stands for no text of its own, the unknown token apart."""
+    added: dict[int, str] = {}
+    with contextlib.suppress(NotImplementedError, AttributeError):  # mistral_common's tokenizers have no such list
+        added = {key: token.content for key, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return {key: text for key, text in (added | named).items() if key != tokenizer.unk_token_id}
+
+
+class _Tokenization:
+    """From texts to tokens. Special tokens that a tokenizer puts around a text are put there once.
+
+    A prompt that was rendered by hand begins with the beginning-of-sequence token, and such a completion may end with
+    the end-of-sequence token: neither is added again.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._front = _front_tokens(tokenizer)
+        self._special = _special_tokens(tokenizer).keys()
+
+    def encoded(self, texts: Sequence[_Text], *, together: bool) -> list[tuple[EncodedSample, _Notice]]:
+        """Tokens, labels and what is remarkable, of prompt and completion tokenized apart or together."""
+        prompts = self._ids([text.prompt for text in texts])
+        if together:
+            wholes = self._ids([text.prompt + text.completion for text in texts])
+            pairs = [_parted(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
+        else:
+            pairs = list(zip(prompts, self._ids([text.completion for text in texts]), strict=True))
+        return [self._closed(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _closed(self, prompt: list[int], answer: list[int], text: _Text) -> tuple[EncodedSample, _Notice]:
+        """A sample with the tokens that come before and behind a text; a chat template has written them already."""
+        front, end, ids = self._front, self._tokenizer.eos_token_id, prompt + answer
+        notice = _Notice(special=text.special, loses_text=text.loses_text)
+        if not text.chat:
+            notice.bos = bool(front) and ids[:1] == front[:1]
+            notice.eos = self._ends(answer)
+            within = ids[_common(ids, front) :] if notice.bos else ids
+            notice.special = sum(token in self._special for token in within) - notice.eos
+            prompt = prompt if notice.bos else front + prompt
+            answer = answer if notice.eos or end is None else [*answer, end]
+        labels = np.array([IGNORED] * len(prompt) + answer, np.int64)
+        return EncodedSample(np.array(prompt + answer, np.int64), labels), notice
+
+    def _ends(self, answer: list[int]) -> bool:
+        """Whether an answer ends with the end-of-sequence token, white space behind it aside."""
+        end = self._tokenizer.eos_token_id
+        if end is None or end not in answer:
+            return False
+        behind = answer[len(answer) - answer[::-1].index(end) :]
+        return not behind or not str(self._tokenizer.decode(behind)).strip()
+
+
+def _parted(prompt: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
+    """The tokens of a whole text, cut where they and the prompt's own part."""
+    place = _common(prompt, whole)
+    return whole[:place], whole[place:]
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return list(full[: full.index(bare[0])]) if bare and bare[0] in full else []

@@ -1,0 +1,173 @@
+"""The paper's three findings, computed from a run folder: what notebooks 03, 04 and 05 show and the report repeats."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+import xarray as xr
+
+from headnb.analysis.composition.fit import fit_combination
+from headnb.analysis.task_selectivity import selectivity
+from headnb.analysis.task_specificity import specificity
+from headnb.analysis.trajectories import trajectory
+from headnb.errors import HeadnbError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headnb.analysis.composition.fit import CombinationFit
+    from headnb.analysis.task_selectivity import Selectivity
+    from headnb.analysis.task_specificity import Specificity
+    from headnb.analysis.trajectories import Trajectory
+    from headnb.experiments.folder import Run
+
+# What a combination is fitted on. Magnitudes fall with the loss, so each has a scale-free form.
+FORMS: dict[str, dict[str, Any]] = {
+    "dAP": {"on": "change"},
+    "dAP, scale-free": {"on": "change", "scale_free": True},
+    "AP after": {"on": "after"},
+    "AP after, scale-free": {"on": "after", "scale_free": True},
+}
+
+
+def selectivity_of(run: Run) -> Selectivity:
+    """Finding 1, concentration: every fine-tuned task before and after fine-tuning on it, over seeds.
+
+    Raises:
+        HeadnbError: nothing is fine-tuned yet.
+    """
+    trained = _trained(run)
+    return selectivity(
+        {task: run.before(task) for task in trained},
+        {task: [run.after(task, seed, task) for seed in seeds] for task, seeds in trained.items()},
+    )
+
+
+def changes_of(found: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
+    """Task -> comparison of its pattern before and after fine-tuning on it (layer, head), as a grid draws it."""
+    heads = found.shapes if scale_free else found.heads
+    return {str(task): heads.sel(task=task).drop_vars("task") for task in heads["task"].to_numpy()}
+
+
+def specificity_of(run: Run) -> Specificity:
+    """Finding 1, specificity: every fine-tuned model on every task.
+
+    Raises:
+        HeadnbError: fewer than two tasks are fine-tuned.
+    """
+    tasks = run.settings.tasks
+    return specificity(
+        {task: run.before(task) for task in tasks},
+        {
+            trained: {task: [run.after(trained, seed, task) for seed in seeds] for task in tasks}
+            for trained, seeds in _trained(run).items()
+        },
+    )
+
+
+def combinations_of(run: Run, target: str, basics: Sequence[str]) -> dict[str, CombinationFit]:
+    """Finding 2: a complex task from basic ones, in each of `FORMS`.
+
+    Raises:
+        HeadnbError: one of them is not fine-tuned.
+    """
+    trained = _trained(run)
+    for name in (target, *basics):
+        if name not in trained:
+            raise unknown_name("fine-tuned task", name, trained)
+    others = {task: run.pairs(task) for task in trained if task not in {target, *basics}}
+    parts = {task: run.pairs(task) for task in basics}
+    nulls: dict[str, Any] = {"others": others or None, "shuffled": run.shuffled_pairs(target) or None}
+    return {
+        form: fit_combination(run.pairs(target), parts, name=target, **nulls, **settings)
+        for form, settings in FORMS.items()
+    }
+
+
+def pairs_of(run: Run, target: str, form: str = "dAP, scale-free") -> pd.DataFrame:
+    """The fit of `target` from every two other fine-tuned tasks: `r2` and `r2_cv`, the best first.
+
+    Raises:
+        HeadnbError: fewer than three tasks are fine-tuned, or an unknown form.
+    """
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS)
+    changes = {task: run.pairs(task) for task in _trained(run) if task != target}
+    if len(changes) < 2:
+        raise HeadnbError("a fit from every two tasks needs at least three fine-tuned tasks")
+    rows = {}
+    for names in itertools.combinations(changes, 2):
+        parts = {name: changes[name] for name in names}
+        fit = fit_combination(run.pairs(target), parts, name=target, permutations=1, resamples=1, **FORMS[form])
+        rows[" + ".join(names)] = {"r2": fit.r2, "r2_cv": fit.r2_cv}
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values("r2", ascending=False).rename_axis("basics")
+
+
+def trajectories_of(run: Run, *, scale_free: bool = True) -> dict[tuple[str, int], Trajectory]:
+    """Finding 3: (task, seed) -> how fast the task's pattern changed.
+
+    Raises:
+        HeadnbError: nothing is fine-tuned yet.
+    """
+    found = {}
+    for task, seeds in _trained(run).items():
+        for seed in seeds:
+            tuned = run.tuned(task, seed)
+            found[task, seed] = trajectory(tuned.study, tuned.scores, scale_free=scale_free)
+    return found
+
+
+def progress_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
+    """How far each task's pattern is on its way: `value`, `low`, `high` (task, seed, step)."""
+    columns = {"done": "value", "done_low": "low", "done_high": "high"}
+    rows: dict[str, list[xr.Dataset]] = {}
+    for (task, seed), one in trajectories.items():
+        steps = one.steps[list(columns)].rename(columns)
+        rows.setdefault(task, []).append(steps.expand_dims(seed=[seed]))
+    tasks = [xr.concat(seeds, "seed") for seeds in rows.values()]
+    joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
+    joined["value"].attrs["long_name"] = "share of the change that is done"
+    return joined.transpose("task", "seed", "step")
+
+
+def course_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
+    """Mean over seeds of each task's course (task, step): what is far from, and what is like, first and last pattern.
+
+    `relative_distance` to the last pattern, over its first value; `correlation_first`, `correlation_final`; `movement`
+    of the parameters. Coordinate `samples_seen` (step): mean over the runs.
+    """
+    names = ["relative_distance", "correlation_first", "correlation_final", "movement"]
+    rows: dict[str, list[xr.Dataset]] = {}
+    for (task, _), one in trajectories.items():
+        rows.setdefault(task, []).append(one.steps[[*names, "samples_seen"]])
+    tasks = [xr.concat(seeds, "seed", join="outer").mean("seed") for seeds in rows.values()]
+    joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
+    for name in names:
+        joined[name].attrs["long_name"] = name.replace("_", " ")
+    return joined[names].assign_coords(samples_seen=joined["samples_seen"].mean("task"))
+
+
+def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.DataFrame:
+    """A row per task, mean over seeds: steps and samples at half and nine tenths, early speed, parameter movement."""
+    rows = [
+        {
+            "task": task,
+            "half": one.half.value,
+            "nine tenths": one.ninety.value,
+            "samples at half": one.seen(one.half.value),
+            "early speed": one.early_speed.value,
+            "parameters at half": one.half_movement,
+            "parameters moved": float(one.steps["movement"][-1]),
+        }
+        for (task, _), one in trajectories.items()
+    ]
+    return pd.DataFrame(rows).groupby("task", sort=False).mean()
+
+
+def _trained(run: Run) -> dict[str, tuple[int, ...]]:
+    trained = run.trained
+    if not trained:
+        raise HeadnbError(f"{run.folder} has no fine-tuning yet; notebook 02_finetune makes one")
+    return trained

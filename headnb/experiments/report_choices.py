@@ -1,0 +1,66 @@
+"""The report's sections on instructions and heads that were chosen by patterns, where a run has measured them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headnb.analysis.selection.study import SelectionStudy
+from headnb.analysis.selective_tuning import TOP, SelectiveTuning
+from headnb.display.report import Finding, Number, Section, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.experiments.folder import Run
+
+
+def choice_sections(run: Run) -> Iterator[Section]:
+    """One for each of the findings `instruction_selection` and `selective_tuning` that is there."""
+    if run.has_arrays("instruction_selection"):
+        yield _selection(SelectionStudy(run.finding_arrays("instruction_selection")))
+    if run.has_arrays("selective_tuning"):
+        yield _selective(SelectiveTuning(run.finding_arrays("selective_tuning")))
+
+
+def _selection(found: SelectionStudy) -> Section:
+    attrs = found.arrays.attrs
+    return Section(
+        "Instruction selection",
+        "Do head patterns find samples of the target's task in a pool better than words do?",
+        Finding(
+            found.holds,
+            found.verdict,
+            tuple(
+                Number(f"precision at {found.most}, {way}", found.precision_of(way, found.most)) for way in found.ways
+            ),
+        ),
+        charts=(found.plot(),),
+        tables=(
+            _texts(
+                found.table,
+                f"A pool of {attrs['pool_samples']} training samples of each task, {attrs['target_samples']} of the "
+                "target; intervals of the precision are over targets.",
+            ),
+        ),
+    )
+
+
+def _selective(found: SelectiveTuning) -> Section:
+    return Section(
+        "Selective tuning",
+        "Does a task gain more by training its own heads alone than by training random ones?",
+        Finding(
+            found.holds,
+            found.verdict,
+            tuple(Number(f"change of the loss, {way}", found.change(way, "trained task")) for way in found.ways),
+        ),
+        charts=(found.plot(),),
+        tables=(_texts(found.table, f"Losses in nats; {TOP} are those of the highest activation levels."),),
+    )
+
+
+def _texts(table: pd.DataFrame, caption: str) -> Table:
+    columns = (str(table.index.name), *map(str, table.columns))
+    return Table(columns, tuple((str(row[0]), *map(str, row[1:])) for row in table.itertuples()), caption)

@@ -1,0 +1,257 @@
+"""What notebooks 08 and 09 measure in a run folder: instructions chosen by patterns, and chosen heads trained alone.
+
+    selection/<method>/<task>.<pool or target>.<n>.zarr               scores of the pool, and of targets
+    selection/tuned/<target>.<way>.<k>.seed<s>.nc                     losses after fine-tuning on what was chosen
+    selective/<task>/seed<s>/scores.zarr, <way>.nc                    scores that choose heads, losses after each way
+
+What is there and was made by the same settings is used again.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from headnb.analysis.head_choice import choose_heads
+from headnb.analysis.selection.precision import SCORED_BY, selection_precision
+from headnb.analysis.selection.select import WAYS, select_instructions
+from headnb.analysis.selective_tuning import BESIDE, RANDOM, TOP
+from headnb.errors import HeadnbError, unknown_name
+from headnb.scoring import score_heads
+from headnb.stats.seeds import seed_of_task
+from headnb.storage.files import file_name
+from headnb.tasks.loading import Task, load_task
+from headnb.tuning.tuning_trials import losses_after, losses_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.experiments.folder import Run
+
+DRAWS = 20  # of random choices, whose mean precision is taken
+
+
+class SelectionTrial:
+    """A pool of the run's tasks and targets of a few samples each, in each form that a way compares.
+
+    Args:
+        run: with scores of the model as it came.
+        model: that model.
+        tokenizer: its tokenizer.
+        targets: tasks; none: every task of the run.
+        pool_samples: training samples of each task in the pool.
+        target_samples: of each target; the other scored samples of its task are held out.
+        ways: of `select_instructions`.
+        to: as for `select_instructions`.
+
+    Raises:
+        HeadnbError: an unknown task or way.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        targets: Sequence[str],
+        *,
+        pool_samples: int,
+        target_samples: int,
+        ways: Sequence[str],
+        to: str = "mean",
+    ) -> None:
+        for way in ways:
+            if way not in WAYS:
+                raise unknown_name("way to select", way, WAYS)
+        self._run, self._model, self._tokenizer, self._to = run, model, tokenizer, to
+        self.ways = tuple(ways)
+        settings = run.settings
+        self.pool = {name: run.training_task(name, settings.seed, pool_samples) for name in settings.tasks}
+        self.targets = {name: run.task(name, target_samples) for name in _tasks(run, targets)}
+        self._sizes = {"pool_samples": pool_samples, "target_samples": target_samples}
+        self._scores: dict[str, tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]] = {}
+
+    def precision(self, ks: Sequence[int]) -> xr.Dataset:
+        """`precision` (way, target, k), as `SelectionStudy` takes it; of "random" the mean of `DRAWS` draws."""
+        found = [
+            selection_precision(*self._compared(way), ks, way, to=self._to, seeds=range(DRAWS)) for way in self.ways
+        ]
+        precision = xr.concat(found, xr.DataArray(list(self.ways), dims="way", name="way"))
+        return xr.Dataset({"precision": precision}, attrs=self._sizes)
+
+    def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **how: Any) -> xr.Dataset:
+        """`loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample) of held-out samples.
+
+        Each model is tuned on the first k of the samples that a way chooses; "random" draws others for each seed
+        and target.
+
+        Args:
+            ways: some of the trial's.
+            ks: numbers of chosen samples.
+            seeds: of training and of random choices.
+            **how: as `finetune` takes it.
+        """
+        tested = {name: _without(self._run.task(name), target) for name, target in self.targets.items()}
+        length = self._run.settings.max_length
+        before = losses_of(self._model, self._tokenizer, tested, max_length=length)
+        loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
+        places = product(enumerate(ways), enumerate(tested.items()), enumerate(seeds))
+        for (row, way), (column, (name, task)), (place, seed) in places:
+            chosen = self.chosen(way, name, max(ks), seed)
+            for depth, k in enumerate(ks):
+                part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
+                keep = self._folder / "tuned" / f"{file_name(name)}.{way}.{k}.seed{seed}.nc"
+                settings = {"max_length": length, "seed": seed, **how}
+                found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
+                loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
+        return xr.Dataset(
+            {
+                "loss_before": before.rename(evaluated="target"),
+                "loss": (("tuned_way", "target", "tuned_k", "seed", "sample"), loss, {"units": "nats"}),
+            },
+            {"tuned_way": list(ways), "tuned_k": list(ks), "seed": list(seeds)},
+        )
+
+    def chosen(self, way: str, target: str, k: int, seed: int) -> Task:
+        """The k samples that a way chooses for a target, in order."""
+        targets, pool = self._compared(way)
+        own = seed_of_task(seed, target)
+        return select_instructions(targets[target], pool, k, way, to=self._to, seed=own).of(self.pool)
+
+    @property
+    def _folder(self) -> Path:
+        return self._run.folder / "selection"
+
+    def _compared(self, way: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        """Targets and pool as scores, or as they are for ways that read text or nothing."""
+        if way not in SCORED_BY:
+            return self.targets, self.pool
+        method = SCORED_BY[way]
+        if method not in self._scores:
+            pool = {name: self._score(task, method, name, "pool") for name, task in self.pool.items()}
+            self._scores[method] = {name: self._of_target(name, method) for name in self.targets}, pool
+        return self._scores[method]
+
+    def _of_target(self, name: str, method: str) -> xr.Dataset:
+        """Activation levels are those of notebook 01."""
+        task = self.targets[name]
+        if method == "activation":
+            before = self._run.before(name)
+            scored = set(before["sample"].to_numpy().tolist())  # a sample without an answer within max_length is not
+            return before.sel(sample=[key for key in task.ids if key in scored])
+        return self._score(task, method, name, "target")
+
+    def _score(self, task: Task, method: str, name: str, part: str) -> xr.Dataset:
+        settings = self._run.settings
+        out = self._folder / method / f"{file_name(name)}.{part}.{len(task)}.zarr"
+        length, seed = settings.max_length, settings.seed
+        return score_heads(self._model, self._tokenizer, task, method=method, out=out, max_length=length, seed=seed)
+
+
+def selective_losses(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    heads: int,
+    choosing_samples: int,
+    tested_samples: int,
+    beside: Sequence[str] = BESIDE,
+    rates: Mapping[str, float],
+    steps: int,
+    batch_size: int,
+) -> xr.Dataset:
+    """The arrays of a `SelectiveTuning`: every way trains on the same samples, and is tested on every task of the run.
+
+    Heads are chosen by activation levels on training samples, so no test sample has a say.
+
+    Args:
+        run: with the tasks' samples.
+        model: as it came.
+        tokenizer: its tokenizer.
+        tasks: that are trained on; none: every task of the run.
+        seeds: of training, of its samples, and of the random heads, which are others for each task.
+        heads: how many are chosen.
+        choosing_samples: training samples that choose them.
+        tested_samples: test samples of each task of the run.
+        beside: what is trained beside the chosen and the random heads: "all weights", "LoRA".
+        rates: "heads", "all weights", "LoRA" -> learning rate.
+        steps: updates.
+        batch_size: samples of each.
+    """
+    tasks, ways, length = _tasks(run, tasks), (TOP, RANDOM, *beside), run.settings.max_length
+    tested = {name: run.task(name, tested_samples) for name in run.settings.tasks}
+    before = losses_of(model, tokenizer, tested, max_length=length)
+    loss = np.full((len(ways), len(tasks), len(seeds), *before.shape), np.nan)
+    trained = np.zeros(loss.shape[:3])
+    for column, task in enumerate(tasks):
+        for place, seed in enumerate(seeds):
+            samples = run.training_task(task, seed, steps * batch_size)
+            folder = run.folder / "selective" / file_name(task) / f"seed{seed}"
+            some = load_task(samples, n=min(choosing_samples, len(samples)), seed=seed)
+            out = folder / f"scores.{len(some)}.zarr"
+            scores = score_heads(model, tokenizer, some, max_length=length, seed=seed, out=out)
+            how = {"steps": steps, "batch_size": batch_size, "seed": seed, "max_length": length}
+            for row, way in enumerate(ways):
+                kind = _kind_of(way, scores, heads, seed_of_task(seed, task), rates)
+                keep = folder / f"{file_name(way)}.nc"
+                found = losses_after(model, tokenizer, samples, tested, keep, **how, **kind)
+                loss[row, column, place] = found["loss"].to_numpy()
+                trained[row, column, place] = found.attrs["trained_parameters"]
+    parameters = trained.mean(axis=(1, 2)) / model.num_parameters()
+    return xr.Dataset(
+        {
+            "loss_before": before,
+            "loss": (("way", "trained", "seed", "evaluated", "sample"), loss, {"units": "nats"}),
+            "parameters": ("way", parameters),
+        },
+        {"way": list(ways), "trained": list(tasks), "seed": list(seeds)},
+        {"heads": heads, "of_heads": int(scores["score"].isel(sample=0).count())},
+    )
+
+
+def _kind_of(way: str, scores: xr.Dataset, heads: int, seed: int, rates: Mapping[str, float]) -> dict[str, Any]:
+    """How `finetune` trains it."""
+    if way in BESIDE:
+        return {"inplace": way == "all weights", "learning_rate": _rate(rates, way)}
+    if way not in {TOP, RANDOM}:
+        raise unknown_name("way to tune", way, BESIDE)
+    which = "top" if way == TOP else "random"
+    chosen = choose_heads(scores, heads, which=which, seed=seed)  # type: ignore[arg-type]  # one of its words
+    return {"inplace": True, "heads": chosen, "learning_rate": _rate(rates, "heads")}
+
+
+def _rate(rates: Mapping[str, float], kind: str) -> float:
+    if kind not in rates:
+        raise HeadnbError(f"rates has no learning rate of {kind!r}, only of {', '.join(rates) or 'nothing'}")
+    return float(rates[kind])
+
+
+def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Some tasks of the run, or all where none is wanted."""
+    known = run.settings.tasks
+    for name in (wanted := tuple(wanted)):
+        if name not in known:
+            raise unknown_name("task of this run", name, known)
+    return wanted or known
+
+
+def _without(task: Task, others: Task) -> Task:
+    """A task's samples that are none of the others.
+
+    Raises:
+        HeadnbError: none is left.
+    """
+    left = [place for place, key in enumerate(task.ids) if key not in set(others.ids)]
+    if not left:
+        raise HeadnbError(f"all {len(task)} scored samples of {task.name} are its target's; none is left to test on")
+    samples = tuple(task.samples[place] for place in left)
+    return Task(task.name, samples, tuple(task.ids[place] for place in left), task.source)

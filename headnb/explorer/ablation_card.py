@@ -1,0 +1,87 @@
+"""What an ablation did, as a card in a notebook and as text elsewhere."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from headnb.display.html import CARD_STYLE
+from headnb.display.text import number
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from headnb.scoring.ablation import Generation
+
+_CELL = "padding:1px 14px 1px 0;text-align:left;background:none;vertical-align:top"
+_TEXT = f"{_CELL};white-space:pre-wrap;font-family:monospace"
+
+
+@dataclass(frozen=True, repr=False)
+class AblationCard:
+    """The result of `headnb.ablate`, and perhaps what the model writes before and after."""
+
+    result: xr.Dataset
+    generation: Generation | None = None
+
+    @property
+    def heading(self) -> str:
+        attrs = self.result.attrs
+        done = "taken out" if attrs["factor"] == 0 else f"scaled by {attrs['factor']:g}"
+        return f"{attrs['model']} · {attrs['task']} · {attrs['heads'].replace(',', ', ')} {done}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The loss before and after, its change with the interval, and the change by other heads."""
+        result = self.result
+        before, after = (float(result[name].mean()) for name in ("loss_before", "loss_after"))
+        words = [f"loss {number(before)} → {number(after)} nats, mean of {result.attrs['samples']} samples"]
+        low, high = float(result["low"]), float(result["high"])
+        interval = "" if math.isnan(low) else f" ({result.attrs['level']:.0%} interval {signed(low)} to {signed(high)})"
+        words.append(f"change {signed(float(result['mean_change']))} nats{interval}")
+        controls = result["control_change"].values
+        if len(controls):
+            span = f", {signed(controls.min())} to {signed(controls.max())} in {len(controls)} draws"
+            words.append(f"other heads of the same layers: {signed(controls.mean())} nats{span}")
+        return words
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><td style="{_CELL};opacity:.75">{name}</td><td style="{_TEXT}">{escape(text)}</td></tr>'
+            for name, text in self._texts()
+        )
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self.lines)
+        table = f'<table style="border-collapse:collapse;margin:6px 0 0">{rows}</table>' if rows else ""
+        return f'<div style="{CARD_STYLE}"><b>{escape(self.heading)}</b>{lines}{table}</div>'
+
+    def __repr__(self) -> str:
+        texts = [f"{name}: {text!r}" for name, text in self._texts()]
+        return "\n".join([self.heading, *self.lines, *texts])
+
+    def _texts(self) -> list[tuple[str, str]]:
+        if self.generation is None:
+            return []
+        made = self.generation
+        return [("prompt", made.prompt), ("before", made.before), ("after", made.after)]
+
+
+def as_row(result: xr.Dataset) -> dict[str, Any]:
+    """What the explorer shows of one task: the loss before and after, its change and that by other heads."""
+    low, high = float(result["low"]), float(result["high"])
+    return {
+        "task": str(result.attrs["task"]),
+        "samples": int(result.attrs["samples"]),
+        "before": float(result["loss_before"].mean()),
+        "after": float(result["loss_after"].mean()),
+        "change": float(result["mean_change"]),
+        "low": None if math.isnan(low) else low,
+        "high": None if math.isnan(high) else high,
+        "controls": result["control_change"].values.tolist(),
+    }
+
+
+def signed(value: float) -> str:
+    """`+0.0120`, `−0.400`."""
+    return f"+{number(value)}" if value > 0 else number(value)

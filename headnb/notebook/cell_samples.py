@@ -1,0 +1,88 @@
+"""Samples typed into a cell: text -> pairs of prompt and completion.
+
+Three forms, which may be mixed by blocks (an empty line ends a block):
+
+    The capital of France is => Paris          what stands behind the arrow completes the text before it
+
+    Question: Tom has 3 pens and buys 2. How many?
+    Answer: 5                                  the form of the tasks in the registry; both may take several lines
+
+    {"prompt": "2 + 3 = ", "completion": "5"}  JSON, one object a line, for anything else (chat messages too)
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from headnb.errors import HeadnbError
+from headnb.tasks.loading import Task
+from headnb.tasks.registry import question_answer
+from headnb.tasks.row_values import parse_json
+from headnb.tasks.samples import read_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Line: TypeAlias = tuple[int, str]  # its number in the cell, and its text
+
+ARROW = "=>"
+_FORMS = "prompt => completion, Question: and Answer: lines, or JSON with prompt and completion"
+
+
+def typed_task(text: str, *, first_line: int = 2, name: str = "typed") -> Task:
+    """The task that a cell's text holds.
+
+    Args:
+        text: what stands under the `%%headscore` line.
+        first_line: the number of the text's first line, as the notebook counts the cell's lines.
+        name: of the task.
+
+    Raises:
+        HeadnbError: a line that has none of the three forms (its number is named), or no samples at all.
+    """
+    lines = list(enumerate(text.splitlines(), first_line))
+    blocks = [list(block) for empty, block in groupby(lines, key=lambda line: not line[1].strip()) if not empty]
+    rows = [row for block in blocks for row in _rows(block)]
+    if not rows:
+        raise HeadnbError(f"the cell holds no samples; type them under the first line: {_FORMS}")
+    samples = tuple(sample for number, row in rows for _, sample in read_samples(row, f"line {number}"))
+    return Task(name, samples, tuple(range(len(samples))), "typed in a cell")
+
+
+def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
+    """The samples of one block with the numbers of their lines."""
+    number, first = block[0]
+    if first.lstrip().startswith("{"):
+        yield from ((number, parse_json(line, f"line {number}")) for number, line in block)
+    elif re.match(r"\s*(question|answer)\s*:", first, re.IGNORECASE):
+        yield number, _question_answer(block)
+    else:
+        yield from ((number, _completed(number, line)) for number, line in block)
+
+
+def _question_answer(block: list[Line]) -> dict[str, str]:
+    starts = [place for place, (_, line) in enumerate(block) if re.match(r"\s*answer\s*:", line, re.IGNORECASE)]
+    if starts and starts[0] == 0:
+        raise HeadnbError(f"line {block[0][0]} is an answer without a question; no empty line goes between the two")
+    if not starts:
+        raise HeadnbError(f"line {block[-1][0]}: the question has no line that begins with Answer:")
+    if len(starts) > 1:
+        raise HeadnbError(f"line {block[starts[1]][0]} is a second answer; an empty line goes between two samples")
+    parts = (block[: starts[0]], block[starts[0] :])
+    question, answer = ("\n".join(line for _, line in part).partition(":")[2].strip() for part in parts)
+    return question_answer(question, answer)
+
+
+def _completed(number: int, line: str) -> tuple[str, str]:
+    if line.count(ARROW) != 1:
+        count = "no" if ARROW not in line else "more than one"
+        raise HeadnbError(f"line {number} has {count} {ARROW}: {_shortened(line)!r}; write {_FORMS}")
+    prompt, completion = (part.strip() for part in line.split(ARROW))
+    # As in running text: tokenizers give a word and the space before it one token.
+    return prompt, f" {completion}" if completion else ""
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 40 else f"{line[:39]}…"

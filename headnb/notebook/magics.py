@@ -1,0 +1,384 @@
+"""The magics: `%load_ext headnb`, then `%headscore MODEL TASK` and its sisters. They parse, call and display.
+
+Each draws once and returns the object, so that `scores = %headscore ...` works. What a user got wrong is one line, a
+`UsageError`, never a traceback.
+"""
+
+# IPython's decorators have no types.
+# mypy: disable-error-code="no-untyped-call, untyped-decorator, no-any-return"
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+from traitlets import Float, Int, Unicode
+
+from headnb.display.live import LiveGrid, already_drawn
+from headnb.errors import HeadnbError, first_line
+from headnb.models.session_cache import ResidentModels, release_memory
+from headnb.notebook import arguments
+from headnb.notebook.results import drawn, keep_in_variable, loading, one_line_errors, shown
+from headnb.notebook.tables import method_table, model_table, task_table
+from headnb.notebook.variables import Variables
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    import xarray as xr
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from headnb.display.grid import HeadGrid
+    from headnb.notebook.tables import NameTable
+    from headnb.scoring.ablation import Generation
+    from headnb.tasks.loading import Task
+
+
+@magics_class
+class HeadMagics(Magics):
+    """Attention-head scores in a notebook."""
+
+    samples = Int(64, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
+    method = Unicode("activation", help="The head score without --method; %headmethods lists them.").tag(config=True)
+    loss = Unicode("sample-mean", help="The loss without --loss: sample-mean, batch-mean or sum.").tag(config=True)
+    batch_tokens = Int(4096, min=1, help="Tokens of a batch, padding included.").tag(config=True)
+    device = Unicode("auto", help="Where models are loaded to: auto, cpu, cuda, cuda:1, mps.").tag(config=True)
+    dtype = Unicode("auto", help="What models are loaded in: auto, float32, bfloat16, float16.").tag(config=True)
+    memory_budget = Float(
+        0, min=0, help="Gigabytes that loaded models may take together; 0: half of the device's memory."
+    ).tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.resident = ResidentModels()
+
+    @line_cell_magic
+    @magic_arguments()
+    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set, or variable with a task.")
+    @argument(
+        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
+    )
+    @argument("--method", help="The head score: see %%headmethods.")
+    @argument("--into", metavar="NAME", help="Variable to keep the scores in (or write: NAME = %%headscore ...).")
+    @argument("--loss", help="sample-mean (each sample's own mean), batch-mean (as the paper's script), sum.")
+    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
+    @argument("--seed", type=int, default=0, help="Of the draw of samples, and of the order of work.")
+    @argument("--out", metavar="PATH", help="Zarr store to write to; the same call again goes on with a stopped run.")
+    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
+    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
+    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--until", help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
+    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
+    @argument("--revision", help="Branch, tag or commit of a hub model.")
+    @argument("--device", help="auto, cpu, cuda, mps.")
+    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
+        """Score every attention head of a model on a task, and draw the layer x head grid while it fills.
+
+            %headscore smollm2-135m gsm_symbolic -n 32
+            scores = %headscore model task --method taylor-token
+
+        Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. An interrupt
+        ends the cell, and with it "Run All"; what is scored until then is in _ and in the variable of --into, and with
+        --out the same call goes on. As a cell magic it scores the samples typed below it:
+
+            %%headscore smollm2-135m
+            The capital of France is => Paris
+
+            Question: Tom has 3 pens and buys 2. How many?
+            Answer: 5
+
+            {"prompt": "2 + 3 = ", "completion": "5"}
+        """
+        with one_line_errors():
+            options = self.options(HeadMagics.headscore, line)
+            scores = self._score(options, cell)
+            keep_in_variable(options, scores)
+        already_drawn(scores)
+        return scores
+
+    def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
+        live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
+        chosen: dict[str, Any] = {"method": options.method or self.method, "loss": options.loss or self.loss}
+        with loading(live):
+            task = self.task(options, cell)
+            live.message("starting")
+            from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
+            from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
+
+            check_settings(**chosen, encoding=options.encoding, until=options.until)
+            model, tokenizer = self.model(options, live)
+        live.title = f"{model_name(model)} · {task.name}"
+        scores = None
+        try:
+            with live:
+                scores = score_heads(
+                    model,
+                    tokenizer,
+                    task,
+                    **chosen,
+                    batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
+                    max_length=options.max_length,
+                    encoding=options.encoding,
+                    seed=options.seed,
+                    out=options.out,
+                    until=options.until,
+                    on_progress=live.update,
+                )
+                with contextlib.suppress(Exception):  # the display says so, and the scores stand
+                    live.finish(scores)
+        except ScoringInterrupted as stopped:  # the live grid has drawn what there is
+            if not stopped.done:
+                raise UsageError("interrupted before the first sample was scored") from None
+            self.keep(stopped.scores, options, stopped.words)
+        except KeyboardInterrupt:
+            if scores is None:
+                raise
+            self.keep(scores, options, "the samples are scored, but not drawn")
+        return scores
+
+    def options(self, magic: Any, line: str) -> Namespace:
+        """The options of a magic's line, with `variables`: what its words may name.
+
+        Raises:
+            HeadnbError, UsageError: an option that does not exist, or a name that cannot be set.
+        """
+        options = arguments.parse(magic, line)
+        options.variables = Variables.of_caller(self.variables())
+        if getattr(options, "into", None):
+            arguments.check_name(options.into)
+            options.variables.check_settable(options.into)
+        return options
+
+    def keep(self, partial: object, options: Namespace, words: str) -> NoReturn:
+        """Leave what an interrupt spared in `_` and in the variable of --into; the error ends the cell, and "Run All".
+
+        Raises:
+            UsageError: always; it says where the result is.
+        """
+        assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
+        self.shell.displayhook.update_user_ns(partial)
+        keep_in_variable(options, partial)
+        raise UsageError(f"interrupted; {words}: see {options.into or '_'}") from None
+
+    def task(self, options: Namespace, cell: str | None) -> Task:
+        if cell is not None:
+            from headnb.notebook.cell_samples import typed_task  # noqa: PLC0415
+            from headnb.tasks.loading import load_task  # noqa: PLC0415
+
+            if options.task:
+                raise HeadnbError("give a task's name or type samples into the cell, not both")
+            task = typed_task(cell)
+            return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
+        if not options.task:
+            raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
+        source = arguments.variable(options.task, options.variables, arguments.is_task)
+        with arguments.says_what_holds(options.task, source, options.variables, "a task"):
+            return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
+
+    def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
+        found = arguments.variable(
+            options.model, options.variables, lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
+        )
+        if isinstance(found, str):
+            if found not in [kept.name for kept in self.resident]:
+                live.message("loading the model")
+            with arguments.says_what_holds(options.model, found, options.variables, "a model"):
+                return self.resident.load(
+                    found,
+                    budget=int(self.memory_budget * 1e9) or None,
+                    adapter=options.adapter,
+                    revision=options.revision,
+                    device=options.device or self.device,
+                    dtype=options.dtype or self.dtype,
+                )
+        given = [f"--{name}" for name in ("adapter", "revision", "device", "dtype") if getattr(options, name)]
+        if given:
+            raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
+        if arguments.is_model_pair(found):
+            return found
+        tokenizer, note = arguments.find_tokenizer(found, options.variables, self.resident)
+        if note:
+            print(note)  # noqa: T201  other token ids are other scores
+        return found, tokenizer
+
+    @line_magic
+    @magic_arguments()
+    @argument(
+        "picture",
+        metavar="X",
+        help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
+    )
+    @argument("--title", default="", help="What to write above it.")
+    @argument("--save", metavar="PATH", help="Write it to a file too: .heads.json (data), .svg or .html (pictures).")
+    def headgrid(self, line: str) -> HeadGrid:
+        """Draw the layer x head grid of scores, a pattern, a comparison, or a file that holds one.
+
+        %headgrid scores
+        %headgrid runs/before.zarr --save before.svg
+        """
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+        with one_line_errors():
+            options = self.options(HeadMagics.headgrid, line)
+            grid = HeadGrid.of(arguments.find_picture(options.picture, options.variables), title=options.title)
+            if options.save:
+                grid.save(options.save)
+        return drawn(grid, grid)
+
+    @line_magic
+    @magic_arguments()
+    @argument("after", metavar="AFTER", help="Variable or file with the scores after the change.")
+    @argument("before", metavar="BEFORE", help="Variable or file with the scores before it, of the same samples.")
+    @argument("--alpha", type=float, default=0.05, help="Heads with a q-value below it are marked. Default: 0.05.")
+    @argument("--scale-free", action="store_true", help="Divide each stage by its mean over heads first.")
+    @argument("--title", default="", help="What to write above it.")
+    @argument("--into", metavar="NAME", help="Variable to keep the comparison in.")
+    def headdiff(self, line: str) -> xr.Dataset:
+        """Draw which heads changed between two scores of the same samples; significant ones are marked.
+
+            %headdiff after before
+            change = %headdiff after.zarr before.zarr
+
+        Returns the comparison (an xarray Dataset with difference, low, high and q_value).
+        """
+        from headnb.display.grid import HeadGrid  # noqa: PLC0415
+        from headnb.stats.patterns import compare  # noqa: PLC0415
+
+        with one_line_errors():
+            options = self.options(HeadMagics.headdiff, line)
+            after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
+            change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
+            keep_in_variable(options, change)
+            grid = HeadGrid.of(change, title=options.title)
+        return drawn(grid, change)
+
+    @line_magic
+    @magic_arguments()
+    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set, or variable with a task.")
+    @argument("--heads", required=True, metavar="L3H5,L7H1", help="The heads, with commas between them.")
+    @argument("--factor", type=float, default=0.0, help="What their outputs are multiplied by. Default: 0, taken out.")
+    @argument("--controls", type=int, default=0, help="Draws of as many other heads of the same layers to compare.")
+    @argument("--tokens", type=int, default=40, help="Length of the text shown before and after; 0: none.")
+    @argument(
+        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
+    )
+    @argument("--into", metavar="NAME", help="Variable to keep the losses in.")
+    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
+    @argument("--seed", type=int, default=0, help="Of the draw of samples and of the controls.")
+    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
+    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
+    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
+    @argument("--revision", help="Branch, tag or commit of a hub model.")
+    @argument("--device", help="auto, cpu, cuda, mps.")
+    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    def headablate(self, line: str) -> xr.Dataset:
+        """Take heads out of a model, or scale them: what becomes of the loss, and of the first sample's answer.
+
+            %headablate smollm2-135m gsm_symbolic --heads L3H5,L7H1 -n 32
+            %headablate model task --heads L3H5 --factor 2 --controls 5
+
+        Returns the losses of each sample before and after (an xarray Dataset with mean_change, low and high).
+        """
+        from headnb.explorer.ablation_card import AblationCard  # noqa: PLC0415
+
+        with one_line_errors():
+            options = self.options(HeadMagics.headablate, line)
+            result, write = self._ablate(options)
+            keep_in_variable(options, result)
+        try:
+            generation = write()
+        except KeyboardInterrupt:
+            drawn(AblationCard(result), result)
+            self.keep(result, options, "the losses are measured, but no text is written")
+        return drawn(AblationCard(result, generation), result)
+
+    def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:
+        """The losses, and what writes the text before and after: the losses are kept without it."""
+        live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
+        with loading(live, until="there was a result"):
+            task = self.task(options, None)
+            model, tokenizer = self.model(options, live)
+            from headnb.scoring.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
+
+            result = ablate(
+                model,
+                tokenizer,
+                task,
+                options.heads,
+                options.factor,
+                controls=options.controls,
+                batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
+                max_length=options.max_length,
+                encoding=options.encoding,
+                seed=options.seed,
+                on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
+            )
+
+        def write() -> Generation | None:
+            try:
+                if options.tokens <= 0 or tokenizer is None:
+                    return None
+                live.message("writing before and after")
+                return generate_both(
+                    model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
+                )
+            except HeadnbError:  # the first sample may have no prompt
+                return None
+            except Exception as error:  # noqa: BLE001  the losses stand
+                print(f"no text before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
+                return None
+            finally:
+                live.withdraw()
+
+        return result, write
+
+    @line_magic
+    @magic_arguments()
+    @argument("models", metavar="MODEL", nargs="*", help="Ids of models to unload. Default: all.")
+    def headfree(self, line: str) -> None:
+        """Unload the models that %headscore keeps in memory between calls."""
+        with one_line_errors():
+            options = arguments.parse(HeadMagics.headfree, line)
+            kept = [resident.name for resident in self.resident]
+            for name in options.models:
+                if name not in kept:
+                    raise HeadnbError(f"{name!r} is not loaded; loaded: {', '.join(kept) or 'nothing'}")
+            freed = self.resident.free(options.models)
+        words = [f"{resident.name} ({resident.size / 1e9:.2f} GB)" for resident in freed]
+        del freed  # the memory returns only when nothing refers to the models
+        release_memory()
+        print(f"unloaded {', '.join(words)}" if words else "no model was loaded")  # noqa: T201
+
+    @line_magic
+    @magic_arguments()
+    @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
+    def headtasks(self, line: str) -> NameTable:
+        """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
+        return shown(HeadMagics.headtasks, line, lambda options: task_table(options.word))
+
+    @line_magic
+    @magic_arguments()
+    def headmodels(self, line: str) -> NameTable:
+        """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
+        loaded = {kept.name: kept.size for kept in self.resident}
+        return shown(HeadMagics.headmodels, line, lambda _: model_table(loaded))
+
+    @line_magic
+    @magic_arguments()
+    def headmethods(self, line: str) -> NameTable:
+        """List the head scores that --method takes."""
+        return shown(HeadMagics.headmethods, line, lambda _: method_table())
+
+    def variables(self) -> dict[str, Any]:
+        """The notebook's variables by name."""
+        assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
+        return self.shell.user_ns

@@ -1,0 +1,65 @@
+"""What a magic leaves in the notebook: variables, displays, and errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+from IPython.core.error import UsageError
+
+from headnb.display.live import already_drawn
+from headnb.errors import HeadnbError
+from headnb.notebook import arguments
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+
+    from headnb.display.live import LiveGrid
+    from headnb.notebook.tables import NameTable
+
+_Result = TypeVar("_Result")
+
+
+def keep_in_variable(options: Namespace, result: object) -> None:
+    """Set the variable that --into names, if it was given."""
+    if options.into:
+        options.variables.set(options.into, result)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a user can mend is one line in the notebook."""
+    try:
+        yield
+    except HeadnbError as error:
+        raise UsageError(str(error)) from None
+
+
+@contextlib.contextmanager
+def loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
+    """While there is nothing to count yet; a display that says "loading" does not stay behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        live.withdraw()
+        raise UsageError(f"interrupted before {until}") from None
+    except BaseException:
+        live.withdraw()
+        raise
+
+
+def shown(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
+    """Draw the table that is made of a magic's arguments."""
+    with one_line_errors():
+        table = make(arguments.parse(magic, line))
+    return drawn(table, table)
+
+
+def drawn(picture: object, result: _Result) -> _Result:
+    """Display a picture now, and keep its result from being drawn again as the cell's last value."""
+    from IPython.display import display  # noqa: PLC0415
+
+    display(picture)  # type: ignore[no-untyped-call]
+    already_drawn(result)
+    return result

@@ -1,0 +1,199 @@
+"""`%headsft MODEL TASK`: fine-tune, while the grid shows the heads change."""
+
+# IPython's decorators have no types.
+# mypy: disable-error-code="no-untyped-call, untyped-decorator, no-any-return"
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from headnb.display.live import already_drawn
+from headnb.errors import HeadnbError
+from headnb.notebook import arguments
+from headnb.notebook.live_tuning import LiveStudy, course
+from headnb.notebook.results import keep_in_variable, loading, one_line_errors
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from headnb.notebook.magics import HeadMagics
+    from headnb.tasks.loading import Task
+    from headnb.tuning.tuned import FineTuned
+
+
+@magics_class
+class TuningMagics(Magics):
+    """Fine-tuning in a notebook; models, settings and variables are those of the other magics."""
+
+    def __init__(self, shell: InteractiveShell, heads: HeadMagics) -> None:
+        super().__init__(shell)
+        self.heads = heads
+
+    @line_magic
+    @magic_arguments()
+    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @argument("task", metavar="TASK", help="What to train on: name (its train split), file, or variable with a task.")
+    @argument("--steps", type=int, default=60, help="Updates. Default: 60.")
+    @argument("--every", default="5", metavar="K", help="Score every K steps, or at 0,1,2,5,10. Default: 5.")
+    @argument(
+        "--track",
+        metavar="TASK",
+        action="append",
+        help="Score this task along the way; may be given several times. Default: TASK, its test split.",
+    )
+    @argument(
+        "-n",
+        "--samples",
+        type=int,
+        help="How many of each tracked task. Default: all that a variable holds, else HeadMagics.samples.",
+    )
+    @argument(
+        "--full",
+        action="store_true",
+        help="Tune all weights of the model that a variable holds; else a LoRA adapter, and the model stays as it is.",
+    )
+    @argument("--into", metavar="NAME", help="Variable to keep the result in (or write: NAME = %%headsft ...).")
+    @argument("--out", metavar="PATH", help="Folder for checkpoints, the adapter and what is tracked.")
+    @argument("--resume", action="store_true", help="Go on from the last checkpoint in --out.")
+    @argument("--seed", type=int, default=0, help="Of the adapter, the order of samples, and the draw of tracked ones.")
+    @argument("--batch-size", type=int, default=8, help="Samples of an update. Default: 8.")
+    @argument("--learning-rate", type=float, help="Default: 2e-4, with --full 2e-5.")
+    @argument(
+        "--online", action="store_true", help="Score the training batches too, in the training's own backward pass."
+    )
+    @argument("--method", help="The head score: see %%headmethods.")
+    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
+    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
+    @argument("--revision", help="Branch, tag or commit of a hub model.")
+    @argument("--device", help="auto, cpu, cuda, mps.")
+    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    def headsft(self, line: str) -> FineTuned:
+        """Fine-tune a model on a task, and watch its heads change: the grid has a slider along the steps.
+
+            %headsft smollm2-135m gsm_symbolic --steps 60 --every 5
+            result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50
+
+        Returns the result (headnb.FineTuned): result.study and result.scores are what was tracked, result.adapter is
+        the adapter, and `with result.applied(model) as tuned:` puts it on. An interrupt ends the
+        cell, and with it "Run All"; what is trained until then is in _ and in the variable of --into, and with --out
+        and --resume the same call goes on.
+        """
+        with one_line_errors():
+            options = self.heads.options(TuningMagics.headsft, line)
+            result = self._tune(options)
+            keep_in_variable(options, result)
+        already_drawn(result)
+        return result
+
+    def _tune(self, options: Namespace) -> FineTuned:
+        live = LiveStudy(f"{options.model} · {options.task}")
+        with loading(live, until="the first step was tracked"):
+            every = _steps(options.every)
+            train, track = self._tasks(options)
+            model, tokenizer = self._model(options, live)
+            from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
+
+            name = train if isinstance(train, str) else getattr(train, "name", options.task)
+            live.title = f"{model_name(model)} fine-tuned on {name}"
+            live.message("preparing")
+            result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
+        interrupted = _draw(result, live, interrupted) or interrupted
+        if interrupted:
+            self.heads.keep(result, options, interrupted)
+        return result
+
+    def _train(
+        self, options: Namespace, live: LiveStudy, model: Any, tokenizer: Any, train: Any, **tracked: Any
+    ) -> tuple[FineTuned, str]:
+        """The result, and how far it is if an interrupt ended the training."""
+        from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
+        from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
+
+        try:
+            result = finetune(
+                model,
+                tokenizer,
+                train,
+                **tracked,
+                steps=options.steps,
+                online=options.online,
+                inplace=options.full,
+                output_dir=options.out,
+                resume=options.resume,
+                seed=options.seed,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                max_length=options.max_length,
+                encoding=options.encoding,
+                method=options.method or self.heads.method,
+                on_progress=live.follow,
+            )
+        except TuningInterrupted as stopped:
+            if "level" not in stopped.result.study:
+                raise
+            return stopped.result, f"{stopped.step} of {options.steps} steps are done"
+        return result, ""
+
+    def _tasks(self, options: Namespace) -> tuple[Any, list[Task] | None]:
+        """What to train on, and what to track; None leaves that to `finetune`."""
+
+        def named(word: str) -> Any:
+            return arguments.variable(word, options.variables, arguments.is_task)
+
+        def drawn(source: Any) -> Task:
+            return arguments.draw_task(source, options.samples, self.heads.samples, "test", options.seed)
+
+        train = named(options.task)
+        if options.track:
+            return train, [drawn(named(word)) for word in options.track]
+        return train, None if not isinstance(train, str) and options.samples is None else [drawn(train)]
+
+    def _model(self, options: Namespace, live: LiveStudy) -> tuple[Any, Any]:
+        options.adapter = None
+        model, tokenizer = self.heads.model(options, live)
+        if options.full and any(kept.model is model for kept in self.heads.resident):
+            raise HeadnbError(
+                f"--full changes the model, and {options.model} is one that the magics share: load one of your own, "
+                "model, tokenizer = headnb.load_model(...)"
+            )
+        return model, tokenizer
+
+
+def _steps(every: str) -> int | list[int]:
+    """`5`, or `0,1,2,5,10`."""
+    try:
+        steps = [int(word) for word in every.split(",")]
+    except ValueError:
+        raise HeadnbError(f"--every is a number of steps, or steps as 0,1,2,5,10, not {every!r}") from None
+    return steps if "," in every else steps[0]
+
+
+def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
+    """Draw the tracked steps; returns what is to be said if an interrupt stops that."""
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", _cut(result), _others(result)]
+    try:
+        with contextlib.suppress(Exception), live.drawing():  # the display says so, and the result stands
+            live.finish(course(result.scores), note=" ".join(filter(None, notes)))
+    except KeyboardInterrupt:
+        return "the model is trained, but the heads are not drawn"
+    return ""
+
+
+def _cut(result: FineTuned) -> str:
+    """What --max-length did to the samples that were trained on."""
+    left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
+    words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
+    words += [f"{truncated} sample(s) truncated"] if truncated else []
+    return f"Training: {', '.join(words)}." if words else ""
+
+
+def _others(result: FineTuned) -> str:
+    """Which tracked tasks the picture does not show."""
+    names = list(result.scores)[1:]
+    return f"Tracked too: {', '.join(names)} (result.study)." if names else ""

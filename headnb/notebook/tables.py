@@ -1,0 +1,80 @@
+"""Tables of what there is (tasks, models, methods) by name, as HTML in a notebook and as text elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from html import escape
+
+from headnb.errors import HeadnbError
+
+_CELL = "text-align:left;padding:1px 14px 1px 0;vertical-align:top"
+
+
+@dataclass(frozen=True, repr=False)
+class NameTable:
+    """Rows of text; the first column holds the names."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The first column."""
+        return [row[0] for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th style="{_CELL}">{escape(column)}</th>' for column in self.columns)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="{_CELL}">{f"<code>{escape(cell)}</code>" if place == 0 else escape(cell)}</td>'
+                for place, cell in enumerate(row)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        return (
+            f'<div style="max-height:420px;overflow:auto"><table style="border-collapse:collapse;font-size:13px">'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            + (f"<div>{escape(self.caption)}</div>" if self.caption else "")
+        )
+
+    def __repr__(self) -> str:
+        width = shutil.get_terminal_size((120, 24)).columns
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        lines = []
+        for row in (self.columns, *self.rows):
+            line = "  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip()
+            lines.append(line if len(line) <= width else f"{line[: width - 1]}…")
+        return "\n".join([*lines, *([self.caption] if self.caption else [])])
+
+
+def task_table(word: str = "") -> NameTable:
+    """The tasks in the registry that have a word in their name, group or description."""
+    from headnb.tasks.loading import known_tasks  # noqa: PLC0415
+
+    rows = [(name, card.group, card.description, card.origin, card.licence) for name, card in known_tasks().items()]
+    found = tuple(row for row in rows if word.lower() in " ".join(row).lower())
+    if not found:
+        raise HeadnbError(f"no task has {word!r} in its name, group or description")
+    return NameTable(("task", "group", "what it is", "from", "licence"), found, f"{len(found)} tasks")
+
+
+def model_table(loaded: dict[str, int] | None = None) -> NameTable:
+    """The known models; `loaded` is the size in bytes of those that are in memory."""
+    from headnb.models.registry import known_models  # noqa: PLC0415
+
+    sizes = loaded or {}
+    known = known_models()
+    names = [*known, *(name for name in sizes if name not in known)]
+    rows = tuple((name, known.get(name, ""), f"{sizes[name] / 1e9:.2f} GB" if name in sizes else "") for name in names)
+    return NameTable(("model", "what it is", "loaded"), rows, "any other hub id, folder or GGUF file works as well")
+
+
+def method_table() -> NameTable:
+    """The head scores."""
+    from headnb.scoring import registry  # noqa: PLC0415  loads torch
+
+    return NameTable(("method", "what it is"), tuple(registry().items()))

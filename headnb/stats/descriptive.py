@@ -1,0 +1,143 @@
+"""Statistics of activation patterns, as pure functions on numpy arrays.
+
+The last axis of a *pattern* is its heads (layers and heads flattened); leading axes are vectorised over. *Samples* are
+`(n, heads)`: one activation level per sample and head, whose mean over the samples is the pattern. A NaN head (a layer
+without softmax heads) is skipped by every function. Estimates that correct for the noise of few samples, intervals and
+tests are in `headnb.stats.jackknife`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from headnb.errors import HeadnbError
+
+Array = NDArray[np.float64]
+
+
+def gini(levels: ArrayLike) -> Array:
+    """Gini coefficient over the heads: 0 when all heads are equal, (H - 1) / H when one head has everything.
+
+    The mean absolute difference of all pairs of heads (a head and itself included), over twice the mean. NaN if every
+    level is zero. A negative level is an error: on signed scores or differences the coefficient has no meaning.
+    """
+    levels = np.asarray(levels, dtype=np.float64)
+    if np.any(levels < 0):
+        raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
+    ascending = np.sort(levels, axis=-1)  # NaN comes last
+    heads = np.sum(~np.isnan(levels), axis=-1, keepdims=True)
+    weights = 2 * np.arange(1, levels.shape[-1] + 1) - heads - 1
+    return _ratio(np.nansum(weights * ascending, axis=-1), heads[..., 0] * np.nansum(ascending, axis=-1))
+
+
+def coefficient_of_variation(levels: ArrayLike) -> Array:
+    """Population standard deviation (ddof 0) over the heads, over their mean. NaN if the mean is zero."""
+    levels = np.asarray(levels, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = np.asarray(stats.variation(levels, axis=-1, nan_policy="omit"), dtype=np.float64)
+    return np.where(np.isfinite(variation), variation, np.nan)
+
+
+def kurtosis(levels: ArrayLike) -> Array:
+    """Excess kurtosis over the heads, m4 / m2^2 - 3 with population moments ("biased"; 0 for a normal distribution).
+
+    NaN if the pattern is constant.
+    """
+    levels = np.asarray(levels, dtype=np.float64)
+    central = _central(levels)
+    m2 = _mean(central**2)
+    return _ratio(_mean(central**4), m2**2) - 3
+
+
+def correlation(first: ArrayLike, second: ArrayLike, kind: str = "pearson") -> Array:
+    """Pearson or Spearman correlation over the heads that both patterns have. NaN if one of them is constant."""
+    a, b = np.broadcast_arrays(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
+    missing = np.isnan(a) | np.isnan(b)
+    a, b = np.where(missing, np.nan, a), np.where(missing, np.nan, b)
+    if kind == "spearman":
+        a, b = (np.asarray(stats.rankdata(x, axis=-1, nan_policy="omit"), dtype=np.float64) for x in (a, b))
+    elif kind != "pearson":
+        raise HeadnbError(f"unknown correlation {kind!r}; known: pearson, spearman")
+    a, b = _central(a), _central(b)
+    r = _ratio(np.nansum(a * b, axis=-1), np.sqrt(np.nansum(a * a, axis=-1) * np.nansum(b * b, axis=-1)))
+    return np.clip(r, -1.0, 1.0)
+
+
+def r_squared(target: ArrayLike, fitted: ArrayLike) -> Array:
+    """1 - SSE / SS about the target's mean, over the heads that both have; negative when worse than that mean."""
+    y, f = np.broadcast_arrays(np.asarray(target, dtype=np.float64), np.asarray(fitted, dtype=np.float64))
+    y = np.where(np.isnan(f), np.nan, y)
+    return 1 - _ratio(np.nansum((y - f) ** 2, axis=-1), np.nansum((y - _mean(y)[..., None]) ** 2, axis=-1))
+
+
+def split_half_reliability(samples: ArrayLike, splits: int = 200, seed: int = 0) -> float:
+    """How well a pattern from this many samples would correlate with one from as many new samples.
+
+    The samples are split in random halves `splits` times, the two halves' patterns are correlated over the heads, and
+    the mean correlation r becomes 2 r / (1 + r) (Spearman-Brown) if it is positive. A negative r, of halves that do not
+    agree at all, stays as it is: the formula would make it anything down to minus infinity. NaN below four samples or
+    for a constant pattern.
+
+    Args:
+        samples: (n, heads), float.
+        splits: number of random halvings.
+        seed: of the halvings.
+    """
+    values = heads_present(samples)
+    n = len(values)
+    if n < 4 or values.shape[1] < 2:
+        return math.nan
+    order = np.argsort(np.random.default_rng(seed).random((splits, n)), axis=1)
+    in_first = np.zeros((splits, n))
+    np.put_along_axis(in_first, order[:, : n // 2], 1.0, axis=1)
+    first = in_first @ values  # (splits, heads), sums: the correlation needs no means
+    halves = correlation(first, values.sum(axis=0) - first)
+    if np.isnan(halves).all():
+        return math.nan
+    r = float(np.nanmean(halves))
+    return 2 * r / (1 + r) if r > 0 else r
+
+
+def samples_needed(reliability: float, samples: int, target: float = 0.9) -> int:
+    """Number of samples that would give `target`, by the Spearman-Brown prophecy formula; -1 where nothing is known.
+
+    Nothing is known if the reliability is not above zero: no number of samples can be foretold from pure noise.
+    """
+    if math.isnan(reliability) or reliability <= 0:
+        return -1
+    if reliability >= 1:
+        return 1
+    factor = target * (1 - reliability) / (reliability * (1 - target))
+    return max(1, math.ceil(round(samples * factor, 6)))  # rounded first: 24.000000000000004 samples are 24
+
+
+def heads_present(samples: ArrayLike) -> Array:
+    """The samples as float64 without the heads that are NaN in any sample: (n, heads) -> (n, heads present)."""
+    values = np.asarray(samples)
+    if values.ndim != 2:
+        raise HeadnbError(f"expected an array of samples x heads, got {values.ndim} dimensions")
+    return np.asarray(values[:, ~np.isnan(values).any(axis=0)], dtype=np.float64)
+
+
+def _mean(values: Array) -> Array:
+    """Mean over the last axis without NaN (NaN, and no warning, where there is nothing)."""
+    return _ratio(np.nansum(values, axis=-1), np.sum(~np.isnan(values), axis=-1))
+
+
+def _central(values: Array) -> Array:
+    """Deviations from the mean over the last axis; zero where all values are the same but for rounding."""
+    mean = _mean(values)[..., None]
+    highest = np.fmax.reduce(values, axis=-1, keepdims=True, initial=-np.inf)
+    lowest = np.fmin.reduce(values, axis=-1, keepdims=True, initial=np.inf)
+    constant = highest - lowest <= 1e-12 * np.abs(mean)
+    return np.where(constant & ~np.isnan(values), 0.0, values - mean)
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.asarray(np.divide(numerator, denominator, out=undefined, where=denominator != 0))

@@ -1,0 +1,382 @@
+"""From scores to activation patterns, and paired comparisons: pure functions on labelled arrays.
+
+Scores are a Dataset with `score` (sample, layer, head), signed, and per sample `loss` and `answer_tokens`; a pattern is
+a DataArray (layer, head). Which mean makes the one of the other is written in the scores' `reduction`: "mean-abs" for
+activation levels (mean over the samples of |s|), "mean" for scores whose sign is their meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from headnb.call_checks import checked_level
+from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.stats import descriptive, significance
+from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
+from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
+from headnb.tasks.row_values import NOTICES
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from headnb.stats.descriptive import Array
+
+HEADS = ("layer", "head")
+OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
+NORMALISATIONS = ("layer", "max", "rank")
+LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
+_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
+_NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
+
+
+class Evidence(NamedTuple):
+    """Can I believe this? Samples, reliability of their pattern, samples that would give 0.9 (-1: not known)."""
+
+    samples: int
+    reliability: float
+    samples_for_090: int
+
+
+def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
+    """The pattern of scores: (layer, head) float64, or with the scores' leading dims.
+
+    Args:
+        scores: as `headnb.score_heads` returns them. Scores of a method without samples are a pattern already.
+        normalize: None (as scored), "layer" (each layer's L2 norm is 1), "max" (the largest head is 1) or "rank"
+            (share of heads at or below this one).
+
+    Returns:
+        DataArray with attrs `kind` ("level" or "signed"), `units`, `samples`, `reliability` and `samples_for_090`. Of
+        numbers computed from scores (see `headnb.stats.results`) their mean over samples, of the kind "value", without these.
+
+    Raises:
+        HeadnbError: no score variable, no samples, samples that occur twice, a sample that is not finite, a negative
+            loss, or an unknown normalisation.
+    """
+    if normalize is not None and normalize not in NORMALISATIONS:
+        raise unknown_name("normalisation", normalize, NORMALISATIONS)
+    levels = sample_levels(scores)
+    method = str(scores.attrs.get("method", "activation"))
+    result = levels.mean("sample", skipna=False) if "sample" in levels.dims else levels
+    result = result.transpose(..., *HEADS).rename("activation_level" if method == "activation" else method)
+    if not is_result(scores):
+        result = result.rename("value")
+        result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
+        return result if normalize is None else normalized(result, normalize)
+    result.attrs = {name: scores.attrs[name] for name in _KEPT if name in scores.attrs}
+    result.attrs["kind"] = "level" if _reduction(scores) == "mean-abs" else "signed"
+    result.attrs["units"] = pattern_units(scores)
+    result.attrs.update(_worst_evidence(levels)._asdict())
+    result = as_result(result)
+    return result if normalize is None else normalized(result, normalize)
+
+
+def normalized(levels: xr.DataArray, how: str) -> xr.DataArray:
+    """A pattern on another scale: see `pattern`."""
+    if how == "layer":
+        norm = (levels**2).sum("head") ** 0.5
+        scaled, units = levels / norm.where(norm > 0), "of the layer's norm"
+    elif how == "max":
+        largest = abs(levels).max(HEADS)
+        scaled, units = levels / largest.where(largest > 0), "of the largest head"
+    elif how == "rank":
+        scaled = xr.apply_ufunc(_rank_share, levels, input_core_dims=[HEADS], output_core_dims=[HEADS])
+        units = "share of heads at or below"
+    else:
+        raise unknown_name("normalisation", how, NORMALISATIONS)
+    scaled = scaled.transpose(*levels.dims).rename(levels.name)
+    return rescaled(levels, scaled, {"units": units, "normalize": how})
+
+
+def scale_free(levels: xr.DataArray) -> xr.DataArray:
+    """Each pattern divided by its mean over heads: magnitudes fall with the loss, shapes need not."""
+    mean = levels.mean(HEADS)
+    scaled = (levels / mean.where(mean != 0)).rename(levels.name)
+    return rescaled(levels, scaled, {"units": "of the mean head"})
+
+
+def sample_levels(scores: xr.Dataset) -> xr.DataArray:
+    """What a pattern is the mean of: |score| for the reduction "mean-abs", score for "mean"; float64.
+
+    Raises HeadnbError if there are no samples, if one of them occurs twice or has a negative loss, or if a sample is
+    NaN or infinite in a head that others have.
+    """
+    if not isinstance(scores, xr.Dataset):
+        raise HeadnbError(f"a {type(scores).__name__} is no Dataset of head scores, as headnb.score_heads returns it")
+    if "score" not in scores:
+        raise HeadnbError("these are not head scores: there is no variable 'score'")
+    score = scores["score"].compute().astype(np.float64)
+    if missing := [dim for dim in HEADS if dim not in score.dims]:
+        raise HeadnbError(f"head scores need the dims layer and head; missing: {', '.join(missing)}")
+    if "sample" in score.dims:
+        if score.sizes["sample"] == 0:
+            raise HeadnbError("these scores hold no samples yet")
+        refuse_repeated(scores)
+        finite = abs(score) < np.inf  # NaN is not
+        broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
+        if broken.any():
+            first = broken["sample"].values[np.flatnonzero(broken.values)[0]]
+            raise HeadnbError(
+                f"{int(broken.sum())} of {score.sizes['sample']} samples have scores that are not finite (the first: "
+                f"{first}); leave them out, or score in a wider dtype"
+            )
+    return abs(score) if _reduction(scores) == "mean-abs" else score
+
+
+def evidence(scores: xr.Dataset, seed: int = 0) -> Evidence:
+    """Can I believe this pattern? Of scores with leading dims: of the least reliable pattern."""
+    levels = sample_levels(scores)
+    refuse_computed(scores)
+    return _worst_evidence(levels, seed)
+
+
+def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pearson") -> xr.DataArray:
+    """Correlation over heads of every pair of patterns along `dim`: (..., dim, other_dim)."""
+    if dim not in patterns.dims:
+        raise HeadnbError(
+            f"no dim {dim!r} to correlate along; these patterns have {', '.join(map(str, patterns.dims))}"
+        )
+    heads = patterns.transpose(..., dim, *HEADS)
+    flat = heads.values.reshape(*heads.shape[:-2], -1)
+    matrix = descriptive.correlation(flat[..., :, None, :], flat[..., None, :, :], kind)
+    dims = (*heads.dims[:-2], f"other_{dim}")
+    coords: dict[Any, Any] = {d: patterns.coords[d].values for d in dims[:-1] if d in patterns.coords}
+    if dim in coords:
+        coords[f"other_{dim}"] = coords[dim]
+    return xr.DataArray(matrix, dims=dims, coords=coords, name="correlation", attrs={"kind": kind})
+
+
+@known_keywords
+def compare(
+    before: xr.Dataset, after: xr.Dataset, *, alpha: float = 0.05, seed: int = 0, scale_free: bool = False
+) -> xr.Dataset:
+    """Which heads changed, from the scores of the same samples before and after.
+
+    Samples are paired by id; per sample the difference is |s_after| - |s_before| (for the reduction "mean": s_after -
+    s_before). All uncertainty is between samples: that of another training run is not in it.
+
+    Args:
+        before: scores of the one model.
+        after: scores of the other, of the same task by the same method.
+        alpha: a head is `significant` if its q-value is below it; intervals are 1 - alpha.
+        seed: of sign flips and split halves.
+        scale_free: divide each stage by its pattern's mean over heads first, since magnitudes fall with the loss.
+
+    Returns:
+        Dataset (layer, head): `difference`, `low`, `high`, `p_value` (paired t), `q_value` (Benjamini-Hochberg),
+        `p_max_t` (sign-flip max-T), `significant`; attrs with the number of samples paired and not, and the
+        difference's reliability.
+
+    Raises:
+        HeadnbError: task, method or loss reduction differ, other heads, repeated ids, fewer than two samples in common,
+            ids that stand for different samples, or an alpha that is not between 0 and 1.
+    """
+    alpha = checked_level(alpha, "alpha")
+    levels_before, levels_after = paired_levels(before, after)
+    a, b = _flat(levels_after), _flat(levels_before)
+    if scale_free:
+        if _reduction(before) != "mean-abs":
+            raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
+        a, b = of_mean_head(a), of_mean_head(b)
+    differences = a - b
+    n = len(differences)
+    intervals = significance.t_intervals(differences, 1 - alpha)
+    p = significance.p_values(differences)
+    q = significance.q_values(p)
+    columns = {
+        "difference": intervals.mean,
+        "low": intervals.low,
+        "high": intervals.high,
+        "p_value": p,
+        "q_value": q,
+        "p_max_t": significance.max_t_p_values(differences, seed=seed),
+        "significant": q < alpha,  # NaN heads: never
+    }
+    coords = {dim: levels_after[dim] for dim in HEADS}
+    reliability = descriptive.split_half_reliability(differences, seed=seed)
+    attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs}
+    attrs |= {
+        "kind": "difference",
+        "units": "of the mean head" if scale_free else pattern_units(before),
+        "model": str(after.attrs.get("model", "")),
+        "model_before": str(before.attrs.get("model", "")),
+        "alpha": alpha,
+        "interval_level": 1 - alpha,
+        "scale_free": int(scale_free),
+        **Evidence(n, reliability, descriptive.samples_needed(reliability, n))._asdict(),
+        "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * n,
+    }
+    variables = {name: (HEADS, column.reshape(levels_after.shape[1:])) for name, column in columns.items()}
+    return as_result(xr.Dataset(variables, coords=coords, attrs=attrs))
+
+
+def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """The levels (sample, layer, head) of the samples that both have, in the order of `before`."""
+    levels = [sample_levels(scores) for scores in (before, after)]
+    refuse_computed(before, after)
+    refuse_two_revisions(before.attrs, after.attrs)
+    for name in ("task", "method", "loss_reduction", "reduction"):
+        one, other = (scores.attrs.get(name) for scores in (before, after))
+        if one != other:
+            raise HeadnbError(f"these scores cannot be paired: {name} is {one!r} before and {other!r} after")
+    for level in levels:
+        if set(level.dims) != {"sample", *HEADS}:
+            raise HeadnbError(f"pairing needs scores (sample, layer, head), got ({', '.join(map(str, level.dims))})")
+        if "sample" not in level.indexes or not level.indexes["sample"].is_unique:
+            raise HeadnbError("pairing needs a sample id for each sample, none of them twice")
+    check_same_heads(before, after)
+    ids = levels[0].indexes["sample"]
+    common = ids[ids.isin(levels[1].indexes["sample"])]
+    if len(common) < 2:
+        raise HeadnbError(f"these scores have {len(common)} sample ids in common; a comparison needs at least 2")
+    _check_same_samples(before.sel(sample=common), after.sel(sample=common))
+    one, other = (level.sel(sample=common).transpose("sample", *HEADS) for level in levels)
+    return one, other
+
+
+def check_same_heads(before: xr.Dataset, after: xr.Dataset) -> None:
+    """Raise HeadnbError unless both have the same layers and heads in the same order: heads are paired by place."""
+    if any(before.sizes[dim] != after.sizes[dim] for dim in HEADS):
+        one, other = (" x ".join(str(scores.sizes[dim]) for dim in HEADS) for scores in (before, after))
+        raise HeadnbError(f"these scores cannot be paired: {one} heads before and {other} after")
+    for dim in HEADS:
+        numbers, others = before.get_index(dim), after.get_index(dim)
+        if (differ := np.flatnonzero(numbers != others)).size:
+            first = differ[0]
+            raise HeadnbError(
+                f"these scores cannot be paired: where the one has {dim} {numbers[first]} the other has {dim} "
+                f"{others[first]}; select the same {dim}s of both, in the same order"
+            )
+
+
+def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
+    """Equal ids may be mere row numbers; scores without a fingerprint still tell the number of answer tokens."""
+    known = [name for name in ("fingerprint", "answer_tokens") if name in before and name in after]
+    if not known:
+        return
+    differ = np.flatnonzero(before[known[0]].values != after[known[0]].values)
+    if differ.size:
+        ids = before.indexes["sample"]
+        what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
+        raise HeadnbError(
+            f"{differ.size} of {len(ids)} sample ids stand for samples of different {what} in the two scores (the "
+            f"first: {ids[differ[0]]}); score the same samples in the same encoding both times; a task of other "
+            "samples needs another name"
+        )
+
+
+def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
+    """The same scores under another reduction of the loss, without a second pass: the gradient is linear in it.
+
+    With n_x the answer tokens of sample x: "sum" is n_x times "sample-mean", and "batch-mean" (the official script: the
+    mean over all answer tokens of a batch) is n_x / N_batch times it, for batches of `batch_size` in the order of the
+    whole task. Of some of its samples that is known only for batches of four, from the scores' `batch_answer_tokens`.
+    The variable `loss` stays as it is: each sample's own.
+
+    Raises:
+        HeadnbError: an unknown loss, scores that are no share of a loss, samples without answer tokens, or batches that
+            cannot be told from the samples that are here.
+    """
+    if loss not in LOSS_REDUCTIONS:
+        raise unknown_name("loss", loss, LOSS_REDUCTIONS)
+    if pattern_units(scores) not in {"nats", ""}:
+        raise HeadnbError(
+            f"scores of the method {scores.attrs.get('method')} are no share of a loss: there is no other"
+        )
+    refuse_computed(scores)
+    if "answer_tokens" not in scores or "sample" not in scores.dims:
+        raise HeadnbError("another loss needs the scores of samples and their answer_tokens")
+    if batch_size < 1:
+        raise HeadnbError(f"batch_size must be at least 1, got {batch_size}")
+    tokens = scores["answer_tokens"].values.astype(np.float64)
+    if (tokens < 1).any():
+        raise HeadnbError("a sample without answer tokens has no loss to convert")
+    stored = str(scores.attrs.get("loss_reduction", "sample-mean"))
+    stored_batch = int(scores.attrs.get("loss_batch_size", OFFICIAL_BATCH))
+    factor = _stored_factor(scores, loss, batch_size) / _stored_factor(scores, stored, stored_batch)
+    result = scores.copy()
+    score = scores["score"] * xr.DataArray(factor, dims="sample")
+    result["score"] = score.transpose(*scores["score"].dims).astype(scores["score"].dtype)
+    result["score"].attrs = scores["score"].attrs
+    result.attrs["loss_reduction"] = loss
+    result.attrs.pop("loss_batch_size", None)
+    if loss == "batch-mean":
+        result.attrs["loss_batch_size"] = batch_size
+    return as_result(result)
+
+
+def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
+    """`loss_factor` of the samples that are here, in the batches of the whole task."""
+    tokens = scores["answer_tokens"].values.astype(np.float64)
+    if loss != "batch-mean":
+        return loss_factor(tokens, loss, batch_size)
+    if batch_size == OFFICIAL_BATCH and "batch_answer_tokens" in scores:
+        return np.asarray(tokens / scores["batch_answer_tokens"].values)
+    n = scores.sizes["sample"]
+    whole = int(scores.attrs.get("samples_requested", n)) - int(scores.attrs.get("left_out", 0))
+    if scores.attrs.get("complete", 1) == 0 or n < whole:
+        raise HeadnbError(
+            f"the batches of {batch_size} cannot be told from a part of the task's samples ({n} are here); finish the "
+            'scoring, or convert before selecting samples, or use the loss "sample-mean" or "sum"'
+        )
+    return loss_factor(tokens, loss, batch_size)
+
+
+def pattern_units(scores: xr.Dataset) -> str:
+    """The units of a pattern of these scores: they are shares of a loss, so nats, unless the method says otherwise."""
+    if not is_result(scores):
+        return ""
+    return "nats" if scores.attrs.get("method", "activation") in _NATS else str(scores.attrs.get("units", ""))
+
+
+def _reduction(scores: xr.Dataset) -> str:
+    """How samples make a pattern; of numbers that are no scores (see `headnb.stats.results`) the plain mean."""
+    return str(scores.attrs.get("reduction", "mean-abs")) if is_result(scores) else "mean"
+
+
+def _flat(levels: xr.DataArray) -> Array:
+    """(sample, layer, head) -> (n, heads)."""
+    return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
+
+
+def of_mean_head(levels: Array) -> Array:
+    """(n, heads) whose mean is the scale-free pattern.
+
+    The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the
+    few samples of the largest gradients vouch for themselves: in simulations with 24 to 64 samples 9 to 42 % instead
+    of 5 % of comparisons between identical models then had a false find.
+    """
+    mean = np.nanmean(levels)
+    if not mean > 0:
+        raise HeadnbError("a pattern of zeros has no scale-free form")
+    return np.asarray(levels / mean)
+
+
+def _rank_share(levels: Array) -> Array:
+    flat = levels.reshape(*levels.shape[:-2], -1)
+    ranks = np.asarray(stats.rankdata(flat, axis=-1, nan_policy="omit"))
+    return np.asarray(ranks / np.sum(~np.isnan(flat), axis=-1, keepdims=True)).reshape(levels.shape)
+
+
+def _worst_evidence(levels: xr.DataArray, seed: int = 0) -> Evidence:
+    if "sample" not in levels.dims:
+        return Evidence(0, math.nan, -1)
+    n = levels.sizes["sample"]
+    flat = levels.transpose(..., "sample", *HEADS).values.reshape(-1, n, levels.sizes["layer"] * levels.sizes["head"])
+    worst = float(np.min([descriptive.split_half_reliability(samples, seed=seed) for samples in flat]))
+    return Evidence(n, worst, descriptive.samples_needed(worst, n))
+
+
+def loss_factor(tokens: Array, loss: str, batch_size: int) -> Array:
+    """What the sample-mean score of each sample is multiplied by, (n,), from its answer tokens (n,)."""
+    if loss == "sample-mean":
+        return np.ones(len(tokens))
+    if loss == "sum":
+        return tokens
+    starts = np.arange(0, len(tokens), batch_size)
+    return np.asarray(tokens / np.repeat(np.add.reduceat(tokens, starts), batch_size)[: len(tokens)])

@@ -1,0 +1,284 @@
+"""One sample of a task, and how a row of somebody's data becomes one, or a plain error that says where and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import numbers
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from headnb.errors import HeadnbError, unknown_name
+from headnb.tasks.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
+from headnb.tasks.encoded_rows import MASKS, SEQUENCE, is_other_input, read_segments
+from headnb.tasks.row_values import IGNORED, check_text, kind, names
+
+__all__ = [
+    "IGNORED",
+    "Id",
+    "Message",
+    "Sample",
+    "Text",
+    "TokenSample",
+    "as_mapping",
+    "check_fields",
+    "check_text",
+    "message_text",
+    "named",
+    "read_field",
+    "read_ids",
+    "read_row",
+    "read_samples",
+    "sample_line",
+]
+
+Text: TypeAlias = str | list[Message]
+Id: TypeAlias = int | str
+
+FIELDS = ("prompt", "completion", "messages", *EXTRAS, "input_ids", "labels", *MASKS, *SEQUENCE, "id")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt and the completion that is scored: both text, or both chat messages (`role` and `content`).
+
+    Attributes:
+        prompt: text, or messages with all their fields (`tool_calls`, `reasoning_content`, content in parts of text).
+        completion: the same.
+        tools: what `apply_chat_template` is given with the messages, as JSON; None: nothing.
+        documents: the same.
+        chat_template_kwargs: variables of the chat template, such as `{"enable_thinking": False}`.
+    """
+
+    prompt: Text
+    completion: Text
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenSample:
+    """A sample that is encoded already: no tokenizer is needed.
+
+    Attributes:
+        input_ids: token ids of prompt and completion.
+        labels: as long as `input_ids`: the token id where the token is part of the answer, else -100.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -> Sample | TokenSample:
+    r"""The sample of one row.
+
+    Args:
+        row: a (prompt, completion) pair, a `Sample` or `TokenSample`, or a mapping, named tuple or dataclass with
+            `prompt` and `completion` (text or chat messages), with `messages` (the last one, of the assistant, is the
+            completion), or with `input_ids` and `labels` (or TRL's `completion_mask` and `assistant_masks`).
+            Messages go to the chat template with all their fields, and with the row's `tools`, `documents` and
+            `chat_template_kwargs`. Encoded rows may have an `attention_mask`, `position_ids` and `seq_lengths`.
+        where: names the row in errors, for instance "pairs.jsonl line 3".
+        fields: which columns hold what, `{"prompt": "question", "completion": "answer"}`; a value with
+            braces is a template, `"Question: {question}\nAnswer: "`. Numbers are taken as they are written in
+            Python: the column's 72 is the text "72".
+
+    Raises:
+        HeadnbError: the row is of another type, lacks a field, holds something that is not text, or several samples.
+    """
+    samples = read_samples(row, where, fields)
+    if len(samples) > 1:
+        raise HeadnbError(f"{where} is {len(samples)} packed samples, and one was expected; load_task splits such rows")
+    return samples[0][1]
+
+
+def read_samples(
+    row: object, where: str, fields: Mapping[str, str] | None = None
+) -> list[tuple[int | None, Sample | TokenSample]]:
+    """The samples of one row (see `read_row`), each with its place in the row if that is packed, else with None.
+
+    Of a packed row, samples without an answer are left out.
+    """
+    row = named(row, where)
+    if fields is not None:
+        row = _renamed(row, fields, where)
+    if "input_ids" in row:
+        return [(part.number, TokenSample(part.input_ids, part.labels)) for part in read_segments(row, where)]
+    if "messages" in row and "completion" not in row:
+        row = {**row, **_split_messages(row["messages"], where)}
+    missing = [name for name in ("prompt", "completion") if name not in row]
+    if missing:
+        raise HeadnbError(
+            f"{where} lacks {' and '.join(map(repr, missing))}; it has {names(row)}"
+            ' (other names: fields={"prompt": ..., "completion": ...})'
+        )
+    return [(None, _text_sample(row, where))]
+
+
+def _renamed(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The columns that `fields` names, and those that say how these are to be understood."""
+    found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
+    used = set(fields.values())
+    for name, value in row.items():
+        if name in (*EXTRAS, *MEDIA, *SEQUENCE) or is_other_input(name):
+            found.setdefault(name, None if name in used else value)
+    return found
+
+
+def as_mapping(row: object) -> Mapping[str, Any] | None:
+    """A mapping, named tuple or dataclass by its names; None: it has none."""
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        found: dict[str, Any] = row._asdict()
+        return found
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return None
+
+
+def named(row: object, where: str) -> Mapping[str, Any]:
+    """The row with a name for each of its parts.
+
+    Raises:
+        HeadnbError: it is no pair, no sample and no mapping.
+    """
+    found = as_mapping(row)
+    if found is not None:
+        return found
+    if isinstance(row, (tuple, list)) and len(row) == 2:
+        return {"prompt": row[0], "completion": row[1]}
+    raise HeadnbError(f"{where} is {kind(row)}; a sample is a (prompt, completion) pair or a dict with those names")
+
+
+def sample_line(sample: Sample | TokenSample) -> dict[str, Any]:
+    """A sample as JSON: what it has, so that plain samples are the same whatever others may have."""
+    return {name: value for name, value in dataclasses.asdict(sample).items() if value is not None}
+
+
+def check_fields(fields: object) -> None:
+    """Refuse what `read_row` cannot use as `fields`.
+
+    Raises:
+        HeadnbError: no mapping of the names in `FIELDS` to text.
+    """
+    if fields is None:
+        return
+    if not isinstance(fields, Mapping) or not fields:
+        raise HeadnbError(
+            f'fields must be a dict such as {{"prompt": "question", "completion": "answer"}}, not {fields!r:.60}'
+        )
+    for name, column in fields.items():
+        if name not in FIELDS:
+            raise unknown_name("field", str(name), FIELDS)
+        if not isinstance(column, str):
+            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {kind(column)}")
+
+
+def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> Any:
+    """What `fields[name] = column` takes from a row: a column as it is, or a template filled.
+
+    Raises:
+        HeadnbError: no such column, or a template that names one without text or a number in this row.
+    """
+    if column in row:
+        value = row[column]
+        number = name in {"prompt", "completion"} and isinstance(value, numbers.Real)
+        return _written(value, f"{where}: column {column!r}") if number else value
+    if "{" not in column:
+        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {names(row)}")
+    parts = []
+    for literal, key in _template(column):
+        parts.append(literal)
+        if key is None:
+            continue
+        if key not in row:
+            raise HeadnbError(f"{where} does not fit the template {column!r}: no column {key!r}; it has {names(row)}")
+        parts.append(_written(row[key], f"{where} does not fit the template {column!r}: column {key!r}"))
+    return "".join(parts)
+
+
+@functools.lru_cache
+def _template(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Pieces of text, each with the column that follows it.
+
+    Python's own format would also reach into attributes, and pad one letter to gigabytes.
+    """
+    try:
+        pieces = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise HeadnbError(f"the template {text!r} cannot be read: {error}") from error
+    for _, key, form, conversion in pieces:
+        if key is not None and (form or conversion or not key or set(key) & set(".[]{}")):
+            raise HeadnbError(f"the template {text!r} may hold names of columns only, such as {{question}}")
+    return tuple((literal, key) for literal, key, _, _ in pieces)
+
+
+def _written(value: object, where: str) -> str:
+    """Text as it is, a number as Python writes it; True and False are neither."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+        try:
+            written = str(value)
+        except ValueError as error:  # more digits than Python writes
+            raise HeadnbError(f"{where}: {error}") from error
+        if written not in {"nan", "inf", "-inf"}:
+            return written
+    raise HeadnbError(f"{where} is {kind(value)}, not text or a number")
+
+
+def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
+    """The ids of a task's samples, one of a kind each.
+
+    Raises:
+        HeadnbError: not all text or all whole numbers of 64 bits; text that files cannot hold; or an id twice.
+    """
+    taken: dict[Id, None] = {}
+    for place, held in enumerate(ids):
+        key = held.item() if hasattr(held, "item") and getattr(held, "ndim", None) == 0 else held
+        if not isinstance(key, (int, str)) or isinstance(key, bool):
+            raise HeadnbError(f"{where}: the id of sample {place} is {kind(key)}, not text or a whole number")
+        if isinstance(key, str):
+            check_text(key, f"{where}: the id of sample {place}")
+            if "\0" in key:
+                raise HeadnbError(f"{where}: the id of sample {place} holds a null character")
+        elif not -(2**63) <= key < 2**63:
+            raise HeadnbError(f"{where}: the id of sample {place} is a number of more than 64 bits; give it as text")
+        if key in taken:
+            raise HeadnbError(f"{where} has the sample id {key!r:.60} twice; ids must be unique")
+        taken[key] = None
+    if len({isinstance(key, str) for key in taken}) > 1:
+        raise HeadnbError(f"{where}: some sample ids are text and some are numbers; use one kind")
+    return tuple(taken)
+
+
+def _text_sample(row: Mapping[str, Any], where: str) -> Sample:
+    parts: list[Text] = []
+    for name in ("prompt", "completion"):
+        value = row[name]
+        if isinstance(value, str):
+            check_text(value, f"{where}: {name}")
+            parts.append(value)
+        elif isinstance(value, Sequence) and value:
+            parts.append([read_message(message, f"{where}: {name}") for message in value])
+        else:
+            raise HeadnbError(f"{where}: {name} is {kind(value)}, not text or a list of chat messages")
+    prompt, completion = parts
+    if isinstance(prompt, str) != isinstance(completion, str):
+        raise HeadnbError(f"{where}: prompt and completion must both be text or both be chat messages")
+    answer = completion if isinstance(completion, str) else "".join(map(message_text, completion))
+    if not answer.strip():
+        raise HeadnbError(f"{where}: the completion is empty, so there is no answer to score")
+    return Sample(prompt, completion, **({} if isinstance(prompt, str) else read_extras(row, where)))
+
+
+def _split_messages(messages: object, where: str) -> dict[str, Any]:
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or len(messages) < 2:
+        raise HeadnbError(f"{where}: messages must be a list of at least a question and its answer")
+    last = messages[-1]
+    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+        raise HeadnbError(f"{where}: the last message must be the assistant's: it is what is scored")
+    return {"prompt": list(messages[:-1]), "completion": [last]}
