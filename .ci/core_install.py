@@ -1,7 +1,7 @@
 """What an installation without extras can do, and what it says of the rest. Run by check_wheel.py.
 
-Usage: python core_install.py TESTS DOCUMENT, with the folder of tests/tiny.py and docs/install.md, whose lines are held
-against what is really said.
+Usage: python core_install.py SUPPORT DOCUMENT, with the folder tests/support and docs/install.md, whose lines are
+held against what is really said.
 """
 
 from __future__ import annotations

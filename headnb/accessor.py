@@ -6,13 +6,15 @@ Imported with the package, so what computes is loaded only when a method is call
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
 
+from headnb.call_checks import known_keywords
 from headnb.display.plain_arrays import labelled
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
+from headnb.head_names import head_name, parse_heads
 from headnb.stats.results import as_result, believed, is_result, refuse_computed
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from headnb.explorer.explorer import Explorer
     from headnb.stats.descriptive import Array
     from headnb.stats.jackknife import Estimate
+    from headnb.stats.labelled import Pattern, Scores
     from headnb.stats.patterns import Evidence
 
 
@@ -129,13 +132,13 @@ class PatternHeads:
         """Mean over each layer's heads: (..., layer)."""
         return _with_heads(self._pattern).mean("head", keep_attrs=True)
 
-    def scale_free(self) -> xr.DataArray:
+    def scale_free(self) -> Pattern:
         """The pattern divided by its mean over heads."""
         from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.scale_free(_with_heads(self._pattern))
 
-    def normalized(self, how: str) -> xr.DataArray:
+    def normalized(self, how: str) -> Pattern:
         """The pattern on another scale: "layer" (L2 norm per layer), "max" or "rank"."""
         from headnb.stats import patterns  # noqa: PLC0415
 
@@ -188,7 +191,7 @@ class ScoresHeads:
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
 
-    def pattern(self, normalize: str | None = None) -> xr.DataArray:
+    def pattern(self, normalize: str | None = None) -> Pattern:
         """The pattern (layer, head): mean over samples of |score|, or of score where the method's sign counts.
 
         `normalize`: None, "layer" (L2 norm per layer), "max" or "rank". Of a comparison: its difference.
@@ -198,7 +201,7 @@ class ScoresHeads:
         if not self._is_comparison:
             return patterns.pattern(self._dataset, normalize)
         difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
-        return difference if normalize is None else patterns.normalized(difference, normalize)
+        return cast("Pattern", difference) if normalize is None else patterns.normalized(difference, normalize)
 
     @known_keywords
     def evidence(self, seed: int = 0) -> Evidence:
@@ -305,7 +308,7 @@ class ScoresHeads:
         return PatternHeads(self.pattern()).scale_free()
 
     @known_keywords
-    def with_loss(self, loss: str, batch_size: int = 4) -> xr.Dataset:
+    def with_loss(self, loss: str, batch_size: int = 4) -> Scores:
         """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
         from headnb.stats import patterns  # noqa: PLC0415
 

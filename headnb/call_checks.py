@@ -1,4 +1,4 @@
-"""Types of the plain arguments of public functions, checked against their annotations.
+"""Checks on calls of public functions: names of arguments, and their types against the annotations.
 
 Text where a truth value, a number or a list is expected is refused: Python takes "false" for true and a name for a
 list of letters, and a notebook's parameters may come as text.
@@ -6,18 +6,22 @@ list of letters, and a notebook's parameters may come as text.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import operator
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 LARGEST_SEED = 2**64 - 1  # of torch's generators
 LARGEST_TRAINING_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
@@ -96,3 +100,29 @@ def _number(name: str, value: Any, kind: str) -> int | float:
     if not math.isfinite(value):
         raise HeadnbError(f"{name} must be a finite number, not {value}")
     return float(value)
+
+
+class UnknownKeywordError(HeadnbError, TypeError):
+    """A keyword argument that a function does not have; a TypeError too, as Python itself raises."""
+
+
+def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
+    signature, check = inspect.signature(function), argument_checks(function)
+    known = signature.parameters
+    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values())
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        for name in kwargs:
+            if name not in known and not takes_others:
+                raise UnknownKeywordError(str(unknown_name(f"argument of {called}", name, known)))
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # which says what is missing
+        check(bound.arguments)
+        return function(*bound.args, **bound.kwargs)
+
+    return call

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import inspect
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 # Optional packages that pip knows by another name than Python.
 _DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
-
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
 
 
 class HeadnbError(Exception):
@@ -53,34 +48,6 @@ def from_extra(extra: str) -> Iterator[None]:
         raise HeadnbError(
             f"a package of headnb[{extra}] cannot be imported: {first_line(error)}; `headnb doctor` says which"
         ) from error
-
-
-class UnknownKeywordError(HeadnbError, TypeError):
-    """A keyword argument that a function does not have; a TypeError too, as Python itself raises."""
-
-
-def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
-    from headnb.call_checks import argument_checks  # noqa: PLC0415  builds on this module
-
-    signature, check = inspect.signature(function), argument_checks(function)
-    known = signature.parameters
-    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values())
-    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-
-    @functools.wraps(function)
-    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        for name in kwargs:
-            if name not in known and not takes_others:
-                raise UnknownKeywordError(str(unknown_name(f"argument of {called}", name, known)))
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            return function(*args, **kwargs)  # which says what is missing
-        check(bound.arguments)
-        return function(*bound.args, **bound.kwargs)
-
-    return call
 
 
 def first_line(error: Exception) -> str:

@@ -12,14 +12,37 @@ import pytest
 import torch
 from headnb import hub, load_model
 
+import warm_kernels
+from paths import SUPPORT
+from shells import shell  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+# Kernels and sub-processes of tests import the same helpers.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
 torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job hears no Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (pytest-xdist) each runs whole files, so that their fixtures are made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels that start in a second: see `warm_kernels`."""
+    folder = tmp_path_factory.mktemp("kernels")
+    with pytest.MonkeyPatch.context() as patch, warm_kernels.kernelspec(folder):
+        patch.setenv("JUPYTER_PATH", str(folder))
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import inspect
 
 import headnb
 import pytest
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 
 PUBLIC = [
     name

@@ -18,11 +18,12 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, plain
 from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.scoring import registry as known_methods
-from headnb.scoring import score_heads
+from headnb.call_checks import checked_level, known_keywords
+from headnb.display.charts.matrices import correlation_matrix
+from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
+from headnb.scoring.registry import methods as known_methods
+from headnb.scoring.run import score_heads
 from headnb.stats import descriptive
 from headnb.stats.jackknife import rank_correlation
 from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.display.charts.marks import Chart
+    from headnb.display.charts.chart import Chart
     from headnb.engine.tokenization import EncodingName
     from headnb.scoring.registry import Option
     from headnb.stats.descriptive import Array
@@ -100,8 +101,6 @@ class Agreement(TableAndVerdict):
 
     def plot(self) -> Chart:
         """The rank correlations as a coloured table."""
-        from headnb.display.charts.plots import correlation_matrix  # noqa: PLC0415
-
         return correlation_matrix(self.correlation[["value", "low", "high"]], title="rank correlation of methods")
 
     def to_dict(self) -> dict[str, Any]:

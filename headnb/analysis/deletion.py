@@ -17,16 +17,18 @@ import xarray as xr
 from headnb.analysis.head_choice import check_number, names_of, ranked_heads, shuffled_within_layers
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level
+from headnb.call_checks import checked_level, known_keywords
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.plots import trajectory
 from headnb.engine.hooks import find_heads, frozen, input_device
 from headnb.engine.interventions import mean_outputs
 from headnb.engine.losses import find_readout
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.models.checks import model_name
-from headnb.scoring import score_heads
+from headnb.errors import HeadnbError, unknown_name
+from headnb.models.checks import context_length, model_name
+from headnb.models.locks import model_lock
 from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
-from headnb.scoring.run import context_length, model_lock
+from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.stats.significance import crossed_intervals
 from headnb.tasks.loading import Task, load_task
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.analysis.head_choice import Place
-    from headnb.display.charts.marks import Chart
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.stats.descriptive import Array
 
@@ -94,9 +95,6 @@ class DeletionCurve(TableAndVerdict):
 
     def plot(self) -> Chart:
         """The rise of the loss against the number of heads removed, by zero and by their means."""
-        from headnb.display.charts.marks import beside  # noqa: PLC0415
-        from headnb.display.charts.plots import trajectory  # noqa: PLC0415
-
         charts = [
             trajectory(
                 self.rise.sel(replacement=how, drop=True).rename(k="heads_removed"),
@@ -191,6 +189,7 @@ def deletion_curve(
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     with model_lock(model):
+        scores: xr.Dataset
         if isinstance(by, str):
             choosing, tested = _halves(encoded, seed)
             half = _only(task, [encoded.ids[place] for place in choosing])

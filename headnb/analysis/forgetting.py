@@ -21,8 +21,8 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, plain
 from headnb.analysis.result import TableAndVerdict, signed_text
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords
+from headnb.call_checks import checked_level, known_keywords
+from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.significance import crossed_intervals
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 import xarray as xr
 
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.head_names import head_name
 from headnb.stats import patterns
 from headnb.stats.patterns import HEADS

@@ -27,6 +27,9 @@ from headnb.analysis.debiased_products import Measured
 from headnb.analysis.json_values import as_records, plain
 from headnb.analysis.result import TableAndVerdict
 from headnb.call_checks import checked_level
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.matrices import train_eval
+from headnb.display.charts.plots import trajectory
 from headnb.errors import HeadnbError
 from headnb.stats.descriptive import correlation
 from headnb.stats.significance import crossed_intervals, t_intervals
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from numpy.typing import NDArray
 
-    from headnb.display.charts.marks import Chart
     from headnb.stats.descriptive import Array
 
 STARTED, DONE = 0.1, 0.9  # shares of the largest change
@@ -145,9 +147,6 @@ class LayerProfile(TableAndVerdict):
 
     def plot(self) -> Chart:
         """Layer by layer: CKA, the change of heads, the movement of parameters."""
-        from headnb.display.charts.marks import beside  # noqa: PLC0415
-        from headnb.display.charts.plots import trajectory  # noqa: PLC0415
-
         first, last = self.stages
         marks = {"transition": first - 0.5, "refinement": last - 0.5}
         # CKA itself is not below 0; where few samples tell little an interval may be, and would leave no room.
@@ -161,8 +160,6 @@ class LayerProfile(TableAndVerdict):
 
     def plot_across(self) -> Chart:
         """CKA of every layer before (rows) with every layer after (columns)."""
-        from headnb.display.charts.plots import train_eval  # noqa: PLC0415
-
         return train_eval(self.across, title="CKA of layers before and after")
 
     def to_dict(self) -> dict[str, Any]:

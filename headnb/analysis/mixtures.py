@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.analysis.composition.fit import CombinationFit
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.loading import Task, known_tasks, load_task
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from headnb.analysis.cka import gram
+from headnb.call_checks import known_keywords
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import find_heads, frozen, input_device
 from headnb.engine.losses import find_readout, ready
@@ -25,9 +26,9 @@ from headnb.engine.packing import most_tokens, worth_packing
 from headnb.engine.partial_forward import decoder_layers
 from headnb.engine.threads import only_here
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords
-from headnb.models.checks import model_name
-from headnb.scoring.run import context_length, model_lock
+from headnb.errors import HeadnbError
+from headnb.models.checks import context_length, model_name
+from headnb.models.locks import model_lock
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import xarray as xr
 from headnb.analysis.json_values import with_ends
 from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.training_means import direction, mean_over_trainings, text_of
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.fits import weights
 
 if TYPE_CHECKING:
-    from headnb.display.charts.marks import Chart
     from headnb.stats.jackknife import Estimate
 
 LEVEL = 0.95
@@ -109,9 +110,6 @@ class SelectiveTuning(TableAndVerdict):
 
     def plot(self) -> Chart:
         """The change of the loss by every way: on the trained task, and on the others."""
-        from headnb.display.charts.marks import beside  # noqa: PLC0415
-        from headnb.display.charts.plots import weights  # noqa: PLC0415
-
         charts = [weights(self.changes(test), name="change", title=f"on the {test}") for test in self.tests]
         return beside(*charts, title="change of the loss by fine-tuning (nats)")
 

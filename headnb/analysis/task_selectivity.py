@@ -22,8 +22,8 @@ from headnb.analysis.debiased_products import Measured
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.task_correlations import task_correlations
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import checked_level, known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS, Evidence
 from headnb.stats.results import as_result
 

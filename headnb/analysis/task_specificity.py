@@ -32,8 +32,8 @@ from headnb.analysis.debiased_products import Measured, Moments, Products
 from headnb.analysis.json_values import as_records, plain
 from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.task_selectivity import as_runs
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords
+from headnb.call_checks import checked_level, known_keywords
+from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -24,8 +24,8 @@ from scipy import interpolate, optimize
 from headnb.analysis.debiased_products import Measured, Moments, Products, correlations
 from headnb.analysis.json_values import plain, with_ends
 from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import checked_level, known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.jackknife import Estimate
 from headnb.stats.patterns import HEADS
@@ -270,8 +270,8 @@ def _along(
         middle = crossing(steps, table["done"], share)
         ends = crossing_bounds(steps, low[:count], high[:count], share) if found else (math.nan, math.nan)
         estimates.append(Estimate(middle, *ends, level, n, crossing(steps, at_hand[:count], share)))
-    early = (float(min(column[count], 1.0)) for column in (value, low, high))
-    estimates.append(Estimate(*early, level, n, float(at_hand[count])))
+    part, below, above = (float(min(column[count], 1.0)) for column in (value, low, high))
+    estimates.append(Estimate(part, below, above, level, n, float(at_hand[count])))
     return table, estimates
 
 

@@ -91,7 +91,8 @@ def score(
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import draw_task  # noqa: PLC0415
-    from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
+    from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
+    from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
 
     check_settings(method=method, loss=loss, until=until)
     if save is not None:

@@ -8,12 +8,9 @@ change" is the page's own colour in every theme without knowing the theme.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from headnb.display.payload import Kind
 
 BINS = 64
 RISE, FALL = "#e1531f", "#1f83d6"
@@ -83,3 +80,6 @@ def _level_colours() -> tuple[str, ...]:
 
 
 _LEVELS = _level_colours()
+
+
+Kind = Literal["level", "signed", "difference"]

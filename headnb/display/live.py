@@ -23,6 +23,7 @@ from headnb.display import html, text
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, Payload, payload
 from headnb.errors import HeadnbError, first_line
+from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,13 +32,31 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from headnb.scoring import Progress
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
 MOST_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
 _BYTES_A_VALUE = 4  # of compact values, with what is said of their panels
+
+
+class Progress(Protocol):
+    """How far scoring is: what `headnb.scoring.progress.Progress` tells a display."""
+
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def samples_per_second(self) -> float: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+    @property
+    def scores(self) -> Callable[[], xr.Dataset]: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ class LiveGrid:
                 progress.unit,
                 progress_text(progress),
                 progress.message,
-                sketch=lambda: progress.scores().heads.pattern() if progress.done else None,
+                sketch=lambda: pattern(progress.scores()) if progress.done else None,
                 result=progress.scores,
                 note=progress.message,
             )

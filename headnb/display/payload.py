@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
 import xarray as xr
 
-from headnb.display.colours import shared_scale
+from headnb.display.colours import Kind, shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
 from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
 from headnb.display.plain_arrays import is_numbers, labelled
@@ -37,7 +37,6 @@ LARGEST_SIDE = 4096
 
 COMPACT_ABOVE = 20_000  # values of all panels
 _T = TypeVar("_T")
-Kind = Literal["level", "signed", "difference"]
 Matrix = list[list[float | None]]
 
 
@@ -145,7 +144,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
 
     `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
     panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, or a mapping from panel titles
-    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `headnb.stats.results`),
+    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `stats.results`),
     are drawn as values, without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
     Raises HeadnbError when it is none of these, when panels do not fit together, or when a level is negative.
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
-    from headnb.display.charts.marks import Chart
+    from headnb.display.charts.chart import Chart
     from headnb.display.grid import HeadGrid
 
     Cell = str | int | float | Estimate | None

@@ -15,7 +15,7 @@ import torch
 
 from headnb.engine.hooks import input_device
 from headnb.errors import HeadnbError
-from headnb.scoring.run import context_length
+from headnb.models.checks import context_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

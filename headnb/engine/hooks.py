@@ -12,7 +12,6 @@ projection, which receives the heads side by side.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,12 +21,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from headnb.call_checks import known_keywords
 from headnb.engine.attention_functions import attention_outputs
 from headnb.engine.decoders import layer_numbers
 from headnb.engine.heap import return_free_memory
+from headnb.engine.layout import HeadLayout
 from headnb.engine.reached import all_reached
 from headnb.engine.threads import only_here, passes_of_this_thread
-from headnb.errors import HeadnbError, first_line, known_keywords
+from headnb.errors import HeadnbError, first_line
 from headnb.head_names import parse_heads
 from headnb.models.checks import is_offloaded, refuse_inference_weights
 from headnb.models.quantization import four_bits_kept
@@ -55,25 +56,6 @@ class Transform(Protocol):
     """What to do with one layer's head outputs (B, T, H, D); the returned tensor flows on through the model."""
 
     def __call__(self, layer: int, outputs: Tensor, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class HeadLayout:
-    """Where a model's softmax attention heads are."""
-
-    heads: tuple[int, ...]
-    """Query heads of each layer; 0 where a layer has no softmax attention (linear attention, Mamba, ...)."""
-    kv_heads: int
-    """Key/value heads that a layer's query heads share; equal to their number without grouping."""
-    attention: tuple[tuple[int, nn.Module], ...]
-    """(layer, attention module) for layers that are reached through the attention interface."""
-    projections: tuple[tuple[int, nn.Module], ...]
-    """(layer, output projection) for layers of older architectures."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the layer x head grid; the widest layer counts."""
-        return len(self.heads), max(self.heads)
 
 
 def find_heads(model: PreTrainedModel) -> HeadLayout:

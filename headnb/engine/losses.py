@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 # Elements of the float32 logits that exist at one time. 32 MB is as large as glibc hands out again from memory that it
 # holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 # Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
 PACKED_ON_CPU = 1024

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 @dataclass(frozen=True)

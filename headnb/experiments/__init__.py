@@ -1,3 +1,10 @@
-"""The run folder of one model: what the notebooks write to and read from, and its report."""
+"""The run folder of the notebooks: what they write for each other and read, summaries of it, and its report.
+
+Names load on first use: `__init__.pyi` lists all that the notebooks import.
+"""
 
 from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -72,7 +72,7 @@ def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Da
     """
     stages = [{task: run.before(task) for task in order}]
     for stage in range(1, len(order) + 1):
-        of_stage = {}
+        of_stage: dict[str, xr.Dataset] = {}
         for task in order:
             path = stage_path(run, seed, stage, task)
             if not path.exists():

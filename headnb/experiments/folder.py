@@ -180,7 +180,7 @@ class Run:
         n: int | None = None,
     ) -> xr.Dataset:
         """Score `task(task, n)` with the run's settings into a store; one that is there already goes on or is done."""
-        from headnb.scoring import score_heads  # noqa: PLC0415
+        from headnb.scoring.run import score_heads  # noqa: PLC0415
 
         settings = self.settings
         return score_heads(

@@ -186,7 +186,7 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
         f"Composition of {target}",
         f"Is what fine-tuning on {target} changes made of what {_joined(basics)} change?",
         Finding(main.holds, main.verdict, tuple(_composition_numbers(fits, target, papers))),
-        charts=(plots.combination(main),),
+        charts=(main.plot(),),
         tables=tuple(tables),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from headnb.analysis.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
 from headnb.analysis.result import signed_text
 from headnb.display.charts import plots
-from headnb.display.charts.marks import beside
+from headnb.display.charts.chart import Chart, beside
 from headnb.display.report import Finding, Number, Section, Table
 from headnb.experiments.continual import continual_results, forgetting_of
 from headnb.experiments.mixtures import fit_said, mixture_effect_of, mixture_results
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from headnb.analysis.forgetting import Forgetting
     from headnb.analysis.mixture_effect import MixtureEffect
-    from headnb.display.charts.marks import Chart
     from headnb.experiments.folder import Run
 
 

@@ -12,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.display.charts import plots
+from headnb.display.charts.chart import Chart, beside
 from headnb.display.report import Finding, Number, Section
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from headnb.analysis.agreement import Agreement
     from headnb.analysis.deletion import DeletionCurve
-    from headnb.display.charts.marks import Chart
     from headnb.experiments.folder import Run
 
 _ENDS = ("value", "low", "high")
@@ -61,8 +61,6 @@ def correlation_chart(arrays: xr.Dataset) -> Chart:
 
 def deletion_charts(arrays: xr.Dataset) -> list[Chart]:
     """For each task the rise of the loss against the number of heads removed, one plot for each replacement."""
-    from headnb.display.charts.marks import beside  # noqa: PLC0415
-
     rise = estimates(arrays, "rise").rename(k="heads_removed")
     charts = []
     for task in map(str, arrays["task"].to_numpy()):

@@ -20,7 +20,7 @@ from headnb.analysis.selection.precision import SCORED_BY, selection_precision
 from headnb.analysis.selection.select import WAYS, select_instructions
 from headnb.analysis.selective_tuning import BESIDE, RANDOM, TOP
 from headnb.errors import HeadnbError, unknown_name
-from headnb.scoring import score_heads
+from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.files import file_name
 from headnb.tasks.loading import Task, load_task

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
-import headnb
+from headnb.stats.patterns import compare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ def learning(tuned: FineTuned, task: str) -> str:
 
 def changed(before: xr.Dataset, after: xr.Dataset) -> str:
     """What a fine-tuning did to a pattern: to its level, and to its shape."""
-    shape = headnb.compare(before, after, scale_free=True)
+    shape = compare(before, after, scale_free=True)
     rose, fell = (int((shape["significant"] & (sign * shape["difference"] > 0)).sum()) for sign in (1, -1))
     levels = [float(one.heads.pattern().mean()) for one in (before, after)]
     r = before.heads.correlation(after)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 import xarray as xr
 
-from headnb.display.attention import as_message
+from headnb.call_checks import known_keywords
 from headnb.display.frontend import bundle
 from headnb.display.live import progress_text
 from headnb.display.payload import payload
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.errors import HeadnbError, unknown_name
 from headnb.explorer.ablation_card import AblationCard, as_row
+from headnb.explorer.attention_message import as_message
 from headnb.explorer.base_widget import WorkingWidget
 from headnb.explorer.grid_widget import PictureWidget, head_names, heads_left
 from headnb.explorer.head_detail import head_detail
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from headnb.display.payload import Payload
     from headnb.engine.tokenization import EncodingName
     from headnb.explorer.session import Bench
-    from headnb.scoring import Progress
+    from headnb.scoring.progress import Progress
     from headnb.scoring.run import LossName
     from headnb.tasks.loading import Task
 
@@ -298,9 +299,9 @@ class Explorer(PictureWidget, WorkingWidget):
     def _choices(self) -> dict[str, Any]:
         known: dict[str, str] = {}
         if self._bench is not None:
-            from headnb.scoring import registry  # noqa: PLC0415  loads torch
+            from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
-            known = registry(of_samples=True)
+            known = methods(of_samples=True)
         return {"model": self._name, "tasks": self._sources.names, "methods": known}
 
     def _title(self, *tasks: str) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from headnb.call_checks import known_keywords
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
 from headnb.display.text import head_name
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

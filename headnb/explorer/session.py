@@ -12,9 +12,10 @@ from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError, unknown_name
 from headnb.explorer.worker import Stopped, Worker
 from headnb.models.checks import model_name
-from headnb.scoring import ScoringInterrupted, score_heads
 from headnb.scoring.ablation import Generation, ablate, generate_both
 from headnb.scoring.attention import HeadAttention, head_attention
+from headnb.scoring.progress import ScoringInterrupted
+from headnb.scoring.run import score_heads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from headnb.display.payload import Payload
     from headnb.explorer.task_menu import TaskSources
-    from headnb.scoring import Progress
+    from headnb.scoring.progress import Progress
     from headnb.tasks.loading import Task
 
 EMPTY = "Choose a task and press Run: the grid fills while it is scored."

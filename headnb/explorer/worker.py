@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 class Stopped(KeyboardInterrupt):
@@ -72,7 +72,7 @@ class Worker:
     def on_model(self, model: PreTrainedModel, layout: HeadLayout) -> Iterator[None]:
         """Take the model for a job, and hear Stop in every layer, forward and backward, not only between batches."""
         from headnb.engine.hooks import head_outputs  # noqa: PLC0415  loads torch
-        from headnb.scoring.run import model_lock  # noqa: PLC0415
+        from headnb.models.locks import model_lock  # noqa: PLC0415
 
         def listen(_: int, outputs: Tensor) -> Tensor:
             self.check()

@@ -12,7 +12,7 @@ from headnb.models.provenance import origin
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def model_name(model: Any) -> str:
@@ -123,3 +123,10 @@ def check_causal(source: str, config: PretrainedConfig) -> None:
     else:
         return
     raise HeadnbError(f"{source} is {reason}; headnb scores causal (decoder-only) language models")
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The longest sequence of a model in tokens; None if it has no limit."""
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((int(limit) for limit in limits if limit), None)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub
-from headnb.errors import HeadnbError, first_line, from_extra, known_keywords
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, first_line, from_extra
 from headnb.models import default_model
 from headnb.models.checks import check_causal, check_folder, check_weights, model_name
 from headnb.models.fingerprint import weights_fingerprint

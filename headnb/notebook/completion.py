@@ -129,9 +129,9 @@ def _tasks(magics: HeadMagics) -> list[str]:
 
 
 def _methods(_: HeadMagics) -> list[str]:
-    from headnb.scoring import registry  # noqa: PLC0415  loads torch
+    from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
-    return list(registry())
+    return list(methods())
 
 
 def _held(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:

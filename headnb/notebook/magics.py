@@ -110,7 +110,8 @@ class HeadMagics(Magics):
             task = self.task(options, cell)
             live.message("starting")
             from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
-            from headnb.scoring import ScoringInterrupted, check_settings, score_heads  # noqa: PLC0415
+            from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
+            from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
 
             check_settings(**chosen, encoding=options.encoding, until=options.until)
             model, tokenizer = self.model(options, live)

@@ -75,6 +75,6 @@ def model_table(loaded: dict[str, int] | None = None) -> NameTable:
 
 def method_table() -> NameTable:
     """The head scores."""
-    from headnb.scoring import registry  # noqa: PLC0415  loads torch
+    from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
-    return NameTable(("method", "what it is"), tuple(registry().items()))
+    return NameTable(("method", "what it is"), tuple(methods().items()))

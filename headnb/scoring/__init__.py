@@ -1,9 +1,3 @@
-"""Head scores: `score_heads`, and one module per family of scores behind one registry."""
+"""Head scores: `run.score_heads`, one module per family of scores, and the registry of methods."""
 
 from __future__ import annotations
-
-from headnb.scoring.progress import Progress, ScoringInterrupted
-from headnb.scoring.registry import methods
-from headnb.scoring.run import check_settings, score_heads
-
-__all__ = ["Progress", "ScoringInterrupted", "check_settings", "methods", "score_heads"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.call_checks import known_keywords
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.generation import continue_greedily, text
 from headnb.engine.hooks import find_head, find_heads, frozen, input_device, scale_heads
@@ -20,11 +21,11 @@ from headnb.engine.losses import find_readout, ready
 from headnb.engine.packing import most_tokens, worth_packing
 from headnb.engine.partial_forward import LaterLayers, later_layers
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.models.checks import model_name
+from headnb.models.checks import context_length, model_name
+from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
-from headnb.scoring.run import context_length, model_lock
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.tasks.samples import Id
 

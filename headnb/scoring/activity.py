@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.attention_functions import AttentionCall
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 def output_norm(outputs: Tensor, batch: Batch) -> Tensor:

@@ -13,12 +13,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headnb.call_checks import known_keywords
+from headnb.display.colours import paint
+from headnb.display.html import CARD_STYLE
+from headnb.display.text import number
 from headnb.engine.attention_functions import attention_calls
 from headnb.engine.attention_weights import attention_of_head
 from headnb.engine.batching import collate
@@ -26,10 +31,10 @@ from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, inp
 from headnb.engine.losses import find_readout
 from headnb.engine.threads import only_here
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
 from headnb.head_names import head_name
-from headnb.models.checks import check_gradients
-from headnb.scoring.run import context_length, model_lock
+from headnb.models.checks import check_gradients, context_length
+from headnb.models.locks import model_lock
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
 
@@ -38,9 +43,11 @@ if TYPE_CHECKING:
 
     from headnb.engine.attention_functions import AttentionCall
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedSample, EncodingName
     from headnb.tasks.samples import Id
+
+_WORTH = "more of this weight would raise the loss (orange) or lower it (blue)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +73,7 @@ class HeadAttention:
         return float(self.products.sum(dtype=np.float64))
 
     def _repr_html_(self) -> str:
-        from headnb.display.attention import as_html  # noqa: PLC0415
-
-        return as_html(self)
+        return _html(self)
 
     def __repr__(self) -> str:
         return (
@@ -192,3 +197,36 @@ def _from_own_code(
     (A,) = matrices
     assert A.grad is not None  # noqa: S101  the loss depends on every layer
     return A[0, head].detach(), A.grad[0, head], float(loss[0])
+
+
+def _html(attention: HeadAttention) -> str:
+    """The tokens twice, without script: how much the answer's predictions look at each, and what that is worth.
+
+    A token is predicted at the position before it, so the rows that count are those before the answer's tokens.
+    """
+    predicting = np.flatnonzero(attention.answer[1:])
+    looked_at, worth = attention.weights[predicting].mean(0), attention.products.sum(0)  # (T,), (T,)
+    return (
+        f'<div style="{CARD_STYLE}"><b>{escape(attention.head)}</b> on sample {escape(repr(attention.sample))}: '
+        f"score {number(attention.score)} nats, loss {number(attention.loss)} nats"
+        f"{_shaded('Attention weight A of each token, mean over the predictions of the answer', attention, looked_at)}"
+        f"{_shaded(f'A · dL/dA, sum over queries: {_WORTH}', attention, worth)}"
+        f'<div style="opacity:.75">Tokens of the answer are underlined.</div></div>'
+    )
+
+
+def _shaded(caption: str, attention: HeadAttention, values: np.ndarray) -> str:
+    """One token a span, its background as strong as its share of the largest value."""
+    largest = float(np.abs(values).max()) or 1.0
+    spans = []
+    for token, value, answer in zip(attention.tokens, values.tolist(), attention.answer, strict=True):
+        shade = paint(value, (-largest, largest))
+        alpha = round(255 * 0.8 * shade.opacity)
+        line = "border-bottom:2px solid;" if answer else ""
+        spans.append(
+            f'<span title="{number(value)}" style="{line}background:{shade.colour}{alpha:02x}">{escape(token)}</span>'
+        )
+    return (
+        f'<div style="margin-top:8px;opacity:.75">{escape(caption)}</div>'
+        f'<div style="white-space:pre-wrap;font-family:monospace;line-height:1.7">{"".join(spans)}</div>'
+    )

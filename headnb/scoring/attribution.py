@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.attention_functions import AttentionCall
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 @dataclass(frozen=True)

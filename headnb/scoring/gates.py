@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedTask
     from headnb.storage.fit_store import FitStore
     from headnb.storage.zarr_columns import Attribute

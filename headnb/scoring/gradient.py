@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 # Tokens of a sample that is alone in its batch from where memory is worth a little time: nothing makes it smaller.
 LONG = 1024

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring import ablation_scores, activity, attribution, gates, gradient
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.engine.batching import Batch
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
     from headnb.scoring.gates import FitRequest
 
 Option: TypeAlias = int | float

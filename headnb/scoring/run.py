@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import threading
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
 
+from headnb.call_checks import known_keywords
 from headnb.engine.batching import BLOCK, SIDES, plan_batches
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import most_tokens, worth_packing
 from headnb.engine.tokenization import ENCODINGS, encode_task
-from headnb.errors import HeadnbError, known_keywords, unknown_name
-from headnb.models.checks import is_offloaded, model_name
+from headnb.errors import HeadnbError, unknown_name
+from headnb.models.checks import context_length, is_offloaded, model_name
 from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.checks import check_left_padding, why_not_finite
@@ -39,22 +39,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    import xarray as xr
     from distributed import Client
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.engine.batching import Side
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.scoring.progress import Progress
     from headnb.scoring.registry import Method, Option, Scorer
     from headnb.scoring.stopping import Until
+    from headnb.stats.labelled import Scores
     from headnb.storage.zarr_columns import Attribute
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
-
-_model_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
 
 
 @known_keywords
@@ -76,7 +73,7 @@ def score_heads(
     until: Until = None,
     client: Client | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> xr.Dataset:
+) -> Scores:
     """Score every attention head of a model on every sample of a task.
 
     The model is left as it was.
@@ -138,7 +135,8 @@ def score_heads(
         if scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
             _refuse_workers(client, f"{method} is a fit to all samples at once")
-            return chosen.fit(model, FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress))
+            request = FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress)
+            return cast("Scores", chosen.fit(model, request))
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorer, chosen, settings)
@@ -153,7 +151,7 @@ def score_heads(
             if workers is not None:
                 run.workers = workers
                 alone.close()  # workers may be threads of this process, and then wait for the same lock
-            return run.scores()
+            return cast("Scores", run.scores())
 
 
 def check_settings(
@@ -272,19 +270,3 @@ def _attributes(
         "versions": json.dumps(versions),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """The longest sequence of a model in tokens; None if it has no limit."""
-    config = model.config.get_text_config()
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
-    return next((int(limit) for limit in limits if limit), None)
-
-
-def model_lock(model: PreTrainedModel) -> threading.RLock:
-    """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads.
-
-    A model and what wraps it (`torch.compile`, peft) share their embeddings, and so their lock.
-    """
-    with _locks_lock:
-        return _model_locks.setdefault(model.get_input_embeddings(), threading.RLock())

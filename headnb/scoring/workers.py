@@ -94,8 +94,8 @@ class Workers:
 
     def _send(self) -> Future[SentModel]:
         """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
+        from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
         from headnb.scoring.model_transfer import SentModel  # noqa: PLC0415  what it needs comes with Dask
-        from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
 
         with model_lock(self.model):  # another thread's hooks stay here
             model = SentModel.of(self.model)
@@ -181,7 +181,7 @@ def _score(
     run: str, sent: SentModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
 ) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
-    from headnb.scoring.run import model_lock  # noqa: PLC0415  which is built on this module
+    from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
 
     model = sent.model
     with model_lock(model):

@@ -5,7 +5,7 @@ this bias is larger than the width of a naive interval. So each estimate here is
 made of products of *different* samples (their noise is independent, so its square does not enter), and what bias is
 left is removed by a jackknife, which also gives the interval. Beyond `MOST_GROUPS` samples the jackknife deletes random
 groups instead of single samples (Busing, Meijer and van der Leeden 1999, delete-m_j jackknife). What the intervals
-cover is measured in tests/test_statistics_simulation.py.
+cover is measured in tests/simulation/test_statistics.py.
 
 Everywhere `samples` is (n, heads): one activation level per sample and head; NaN heads are skipped.
 """

@@ -8,28 +8,37 @@ activation levels (mean over the samples of |s|), "mean" for scores whose sign i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import checked_level, known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
 from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
-from headnb.tasks.row_values import NOTICES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from headnb.stats.descriptive import Array
+    from headnb.stats.labelled import Pattern, Scores
 
 HEADS = ("layer", "head")
 OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
 NORMALISATIONS = ("layer", "max", "rank")
 LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
+# What the text of samples may hold that a reader of the scores should know, as attributes of these: numbers of samples,
+# and of tokens. They are there only where they are not 0.
+NOTICES = (
+    "bos_in_text",
+    "eos_in_text",
+    "special_tokens_in_text",
+    "samples_with_special_tokens",
+    "samples_losing_text",
+)
 _KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
 _NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
 
@@ -42,7 +51,7 @@ class Evidence(NamedTuple):
     samples_for_090: int
 
 
-def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
+def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     """The pattern of scores: (layer, head) float64, or with the scores' leading dims.
 
     Args:
@@ -52,7 +61,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units`, `samples`, `reliability` and `samples_for_090`. Of
-        numbers computed from scores (see `headnb.stats.results`) their mean over samples, of the kind "value", without these.
+        numbers computed from scores (see `stats.results`) their mean over samples, of the kind "value", without these.
 
     Raises:
         HeadnbError: no score variable, no samples, samples that occur twice, a sample that is not finite, a negative
@@ -67,16 +76,16 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> xr.DataArray:
     if not is_result(scores):
         result = result.rename("value")
         result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
-        return result if normalize is None else normalized(result, normalize)
+        return cast("Pattern", result) if normalize is None else normalized(result, normalize)
     result.attrs = {name: scores.attrs[name] for name in _KEPT if name in scores.attrs}
     result.attrs["kind"] = "level" if _reduction(scores) == "mean-abs" else "signed"
     result.attrs["units"] = pattern_units(scores)
     result.attrs.update(_worst_evidence(levels)._asdict())
     result = as_result(result)
-    return result if normalize is None else normalized(result, normalize)
+    return cast("Pattern", result) if normalize is None else normalized(result, normalize)
 
 
-def normalized(levels: xr.DataArray, how: str) -> xr.DataArray:
+def normalized(levels: xr.DataArray, how: str) -> Pattern:
     """A pattern on another scale: see `pattern`."""
     if how == "layer":
         norm = (levels**2).sum("head") ** 0.5
@@ -90,14 +99,14 @@ def normalized(levels: xr.DataArray, how: str) -> xr.DataArray:
     else:
         raise unknown_name("normalisation", how, NORMALISATIONS)
     scaled = scaled.transpose(*levels.dims).rename(levels.name)
-    return rescaled(levels, scaled, {"units": units, "normalize": how})
+    return cast("Pattern", rescaled(levels, scaled, {"units": units, "normalize": how}))
 
 
-def scale_free(levels: xr.DataArray) -> xr.DataArray:
+def scale_free(levels: xr.DataArray) -> Pattern:
     """Each pattern divided by its mean over heads: magnitudes fall with the loss, shapes need not."""
     mean = levels.mean(HEADS)
     scaled = (levels / mean.where(mean != 0)).rename(levels.name)
-    return rescaled(levels, scaled, {"units": "of the mean head"})
+    return cast("Pattern", rescaled(levels, scaled, {"units": "of the mean head"}))
 
 
 def sample_levels(scores: xr.Dataset) -> xr.DataArray:
@@ -154,7 +163,7 @@ def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pe
 @known_keywords
 def compare(
     before: xr.Dataset, after: xr.Dataset, *, alpha: float = 0.05, seed: int = 0, scale_free: bool = False
-) -> xr.Dataset:
+) -> Scores:
     """Which heads changed, from the scores of the same samples before and after.
 
     Samples are paired by id; per sample the difference is |s_after| - |s_before| (for the reduction "mean": s_after -
@@ -212,7 +221,7 @@ def compare(
         "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * n,
     }
     variables = {name: (HEADS, column.reshape(levels_after.shape[1:])) for name, column in columns.items()}
-    return as_result(xr.Dataset(variables, coords=coords, attrs=attrs))
+    return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -270,7 +279,7 @@ def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
         )
 
 
-def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
+def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> Scores:
     """The same scores under another reduction of the loss, without a second pass: the gradient is linear in it.
 
     With n_x the answer tokens of sample x: "sum" is n_x times "sample-mean", and "batch-mean" (the official script: the
@@ -307,7 +316,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> xr.Dataset:
     result.attrs.pop("loss_batch_size", None)
     if loss == "batch-mean":
         result.attrs["loss_batch_size"] = batch_size
-    return as_result(result)
+    return cast("Scores", as_result(result))
 
 
 def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
@@ -335,7 +344,7 @@ def pattern_units(scores: xr.Dataset) -> str:
 
 
 def _reduction(scores: xr.Dataset) -> str:
-    """How samples make a pattern; of numbers that are no scores (see `headnb.stats.results`) the plain mean."""
+    """How samples make a pattern; of numbers that are no scores (see `stats.results`) the plain mean."""
     return str(scores.attrs.get("reduction", "mean-abs")) if is_result(scores) else "mean"
 
 

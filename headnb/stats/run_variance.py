@@ -202,8 +202,8 @@ def _shared(deviations: Array, over_samples: Array) -> float:
 
 def _chi2_nodes(df: float) -> tuple[Array, Array]:
     """Values of chi-squared and their weights, by the trapezoidal rule in its logarithm: both (nodes)."""
-    ends = np.log(stats.chi2.isf([1 - _TAIL, _TAIL], df))
-    log = np.linspace(*ends, _NODES)
+    low, high = np.log(stats.chi2.isf([1 - _TAIL, _TAIL], df))
+    log = np.linspace(low, high, _NODES)
     weights = np.exp(stats.chi2.logpdf(np.exp(log), df) + log)
     return np.exp(log), weights / weights.sum()
 

@@ -15,13 +15,14 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import xarray as xr
 
+from headnb.call_checks import known_keywords
 from headnb.engine.batching import BatchPlan
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
 from headnb.models.memory import check_memory
 from headnb.stats.results import as_opened, as_result
 from headnb.stats.scoring_revision import refuse_other, warn_of_revision
@@ -44,6 +45,8 @@ from headnb.storage.zarr_columns import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from headnb.stats.labelled import Scores
 
 WRITTEN_EVERY = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
 READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
@@ -320,7 +323,7 @@ def open_table(
 
 
 @known_keywords
-def open_scores(path: str | Path) -> xr.Dataset:
+def open_scores(path: str | Path) -> Scores:
     """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
 
     Scores of another scoring revision open with a warning (see `headnb.stats.scoring_revision`).
@@ -337,7 +340,7 @@ def open_scores(path: str | Path) -> xr.Dataset:
         fitted = read_fit(path)
         scores = _read_table(path, mode="r").scores() if fitted is None else fitted
         warn_of_revision(path, scores.attrs)
-        return scores
+        return cast("Scores", scores)
     try:
         with xr.open_dataset(path, engine="netcdf4") as stored:
             scores = stored.load()
@@ -346,7 +349,7 @@ def open_scores(path: str | Path) -> xr.Dataset:
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
     warn_of_revision(path, scores.attrs)
-    return as_opened(scores)
+    return cast("Scores", as_opened(scores))
 
 
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:

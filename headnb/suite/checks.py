@@ -9,13 +9,12 @@ import logging
 import os
 import re
 import string
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
 from headnb.storage.files import file_name
-from headnb.suite.definition import AXES, OWN
+from headnb.suite.definition import AXES, OWN, Checked
 from headnb.suite.graph import in_order, notebooks_without
 from headnb.suite.parameters import check_parameter, fits
 from headnb.tasks.samples import Sample
@@ -29,32 +28,6 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 CHARACTERS = 3.5  # of a token, about
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What was learnt while checking.
-
-    Attributes:
-        sources: notebook -> hash of its cells.
-        parameters: notebook -> {parameter: annotation}.
-        defaults: parameter -> what the first notebook that has it says.
-        samples: task -> hash of where its samples come from.
-        lengths: task -> about how many tokens a sample has, of tasks whose samples are at hand.
-        weights: model -> hash of where its weights come from.
-    """
-
-    sources: Mapping[str, str]
-    parameters: Mapping[str, Mapping[str, str]]
-    defaults: Mapping[str, Any]
-    samples: Mapping[str, str]
-    lengths: Mapping[str, float]
-    weights: Mapping[str, str]
-
-    def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-        """What a node with these parameters reads from outside the run folder, as hashes."""
-        tasks = [*parameters.get("tasks", []), parameters.get("task"), parameters.get("target")]
-        return {task: self.samples[task] for task in tasks if task in self.samples} | {model: self.weights[model]}
 
 
 def check_suite(suite: Suite) -> tuple[Suite, Checked]:

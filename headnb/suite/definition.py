@@ -279,3 +279,29 @@ def _known_keys(entry: Mapping[str, Any], known: tuple[str, ...], kind: str, whe
     for key in entry:
         if key not in known:
             raise HeadnbError(f"{where}: {unknown_name(kind, str(key), known)}")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was learnt while checking.
+
+    Attributes:
+        sources: notebook -> hash of its cells.
+        parameters: notebook -> {parameter: annotation}.
+        defaults: parameter -> what the first notebook that has it says.
+        samples: task -> hash of where its samples come from.
+        lengths: task -> about how many tokens a sample has, of tasks whose samples are at hand.
+        weights: model -> hash of where its weights come from.
+    """
+
+    sources: Mapping[str, str]
+    parameters: Mapping[str, Mapping[str, str]]
+    defaults: Mapping[str, Any]
+    samples: Mapping[str, str]
+    lengths: Mapping[str, float]
+    weights: Mapping[str, str]
+
+    def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """What a node with these parameters reads from outside the run folder, as hashes."""
+        tasks = [*parameters.get("tasks", []), parameters.get("task"), parameters.get("target")]
+        return {task: self.samples[task] for task in tasks if task in self.samples} | {model: self.weights[model]}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import headnb
+from headnb._version import __version__
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.files import file_name
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from headnb.suite.checks import Checked
-    from headnb.suite.definition import NotebookEntry, Profile, Suite
+    from headnb.suite.definition import Checked, NotebookEntry, Profile, Suite
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _node(
         "source": checked.sources[entry.name],
         "parameters": parameters,
         "inputs": checked.inputs_of(model, parameters),
-        "headnb": headnb.__version__,
+        "headnb": __version__,
         REVISION: SCORING_REVISION,
         "after": [node.key for node in after],
     }

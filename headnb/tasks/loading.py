@@ -15,7 +15,8 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
 from headnb.tasks.samples import (
     Sample,

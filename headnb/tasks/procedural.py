@@ -2,7 +2,7 @@
 
 `data/procedural_tasks.json` lists reasoning-gym's tasks, so that they are known by name where it is not installed;
 `data/procedural_samples.jsonl` holds the first samples of the quickstart's tasks, the same that reasoning-gym makes.
-Both are written by tests/write_procedural.py. reasoning-gym and its samples are licensed under Apache-2.0; the
+Both are written by tests/support/write_procedural.py. reasoning-gym and its samples are licensed under Apache-2.0; the
 sentences of sentence_reordering are from *In the Year 2889* (1889), which is in the public domain.
 """
 

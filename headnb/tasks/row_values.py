@@ -11,16 +11,6 @@ from headnb.errors import HeadnbError
 IGNORED = -100  # the label of a token that is not part of the answer
 DEEPEST = 50  # levels of nested JSON
 
-# What the text of samples may hold that a reader of the scores should know, as attributes of these: numbers of samples,
-# and of tokens. They are there only where they are not 0.
-NOTICES = (
-    "bos_in_text",
-    "eos_in_text",
-    "special_tokens_in_text",
-    "samples_with_special_tokens",
-    "samples_losing_text",
-)
-
 
 def kind(value: object) -> str:
     """What a value is, for errors."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from headnb.call_checks import known_keywords
 from headnb.engine.losses import find_readout
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
 from headnb.models.checks import model_name
+from headnb.models.locks import model_lock
 from headnb.models.state import left_as_found
-from headnb.scoring import score_heads
-from headnb.scoring.run import model_lock
+from headnb.scoring.run import score_heads
 from headnb.stats.patterns import compare
 from headnb.tasks.loading import Task, load_task
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.engine.tokenization import EncodingName
-    from headnb.scoring import Progress
+    from headnb.scoring.progress import Progress
+    from headnb.stats.labelled import Scores
 
 
 @known_keywords
@@ -38,7 +40,7 @@ def compare_adapter(
     encoding: EncodingName = "official",
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
-) -> xr.Dataset:
+) -> Scores:
     """Score a model with and without its active adapters, and compare.
 
     Args:

@@ -12,17 +12,17 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.call_checks import checked_level
+from headnb.call_checks import checked_level, known_keywords
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.generation import continue_greedily, text
 from headnb.engine.hooks import frozen, input_device
 from headnb.engine.losses import find_readout
 from headnb.engine.packing import most_tokens
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords
-from headnb.models.checks import model_name
+from headnb.errors import HeadnbError
+from headnb.models.checks import context_length, model_name
+from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
-from headnb.scoring.run import context_length, model_lock
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED

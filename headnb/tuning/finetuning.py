@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
+from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed, known_keywords
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, known_keywords
-from headnb.models.checks import model_name
+from headnb.errors import HeadnbError
+from headnb.models.checks import context_length, model_name
 from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
-from headnb.scoring.run import context_length, model_lock
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headnb.call_checks import known_keywords
 from headnb.engine.hooks import find_heads
-from headnb.errors import HeadnbError, known_keywords
+from headnb.errors import HeadnbError
 from headnb.models.checks import model_name
 from headnb.models.loading import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
+from headnb.models.locks import model_lock
 from headnb.models.provenance import loadable_name
 from headnb.models.session_cache import release_memory
 from headnb.models.state import left_as_found
-from headnb.scoring import score_heads
 from headnb.scoring.registry import find_method
-from headnb.scoring.run import model_lock
+from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
 from headnb.tuning.movement import Movement

@@ -23,7 +23,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 QUERY, KEY, VALUE = "q_proj", "k_proj", "v_proj"
 OUTPUTS = ("o_proj", "out_proj", "dense")

@@ -6,8 +6,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import from_extra
+from headnb.models.locks import model_lock
 from headnb.models.state import left_as_found
-from headnb.scoring.run import model_lock
 from headnb.tuning.finetuning import finetune
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from headnb.errors import from_extra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 @dataclass

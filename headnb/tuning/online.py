@@ -33,7 +33,7 @@ from headnb.tasks.samples import IGNORED
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headnb.engine.hooks import HeadLayout
+    from headnb.engine.layout import HeadLayout
 
 
 @dataclass(frozen=True)

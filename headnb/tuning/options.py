@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
-from headnb.errors import HeadnbError, UnknownKeywordError, from_extra, unknown_name
+from headnb.errors import HeadnbError, from_extra, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection

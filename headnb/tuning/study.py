@@ -22,12 +22,11 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import pattern_units, sample_levels
+from headnb.stats.patterns import NOTICES, pattern_units, sample_levels
 from headnb.stats.results import MADE_BY, RESULT_ID, as_result
 from headnb.stats.scoring_revision import REVISION
 from headnb.storage.checksums import damage_named
 from headnb.storage.files import read_dataset, write_dataset
-from headnb.tasks.row_values import NOTICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

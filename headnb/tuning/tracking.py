@@ -18,14 +18,15 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
+from headnb.call_checks import known_keywords
 from headnb.engine.hooks import find_heads, frozen
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import model_name
 from headnb.models.provenance import record_base, weights_source
 from headnb.models.state import random_state_kept
-from headnb.scoring import score_heads
 from headnb.scoring.gradient import activation, taylor_token
 from headnb.scoring.registry import find_method
+from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement

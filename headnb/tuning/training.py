@@ -20,10 +20,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
+from headnb.models.locks import model_lock
 from headnb.models.provenance import record_base
 from headnb.models.state import left_as_found, random_state_kept
 from headnb.models.torch_settings import usual_torch_settings
-from headnb.scoring.run import model_lock
 from headnb.tasks.samples import IGNORED
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study

@@ -8,12 +8,13 @@ import warnings
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from headnb.errors import HeadnbError, from_extra, known_keywords
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, from_extra
 from headnb.models.checks import model_name
+from headnb.models.locks import model_lock
 from headnb.models.state import left_as_found
-from headnb.scoring.run import model_lock
 from headnb.stats.scoring_revision import warn_of_revision
 from headnb.storage.locks import local_path
 from headnb.tuning.study import FOLDER, Study, read_study
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
     from transformers import PreTrainedModel
+
+    from headnb.stats.labelled import Pattern
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,11 +51,11 @@ class FineTuned:
     _model: Any = field(default=None, compare=False)  # a weak reference to the model that full tuning changed
 
     @property
-    def patterns(self) -> xr.DataArray:
+    def patterns(self) -> Pattern:
         """The patterns (step, task, layer, head): `study["level"]`."""
         if "level" not in self.study:
             raise HeadnbError("no task was tracked; track={'name': task} does")
-        return self.study["level"]
+        return cast("Pattern", self.study["level"])
 
     @property
     def trained_parameters(self) -> int:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import headnb
 import pytest
-from jupyter_pages import Jupyter, quiet_settings
 from nbformat.sign import NotebookNotary
 from playwright.sync_api import sync_playwright
+
+from jupyter_pages import Jupyter, quiet_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 from headnb.explorer.session import EMPTY
-from jupyter_pages import Jupyter, command, notebook, run_cell
 from playwright.sync_api import expect
+
+from jupyter_pages import Jupyter, command, notebook, run_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-MADE = f"""import sys, threading, time
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+MADE = """import sys, threading, time
 import torch
 torch.set_num_threads(1)
 import headnb
 from tiny import tiny_model, tiny_tokenizer
 model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
-sums = [(f"What is {{a}} + {{b}}? ", f"The answer is {{a + b}}.") for a in range(8) for b in range(8)]
+sums = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(8) for b in range(8)]
 words = [("How many apples? ", "There are 3."), ("One, two,", " <b>three</b>"), ("2 + 3 = ", "5")]
-explorer = headnb.explore(model, tokenizer, {{"sums": sums, "words": words}}, batch_tokens=128, samples=64)
+explorer = headnb.explore(model, tokenizer, {"sums": sums, "words": words}, batch_tokens=128, samples=64)
 seen = []
 explorer.observe(lambda change: seen.append(change["new"]), "selected")
 explorer"""

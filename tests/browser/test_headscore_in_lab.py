@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 from headnb.display.payload import MIME_TYPE
-from jupyter_pages import Jupyter, command, finished, notebook, run_cell, start_cell
 from playwright.sync_api import expect
+
+from jupyter_pages import Jupyter, command, finished, notebook, run_cell, start_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 # Every forward pass takes a while, so that a reader sees the grid fill.
-MADE = f"""%load_ext headnb
+MADE = """%load_ext headnb
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 import torch
 torch.set_num_threads(1)
 from tiny import tiny_model, tiny_tokenizer
 model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
 slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.3))
-sums = [(f"What is {{a}} + {{b}}? ", f"The answer is {{a + b}}.") for a in range(8) for b in range(8)]"""
+sums = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(8) for b in range(8)]"""
 SCORE = "%headscore model sums --batch-tokens 128"
 
 

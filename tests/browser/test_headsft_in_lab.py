@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 from headnb.display.payload import MIME_TYPE
-from jupyter_pages import command, finished, notebook, run_cell, start_cell
 from playwright.sync_api import expect
 
+from jupyter_pages import command, finished, notebook, run_cell, start_cell
+
 if TYPE_CHECKING:
-    from jupyter_pages import Jupyter
     from playwright.sync_api import Page
 
+    from jupyter_pages import Jupyter
+
 # Every training step takes a while, so that a reader sees the steps come.
-MADE = f"""%load_ext headnb
+MADE = """%load_ext headnb
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from tiny import tiny_model, tiny_tokenizer
 import headnb.tuning.finetuning
 model, tokenizer = tiny_model(), tiny_tokenizer()
 slow = model.model.layers[1].register_forward_pre_hook(lambda module, _: time.sleep(0.4 * module.training))
-sums = [(f"What is {{a}} + {{b}}? ", f"{{a + b}}") for a in range(4) for b in range(4)]"""
+sums = [(f"What is {a} + {b}? ", f"{a + b}") for a in range(4) for b in range(4)]"""
 
 
 def test_the_grid_follows_the_steps_and_ends_as_one_output(page: Page, jupyter: Jupyter) -> None:

@@ -12,8 +12,8 @@ from headnb.display.html import card, standalone, static
 from headnb.display.payload import payload
 from headnb.display.text import MOST_PANELS
 from playwright.sync_api import expect
-from test_bare_page import HOST
 
+from host_page import HOST
 from hostile_names import NAMES
 
 if TYPE_CHECKING:

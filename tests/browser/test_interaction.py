@@ -6,16 +6,17 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-import grids
 import numpy as np
 import pytest
-from head_grid import Drawn
 from headnb.display import text
 from headnb.display.colours import paint
 from headnb.display.grid import HeadGrid
 from headnb.display.page import interactive_page
 from PIL import Image
 from playwright.sync_api import expect
+
+import grids
+from head_grid import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

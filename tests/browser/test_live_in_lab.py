@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grids
 import pytest
+from playwright.sync_api import expect
+
+import grids
 from head_grid import Drawn
 from jupyter_pages import Jupyter, notebook, run_all, run_cell, shown_notebook
-from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-MADE = f"""import sys
-sys.path.insert(0, {str(grids.__file__).rsplit("/", 1)[0]!r})
+MADE = """import sys
 import grids
 """
 WIDGET = """from headnb.explorer.grid_widget import HeadGridWidget
@@ -24,7 +24,7 @@ grid.observe(lambda change: seen.append(change["new"]), "selected")
 grid"""
 FILLING = """import time
 from IPython.display import display
-from headnb.display import HeadGrid
+from headnb.display.grid import HeadGrid
 partial = dict(grids.grid().payload, title="filling", progress={"done": 4, "total": 32, "message": ""})
 handle = display(HeadGrid.of(partial), display_id=True)
 input("go on?")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grids
 import numpy as np
 import pytest
 import xarray as xr
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 from headnb.display.charts import plots
-from headnb.display.charts.marks import beside
+from headnb.display.charts.chart import beside
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Section, report
 from playwright.sync_api import expect
+
+import grids
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grids
 import pytest
-from head_grid import Drawn
 from headnb.display.payload import MIME_TYPE
 from headnb.explorer.grid_widget import HeadGridWidget
-from jupyter_pages import Jupyter, command, no_kernel, shown_notebook
 from playwright.sync_api import expect
+
+import grids
+from head_grid import Drawn
+from jupyter_pages import Jupyter, command, no_kernel, shown_notebook
+from paths import FIXTURES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "payloads"
+PAYLOADS = FIXTURES / "payloads"
 
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["untrusted", "trusted"])
@@ -99,7 +100,7 @@ def test_heads_json_opens_as_a_grid(page: Page, jupyter: Jupyter) -> None:
 
 @pytest.mark.parametrize("name", ["cut-off", "nan-token", "nested-too-deeply", "a-million-cells"])
 def test_a_bad_heads_json_is_one_line_of_error(page: Page, jupyter: Jupyter, name: str) -> None:
-    found = FIXTURES / "invalid-beyond-schema" / f"{name}.heads.json"
+    found = PAYLOADS / "invalid-beyond-schema" / f"{name}.heads.json"
     (jupyter.files / found.name).write_bytes(found.read_bytes())
     jupyter.open_lab(page, found.name)
     expect(page.locator(".headnb-grid").get_by_role("alert")).to_contain_text("head grid")
@@ -108,14 +109,14 @@ def test_a_bad_heads_json_is_one_line_of_error(page: Page, jupyter: Jupyter, nam
 
 def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyter: Jupyter) -> None:
     """All invalid payloads and one with markup in every text, as outputs of one untrusted notebook."""
-    bad = [json.loads(path.read_text()) for path in sorted((FIXTURES / "invalid").glob("*.heads.json"))]
+    bad = [json.loads(path.read_text()) for path in sorted((PAYLOADS / "invalid").glob("*.heads.json"))]
     bad += [
         None,
         "no JSON",
         3,
         {"version": 1, "kind": "level", "units": "", "layers": 1000, "heads": 1000, "panels": [{}]},
     ]
-    markup = json.loads((FIXTURES / "valid" / "markup-in-every-text.heads.json").read_text())
+    markup = json.loads((PAYLOADS / "valid" / "markup-in-every-text.heads.json").read_text())
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     jupyter.open_lab(page, jupyter.save(shown_notebook({MIME_TYPE: markup}, *({MIME_TYPE: one} for one in bad))))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from headnb.display.charts import svg
 from headnb.display.charts.bokeh import as_json, figure
-from headnb.display.charts.marks import INK, Axis, Cells, Chart, Line, Plot, Points, Rule, Segments, beside, spread
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.marks import INK, Axis, Cells, Line, Plot, Points, Rule, Segments, spread
 from headnb.display.colours import FALL, RISE, SERIES
 from headnb.errors import HeadnbError
 

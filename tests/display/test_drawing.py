@@ -5,21 +5,23 @@ from __future__ import annotations
 import base64
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 import xarray as xr
 from bokeh.palettes import Viridis256
-from headnb.display import payload, read_payload
 from headnb.display.colours import FALL, RISE, paint, ticks
 from headnb.display.geometry import arrange
 from headnb.display.html import card, page, standalone
+from headnb.display.payload import payload
+from headnb.display.reading import read_payload
 from headnb.display.text import shown_panels
+
+from paths import FIXTURES
 from synthetic import comparison, pattern, random_pattern
 
-HOSTILE = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
+HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import headnb
 import pytest
@@ -16,9 +16,13 @@ from headnb.display.page import interactive_page
 from headnb.display.payload import MIME_TYPE
 from headnb.errors import HeadnbError
 from headnb.explorer.grid_widget import HeadGridWidget
+
+from paths import ROOT
 from synthetic import random_pattern
 
-ROOT = Path(__file__).parent.parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 MARKUP = ROOT / "tests" / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
 
 

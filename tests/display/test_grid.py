@@ -8,8 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb.display import MIME_TYPE, HeadGrid
+from headnb.display.grid import HeadGrid
+from headnb.display.payload import MIME_TYPE
 from headnb.errors import HeadnbError
+
 from synthetic import comparison, random_pattern, scores
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headnb
@@ -14,20 +13,20 @@ import nbformat
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.display import MIME_TYPE, LiveGrid, already_drawn, live
+from headnb.display import live
 from headnb.display.grid import HeadGrid
-from headnb.scoring import Progress, ScoringInterrupted
+from headnb.display.live import LiveGrid, already_drawn
+from headnb.display.payload import MIME_TYPE
+from headnb.scoring.progress import Progress, ScoringInterrupted
 from nbclient import NotebookClient
+
+from scoring_progress import progress
 from synthetic import SCHEMA, scores
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-
-def progress(done: int, total: int = 32, *, layers: int = 3, heads: int = 4, **more: Any) -> Progress:
-    """Progress with synthetic scores of what is done."""
-    facts = {"seconds": 4.0, "samples_per_second": 3.0, "seconds_left": 6.4, "tokens": 10, "message": ""} | more
-    return Progress(done, total, scores=lambda: scores(done, layers, heads, samples_requested=total), **facts)
 
 
 class Clock:
@@ -253,10 +252,10 @@ def test_an_object_that_was_drawn_is_not_drawn_again(monkeypatch: pytest.MonkeyP
 NOTEBOOK = [
     """
 import sys, time
-sys.path.insert(0, {tests!r})
-from test_live import progress, scores
-from headnb.display import LiveGrid, already_drawn
-from headnb.scoring import ScoringInterrupted
+from scoring_progress import progress
+from synthetic import scores
+from headnb.display.live import LiveGrid, already_drawn
+from headnb.scoring.progress import ScoringInterrupted
 """,
     """
 with LiveGrid("m · t") as grid:
@@ -284,9 +283,7 @@ except KeyboardInterrupt:
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
     """A notebook that uses live grids, run by nbclient, as papermill runs it."""
-    cells = [
-        nbformat.v4.new_code_cell(cell.replace("{tests!r}", repr(str(Path(__file__).parent)))) for cell in NOTEBOOK
-    ]
+    cells = [nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     path: Path = tmp_path_factory.mktemp("live") / "executed.ipynb"

@@ -9,11 +9,13 @@ import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.display import html, payload, read_payload, text
-from headnb.display.reading import checked
+from headnb.display import html, text
+from headnb.display.payload import payload
+from headnb.display.reading import checked, read_payload
 from headnb.display.text import shown_panels, values_of
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import compare
+
 from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
 
 CASES = {

@@ -6,25 +6,29 @@ The files in tests/fixtures/payloads are shared with the front end's tests.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import numpy as np
 import pytest
-from headnb.display import read_payload
-from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked
+from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked, read_payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from paths import FIXTURES
 from synthetic import SCHEMA
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "payloads"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAYLOADS = FIXTURES / "payloads"
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def fixtures(folder: str) -> list[object]:
-    found = sorted((FIXTURES / folder).glob("*.heads.json"))
+    found = sorted((PAYLOADS / folder).glob("*.heads.json"))
     assert found
     return [pytest.param(path, id=path.name.removesuffix(".heads.json")) for path in found]
 
@@ -57,7 +61,7 @@ def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) ->
 
 
 def test_errors_name_the_place() -> None:
-    minimal = json.loads((FIXTURES / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
+    minimal = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     minimal["panels"].append({"values": [[0.1, "0.2"]]})
     with pytest.raises(HeadnbError, match=r"panels\[1\]\.values must be a number, got '0.2'"):
         checked(minimal)
@@ -68,14 +72,14 @@ def test_errors_name_the_place() -> None:
 
 
 def test_defaults_are_filled_in_and_unknown_fields_dropped() -> None:
-    found = read_payload(FIXTURES / "valid" / "unknown-fields.heads.json")
+    found = read_payload(PAYLOADS / "valid" / "unknown-fields.heads.json")
     assert (found["kv_heads"], found["scale"], found["interval_level"]) == (2, {"low": 0, "high": 0.1}, 0.95)
     assert "colour" not in found
     assert "p_value" not in found["panels"][0]
 
 
 def test_the_models_numbers_of_a_selection_are_read() -> None:
-    found = read_payload(FIXTURES / "valid" / "selection.heads.json")
+    found = read_payload(PAYLOADS / "valid" / "selection.heads.json")
     assert (found["layer_numbers"], found["head_numbers"]) == ([3, 4], [5, 1, 2])
 
 
@@ -113,7 +117,7 @@ def test_the_readers_limits_are_the_schemas() -> None:
 
 
 def test_progress_is_read_as_it_was_written() -> None:
-    found = json.loads((FIXTURES / "valid" / "full.heads.json").read_text(encoding="utf-8"))
+    found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
     found["progress"] = {"done": 3, "total": 8, "unit": "steps", "message": "tracked"}
     assert checked(found)["progress"] == found["progress"]
 
@@ -131,7 +135,7 @@ JSON_VALUES = st.recursive(
     JSON_VALUES,
 )
 def test_reader_accepts_nothing_that_the_schema_refuses(name: str, value: object) -> None:
-    found = json.loads((FIXTURES / "valid" / "full.heads.json").read_text(encoding="utf-8"))
+    found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
     (found if name in SCHEMA["properties"] and name != "title" else found["panels"][0])[name] = value
     try:
         read = checked(found)

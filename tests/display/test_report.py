@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
@@ -18,9 +18,14 @@ from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table, page, report
 from headnb.errors import HeadnbError
 from headnb.stats.jackknife import Estimate
+
+from paths import FIXTURES
 from synthetic import random_pattern
 
-MARKUP = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid" / "markup-in-every-text.heads.json"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARKUP = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
 HOSTILE = (
     "<script>alert(1)</script>",
     "</script><script>alert(2)</script>",

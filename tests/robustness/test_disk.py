@@ -19,8 +19,9 @@ from headnb import HeadnbError, open_scores
 from headnb.storage import fit_store, zarr_columns
 from headnb.storage.files import read_dataset, read_json, write_dataset, write_json
 from headnb.storage.score_store import read_parts
-from stores import ABOUT, SAMPLES, damaged, one_line, right, score_into
 from zarr.storage import LocalStore
+
+from stores import ABOUT, SAMPLES, damaged, one_line, right, score_into
 
 STUDY = xr.Dataset(
     {"level": (("step", "task"), np.arange(6.0).reshape(2, 3)), "loss": ("step", [0.5, np.nan])},

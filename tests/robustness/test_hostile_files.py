@@ -17,7 +17,7 @@ import pytest
 import yaml
 from headnb import HeadnbError, load_task, open_scores
 from headnb.cli.suite import _values
-from headnb.display import read_payload
+from headnb.display.reading import read_payload
 from headnb.experiments.folder import Run
 from headnb.notebook.cell_samples import typed_task
 from headnb.storage.checksums import CHECKSUM, checksum, layout
@@ -29,11 +29,13 @@ from headnb.tasks.loading import Task
 from headnb.tasks.samples import FIELDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from paths import FIXTURES
 from stores import one_line, score_into
 
 FEW = 20
 MANY = 5000
-PAYLOADS = Path(__file__).parent.parent / "fixtures" / "payloads" / "valid"
+PAYLOADS = FIXTURES / "payloads" / "valid"
 
 plain = st.recursive(
     st.none()

@@ -14,9 +14,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.display import HeadGrid, read_payload
+from headnb.display.grid import HeadGrid
 from headnb.display.html import card, page, standalone, static
 from headnb.display.payload import payload
+from headnb.display.reading import read_payload
 from headnb.display.text import as_text
 
 from hostile_names import NAMES

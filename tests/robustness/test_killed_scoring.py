@@ -13,15 +13,13 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from headnb import open_scores, score_heads
 
-from test_score_heads import BUDGET, TASK, same_scores
+from scored import BUDGET, TASK, same_scores
 from tiny import tiny_model
 
-TESTS = Path(__file__).parent.parent
 KILLS = 50
 
 # Says how far it is, so that moments are drawn from the run itself, however busy the machine is.
@@ -29,8 +27,7 @@ SCORE = """
 import sys
 import torch
 torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so the last bit, depends on it
-sys.path.insert(0, {tests!r})
-from test_score_heads import BUDGET, TASK
+from scored import BUDGET, TASK
 from tiny import tiny_model
 from headnb import score_heads, store
 store.WRITTEN_EVERY = {every}
@@ -43,7 +40,7 @@ score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lam
 @contextmanager
 def scoring(out, every=0.0):
     """Another process that has just begun to score; what it scored is written every so many seconds at most."""
-    command = [sys.executable, "-c", SCORE.format(tests=str(TESTS), out=str(out), every=every)]
+    command = [sys.executable, "-c", SCORE.format(out=str(out), every=every)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         yield process

@@ -13,8 +13,8 @@ import pytest
 import torch
 from headnb import score_heads
 
-from test_capture import state
-from test_score_heads import BUDGET, TASK
+from model_state import state
+from scored import BUDGET, TASK
 from tiny import tiny_model
 
 

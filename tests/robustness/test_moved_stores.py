@@ -10,13 +10,13 @@ import shutil
 
 import numpy as np
 import pytest
-import stores
 import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
 from headnb.engine.batching import plan_batches
 from headnb.storage import score_store, zarr_columns
-from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, right, score_into
 
+import stores
+from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, right, score_into
 from tiny import tiny_model
 
 IDS = tuple(f"sämple-{number}" for number in range(SAMPLES))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +19,12 @@ from headnb.stats.scoring_revision import SCORING_REVISION
 from headnb.storage.score_store import read_parts
 from headnb.tuning.study import read_study
 
+from paths import FIXTURES
 from tiny import tiny_model
 
-OLD = Path(__file__).parent.parent / "fixtures" / "format-1"
+OLD = FIXTURES / "format-1"
 SCORE = (np.arange(3)[:, None, None] + np.arange(8).reshape(2, 4) / 8).astype(np.float32)
-REVISION_1 = Path(__file__).parent.parent / "fixtures" / "revision-1" / "stopped.zarr"
+REVISION_1 = FIXTURES / "revision-1" / "stopped.zarr"
 STOPPED = [{"input_ids": [1, 5 + i, 6, 7, 8 + i], "labels": [-100, -100, -100, 7, 8 + i]} for i in range(4)]
 FORMATS = ("store", "stopped store", "fit", "run folder", "study")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +30,14 @@ from headnb.analysis.composition.least_squares import (
     predicted_across_layers,
     r_squared,
 )
+from headnb.analysis.composition.numbers import FitNumbers, LinearFit
 from headnb.analysis.debiased_products import Moments
 from headnb.analysis.json_values import as_records, plain, with_ends
-from headnb.call_checks import checked_level
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import checked_level, known_keywords
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.estimates import estimate_text
+from headnb.display.charts.fits import nulls, regression, weights
+from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive
 
 if TYPE_CHECKING:
@@ -43,71 +47,14 @@ if TYPE_CHECKING:
 
     from headnb.analysis.before_after import Change, Stages
     from headnb.analysis.debiased_products import Interval
-    from headnb.display.charts.marks import Chart
     from headnb.stats.descriptive import Array
-    from headnb.stats.jackknife import Estimate
 
 FITTED_ON = ("change", "after")
 
 
-@dataclass(frozen=True)
-class LinearFit:
-    """One least-squares fit over the heads: target = constant + sum of weights times basics."""
-
-    weights: xr.DataArray  # (basic)
-    constant: float
-    r2: float
-    r2_cv: float
-    fitted: xr.DataArray  # (layer, head)
-
-
 @dataclass(frozen=True, repr=False)
-class CombinationFit:
-    """A target's pattern as a combination of basic ones, and what it is worth.
-
-    Attributes:
-        target: name of the complex task.
-        on: "change" (dAP) or "after" (AP after fine-tuning).
-        scale_free: whether each pattern was divided by its mean over heads first.
-        form: non-negative or not, with intercept or not.
-        fit: the fit in this form to the patterns at hand: what scipy's nnls gives.
-        ordinary: the unconstrained fit beside it.
-        interval: Dataset (basic) of `value`, `low`, `high`: the weights of the ordinary fit to the patterns that
-            unlimited samples (and training runs, where there are several) would give, with their intervals.
-        selected: (basic), in what share of resamples of samples and runs the weight was above zero; NaN where samples
-            are too few or unknown.
-        contributions: (basic), alpha_i times the norm of dAP_i: raw weights depend on each pattern's scale.
-        alone: (basic), R^2 of the fit in this form from that basic task alone.
-        condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.
-        reliability: (task) of the target and each basic: expected correlation with a replication.
-        r2_corrected: R^2 between the patterns that unlimited samples would give, with its interval.
-        nulls: one row per null model: `r2`, `r2_cv`, `r2_corrected`, `advantage` of the fit over it (corrected R^2)
-            with `low` and `high`, `p` (see `headnb.analysis.composition.null_models`).
-        permuted: R^2 of fits to the target with heads shuffled within layers.
-        observed: (layer, head), the target.
-        samples: (task), samples behind each pattern; 0 if unknown. `runs`: (task), training runs.
-        level: of the intervals.
-    """
-
-    target: str
-    on: str
-    scale_free: bool
-    form: Form
-    fit: LinearFit
-    ordinary: LinearFit
-    interval: xr.Dataset
-    selected: xr.DataArray
-    contributions: xr.DataArray
-    alone: xr.DataArray
-    condition: float
-    reliability: xr.DataArray
-    samples: xr.DataArray
-    runs: xr.DataArray
-    r2_corrected: Estimate
-    nulls: pd.DataFrame
-    permuted: Array
-    observed: xr.DataArray
-    level: float
+class CombinationFit(FitNumbers):
+    """A target's pattern as a combination of basic ones, and what it is worth."""
 
     @property
     def holds(self) -> bool:
@@ -118,31 +65,6 @@ class CombinationFit:
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
         return combination_verdict.judge(self)[1]
-
-    @property
-    def weights(self) -> xr.DataArray:
-        """(basic): alpha of the fit."""
-        return self.fit.weights
-
-    @property
-    def r2(self) -> float:
-        """1 - SSE / SS about the target's mean over heads; negative if worse than that mean."""
-        return self.fit.r2
-
-    @property
-    def r2_cv(self) -> float:
-        """The same, each layer predicted from the fit to the others."""
-        return self.fit.r2_cv
-
-    @property
-    def ceiling(self) -> float:
-        """The target's reliability: what R^2 at most could be, of a target with this much noise."""
-        return float(self.reliability.sel(task=self.target))
-
-    @property
-    def fitted(self) -> xr.DataArray:
-        """(layer, head): the target as the fit has it."""
-        return self.fit.fitted
 
     @property
     def table(self) -> pd.DataFrame:
@@ -185,9 +107,17 @@ class CombinationFit:
 
     def plot(self) -> Chart:
         """Fitted against observed values of the heads, the weights with their intervals, and the null models."""
-        from headnb.display.charts import fits  # noqa: PLC0415  bokeh is optional
+        import pandas as pd  # noqa: PLC0415
 
-        return fits.combination(self)
+        ordinary = {"least squares": self.ordinary.weights}
+        others = {"weights ≥ 0": self.weights} | ordinary if self.form.nonnegative else ordinary
+        own = pd.DataFrame({"r2": [self.r2], "r2_cv": [self.r2_cv]}, index=["the fit"])
+        chart = beside(
+            regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
+            weights(self.interval, name="corrected for noise", others=others, selected=self.selected),
+            nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
+        )
+        return replace(chart, title=f"{self.target} from {', '.join(map(str, self.weights['basic'].values))}")
 
     def __repr__(self) -> str:
         return "\n".join(

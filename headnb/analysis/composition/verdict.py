@@ -12,12 +12,12 @@ from headnb.stats import descriptive
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.analysis.composition.fit import CombinationFit
+    from headnb.analysis.composition.numbers import FitNumbers
 
 COLLINEAR = 30  # condition number above which weights cannot be told apart (Belsley, Kuh and Welsch 1980)
 
 
-def judge(fit: CombinationFit) -> tuple[bool, str]:
+def judge(fit: FitNumbers) -> tuple[bool, str]:
     """Whether composition is shown, and the sentences that say so or why not."""
     beaten: list[str] = []
     equal: list[str] = []
@@ -35,7 +35,7 @@ def judge(fit: CombinationFit) -> tuple[bool, str]:
     return holds, " ".join(_sentences(fit, beaten, equal, worse, holds=holds))
 
 
-def _sentences(fit: CombinationFit, beaten: list[str], equal: list[str], worse: list[str], *, holds: bool) -> list[str]:
+def _sentences(fit: FitNumbers, beaten: list[str], equal: list[str], worse: list[str], *, holds: bool) -> list[str]:
     what = "change" if fit.on == "change" else "pattern"
     together = " + ".join(fit.weights["basic"].values)
     r2 = f"R² {fit.r2:.2f}, {fit.r2_cv:.2f} leaving layers out" + (
@@ -63,7 +63,7 @@ def _sentences(fit: CombinationFit, beaten: list[str], equal: list[str], worse: 
     return [line for line in lines if line]
 
 
-def _shrinkage(fit: CombinationFit) -> str:
+def _shrinkage(fit: FitNumbers) -> str:
     """The shrinkage null in its own words, where its weight has them."""
     if fit.on != "change" or fit.scale_free or fit.form.intercept:
         return ""
@@ -71,11 +71,11 @@ def _shrinkage(fit: CombinationFit) -> str:
     return f"That the pattern merely became {1 + row['weight']:.2f} times what it was has R² {row['r2']:.2f}."
 
 
-def _with_r2(fit: CombinationFit, names: Sequence[str]) -> list[str]:
+def _with_r2(fit: FitNumbers, names: Sequence[str]) -> list[str]:
     return [f"{name} (R² {fit.nulls.loc[name, 'r2']:.2f})" for name in names]
 
 
-def _with_advantage(fit: CombinationFit, names: Sequence[str]) -> list[str]:
+def _with_advantage(fit: FitNumbers, names: Sequence[str]) -> list[str]:
     lines = []
     for name in names:
         row = fit.nulls.loc[name]
@@ -88,7 +88,7 @@ def _with_advantage(fit: CombinationFit, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _noise(fit: CombinationFit) -> str:
+def _noise(fit: FitNumbers) -> str:
     """How many samples would do, of the least reliable pattern below 0.9."""
     known = fit.reliability.dropna("task")
     if not known.size:

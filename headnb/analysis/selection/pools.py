@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headnb.scoring import Progress
+    from headnb.scoring.progress import Progress
     from headnb.tasks.samples import Id, Sample, TokenSample
 
 ROWS = 4096  # samples read at once

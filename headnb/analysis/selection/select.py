@@ -20,7 +20,8 @@ import xarray as xr
 from headnb.analysis.selection.embeddings import PatternView, RandomView, TextView
 from headnb.analysis.selection.nearest import best, collected, diverse
 from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
-from headnb.errors import HeadnbError, known_keywords, unknown_name
+from headnb.call_checks import known_keywords
+from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive
 from headnb.stats.patterns import sample_levels
 from headnb.storage.score_store import open_scores
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from headnb.analysis.selection.embeddings import View
     from headnb.analysis.selection.nearest import Ranked
     from headnb.analysis.selection.pools import Scores, Source
-    from headnb.scoring import Progress
+    from headnb.scoring.progress import Progress
 
 WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
 AIMS = ("mean", "nearest")
@@ -249,7 +250,7 @@ def _view_without_model(target: Task | Scores, sources: list[Source], by: str, s
 
 
 def _score(model: Any, tokenizer: Any, options: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
-    from headnb.scoring import score_heads  # noqa: PLC0415  torch, which scores that are there do not need
+    from headnb.scoring.run import score_heads  # noqa: PLC0415  torch, which scores that are there do not need
 
     return score_heads(model, tokenizer, task, **options, **where)
 

@@ -14,12 +14,13 @@ from headnb.analysis.json_values import with_ends
 from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.selection.precision import SCORED_BY, over_targets
 from headnb.analysis.training_means import direction, mean_over_trainings, on_own_task, text_of
+from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.fits import weights
+from headnb.display.charts.plots import trajectory
 from headnb.stats.jackknife import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from headnb.display.charts.marks import Chart
 
 LEVEL = 0.95
 BASELINES = ("random", "tfidf")
@@ -123,9 +124,6 @@ class SelectionStudy(TableAndVerdict):
 
     def plot(self) -> Chart:
         """Precision against the number chosen, and what fine-tuning on the chosen samples did to the loss."""
-        from headnb.display.charts.marks import beside  # noqa: PLC0415
-        from headnb.display.charts.plots import trajectory, weights  # noqa: PLC0415
-
         title = "which samples are chosen"
         charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
         if len(self.tuned_ks) == 1:  # a band of one point is not seen

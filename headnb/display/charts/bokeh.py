@@ -30,7 +30,7 @@ from headnb.errors import from_extra
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.display.charts.marks import Chart, Mark, Plot
+    from headnb.display.charts.marks import Drawing, Mark, Plot
     from headnb.stats.descriptive import Array
 
 _FONT = "system-ui, sans-serif"
@@ -39,7 +39,7 @@ _FACE: dict[str, Any] = {"text_font": {"value": _FONT}, "text_baseline": "middle
 _DASHES = [5, 3]
 
 
-def layout(chart: Chart) -> Any:
+def layout(chart: Drawing) -> Any:
     """One figure, or a row of them. Raises HeadnbError where Bokeh is not installed."""
     figures = [figure(plot) for plot in chart.plots]
     if len(figures) == 1:
@@ -51,7 +51,7 @@ def layout(chart: Chart) -> Any:
     return row(*figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
 
 
-def show(chart: Chart) -> None:
+def show(chart: Drawing) -> None:
     """Draw in a notebook; BokehJS is loaded with the first chart of a kernel."""
     drawn = layout(chart)
     from bokeh.io import output_notebook  # noqa: PLC0415

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
     names_along,
@@ -17,7 +18,7 @@ from headnb.display.charts.estimates import (
     read_estimates,
     span_of,
 )
-from headnb.display.charts.marks import INK, Axis, Chart, Plot, Points, Segments, series_colour
+from headnb.display.charts.marks import INK, Axis, Plot, Points, Segments, series_colour
 from headnb.display.text import number
 from headnb.errors import HeadnbError
 

@@ -1,4 +1,4 @@
-"""A combination fit as charts: observed against fitted heads, weights with intervals, null models."""
+"""Fits as charts: observed against fitted heads, weights with intervals, null models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
     names_along,
@@ -20,13 +21,11 @@ from headnb.display.charts.estimates import (
 from headnb.display.charts.marks import (
     LINE_HEIGHT,
     Axis,
-    Chart,
     Plot,
     Points,
     Rule,
     Segments,
     aside,
-    beside,
     series_colour,
     series_form,
 )
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
 
-    from headnb.analysis.composition.fit import CombinationFit
     from headnb.display.charts.estimates import Values
     from headnb.display.charts.marks import Mark
     from headnb.stats.descriptive import Array
@@ -132,21 +130,6 @@ def nulls(table: pd.DataFrame, *, ceiling: float = math.nan, title: str = "") ->
         for name, one, other in zip(names, r2, r2_cv, strict=True)
     )
     return Chart(title or "the fit and its null models", (plot,), words)
-
-
-def combination(fit: CombinationFit) -> Chart:
-    """A combination fit: its heads, its weights, and the null models beside it."""
-    import pandas as pd  # noqa: PLC0415
-
-    ordinary = {"least squares": fit.ordinary.weights}
-    others = {"weights ≥ 0": fit.weights} | ordinary if fit.form.nonnegative else ordinary
-    own = pd.DataFrame({"r2": [fit.r2], "r2_cv": [fit.r2_cv]}, index=["the fit"])
-    chart = beside(
-        regression(fit.observed, fit.fitted, title=f"observed and fitted, R² {estimate_text(fit.r2)}"),
-        weights(fit.interval, name="corrected for noise", others=others, selected=fit.selected),
-        nulls(pd.concat([own, fit.nulls[["r2", "r2_cv"]]]), ceiling=fit.ceiling),
-    )
-    return replace(chart, title=f"{fit.target} from {', '.join(map(str, fit.weights['basic'].values))}")
 
 
 def _apart(distances: Array, x: Array, y: Array, pixel: float) -> list[int]:

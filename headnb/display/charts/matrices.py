@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
     leading_slices,
@@ -15,7 +16,7 @@ from headnb.display.charts.estimates import (
     read_estimates,
     words_of,
 )
-from headnb.display.charts.marks import INK, LABEL_SIZE, Axis, Cells, Chart, Plot
+from headnb.display.charts.marks import INK, LABEL_SIZE, Axis, Cells, Plot
 from headnb.display.colours import paint, shared_scale
 from headnb.display.text import number
 from headnb.errors import HeadnbError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headnb.display.charts.chart import Chart, beside
 from headnb.display.charts.distributions import distribution
 from headnb.display.charts.estimates import (
     estimate_text,
@@ -23,19 +24,8 @@ from headnb.display.charts.estimates import (
     span_of,
     words_of,
 )
-from headnb.display.charts.fits import combination, nulls, regression, weights
-from headnb.display.charts.marks import (
-    Axis,
-    Chart,
-    Line,
-    Plot,
-    Rule,
-    Segments,
-    aside,
-    beside,
-    series_colour,
-    series_form,
-)
+from headnb.display.charts.fits import nulls, regression, weights
+from headnb.display.charts.marks import Axis, Line, Plot, Rule, Segments, aside, series_colour, series_form
 from headnb.display.charts.matrices import correlation_matrix, train_eval
 from headnb.display.text import short
 from headnb.errors import HeadnbError
@@ -50,7 +40,6 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 __all__ = [
-    "combination",
     "correlation_matrix",
     "courses",
     "distribution",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from headnb.display.charts.marks import Chart, Mark, Marker, Plot
+    from headnb.display.charts.marks import Drawing, Mark, Marker, Plot
     from headnb.stats.descriptive import Array
 
 MOST_TITLED_MARKS = 2500
@@ -44,7 +44,7 @@ _LABEL_OPACITY = ".8"
 _DASHES = "5 3"
 
 
-def card(chart: Chart) -> str:
+def card(chart: Drawing) -> str:
     """The `text/html` form: title, picture, notes."""
     image, width, height = picture(chart, titles=False)
     file = _file(image, width, height, IMAGE_INK, chart.title)
@@ -53,7 +53,7 @@ def card(chart: Chart) -> str:
     return f'<div style="{CARD_STYLE}"><div><b>{_text(chart.title)}</b></div>{drawn}{notes}</div>'
 
 
-def page(chart: Chart) -> str:
+def page(chart: Drawing) -> str:
     """A whole HTML file around the card; it follows the reader's light or dark setting."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
@@ -62,7 +62,7 @@ def page(chart: Chart) -> str:
     )
 
 
-def standalone(chart: Chart, *, ink: str) -> str:
+def standalone(chart: Drawing, *, ink: str) -> str:
     """The `image/svg+xml` form: title, picture and notes in one file, in the colour `ink`."""
     body, width, height = picture(chart, titles=False)
     width = max(width, 420)
@@ -75,7 +75,7 @@ def standalone(chart: Chart, *, ink: str) -> str:
     return _file(drawn, width, top + height + 17 * len(notes) + 4, ink, chart.title)
 
 
-def inline(chart: Chart, plots: Iterable[Plot] | None = None) -> str:
+def inline(chart: Drawing, plots: Iterable[Plot] | None = None) -> str:
     """An `<svg>` element of a chart, or of some of its plots, for an HTML page."""
     body, width, height = picture(chart, plots)
     name = escape(printable(". ".join([chart.title, *chart.words])), quote=True)
@@ -84,7 +84,7 @@ def inline(chart: Chart, plots: Iterable[Plot] | None = None) -> str:
     return f'<svg {size} fill-opacity="{_LABEL_OPACITY}" style="{style}" role="img" aria-label="{name}">{body}</svg>'
 
 
-def picture(chart: Chart, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> tuple[str, int, int]:
+def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> tuple[str, int, int]:
     """The SVG elements of a chart's plots, as many beside each other as fit, and the picture's width and height."""
     parts: list[str] = []
     x = y = width = row = 0

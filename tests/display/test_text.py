@@ -1,0 +1,82 @@
+"""The words under a grid, and the grid as text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from headnb.display.payload import payload
+from headnb.display.reading import read_payload
+from headnb.display.text import as_text, belief_line, number, ranking, significance_line, statistics_line
+
+from paths import FIXTURES
+from synthetic import comparison, pattern
+
+HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
+
+
+@pytest.mark.parametrize(
+    ("samples", "reliability", "needed", "expected"),
+    [
+        (32, 0.872, 60, "32 samples, reliability 0.87; about 60 samples would give 0.90."),
+        (256, 0.96, 95, "256 samples, reliability 0.96; 0.90 needs about 95 samples."),
+        (64, -0.1, -1, "64 samples, reliability -0.10; the halves of the samples do not agree, so no number"),
+        (1, np.nan, -1, "1 sample: too few to tell (reliability needs at least 4)."),
+        (None, np.nan, -1, "Not known: this pattern does not say how many samples it is made of."),
+    ],
+)
+def test_belief_line(samples: int | None, reliability: float, needed: int, expected: str) -> None:
+    facts = {"reliability": reliability, "samples_for_090": needed} | ({"samples": samples} if samples else {})
+    line = belief_line(payload(pattern([[1.0, 2.0]], **facts))["panels"][0])
+    assert line.startswith(f"Can I believe this? {expected}")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.01234, "0.0123"), (0.05, "0.0500"), (-0.4, "−0.400"), (2.1e-7, "2.10e-7"), (123.4, "123"), (0, "0")],
+)
+def test_number(value: float, expected: str) -> None:
+    assert number(value) == expected
+
+
+def test_ranking_is_by_size_and_skips_missing_heads() -> None:
+    panel = payload(pattern([[0.1, np.nan], [-0.5, 0.3]], kind="signed"))["panels"][0]
+    assert ranking(panel) == [(1, 0), (1, 1), (0, 0)]
+
+
+def test_statistics_line_shows_intervals_where_known() -> None:
+    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
+    panel["statistics"] = {"gini": {"value": 0.341, "low": 0.32, "high": 0.36}, "cv": {"value": 0.62}}
+    assert statistics_line(panel) == "Gini 0.341 [0.320, 0.360] · CV 0.620"
+
+
+def test_significance_line_counts_heads() -> None:
+    made = payload(comparison([[0.01, 0.0, np.nan]], [[True, False, False]]))
+    assert significance_line(made, made["panels"][0]) == "1 of 2 heads changed significantly (q < 0.05)."
+
+
+def test_text_names_top_heads_statistics_and_belief() -> None:
+    facts = {"samples": 32, "reliability": 0.87, "samples_for_090": 60}
+    lines = as_text(payload(pattern([[0.1, 0.4], [0.2, 0.3]], **facts))).splitlines()
+    assert lines[0] == "smollm2-135m · gsm8k"
+    assert lines[1].startswith("activation level (nats), 2 layers × 2 heads")
+    assert lines[2] == "Top heads: L0H1 0.400 · L1H1 0.300 · L1H0 0.200 · L0H0 0.100"
+    assert lines[3].startswith("Gini 0.250")  # by hand: sum |xi - xj| / (2 n^2 mean) = 2 / 8
+    assert lines[4] == "Can I believe this? 32 samples, reliability 0.87; about 60 samples would give 0.90."
+
+
+def test_heat_map_has_a_line_a_layer_and_a_sign_a_head() -> None:
+    lines = as_text(payload(pattern([[0.0, 0.4], [np.nan, 0.2]])), heat_map=True).splitlines()
+    assert "layer   0 ▁█" in lines
+    assert "layer   1  ▅" in lines  # half of seven steps, rounded to the even fourth
+
+
+def test_colour_heat_map_puts_two_layers_on_a_line() -> None:
+    text = as_text(payload(pattern([[0.0, 0.4]] * 5)), heat_map=True, colour=True)
+    assert sum(line.startswith("layer") for line in text.splitlines()) == 3
+    assert "\x1b[38;2;253;231;36m" in text  # the end of viridis
+
+
+def test_text_has_no_control_characters_of_the_data() -> None:
+    text = as_text(read_payload(HOSTILE), heat_map=True)
+    assert "\x1b" not in text
+    assert "<script>alert(1)</script>" in text

@@ -1,0 +1,191 @@
+"""Capturing leaves a model exactly as it was, and sees the real head outputs."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs, scale_heads
+from headnb.errors import HeadnbError
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from architectures import ARCHITECTURES, LLAMA_LIKE, build
+from model_state import state
+from tiny import tiny_model
+
+TOKENS = torch.arange(1, 11)[None]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "gemma2", "bloom", "falcon parallel multi-query"])
+def test_model_is_as_before_after_success_error_and_interrupt(name):
+    model = build(name, torch.float32).train()
+    before = state(model)
+
+    with frozen(model), checkpointed(model), head_outputs(model, lambda _, outputs: outputs):
+        model(TOKENS, use_cache=False)
+    assert state(model) == before
+
+    def fail(layer, outputs):
+        raise error
+
+    for error in (RuntimeError("broken"), KeyboardInterrupt()):
+        with (
+            pytest.raises(type(error)),
+            frozen(model),
+            checkpointed(model),
+            head_outputs(model, fail, find_heads(model)),
+        ):
+            model(TOKENS, use_cache=False)
+        assert state(model) == before
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "deepseek_v3"])
+def test_transform_that_looks_only_changes_no_logit(name):
+    model = build(name)
+    expected = model(TOKENS).logits
+    seen = {}
+
+    def look(layer, outputs):
+        seen[layer] = outputs.shape
+        return outputs
+
+    with head_outputs(model, look) as layout:
+        found = model(TOKENS).logits
+    assert torch.equal(found, expected)
+    assert {shape[:3] for shape in seen.values()} == {(1, 10, 4)}
+    assert sorted(seen) == list(range(layout.shape[0]))
+
+
+@pytest.mark.parametrize("name", ["llama", "gptj"])
+def test_scaled_head_equals_scaled_slice_of_the_output_projection(name):
+    """O is linear in the projection that reads it: scaling head h is scaling its columns of W_o."""
+    model = build(name)
+    with scale_heads(model, {"L1H2": 0.25, "L2H0": 3.0}):
+        found = model(TOKENS).logits
+    by_hand = build(name)
+    for layer, head, factor in ((1, 2, 0.25), (2, 0, 3.0)):
+        projection = (
+            by_hand.model.layers[layer].self_attn.o_proj
+            if name == "llama"
+            else by_hand.transformer.h[layer].attn.out_proj
+        )
+        with torch.no_grad():
+            projection.weight[:, head * 8 : (head + 1) * 8] *= factor
+    assert torch.allclose(found, by_hand(TOKENS).logits, rtol=0, atol=1e-7)
+    assert not torch.allclose(found, model(TOKENS).logits, rtol=0, atol=1e-3)
+
+
+def test_captures_nest():
+    """Scaling inside scaling multiplies; the inner one alone is undone first."""
+    model = build("llama")
+    with scale_heads(model, {"L0H1": 0.5}):
+        half = model(TOKENS).logits
+        with scale_heads(model, {"L0H1": 0.5}):
+            quarter = model(TOKENS).logits
+        assert torch.equal(model(TOKENS).logits, half)
+    with scale_heads(model, {"L0H1": 0.25}):
+        assert torch.allclose(model(TOKENS).logits, quarter, rtol=0, atol=1e-12)
+
+
+def test_two_models_are_captured_in_two_threads():
+    models = [build("llama"), build("qwen2")]
+    expected = []
+    for model in models:
+        with scale_heads(model, {"L1H1": 0.0}):
+            expected.append(model(TOKENS).logits)
+    found = {}
+
+    def work(place):
+        for _ in range(20):
+            with scale_heads(models[place], {"L1H1": 0.0}):
+                found[place] = models[place](TOKENS).logits
+            if not torch.equal(found[place], expected[place]):
+                break
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[place], expected[place]) for place in range(2))
+    assert "get_interface" not in ALL_ATTENTION_FUNCTIONS.__dict__
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("L9H0", "layers L0 to L2"), ("L0H4", "4 heads"), ("3.10", "L3H10")],
+)
+def test_a_head_that_is_not_there_is_refused(name, message):
+    with pytest.raises(HeadnbError, match=message), scale_heads(build("llama"), {name: 0.0}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "kv_heads"),
+    [
+        ("llama", 2),
+        ("gpt2", 4),
+        ("deepseek_v3", 4),
+        ("gpt_bigcode multi-query", 1),
+        ("falcon parallel multi-query", 1),
+        ("falcon grouped alibi", 2),
+    ],
+)
+def test_layout_names_heads_and_key_value_heads(name, kv_heads):
+    layout = find_heads(build(name, torch.float32))
+    assert layout.heads == (4, 4, 4)
+    assert layout.kv_heads == kv_heads
+
+
+def test_layers_without_softmax_heads_are_reported_as_such():
+    config = AutoConfig.for_model(
+        "qwen3_next",
+        **LLAMA_LIKE | {"num_hidden_layers": 4, "num_experts": 0, "decoder_sparse_step": 1},
+        layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    )
+    layout = find_heads(AutoModelForCausalLM.from_config(config))
+    assert layout.heads == (0, 4, 0, 4)
+
+
+def test_model_without_any_softmax_head_is_refused():
+    config = AutoConfig.for_model("mamba", hidden_size=32, num_hidden_layers=2, vocab_size=64, state_size=4)
+    with pytest.raises(HeadnbError, match="no softmax attention heads"):
+        find_heads(AutoModelForCausalLM.from_config(config))
+
+
+def test_checkpointing_wakes_no_dropout():
+    """OPT's layer asks its own training flag about dropout; checkpointing needs that flag on the same layer."""
+    model = build("opt")
+    assert model.config.dropout > 0
+    expected = model(TOKENS, use_cache=False).logits
+    with checkpointed(model):
+        assert torch.equal(model(TOKENS, use_cache=False).logits, expected)
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass():
+    model = tiny_model(layers=6)
+    kept = []
+    for memory in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
+            if memory:
+                with checkpointed(model):
+                    model(TOKENS, use_cache=False)
+            else:
+                model(TOKENS, use_cache=False)
+        kept.append(sum(sizes))
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_every_tested_architecture_is_captured_through_one_of_the_two_ways():
+    ways = {name: find_heads(build(name, torch.float32)) for name in ARCHITECTURES}
+    assert all(bool(layout.attention) != bool(layout.projections) for layout in ways.values())
+    assert {name for name, layout in ways.items() if layout.projections} == {
+        "bloom", "codegen", "falcon grouped alibi", "falcon parallel multi-query", "gpt_neo", "gptj", "mpt", "xglm",
+    }  # fmt: skip

@@ -1,0 +1,42 @@
+"""What autograd keeps is made smaller, and no number changes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from headnb.engine import recompute
+from headnb.engine.batching import pack
+from headnb.engine.recompute import kept_small
+from headnb.scoring import gradient
+from headnb.scoring.gradient import activation, gradient_scorer
+
+from architectures import build
+from random_samples import random_samples
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "phi"])
+def test_scores_are_bit_for_bit_those_of_everything_kept(name, monkeypatch):
+    model = build(name)
+    batch = pack(random_samples())
+    scorer = gradient_scorer(model, activation)
+    small, _ = scorer(batch)
+    monkeypatch.setattr(gradient, "kept_small", lambda _: nullcontext())
+    whole, _ = scorer(batch)
+    assert torch.equal(small, whole)
+
+
+def test_an_activation_is_not_kept_beside_what_it_was_made_of(monkeypatch):
+    mlp = build("llama").model.layers[0].mlp.requires_grad_(False)
+    x = torch.randn(1, 64, mlp.gate_proj.in_features, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(mlp(x).sum(), x)
+    held = []
+    keep = recompute._keep
+    monkeypatch.setattr(recompute, "_keep", lambda tensor: held.append(keep(tensor)) or held[-1])
+    with kept_small(mlp):
+        y = mlp(x)
+    wide = [one for one in held if isinstance(one, torch.Tensor) and one.requires_grad]
+    assert len({one.data_ptr() for one in wide}) == 2  # g and u
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], expected)
+    assert not any(module._forward_hooks for module in mlp.modules())

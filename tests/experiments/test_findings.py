@@ -1,0 +1,77 @@
+"""What notebooks show of several runs at once: means over seeds of what `trajectory` found of each."""
+
+from __future__ import annotations
+
+import headnb
+import numpy as np
+import pytest
+from headnb.display.charts import plots
+from headnb.display.payload import payload
+from headnb.experiments.findings import changes_of, course_of, progress_of, trajectory_table
+
+from fine_tuned import random_change
+from tracked import EXPONENTIAL, STEPS, tracked
+
+RUNS = {
+    (task, seed): headnb.trajectory(*tracked(done, noise=0.2, seed=seed), task="gsm8k")
+    for task, done in (("gsm8k", EXPONENTIAL), ("mbpp", STEPS / 80))
+    for seed in (0, 1)
+}
+
+
+def mean_of(name: str, task: str) -> np.ndarray:
+    return np.mean([RUNS[task, seed].steps[name].values for seed in (0, 1)], axis=0)
+
+
+def test_the_course_of_a_task_is_the_mean_over_its_seeds() -> None:
+    found = course_of(RUNS)
+    for task in ("gsm8k", "mbpp"):
+        for name in ("relative_distance", "correlation_first", "correlation_final", "movement"):
+            np.testing.assert_allclose(found[name].sel(task=task), mean_of(name, task))
+    np.testing.assert_array_equal(found["samples_seen"], STEPS * 8)
+    assert found["relative_distance"].sel(task="gsm8k", step=0) == 1
+    assert found["correlation_final"].sel(task="mbpp", step=80) == pytest.approx(1)
+
+
+def test_courses_are_drawn_beside_each_other_along_the_samples() -> None:
+    chart = plots.courses(course_of(RUNS), along="samples_seen", log=True)
+    assert len(chart.plots) == 4
+    assert {plot.x.label for plot in chart.plots} == {"samples seen"}
+    assert [plot.y.label for plot in chart.plots][:2] == ["relative distance", "correlation first"]
+    assert chart.title == "over samples seen"
+
+
+def test_tasks_tracked_at_other_steps_stand_beside_each_other() -> None:
+    study, scores = tracked(EXPONENTIAL)
+    fewer = headnb.trajectory(study.isel(step=[0, 2, 7]), scores.isel(step=[0, 2, 7]))
+    found = course_of({("gsm8k", 0): RUNS["gsm8k", 0], ("mbpp", 0): fewer})
+    assert found["step"].values.tolist() == STEPS.tolist()
+    assert found["movement"].sel(task="mbpp").notnull().values.tolist() == [s in {0, 2, 80} for s in STEPS]
+    assert found["samples_seen"].notnull().all()
+
+
+def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
+    progress, table = progress_of(RUNS), trajectory_table(RUNS)
+    assert dict(progress.sizes) == {"task": 2, "seed": 2, "step": 8}
+    np.testing.assert_array_equal(progress["value"].sel(task="mbpp", seed=1), RUNS["mbpp", 1].steps["done"])
+    halves = [RUNS["gsm8k", seed].half.value for seed in (0, 1)]
+    assert table.loc["gsm8k", "half"] == pytest.approx(np.mean(halves))
+    assert table.loc["gsm8k", "samples at half"] == pytest.approx(8 * np.mean(halves))
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them(runs: int, scale_free: bool) -> None:
+    pairs = {"svamp": random_change(0, "svamp", n=16), "boolq": random_change(1, "boolq", n=20)}
+    found = headnb.selectivity(
+        {task: before for task, (before, _) in pairs.items()},
+        {task: [after] * runs for task, (_, after) in pairs.items()},
+    )
+    drawn = payload(changes_of(found, scale_free=scale_free))
+    table = found.shapes if scale_free else found.heads
+    for panel, (task, pair) in zip(drawn["panels"], pairs.items(), strict=True):
+        compared = headnb.compare(*pair, scale_free=scale_free)
+        assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
+        assert panel["samples"] == compared.attrs["samples"] == len(pair[0]["sample"])
+        assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
+        np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task=task))

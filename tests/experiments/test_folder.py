@@ -1,0 +1,67 @@
+"""A fine-tuning goes on in its folder as the one that it was, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from headnb.errors import HeadnbError
+from headnb.tuning.training import TuningInterrupted
+from peft import LoraConfig
+
+from tiny import tiny_model
+from trainings import quick
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headnb.tuning.training import TuningProgress
+
+
+def stop(progress: TuningProgress) -> None:
+    if progress.step == 3:
+        raise KeyboardInterrupt
+
+
+def lora(**options: Any) -> LoraConfig:
+    return LoraConfig(**{"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"peft_config": lora(lora_alpha=64)}, "peft_config.lora_alpha as by default, not 64"),
+        ({"peft_config": lora(r=8)}, "peft_config.r 4, not as by default"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps as by default, not 4"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last as by default, not True"),
+        ({"model": tiny_model(seed=1)}, "model_fingerprint"),
+    ],
+)
+def test_another_fine_tuning_is_not_taken_for_this_one(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    options: dict[str, Any] = {"model": tiny_model(), "peft_config": lora(), "output_dir": tmp_path}
+    with pytest.raises(TuningInterrupted):
+        quick(on_progress=stop, **options)
+    with pytest.raises(HeadnbError, match=message):
+        quick(resume=True, **options | changed)
+    same = {"logging_steps": 2, "gradient_checkpointing": True, "weight_decay": 0.0, "batch_size": np.int64(8)}
+    quick(resume=True, **options | same)
+
+
+def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Path) -> None:
+    model = tiny_model()
+    with pytest.raises(TuningInterrupted):
+        quick(model, inplace=True, output_dir=tmp_path, on_progress=stop)
+    with pytest.warns(UserWarning, match="movement from here on is not known"):
+        resumed = quick(model, inplace=True, output_dir=tmp_path, resume=True).study
+    whole = quick(tiny_model(), inplace=True).study
+    np.testing.assert_array_equal(resumed.level, whole.level)
+    np.testing.assert_array_equal(resumed.movement[:2], whole.movement[:2])
+    assert resumed.movement[2].isnull().all()
+
+
+def test_a_finished_run_of_half_an_epoch_does_no_step_more(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": None, "num_train_epochs": 0.5, "output_dir": tmp_path}
+    first = quick(tiny_model(), **options)
+    again = quick(tiny_model(), resume=True, **options)
+    assert again.study.identical(first.study)

@@ -1,0 +1,420 @@
+"""The explorer driven by a browser's messages, without a browser: what it computes, and that nothing hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import headnb
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.explorer.explorer import Explorer, explore
+from headnb.explorer.head_detail import histogram
+from headnb.models.locks import model_lock
+from headnb.scoring.ablation import ablate, generate_both
+from headnb.scoring.attention import head_attention
+from headnb.scoring.run import score_heads
+
+from model_state import state
+from tiny import tiny_model, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+SUMS = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(6) for b in range(5)]
+WORDS = [("How many apples? ", "There are 3."), ("def square(n):\n", "    return n * n"), ("One, two,", " three")]
+SECONDS = 30  # for a job that takes milliseconds
+
+
+@pytest.fixture
+def explorer():
+    made = explore(tiny_model(), TOKENIZER, {"sums": SUMS, "words": WORDS}, samples=64, batch_tokens=64)
+    yield made
+    made.close()
+    assert made.wait(SECONDS)
+
+
+def send(explorer, **content):
+    """A message of the browser."""
+    explorer._handle_custom_msg(content, [])
+
+
+def done(explorer):
+    assert explorer.wait(SECONDS)
+    assert explorer.status["state"] == "idle"
+    return explorer.status
+
+
+class Gate:
+    """Holds a model in the middle of its forward passes, behind the first `free` of them."""
+
+    def __init__(self, model, free=0):
+        self.reached, self.opened, self.left = threading.Event(), threading.Event(), free
+        self.hook = model.model.layers[0].register_forward_pre_hook(self._hold)
+
+    def _hold(self, *_):
+        self.left -= 1
+        if self.left < 0:
+            self.reached.set()
+            assert self.opened.wait(SECONDS)
+
+
+def test_run_scores_what_score_heads_scores(explorer):
+    seen = []
+    explorer.observe(lambda change: seen.append(change["new"]["state"]), "status")
+    send(explorer, do="run")
+    assert done(explorer)["error"] == ""
+    assert seen[0] == "running"
+    assert seen[-1] == "idle"
+    expected = score_heads(tiny_model(), TOKENIZER, SUMS)
+    xr.testing.assert_allclose(explorer.scores, expected, rtol=1e-4, atol=1e-6)
+    values = np.array(explorer.payload["panels"][0]["values"])
+    np.testing.assert_allclose(values, expected.heads.pattern(), rtol=1e-3)
+    assert explorer.scores is explorer.results["sums", "activation"]
+
+
+def test_second_task_stands_beside_the_first_with_its_own_samples(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    explorer.task = "words"
+    send(explorer, do="run")
+    done(explorer)
+    assert [panel["title"] for panel in explorer.payload["panels"]] == ["words", "sums"]
+    assert [panel["samples"] for panel in explorer.payload["panels"]] == [3, 30]
+    explorer.task = "sums"
+    assert [panel["title"] for panel in explorer.payload["panels"]] == ["sums", "words"]
+
+
+def test_grid_fills_while_it_runs(explorer, monkeypatch):
+    for name in ("_PAUSE", "_REST"):
+        monkeypatch.setattr(f"headnb.explorer.explorer.{name}", 0.0)
+    seen = []
+    explorer.observe(lambda change: seen.append(change["new"]), "payload")
+    send(explorer, do="run")
+    done(explorer)
+    filled = [picture["panels"][0]["samples"] for picture in seen]
+    assert len(filled) > 2
+    assert filled == sorted(filled)
+    assert filled[0] < 30 == filled[-1]
+
+
+def test_stop_is_heard_inside_a_batch_and_keeps_what_is_scored(explorer):
+    gate = Gate(explorer._bench.model, free=6)
+    send(explorer, do="run")
+    assert gate.reached.wait(SECONDS)
+    send(explorer, do="stop")
+    assert explorer.status["state"] == "stopping"
+    gate.opened.set()
+    status = done(explorer)
+    passes = -gate.left
+    assert passes == 1  # the one that was held; none after it
+    scored = explorer.scores.sizes["sample"]
+    assert 0 < scored < 30
+    assert status["note"] == f"stopped: {scored} of 30 samples are scored"
+    gate.hook.remove()
+    whole = score_heads(tiny_model(), TOKENIZER, SUMS)
+    np.testing.assert_allclose(
+        explorer.scores["score"], whole["score"].sel(sample=explorer.scores["sample"]), rtol=1e-4, atol=1e-6
+    )
+    send(explorer, do="run")
+    assert done(explorer)["note"] == ""
+    assert explorer.scores.sizes["sample"] == 30
+
+
+def test_stop_before_the_first_sample_leaves_nothing(explorer):
+    gate = Gate(explorer._bench.model)
+    send(explorer, do="run")
+    assert gate.reached.wait(SECONDS)
+    explorer.stop()
+    gate.opened.set()
+    assert done(explorer)["note"] == "stopped"
+    assert explorer.scores is None
+    assert explorer.payload["progress"]["done"] == 0
+
+
+def test_stop_is_heard_while_another_run_holds_the_model(explorer):
+    with model_lock(explorer._bench.model):
+        send(explorer, do="run")
+        time.sleep(0.2)
+        assert explorer.status["state"] == "running"
+        send(explorer, do="stop")
+        assert done(explorer)["note"] == "stopped"
+
+
+def test_model_is_as_before_after_run_stop_and_error(explorer):
+    model = explorer._bench.model
+    before = state(model)
+    send(explorer, do="run")
+    done(explorer)
+    assert state(model) == before
+    gate = Gate(model, free=8)
+    send(explorer, do="run")
+    assert gate.reached.wait(SECONDS)
+    explorer.stop()
+    gate.opened.set()
+    done(explorer)
+    gate.hook.remove()
+    assert state(model) == before
+    send(explorer, do="ablate", factor=0, heads=["L9H9"], tasks=["sums"], controls=0)
+    assert "layers L0 to L1" in done(explorer)["error"]
+    assert state(model) == before
+
+
+def test_second_job_is_refused_while_one_runs(explorer):
+    gate = Gate(explorer._bench.model)
+    send(explorer, do="run")
+    assert gate.reached.wait(SECONDS)
+    send(explorer, do="run")
+    assert "already" in explorer.status["error"]
+    assert explorer.status["state"] == "running"
+    explorer.stop()
+    gate.opened.set()
+    done(explorer)
+
+
+def test_close_stops_the_work(explorer):
+    gate = Gate(explorer._bench.model, free=8)
+    send(explorer, do="run")
+    assert gate.reached.wait(SECONDS)
+    explorer.close()
+    gate.opened.set()
+    assert explorer.wait(SECONDS)
+    assert -gate.left == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "unknown command"),
+        ({"do": "rnu"}, "did you mean 'run'"),
+        ({"do": "attend"}, "KeyError: 'head'"),
+        ({"do": "attend", "head": "L0H0", "place": "x"}, "ValueError: invalid literal"),
+        ({"do": "ablate", "factor": 0, "heads": 3, "tasks": [], "controls": 0}, "TypeError: 'int'"),
+        ({"do": "ablate", "factor": 0, "heads": [], "tasks": ["sums"], "controls": 0}, "select a head first"),
+        ({"do": "ablate", "factor": 0, "heads": ["L0H0"], "tasks": [], "controls": 0}, "choose a task first"),
+    ],
+)
+def test_commands_that_make_no_sense_are_answered_with_a_message(explorer, content, message):
+    send(explorer, **content)
+    assert message in explorer.status["error"]
+    assert explorer.status["state"] == "idle"
+
+
+def test_error_in_the_work_is_a_message_and_the_next_run_works(explorer):
+    hook = explorer._bench.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    send(explorer, do="run")
+    assert done(explorer)["error"] == "ZeroDivisionError: division by zero"
+    assert isinstance(explorer.error, ZeroDivisionError)
+    hook.remove()
+    explorer.task = "nowhere"
+    send(explorer, do="run")
+    assert done(explorer)["error"].startswith("unknown task 'nowhere'")
+    explorer.task = "sums"
+    send(explorer, do="run")
+    assert done(explorer)["error"] == ""
+
+
+def test_selection_is_checked_and_the_added_head_is_looked_at(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    explorer.selected = ["L1H3", "L0H1"]
+    assert explorer.selected == ["L0H1", "L1H3"]
+    explorer.selected = ["L0H1", "L0H2", "L1H3"]
+    assert explorer.focused == "L0H2"
+    explorer.selected = ["L0H1", "L0H2"]
+    assert explorer.focused == "L0H2"
+    explorer.selected = []
+    assert explorer.focused == ""
+    assert explorer.head == {}
+    with pytest.raises(HeadnbError, match="unknown head 'L7H0'"):
+        explorer.selected = ["L7H0"]
+
+
+def test_head_is_described_by_its_scores_over_samples(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    explorer.selected = ["L1H2"]
+    scores = explorer.scores["score"].sel(layer=1, head=2).values.astype(float)
+    head = explorer.head
+    assert head["mean"] == pytest.approx(scores.mean())
+    assert head["spread"] == pytest.approx(scores.std(ddof=1))
+    counted = [
+        ((scores >= low) & ((scores < high) | (last & (scores <= high)))).sum()
+        for low, high, last in zip(
+            head["edges"], head["edges"][1:], [*[False] * (len(head["counts"]) - 1), True], strict=False
+        )
+    ]
+    assert head["counts"] == counted
+    assert sum(counted) == 30
+    order = sorted(range(30), key=lambda place: -abs(scores[place]))[: len(head["strongest"])]
+    assert [found["place"] for found in head["strongest"]] == order
+    assert [found["prompt"] for found in head["strongest"]] == [SUMS[place][0] for place in order]
+    assert [found["completion"] for found in head["strongest"]] == [SUMS[place][1] for place in order]
+
+
+def test_histogram_has_few_bins_whatever_the_values():
+    counts, edges = histogram(np.concatenate([np.linspace(0, 1, 2000), [1e6]]))
+    assert sum(counts) == 2001
+    assert len(counts) + 1 == len(edges) <= 41
+    assert histogram(np.array([])) == ([], [])
+    assert sum(histogram(np.array([2.0, 2.0]))[0]) == 2
+
+
+def test_attention_is_that_of_the_head_on_the_sample(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    send(explorer, do="attend", head="L1H2", place=7)
+    assert done(explorer)["error"] == ""
+    expected = head_attention(tiny_model(), TOKENIZER, SUMS, "L1H2", sample=7)
+    shown = explorer.attention
+    length = len(shown["tokens"])
+    assert tuple(shown["tokens"]) == expected.tokens
+    for name in ("weights", "products"):
+        sent = np.frombuffer(shown[name], "<f4").reshape(length, length)
+        np.testing.assert_allclose(sent, getattr(expected, name), atol=1e-6)
+    assert shown["score"] == pytest.approx(float(explorer.scores["score"].sel(sample=7, layer=1, head=2)), rel=1e-3)
+    send(explorer, do="attend", head="L1H2", place=99)
+    assert "samples 0 to 29" in done(explorer)["error"]
+
+
+def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
+    explorer.selected = ["L0H1", "L1H2"]
+    send(explorer, do="ablate", factor=0.5, heads=explorer.selected, tasks=["sums", "words"], controls=1)
+    assert done(explorer)["error"] == ""
+    shown = explorer.ablation
+    for row, (name, samples) in zip(shown["rows"], {"sums": SUMS, "words": WORDS}.items(), strict=True):
+        expected = ablate(tiny_model(), TOKENIZER, samples, "L0H1,L1H2", 0.5, controls=1)
+        assert row["task"] == name
+        assert row["change"] == pytest.approx(float(expected["mean_change"]), rel=1e-3, abs=1e-7)
+        assert row["low"] == pytest.approx(float(expected["low"]), rel=1e-3, abs=1e-6)
+        assert row["controls"] == pytest.approx(expected["control_change"].values.tolist(), rel=1e-3, abs=1e-6)
+        np.testing.assert_allclose(explorer.ablations[name]["change"], expected["change"], atol=1e-5)
+    made = generate_both(tiny_model(), TOKENIZER, SUMS, "L0H1,L1H2", 0.5)
+    assert shown["generation"]["before"] == made.before
+    assert shown["generation"]["after"] == made.after
+
+
+def test_text_before_and_after_continues_the_sample_in_the_attention_view_if_it_is_scored_still(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    send(explorer, do="attend", head="L1H2", place=29)
+    done(explorer)
+    send(explorer, do="ablate", factor=0.0, heads=["L0H1"], tasks=["sums"], controls=0)
+    assert done(explorer)["error"] == ""
+    assert explorer.ablation["generation"]["sample"] == "29"
+    explorer.samples = 4
+    send(explorer, do="run")
+    done(explorer)
+    kept = [str(sample) for sample in explorer.scores["sample"].values]
+    assert "29" not in kept
+    send(explorer, do="ablate", factor=0.0, heads=["L0H1"], tasks=["sums"], controls=0)
+    assert done(explorer)["error"] == ""
+    assert explorer.ablation["generation"]["sample"] in kept
+
+
+def test_head_of_a_task_that_is_not_scored_shows_no_samples_of_another(explorer):
+    send(explorer, do="run")
+    done(explorer)
+    explorer.selected = ["L1H2"]
+    assert explorer.head["task"] == "sums"
+    explorer.set_state({"task": "words"})
+    assert explorer.head == {}
+    explorer.set_state({"task": "sums"})
+    assert explorer.head["task"] == "sums"
+
+
+def test_stop_during_generation_is_heard(explorer):
+    gates = []
+
+    def hold(change):
+        if change["new"]["rows"] and not gates:  # the losses are there, the text comes next
+            gates.append(Gate(explorer._bench.model, free=4))
+
+    explorer.observe(hold, "ablation")
+    explorer.ablate(0.0, ["L0H1"], ["words"])
+    while not gates:
+        assert explorer._worker.busy
+        time.sleep(0.01)
+    (gate,) = gates
+    assert gate.reached.wait(SECONDS)
+    explorer.stop()
+    gate.opened.set()
+    assert done(explorer)["note"] == "stopped"
+    assert -gate.left == 1
+    assert len(explorer.ablation["rows"]) == 1
+    assert explorer.ablation["generation"] is None
+
+
+def test_scores_open_without_their_model_and_say_what_needs_it():
+    scores = score_heads(tiny_model(), TOKENIZER, WORDS)
+    explorer = scores.heads.explore()
+    explorer.selected = ["L0H3"]
+    assert explorer.head["samples"] == 3
+    assert explorer.head["strongest"][0]["place"] == -1
+    for command in ({"do": "run"}, {"do": "attend", "head": "L0H3", "place": 0}):
+        send(explorer, **command)
+        assert "needs the model" in explorer.status["error"]
+
+
+def test_scores_open_with_their_model_and_task():
+    model = tiny_model()
+    scores = score_heads(model, TOKENIZER, headnb.load_task(WORDS, name="words"))
+    explorer = scores.heads.explore(model, TOKENIZER, WORDS)
+    explorer.selected = ["L0H3"]
+    assert {found["completion"] for found in explorer.head["strongest"]} == {completion for _, completion in WORDS}
+    send(explorer, do="attend", head="L0H3", place=1)
+    assert done(explorer)["error"] == ""
+    assert "".join(explorer.attention["tokens"]) == "def square(n):\n    return n * n</s>"
+
+
+def test_pattern_and_comparison_open_as_a_grid():
+    scores = [score_heads(tiny_model(seed=seed), TOKENIZER, SUMS[:8]) for seed in range(2)]
+    for result in (scores[0].heads.pattern(), headnb.compare(*scores)):
+        explorer = result.heads.explore()
+        explorer.selected = ["L1H1"]
+        assert explorer.head == {}
+        assert len(explorer.payload["panels"]) == 1
+
+
+def test_encoded_samples_need_no_tokenizer():
+    tokens = [{"input_ids": [5, 6, 7, 8, 9], "labels": [-100, -100, 7, 8, 9]}] * 4
+    explorer = explore(tiny_model(), None, {"tokens": tokens})
+    explorer.run()
+    done(explorer)
+    explorer.selected = ["L0H0"]
+    assert explorer.head["strongest"][0]["completion"] == "7 8 9"
+    explorer.attend(place=2)
+    done(explorer)
+    explorer.ablate()
+    assert done(explorer)["error"] == ""
+    assert explorer.ablation["generation"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": [3]}, "has no name"),
+        ({"tasks": 3}, "not a int"),
+        ({"tasks": {"a": []}}, "no samples"),
+        ({"tasks": ["gsm8k"], "method": "activatoin"}, "did you mean 'activation'"),
+        ({"tasks": ["gsm8k"], "batch_token": 3}, "did you mean 'batch_tokens'"),
+    ],
+)
+def test_what_cannot_be_explored_is_said_at_once(arguments, message):
+    with pytest.raises(HeadnbError, match=message):
+        explore(tiny_model(), TOKENIZER, **arguments)
+
+
+def test_explorer_needs_something_to_explore():
+    with pytest.raises(HeadnbError, match="a model or results"):
+        Explorer()
+    with pytest.raises(HeadnbError, match="max_length: only with the model"):
+        Explorer(max_length=3)
+
+
+def test_gradient_mode_of_the_notebook_is_its_own(explorer):
+    with torch.no_grad():
+        send(explorer, do="run")
+        assert done(explorer)["error"] == ""
+        assert not torch.is_grad_enabled()

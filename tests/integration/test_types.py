@@ -1,0 +1,60 @@
+"""What type checkers and editors see of the public API, in a user's file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import headnb
+import pytest
+
+USER = """
+import headnb
+
+model, tokenizer = headnb.load_model("smollm2-135m")
+scores = headnb.score_heads(model, tokenizer, "gsm_symbolic", method="activation")
+reveal_type(scores)
+reveal_type(scores.heads.pattern())
+reveal_type(scores.isel(sample=slice(4)).heads.reliability())
+reveal_type(headnb.compare(scores, scores).heads.evidence())
+headnb.score_haeds(model, tokenizer, "gsm_symbolic")
+headnb.score_heads(model, tokenizer, "gsm_symbolic", metod="activation")
+headnb.load_task(n="64", source="gsm_symbolic")
+scores.heads.patern()
+"""
+REVEALED = {6: "Scores", 7: "Pattern", 8: "float", 9: "Evidence"}
+WRONG = {10: "score_haeds", 11: "metod", 12: "int", 13: "patern"}
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    path = tmp_path / "user.py"
+    path.write_text(USER)
+    return path
+
+
+def test_mypy_knows_the_public_names_and_their_types(user: Path) -> None:
+    command = [sys.executable, "-m", "mypy", "--config-file", "", "--follow-imports", "silent", str(user)]
+    found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout.splitlines()
+    lines = [(int(line.split(":")[1]), line) for line in found if line.startswith("user.py:")]
+    for number, said in {**REVEALED, **WRONG}.items():
+        assert any(at == number and said in line for at, line in lines), (number, said, found)
+    assert {at for at, line in lines if "error:" in line} == set(WRONG)
+
+
+def test_pyright_knows_the_public_names_and_their_types(user: Path) -> None:
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(user)]
+    found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout
+    said = [(one["range"]["start"]["line"] + 1, one) for one in json.loads(found)["generalDiagnostics"]]
+    for number, word in {**REVEALED, **WRONG}.items():
+        assert any(at == number and word in one["message"] for at, one in said), (number, word, found)
+    assert {at for at, one in said if one["severity"] == "error"} == set(WRONG)
+
+
+def test_every_public_name_is_typed_and_loads() -> None:
+    stub = Path(headnb.__file__).with_suffix(".pyi").read_text()
+    for name in headnb.__all__:
+        assert getattr(headnb, name) is not None
+        assert f" as {name}\n" in stub or f"{name}: str" in stub

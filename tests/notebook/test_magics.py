@@ -1,0 +1,419 @@
+"""The magics in a real IPython shell: what they return, bind, draw, complete, and say when a user errs."""
+
+from __future__ import annotations
+
+import gc
+import re
+import signal
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.display.grid import HeadGrid
+from headnb.notebook.magics import HeadMagics
+from headnb.notebook.sft_magic import TuningMagics
+from headnb.scoring.gradient import GradientScorer
+from IPython.core.error import UsageError
+from IPython.utils.capture import capture_output
+
+from shells import PAIRS, completions, error_of, other_tokenizer, run, scores_of, stop
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def test_headscore_returns_the_scores_of_the_same_call_in_python(shell: InteractiveShell) -> None:
+    run(shell, "scores = %headscore model pairs --seed 3")
+    task = headnb.load_task(PAIRS, seed=3)
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), task, seed=3)
+    xr.testing.assert_equal(shell.user_ns["scores"], expected)
+
+
+@pytest.mark.parametrize("words", ["-n 3 model pairs", "model -n 3 pairs", "model pairs -n 3"])
+def test_options_may_stand_anywhere(shell: InteractiveShell, words: str) -> None:
+    run(shell, f"scores = %headscore {words}")
+    assert shell.user_ns["scores"].sizes["sample"] == 3
+
+
+def test_headscore_into_binds_a_variable(shell: InteractiveShell) -> None:
+    run(shell, "%headscore model pairs --into mine")
+    assert shell.user_ns["mine"].sizes == {"sample": 4, "layer": 2, "head": 4}
+
+
+@pytest.mark.parametrize("line", ["%headscore model pairs", "x = %headscore model pairs", "%headscore model pairs;"])
+def test_headscore_draws_once(shell: InteractiveShell, line: str) -> None:
+    _, captured = run(shell, line)
+    assert captured.stdout.count("Can I believe this?") == 1
+    assert "xarray.Dataset" not in captured.stdout
+    assert captured.outputs == []
+
+
+def test_a_cell_goes_on_drawing_its_other_values(shell: InteractiveShell) -> None:
+    _, captured = run(shell, "%headscore model pairs\n6 * 7")
+    assert "42" in captured.stdout
+    assert "Can I believe this?" in captured.stdout
+
+
+def test_methods_and_settings_reach_the_engine(shell: InteractiveShell) -> None:
+    run(shell, "%config HeadMagics.method = 'taylor-token'")
+    run(shell, "%config HeadMagics.samples = 3")
+    run(shell, "a = %headscore model gsm_symbolic")
+    run(shell, "b = %headscore model gsm_symbolic -n 2 --method activation --loss sum")
+    assert (shell.user_ns["a"].attrs["method"], shell.user_ns["a"].sizes["sample"]) == ("taylor-token", 3)
+    b = shell.user_ns["b"]
+    assert (b.attrs["method"], b.attrs["loss_reduction"], b.sizes["sample"]) == ("activation", "sum", 2)
+
+
+def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShell) -> None:
+    shell.user_ns["both"] = (shell.user_ns.pop("model"), shell.user_ns.pop("tokenizer"))
+    run(shell, "scores = %headscore both pairs")
+    assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+def test_the_tokenizer_beside_a_model_comes_before_the_variable_of_another(
+    shell: InteractiveShell, tmp_path: Any
+) -> None:
+    shell.user_ns["model"].name_or_path = str(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"] = other_tokenizer()
+    _, captured = run(shell, "scores = %headscore model pairs")
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+    np.testing.assert_array_equal(shell.user_ns["scores"].score, expected.score)
+    assert f"the tokenizer is the one in {tmp_path}, not the variable tokenizer" in captured.stdout
+
+
+def test_a_tokenizer_of_another_model_is_taken_with_a_line_that_says_so(shell: InteractiveShell) -> None:
+    shell.user_ns["model"].name_or_path = "somebody/tuned"
+    shell.user_ns["tokenizer"].name_or_path = "somebody/base"
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is that of somebody/base, the model is somebody/tuned" in captured.stdout
+    assert shell.user_ns["scores"].sizes["sample"] == 4
+
+
+@pytest.mark.parametrize("name", ["somebody/base", ""])
+def test_a_tokenizer_of_the_same_name_or_of_none_needs_no_words(shell: InteractiveShell, name: str) -> None:
+    shell.user_ns["model"].name_or_path = shell.user_ns["tokenizer"].name_or_path = name
+    _, captured = run(shell, "scores = %headscore model pairs")
+    assert "the tokenizer is" not in captured.stdout
+
+
+def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None:
+    shell.user_ns["task"] = "gsm_symbolic"
+    run(shell, "scores = %headscore model task -n 2")
+    assert shell.user_ns["scores"].attrs["task"] == "gsm_symbolic"
+
+
+def test_the_same_call_works_after_its_result_took_the_tasks_name(shell: InteractiveShell) -> None:
+    for _ in range(2):
+        run(shell, "gsm_symbolic = %headscore model gsm_symbolic -n 2")
+    assert shell.user_ns["gsm_symbolic"].attrs["task"] == "gsm_symbolic"
+
+
+def test_typed_samples_in_their_three_forms(shell: InteractiveShell) -> None:
+    cell = """%%headscore model --into typed
+The sky is => blue
+One, two, => three
+
+Question: What is
+12 + 30?
+Answer: The answer
+is 42.
+
+{"prompt": "2 + 3 = ", "completion": "5"}
+"""
+    run(shell, cell)
+    expected = headnb.score_heads(
+        tiny_model(),
+        tiny_tokenizer(),
+        [
+            ("The sky is", " blue"),
+            ("One, two,", " three"),
+            ("Question: What is\n12 + 30?\nAnswer: ", "The answer\nis 42."),
+            ("2 + 3 = ", "5"),
+        ],
+    )
+    np.testing.assert_array_equal(shell.user_ns["typed"].score, expected.score)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("a => b\nno arrow", "line 3 has no =>"),
+        ("a => b => c", "line 2 has more than one =>"),
+        ("a => ", "line 2: the completion is empty"),
+        ("a => b\n\nQuestion: why?\nBecause.", "line 5: the question has no line that begins with Answer:"),
+        ("Question: why?\n\nAnswer: so.", "line 2: the question has no line"),
+        ("Answer: so.", "line 2 is an answer without a question"),
+        ("Question: a\nAnswer: b\nQuestion: c\nAnswer: d", "line 5 is a second answer"),
+        ('\n{"prompt": "a", "completion": }', "line 3 is not JSON"),
+        ('{"prompt": "a"}', "line 2 lacks 'completion'"),
+        ("\n   \n", "the cell holds no samples"),
+    ],
+)
+def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: InteractiveShell, cell: str, said: str) -> None:
+    assert said in error_of(shell, f"%%headscore model\n{cell}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("%headscore", "required: MODEL"),
+        ("%headscore model", "needs a model and a task"),
+        ("%headscore model gsm_symbolc", "did you mean 'gsm_symbolic'"),
+        ("%headscore model pairs --metod taylor-token", "no option --metod; did you mean --method?"),
+        ("%headscore model pairs --method taylor-tokens", "did you mean 'taylor-token'"),
+        ("%headscore model pairs --loss sums", "did you mean 'sum'"),
+        ("%headscore model pairs -n many", "invalid int value: 'many'"),
+        ("%headscore model pairs -n 5", "n=5 asks for more"),
+        ("%headscore model pairs more", "'more' is one word too many"),
+        ("%headscore model -n 3 pairs more", "'more' is one word too many"),
+        ("%headscore model --metod taylor-token pairs", "no option --metod; did you mean --method?"),
+        ("%headscore 'model pairs", "a quote is not closed"),
+        ("%headscore model pairs --into 3x", "--into 3x"),
+        ("%headscore model pairs --into class", "--into class"),
+        ("%headscore model pairs --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
+        ("%headscore model pairs --batch-tokens -5", "batch_tokens must be at least 1, not -5"),
+        ("%headscore model pairs --max-length 0", "max_length must be at least 1"),
+        ("%headscore model pairs -n 0", "n must be a whole number of samples, 1 or more, not 0"),
+        ("%headscore model pairs -n -3", "n must be a whole number of samples, 1 or more, not -3"),
+        ("%headscore model pairs --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
+        ("%headscore model gsm_symbolic --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
+        ("%headscore model gsm_symbolic --seed 1180591620717411303424", "seed must be from 0 to 18446744073709551615"),
+        ("%headscore model pairs --seed 1.5", "invalid int value: '1.5'"),
+        ("%headscore model pairs --until nan", "until='nan' is neither"),
+        ("%%headscore model --seed -1\na => b", "seed must be from 0 to 18446744073709551615, not -1"),
+        ("%headdiff scores scores --alpha nan", "alpha must lie between 0 and 1"),
+        ("%headdiff scores scores --alpha 2", "alpha must lie between 0 and 1"),
+        ("%headablate model pairs --heads L0H1 --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
+        ("%headablate model pairs --heads L0H1 --controls -1", "controls must be at least 0, not -1"),
+        ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
+        ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
+        ("%headscore scores pairs", "the variable scores holds a Dataset, not a model"),
+        ("%headscore model tokenizer", "the variable tokenizer holds a "),
+        ("%headscore model pairs --dtype float16", "loaded already"),
+        ("%headscore ./no/such/folder pairs", "no such file or folder"),
+        ("%%headscore model pairs\na => b", "not both"),
+        ("%headgrid nothing", "no variable and no file 'nothing' holds something to draw"),
+        ("%headgrid model", "model is a LlamaForCausalLM, not something to draw"),
+        ("%headdiff scoers scores", "did you mean scores?"),
+        ("%headfree gpt2", "'gpt2' is not loaded"),
+        ("%headtasks nosuchword", "no task has 'nosuchword'"),
+    ],
+)
+def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    assert said in error_of(shell, line)
+
+
+@pytest.mark.parametrize("typo", ["--method activaton", "--loss sums", "--encoding tlr"])
+def test_a_typo_is_found_before_a_model_is_loaded(shell: InteractiveShell, typo: str) -> None:
+    assert "did you mean" in error_of(shell, f"%headscore ./no/such/folder pairs {typo}")
+
+
+def test_after_an_error_the_right_call_works(shell: InteractiveShell) -> None:
+    error_of(shell, "%headscore model pairs --method nonsense")
+    run(shell, "scores = %headscore model pairs")
+    assert shell.user_ns["scores"].attrs["complete"] == 1
+
+
+def test_an_interrupt_keeps_what_is_scored_and_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(40)]
+    score, batches = GradientScorer.__call__, iter(range(40))
+
+    def score_until_control_c(*args: Any, **options: Any) -> Any:
+        if next(batches) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return score(*args, **options)
+
+    with capture_output() as captured, monkeypatch.context() as patch:
+        patch.setattr(GradientScorer, "__call__", score_until_control_c)
+        ended = shell.run_cell("whole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
+    assert isinstance(ended.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
+    assert not {"whole", "next_cell"} & set(shell.user_ns)
+    part = shell.user_ns["part"]
+    assert part is shell.user_ns["_"]
+    assert "interrupted; 9 of 40 samples are scored: see part" in captured.stderr
+    assert part.sizes["sample"] == 9
+    assert part.attrs["complete"] == 0
+    assert "9 of 40 samples are scored" in captured.stdout
+    assert "Traceback" not in captured.stdout + captured.stderr
+    run(shell, "whole = %headscore model pairs")
+    assert shell.user_ns["whole"].sizes["sample"] == 40
+    whole = shell.user_ns["whole"].sel(sample=part.sample)
+    np.testing.assert_allclose(part.score, whole.score, rtol=1e-4, atol=1e-7)
+
+
+def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(KeyboardInterrupt()))
+    ended, captured = run(shell, "%headscore model pairs --into mine")
+    assert isinstance(ended.error_in_exec, UsageError)
+    assert "interrupted; the samples are scored, but not drawn: see mine" in captured.stderr
+    assert "finished, but not drawn: interrupted" in captured.stderr
+    xr.testing.assert_equal(shell.user_ns["mine"], scores_of(shell))
+    assert shell.user_ns["mine"] is shell.user_ns["_"]
+
+
+def test_scores_that_cannot_be_drawn_are_returned(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeadGrid, "of", stop(ValueError("no ink")))
+    _, captured = run(shell, "scores = %headscore model pairs --into mine")
+    assert "finished, but not drawn: no ink" in captured.stderr
+    assert shell.user_ns["scores"] is shell.user_ns["mine"]
+    xr.testing.assert_equal(shell.user_ns["scores"], scores_of(shell))
+
+
+def test_headgrid_draws_variables_and_files(shell: InteractiveShell, tmp_path: Any) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    saved = tmp_path / "a b.heads.json"
+    _, drawn = run(shell, f"grid = %headgrid scores --title 'two words' --save '{saved}'")
+    _, again = run(shell, f"other = %headgrid '{saved}'")
+    assert drawn.outputs[0].data["text/plain"].startswith("two words")
+    assert shell.user_ns["grid"].payload["title"] == "two words"
+    assert shell.user_ns["other"] == HeadGrid.open(saved)
+    assert [len(captured.outputs) for captured in (drawn, again)] == [1, 1]
+
+
+def test_headgrid_as_last_value_is_drawn_once(shell: InteractiveShell) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    _, captured = run(shell, "%headgrid scores")
+    assert len(captured.outputs) == 1
+    assert captured.stdout == ""
+
+
+def test_headdiff_returns_the_comparison_of_after_with_before(shell: InteractiveShell) -> None:
+    before = scores_of(shell)
+    after = before.copy(deep=True)
+    after["score"][:, 1, 2] *= 3
+    shell.user_ns.update(before=before, after=after)
+    _, captured = run(shell, "change = %headdiff after before")
+    expected = 2 * np.abs(before.score[:, 1, 2].values.astype(float)).mean()
+    assert shell.user_ns["change"].difference[1, 2].item() == pytest.approx(expected, rel=1e-6)
+    assert len(captured.outputs) == 1
+
+
+def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: Any) -> None:
+    folder = tmp_path / "tiny"
+    shell.user_ns["model"].save_pretrained(folder)
+    shell.user_ns["tokenizer"].save_pretrained(folder)
+    run(shell, f"%headscore {folder} pairs")
+    magics = shell.magics_manager.registry["HeadMagics"]
+    kept = next(iter(magics.resident))
+    run(shell, f"%headscore {folder} pairs")
+    assert [one.model for one in magics.resident] == [kept.model]
+    assert kept.size == sum(p.numel() * 4 for p in kept.model.parameters()) + sum(
+        b.nbytes for b in kept.model.buffers()
+    )
+    _, listed = run(shell, "%headmodels")
+    assert str(folder) in listed.outputs[0].data["text/html"]
+    _, freed = run(shell, "%headfree")
+    assert "unloaded" in freed.stdout
+    assert list(magics.resident) == []
+    assert "no model was loaded" in run(shell, "%headfree")[1].stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "among"),
+    [
+        ("%headscore smo", "smollm2-135m"),
+        ("%headscore mod", "model"),
+        ("%headscore meta-llama/Llama-3.1", "meta-llama/Llama-3.1-8B"),
+        ("ap = %headscore smo", "smollm2-135m"),
+        ("x = 1\nap = %headscore smo", "smollm2-135m"),
+        ("%%headscore mo", "model"),
+        ("%headscore model gsm_s", "gsm_symbolic"),
+        ("%headscore model pai", "pairs"),
+        ("%headscore --method activation -n 3 model gsm_s", "gsm_symbolic"),
+        ("%headscore model pairs --meth", "--method"),
+        ("%headscore model pairs --method tay", "taylor-token"),
+        ("%headscore model pairs --method=tay", "taylor-token"),
+        ("%headscore model pairs --method att", "attattr"),
+        ("%headscore model pairs --method first-token-", "first-token-ln"),
+        ("%headscore model pairs --loss b", "batch-mean"),
+        ("%headgrid sco", "scores"),
+        ("%headdiff scores sco", "scores"),
+        ("%headtasks log", "logic"),
+    ],
+)
+def test_tab_completes(shell: InteractiveShell, code: str, among: str) -> None:
+    shell.user_ns["scores"] = scores_of(shell)
+    found = completions(shell, code)
+    assert among in found
+    prefix = re.split(r"[\s=]", code)[-1]
+    assert all(word.startswith(prefix) for word in found)
+
+
+def test_reloading_replaces_magics_and_completion(shell: InteractiveShell) -> None:
+    shell.run_line_magic("reload_ext", "headnb")
+    for kind in (HeadMagics, TuningMagics):
+        assert sum(isinstance(one, kind) for one in shell.configurables) == 1
+    assert completions(shell, "%headscore smo") == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("magic", ["reload_ext", "unload_ext"])
+def test_reloading_and_unloading_free_the_loaded_models(shell: InteractiveShell, tmp_path: Any, magic: str) -> None:
+    shell.user_ns["model"].save_pretrained(tmp_path)
+    shell.user_ns["tokenizer"].save_pretrained(tmp_path)
+    run(shell, f"%headscore {tmp_path} pairs -n 2")
+    completions(shell, "%headscore smo")
+    magics = shell.magics_manager.registry["HeadMagics"]
+    (loaded,) = magics.resident
+    freed = [weakref.ref(one) for one in (magics, loaded.model, shell.magics_manager.registry["TuningMagics"])]
+    del magics, loaded
+    shell.run_line_magic(magic, "headnb")
+    gc.collect()
+    assert [one() for one in freed] == [None] * 3
+    shell.run_line_magic("load_ext", "headnb")
+    assert "no model was loaded" in run(shell, "%headfree")[1].stdout
+
+
+def test_unloading_removes_magics_settings_and_completion(shell: InteractiveShell) -> None:
+    shell.run_line_magic("unload_ext", "headnb")
+    assert [name for table in shell.magics_manager.magics.values() for name in table if name.startswith("head")] == []
+    assert not {"HeadMagics", "TuningMagics"} & {type(one).__name__ for one in shell.configurables}
+    assert not any(getattr(one, "matcher_identifier", "") == "headnb" for one in shell.Completer.custom_matchers)
+
+
+@pytest.mark.parametrize("line", ["%headtasks math", "%headmodels", "%headmethods"])
+def test_lists_are_drawn_once_and_returned(shell: InteractiveShell, line: str) -> None:
+    _, captured = run(shell, f"table = {line}")
+    assert len(captured.outputs) == 1
+    table = shell.user_ns["table"]
+    assert all(name in captured.outputs[0].data["text/html"] for name in table.names)
+    assert len(run(shell, line)[1].outputs) == 1
+
+
+def test_a_tables_text_is_escaped() -> None:
+    from headnb.notebook.tables import NameTable
+
+    table = NameTable(("a",), (("<script>alert(1)</script>",),), caption="<b>")
+    assert "<script>" not in table._repr_html_()
+    assert "<b>" not in table._repr_html_()
+
+
+def test_headscore_documents_itself() -> None:
+    said = HeadMagics.headscore.__doc__
+    assert all(option in said for option in ("--method", "--out", "--into", "%%headscore smollm2-135m"))
+
+
+def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShell) -> None:
+    class Slow(list[Any]):
+        """A task that takes long to read."""
+
+        def __getitem__(self, place: Any) -> Any:
+            time.sleep(30)
+            raise AssertionError
+
+    shell.user_ns["pairs"] = Slow(PAIRS)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    shell.user_ns.update(start=timer.start)
+    assert "interrupted before the first sample" in error_of(shell, "start()\n%headscore model pairs")
+    timer.join()

@@ -1,0 +1,217 @@
+"""Do the intervals of weights, correlations, changes and steps cover? How often is composition claimed falsely?
+
+Populations are those of test_statistics_simulation, whose patterns are known in closed form; a task's fine-tuning gives
+it another level in every head. Weights: the change of the target is 0.5 and 0.3 times the changes of two basic tasks
+plus 0.3 times one of its own; what must be covered is the ordinary fit to the populations' patterns. With three
+training runs each run's levels differ by 20 %.
+
+False claims: patterns that only shrank; that shrank and changed each in its own way, the patterns before alike or
+nearly the same; that did not change; where one basic task does as well as two; where every task changes in the same
+way. Each is one where `holds` must be False.
+
+The default run has few replicates, so it fails only where chance alone would do so once in a thousand runs; `-m slow`
+measures.
+"""
+
+from __future__ import annotations
+
+import headnb
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.analysis.before_after import read_stages
+from headnb.analysis.composition.design import Design
+from headnb.analysis.composition.least_squares import Form, r_squared
+from headnb.analysis.composition.null_models import null_table
+from headnb.analysis.concentration import CONCENTRATIONS, concentration
+from headnb.analysis.debiased_products import Measured, Moments
+from headnb.analysis.task_correlations import task_correlations
+
+from fine_tuned import FineTuning, alike
+from population import HEADS, Population, as_scores, far_above, far_below, true_statistics
+
+FORMS = [("change", False), ("change", True), ("after", False)]
+NULLS = ("shrunk", "shrunk and own", "shrunk and own, the same before", "unchanged", "one basic task", "all alike")
+SIGMAS = (0.5, 1.0)
+MANY = 300
+
+
+def own_way(rng: np.random.Generator, before: Population, sigma: float, shrunk: float = 1.0) -> FineTuning:
+    levels = shrunk * before.activation_levels * rng.lognormal(sigma=sigma, size=HEADS)
+    return FineTuning.of(before, levels)
+
+
+def composed(rng: np.random.Generator, sigma: float) -> list[FineTuning]:
+    """Target and two basics."""
+    own, *basics = (own_way(rng, one, 0.5, rng.uniform(0.4, 0.8)) for one in alike(rng, sigma, 3))
+    change = 0.5 * basics[0].change + 0.3 * basics[1].change + 0.3 * own.change
+    return [FineTuning.of(own.before, own.before.activation_levels + change), *basics]
+
+
+def null_case(rng: np.random.Generator, name: str, sigma: float, likeness: float) -> list[FineTuning]:
+    """Target, two basics, and where all tasks change alike two others."""
+    if name == "all alike":
+        common = rng.lognormal(sigma=0.4, size=HEADS)
+        return [
+            FineTuning.of(one, one.activation_levels * common * rng.lognormal(sigma=0.2, size=HEADS))
+            for one in alike(rng, sigma, 5, likeness)
+        ]
+    before = alike(rng, sigma, 3, 0.99 if name.endswith("before") else likeness)
+    if name == "unchanged":
+        return [FineTuning(one, one) for one in before]
+    if name == "one basic task":
+        target, *basics = (own_way(rng, one, 0.5) for one in before)
+        return [FineTuning.of(target.before, target.before.activation_levels + 0.8 * basics[0].change), *basics]
+    return [own_way(rng, one, 0.0 if name == "shrunk" else 0.3, rng.uniform(0.3, 0.9)) for one in before]
+
+
+def weight_coverage(n: int, replicates: int, seed: int, on: str, *, scale_free: bool, runs: int = 1) -> np.ndarray:
+    """Hits of the two weights' intervals and of R^2's."""
+    rng, hits, form = np.random.default_rng(seed), np.zeros(3, dtype=int), Form()
+    for replicate in range(replicates):
+        tasks = composed(rng, SIGMAS[replicate % 2])
+        y, *columns = (task.pattern(on, scale_free=scale_free) for task in tasks)
+        X = np.stack(columns, axis=1)
+        names = ("target", "basic a", "basic b")
+        stages = {
+            name: read_stages(task.draw(rng, n, name, runs), name) for name, task in zip(names, tasks, strict=True)
+        }
+        design = Design.of(stages, ["a", "b"], [], on=on, scale_free=scale_free)
+        found = null_table(design, Moments(design.patterns), form, np.zeros(1), 0.95)
+        truth = Form(nonnegative=False).fit(X, y)[0]
+        hits[:2] += (found.weights.low <= truth) & (truth <= found.weights.high)
+        hits[2] += found.r2_corrected.low <= r_squared(X, y, form) <= found.r2_corrected.high
+    return hits
+
+
+def claims(case: str, n: int, replicates: int, seed: int, *, scale_free: bool = False) -> int:
+    """How often composition is said to be shown."""
+    rng, found = np.random.default_rng(seed), 0
+    for replicate in range(replicates):
+        sigma, likeness = SIGMAS[replicate % 2], (0.8, 0.95)[replicate // 2 % 2]
+        tasks = composed(rng, sigma) if case == "composed" else null_case(rng, case, sigma, likeness)
+        target, a, b, *others = (task.draw(rng, n, name) for task, name in zip(tasks, "tabcd", strict=False))
+        fit = headnb.fit_combination(
+            target,
+            {"a": a, "b": b},
+            others=dict(enumerate(others)) or None,
+            scale_free=scale_free,
+            permutations=100,
+            resamples=1,
+        )
+        found += fit.holds
+    return found
+
+
+def other_coverage(n: int, replicates: int, seed: int, runs: int = 1) -> dict[str, int]:
+    """Hits of the intervals of changes: of Gini, CV and kurtosis, and of two tasks' correlation."""
+    rng = np.random.default_rng(seed)
+    hits = dict.fromkeys([*CONCENTRATIONS, "correlation after", "change of correlation"], 0)
+    for replicate in range(replicates):
+        one, other = (own_way(rng, p, 0.3) for p in alike(rng, SIGMAS[replicate % 2], 2))
+        first, second = (read_stages(task.draw(rng, n, name, runs), name) for task, name in ((one, "a"), (other, "b")))
+        if runs == 1:
+            before, after = (true_statistics(p.activation_levels) for p in (one.before, one.after))
+            for name in CONCENTRATIONS:
+                found = concentration(first.start, first.after, name)["change"]
+                hits[name] += found.low <= after[name] - before[name] <= found.high
+        measured = [Measured(x.start[None], None, x.task) for x in (first, second)]
+        measured += [Measured(x.after, None, x.task) for x in (first, second)]
+        pair = task_correlations(measured, ["a", "b"]).sel(task="a", other_task="b")
+        r = [
+            np.corrcoef(getattr(one, stage).activation_levels, getattr(other, stage).activation_levels)[0, 1]
+            for stage in ("before", "after")
+        ]
+        for name, stage, truth in (
+            ("correlation after", "after", r[1]),
+            ("change of correlation", "change", r[1] - r[0]),
+        ):
+            hits[name] += pair["low"].sel(stage=stage).item() <= truth <= pair["high"].sel(stage=stage).item()
+    return hits
+
+
+def step_coverage(n: int, replicates: int, seed: int, *, scale_free: bool) -> np.ndarray:
+    """Hits of the intervals of the half step, the nine-tenths step and the early share."""
+    rng, hits = np.random.default_rng(seed), np.zeros(3, dtype=int)
+    steps = np.array([0, 2, 5, 10, 20, 40, 60])
+    way = (1 - np.exp(-steps / 12)) / (1 - np.exp(-5))
+    for replicate in range(replicates):
+        task = own_way(rng, Population.random(rng, SIGMAS[replicate % 2]), 0.5)
+        first, last = task.before.activation_levels, task.after.activation_levels
+        tracked = [FineTuning.of(task.before, first + share * (last - first)).after for share in way]
+        scale, shared = task.before.scale(rng, n), rng.standard_normal((n, HEADS))
+        noise = (0.9 * shared + np.sqrt(0.19) * rng.standard_normal((n, HEADS)) for _ in steps)
+        parts = [as_scores(one.scores(scale, e)) for one, e in zip(tracked, noise, strict=True)]
+        scores = xr.concat(parts, xr.DataArray(steps, dims="step", name="step"), combine_attrs="override")
+        found = headnb.trajectory(
+            xr.Dataset({"level": abs(scores["score"]).mean("sample")}), scores, scale_free=scale_free
+        )
+        patterns = np.array([one.activation_levels for one in tracked])
+        patterns = patterns / patterns.mean(axis=1, keepdims=True) if scale_free else patterns
+        done = (patterns - patterns[0]) @ (patterns[-1] - patterns[0])
+        done /= done[-1]
+        truth = (np.interp(0.5, done, steps), np.interp(0.9, done, steps), np.interp(6, steps, done))
+        estimates = (found.half, found.ninety, found.early)
+        hits += [one.low <= x <= one.high for one, x in zip(estimates, truth, strict=True)]
+    return hits
+
+
+def misses(hits: np.ndarray, replicates: int, low: float = 0.93, high: float = 0.99) -> list[float]:
+    """Shares that no true coverage between these bounds would give in one run of a thousand."""
+    return [k / replicates for k in map(int, hits) if far_below(k, replicates, low) or far_above(k, replicates, high)]
+
+
+@pytest.mark.parametrize(("on", "scale_free"), FORMS)
+def test_intervals_of_weights_cover(on, scale_free):
+    assert not misses(weight_coverage(24, 25, 1, on, scale_free=scale_free)[:2], 25)
+
+
+def test_intervals_of_weights_cover_training_runs():
+    assert not misses(weight_coverage(48, 15, 2, "change", scale_free=False, runs=3)[:2], 15)
+
+
+@pytest.mark.parametrize("case", NULLS)
+def test_composition_is_rarely_claimed_where_there_is_none(case):
+    assert not far_above(claims(case, 48, 8, 3), 8, 0.05)
+
+
+def test_composition_is_mostly_found_with_enough_samples():
+    assert claims("composed", 256, 6, 4) >= 3
+
+
+def test_intervals_of_changes_cover():
+    found = other_coverage(48, 20, 5)
+    assert not misses(np.array([found[name] for name in found if name != "kurtosis"]), 20), found
+
+
+def test_intervals_of_steps_cover():
+    assert not misses(step_coverage(48, 20, 6, scale_free=False), 20, low=0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [24, 64, 256])
+@pytest.mark.parametrize(("on", "scale_free"), FORMS)
+@pytest.mark.parametrize("runs", [1, 3])
+def test_measured_coverage_of_weights(runs, on, scale_free, n):
+    share = weight_coverage(n, MANY, 100 + n + runs, on, scale_free=scale_free, runs=runs) / MANY
+    print(on, "scale-free" if scale_free else "raw", n, "samples", runs, "runs: weights", share[:2], "R2", share[2])
+    assert (share[:2] > 0.92).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [24, 64, 256])
+@pytest.mark.parametrize("scale_free", [False, True], ids=["raw", "scale-free"])
+@pytest.mark.parametrize("case", [*NULLS, "composed"])
+def test_measured_claims_of_composition(case, scale_free, n):
+    found = claims(case, n, MANY, 200 + n, scale_free=scale_free)
+    print(case, n, "samples", "scale-free" if scale_free else "raw", "claims", found / MANY)
+    assert case == "composed" or not far_above(found, MANY, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [24, 64, 256])
+def test_measured_coverage_of_changes_and_steps(n):
+    shares = {name: count / MANY for name, count in other_coverage(n, MANY, 300 + n).items()}
+    print(n, "samples: changes", shares)
+    print(n, "steps (half, ninety, early)", *(step_coverage(n, MANY, 500 + n, scale_free=x) / MANY for x in (0, 1)))
+    assert all(share > 0.9 for name, share in shares.items() if name != "kurtosis")

@@ -1,0 +1,271 @@
+"""Stores of scores: one writer at a time, whose lock does not outlive it, and kills at the moments between batches."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb import HeadnbError, open_scores, score_heads
+from headnb.engine.batching import BatchPlan
+from headnb.scoring.progress import ScoringInterrupted
+from headnb.storage import score_store
+from headnb.storage.score_store import open_table
+from headnb.storage.waiting_rows import Rows, joined
+from headnb.storage.zarr_columns import SAMPLE_VARIABLES
+
+from paths import SUPPORT
+from scored import BUDGET, TASK, same_scores
+from tiny import tiny_model
+
+WRITER = SUPPORT / "another_writer.py"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Scores of an undisturbed run."""
+    return score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET)
+
+
+@contextmanager
+def another_writer(out, moment):
+    """Another process, standing at this moment of its run."""
+    command = [sys.executable, WRITER, out, moment]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "paused\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def killed_writer(out, moment):
+    command = [sys.executable, WRITER, out, moment]
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+@pytest.mark.parametrize("moment", ["pause_while_creating", "pause_after_each_batch"])
+def test_a_second_process_is_refused_and_the_first_ends_undisturbed(moment, whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    with another_writer(out, moment) as first:
+        for _ in range(2):
+            with pytest.raises(HeadnbError, match=r"another run is writing scores to .*a\.zarr now; wait") as refused:
+                score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
+        assert "\n" not in str(refused.value)
+        first.communicate("go on\n" * 100, timeout=60)
+        assert first.returncode == 0
+    assert same_scores(open_scores(out), whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place of Linux where nobody can make a file")
+def test_a_place_where_no_file_can_be_made_is_not_taken_for_a_locked_one():
+    with pytest.raises(HeadnbError, match=r"cannot write scores to /proc/a\.zarr"):
+        score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out="/proc/a.zarr")
+
+
+def test_a_store_is_read_while_it_is_written_and_its_lock_dies_with_the_writer(whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    with another_writer(out, "pause_after_each_batch") as first:
+        part = open_scores(out)
+        assert part.attrs["complete"] == 0
+        assert 0 < part.sizes["sample"] < len(TASK)
+        assert part.score.equals(whole.score.sel(sample=part.sample))
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+    assert same_scores(open_scores(out), whole)
+
+
+def test_the_lock_is_gone_after_an_error_and_an_interrupt(whole, tmp_path):
+    """Also while a notebook keeps the error and all of its frames, as `sys.last_exc`."""
+    kept = []
+    for error in (ValueError("of a callback"), KeyboardInterrupt()):
+
+        def stop(_, error=error):
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr", on_progress=stop)
+        kept.append(caught.value)
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr"), whole)
+
+
+def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypatch):
+    """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
+    out = tmp_path / "a.zarr"
+    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
+    monkeypatch.setattr("headnb.storage.score_store.only_writer", lambda _: pytest.fail("locked"))
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+
+
+def test_a_kill_before_the_store_has_its_name_leaves_no_store_and_the_same_call_makes_it(whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    killed_writer(out, "die_before_the_rename")
+    with pytest.raises(HeadnbError, match="there are no scores at"):
+        open_scores(out)
+    assert (tmp_path / ".a.zarr.draft").exists()
+    assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.zarr.lock", "a.zarr"]
+
+
+def torn(out, moment):
+    """Whether the kill struck between two chunks: of one batch some samples are marked, or are numbered as of old."""
+    stored = xr.open_zarr(out, consolidated=False).load()
+    if moment == "die_while_marking":
+        return any(0 < marks.sum() < marks.size for _, marks in stored.done.groupby(stored.batch))
+    numbers = stored.batch.values
+    return (np.diff(numbers) < 0).any()  # new numbers are higher than all old ones
+
+
+@pytest.mark.parametrize("moment", ["die_while_replanning", "die_while_marking"])
+def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(moment, whole, tmp_path):
+    out = tmp_path / "a.zarr"
+    killed_writer(out, moment)
+    part = open_scores(out)
+    assert 0 < part.sizes["sample"] < len(TASK)
+    assert torn(out, moment)
+    seen = []
+    found = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
+    assert seen[0].done == part.sizes["sample"]
+    assert found.sample.equals(whole.sample)
+    assert np.allclose(found.loss, whole.loss, rtol=1e-5)
+    assert np.abs(found.score - whole.score).max() < 1e-5 * np.abs(whole.score).max()
+    assert same_scores(open_scores(out), found)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where a test lets them."""
+    passed = [0.0]
+    monkeypatch.setattr(score_store.time, "monotonic", lambda: passed[0])
+    return passed
+
+
+def written(monkeypatch, out):
+    """How many samples are on disk after each batch."""
+    found = []
+    write = score_store.ScoreTable.write
+
+    def noting(table, *args):
+        write(table, *args)
+        found.append(int(xr.open_zarr(out, consolidated=False).done.sum()))
+
+    monkeypatch.setattr(score_store.ScoreTable, "write", noting)
+    return found
+
+
+def test_batches_that_are_faster_than_a_second_are_written_together(whole, tmp_path, clock, monkeypatch):
+    out = tmp_path / "a.zarr"
+    found = written(monkeypatch, out)
+    scored = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, packed=False)
+    first, *others = found
+    assert 0 < first < len(TASK)
+    assert len(others) > 2
+    assert set(others) == {first}  # no second passed
+    assert open_scores(out).attrs["complete"] == 1
+    assert same_scores(open_scores(out), scored)
+    assert np.allclose(scored.score, whole.score, rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_that_took_a_second_is_written_at_once(tmp_path, clock, monkeypatch):
+    out = tmp_path / "a.zarr"
+    found, done = written(monkeypatch, out), []
+
+    def took_a_second(progress):
+        clock[0] += score_store.WRITTEN_EVERY
+        done.append(progress.done)
+
+    score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=took_a_second)
+    assert found == done[1:]  # the first report comes before the first batch
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("cable pulled")])
+def test_what_waits_to_be_written_is_written_when_a_run_ends_early(tmp_path, clock, error):
+    out, done = tmp_path / "a.zarr", []
+
+    def stop(progress):
+        done.append(progress.done)
+        if len(done) == 4:
+            raise error
+
+    with pytest.raises((ScoringInterrupted, RuntimeError)):
+        score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=stop)
+    assert 0 < open_scores(out).sizes["sample"] == done[-1] < len(TASK)
+
+
+def test_rows_that_follow_each_other_are_written_in_one_piece():
+    def rows(start, stop):
+        numbers = np.arange(start, stop, dtype=np.float32)
+        return Rows(start, numbers[:, None, None], -numbers)
+
+    found = list(joined([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
+    assert [(part.start, part.stop) for part in found] == [(2, 5), (7, 9), (11, 12)]
+    for part in found:
+        assert part.scores[:, 0, 0].tolist() == (-part.losses).tolist() == list(range(part.start, part.stop))
+
+
+@pytest.fixture
+def nothing_read_before_it_is_used(monkeypatch):
+    monkeypatch.setattr(score_store, "READ_LATER_FROM", 0)
+
+
+def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):
+    read = []
+    once = score_store.read_rows
+    monkeypatch.setattr(score_store, "read_rows", lambda *asked, **of: read.append(asked[1:]) or once(*asked, **of))
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
+    assert [name for name, _ in read] == ["loss"]
+    some = [5, 0, 3]
+    np.testing.assert_array_equal(scores.score[some, 1, 2], whole.score.values[some, 1, 2])
+    assert len(read[-1][1]) == len(some)
+    assert same_scores(scores, whole)
+    assert same_scores(open_scores(tmp_path / "a.zarr"), whole)
+    np.testing.assert_array_equal(scores.heads.pattern(), whole.heads.pattern())
+
+
+def test_scores_read_later_answer_to_every_kind_of_key(whole, tmp_path, nothing_read_before_it_is_used):
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr").score
+    expected = whole.score
+    for keys in [
+        {"sample": 2},
+        {"sample": slice(None, None, -2), "head": [1, 0]},
+        {"sample": [], "layer": 1},
+        {"layer": slice(1, 2), "head": -1},
+        {"sample": xr.DataArray([3, 3, 1], dims="pair"), "head": xr.DataArray([0, 1, 1], dims="pair")},
+    ]:
+        xr.testing.assert_identical(scores.isel(keys).drop_attrs(), expected.isel(keys).drop_attrs())
+
+
+def test_a_chunk_that_was_damaged_after_a_store_was_opened_is_named_where_it_is_used(
+    tmp_path, nothing_read_before_it_is_used
+):
+    scores = score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=tmp_path / "a.zarr")
+    chunk = tmp_path / "a.zarr" / "score" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(HeadnbError, match=r"a\.zarr/score/c/0/0/0 is damaged"):
+        scores.score.mean().item()
+
+
+def test_a_store_takes_no_memory_for_the_scores_that_are_to_come(tmp_path):
+    def write_a_batch(name, n):
+        plan = BatchPlan(np.arange(n), np.arange(n) // 8)
+        known = dict.fromkeys(SAMPLE_VARIABLES, np.zeros(n, np.int64))
+        with open_table(tmp_path / name, {}, tuple(range(n)), known, plan, (32, 32)) as table:
+            table.write(np.arange(8), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
+            table.write(np.arange(8, 16), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
+
+    write_a_batch("first.zarr", 16)  # what zarr itself needs
+    tracemalloc.start()
+    write_a_batch("second.zarr", 16_384)  # 64 MB of scores, if all were there
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16e6
+    assert np.isfinite(open_scores(tmp_path / "second.zarr").score).all()
+    assert open_scores(tmp_path / "second.zarr").sizes["sample"] == 16

@@ -1,0 +1,92 @@
+"""Another process that writes a store: `python another_writer.py STORE MOMENT` pauses, or is killed, at a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from headnb import score_heads
+from headnb.scoring import gradient
+from headnb.storage import score_store, zarr_columns
+from zarr.storage import LocalStore
+
+from scored import BUDGET, TASK
+from tiny import tiny_model
+
+OPTIONS = {"batch_tokens": BUDGET}
+
+
+def pause():
+    """Say that the moment has come, and wait to be told to go on."""
+    print("paused", flush=True)
+    sys.stdin.readline()
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pause_while_creating():
+    create = score_store.write_columns
+    score_store.write_columns = lambda *args: (pause(), create(*args))
+
+
+def pause_after_each_batch():
+    write = score_store.ScoreTable.write
+    score_store.ScoreTable.write = lambda *args: (write(*args), pause())
+
+
+def die_before_the_rename():
+    Path.rename = lambda *_: die()
+
+
+def die_while_replanning():
+    """Memory runs out in the fourth batch; of the plan's chunks the fifth is not written any more."""
+    score, batches = gradient.GradientScorer.__call__, []
+
+    def scarce(self, batch, *, budget):
+        batches.append(batch)
+        if len(batches) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(self, batch, budget=budget)
+
+    gradient.GradientScorer.__call__ = scarce
+    die_before_write("batch/c/4", beside="batch/c/3", times=2)
+
+
+def die_while_marking():
+    """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
+    OPTIONS["packed"] = False  # the batches of this plan lie so
+    die_before_write("done/c/2", beside="done/c/3", times=1)
+
+
+def die_before_write(chunk, beside, times):
+    """Before this chunk is written a second time, and after the one beside it was so many times."""
+    write, begun, written = LocalStore.set, Counter(), Counter()
+    beside_is_written = asyncio.Event()
+
+    async def dying(self, name, value):
+        begun[name] += 1
+        if name == chunk and begun[chunk] == 2:
+            await beside_is_written.wait()
+            die()
+        await write(self, name, value)
+        written[name] += 1
+        if written[beside] == times:
+            beside_is_written.set()
+
+    LocalStore.set = dying
+    zarr_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
+    out, moment = sys.argv[1:]
+    score_store.WRITTEN_EVERY = 0.0  # each batch, so that there are moments between
+    globals()[moment]()
+    score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

@@ -1,0 +1,147 @@
+"""Jupyter kernels that are forked from one warm process, so that a test does not wait for torch to be imported.
+
+`kernelspec(folder)` starts the warm process and writes a kernelspec `python3` that uses it. What Jupyter starts is a
+small client, which asks for a fork over a socket, hands it its standard streams, passes signals on, and ends as the
+kernel ends. A client that is killed takes its kernel with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRELOADED = (
+    "bokeh.plotting",
+    "datasets",
+    "ipykernel.kernelapp",
+    "peft",
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "trl",
+    "headnb",
+    "headnb.experiments.folder",
+    "headnb.scoring.run",
+    "headnb.tuning.finetuning",
+)
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def kernelspec(folder: Path) -> Iterator[None]:
+    """Have a warm process, and the kernelspec that uses it in `folder`, which is to be on JUPYTER_PATH."""
+    address = folder / "socket"
+    spec = folder / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    command = [sys.executable, "-S", __file__, "start", str(address), "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    ready, told = os.pipe()
+    with subprocess.Popen([sys.executable, __file__, "serve", str(address), str(told)], pass_fds=[told]) as server:
+        os.close(told)
+        with os.fdopen(ready) as pipe:
+            assert pipe.read() == "ready", "a preloaded module cannot be imported"
+        try:
+            yield
+        finally:
+            server.kill()
+
+
+def serve(address: str, told: int) -> None:
+    """The warm process: import what kernels need, and fork one for each connection."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    importlib.import_module("torch").set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    os.write(told, b"ready")
+    os.close(told)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            supervise(connection)
+        connection.close()
+
+
+def supervise(connection: socket.socket) -> None:
+    """Fork one kernel, pass on the signals that its client sends, and tell the client how it ended."""
+    message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    request = json.loads(message)
+    supervisor = os.getpid()
+    kernel = os.fork()
+    if kernel == 0:
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        run_kernel(request, supervisor)
+    with selectors.DefaultSelector() as waiting:
+        ended = os.pidfd_open(kernel)
+        waiting.register(ended, selectors.EVENT_READ)
+        waiting.register(connection, selectors.EVENT_READ)
+        while not any(key.fd == ended for key, _ in waiting.select()):
+            sent = connection.recv(1)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(kernel, sent[0] if sent else signal.SIGKILL)
+            if not sent:
+                break
+    _, status = os.waitpid(kernel, 0)
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def run_kernel(request: dict[str, Any], supervisor: int) -> None:
+    """Be a kernel as if Jupyter had started it here."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.path[:] = ["", *(entry for entry in sys.path if entry != str(Path(__file__).parent))]
+    sys.argv = ["ipykernel_launcher.py", f"--IPKernelApp.parent_handle={supervisor}", *request["arguments"]]
+    for number in PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115, PTH123
+    from ipykernel.kernelapp import IPKernelApp
+
+    try:
+        IPKernelApp.launch_instance()
+    finally:
+        os._exit(0)
+
+
+def start(address: str, *arguments: str) -> None:
+    """The client: what Jupyter takes for the kernel."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}  # noqa: PTH109
+    for number in PASSED_ON:
+        signal.signal(number, lambda sent, _: connection.sendall(bytes([sent])))
+    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    code = json.loads(connection.recv(100) or b"1")
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    action, *words = sys.argv[1:]
+    if action == "serve":
+        serve(words[0], int(words[1]))
+    else:
+        start(*words)

@@ -1,0 +1,49 @@
+"""Write headnb/tasks/data from the installed reasoning-gym: `python tests/support/write_procedural.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from headnb.tasks import procedural
+from reasoning_gym.factory import DATASETS
+
+# reasoning-gym sorts its tasks by module; these are our groups for its modules.
+GROUPS = {
+    "algebra": "math",
+    "arithmetic": "math",
+    "geometry": "math",
+    "probability": "math",
+    "algorithmic": "code",
+    "code": "code",
+}
+# Of the algorithmic ones, those about words and letters.
+LANGUAGE = re.compile(r"anagram|caesar|isomorphic|letter|palindrome|ransom|sentence|spell|string_(?!manip)|word")
+# Their generators give no answer (several are right, and a program judges), or need settings of their own.
+WITHOUT_ANSWER = {"boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
+
+
+def task_list() -> str:
+    """Name -> group and description, as JSON."""
+    tasks = {}
+    for name, (generator, _) in sorted(DATASETS.items()):
+        if name not in WITHOUT_ANSWER:
+            module = generator.__module__.split(".")[1]
+            language = module == "algorithmic" and LANGUAGE.search(name)
+            group = "language" if language else GROUPS.get(module, "logic")
+            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), made by rule"]
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(about)}" for name, about in tasks.items()) + "\n}\n"
+
+
+def samples() -> str:
+    """The bundled samples, as JSON Lines."""
+    lines = []
+    for task, split in procedural.BUNDLED:
+        made = procedural.question_answers(task, split, procedural.BUNDLED_SAMPLES, procedural.BUNDLED_SEED)
+        lines += [json.dumps({"task": task, "split": split, "question": q, "answer": a}) for q, a in made]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    procedural.TASKS.write_text(task_list(), encoding="utf-8")
+    procedural.SAMPLES.write_text(samples(), encoding="utf-8")

@@ -1,0 +1,241 @@
+"""Finished runs: what is tracked is what each checkpoint gives when it is loaded on its own."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+
+import headnb
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from headnb.errors import HeadnbError
+from headnb.tuning import finished_runs
+from headnb.tuning.finished_runs import TrackingInterrupted, track_checkpoints
+from peft import LoraConfig
+
+from adapted import PAIRS, TOKENIZER, adapted
+from model_state import state
+from tiny import tiny_model
+
+STEPS = (2, 10, 100)  # as text they sort otherwise
+
+
+def moved(model, step):
+    """The model after `step` steps of a training that only adds noise."""
+    torch.manual_seed(step)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.001 * step)
+    return model
+
+
+@pytest.fixture
+def base(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "base")
+    TOKENIZER.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def full_run(tmp_path):
+    for step in STEPS:
+        moved(tiny_model(), step).save_pretrained(tmp_path / "full" / f"checkpoint-{step}")
+    return tmp_path / "full"
+
+
+@pytest.fixture
+def adapter_run(tmp_path, base):
+    for step in STEPS:
+        model = adapted(headnb.load_model(base)[0], step)
+        model.save_pretrained(tmp_path / "lora" / f"checkpoint-{step}")
+    return tmp_path / "lora"
+
+
+def relative_distance(model, other):
+    """Of each layer, by hand."""
+    distances = []
+    for layer, before in zip(model.model.layers, other.model.layers, strict=True):
+        one, two = (
+            torch.cat([weight.flatten() for weight in each.parameters()]).detach().double() for each in (layer, before)
+        )
+        distances.append(float((one - two).norm() / two.norm()))
+    return distances
+
+
+def test_whole_models_are_scored_as_each_on_its_own(full_run, base):
+    study = track_checkpoints(f"{full_run}/checkpoint-*", {"mine": PAIRS}, base=base)
+    assert study["step"].values.tolist() == [0, *STEPS]
+    assert study["level"].dims == ("step", "task", "layer", "head")
+    for step in (0, *STEPS):
+        model = moved(tiny_model(), step) if step else tiny_model()
+        scores = headnb.score_heads(model, TOKENIZER, PAIRS)
+        at = study.sel(step=step, task="mine")
+        np.testing.assert_allclose(at["level"], scores.heads.pattern(), rtol=1e-6)
+        np.testing.assert_allclose(at["eval_loss"], scores["loss"].mean(), rtol=1e-6)
+        np.testing.assert_allclose(at["movement"], relative_distance(model, tiny_model()), rtol=1e-5)
+    assert study.attrs["kind_of_tuning"] == "full"
+
+
+def test_without_a_base_movement_is_from_the_first_checkpoint(full_run):
+    study = track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER)
+    assert study["step"].values.tolist() == list(STEPS)
+    first, last = (moved(tiny_model(), step) for step in (2, 100))
+    np.testing.assert_allclose(study["movement"].sel(step=100), relative_distance(last, first), rtol=1e-5)
+
+
+def test_adapters_are_scored_as_each_on_its_own(adapter_run):
+    study = track_checkpoints(f"{adapter_run}/checkpoint-*", {"mine": PAIRS})
+    assert study["step"].values.tolist() == [0, *STEPS]
+    for step in STEPS:
+        merged = adapted(tiny_model(), step).merge_and_unload()
+        scores = headnb.score_heads(merged, TOKENIZER, PAIRS)
+        at = study.sel(step=step, task="mine")
+        np.testing.assert_allclose(at["level"], scores.heads.pattern(), rtol=2e-4)
+        np.testing.assert_allclose(at["movement"], relative_distance(merged, tiny_model()), rtol=1e-4)
+    np.testing.assert_array_equal(study["movement"].sel(step=0), 0)
+
+
+def test_a_loaded_base_stays_as_it_was(adapter_run):
+    model = tiny_model().train()
+    before, weights = state(model), {name: weight.clone() for name, weight in model.state_dict().items()}
+    study = track_checkpoints(adapter_run, PAIRS, base=model, tokenizer=TOKENIZER)
+    assert state(model) == before
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert (study["level"].diff("step") != 0).any("head").all()
+
+
+def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
+    alive, load = [], finished_runs.load_weights
+
+    def watched(*args):
+        gc.collect()
+        assert [model for model in alive if model() is not None] == []
+        alive.append(weakref.ref(loaded := load(*args)))
+        return loaded
+
+    monkeypatch.setattr(finished_runs, "load_weights", watched)
+    track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER)
+    assert len(alive) == 3
+
+
+def test_what_the_trainer_noted_is_in_the_study(full_run):
+    logs = [{"step": step, "loss": 1.0 / step, "num_tokens": 7.0 * step} for step in (1, 2, 3)]
+    for step, known in zip(STEPS, (1, 2, 3), strict=True):
+        noted = {"global_step": known, "log_history": logs[:known]}
+        (full_run / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(noted))
+    study = track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER)
+    assert study["step"].values.tolist() == [1, 2, 3]
+    assert study["tokens_seen"].values.tolist() == [7, 14, 21]
+    np.testing.assert_allclose(study["train_loss"], [1, 1 / 2, 1 / 3])
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, base, kind):
+    run = request.getfixturevalue("full_run" if kind == "full" else "adapter_run")
+    expected = track_checkpoints(run, PAIRS, base=base)
+
+    def stop(done, total):
+        assert total == 4
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrackingInterrupted, match="2 steps are scored") as stopped:
+        track_checkpoints(run, PAIRS, base=base, out=tmp_path / "out", on_progress=stop)
+    xr.testing.assert_equal(stopped.value.study["level"], expected["level"].isel(step=slice(2)))
+    seen = []
+    done = track_checkpoints(run, PAIRS, base=base, out=tmp_path / "out", on_progress=lambda *at: seen.append(at))
+    assert (seen[0], seen[-1]) == ((2, 4), (4, 4))
+    xr.testing.assert_allclose(done.drop_vars("samples_seen"), expected.drop_vars("samples_seen"))
+    opened = headnb.open_study(tmp_path / "out")
+    assert opened.scores["samples"]["score"].dims == ("step", "sample", "layer", "head")
+    xr.testing.assert_equal(opened.study["level"], expected["level"])
+
+
+def test_a_study_that_is_complete_is_read_and_no_model_loaded(full_run, tmp_path, monkeypatch):
+    first = track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=tmp_path / "out")
+    monkeypatch.setattr(finished_runs, "load_weights", None)
+    xr.testing.assert_identical(track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=tmp_path / "out"), first)
+
+
+def test_a_study_of_something_else_is_refused(full_run, tmp_path):
+    out = tmp_path / "out"
+    track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=out)
+    for other in ({"method": "taylor-token"}, {"max_length": 9}, {"task": PAIRS[:2]}):
+        with pytest.raises(HeadnbError, match="holds a study with"):
+            track_checkpoints(full_run, other.pop("task", PAIRS), tokenizer=TOKENIZER, out=out, **other)
+    moved(tiny_model(), 11).save_pretrained(full_run / "checkpoint-10")
+    with pytest.raises(HeadnbError, match="step 10 of other weights"):
+        track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=out)
+
+
+def test_checkpoints_that_do_not_belong_together_are_refused(full_run, adapter_run, tmp_path):
+    other = tmp_path / "other" / "checkpoint-3"
+    tiny_model(layers=3).save_pretrained(other)
+    with pytest.raises(HeadnbError, match="different models: num_hidden_layers 2 and 3"):
+        track_checkpoints([full_run, other], PAIRS)
+    with pytest.raises(HeadnbError, match="both of step 2"):
+        track_checkpoints([full_run, adapter_run], PAIRS)
+    with pytest.raises(HeadnbError, match=r"is an adapter and .* a whole model"):
+        track_checkpoints([full_run / "checkpoint-2", adapter_run / "checkpoint-10"], PAIRS)
+    stranger = json.loads((adapter_run / "checkpoint-10" / "adapter_config.json").read_text())
+    stranger["base_model_name_or_path"] = "somebody/else"
+    (adapter_run / "checkpoint-10" / "adapter_config.json").write_text(json.dumps(stranger))
+    with pytest.raises(HeadnbError, match=r"they adapt .* and 'somebody/else'"):
+        track_checkpoints(adapter_run, PAIRS)
+
+
+def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
+    with pytest.raises(HeadnbError, match=r"no folder matches .*chekpoint-\*.*holds checkpoint-10, checkpoint-100"):
+        track_checkpoints(f"{full_run}/chekpoint-*", PAIRS)
+    with pytest.raises(HeadnbError, match=r"is no checkpoint, and there is none \(checkpoint-\*\) inside"):
+        track_checkpoints(tmp_path, PAIRS)
+    (tmp_path / "base").rename(tmp_path / "gone")
+    with pytest.raises(HeadnbError, match=r"adapts .*, which cannot be loaded .*; base= names it"):
+        track_checkpoints(adapter_run, PAIRS)
+    study = track_checkpoints(adapter_run, PAIRS, base=tmp_path / "gone")
+    assert study.sizes["step"] == 4
+    with pytest.raises(HeadnbError, match="does not fit"):
+        track_checkpoints(adapter_run, PAIRS, base=tiny_model(hidden=16), tokenizer=TOKENIZER)
+    (full_run / "checkpoint-10" / "model.safetensors").unlink()
+    with pytest.raises(HeadnbError, match="checkpoint-10 has no weights"):
+        track_checkpoints(full_run, PAIRS)
+    (full_run / "checkpoint-10" / "config.json").unlink()
+    with pytest.raises(HeadnbError, match="checkpoint-10 is no checkpoint"):
+        track_checkpoints(full_run, PAIRS)
+    (full_run / "checkpoint-2").rename(full_run / "checkpoint-last")
+    with pytest.raises(HeadnbError, match="checkpoint-last does not say after which step"):
+        track_checkpoints(full_run / "checkpoint-last", PAIRS)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_checkpoints_of_a_trainer_give_what_a_callback_saw_during_training(base, tmp_path, full):
+    from datasets import Dataset
+    from headnb.tuning.tracking import HeadScoreCallback
+    from trl import SFTConfig, SFTTrainer
+
+    rows = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS * 4])
+    callback = HeadScoreCallback({"mine": PAIRS}, tokenizer=TOKENIZER, every=2)
+    arguments = SFTConfig(
+        output_dir=str(tmp_path / "run"),
+        max_steps=4,
+        save_steps=2,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+    )
+    lora = None if full else LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = headnb.load_model(base)[0]
+    SFTTrainer(
+        model, arguments, train_dataset=rows, processing_class=TOKENIZER, peft_config=lora, callbacks=[callback]
+    ).train()
+    study = track_checkpoints(f"{tmp_path}/run/checkpoint-*", {"mine": PAIRS}, base=base)
+    assert study["step"].values.tolist() == [0, 2, 4]
+    for name in ("level", "eval_loss", "movement"):
+        np.testing.assert_allclose(study[name], callback.study[name], rtol=1e-4, atol=1e-7, err_msg=name)
+    np.testing.assert_allclose(study["train_loss"], callback.study["train_loss"])

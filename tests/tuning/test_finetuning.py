@@ -1,0 +1,313 @@
+"""`finetune`: it learns, on the tokens that are scored, and leaves everything else as it was."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import headnb
+import numpy as np
+import pytest
+import torch
+from headnb.engine.tokenization import encode_task
+from headnb.errors import HeadnbError
+from headnb.tuning.options import warn_of_router_loss
+from headnb.tuning.training import TuningInterrupted
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+
+from architectures import build
+from tiny import tiny_model, tiny_tokenizer
+from trainers import PAIRS
+from trainings import quick, same_values, state_of, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from headnb.tuning.training import TuningProgress
+    from transformers import PreTrainedModel
+
+HELD_OUT = [(f"What is {a} plus {b}? ", f"It is {a + b}.") for a, b in ((1, 9), (3, 8), (2, 7))]
+
+
+def test_held_out_loss_falls_and_the_base_keeps_every_bit(model: PreTrainedModel) -> None:
+    values, state = values_of(model), state_of(model)
+    result = quick(model, steps=30, every=10, held_out=HELD_OUT)
+    losses = result.study.eval_loss.isel(task=0)
+    assert losses[-1] < losses[0] - 1
+    assert same_values(values, model)
+    assert state_of(model) == state
+    assert result.patterns.dims == ("step", "task", "layer", "head")
+
+
+def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() -> None:
+    model = tiny_model(attention_bias=True)
+    values = values_of(model)
+    adapters = LoraConfig(r=4, target_modules="all-linear", bias="all", task_type="CAUSAL_LM")
+    result = quick(model, peft_config=adapters)
+    bias = model.model.layers[0].self_attn.q_proj.bias
+    before = bias.clone()
+    with result.applied(model) as tuned:
+        assert not torch.equal(bias, before)
+        with pytest.raises(HeadnbError, match="trained biases in the model's own place"):
+            headnb.compare_adapter(tuned, tiny_tokenizer(), PAIRS)
+    assert same_values(values, model)
+
+
+def test_a_loss_that_is_not_a_number_is_not_called_zero(model: PreTrainedModel) -> None:
+    losses = quick(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
+    assert losses[0] > 1
+    assert losses[-1].isnull()
+
+
+def test_online_scores_of_experts_say_that_their_routers_loss_is_in_them() -> None:
+    with pytest.warns(UserWarning, match="routers' auxiliary loss"):
+        warn_of_router_loss(build("mixtral", torch.float32), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_router_loss(build("mixtral", torch.float32), {"router_aux_loss_coef": 0.0})
+        warn_of_router_loss(build("llama", torch.float32), {})
+
+
+def test_a_packed_sample_is_trained_on_whole_however_long() -> None:
+    long = [("What is it? ", "It is " + "very " * 700 + "long.")]
+    result = quick(tiny_model(context=4096), [*PAIRS[:7], *long], steps=1, track=[], online=True, packing=True)
+    assert result.online_scores.answer_tokens.max() > 1024
+
+
+def test_the_tuned_model_is_there_while_applied_and_gone_after(model: PreTrainedModel, tmp_path: Path) -> None:
+    result = quick(model, track={"held": HELD_OUT}, peft_config=None)
+    state, before = state_of(model), headnb.score_heads(model, tiny_tokenizer(), HELD_OUT)
+    again = headnb.open_study(result.save(tmp_path / "saved"))
+    for kept in (result, again):
+        with kept.applied(model) as tuned:
+            after = headnb.score_heads(tuned, tiny_tokenizer(), HELD_OUT)
+        np.testing.assert_array_equal(after.score, result.scores["held"].score.isel(step=-1))
+    assert (before.score != after.score).any()
+    np.testing.assert_array_equal(headnb.score_heads(model, tiny_tokenizer(), HELD_OUT).score, before.score)
+    assert state_of(model) == state
+    assert again.study.identical(result.study)
+    with pytest.raises(HeadnbError, match="adapter does not fit"), again.applied(tiny_model(hidden=64)):
+        pass
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseException], bias: str) -> None:
+    model = tiny_model(attention_bias=True)
+    values, state = values_of(model), state_of(model)
+    adapters = LoraConfig(r=4, target_modules="all-linear", bias=bias, task_type="CAUSAL_LM")
+
+    def stop(progress: TuningProgress) -> None:
+        if progress.step == 3:
+            raise error
+
+    with pytest.raises(TuningInterrupted if error is KeyboardInterrupt else error) as raised:
+        quick(model, peft_config=adapters, on_progress=stop, online=True)
+    assert same_values(values, model)
+    assert state_of(model) == state
+    from headnb.engine import attention_functions
+
+    assert not attention_functions._captures
+    if error is KeyboardInterrupt:
+        assert raised.value.result.study.step.values.tolist() == [0, 2]
+        with raised.value.result.applied(model) as tuned:
+            assert not torch.equal(
+                tuned(torch.arange(5)[None]).logits, tiny_model(attention_bias=True)(torch.arange(5)[None]).logits
+            )
+
+
+def test_full_tuning_changes_the_model_and_nothing_else_of_it(model: PreTrainedModel) -> None:
+    values, state = values_of(model), state_of(model)
+    result = quick(model, inplace=True, track={"held": HELD_OUT})
+    assert not same_values(values, model)
+    assert state_of(model) == state
+    assert result.adapter is None
+    with result.applied(model) as tuned:
+        after = headnb.score_heads(tuned, tiny_tokenizer(), HELD_OUT)
+    np.testing.assert_array_equal(after.score, result.scores["held"].score.isel(step=-1))
+
+
+def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: PreTrainedModel, tmp_path: Path) -> None:
+    result = quick(model, inplace=True, track=[])
+    opened = headnb.open_study(result.save(tmp_path))
+    for kept, other in ((result, tiny_model()), (opened, model)):
+        with pytest.raises(HeadnbError, match="full tuning changed the model itself"), kept.applied(other):
+            pass
+
+
+def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(model: PreTrainedModel) -> None:
+    long = ("Why? " * 240, "Because. " * 40)
+    model = tiny_model(context=4096)
+    task = headnb.load_task([*PAIRS[:7], long])
+    encoded = encode_task(task, tiny_tokenizer())
+    assert max(encoded.lengths) > 1024  # where TRL cuts by itself
+    result = quick(model, task, steps=1, track=[], online=True)
+    online = result.online_scores
+    assert sorted(online.fingerprint.values) == sorted(encoded.fingerprints)
+    plain = headnb.score_heads(tiny_model(context=4096), tiny_tokenizer(), task)
+    mean = float((plain.loss * plain.answer_tokens).sum() / plain.answer_tokens.sum())
+    assert float(result.study.train_loss[0]) == pytest.approx(mean, rel=1e-5)  # of completions only
+
+
+def test_a_maximal_length_cuts_in_training_and_in_scoring(model: PreTrainedModel) -> None:
+    result = quick(model, steps=1, batch_size=24, online=True, max_length=20, encoding="trl")
+    encoded = encode_task(headnb.load_task(PAIRS), tiny_tokenizer(), encoding="trl", max_length=20)
+    assert sorted(result.online_scores.fingerprint.values) == sorted(encoded.fingerprints)
+    assert sorted(result.scores["samples"].fingerprint.values) == sorted(encoded.fingerprints)
+
+
+def test_one_seed_gives_one_result_and_draws_nothing_from_the_kernel() -> None:
+    drawn = []
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(7), random.seed(7)
+        results.append(quick(tiny_model(), seed=seed, track=HELD_OUT))
+        drawn.append((torch.rand(1).item(), random.random()))
+    torch.manual_seed(7), random.seed(7)
+    assert drawn == [(torch.rand(1).item(), random.random())] * 3
+    same, again, other = (result.study.level.isel(step=-1).values for result in results)
+    np.testing.assert_array_equal(same, again)
+    assert (same != other).any()
+
+
+def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
+    def stop(progress: TuningProgress) -> None:
+        if progress.step == 5:
+            raise RuntimeError("killed")
+
+    options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True}
+    with pytest.raises(RuntimeError):
+        quick(tiny_model(), output_dir=tmp_path / "b", on_progress=stop, **options)
+    with pytest.raises(HeadnbError, match="resume=True goes on"):
+        quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    with pytest.raises(HeadnbError, match="seed 0, not 1"):
+        quick(tiny_model(), output_dir=tmp_path / "b", resume=True, seed=1, **options)
+    (tmp_path / "b" / "checkpoint-5").mkdir()  # killed while it was written
+    seen: list[int] = []
+    resumed = quick(
+        tiny_model(), output_dir=tmp_path / "b", resume=True, on_progress=lambda p: seen.append(p.step), **options
+    )
+    whole = quick(tiny_model(), output_dir=tmp_path / "a", resume=True, **options)
+    finished = quick(tiny_model(), output_dir=tmp_path / "b", resume=True, **options)
+    assert seen[0] == 4
+    for one in (resumed, finished):
+        assert one.study.drop_attrs().identical(whole.study.drop_attrs())
+        assert one.online_scores.score.identical(whole.online_scores.score)
+        files = [result.adapter / "adapter_model.safetensors" for result in (one, whole)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path) -> None:
+    def stop_at(step: int) -> Callable[[TuningProgress], None]:
+        def stop(progress: TuningProgress) -> None:
+            if progress.step == step:
+                raise RuntimeError("killed")
+
+        return stop
+
+    options: dict[str, Any] = {"steps": 6, "every": [0, 5], "save_steps": 4, "track": HELD_OUT, "resume": True}
+    for step in (5, 4):  # what was tracked at step 5 is behind the checkpoint, and is removed
+        with pytest.raises(RuntimeError, match="killed"):
+            quick(tiny_model(), output_dir=tmp_path / "b", on_progress=stop_at(step), **options)
+    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    assert resumed.study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
+
+
+def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("killed")
+
+    options: dict[str, Any] = {"track": HELD_OUT, "resume": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(headnb.HeadScoreCallback, "on_train_end", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
+    for study in (resumed.study, headnb.open_study(tmp_path / "b").study):
+        assert study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rte": 1}, "did you mean 'learning_rate'"),
+        ({"warmup_step": 1}, "warmup_steps"),
+        ({"max_steps": 3}, "is called steps here"),
+        ({"per_device_train_batch_size": 3}, "is called batch_size here"),
+        ({"loss_type": "nul"}, "the trainer refuses this"),
+        ({"every": 0}, "every is a number of steps"),
+        ({"track": "gsm8kk"}, "gsm8k"),
+        ({"steps": 0}, "steps is a whole number from 1 on"),
+        ({"steps": -3}, "steps is a whole number from 1 on"),
+        ({"batch_size": 0}, "batch_size is a whole number from 1 on"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is a whole number from 1 on"),
+        ({"task": "gsm_symbolic", "steps": None}, "no epochs of it"),
+        ({"packing": True, "packing_strategy": "wrapped"}, "cuts samples"),
+        ({"peft_config": LoraConfig(init_lora_weights="olora")}, "not found again"),
+    ],
+)
+def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadnbError, match=message) as raised:
+        quick(model, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_models_that_cannot_be_tuned_so_are_refused(model: PreTrainedModel) -> None:
+    wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear"))
+    with pytest.raises(HeadnbError, match="merge_and_unload"):
+        quick(wrapped)
+    model.is_loaded_in_4bit = True
+    with pytest.raises(HeadnbError, match="without inplace=True adapters are"):
+        quick(model, inplace=True)
+
+
+def test_four_bits_without_bitsandbytes_say_what_to_install(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.is_loaded_in_4bit = True
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(HeadnbError, match="pip install bitsandbytes"):
+        quick(model)
+
+
+def test_nothing_is_printed_and_the_tokenizer_and_adapters_stay_as_they_are(
+    model: PreTrainedModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    adapters = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    before = copy.deepcopy(adapters)
+    headnb.finetune(model, tokenizer, PAIRS, steps=2, every=1, peft_config=adapters)
+    assert tokenizer.pad_token is None
+    assert dataclasses.asdict(adapters) == dataclasses.asdict(before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_tells_steps_losses_and_what_is_tracked(model: PreTrainedModel) -> None:
+    told: list[tuple[int, int, bool, int]] = []
+
+    def note(progress: TuningProgress) -> None:
+        told.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
+
+    result = quick(model, on_progress=note)
+    assert told == [(0, 4, True, 1), (1, 4, False, 1), (2, 4, True, 2), (3, 4, False, 2), (4, 4, True, 3)]
+    assert result.study.train_loss.notnull().all()
+
+
+def test_the_first_training_loss_is_that_of_a_plain_loop(model: PreTrainedModel) -> None:
+    result = quick(model, steps=1, batch_size=24, track=[])
+    sums, tokens = 0.0, 0
+    for sample in encode_task(headnb.load_task(PAIRS), tiny_tokenizer()).samples:
+        ids, labels = (torch.from_numpy(part)[None] for part in (sample.input_ids, sample.labels))
+        with torch.no_grad():
+            logits = tiny_model()(ids).logits[0, :-1]
+        sums += float(functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
+        tokens += sample.answer_tokens
+    assert float(result.study.train_loss[0]) == pytest.approx(sums / tokens, rel=1e-5)
