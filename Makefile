@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo suite-demo test lint widgets simulate robustness benchmark clean
+.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -13,14 +14,23 @@ demo: $(VENV)/demo
 suite-demo: $(VENV)/suite
 	$(BIN)/headnb suite run --profile demo
 
+# What changes break, in minutes; `test-all` adds what takes long and rarely fails, `check` runs the tests that a change
+# since its last call concerns.
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(PYTEST)
+
+test-all: $(VENV)/test
+	$(PYTEST) -m "not slow"
+
+check: lint
+	$(BIN)/python -m pytest --testmon -q
 
 lint: $(VENV)/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry headnb
 
 # The front end's own checks; node comes with pip where the machine has none.
 widgets: $(VENV)/test

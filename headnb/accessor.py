@@ -5,7 +5,6 @@ Imported with the package, so what computes is loaded only when a method is call
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from headnb.display.plain_arrays import labelled
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
 from headnb.stats.results import as_result, believed, is_result, refuse_computed
+from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -124,9 +124,7 @@ class PatternHeads:
         values = _with_heads(self._pattern)
         if several := [str(dim) for dim in values.dims[:-2] if values.sizes[dim] > 1]:
             raise HeadnbError(f"choose one pattern first, by .sel: there are several along {', '.join(several)}")
-        return _head_table(
-            xr.Dataset({"value": values.isel(dict.fromkeys(values.dims[:-2], 0), drop=True)}), "value", k
-        )
+        return head_table(xr.Dataset({"value": values.isel(dict.fromkeys(values.dims[:-2], 0), drop=True)}), "value", k)
 
     def layer_profile(self) -> xr.DataArray:
         """Mean over each layer's heads: (..., layer)."""
@@ -285,11 +283,11 @@ class ScoresHeads:
         Of a comparison: the k largest differences, with interval, q-value and significance.
         """
         if self._is_comparison:
-            return _head_table(self._dataset, "difference", k)
+            return head_table(self._dataset, "difference", k)
         from headnb.stats import significance  # noqa: PLC0415
 
         found = self.interval(level, seed)
-        table = _head_table(found, "value", k)
+        table = head_table(found, "value", k)
         if self._is_signed:
             return table
         places = [
@@ -396,13 +394,3 @@ def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
     return Evidence(
         int(attrs.get("samples", 0)), float(attrs.get("reliability", np.nan)), int(attrs.get("samples_for_090", -1))
     )
-
-
-def _head_table(columns: xr.Dataset, by: str, k: object) -> pd.DataFrame:
-    """The k heads of the largest absolute `by`, one row each; ties in the order of layers and heads."""
-    if not isinstance(k, Integral) or int(k) < 1:
-        raise HeadnbError(f"k must be a whole number of heads, at least 1; got {k!r}")
-    table = columns.transpose("layer", "head").to_dataframe().dropna(subset=by).reset_index()
-    table = table.sort_values(by, key=abs, ascending=False, kind="stable").head(int(k))
-    table.index = [head_name(layer, head) for layer, head in zip(table["layer"], table["head"], strict=True)]
-    return table

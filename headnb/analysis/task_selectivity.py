@@ -26,6 +26,7 @@ from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS, Evidence
 from headnb.stats.results import as_result
+from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ class Selectivity(TableAndVerdict):
             scale_free: relative to the mean head.
         """
         found = self.shapes if scale_free else self.heads
-        table = found.sel(task=task).heads.top(found.sizes["layer"] * found.sizes["head"])
+        table = head_table(found.sel(task=task), "difference", found.sizes["layer"] * found.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
     def means(self, statistic: str) -> tuple[float, float]:

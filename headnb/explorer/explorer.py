@@ -31,6 +31,7 @@ from headnb.explorer.grid_widget import PictureWidget, head_names, heads_left
 from headnb.explorer.head_detail import head_detail
 from headnb.explorer.task_menu import TaskSources
 from headnb.explorer.worker import Worker
+from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -236,7 +237,7 @@ class Explorer(PictureWidget, WorkingWidget):
             return
         self._say(line=progress_text(progress), done=progress.done, total=progress.total)
         if progress.done:
-            self.payload = payload({name: progress.scores().heads.pattern()}, title=self._title(name))
+            self.payload = payload({name: pattern(progress.scores())}, title=self._title(name))
         ended = time.monotonic()
         self._next_picture = ended + max(_PAUSE, _REST * (ended - started))
 

@@ -238,9 +238,9 @@ def _weights_hash(model: str) -> str:
 
 
 def _cells_hash(notebook: Path) -> str:
-    """Of types and texts of the cells; outputs and metadata do not count."""
+    """Of the code cells: prose, outputs and metadata do not change what a notebook computes."""
     import nbformat  # noqa: PLC0415
 
     cells = nbformat.read(notebook, as_version=4).cells
-    text = repr([(cell.cell_type, cell.source) for cell in cells])
+    text = repr([cell.source for cell in cells if cell.cell_type == "code"])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -27,6 +27,7 @@ from headnb.models.state import random_state_kept
 from headnb.scoring.gradient import activation, taylor_token
 from headnb.scoring.registry import find_method
 from headnb.scoring.run import score_heads
+from headnb.stats import descriptive
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement
@@ -296,8 +297,8 @@ class HeadScoreCallback(TrainerCallback):
             first = self.collected.dataset()["level"].isel(step=0).sel(task=name)
             numbers[f"heads/{name}/loss"] = float(study["eval_loss"].sel(task=name))
             numbers[f"heads/{name}/mean_level"] = float(level.mean())
-            numbers[f"heads/{name}/gini"] = float(level.heads.gini())
-            numbers[f"heads/{name}/correlation_with_first"] = float(level.heads.correlation(first))
+            numbers[f"heads/{name}/gini"] = descriptive.gini(_flat(level))
+            numbers[f"heads/{name}/correlation_with_first"] = float(descriptive.correlation(_flat(level), _flat(first)))
         return numbers
 
 
@@ -355,3 +356,8 @@ def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
     if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
         raise HeadnbError(f"every is a number of steps, or the steps themselves as [0, 1, 2, 5, 10], not {every!r:.60}")
     return steps.__contains__
+
+
+def _flat(level: xr.DataArray) -> np.ndarray:
+    """One pattern (layer, head) as (heads)."""
+    return level.to_numpy().ravel()

@@ -1,0 +1,16 @@
+"""What users call and read, as committed texts: a change of either is to be seen in review."""
+
+from __future__ import annotations
+
+import public_api
+import pytest
+import user_strings
+
+
+@pytest.mark.parametrize(
+    ("made", "path"),
+    [(public_api.public_api, public_api.SNAPSHOT), (user_strings.user_strings, user_strings.SNAPSHOT)],
+    ids=["public API", "texts"],
+)
+def test_snapshot_is_as_committed(made, path):
+    assert made() == path.read_text(), f"if the change is wanted: python tests/support/{path.stem}.py"

@@ -1,0 +1,61 @@
+"""The public API as text: every public name with its signature. `python tests/support/public_api.py` writes the snapshot.
+
+Read by griffe from the sources, without importing them. A change of this file in a commit is a change of what users
+call, and belongs in CHANGELOG.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import griffe
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOT = ROOT / "tests" / "fixtures" / "public_api.txt"
+ACCESSORS = ("headnb.accessor.PatternHeads", "headnb.accessor.ScoresHeads")
+
+
+def public_api() -> str:
+    """One line a name: functions with their parameters, classes with their public methods."""
+    package = griffe.load("headnb", search_paths=[str(ROOT)], resolve_aliases=True)
+    stub = griffe.visit("stub", filepath=Path("stub.pyi"), code=(ROOT / "headnb" / "__init__.pyi").read_text())
+    targets = {name: member.target_path.lstrip(".") for name, member in stub.members.items() if member.is_alias}
+    lines = []
+    for name, target in sorted(targets.items()):
+        path = target.removeprefix("stub.").removeprefix("headnb.")
+        lines += _lines(f"headnb.{name}", package[path])
+    for path in ACCESSORS:
+        lines += _lines(path.rpartition(".")[2], package[path.removeprefix("headnb.")])
+    return "\n".join(lines) + "\n"
+
+
+def _lines(name: str, found: griffe.Object | griffe.Alias) -> list[str]:
+    if found.is_function:
+        return [f"{name}({_parameters(found)}) -> {found.returns}"]
+    lines = [name]
+    for member in sorted(found.members):
+        public = not member.startswith("_") or member in {"__getitem__", "__init__"}
+        if found.is_class and public and not found.members[member].is_alias:
+            lines += _lines(f"{name}.{member}", found.members[member])
+    return lines
+
+
+def _parameters(function: griffe.Function) -> str:
+    marks = {
+        griffe.ParameterKind.var_positional: "*",
+        griffe.ParameterKind.var_keyword: "**",
+    }
+    parts, keywords = [], False
+    for each in function.parameters:
+        if each.kind is griffe.ParameterKind.keyword_only and not keywords:
+            parts.append("*")
+            keywords = True
+        text = f"{marks.get(each.kind, '')}{each.name}"
+        text += f": {each.annotation}" if each.annotation is not None else ""
+        text += f" = {each.default}" if each.default is not None and each.kind not in marks else ""
+        parts.append(text)
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(public_api())
