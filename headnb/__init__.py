@@ -1,22 +1,26 @@
 """headnb: attention-head scores for people who fine-tune language models in notebooks.
 
-Public names, which are listed in `__init__.pyi`, load on first use: `import headnb` stays fast and loads no torch.
+Public names, which are listed in `__init__.pyi`, load on first call: `import headnb` is fast and loads no
+torch, and completing a name or asking for its signature does not load it either.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import lazy_loader
-
+from headnb import _stand_ins
 from headnb import accessor as _accessor  # noqa: F401  registers `.heads` on xarray objects
 from headnb._version import __version__
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)  # the names in __init__.pyi
-__all__ = [*_names, "__version__"]  # noqa: PLE0604  all of them are strings
+__all__ = ["__version__", *_stand_ins.homes()]  # noqa: PLE0604  all of them are strings
+__getattr__ = _stand_ins.public
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import headnb
@@ -27,8 +28,8 @@ SEEDS = [-1, 2**64, 2**70, "0", 1.5, True, None]
 def public_functions():
     """Name -> function, of headnb and of `.heads`."""
     found = {}
-    for name in headnb.__all__:
-        value = getattr(headnb, name)
+    for name, module in headnb._stand_ins.homes().items():
+        value = getattr(importlib.import_module(f"headnb.{module}"), name)
         found[name] = value.__init__ if inspect.isclass(value) else value
     for kind in (headnb.accessor.ScoresHeads, headnb.accessor.PatternHeads):
         found |= {f"{kind.__name__}.{name}": value for name, value in vars(kind).items() if inspect.isfunction(value)}

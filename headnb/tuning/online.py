@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from headnb.engine.hooks import head_outputs
@@ -147,6 +146,8 @@ class TrainingBatches:
 
     def counts(self) -> np.ndarray:
         """Samples and tokens in all processes until now, (2,)."""
+        from accelerate.utils import gather_object  # noqa: PLC0415  a trainer has imported it
+
         return np.asarray(np.sum(gather_object([self._counts.numpy().copy()]), axis=0))
 
     def end_update(self, update: int) -> None:
@@ -218,6 +219,8 @@ class TrainingBatches:
             raise HeadnbError("online scores need the model's own loss, and this training makes another of its logits")
         rows = [self._rows(each) for each in self._passes if each.factors is not None]
         self._passes.clear()
+        from accelerate.utils import gather_object  # noqa: PLC0415
+
         gathered: list[dict[str, np.ndarray]] = gather_object(rows)
         if not gathered:
             return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import public_api
 import pytest
+
+import public_api
 import user_strings
 
 

@@ -1,4 +1,4 @@
-"""The public API as text: every public name with its signature. `python tests/support/public_api.py` writes the snapshot.
+"""The public API as text: every public name with its signature. `python tests/support/public_api.py` writes it.
 
 Read by griffe from the sources, without importing them. A change of this file in a commit is a change of what users
 call, and belongs in CHANGELOG.md.
