@@ -7,8 +7,9 @@ and says which revision it is.
 Raise `SCORING_REVISION` by one with every change that alters scores or tokens, and add a line to this list:
 
 1. Everything written without the attribute.
-2. Rows with masks or positions of their own, chat rows, doubled special tokens, layer numbers, and a caller's autocast
-   are handled as CHANGELOG.md says under "Fixed".
+2. Rows with masks or positions of their own, chat rows with tools, calls or reasoning, prompts that hold their own
+   beginning-of-sequence token, data sets with a transform; layers of zamba and of models whose layers were removed or
+   reordered; calls inside autocast. CHANGELOG.md has each under "Fixed".
 """
 
 from __future__ import annotations
