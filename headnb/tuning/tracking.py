@@ -297,7 +297,7 @@ class HeadScoreCallback(TrainerCallback):
             first = self.collected.dataset()["level"].isel(step=0).sel(task=name)
             numbers[f"heads/{name}/loss"] = float(study["eval_loss"].sel(task=name))
             numbers[f"heads/{name}/mean_level"] = float(level.mean())
-            numbers[f"heads/{name}/gini"] = descriptive.gini(_flat(level))
+            numbers[f"heads/{name}/gini"] = float(descriptive.gini(_flat(level)))
             numbers[f"heads/{name}/correlation_with_first"] = float(descriptive.correlation(_flat(level), _flat(first)))
         return numbers
 

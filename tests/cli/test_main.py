@@ -212,8 +212,8 @@ def test_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_help_imports_neither_torch_nor_transformers() -> None:
     program = (
-        "import sys; from headnb import cli\n"
-        "try: cli.app(['--help'])\n"
+        "import sys; from headnb.cli import main\n"
+        "try: main.app(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'zarr', 'IPython'} & set(sys.modules)))"
     )

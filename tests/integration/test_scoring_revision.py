@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +14,11 @@ from headnb.tuning.finished_runs import _study
 from headnb.tuning.run_folder import open_folder
 from headnb.tuning.study import Study, TrackedStep, read_study
 
+from paths import FIXTURES
 from suites import graph, write_suite
 
 REFUSED = f"of scoring revision 1, and this version of headnb computes revision {SCORING_REVISION}"
-OLD_RUN = Path(__file__).parent / "fixtures" / "format-1" / "run"
+OLD_RUN = FIXTURES / "format-1" / "run"
 NOW = {"scoring_revision": SCORING_REVISION}
 
 

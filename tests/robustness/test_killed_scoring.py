@@ -29,8 +29,9 @@ import torch
 torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so the last bit, depends on it
 from scored import BUDGET, TASK
 from tiny import tiny_model
-from headnb import score_heads, store
-store.WRITTEN_EVERY = {every}
+from headnb import score_heads
+from headnb.storage import score_store
+score_store.WRITTEN_EVERY = {every}
 model = tiny_model()
 print("ready", flush=True)
 score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lambda at: print(at.done, flush=True))

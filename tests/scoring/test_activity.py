@@ -11,8 +11,8 @@ from headnb.engine.attention_functions import attention_calls
 from headnb.engine.batching import collate, pack
 from headnb.engine.hooks import find_heads, head_outputs
 from headnb.errors import HeadnbError
-from headnb.scoring import registry
 from headnb.scoring.activity import ACTIVITIES, activity_scorer
+from headnb.scoring.registry import methods
 
 from architectures import FLOAT32_INSIDE, build, tolerance, wide_softmax
 from explicit_attention import matrices, with_explicit_attention
@@ -176,7 +176,7 @@ def test_no_other_loss_changes_a_score_that_is_no_share_of_a_loss():
 
 
 def test_the_thirteen_scores_are_listed_with_one_line_each():
-    known = registry()
+    known = methods()
     assert len(ACTIVITIES) == 13
     assert known.keys() >= ACTIVITIES.keys()
     assert all(

@@ -231,10 +231,11 @@ KILLED = """
     torch.set_num_threads(1)  # as here: sums over several threads differ in the last bit
     from scored import BUDGET, TASK
     from tiny import tiny_model
-    from headnb import score_heads, store
+    from headnb import score_heads
+    from headnb.storage import score_store
     from headnb.storage.score_store import ScoreTable
 
-    store.WRITTEN_EVERY = 0.0
+    score_store.WRITTEN_EVERY = 0.0
     writes = 0
     write = ScoreTable.{method}
 

@@ -215,11 +215,13 @@ def test_keys_change_with_all_that_a_node_depends_on_and_with_nothing_else(
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="ran")]
     notebook.metadata["opened"] = "yes"
     nbformat.write(notebook, path)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("What was found."))
+    nbformat.write(notebook, path)
     assert now_different() == set()
     notebook.cells[2].source += "\n# more"
     nbformat.write(notebook, path)
     assert now_different() == {"end"}
-    monkeypatch.setattr("headnb.__version__", "99")
+    monkeypatch.setattr("headnb.suite.graph.__version__", "99")
     assert now_different() == everything
 
 

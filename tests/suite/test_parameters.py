@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import nbformat
 import papermill
 import pytest
@@ -64,8 +66,8 @@ def test_every_notebook_checks_its_parameters_before_it_does_anything(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     place = next(place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
     lines = cells[place + 1].source.splitlines()
-    before = lines[: lines.index("check_parameters(globals())")]
-    assert all(not line or line.startswith(("import ", "from ")) for line in before)
+    before = ast.parse("\n".join(lines[: lines.index("check_parameters(globals())")]))
+    assert all(isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in before.body)
     defaults = {}
     exec(cells[place].source, defaults)  # its own values pass
     check_parameters({**defaults, "In": ["", cells[place].source]})

@@ -10,6 +10,7 @@ from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 
 # A package that was imported before keeps what it imported: it is forgotten with what is blocked.
@@ -30,10 +31,15 @@ def blocked(package: str, error: ImportError | None = None) -> Iterator[None]:
     """Importing the package, or anything of it, raises the error, by default the one for a package that is missing."""
     missing = ModuleNotFoundError(f"No module named {package!r}", name=package)
     forgotten = (f"{package}.", f"{_IMPORTED_BY.get(package, package)}.")
-    others = {name: module for name, module in sys.modules.items() if not f"{name}.".startswith(forgotten)}
+
+    def forget() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(forgotten)}
+
     blocker = _Blocker(package, error or missing)
-    with (
-        mock.patch.dict(sys.modules, others, clear=True),
-        mock.patch.object(sys, "meta_path", [blocker, *sys.meta_path]),
-    ):
-        yield
+    kept = forget()
+    try:
+        with mock.patch.object(sys, "meta_path", [blocker, *sys.meta_path]):
+            yield
+    finally:
+        forget()
+        sys.modules.update(kept)  # what else was imported meanwhile stays: some modules cannot be imported twice
