@@ -40,6 +40,7 @@ FLAGS = [
 STARTED_WITHIN = 180
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:

@@ -19,6 +19,8 @@ from trainers import PAIRS
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 TASK = headnb.load_task(PAIRS)
 ENCODED = encode_task(TASK, tiny_tokenizer())
 

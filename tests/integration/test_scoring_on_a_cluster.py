@@ -134,6 +134,7 @@ def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Pa
     assert_same(headnb.open_scores(tmp_path / "x.zarr"), scores())
 
 
+@pytest.mark.long
 def test_the_only_worker_that_is_killed_is_waited_for_until_it_is_replaced(tmp_path: Path):
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
@@ -156,6 +157,7 @@ def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
         assert_same(scores(client=client), scores())
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     out = tmp_path / "x.zarr"
     with (
@@ -199,6 +201,7 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
     assert_same(scores(**settings, out=out), scores())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_goes_on(
     threads: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals

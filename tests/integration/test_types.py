@@ -35,6 +35,7 @@ def user(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_mypy_knows_the_public_names_and_their_types(user: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--config-file", "", "--follow-imports", "silent", str(user)]
     found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout.splitlines()
@@ -44,6 +45,7 @@ def test_mypy_knows_the_public_names_and_their_types(user: Path) -> None:
     assert {at for at, line in lines if "error:" in line} == set(WRONG)
 
 
+@pytest.mark.long
 def test_pyright_knows_the_public_names_and_their_types(user: Path) -> None:
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(user)]
     found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import signal
 import threading
@@ -413,7 +414,7 @@ def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShe
             raise AssertionError
 
     shell.user_ns["pairs"] = Slow(PAIRS)
-    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
     shell.user_ns.update(start=timer.start)
     assert "interrupted before the first sample" in error_of(shell, "start()\n%headscore model pairs")
     timer.join()

@@ -139,6 +139,7 @@ def same_files(one: Path, other: Path) -> bool:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cases", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_fine_tuning_killed_at_random_moments_ends_bitwise_equal(cases: int, tmp_path: Path) -> None:
     moments = random.Random(cases)

@@ -81,6 +81,7 @@ class Run:
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cases", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_suite_killed_at_random_moments_ends_in_the_same_results(cases: int, tmp_path: Path) -> None:
     moments = random.Random(cases)

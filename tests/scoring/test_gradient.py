@@ -153,6 +153,7 @@ def test_a_compiled_model_shares_the_lock_of_the_model_that_it_wraps():
     assert model_lock(tiny_model(layers=2)) is not model_lock(model)
 
 
+@pytest.mark.long
 def test_compiled_models_score_as_uncompiled_ones():
     samples = random_samples()
     expected = score_heads(tiny_model(layers=2), None, token_task(samples)).score.values

@@ -125,6 +125,7 @@ def test_a_suite_runs_in_order_and_a_second_time_not_at_all(command: Command) ->
     assert left == []
 
 
+@pytest.mark.long
 def test_a_failed_notebook_keeps_its_traceback_and_stops_only_what_needs_it(tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite", seeds=[0])
     path = tmp_path / "suite" / "train.ipynb"
@@ -153,6 +154,7 @@ def test_a_failed_notebook_keeps_its_traceback_and_stops_only_what_needs_it(tmp_
     assert not failed.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["kernel", "worker"])
 def test_a_kernel_or_worker_killed_in_the_middle_is_replaced(command: Command, victim: str) -> None:
     process = command.start(hold="lcm0")
@@ -166,6 +168,7 @@ def test_a_kernel_or_worker_killed_in_the_middle_is_replaced(command: Command, v
     assert results(command.out) == COMPLETE
 
 
+@pytest.mark.long
 def test_a_run_killed_in_the_middle_goes_on(command: Command) -> None:
     process = command.start(hold="gcd0")
     kernel = command.kernel("gcd0")
@@ -206,6 +209,7 @@ def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str,
             scheduler.kill()
 
 
+@pytest.mark.long
 def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
     # Two threads, which a worker of the suite must not use for two notebooks at once.
     with scheduler_and_worker(command, "--nthreads", "2") as (address, scheduler, _):
@@ -222,6 +226,7 @@ def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: 
     assert results(command.out) == COMPLETE
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
     command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "10s"  # five minutes without
     process = command.start(hold="lcm0")
@@ -243,6 +248,7 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_watch, "PATIENCE", 3.0)
 
 
+@pytest.mark.long
 def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +272,7 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
     assert results(command.out) == COMPLETE
 
 
+@pytest.mark.long
 def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +332,7 @@ def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() 
         assert client.scheduler.address.startswith("tls://")
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(command: Command) -> None:
     process = command.start(hold="gcd0")
     kernel = command.kernel("gcd0")

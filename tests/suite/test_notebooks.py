@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {
     "tasks": ["gcd", "lcm"],
     "seeds": [0],

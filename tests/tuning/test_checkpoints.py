@@ -98,6 +98,7 @@ def test_adapters_are_scored_as_each_on_its_own(adapter_run):
     np.testing.assert_array_equal(study["movement"].sel(step=0), 0)
 
 
+@pytest.mark.long
 def test_a_loaded_base_stays_as_it_was(adapter_run):
     model = tiny_model().train()
     before, weights = state(model), {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -107,6 +108,7 @@ def test_a_loaded_base_stays_as_it_was(adapter_run):
     assert (study["level"].diff("step") != 0).any("head").all()
 
 
+@pytest.mark.long
 def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
     alive, load = [], finished_runs.load_weights
 
@@ -132,6 +134,7 @@ def test_what_the_trainer_noted_is_in_the_study(full_run):
     np.testing.assert_allclose(study["train_loss"], [1, 1 / 2, 1 / 3])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, base, kind):
     run = request.getfixturevalue("full_run" if kind == "full" else "adapter_run")

@@ -161,6 +161,7 @@ def test_a_maximal_length_cuts_in_training_and_in_scoring(model: PreTrainedModel
     assert sorted(result.scores["samples"].fingerprint.values) == sorted(encoded.fingerprints)
 
 
+@pytest.mark.long
 def test_one_seed_gives_one_result_and_draws_nothing_from_the_kernel() -> None:
     drawn = []
     results = []
@@ -202,6 +203,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.long
 def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:
         def stop(progress: TuningProgress) -> None:
@@ -218,6 +220,7 @@ def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path
     assert resumed.study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
 
 
+@pytest.mark.long
 def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
