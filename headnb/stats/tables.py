@@ -9,7 +9,7 @@ from headnb.errors import HeadnbError
 from headnb.head_names import head_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from headnb.errors import HeadnbError
+from headnb.tuning.trainer import TrainerCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

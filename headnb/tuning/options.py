@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
 from headnb.errors import HeadnbError, from_extra, unknown_name
-from headnb.models.quantization import import_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,7 +40,6 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
         steps: updates; None for as many as the epochs make.
         batch_size: samples of an update.
     """
-    import_quietly()  # before peft does it
     with from_extra("train"):
         import peft  # noqa: F401, PLC0415
         import trl  # noqa: PLC0415

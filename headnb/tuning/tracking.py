@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback
 
 from headnb.call_checks import known_keywords
 from headnb.engine.hooks import find_heads, frozen
@@ -33,6 +32,7 @@ from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
+from headnb.tuning.trainer import TrainerCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

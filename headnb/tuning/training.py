@@ -15,8 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerState
-from transformers.trainer_callback import PrinterCallback
 
 from headnb import hub
 from headnb.errors import HeadnbError
@@ -28,6 +26,7 @@ from headnb.tasks.samples import IGNORED
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
+from headnb.tuning.trainer import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from headnb.tuning.tuned import FineTuned, tuned_result
 
 if TYPE_CHECKING:

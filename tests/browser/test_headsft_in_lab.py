@@ -58,6 +58,7 @@ def test_an_interrupt_keeps_the_steps_that_were_tracked(page: Page, jupyter: Jup
     expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [2-9]"), timeout=60_000)
     command(page, "notebook:interrupt-kernel")
     finished(page, 1)
-    expect(written).to_have_count(1)
-    expect(drawn.locator(".aside")).to_contain_text(re.compile(r"Interrupted after \d+ of 50 steps\."))
+    expect(written).to_have_count(2)  # the grid, and one line that ends the cell and "Run All"
+    expect(written.last).to_contain_text("interrupted; ")
+    expect(drawn.locator(".aside")).to_contain_text(re.compile(r"Interrupted: \d+ of 50 steps are done\."))
     expect(run_cell(page, 2)).to_contain_text("'step'")

@@ -1,0 +1,12 @@
+"""The trainer of transformers, imported after bitsandbytes, which peft would otherwise import with a warning in red."""
+
+from __future__ import annotations
+
+from headnb.models.quantization import import_quietly
+
+import_quietly()
+
+from transformers import Trainer, TrainerCallback, TrainerState  # noqa: E402
+from transformers.trainer_callback import PrinterCallback  # noqa: E402
+
+__all__ = ["PrinterCallback", "Trainer", "TrainerCallback", "TrainerState"]
