@@ -24,9 +24,9 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
 from headnb.scoring.registry import methods as known_methods
 from headnb.scoring.run import score_heads
-from headnb.stats import descriptive
 from headnb.stats.jackknife import rank_correlation
 from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
+from headnb.stats.reliability import components
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def compare_methods(
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
-    reliability = [descriptive.split_half_reliability(each, seed=seed) for each in levels.values()]
+    reliability = [components(each).reliability for each in levels.values()]
     return Agreement(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),

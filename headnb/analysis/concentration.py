@@ -15,6 +15,7 @@ from scipy import special, stats
 
 from headnb.stats import descriptive, jackknife
 from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Estimate, Jackknifed, OverHeads
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
     uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
     n = after.shape[1]
-    if n < jackknife.FEWEST_SAMPLES or not np.isfinite(plain).all():
+    if n < FEWEST_SAMPLES or not np.isfinite(plain).all():
         return Estimate(math.nan, math.nan, math.nan, level, n, uncorrected)
     features = [feature for stage in stages for feature in statistic.over_heads.features(stage)]
     sums, sizes = jackknife.group_sums(features, seed)

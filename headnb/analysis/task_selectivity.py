@@ -24,7 +24,8 @@ from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.task_correlations import task_correlations
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
-from headnb.stats.patterns import HEADS, Evidence
+from headnb.stats.patterns import HEADS
+from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def selectivity(
         after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
         level: of the intervals.
         alpha: of the q-values below which a head has changed.
-        seed: of groups, sign flips and split halves.
+        seed: of groups and sign flips.
 
     Raises:
         HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
@@ -246,7 +247,7 @@ def selectivity(
             name="scale",
         ),
         reliability=xr.DataArray(
-            np.reshape([one.reliability() for one in measured], shape).T,
+            np.reshape([one.components().reliability for one in measured], shape).T,
             {"task": tasks, "stage": list(STAGES[:2])},
             ("task", "stage"),
             "reliability",

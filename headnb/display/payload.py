@@ -18,6 +18,7 @@ import xarray as xr
 
 from headnb.display.colours import Kind, shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
+from headnb.display.evidence import COUNTS, EvidenceFields
 from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
@@ -47,7 +48,7 @@ class Scale(TypedDict):
     high: float
 
 
-class Panel(TypedDict):
+class Panel(EvidenceFields):
     """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
 
     Panels of one `course` are the same thing, such as a task, at several training `step`s.
@@ -60,9 +61,6 @@ class Panel(TypedDict):
     low: NotRequired[Matrix]
     high: NotRequired[Matrix]
     significant: NotRequired[list[list[int]]]
-    samples: int | None
-    reliability: float | None
-    samples_for_090: int | None
     statistics: dict[str, Statistic]
     notes: list[str]
 
@@ -137,6 +135,10 @@ class _Grid:
     def count(self, name: str) -> int | None:
         number = self.number(name)
         return int(number) if number is not None and number >= 0 else None
+
+    def evidence(self) -> EvidenceFields:
+        reliability = rounded(self.number("reliability"), 4)
+        return cast("EvidenceFields", {name: self.count(name) for name in COUNTS} | {"reliability": reliability})
 
 
 def payload(data: object, *, title: str = "", progress: Progress | None = None) -> Payload:
@@ -317,15 +319,14 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
 def _panel(grid: _Grid, factor: float | None) -> Panel:
     """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
-    panel: Panel = {
+    described = {
         "title": grid.title or grid.text("task") or "pattern",
         "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
-        "samples": grid.count("samples"),
-        "reliability": rounded(grid.number("reliability"), 4),
-        "samples_for_090": grid.count("samples_for_090"),
+        **grid.evidence(),
         "statistics": grid.statistics,
         "notes": _notes(grid),
     }
+    panel = cast("Panel", described)
     if grid.step is not None:
         panel |= {"step": grid.step, "course": grid.course}
     if "low" in cells and "high" in cells:

@@ -15,6 +15,7 @@ import numpy as np
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, expanded
+from headnb.display.evidence import COUNTS
 from headnb.display.payload import KINDS, LARGEST_SIDE, VERSION, Payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError, unknown_name
@@ -114,9 +115,8 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
         "values": _compact(given["values"], f"{where}.values", shape)
         if _is_compact(given)
         else _matrix(given.get("values"), f"{where}.values", shape, _number_or_none),
-        "samples": _count(given.get("samples"), f"{where}.samples"),
+        **{name: _count(given.get(name), f"{where}.{name}") for name in COUNTS},
         "reliability": _reliability(given.get("reliability"), f"{where}.reliability"),
-        "samples_for_090": _count(given.get("samples_for_090"), f"{where}.samples_for_090"),
     }
     if "step" in given:
         panel["step"] = _number(given["step"], f"{where}.step")

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
 from headnb.stats.patterns import compare
@@ -62,16 +63,11 @@ def likeness(scores: Mapping[str, xr.Dataset]) -> str:
     return " ".join([*lines[: len(ranked)], *unknown])
 
 
-def belief(scores: Mapping[str, xr.Dataset]) -> str:
+def reliability(scores: Mapping[str, xr.Dataset]) -> str:
     """How reliable the least reliable of the patterns is, and what it would need."""
     evidence = {task: one.heads.evidence() for task, one in scores.items()}
-    task = min(evidence, key=lambda name: evidence[name].reliability)
-    need = evidence[task].samples_for_090
-    enough = f"about {need} samples" if need > 0 else "more samples than can be told"
-    return (
-        f"Another draw of as many samples would give a pattern that correlates by **{evidence[task].reliability:.2f}** "
-        f"with this one of {task}, the least reliable; 0.90 needs {enough}."
-    )
+    task = min(evidence, key=lambda name: np.nan_to_num(evidence[name].reliability, nan=-np.inf))
+    return f"The least reliable pattern is that of {task}. {evidence[task].sentence}."
 
 
 def learning(tuned: FineTuned, task: str) -> str:

@@ -23,6 +23,7 @@ from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive
 from headnb.stats.descriptive import heads_present
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
 MOST_GROUPS = 256
-FEWEST_SAMPLES = 4
 
 
 @dataclass(frozen=True)

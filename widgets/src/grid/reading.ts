@@ -5,6 +5,7 @@
  * `tests/fixtures/payloads` hold both to the same answers.
  */
 
+import { evidenceFrom } from "./evidence";
 import {
   KINDS,
   type Kind,
@@ -124,9 +125,9 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
     low: fields.low === undefined ? null : matrix("low", numberOrNaN),
     high: fields.high === undefined ? null : matrix("high", numberOrNaN),
     significant: fields.significant === undefined ? null : matrix("significant", mark),
-    samples: orNull(fields.samples, `${where}.samples`, count),
-    reliability: orNull(fields.reliability, `${where}.reliability`, atMostOne),
-    samplesFor090: orNull(fields.samples_for_090, `${where}.samples_for_090`, count),
+    ...evidenceFrom((name) =>
+      orNull(fields[name], `${where}.${name}`, name === "reliability" ? atMostOne : count),
+    ),
     statistics: new Map(
       statistics.map(([name, value]) => [
         readText(name, `a name in ${where}.statistics`),

@@ -1,5 +1,6 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
+import { reliabilityLine } from "./evidence";
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
@@ -113,35 +114,12 @@ export function significanceLine(payload: Payload, panel: Panel): string {
     : `No head changed significantly${alpha}.`;
 }
 
-/** The line under every grid: how far its pattern would come out the same on other samples. */
-export function beliefLine(panel: Panel): string {
-  return `Can I believe this? ${belief(panel)}`;
+/** The line under every grid; of a difference that the reader has made of two panels no samples are known. */
+export function reliabilityOf({ view }: Pick<Shown, "view">, panel: Panel): string {
+  return view.difference ? NOT_TESTED : reliabilityLine(panel);
 }
 
-/** The same of what is shown: of a difference that the reader has made of two panels no samples are known. */
-export function beliefOf({ view }: Pick<Shown, "view">, panel: Panel): string {
-  return view.difference ? NO_BELIEF : beliefLine(panel);
-}
-
-const NO_BELIEF =
-  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
-
-function belief({ samples, reliability, samplesFor090 }: Panel): string {
-  if (samples === null) return "Not known: this pattern does not say how many samples it is made of.";
-  const counted = `${samples} sample${samples === 1 ? "" : "s"}`;
-  if (reliability === null) {
-    return samples < 4
-      ? `${counted}: too few to tell (reliability needs at least 4).`
-      : `${counted}; reliability not known.`;
-  }
-  const line = `${counted}, reliability ${dressed(reliability.toFixed(2))}`;
-  if (samplesFor090 === null) {
-    return `${line}; the halves of the samples do not agree, so no number of samples can be named for 0.90.`;
-  }
-  return reliability >= 0.9
-    ? `${line}; 0.90 needs about ${samplesFor090} samples.`
-    : `${line}; about ${samplesFor090} samples would give 0.90.`;
-}
+const NOT_TESTED = "Reliability not known: headnb.compare(before, after) tests which heads changed";
 
 /** Which layers have no values in any panel, and why; empty when all have. */
 export function missingLine(payload: Payload): string {
