@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
     from headnb.explorer.explorer import Explorer
     from headnb.stats.descriptive import Array
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
     from headnb.stats.labelled import Pattern, Scores
     from headnb.stats.reliability import Evidence
 

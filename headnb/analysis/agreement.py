@@ -27,6 +27,7 @@ from headnb.scoring.run import score_heads
 from headnb.stats.jackknife import rank_correlation
 from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
 from headnb.stats.reliability import components
+from headnb.stats.rounding import interval_text
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -93,10 +94,8 @@ class Agreement(TableAndVerdict):
                 at_most = int(self.overlap["at_most"].sel(k=k))
                 chance = "no more than chance gives" if row[f"top {k}"] <= at_most else f"chance: up to {at_most}"
                 shared.append(f"{int(row[f'top {k}'])} of the top {k} ({chance})")
-            interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if np.isfinite(row["low"]) else ""
-            lines.append(
-                f"{one} and {other}: rank correlation {row['value']:.2f}{interval}, share {', '.join(shared)}."
-            )
+            r = interval_text(row["value"], row["low"], row["high"])
+            lines.append(f"{one} and {other}: rank correlation {r}, share {', '.join(shared)}.")
         return " ".join(lines)
 
     def plot(self) -> Chart:

@@ -27,6 +27,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result
+from headnb.stats.rounding import NEEDS_MORE_SAMPLES, interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,10 +159,14 @@ class Selectivity(TableAndVerdict):
         before, after = self.means(name)
         up, down, of = int((change["low"] > 0).sum()), int((change["high"] < 0).sum()), change.sizes["task"]
         label = {"gini": "Gini", "cv": "The coefficient of variation", "kurtosis": "Kurtosis"}[name]
-        return (
+        withheld = int(np.isnan(change["value"]).sum())
+        if withheld == of:
+            return f"{label} {NEEDS_MORE_SAMPLES}."
+        line = (
             f"{label} went from {before:.2f} to {after:.2f} on average: up in {up} and down in {down} of {of} "
-            f"tasks, not distinguishable in {of - up - down}."
+            f"tasks, not distinguishable in {of - up - down - withheld}"
         )
+        return f"{line}, and {NEEDS_MORE_SAMPLES} in {withheld}." if withheld else f"{line}."
 
     def _correlation_line(self) -> str:
         pairs = np.triu_indices(len(self.samples), 1)
@@ -309,4 +314,4 @@ def _measured(stages: Mapping[str, Stages]) -> list[Measured]:
 
 def _with_interval(found: xr.Dataset) -> str:
     value, low, high = (float(found[name]) for name in ("value", "low", "high"))
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return interval_text(value, low, high)

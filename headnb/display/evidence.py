@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from headnb.stats.reliability import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class EvidenceFields(TypedDict):
@@ -28,6 +28,11 @@ TITLES = {
     "runs_for_090": "runs for 0.90",
 }
 COUNTS = [name for name in TITLES if name != "reliability"]
+
+
+def evidence_fields(count: Callable[[str], int | None], reliability: float | None) -> EvidenceFields:
+    """The fields; `count` gives a number that is 0 or above by its name."""
+    return cast("EvidenceFields", {name: count(name) for name in COUNTS} | {"reliability": reliability})
 
 
 def shown(panels: Sequence[EvidenceFields]) -> list[str]:

@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from headnb.display import evidence, svg, text
+from headnb.display.panel_statistics import STATISTICS
 
 if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
@@ -149,9 +150,9 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
 
 def _table(payload: Payload, panels: list[Panel]) -> str:
     """Statistics and reliability of several panels."""
-    names = [name for name in ("gini", "cv", "kurtosis") if any(name in panel["statistics"] for panel in panels)]
+    names = [name for name in text.statistics_of(panels) if name in STATISTICS]
     facts = evidence.shown(panels)
-    titles = ["", *(text.STATISTICS[name] for name in names), "top head", *(evidence.TITLES[name] for name in facts)]
+    titles = ["", *(STATISTICS[name] for name in names), "top head", *(evidence.TITLES[name] for name in facts)]
     head = "".join(f'<th style="{_CELL};font-weight:600">{title}</th>' for title in titles)
     rows = []
     for panel in panels:

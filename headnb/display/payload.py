@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
@@ -18,8 +18,8 @@ import xarray as xr
 
 from headnb.display.colours import Kind, shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
-from headnb.display.evidence import COUNTS, EvidenceFields
-from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
+from headnb.display.evidence import EvidenceFields, evidence_fields
+from headnb.display.panel_statistics import Statistic, Statistics, pattern_statistics, rounded, score_statistics
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
@@ -62,6 +62,7 @@ class Panel(EvidenceFields):
     high: NotRequired[Matrix]
     significant: NotRequired[list[list[int]]]
     statistics: dict[str, Statistic]
+    withheld: NotRequired[dict[str, str]]  # statistics that are not shown -> why
     notes: list[str]
 
 
@@ -117,7 +118,7 @@ class _Grid:
     cells: dict[str, np.ndarray]
     facts: dict[str, Any]
     numbers: tuple[tuple[int, ...], tuple[int, ...]]
-    statistics: dict[str, Statistic] = field(default_factory=dict)
+    statistics: Statistics = ({}, {})
     dimension: str = ""
     step: float | None = None
     course: str = ""
@@ -135,10 +136,6 @@ class _Grid:
     def count(self, name: str) -> int | None:
         number = self.number(name)
         return int(number) if number is not None and number >= 0 else None
-
-    def evidence(self) -> EvidenceFields:
-        reliability = rounded(self.number("reliability"), 4)
-        return cast("EvidenceFields", {name: self.count(name) for name in COUNTS} | {"reliability": reliability})
 
 
 def payload(data: object, *, title: str = "", progress: Progress | None = None) -> Payload:
@@ -237,7 +234,7 @@ def _plain_facts(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     return {**believed(found), "kind": VALUE, "computed": int(is_computed(found))}
 
 
-def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic] | None]:
+def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
     """Scores as a pattern with its intervals: only these know how much the samples leave open.
 
     Several sets of scores (leading dims) and methods without samples come as patterns alone.
@@ -255,7 +252,7 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str,
     return cells, title, score_statistics(scores) if cells.attrs.get("kind") == "level" else None
 
 
-def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | None) -> Iterator[_Grid]:
+def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Iterator[_Grid]:
     values = cells["values"]
     if set(values.dims[-2:]) != {"layer", "head"}:
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
@@ -319,14 +316,16 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
 def _panel(grid: _Grid, factor: float | None) -> Panel:
     """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
-    described = {
+    reliability = rounded(grid.number("reliability"), 4)
+    panel: Panel = {
+        **evidence_fields(grid.count, reliability),  # type: ignore[typeddict-item]  # it lacks what is not required
         "title": grid.title or grid.text("task") or "pattern",
         "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
-        **grid.evidence(),
-        "statistics": grid.statistics,
+        "statistics": grid.statistics[0],
         "notes": _notes(grid),
     }
-    panel = cast("Panel", described)
+    if grid.statistics[1]:
+        panel["withheld"] = grid.statistics[1]
     if grid.step is not None:
         panel |= {"step": grid.step, "course": grid.course}
     if "low" in cells and "high" in cells:

@@ -134,6 +134,8 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
         _text(name, f"a name in {where}.statistics"): _statistic(value, f"{where}.statistics.{name[:40]}")
         for name, value in statistics.items()
     }
+    if "withheld" in given:
+        panel["withheld"] = _withheld(_mapping(given["withheld"], f"{where}.withheld"), f"{where}.withheld")
     notes = _sequence(given.get("notes", []), f"{where}.notes", MOST_NOTES)
     panel["notes"] = [_text(note, f"{where}.notes") for note in notes]
     return panel
@@ -197,6 +199,12 @@ def _statistic(found: object, where: str) -> dict[str, float]:
     given = _mapping(found, where)
     names = ["value", *(name for name in ("low", "high") if name in given)]
     return {name: _number(given.get(name), where) for name in names}
+
+
+def _withheld(given: dict[str, Any], where: str) -> dict[str, str]:
+    if len(given) > MOST_NOTES:
+        raise HeadnbError(f"not a head grid: {where} has more than {MOST_NOTES} entries")
+    return {_text(name, f"a name in {where}"): _text(reason, f"{where}.{name[:40]}") for name, reason in given.items()}
 
 
 def _progress(found: object) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from headnb.display.colours import paint
 from headnb.display.compact import expanded
 from headnb.display.evidence import reliability_line
+from headnb.display.panel_statistics import STATISTICS
+from headnb.stats.rounding import interval_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
 
 MOST_PANELS = 12
-STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
 _SIGNED_SHADES = "=-·+#"
 _MOST_MAP_ROWS = 64
@@ -112,20 +114,31 @@ def ranking(panel: Panel) -> list[tuple[int, int]]:
     return [divmod(int(place), sizes.shape[1]) for place in order[:present]]  # NaN sorts last
 
 
+def estimated(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A value with the digits that its interval carries: `0.41 [0.18, 0.64]`."""
+    if math.isnan(low) or math.isnan(high):
+        return number(value)
+    first, *ends = map(_dressed, interval_numbers(value, low, high))
+    return f"{first} [{', '.join(ends)}]"
+
+
+def statistics_of(panels: Sequence[Panel]) -> list[str]:
+    """The statistics that any of the panels has or withholds, in their usual order."""
+    found = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
+    return [*(name for name in STATISTICS if name in found), *(name for name in found if name not in STATISTICS)]
+
+
 def statistics_line(panel: Panel) -> str:
     """`Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences)."""
-    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in panel["statistics"])
+    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in statistics_of([panel]))
 
 
 def statistic_text(panel: Panel, name: str) -> str:
-    """One statistic with its interval, or a dash."""
+    """One statistic with its interval, or why it is withheld, or a dash."""
     found = panel["statistics"].get(name)
     if found is None:
-        return "–"
-    text = number(found["value"])
-    if "low" in found and "high" in found:
-        text += f" [{number(found['low'])}, {number(found['high'])}]"
-    return text
+        return panel.get("withheld", {}).get(name, "–")
+    return estimated(found["value"], found.get("low", math.nan), found.get("high", math.nan))
 
 
 def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:

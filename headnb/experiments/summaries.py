@@ -56,7 +56,7 @@ def likeness(scores: Mapping[str, xr.Dataset]) -> str:
     if not ranked:
         return "How alike the patterns are cannot be told from so few samples."
     lines = [
-        f"{word} alike are {first} and {second}: r = **{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}], freed of noise."
+        f"{word} alike are {first} and {second}: r = **{r}**, corrected for noise."
         for word, (first, second) in (("Least", ranked[0]), ("Most", ranked[-1]))
         for r in [pairs[first, second]]
     ]
@@ -91,8 +91,8 @@ def changed(before: xr.Dataset, after: xr.Dataset) -> str:
     r = before.heads.correlation(after)
     return (
         f"The mean level went from {levels[0]:.4f} to {levels[1]:.4f} nats. Relative to it {rose} heads rose and "
-        f"{fell} fell significantly, of {int(shape['difference'].count())}; the patterns before and after correlate by "
-        f"**{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}]."
+        f"{fell} fell significantly, of {int(shape['difference'].count())}; the "
+        f"correlation of the patterns before and after is **{r}**."
     )
 
 

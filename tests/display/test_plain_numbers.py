@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from headnb.display.grid import HeadGrid
 from headnb import HeadnbError
+from headnb.display.grid import HeadGrid
 from headnb.notebook.arguments import find_picture
 from headnb.notebook.variables import Variables
 
@@ -45,9 +45,7 @@ def test_a_matrix_is_drawn_as_values(form, signed):
     assert "nats" not in html
     assert "eliabilit" not in html
     assert HeadGrid.of(payload).payload == payload  # other readers take it
-    assert (
-        HeadGrid.of(find_picture("x", Variables({"x": given}))).payload == payload
-    )  # as %headgrid does
+    assert HeadGrid.of(find_picture("x", Variables({"x": given}))).payload == payload  # as %headgrid does
     if isinstance(given, xr.DataArray) and "layer" in given.dims:
         assert given.heads.grid().payload == payload
 

@@ -42,6 +42,19 @@ def test_statistics_line_shows_intervals_where_known() -> None:
     assert statistics_line(panel) == "Gini 0.341 [0.320, 0.360] · CV 0.620"
 
 
+@pytest.mark.parametrize(("found", "expected"), WORDS["statistics"])
+def test_statistics_have_the_digits_that_their_interval_carries(found: dict[str, float], expected: str) -> None:
+    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
+    panel["statistics"] = {"gini": found}
+    assert statistics_line(panel) == f"Gini {expected}"
+
+
+def test_a_statistic_that_is_withheld_says_why() -> None:
+    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
+    panel |= {"statistics": {"cv": {"value": 0.62}}, "withheld": {"kurtosis": "needs more samples"}}
+    assert statistics_line(panel) == "CV 0.620 · kurtosis needs more samples"
+
+
 def test_significance_line_counts_heads() -> None:
     made = payload(comparison([[0.01, 0.0, np.nan]], [[True, False, False]]))
     assert significance_line(made, made["panels"][0]) == "1 of 2 heads changed significantly (q < 0.05)."

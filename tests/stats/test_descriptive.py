@@ -11,6 +11,7 @@ import pytest
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife, significance
+from headnb.stats.estimates import Estimate
 from headnb.stats.reliability import components
 from hypothesis import given
 from hypothesis import strategies as st
@@ -214,15 +215,27 @@ def test_rank_intervals_tell_apart_only_what_differs():
 
 def test_jackknife_is_the_textbook_one():
     # Efron and Tibshirani (1993), chapter 10: n T - (n - 1) mean(T_-i), and se^2 = (n - 1) / n * sum (T_-i - mean)^2
-    x = np.random.default_rng(13).gamma(2, size=(20, 40))
-    logit = lambda g: np.log(g / (1 - g))  # noqa: E731
-    left = np.array([logit(descriptive.gini(np.delete(x, i, axis=0).mean(0))) for i in range(20)])
-    value = 20 * logit(descriptive.gini(x.mean(0))) - 19 * left.mean()
+    x = np.random.default_rng(13).gamma(2, size=(20, 40)) * np.linspace(0.5, 2, 40)
+
+    def logit(g: float) -> float:
+        return math.log(g / (1 - g))
+
+    def without_noise(x: np.ndarray) -> float:
+        """Gini of the mean pattern, narrowed from its variance between heads to that of different samples' products."""
+        d = x - x.mean(axis=1, keepdims=True)
+        products = d @ d.T / d.shape[1]
+        different = (products.sum() - np.trace(products)) / (len(x) * (len(x) - 1))
+        levels = x.mean(axis=0)
+        pairs = np.abs(levels[:, None] - levels).mean() / (2 * levels.mean())
+        return logit(pairs * math.sqrt(different / products.mean()))
+
+    left = np.array([without_noise(np.delete(x, i, axis=0)) for i in range(20)])
+    value = 20 * without_noise(x) - 19 * left.mean()
     estimate = jackknife.gini(x, level=0.9)
     assert logit(estimate.value) == pytest.approx(value)
     half = (logit(estimate.high) - logit(estimate.low)) / 2
     se = math.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
-    tails = max(0.0, stats.kurtosis(20 * logit(descriptive.gini(x.mean(0))) - 19 * left, bias=False))
+    tails = max(0.0, stats.kurtosis(20 * without_noise(x) - 19 * left, bias=False))
     assert half == pytest.approx(se * stats.t.ppf(0.95, 2 / (tails / 20 + 2 / 19)))
 
 
@@ -273,8 +286,8 @@ def test_estimates_say_when_they_know_nothing():
         assert estimate(few).uncorrected > -3
     noise = np.random.default_rng(19).normal(5, 1, size=(10, 50))  # no head differs from another
     assert jackknife.coefficient_of_variation(noise).low == 0
-    assert str(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
-    assert float(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
+    assert str(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
+    assert float(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
 
 
 def test_arrays_of_the_wrong_shape_are_refused():

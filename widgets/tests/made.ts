@@ -15,6 +15,7 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     significant: null,
     ...UNKNOWN,
     statistics: new Map(),
+    withheld: new Map(),
     notes: [],
     ...fields,
   };

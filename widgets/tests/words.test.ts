@@ -117,7 +117,16 @@ test("statistics come in their usual order, with their intervals", () => {
     ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
   ]);
   expect(statisticsLine(panel([1], { statistics }))).toBe("Gini 0.340 [0.320, 0.360] · CV 0.620");
+  const withheld = new Map([["kurtosis", "needs more samples"]]);
+  expect(statisticsLine(panel([1], { withheld }))).toBe("kurtosis needs more samples");
 });
+
+test.each(words<{ value: number; low: number; high: number }>("statistics"))(
+  "%j has the digits that its interval carries, as in Python",
+  (gini, expected) => {
+    expect(statisticsLine(panel([1], { statistics: new Map([["gini", gini]]) }))).toBe(`Gini ${expected}`);
+  },
+);
 
 test("what lies beyond the scale is counted", () => {
   expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");

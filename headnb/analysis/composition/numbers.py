@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from headnb.analysis.composition.least_squares import Form
     from headnb.stats.descriptive import Array
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
 
 
 @dataclass(frozen=True)

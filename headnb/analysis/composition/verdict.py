@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headnb.analysis.composition.design import OTHERS, SHRINKAGE, SHUFFLED_ANSWERS
 from headnb.analysis.composition.null_models import PERMUTED
 from headnb.stats.reliability import TARGET, Evidence
+from headnb.stats.rounding import interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def _with_advantage(fit: FitNumbers, names: Sequence[str]) -> list[str]:
         elif math.isnan(row["low"]):
             lines.append(f"{name} (R² {row['r2']:.2f}; noise too large or not known)")
         else:
-            lines.append(f"{name} (advantage {row['advantage']:.2f} [{row['low']:.2f}, {row['high']:.2f}])")
+            lines.append(f"{name} (advantage {interval_text(row['advantage'], row['low'], row['high'])})")
     return lines
 
 

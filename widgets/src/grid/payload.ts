@@ -36,6 +36,8 @@ export interface Panel extends Evidence {
   readonly high: Float64Array | null;
   readonly significant: Float64Array | null;
   readonly statistics: ReadonlyMap<string, Statistic>;
+  /** Why a statistic is not shown. */
+  readonly withheld: ReadonlyMap<string, string>;
   readonly notes: readonly string[];
 }
 

@@ -112,8 +112,6 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
   const fields = mapping(found, where);
   const matrix = (name: string, entry: Entry) =>
     readMatrix(fields[name], `${where}.${name}`, layers, heads, entry);
-  const statistics = Object.entries(mapping(given(fields.statistics, {}), `${where}.statistics`));
-  if (statistics.length > MOST_NOTES) fail(`${where}.statistics has more than ${MOST_NOTES} entries`);
   const notes = sequence(given(fields.notes, []), `${where}.notes`, MOST_NOTES);
   return {
     title: readText(given(fields.title, ""), `${where}.title`),
@@ -128,14 +126,25 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
     ...evidenceFrom((name) =>
       orNull(fields[name], `${where}.${name}`, name === "reliability" ? atMostOne : count),
     ),
-    statistics: new Map(
-      statistics.map(([name, value]) => [
-        readText(name, `a name in ${where}.statistics`),
-        readStatistic(value, `${where}.statistics.${name.slice(0, 40)}`),
-      ]),
-    ),
+    statistics: readNamed(fields.statistics, `${where}.statistics`, readStatistic),
+    withheld: readNamed(fields.withheld, `${where}.withheld`, readText),
     notes: notes.map((note) => readText(note, `${where}.notes`)),
   };
+}
+
+function readNamed<Read>(
+  found: unknown,
+  where: string,
+  read: (found: unknown, where: string) => Read,
+): Map<string, Read> {
+  const entries = Object.entries(mapping(given(found, {}), where));
+  if (entries.length > MOST_NOTES) fail(`${where} has more than ${MOST_NOTES} entries`);
+  return new Map(
+    entries.map(([name, value]) => [
+      readText(name, `a name in ${where}`),
+      read(value, `${where}.${name.slice(0, 40)}`),
+    ]),
+  );
 }
 
 function readNumbers(found: unknown, where: string, size: number): number[] {

@@ -98,6 +98,7 @@ export function difference(after: Panel, before: Panel): Panel {
     significant: null,
     ...UNKNOWN,
     statistics: new Map(),
+    withheld: new Map(),
     notes: [],
   };
 }
