@@ -173,7 +173,9 @@ class Selectivity(TableAndVerdict):
         of_pairs = {stage: self.correlation.sel(stage=stage) for stage in STAGES}
         values = np.stack([of_pairs[stage]["value"].to_numpy()[pairs] for stage in STAGES[:2]])
         known = np.isfinite(values).all(axis=0)
-        means = values[:, known].mean(axis=1) if known.any() else np.full(2, np.nan)
+        if not known.any():
+            return f"The correlation of two tasks' patterns {NEEDS_MORE_SAMPLES}."
+        means = values[:, known].mean(axis=1)
         up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
         down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
         return (
