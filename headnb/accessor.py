@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
     from headnb.explorer.explorer import Explorer
     from headnb.stats.descriptive import Array
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
     from headnb.stats.labelled import Pattern, Scores
-    from headnb.stats.patterns import Evidence
+    from headnb.stats.reliability import Evidence
 
 
 @known_keywords
@@ -115,7 +115,7 @@ class PatternHeads:
 
     @known_keywords
     def evidence(self) -> Evidence:
-        """Can I believe this? Samples, reliability, samples needed for 0.9."""
+        """How far the pattern would come out the same again, as `.heads.pattern()` stored it."""
         return _stored_evidence(believed(self._pattern))
 
     @known_keywords
@@ -202,18 +202,16 @@ class ScoresHeads:
         return cast("Pattern", difference) if normalize is None else patterns.normalized(difference, normalize)
 
     @known_keywords
-    def evidence(self, seed: int = 0) -> Evidence:
-        """Can I believe this? Samples, reliability, samples needed for 0.9."""
+    def evidence(self) -> Evidence:
+        """How far the pattern would come out the same again: samples, runs, reliability, and what would give 0.9."""
         from headnb.stats import patterns  # noqa: PLC0415
 
-        return (
-            _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset, seed)
-        )
+        return _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset)
 
     @known_keywords
-    def reliability(self, seed: int = 0) -> float:
-        """Split-half reliability (Spearman-Brown): expected correlation with as many new samples."""
-        return self.evidence(seed).reliability
+    def reliability(self) -> float:
+        """Expected correlation with the pattern of as many new samples (and training runs, if there are several)."""
+        return self.evidence().reliability
 
     @known_keywords
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
@@ -389,8 +387,7 @@ def _float_or_array(values: xr.DataArray) -> float | xr.DataArray:
 
 
 def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
-    from headnb.stats.patterns import Evidence  # noqa: PLC0415
+    from headnb.stats.reliability import Evidence  # noqa: PLC0415
 
-    return Evidence(
-        int(attrs.get("samples", 0)), float(attrs.get("reliability", np.nan)), int(attrs.get("samples_for_090", -1))
-    )
+    stored = Evidence()._asdict()
+    return Evidence(**{name: type(default)(attrs.get(name, default)) for name, default in stored.items()})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 from scipy import stats
 
 

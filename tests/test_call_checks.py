@@ -121,7 +121,7 @@ def test_values_that_a_library_would_refuse_or_misread_are_one_line(call, said):
         (f"--seed {2**70}", "seed must be from 0"),
         ("-n 0", "n must be a whole number of samples, 1 or more"),
         ("-n -3", "n must be a whole number of samples, 1 or more"),
-        ("--until nan", "until='nan' is neither"),
+        ("--until nan", "until='nan' is not a relative"),
         ("--batch-tokens 0", "batch_tokens must be at least 1"),
         ("--max-length 0", "max_length must be at least 1"),
     ],

@@ -24,9 +24,10 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
 from headnb.scoring.registry import methods as known_methods
 from headnb.scoring.run import score_heads
-from headnb.stats import descriptive
 from headnb.stats.jackknife import rank_correlation
 from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
+from headnb.stats.reliability import components
+from headnb.stats.rounding import interval_text
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -93,10 +94,8 @@ class Agreement(TableAndVerdict):
                 at_most = int(self.overlap["at_most"].sel(k=k))
                 chance = "no more than chance gives" if row[f"top {k}"] <= at_most else f"chance: up to {at_most}"
                 shared.append(f"{int(row[f'top {k}'])} of the top {k} ({chance})")
-            interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if np.isfinite(row["low"]) else ""
-            lines.append(
-                f"{one} and {other}: rank correlation {row['value']:.2f}{interval}, share {', '.join(shared)}."
-            )
+            r = interval_text(row["value"], row["low"], row["high"])
+            lines.append(f"{one} and {other}: rank correlation {r}, share {', '.join(shared)}.")
         return " ".join(lines)
 
     def plot(self) -> Chart:
@@ -179,7 +178,7 @@ def compare_methods(
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
-    reliability = [descriptive.split_half_reliability(each, seed=seed) for each in levels.values()]
+    reliability = [components(each).reliability for each in levels.values()]
     return Agreement(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.stats import descriptive, patterns, significance
-from headnb.stats.patterns import HEADS, Evidence
+from headnb.stats import patterns, significance
+from headnb.stats.patterns import HEADS
 from headnb.stats.results import as_result
 from headnb.stats.run_variance import crossed_means
 
@@ -44,17 +44,16 @@ def changed_heads(
         before: (n, heads), their levels.
         after: (runs, n, heads).
         alpha: q-value below which a head is `significant`.
-        seed: of sign flips and split halves.
+        seed: of sign flips.
         scale_free: divide each stage of each run by its pattern's mean over heads first, as `compare` does.
     """
     change = patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
-    runs, n = after.shape[:2]
-    if runs == 1:
+    if len(after) == 1:
         return change
+    evidence = patterns.change_evidence(before, after, scale_free=scale_free)
     if scale_free:
         before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
-    differences = after - before
-    found = crossed_means(differences)
+    found = crossed_means(after - before)
     q = significance.q_values(p := found.p_values())
     low, high = found.intervals(1 - alpha)
     columns = {
@@ -67,10 +66,7 @@ def changed_heads(
     }
     shape = [change.sizes[dim] for dim in HEADS]
     tested = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
-    reliability = descriptive.split_half_reliability(differences.mean(axis=0), seed=seed)
-    evidence = Evidence(n, reliability, descriptive.samples_needed(reliability, n))
     told = tested.assign_attrs(
-        runs=runs,
         run_to_sample=found.run_to_sample,
         run_noise_df=found.d0,
         shared_by_heads=found.shared,

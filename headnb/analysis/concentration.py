@@ -14,7 +14,9 @@ import numpy as np
 from scipy import special, stats
 
 from headnb.stats import descriptive, jackknife
-from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Estimate, Jackknifed, OverHeads
+from headnb.stats.estimates import Estimate
+from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Jackknifed, OverHeads
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +53,7 @@ CONCENTRATIONS = {
 
 
 def concentration(before: Array, after: Array, name: str, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
-    """A statistic before, after, and its change.
+    """A statistic before, after, and its change, which is withheld where one of the two is.
 
     Args:
         before: (n, heads), levels per sample.
@@ -65,8 +67,11 @@ def concentration(before: Array, after: Array, name: str, level: float = 0.95, s
     if len(after) == 1:
         stages["after"] = statistic.of_samples(after[0], level, seed)
     else:
-        stages["after"] = _estimate(statistic, after, None, level, seed)
-    stages["change"] = _estimate(statistic, after, before, level, seed)
+        stages["after"] = statistic.over_heads.shown(_estimate(statistic, after, None, level, seed), before.shape[1])
+    change = _estimate(statistic, after, before, level, seed)
+    lowest, highest = statistic.over_heads.bounds(before.shape[1])
+    told = not any(stage.reason for stage in stages.values()) and change.high - change.low < highest - lowest
+    stages["change"] = change if told else change.withheld()
     return stages
 
 
@@ -76,7 +81,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
     uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
     n = after.shape[1]
-    if n < jackknife.FEWEST_SAMPLES or not np.isfinite(plain).all():
+    if n < FEWEST_SAMPLES or not np.isfinite(plain).all():
         return Estimate(math.nan, math.nan, math.nan, level, n, uncorrected)
     features = [feature for stage in stages for feature in statistic.over_heads.features(stage)]
     sums, sizes = jackknife.group_sums(features, seed)

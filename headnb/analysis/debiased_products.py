@@ -1,4 +1,4 @@
-"""Products of patterns over heads, freed of the noise of few samples and few training runs.
+"""Products of patterns over heads, corrected for the noise of few samples and few training runs.
 
 Everything quadratic in patterns (distances, correlations, regressions) is made of mean products over heads,
 
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
-from headnb.stats import descriptive
-from headnb.stats.jackknife import FEWEST_SAMPLES, Jackknifed, delete_groups, welch
+from headnb.stats.jackknife import Jackknifed, delete_groups, welch
+from headnb.stats.reliability import FEWEST_SAMPLES, Components, components, scale_free_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -123,23 +123,12 @@ class Measured:
             after += run_counts[:, [run]] * _level(counts @ levels, scale_free=self.scale_free)
         return after if self.minus is None else after - _level(counts @ self.minus, scale_free=self.scale_free)
 
-    def reliability(self, seed: int = 0) -> float:
-        """Expected correlation with the pattern of as many new samples and training runs; NaN below four samples.
-
-        Over samples by split halves; over R runs by the mean correlation r of two runs' patterns, R r / (1 + (R - 1) r)
-        (Spearman-Brown). Each counts the other's noise as signal, so the two together leave their sum less one, and
-        the share of what samples do in one run only, which both count as noise.
-        """
-        values = self.values()
-        over_samples = descriptive.split_half_reliability(values + self.influence(), seed=seed)
-        by_run = self.by_run()
-        if len(by_run) < 2:
-            return over_samples
-        pairs = np.triu_indices(len(by_run), 1)
-        r = float(np.mean(descriptive.correlation(by_run[pairs[0]], by_run[pairs[1]])))
-        over_runs = len(by_run) * r / (1 + (len(by_run) - 1) * r) if r > 0 else r
-        twice = self.interaction()[1] / float(values.var()) if np.ptp(values) > 0 else 0.0
-        return over_samples + over_runs - 1 + twice
+    def components(self) -> Components:
+        """Its variance components, which give its reliability; of a scale-free pattern to first order."""
+        levels = (self.plus, 0.0 if self.minus is None else self.minus)
+        if self.scale_free:
+            levels = (scale_free_levels(self.plus), 0.0 if self.minus is None else scale_free_levels(self.minus))
+        return components(levels[0] - levels[1])
 
     def _added(self) -> Array:
         """What each sample adds to the mean over runs of `plus`, less the mean of that; (n, heads)."""
@@ -296,16 +285,9 @@ def _level(pattern: Array, *, scale_free: bool) -> Array:
 
 
 def _deviations(levels: Array, *, scale_free: bool) -> Array:
-    """(n, heads) of one stage -> what each sample adds to the stage's pattern, less the mean of that.
-
-    Scale-free: the pattern P = mean over x of s[x], over its mean over heads M; to first order sample x adds
-    (s[x] - P m[x] / M) / M, with m[x] the sample's own mean over heads.
-    """
-    mean = levels.mean(axis=0)
-    if not scale_free:
-        return np.asarray(levels - mean)
-    overall = mean.mean()
-    return np.asarray((levels - levels.mean(axis=1, keepdims=True) * mean / overall) / overall)
+    """(n, heads) of one stage -> what each sample adds to the stage's pattern, less the mean of that."""
+    levels = scale_free_levels(levels) if scale_free else levels
+    return np.asarray(levels - levels.mean(axis=0))
 
 
 def _joined(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:

@@ -24,6 +24,7 @@ from headnb.analysis.result import TableAndVerdict, signed_text
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
+from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Forgetting(TableAndVerdict):
             sure = "goes" if found.p < 1 - self.level else "is not shown to go"
             lines.append(
                 f"How far an earlier task's pattern moves in a step {sure} with the rise of its loss: rho "
-                f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}], {found.pairs} pairs, p = {found.p:.2g}."
+                f"{interval_text(found.value, found.low, found.high)}, {found.pairs} pairs, p = {found.p:.2g}."
             )
         return " ".join(lines)
 

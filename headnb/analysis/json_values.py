@@ -10,7 +10,7 @@ import xarray as xr
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
 
 
 def plain(value: Any) -> Any:

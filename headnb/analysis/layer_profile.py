@@ -32,6 +32,7 @@ from headnb.display.charts.matrices import train_eval
 from headnb.display.charts.plots import trajectory
 from headnb.errors import HeadnbError
 from headnb.stats.descriptive import correlation
+from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals, t_intervals
 
 if TYPE_CHECKING:
@@ -180,9 +181,8 @@ class LayerProfile(TableAndVerdict):
         said = []
         for name, words in (("heads", "its heads change"), ("movement", "its parameters move")):
             value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _ENDS)
-            sure = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
             shown = "more" if low > 0 else "less" if high < 0 else "not shown to be more"
-            said.append(f"{shown} where {words} more (rank correlation {value:.2f}{sure})")
+            said.append(f"{shown} where {words} more (rank correlation {interval_text(value, low, high)})")
         return f"A layer adds to the change {' and '.join(said)}."
 
 

@@ -17,6 +17,7 @@ from headnb.analysis.json_values import as_records
 from headnb.analysis.result import TableAndVerdict, signed_text
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
+from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals
 
 if TYPE_CHECKING:
@@ -195,6 +196,4 @@ def _short(way: str) -> str:
 
 def _texts(table: xr.Dataset) -> xr.DataArray:
     rows = zip(*(table[name].to_numpy() for name in ("value", "low", "high")), strict=True)
-    return xr.DataArray(
-        [f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in rows], dims="way", coords={"way": table["way"]}
-    )
+    return xr.DataArray([interval_text(*row) for row in rows], dims="way", coords={"way": table["way"]})

@@ -6,6 +6,8 @@ import html
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from headnb.stats.rounding import interval_text
+
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
@@ -44,6 +46,6 @@ class TableAndVerdict(ABC):
 
 
 def signed_text(one: xr.Dataset) -> str:
-    """A change of `value`, `low` and `high`, without dims: `+0.120 [−0.030, +0.270]`."""
-    value, low, high = (f"{float(one[name]):+.3f}".replace("-", "−") for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    """A change of `value`, `low` and `high`, without dims: `+0.12 [−0.03, +0.27]`."""
+    value, low, high = (float(one[name]) for name in ("value", "low", "high"))
+    return interval_text(value, low, high, "+").replace("-", "−")

@@ -16,7 +16,7 @@ from headnb.display.charts.chart import Chart, beside
 from headnb.display.charts.fits import weights
 
 if TYPE_CHECKING:
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
 
 LEVEL = 0.95
 TOP = "top heads"

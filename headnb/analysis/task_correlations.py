@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.debiased_products import Measured, Moments, Products, correlations
+from headnb.stats.estimates import SAYS_NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ def task_correlations(
 
     Noise weakens a correlation, so what looks like tasks drawing together may be patterns that became clearer. Values
     and intervals of a correlation are made on Fisher's scale, those of its change as they are; NaN where noise leaves
-    no variance between heads.
+    no variance between heads, and where the interval says nothing.
 
     Args:
         measured: the patterns of all tasks before, then of all tasks after.
@@ -42,10 +43,8 @@ def task_correlations(
 
     columns = {"uncorrected": coefficients(moments.plain())[: 3 * len(pairs[0])]}
     if moments.known and len(pairs[0]):
-        columns |= {
-            name: _natural(column, len(pairs[0]))
-            for name, column in moments.estimate(coefficients, level)._asdict().items()
-        }
+        found = moments.estimate(coefficients, level)._asdict()
+        columns |= _withheld({name: _natural(column, len(pairs[0])) for name, column in found.items()})
     dims = ("stage", "task", "other_task")
     names = ("value", "low", "high", "uncorrected")
     unknown = np.full(3 * len(pairs[0]), np.nan)
@@ -60,6 +59,12 @@ def _natural(found: Array, pairs: int) -> Array:
     plain, on_fisher = found[: 3 * pairs], found[3 * pairs :]
     stages = np.where(np.isfinite(on_fisher), np.tanh(on_fisher), np.clip(plain[: 2 * pairs], -1, 1))
     return np.concatenate([stages, np.clip(plain[2 * pairs :], -2, 2)])
+
+
+def _withheld(columns: dict[str, Array]) -> dict[str, Array]:
+    """NaN where an interval is nearly as wide as what a correlation can be."""
+    told = columns["high"] - columns["low"] < 2 * SAYS_NOTHING
+    return {name: np.where(told, column, np.nan) for name, column in columns.items()}
 
 
 def _matrices(found: Array, count: int) -> Array:

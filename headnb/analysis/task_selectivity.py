@@ -24,8 +24,10 @@ from headnb.analysis.result import TableAndVerdict
 from headnb.analysis.task_correlations import task_correlations
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
-from headnb.stats.patterns import HEADS, Evidence
+from headnb.stats.patterns import HEADS
+from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result
+from headnb.stats.rounding import NEEDS_MORE_SAMPLES, interval_text
 from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
@@ -158,17 +160,23 @@ class Selectivity(TableAndVerdict):
         before, after = self.means(name)
         up, down, of = int((change["low"] > 0).sum()), int((change["high"] < 0).sum()), change.sizes["task"]
         label = {"gini": "Gini", "cv": "The coefficient of variation", "kurtosis": "Kurtosis"}[name]
-        return (
+        withheld = int(np.isnan(change["value"]).sum())
+        if withheld == of:
+            return f"{label} {NEEDS_MORE_SAMPLES}."
+        line = (
             f"{label} went from {before:.2f} to {after:.2f} on average: up in {up} and down in {down} of {of} "
-            f"tasks, not distinguishable in {of - up - down}."
+            f"tasks, not distinguishable in {of - up - down - withheld}"
         )
+        return f"{line}, and {NEEDS_MORE_SAMPLES} in {withheld}." if withheld else f"{line}."
 
     def _correlation_line(self) -> str:
         pairs = np.triu_indices(len(self.samples), 1)
         of_pairs = {stage: self.correlation.sel(stage=stage) for stage in STAGES}
         values = np.stack([of_pairs[stage]["value"].to_numpy()[pairs] for stage in STAGES[:2]])
         known = np.isfinite(values).all(axis=0)
-        means = values[:, known].mean(axis=1) if known.any() else np.full(2, np.nan)
+        if not known.any():
+            return f"The correlation of two tasks' patterns {NEEDS_MORE_SAMPLES}."
+        means = values[:, known].mean(axis=1)
         up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
         down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
         return (
@@ -218,7 +226,7 @@ def selectivity(
         after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
         level: of the intervals.
         alpha: of the q-values below which a head has changed.
-        seed: of groups, sign flips and split halves.
+        seed: of groups and sign flips.
 
     Raises:
         HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
@@ -247,7 +255,7 @@ def selectivity(
             name="scale",
         ),
         reliability=xr.DataArray(
-            np.reshape([one.reliability() for one in measured], shape).T,
+            np.reshape([one.components().reliability for one in measured], shape).T,
             {"task": tasks, "stage": list(STAGES[:2])},
             ("task", "stage"),
             "reliability",
@@ -309,4 +317,4 @@ def _measured(stages: Mapping[str, Stages]) -> list[Measured]:
 
 def _with_interval(found: xr.Dataset) -> str:
     value, low, high = (float(found[name]) for name in ("value", "low", "high"))
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return interval_text(value, low, high)

@@ -16,7 +16,9 @@ import xarray as xr
 
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Estimate, welch
+from headnb.stats.estimates import Estimate
+from headnb.stats.jackknife import welch
+from headnb.stats.rounding import interval_text
 from headnb.stats.run_variance import RunNoise
 
 if TYPE_CHECKING:
@@ -106,9 +108,6 @@ def direction(estimate: Estimate) -> int:
     return int(estimate.low > 0) - int(estimate.high < 0)
 
 
-def text_of(estimate: Estimate, sign: str = "+", digits: str = ".3g") -> str:
-    """`+0.123 [-0.1, +0.34]`, or the value alone where there is no interval; `sign` is "" for what is no change."""
-    form = f"{sign}{digits}"
-    if not np.isfinite([estimate.low, estimate.high]).all():
-        return f"{estimate.value:{form}}"
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+def text_of(estimate: Estimate, sign: str = "+") -> str:
+    """`+0.12 [-0.10, +0.34]`, or the value alone where there is no interval; `sign` is "" for what is no change."""
+    return interval_text(estimate.value, estimate.low, estimate.high, sign)

@@ -27,7 +27,7 @@ from headnb.analysis.result import TableAndVerdict
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 from headnb.stats.patterns import HEADS
 
 if TYPE_CHECKING:
@@ -119,10 +119,9 @@ class Trajectory(TableAndVerdict):
         steps = f"steps {first:g} to {self.early_steps:g}" if first else f"the first {self.early_steps:g} steps"
         if math.isnan(speed.value):
             return f"Whether {steps} changed it faster than later ones cannot be told from this few samples."
-        sure = "" if math.isnan(speed.low) else f" [{speed.low:.1f}, {speed.high:.1f}]"
         least = speed.value if math.isnan(speed.low) else speed.low
         return (
-            f"In {steps} it changed {speed.value:.1f}{sure} times as fast per step as after them: "
+            f"In {steps} it changed {speed} times as fast per step as after them: "
             f"{'a' if round(least, 1) > 1 else 'no'} sharp early change."
         )
 
@@ -342,4 +341,4 @@ def _mapped(estimate: Estimate, function: Any) -> Estimate:
 
 
 def _steps(estimate: Estimate) -> str:
-    return f"{estimate.value:.3g}" if math.isnan(estimate.low) else str(estimate)
+    return str(estimate)

@@ -79,7 +79,8 @@ def score(
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
     max_length: Annotated[int | None, typer.Option(help="Cut longer samples to so many tokens.")] = None,
     until: Annotated[
-        str | None, typer.Option(help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
+        str | None,
+        typer.Option(help="Stop at a standard error (0.02), at stable top heads (top20), or at reliability0.9."),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter to put on the model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",

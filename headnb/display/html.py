@@ -11,7 +11,8 @@ import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
-from headnb.display import svg, text
+from headnb.display import evidence, svg, text
+from headnb.display.panel_statistics import STATISTICS
 
 if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
@@ -131,7 +132,7 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
     if len(panels) == 1:
         panel = panels[0]
         lines += [text.top_line(payload, panel), text.statistics_line(panel), text.significance_line(payload, panel)]
-        lines += [*panel["notes"], text.belief_line(panel)]
+        lines += [*panel["notes"], evidence.reliability_line(panel)]
     else:
         lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
     return [*filter(None, lines), text.missing_line(payload), text.progress_line(payload)]
@@ -142,31 +143,28 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     if len(panels) == 1:
         return []
     return [
-        " · ".join(filter(None, (panel["title"], text.statistics_line(panel), text.belief_line(panel))))
+        " · ".join(filter(None, (panel["title"], text.statistics_line(panel), evidence.reliability_line(panel))))
         for panel in panels
     ]
 
 
 def _table(payload: Payload, panels: list[Panel]) -> str:
-    """Statistics of several panels, and what can be believed of each."""
-    names = [name for name in ("gini", "cv", "kurtosis") if any(name in panel["statistics"] for panel in panels)]
-    titles = ["", *(text.STATISTICS[name] for name in names), "top head", "samples", "reliability", "samples for 0.90"]
+    """Statistics and reliability of several panels."""
+    names = [name for name in text.statistics_of(panels) if name in STATISTICS]
+    facts = evidence.shown(panels)
+    titles = ["", *(STATISTICS[name] for name in names), "top head", *(evidence.TITLES[name] for name in facts)]
     head = "".join(f'<th style="{_CELL};font-weight:600">{title}</th>' for title in titles)
     rows = []
     for panel in panels:
         top = text.ranking(panel)[:1]
         cells = [panel["title"], *(text.statistic_text(panel, name) for name in names)]
         cells.append(text.head_name(payload, top[0]) if top else "–")
-        cells += [_or_dash(panel[name]) for name in ("samples", "reliability", "samples_for_090")]
+        cells += [evidence.cell(panel, name) for name in facts]
         rows.append("".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells))
     return (
-        f'<div>Can I believe this?</div><table style="border-collapse:collapse;margin:4px 0;font-size:12px">'
+        f'<table style="border-collapse:collapse;margin:4px 0;font-size:12px">'
         f"<tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
     )
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def wrapped(lines: list[str], width: int) -> list[str]:

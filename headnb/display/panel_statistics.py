@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from headnb.stats.estimates import Estimate
+
+
+STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}  # methods of `.heads`, and what they are called
 
 
 class Statistic(TypedDict):
@@ -20,34 +25,39 @@ class Statistic(TypedDict):
     high: NotRequired[float]
 
 
-def pattern_statistics(cells: xr.Dataset) -> list[dict[str, Statistic]]:
+Statistics: TypeAlias = tuple[dict[str, Statistic], dict[str, str]]  # those shown; those withheld, each with why
+
+
+def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
     """Statistics of every pattern as it is, all of them at once; none of differences."""
     values = cells["values"]
     patterns = int(np.prod(values.shape[:-2]))
     if cells.attrs.get("kind") != "level":
-        return [{}] * patterns
+        return [({}, {})] * patterns
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
         heads = values.heads
-        columns = {name: np.ravel(getattr(heads, name)()) for name in ("gini", "cv", "kurtosis")}
+        columns = {name: np.ravel(getattr(heads, name)()) for name in STATISTICS}
     found = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
     rows = [{name: column[i] for name, column in found.items()} for i in range(patterns)]
-    return [{name: {"value": value} for name, value in row.items() if value is not None} for row in rows]
+    return [({name: {"value": value} for name, value in row.items() if value is not None}, {}) for row in rows]
 
 
-def score_statistics(data: xr.Dataset) -> dict[str, Statistic]:
-    """Of scores, corrected for their number, with intervals."""
+def score_statistics(data: xr.Dataset) -> Statistics:
+    """Of scores, corrected for their number, with intervals; and why others are withheld."""
     found: dict[str, Statistic] = {}
-    for name in ("gini", "cv", "kurtosis"):
-        estimate = getattr(data.heads, name)()
+    withheld: dict[str, str] = {}
+    for name in STATISTICS:
+        estimate: Estimate = getattr(data.heads, name)()
         value = rounded(float(estimate), 4)
         if value is None:
+            withheld[name] = estimate.reason
             continue
         found[name] = {"value": value}
         low, high = (rounded(getattr(estimate, end, None), 4) for end in ("low", "high"))
         if low is not None and high is not None:
             found[name] |= {"low": low, "high": high}
-    return found
+    return found, withheld
 
 
 def rounded(value: float | None, digits: int) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
@@ -18,7 +18,8 @@ import xarray as xr
 
 from headnb.display.colours import Kind, shared_scale
 from headnb.display.compact import Compact, compacted, factor_for
-from headnb.display.panel_statistics import Statistic, pattern_statistics, rounded, score_statistics
+from headnb.display.evidence import EvidenceFields, evidence_fields
+from headnb.display.panel_statistics import Statistic, Statistics, pattern_statistics, rounded, score_statistics
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
@@ -47,7 +48,7 @@ class Scale(TypedDict):
     high: float
 
 
-class Panel(TypedDict):
+class Panel(EvidenceFields):
     """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
 
     Panels of one `course` are the same thing, such as a task, at several training `step`s.
@@ -60,10 +61,8 @@ class Panel(TypedDict):
     low: NotRequired[Matrix]
     high: NotRequired[Matrix]
     significant: NotRequired[list[list[int]]]
-    samples: int | None
-    reliability: float | None
-    samples_for_090: int | None
     statistics: dict[str, Statistic]
+    withheld: NotRequired[dict[str, str]]  # statistics that are not shown -> why
     notes: list[str]
 
 
@@ -119,7 +118,7 @@ class _Grid:
     cells: dict[str, np.ndarray]
     facts: dict[str, Any]
     numbers: tuple[tuple[int, ...], tuple[int, ...]]
-    statistics: dict[str, Statistic] = field(default_factory=dict)
+    statistics: Statistics = ({}, {})
     dimension: str = ""
     step: float | None = None
     course: str = ""
@@ -235,7 +234,7 @@ def _plain_facts(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     return {**believed(found), "kind": VALUE, "computed": int(is_computed(found))}
 
 
-def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str, Statistic] | None]:
+def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
     """Scores as a pattern with its intervals: only these know how much the samples leave open.
 
     Several sets of scores (leading dims) and methods without samples come as patterns alone.
@@ -253,7 +252,7 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, dict[str,
     return cells, title, score_statistics(scores) if cells.attrs.get("kind") == "level" else None
 
 
-def _slices(cells: xr.Dataset, title: str, statistics: dict[str, Statistic] | None) -> Iterator[_Grid]:
+def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Iterator[_Grid]:
     values = cells["values"]
     if set(values.dims[-2:]) != {"layer", "head"}:
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
@@ -317,15 +316,16 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
 def _panel(grid: _Grid, factor: float | None) -> Panel:
     """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
+    reliability = rounded(grid.number("reliability"), 4)
     panel: Panel = {
+        **evidence_fields(grid.count, reliability),  # type: ignore[typeddict-item]  # it lacks what is not required
         "title": grid.title or grid.text("task") or "pattern",
         "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
-        "samples": grid.count("samples"),
-        "reliability": rounded(grid.number("reliability"), 4),
-        "samples_for_090": grid.count("samples_for_090"),
-        "statistics": grid.statistics,
+        "statistics": grid.statistics[0],
         "notes": _notes(grid),
     }
+    if grid.statistics[1]:
+        panel["withheld"] = grid.statistics[1]
     if grid.step is not None:
         panel |= {"step": grid.step, "course": grid.course}
     if "low" in cells and "high" in cells:

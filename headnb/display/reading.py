@@ -15,6 +15,7 @@ import numpy as np
 
 from headnb.display.colours import shared_scale
 from headnb.display.compact import Compact, expanded
+from headnb.display.evidence import COUNTS
 from headnb.display.payload import KINDS, LARGEST_SIDE, VERSION, Payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError, unknown_name
@@ -114,9 +115,8 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
         "values": _compact(given["values"], f"{where}.values", shape)
         if _is_compact(given)
         else _matrix(given.get("values"), f"{where}.values", shape, _number_or_none),
-        "samples": _count(given.get("samples"), f"{where}.samples"),
+        **{name: _count(given.get(name), f"{where}.{name}") for name in COUNTS},
         "reliability": _reliability(given.get("reliability"), f"{where}.reliability"),
-        "samples_for_090": _count(given.get("samples_for_090"), f"{where}.samples_for_090"),
     }
     if "step" in given:
         panel["step"] = _number(given["step"], f"{where}.step")
@@ -134,6 +134,8 @@ def _panel(found: object, where: str, shape: tuple[int, int]) -> dict[str, Any]:
         _text(name, f"a name in {where}.statistics"): _statistic(value, f"{where}.statistics.{name[:40]}")
         for name, value in statistics.items()
     }
+    if "withheld" in given:
+        panel["withheld"] = _withheld(_mapping(given["withheld"], f"{where}.withheld"), f"{where}.withheld")
     notes = _sequence(given.get("notes", []), f"{where}.notes", MOST_NOTES)
     panel["notes"] = [_text(note, f"{where}.notes") for note in notes]
     return panel
@@ -197,6 +199,12 @@ def _statistic(found: object, where: str) -> dict[str, float]:
     given = _mapping(found, where)
     names = ["value", *(name for name in ("low", "high") if name in given)]
     return {name: _number(given.get(name), where) for name in names}
+
+
+def _withheld(given: dict[str, Any], where: str) -> dict[str, str]:
+    if len(given) > MOST_NOTES:
+        raise HeadnbError(f"not a head grid: {where} has more than {MOST_NOTES} entries")
+    return {_text(name, f"a name in {where}"): _text(reason, f"{where}.{name[:40]}") for name, reason in given.items()}
 
 
 def _progress(found: object) -> dict[str, Any]:

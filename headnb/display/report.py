@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.display import html
 from headnb.display.charts import bokeh, svg
-from headnb.display.charts.estimates import estimate_text
 from headnb.display.grid import write_whole
 from headnb.display.html import IMAGE_INK
 from headnb.display.page import embedded, page_script, source_of
-from headnb.display.text import number, printable
+from headnb.display.text import estimated, number, printable
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -267,7 +266,7 @@ def _cell(value: Cell) -> str:
         case None:
             return "<td>–</td>"
         case Estimate():
-            return f'<td class="number">{_text(estimate_text(value.value, value.low, value.high))}</td>'
+            return f'<td class="number">{_text(value.reason or estimated(value.value, value.low, value.high))}</td>'
         case bool() | str():
             return f"<td>{_text(str(value))}</td>"
         case int():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from headnb.display.colours import paint
 from headnb.display.compact import expanded
+from headnb.display.evidence import reliability_line
+from headnb.display.panel_statistics import STATISTICS
+from headnb.stats.rounding import interval_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +19,6 @@ if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
 
 MOST_PANELS = 12
-STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
 _SIGNED_SHADES = "=-·+#"
 _MOST_MAP_ROWS = 64
@@ -111,20 +114,31 @@ def ranking(panel: Panel) -> list[tuple[int, int]]:
     return [divmod(int(place), sizes.shape[1]) for place in order[:present]]  # NaN sorts last
 
 
+def estimated(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A value with the digits that its interval carries: `0.41 [0.18, 0.64]`."""
+    if math.isnan(low) or math.isnan(high):
+        return number(value)
+    first, *ends = map(_dressed, interval_numbers(value, low, high))
+    return f"{first} [{', '.join(ends)}]"
+
+
+def statistics_of(panels: Sequence[Panel]) -> list[str]:
+    """The statistics that any of the panels has or withholds, in their usual order."""
+    found = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
+    return [*(name for name in STATISTICS if name in found), *(name for name in found if name not in STATISTICS)]
+
+
 def statistics_line(panel: Panel) -> str:
     """`Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences)."""
-    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in panel["statistics"])
+    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in statistics_of([panel]))
 
 
 def statistic_text(panel: Panel, name: str) -> str:
-    """One statistic with its interval, or a dash."""
+    """One statistic with its interval, or why it is withheld, or a dash."""
     found = panel["statistics"].get(name)
     if found is None:
-        return "–"
-    text = number(found["value"])
-    if "low" in found and "high" in found:
-        text += f" [{number(found['low'])}, {number(found['high'])}]"
-    return text
+        return panel.get("withheld", {}).get(name, "–")
+    return estimated(found["value"], found.get("low", math.nan), found.get("high", math.nan))
 
 
 def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
@@ -151,11 +165,6 @@ def significance_line(payload: Payload, panel: Panel) -> str:
     )
 
 
-def belief_line(panel: Panel) -> str:
-    """The line under every grid: how far its pattern would come out the same on other samples."""
-    return f"Can I believe this? {_belief(panel)}"
-
-
 def missing_line(payload: Payload) -> str:
     """Which layers have no values, and why; empty when all have."""
     missing = np.all([np.isnan(values_of(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
@@ -168,7 +177,7 @@ def missing_line(payload: Payload) -> str:
 
 
 def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -> str:
-    """The payload for a terminal: heading, per panel the top heads, statistics and the belief line.
+    """The payload for a terminal: heading, per panel the top heads, statistics and the line on reliability.
 
     `heat_map` adds the grid itself in block characters, one line a layer; `colour` draws it in 24-bit colour, two
     layers a line.
@@ -180,7 +189,7 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     for panel in panels:
         picture = _heat_map(payload, panel, colour=colour) if heat_map else []
         words = [top_line(payload, panel), significance_line(payload, panel), statistics_line(panel)]
-        words += [*panel["notes"], belief_line(panel)]
+        words += [*panel["notes"], reliability_line(panel)]
         name = [printable(f"[{panel['title']}]")] if several else head
         blocks.append([*name, *picture, *map(printable, words)])
     blocks[-1] += [missing_line(payload).replace("hatched", "empty"), printable(progress_line(payload)), note]
@@ -199,25 +208,6 @@ def progress_line(payload: Payload) -> str:
 def printable(line: str) -> str:
     """Without control characters: a name must not steer the reader's terminal, and XML has no place for them."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
-
-
-def _belief(panel: Panel) -> str:
-    samples, reliability, needed = panel["samples"], panel["reliability"], panel["samples_for_090"]
-    if samples is None:
-        return "Not known: this pattern does not say how many samples it is made of."
-    counted = f"{samples} sample{'' if samples == 1 else 's'}"
-    if reliability is None:
-        return (
-            f"{counted}: too few to tell (reliability needs at least 4)."
-            if samples < 4
-            else f"{counted}; reliability not known."
-        )
-    line = f"{counted}, reliability {reliability:.2f}"
-    if needed is None:
-        return f"{line}; the halves of the samples do not agree, so no number of samples can be named for 0.90."
-    if reliability >= 0.9:
-        return f"{line}; 0.90 needs about {needed} samples."
-    return f"{line}; about {needed} samples would give 0.90."
 
 
 def _runs(layers: np.ndarray) -> str:

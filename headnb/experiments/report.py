@@ -24,6 +24,7 @@ from headnb.experiments.report_applications import application_sections
 from headnb.experiments.report_choices import choice_sections
 from headnb.experiments.report_methods import method_sections
 from headnb.experiments.summaries import forms_table
+from headnb.stats.rounding import NEEDS_MORE_SAMPLES
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -136,7 +137,10 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
     numbers = []
     for key, name in _STATISTICS.items():
         before, after = found.means(key)
-        numbers.append(Number(name, f"{before:.2f} → {after:.2f}", papers.get(name, "")))
+        known = math.isfinite(before + after)
+        numbers.append(
+            Number(name, f"{before:.2f} → {after:.2f}" if known else NEEDS_MORE_SAMPLES, papers.get(name, ""))
+        )
     return Section(
         "Concentration",
         "Does fine-tuning make a task's pattern more even?",

@@ -14,6 +14,7 @@ import xarray as xr
 from headnb.display.charts import plots
 from headnb.display.charts.chart import Chart, beside
 from headnb.display.report import Finding, Number, Section
+from headnb.stats.rounding import interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,8 @@ def deletion_verdict(arrays: xr.Dataset) -> tuple[bool | None, str]:
     return holds, (
         f"Removing the heads with the highest scores {said} removing random heads of the same layers: more in {more} "
         f"of {of} cases (tasks, replacements, numbers of heads), less in {less}, beyond the intervals. The difference "
-        f"is largest on {task} without the first {k}, replaced by {how}: {value:+.2f} nats [{low:.2f}, {high:.2f}]."
+        f"is largest on {task} without the first {k}, replaced by {how}: "
+        f"{interval_text(value, low, high, '+')} nats."
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
 from headnb.stats.patterns import compare
@@ -55,23 +56,18 @@ def likeness(scores: Mapping[str, xr.Dataset]) -> str:
     if not ranked:
         return "How alike the patterns are cannot be told from so few samples."
     lines = [
-        f"{word} alike are {first} and {second}: r = **{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}], freed of noise."
+        f"{word} alike are {first} and {second}: r = **{r}**, corrected for noise."
         for word, (first, second) in (("Least", ranked[0]), ("Most", ranked[-1]))
         for r in [pairs[first, second]]
     ]
     return " ".join([*lines[: len(ranked)], *unknown])
 
 
-def belief(scores: Mapping[str, xr.Dataset]) -> str:
+def reliability(scores: Mapping[str, xr.Dataset]) -> str:
     """How reliable the least reliable of the patterns is, and what it would need."""
     evidence = {task: one.heads.evidence() for task, one in scores.items()}
-    task = min(evidence, key=lambda name: evidence[name].reliability)
-    need = evidence[task].samples_for_090
-    enough = f"about {need} samples" if need > 0 else "more samples than can be told"
-    return (
-        f"Another draw of as many samples would give a pattern that correlates by **{evidence[task].reliability:.2f}** "
-        f"with this one of {task}, the least reliable; 0.90 needs {enough}."
-    )
+    task = min(evidence, key=lambda name: np.nan_to_num(evidence[name].reliability, nan=-np.inf))
+    return f"The least reliable pattern is that of {task}. {evidence[task].sentence}."
 
 
 def learning(tuned: FineTuned, task: str) -> str:
@@ -95,8 +91,8 @@ def changed(before: xr.Dataset, after: xr.Dataset) -> str:
     r = before.heads.correlation(after)
     return (
         f"The mean level went from {levels[0]:.4f} to {levels[1]:.4f} nats. Relative to it {rose} heads rose and "
-        f"{fell} fell significantly, of {int(shape['difference'].count())}; the patterns before and after correlate by "
-        f"**{r.value:.2f}** [{r.low:.2f}, {r.high:.2f}]."
+        f"{fell} fell significantly, of {int(shape['difference'].count())}; the "
+        f"correlation of the patterns before and after is **{r}**."
     )
 
 

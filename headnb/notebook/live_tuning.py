@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from headnb.display import text
 from headnb.display.live import LiveGrid, Moment, duration
-from headnb.stats.patterns import Evidence, evidence
+from headnb.stats.patterns import evidence
+from headnb.stats.reliability import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ class LiveStudy(LiveGrid):
 
 
 def course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
-    """The pattern of the first task at every step, (step, layer, head), each with what can be believed of it.
+    """The pattern of the first task at every step, (step, layer, head), each with its reliability.
 
     Args:
         scores: task -> scores (step, sample, layer, head), as `FineTuned.scores`.

@@ -73,7 +73,10 @@ class HeadMagics(Magics):
     @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
     @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
     @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
-    @argument("--until", help="Stop at a relative standard error (0.02), or when the top heads stay (top20).")
+    @argument(
+        "--until",
+        help="Stop at a standard error (0.02), at stable top heads (top20), or at reliability0.9.",
+    )
     @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
     @argument("--revision", help="Branch, tag or commit of a hub model.")
     @argument("--device", help="auto, cpu, cuda, mps.")

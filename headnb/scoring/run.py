@@ -99,8 +99,8 @@ def score_heads(
         options: settings of the method itself, as {"steps": 50} for "attattr" or "gates".
         until: end earlier, after 64 samples at least. A number between 0 and 1: when
             norm(standard errors) / norm(levels) is as small. "top20": when random halves of the samples agree on 90 %
-            of their top 20 heads. What it came to is in `attrs["until"]`; with the same `out` and another `until`, or
-            none, the run goes on.
+            of their top 20 heads. "reliability0.9": when the pattern is as reliable (`.heads.reliability()`). What it
+            came to is in `attrs["until"]`; with the same `out` and another `until`, or none, the run goes on.
         client: a `dask.distributed.Client`: its workers score batches side by side, each with a copy of the model,
             and this process writes. Batches of a worker that is lost are scored by another.
         on_progress: called with a `Progress` before the first batch and after each.

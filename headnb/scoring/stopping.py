@@ -1,6 +1,6 @@
-"""When enough samples are scored: `score_heads(..., until=0.02)` or `until="top20"`.
+"""When enough samples are scored: `score_heads(..., until=0.02)`, `until="top20"` or `until="reliability0.9"`.
 
-Both rules are judged on a fair sample of the task: samples in the shuffled order of work, and where batches are sorted
+The rules are judged on a fair sample of the task: samples in the shuffled order of work, and where batches are sorted
 by length, whole blocks of them. Looking often makes it likelier to stop at a lucky moment, which matters little here:
 the standard error of a mean over hundreds of samples varies by a few percent itself.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 
 from headnb.errors import HeadnbError
+from headnb.stats.reliability import Components
 
 if TYPE_CHECKING:
     from headnb.storage.score_store import ScoreTable
@@ -42,8 +43,8 @@ class Rule(Protocol):
 
 
 @dataclass
-class RelativeError:
-    """norm(standard errors of the heads' levels) / norm(levels) is at most `limit`."""
+class _Spread:
+    """Mean and spread of each head's level, whatever parts the samples come in."""
 
     limit: float
     _samples: int = 0
@@ -59,6 +60,10 @@ class RelativeError:
         self._squares = self._squares + ((levels - mean) ** 2).sum(axis=0) + step**2 * (self._samples * added / whole)
         self._mean = self._mean + step * (added / whole)
         self._samples = whole
+
+
+class RelativeError(_Spread):
+    """norm(standard errors of the heads' levels) / norm(levels) is at most `limit`."""
 
     @property
     def value(self) -> float:
@@ -77,6 +82,32 @@ class RelativeError:
     def words(self) -> str:
         """How far it is."""
         return f"relative standard error {self.value:.3g}, until {self.limit:g}"
+
+
+class Reliable(_Spread):
+    """The pattern's reliability, that of the line under its grid, is at least `limit`."""
+
+    def add(self, levels: np.ndarray) -> None:
+        """Centred over heads, as reliability is."""
+        super().add(levels - levels.mean(axis=1, keepdims=True))
+
+    @property
+    def value(self) -> Components:
+        """Of the samples so far."""
+        n = max(self._samples, 2)
+        a = float(self._squares.mean()) / (n - 1) / n
+        return Components(float((self._mean**2).mean()) - a, n * a, 0.0, 0.0, self._samples, 1)
+
+    def reached(self) -> bool:
+        """Whether it is reliable enough."""
+        return self.value.reliability >= self.limit  # NaN is not
+
+    @property
+    def words(self) -> str:
+        """How far it is."""
+        needed = self.value.samples_for(self.limit)
+        about = f" (about {needed} samples)" if needed > 0 else ""
+        return f"reliability {self.value.reliability:.2f}, until {self.limit:g}{about}"
 
 
 @dataclass
@@ -142,23 +173,24 @@ def rule_for(until: Until) -> Rule | None:
     """The rule that `until` names.
 
     Raises:
-        HeadnbError: it is neither a number between 0 and 1 nor "top" and a number.
+        HeadnbError: it is not a number between 0 and 1, alone or behind "reliability", nor "top" and a number.
     """
     if until is None:
         return None
-    top = re.fullmatch(r"top(\d{1,6})", until.strip()) if isinstance(until, str) else None
-    if top and int(top[1]) > 0:
+    text = until.strip() if isinstance(until, str) else ""
+    if (top := re.fullmatch(r"top(\d{1,6})", text)) and int(top[1]) > 0:
         return StableTop(int(top[1]))
+    reliable = re.fullmatch(r"reliability ?(0?\.\d+)", text)
     try:
-        limit = float(until)
+        limit = float(reliable[1] if reliable else until)
     except (TypeError, ValueError):
         limit = float("nan")
     if isinstance(until, bool) or not 0 < limit < 1:
         raise HeadnbError(
-            f"until={until!r} is neither a relative standard error between 0 and 1, as 0.02, nor a number of top "
-            'heads, as "top20"'
+            f"until={until!r} is not a relative standard error between 0 and 1, as 0.02, a number of top heads, as "
+            '"top20", or a reliability, as "reliability0.9"'
         )
-    return RelativeError(limit)
+    return Reliable(limit) if reliable else RelativeError(limit)
 
 
 @dataclass

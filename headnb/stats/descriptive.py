@@ -8,8 +8,6 @@ tests are in `headnb.stats.jackknife`.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
@@ -72,47 +70,6 @@ def r_squared(target: ArrayLike, fitted: ArrayLike) -> Array:
     y, f = np.broadcast_arrays(np.asarray(target, dtype=np.float64), np.asarray(fitted, dtype=np.float64))
     y = np.where(np.isnan(f), np.nan, y)
     return 1 - _ratio(np.nansum((y - f) ** 2, axis=-1), np.nansum((y - _mean(y)[..., None]) ** 2, axis=-1))
-
-
-def split_half_reliability(samples: ArrayLike, splits: int = 200, seed: int = 0) -> float:
-    """How well a pattern from this many samples would correlate with one from as many new samples.
-
-    The samples are split in random halves `splits` times, the two halves' patterns are correlated over the heads, and
-    the mean correlation r becomes 2 r / (1 + r) (Spearman-Brown) if it is positive. A negative r, of halves that do not
-    agree at all, stays as it is: the formula would make it anything down to minus infinity. NaN below four samples or
-    for a constant pattern.
-
-    Args:
-        samples: (n, heads), float.
-        splits: number of random halvings.
-        seed: of the halvings.
-    """
-    values = heads_present(samples)
-    n = len(values)
-    if n < 4 or values.shape[1] < 2:
-        return math.nan
-    order = np.argsort(np.random.default_rng(seed).random((splits, n)), axis=1)
-    in_first = np.zeros((splits, n))
-    np.put_along_axis(in_first, order[:, : n // 2], 1.0, axis=1)
-    first = in_first @ values  # (splits, heads), sums: the correlation needs no means
-    halves = correlation(first, values.sum(axis=0) - first)
-    if np.isnan(halves).all():
-        return math.nan
-    r = float(np.nanmean(halves))
-    return 2 * r / (1 + r) if r > 0 else r
-
-
-def samples_needed(reliability: float, samples: int, target: float = 0.9) -> int:
-    """Number of samples that would give `target`, by the Spearman-Brown prophecy formula; -1 where nothing is known.
-
-    Nothing is known if the reliability is not above zero: no number of samples can be foretold from pure noise.
-    """
-    if math.isnan(reliability) or reliability <= 0:
-        return -1
-    if reliability >= 1:
-        return 1
-    factor = target * (1 - reliability) / (reliability * (1 - target))
-    return max(1, math.ceil(round(samples * factor, 6)))  # rounded first: 24.000000000000004 samples are 24
 
 
 def heads_present(samples: ArrayLike) -> Array:

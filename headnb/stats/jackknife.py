@@ -13,7 +13,6 @@ Everywhere `samples` is (n, heads): one activation level per sample and head; Na
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +22,8 @@ from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive
 from headnb.stats.descriptive import heads_present
+from headnb.stats.estimates import Estimate
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,29 +35,6 @@ if TYPE_CHECKING:
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
 MOST_GROUPS = 256
-FEWEST_SAMPLES = 4
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic of the population's pattern with its interval.
-
-    `uncorrected` is what the pattern at hand says by itself: for Gini, CV and kurtosis too high, for correlations too
-    near zero, the more so the fewer samples. Value and interval are NaN below four samples.
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-    samples: int
-    uncorrected: float
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 class Jackknifed(NamedTuple):
@@ -72,15 +50,34 @@ class Jackknifed(NamedTuple):
 
 
 class OverHeads(NamedTuple):
-    """A statistic over heads as a function of sums over samples, on a scale on which a jackknife works."""
+    """A statistic over heads as a function of sums over samples, on a scale on which a jackknife works.
+
+    `bounds` are what so many numbers can have at least and at most; `wholly` says that an interval beyond them is
+    withheld, not cut.
+    """
 
     features: Callable[[Array], list[Array]]  # (n, heads) -> what is summed
     statistic: Statistic
+    bounds: Callable[[int], tuple[float, float]]
+    wholly: bool = False
+
+    def shown(self, found: Estimate, heads: int) -> Estimate:
+        """Withheld where so many heads cannot have it, or where the interval says nothing."""
+        return found.within(*self.bounds(heads), wholly=self.wholly)
 
 
-def _logit_gini(sums: Array, _: Array) -> Array:
-    g = descriptive.gini(np.maximum(sums[:, 0], 0))  # total - group may round to -1e-17
-    return np.asarray(np.log(g) - np.log1p(-g))
+def _logit_gini(sums: Array, n: Array) -> Array:
+    """Logit of the Gini coefficient times the deviation between heads without noise, over that with noise.
+
+    Gini is proportional to how far heads lie from their mean, so noise that widens a pattern by some factor raises it
+    by the same; what a jackknife alone leaves of this bias is larger than its interval where n is small.
+    """
+    between = _unbiased_product(sums, n, 0, 0, 1)
+    widened = ((sums[:, 0] / n) ** 2).mean(axis=-1)
+    g = descriptive.gini(np.maximum(sums[:, 2], 0))  # total - group may round to -1e-17
+    known = (between > 0) & (widened > 0)
+    narrow = np.sqrt(np.where(known, between, np.nan) / np.where(known, widened, 1))
+    return np.asarray(special.logit(g * narrow))
 
 
 def _squared_cv(sums: Array, n: Array) -> Array:
@@ -106,13 +103,16 @@ def _squares(samples: Array) -> list[Array]:
     return [centred, centred**2, relative]
 
 
-GINI = OverHeads(lambda samples: [_relative(samples)], _logit_gini)
-SQUARED_CV = OverHeads(_squares, _squared_cv)
-FLATNESS = OverHeads(_powers, _flatness)
+GINI = OverHeads(_squares, _logit_gini, lambda heads: (0.0, (heads - 1) / heads))
+SQUARED_CV = OverHeads(_squares, _squared_cv, lambda heads: (0.0, math.sqrt(heads - 1)))
+FLATNESS = OverHeads(_powers, _flatness, lambda heads: (-2.0, heads - 5 + 1 / (heads - 1)), wholly=True)
 
 
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Gini coefficient of the population's pattern: a jackknife on the logit scale."""
+    """Gini coefficient of the population's pattern: corrected for the noise between heads, jackknifed on a logit scale.
+
+    Withheld where the variance between heads cannot be told from noise.
+    """
     level = checked_level(level)
     values = _present(samples)
     plain = float(descriptive.gini(values.mean(axis=0)))
@@ -121,7 +121,7 @@ def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
 
     fit = _jackknife(GINI.statistic, *group_sums(GINI.features(values), seed))
     value, low, high = (float(special.expit(x)) for x in (fit.value, *fit.interval(level)))
-    return Estimate(value, low, high, level, len(values), plain)
+    return GINI.shown(Estimate(value, low, high, level, len(values), plain), values.shape[1])
 
 
 def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -140,14 +140,16 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
     if low > 0:  # far from zero the logarithm is the more symmetric scale
         fit = _jackknife(lambda sums, n: np.log(SQUARED_CV.statistic(sums, n)), *groups)
         value, low, high = (math.exp(x) for x in (fit.value, *fit.interval(level)))
-    return Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
+    found = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
+    return SQUARED_CV.shown(found, values.shape[1])
 
 
 def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Excess kurtosis of the population's pattern: unbiased m2 and m4 over heads, a jackknife on m2 / sqrt(m4).
 
-    One or two heads make a kurtosis, so intervals are wide: the upper end is infinite where m2 / sqrt(m4) cannot be
-    told from zero. NaN where the noise is so large that a moment comes out negative, or below six samples.
+    One or two heads make a kurtosis, so intervals are wide. Withheld where the interval exceeds what so many heads can
+    have, n - 2 + 1 / (n - 1) - 3 of n, where the noise is so large that a moment comes out negative, and below six
+    samples.
     """
     level = checked_level(level)
     values = _present(samples)
@@ -159,11 +161,15 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
         return _unknown(values, level, plain)
     low, high = fit.interval(level)
     highest = low**-2 - 3 if low > 0 else math.inf
-    return Estimate(fit.value**-2 - 3, high**-2 - 3, highest, level, len(values), plain)
+    return FLATNESS.shown(
+        Estimate(fit.value**-2 - 3, high**-2 - 3, highest, level, len(values), plain), values.shape[1]
+    )
 
 
 def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: float = 0.95, seed: int = 0) -> Estimate:
     """Pearson correlation of two populations' patterns, corrected for the noise that weakens it.
+
+    Withheld where the interval is nearly all of -1 to 1.
 
     Args:
         first: (n, heads) samples of one pattern.
@@ -187,7 +193,7 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
     for fit, scale in fits:
         if math.isfinite(fit.value):
             value, low, high = (max(-1.0, min(1.0, scale(x))) for x in (fit.value, *fit.interval(level)))
-            return Estimate(value, low, high, level, samples, plain)
+            return Estimate(value, low, high, level, samples, plain).within(-1, 1)
     return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
 
 

@@ -7,8 +7,7 @@ activation levels (mean over the samples of |s|), "mean" for scores whose sign i
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -17,6 +16,7 @@ from scipy import stats
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
+from headnb.stats.reliability import Evidence, components, scale_free_levels
 from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
 
@@ -43,14 +43,6 @@ _KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", REVIS
 _NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
 
 
-class Evidence(NamedTuple):
-    """Can I believe this? Samples, reliability of their pattern, samples that would give 0.9 (-1: not known)."""
-
-    samples: int
-    reliability: float
-    samples_for_090: int
-
-
 def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     """The pattern of scores: (layer, head) float64, or with the scores' leading dims.
 
@@ -60,8 +52,8 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
             (share of heads at or below this one).
 
     Returns:
-        DataArray with attrs `kind` ("level" or "signed"), `units`, `samples`, `reliability` and `samples_for_090`. Of
-        numbers computed from scores (see `stats.results`) their mean over samples, of the kind "value", without these.
+        DataArray with attrs `kind` ("level" or "signed"), `units` and those of `stats.reliability.Evidence`. Of numbers
+        computed from scores (see `stats.results`) their mean over samples, of the kind "value", without these.
 
     Raises:
         HeadnbError: no score variable, no samples, samples that occur twice, a sample that is not finite, a negative
@@ -137,11 +129,11 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
     return abs(score) if _reduction(scores) == "mean-abs" else score
 
 
-def evidence(scores: xr.Dataset, seed: int = 0) -> Evidence:
-    """Can I believe this pattern? Of scores with leading dims: of the least reliable pattern."""
+def evidence(scores: xr.Dataset) -> Evidence:
+    """How reliable the scores' pattern is. Of scores with leading dims: of the least reliable pattern."""
     levels = sample_levels(scores)
     refuse_computed(scores)
-    return _worst_evidence(levels, seed)
+    return _worst_evidence(levels)
 
 
 def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pearson") -> xr.DataArray:
@@ -173,7 +165,7 @@ def compare(
         before: scores of the one model.
         after: scores of the other, of the same task by the same method.
         alpha: a head is `significant` if its q-value is below it; intervals are 1 - alpha.
-        seed: of sign flips and split halves.
+        seed: of sign flips.
         scale_free: divide each stage by its pattern's mean over heads first, since magnitudes fall with the loss.
 
     Returns:
@@ -188,11 +180,10 @@ def compare(
     alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
-    if scale_free:
-        if _reduction(before) != "mean-abs":
-            raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
-        a, b = of_mean_head(a), of_mean_head(b)
-    differences = a - b
+    if scale_free and _reduction(before) != "mean-abs":
+        raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
+    found = change_evidence(b, a[None], scale_free=scale_free)
+    differences = of_mean_head(a) - of_mean_head(b) if scale_free else a - b
     n = len(differences)
     intervals = significance.t_intervals(differences, 1 - alpha)
     p = significance.p_values(differences)
@@ -207,7 +198,6 @@ def compare(
         "significant": q < alpha,  # NaN heads: never
     }
     coords = {dim: levels_after[dim] for dim in HEADS}
-    reliability = descriptive.split_half_reliability(differences, seed=seed)
     attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs}
     attrs |= {
         "kind": "difference",
@@ -217,11 +207,24 @@ def compare(
         "alpha": alpha,
         "interval_level": 1 - alpha,
         "scale_free": int(scale_free),
-        **Evidence(n, reliability, descriptive.samples_needed(reliability, n))._asdict(),
+        **found._asdict(),
         "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * n,
     }
     variables = {name: (HEADS, column.reshape(levels_after.shape[1:])) for name, column in columns.items()}
     return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
+
+
+def change_evidence(before: Array, after: Array, *, scale_free: bool = False) -> Evidence:
+    """How reliable the change of a pattern is.
+
+    Args:
+        before: (n, heads) levels.
+        after: (runs, n, heads), of the same samples after each training run.
+        scale_free: of the scale-free patterns.
+    """
+    if scale_free:
+        before, after = scale_free_levels(before), scale_free_levels(after)
+    return components(after - before).evidence
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -362,7 +365,7 @@ def of_mean_head(levels: Array) -> Array:
     """
     mean = np.nanmean(levels)
     if not mean > 0:
-        raise HeadnbError("a pattern of zeros has no scale-free form")
+        raise HeadnbError("cannot normalise an all-zero pattern")
     return np.asarray(levels / mean)
 
 
@@ -372,13 +375,13 @@ def _rank_share(levels: Array) -> Array:
     return np.asarray(ranks / np.sum(~np.isnan(flat), axis=-1, keepdims=True)).reshape(levels.shape)
 
 
-def _worst_evidence(levels: xr.DataArray, seed: int = 0) -> Evidence:
+def _worst_evidence(levels: xr.DataArray) -> Evidence:
     if "sample" not in levels.dims:
-        return Evidence(0, math.nan, -1)
+        return Evidence()
     n = levels.sizes["sample"]
     flat = levels.transpose(..., "sample", *HEADS).values.reshape(-1, n, levels.sizes["layer"] * levels.sizes["head"])
-    worst = float(np.min([descriptive.split_half_reliability(samples, seed=seed) for samples in flat]))
-    return Evidence(n, worst, descriptive.samples_needed(worst, n))
+    found = [components(samples).evidence for samples in flat]
+    return found[int(np.argmin([one.reliability for one in found]))]  # NaN comes first
 
 
 def loss_factor(tokens: Array, loss: str, batch_size: int) -> Array:

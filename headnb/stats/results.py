@@ -26,6 +26,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.errors import HeadnbError
+from headnb.stats.reliability import Evidence
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
@@ -34,7 +35,7 @@ _MOST_SAMPLES = 64  # that are hashed
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
 _FACTS = ("model", "task", "method", "reduction", "units", "loss_reduction", "kv_heads", "dtype", "scoring_revision")
-_OF_SAMPLES = ("samples", "reliability", "samples_for_090", "samples_unpaired")
+_OF_SAMPLES = (*Evidence._fields, "samples_unpaired")
 _NAMES = ("model", "task", "kv_heads")  # attributes that say nothing of the values
 
 _Found = TypeVar("_Found", xr.DataArray, xr.Dataset)

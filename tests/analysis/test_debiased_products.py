@@ -66,7 +66,7 @@ def test_what_samples_do_in_one_run_only_biases_no_product_estimate_or_reliabili
         estimate = moments.estimate(lambda products: products.about_mean[0]).value[0]
         agreement = np.corrcoef(measured.values(), again.values())[0, 1]
         product = moments.corrected().about_mean[0, 0]
-        errors.append([product - truth.var(), estimate - truth.var(), measured.reliability() - agreement])
+        errors.append([product - truth.var(), estimate - truth.var(), measured.components().reliability - agreement])
     mean, error = np.mean(errors, axis=0), np.std(errors, axis=0) / np.sqrt(len(errors))
     assert (np.abs(mean[:2]) < 4 * error[:2]).all()
     assert abs(mean[2]) < 0.02
@@ -126,11 +126,3 @@ def test_interval_of_a_mean_is_students():
     )
     low, high = stats.t.interval(0.95, 19, samples.mean(), stats.sem(samples))
     assert (found.value[0], found.low[0], found.high[0]) == pytest.approx((samples.mean(), low, high), rel=1e-6)
-
-
-def test_reliability_over_samples_and_runs_by_hand():
-    """Two runs whose patterns correlate r, samples without noise: reliability 2 r / (1 + r) and nothing taken off."""
-    by_run = np.array([[1.0, 2, 3, 4, 5, 6, 7], [2.0, 1, 4, 3, 6, 5, 9]])
-    r = np.corrcoef(by_run)[0, 1]
-    measured = Measured(np.repeat(by_run[:, None], 8, axis=1))
-    assert measured.reliability() == pytest.approx(2 * r / (1 + r))

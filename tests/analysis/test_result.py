@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from headnb.analysis.json_values import as_records, plain, with_ends
 from headnb.analysis.result import TableAndVerdict
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 
 HOSTILE = "<script>alert(1)</script> & more"
 

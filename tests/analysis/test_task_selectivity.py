@@ -9,8 +9,10 @@ import headnb
 import numpy as np
 import pytest
 from headnb.analysis.concentration import CONCENTRATIONS, concentration
+from headnb.display.evidence import reliability_line
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife
+from headnb.stats.reliability import Evidence
 from headnb.stats.run_variance import crossed_means
 from scipy import stats
 from scipy.cluster import hierarchy
@@ -118,6 +120,43 @@ def test_heads_of_several_runs_are_tested_over_samples_and_runs():
     np.testing.assert_allclose(found["difference"].values.ravel(), expected.mean)
     np.testing.assert_allclose(found["p_value"].values.ravel(), expected.p_values())
     np.testing.assert_allclose(found["low"].values.ravel(), expected.intervals(0.95)[0])
+
+
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhere(scale_free: bool):
+    """Runs whose patterns hardly agree: no number of samples helps, and each place says the same."""
+    rng, n, heads = np.random.default_rng(12), 40, 40
+    shape, before = rng.lognormal(sigma=0.3, size=heads), scores_of(rng.gamma(9, size=(40, 8, 5)), "a")
+    own = [shape * rng.lognormal(sigma=0.3, size=heads) for _ in range(3)]
+    after = [scores_of((run * rng.gamma(9, size=(n, heads))).reshape(n, 8, 5), "a") for run in own]
+    found = headnb.selectivity({"a": before}, {"a": after})
+    change = (found.shapes if scale_free else found.heads).sel(task="a")
+    evidence = {name: change[name].item() for name in Evidence._fields}
+    pairs, options = [(before, run) for run in after], {"permutations": 2, "resamples": 2}
+    fit = headnb.fit_combination(pairs, {"b": (before, after[0])}, name="a", scale_free=scale_free, **options)
+    assert evidence["reliability"] == pytest.approx(fit.reliability.sel(task=fit.target).item())
+    assert evidence["runs_for_090"] == fit.reliability.sel(task=fit.target)["runs_for_090"].item()
+    changes = [(levels_of(run) - levels_of(before)).mean(axis=0) for run in after]
+    agreement = np.corrcoef(changes)[np.triu_indices(3, 1)].mean()
+    if not scale_free:  # of runs alone, by Spearman-Brown
+        assert evidence["reliability"] == pytest.approx(3 * agreement / (1 + 2 * agreement), abs=0.05)
+    assert (evidence["samples"], evidence["runs"], evidence["samples_for_090"]) == (n, 3, -1)
+    assert evidence["runs_for_090"] > 3
+    line = reliability_line(headnb.grid(change).payload["panels"][0])
+    assert line.endswith(
+        f"(40 samples, 3 runs); more samples alone cannot give 0.90: at least {evidence['runs_for_090']} runs"
+    )
+
+
+def test_a_statistic_that_is_withheld_is_said_to_need_more_samples():
+    few = {
+        stage: scores.isel(sample=slice(5))
+        for stage, scores in (("before", BEFORE["svamp"]), ("after", AFTER["svamp"]))
+    }
+    found = headnb.selectivity({"svamp": few["before"]}, {"svamp": few["after"]})
+    assert "Kurtosis needs more samples." in found.verdict
+    assert set(found.table.filter(like="kurtosis").loc["svamp"]) == {"needs more samples"}
+    assert "nan" not in found.verdict
 
 
 def test_heads_relative_to_the_mean_head_are_compared_as_compare_does():

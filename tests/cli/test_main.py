@@ -44,9 +44,9 @@ def test_score_writes_what_the_python_call_returns(
     assert code == 0
     xr.testing.assert_equal(headnb.open_scores(store), expected)
     assert HeadGrid.open(grid).payload["panels"][0]["samples"] == 5
-    assert "Can I believe this? 5 samples" in said.out
+    assert "(5 samples)" in said.out
     assert f"wrote {store}\nwrote {grid}" in said.out
-    assert "Can I believe this?" not in said.err
+    assert "Reliability" not in said.err
 
 
 def test_a_second_score_with_other_settings_is_refused(

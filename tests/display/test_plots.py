@@ -35,7 +35,7 @@ def test_a_trajectory_is_a_line_a_task_with_its_interval() -> None:
         np.testing.assert_array_equal(line.x, [0, 1, 5, 20])
         np.testing.assert_array_equal(line.y, row)
         np.testing.assert_array_equal(line.low, row - 0.1)
-    assert lines[0].hover[1] == "gsm8k · step 1 · 0.800 [0.700, 0.900]"
+    assert lines[0].hover[1] == "gsm8k · step 1 · 0.80 [0.70, 0.90]"
     assert "gsm8k: 1.00 → 0.400 over step 0 to 20" in repr(chart)
 
 

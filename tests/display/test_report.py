@@ -17,7 +17,7 @@ from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table, page, report
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 
 from paths import FIXTURES
 from synthetic import random_pattern

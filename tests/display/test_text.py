@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from headnb.display.evidence import reliability_line
 from headnb.display.payload import payload
 from headnb.display.reading import read_payload
-from headnb.display.text import as_text, belief_line, number, ranking, significance_line, statistics_line
+from headnb.display.text import as_text, number, ranking, significance_line, statistics_line
 
 from paths import FIXTURES
 from synthetic import comparison, pattern
 
+WORDS = json.loads((FIXTURES / "words.json").read_text(encoding="utf-8"))  # the front end reads them, too
 HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
 
 
-@pytest.mark.parametrize(
-    ("samples", "reliability", "needed", "expected"),
-    [
-        (32, 0.872, 60, "32 samples, reliability 0.87; about 60 samples would give 0.90."),
-        (256, 0.96, 95, "256 samples, reliability 0.96; 0.90 needs about 95 samples."),
-        (64, -0.1, -1, "64 samples, reliability -0.10; the halves of the samples do not agree, so no number"),
-        (1, np.nan, -1, "1 sample: too few to tell (reliability needs at least 4)."),
-        (None, np.nan, -1, "Not known: this pattern does not say how many samples it is made of."),
-    ],
-)
-def test_belief_line(samples: int | None, reliability: float, needed: int, expected: str) -> None:
-    facts = {"reliability": reliability, "samples_for_090": needed} | ({"samples": samples} if samples else {})
-    line = belief_line(payload(pattern([[1.0, 2.0]], **facts))["panels"][0])
-    assert line.startswith(f"Can I believe this? {expected}")
+@pytest.mark.parametrize(("facts", "expected"), WORDS["reliability"])
+def test_line_on_reliability_is_as_in_the_front_end(facts: dict[str, float], expected: str) -> None:
+    assert reliability_line(payload(pattern([[1.0, 2.0]], **facts))["panels"][0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,19 +42,32 @@ def test_statistics_line_shows_intervals_where_known() -> None:
     assert statistics_line(panel) == "Gini 0.341 [0.320, 0.360] · CV 0.620"
 
 
+@pytest.mark.parametrize(("found", "expected"), WORDS["statistics"])
+def test_statistics_have_the_digits_that_their_interval_carries(found: dict[str, float], expected: str) -> None:
+    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
+    panel["statistics"] = {"gini": found}
+    assert statistics_line(panel) == f"Gini {expected}"
+
+
+def test_a_statistic_that_is_withheld_says_why() -> None:
+    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
+    panel |= {"statistics": {"cv": {"value": 0.62}}, "withheld": {"kurtosis": "needs more samples"}}
+    assert statistics_line(panel) == "CV 0.620 · kurtosis needs more samples"
+
+
 def test_significance_line_counts_heads() -> None:
     made = payload(comparison([[0.01, 0.0, np.nan]], [[True, False, False]]))
     assert significance_line(made, made["panels"][0]) == "1 of 2 heads changed significantly (q < 0.05)."
 
 
-def test_text_names_top_heads_statistics_and_belief() -> None:
+def test_text_names_top_heads_statistics_and_reliability() -> None:
     facts = {"samples": 32, "reliability": 0.87, "samples_for_090": 60}
     lines = as_text(payload(pattern([[0.1, 0.4], [0.2, 0.3]], **facts))).splitlines()
     assert lines[0] == "smollm2-135m · gsm8k"
     assert lines[1].startswith("activation level (nats), 2 layers × 2 heads")
     assert lines[2] == "Top heads: L0H1 0.400 · L1H1 0.300 · L1H0 0.200 · L0H0 0.100"
     assert lines[3].startswith("Gini 0.250")  # by hand: sum |xi - xj| / (2 n^2 mean) = 2 / 8
-    assert lines[4] == "Can I believe this? 32 samples, reliability 0.87; about 60 samples would give 0.90."
+    assert lines[4] == "Reliability 0.87 (32 samples); about 60 samples give 0.90"
 
 
 def test_heat_map_has_a_line_a_layer_and_a_sign_a_head() -> None:

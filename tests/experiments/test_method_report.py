@@ -63,7 +63,7 @@ def test_the_verdict_is_that_of_most_cases(difference, holds, words):
     found, sentence = method_report.deletion_verdict(arrays)
     assert found is holds
     assert words in sentence
-    assert f"{np.max(difference):+.2f} nats" in sentence
+    assert f": {np.max(difference):+.2f} [" in sentence
 
 
 def test_the_methods_most_and_least_alike_are_named():

@@ -50,7 +50,7 @@ def test_headscore_into_binds_a_variable(shell: InteractiveShell) -> None:
 @pytest.mark.parametrize("line", ["%headscore model pairs", "x = %headscore model pairs", "%headscore model pairs;"])
 def test_headscore_draws_once(shell: InteractiveShell, line: str) -> None:
     _, captured = run(shell, line)
-    assert captured.stdout.count("Can I believe this?") == 1
+    assert captured.stdout.count("Reliability ") == 1
     assert "xarray.Dataset" not in captured.stdout
     assert captured.outputs == []
 
@@ -58,7 +58,7 @@ def test_headscore_draws_once(shell: InteractiveShell, line: str) -> None:
 def test_a_cell_goes_on_drawing_its_other_values(shell: InteractiveShell) -> None:
     _, captured = run(shell, "%headscore model pairs\n6 * 7")
     assert "42" in captured.stdout
-    assert "Can I believe this?" in captured.stdout
+    assert "Reliability " in captured.stdout
 
 
 def test_methods_and_settings_reach_the_engine(shell: InteractiveShell) -> None:

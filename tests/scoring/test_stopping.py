@@ -8,7 +8,8 @@ import headnb
 import numpy as np
 import pytest
 from headnb.errors import HeadnbError
-from headnb.scoring.stopping import FEWEST, RelativeError, StableTop, rule_for
+from headnb.scoring.stopping import FEWEST, RelativeError, Reliable, StableTop, rule_for
+from headnb.stats.reliability import components
 
 from tiny import tiny_model, tiny_tokenizer
 
@@ -31,6 +32,27 @@ def test_the_relative_error_is_that_of_numpy_in_whatever_parts_it_comes():
         for part in np.split(levels, cuts):
             rule.add(part)
         assert rule.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_reliability_is_that_of_the_pattern_in_whatever_parts_it_comes():
+    levels = RANDOM.lognormal(size=12) * RANDOM.gamma(1, size=(200, 12))
+    for cuts in ([], [1], [13, 14, 150]):
+        rule = Reliable(0.9)
+        for part in np.split(levels, cuts):
+            rule.add(part)
+        assert rule.value.reliability == pytest.approx(components(levels).reliability)
+        assert rule.value.samples_for(0.9) == components(levels).samples_for(0.9)
+    assert "reliability 0.9" in rule.words
+    assert f"(about {components(levels).samples_for(0.9)} samples)" in rule.words
+
+
+def test_scoring_ends_when_the_pattern_is_reliable_enough():
+    whole = scores(None)
+    limit = round(whole.isel(sample=slice(100)).heads.reliability(), 2)
+    part = scores(f"reliability{limit}")
+    assert FEWEST <= part.sizes["sample"] < whole.sizes["sample"]
+    assert part.heads.reliability() >= limit
+    assert part.attrs["until"].startswith("reliability ")
 
 
 def test_halves_that_share_their_top_heads_are_told_from_halves_that_do_not():
@@ -88,7 +110,7 @@ def test_a_store_goes_on_from_where_a_rule_ended_it_and_holds_still_where_it_is_
 
 @pytest.mark.parametrize("until", [0, 1.5, -0.1, "top", "top0", "bottom5", True, "nan", [1]])
 def test_other_rules_are_refused(until: object):
-    with pytest.raises(HeadnbError, match="neither a relative standard error"):
+    with pytest.raises(HeadnbError, match="is not a relative standard error"):
         rule_for(until)
 
 

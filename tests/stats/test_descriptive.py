@@ -11,6 +11,8 @@ import pytest
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife, significance
+from headnb.stats.estimates import Estimate
+from headnb.stats.reliability import components
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -113,7 +115,7 @@ def test_half_precision_is_computed_in_double():
         np.testing.assert_array_equal(statistic(x), statistic(wide))
     for compare in (descriptive.correlation, descriptive.r_squared):
         np.testing.assert_array_equal(compare(x[0], x[1]), compare(wide[0], wide[1]))
-    assert descriptive.split_half_reliability(x.repeat(4, 0)) == descriptive.split_half_reliability(wide.repeat(4, 0))
+    assert components(x.repeat(4, 0)) == components(wide.repeat(4, 0))
 
 
 def test_r_squared_is_about_the_mean():
@@ -124,58 +126,6 @@ def test_r_squared_is_about_the_mean():
     assert descriptive.r_squared(y, np.zeros(4)) == pytest.approx(-5)
     fit = stats.linregress([0, 1, 3, 7], y)
     assert descriptive.r_squared(y, fit.intercept + fit.slope * np.array([0, 1, 3, 7])) == pytest.approx(fit.rvalue**2)
-
-
-def test_split_half_reliability_finds_the_reliability_that_was_put_in():
-    # Signal variance 1, noise variance 4 per sample: reliability of n samples is 1 / (1 + 4 / n).
-    rng = np.random.default_rng(3)
-    for n in (8, 32):
-        x = rng.normal(size=5000) + 2 * rng.normal(size=(n, 5000))
-        assert descriptive.split_half_reliability(x) == pytest.approx(1 / (1 + 4 / n), abs=0.02)
-
-
-def test_reliability_of_heavy_tailed_levels_is_signal_over_signal_and_noise_variance():
-    # lognormal levels (sigma 0.5) with exponential noise of their own size: Var L / (Var L + E L^2 / n)
-    rng = np.random.default_rng(4)
-    x = rng.lognormal(sigma=0.5, size=20_000) * rng.exponential(size=(20, 20_000))
-    signal, square = math.exp(0.25) - 1, math.exp(0.25)
-    assert descriptive.split_half_reliability(x, splits=50) == pytest.approx(signal / (signal + square / 20), abs=0.02)
-
-
-def test_reliability_of_few_samples_is_unknown_and_of_identical_samples_one():
-    assert math.isnan(descriptive.split_half_reliability(np.ones((3, 5))))
-    assert math.isnan(descriptive.split_half_reliability(np.ones((8, 5))))
-    assert math.isnan(descriptive.split_half_reliability(np.arange(15.0).reshape(3, 5)))
-    assert math.isnan(descriptive.split_half_reliability(np.arange(8.0)[:, None]))
-    assert descriptive.split_half_reliability(np.tile([1.0, 2.0, np.nan, 4.0], (8, 1))) == pytest.approx(1)
-
-
-def test_reliability_is_the_same_again_and_another_with_another_seed():
-    x = np.random.default_rng(32).gamma(2, size=(12, 8))
-    first, again, other = (descriptive.split_half_reliability(x, 20, seed) for seed in (0, 0, 1))
-    assert first == again != other
-
-
-def test_reliability_of_halves_that_disagree_is_their_correlation():
-    # Two heads correlate by +1 or -1. Head 0 minus head 1 is 5, -4, 2, -1: of the three ways to halve the samples
-    # (1 | 1), (7 | -5) and (4 | -2) one gives +1 and two -1; 2 r / (1 + r) would be -1.
-    assert descriptive.split_half_reliability([[5, 0], [0, 4], [2, 0], [0, 1]], splits=5000) == pytest.approx(
-        -1 / 3, abs=0.06
-    )
-    # The second half is the negative of the first wherever it is not zero: r = -1, at which 2 r / (1 + r) has a pole.
-    assert descriptive.split_half_reliability([[-1, 1], [1, -1], [-1, 1], [1, -1]]) == -1
-
-
-def test_samples_needed_follows_spearman_brown():
-    # 24 samples at 0.5: one needs 0.9 * 0.5 / (0.5 * 0.1) = 9 times as many
-    assert descriptive.samples_needed(0.5, 24) == 216
-    assert descriptive.samples_needed(0.9, 24) == 24
-    needed = descriptive.samples_needed(0.7, 50)
-    assert needed == math.ceil(50 * 0.9 * 0.3 / (0.7 * 0.1))
-    assert [descriptive.samples_needed(r, 24) for r in (math.nan, 0.0, -0.3, 1.0)] == [-1, -1, -1, 1]
-    assert descriptive.samples_needed(0.999, 24) == 1
-    assert descriptive.samples_needed(1.5, 24) == 1  # an estimate may lie above one
-    assert descriptive.samples_needed(0.5, 1, target=0.5000003) == 2  # a little more than one
 
 
 def test_q_values_are_scipys_over_the_heads_present():
@@ -265,15 +215,27 @@ def test_rank_intervals_tell_apart_only_what_differs():
 
 def test_jackknife_is_the_textbook_one():
     # Efron and Tibshirani (1993), chapter 10: n T - (n - 1) mean(T_-i), and se^2 = (n - 1) / n * sum (T_-i - mean)^2
-    x = np.random.default_rng(13).gamma(2, size=(20, 40))
-    logit = lambda g: np.log(g / (1 - g))  # noqa: E731
-    left = np.array([logit(descriptive.gini(np.delete(x, i, axis=0).mean(0))) for i in range(20)])
-    value = 20 * logit(descriptive.gini(x.mean(0))) - 19 * left.mean()
+    x = np.random.default_rng(13).gamma(2, size=(20, 40)) * np.linspace(0.5, 2, 40)
+
+    def logit(g: float) -> float:
+        return math.log(g / (1 - g))
+
+    def without_noise(x: np.ndarray) -> float:
+        """Gini of the mean pattern, narrowed from its variance between heads to that of different samples' products."""
+        d = x - x.mean(axis=1, keepdims=True)
+        products = d @ d.T / d.shape[1]
+        different = (products.sum() - np.trace(products)) / (len(x) * (len(x) - 1))
+        levels = x.mean(axis=0)
+        pairs = np.abs(levels[:, None] - levels).mean() / (2 * levels.mean())
+        return logit(pairs * math.sqrt(different / products.mean()))
+
+    left = np.array([without_noise(np.delete(x, i, axis=0)) for i in range(20)])
+    value = 20 * without_noise(x) - 19 * left.mean()
     estimate = jackknife.gini(x, level=0.9)
     assert logit(estimate.value) == pytest.approx(value)
     half = (logit(estimate.high) - logit(estimate.low)) / 2
     se = math.sqrt(19 / 20 * ((left - left.mean()) ** 2).sum())
-    tails = max(0.0, stats.kurtosis(20 * logit(descriptive.gini(x.mean(0))) - 19 * left, bias=False))
+    tails = max(0.0, stats.kurtosis(20 * without_noise(x) - 19 * left, bias=False))
     assert half == pytest.approx(se * stats.t.ppf(0.95, 2 / (tails / 20 + 2 / 19)))
 
 
@@ -324,12 +286,12 @@ def test_estimates_say_when_they_know_nothing():
         assert estimate(few).uncorrected > -3
     noise = np.random.default_rng(19).normal(5, 1, size=(10, 50))  # no head differs from another
     assert jackknife.coefficient_of_variation(noise).low == 0
-    assert str(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
-    assert float(jackknife.Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
+    assert str(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
+    assert float(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
 
 
 def test_arrays_of_the_wrong_shape_are_refused():
-    for call in (jackknife.gini, significance.p_values, descriptive.split_half_reliability):
+    for call in (jackknife.gini, significance.p_values):
         with pytest.raises(HeadnbError, match="samples x heads"):
             call(np.ones(5))
     with pytest.raises(HeadnbError, match="different shape"):

@@ -89,7 +89,7 @@ def test_study_of_several_tasks_keeps_its_leading_dim_and_the_least_evidence():
 def test_scores_of_a_method_without_samples_are_a_pattern():
     gates = xr.Dataset({"score": (("layer", "head"), [[0.1, 0.9]])}, attrs={"method": "gates", "reduction": "none"})
     assert patterns.pattern(gates).values.tolist() == [[0.1, 0.9]]
-    assert patterns.evidence(gates) == (0, pytest.approx(math.nan, nan_ok=True), -1)
+    assert patterns.evidence(gates) == (0, pytest.approx(math.nan, nan_ok=True), -1, 1, -1)
 
 
 def test_a_sample_that_is_not_finite_is_named():

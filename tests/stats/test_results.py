@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb import HeadnbError
-from headnb.stats.descriptive import split_half_reliability
 from headnb.stats.patterns import normalized, pattern, scale_free
+from headnb.stats.reliability import components
 from headnb.stats.results import as_result, is_result
 from headnb.stats.scoring_revision import SCORING_REVISION
 
 N, LAYERS, HEADS = 24, 3, 4
-CLAIMS = {"kind", "units", "reliability", "samples", "samples_for_090", "alpha"}
+CLAIMS = {"kind", "units", "reliability", "samples", "samples_for_090", "runs", "runs_for_090", "alpha"}
 
 
 def scores(seed: int, **attrs: object) -> xr.Dataset:
@@ -108,7 +108,7 @@ def test_a_difference_of_scores_has_not_the_reliability_of_levels(of):
     one, two = (ONE, TWO) if of == "data sets" else (ONE.score, TWO.score)
     difference = one - two
     np.testing.assert_allclose(claims_nothing(difference), (ONE.score - TWO.score).mean("sample").values, rtol=1e-3)
-    truth = split_half_reliability((abs(ONE.score) - abs(TWO.score)).values.reshape(N, -1))
+    truth = components((abs(ONE.score) - abs(TWO.score)).values.reshape(N, -1)).reliability
     assert headnb.compare(TWO, ONE).attrs["reliability"] == pytest.approx(truth)
     assert abs(ONE.heads.reliability() - truth) > 0.1  # what the difference would have claimed
     if of == "data sets":

@@ -1,5 +1,6 @@
 /** Payloads made up for a test. */
 
+import { UNKNOWN } from "../src/grid/evidence";
 import type { Kind, Panel, Payload } from "../src/grid/payload";
 import { sharedScale } from "../src/grid/statistics";
 
@@ -12,10 +13,9 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     low: null,
     high: null,
     significant: null,
-    samples: null,
-    reliability: null,
-    samplesFor090: null,
+    ...UNKNOWN,
     statistics: new Map(),
+    withheld: new Map(),
     notes: [],
     ...fields,
   };

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { evidenceShown, evidenceText, reliabilityLine } from "../src/grid/evidence";
 import {
-  beliefLine,
   beyondLine,
   headLines,
   missingLine,
@@ -11,6 +11,7 @@ import {
   significanceLine,
   statisticsLine,
 } from "../src/grid/words";
+import { words } from "./fixtures";
 import { panel, payload } from "./made";
 
 describe("numbers", () => {
@@ -45,23 +46,26 @@ test.each([
   [0, "0"],
 ])("a share of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
 
-describe("the belief line", () => {
-  const line = (fields: object) => beliefLine(panel([1], fields));
-  test("says how many samples would do", () => {
-    expect(line({ samples: 32, reliability: 0.8712, samplesFor090: 42 })).toBe(
-      "Can I believe this? 32 samples, reliability 0.87; about 42 samples would give 0.90.",
-    );
-    expect(line({ samples: 64, reliability: 0.9, samplesFor090: 60 })).toContain(
-      "0.90 needs about 60 samples.",
+describe("the line on reliability", () => {
+  const line = (fields: object) => reliabilityLine(panel([1], fields));
+  test.each(words<object>("reliability"))("of %j is as in Python", (fields, expected) =>
+    expect(line(fields)).toBe(expected),
+  );
+  test("needs no count of runs, which older files lack", () => {
+    expect(line({ samples: 32, reliability: 0.95, samples_for_090: 15, runs: null })).toBe(
+      "Reliability 0.95 (32 samples); about 15 samples give 0.90",
     );
   });
-  test("says what is not known", () => {
-    expect(line({})).toContain("does not say how many samples");
-    expect(line({ samples: 1 })).toContain("1 sample: too few to tell");
-    expect(line({ samples: 9 })).toContain("9 samples; reliability not known");
-    expect(line({ samples: 9, reliability: -0.1 })).toContain(
-      "reliability −0.10; the halves of the samples do not agree",
-    );
+  test("has columns for runs where some panel has several", () => {
+    const [one, three] = [panel([1], { samples: 9, runs: 1 }), panel([1], { reliability: -0.1, runs: 3 })];
+    expect(evidenceShown([one])).toEqual(["samples", "reliability", "samples_for_090"]);
+    expect(evidenceShown([one, three]).map((name) => evidenceText(three, name))).toEqual([
+      "–",
+      "3",
+      "−0.10",
+      "–",
+      "–",
+    ]);
   });
 });
 
@@ -113,7 +117,16 @@ test("statistics come in their usual order, with their intervals", () => {
     ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
   ]);
   expect(statisticsLine(panel([1], { statistics }))).toBe("Gini 0.340 [0.320, 0.360] · CV 0.620");
+  const withheld = new Map([["kurtosis", "needs more samples"]]);
+  expect(statisticsLine(panel([1], { withheld }))).toBe("kurtosis needs more samples");
 });
+
+test.each(words<{ value: number; low: number; high: number }>("statistics"))(
+  "%j has the digits that its interval carries, as in Python",
+  (gini, expected) => {
+    expect(statisticsLine(panel([1], { statistics: new Map([["gini", gini]]) }))).toBe(`Gini ${expected}`);
+  },
+);
 
 test("what lies beyond the scale is counted", () => {
   expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");

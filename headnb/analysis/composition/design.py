@@ -9,7 +9,7 @@ import numpy as np
 
 from headnb.analysis.debiased_products import Measured
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import FEWEST_SAMPLES
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headnb.analysis.before_after import Stages
     from headnb.analysis.composition.least_squares import Form
     from headnb.stats.descriptive import Array
+    from headnb.stats.reliability import Evidence
 
 SHRINKAGE, OTHERS, SHUFFLED_ANSWERS = "shrinkage alone", "the mean change of other tasks", "shuffled answers"
 
@@ -82,9 +83,9 @@ class Design:
         """(patterns, basics)."""
         return np.eye(len(self.patterns))[:, 1 : 1 + len(self.basics)]
 
-    def reliability(self) -> list[float]:
+    def evidence(self) -> list[Evidence]:
         """Of the target and of each basic."""
-        return [pattern.reliability() for pattern in self.patterns[: 1 + len(self.basics)]]
+        return [pattern.components().evidence for pattern in self.patterns[: 1 + len(self.basics)]]
 
     def on_grid(self, heads: Array) -> xr.DataArray:
         """Values of the heads as a pattern (layer, head), NaN where a head is missing."""

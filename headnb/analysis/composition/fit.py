@@ -238,12 +238,15 @@ def _alone(design: Design, form: Form) -> xr.DataArray:
 
 def _of_tasks(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
     """Of the target and each basic, which are the first of the stages."""
+    found = design.evidence()
+    needed = {name: ("task", [getattr(one, name) for one in found]) for name in ("samples_for_090", "runs_for_090")}
+    reliability = xr.DataArray([one.reliability for one in found], {"task": names, **needed}, ("task",), "reliability")
     columns = {
-        "reliability": design.reliability(),
         "samples": [one.n for one in stages[: len(names)]],
         "runs": [one.runs for one in stages[: len(names)]],
     }
-    return {name: xr.DataArray(column, {"task": names}, name=name) for name, column in columns.items()}
+    counted = {name: xr.DataArray(column, {"task": names}, name=name) for name, column in columns.items()}
+    return {"reliability": reliability, **counted}
 
 
 def _all_stages(

@@ -26,7 +26,7 @@ from headnb.analysis.composition import least_squares
 from headnb.analysis.composition.least_squares import Form
 from headnb.analysis.debiased_products import Interval, Moments, Products
 from headnb.stats import significance
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from headnb.analysis.composition.least_squares import Form
     from headnb.stats.descriptive import Array
-    from headnb.stats.jackknife import Estimate
+    from headnb.stats.estimates import Estimate
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class FitNumbers:
         contributions: (basic), alpha_i times the norm of dAP_i: raw weights depend on each pattern's scale.
         alone: (basic), R^2 of the fit in this form from that basic task alone.
         condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.
-        reliability: (task) of the target and each basic: expected correlation with a replication.
+        reliability: (task) of the target and each basic: expected correlation with a replication; with the coordinates
+            `samples_for_090` and `runs_for_090`, see `headnb.stats.reliability.Evidence`.
         r2_corrected: R^2 between the patterns that unlimited samples would give, with its interval.
         nulls: one row per null model: `r2`, `r2_cv`, `r2_corrected`, `advantage` of the fit over it (corrected R^2)
             with `low` and `high`, `p` (see `headnb.analysis.composition.null_models`).

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.design import OTHERS, SHRINKAGE, SHUFFLED_ANSWERS
 from headnb.analysis.composition.null_models import PERMUTED
-from headnb.stats import descriptive
+from headnb.stats.reliability import TARGET, Evidence
+from headnb.stats.rounding import interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,22 +85,22 @@ def _with_advantage(fit: FitNumbers, names: Sequence[str]) -> list[str]:
         elif math.isnan(row["low"]):
             lines.append(f"{name} (R² {row['r2']:.2f}; noise too large or not known)")
         else:
-            lines.append(f"{name} (advantage {row['advantage']:.2f} [{row['low']:.2f}, {row['high']:.2f}])")
+            lines.append(f"{name} (advantage {interval_text(row['advantage'], row['low'], row['high'])})")
     return lines
 
 
 def _noise(fit: FitNumbers) -> str:
-    """How many samples would do, of the least reliable pattern below 0.9."""
+    """Of the least reliable pattern below 0.9: what would raise it."""
     known = fit.reliability.dropna("task")
     if not known.size:
         return "Without scores per sample nothing is known about noise."
     task = str(known.idxmin().item())
-    least, samples = float(known.min()), int(fit.samples.sel(task=task).item())
-    if least >= 0.9:
+    least = known.sel(task=task)
+    if least >= TARGET:
         return ""
-    needed = descriptive.samples_needed(least, samples)
-    more = f"about {needed} would give 0.9" if needed > 0 else "nothing but noise was seen"
-    return f"The pattern of {task} has reliability {least:.2f} from {samples} samples; {more}."
+    samples, runs = (int(count.sel(task=task)) for count in (fit.samples, fit.runs))
+    needed = [int(least[name]) for name in ("samples_for_090", "runs_for_090")]
+    return f"{task}: {Evidence(samples, float(least), needed[0], runs, needed[1]).sentence}."
 
 
 def _listed(names: Sequence[str]) -> str:

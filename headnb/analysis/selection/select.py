@@ -22,8 +22,8 @@ from headnb.analysis.selection.nearest import best, collected, diverse
 from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
-from headnb.stats import descriptive
 from headnb.stats.patterns import sample_levels
+from headnb.stats.reliability import components
 from headnb.storage.score_store import open_scores
 from headnb.tasks.loading import Task
 
@@ -57,8 +57,7 @@ class Selection:
         pool_size: samples that were compared.
         pool_similarity: their mean similarity: what a random choice would have.
         target_size: the target's samples.
-        target_reliability: split-half reliability of the target's pattern; NaN where no pattern was used, or below
-            four samples.
+        target_reliability: reliability of the target's pattern; NaN where no pattern was used, or below four samples.
         notes: what a user should know.
     """
 
@@ -276,7 +275,7 @@ def _opened(scores: Scores) -> xr.Dataset:
 
 def _reliability(scores: xr.Dataset) -> float:
     levels = sample_levels(scores).transpose("sample", ...)
-    return descriptive.split_half_reliability(levels.to_numpy().reshape(levels.sizes["sample"], -1))
+    return components(levels.to_numpy().reshape(levels.sizes["sample"], -1)).reliability
 
 
 def _table(found: Ranked, view: View, by: str) -> pd.DataFrame:

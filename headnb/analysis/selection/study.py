@@ -17,7 +17,7 @@ from headnb.analysis.training_means import direction, mean_over_trainings, on_ow
 from headnb.display.charts.chart import Chart, beside
 from headnb.display.charts.fits import weights
 from headnb.display.charts.plots import trajectory
-from headnb.stats.jackknife import Estimate
+from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -172,7 +172,7 @@ class SelectionStudy(TableAndVerdict):
         words = {1: "finds more of them than", -1: "finds fewer of them than", 0: "is not shown to differ from"}
         for less in self._baselines(first):
             found = self.precision_of(first, k, less)
-            yield f"Paired by target, {first} {words[direction(found)]} {less} ({text_of(found, digits='.2f')})."
+            yield f"Paired by target, {first} {words[direction(found)]} {less} ({text_of(found)})."
 
     def _loss_words(self) -> Iterator[str]:
         if not self.tuned_ks:
@@ -190,4 +190,4 @@ class SelectionStudy(TableAndVerdict):
 
 
 def _share(found: Estimate) -> str:
-    return text_of(found, "", ".2f")
+    return text_of(found, "")

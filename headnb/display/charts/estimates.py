@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xarray as xr
 
-from headnb.display.text import number
+from headnb.display.text import estimated
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name
 from headnb.stats.patterns import HEADS
@@ -111,11 +111,8 @@ def quantity_of(array: xr.DataArray) -> str:
 
 
 def estimate_text(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """`0.123 [0.100, 0.140]`, or a dash where there is no value."""
-    if not math.isfinite(value):
-        return "–"
-    interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low + high) else ""
-    return f"{number(value)}{interval}"
+    """`0.123 [0.101, 0.145]`, or a dash where there is no value."""
+    return "–" if math.isnan(value) else estimated(value, low, high)
 
 
 def span_of(*arrays: ArrayLike, pad: float = 0.06, least: float | None = None) -> tuple[float, float]:

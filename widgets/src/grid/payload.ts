@@ -5,6 +5,8 @@
  * `layer * heads + head`.
  */
 
+import type { Evidence } from "./evidence";
+
 export const MIME_TYPE = "application/vnd.headnb.pattern.v1+json";
 
 export const KINDS = ["level", "signed", "difference"] as const;
@@ -23,7 +25,7 @@ export interface Statistic {
 }
 
 /** One grid: a task, a stage, a step. */
-export interface Panel {
+export interface Panel extends Evidence {
   readonly title: string;
   /** Training step; null where the panel is at none. */
   readonly step: number | null;
@@ -33,10 +35,9 @@ export interface Panel {
   readonly low: Float64Array | null;
   readonly high: Float64Array | null;
   readonly significant: Float64Array | null;
-  readonly samples: number | null;
-  readonly reliability: number | null;
-  readonly samplesFor090: number | null;
   readonly statistics: ReadonlyMap<string, Statistic>;
+  /** Why a statistic is not shown. */
+  readonly withheld: ReadonlyMap<string, string>;
   readonly notes: readonly string[];
 }
 

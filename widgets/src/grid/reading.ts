@@ -5,6 +5,7 @@
  * `tests/fixtures/payloads` hold both to the same answers.
  */
 
+import { evidenceFrom } from "./evidence";
 import {
   KINDS,
   type Kind,
@@ -111,8 +112,6 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
   const fields = mapping(found, where);
   const matrix = (name: string, entry: Entry) =>
     readMatrix(fields[name], `${where}.${name}`, layers, heads, entry);
-  const statistics = Object.entries(mapping(given(fields.statistics, {}), `${where}.statistics`));
-  if (statistics.length > MOST_NOTES) fail(`${where}.statistics has more than ${MOST_NOTES} entries`);
   const notes = sequence(given(fields.notes, []), `${where}.notes`, MOST_NOTES);
   return {
     title: readText(given(fields.title, ""), `${where}.title`),
@@ -124,17 +123,28 @@ function readPanel(found: unknown, where: string, layers: number, heads: number)
     low: fields.low === undefined ? null : matrix("low", numberOrNaN),
     high: fields.high === undefined ? null : matrix("high", numberOrNaN),
     significant: fields.significant === undefined ? null : matrix("significant", mark),
-    samples: orNull(fields.samples, `${where}.samples`, count),
-    reliability: orNull(fields.reliability, `${where}.reliability`, atMostOne),
-    samplesFor090: orNull(fields.samples_for_090, `${where}.samples_for_090`, count),
-    statistics: new Map(
-      statistics.map(([name, value]) => [
-        readText(name, `a name in ${where}.statistics`),
-        readStatistic(value, `${where}.statistics.${name.slice(0, 40)}`),
-      ]),
+    ...evidenceFrom((name) =>
+      orNull(fields[name], `${where}.${name}`, name === "reliability" ? atMostOne : count),
     ),
+    statistics: readNamed(fields.statistics, `${where}.statistics`, readStatistic),
+    withheld: readNamed(fields.withheld, `${where}.withheld`, readText),
     notes: notes.map((note) => readText(note, `${where}.notes`)),
   };
+}
+
+function readNamed<Read>(
+  found: unknown,
+  where: string,
+  read: (found: unknown, where: string) => Read,
+): Map<string, Read> {
+  const entries = Object.entries(mapping(given(found, {}), where));
+  if (entries.length > MOST_NOTES) fail(`${where} has more than ${MOST_NOTES} entries`);
+  return new Map(
+    entries.map(([name, value]) => [
+      readText(name, `a name in ${where}`),
+      read(value, `${where}.${name.slice(0, 40)}`),
+    ]),
+  );
 }
 
 function readNumbers(found: unknown, where: string, size: number): number[] {

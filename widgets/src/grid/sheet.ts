@@ -5,10 +5,10 @@ import type { Picture } from "./picture";
 import { group, label, type Scene, type Theme, wrapped } from "./scene";
 import type { Shown } from "./view";
 import {
-  beliefOf,
   heading,
   missingLine,
   progressLine,
+  reliabilityOf,
   significanceLine,
   statisticsLine,
   subtitle,
@@ -60,10 +60,10 @@ function wordsBelow(shown: Shown): string[] {
 
 function panelWords(shown: Shown, panel: Panel): string[] {
   const lines = [statisticsLine(panel), significanceLine(shown.payload, panel)];
-  const belief = beliefOf(shown, panel);
-  if (shown.panels.length === 1) return [...lines, ...panel.notes, belief];
+  const reliability = reliabilityOf(shown, panel);
+  if (shown.panels.length === 1) return [...lines, ...panel.notes, reliability];
   return [
-    [panel.title, ...lines, belief].filter(Boolean).join(" · "),
+    [panel.title, ...lines, reliability].filter(Boolean).join(" · "),
     ...panel.notes.map((note) => `${panel.title}: ${note}`),
   ];
 }

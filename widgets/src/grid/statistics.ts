@@ -1,6 +1,7 @@
 /** Numbers about a panel: ranks, layer means, the shared scale, the difference of two panels. */
 
 import { max, quantile } from "d3-array";
+import { UNKNOWN } from "./evidence";
 import type { Kind, Panel, Scale, Shape } from "./payload";
 
 /** Cells that have a value, the largest by absolute value first; equal ones in their order. */
@@ -95,10 +96,9 @@ export function difference(after: Panel, before: Panel): Panel {
     low: null,
     high: null,
     significant: null,
-    samples: null,
-    reliability: null,
-    samplesFor090: null,
+    ...UNKNOWN,
     statistics: new Map(),
+    withheld: new Map(),
     notes: [],
   };
 }

@@ -1,5 +1,6 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
+import { reliabilityLine } from "./evidence";
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
@@ -66,9 +67,7 @@ export function measured(value: number, units: string, digits = 4): string {
 
 /** `Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences). */
 export function statisticsLine(panel: Panel): string {
-  const usual = statisticsOf([panel]); // a notebook stores them by alphabet
-  const others = [...panel.statistics.keys()].filter((name) => !usual.includes(name));
-  return [...usual, ...others]
+  return statisticsOf([panel])
     .map((name) => `${statisticName(name)} ${statisticText(panel, name)}`)
     .join(" · ");
 }
@@ -77,18 +76,43 @@ export function statisticName(name: string): string {
   return STATISTICS.get(name) ?? name;
 }
 
-/** One statistic with its interval, or a dash. */
+/** One statistic with its interval, or why it is withheld, or a dash. */
 export function statisticText(panel: Panel, name: string): string {
   const found = panel.statistics.get(name);
-  if (!found) return "–";
-  const interval =
-    found.low !== null && found.high !== null ? ` [${number(found.low)}, ${number(found.high)}]` : "";
-  return number(found.value) + interval;
+  if (!found) return panel.withheld.get(name) ?? "–";
+  return found.low === null || found.high === null
+    ? number(found.value)
+    : estimated(found.value, found.low, found.high);
 }
 
-/** The statistics that any of the panels has, in their usual order. */
+/** The statistics that any of the panels has or withholds, in their usual order. */
 export function statisticsOf(panels: readonly Panel[]): string[] {
-  return [...STATISTICS.keys()].filter((name) => panels.some((panel) => panel.statistics.has(name)));
+  const found = new Set(panels.flatMap((panel) => [...panel.statistics.keys(), ...panel.withheld.keys()]));
+  const usual = [...STATISTICS.keys()].filter((name) => found.has(name)); // a notebook stores them by alphabet
+  return [...usual, ...[...found].filter((name) => !STATISTICS.has(name))];
+}
+
+/** A value with the digits that its interval carries, as in `headnb/stats/rounding.py`: `0.41 [0.18, 0.64]`. */
+function estimated(value: number, low: number, high: number): string {
+  const half = Number(((Math.abs(high - value) + Math.abs(value - low)) / 2).toPrecision(6));
+  const place = power(half) - 1;
+  const [first, ...ends] = [value, low, high].map((x) => (half ? dressed(rounded(x, place)) : number(x)));
+  return `${first} [${ends.join(", ")}]`;
+}
+
+/** `x` up to the digit that is worth 10 ** place. */
+function rounded(x: number, place: number): string {
+  const digits = Math.max(0, Math.min(-place, 100));
+  const near = place > 0 ? Math.round(x / 10 ** place) * 10 ** place : Number(x.toFixed(digits));
+  if (near !== 0 && (place < -7 || Math.abs(near) >= 1e6)) {
+    return near.toExponential(Math.max(0, power(near) - place));
+  }
+  return (near || 0).toFixed(Math.min(digits, 7)); // without it a negative zero
+}
+
+/** Of the first digit: 0 for 1 to 9. */
+function power(x: number): number {
+  return x === 0 ? 0 : Math.floor(Math.log10(Math.abs(x)));
 }
 
 /** `L3H5, L7H1 and 12 more`. */
@@ -113,35 +137,12 @@ export function significanceLine(payload: Payload, panel: Panel): string {
     : `No head changed significantly${alpha}.`;
 }
 
-/** The line under every grid: how far its pattern would come out the same on other samples. */
-export function beliefLine(panel: Panel): string {
-  return `Can I believe this? ${belief(panel)}`;
+/** The line under every grid; of a difference that the reader has made of two panels no samples are known. */
+export function reliabilityOf({ view }: Pick<Shown, "view">, panel: Panel): string {
+  return view.difference ? NOT_TESTED : reliabilityLine(panel);
 }
 
-/** The same of what is shown: of a difference that the reader has made of two panels no samples are known. */
-export function beliefOf({ view }: Pick<Shown, "view">, panel: Panel): string {
-  return view.difference ? NO_BELIEF : beliefLine(panel);
-}
-
-const NO_BELIEF =
-  "Can I believe this? Not known from the picture: whether heads differ beyond chance needs the samples (headnb.compare).";
-
-function belief({ samples, reliability, samplesFor090 }: Panel): string {
-  if (samples === null) return "Not known: this pattern does not say how many samples it is made of.";
-  const counted = `${samples} sample${samples === 1 ? "" : "s"}`;
-  if (reliability === null) {
-    return samples < 4
-      ? `${counted}: too few to tell (reliability needs at least 4).`
-      : `${counted}; reliability not known.`;
-  }
-  const line = `${counted}, reliability ${dressed(reliability.toFixed(2))}`;
-  if (samplesFor090 === null) {
-    return `${line}; the halves of the samples do not agree, so no number of samples can be named for 0.90.`;
-  }
-  return reliability >= 0.9
-    ? `${line}; 0.90 needs about ${samplesFor090} samples.`
-    : `${line}; about ${samplesFor090} samples would give 0.90.`;
-}
+const NOT_TESTED = "Reliability not known: headnb.compare(before, after) tests which heads changed";
 
 /** Which layers have no values in any panel, and why; empty when all have. */
 export function missingLine(payload: Payload): string {

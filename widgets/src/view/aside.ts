@@ -1,14 +1,15 @@
-/** What is said beside a grid: its largest heads, its statistics, and whether it can be believed. */
+/** What is said beside a grid: its largest heads, its statistics, and how reliable it is. */
 
 import { FALL, RISE } from "../grid/colours";
+import { evidenceShown, evidenceText, evidenceTitle } from "../grid/evidence";
 import { headName, placeOf } from "../grid/heads";
 import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import {
-  beliefOf,
   missingLine,
   number,
+  reliabilityOf,
   significanceLine,
   statisticName,
   statisticsLine,
@@ -48,8 +49,8 @@ export class Aside {
       this.node.replaceChildren(...lines([missingLine(payload)]));
       return;
     }
-    const belief = single ? [beliefOf(shown, panel)] : [];
-    this.node.replaceChildren(...said, ...lines([...belief, missingLine(payload)]));
+    const reliability = single ? [reliabilityOf(shown, panel)] : [];
+    this.node.replaceChildren(...said, ...lines([...reliability, missingLine(payload)]));
   }
 
   private top(payload: Payload, panel: Panel): Node[] {
@@ -84,18 +85,17 @@ function lines(words: readonly string[]): Node[] {
   return words.filter(Boolean).map((line) => element("p", {}, line));
 }
 
-/** Statistics of several panels, and what can be believed of each. */
+/** Statistics and reliability of several panels. */
 function table(payload: Payload, panels: readonly Panel[]): Node {
   const names = statisticsOf(panels);
-  const titles = ["", ...names.map(statisticName), "top head", "samples", "reliability", "samples for 0.90"];
+  const facts = evidenceShown(panels);
+  const titles = ["", ...names.map(statisticName), "top head", ...facts.map(evidenceTitle)];
   const rows = panels.map((panel) => {
     const [top] = largest(panel.values, 1);
     const cells = [
       ...names.map((name) => statisticText(panel, name)),
       top === undefined ? "–" : headName(placeOf(top, payload), payload),
-      orDash(panel.samples, 0),
-      orDash(panel.reliability, 2),
-      orDash(panel.samplesFor090, 0),
+      ...facts.map((name) => evidenceText(panel, name)),
     ];
     return element(
       "tr",
@@ -108,12 +108,8 @@ function table(payload: Payload, panels: readonly Panel[]): Node {
   return element(
     "table",
     {},
-    element("caption", {}, "Can I believe this?"),
+    element("caption", {}, "Statistics and reliability"),
     element("thead", {}, head),
     element("tbody", {}, ...rows),
   );
-}
-
-function orDash(value: number | null, digits: number): string {
-  return value === null ? "–" : value.toFixed(digits);
 }

@@ -1,0 +1,207 @@
+"""Reliability of a pattern over heads: how well it would correlate with a replication, and what would raise it.
+
+`values` d[r, x, h] are of R training runs crossed with n samples: the same samples in every run. The pattern is their
+mean m[h]. All are centred over heads, since a correlation over heads does not depend on the heads' mean; then, as means
+over heads,
+
+    a = variance over samples of the means over runs / n,
+    b = variance over runs of the means over samples / R,
+    c = residual mean square / (n R), the part that a and b both count,
+
+and the variance between heads has four components: S = var(m) - (a + b - c) of the heads themselves, V = n (a - c) of
+a sample, B = R (b - c) of a training run, E = n R c of a sample in one run only; V, B and E are cut at 0. The
+reliability is
+
+    r = S / (S + B / R + V / n + E / (n R)),
+
+the expected correlation with the pattern of as many new samples and runs. Of one run it is what split halves and the
+Spearman-Brown formula give on average, and holds nothing of what another run would give. A factor that scales all heads
+of a sample counts as noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from headnb.stats.descriptive import Array
+
+FEWEST_SAMPLES = 4
+TARGET = 0.9
+
+
+class Evidence(NamedTuple):
+    """How far a pattern would come out the same again.
+
+    Attributes:
+        samples: number of samples; 0 if not known.
+        reliability: expected correlation with a replication; NaN if not known.
+        samples_for_090: samples that would give reliability 0.9 with as many runs; -1 if no number would, or if it is
+            not known.
+        runs: training runs.
+        runs_for_090: the fewest runs with which some number of samples gives 0.9; -1 if not known, as of one run.
+    """
+
+    samples: int = 0
+    reliability: float = math.nan
+    samples_for_090: int = -1
+    runs: int = 1
+    runs_for_090: int = -1
+
+    @property
+    def sentence(self) -> str:
+        """`Reliability 0.71 (40 samples, 3 runs); more samples alone cannot give 0.90: at least 9 runs`."""
+        counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
+        if self.runs > 1:
+            counted += f", {self.runs} runs"
+        if not self.samples:
+            return "Reliability not known"
+        if math.isnan(self.reliability):
+            few = self.samples < FEWEST_SAMPLES
+            return f"Reliability not known{f': fewer than {FEWEST_SAMPLES} samples' if few else f' ({counted})'}"
+        if self.reliability <= 0:
+            return f"Reliability not above 0 ({counted}): nothing but noise is seen"
+        return "; ".join(filter(None, (f"Reliability {self.reliability:.2f} ({counted})", self._needed)))
+
+    @property
+    def _needed(self) -> str:
+        if self.samples_for_090 > 0:
+            needed = "1 sample gives" if self.samples_for_090 == 1 else f"{self.samples_for_090} samples give"
+            return f"about {needed} 0.90"
+        if self.runs_for_090 > self.runs:
+            return f"more samples alone cannot give 0.90: at least {self.runs_for_090} runs"
+        return ""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variance components of a pattern over heads: see the module.
+
+    Attributes:
+        heads: S.
+        samples: V, of one sample.
+        runs: B, of one training run; 0 where there is one run.
+        interaction: E, of one sample in one run; part of V where there is one run.
+        n: samples.
+        R: training runs.
+    """
+
+    heads: float
+    samples: float
+    runs: float
+    interaction: float
+    n: int
+    R: int
+
+    @property
+    def reliability(self) -> float:
+        """r of these samples and runs, at least -1; NaN below four samples, or where all values are equal."""
+        total = self.heads + self.runs / self.R + self.samples / self.n + self.interaction / (self.n * self.R)
+        if self.n < FEWEST_SAMPLES or (not total > 0 and self.heads == 0):
+            return math.nan
+        return max(-1.0, self.heads / total) if total > 0 else -1.0
+
+    def samples_for(self, target: float = TARGET) -> int:
+        """Samples that give `target` with as many runs; -1 if no number does: more than B / K runs are needed."""
+        if math.isnan(self.reliability) or self.heads <= 0:
+            return -1
+        return _whole(self.samples + self.interaction / self.R, self._noise_for(target) - self.runs / self.R)
+
+    def runs_for(self, target: float = TARGET) -> int:
+        """Runs that give `target` with as many samples; -1 if no number does, or if one run says nothing of others.
+
+        Where no number of runs does, more samples are needed, too.
+        """
+        if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
+            return -1
+        return _whole(self.runs + self.interaction / self.n, self._noise_for(target) - self.samples / self.n)
+
+    def fewest_runs_for(self, target: float = TARGET) -> int:
+        """The fewest runs with which some number of samples gives `target`; -1 if not known, as of one run."""
+        if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
+            return -1
+        return math.floor(round(self.runs / self._noise_for(target), 6)) + 1
+
+    @property
+    def evidence(self) -> Evidence:
+        """Reliability, and what would give 0.9."""
+        return Evidence(self.n, self.reliability, self.samples_for(), self.R, self.fewest_runs_for())
+
+    def _noise_for(self, target: float) -> float:
+        """K: the variance of noise that leaves the wanted reliability."""
+        if not 0 < target < 1:
+            raise HeadnbError(f"a reliability to aim at must be between 0 and 1, got {target!r}")
+        return self.heads * (1 - target) / target
+
+
+def components(values: ArrayLike) -> Components:
+    """Variance components of the pattern that is the mean of values.
+
+    Args:
+        values: (runs, n, heads), or (n, heads) of one run. Heads that are NaN anywhere are left out.
+
+    Raises:
+        HeadnbError: another shape.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if given.ndim not in {2, 3}:
+        raise HeadnbError(f"reliability needs an array (runs, samples, heads) or (samples, heads), got {given.shape}")
+    given = given.reshape(-1, *given.shape[-2:])
+    runs, n = given.shape[:2]
+    present = given[..., ~np.isnan(given).any(axis=(0, 1))]
+    if present.shape[-1] < 2 or n < 2:
+        return Components(0.0, 0.0, 0.0, 0.0, n, runs)
+    scale = np.abs(present).mean()  # no power of a small gradient underflows, and rounding can be told
+    centred = (present - present.mean(axis=-1, keepdims=True)) / (scale if scale > 0 else 1)
+    by_run, by_sample, mean = centred.mean(axis=1), centred.mean(axis=0), centred.mean(axis=(0, 1))
+    a = _variance(by_sample, mean) / n
+    b = c = 0.0
+    if runs > 1:
+        b = _variance(by_run, mean) / runs
+        residual = centred - by_run[:, None] - by_sample + mean
+        c = float((residual**2).sum()) / ((runs - 1) * (n - 1)) / (n * runs) / len(mean)
+    between = float((mean**2).mean())
+    if between + a + b <= 1e-24:  # all values are equal but for rounding
+        return Components(0.0, 0.0, 0.0, 0.0, n, runs)
+    noise = n * max(a - c, 0.0), runs * max(b - c, 0.0), n * runs * c
+    return Components(between - (a + b - c), *noise, n, runs)
+
+
+def scale_free_levels(levels: Array) -> Array:
+    """(n, heads) whose mean is the scale-free pattern, each row what its sample adds to it.
+
+    The pattern P = mean over x of s[x] is divided by its mean over heads M; to first order sample x adds
+    (s[x] - P m[x] / M) / M, with m[x] the sample's own mean over heads.
+
+    Args:
+        levels: (n, heads), or with leading axes; NaN heads stay NaN.
+
+    Raises:
+        HeadnbError: an all-zero pattern.
+    """
+    pattern = levels.mean(axis=-2, keepdims=True)
+    overall = np.nanmean(pattern, axis=-1, keepdims=True)
+    if not (overall != 0).all():
+        raise HeadnbError("cannot normalise an all-zero pattern")
+    own = np.nanmean(levels, axis=-1, keepdims=True)
+    return np.asarray((levels + pattern - own * pattern / overall) / overall)
+
+
+def _variance(groups: Array, mean: Array) -> float:
+    """Variance over the first axis about `mean`, averaged over heads."""
+    return float(((groups - mean) ** 2).sum()) / (len(groups) - 1) / len(mean)
+
+
+def _whole(noise: float, allowed: float) -> int:
+    """The least whole number that divides `noise` to at most `allowed`; -1 if none does."""
+    if not allowed > 0:
+        return -1
+    return max(1, math.ceil(round(noise / allowed, 6)))  # rounded first: 24.000000000000004 samples are 24

@@ -1,0 +1,50 @@
+"""Numbers with their intervals as text, with no more digits than the interval carries."""
+
+from __future__ import annotations
+
+import math
+
+NEEDS_MORE_SAMPLES = "needs more samples"
+_DIGITS = 3  # of a value without an interval
+_LEAST_PLACE, _LARGEST = -7, 1e6  # beyond, numbers are written with an exponent
+
+
+def interval_text(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
+    """`0.41 [0.18, 0.64]`; the value alone where there is no interval; "needs more samples" where it is NaN.
+
+    `sign` is "+" where positive numbers are written with their sign, too.
+    """
+    first, *ends = interval_numbers(value, low, high, sign) or [NEEDS_MORE_SAMPLES]
+    return f"{first} [{', '.join(ends)}]" if ends else first
+
+
+def interval_numbers(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> list[str]:
+    """The value and both ends, rounded at the second digit of the interval's half width; none of a NaN value.
+
+    Where one end is infinite the distance to the other counts; without an interval the value has three digits.
+    """
+    if math.isnan(value):
+        return []
+    ends = [] if math.isnan(low) or math.isnan(high) else [low, high]
+    widths = [abs(end - value) for end in ends if math.isfinite(end)] if math.isfinite(value) else []
+    half = float(f"{sum(widths) / len(widths):.6g}") if widths else 0.0  # 0.09999999999999998 is 0.1
+    return [_rounded(x, _power(half) - 1, sign) if half > 0 else _significant(x, sign) for x in (value, *ends)]
+
+
+def _significant(x: float, sign: str) -> str:
+    return f"{x:{sign}#.{_DIGITS}g}".removesuffix(".") if x else "0"
+
+
+def _rounded(x: float, place: int, sign: str) -> str:
+    """`x` up to the digit that is worth 10 ** place."""
+    if math.isinf(x):
+        return f"{x:{sign}}"
+    x = round(x, -place) + 0.0  # no negative zero
+    if x and (place < _LEAST_PLACE or abs(x) >= _LARGEST):
+        return f"{x:{sign}.{max(0, _power(x) - place)}e}"
+    return f"{x:{sign}.{max(0, min(-place, -_LEAST_PLACE))}f}"
+
+
+def _power(x: float) -> int:
+    """Of the first digit: 0 for 1 to 9."""
+    return math.floor(math.log10(abs(x))) if x and math.isfinite(x) else 0

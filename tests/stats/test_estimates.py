@@ -1,0 +1,86 @@
+"""What is shown of an estimate, and what is withheld."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from headnb.analysis.concentration import concentration
+from headnb.stats import jackknife
+from headnb.stats.estimates import Estimate
+from headnb.stats.rounding import interval_text
+from scipy import stats
+
+NAN, INF = math.nan, math.inf
+
+
+def estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value, low, high, 0.95, 24, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ((0.4123, 0.1812, 0.6412), "0.41 [0.18, 0.64]"),
+        ((5.24, 3.1, INF), "5.2 [3.1, inf]"),
+        ((0.41234, NAN, NAN), "0.412"),
+        ((24, NAN, NAN), "24.0"),
+        ((NAN, NAN, NAN), "needs more samples"),
+        ((2.1e-9, 1e-9, 3.2e-9), "2.1e-09 [1.0e-09, 3.2e-09]"),
+    ],
+)
+def test_digits_are_those_that_the_interval_carries(found: tuple[float, float, float], expected: str):
+    assert str(estimate(*found)) == expected == interval_text(*found)
+
+
+def test_signs_are_written_on_request():
+    assert interval_text(0.0301, -0.02, 0.0402, "+") == "+0.030 [-0.020, +0.040]"
+    assert interval_text(-0.0004, -0.2, 0.2) == "0.00 [-0.20, 0.20]"  # no negative zero
+
+
+@pytest.mark.parametrize(
+    ("found", "bounds", "expected"),
+    [
+        ((0.4, 0.2, 0.6), (0, 1), (0.4, 0.2, 0.6)),
+        ((0.8, 0.6, 1.2), (0, 1), (0.8, 0.6, 1)),  # cut
+        ((0.4, 0.02, 0.98), (0, 1), None),  # nearly everything
+        ((1.1, 0.9, 1.4), (0, 1), None),  # impossible
+        ((0.1, -0.95, 0.99), (-1, 1), None),
+        ((NAN, NAN, NAN), (0, 1), None),
+    ],
+)
+def test_an_interval_that_says_nothing_is_withheld(found, bounds, expected):
+    shown = estimate(*found).within(*bounds)
+    assert shown.reason == ("needs more samples" if expected is None else "")
+    np.testing.assert_equal((shown.value, shown.low, shown.high), expected or (NAN, NAN, NAN))
+    assert shown.uncorrected == 0.3
+
+
+@pytest.mark.parametrize("heads", [3, 12, 270])
+def test_bounds_are_what_so_many_heads_can_have(heads: int):
+    one_has_all = np.eye(heads)[0]
+    assert jackknife.FLATNESS.bounds(heads)[1] == pytest.approx(stats.kurtosis(one_has_all))
+    assert jackknife.SQUARED_CV.bounds(heads)[1] == pytest.approx(stats.variation(one_has_all))
+    differences = np.abs(one_has_all[:, None] - one_has_all).mean()
+    assert jackknife.GINI.bounds(heads)[1] == pytest.approx(differences / (2 * one_has_all.mean()))
+
+
+def test_kurtosis_beyond_what_the_heads_can_have_is_withheld():
+    """Twelve heads of which a few samples make one the largest; a bias-corrected kurtosis can be in the hundreds."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        samples = rng.lognormal(sigma=0.8, size=12) * rng.gamma(0.25, 4, size=(12, 12))
+        found = jackknife.kurtosis(samples)
+        assert found.reason or found.high <= 12 - 2 + 1 / 11 - 3
+
+
+def test_a_change_of_what_is_withheld_is_withheld():
+    rng = np.random.default_rng(1)
+    before, after = rng.gamma(0.5, size=(2, 12, 12))
+    steady = np.tile(rng.gamma(2, size=12), (12, 1)) * rng.normal(1, 0.01, size=(12, 12))
+    found = concentration(steady, after[None], "kurtosis")
+    assert [bool(found[stage].reason) for stage in ("before", "after", "change")] == [False, True, True]
+    found = concentration(before, np.stack([after, before]), "kurtosis")
+    assert all(one.reason for one in found.values())
+    assert np.isfinite(found["change"].uncorrected)
