@@ -2,6 +2,7 @@
 from .accessor import grid as grid
 from .analysis.agreement import compare_methods as compare_methods
 from .analysis.composition.fit import fit_combination as fit_combination
+from .analysis.composition.power import composition_power as composition_power
 from .analysis.deletion import deletion_curve as deletion_curve
 from .analysis.head_choice import choose_heads as choose_heads
 from .analysis.mixtures import mixture as mixture

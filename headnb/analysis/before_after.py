@@ -7,7 +7,7 @@ training seed. Samples are paired by id, and runs on the samples that all of the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Pair = tuple[xr.Dataset, xr.Dataset] | tuple[xr.DataArray, xr.DataArray]
     Change = xr.DataArray | Pair | Sequence[Pair]
+
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def check_one_grid(all_stages: Mapping[str, Stages]) -> None:
             )
 
 
-def on_common_samples(all_stages: Mapping[str, Stages]) -> dict[str, Stages]:
+def on_common_samples(all_stages: Mapping[Key, Stages]) -> dict[Key, Stages]:
     """Those evaluated on samples of the same task reduced to the samples that all of them have, in one order."""
     result = dict(all_stages)
     for task in {stages.task for stages in result.values() if stages.n}:

@@ -31,7 +31,7 @@ from headnb.stats.jackknife import Jackknifed, delete_groups, welch
 from headnb.stats.reliability import FEWEST_SAMPLES, Components, components, scale_free_levels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,12 +79,16 @@ class Measured:
 
     def without(self, groups: Sequence[Rows]) -> Array:
         """The pattern without each group of samples: (groups, heads)."""
+        return np.asarray(self.by_run_without(groups).mean(axis=1))
+
+    def by_run_without(self, groups: Sequence[Rows]) -> Array:
+        """The pattern of each run without each group of samples: (groups, runs, heads)."""
         plus, minus = self.plus.sum(axis=1), None if self.minus is None else self.minus.sum(axis=0)
-        left = np.empty((len(groups), self.plus.shape[-1]))
+        left = np.empty((len(groups), len(self.plus), self.plus.shape[-1]))
         for row, group in enumerate(groups):
             n = self.samples - len(group)
             fewer = None if minus is None or self.minus is None else (minus - self.minus[group].sum(axis=0)) / n
-            left[row] = self._by_run((plus - self.plus[:, group].sum(axis=1)) / n, fewer).mean(axis=0)
+            left[row] = self._by_run((plus - self.plus[:, group].sum(axis=1)) / n, fewer)
         return left
 
     def influence(self) -> Array:
@@ -100,11 +104,15 @@ class Measured:
         runs, n, heads = self.plus.shape
         if runs < 2 or n < 2:
             return 0.0, 0.0
-        in_all = self._added()
-        own = (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
+        own = self.in_one_run()
         squares = [((one**2).sum(), ((one - one.mean(axis=1, keepdims=True)) ** 2).sum()) for one in own]
         about_zero, about_mean = np.sum(squares, axis=0) / ((runs - 1) * (n - 1) * heads * n * runs)
         return float(about_zero), float(about_mean)
+
+    def in_one_run(self) -> Iterator[Array]:
+        """Of each run, what samples do in that run only: (n, heads) each."""
+        in_all = self._added()
+        return (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
 
     def run_noise(self) -> tuple[float, float]:
         """Variance of one training run's pattern, mean over heads: about zero and about the pattern's mean."""
@@ -193,7 +201,7 @@ class Moments:
             [delete_groups(full[j], left[:, j], sizes) for j in range(len(full))]
             for left, sizes in self._replicates(function)
         ]
-        found = [_joined(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        found = [joined(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
         return Interval(*(np.array(column) for column in zip(*found, strict=True)))
 
     def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
@@ -290,7 +298,8 @@ def _deviations(levels: Array, *, scale_free: bool) -> Array:
     return np.asarray(levels - levels.mean(axis=0))
 
 
-def _joined(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
+def joined(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
+    """Value, low and high from the jackknifes of independent sources of noise; `full` is the value of all data."""
     value = full + sum(fit.value - full for fit in fits)
     variances = np.array([fit.se**2 for fit in fits])
     if not math.isfinite(value) or not fits:

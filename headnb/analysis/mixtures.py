@@ -37,7 +37,7 @@ class Mixture(Task):
         counts: basic task -> samples of it.
         weights: basic task -> what its share is proportional to, as the fit has it; below zero counts as zero.
         notes: what a user should know: basic tasks that are left out and why, samples taken several times, a fit
-            that is no better than its null models.
+            that does not show composition.
     """
 
     by: str
@@ -229,5 +229,5 @@ def _notes(
     if again:
         notes.append(f"samples taken several times: {', '.join(again)}")
     if by in {"weights", "contributions"} and isinstance(fit, CombinationFit) and not fit.holds:
-        notes.append("the fit behind these weights does not beat its null models (fit.verdict)")
+        notes.append("composition is not shown by the fit behind these weights (fit.verdict)")
     return notes

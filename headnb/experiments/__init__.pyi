@@ -11,6 +11,7 @@ from .findings import changes_of as changes_of
 from .findings import combinations_of as combinations_of
 from .findings import course_of as course_of
 from .findings import pairs_of as pairs_of
+from .findings import power_of as power_of
 from .findings import progress_of as progress_of
 from .findings import selectivity_of as selectivity_of
 from .findings import specificity_of as specificity_of

@@ -9,6 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.analysis.composition.fit import fit_combination
+from headnb.analysis.composition.power import composition_power
 from headnb.analysis.task_selectivity import selectivity
 from headnb.analysis.task_specificity import specificity
 from headnb.analysis.trajectories import trajectory
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headnb.analysis.composition.fit import CombinationFit
+    from headnb.analysis.composition.power import CompositionPower
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.task_specificity import Specificity
     from headnb.analysis.trajectories import Trajectory
@@ -73,16 +75,32 @@ def combinations_of(run: Run, target: str, basics: Sequence[str]) -> dict[str, C
     Raises:
         HeadnbError: one of them is not fine-tuned.
     """
+    changes = _entering(run, target, basics)
+    return {form: fit_combination(**changes, **settings) for form, settings in FORMS.items()}
+
+
+def power_of(run: Run, target: str, basics: Sequence[str], replicates: int = 40) -> CompositionPower:
+    """What a study of this size and noise could find of a composition, simulated in the run's own data.
+
+    Raises:
+        HeadnbError: one of them is not fine-tuned, or there are too few runs, samples, layers or heads.
+    """
+    return composition_power(**_entering(run, target, basics), replicates=replicates)
+
+
+def _entering(run: Run, target: str, basics: Sequence[str]) -> dict[str, Any]:
+    """What enters a composition, as `fit_combination` takes it."""
     trained = _trained(run)
     for name in (target, *basics):
         if name not in trained:
             raise unknown_name("fine-tuned task", name, trained)
-    others = {task: run.pairs(task) for task in trained if task not in {target, *basics}}
-    parts = {task: run.pairs(task) for task in basics}
-    nulls: dict[str, Any] = {"others": others or None, "shuffled": run.shuffled_pairs(target) or None}
+    shuffled = {task: pairs for task in trained if (pairs := run.shuffled_pairs(task))}
     return {
-        form: fit_combination(run.pairs(target), parts, name=target, **nulls, **settings)
-        for form, settings in FORMS.items()
+        "target": run.pairs(target),
+        "basics": {task: run.pairs(task) for task in basics},
+        "name": target,
+        "others": {task: run.pairs(task) for task in trained if task not in {target, *basics}} or None,
+        "shuffled": shuffled or None,
     }
 
 

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headnb.call_checks import LARGEST_TRAINING_SEED
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
+from headnb.stats.seeds import seed_of_task
 from headnb.storage.checksums import damage_named
 from headnb.storage.files import file_name, load, not_made, read_json, write_dataset, write_json
 
@@ -240,6 +242,13 @@ class Run:
         on = evaluated or trained
         before = self.before(on)
         return [(before, self.after(trained, seed, on)) for seed in self.seeds(trained)]
+
+    def training_seed(self, task: str, seed: int) -> int:
+        """The seed that a task's training number `seed` takes: another one for each task.
+
+        The same noise in the runs of two tasks would look like something that their changes have in common.
+        """
+        return seed_of_task(seed, task) % (LARGEST_TRAINING_SEED + 1)
 
     def tuned(self, trained: str, seed: int) -> FineTuned:
         """What one fine-tuning gave: study, tracked scores, adapter."""

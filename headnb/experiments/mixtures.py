@@ -84,7 +84,8 @@ def training_of(run: Run, target: str, seed: int) -> dict[str, Any]:
             f"{target} was trained as {result['kind_of_tuning']!r}; this goes on with full tuning or LoRA"
         )
     known = ("steps", "batch_size", "learning_rate")
-    return {**{name: result[name] for name in known}, "full": result["kind_of_tuning"] == "full", "seed": seed}
+    own = {"full": result["kind_of_tuning"] == "full", "seed": run.training_seed(target, seed)}
+    return {**{name: result[name] for name in known}, **own}
 
 
 def evaluate_target(
@@ -164,11 +165,10 @@ def losses_said(run: Run, target: str, seed: int) -> str:
 
 
 def fit_said(run: Run, target: str) -> str:
-    """Whether composition was shown by the fit whose weights were mixed."""
+    """Which fit's weights were mixed, and what evidence for composition there is behind it."""
     how = next(iter(mixture_results(run, target).values()))["how"]
-    holds = run.finding("composition")[target][how["form"]]["holds"]
-    judged = "beats" if holds else "does not beat"
-    return f"The mixture has the weights of the fit to {how['form']}, which {judged} its null models."
+    evidence = run.finding("composition")[target][how["form"]]["evidence"]
+    return f"The mixture has the weights of the fit to {how['form']}. {evidence['verdict']}"
 
 
 def _of_notebook_02(scores: xr.Dataset, answers: xr.Dataset | None) -> xr.Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Contents, Finding, Number, Section, Table
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from headnb.experiments.folder import Run
 
 BOTH = ["before", "after"]
+EVIDENCE = "Evidence: shares of the error that the patterns before fine-tuning leave, with one-sided 95 % limits."
 _STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "excess kurtosis"}
 
 
@@ -181,6 +183,7 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
     main = fits["dAP"]
     tables = [
         Table.of(forms_table({target: fits}).reset_index("target", drop=True), "The fit in each form."),
+        *([Table.of(main.evidence.table, EVIDENCE)] if len(main.evidence.table) else []),
         Table.of(main.table, "Weights of the fit to dAP."),
         Table.of(main.nulls, "Null models of the fit to dAP."),
     ]
@@ -189,7 +192,8 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
     return Section(
         f"Composition of {target}",
         f"Is what fine-tuning on {target} changes made of what {_joined(basics)} change?",
-        Finding(main.holds, main.verdict, tuple(_composition_numbers(fits, target, papers))),
+        # What is not shown is not shown to be absent.
+        Finding(True if main.holds else None, main.verdict, tuple(_composition_numbers(fits, target, papers))),
         charts=(main.plot(),),
         tables=tuple(tables),
     )
@@ -199,7 +203,11 @@ def _composition_numbers(
     fits: Mapping[str, CombinationFit], target: str, papers: Mapping[str, str]
 ) -> Iterable[Number]:
     for form, fit in fits.items():
-        yield Number(f"R² ({form})", fit.r2, papers.get(f"R² {target}", "") if form == "dAP" else "")
+        paper = papers.get(f"R² {target}", "") if form == "dAP" else ""
+        yield Number(f"R² ({form})", fit.r2, paper)
+        if form == "dAP":
+            unknown = f"{paper}; which R² this is, is not known" if paper else ""
+            yield Number(f"R² ({form}; {UNCENTRED})", fit.r2_uncentred, unknown)
     yield Number("R² (dAP), corrected for noise", fits["dAP"].r2_corrected)
     yield Number("ceiling of R² (dAP)", fits["dAP"].ceiling)
 

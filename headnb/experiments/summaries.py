@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
+from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.stats.patterns import compare
 
 if TYPE_CHECKING:
@@ -141,18 +142,18 @@ def risen(found: Selectivity, k: int = 8) -> str:
 
 
 def forms_table(fits: Mapping[str, Mapping[str, CombinationFit]]) -> pd.DataFrame:
-    """A row per complex task and form of the fit: R², what bounds it, and the best null model."""
+    """A row per complex task and form of the fit: R², what bounds it, and the best null model beside it."""
     rows = [
         {
             "target": target,
             "fitted on": form,
             "R²": fit.r2,
+            f"R² {UNCENTRED}": fit.r2_uncentred,
             "layers left out": fit.r2_cv,
             "corrected": str(fit.r2_corrected),
             "ceiling": fit.ceiling,
             "best null": fit.nulls["r2"].max(),
             "which": fit.nulls["r2"].idxmax(),
-            "shown": fit.holds,
         }
         for target, forms in fits.items()
         for form, fit in forms.items()
@@ -161,15 +162,16 @@ def forms_table(fits: Mapping[str, Mapping[str, CombinationFit]]) -> pd.DataFram
 
 
 def composed(fits: Mapping[str, Mapping[str, CombinationFit]], pairs: Mapping[str, pd.DataFrame]) -> str:
-    """In which fits composition is shown, and which two tasks fit best."""
-    shown = [f"{target} ({form})" for target, forms in fits.items() for form, fit in forms.items() if fit.holds]
-    every = sum(map(len, fits.values()))
-    first = f"The fit beats every null model in **{len(shown)} of {every}** cases"
+    """What evidence for composition there is, the same for each form of the fit, and which two tasks fit best."""
+    evidence = [next(iter(forms.values())).evidence for forms in fits.values()]
+    shown = [one.target for one in evidence if one.composed]
+    levels = [f"{one.target}: {one.level or 'no level reached'}" for one in evidence]
+    first = f"Composition is shown for **{len(shown)} of {len(evidence)}** complex tasks ({'; '.join(levels)})."
     best = [
         f"Of all pairs {table.index[0]} fits {target} best, with R² {table['r2'].iloc[0]:.2f}."
         for target, table in pairs.items()
     ]
-    return " ".join([f"{first}{': ' + ', '.join(shown) if shown else ''}.", *best])
+    return " ".join([first, *best])
 
 
 def summary(contents: Contents) -> str:

@@ -127,6 +127,22 @@ def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> 
     return np.where(missing, np.nan, np.where(norms > 0, p, 1.0))
 
 
+def sign_flip_p_value(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> float:
+    """One-sided sign-flip test of (n) differences: the chance, if they are symmetric about zero, of so large a sum.
+
+    All 2^n sign patterns are used where half of them are no more than `flips`. 1 where a difference is NaN.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(values).all() or not values.any():
+        return 1.0
+    values = values / np.abs(values).max()
+    sums = np.concatenate([signs @ values for signs in _signs(len(values), flips, seed)])
+    observed = float(values.sum()) - 1e-9 * len(values)  # ties must not hang on rounding
+    if len(sums) < flips or 2 ** (len(values) - 1) == flips:  # every pattern once up to a global sign
+        return float(((sums >= observed).sum() + (-sums >= observed).sum()) / (2 * len(sums)))
+    return float((1 + (sums >= observed).sum()) / (1 + len(sums)))
+
+
 def rank_intervals(
     samples: ArrayLike, heads: Sequence[int], level: float = 0.95, flips: int = 1000, seed: int = 0
 ) -> NDArray[np.int64]:

@@ -26,7 +26,10 @@ def store_fit(run: Run, weights: tuple[float, float], contributions: tuple[float
         {"basic": basic, "weight": weight, "contribution": contribution, "alone": alone}
         for basic, weight, contribution, alone in zip(TASKS, weights, contributions, (0.2, 0.4), strict=False)
     ]
-    run.save_finding("composition", {"leg_counting": {"dAP": {"weights": rows, "holds": False}}})
+    run.save_finding(
+        "composition",
+        {"leg_counting": {"dAP": {"weights": rows, "evidence": {"verdict": "No composition is shown: made up."}}}},
+    )
 
 
 def test_mixtures_have_the_shares_of_the_stored_fit_and_no_scored_sample(run: Run) -> None:

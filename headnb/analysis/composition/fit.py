@@ -5,8 +5,8 @@ With AP the pattern of activation levels and dAP = AP(after) - AP(before) of fin
     dAP_complex = sum over i of alpha_i dAP_i + error.
 
 An R^2 by itself says little: patterns of different tasks are alike, so if fine-tuning merely shrank them (after = c *
-before; levels fall with the loss), the fit would still reach 0.8 to 0.9. So every fit comes with null models, with the
-reliability that bounds it, and with a verdict that is computed from them.
+before; levels fall with the loss), the fit would still reach 0.8 to 0.9. So every fit comes with null models and with
+the reliability that bounds it; the verdict is that of `evidence`, which needs three training runs of each task.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.before_after import check_one_grid, on_common_samples, read_stages
 from headnb.analysis.composition import null_models
-from headnb.analysis.composition import verdict as combination_verdict
 from headnb.analysis.composition.design import Design, selection_frequency
+from headnb.analysis.composition.entering import Entered, weigh
 from headnb.analysis.composition.least_squares import (
     Form,
     condition_number,
     permuted_r_squared,
     predicted_across_layers,
     r_squared,
+    uncentred_r_squared,
 )
 from headnb.analysis.composition.numbers import FitNumbers, LinearFit
+from headnb.analysis.composition.verdict import UNCENTRED, evidence_said, verdict_of
 from headnb.analysis.debiased_products import Moments
 from headnb.analysis.json_values import as_records, plain, with_ends
 from headnb.call_checks import checked_level, known_keywords
 from headnb.display.charts.chart import Chart, beside
 from headnb.display.charts.estimates import estimate_text
 from headnb.display.charts.fits import nulls, regression, weights
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import unknown_name
 from headnb.stats import descriptive
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class CombinationFit(FitNumbers):
 
     @property
     def holds(self) -> bool:
-        """Whether composition is shown: the fit beats every null model, by `verdict.judge`."""
-        return combination_verdict.judge(self)[0]
+        """Whether composition is shown: shared with these basics or more, and each basic adds to the others."""
+        return self.evidence.composed
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
-        return combination_verdict.judge(self)[1]
+        """The level of evidence and what it rests on, in sentences."""
+        return verdict_of(self)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -91,6 +92,7 @@ class CombinationFit(FitNumbers):
             "nonnegative": self.form.nonnegative,
             "intercept": self.form.intercept,
             "r2": plain(self.r2),
+            "r2_uncentred": plain(self.r2_uncentred),
             "r2_cv": plain(self.r2_cv),
             "r2_corrected": with_ends(self.r2_corrected),
             "ordinary_r2": plain(self.ordinary.r2),
@@ -101,6 +103,7 @@ class CombinationFit(FitNumbers):
             "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
             "weights": as_records(self.table),
             "nulls": as_records(self.nulls),
+            "evidence": {**self.evidence.to_dict(), "verdict": evidence_said(self.evidence)},
             "holds": self.holds,
             "verdict": self.verdict,
         }
@@ -112,12 +115,14 @@ class CombinationFit(FitNumbers):
         ordinary = {"least squares": self.ordinary.weights}
         others = {"weights ≥ 0": self.weights} | ordinary if self.form.nonnegative else ordinary
         own = pd.DataFrame({"r2": [self.r2], "r2_cv": [self.r2_cv]}, index=["the fit"])
+        uncentred = f"R² {estimate_text(self.r2_uncentred)} ({UNCENTRED})"
         chart = beside(
             regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
             weights(self.interval, name="corrected for noise", others=others, selected=self.selected),
             nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
         )
-        return replace(chart, title=f"{self.target} from {', '.join(map(str, self.weights['basic'].values))}")
+        title = f"{self.target} from {', '.join(map(str, self.weights['basic'].values))}"
+        return replace(chart, title=title, words=(*chart.words, uncentred))
 
     def __repr__(self) -> str:
         return "\n".join(
@@ -126,6 +131,7 @@ class CombinationFit(FitNumbers):
                 f"{self.table.to_string(float_format=_short)}\n",
                 f"{self._r2_line()}\n",
                 f"{self.nulls.to_string(float_format=_short, na_rep='–')}\n",
+                *([f"{self.evidence.table.to_string(float_format=_short, na_rep='–')}\n"] if self._judged else []),
                 self.verdict,
             ]
         )
@@ -135,7 +141,12 @@ class CombinationFit(FitNumbers):
             return str(table.to_html(float_format=_short, na_rep="–", border=0))
 
         title, r2, verdict = (html.escape(line) for line in (self._title(), self._r2_line(), self.verdict))
-        return f"<p>{title}</p>{rendered(self.table)}<p>{r2}</p>{rendered(self.nulls)}<p><b>{verdict}</b></p>"
+        evidence = rendered(self.evidence.table) if self._judged else ""
+        return f"<p>{title}</p>{rendered(self.table)}<p>{r2}</p>{rendered(self.nulls)}{evidence}<p><b>{verdict}</b></p>"
+
+    @property
+    def _judged(self) -> bool:
+        return not self.evidence.unjudged
 
     def _title(self) -> str:
         what = "change" if self.on == "change" else "pattern after fine-tuning"
@@ -146,7 +157,8 @@ class CombinationFit(FitNumbers):
 
     def _r2_line(self) -> str:
         return (
-            f"R² {self.r2:.3g}, leaving layers out {self.r2_cv:.3g}, ceiling {self.ceiling:.3g}; corrected for noise "
+            f"R² {self.r2:.3g} ({self.r2_uncentred:.3g} {UNCENTRED}), leaving layers out {self.r2_cv:.3g}, "
+            f"ceiling {self.ceiling:.3g}; corrected for noise "
             f"{self.r2_corrected}; ordinary fit {self.ordinary.r2:.3g}; condition number {self.condition:.3g}"
         )
 
@@ -162,7 +174,7 @@ def fit_combination(
     nonnegative: bool = True,
     intercept: bool = False,
     others: Mapping[str, Change] | None = None,
-    shuffled: Change | None = None,
+    shuffled: Change | Mapping[str, Change] | None = None,
     level: float = 0.95,
     permutations: int = 1000,
     resamples: int = 500,
@@ -181,9 +193,12 @@ def fit_combination(
         scale_free: divide every pattern by its mean over heads first: magnitudes fall with the loss.
         nonnegative: weights >= 0 (scipy.optimize.nnls); the unconstrained fit is always given beside it.
         intercept: whether the fit has a constant.
-        others: changes of tasks that are neither target nor basic, for the null "any task would do".
-        shuffled: the change of the target task's pattern by fine-tuning on shuffled answers, for the null of that name.
-        level: of the intervals, over samples (pairs kept together) and training runs, never over heads.
+        others: changes of tasks that are neither target nor basic: evidence beyond *gain* needs as many as basics, of
+            three training runs each.
+        shuffled: changes by fine-tuning on shuffled answers, task -> change; evidence *beyond format* needs those of
+            every task, run i with the seed of that task's own run i. The target's alone is a null model.
+        level: of the intervals, over samples (pairs kept together) and training runs, never over heads; and of the
+            evidence, whose limits are one-sided.
         permutations: shufflings of heads within layers.
         resamples: of samples and runs, for the selection frequency.
         seed: of groups, permutations and resamples.
@@ -194,17 +209,14 @@ def fit_combination(
     if on not in FITTED_ON:
         raise unknown_name("fit", on, FITTED_ON)
     level = checked_level(level)
-    stages = _all_stages(target, basics, others or {}, shuffled)
-    target_name = name or stages["target"].task or "target"
-    if target_name in basics:
-        raise HeadnbError(f"{target_name!r} is both the target and a basic task")
+    entered = Entered.read(target, basics, others or {}, shuffled, name)
     form = Form(nonnegative=nonnegative, intercept=intercept)
-    design = Design.of(stages, list(basics), list(others or {}), on=on, scale_free=scale_free)
+    design = Design.of(_of_fit(entered), list(basics), list(others or {}), on=on, scale_free=scale_free)
     permuted = permuted_r_squared(design.predictors, design.observed, design.layers, form, permutations, seed)
     nulls = null_models.null_table(design, Moments(design.patterns, seed), form, permuted, level)
     fit, ordinary = (_linear_fit(design, kind) for kind in (form, Form(nonnegative=False, intercept=intercept)))
     return CombinationFit(
-        target=target_name,
+        target=entered.target,
         on=on,
         scale_free=scale_free,
         form=form,
@@ -212,14 +224,23 @@ def fit_combination(
         ordinary=ordinary,
         **_of_basics(design, nulls.weights, fit, selection_frequency(design, form, resamples, seed)),
         alone=_alone(design, form),
-        **_of_tasks(design, [target_name, *basics], list(stages.values())),
+        **_of_tasks(design, [entered.target, *basics], list(entered.own.values())),
         condition=condition_number(design.predictors, form),
         r2_corrected=nulls.r2_corrected,
         nulls=nulls.table,
         permuted=permuted,
         observed=design.on_grid(design.observed).rename("observed"),
         level=level,
+        evidence=weigh(entered, level, seed),
     )
+
+
+def _of_fit(entered: Entered) -> dict[str, Stages]:
+    """The stages of the fit and its null models, by the names that `Design` knows."""
+    found = {"target": entered.own[entered.target]}
+    for kind, names in (("basic", entered.basics), ("other", entered.others)):
+        found |= {f"{kind} {name}": entered.own[name] for name in names}
+    return found | ({"shuffled": entered.shuffled[entered.target]} if entered.target in entered.shuffled else {})
 
 
 def _of_basics(design: Design, weights: Interval, fit: LinearFit, selected: Array) -> dict[str, Any]:
@@ -249,22 +270,6 @@ def _of_tasks(design: Design, names: list[str], stages: Sequence[Stages]) -> dic
     return {"reliability": reliability, **counted}
 
 
-def _all_stages(
-    target: Change, basics: Mapping[str, Change], others: Mapping[str, Change], shuffled: Change | None
-) -> dict[str, Stages]:
-    if not basics:
-        raise HeadnbError('there are no basic tasks to combine; give them by name: {"gsm8k": (before, after), ...}')
-    if twice := set(basics) & set(others):
-        raise HeadnbError(f"{', '.join(sorted(twice))} cannot be both a basic and another task")
-    found = {"target": read_stages(target, "target")}
-    found |= {f"basic {name}": read_stages(change, name) for name, change in basics.items()}
-    found |= {f"other {name}": read_stages(change, name) for name, change in others.items()}
-    if shuffled is not None:
-        found["shuffled"] = read_stages(shuffled, "shuffled")
-    check_one_grid(found)
-    return on_common_samples(found)
-
-
 def _linear_fit(design: Design, form: Form) -> LinearFit:
     weights, constant = form.fit(design.predictors, design.observed)
     fitted = constant + design.predictors @ weights
@@ -273,6 +278,7 @@ def _linear_fit(design: Design, form: Form) -> LinearFit:
         xr.DataArray(weights, {"basic": design.basics}, name="weight"),
         constant,
         float(descriptive.r_squared(design.observed, fitted)),
+        uncentred_r_squared(design.observed, fitted),
         float(descriptive.r_squared(design.observed, predicted)) if np.isfinite(predicted).all() else math.nan,
         design.on_grid(fitted).rename("fitted"),
     )

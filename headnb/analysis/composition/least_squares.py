@@ -58,6 +58,12 @@ def r_squared(X: Array, y: Array, form: Form) -> float:
     return float(descriptive.r_squared(y, constant + X @ weights))
 
 
+def uncentred_r_squared(y: Array, fitted: Array) -> float:
+    """1 - SSE / sum of squares of y: patterns that merely shrank reach 0.8, so it is high without composition."""
+    squares = float((y**2).sum())
+    return 1 - float(((y - fitted) ** 2).sum()) / squares if squares > 0 else np.nan
+
+
 def predicted_across_layers(X: Array, y: Array, layers: Array, form: Form) -> Array:
     """Each layer's heads predicted by the fit to all other layers, (heads); NaN where there is one layer only."""
     predicted = np.full(len(y), np.nan)

@@ -1,4 +1,4 @@
-"""What an R^2 of composition must beat: null models, and the verdict computed from them.
+"""Null models beside an R^2 of composition. The verdict does not rest on them but on `evidence`.
 
 The null models, each fitted to the same target over the same heads:
 (a) shrinkage: the target's own pattern before fine-tuning, in one weight of any sign. With no learning at all, after =
@@ -61,12 +61,24 @@ def null_table(design: Design, moments: Moments, form: Form, permuted: Array, le
     errors = {name: _layer_errors(design, columns, f) for name, (columns, f) in models.items()}
     total = float(((design.observed - design.observed.mean()) ** 2).sum())
     errors[MEAN] = _sum_by_layer((design.observed - design.observed.mean()) ** 2, design.layers)
-    rows = {MEAN: {"r2": 0.0, "r2_cv": 0.0, "r2_corrected": 0.0, **_advantage(found, k + 2 * m - 1)}}
+    mean = np.full_like(design.observed, design.observed.mean())
+    uncentred = least_squares.uncentred_r_squared(design.observed, mean)
+    rows = {
+        MEAN: {
+            "r2": 0.0,
+            "r2_uncentred": uncentred,
+            "r2_cv": 0.0,
+            "r2_corrected": 0.0,
+            **_advantage(found, k + 2 * m - 1),
+        }
+    }
     for j, (name, (columns, f)) in enumerate(list(models.items())[1:], start=1):
-        weights, _ = f.fit(design.rows.T @ columns, design.observed)
+        weights, constant = f.fit(design.rows.T @ columns, design.observed)
+        fitted = constant + design.rows.T @ columns @ weights
         rows[name] = {
             "weight": float(weights[0]),
             "r2": least_squares.r_squared(design.rows.T @ columns, design.observed, f),
+            "r2_uncentred": least_squares.uncentred_r_squared(design.observed, fitted),
             "r2_cv": 1 - float(errors[name].sum()) / total,
             "r2_corrected": float(found.value[k + j]),
             **_advantage(found, k + m + j - 1),
@@ -80,7 +92,7 @@ def null_table(design: Design, moments: Moments, form: Form, permuted: Array, le
     }
     variables = {
         column: ("null", [row.get(column, math.nan) for row in rows.values()])
-        for column in ("r2", "r2_cv", "r2_corrected", "advantage", "low", "high", "p", "weight")
+        for column in ("r2", "r2_uncentred", "r2_cv", "r2_corrected", "advantage", "low", "high", "p", "weight")
     }
     table = xr.Dataset(variables, {"null": list(rows)}).to_dataframe()
     value, low, high = (float(column[k]) for column in found)

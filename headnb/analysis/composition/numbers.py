@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
 
+    from headnb.analysis.composition.evidence import CompositionEvidence
     from headnb.analysis.composition.least_squares import Form
     from headnb.stats.descriptive import Array
     from headnb.stats.estimates import Estimate
@@ -21,6 +22,7 @@ class LinearFit:
     weights: xr.DataArray  # (basic)
     constant: float
     r2: float
+    r2_uncentred: float
     r2_cv: float
     fitted: xr.DataArray  # (layer, head)
 
@@ -44,14 +46,15 @@ class FitNumbers:
         alone: (basic), R^2 of the fit in this form from that basic task alone.
         condition: condition number of the predictors at unit length; above 30 they can hardly be told apart.
         reliability: (task) of the target and each basic: expected correlation with a replication; with the coordinates
-            `samples_for_090` and `runs_for_090`, see `headnb.stats.reliability.Evidence`.
+            `samples_for_090` and `runs_for_090`, see `headnb.stats.reliability.CompositionEvidence`.
         r2_corrected: R^2 between the patterns that unlimited samples would give, with its interval.
-        nulls: one row per null model: `r2`, `r2_cv`, `r2_corrected`, `advantage` of the fit over it (corrected R^2)
-            with `low` and `high`, `p` (see `headnb.analysis.composition.null_models`).
+        nulls: one row per null model: `r2`, `r2_uncentred`, `r2_cv`, `r2_corrected`, `advantage` of the fit over it
+            (corrected R^2) with `low` and `high`, `p` (see `headnb.analysis.composition.null_models`).
         permuted: R^2 of fits to the target with heads shuffled within layers.
         observed: (layer, head), the target.
         samples: (task), samples behind each pattern; 0 if unknown. `runs`: (task), training runs.
         level: of the intervals.
+        evidence: for composition, the same for every form of the fit.
     """
 
     target: str
@@ -73,6 +76,7 @@ class FitNumbers:
     permuted: Array
     observed: xr.DataArray
     level: float
+    evidence: CompositionEvidence
 
     @property
     def weights(self) -> xr.DataArray:
@@ -83,6 +87,11 @@ class FitNumbers:
     def r2(self) -> float:
         """1 - SSE / SS about the target's mean over heads; negative if worse than that mean."""
         return self.fit.r2
+
+    @property
+    def r2_uncentred(self) -> float:
+        """1 - SSE / sum of squares, what a regression without a constant reports: high without composition."""
+        return self.fit.r2_uncentred
 
     @property
     def r2_cv(self) -> float:

@@ -1,92 +1,121 @@
-"""What a combination fit shows, in sentences made from its numbers."""
+"""What a combination fit and its evidence show, in sentences made from their numbers."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from headnb.analysis.composition.design import OTHERS, SHRINKAGE, SHUFFLED_ANSWERS
-from headnb.analysis.composition.null_models import PERMUTED
+from headnb.analysis.composition.design import SHRINKAGE
+from headnb.analysis.composition.evidence import COLLINEAR
 from headnb.stats.reliability import TARGET, Evidence
-from headnb.stats.rounding import interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headnb.analysis.composition.evidence import Comparison, CompositionEvidence, Limit
     from headnb.analysis.composition.numbers import FitNumbers
 
-COLLINEAR = 30  # condition number above which weights cannot be told apart (Belsley, Kuh and Welsch 1980)
+UNCENTRED = "uncentred: high without composition"
 
 
-def judge(fit: FitNumbers) -> tuple[bool, str]:
-    """Whether composition is shown, and the sentences that say so or why not."""
-    beaten: list[str] = []
-    equal: list[str] = []
-    worse: list[str] = []
-    for name, row in fit.nulls.iterrows():
-        if name == PERMUTED:
-            (beaten if row["p"] < 1 - fit.level else equal).append(name)
-        elif math.isnan(row["low"]):
-            equal.append(name)
-        elif row["high"] < 0:
-            worse.append(name)
-        else:
-            (beaten if row["low"] > 0 and row["p"] < 1 - fit.level else equal).append(name)
-    holds = not equal and not worse and SHRINKAGE in beaten
-    return holds, " ".join(_sentences(fit, beaten, equal, worse, holds=holds))
+def verdict_of(fit: FitNumbers) -> str:
+    """The evidence, then the fit beside it."""
+    lines = (evidence_said(fit.evidence), _r_squared(fit), _shrinkage(fit), _collinear(fit), _noise(fit))
+    return " ".join(filter(None, lines))
 
 
-def _sentences(fit: FitNumbers, beaten: list[str], equal: list[str], worse: list[str], *, holds: bool) -> list[str]:
-    what = "change" if fit.on == "change" else "pattern"
-    together = " + ".join(fit.weights["basic"].values)
-    r2 = f"R² {fit.r2:.2f}, {fit.r2_cv:.2f} leaving layers out" + (
-        "" if math.isnan(fit.ceiling) else f", at most {fit.ceiling:.2f} with this much noise"
+def evidence_said(evidence: CompositionEvidence) -> str:
+    """The level that was reached and what the next one lacks, or why there is no verdict."""
+    target, basics = evidence.target, listed(evidence.basics)
+    found = evidence.change
+    if found is None:
+        return f"No verdict on composition: {evidence.unjudged}."
+    if not found.reliable:
+        return (
+            f"No verdict on composition: what the patterns before fine-tuning leave of the change of {target} is too "
+            f"noisy (reliability {found.reliability:.2f}, 0.50 needed); use more samples or training runs."
+        )
+    if not found.apart:
+        return (
+            f"No composition is shown: {basics} cannot be told apart from each other or from noise (condition number "
+            f"above {COLLINEAR} after the patterns before fine-tuning)."
+        )
+    if not found.has_gain:
+        return (
+            f"No composition is shown: beyond the patterns before fine-tuning, {basics} do not explain the change of "
+            f"{target} (gain {_limit(found.gain)})."
+        )
+    lead = (
+        f"Level of evidence: {evidence.level}. Beyond the patterns before fine-tuning, {basics} explain a part of the"
     )
-    if holds:
-        lines = [f"The {what} of {fit.target} is a combination of {together} ({r2}): better than {_listed(beaten)}."]
+    gain = f"change of {target}: gain {_limit(found.gain)}."
+    return " ".join(filter(None, (lead, gain, _adding(evidence, found), _next_level(evidence, found))))
+
+
+def _next_level(evidence: CompositionEvidence, found: Comparison) -> str:
+    """What more was tested, what was not found, and what could not be tested."""
+    if not found.has_excess:
+        tested = f"{_excess(found)}. " if found.excess is not None else ""
+        needs = f" To test that, this needs {evidence.lacking}." if evidence.lacking and not tested else ""
+        return f"{tested}A change common to all fine-tuning is not excluded.{needs}"
+    lines = [f"{_excess(found)}."]
+    beyond = evidence.beyond
+    if beyond is None:
+        return f"{lines[0]} A format of the answers that they share is not excluded: that needs {evidence.lacking}."
+    less = "With own answers less shuffled answers"
+    if not beyond.reliable:
+        lines.append(f"{less} the rest is too noisy (reliability {beyond.reliability:.2f}, 0.50 needed).")
     else:
-        lines = [f"No composition is shown: {together} fit the {what} of {fit.target} with {r2}."]
-    if worse:
-        lines.append(f"This does not beat {_listed(_with_r2(fit, worse))}.")
-    if SHRINKAGE in worse or SHRINKAGE in equal:
-        lines.append(_shrinkage(fit))
-    if told := [name for name in equal if name != SHRINKAGE or SHRINKAGE not in worse]:
-        lines.append(f"It cannot be told from {_listed(_with_advantage(fit, told))}.")
-    if fit.condition > COLLINEAR:
-        lines.append(f"The basic tasks are too alike to weigh them apart (condition number {fit.condition:.0f}).")
-    if noise := _noise(fit):
-        lines.append(noise)
-    if single := [str(task) for task, n in fit.samples.to_series().items() if n and fit.runs.sel(task=task) == 1]:
-        lines.append(f"Of {_listed(single)} there is one training run: what another would give is in no interval.")
-    tested = {SHRINKAGE, OTHERS, SHUFFLED_ANSWERS} - set(fit.nulls.index)
-    if tested:
-        lines.append(f"Not tested: {_listed(sorted(tested))}.")
-    return [line for line in lines if line]
+        excess = f"; {_excess(beyond, start='they ')}" if beyond.excess is not None else ""
+        lines.append(f"{less}: gain {_limit(beyond.gain)}{excess}.")
+    if not beyond.has_excess:
+        lines.append("A format of the answers that they share is not excluded.")
+    return " ".join(lines)
+
+
+def _adding(evidence: CompositionEvidence, found: Comparison) -> str:
+    if len(evidence.basics) == 1:
+        return ""
+    if len(found.adding) == len(evidence.basics):
+        return "Each of them adds to the others."
+    lacking = [f"{name} ({_limit(one)})" for name, one in found.adds.items() if name not in found.adding]
+    return f"Not shown to add to the others: {listed(lacking)}; so a combination of all of them is not shown."
+
+
+def _excess(found: Comparison, start: str = "They ") -> str:
+    if found.excess is None:
+        return ""
+    shown = "explain more" if found.has_excess else "are not shown to explain more"
+    return f"{start}{shown} than {listed(found.rivals)} ({_limit(found.excess)})"
+
+
+def _limit(one: Limit) -> str:
+    test = "" if math.isnan(one.p) else f", p = {one.p:.2g} over layers"
+    return f"{one.value:.2f}, at least {one.low:.2f}{test}".replace("-", "−")
+
+
+def _r_squared(fit: FitNumbers) -> str:
+    what = "change" if fit.on == "change" else "pattern after fine-tuning"
+    scale = ", scale-free," if fit.scale_free else ""
+    ceiling = "" if math.isnan(fit.ceiling) else f", at most {fit.ceiling:.2f} with this much noise"
+    return (
+        f"The fit to the {what}{scale} has R² {fit.r2:.2f}, {fit.r2_cv:.2f} leaving layers "
+        f"out{ceiling} (R² {fit.r2_uncentred:.2f} {UNCENTRED})."
+    )
 
 
 def _shrinkage(fit: FitNumbers) -> str:
     """The shrinkage null in its own words, where its weight has them."""
-    if fit.on != "change" or fit.scale_free or fit.form.intercept:
+    if fit.on != "change" or fit.scale_free or fit.form.intercept or SHRINKAGE not in fit.nulls.index:
         return ""
     row = fit.nulls.loc[SHRINKAGE]
     return f"That the pattern merely became {1 + row['weight']:.2f} times what it was has R² {row['r2']:.2f}."
 
 
-def _with_r2(fit: FitNumbers, names: Sequence[str]) -> list[str]:
-    return [f"{name} (R² {fit.nulls.loc[name, 'r2']:.2f})" for name in names]
-
-
-def _with_advantage(fit: FitNumbers, names: Sequence[str]) -> list[str]:
-    lines = []
-    for name in names:
-        row = fit.nulls.loc[name]
-        if name == PERMUTED or row["low"] > 0:
-            lines.append(f"{name} (p = {row['p']:.2g}{'' if name == PERMUTED else ' over layers'})")
-        elif math.isnan(row["low"]):
-            lines.append(f"{name} (R² {row['r2']:.2f}; noise too large or not known)")
-        else:
-            lines.append(f"{name} (advantage {interval_text(row['advantage'], row['low'], row['high'])})")
-    return lines
+def _collinear(fit: FitNumbers) -> str:
+    if fit.condition <= COLLINEAR:
+        return ""
+    return f"The basic tasks are too alike to weigh them apart (condition number {fit.condition:.0f})."
 
 
 def _noise(fit: FitNumbers) -> str:
@@ -103,5 +132,6 @@ def _noise(fit: FitNumbers) -> str:
     return f"{task}: {Evidence(samples, float(least), needed[0], runs, needed[1]).sentence}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,172 @@
+"""Products of patterns over the heads of each layer, without the bias of few samples and few training runs.
+
+As `debiased_products`, but layer by layer and about each layer's own mean, so that weights can come from the other
+layers and what a layer does as a whole does not count. A product of two patterns is that of different samples in
+different runs; the replicates without a group of samples, or without a run, take their noise off anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from headnb.analysis.debiased_products import MOST_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from headnb.analysis.debiased_products import Measured, Rows
+    from headnb.stats.descriptive import Array
+
+
+_NONE: list[Rows] = [np.array([], dtype=np.int64)]
+
+
+class Replicates(NamedTuple):
+    """The products without each group of one source of noise."""
+
+    products: Array  # (groups, layers, patterns, patterns)
+    sizes: Array  # (groups)
+
+
+class LayerProducts:
+    """The products (layers, patterns, patterns) of several measured patterns.
+
+    Args:
+        patterns: measured on the same heads, none of them NaN.
+        layers: (heads), the layer of each head.
+        seed: of the groups, beyond MOST_GROUPS samples.
+    """
+
+    def __init__(self, patterns: Sequence[Measured], layers: Array, seed: int = 0) -> None:
+        self._patterns, self._seed = list(patterns), seed
+        self._by_layer = _ByLayer(layers)
+        self._by_run = [self._by_layer(pattern.by_run()) for pattern in patterns]  # (runs, layers, widest) each
+        self._values = np.stack([runs.mean(axis=0) for runs in self._by_run])  # (patterns, layers, widest)
+        self._run_noise = [_run_noise(runs) for runs in self._by_run]  # (layers) each
+        self._in_one_run = [self._in_one_run_of(pattern) for pattern in patterns]  # (runs, n, layers, widest) each
+        self._interaction = [_interaction(one, _NONE)[0] for one in self._in_one_run]  # (layers) each
+        sets: dict[Hashable, list[int]] = {}
+        for place, pattern in enumerate(patterns):
+            sets.setdefault(("alone", place) if pattern.samples_of is None else pattern.samples_of, []).append(place)
+        self._sets = list(sets.values())
+        self._psi = [np.stack([self._by_layer(patterns[place].influence()) for place in s], 1) for s in self._sets]
+        self._noise = [_sample_noise(psi, _NONE)[0] for psi in self._psi]
+
+    def plain(self) -> Array:
+        """The products as the patterns at hand have them."""
+        return _products(self._values)
+
+    def corrected(self) -> Array:
+        """The products that unlimited samples and training runs would give."""
+        return self._corrected(self._values, self._noise, self._run_noise, self._interaction)
+
+    def replicates(self) -> list[Replicates]:
+        """The corrected products without each group of samples, and without each run, of every source of noise."""
+        return [self._without_samples(place) for place in range(len(self._sets))] + [
+            self._without_runs(place) for place, runs in enumerate(self._by_run) if len(runs) > 1
+        ]
+
+    def _without_samples(self, of_set: int) -> Replicates:
+        psi, places = self._psi[of_set], self._sets[of_set]
+        order = np.random.default_rng(self._seed).permutation(len(psi))
+        groups = np.array_split(order, min(len(psi), MOST_GROUPS))
+        values = np.repeat(self._values[None], len(groups), axis=0)
+        noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
+        noise[of_set] = _sample_noise(psi, groups)
+        for place in places:
+            by_run = self._by_layer(self._patterns[place].by_run_without(groups))  # (groups, runs, layers, widest)
+            values[:, place], run_noise[place] = by_run.mean(axis=1), _run_noise(by_run)
+            interaction[place] = _interaction(self._in_one_run[place], groups)
+        products = self._corrected(values, noise, run_noise, interaction)
+        return Replicates(products, np.array([float(len(group)) for group in groups]))
+
+    def _without_runs(self, place: int) -> Replicates:
+        pattern = self._patterns[place]
+        of_set = next(row for row, places in enumerate(self._sets) if place in places)
+        products = []
+        for run in range(len(pattern.plus)):
+            fewer = replace(pattern, plus=np.delete(pattern.plus, run, axis=0))
+            by_run = self._by_layer(fewer.by_run())
+            values, psi = self._values.copy(), self._psi[of_set].copy()
+            values[place] = by_run.mean(axis=0)
+            psi[:, self._sets[of_set].index(place)] = self._by_layer(fewer.influence())
+            noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
+            noise[of_set] = _sample_noise(psi, _NONE)[0]
+            run_noise[place] = _run_noise(by_run)
+            interaction[place] = _interaction(self._in_one_run_of(fewer), _NONE)[0]
+            products.append(self._corrected(values, noise, run_noise, interaction))
+        return Replicates(np.stack(products), np.ones(len(products)))
+
+    def _corrected(
+        self, values: Array, noise: Sequence[Array], run_noise: Sequence[Array], interaction: Sequence[Array]
+    ) -> Array:
+        products = _products(values)
+        for places, of_samples in zip(self._sets, noise, strict=True):
+            rows, columns = np.ix_(places, places)
+            products[..., rows, columns] -= of_samples
+        for place, (of_runs, of_both) in enumerate(zip(run_noise, interaction, strict=True)):
+            products[..., place, place] -= of_runs - of_both
+        return products
+
+    def _in_one_run_of(self, pattern: Measured) -> Array:
+        return np.stack([self._by_layer(one) for one in pattern.in_one_run()])
+
+
+class _ByLayer:
+    """Values (..., heads) less their layer's mean, as (..., layers, widest), with zeros where layers are narrower."""
+
+    def __init__(self, layers: Array) -> None:
+        rows = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
+        self.layers = len(rows)
+        self._heads = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+        self._there = np.zeros(self._heads.shape)
+        for place, heads in enumerate(rows):
+            self._heads[place, : len(heads)], self._there[place, : len(heads)] = heads, 1
+
+    def __call__(self, values: Array) -> Array:
+        found = values[..., self._heads] * self._there
+        mean = found.sum(axis=-1, keepdims=True) / self._there.sum(axis=-1, keepdims=True)
+        return np.asarray((found - mean) * self._there)
+
+
+def _products(values: Array) -> Array:
+    """(..., patterns, layers, widest) -> (..., layers, patterns, patterns)."""
+    of_layers = np.moveaxis(values, -2, -3)
+    return np.asarray(of_layers @ np.swapaxes(of_layers, -1, -2))
+
+
+def _run_noise(by_run: Array) -> Array:
+    """(..., runs, layers, widest) -> (..., layers): variance of the mean over runs, summed over heads."""
+    runs = by_run.shape[-3]
+    if runs < 2:
+        return np.zeros((*by_run.shape[:-3], by_run.shape[-2]))
+    deviations = by_run - by_run.mean(axis=-3, keepdims=True)
+    return np.asarray((deviations**2).sum(axis=(-3, -1)) / (runs * (runs - 1)))
+
+
+def _sample_noise(psi: Array, left_out: Sequence[Rows]) -> Array:
+    """(n, patterns, layers, widest) -> (groups, layers, patterns, patterns): noise without each group of samples."""
+    squares = _products(psi)  # (n, layers, patterns, patterns)
+    total, noise = squares.sum(axis=0), np.zeros((len(left_out), *squares.shape[1:]))
+    for row, group in enumerate(left_out):
+        n = len(psi) - len(group)
+        if n > 1:
+            mean = -psi[group].sum(axis=0) / n  # of those that stay
+            noise[row] = (total - squares[group].sum(axis=0) - n * _products(mean)) / (n * (n - 1))
+    return noise
+
+
+def _interaction(in_one_run: Array, left_out: Sequence[Rows]) -> Array:
+    """(runs, n, layers, widest) -> (groups, layers): what the noise of samples and that of runs both count."""
+    runs, every = in_one_run.shape[:2]
+    squares, found = (in_one_run**2).sum(axis=(0, -1)), np.zeros((len(left_out), in_one_run.shape[2]))
+    for row, group in enumerate(left_out):
+        n = every - len(group)
+        if runs > 1 and n > 1:
+            mean = -in_one_run[:, group].sum(axis=1) / n  # of the samples that stay
+            about = squares.sum(axis=0) - squares[group].sum(axis=0) - n * (mean**2).sum(axis=(0, -1))
+            found[row] = about / ((runs - 1) * (n - 1) * n * runs)
+    return found

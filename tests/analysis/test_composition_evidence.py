@@ -1,0 +1,272 @@
+"""Evidence for composition: the estimators against plain loops, the levels against what the worlds hold."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import headnb
+import numpy as np
+import pytest
+from headnb.analysis.before_after import read_stages
+from headnb.analysis.composition.entering import Entered, weigh
+from headnb.analysis.composition.layer_products import LayerProducts
+from headnb.errors import HeadnbError
+from headnb.stats.significance import sign_flip_p_value
+from scipy import stats
+
+from composed_worlds import TASKS, study
+from fine_tuned import random_change
+
+SMALL = {"layers": 8, "width": 9, "n": 16, "run_noise": 0.1}
+
+
+def entered(world: str, seed: int = 0, **options) -> tuple[dict, Entered]:
+    made = study(np.random.default_rng(seed), world, **options)
+    return made, Entered.read(made["target"], made["basics"], made["others"], made["shuffled"])
+
+
+def levels(pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Before (n, layers, width) and after (runs, n, layers, width)."""
+    return abs(pairs[0][0].score.values), np.stack([abs(after.score.values) for _, after in pairs])
+
+
+def products_by_loops(tasks: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(layers, patterns, patterns): mean products of different samples in different runs; befores, then changes."""
+    T, layers = len(tasks), tasks[0][0].shape[1]
+    found = np.zeros((layers, 2 * T, 2 * T))
+    for layer in range(layers):
+        centred = [
+            [x[..., layer, :] - x[..., layer, :].mean(axis=-1, keepdims=True) for x in (before, after - before)]
+            for before, after in tasks
+        ]
+        for i, j in itertools.product(range(2 * T), repeat=2):
+            one, other = (centred[p % T][p // T] for p in (i, j))
+            if i % T != j % T:
+                means = [x.reshape(-1, x.shape[-1]).mean(axis=0) for x in (one, other)]
+                found[layer, i, j] = means[0] @ means[1]
+                continue
+            one, other = (x if x.ndim == 3 else x[None] for x in (one, other))  # (runs, n, width)
+            products = np.einsum("rxh,syh->rsxy", one, other)
+            different = np.broadcast_to(~np.eye(one.shape[1], dtype=bool), products.shape)
+            if i == j and len(one) > 1:
+                different = different & ~np.eye(len(one), dtype=bool)[:, :, None, None]
+            found[layer, i, j] = products[different].mean()
+    return found
+
+
+def error_by_loops(products: np.ndarray, target: int, predictors: list[int]) -> np.ndarray:
+    """(layers): each predicted by least squares weights of the others."""
+    errors = []
+    for layer, own in enumerate(products):
+        others = np.delete(products, layer, axis=0).sum(axis=0)
+        w = np.linalg.solve(others[np.ix_(predictors, predictors)], others[predictors, target])
+        crossed = w @ own[predictors, target]
+        errors.append(own[target, target] - 2 * crossed + w @ own[np.ix_(predictors, predictors)] @ w)
+    return np.array(errors)
+
+
+def shares_by_loops(tasks) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Gain, excess and what each of two basics adds; differences of layers' errors (gain, excess); the rivals."""
+    products, T = products_by_loops(tasks), len(tasks)
+    Z, (a, b) = list(range(T)), (T + 1, T + 2)
+    nothing, both = (error_by_loops(products, T, Z + p) for p in ([], [a, b]))
+    rivals = min(
+        itertools.combinations(range(T + 3, 2 * T), 2), key=lambda p: error_by_loops(products, T, [*Z, *p]).sum()
+    )
+    best, only_a, only_b = (error_by_loops(products, T, Z + p) for p in (list(rivals), [a], [b]))
+    worse = np.array([nothing.sum(), best.sum(), only_b.sum(), only_a.sum()]) - both.sum()
+    return worse / nothing.sum(), np.stack([nothing - both, best - both]), [p - T for p in rivals]
+
+
+def test_products_are_those_of_different_samples_in_different_runs():
+    made, found = entered("composed", **SMALL)
+    changes = found.changes(found.compared)
+    measured = LayerProducts([*changes.before, *changes.change], changes.layers)
+    pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
+    tasks = [levels(one) for one in pairs]
+    np.testing.assert_allclose(measured.corrected(), products_by_loops(tasks), rtol=1e-9, atol=1e-12)
+    fewer_runs = [
+        (before, np.delete(after, 1, axis=0) if task == 2 else after) for task, (before, after) in enumerate(tasks)
+    ]
+    replicate = measured.replicates()[len(tasks) + 2].products[1]  # behind those of the samples: task 2 without run 1
+    np.testing.assert_allclose(replicate, products_by_loops(fewer_runs), rtol=1e-9, atol=1e-12)
+
+
+def test_shares_and_tests_are_those_of_plain_loops():
+    made, found = entered("composed", seed=3, **SMALL)
+    pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
+    shares, of_layers, rivals = shares_by_loops([levels(one) for one in pairs])
+    change = weigh(found).change
+    assert change.rivals == tuple(TASKS[place] for place in rivals)
+    limits = [change.gain, change.excess, change.adds["a"], change.adds["b"]]
+    # The limits' values are corrected by the jackknife, by less than their distance to the limit.
+    for one, share in zip(limits, shares, strict=True):
+        assert abs(one.value - share) < one.value - one.low
+    for one, differences in zip(limits, of_layers, strict=False):
+        by_scipy = stats.permutation_test(
+            (differences,), np.sum, permutation_type="samples", alternative="greater", n_resamples=math.inf
+        )
+        assert one.p == pytest.approx(by_scipy.pvalue)
+
+
+def test_limits_are_those_of_a_jackknife_by_loops():
+    """One sample of one task, or one run, deleted: variances add, and t has Welch's degrees of freedom."""
+    made, found = entered("composed", seed=3, **SMALL)
+    tasks = [levels(one) for one in (made["target"], *made["basics"].values(), *made["others"].values())]
+    full = shares_by_loops(tasks)[0][0]
+    variances, freedoms, value = [], [], full
+    for task, (before, after) in enumerate(tasks):
+        for source in ("samples", "runs"):
+            count = len(before) if source == "samples" else len(after)
+            left = []
+            for place in range(count):
+                fewer = list(tasks)
+                if source == "samples":
+                    fewer[task] = (np.delete(before, place, axis=0), np.delete(after, place, axis=1))
+                else:
+                    fewer[task] = (before, np.delete(after, place, axis=0))
+                left.append(shares_by_loops(fewer)[0][0])
+            pseudo = count * full - (count - 1) * np.array(left)
+            variances.append(pseudo.var(ddof=1) / count)
+            tails = max(0.0, stats.kurtosis(pseudo, bias=False)) if count > 3 else 0.0
+            freedoms.append(2 / (tails / count + 2 / (count - 1)))
+            value += pseudo.mean() - full
+    total = sum(variances)
+    df = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    gain = weigh(found).change.gain
+    assert gain.value == pytest.approx(value)
+    assert gain.value - gain.low == pytest.approx(stats.t.ppf(0.95, df) * np.sqrt(total))
+
+
+def test_one_sided_sign_flip_test_is_scipys():
+    for n in (2, 5, 9, 12):
+        differences = np.random.default_rng(n).normal(0.4, 1, n)
+        expected = stats.permutation_test(
+            (differences,), np.sum, permutation_type="samples", alternative="greater", n_resamples=math.inf
+        )
+        assert sign_flip_p_value(differences) == pytest.approx(expected.pvalue)
+    assert sign_flip_p_value(np.arange(1, 41)) == pytest.approx(1 / 5001)
+    assert sign_flip_p_value([1.0, np.nan]) == 1
+    assert sign_flip_p_value([0.0, 0.0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("world", "level", "composed", "said"),
+    [
+        ("composed", "beyond format", True, "Each of them adds to the others."),
+        ("format", "shared with these basics", False, "A format of the answers that they share is not excluded."),
+        ("additive", "gain", False, "A change common to all fine-tuning is not excluded."),
+        ("null", "", False, "No composition is shown: beyond the patterns before fine-tuning, a and b do not explain"),
+        ("collinear", "", False, "a and b cannot be told apart from each other or from noise"),
+        ("noise only", "", False, "No verdict on composition: what the patterns before fine-tuning leave of"),
+        ("one basic task", "beyond format", False, "Not shown to add to the others: b"),
+    ],
+)
+def test_verdict_says_the_level_that_was_reached(world, level, composed, said):
+    made = study(np.random.default_rng(1), world)
+    fit = headnb.fit_combination(**made, permutations=10, resamples=5)
+    assert (fit.evidence.level, fit.holds) == (level, composed)
+    assert said in fit.verdict
+    assert (f"Level of evidence: {level}." in fit.verdict) == bool(level)
+    found = json.loads(json.dumps(fit.to_dict(), allow_nan=False))["evidence"]
+    assert (found["level"], found["composed"]) == (level, composed)
+    assert found["verdict"] in fit.verdict
+
+
+def test_evidence_is_the_same_for_every_form_of_the_fit():
+    made = study(np.random.default_rng(1), "composed")
+    forms = ({}, {"scale_free": True}, {"on": "after"}, {"nonnegative": False, "intercept": True})
+    fits = [headnb.fit_combination(**made, **form, permutations=2, resamples=2) for form in forms]
+    assert len({str(fit.evidence) for fit in fits}) == 1
+
+
+def test_what_the_next_level_lacks_is_said():
+    made = study(np.random.default_rng(1), "composed")
+
+    def verdict(**other):
+        return headnb.fit_combination(**{**made, **other}, permutations=2, resamples=2).verdict
+
+    assert "this needs 2 other tasks with 3 training runs each or more; there are 0" in verdict(
+        others=None, shuffled=None
+    )
+    one_run = {name: pairs[:1] for name, pairs in made["others"].items()}
+    assert "there are 0" in verdict(others=one_run, shuffled=None)
+    of_target = {"target": made["shuffled"]["target"]}
+    assert "that needs training on shuffled answers of a and b, 3 runs each or more" in verdict(shuffled=of_target)
+    of_three = {name: made["shuffled"][name] for name in ("target", "a", "b")}
+    assert "that needs training on shuffled answers of 2 other tasks; there are 0" in verdict(shuffled=of_three)
+    assert "there are fewer of a (2)" in verdict(basics={**made["basics"], "a": made["basics"]["a"][:2]})
+    small = study(np.random.default_rng(1), "composed", layers=4, width=20)
+    assert "5 layers or more, not 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
+    narrow = study(np.random.default_rng(1), "composed", layers=8, width=2)
+    assert "16 heads in 8 layers are too few" in headnb.fit_combination(**narrow, permutations=2, resamples=2).verdict
+
+
+def test_tasks_on_the_same_samples_share_their_pattern_before():
+    """Patterns before that are the same one count once, instead of making the weights undetermined."""
+    made = study(np.random.default_rng(2), "composed")
+    twins = {"e": made["others"]["e"], "twin of e": made["others"]["e"], "d": made["others"]["d"]}
+    found = Entered.read(made["target"], made["basics"], twins, None)
+    change = weigh(found).change
+    assert math.isfinite(change.gain.low)
+    alone = Entered.read(made["target"], made["basics"], {name: twins[name] for name in "ed"}, None)
+    assert change.gain.value == pytest.approx(weigh(alone).change.gain.value, abs=0.02)
+
+
+def test_heads_that_are_missing_and_layers_of_different_width_are_taken_as_they_are():
+    made = study(np.random.default_rng(1), "composed")
+    for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):
+        for stage in {id(one): one for pair in pairs for one in pair}.values():
+            stage["score"][:, 2, 5:] = np.nan
+    holes = weigh(Entered.read(made["target"], made["basics"], made["others"], None))
+    assert holes.level == "shared with these basics"
+
+
+def test_shuffled_answers_of_a_task_that_does_not_enter_are_refused():
+    made = study(np.random.default_rng(1), "composed", **SMALL)
+    with pytest.raises(HeadnbError, match="unknown task of the shuffled answers 'targe'; did you mean 'target'"):
+        headnb.fit_combination(**{**made, "shuffled": {"targe": made["target"]}})
+
+
+def test_power_is_small_without_and_large_with_much_composition():
+    made = study(np.random.default_rng(1), "null")
+    found = headnb.composition_power(**made, shares=(0.0, 1.0), replicates=5)
+    assert list(found.table.columns)[:3] == ["gain", "shared with these basics", "and each basic adds"]
+    assert (found.table.drop(columns="error").loc[0.0] <= 0.2).all()
+    assert (found.table.drop(columns="error").loc[1.0] >= 0.8).all()
+    p = found.table.drop(columns="error").loc[1.0]
+    assert found.table.loc[1.0, "error"] == pytest.approx(np.sqrt((p * (1 - p)).max() / 5))
+    assert "With 3 training runs and 32 samples of a task, a composed share of 0 is found" in found.verdict
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
+    assert found.verdict in found._repr_html_()
+
+
+def test_power_without_other_tasks_is_that_of_a_gain():
+    made = study(np.random.default_rng(1), "null")
+    found = headnb.composition_power(made["target"], made["basics"], shares=[0.5], replicates=2)
+    assert list(found.table.columns) == ["gain", "error"]
+    assert "(gain)" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shares": [1.5]}, "shares must lie between 0 and 1"),
+        ({"replicates": 0}, "replicates be 1 or more"),
+        ({"basics": {"a": random_change(1, "a")}, "shuffled": None}, "3 training runs of each task or more"),
+        ({"share": [0.5]}, "did you mean 'shares'"),
+    ],
+)
+def test_power_that_cannot_be_computed_is_refused(options, message):
+    made = study(np.random.default_rng(1), "null", layers=8, width=5, n=8)
+    with pytest.raises(HeadnbError, match=message):
+        headnb.composition_power(**{**made, **options})
+
+
+def test_stages_of_shuffled_answers_are_read_like_others():
+    made = study(np.random.default_rng(1), "composed", **SMALL)
+    found = Entered.read(made["target"], made["basics"], made["others"], made["shuffled"]["target"])
+    assert list(found.shuffled) == ["target"]
+    np.testing.assert_array_equal(found.shuffled["target"].after, read_stages(made["shuffled"]["target"], "x").after)
