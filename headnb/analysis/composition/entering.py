@@ -14,7 +14,7 @@ from headnb.analysis.composition.evidence import CompositionEvidence
 from headnb.analysis.composition.verdict import listed
 from headnb.analysis.debiased_products import Measured
 from headnb.errors import HeadnbError, unknown_name
-from headnb.stats.jackknife import FEWEST_SAMPLES
+from headnb.stats.reliability import FEWEST_SAMPLES
 
 if TYPE_CHECKING:
     from headnb.analysis.before_after import Change, Stages
