@@ -14,7 +14,7 @@ from headnb.call_checks import known_keywords
 from headnb.display.plain_arrays import labelled
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.stats.results import as_result, believed, is_result, refuse_computed
+from headnb.stats.results import believed
 from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
@@ -216,43 +216,30 @@ class ScoresHeads:
     @known_keywords
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
-        from headnb.stats import patterns, significance  # noqa: PLC0415
+        from headnb.stats.score_statistics import head_intervals  # noqa: PLC0415
 
-        flat = _samples(self._dataset)
-        refuse_computed(self._dataset)
-        if self._is_signed:
-            found = significance.t_intervals(flat, level)
-        else:
-            found = significance.level_intervals(flat, level, seed=seed)
-        grid = patterns.pattern(self._dataset)
-        columns = {"value": found.mean, "low": found.low, "high": found.high}
-        interval = xr.Dataset(
-            {name: grid.drop_attrs().copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
-            attrs={**grid.attrs, "interval_level": level},
-        )
-        return as_result(interval)
+        return head_intervals(self._dataset, level, seed)
 
     @known_keywords
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
-        from headnb.stats import jackknife  # noqa: PLC0415
-
         _check_levels(not self._is_signed)
-        return jackknife.gini(_samples(self._dataset), level, seed)
+        return self._concentration("gini", level, seed)
 
     @known_keywords
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
-        from headnb.stats import jackknife  # noqa: PLC0415
-
-        return jackknife.coefficient_of_variation(_samples(self._dataset), level, seed)
+        return self._concentration("cv", level, seed)
 
     @known_keywords
     def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
-        from headnb.stats import jackknife  # noqa: PLC0415
+        return self._concentration("kurtosis", level, seed)
 
-        return jackknife.kurtosis(_samples(self._dataset), level, seed)
+    def _concentration(self, name: str, level: float, seed: int) -> Estimate:
+        from headnb.stats.score_statistics import CONCENTRATION, samples_of  # noqa: PLC0415
+
+        return CONCENTRATION[name](samples_of(self._dataset), level, seed)
 
     @known_keywords
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -263,6 +250,7 @@ class ScoresHeads:
         Raises HeadnbError if layers or heads differ, or if paired ids stand for different samples.
         """
         from headnb.stats import jackknife, patterns  # noqa: PLC0415
+        from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
         patterns.sample_levels(other)
         same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
@@ -270,7 +258,7 @@ class ScoresHeads:
         if paired:
             one, two = (_flat(levels.values) for levels in patterns.paired_levels(self._dataset, other))
         else:
-            one, two = _samples(self._dataset), _samples(other)
+            one, two = samples_of(self._dataset), samples_of(other)
             patterns.check_same_heads(self._dataset, other)
         return jackknife.correlation(one, two, paired=paired, level=level, seed=seed)
 
@@ -283,6 +271,7 @@ class ScoresHeads:
         if self._is_comparison:
             return head_table(self._dataset, "difference", k)
         from headnb.stats import significance  # noqa: PLC0415
+        from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
         found = self.interval(level, seed)
         table = head_table(found, "value", k)
@@ -292,7 +281,7 @@ class ScoresHeads:
             int(found.indexes["layer"].get_loc(layer)) * found.sizes["head"] + int(found.indexes["head"].get_loc(head))
             for layer, head in zip(table["layer"], table["head"], strict=True)
         ]
-        ranks = significance.rank_intervals(_samples(self._dataset), places, level, seed=seed)
+        ranks = significance.rank_intervals(samples_of(self._dataset), places, level, seed=seed)
         return table.assign(rank_low=ranks[:, 0], rank_high=ranks[:, 1])
 
     def layer_profile(self) -> xr.DataArray:
@@ -350,23 +339,15 @@ class ScoresHeads:
 
     @property
     def _is_signed(self) -> bool:
-        return self._dataset.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(self._dataset)
+        from headnb.stats.score_statistics import is_signed  # noqa: PLC0415
+
+        return is_signed(self._dataset)
 
 
 def _check_levels(are_levels: bool) -> None:
     """Signed scores and differences that all happen to be positive still have no Gini coefficient."""
     if not are_levels:
         raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
-
-
-def _samples(scores: xr.Dataset) -> Array:
-    """(n, heads) levels of one set of samples."""
-    from headnb.stats import patterns  # noqa: PLC0415
-
-    levels = patterns.sample_levels(scores)
-    if set(levels.dims) != {"sample", "layer", "head"}:
-        raise HeadnbError(f"choose one set of samples first, by .sel: the dims are {', '.join(map(str, levels.dims))}")
-    return _flat(levels.transpose("sample", "layer", "head").values)
 
 
 def _with_heads(pattern: xr.DataArray) -> xr.DataArray:

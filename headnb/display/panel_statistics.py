@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 
+from headnb.stats import descriptive
+from headnb.stats.score_statistics import CONCENTRATION, samples_of
+
 if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.stats.estimates import Estimate
 
 
-STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}  # methods of `.heads`, and what they are called
+STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}  # and what they are called
+_PLAIN = {"gini": descriptive.gini, "cv": descriptive.coefficient_of_variation, "kurtosis": descriptive.kurtosis}
 
 
 class Statistic(TypedDict):
@@ -36,8 +40,8 @@ def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
         return [({}, {})] * patterns
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
-        heads = values.heads
-        columns = {name: np.ravel(getattr(heads, name)()) for name in STATISTICS}
+        flat = values.transpose(..., "layer", "head").to_numpy().reshape(patterns, -1)
+        columns = {name: np.array([_PLAIN[name](row) for row in flat], dtype=np.float64) for name in STATISTICS}
     found = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
     rows = [{name: column[i] for name, column in found.items()} for i in range(patterns)]
     return [({name: {"value": value} for name, value in row.items() if value is not None}, {}) for row in rows]
@@ -47,8 +51,9 @@ def score_statistics(data: xr.Dataset) -> Statistics:
     """Of scores, corrected for their number, with intervals; and why others are withheld."""
     found: dict[str, Statistic] = {}
     withheld: dict[str, str] = {}
+    samples = samples_of(data)
     for name in STATISTICS:
-        estimate: Estimate = getattr(data.heads, name)()
+        estimate: Estimate = CONCENTRATION[name](samples)
         value = rounded(float(estimate), 4)
         if value is None:
             withheld[name] = estimate.reason

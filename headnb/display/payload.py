@@ -23,8 +23,9 @@ from headnb.display.panel_statistics import Statistic, Statistics, pattern_stati
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS
+from headnb.stats.patterns import HEADS, pattern
 from headnb.stats.results import believed, is_computed, is_result
+from headnb.stats.score_statistics import head_intervals
 from headnb.stats.scoring_revision import revision_note
 
 if TYPE_CHECKING:
@@ -239,15 +240,15 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistic
 
     Several sets of scores (leading dims) and methods without samples come as patterns alone.
     """
-    pattern = scores.heads.pattern()
-    cells = pattern.to_dataset(name="values")
+    levels = pattern(scores)
+    cells = levels.to_dataset(name="values")
     if not is_result(scores):
         cells.attrs = _plain_facts(scores)
         return cells, title, None
-    cells.attrs = {"quantity": str(pattern.name or ""), **believed(scores), **pattern.attrs}
+    cells.attrs = {"quantity": str(levels.name or ""), **believed(scores), **levels.attrs}
     if set(scores["score"].dims) != {"sample", "layer", "head"}:
         return cells, title, None
-    bounds = scores.heads.interval()
+    bounds = head_intervals(scores)
     cells = cells.assign(low=bounds["low"], high=bounds["high"])
     return cells, title, score_statistics(scores) if cells.attrs.get("kind") == "level" else None
 

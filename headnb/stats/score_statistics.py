@@ -1,0 +1,52 @@
+"""Statistics of scores: what `.heads` computes of samples, for the packages below it too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from headnb.errors import HeadnbError
+from headnb.stats import jackknife, patterns, significance
+from headnb.stats.results import as_result, is_result, refuse_computed
+
+if TYPE_CHECKING:
+    from headnb.stats.descriptive import Array
+
+CONCENTRATION = {"gini": jackknife.gini, "cv": jackknife.coefficient_of_variation, "kurtosis": jackknife.kurtosis}
+
+
+def samples_of(scores: xr.Dataset) -> Array:
+    """(n, heads): the levels of one set of samples.
+
+    Raises:
+        HeadnbError: there are several sets, or none.
+    """
+    levels = patterns.sample_levels(scores)
+    if set(levels.dims) != {"sample", "layer", "head"}:
+        raise HeadnbError(f"choose one set of samples first, by .sel: the dims are {', '.join(map(str, levels.dims))}")
+    values = levels.transpose("sample", "layer", "head").values
+    return np.asarray(values.reshape(len(values), -1))
+
+
+def is_signed(scores: xr.Dataset) -> bool:
+    """Whether a sample's value may be negative: the method's sign counts, or the scores are computed numbers."""
+    return scores.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(scores)
+
+
+def head_intervals(scores: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
+    flat = samples_of(scores)
+    refuse_computed(scores)
+    if is_signed(scores):
+        found = significance.t_intervals(flat, level)
+    else:
+        found = significance.level_intervals(flat, level, seed=seed)
+    grid = patterns.pattern(scores)
+    columns = {"value": found.mean, "low": found.low, "high": found.high}
+    interval = xr.Dataset(
+        {name: grid.drop_attrs().copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
+        attrs={**grid.attrs, "interval_level": level},
+    )
+    return as_result(interval)
