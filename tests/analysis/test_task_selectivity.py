@@ -149,11 +149,9 @@ def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhe
 
 
 def test_a_statistic_that_is_withheld_is_said_to_need_more_samples():
-    few = {
-        stage: scores.isel(sample=slice(5))
-        for stage, scores in (("before", BEFORE["svamp"]), ("after", AFTER["svamp"]))
-    }
-    found = headnb.selectivity({"svamp": few["before"]}, {"svamp": few["after"]})
+    few = [{task: scores[task].isel(sample=slice(3)) for task in ("svamp", "boolq")} for scores in (BEFORE, AFTER)]
+    found = headnb.selectivity(*few)
+    assert "The correlation of two tasks' patterns needs more samples." in found.verdict
     assert "Kurtosis needs more samples." in found.verdict
     assert set(found.table.filter(like="kurtosis").loc["svamp"]) == {"needs more samples"}
     assert "nan" not in found.verdict

@@ -3,7 +3,16 @@
 Levels of a head have a coefficient of variation of 2 over samples: of gamma or lognormal shape, or lognormal with half
 of the variance (on the logarithm) shared by all heads. The heads' own levels are lognormal (sigma 0.4 and 0.8), the
 truth is that of the heads at hand. A jackknife of the plain Gini coefficient covers 8 to 95 % here.
-`-m slow` measures with 1000 replicates; the binomial error is then 0.7 %.
+`-m slow` measures with 1000 replicates; the binomial error is then 0.7 %. What it found with 270 heads, in per cent of
+the intervals that are shown, over both widths of the heads' levels:
+
+    95 % intervals cover     n = 12          n = 24
+    Gini                     97.4 to 99.2    96.7 to 98.9
+    CV                       92.5 to 98.1    94.0 to 98.3
+    kurtosis                 93.3 to 97.7    94.3 to 98.8, where 4 to 70 % are shown; else at most 0.1 %
+
+Reliability minus the correlation with a replication (standard error 0.001): -0.002 at one run, 0.000, -0.001 and -0.002
+at 2, 3 and 5.
 """
 
 from __future__ import annotations
