@@ -81,7 +81,7 @@ class CompositionPower(TableAndVerdict):
         """The numbers as plain JSON values."""
         counted = {"samples": self.samples, "runs": self.runs, "replicates": self.replicates}
         named = {"target": self.target, "basics": list(self.basics)}
-        return {**named, **counted, "found": as_records(self.found.reset_index()), "verdict": self.verdict}
+        return {**named, **counted, "found": as_records(self.found), "verdict": self.verdict}
 
 
 @known_keywords
