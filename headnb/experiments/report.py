@@ -183,7 +183,7 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
     main = fits["dAP"]
     tables = [
         Table.of(forms_table({target: fits}).reset_index("target", drop=True), "The fit in each form."),
-        *([Table.of(main.evidence.table, EVIDENCE)] if len(main.evidence.table) else []),
+        *([Table.of(main.evidence.table.reset_index("of"), EVIDENCE)] if len(main.evidence.table) else []),
         Table.of(main.table, "Weights of the fit to dAP."),
         Table.of(main.nulls, "Null models of the fit to dAP."),
     ]

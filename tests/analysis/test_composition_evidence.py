@@ -173,6 +173,7 @@ def test_verdict_says_the_level_that_was_reached(world, level, composed, said):
     found = json.loads(json.dumps(fit.to_dict(), allow_nan=False))["evidence"]
     assert (found["level"], found["composed"]) == (level, composed)
     assert found["verdict"] in fit.verdict
+    assert found["shares"][0].keys() == {"of", "share", "value", "low", "p"}
 
 
 def test_evidence_is_the_same_for_every_form_of_the_fit():
@@ -240,6 +241,7 @@ def test_power_is_small_without_and_large_with_much_composition():
     assert found.table.loc[1.0, "error"] == pytest.approx(np.sqrt((p * (1 - p)).max() / 5))
     assert "With 3 training runs and 32 samples of a task, a composed share of 0 is found" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
+    assert found.to_dict()["found"][0]["share"] == 0
     assert found.verdict in found._repr_html_()
 
 

@@ -149,7 +149,7 @@ class CompositionEvidence:
             if one is not None:
                 numbers = {"condition": plain(one.condition), "reliability": plain(one.reliability)}
                 found |= {name: {**numbers, "adding": one.adding, "rivals": list(one.rivals)}}
-        return {**found, "shares": as_records(self.table.reset_index()) if len(self.table) else []}
+        return {**found, "shares": as_records(self.table) if len(self.table) else []}
 
 
 def _limits(found: Comparison) -> dict[str, Limit]:

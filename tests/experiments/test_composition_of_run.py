@@ -1,0 +1,65 @@
+"""Composition from a run's trainings: what enters, and what the notebook and the report say of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from headnb.experiments import summaries
+from headnb.experiments.findings import FORMS, combinations_of, pairs_of, power_of
+from headnb.experiments.folder import Run
+from headnb.experiments.report import _composition
+
+from composed_worlds import BASICS, TASKS, study
+
+LABEL = "uncentred: high without composition"
+
+
+@pytest.fixture(scope="module")
+def run() -> SimpleNamespace:
+    """Three trainings of each task, on its own and on shuffled answers."""
+    made = study(np.random.default_rng(1), "composed")
+    own = {"target": made["target"], **made["basics"], **made["others"]}
+    return SimpleNamespace(
+        trained=dict.fromkeys(own, (0, 1, 2)), pairs=own.__getitem__, shuffled_pairs=made["shuffled"].__getitem__
+    )
+
+
+def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
+    fits = combinations_of(run, "target", TASKS[1 : 1 + BASICS])
+    assert list(fits) == list(FORMS)
+    assert {fit.evidence.level for fit in fits.values()} == {"beyond format"}
+    table = summaries.forms_table({"target": fits})
+    assert f"R² {LABEL}" in table.columns
+    said = summaries.composed({"target": fits}, {"target": pairs_of(run, "target")})
+    assert "Composition is shown for **1 of 1** complex tasks (target: beyond format)." in said
+    assert "a + b fits target best" in said
+
+
+def test_report_shows_the_uncentred_r_squared_beside_the_published_figure(run):
+    section = _composition(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
+    assert section.finding is not None
+    assert section.finding.holds is True
+    assert "Level of evidence: beyond format." in section.finding.sentence
+    papers = {number.name: number.paper for number in section.finding.numbers}
+    assert papers["R² (dAP)"] == "0.97 (from others)"
+    assert papers[f"R² (dAP; {LABEL})"].startswith("0.97 (from others); which R² this is")
+    evidence = section.tables[1]
+    assert evidence.caption.startswith("Evidence: shares of the error")
+    assert evidence.columns == ("share", "of", "value", "low", "p")
+    assert evidence.rows[0][:2] == ("gain", "change")
+
+
+def test_power_of_a_run_is_that_of_its_own_trainings(run):
+    found = power_of(run, "target", TASKS[1 : 1 + BASICS], replicates=2)
+    assert (found.target, found.runs, found.samples) == ("target", 3, 32)
+    assert "beyond format" in found.table
+
+
+def test_trainings_of_two_tasks_have_other_seeds(tmp_path):
+    run = Run(tmp_path)
+    seeds = {run.training_seed(task, seed) for task in TASKS for seed in range(5)}
+    assert len(seeds) == 5 * len(TASKS)
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert run.training_seed("a", 0) == Run(tmp_path / "other").training_seed("a", 0)
