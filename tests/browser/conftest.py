@@ -40,16 +40,14 @@ FLAGS = [
 STARTED_WITHIN = 180
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop would stop others that come later in this process
 def browser() -> Iterator[Browser]:
     debian = Path("/usr/bin/chromium")
     path = os.environ.get("HEADNB_CHROMIUM") or (str(debian) if debian.exists() else None)

@@ -187,7 +187,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model gsm_symbolic --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headscore model gsm_symbolic --seed 1180591620717411303424", "seed must be from 0 to 18446744073709551615"),
         ("%headscore model pairs --seed 1.5", "invalid int value: '1.5'"),
-        ("%headscore model pairs --until nan", "until='nan' is neither"),
+        ("%headscore model pairs --until nan", "until='nan' is not a relative standard error"),
         ("%%headscore model --seed -1\na => b", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headdiff scores scores --alpha nan", "alpha must lie between 0 and 1"),
         ("%headdiff scores scores --alpha 2", "alpha must lie between 0 and 1"),
