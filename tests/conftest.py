@@ -29,9 +29,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels that start in a second: see `warm_kernels`."""
+    """Kernels that start in a second, for one module: see `warm_kernels`. A killed run would wait for their server."""
     folder = tmp_path_factory.mktemp("kernels")
     with pytest.MonkeyPatch.context() as patch, warm_kernels.kernelspec(folder):
         patch.setenv("JUPYTER_PATH", str(folder))
