@@ -11,7 +11,7 @@ from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from architectures import ARCHITECTURES, LLAMA_LIKE, build
+from architectures import ARCHITECTURES, build, hybrid_model
 from model_state import state
 from tiny import tiny_model
 
@@ -140,17 +140,7 @@ def test_layout_names_heads_and_key_value_heads(name, kv_heads):
 
 
 def test_layers_without_softmax_heads_are_reported_as_such():
-    config = AutoConfig.for_model(
-        "qwen3_next",
-        **LLAMA_LIKE | {"num_hidden_layers": 4, "num_experts": 0, "decoder_sparse_step": 1},
-        layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"],
-        linear_num_key_heads=2,
-        linear_num_value_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-    )
-    layout = find_heads(AutoModelForCausalLM.from_config(config))
-    assert layout.heads == (0, 4, 0, 4)
+    assert find_heads(hybrid_model()).heads == (0, 4, 0, 4)
 
 
 def test_model_without_any_softmax_head_is_refused():

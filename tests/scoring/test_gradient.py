@@ -15,15 +15,13 @@ from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     BertConfig,
     BertLMHeadModel,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from architectures import LLAMA_LIKE, build
+from architectures import build, hybrid_model
 from random_samples import mean_loss, random_samples, token_task
 from tiny import tiny_model
 
@@ -184,17 +182,7 @@ def test_adapted_model_scores_as_the_merged_one():
 
 
 def test_layers_without_softmax_heads_are_nan():
-    config = AutoConfig.for_model(
-        "qwen3_next",
-        **LLAMA_LIKE | {"num_hidden_layers": 4, "num_experts": 0},
-        layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"],
-        linear_num_key_heads=2,
-        linear_num_value_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-    )
-    torch.manual_seed(0)
-    scores = score_heads(AutoModelForCausalLM.from_config(config), None, token_task(random_samples()))
+    scores = score_heads(hybrid_model(), None, token_task(random_samples()))
     assert scores.score.isnull().all(("sample", "head")).values.tolist() == [True, False, True, False]
     assert np.isfinite(scores.heads.pattern().heads.gini())
 

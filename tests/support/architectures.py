@@ -219,3 +219,19 @@ def wide_softmax() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(functional, "softmax", softmax)
         yield
+
+
+def hybrid_model() -> PreTrainedModel:
+    """Four layers of 4 heads each; layers 0 and 2 are linear attention, which has no softmax heads."""
+    config = AutoConfig.for_model(
+        "qwen3_next",
+        **LLAMA_LIKE | {"num_hidden_layers": 4, "num_experts": 0},
+        layer_types=["linear_attention", "full_attention", "linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    )
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
