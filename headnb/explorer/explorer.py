@@ -13,7 +13,6 @@ message in the widget, and never ends the connection.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -23,12 +22,16 @@ from headnb.call_checks import known_keywords
 from headnb.display.frontend import bundle
 from headnb.display.live import progress_text
 from headnb.display.payload import payload
-from headnb.errors import HeadnbError, unknown_name
-from headnb.explorer.ablation_card import AblationCard, as_row
+from headnb.errors import HeadnbError
+from headnb.explorer.ablation_card import AblationCard
+from headnb.explorer.ablation_view import AblationView
 from headnb.explorer.attention_message import as_message
 from headnb.explorer.base_widget import WorkingWidget
+from headnb.explorer.commands import run_command
 from headnb.explorer.grid_widget import PictureWidget, head_names, heads_left
 from headnb.explorer.head_detail import head_detail
+from headnb.explorer.redraw_timer import RedrawTimer
+from headnb.explorer.scored_tasks import ScoredTasks
 from headnb.explorer.task_menu import TaskSources
 from headnb.explorer.worker import Worker
 from headnb.stats.patterns import pattern
@@ -40,13 +43,10 @@ if TYPE_CHECKING:
 
     from headnb.display.payload import Payload
     from headnb.engine.tokenization import EncodingName
-    from headnb.explorer.session import Bench
+    from headnb.explorer.session import Session
     from headnb.scoring.progress import Progress
     from headnb.scoring.run import LossName
     from headnb.tasks.loading import Task
-
-_PAUSE = 0.5  # seconds between updates of a running picture, at least
-_REST = 4.0  # times as long as drawing one took
 
 
 class Explorer(PictureWidget, WorkingWidget):
@@ -83,19 +83,19 @@ class Explorer(PictureWidget, WorkingWidget):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        self.results: dict[tuple[str, str], xr.Dataset] = {}
-        self.ablations: dict[str, xr.Dataset] = {}
         self._worker = Worker()
         self._sources = tasks or TaskSources({})
-        self._bench = self._made_bench(model, tokenizer, seed, options)
+        self._scored = ScoredTasks(self._sources)
+        self.results: dict[tuple[str, str], xr.Dataset] = self._scored.scores
+        self.ablations: dict[str, xr.Dataset] = {}
+        self._session = self._open_session(model, tokenizer, seed, options)
         self._tokenizer = tokenizer
-        self._scored: dict[tuple[str, str], Task] = {}
-        self._next_picture = 0.0
+        self._redraw = RedrawTimer()
         super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_picture(results))
         self.choices = self._choices()
         self.task = next(iter(self._sources.names), "")
         if isinstance(results, xr.Dataset) and "score" in results:
-            self._keep(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
+            self._add_scores(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
 
     def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The picture, and below it what heads that were taken out or scaled did to the losses."""
@@ -126,7 +126,7 @@ class Explorer(PictureWidget, WorkingWidget):
         name = head or self.focused
         if not name:
             raise HeadnbError("select a head first")
-        self._start(f"attention of {name}", lambda bench: self._attend(bench, name, place))
+        self._start(f"attention of {name}", lambda session: self._attend(session, name, place))
 
     def ablate(
         self,
@@ -143,7 +143,9 @@ class Explorer(PictureWidget, WorkingWidget):
             raise HeadnbError("select a head first")
         if not any(wanted):
             raise HeadnbError("choose a task first")
-        self._start(f"scaling {', '.join(named)}", lambda bench: self._ablate(bench, named, factor, wanted, controls))
+        self._start(
+            f"scaling {', '.join(named)}", lambda session: self._ablate(session, named, factor, wanted, controls)
+        )
 
     @traitlets.validate("selected")
     def _existing(self, proposal: dict[str, Any]) -> list[str]:
@@ -172,7 +174,9 @@ class Explorer(PictureWidget, WorkingWidget):
         if not self.focused or scores is None:
             self.head = {}
             return
-        self.head = head_detail(scores, self.focused, self._scored.get((self.task, self.method)), self._tokenizer)
+        self.head = head_detail(
+            scores, self.focused, self._scored.samples.get((self.task, self.method)), self._tokenizer
+        )
 
     @traitlets.observe("task", "method")
     def _show_results(self, _: object = None) -> None:
@@ -180,89 +184,58 @@ class Explorer(PictureWidget, WorkingWidget):
         self._describe()
         if self.scores is None:
             return
-        names = [self.task, *(name for name, method in self.results if method == self.method and name != self.task)]
-        shown = {name: self.results[name, self.method] for name in names}
-        self.payload = payload(shown, title=self._title(*names))
+        shown = self._scored.of_method(self.method, first=self.task)
+        self.payload = payload(shown, title=self._title(*shown))
 
     def _obey(self, content: dict[str, Any]) -> None:
-        commands: dict[str, Callable[[], None]] = {
-            "run": self.run,
-            "stop": self.stop,
-            "attend": lambda: self.attend(str(content["head"]), int(content["place"])),
-            "ablate": lambda: self.ablate(
-                float(content["factor"]),
-                map(str, content["heads"]),
-                map(str, content["tasks"]),
-                controls=int(content["controls"]),
-            ),
-        }
-        name = str(content.get("do"))
-        if name not in commands:
-            raise unknown_name("command", name, commands)
-        commands[name]()
+        run_command(self, content)
 
-    def _start(self, line: str, work: Callable[[Bench], str]) -> None:
+    def _start(self, line: str, work: Callable[[Session], str]) -> None:
         """Do `work` in the background; what it returns is the note shown at its end."""
-        bench = self._bench
-        if bench is None:
+        session = self._session
+        if session is None:
             raise HeadnbError("this needs the model: headnb.explore(model, tokenizer, tasks)")
+        self._work(line, lambda: work(session))
 
-        self._work(line, lambda: work(bench))
-
-    def _score(self, bench: Bench) -> str:
+    def _score(self, session: Session) -> str:
         name, method = self.task, self.method
-        task = bench.task(name, self.samples)
-        self._next_picture = 0.0
-        scores = bench.score(task, method, lambda progress: self._show_progress(name, progress))
-        self._scored[name, method] = task
-        self._keep(name, method, scores)
+        task = session.task(name, self.samples)
+        self._redraw.reset()
+        scores = session.score(task, method, lambda progress: self._show_progress(name, progress))
+        self._add_scores(name, method, scores, task)
         done = scores.sizes["sample"]
         return "" if scores.attrs["complete"] else f"stopped: {done} of {len(task)} samples are scored"
 
-    def _keep(self, name: str, method: str, scores: xr.Dataset) -> None:
-        self.results[name, method] = scores
-        if (name, method) not in self._scored and name in self._sources.names:
-            task = self._sources.whole(name, set(scores["sample"].values.tolist()))
-            if task is not None:
-                self._scored[name, method] = task
+    def _add_scores(self, name: str, method: str, scores: xr.Dataset, task: Task | None = None) -> None:
+        self._scored.add(name, method, scores, task)
         if (self.task, self.method) == (name, method):
             self._show_results()
         with self.hold_trait_notifications():  # a change of task or method shows its results
             self.task, self.method = name, method
 
     def _show_progress(self, name: str, progress: Progress) -> None:
-        """Fill the grid; at most a fifth of the time goes into pictures."""
-        started = time.monotonic()
-        if started < self._next_picture:
+        if not self._redraw.due:
             return
-        self._say(line=progress_text(progress), done=progress.done, total=progress.total)
-        if progress.done:
-            self.payload = payload({name: pattern(progress.scores())}, title=self._title(name))
-        ended = time.monotonic()
-        self._next_picture = ended + max(_PAUSE, _REST * (ended - started))
+        with self._redraw.drawing():
+            self._say(line=progress_text(progress), done=progress.done, total=progress.total)
+            if progress.done:
+                self.payload = payload({name: pattern(progress.scores())}, title=self._title(name))
 
-    def _attend(self, bench: Bench, head: str, place: int) -> str:
-        task = self._task(bench, self.task)
-        found = bench.attention(task, head, place)
+    def _attend(self, session: Session, head: str, place: int) -> str:
+        task = self._task(session, self.task)
+        found = session.attention(task, head, place)
         self.attention = {**as_message(found), "task": task.name}
         return ""
 
-    def _ablate(self, bench: Bench, heads: list[str], factor: float, tasks: list[str], controls: int) -> str:
-        shown: dict[str, Any] = {"heads": heads, "factor": factor, "rows": [], "generation": None}
-        self.ablations, self.ablation = {}, shown
+    def _ablate(self, session: Session, heads: list[str], factor: float, tasks: list[str], controls: int) -> str:
+        view = AblationView(session, heads, factor, self._say)
+        self.ablations, self.ablation = view.results, view.message
         for name in tasks:
-
-            def count(done: int, total: int, name: str = name) -> None:
-                self._say(line=f"{name}: {done} of {total} samples", done=done, total=total)
-
-            result = bench.losses(self._task(bench, name), heads, factor, controls, count)
-            self.ablations[name] = result
-            self.ablation = shown = {**shown, "rows": [*shown["rows"], as_row(result)]}
-        self._say(line="writing before and after", done=0, total=0)
-        task = self._task(bench, tasks[0])
-        if (made := bench.write(task, heads, factor, self._looked_at(task))) is not None:
-            texts = {"prompt": made.prompt, "before": made.before, "after": made.after}
-            self.ablation = {**shown, "generation": {"task": task.name, "sample": str(made.sample), **texts}}
+            view.add_losses(name, self._task(session, name), controls)
+            self.ablation = view.message
+        first = self._task(session, tasks[0])
+        view.add_generation(first, self._looked_at(first))
+        self.ablation = view.message
         return ""
 
     def _looked_at(self, task: Task) -> int:
@@ -271,35 +244,35 @@ class Explorer(PictureWidget, WorkingWidget):
         sample = self.attention.get("sample")
         return names.index(sample) if self.attention.get("task") == task.name and sample in names else 0
 
-    def _task(self, bench: Bench, name: str) -> Task:
+    def _task(self, session: Session, name: str) -> Task:
         """The samples that were scored, so that everything shown is about the same ones; else as many as asked for."""
-        return self._scored.get((name, self.method)) or bench.task(name, self.samples)
+        return self._scored.samples.get((name, self.method)) or session.task(name, self.samples)
 
-    def _made_bench(
+    def _open_session(
         self,
         model: PreTrainedModel | None,
         tokenizer: PreTrainedTokenizerBase | None,
         seed: int,
         options: dict[str, Any],
-    ) -> Bench | None:
+    ) -> Session | None:
         if model is None:
             if options:
                 raise HeadnbError(f"{', '.join(options)}: only with the model, which results alone do not need")
             return None
-        from headnb.explorer.session import Bench  # noqa: PLC0415  loads torch
+        from headnb.explorer.session import Session  # noqa: PLC0415  loads torch
 
-        return Bench(model, tokenizer, self._sources, self._worker, seed=seed, **options)
+        return Session(model, tokenizer, self._sources, self._worker, seed=seed, **options)
 
     def _first_picture(self, results: xr.Dataset | xr.DataArray | None) -> Payload:
         if results is not None:
             return payload(results)
-        if self._bench is None:
+        if self._session is None:
             raise HeadnbError("the explorer needs a model or results")
-        return self._bench.empty_picture()
+        return self._session.empty_picture()
 
     def _choices(self) -> dict[str, Any]:
         known: dict[str, str] = {}
-        if self._bench is not None:
+        if self._session is not None:
             from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
             known = methods(of_samples=True)
@@ -311,7 +284,7 @@ class Explorer(PictureWidget, WorkingWidget):
 
     @property
     def _name(self) -> str:
-        return self._bench.name if self._bench is not None else ""
+        return self._session.name if self._session is not None else ""
 
 
 @known_keywords

@@ -31,7 +31,7 @@ EMPTY = "Choose a task and press Run: the grid fills while it is scored."
 OPTIONS = ("batch_tokens", "encoding", "loss", "max_length")
 
 
-class Bench:
+class Session:
     """A model, its tokenizer and tasks, and how they are encoded; `options` are those of `score_heads` in OPTIONS."""
 
     def __init__(

@@ -87,8 +87,8 @@ def test_second_task_stands_beside_the_first_with_its_own_samples(explorer):
 
 
 def test_grid_fills_while_it_runs(explorer, monkeypatch):
-    for name in ("_PAUSE", "_REST"):
-        monkeypatch.setattr(f"headnb.explorer.explorer.{name}", 0.0)
+    for name in ("MIN_PAUSE", "PAUSE_PER_DRAWING"):
+        monkeypatch.setattr(f"headnb.explorer.redraw_timer.{name}", 0.0)
     seen = []
     explorer.observe(lambda change: seen.append(change["new"]), "payload")
     send(explorer, do="run")
@@ -100,7 +100,7 @@ def test_grid_fills_while_it_runs(explorer, monkeypatch):
 
 
 def test_stop_is_heard_inside_a_batch_and_keeps_what_is_scored(explorer):
-    gate = Gate(explorer._bench.model, free=6)
+    gate = Gate(explorer._session.model, free=6)
     send(explorer, do="run")
     assert gate.reached.wait(SECONDS)
     send(explorer, do="stop")
@@ -123,7 +123,7 @@ def test_stop_is_heard_inside_a_batch_and_keeps_what_is_scored(explorer):
 
 
 def test_stop_before_the_first_sample_leaves_nothing(explorer):
-    gate = Gate(explorer._bench.model)
+    gate = Gate(explorer._session.model)
     send(explorer, do="run")
     assert gate.reached.wait(SECONDS)
     explorer.stop()
@@ -134,7 +134,7 @@ def test_stop_before_the_first_sample_leaves_nothing(explorer):
 
 
 def test_stop_is_heard_while_another_run_holds_the_model(explorer):
-    with model_lock(explorer._bench.model):
+    with model_lock(explorer._session.model):
         send(explorer, do="run")
         time.sleep(0.2)
         assert explorer.status["state"] == "running"
@@ -143,7 +143,7 @@ def test_stop_is_heard_while_another_run_holds_the_model(explorer):
 
 
 def test_model_is_as_before_after_run_stop_and_error(explorer):
-    model = explorer._bench.model
+    model = explorer._session.model
     before = state(model)
     send(explorer, do="run")
     done(explorer)
@@ -162,7 +162,7 @@ def test_model_is_as_before_after_run_stop_and_error(explorer):
 
 
 def test_second_job_is_refused_while_one_runs(explorer):
-    gate = Gate(explorer._bench.model)
+    gate = Gate(explorer._session.model)
     send(explorer, do="run")
     assert gate.reached.wait(SECONDS)
     send(explorer, do="run")
@@ -174,7 +174,7 @@ def test_second_job_is_refused_while_one_runs(explorer):
 
 
 def test_close_stops_the_work(explorer):
-    gate = Gate(explorer._bench.model, free=8)
+    gate = Gate(explorer._session.model, free=8)
     send(explorer, do="run")
     assert gate.reached.wait(SECONDS)
     explorer.close()
@@ -202,7 +202,7 @@ def test_commands_that_make_no_sense_are_answered_with_a_message(explorer, conte
 
 
 def test_error_in_the_work_is_a_message_and_the_next_run_works(explorer):
-    hook = explorer._bench.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    hook = explorer._session.model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     send(explorer, do="run")
     assert done(explorer)["error"] == "ZeroDivisionError: division by zero"
     assert isinstance(explorer.error, ZeroDivisionError)
@@ -329,7 +329,7 @@ def test_stop_during_generation_is_heard(explorer):
 
     def hold(change):
         if change["new"]["rows"] and not gates:  # the losses are there, the text comes next
-            gates.append(Gate(explorer._bench.model, free=4))
+            gates.append(Gate(explorer._session.model, free=4))
 
     explorer.observe(hold, "ablation")
     explorer.ablate(0.0, ["L0H1"], ["words"])

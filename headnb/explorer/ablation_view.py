@@ -1,0 +1,47 @@
+"""The ablation tab: losses of tasks with heads scaled, and text generated before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headnb.explorer.ablation_card import as_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray as xr
+
+    from headnb.explorer.session import Session
+    from headnb.tasks.loading import Task
+
+
+class AblationView:
+    """Scales heads for one task after another.
+
+    Attributes:
+        results: the outcome of `headnb.ablate`, by task.
+        message: what the page draws so far. It is replaced, not changed, at each step.
+    """
+
+    def __init__(self, session: Session, heads: list[str], factor: float, report: Callable[..., None]) -> None:
+        self._session, self._heads, self._factor, self._report = session, heads, factor, report
+        self.results: dict[str, xr.Dataset] = {}
+        self.message: dict[str, Any] = {"heads": heads, "factor": factor, "rows": [], "generation": None}
+
+    def add_losses(self, name: str, task: Task, controls: int) -> None:
+        """Measure the losses of one task, and add its row."""
+
+        def count(done: int, total: int) -> None:
+            self._report(line=f"{name}: {done} of {total} samples", done=done, total=total)
+
+        result = self._session.losses(task, self._heads, self._factor, controls, count)
+        self.results[name] = result
+        self.message = {**self.message, "rows": [*self.message["rows"], as_row(result)]}
+
+    def add_generation(self, task: Task, position: int) -> None:
+        """Generate after one sample's prompt, with and without scaled heads; nothing if there is no tokenizer."""
+        self._report(line="writing before and after", done=0, total=0)
+        made = self._session.write(task, self._heads, self._factor, position)
+        if made is not None:
+            texts = {"prompt": made.prompt, "before": made.before, "after": made.after}
+            self.message = {**self.message, "generation": {"task": task.name, "sample": str(made.sample), **texts}}

@@ -1,0 +1,53 @@
+"""Commands that the page sends to the explorer: `{"do": name, ...arguments}`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headnb.errors import unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Commands(Protocol):
+    """What a page can ask the explorer to do."""
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def attend(self, head: str | None = None, place: int = 0) -> None: ...
+
+    def ablate(
+        self,
+        factor: float = 0.0,
+        heads: Iterable[str] | None = None,
+        tasks: Iterable[str] | None = None,
+        *,
+        controls: int = 0,
+    ) -> None: ...
+
+
+def run_command(explorer: Commands, content: dict[str, Any]) -> None:
+    """Call the explorer's method that a command names.
+
+    Raises:
+        HeadnbError: an unknown command, or one that the explorer refuses.
+        KeyError, TypeError, ValueError: an argument is missing or has the wrong type.
+    """
+    commands: dict[str, Callable[[], None]] = {
+        "run": explorer.run,
+        "stop": explorer.stop,
+        "attend": lambda: explorer.attend(str(content["head"]), int(content["place"])),
+        "ablate": lambda: explorer.ablate(
+            float(content["factor"]),
+            map(str, content["heads"]),
+            map(str, content["tasks"]),
+            controls=int(content["controls"]),
+        ),
+    }
+    name = str(content.get("do"))
+    if name not in commands:
+        raise unknown_name("command", name, commands)
+    commands[name]()

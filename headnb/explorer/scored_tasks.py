@@ -1,0 +1,38 @@
+"""State of an explorer: the scores by task and method, and the samples that were scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from headnb.explorer.task_menu import TaskSources
+    from headnb.tasks.loading import Task
+
+
+class ScoredTasks:
+    """What was scored, by (task, method).
+
+    Attributes:
+        scores: the scores.
+        samples: the task that they are of, where its samples are in memory.
+    """
+
+    def __init__(self, sources: TaskSources) -> None:
+        self._sources = sources
+        self.scores: dict[tuple[str, str], xr.Dataset] = {}
+        self.samples: dict[tuple[str, str], Task] = {}
+
+    def add(self, name: str, method: str, scores: xr.Dataset, task: Task | None = None) -> None:
+        """Store scores; without `task`, look for their samples in the sources (results computed elsewhere)."""
+        if task is None and (name, method) not in self.samples and name in self._sources.names:
+            task = self._sources.whole(name, set(scores["sample"].values.tolist()))
+        if task is not None:
+            self.samples[name, method] = task
+        self.scores[name, method] = scores
+
+    def of_method(self, method: str, first: str) -> dict[str, xr.Dataset]:
+        """The scores of every task by one method, task `first` in front."""
+        others = (name for name, scored_by in self.scores if scored_by == method and name != first)
+        return {name: self.scores[name, method] for name in (first, *others)}
