@@ -161,14 +161,16 @@ def check_settings(
     encoding: str = "official",
     padding_side: str = "right",
     until: Until = None,
+    options: Mapping[str, Option] | None = None,
 ) -> None:
     """Refuse settings that `score_heads` does not know. Who loads a model first asks here before.
 
     Raises:
         HeadnbError: there is no such method, loss, encoding or side (the nearest is named), no such loss with this
-            method, or no such rule to stop by.
+            method, no such rule to stop by, or no such option of the method.
     """
     chosen = find_method(method)
+    chosen.settings(options)
     if rule_for(until) is not None and chosen.scorer is None:
         raise HeadnbError(f"until= counts samples, and {method} is a fit to all of them at once")
     for kind, name, known in (
