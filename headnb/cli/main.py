@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,11 @@ from typer.core import TyperGroup
 from headnb import __version__
 from headnb.cli import suite
 from headnb.errors import HeadnbError
+from headnb.notebook import shared_options as shared
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headnb.display.grid import HeadGrid
 
 INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
@@ -66,26 +70,31 @@ def _options(
     """Attention-head scores for people who fine-tune language models."""
 
 
+def takes(*options: shared.Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options; it gets their values as `**given`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        *own, _ = signature.parameters.values()
+        command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, options)])  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+def _parameter(option: shared.Option) -> inspect.Parameter:
+    kind, parser = (option.kind, None) if isinstance(option.kind, type) else (str, option.kind)
+    about = typer.Option(option.default, *option.flags, help=option.help, metavar=option.metavar, parser=parser)
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=about, annotation=kind)
+
+
 @app.command()
+@takes(*shared.SCORE)
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
-    out: Annotated[Path | None, typer.Option(help="Zarr store for the scores; the same call again goes on.")] = None,
-    samples: Annotated[int | None, typer.Option("--samples", "-n", help="How many. Default: at most 64.")] = None,
-    method: Annotated[str, typer.Option(help="See `headnb methods`.")] = "activation",
-    loss: Annotated[str, typer.Option(help="sample-mean, batch-mean or sum.")] = "sample-mean",
-    split: Annotated[str, typer.Option(help="Split of the task.")] = "test",
-    seed: Annotated[int, typer.Option(help="Of the draw of samples and the order of work.")] = 0,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch, padding included.")] = 4096,
-    max_length: Annotated[int | None, typer.Option(help="Cut longer samples to so many tokens.")] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(help="Stop at a standard error (0.02), at stable top heads (top20), or at reliability0.9."),
-    ] = None,
-    adapter: Annotated[str | None, typer.Option(help="PEFT adapter to put on the model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
+    **given: Any,
 ) -> None:
     """Score every attention head of MODEL on TASK."""
     from headnb.display.grid import check_writable  # noqa: PLC0415
@@ -95,25 +104,21 @@ def score(
     from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
     from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
 
-    check_settings(method=method, loss=loss, until=until)
+    settings = shared.chosen(shared.SETTINGS, given)
+    check_settings(**settings)
     if save is not None:
         check_writable(save)
-    drawn = draw_task(task, samples, 64, split, seed)
-    loaded, tokenizer = load_model(model, device=device, dtype=dtype, adapter=adapter)
-    scores = None
+    drawn = draw_task(task, given["samples"], shared.MOST_SAMPLES, given["split"], given["seed"])
+    loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
+    out, scores = given["out"], None
     try:
         with LiveGrid(f"{model_name(loaded)} · {drawn.name}") as live:
             scores = score_heads(
                 loaded,
                 tokenizer,
                 drawn,
-                method=method,
-                loss=loss,  # type: ignore[arg-type]
-                batch_tokens=batch_tokens,
-                max_length=max_length,
-                seed=seed,
-                out=out,
-                until=until,
+                **settings,
+                **shared.chosen(shared.WORK, given),
                 on_progress=live.update,
             )
             grid = live.finish(scores)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import real_name
+from IPython.core.magic_arguments import argument, real_name
 from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from headnb.errors import HeadnbError
@@ -26,10 +26,27 @@ if TYPE_CHECKING:
 
     from headnb.display.grid import HeadGrid
     from headnb.models.session_cache import ResidentModels
+    from headnb.notebook.shared_options import Option
     from headnb.notebook.variables import Variables
     from headnb.tasks.loading import Task
 
+MODEL = argument(  # type: ignore[no-untyped-call]
+    "model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer)."
+)
 _PAIR = "for another one give a pair (model, tokenizer)"
+
+
+def takes(*options: Option) -> Callable[[Any], Any]:
+    """Give a magic these options. What `%config` sets has no default here: `chosen` looks it up."""
+
+    def add(magic: Any) -> Any:
+        for option in reversed(options):
+            default = "" if option.default is None else f" Default: {option.default}."
+            about = {"help": (option.help + default).replace("%", "%%"), "metavar": option.metavar, "type": option.kind}
+            argument(*option.flags, default=None if option.settable else option.default, **about)(magic)  # type: ignore[no-untyped-call]
+        return magic
+
+    return add
 
 
 def parse(magic: Any, line: str) -> argparse.Namespace:

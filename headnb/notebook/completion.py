@@ -9,7 +9,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from headnb.models.registry import known_models
 from headnb.notebook import arguments
-from headnb.stats.patterns import LOSS_REDUCTIONS
+from headnb.notebook.shared_options import SCORE
 from headnb.tasks.loading import known_tasks
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ _MAGICS = (
 )
 _IDENTIFIER = "headnb"
 _LINE = re.compile(rf"[^%]*%{{1,2}}({'|'.join(_MAGICS)})(\s.*)$", re.DOTALL)
-_FIXED = {
-    "split": ["train", "validation", "test"],
-    "encoding": ["official", "trl"],
-    "device": ["auto", "cpu", "cuda", "mps"],
-    "dtype": ["auto", "float32", "bfloat16", "float16"],
-}
 
 
 def add_completion(shell: InteractiveShell, magics: HeadMagics) -> None:
@@ -107,16 +101,16 @@ def _values(magics: HeadMagics, what: str) -> list[str]:
         "model": _models,
         "task": _tasks,
         "track": _tasks,
-        "held_out": _tasks,
         "method": _methods,
         "models": lambda magics: [kept.name for kept in magics.resident],
         "after": lambda magics: _held(magics, arguments.is_scores),
         "before": lambda magics: _held(magics, arguments.is_scores),
         "picture": lambda magics: _held(magics, arguments.is_picture),
         "word": lambda _: sorted({card.group for card in known_tasks().values()}),
-        "loss": lambda _: list(LOSS_REDUCTIONS),
     }
-    return find[what](magics) if what in find else _FIXED.get(what, [])
+    if what in find:
+        return find[what](magics)
+    return [choice for option in SCORE if option.name == what for choice in option.choices]
 
 
 def _models(magics: HeadMagics) -> list[str]:

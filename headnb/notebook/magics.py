@@ -22,6 +22,8 @@ from headnb.display.live import LiveGrid, already_drawn
 from headnb.errors import HeadnbError, first_line
 from headnb.models.session_cache import ResidentModels, release_memory
 from headnb.notebook import arguments
+from headnb.notebook import shared_options as shared
+from headnb.notebook.arguments import takes
 from headnb.notebook.results import drawn, keep_in_variable, loading, one_line_errors, shown
 from headnb.notebook.tables import method_table, model_table, task_table
 from headnb.notebook.variables import Variables
@@ -43,12 +45,12 @@ if TYPE_CHECKING:
 class HeadMagics(Magics):
     """Attention-head scores in a notebook."""
 
-    samples = Int(64, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
-    method = Unicode("activation", help="The head score without --method; %headmethods lists them.").tag(config=True)
-    loss = Unicode("sample-mean", help="The loss without --loss: sample-mean, batch-mean or sum.").tag(config=True)
-    batch_tokens = Int(4096, min=1, help="Tokens of a batch, padding included.").tag(config=True)
-    device = Unicode("auto", help="Where models are loaded to: auto, cpu, cuda, cuda:1, mps.").tag(config=True)
-    dtype = Unicode("auto", help="What models are loaded in: auto, float32, bfloat16, float16.").tag(config=True)
+    samples = Int(shared.MOST_SAMPLES, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
+    method = Unicode(shared.METHOD.default, help=shared.METHOD.help).tag(config=True)
+    loss = Unicode(shared.LOSS.default, help=shared.LOSS.help).tag(config=True)
+    batch_tokens = Int(shared.BATCH_TOKENS.default, min=1, help=shared.BATCH_TOKENS.help).tag(config=True)
+    device = Unicode(shared.DEVICE.default, help=shared.DEVICE.help).tag(config=True)
+    dtype = Unicode(shared.DTYPE.default, help=shared.DTYPE.help).tag(config=True)
     memory_budget = Float(
         0, min=0, help="Gigabytes that loaded models may take together; 0: half of the device's memory."
     ).tag(config=True)
@@ -59,28 +61,9 @@ class HeadMagics(Magics):
 
     @line_cell_magic
     @magic_arguments()
-    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @arguments.MODEL
     @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set, or variable with a task.")
-    @argument(
-        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
-    )
-    @argument("--method", help="The head score: see %%headmethods.")
-    @argument("--into", metavar="NAME", help="Variable to keep the scores in (or write: NAME = %%headscore ...).")
-    @argument("--loss", help="sample-mean (each sample's own mean), batch-mean (as the paper's script), sum.")
-    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
-    @argument("--seed", type=int, default=0, help="Of the draw of samples, and of the order of work.")
-    @argument("--out", metavar="PATH", help="Zarr store to write to; the same call again goes on with a stopped run.")
-    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
-    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
-    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
-    @argument(
-        "--until",
-        help="Stop at a standard error (0.02), at stable top heads (top20), or at reliability0.9.",
-    )
-    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
-    @argument("--revision", help="Branch, tag or commit of a hub model.")
-    @argument("--device", help="auto, cpu, cuda, mps.")
-    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    @takes(*shared.SCORE, shared.INTO)
     def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
         """Score every attention head of a model on a task, and draw the layer x head grid while it fills.
 
@@ -108,7 +91,7 @@ class HeadMagics(Magics):
 
     def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
         live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
-        chosen: dict[str, Any] = {"method": options.method or self.method, "loss": options.loss or self.loss}
+        settings = shared.chosen(shared.SETTINGS, vars(options), self)
         with loading(live):
             task = self.task(options, cell)
             live.message("starting")
@@ -116,7 +99,7 @@ class HeadMagics(Magics):
             from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
             from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
 
-            check_settings(**chosen, encoding=options.encoding, until=options.until)
+            check_settings(**settings)
             model, tokenizer = self.model(options, live)
         live.title = f"{model_name(model)} · {task.name}"
         scores = None
@@ -126,13 +109,8 @@ class HeadMagics(Magics):
                     model,
                     tokenizer,
                     task,
-                    **chosen,
-                    batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
-                    max_length=options.max_length,
-                    encoding=options.encoding,
-                    seed=options.seed,
-                    out=options.out,
-                    until=options.until,
+                    **settings,
+                    **shared.chosen(shared.WORK, vars(options), self),
                     on_progress=live.update,
                 )
                 with contextlib.suppress(Exception):  # the display says so, and the scores stand
@@ -197,14 +175,12 @@ class HeadMagics(Magics):
                 return self.resident.load(
                     found,
                     budget=int(self.memory_budget * 1e9) or None,
-                    adapter=options.adapter,
-                    revision=options.revision,
-                    device=options.device or self.device,
-                    dtype=options.dtype or self.dtype,
+                    **shared.chosen(shared.LOADING, vars(options), self),
                 )
-        given = [f"--{name}" for name in ("adapter", "revision", "device", "dtype") if getattr(options, name)]
-        if given:
-            raise HeadnbError(f"{options.model} is a model that is loaded already: {given[0]} is for models to load")
+        for option in shared.LOADING:
+            if getattr(options, option.name, None):
+                flag = option.flags[-1]
+                raise HeadnbError(f"{options.model} is a model that is loaded already: {flag} is for models to load")
         if arguments.is_model_pair(found):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.resident)
@@ -243,7 +219,7 @@ class HeadMagics(Magics):
     @argument("--alpha", type=float, default=0.05, help="Heads with a q-value below it are marked. Default: 0.05.")
     @argument("--scale-free", action="store_true", help="Divide each stage by its mean over heads first.")
     @argument("--title", default="", help="What to write above it.")
-    @argument("--into", metavar="NAME", help="Variable to keep the comparison in.")
+    @takes(shared.INTO)
     def headdiff(self, line: str) -> xr.Dataset:
         """Draw which heads changed between two scores of the same samples; significant ones are marked.
 
@@ -265,25 +241,13 @@ class HeadMagics(Magics):
 
     @line_magic
     @magic_arguments()
-    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @arguments.MODEL
     @argument("task", metavar="TASK", help="Name, JSONL file, hub data set, or variable with a task.")
     @argument("--heads", required=True, metavar="L3H5,L7H1", help="The heads, with commas between them.")
     @argument("--factor", type=float, default=0.0, help="What their outputs are multiplied by. Default: 0, taken out.")
     @argument("--controls", type=int, default=0, help="Draws of as many other heads of the same layers to compare.")
     @argument("--tokens", type=int, default=40, help="Length of the text shown before and after; 0: none.")
-    @argument(
-        "-n", "--samples", type=int, help="How many. Default: all that a variable holds, else HeadMagics.samples."
-    )
-    @argument("--into", metavar="NAME", help="Variable to keep the losses in.")
-    @argument("--split", default="test", help="Split of the task, where it has several. Default: test.")
-    @argument("--seed", type=int, default=0, help="Of the draw of samples and of the controls.")
-    @argument("--batch-tokens", type=int, help="Tokens of a batch, padding included.")
-    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
-    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
-    @argument("--adapter", metavar="PATH", help="PEFT adapter to put on the model.")
-    @argument("--revision", help="Branch, tag or commit of a hub model.")
-    @argument("--device", help="auto, cpu, cuda, mps.")
-    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    @takes(*shared.DRAW, shared.ENCODING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
     def headablate(self, line: str) -> xr.Dataset:
         """Take heads out of a model, or scale them: what becomes of the loss, and of the first sample's answer.
 
@@ -320,10 +284,7 @@ class HeadMagics(Magics):
                 options.heads,
                 options.factor,
                 controls=options.controls,
-                batch_tokens=self.batch_tokens if options.batch_tokens is None else options.batch_tokens,
-                max_length=options.max_length,
-                encoding=options.encoding,
-                seed=options.seed,
+                **shared.chosen((shared.ENCODING, *shared.WORK), vars(options), self),
                 on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
             )
 

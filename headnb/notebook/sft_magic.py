@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_magic, magics_class
@@ -14,6 +15,8 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from headnb.display.live import already_drawn
 from headnb.errors import HeadnbError
 from headnb.notebook import arguments
+from headnb.notebook import shared_options as shared
+from headnb.notebook.arguments import takes
 from headnb.notebook.live_tuning import LiveStudy, course
 from headnb.notebook.results import keep_in_variable, loading, one_line_errors
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from headnb.tasks.loading import Task
     from headnb.tuning.tuned import FineTuned
 
+TRAINING = (shared.SEED, shared.METHOD, shared.ENCODING, shared.MAX_LENGTH)  # shared options that `finetune` takes
+LOADING = tuple(option for option in shared.LOADING if option is not shared.ADAPTER)  # which is what is trained
+
 
 @magics_class
 class TuningMagics(Magics):
@@ -37,7 +43,7 @@ class TuningMagics(Magics):
 
     @line_magic
     @magic_arguments()
-    @argument("model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer).")
+    @arguments.MODEL
     @argument("task", metavar="TASK", help="What to train on: name (its train split), file, or variable with a task.")
     @argument("--steps", type=int, default=60, help="Updates. Default: 60.")
     @argument("--every", default="5", metavar="K", help="Score every K steps, or at 0,1,2,5,10. Default: 5.")
@@ -48,31 +54,23 @@ class TuningMagics(Magics):
         help="Score this task along the way; may be given several times. Default: TASK, its test split.",
     )
     @argument(
-        "-n",
-        "--samples",
-        type=int,
-        help="How many of each tracked task. Default: all that a variable holds, else HeadMagics.samples.",
-    )
-    @argument(
         "--full",
         action="store_true",
         help="Tune all weights of the model that a variable holds; else a LoRA adapter, and the model stays as it is.",
     )
-    @argument("--into", metavar="NAME", help="Variable to keep the result in (or write: NAME = %%headsft ...).")
-    @argument("--out", metavar="PATH", help="Folder for checkpoints, the adapter and what is tracked.")
     @argument("--resume", action="store_true", help="Go on from the last checkpoint in --out.")
-    @argument("--seed", type=int, default=0, help="Of the adapter, the order of samples, and the draw of tracked ones.")
     @argument("--batch-size", type=int, default=8, help="Samples of an update. Default: 8.")
     @argument("--learning-rate", type=float, help="Default: 2e-4, with --full 2e-5.")
     @argument(
         "--online", action="store_true", help="Score the training batches too, in the training's own backward pass."
     )
-    @argument("--method", help="The head score: see %%headmethods.")
-    @argument("--max-length", type=int, help="Cut longer samples to so many tokens.")
-    @argument("--encoding", default="official", help="official (prompt and completion apart) or trl (together).")
-    @argument("--revision", help="Branch, tag or commit of a hub model.")
-    @argument("--device", help="auto, cpu, cuda, mps.")
-    @argument("--dtype", help="auto, float32, bfloat16, float16.")
+    @takes(
+        replace(shared.SAMPLES, help="Number of samples of each tracked task; the default is that of %headscore."),
+        replace(shared.OUT, help="Folder for checkpoints, the adapter and what is tracked."),
+        *TRAINING,
+        *LOADING,
+        shared.INTO,
+    )
     def headsft(self, line: str) -> FineTuned:
         """Fine-tune a model on a task, and watch its heads change: the grid has a slider along the steps.
 
@@ -126,12 +124,9 @@ class TuningMagics(Magics):
                 inplace=options.full,
                 output_dir=options.out,
                 resume=options.resume,
-                seed=options.seed,
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
-                max_length=options.max_length,
-                encoding=options.encoding,
-                method=options.method or self.heads.method,
+                **shared.chosen(TRAINING, vars(options), self.heads),
                 on_progress=live.follow,
             )
         except TuningInterrupted as stopped:
@@ -155,7 +150,6 @@ class TuningMagics(Magics):
         return train, None if not isinstance(train, str) and options.samples is None else [drawn(train)]
 
     def _model(self, options: Namespace, live: LiveStudy) -> tuple[Any, Any]:
-        options.adapter = None
         model, tokenizer = self.heads.model(options, live)
         if options.full and any(kept.model is model for kept in self.heads.resident):
             raise HeadnbError(

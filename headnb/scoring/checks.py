@@ -1,4 +1,4 @@
-"""Scores that would be wrong without a sign of it, and what can be said of those that are not finite."""
+"""Models and samples that `score_heads` refuses, and the cause of scores that are not finite."""
 
 from __future__ import annotations
 
@@ -10,14 +10,38 @@ import torch
 from headnb.engine.batching import collate
 from headnb.engine.hooks import frozen, head_outputs, input_device
 from headnb.errors import HeadnbError
-from headnb.models.checks import check_weights
+from headnb.models.checks import check_weights, is_offloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
-    from headnb.engine.tokenization import EncodedSample
+    from headnb.engine.tokenization import EncodedSample, EncodedTask
+
+
+def check_loaded(model: object, tokenizer: object) -> None:
+    """Refuse what is not a model with weights, or not a tokenizer."""
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise HeadnbError(
+            f"the first argument is {type(model).__name__}, not a model; load_model(id) gives model and tokenizer"
+        )
+    if tokenizer is not None and not callable(tokenizer):
+        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
+    if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
+        raise HeadnbError("the model has no weights: it is on the meta device")
+
+
+def check_tokens(encoded: EncodedTask, model: PreTrainedModel) -> None:
+    """Token ids outside the vocabulary would be a crash on a CPU, and an unusable process on CUDA."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+    for key, sample in zip(encoded.ids, encoded.samples, strict=True):
+        lowest, highest = int(sample.input_ids.min()), int(max(sample.input_ids.max(), sample.labels.max()))
+        if lowest < 0 or highest >= vocabulary:
+            token = lowest if lowest < 0 else highest
+            raise HeadnbError(
+                f"sample {key!r} has the token {token}, and the model has {vocabulary}; is this the model's tokenizer?"
+            )
 
 
 def check_left_padding(

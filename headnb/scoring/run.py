@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
-import torch
 
 from headnb.call_checks import known_keywords
 from headnb.engine.batching import BLOCK, SIDES, plan_batches
@@ -23,7 +22,7 @@ from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
-from headnb.scoring.checks import check_left_padding, why_not_finite
+from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens, why_not_finite
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.progress import NotFiniteError
@@ -118,31 +117,35 @@ def score_heads(
             writing to.
         ScoringInterrupted: on Ctrl-C; it holds what was scored.
     """
-    _refuse_unloaded(model, tokenizer)
-    check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until)
+    check_loaded(model, tokenizer)
+    check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until, options=options)
     task = load_task(task) if not isinstance(task, Task) else task
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    check_tokens(encoded, model)
     chosen = find_method(method)
     settings = chosen.settings(options)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
-    _refuse_unknown_tokens(encoded, model)
+    asked = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
+    asked |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
+
     with _explained(model), ExitStack() as alone:
         alone.enter_context(model_lock(model))
         alone.enter_context(frozen(model))  # once, not for each batch anew: with many weights that takes milliseconds
-        scorer = chosen.scorer(model, **settings) if chosen.scorer is not None else None
-        about = _attributes(model, task, encoded, chosen, scorer.layout if scorer else find_heads(model))
-        about |= {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
-        about |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
-        if scorer is None:
+        if chosen.scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
             _refuse_workers(client, f"{method} is a fit to all samples at once")
+            about = _attributes(model, task, encoded, chosen, find_heads(model)) | asked
             request = FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress)
             return cast("Scores", chosen.fit(model, request))
+
+        scorer = chosen.scorer(model, **settings)
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorer, chosen, settings)
         packed = _packing(packed, scorer, model, padding_side)
         most = most_tokens(model, batch_tokens, packed=packed)
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
+
+        about = _attributes(model, task, encoded, chosen, scorer.layout) | asked
         with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
             run = BatchRun(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
@@ -161,14 +164,16 @@ def check_settings(
     encoding: str = "official",
     padding_side: str = "right",
     until: Until = None,
+    options: Mapping[str, Option] | None = None,
 ) -> None:
     """Refuse settings that `score_heads` does not know. Who loads a model first asks here before.
 
     Raises:
         HeadnbError: there is no such method, loss, encoding or side (the nearest is named), no such loss with this
-            method, or no such rule to stop by.
+            method, no such rule to stop by, or no such option of the method.
     """
     chosen = find_method(method)
+    chosen.settings(options)
     if rule_for(until) is not None and chosen.scorer is None:
         raise HeadnbError(f"until= counts samples, and {method} is a fit to all of them at once")
     for kind, name, known in (
@@ -211,29 +216,6 @@ def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: S
     if asked and not scorer.packs:
         raise HeadnbError("this model, method or attention implementation cannot keep packed samples apart")
     return scorer.packs and side == "right" and worth_packing(model) if asked is None else asked
-
-
-def _refuse_unloaded(model: object, tokenizer: object) -> None:
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-        raise HeadnbError(
-            f"the first argument is {type(model).__name__}, not a model; load_model(id) gives model and tokenizer"
-        )
-    if tokenizer is not None and not callable(tokenizer):
-        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
-    if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
-        raise HeadnbError("the model has no weights: it is on the meta device")
-
-
-def _refuse_unknown_tokens(encoded: EncodedTask, model: PreTrainedModel) -> None:
-    """Token ids outside the vocabulary would be a crash on a CPU, and an unusable process on CUDA."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
-    for key, sample in zip(encoded.ids, encoded.samples, strict=True):
-        lowest, highest = int(sample.input_ids.min()), int(max(sample.input_ids.max(), sample.labels.max()))
-        if lowest < 0 or highest >= vocabulary:
-            token = lowest if lowest < 0 else highest
-            raise HeadnbError(
-                f"sample {key!r} has the token {token}, and the model has {vocabulary}; is this the model's tokenizer?"
-            )
 
 
 def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:

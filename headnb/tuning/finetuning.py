@@ -11,6 +11,7 @@ import inspect
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.engine.tokenization import EncodingName
+    from headnb.engine.tokenization import EncodedTask, EncodingName
+    from headnb.tuning.head_slices import HeadSlice
     from headnb.tuning.tuned import FineTuned
 
 TRACKED = 64  # samples of a tracked task, where none were chosen
@@ -124,71 +126,132 @@ def finetune(
     checked_seed(seed, most=LARGEST_TRAINING_SEED)
     check_model(model, tokenizer, inplace=inplace)
     check_adapters(peft_config)
-    steps, batch_size = None if steps is None else int(steps), int(batch_size)
-    of_update = batch_size * training_arguments.get("gradient_accumulation_steps", 1)
-    train = _train_task(task, seed, None if steps is None else steps * of_update)
-    callback = HeadScoreCallback(
-        _tracked(task, track, held_out, train, seed),
-        tokenizer=tokenizer,
-        every=every,
-        online=online,
-        method=method,
+    settings = _Settings(
+        model,
+        steps=None if steps is None else int(steps),
+        batch_size=int(batch_size),
+        learning_rate=learning_rate if learning_rate is not None else (FULL_RATE if inplace else ADAPTER_RATE),
         max_length=max_length,
-        encoding=encoding,
+        seed=seed,
+        inplace=inplace,
+        peft_config=peft_config,
+        trainer=training_arguments,
     )
+
+    train = _train_task(task, seed, settings.samples)
+    scoring: dict[str, Any] = {"method": method, "encoding": encoding, "max_length": max_length}
+    tracked = _tracked(task, track, held_out, train, seed)
+    callback = HeadScoreCallback(tracked, tokenizer=tokenizer, every=every, online=online, **scoring)
     encoded = encode_task(train, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
-    rate = learning_rate if learning_rate is not None else (FULL_RATE if inplace else ADAPTER_RATE)
-    callback.attrs = {
-        "model": model_name(model),
-        "trained_on": train.name,
-        "trained_on_fingerprint": train.fingerprint(),
-        "kind_of_tuning": kind_of_tuning(model, inplace=inplace, other_adapters=peft_config is not None),
-        "steps": -1 if steps is None else steps,
-        "seed": seed,
-        "batch_size": batch_size,
-        "learning_rate": rate,
-    }
-    if training_arguments.get("packing") or training_arguments.get("padding_free"):
-        with model_lock(model):
-            check_packed_training(model)
+
+    settings.check_packing()
     if online:
         warn_of_router_loss(model, training_arguments)
-    slices = None
-    if heads is not None:
-        with model_lock(model), frozen(model):
-            layout = find_heads(model)
-        chosen = checked_heads(heads, layout)
-        slices = head_slices(model, layout, chosen)
-        callback.attrs |= {"kind_of_tuning": "heads" if inplace else "lora of heads", "heads": ",".join(chosen)}
-    adapters = None if inplace else lora_of_slices(slices, peft_config) if slices else peft_config or _lora()
+    chosen, slices = _slices_of_heads(model, heads)
+    adapters = settings.adapters(slices)
+    callback.attrs = settings.attributes(train, chosen)
+
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
     folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
-    tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
-    scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
-    settings = callback.attrs | {REVISION: SCORING_REVISION} | scoring | training_settings(adapters, training_arguments)
-    with model_lock(model):  # another run may have put adapters into it
-        settings[BASE] = weights_fingerprint(model)
-    callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
-    checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
-    if checkpoint is not None and began_elsewhere(folder, settings):
+    record = settings.record(callback, scoring, adapters)
+    checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
+    if checkpoint is not None and began_elsewhere(folder, record):
         warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
         callback.forget_movement()
-    arguments = {
-        **defaults(model, every, steps, training_arguments, keep=output_dir is not None),
-        "learning_rate": rate,
-        "seed": seed,
-        "max_length": max_length,  # for packing; else the samples are cut already
-        **training_arguments,
-        "output_dir": str(folder),
-        "max_steps": -1 if steps is None else steps,
-        "per_device_train_batch_size": batch_size,
-        "completion_only_loss": True,
-    }
-    if training_arguments.get("packing"):  # the length of a pack, to which longer samples would be cut
-        arguments["max_length"] = max_length or max(PACK, int(encoded.lengths.max()))
+    callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
+
+    arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)
     alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
     tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
     return tuning.run(adapters, on_progress)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a model is tuned: what `finetune` was asked for, checked and with its defaults."""
+
+    model: PreTrainedModel
+    steps: int | None
+    batch_size: int
+    learning_rate: float
+    max_length: int | None
+    seed: int
+    inplace: bool
+    peft_config: PeftConfig | None
+    trainer: dict[str, Any]
+    """Options of the trainer that were given."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many the updates use; None where epochs decide."""
+        of_update = self.batch_size * self.trainer.get("gradient_accumulation_steps", 1)
+        return None if self.steps is None else self.steps * of_update
+
+    def check_packing(self) -> None:
+        """Refuse packed samples where the model cannot keep them apart."""
+        if self.trainer.get("packing") or self.trainer.get("padding_free"):
+            with model_lock(self.model):
+                check_packed_training(self.model)
+
+    def adapters(self, slices: list[HeadSlice] | None) -> PeftConfig | None:
+        """The adapters that are trained; None where the model's own weights are."""
+        if self.inplace:
+            return None
+        return lora_of_slices(slices, self.peft_config) if slices else self.peft_config or _lora()
+
+    def attributes(self, train: Task, heads: list[str]) -> dict[str, Any]:
+        """Attributes of the study: what is trained on what, and how."""
+        kind = kind_of_tuning(self.model, inplace=self.inplace, other_adapters=self.peft_config is not None)
+        of_heads = {"kind_of_tuning": "heads" if self.inplace else "lora of heads", "heads": ",".join(heads)}
+        return {
+            "model": model_name(self.model),
+            "trained_on": train.name,
+            "trained_on_fingerprint": train.fingerprint(),
+            "kind_of_tuning": kind,
+            "steps": -1 if self.steps is None else self.steps,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+        } | (of_heads if heads else {})
+
+    def record(
+        self, callback: HeadScoreCallback, scoring: dict[str, Any], adapters: PeftConfig | None
+    ) -> dict[str, Any]:
+        """What `output_dir` keeps, to tell this fine-tuning from another one."""
+        tracked = {name: task.fingerprint() for name, task in callback.tasks.items()}
+        with model_lock(self.model):  # another run may have put adapters into it
+            base = weights_fingerprint(self.model)
+        about = {REVISION: SCORING_REVISION, **scoring, "tracked": tracked}
+        return callback.attrs | about | training_settings(adapters, self.trainer) | {BASE: base}
+
+    def trainer_arguments(self, encoded: EncodedTask, folder: Path, every: object, *, keep: bool) -> dict[str, Any]:
+        """The arguments of TRL's SFTConfig."""
+        arguments = {
+            **defaults(self.model, every, self.steps, self.trainer, keep=keep),
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "max_length": self.max_length,  # for packing; else the samples are cut already
+            **self.trainer,
+            "output_dir": str(folder),
+            "max_steps": -1 if self.steps is None else self.steps,
+            "per_device_train_batch_size": self.batch_size,
+            "completion_only_loss": True,
+        }
+        if self.trainer.get("packing"):  # the length of a pack, to which longer samples would be cut
+            arguments["max_length"] = self.max_length or max(PACK, int(encoded.lengths.max()))
+        return arguments
+
+
+def _slices_of_heads(
+    model: PreTrainedModel, heads: str | Iterable[str] | None
+) -> tuple[list[str], list[HeadSlice] | None]:
+    """The heads that are tuned alone, and their slices of the weights; None: all weights are tuned."""
+    if heads is None:
+        return [], None
+    with model_lock(model), frozen(model):
+        layout = find_heads(model)
+    chosen = checked_heads(heads, layout)
+    return chosen, head_slices(model, layout, chosen)
 
 
 def _lora() -> PeftConfig:

@@ -49,6 +49,35 @@ def test_score_writes_what_the_python_call_returns(
     assert "Reliability" not in said.err
 
 
+def test_score_takes_the_encoding_and_the_options_of_the_method(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    words = ("--encoding", "trl", "--method", "attattr", "--options", "steps=3", "--out", tmp_path / "x.zarr")
+    assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 3, *words) == 0
+    task = headnb.load_task("gsm_symbolic", n=3)
+    expected = headnb.score_heads(
+        tiny_model(), tiny_tokenizer(), task, encoding="trl", method="attattr", options={"steps": 3}
+    )
+    found = headnb.open_scores(tmp_path / "x.zarr")
+    xr.testing.assert_equal(found, expected)
+    assert (found.attrs["encoding"], found.attrs["option_steps"]) == ("trl", 3)
+
+
+def test_score_loads_the_revision(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: dict[str, Any] = {}
+
+    def load(model: str, **options: Any) -> None:
+        asked.update(options, model=model)
+        raise headnb.HeadnbError("not loaded here")
+
+    monkeypatch.setattr("headnb.models.loading.load_model", load)
+    words = ("--revision", "v2", "--adapter", "./a", "--dtype", "float32")
+    assert run(monkeypatch, "score", "somebody/model", "gsm_symbolic", "-n", 3, *words) == 1
+    assert "not loaded here" in capsys.readouterr().err
+    expected = {"model": "somebody/model", "revision": "v2", "adapter": "./a", "device": "auto", "dtype": "float32"}
+    assert asked == expected
+
+
 def test_a_second_score_with_other_settings_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +131,10 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
     [
         (["score", "./nowhere", "gsm_symbolic"], 1, "no such file or folder"),
         (["score", "./nowhere", "gsm_symbolic", "--method", "activaton"], 1, "did you mean 'activation'"),
+        (["score", "./nowhere", "gsm_symbolic", "--encoding", "tlr"], 1, "did you mean 'trl'"),
+        (["score", "./nowhere", "gsm_symbolic", "--options", "steps"], 1, "write NAME=NUMBER"),
+        (["score", "./nowhere", "gsm_symbolic", "--method", "gates", "--options", "step=5"], 1, "did you mean 'steps'"),
+        (["score", "./nowhere", "gsm_symbolic", "--encodng", "trl"], 2, "--encoding"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "cannot tell the form from the name 'x.png'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),

@@ -71,6 +71,14 @@ def test_methods_and_settings_reach_the_engine(shell: InteractiveShell) -> None:
     assert (b.attrs["method"], b.attrs["loss_reduction"], b.sizes["sample"]) == ("activation", "sum", 2)
 
 
+def test_options_of_the_method_reach_the_engine(shell: InteractiveShell) -> None:
+    run(shell, "a = %headscore model pairs --method attattr --options steps=3 --encoding trl")
+    expected = headnb.score_heads(
+        tiny_model(), tiny_tokenizer(), PAIRS, method="attattr", options={"steps": 3}, encoding="trl"
+    )
+    xr.testing.assert_equal(shell.user_ns["a"], expected)
+
+
 def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShell) -> None:
     shell.user_ns["both"] = (shell.user_ns.pop("model"), shell.user_ns.pop("tokenizer"))
     run(shell, "scores = %headscore both pairs")
@@ -172,6 +180,9 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --loss sums", "did you mean 'sum'"),
         ("%headscore model pairs -n many", "invalid int value: 'many'"),
         ("%headscore model pairs -n 5", "n=5 asks for more"),
+        ("%headscore model pairs --encodng trl", "no option --encodng; did you mean --encoding?"),
+        ("%headscore model pairs --options steps=many", "--options 'steps=many': write NAME=NUMBER"),
+        ("%headscore model pairs --options steps=5", "unknown option of activation 'steps'"),
         ("%headscore model pairs more", "'more' is one word too many"),
         ("%headscore model -n 3 pairs more", "'more' is one word too many"),
         ("%headscore model --metod taylor-token pairs", "no option --metod; did you mean --method?"),
@@ -212,7 +223,9 @@ def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str
     assert said in error_of(shell, line)
 
 
-@pytest.mark.parametrize("typo", ["--method activaton", "--loss sums", "--encoding tlr"])
+@pytest.mark.parametrize(
+    "typo", ["--method activaton", "--loss sums", "--encoding tlr", "--method gates --options step=5"]
+)
 def test_a_typo_is_found_before_a_model_is_loaded(shell: InteractiveShell, typo: str) -> None:
     assert "did you mean" in error_of(shell, f"%headscore ./no/such/folder pairs {typo}")
 
@@ -339,6 +352,8 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
         ("%headscore model pairs --method att", "attattr"),
         ("%headscore model pairs --method first-token-", "first-token-ln"),
         ("%headscore model pairs --loss b", "batch-mean"),
+        ("%headscore model pairs --encoding t", "trl"),
+        ("%headablate model pairs --dtype bf", "bfloat16"),
         ("%headgrid sco", "scores"),
         ("%headdiff scores sco", "scores"),
         ("%headtasks log", "logic"),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headnb.scoring.progress import Progress
 
 WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
+WITHOUT_MODEL = {"tfidf", "random"}
 AIMS = ("mean", "nearest")
 GRADIENT_METHODS = {"activation", "taylor-token", "attattr"}
 SHOWN = 10  # samples in a repr
@@ -178,50 +179,68 @@ def select_instructions(
         HeadnbError: an unknown way (the nearest is named), tasks without a model, scores of different models, methods
             or heads, text that is needed and not there, or fewer than k different samples in the pool.
     """
-    if by not in WAYS:
-        raise unknown_name("way to select", by, WAYS)
-    if to not in AIMS:
-        raise unknown_name("aim", to, AIMS)
-    _check_numbers(k, diversity, candidates)
+    _check_choice(by, to, k, diversity, candidates)
+    choice = _Choice(by, to, k, diversity, candidates or CANDIDATES * k, deduplicate)
     wanted, sources = read_target(target), read_pool(pool)
+    if by in WITHOUT_MODEL:
+        return _choose(_view_without_model(wanted, sources, choice, seed), sources, choice)
+
+    scoring: dict[str, Any] = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
+    scoring |= {"batch_tokens": batch_tokens, "max_length": max_length}
+    score = None if model is None else partial(_score, model, tokenizer, scoring)
     with tempfile.TemporaryDirectory(prefix="headnb-") as scratch:
-        if by in {"tfidf", "random"}:
-            view = _view_without_model(wanted, sources, by, seed, deduplicate=deduplicate)
-        else:
-            options: dict[str, Any] = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
-            options |= {"batch_tokens": batch_tokens, "max_length": max_length}
-            score = None if model is None else partial(_score, model, tokenizer, options)
-            in_stores = scored(sources, score, Path(out).expanduser() if out else Path(scratch), on_progress)
-            target_scores = _target_scores(wanted, score, by)
-            view = PatternView.of(in_stores, target_scores, standardised=by != "cosine")
-        return _choose(view, sources, k, by, to, diversity, candidates or CANDIDATES * k, deduplicate=deduplicate)
+        pool_scores = scored(sources, score, Path(out).expanduser() if out else Path(scratch), on_progress)
+        view = PatternView.of(pool_scores, _target_scores(wanted, score, by), standardised=by != "cosine")
+        return _choose(view, sources, choice)
 
 
-def _choose(
-    view: View, sources: list[Source], k: int, by: str, to: str, diversity: float, most: int, *, deduplicate: bool
-) -> Selection:
+@dataclass(frozen=True)
+class _Choice:
+    """Which samples are chosen of those that a view ranks."""
+
+    by: str
+    to: str
+    k: int
+    diversity: float
+    candidates: int
+    deduplicate: bool
+
+    @property
+    def diverse(self) -> bool:
+        """Whether a sample's likeness to those chosen before it counts."""
+        return bool(self.diversity) and self.by != "random"
+
+
+def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
     pool = _Pool()
-    many = bool(diversity) and by != "random"
-    found = best(pool.counted(view.ranked(to)), most if many else k, without=view.target_keys, deduplicate=deduplicate)
-    if found is None or len(found.ids) < k:
-        left = 0 if found is None else len(found.ids)
-        what = "different samples that are not the target's" if deduplicate else "samples that are not the target's"
-        raise HeadnbError(f"k={k}, but the pool has {left} {what} ({pool.size} in all)")
-    if many:
-        vectors = collected(view.parts(), found.positions)
-        found = found.at(diverse(found.similarity, vectors, k, diversity))
-    reliability = _reliability(view.target_scores) if isinstance(view, PatternView) else float("nan")
+    found = _chosen_samples(view, pool, choice)
     return Selection(
-        table=_table(found, view, by),
-        by=by,
-        to=to,
+        table=_table(found, view, choice.by),
+        by=choice.by,
+        to=choice.to,
         pool_size=pool.size,
-        pool_similarity=pool.total / pool.size if by != "random" else float("nan"),
+        pool_similarity=pool.total / pool.size if choice.by != "random" else float("nan"),
         target_size=len(view.target_keys),
-        target_reliability=reliability,
+        target_reliability=_reliability(view.target_scores) if isinstance(view, PatternView) else float("nan"),
         notes=tuple(unfinished(view.sources)) if isinstance(view, PatternView) else (),
         _sources=sources,
     )
+
+
+def _chosen_samples(view: View, pool: _Pool, choice: _Choice) -> Ranked:
+    """The k most similar samples, or a diverse choice of the candidates; `pool` counts what was compared."""
+    most = choice.candidates if choice.diverse else choice.k
+    ranked = pool.counted(view.ranked(choice.to))
+    found = best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
+    if found is None or len(found.ids) < choice.k:
+        left = 0 if found is None else len(found.ids)
+        different = "different " if choice.deduplicate else ""
+        what = f"{different}samples that are not the target's"
+        raise HeadnbError(f"k={choice.k}, but the pool has {left} {what} ({pool.size} in all)")
+    if not choice.diverse:
+        return found
+    vectors = collected(view.parts(), found.positions)
+    return found.at(diverse(found.similarity, vectors, choice.k, choice.diversity))
 
 
 @dataclass
@@ -238,20 +257,22 @@ class _Pool:
             yield part
 
 
-def _view_without_model(target: Task | Scores, sources: list[Source], by: str, seed: int, *, deduplicate: bool) -> View:
+def _view_without_model(target: Task | Scores, sources: list[Source], choice: _Choice, seed: int) -> View:
     if isinstance(target, Task) and all_tasks(sources):
-        return TextView.of(sources, target) if by == "tfidf" else RandomView(sources, target, seed, deduplicate)
-    if by == "tfidf":
+        if choice.by == "tfidf":
+            return TextView.of(sources, target)
+        return RandomView(sources, target, seed, choice.deduplicate)
+    if choice.by == "tfidf":
         raise HeadnbError("by='tfidf' compares text: give target and pool as tasks, not as scores")
     if isinstance(target, Task) or any(isinstance(source.holds, Task) for source in sources):
         raise HeadnbError("by='random' needs target and pool both as tasks, or both as scores")
-    return RandomView(sources, _opened(target), seed, deduplicate)
+    return RandomView(sources, _opened(target), seed, choice.deduplicate)
 
 
-def _score(model: Any, tokenizer: Any, options: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
+def _score(model: Any, tokenizer: Any, scoring: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
     from headnb.scoring.run import score_heads  # noqa: PLC0415  torch, which scores that are there do not need
 
-    return score_heads(model, tokenizer, task, **options, **where)
+    return score_heads(model, tokenizer, task, **scoring, **where)
 
 
 def _target_scores(target: Task | Scores, score: Callable[..., xr.Dataset] | None, by: str) -> xr.Dataset:
@@ -290,7 +311,11 @@ def _table(found: Ranked, view: View, by: str) -> pd.DataFrame:
     return xr.Dataset(columns, {"rank": np.arange(1, len(found.ids) + 1)}).to_dataframe()
 
 
-def _check_numbers(k: object, diversity: float, candidates: int | None) -> None:
+def _check_choice(by: str, to: str, k: object, diversity: float, candidates: int | None) -> None:
+    if by not in WAYS:
+        raise unknown_name("way to select", by, WAYS)
+    if to not in AIMS:
+        raise unknown_name("aim", to, AIMS)
     for name, value in (("k", k), *([("candidates", candidates)] if candidates is not None else [])):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise HeadnbError(f"{name} must be a whole number of samples, 1 or more, not {value!r}")
