@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headnb.stats import patterns, significance
-from headnb.stats.patterns import HEADS
 from headnb.stats.results import as_result
 from headnb.stats.run_variance import crossed_means
 
@@ -47,9 +46,8 @@ def changed_heads(
         seed: of sign flips.
         scale_free: divide each stage of each run by its pattern's mean over heads first, as `compare` does.
     """
-    change = patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
     if len(after) == 1:
-        return change
+        return patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
     evidence = patterns.change_evidence(before, after, scale_free=scale_free)
     if scale_free:
         before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
@@ -64,13 +62,11 @@ def changed_heads(
         "q_value": q,
         "significant": q < alpha,
     }
-    shape = [change.sizes[dim] for dim in HEADS]
-    tested = change.drop_vars("p_max_t").assign({name: (HEADS, x.reshape(shape)) for name, x in columns.items()})
-    told = tested.assign_attrs(
+    change = patterns.labelled_change(columns, *pairs[0], evidence, alpha, scale_free=scale_free)
+    told = change.assign_attrs(
         run_to_sample=found.run_to_sample,
         run_noise_df=found.d0,
         shared_by_heads=found.shared,
         moves_together=int(found.moves_together),
-        **evidence._asdict(),
     )
     return as_result(told)

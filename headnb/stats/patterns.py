@@ -184,7 +184,6 @@ def compare(
         raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
     found = change_evidence(b, a[None], scale_free=scale_free)
     differences = of_mean_head(a) - of_mean_head(b) if scale_free else a - b
-    n = len(differences)
     intervals = significance.t_intervals(differences, 1 - alpha)
     p = significance.p_values(differences)
     q = significance.q_values(p)
@@ -197,9 +196,14 @@ def compare(
         "p_max_t": significance.max_t_p_values(differences, seed=seed),
         "significant": q < alpha,  # NaN heads: never
     }
-    coords = {dim: levels_after[dim] for dim in HEADS}
-    attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs}
-    attrs |= {
+    return labelled_change(columns, before, after, found, alpha, scale_free=scale_free)
+
+
+def labelled_change(
+    columns: dict[str, Array], before: xr.Dataset, after: xr.Dataset, found: Evidence, alpha: float, *, scale_free: bool
+) -> Scores:
+    """Columns (heads) of a comparison as `compare` returns them; `found` is the evidence of the difference."""
+    attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs} | {
         "kind": "difference",
         "units": "of the mean head" if scale_free else pattern_units(before),
         "model": str(after.attrs.get("model", "")),
@@ -208,9 +212,11 @@ def compare(
         "interval_level": 1 - alpha,
         "scale_free": int(scale_free),
         **found._asdict(),
-        "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * n,
+        "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * found.samples,
     }
-    variables = {name: (HEADS, column.reshape(levels_after.shape[1:])) for name, column in columns.items()}
+    coords = {dim: after["score"][dim] for dim in HEADS}
+    shape = [each.size for each in coords.values()]
+    variables = {name: (HEADS, column.reshape(shape)) for name, column in columns.items()}
     return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
 
 

@@ -21,11 +21,12 @@ with three and more `shared` measures them: see `CrossedMeans.shared`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special, stats
+from scipy.optimize import elementwise
 
 from headnb.call_checks import checked_level
 
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
 FEWEST_HEADS = 50  # fewer do not tell how run noise is spread over heads
 _OF_FEW = (1.0, 2.0)  # d0 and s^2 then
-_D0 = np.geomspace(1, 200, 40)
-_LOG_S2 = np.linspace(-12, 12, 241)
-_NODES = 129
+_MOST_D0 = 200
+_LOG_S2 = np.linspace(-3, 3, 61)  # about the logarithm of the median ratio
+_NODES = 65
 _TAIL = 1e-10  # of the chi-squared distribution, left out at each end of the quadrature
 # Shares of the first component above which heads are said to move together; two runs have one component only.
 _SHARED = {3: 0.7, 4: 0.6}
@@ -135,13 +136,16 @@ class RunNoise:
         alpha = 1 - checked_level(level)
         scale = np.sqrt(self.a + self.b)
         varied = scale > 0  # NaN is not
-        low, high = np.zeros_like(scale), np.where(varied, scale, 0.0)
+        high = np.where(varied, scale, 0.0)
         while (wide := varied & (self.tail(high) > alpha)).any():
             high = np.where(wide, 2 * high, high)
-        for _ in range(40):  # to 1e-12 of the width
-            middle = (low + high) / 2
-            beyond = self.tail(middle) > alpha
-            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+
+        def excess(distance: Array, a: Array, b: Array, c: Array) -> Array:
+            return np.log(replace(self, a=a, b=b, c=c).tail(distance) / alpha)
+
+        noise = tuple(np.broadcast_to(part, scale.shape)[varied] for part in (self.a, self.b, self.c))
+        ends = np.zeros_like(high[varied]), high[varied]
+        high[varied] = elementwise.find_root(excess, ends, args=noise, tolerances={"xrtol": 1e-10}).x
         return np.where(np.isnan(scale), np.nan, high)
 
 
@@ -159,34 +163,39 @@ def crossed_means(values: ArrayLike) -> CrossedMeans:
     residual = values - by_run[:, None] - by_sample + mean
     c = (residual**2).sum(axis=(0, 1)) / ((runs - 1) * (n - 1)) / (n * runs)
     present = np.isfinite(mean) & (a > 0)
-    d0, s2 = _fit(b[present] / a[present], runs - 1) if present.sum() >= FEWEST_HEADS else _OF_FEW
+    d0, s2 = _fit(b[present] / a[present], runs - 1, n - 1) if present.sum() >= FEWEST_HEADS else _OF_FEW
     return CrossedMeans(mean, a, b, c, runs, n, d0, s2, _shared(by_run[:, present] - mean[present], a[present]))
 
 
-def _fit(ratios: Array, df: int) -> tuple[float, float]:
-    """d0 and s^2 of ratios ~ s^2 F(df, d0), the likeliest on a grid, s^2 then between its neighbours."""
+def _fit(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
+    """d0 and s^2 of ratios ~ s^2 F(df, d0), the likeliest on a grid, s^2 then between its neighbours.
+
+    d0 is at most `df_a`: the ratios vary with a, which is known by so many degrees of freedom.
+    """
+    d0_values = np.geomspace(1, min(_MOST_D0, df_a), 40)
     positive = ratios[ratios > 0]
     if not positive.size:
-        return float(_D0[-1]), 0.0
-    shifted = np.log(positive)[:, None] - _LOG_S2  # (heads, s^2)
-    best = (-np.inf, float(_D0[-1]), 0.0)
-    for d0 in _D0:
+        return float(d0_values[-1]), 0.0
+    log_s2 = _LOG_S2 + np.log(np.median(positive))
+    shifted = np.log(positive)[:, None] - log_s2  # (heads, s^2)
+    best = (-np.inf, float(d0_values[-1]), 0.0)
+    for d0 in d0_values:
         # The logarithm of F's density in log(ratio / s^2), summed over heads.
         constant = 0.5 * df * np.log(df / d0) - special.betaln(df / 2, d0 / 2)
         kernel = 0.5 * df * shifted - 0.5 * (df + d0) * np.logaddexp(0, shifted + np.log(df / d0))
         likelihood = len(positive) * constant + kernel.sum(axis=0)  # (s^2)
         place = int(np.argmax(likelihood))
         if likelihood[place] > best[0]:
-            best = (float(likelihood[place]), float(d0), _peak(likelihood, place))
+            best = (float(likelihood[place]), float(d0), _peak(log_s2, likelihood, place))
     return best[1], float(np.exp(best[2]))
 
 
-def _peak(likelihood: Array, place: int) -> float:
+def _peak(log_s2: Array, likelihood: Array, place: int) -> float:
     """Where the parabola through the largest value and its neighbours has its top, in log s^2."""
     if not 0 < place < len(likelihood) - 1:
-        return float(_LOG_S2[place])
+        return float(log_s2[place])
     left, top, right = likelihood[place - 1 : place + 2]
-    return float(_LOG_S2[place] + (_LOG_S2[1] - _LOG_S2[0]) * (left - right) / (2 * (left - 2 * top + right)))
+    return float(log_s2[place] + (log_s2[1] - log_s2[0]) * (left - right) / (2 * (left - 2 * top + right)))
 
 
 def _shared(deviations: Array, over_samples: Array) -> float:

@@ -32,13 +32,27 @@ def levels(pairs) -> tuple[np.ndarray, np.ndarray]:
     return abs(pairs[0][0].score.values), np.stack([abs(after.score.values) for _, after in pairs])
 
 
-def products_by_loops(tasks: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def units_of(tasks: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(layers, width): levels before fine-tuning, mean over tasks, and the units in which heads are taken."""
+    levels = np.mean([before.mean(axis=0) for before, _ in tasks], axis=0)
+    return levels, levels + 0.02 * levels.mean()
+
+
+def less_whole(values: np.ndarray, levels: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """(..., width) of one layer in units of its heads, less the fit of a shift and a scale of all of them."""
+    rows = (values / units).reshape(-1, values.shape[-1]).T
+    as_whole = np.stack([1 / units, levels / units], axis=1)
+    return (rows - as_whole @ np.linalg.lstsq(as_whole, rows, rcond=None)[0]).T.reshape(values.shape)
+
+
+def products_by_loops(tasks: list[tuple[np.ndarray, np.ndarray]], units=None) -> np.ndarray:
     """(layers, patterns, patterns): mean products of different samples in different runs; befores, then changes."""
     T, layers = len(tasks), tasks[0][0].shape[1]
+    levels, units = units or units_of(tasks)
     found = np.zeros((layers, 2 * T, 2 * T))
     for layer in range(layers):
         centred = [
-            [x[..., layer, :] - x[..., layer, :].mean(axis=-1, keepdims=True) for x in (before, after - before)]
+            [less_whole(x[..., layer, :], levels[layer], units[layer]) for x in (before, after - before)]
             for before, after in tasks
         ]
         for i, j in itertools.product(range(2 * T), repeat=2):
@@ -67,23 +81,41 @@ def error_by_loops(products: np.ndarray, target: int, predictors: list[int]) -> 
     return np.array(errors)
 
 
-def shares_by_loops(tasks) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Gain, excess and what each of two basics adds; differences of layers' errors (gain, excess); the rivals."""
-    products, T = products_by_loops(tasks), len(tasks)
-    Z, (a, b) = list(range(T)), (T + 1, T + 2)
-    nothing, both = (error_by_loops(products, T, Z + p) for p in ([], [a, b]))
+def told_apart(products: np.ndarray, T: int) -> np.ndarray:
+    """(2 T, r + T): combinations of the befores that noise does not make, then the changes: the befores' sum is a scale
+    of all heads, which is taken out."""
+    total = products.sum(axis=0)[:T, :T]
+    length = np.sqrt(np.where(np.diag(total) > 0, np.diag(total), np.inf))
+    values, vectors = np.linalg.eigh(total / np.outer(length, length))
+    kept = [vector / length for value, vector in zip(values, vectors.T, strict=True) if value > 1e-3]
+    turn = np.zeros((2 * T, len(kept) + T))
+    turn[:T, : len(kept)], turn[T:, len(kept) :] = np.transpose(kept), np.eye(T)
+    return turn
+
+
+def shares_by_loops(tasks, of=None) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Gain, excess and what each of two basics adds; differences of layers' errors (gain, excess); the rivals.
+
+    Units and combinations of the befores are those of the tasks `of`.
+    """
+    T = len(tasks)
+    units = units_of(of or tasks)
+    turn = told_apart(products_by_loops(of or tasks, units), T)
+    products, r = turn.T @ products_by_loops(tasks, units) @ turn, turn.shape[1] - T
+    Z, (a, b) = list(range(r)), (r + 1, r + 2)
+    nothing, both = (error_by_loops(products, r, Z + p) for p in ([], [a, b]))
     rivals = min(
-        itertools.combinations(range(T + 3, 2 * T), 2), key=lambda p: error_by_loops(products, T, [*Z, *p]).sum()
+        itertools.combinations(range(r + 3, r + T), 2), key=lambda p: error_by_loops(products, r, [*Z, *p]).sum()
     )
-    best, only_a, only_b = (error_by_loops(products, T, Z + p) for p in (list(rivals), [a], [b]))
+    best, only_a, only_b = (error_by_loops(products, r, Z + p) for p in (list(rivals), [a], [b]))
     worse = np.array([nothing.sum(), best.sum(), only_b.sum(), only_a.sum()]) - both.sum()
-    return worse / nothing.sum(), np.stack([nothing - both, best - both]), [p - T for p in rivals]
+    return worse / nothing.sum(), np.stack([nothing - both, best - both]), [p - r for p in rivals]
 
 
 def test_products_are_those_of_different_samples_in_different_runs():
     made, found = entered("composed", **SMALL)
     changes = found.changes(found.compared)
-    measured = LayerProducts([*changes.before, *changes.change], changes.layers)
+    measured = LayerProducts([*changes.before, *changes.change], changes.layers, changes.levels)
     pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
     tasks = [levels(one) for one in pairs]
     np.testing.assert_allclose(measured.corrected(), products_by_loops(tasks), rtol=1e-9, atol=1e-12)
@@ -127,7 +159,7 @@ def test_limits_are_those_of_a_jackknife_by_loops():
                     fewer[task] = (np.delete(before, place, axis=0), np.delete(after, place, axis=1))
                 else:
                     fewer[task] = (before, np.delete(after, place, axis=0))
-                left.append(shares_by_loops(fewer)[0][0])
+                left.append(shares_by_loops(fewer, tasks)[0][0])
             pseudo = count * full - (count - 1) * np.array(left)
             variances.append(pseudo.var(ddof=1) / count)
             tails = max(0.0, stats.kurtosis(pseudo, bias=False)) if count > 3 else 0.0

@@ -78,8 +78,8 @@ def test_the_fit_over_heads_is_the_likeliest(runs: int, d0: float, s2: float):
     rng = np.random.default_rng(runs)
     ratios = s2 * stats.f.rvs(runs - 1, d0, size=1000, random_state=rng)
     one = np.ones(1000)
-    values = np.zeros((runs, 4, 1000))
-    values += np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.sqrt(3.0)  # a = 1
+    values = np.zeros((runs, 250, 1000))
+    values += np.resize([-1.0, 1.0], 250)[:, None] * np.sqrt(249.0)  # a = 1
     direction = rng.standard_normal((runs, 1000))
     direction -= direction.mean(0)
     values += (direction / np.sqrt((direction**2).sum(0) / (runs - 1) / runs) * np.sqrt(ratios))[:, None]
@@ -95,6 +95,13 @@ def test_the_fit_over_heads_is_the_likeliest(runs: int, d0: float, s2: float):
     )
     assert unlikely([np.log(found.d0), np.log(found.s2)]) - best.fun < 0.2
     assert found.s2 == pytest.approx(np.exp(best.x[1]), rel=0.05)
+
+
+def test_run_noise_is_not_taken_to_be_more_even_than_samples_can_tell():
+    """The ratio b / a varies with a, which n - 1 degrees of freedom know: F(R - 1, n - 1) is the narrowest."""
+    rng = np.random.default_rng(6)
+    found = [crossed_means(crossed(rng, runs=3, n=12)).d0 for _ in range(10)]
+    assert max(found) <= 11
 
 
 def test_one_run_is_the_paired_t_test():

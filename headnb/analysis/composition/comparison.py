@@ -41,6 +41,11 @@ class Changes:
     change: tuple[Measured, ...]
     layers: Array
 
+    @property
+    def levels(self) -> Array:
+        """(heads): the level before fine-tuning, mean over the tasks."""
+        return np.asarray(np.mean([np.abs(one.plus).mean(axis=(0, 1)) for one in self.before], axis=0))
+
 
 def compare(changes: Changes, level: float = 0.95, seed: int = 0) -> Comparison:
     """What the basics add to Z (see `evidence`).
@@ -51,7 +56,7 @@ def compare(changes: Changes, level: float = 0.95, seed: int = 0) -> Comparison:
         seed: of the jackknife's groups and of the sign flips.
     """
     z = len(changes.names)
-    measured = LayerProducts([*changes.before, *changes.change], changes.layers, seed)
+    measured = LayerProducts([*changes.before, *changes.change], changes.layers, changes.levels, seed)
     products = measured.corrected()
     combinations = independent(products[:, :z, :z].sum(axis=0))
     basics = list(range(1, 1 + changes.basics))

@@ -106,7 +106,7 @@ class Entered:
         layers, heads = len(np.unique(changes.layers)), len(changes.layers)
         if layers < FEWEST_LAYERS:
             return f"this needs {FEWEST_LAYERS} layers or more, not {layers}"
-        if heads - layers < 2 * (len(changes.names) + len(self.basics)):
+        if heads - 2 * layers < 2 * (len(changes.names) + len(self.basics)):
             return f"{heads} heads in {layers} layers are too few for {len(changes.names)} tasks"
         return ""
 

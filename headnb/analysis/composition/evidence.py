@@ -1,7 +1,8 @@
 """Evidence for composition: its numbers and its levels.
 
 Z are the patterns before fine-tuning of the target, the basic and the other tasks: a pattern that merely shrank or grew
-is in them. All patterns are taken about their layer's mean, and each layer is predicted by the weights of the others.
+is in them. All patterns are in units of the heads' levels before fine-tuning (mean over the tasks), a shift and a scale
+of all heads of a layer taken out (`layer_products`), and each layer is predicted by the weights of the others.
 With e(.) the error summed over the layers, corrected for the noise of samples and runs,
 
     gain    G = 1 - e(Z + basics) / e(Z)

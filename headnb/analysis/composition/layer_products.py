@@ -1,7 +1,9 @@
 """Products of patterns over the heads of each layer, without the bias of few samples and few training runs.
 
-As `debiased_products`, but layer by layer and about each layer's own mean, so that weights can come from the other
-layers and what a layer does as a whole does not count. A product of two patterns is that of different samples in
+As `debiased_products`, but layer by layer, so that weights can come from the other layers. Heads change, and runs
+differ, about in proportion to their levels: in raw products the few heads of the highest levels would decide alone. So
+patterns are taken in units of each head's level, and within a layer only as far as they are no shift and no scale of
+all its heads: what a layer does as a whole does not count. A product of two patterns is that of different samples in
 different runs; the replicates without a group of samples, or without a run, take their noise off anew.
 """
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 
+_LEAST_UNIT = 0.02  # of the mean level
 _NONE: list[Rows] = [np.array([], dtype=np.int64)]
 
 
@@ -37,12 +40,13 @@ class LayerProducts:
     Args:
         patterns: measured on the same heads, none of them NaN.
         layers: (heads), the layer of each head.
+        levels: (heads), the level of each head, in whose units its values are taken.
         seed: of the groups, beyond MOST_GROUPS samples.
     """
 
-    def __init__(self, patterns: Sequence[Measured], layers: Array, seed: int = 0) -> None:
+    def __init__(self, patterns: Sequence[Measured], layers: Array, levels: Array, seed: int = 0) -> None:
         self._patterns, self._seed = list(patterns), seed
-        self._by_layer = _ByLayer(layers)
+        self._by_layer = ByLayer(layers, levels)
         self._by_run = [self._by_layer(pattern.by_run()) for pattern in patterns]  # (runs, layers, widest) each
         self._values = np.stack([runs.mean(axis=0) for runs in self._by_run])  # (patterns, layers, widest)
         self._run_noise = [_run_noise(runs) for runs in self._by_run]  # (layers) each
@@ -115,21 +119,33 @@ class LayerProducts:
         return np.stack([self._by_layer(one) for one in pattern.in_one_run()])
 
 
-class _ByLayer:
-    """Values (..., heads) less their layer's mean, as (..., layers, widest), with zeros where layers are narrower."""
+class ByLayer:
+    """Values (..., heads) in units of the heads' levels, less shift and scale of their layer: (..., layers, widest).
 
-    def __init__(self, layers: Array) -> None:
+    There are zeros where layers are narrower. The least unit is a fiftieth of the mean level.
+    """
+
+    def __init__(self, layers: Array, levels: Array) -> None:
         rows = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
-        self.layers = len(rows)
+        self._count = len(layers)
         self._heads = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-        self._there = np.zeros(self._heads.shape)
+        there = np.zeros(self._heads.shape)
         for place, heads in enumerate(rows):
-            self._heads[place, : len(heads)], self._there[place, : len(heads)] = heads, 1
+            self._heads[place, : len(heads)], there[place, : len(heads)] = heads, 1
+        units = levels + _LEAST_UNIT * levels.mean()
+        self._units = np.where(units > 0, units, 1)[self._heads]
+        weights = there / self._units  # zero where there is no head
+        as_whole = np.stack([weights, weights * levels[self._heads]], axis=-1)  # (layers, widest, 2)
+        self._rest = (np.eye(there.shape[1]) - as_whole @ np.linalg.pinv(as_whole)) * there[..., None]
 
     def __call__(self, values: Array) -> Array:
-        found = values[..., self._heads] * self._there
-        mean = found.sum(axis=-1, keepdims=True) / self._there.sum(axis=-1, keepdims=True)
-        return np.asarray((found - mean) * self._there)
+        return np.asarray((self._rest @ (values[..., self._heads] / self._units)[..., None])[..., 0])
+
+    def on_heads(self, found: Array) -> Array:
+        """Values (layers * widest) as they stand on the heads, in their own units: (heads)."""
+        values = np.zeros(self._count)
+        np.add.at(values, self._heads, found.reshape(self._heads.shape) * self._units)
+        return values
 
 
 def _products(values: Array) -> Array:

@@ -2,10 +2,10 @@
 
 Of the target's change, what the patterns before fine-tuning (Z) explain stays. The rest has its size, but is made anew:
 
-    change = Z part + S (sqrt(1 - share) own + sqrt(share) basics),
+    change = Z part + S (sqrt(1 - share) own + sqrt(share) basics)
 
-S^2 the squares that Z leaves, corrected for noise; `own` the target's residual after Z and the basics, each head's sign
-drawn anew in each replicate, so that every head keeps its size; `basics` the sum of what Z leaves of each basic's
+in units of the heads' levels, S^2 the squares that Z leaves, corrected for noise; `own` the target's residual after Z
+and the basics, each head's sign drawn anew in each replicate, so that every head keeps its size; `basics` the sum of what Z leaves of each basic's
 change; both of length 1. Every task's samples are drawn with replacement, and run effects of each head's own size are
 drawn as normal numbers. So run effects that many heads share are not in it, and the basics' measured changes are taken
 as true: the power is somewhat too high (in simulated worlds 0.92 on average where 0.84 is right).
@@ -21,7 +21,7 @@ import numpy as np
 from headnb.analysis.composition.comparison import Changes, compare
 from headnb.analysis.composition.entering import Entered
 from headnb.analysis.composition.evidence import BEYOND_FORMAT, GAIN, SHARED
-from headnb.analysis.composition.layer_products import LayerProducts
+from headnb.analysis.composition.layer_products import ByLayer, LayerProducts
 from headnb.analysis.composition.verdict import listed
 from headnb.analysis.debiased_products import Measured
 from headnb.analysis.json_values import as_records
@@ -177,7 +177,8 @@ class _Simulated:
         """One study in which this share is composed."""
         own = self._own * rng.choice([-1, 1], size=self._own.shape)
         mixed = np.sqrt(1 - share) * own + np.sqrt(share) * self._composed
-        patterns = [self._explained + self._size * mixed, *(one.mean(axis=(0, 1)) for one in self._levels[1:])]
+        composed = self._by_layer.on_heads(self._explained + self._size * mixed)
+        patterns = [composed, *(one.mean(axis=(0, 1)) for one in self._levels[1:])]
         before, change = [], []
         for place, (levels, pattern) in enumerate(zip(self._levels, patterns, strict=True)):
             n = levels.shape[1]
@@ -189,14 +190,17 @@ class _Simulated:
         return Changes(self.changes.names, self.changes.basics, tuple(before), tuple(change), self.changes.layers)
 
     def _parts(self) -> None:
-        """The parts of the target's change, each (heads): see the module."""
-        Z = np.stack([self._centred(one.values()) for one in self.changes.before], axis=1)  # (heads, tasks)
-        y, *basics = (self._centred(levels.mean(axis=(0, 1))) for levels in self._levels[: 1 + self.changes.basics])
+        """The parts of the target's change, each (layers * widest) in units of the heads' levels: see the module."""
+        layers, levels = self.changes.layers, self.changes.levels
+        self._by_layer = ByLayer(layers, levels)
+        Z = np.stack([self._by_layer(one.values()).ravel() for one in self.changes.before], axis=1)
+        first = self._levels[: 1 + self.changes.basics]
+        y, *basics = (self._by_layer(each.mean(axis=(0, 1))).ravel() for each in first)
         weights = np.linalg.lstsq(Z, y, rcond=None)[0]
         left = [one - Z @ np.linalg.lstsq(Z, one, rcond=None)[0] for one in (y, *basics)]
         B = np.stack(left[1:], axis=1)
         own = left[0] - B @ np.linalg.lstsq(B, left[0], rcond=None)[0]
-        products = LayerProducts([self.changes.change[0]], self.changes.layers)
+        products = LayerProducts([self.changes.change[0]], layers, levels)
         noise = float((products.plain() - products.corrected()).sum())
         size, lengths = float(left[0] @ left[0]) - noise, np.linalg.norm(B, axis=0)
         if not size > 0 or not (lengths > 0).all() or not own.any():
@@ -207,10 +211,6 @@ class _Simulated:
         composed = (B / lengths).sum(axis=1)
         self._explained, self._size = Z @ weights, np.sqrt(size)
         self._own, self._composed = own / np.linalg.norm(own), composed / np.linalg.norm(composed)
-
-    def _centred(self, pattern: Array) -> Array:
-        means = {layer: pattern[self.changes.layers == layer].mean() for layer in np.unique(self.changes.layers)}
-        return np.asarray(pattern - np.array([means[layer] for layer in self.changes.layers]))
 
 
 def _differences(change: Measured) -> Array:
