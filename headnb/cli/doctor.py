@@ -10,12 +10,13 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headnb.errors import first_line
+from headnb.errors import HeadnbError, first_line
 from headnb.models.quantization import import_quietly
 from headnb.tasks.sources import DATA_FOLDER
 
@@ -173,10 +174,14 @@ def _device() -> Iterator[Finding]:
 
 
 def _default_model() -> Finding:
-    from headnb import hub  # noqa: PLC0415
     from headnb.models import default_model  # noqa: PLC0415
 
-    if (hub.cache_folder() / "models" / default_model.NAME).is_dir():
+    folder = default_model.cached_folder()
+    if folder.is_dir():
+        try:
+            default_model.check(folder)
+        except HeadnbError as error:
+            return Finding(default_model.NAME, str(error), f"rm -r {shlex.quote(str(folder))}")
         return Finding(default_model.NAME, "ready")
     if default_model.packaged_gguf() is not None:
         return Finding(default_model.NAME, "installed; it is converted at its first use")

@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 
 from headnb import __version__
 from headnb.cli import suite
+from headnb.cli.output import echo
+from headnb.display.encodings import encodable, show_nearest
 from headnb.errors import HeadnbError
 from headnb.notebook import shared_options as shared
 
@@ -30,7 +32,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.secho("headnb: interrupted", fg="red", err=True)
+            echo("headnb: interrupted", fg="red", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -48,16 +50,17 @@ app.add_typer(suite.app, name="suite")
 
 def main() -> None:
     """Run the command line; what a user can mend is one red line and exit status 1."""
+    show_nearest()
     try:
         app()
     except HeadnbError as error:
-        typer.secho(f"headnb: {error}", fg="red", err=True)
+        echo(f"headnb: {error}", fg="red", err=True)
         sys.exit(1)
 
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"headnb {__version__}")
+        echo(f"headnb {__version__}")
         raise typer.Exit
 
 
@@ -124,16 +127,16 @@ def score(
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
         kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
-        typer.secho(f"headnb: interrupted{kept}", fg="red", err=True)
+        echo(f"headnb: interrupted{kept}", fg="red", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         if scores is None:
             raise
         kept = f"; {out} keeps the scores" if out else ""
-        typer.secho(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
+        echo(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
         raise typer.Exit(INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):
-        typer.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 @app.command()
@@ -147,12 +150,13 @@ def show(
     from headnb.display.text import as_text  # noqa: PLC0415
 
     grid = _open_grid(file)
-    typer.echo(as_text(grid.payload, heat_map=True, colour=sys.stdout.isatty()))
+    in_colour = sys.stdout.isatty() and encodable("▀▄", sys.stdout) == "▀▄"
+    print(as_text(grid.payload, heat_map=True, colour=in_colour))  # noqa: T201  printable, with colours
     for path, ending in ((html, ".html"), (svg, ".svg"), (save, ".heads.json")):
         if path is not None:
             if not path.name.endswith(ending):
                 raise HeadnbError(f"{path} should end on {ending}")
-            typer.echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
+            echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
 
 
 @app.command()
@@ -162,7 +166,7 @@ def tasks(
     """List the tasks known by name."""
     from headnb.notebook.tables import task_table  # noqa: PLC0415
 
-    typer.echo(task_table(word))
+    echo(task_table(word))
 
 
 @app.command()
@@ -170,7 +174,7 @@ def models() -> None:
     """List models that people score; any other hub id, folder or GGUF file works as well."""
     from headnb.notebook.tables import model_table  # noqa: PLC0415
 
-    typer.echo(model_table())
+    echo(model_table())
 
 
 @app.command()
@@ -178,7 +182,7 @@ def methods() -> None:
     """List the head scores."""
     from headnb.notebook.tables import method_table  # noqa: PLC0415
 
-    typer.echo(method_table())
+    echo(method_table())
 
 
 @app.command()
@@ -192,11 +196,11 @@ def demo(
 
     given: dict[str, Any] = {"model": model, "n": samples}
     parameters = {name: value for name, value in given.items() if value is not None}
-    typer.echo("running the quickstart notebook; a minute or two on two cores", err=True)
+    echo("running the quickstart notebook; a minute or two on two cores", err=True)
     source = notebooks.notebooks_folder() / notebooks.QUICKSTART
     executed = notebooks.run_notebook(source, out.resolve() / "quickstart.ipynb", parameters)
     page = notebooks.html_page(executed, executed.with_suffix(".html"))
-    typer.echo(f"executed notebook: {executed}\nas a page:         {page}")
+    echo(f"executed notebook: {executed}\nas a page:         {page}")
 
 
 @app.command()
@@ -205,9 +209,9 @@ def doctor() -> None:
     from headnb.cli.doctor import examine  # noqa: PLC0415
 
     for finding in examine():
-        typer.echo(f"{finding.name:<18} {finding.found}")
+        echo(f"{finding.name:<18} {finding.found}")
         if finding.remedy:
-            typer.secho(f"{'':<18} -> {finding.remedy}", fg="yellow")
+            echo(f"{'':<18} -> {finding.remedy}", fg="yellow")
 
 
 def _open_grid(file: Path) -> HeadGrid:

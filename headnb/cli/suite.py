@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headnb.cli.output import echo
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -55,22 +56,22 @@ def run(
 
     def report(node: Node, outcome: Outcome | None) -> None:
         if outcome is None:
-            typer.echo(f"        {node.name}: begins", err=True)
+            echo(f"        {node.name}: begins", err=True)
             return
         ended.append(node)
-        typer.echo(outcome_line(node, outcome, len(ended), total), err=True)
+        echo(outcome_line(node, outcome, len(ended), total), err=True)
 
     total = sum(not _is_done(node) for node in nodes)
-    typer.echo(f"{total} of {len(nodes)} notebooks to run, results in {folder}", err=True)
+    echo(f"{total} of {len(nodes)} notebooks to run, results in {folder}", err=True)
     try:
         outcomes = run_suite(nodes, folder, scheduler=scheduler, workers=workers, report=report)
     except SuiteInterrupted as stopped:
         done = sum(outcome.state == "done" for outcome in stopped.outcomes.values())
-        typer.secho(f"headnb: interrupted; {done} notebooks were done, the same command goes on", fg="red", err=True)
+        echo(f"headnb: interrupted; {done} notebooks were done, the same command goes on", fg="red", err=True)
         raise typer.Exit(INTERRUPTED) from None
     for report_file in dict.fromkeys(node.run / "report.html" for node in nodes):
         if report_file.exists():
-            typer.echo(f"report: {report_file}")
+            echo(f"report: {report_file}")
     if any(outcome.state != "done" for outcome in outcomes.values()):
         raise HeadnbError("not all notebooks are done; `headnb suite status` shows which, the same command tries again")
 
@@ -92,7 +93,7 @@ def plan(
     folder, nodes = _graph(suite, profile, out, settings)
     found = records(nodes, running=is_running(folder))
     most = workers or min(os.cpu_count() or 1, max(side_by_side(nodes).values()))
-    typer.echo(plan_table(nodes, found, estimate(nodes), most))
+    echo(plan_table(nodes, found, estimate(nodes), most))
 
 
 @app.command()
@@ -102,7 +103,7 @@ def status(suite: File = None, profile: Profile = "demo", out: Out = None, setti
     from headnb.suite.tables import status_table  # noqa: PLC0415
 
     folder, nodes = _graph(suite, profile, out, settings)
-    typer.echo(status_table(nodes, records(nodes, running=is_running(folder))))
+    echo(status_table(nodes, records(nodes, running=is_running(folder))))
 
 
 def _graph(suite: Path | None, profile: str, out: Path | None, settings: list[str] | None) -> tuple[Path, list[Node]]:

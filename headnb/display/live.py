@@ -20,9 +20,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headnb.display import html, text
+from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, Payload, payload
-from headnb.errors import HeadnbError, first_line
+from headnb.errors import HeadnbError, first_line, one_line
 from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
@@ -266,12 +267,12 @@ class _NotebookSurface:
         self._handle: Any = None
 
     def say(self, title: str, words: str) -> None:
-        line = " · ".join(filter(None, (title, words)))
+        line = _joined(title, words)
         self._publish({"text/plain": line, "text/html": f"<div>{escape(line)}</div>"})
 
     def draw(self, title: str, moment: Moment) -> int:
         bundle: dict[str, Any] = {
-            "text/plain": " · ".join(filter(None, (title, moment.line))),
+            "text/plain": _joined(title, moment.line),
             "text/html": _bar(title, moment),
         }
         partial = _partial(title, moment)
@@ -310,23 +311,23 @@ class _TerminalSurface:
         self._bar: Any = None
 
     def say(self, title: str, words: str) -> None:
-        self._shown(title).set_postfix_str(words)
+        self._shown(title).set_postfix_str(one_line(words))
 
     def draw(self, title: str, moment: Moment) -> int:
         bar = self._shown(title)
         bar.total, bar.unit = moment.total, f" {moment.unit}"
-        bar.set_postfix_str(moment.message, refresh=False)
+        bar.set_postfix_str(one_line(moment.message), refresh=False)
         bar.update(moment.done - bar.n)
         bar.refresh()
         return 0
 
     def end(self, grid: HeadGrid) -> None:
         self._closed()
-        print(grid)  # noqa: T201  the result of a command in a terminal
+        print(encodable(repr(grid), sys.stdout))  # noqa: T201  the result of a command in a terminal
 
     def close(self, title: str, words: str) -> None:
         self._closed()
-        print(" · ".join(filter(None, (title, words))), file=sys.stderr)  # noqa: T201
+        print(_joined(title, words), file=sys.stderr)  # noqa: T201
 
     def clear(self) -> None:
         self._closed()
@@ -339,8 +340,14 @@ class _TerminalSurface:
         from tqdm import tqdm  # noqa: PLC0415
 
         if self._bar is None:
-            self._bar = tqdm(desc=title or None, unit=" samples", file=sys.stderr, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(
+                desc=one_line(title) or None, unit=" samples", file=sys.stderr, dynamic_ncols=True, leave=False
+            )
         return self._bar
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(map(one_line, filter(None, parts)))
 
 
 def progress_text(progress: Progress) -> str:

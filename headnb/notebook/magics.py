@@ -19,7 +19,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Int, Unicode
 
 from headnb.display.live import LiveGrid, already_drawn
-from headnb.errors import HeadnbError, first_line
+from headnb.errors import HeadnbError, first_line, one_line
 from headnb.models.session_cache import ResidentModels, release_memory
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
@@ -185,7 +185,7 @@ class HeadMagics(Magics):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.resident)
         if note:
-            print(note)  # noqa: T201  other token ids are other scores
+            print(one_line(note))  # noqa: T201  other token ids are other scores
         return found, tokenizer
 
     @line_magic
@@ -321,7 +321,7 @@ class HeadMagics(Magics):
         words = [f"{resident.name} ({resident.size / 1e9:.2f} GB)" for resident in freed]
         del freed  # the memory returns only when nothing refers to the models
         release_memory()
-        print(f"unloaded {', '.join(words)}" if words else "no model was loaded")  # noqa: T201
+        print(f"unloaded {one_line(', '.join(words))}" if words else "no model was loaded")  # noqa: T201
 
     @line_magic
     @magic_arguments()

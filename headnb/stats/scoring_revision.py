@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, one_line
 from headnb.stats.results import MADE_BY, RESULT_ID
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ def revision_note(attrs: Mapping[Any, Any]) -> str:
 def warn_of_revision(path: Path, attrs: Mapping[Any, Any]) -> None:
     """Say on opening that scores at `path` are of another revision."""
     if note := revision_note(attrs):
-        warnings.warn(f"{path}: {note}", stacklevel=3)
+        warnings.warn(f"{one_line(path)}: {note}", stacklevel=3)

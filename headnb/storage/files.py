@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,30 @@ from headnb.stats.results import as_opened
 from headnb.storage.checksums import CHECKSUM, check_file, checksum, seal_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def file_name(name: str) -> str:
-    """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings."""
+    """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings.
+
+    The Unicode forms of one name give one file name: disks differ in which of them they keep.
+    """
     name = Path(name).name if Path(name).is_absolute() else name
+    name = unicodedata.normalize("NFC", name)
     return re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
+
+
+def check_file_names(names: Sequence[str], kind: str) -> None:
+    """Refuse two names that give one file name, on a disk that ignores capital letters too.
+
+    Raises:
+        HeadnbError: there are two such names.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        file = file_name(name)
+        if (other := found.setdefault(file.casefold(), name)) != name:
+            raise HeadnbError(f"two {kind} would be called {file}: {other} and {name}; rename one")
 
 
 def read_json(path: Path, maker: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
-from headnb.storage.files import file_name
+from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, OWN, Checked
 from headnb.suite.graph import in_order, notebooks_without
 from headnb.suite.parameters import check_parameter, fits
@@ -183,12 +183,8 @@ def _check_names(profile: Profile) -> None:
                 raise HeadnbError(f"compositions: {unknown_name('task of the profile', name, profile.tasks)}")
         if task in basics:
             raise HeadnbError(f"compositions: {task} cannot be a part of itself")
-    for names, kind in ((profile.models, "models"), (profile.tasks, "tasks")):
-        files = [file_name(name) for name in names]
-        for place, file in enumerate(files):
-            if file in files[:place]:
-                other = names[files.index(file)]
-                raise HeadnbError(f"two {kind} would be called {file}: {other} and {names[place]}; rename one")
+    check_file_names(profile.models, "models")
+    check_file_names(profile.tasks, "tasks")
 
 
 def _samples(task: str, n: int | None) -> tuple[str, float | None]:

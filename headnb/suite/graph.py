@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from headnb._version import __version__
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, one_line, unknown_name
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.files import file_name
 from headnb.suite.definition import OWN
@@ -180,7 +180,7 @@ def _node(
         [entry.name, *(f"seed {value}" if axis == "seed" else str(value) for axis, value in place.items())]
     )
     return Node(
-        name=label,
+        name=one_line(label),
         notebook=entry.name,
         source=entry.file.resolve(),
         run=run,

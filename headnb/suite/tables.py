@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from headnb.errors import LONGEST_MESSAGE, one_line
 from headnb.suite import estimate, records
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
         if record.state in {"done", "failed"} and record.seconds is not None:
             about += f", {duration(record.seconds)}"
         if record.state in {"running", "stopped"}:
-            about += f" since {record.manifest.get('began', '?')}"
+            about += f" since {one_line(record.manifest.get('began', '?'))}"
         if record.state == "blocked":
             about += f" by {_blocking(node, found)}"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {about}")
         if record.state == "failed":
-            lines.append(f"{'':<{width}}    {record.error}")
+            lines.append(f"{'':<{width}}    {one_line(record.error, LONGEST_MESSAGE)}")
     return "\n".join(lines)
 
 
@@ -84,7 +85,7 @@ def outcome_line(node: Node, outcome: Outcome, done: int, total: int) -> str:
     about = f"[{done}/{total}] {SIGNS[outcome.state]} {node.name}: {outcome.state}"
     if outcome.seconds:
         about += f" in {duration(outcome.seconds)}"
-    return f"{about}: {outcome.error}" if outcome.error else about
+    return f"{about}: {one_line(outcome.error, LONGEST_MESSAGE)}" if outcome.error else about
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +101,10 @@ def duration(seconds: float) -> str:
 def _with_models(nodes: Sequence[Node]) -> list[tuple[Node, str]]:
     """Each node, with the model's name at the first of its nodes."""
     runs = [node.run for node in nodes]
-    return [(node, "" if place and runs[place - 1] == node.run else node.model) for place, node in enumerate(nodes)]
+    return [
+        (node, "" if place and runs[place - 1] == node.run else one_line(node.model))
+        for place, node in enumerate(nodes)
+    ]
 
 
 def _indented(node: Node) -> str:

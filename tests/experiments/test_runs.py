@@ -113,10 +113,25 @@ def _no_space(*_args: object, **_kwargs: object) -> None:
         ("../x/my.jsonl", "x-my"),
         ("/x/m-1.5b", "m-1.5b"),
         ("..", "unnamed"),
+        ("cafe\u0301", "caf\u00e9"),
     ],
 )
 def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
     assert file_name(task) == name
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [("/a/x.jsonl", "/b/x.jsonl"), ("owner/x", "owner-x"), ("cafe\u0301", "caf\u00e9"), ("GCD", "gcd")],
+    ids=["two folders", "a slash", "two Unicode forms", "capital letters"],
+)
+def test_two_tasks_whose_answers_would_share_a_file_are_refused(tmp_path: Path, tasks: tuple[str, ...]) -> None:
+    with pytest.raises(HeadnbError, match="two tasks would be called"):
+        Run.create(tmp_path, Settings("tiny", tasks))
+    begun = {"format": 1, "model": "tiny", "tasks": list(tasks), "n": 4, "max_length": 256, "seed": 3}
+    write_json(tmp_path / "run.json", begun)  # as an earlier version began it
+    with pytest.raises(HeadnbError, match="two tasks would be called"):
+        _ = Run(tmp_path).settings
 
 
 def test_a_folder_is_never_there_by_half_while_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,18 @@
-"""The default model is converted once, whole or not at all, and by two processes alike."""
+"""The default model is converted once, whole or not at all, and its files are compared with their checksums."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from headnb import HeadnbError, hub
-from headnb.models import default_model
+from headnb.cli import doctor
+from headnb.models import default_model, folder_checksums
 from headnb.models.loading import load_model, weights_fingerprint
+from safetensors import SafetensorError
 
 
 def saving(model, tokenizer, meanwhile=lambda: None):
@@ -20,46 +25,128 @@ def saving(model, tokenizer, meanwhile=lambda: None):
     return convert
 
 
+def never(*_):
+    pytest.fail("converted again")
+
+
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return tmp_path / "cache" / "models"
+
+
+def left_in(folder):
+    """What lies there beside the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_conversion_is_made_once_and_leaves_nothing_else(cache, model, tokenizer):
     made = default_model.default_folder(saving(model, tokenizer))
     assert made == cache / "smollm2-135m"
-    assert list(cache.iterdir()) == [made]
-    again = default_model.default_folder(saving(model, tokenizer, lambda: pytest.fail("converted twice")))
-    assert again == made
+    assert left_in(cache) == ["smollm2-135m"]
+    assert default_model.default_folder(never) == made
     assert weights_fingerprint(load_model(made)[0]) == weights_fingerprint(model)
 
 
-def test_two_conversions_at_once_give_one_folder(cache, model, tokenizer, folder):
+def test_what_an_earlier_version_converted_meanwhile_is_used(cache, model, tokenizer, folder):
     convert = saving(model, tokenizer, lambda: shutil.copytree(folder, cache / "smollm2-135m"))
     made = default_model.default_folder(convert)
-    assert list(cache.iterdir()) == [made]
+    assert left_in(cache) == ["smollm2-135m"]
     load_model(made)
 
 
-def test_failed_conversion_leaves_nothing(cache, tokenizer):
+def test_a_folder_of_an_earlier_version_gets_checksums_at_its_first_use(cache, folder):
+    shutil.copytree(folder, cache / "smollm2-135m")
+    made = default_model.default_folder(never)
+    folder_checksums.check_files(made)
+    weights = bytearray((made / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (made / "model.safetensors").write_bytes(weights)
+    with pytest.raises(HeadnbError, match=r"model\.safetensors is damaged.*remove the folder"):
+        default_model.default_folder(never)
+
+
+def test_a_folder_of_an_earlier_version_that_cannot_be_written_is_used_as_it_is(cache, folder, monkeypatch):
+    shutil.copytree(folder, cache / "smollm2-135m")
+
+    def read_only(_):
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(folder_checksums, "write_checksums", read_only)
+    assert default_model.default_folder(never) == cache / "smollm2-135m"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(cache, tokenizer, error):
     class Full:
         def save_pretrained(self, made):
             made.mkdir()
             (made / "model.safetensors").write_bytes(b"half")
-            raise OSError("No space left on device")
+            raise error
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(HeadnbError, match=r"cannot write .*No space left on device.*needs 0\.6 GB"):
         default_model.default_folder(saving(Full(), tokenizer))
-    assert list(cache.iterdir()) == []
+    assert left_in(cache) == []
+    assert left_in(Path(tempfile.gettempdir()) / f"headnb-{os.getuid()}") == []
 
 
-def test_unwritable_cache_does_not_keep_from_working(cache, model, tokenizer):
+def test_an_unwritable_cache_is_replaced_by_one_folder_for_all_loads(cache, model, tokenizer):
     cache.parent.write_text("a file where the folder should be")
     made = default_model.default_folder(saving(model, tokenizer))
     assert weights_fingerprint(load_model(made)[0]) == weights_fingerprint(model)
-    shutil.rmtree(made.parent)
+    assert default_model.default_folder(never) == made
+    assert left_in(Path(tempfile.gettempdir())) == [f"headnb-{os.getuid()}"]
+
+
+@pytest.mark.parametrize("planted", ["folder", "link"])
+def test_weights_never_come_from_a_temporary_folder_that_others_can_write_to(
+    cache, model, tokenizer, folder, tmp_path, planted
+):
+    cache.parent.write_text("a file where the folder should be")
+    place = Path(tempfile.gettempdir()) / f"headnb-{os.getuid()}"
+    theirs = place if planted == "folder" else tmp_path / "theirs"
+    shutil.copytree(folder, theirs / "smollm2-135m")
+    folder_checksums.write_checksums(theirs / "smollm2-135m")
+    if planted == "folder":
+        theirs.chmod(0o777)
+    else:
+        place.symlink_to(theirs)
+    with pytest.raises(HeadnbError, match="others can write to it"):
+        default_model.default_folder(saving(model, tokenizer))
+
+
+def test_a_conversion_that_never_ends_is_named(cache, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setattr(default_model, "PATIENCE", 0.1)
+    cache.mkdir(parents=True)
+    with FileLock(cache / ".smollm2-135m.lock"), pytest.raises(HeadnbError, match="another process has been"):
+        default_model.default_folder(never)
+
+
+def test_files_are_read_again_only_when_they_changed(cache, model, tokenizer, monkeypatch):
+    made = default_model.default_folder(saving(model, tokenizer))
+    default_model.check(made)
+    read = []
+    keep = folder_checksums._crc
+    monkeypatch.setattr(folder_checksums, "_crc", lambda path: read.append(path.name) or keep(path))
+    default_model.check(made)
+    assert read == []
+    os.utime(made / "tokenizer.json", ns=(1, 1))
+    default_model.check(made)
+    assert "tokenizer.json" in read
+
+
+def test_the_doctor_tells_a_damaged_cache_from_a_sound_one(cache, model, tokenizer):
+    made = default_model.default_folder(saving(model, tokenizer))
+    assert doctor._default_model().found == "ready"
+    (made / "config.json").write_text("{}")
+    found = doctor._default_model()
+    assert f"{made / 'config.json'} is damaged" in found.found
+    assert found.remedy == f"rm -r {made}"
 
 
 @pytest.mark.usefixtures("no_network")

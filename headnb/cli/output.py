@@ -1,0 +1,16 @@
+"""What commands write: lines without control characters, in letters that the stream can show."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from headnb.errors import printable
+
+
+def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
+    """Write our own lines, in which texts of strangers stand, to stdout or stderr; coloured in a terminal."""
+    stream = sys.stderr if err else sys.stdout
+    lines = "\n".join(printable(line) for line in str(text).split("\n"))
+    print(typer.style(lines, fg=fg) if fg and stream.isatty() else lines, file=stream)

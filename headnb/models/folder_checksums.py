@@ -1,0 +1,74 @@
+"""Checksums of a model's files, so that a bit that flipped on the disk never becomes a weight or a token.
+
+Each file has a CRC-32, which no single flipped bit passes: it costs a tenth of what loading the default model does,
+where a cryptographic hash costs up to a half. It is computed once in a process, and again for files that changed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from typing import TYPE_CHECKING, TypeAlias
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "checksums.json"
+_BLOCK = 2**20  # bytes read at a time
+
+Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
+_sound: dict[Path, Stamp] = {}
+_one_at_a_time = threading.Lock()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of the files in a folder beside them."""
+    found = {
+        path.name: _crc(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in {FILE, f".{FILE}"}
+    }
+    draft = folder / f".{FILE}"
+    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draft.replace(folder / FILE)
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files in a folder with their checksums.
+
+    Raises:
+        HeadnbError: a file is damaged or missing.
+    """
+    listed = folder / FILE
+    try:
+        expected = json.loads(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise HeadnbError(f"{listed} is damaged: {error}") from error
+    if not isinstance(expected, dict):
+        raise HeadnbError(f"{listed} is damaged: it holds no checksums")
+    with _one_at_a_time:
+        try:
+            stamp = _stamp(listed, *(folder / name for name in expected))
+            if _sound.get(folder) == stamp:
+                return
+            changed = next((name for name, crc in expected.items() if _crc(folder / name) != crc), None)
+        except (OSError, ValueError) as error:
+            raise HeadnbError(f"{folder} is damaged: {error}") from error
+        if changed is not None:
+            raise HeadnbError(f"{folder / changed} is damaged: it is not what was written")
+        _sound[folder] = stamp
+
+
+def _stamp(*paths: Path) -> Stamp:
+    return tuple((path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in paths)
+
+
+def _crc(path: Path) -> str:
+    crc, block = 0, memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            crc = zlib.crc32(block[:size], crc)
+    return f"{crc:08x}"
