@@ -80,7 +80,7 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
     """A base model from any source but an adapter."""
     if source == DEFAULT:
         return _load_default(dtype, device_map)
-    path = Path(source).expanduser()
+    path = hub.user_path(source)
     if path.suffix.lower() == ".gguf":
         return _load_gguf(path, dtype=dtype, device_map=device_map)
     if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
@@ -156,7 +156,7 @@ def tokenizer_beside(folder: str) -> Any:
 
 def weights_folder(source: str) -> Path | None:
     """The folder on this machine with the safetensors of a name, an id or a folder; None if there is none."""
-    folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else Path(source).expanduser()
+    folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else hub.user_path(source)
     if folder is None or not folder.is_dir():
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 

@@ -31,6 +31,7 @@ from typing import Any
 
 from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
 from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.hub import user_path
 
 AXES = ("task", "seed", "target")
 WORK = ("train", "score", "generate")
@@ -88,7 +89,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
     Raises:
         HeadnbError: no such file or profile, no YAML, or a part that is unknown, missing or of another type.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     stored = _mapping(_read_yaml(path), str(path))
     _known_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
     where = f"{path.name}: notebook"

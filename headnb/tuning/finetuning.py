@@ -19,6 +19,7 @@ from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.models.checks import context_length, model_name
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
@@ -162,7 +163,7 @@ def finetune(
         callback.attrs |= {"kind_of_tuning": "heads" if inplace else "lora of heads", "heads": ",".join(chosen)}
     adapters = None if inplace else lora_of_slices(slices, peft_config) if slices else peft_config or _lora()
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
-    folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
+    folder = user_path(output_dir or kept.name)  # type: ignore[union-attr]
     tracked = {name: tracked.fingerprint() for name, tracked in callback.tasks.items()}
     scoring = {"method": method, "encoding": encoding, "max_length": max_length, "tracked": tracked}
     settings = callback.attrs | {REVISION: SCORING_REVISION} | scoring | training_settings(adapters, training_arguments)

@@ -22,6 +22,7 @@ from headnb.analysis.selection.nearest import best, collected, diverse
 from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
+from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
 from headnb.stats.reliability import components
 from headnb.storage.score_store import open_scores
@@ -191,7 +192,7 @@ def select_instructions(
             options: dict[str, Any] = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
             options |= {"batch_tokens": batch_tokens, "max_length": max_length}
             score = None if model is None else partial(_score, model, tokenizer, options)
-            in_stores = scored(sources, score, Path(out).expanduser() if out else Path(scratch), on_progress)
+            in_stores = scored(sources, score, user_path(out) if out else Path(scratch), on_progress)
             target_scores = _target_scores(wanted, score, by)
             view = PatternView.of(in_stores, target_scores, standardised=by != "cosine")
         return _choose(view, sources, k, by, to, diversity, candidates or CANDIDATES * k, deduplicate=deduplicate)
