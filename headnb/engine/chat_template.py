@@ -87,7 +87,8 @@ def _applied(
         if not _has_a_template(tokenizer):
             text = apply()
         else:
-            given = dict(zip(("messages", "tools", "documents"), json.loads(apply(chat_template=_GIVEN)), strict=True))
+            seen = json.loads(str(apply(chat_template=_GIVEN)))
+            given = dict(zip(("messages", "tools", "documents"), seen, strict=True))
             variables = {**tokenizer.special_tokens_map, **extras, **given}
             template = tokenizer.get_chat_template(tools=sample.tools)
             text = render_apart(template, variables | {"add_generation_prompt": add_generation_prompt})

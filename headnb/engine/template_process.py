@@ -77,7 +77,7 @@ class _Renderer:
             return self._process
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  a file of headnb
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -4,15 +4,15 @@ A template is a program of whoever made the model. It may loop for ever or fill 
 inside the process that runs it. So this one limits itself: `SECONDS` of processor time for one rendering, after which
 the system ends it, and `MEMORY` bytes altogether.
 
-It reads one JSON object a line, `{"template": ..., "variables": {...}}`, and answers each with `{"text": ...}` or
-`{"error": ...}` or `{"limit": ...}`. The environment is that of `apply_chat_template` in transformers: the same sandbox, filters, globals
-and tags. (`tests/tasks/test_chat_rows.py` compares the two.)
+It reads one JSON object a line, `{"template": ..., "variables": {...}}`, and answers each with `{"text": ...}`,
+`{"error": ...}` or `{"limit": ...}`. The environment is that of `apply_chat_template` in transformers: the same
+sandbox, filters, globals and tags. (`tests/tasks/test_chat_rows.py` compares the two.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import functools
 import json
 import sys
@@ -54,7 +54,7 @@ class _Dict:
 class _Namespace(jinja2.utils.Namespace):
     """`namespace` without names that begin with an underscore."""
 
-    def __init__(*args: Any, **entries: Any) -> None:  # noqa: N805  so that an entry may be called self
+    def __init__(*args: Any, **entries: Any) -> None:  # an entry may be called self
         for name in (given := dict(*args[1:], **entries)):
             _Namespace._check(name)
         jinja2.utils.Namespace.__init__(args[0], given)
@@ -80,7 +80,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)  # noqa: DTZ005  the user's own time, as in transformers
+    return dt.datetime.now().strftime(form)  # noqa: DTZ005  the user's own time, as in transformers
 
 
 @functools.lru_cache(maxsize=8)
@@ -106,7 +106,7 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    limit_time: Any = lambda seconds: None  # noqa: E731
+    limit_time: Any = float  # no limit
     with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none of these
         import resource  # noqa: PLC0415
         import signal  # noqa: PLC0415
