@@ -49,7 +49,7 @@ def _bytes(variable: Any) -> int:
     """Of all numbers of a variable; a part that is compressed as a whole is made as a whole."""
     parts = variable.chunking()
     item: int = 8 if variable.dtype is str else variable.dtype.itemsize
-    return item * max(math.prod(variable.shape), math.prod(parts) if isinstance(parts, list) else 1)
+    return item * max(math.prod(map(int, variable.shape)), math.prod(parts) if isinstance(parts, list) else 1)
 
 
 def _text_bytes(variable: Any, rows: int, most: int) -> int:

@@ -128,20 +128,20 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if _written_out(node, {}) >= MOST_VALUES:  # before any is made: `<<` copies what an alias names
-            raise HeadnbError(f"{where} has more than {MOST_VALUES} values, with its aliases written out")
-        return None if node is None else loader.construct_document(node)
-    except HeadnbError:
-        raise
+        few = _written_out(node, {}) < MOST_VALUES  # counted before any is made: `<<` copies what an alias names
+        found = loader.construct_document(node) if few and node is not None else None
     except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise HeadnbError(f"{where}{line} is not YAML: {reason:.200}") from error
+    if not few:
+        raise HeadnbError(f"{where} has more than {MOST_VALUES} values, with its aliases written out")
+    return found
 
 
 def _written_out(node: Any, known: dict[int, int]) -> int:
-    """How many values there are in a node of YAML, those behind aliases counted each time; too many, if it is in itself.
+    """How many values a node of YAML has, those behind aliases counted each time; too many, if it is part of itself.
 
     Raises:
         ValueError: a value is too long: numbers with colons take time with the square of their length.
