@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import sys
 import threading
 from pathlib import Path
@@ -35,18 +36,28 @@ def user_path(source: object) -> Path:
     """A path as a user writes it, whether it is there or not; `~` is the home folder.
 
     Raises:
-        HeadnbError: neither text nor a path, or one that this machine cannot look up.
+        HeadnbError: neither text nor a path, one that this machine cannot look up, or a pipe, a socket or a device:
+            reading those may never end.
     """
     if not isinstance(source, (str, Path)):
         raise HeadnbError(f"a name, an id or a path is needed, not {source!r:.60}")
+    mode = 0
     try:
         path = Path(source).expanduser()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            path.stat()
+            mode = path.stat().st_mode
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HeadnbError(f"{str(source)!r:.60} is no name, id or path that can be looked up: {reason}") from error
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise HeadnbError(f"{str(source)!r:.60} is neither a file nor a folder, but a pipe, a socket or a device")
     return path
+
+
+def check_files_of(folder: Path) -> None:
+    """Raise HeadnbError where a folder holds a pipe, a socket or a device: reading it may never end."""
+    for path in folder.iterdir():
+        user_path(path)
 
 
 def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:

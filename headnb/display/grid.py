@@ -13,6 +13,7 @@ from headnb.display import html, text
 from headnb.display.payload import MIME_TYPE, Payload, payload
 from headnb.display.reading import checked, read_payload
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -45,11 +46,11 @@ class HeadGrid:
     @classmethod
     def open(cls, path: str | Path) -> HeadGrid:
         """A grid saved as `*.heads.json`. Raises HeadnbError when the file is not one."""
-        return cls(read_payload(Path(path)))
+        return cls(read_payload(user_path(path)))
 
     def save(self, path: str | Path) -> Path:
         """Write the grid, in the form that the name ends on: `.heads.json` (data), `.svg` or `.html` (pictures)."""
-        path = Path(path)
+        path = user_path(path)
         write_whole(path, form_of(path)(self.payload))
         return path
 
@@ -61,8 +62,9 @@ class HeadGrid:
         """
         from headnb.display.page import interactive_page  # noqa: PLC0415  reads the bundle
 
-        write_whole(Path(path), interactive_page(self.payload))
-        return Path(path)
+        path = user_path(path)
+        write_whole(path, interactive_page(self.payload))
+        return path
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -19,9 +18,11 @@ from headnb.display.evidence import COUNTS
 from headnb.display.payload import KINDS, LARGEST_SIDE, VERSION, Payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError, unknown_name
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 LARGEST_FILE = 64 * 2**20
 MOST_CELLS = 500_000
@@ -41,7 +42,7 @@ def read_payload(source: str | Path) -> Payload:
     Returns a new payload with defaults filled in and unknown fields dropped. Raises HeadnbError, naming the field,
     for anything that is not a version 1 payload.
     """
-    text = source if isinstance(source, str) and source.lstrip()[:1] in {"{", "["} else _file_text(Path(source))
+    text = source if isinstance(source, str) and source.lstrip()[:1] in {"{", "["} else _file_text(user_path(source))
     try:
         found = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

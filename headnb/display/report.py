@@ -20,6 +20,7 @@ from headnb.display.html import IMAGE_INK
 from headnb.display.page import embedded, page_script, source_of
 from headnb.display.text import estimated, number, printable
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def report(contents: Contents, out: str | Path) -> Path:
     Raises:
         HeadnbError: the file cannot be written, Bokeh is not installed, or the front end is not built.
     """
-    out = Path(out)
+    out = user_path(out)
     if out.suffix not in {".html", ".htm"}:
         raise HeadnbError(f"a report is an HTML file; name it {out.name}.html, not {out.name!r}")
     write_whole(out, page(contents))

@@ -1,13 +1,17 @@
 """Chat samples as text: what a chat template makes of prompt and completion, and whether all of it is there.
 
-Templates are programs of strangers. They may fail in any way, and leave out what they do not know.
+Templates are programs of strangers. They may fail in any way, and leave out what they do not know. They run in a
+process of their own: see `template_process`.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from headnb.engine.template_process import TemplateRefusedError, render_apart
 from headnb.errors import HeadnbError, one_line
 from headnb.tasks.chat_rows import message_text, missing_text
 from headnb.tasks.row_values import check_text
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
     from headnb.tasks.chat_rows import Message
     from headnb.tasks.samples import Sample
+
+# What transformers makes of the messages before a template sees them, written down by a template that can be trusted.
+_GIVEN = "{{ [messages, tools, documents] | tojson }}"
 
 
 @dataclass(frozen=True)
@@ -67,18 +74,42 @@ def _applied(
 ) -> str:
     extras: dict[str, Any] = {"tools": sample.tools, "documents": sample.documents}
     extras = {name: value for name, value in extras.items() if value is not None} | (sample.chat_template_kwargs or {})
+    roles = ", ".join(str(message["role"]) for message in messages)
+    refused = f"{where}: the chat template refuses messages with the roles {roles:.80}: "
+    apply = partial(
+        tokenizer.apply_chat_template,
+        messages,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        **extras,
+    )
     try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **extras
-        )
+        if not _has_a_template(tokenizer):
+            text = apply()
+        else:
+            seen = json.loads(str(apply(chat_template=_GIVEN)))
+            given = dict(zip(("messages", "tools", "documents"), seen, strict=True))
+            variables = {**tokenizer.special_tokens_map, **extras, **given}
+            template = tokenizer.get_chat_template(tools=sample.tools)
+            text = render_apart(template, variables | {"add_generation_prompt": add_generation_prompt})
+    except TemplateRefusedError as error:
+        advice = "" if error.failed else "; samples that you render yourself, as text, are scored as they are"
+        raise HeadnbError(one_line(refused + one_line(error)) + advice) from None
+    except HeadnbError:
+        raise
     except Exception as error:
-        roles = ", ".join(str(message["role"]) for message in messages)
-        reason = f"{where}: the chat template refuses messages with the roles {roles:.80}: {type(error).__name__}: "
-        raise HeadnbError(one_line(reason + one_line(error))) from error
+        raise HeadnbError(one_line(f"{refused}{type(error).__name__}: {one_line(error)}")) from error
     if not isinstance(text, str):
         raise HeadnbError(f"{where}: the chat template gives a {type(text).__name__}, not text")
     check_text(text, f"{where}: what the chat template writes")
     return text
+
+
+def _has_a_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it writes chats as a template says; the tokenizers of mistral_common do it by themselves."""
+    from transformers import PreTrainedTokenizerBase  # noqa: PLC0415
+
+    return type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
 
 
 def _squeeze(text: str) -> str:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.call_checks import LARGEST_TRAINING_SEED
 from headnb.errors import HeadnbError, unknown_name
+from headnb.hub import user_path
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.checksums import damage_named
@@ -91,7 +92,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = user_path(folder)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
+from headnb.hub import check_files_of
 from headnb.models.provenance import origin
 
 if TYPE_CHECKING:
@@ -88,12 +89,13 @@ def check_folder(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise HeadnbError(f"{folder} is no model folder: it has no config.json")
+    check_files_of(folder)
     names = {file.name for file in folder.iterdir()}
     sharded = "model.safetensors" not in names and "model.safetensors.index.json" in names
     if sharded:
         try:
             names = set(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise HeadnbError(f"{folder} has a broken model.safetensors.index.json: {error}") from error
     safe = {name for name in names if name.endswith(".safetensors")}
     pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
@@ -111,7 +113,8 @@ def check_causal(source: str, config: PretrainedConfig) -> None:
     from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
 
     kind = config.model_type
-    made_for = (getattr(config, "architectures", None) or [""])[0]
+    classes = getattr(config, "architectures", None)
+    made_for = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
     if getattr(config, "is_encoder_decoder", False):
         reason = "an encoder-decoder"
     elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):

@@ -15,8 +15,11 @@ from headnb import hub
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, first_line, from_extra
 from headnb.models import default_model
+from headnb.models.adapter_configs import check_adapter_config
 from headnb.models.checks import check_causal, check_folder, check_weights, model_name
+from headnb.models.configs import check_counts, check_described_size, read_config
 from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.gguf_header import gguf_counts
 from headnb.models.memory import check_memory, fits_in_float32, weight_bytes
 from headnb.models.provenance import Origin, adapter_base, mark
 from headnb.models.quantization import import_quietly, refuse_unquantized
@@ -80,7 +83,7 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
     """A base model from any source but an adapter."""
     if source == DEFAULT:
         return _load_default(dtype, device_map)
-    path = Path(source).expanduser()
+    path = hub.user_path(source)
     if path.suffix.lower() == ".gguf":
         return _load_gguf(path, dtype=dtype, device_map=device_map)
     if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
@@ -119,7 +122,7 @@ def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | N
     where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     local = Path(source).is_dir()
     with contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
-        config = _config(source, where, online=online)
+        config = read_config(source, where, online=online)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
         except Exception as error:
@@ -139,7 +142,7 @@ def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any
     source, where = str(folder), {"trust_remote_code": False}
     check_folder(folder)
     with _quiet():
-        config = _config(source, where, online=True)
+        config = read_config(source, where)
         model = _weights(source, config, where, _dtype(dtype), None, online=True)
     return _placed(model, dtype, _device(device)).eval()
 
@@ -156,7 +159,7 @@ def tokenizer_beside(folder: str) -> Any:
 
 def weights_folder(source: str) -> Path | None:
     """The folder on this machine with the safetensors of a name, an id or a folder; None if there is none."""
-    folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else Path(source).expanduser()
+    folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else hub.user_path(source)
     if folder is None or not folder.is_dir():
         from huggingface_hub import snapshot_download  # noqa: PLC0415
 
@@ -167,23 +170,14 @@ def weights_folder(source: str) -> Path | None:
     return folder if any(folder.glob("*.safetensors")) else None
 
 
-def _config(source: str, where: dict[str, Any], *, online: bool) -> Any:
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    try:
-        config = AutoConfig.from_pretrained(source, **where)
-    except Exception as error:
-        raise loading_error(source, error, online=online) from error
-    check_causal(source, config)
-    return config
-
-
 def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device_map: Any, *, online: bool) -> Any:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
+    folder = weights_folder(source)
+    check_described_size(source, config, folder)
     if device_map is None:
         check_memory(
-            weight_bytes(weights_folder(source), config, dtype),
+            weight_bytes(folder, config, dtype),
             f"the weights of {source}",
             "dtype='bfloat16' takes two bytes a weight, device_map='auto' spreads them over devices, memory and disk",
         )
@@ -240,6 +234,7 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
 
     if not path.is_file():
         raise HeadnbError(f"no GGUF file at {path}")
+    check_counts(str(path), gguf_counts(path))
     where = {"gguf_file": path.name}
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, device_map=device_map, **where)
@@ -281,6 +276,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
         raise HeadnbError(f"{adapter} is no PEFT adapter: it has no adapter_config.json")
     if not (folder / "adapter_model.safetensors").is_file():
         raise HeadnbError(f"{adapter} has no adapter_model.safetensors (pickled weights are not loaded)")
+    check_adapter_config(folder)
     try:
         wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         if (folder / "tokenizer.json").is_file():

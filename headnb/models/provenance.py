@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, first_line
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,14 +81,22 @@ def adapter_base(folder: Path) -> tuple[str, str | None]:
     """
     if (folder / BASE).is_file():
         return str(_entries(folder / BASE).get("base") or ""), None
-    config = _entries(folder / CONFIG)
-    return str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    config = adapter_config(folder)
+    base, revision = (config.get(name) or None for name in ("base_model_name_or_path", "revision"))
+    if not all(isinstance(value, (str, type(None))) for value in (base, revision)):
+        raise HeadnbError(f"{folder / CONFIG}: base_model_name_or_path and revision are text")
+    return base or "", revision
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """What an adapter's config says; raises HeadnbError where it is no JSON object."""
+    return _entries(folder / CONFIG)
 
 
 def _entries(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(user_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise HeadnbError(f"{path} is not a JSON object")

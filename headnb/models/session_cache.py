@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from headnb.hub import user_path
 from headnb.models.loading import load_model
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _stamp(places: Iterable[str]) -> int:
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
         for place in places
-        if place and (path := Path(place).expanduser()).exists()
+        if place and (path := user_path(place)).exists()
         for file in (sorted(path.iterdir()) if path.is_dir() else [path])
         if file.is_file()
     ]

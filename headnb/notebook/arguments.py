@@ -17,6 +17,7 @@ from IPython.core.magic_arguments import argument, real_name
 from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     import argparse
@@ -212,7 +213,7 @@ def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> T
         return load_task(source, split=split, n=n, seed=seed)
     if not isinstance(source, str):
         return load_task(source, split=split, seed=seed)
-    if not Path(source).expanduser().exists():
+    if not user_path(source).exists():
         return load_task(source, split=split, n=most, seed=seed)
     task = load_task(source, split=split, seed=seed)
     return task if len(task) <= most else load_task(task, n=most, seed=seed)
@@ -231,9 +232,9 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     found = variable(word, namespace, is_scores)
     if isinstance(found, xr.Dataset):
         return found
-    if not Path(found).expanduser().exists():
+    if not user_path(found).exists():
         raise HeadnbError(_neither(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores))
-    return open_scores(Path(found).expanduser())
+    return open_scores(user_path(found))
 
 
 def find_picture(word: str, namespace: Variables) -> HeadGrid | Any:
@@ -245,7 +246,7 @@ def find_picture(word: str, namespace: Variables) -> HeadGrid | Any:
     found = variable(word, namespace, is_picture)
     if not isinstance(found, str):
         return found
-    path = Path(found).expanduser()
+    path = user_path(found)
     if not path.exists():
         raise HeadnbError(_neither(word, namespace, "something to draw (scores, a pattern, a comparison)", is_picture))
     return open_picture(path)

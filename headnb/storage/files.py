@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, one_line
+from headnb.hub import user_path
 from headnb.stats.results import as_opened
 from headnb.storage.checksums import CHECKSUM, check_file, checksum, seal_file
+from headnb.storage.netcdf_sizes import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,13 +138,14 @@ def read_dataset(path: Path) -> xr.Dataset:
         HeadnbError: it cannot be read, or is not what `write_dataset` wrote.
     """
     try:
-        check_file(path)
+        check_file(user_path(path))
+        check_sizes(path)
         with xr.open_dataset(path, engine="netcdf4") as stored:
             loaded: xr.Dataset = stored.load()
     except HeadnbError:
         raise
     except Exception as error:  # xarray lets through whatever its decoders raise
-        raise HeadnbError(f"{path} cannot be read: {error}") from error
+        raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
     return as_opened(loaded)
 
 

@@ -147,8 +147,10 @@ def _write(path: Path, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> N
 def _read(path: Path) -> xr.Dataset | None:
     import zarr  # noqa: PLC0415
 
+    from headnb.storage.zarr_files import CheckedStore, check_codecs  # noqa: PLC0415
+
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
+        group = zarr.open_group(CheckedStore(path), mode="r", zarr_format=3)
         told: dict[str, Any] = dict(group.attrs)
     except Exception:  # noqa: BLE001  it is something else, or its first file is damaged: no fit to be read
         return None
@@ -158,6 +160,10 @@ def _read(path: Path) -> xr.Dataset | None:
     with damage_named(path):
         if sum(array.nbytes for _, array in group.arrays()) > MOST_BYTES:
             raise HeadnbError(f"{path} is damaged: it says that it holds more than a fit does")
+        for name, array in group.arrays():
+            check_codecs(path, name, array)
+            if array.nchunks > 1:
+                raise HeadnbError(f"{path} is damaged: {name} is in {array.nchunks} parts, and a fit writes one")
         arrays: dict[str, tuple[Any, np.ndarray]] = {
             name: (array.metadata.dimension_names, plain_values(array[:]))  # type: ignore[union-attr]
             for name, array in group.arrays()

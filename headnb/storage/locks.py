@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, one_line
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,14 +17,15 @@ def local_path(path: str | Path) -> Path:
     """The absolute path of a folder or file of this machine: what is read later must not follow `os.chdir`.
 
     Raises:
-        HeadnbError: it is an address, or relative to a working directory that is gone.
+        HeadnbError: it is an address, relative to a working directory that is gone, or as for `hub.user_path`.
     """
     if "://" in str(path):
-        raise HeadnbError(f"{path} is an address; scores are written to local folders")
+        raise HeadnbError(f"{one_line(path, 60)} is an address; scores are written to local folders")
+    found = user_path(path)
     try:
-        return Path(path).expanduser().absolute()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home of this name
-        raise HeadnbError(f"cannot find {path}: {error}") from error
+        return found.absolute()
+    except OSError as error:
+        raise HeadnbError(f"cannot find {one_line(path)}: {error}") from error
 
 
 @contextmanager
@@ -31,9 +33,9 @@ def only_writer(path: Path) -> Iterator[None]:
     """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
 
-    real = path.resolve()
-    lock = FileLock(real.with_name(f".{real.name}.lock"))
     try:
+        real = path.resolve()
+        lock = FileLock(real.with_name(f".{real.name}.lock"))
         real.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
@@ -42,8 +44,9 @@ def only_writer(path: Path) -> Iterator[None]:
         raise HeadnbError(
             f"another run is writing scores to {path} now; wait until it ends, or choose another `out`"
         ) from None
-    except OSError as error:
-        raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a path without a name, or of a thousand levels
+        reason = getattr(error, "strerror", None) or one_line(error, 100)
+        raise HeadnbError(f"cannot write scores to {one_line(path)}: {reason}") from error
     try:
         yield
     finally:

@@ -22,13 +22,14 @@ import xarray as xr
 
 from headnb.call_checks import known_keywords
 from headnb.engine.batching import BatchPlan
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, one_line
 from headnb.models.memory import check_memory
 from headnb.stats.results import as_opened, as_result
 from headnb.stats.scoring_revision import refuse_other, warn_of_revision
 from headnb.storage.checksums import damage_named
 from headnb.storage.lazy import StoredRows, read_later
 from headnb.storage.locks import local_path, only_writer
+from headnb.storage.netcdf_sizes import check_sizes
 from headnb.storage.waiting_rows import Rows, joined
 from headnb.storage.zarr_columns import (
     DIMENSIONS,
@@ -342,10 +343,13 @@ def open_scores(path: str | Path) -> Scores:
         warn_of_revision(path, scores.attrs)
         return cast("Scores", scores)
     try:
+        check_sizes(path)
         with xr.open_dataset(path, engine="netcdf4") as stored:
             scores = stored.load()
+    except HeadnbError:
+        raise
     except Exception as error:  # xarray lets through whatever its decoders raise
-        raise HeadnbError(f"{path} is not a netCDF file: {error}") from error
+        raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
     warn_of_revision(path, scores.attrs)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.stats.scoring_revision import FIRST_REVISION, REVISION
 from headnb.storage.checksums import CHECKSUM, checksum, compressors, damage_named, layout
 
@@ -31,6 +32,7 @@ READ_FORMATS = (1, 2, 3)  # 1 has no checksums, 1 and 2 no labels of scores
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
 CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
 MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
+MOST_TEXT_BYTES = 2**28  # of a column
 MOST_HEADS = 2**20  # of a model, layers times heads
 
 Attribute: TypeAlias = str | int | float
@@ -112,9 +114,11 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
     """
     import zarr  # noqa: PLC0415
 
+    from headnb.storage.zarr_files import CheckedStore, check_codecs  # noqa: PLC0415
+
     try:
-        identity = (path / ABOUT_STORES).read_bytes()
-        group = zarr.open_group(path, mode=mode, zarr_format=3)  # format 2 knows pickled arrays
+        identity = user_path(path / ABOUT_STORES).read_bytes()
+        group = zarr.open_group(CheckedStore(path), mode=mode, zarr_format=3)  # format 2 knows pickled arrays
         attrs: dict[str, Any] = dict(group.attrs)
         version = attrs.pop("headnb_format")
     except Exception as error:
@@ -126,6 +130,8 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
         raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
     with damage_named(path):
         columns: dict[str, Any] = {name: group[name] for name in DIMENSIONS}
+        for name, column in columns.items():
+            check_codecs(path, name, column)
         _refuse_other_shapes(path, columns)
         fixed = {name: plain_values(columns[name][:]) for name in FIXED}
         expected = attrs.pop(CHECKSUM, None)
@@ -220,12 +226,21 @@ def rows_of_a_chunk(score: Any) -> int:
     return max(1, CHUNK_BYTES // int(score[:1].nbytes))
 
 
+def plain_values(values: Any) -> np.ndarray:
+    """Numbers as they are, Zarr's text as numpy's.
+
+    Raises:
+        ValueError: a few long texts among many, each of which numpy would give the length of the longest.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iufb":
+        return array
+    texts = array.tolist()
+    if 4 * len(texts) * max(map(len, texts), default=0) > MOST_TEXT_BYTES:
+        raise ValueError(f"a column of text would take more than {MOST_TEXT_BYTES // 2**20} MB of memory")
+    return np.array(texts, str)
+
+
 def chunk_file(name: str, chunk: int, dims: int) -> Path:
     """Of a column that is cut along its first dimension only."""
     return Path(name, "c", str(chunk), *["0"] * (dims - 1))
-
-
-def plain_values(values: Any) -> np.ndarray:
-    """Numbers as they are, Zarr's text as numpy's."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "iufb" else np.array(array.tolist(), str)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.hub import user_path
 from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, OWN, Checked
 from headnb.suite.graph import in_order, notebooks_without
@@ -158,7 +159,7 @@ def _with_absolute_paths(profile: Profile) -> Profile:
     """Task files and model folders as absolute paths, since workers run elsewhere."""
 
     def absolute(name: str) -> str:
-        path = Path(name).expanduser()
+        path = user_path(name)
         return str(path.resolve()) if path.exists() and (path.suffix or "/" in name or "\\" in name) else name
 
     return dataclasses.replace(

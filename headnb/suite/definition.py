@@ -31,10 +31,12 @@ from typing import Any
 
 from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
 from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.hub import user_path
 
 AXES = ("task", "seed", "target")
 WORK = ("train", "score", "generate")
-LARGEST_FILE = 2**20  # bytes
+LARGEST_FILE = 2**18  # bytes
+LONGEST_VALUE = 10_000  # characters
 LONGEST_NAME = 80  # of a notebook
 MOST_VALUES = 100_000  # with every alias written out
 OWN = ("run_folder", "model", "tasks", "seeds", "compositions")  # parameters that come from the suite itself
@@ -88,7 +90,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
     Raises:
         HeadnbError: no such file or profile, no YAML, or a part that is unknown, missing or of another type.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     stored = _mapping(_read_yaml(path), str(path))
     _known_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
     where = f"{path.name}: notebook"
@@ -106,7 +108,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
 def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise HeadnbError(f"{path} is larger than {LARGEST_FILE // 2**20} MB: no suite is")
+            raise HeadnbError(f"{path} is larger than {LARGEST_FILE // 2**10} kB: no suite is")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -117,31 +119,42 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain values of a YAML text; no objects are made.
 
     Raises:
-        HeadnbError: it is no YAML, or aliases make a lot of a little text.
+        HeadnbError: it is no YAML, it is longer than a suite file may be, or aliases make a lot of a little text.
     """
     with from_extra("suite"):
         import yaml  # noqa: PLC0415
+    if len(text) > LARGEST_FILE:
+        raise HeadnbError(f"{where} is longer than {LARGEST_FILE // 2**10} kB: no suite is")
     try:
-        found = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        few = _written_out(node, {}) < MOST_VALUES  # counted before any is made: `<<` copies what an alias names
+        found = loader.construct_document(node) if few and node is not None else None
     except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise HeadnbError(f"{where}{line} is not YAML: {reason:.200}") from error
-    if _written_out(found, {}) >= MOST_VALUES:
+    if not few:
         raise HeadnbError(f"{where} has more than {MOST_VALUES} values, with its aliases written out")
     return found
 
 
-def _written_out(value: Any, known: dict[int, int]) -> int:
-    """How many values there are in one, those behind aliases counted each time; too many, if it is part of itself."""
-    if not isinstance(value, (list, tuple, set, dict)):
+def _written_out(node: Any, known: dict[int, int]) -> int:
+    """How many values a node of YAML has, those behind aliases counted each time; too many, if it is part of itself.
+
+    Raises:
+        ValueError: a value is too long: numbers with colons take time with the square of their length.
+    """
+    if not isinstance(getattr(node, "value", None), list):
+        if node is not None and len(node.value) > LONGEST_VALUE:
+            raise ValueError(f"a value has more than {LONGEST_VALUE} characters")
         return 1
-    if id(value) not in known:
-        known[id(value)] = MOST_VALUES
-        parts = (*value, *value.values()) if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
-    return known[id(value)]
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES
+        parts = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:

@@ -21,6 +21,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.models.checks import check_folder
+from headnb.models.configs import read_config
 from headnb.models.provenance import adapter_base
 
 if TYPE_CHECKING:
@@ -151,11 +152,8 @@ def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
             name if revision is None else f"{name} at {revision}" for name, revision in (one.base, other.base)
         )
         return f"they adapt {first!r} and {second!r}"
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    configs = [
-        AutoConfig.from_pretrained(each.folder, trust_remote_code=False).get_text_config() for each in (one, other)
-    ]
+    where = {"trust_remote_code": False}
+    configs = [read_config(str(each.folder), where).get_text_config() for each in (one, other)]
     for name in _SHAPE:
         a, b = (getattr(config, name, None) for config in configs)
         if a != b:

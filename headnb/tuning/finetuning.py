@@ -20,6 +20,7 @@ from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.models.checks import context_length, model_name
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
@@ -152,7 +153,7 @@ def finetune(
     callback.attrs = settings.attributes(train, chosen)
 
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
-    folder = Path(output_dir or kept.name).expanduser()  # type: ignore[union-attr]
+    folder = user_path(output_dir or kept.name)  # type: ignore[union-attr]
     record = settings.record(callback, scoring, adapters)
     checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
     if checkpoint is not None and began_elsewhere(folder, record):

@@ -20,6 +20,7 @@ import numpy as np
 from headnb.call_checks import known_keywords
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.models.checks import model_name
 from headnb.models.loading import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
 from headnb.models.locks import model_lock
@@ -136,7 +137,7 @@ def track_checkpoints(
 
 def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpoint]) -> Study:
     """A new study, or the one in `out` if it is of the same."""
-    folder = None if out is None else Path(out).expanduser()
+    folder = None if out is None else user_path(out)
     stamps = {str(checkpoint.step): checkpoint.stamp for checkpoint in found}
     study = Study(folder)
     if folder is not None and (folder / STUDY).is_file():

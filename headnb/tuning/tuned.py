@@ -7,11 +7,11 @@ import shutil
 import warnings
 import weakref
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, from_extra
+from headnb.hub import user_path
 from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.models.state import left_as_found
@@ -21,6 +21,7 @@ from headnb.tuning.study import FOLDER, Study, read_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import xarray as xr
     from transformers import PreTrainedModel
@@ -103,7 +104,7 @@ class FineTuned:
 
     def save(self, folder: str | Path) -> Path:
         """Write study, scores and adapter to a folder, for `headnb.open_study`; returns the folder."""
-        folder = Path(folder).expanduser()
+        folder = user_path(folder)
         self._study.copied_to(folder)
         if self.adapter is not None and self.adapter.resolve() != (folder / "adapter").resolve():
             shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.storage.score_store import read_parts
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import sample_line
@@ -79,7 +80,7 @@ def _read(value: object) -> list[Task | Scores]:
     if isinstance(value, xr.Dataset):
         return [value]
     if isinstance(value, (str, Path)):
-        path = Path(value).expanduser()
+        path = user_path(value)
         if path.suffix in {".zarr", ".nc"} or (path / "zarr.json").is_file():
             return [path]
         if stores := sorted(path.glob("part-*.zarr")):

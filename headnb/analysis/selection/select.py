@@ -22,6 +22,7 @@ from headnb.analysis.selection.nearest import best, collected, diverse
 from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
+from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
 from headnb.stats.reliability import components
 from headnb.storage.score_store import open_scores
@@ -189,7 +190,7 @@ def select_instructions(
     scoring |= {"batch_tokens": batch_tokens, "max_length": max_length}
     score = None if model is None else partial(_score, model, tokenizer, scoring)
     with tempfile.TemporaryDirectory(prefix="headnb-") as scratch:
-        pool_scores = scored(sources, score, Path(out).expanduser() if out else Path(scratch), on_progress)
+        pool_scores = scored(sources, score, user_path(out) if out else Path(scratch), on_progress)
         view = PatternView.of(pool_scores, _target_scores(wanted, score, by), standardised=by != "cosine")
         return _choose(view, sources, choice)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
@@ -11,9 +10,11 @@ from headnb.display.charts.marks import Drawing
 from headnb.display.grid import write_whole
 from headnb.display.html import IMAGE_INK
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +47,7 @@ class Chart(Drawing):
 
     def save(self, path: str | Path) -> Path:
         """Write the chart in the form that the name ends on: `.svg` or `.html`, both without script."""
-        path = Path(path)
+        path = user_path(path)
         forms: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": lambda: svg.page(self)}
         if path.suffix not in forms:
             raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(forms)}")
