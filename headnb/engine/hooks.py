@@ -24,7 +24,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from headnb.call_checks import known_keywords
 from headnb.engine.attention_functions import attention_outputs
 from headnb.engine.decoders import layer_numbers
-from headnb.engine.heap import return_free_memory
 from headnb.engine.layout import HeadLayout
 from headnb.engine.reached import all_reached
 from headnb.engine.threads import only_here, passes_of_this_thread
@@ -300,14 +299,8 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         if not ours():
             return forward(*args, **kwargs)
 
-        def evaluate(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                return_free_memory()
-
         with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
-            return checkpoint(evaluate, *args, use_reentrant=False, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     with forwards_replaced(layers, lambda forward: partial(recompute, forward)):
         yield
