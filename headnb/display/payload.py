@@ -23,6 +23,7 @@ from headnb.display.panel_statistics import Statistic, Statistics, pattern_stati
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
+from headnb.stats.method_attributes import method_label
 from headnb.stats.patterns import HEADS, pattern
 from headnb.stats.results import believed, is_computed, is_result
 from headnb.stats.score_statistics import head_intervals
@@ -225,7 +226,8 @@ def _grids(data: object, title: str = "") -> Iterator[_Grid]:
 def _cells(pattern: xr.DataArray) -> xr.Dataset:
     """A pattern as a panel's variables, with the attributes that are true of its values."""
     cells = pattern.compute().to_dataset(name="values")
-    facts = {"quantity": str(pattern.name or ""), **believed(pattern)} if is_result(pattern) else _plain_facts(pattern)
+    name = "" if "method" in pattern.dims else str(pattern.name or "")  # xr.concat keeps the first one's
+    facts = {"quantity": name, **believed(pattern)} if is_result(pattern) else _plain_facts(pattern)
     cells.attrs = {"kind": VALUE, **facts}
     return cells
 
@@ -381,13 +383,8 @@ def _kind_of(grids: list[_Grid]) -> tuple[Kind, bool]:
 
 
 def _quantity(grids: list[_Grid], kind: Kind) -> str:
-    name = _one_or_none([_score_name(grid) for grid in grids])
+    name = _one_or_none([grid.text("quantity").replace("_", " ") or method_label(grid.facts) for grid in grids])
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
-
-
-def _score_name(grid: _Grid) -> str:
-    method = grid.text("method")
-    return grid.text("quantity").replace("_", " ") or ("activation level" if method == "activation" else method)
 
 
 def _common(what: str, found: list[_T]) -> _T:

@@ -24,8 +24,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from headnb.call_checks import known_keywords
 from headnb.engine.attention_functions import attention_outputs
 from headnb.engine.decoders import layer_numbers
-from headnb.engine.heap import return_free_memory
 from headnb.engine.layout import HeadLayout
+from headnb.engine.output_projections import watched_projections
 from headnb.engine.reached import all_reached
 from headnb.engine.threads import only_here, passes_of_this_thread
 from headnb.errors import HeadnbError, first_line
@@ -38,18 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 
     from transformers import PretrainedConfig, PreTrainedModel
-
-# Attention classes outside the attention interface, and the name of their output projection, which takes (B, T, H * D).
-OUTPUT_PROJECTIONS = {
-    "BloomAttention": "dense",
-    "CodeGenAttention": "out_proj",
-    "FalconAttention": "dense",
-    "GPTJAttention": "out_proj",
-    "GPTNeoSelfAttention": "out_proj",
-    "GPTNeoXJapaneseAttention": "dense",
-    "MptAttention": "out_proj",
-    "XGLMAttention": "out_proj",
-}
 
 
 class Transform(Protocol):
@@ -109,7 +97,7 @@ def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
         projected.add(module)
 
     with ExitStack() as stack:
-        for _, projection in _output_projections(model):
+        for _, projection in watched_projections(model):
             stack.callback(projection.register_forward_pre_hook(only_here(note_projection)).remove)
         stack.enter_context(attention_outputs(model, {module: partial(note, module) for module in model.modules()}))
         yield partial(_layout, model, seen)
@@ -119,7 +107,7 @@ def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout
     """What `find_heads` returns, from the query heads of attention modules in the order of a forward pass."""
     config = model.config.get_text_config()
     attention = tuple(zip(layer_numbers(model, list(seen)), seen, strict=True))
-    projections = tuple(_output_projections(model))
+    projections = tuple(watched_projections(model))
     heads = dict.fromkeys(range(getattr(config, "decoder_layers", config.num_hidden_layers)), 0)
     heads |= {layer: seen[module] for layer, module in attention}
     heads |= {layer: config.num_attention_heads for layer, _ in projections}
@@ -135,16 +123,6 @@ def input_device(model: nn.Module) -> torch.device:
     # Sharded by FSDP in its first form, the embedding's weight is a part of the whole model's one flat parameter.
     embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
-
-
-def _output_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
-    """Output projections of attention modules that compute attention in their own code, in layer order."""
-    layer = 0
-    for module in model.modules():
-        names = (OUTPUT_PROJECTIONS.get(base.__name__) for base in type(module).__mro__)
-        if name := next(filter(None, names), None):
-            yield layer, getattr(module, name)
-            layer += 1
 
 
 def _configured_kv_heads(config: PretrainedConfig) -> int:
@@ -300,14 +278,8 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         if not ours():
             return forward(*args, **kwargs)
 
-        def evaluate(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                return_free_memory()
-
         with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
-            return checkpoint(evaluate, *args, use_reentrant=False, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     with forwards_replaced(layers, lambda forward: partial(recompute, forward)):
         yield

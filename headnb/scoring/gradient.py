@@ -16,7 +16,7 @@ mix, so the backward pass of the *sum* of their losses gives each sample its own
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headnb.engine.heap import HolesGivenBack
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
 from headnb.engine.losses import Readout, heads_and_readout, ready
 from headnb.engine.recompute import kept_small
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 
     from headnb.engine.batching import Batch
     from headnb.engine.layout import HeadLayout
-
-# Tokens of a sample that is alone in its batch from where memory is worth a little time: nothing makes it smaller.
-LONG = 1024
 
 
 def activation(O: Tensor, dO: Tensor) -> Tensor:
@@ -110,12 +106,8 @@ class GradientScorer:
         device = input_device(self.model)
         found: dict[int, Tensor] = {}  # layer -> (B, H of this layer), on the layer's own device
         recompute = self.offloaded or (budget is not None and batch.longest > budget)
-        long = len(batch) == 1 and batch.longest >= LONG and device.type == "cpu" and not recompute
-        holes = HolesGivenBack(sum(map(bool, self.layout.heads))) if long else None
 
         def tap(layer: int, O: Tensor) -> Tensor:
-            if holes is not None:
-                holes.next_layer()
             first = not O.requires_grad
             if first:  # nothing below needs a gradient: the graph starts here
                 O = O.detach().requires_grad_()
@@ -124,11 +116,8 @@ class GradientScorer:
 
         def receive(layer: int, O: Tensor, dO: Tensor) -> None:
             found[layer] = self._reduced(O, dO, batch.lengths)
-            if holes is not None:
-                holes.next_layer()
 
         with ExitStack() as stack:
-            stack.enter_context(holes or nullcontext())
             stack.enter_context(ready(self.model, self.layout, batch))
             stack.enter_context(checkpointed(self.model) if recompute else kept_small(self.model))
             stack.enter_context(torch.enable_grad())

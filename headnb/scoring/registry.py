@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring import ablation_scores, activity, attribution, gates, gradient
+from headnb.stats.method_attributes import METHOD_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,20 +54,42 @@ class Surveyor(Scorer, Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of head score."""
+    """One kind of head score: all that is known of it. Results carry `attrs`, and nothing else tells methods apart."""
 
     name: str
     summary: str
     """One line: meaning, cost and source."""
+    units: str
+    """Of a score; "nats" of a share of the loss."""
     reduction: Literal["mean-abs", "mean"]
     """How the scores of samples make a pattern: the mean of their absolute values, or of the signed values."""
     scorer: Callable[..., Scorer] | None = None
     """Of a model and the options; None if the method has no scores of samples."""
     fit: Callable[[PreTrainedModel, FitRequest], xr.Dataset] | None = None
     """Of a method that fits one value a head to the whole task."""
-    units: str = "nats"
+    label: str = ""
+    """What a value of the pattern is called, if not by the method's name."""
+    online: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(B, H) of O and dL/dO (B, T, H, D), if that is all it takes: scores of the batches that a training runs."""
+    gradient: bool = False
+    """Whether it takes a backward pass through the model."""
     options: Mapping[str, Option] = field(default_factory=dict)
     """What `score_heads(options=...)` may set, with the defaults."""
+
+    def __post_init__(self) -> None:
+        if not (self.name and self.units) or (self.scorer is None) == (self.fit is None):
+            raise HeadnbError(f"the method {self.name!r} needs a name, units, and either a scorer or a fit")
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Of `score`."""
+        return ("sample", "layer", "head") if self.scorer else ("layer", "head")
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What results say of the method that made them, `METHOD_ATTRIBUTES`."""
+        told = (self.name, self.label or self.name, self.units, self.reduction)
+        return dict(zip(METHOD_ATTRIBUTES, told, strict=True))
 
     @property
     def follows_loss(self) -> bool:
@@ -88,13 +111,14 @@ class Method:
         return {**self.options, **(options or {})}
 
 
-def _gradient(name: str, summary: str, reduce: Callable[[Tensor, Tensor], Tensor]) -> Method:
-    return Method(name, summary, "mean-abs", partial(gradient.gradient_scorer, reduce=reduce))
+def _gradient(name: str, summary: str, reduce: Callable[[Tensor, Tensor], Tensor], label: str = "") -> Method:
+    scorer = partial(gradient.gradient_scorer, reduce=reduce)
+    return Method(name, summary, "nats", "mean-abs", scorer, label=label, online=reduce, gradient=True)
 
 
 def _activity(name: str, score: activity.Activity) -> Method:
     scorer = partial(activity.activity_scorer, score=score)
-    return Method(name, f"{score.summary} (2504.03889)", "mean-abs", scorer, units=score.units)
+    return Method(name, f"{score.summary} (2504.03889)", score.units, "mean-abs", scorer)
 
 
 _METHODS = {
@@ -104,6 +128,7 @@ _METHODS = {
             "activation",
             "activation level: sum of attention weight times loss gradient; one forward, one backward (2409.15820)",
             gradient.activation,
+            label="activation level",
         ),
         _gradient(
             "taylor-token",
@@ -114,20 +139,23 @@ _METHODS = {
             "attattr",
             "attention weight times integrated gradient of the answer's probability, its largest entry; about "
             "layers x steps / 2 forwards and backwards (Hao et al. 2021)",
+            "probability",
             "mean-abs",
             attribution.attribution_scorer,
-            units="probability",
+            gradient=True,
             options={"steps": 20},
         ),
         Method(
             "ablate-zero",
             "rise of the loss without the head; about heads / 2 forwards",
+            "nats",
             "mean",
             ablation_scores.zero_ablation_scorer,
         ),
         Method(
             "ablate-mean",
             "rise of the loss with the head's output replaced by its mean over the task; about heads / 2 forwards",
+            "nats",
             "mean",
             ablation_scores.mean_ablation_scorer,
         ),
@@ -135,9 +163,10 @@ _METHODS = {
             "gates",
             "causal head gating: the gate that a head keeps although closing it is rewarded; 3 x steps forwards and "
             "backwards of 32 samples (2505.13737)",
+            "gate",
             "mean-abs",
             fit=gates.fit_gates,
-            units="gate",
+            gradient=True,
             options=gates.OPTIONS,
         ),
         *(_activity(name, score) for name, score in activity.ACTIVITIES.items()),
@@ -153,7 +182,7 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
     """
     if name not in _METHODS:
         raise unknown_name("method", name, _METHODS)
-    if of_samples and _METHODS[name].scorer is None:
+    if of_samples and "sample" not in _METHODS[name].dims:
         raise HeadnbError(f"the method {name!r} has one value a head and none of samples, which are needed here")
     return _METHODS[name]
 
@@ -161,7 +190,12 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
 @known_keywords
 def methods(*, of_samples: bool = False) -> dict[str, str]:
     """Names of the head scores, and one line about each; with `of_samples` those that score every sample."""
-    return {name: method.summary for name, method in _METHODS.items() if method.scorer or not of_samples}
+    return {name: method.summary for name, method in _METHODS.items() if "sample" in method.dims or not of_samples}
+
+
+def online_methods() -> list[str]:
+    """Names of the methods that `HeadScoreCallback(online=True)` has."""
+    return [name for name, method in _METHODS.items() if method.online]
 
 
 def stored_options(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -231,7 +231,6 @@ def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
 def _attributes(
     model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, layout: HeadLayout
 ) -> dict[str, Attribute]:
-    units = {} if method.follows_loss else {"units": method.units}
     versions = {name: importlib.metadata.version(name) for name in ("headnb", "torch", "transformers")}
     return {
         "model": model_name(model),
@@ -239,9 +238,7 @@ def _attributes(
         **weights_source(model),
         "task": task.name,
         "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
-        "method": method.name,
-        "reduction": method.reduction,
-        **units,
+        **method.attrs,
         "dtype": str(model.dtype).removeprefix("torch."),
         "kv_heads": layout.kv_heads,
         "samples_requested": len(task),

@@ -16,6 +16,7 @@ from scipy import stats
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
+from headnb.stats.method_attributes import method_label, method_units
 from headnb.stats.reliability import Evidence, components, scale_free_levels
 from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
@@ -39,8 +40,8 @@ NOTICES = (
     "samples_with_special_tokens",
     "samples_losing_text",
 )
-_KEPT = ("model", "task", "method", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
-_NATS = {"activation", "taylor-token", "ablate-zero", "ablate-mean"}
+_KEPT = ("model", "task", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
+_UNNAMED = {"method": "activation"}  # what scores are taken for that name no method
 
 
 def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
@@ -62,9 +63,8 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     if normalize is not None and normalize not in NORMALISATIONS:
         raise unknown_name("normalisation", normalize, NORMALISATIONS)
     levels = sample_levels(scores)
-    method = str(scores.attrs.get("method", "activation"))
     result = levels.mean("sample", skipna=False) if "sample" in levels.dims else levels
-    result = result.transpose(..., *HEADS).rename("activation_level" if method == "activation" else method)
+    result = result.transpose(..., *HEADS).rename(method_label(_UNNAMED | scores.attrs).replace(" ", "_"))
     if not is_result(scores):
         result = result.rename("value")
         result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
@@ -346,10 +346,8 @@ def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
 
 
 def pattern_units(scores: xr.Dataset) -> str:
-    """The units of a pattern of these scores: they are shares of a loss, so nats, unless the method says otherwise."""
-    if not is_result(scores):
-        return ""
-    return "nats" if scores.attrs.get("method", "activation") in _NATS else str(scores.attrs.get("units", ""))
+    """The units of a pattern of these scores; empty of numbers that are no scores (see `stats.results`)."""
+    return method_units(_UNNAMED | scores.attrs) if is_result(scores) else ""
 
 
 def _reduction(scores: xr.Dataset) -> str:

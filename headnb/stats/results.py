@@ -26,6 +26,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.errors import HeadnbError
+from headnb.stats.method_attributes import METHOD_ATTRIBUTES
 from headnb.stats.reliability import Evidence
 
 RESULT_ID = "result_id"
@@ -34,7 +35,7 @@ _ROUNDING = 1e-4  # nats by which a loss may be below 0
 _MOST_SAMPLES = 64  # that are hashed
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
-_FACTS = ("model", "task", "method", "reduction", "units", "loss_reduction", "kv_heads", "dtype", "scoring_revision")
+_FACTS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
 _OF_SAMPLES = (*Evidence._fields, "samples_unpaired")
 _NAMES = ("model", "task", "kv_heads")  # attributes that say nothing of the values
 
@@ -97,15 +98,15 @@ def believed(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """The attributes that hold: all of a result's, only names of numbers that were computed from results.
 
     Several results that `xr.concat` put together have the first one's attributes: how reliable it is, is not known of
-    the others.
+    the others, nor are label and unit of those of other methods.
     """
     if not is_result(found):
         return {name: found.attrs[name] for name in _NAMES if name in found.attrs}
     array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
     _, size = array.encoding.get(_MARK, ("", 0))
-    if not size or array.size <= size:
-        return dict(found.attrs)
-    return {name: value for name, value in found.attrs.items() if name not in _OF_SAMPLES}
+    unknown = {"method_label", "units"} if "method" in array.dims else set()
+    unknown |= set(_OF_SAMPLES) if size and array.size > size else set()
+    return {name: value for name, value in found.attrs.items() if name not in unknown}
 
 
 def rescaled(levels: xr.DataArray, scaled: xr.DataArray, said: dict[str, str]) -> xr.DataArray:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 SCORING_REVISION = 2
 FIRST_REVISION = 1  # of what does not say
 REVISION = "scoring_revision"  # the attribute
-# Attributes that the same call may change; which weights were scored is told by their fingerprint.
-_OF_ONE_RUN = {"versions", "created", "weights_source", REVISION, RESULT_ID, MADE_BY}
+# Attributes that the same call may change; which weights were scored is told by their fingerprint, and label and units
+# by the method: earlier versions did not always write them.
+_OF_ONE_RUN = {"versions", "created", "weights_source", "method_label", "units", REVISION, RESULT_ID, MADE_BY}
 
 
 def revision_of(attrs: Mapping[Any, Any]) -> int:

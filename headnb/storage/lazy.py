@@ -1,4 +1,8 @@
-"""Arrays of xarray that read a store where they are used, so that a large store stays on disk."""
+"""Arrays of xarray that read a store where they are used, so that a large store stays on disk.
+
+xarray's own Zarr backend is no substitute: it reads a chunk whose file is gone, and a store that was moved, as NaN, and
+its error about a damaged chunk names no file. What is used here of `xarray.core.indexing` is documented for backends.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import numbers
 import string
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
@@ -35,8 +35,6 @@ __all__ = [
 
 Text: TypeAlias = str | list[Message]
 Id: TypeAlias = int | str
-
-FIELDS = ("prompt", "completion", "messages", *EXTRAS, "input_ids", "labels", *MASKS, *SEQUENCE, "id")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +69,10 @@ class TokenSample:
     labels: list[int]
 
 
+Read: TypeAlias = list[tuple[int | None, Sample | TokenSample]]
+"""The samples of one row, each with its place in it if the row is packed, else with None."""
+
+
 def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -> Sample | TokenSample:
     r"""The sample of one row.
 
@@ -94,20 +96,23 @@ def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -
     return samples[0][1]
 
 
-def read_samples(
-    row: object, where: str, fields: Mapping[str, str] | None = None
-) -> list[tuple[int | None, Sample | TokenSample]]:
-    """The samples of one row (see `read_row`), each with its place in the row if that is packed, else with None.
+def read_samples(row: object, where: str, fields: Mapping[str, str] | None = None) -> Read:
+    """The samples of one row (see `read_row`).
 
     Of a packed row, samples without an answer are left out.
     """
     row = named(row, where)
     if fields is not None:
         row = _renamed(row, fields, where)
-    if "input_ids" in row:
-        return [(part.number, TokenSample(part.input_ids, part.labels)) for part in read_segments(row, where)]
-    if "messages" in row and "completion" not in row:
-        row = {**row, **_split_messages(row["messages"], where)}
+    read = next((each.read for each in KINDS if each.columns[0] in row), _read_pair)
+    return read(row, where)
+
+
+def _read_encoded(row: Mapping[str, Any], where: str) -> Read:
+    return [(part.number, TokenSample(part.input_ids, part.labels)) for part in read_segments(row, where)]
+
+
+def _read_pair(row: Mapping[str, Any], where: str) -> Read:
     missing = [name for name in ("prompt", "completion") if name not in row]
     if missing:
         raise HeadnbError(
@@ -117,12 +122,36 @@ def read_samples(
     return [(None, _text_sample(row, where))]
 
 
+def _read_chat(row: Mapping[str, Any], where: str) -> Read:
+    return [(None, _text_sample({**row, **_split_messages(row["messages"], where)}, where))]
+
+
+class RowKind(NamedTuple):
+    """A kind of rows that task files and data sets may have."""
+
+    columns: tuple[str, ...]
+    """Made into a sample; the first tells the kind."""
+    beside: tuple[str, ...]
+    """What is read besides, where a row has it."""
+    read: Callable[[Mapping[str, Any], str], Read]
+    """Of a row, and of how errors name it."""
+
+
+KINDS = (  # the first that fits
+    RowKind(("input_ids", "labels", *MASKS), SEQUENCE, _read_encoded),
+    RowKind(("completion", "prompt"), EXTRAS, _read_pair),
+    RowKind(("messages",), EXTRAS, _read_chat),
+)
+FIELDS = (*dict.fromkeys(name for each in KINDS for name in (*each.columns, *each.beside)), "id")
+_BESIDE = {*MEDIA, *(name for each in KINDS for name in each.beside)}
+
+
 def _renamed(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
     """The columns that `fields` names, and those that say how these are to be understood."""
     found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     used = set(fields.values())
     for name, value in row.items():
-        if name in (*EXTRAS, *MEDIA, *SEQUENCE) or is_other_input(name):
+        if name in _BESIDE or is_other_input(name):
             found.setdefault(name, None if name in used else value)
     return found
 

@@ -4,7 +4,7 @@ The query projection's output features and the output projection's input feature
 and value heads are shared by groups of query heads, so they belong to a selection that has the whole group:
 
     q_proj  rows     h D .. (h + 1) D        of each selected head h
-    o_proj  columns  h D .. (h + 1) D
+    output  columns  h D .. (h + 1) D
     k_proj, v_proj  rows  g D .. (g + 1) D   of each group g with all its query heads g n .. (g + 1) n selected
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from headnb.engine.hooks import find_head
+from headnb.engine.output_projections import NAMES, output_projection
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from headnb.engine.layout import HeadLayout
 
 QUERY, KEY, VALUE = "q_proj", "k_proj", "v_proj"
-OUTPUTS = ("o_proj", "out_proj", "dense")
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,16 @@ def _of_layer(attention: nn.Module, place: str, heads: int, selected: set[int]) 
 
 def _output_projection(attention: nn.Module, heads: int, groups: int) -> str:
     """The name of the output projection, once all four are known to be of the sizes that heads side by side have."""
-    output = next((name for name in OUTPUTS if isinstance(getattr(attention, name, None), nn.Linear)), None)
-    apart = all(isinstance(getattr(attention, name, None), nn.Linear) for name in (QUERY, KEY, VALUE))
-    if output is not None and apart:
+    output = output_projection(attention) or ""
+    if all(isinstance(getattr(attention, name, None), nn.Linear) for name in (QUERY, KEY, VALUE, output)):
         width = _linear(attention, output).in_features
         values = _linear(attention, VALUE).out_features
         queries, keys = (_linear(attention, name).out_features for name in (QUERY, KEY))
         if width * groups == values * heads and not (queries % heads or keys % groups or width % heads):
             return output
     raise HeadnbError(
-        f"{type(attention).__name__} has no projections {QUERY}, {KEY}, {VALUE} and {', '.join(OUTPUTS[:-1])} or "
-        f"{OUTPUTS[-1]} with heads side by side, as llama, qwen, mistral, gemma or opt; its heads cannot be tuned alone"
+        f"{type(attention).__name__} has no projections {QUERY}, {KEY}, {VALUE} and {', '.join(NAMES[:-1])} or "
+        f"{NAMES[-1]} with heads side by side, as llama, qwen, mistral, gemma or opt; its heads cannot be tuned alone"
     )
 
 

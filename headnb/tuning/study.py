@@ -188,7 +188,7 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ["model", "method", "loss_reduction", "kv_heads", "dtype", REVISION]
+        kept = ["model", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION]
         if len({task for each in self.steps.values() for task in each.scores}) == 1:
             kept += NOTICES  # which are of one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"

@@ -23,8 +23,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import model_name
 from headnb.models.provenance import record_base, weights_source
 from headnb.models.state import random_state_kept
-from headnb.scoring.gradient import activation, taylor_token
-from headnb.scoring.registry import find_method
+from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
 from headnb.stats import descriptive
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from headnb.engine.tokenization import EncodingName
 
 FLUSHED = 50  # updates after which online scores are written at the latest
-ONLINE = {"activation": activation, "taylor-token": taylor_token}
 
 
 class HeadScoreCallback(TrainerCallback):
@@ -91,15 +89,15 @@ class HeadScoreCallback(TrainerCallback):
         on_tracked: Callable[[int], None] | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        find_method(method, of_samples=True)
-        if online and method not in ONLINE:
-            raise unknown_name("method of online scores", method, ONLINE)
+        reduce = find_method(method, of_samples=True).online
+        if online and reduce is None:
+            raise unknown_name("method of online scores", method, online_methods())
         self.tasks = tracked_tasks(tasks)
         self.attrs: dict[str, Any] = {}
         self.log = log
         self._tokenizer = tokenizer
         self._is_tracked = schedule(every)
-        self._reduce = ONLINE[method] if online else None
+        self._reduce = reduce if online else None
         self._scoring: dict[str, Any] = {
             "method": method,
             "batch_tokens": batch_tokens,
@@ -271,12 +269,10 @@ class HeadScoreCallback(TrainerCallback):
         return float(samples), float(tokens)
 
     def _provenance(self, model: nn.Module) -> dict[str, Any]:
-        method = find_method(self._scoring["method"])
         return {
             "model": model_name(model),
             **weights_source(model),
-            "method": method.name,
-            "reduction": method.reduction,
+            **find_method(self._scoring["method"]).attrs,
             "loss_reduction": "sample-mean",
             REVISION: SCORING_REVISION,
             "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),

@@ -29,6 +29,7 @@ LLAMA_LIKE: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 GPT_LIKE: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": VOCABULARY}
 MULTI_LATENT: dict[str, Any] = {
     "num_key_value_heads": 4,
@@ -136,6 +137,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "alibi": True,
         },
     ),
+    "modernbert-decoder": (
+        "modernbert-decoder",
+        LLAMA_LIKE | {"local_attention": 10} | dict.fromkeys(TOKENS, 0),
+    ),
     "biogpt": (
         "biogpt",
         {key: value for key, value in LLAMA_LIKE.items() if key not in {"head_dim", "num_key_value_heads"}},
@@ -171,7 +176,7 @@ def build(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> PreT
     """A tiny random model."""
     kind, shape = ARCHITECTURES[name]
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **shape, bos_token_id=None, eos_token_id=None)
+    config = AutoConfig.for_model(kind, **{"bos_token_id": None, "eos_token_id": None} | shape)
     if name in EAGER_ONLY:
         options = {"attn_implementation": "eager"}
     model = AutoModelForCausalLM.from_config(config, **options).to(dtype).eval()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from headnb import HeadnbError
 from headnb.notebook.cell_samples import typed_task
+from headnb.tasks import samples
 from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -289,3 +290,26 @@ def test_plain_rows_keep_their_fingerprints():
         "74c3cad81867cb63535b11c4be876eab",
         "9b5039d59d8dbd3df201454e14ebb304",
     ]
+
+
+def test_a_further_kind_of_rows_is_an_entry_of_one_table(tmp_path, monkeypatch):
+    """Preferences, whose chosen answer is scored: known by a column that no other kind has."""
+
+    def read_chosen(row, where):
+        return samples._read_pair({**row, "completion": row["chosen"]}, where)
+
+    preferences = samples.RowKind(("chosen", "rejected", "prompt"), (), read_chosen)
+    monkeypatch.setattr(samples, "KINDS", (*samples.KINDS, preferences))
+    path = tmp_path / "preferences.jsonl"
+    path.write_text(json.dumps({"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5", "id": "a"}) + "\n")
+    assert load_task(path).samples == (Sample("2 + 2 =", " 4"),)
+    path.write_text(json.dumps({"chosen": " 4", "rejected": " 5"}))
+    with pytest.raises(HeadnbError, match=r"preferences\.jsonl line 1 lacks 'prompt'; it has 'chosen', 'rejected'"):
+        load_task(path)
+
+
+@pytest.mark.parametrize("fields", ["input_ids", "labels", "completion_mask", "seq_lengths", "messages", "tools", "id"])
+def test_fields_name_what_any_kind_of_rows_has(fields):
+    samples.check_fields({fields: "column"})
+    with pytest.raises(HeadnbError, match="unknown field"):
+        samples.check_fields({f"{fields}_": "column"})

@@ -25,7 +25,7 @@ from trainings import quick, same_values, state_of, values_of
 HEADS = ["L0H1", "L1H2", "L1H3"]  # in layer 1 the whole of the second key/value group
 SIZE = 8
 SEPARATE = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi", "olmo2", "cohere", "glm4", "opt", "gptj",
-            "gpt_neo", "biogpt", "xglm", "gpt_oss", "starcoder2"]  # fmt: skip
+            "gpt_neo", "biogpt", "xglm", "gpt_oss", "starcoder2", "modernbert-decoder"]  # fmt: skip
 FUSED = ["gpt2", "phi3", "gpt_neox", "bloom", "mpt", "codegen", "falcon grouped alibi", "deepseek_v3"]
 
 

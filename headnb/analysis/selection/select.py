@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
 WITHOUT_MODEL = {"tfidf", "random"}
 AIMS = ("mean", "nearest")
-GRADIENT_METHODS = {"activation", "taylor-token", "attattr"}
 SHOWN = 10  # samples in a repr
 CANDIDATES = 10  # times k, among which a diverse selection is made
 
@@ -286,9 +285,15 @@ def _target_scores(target: Task | Scores, score: Callable[..., xr.Dataset] | Non
     if "sample" not in scores.dims or not scores.sizes["sample"]:
         raise HeadnbError("the target has no scores of samples")
     used = str(scores.attrs.get("method"))
-    if by == "gradient-free" and used in GRADIENT_METHODS:
+    if by == "gradient-free" and _takes_gradients(used):
         raise HeadnbError(f"by='gradient-free' needs scores of a forward pass, such as 'output-norm', not {used!r}")
     return scores
+
+
+def _takes_gradients(method: str) -> bool:
+    from headnb.scoring.registry import find_method, methods  # noqa: PLC0415  torch, as above
+
+    return method in methods() and find_method(method).gradient
 
 
 def _opened(scores: Scores) -> xr.Dataset:
