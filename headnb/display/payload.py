@@ -23,9 +23,8 @@ from headnb.display.panel_statistics import Statistic, Statistics, pattern_stati
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
-from headnb.stats.method_attributes import method_label
 from headnb.stats.patterns import HEADS, pattern
-from headnb.stats.results import believed, is_computed, is_result
+from headnb.stats.results import believed, is_computed, is_result, method_label
 from headnb.stats.score_statistics import head_intervals
 from headnb.stats.scoring_revision import revision_note
 
@@ -383,7 +382,10 @@ def _kind_of(grids: list[_Grid]) -> tuple[Kind, bool]:
 
 
 def _quantity(grids: list[_Grid], kind: Kind) -> str:
-    name = _one_or_none([grid.text("quantity").replace("_", " ") or method_label(grid.facts) for grid in grids])
+    named = [grid.text("method") and method_label(grid.facts) for grid in grids]
+    name = _one_or_none(
+        [grid.text("quantity").replace("_", " ") or label for grid, label in zip(grids, named, strict=True)]
+    )
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
 
 

@@ -24,8 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from headnb.call_checks import known_keywords
 from headnb.engine.attention_functions import attention_outputs
 from headnb.engine.decoders import layer_numbers
-from headnb.engine.layout import HeadLayout
-from headnb.engine.output_projections import watched_projections
+from headnb.engine.layout import HeadLayout, watched_projections
 from headnb.engine.reached import all_reached
 from headnb.engine.threads import only_here, passes_of_this_thread
 from headnb.errors import HeadnbError, first_line

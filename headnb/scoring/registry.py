@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring import ablation_scores, activity, attribution, gates, gradient
-from headnb.stats.method_attributes import METHOD_ATTRIBUTES
+from headnb.stats.results import METHOD_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

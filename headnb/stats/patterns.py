@@ -16,9 +16,18 @@ from scipy import stats
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
-from headnb.stats.method_attributes import method_label, method_units
 from headnb.stats.reliability import Evidence, components, scale_free_levels
-from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
+from headnb.stats.results import (
+    as_result,
+    believed,
+    is_result,
+    made_by,
+    method_label,
+    method_units,
+    refuse_computed,
+    refuse_repeated,
+    rescaled,
+)
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
 
 if TYPE_CHECKING:
@@ -41,7 +50,6 @@ NOTICES = (
     "samples_losing_text",
 )
 _KEPT = ("model", "task", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
-_UNNAMED = {"method": "activation"}  # what scores are taken for that name no method
 
 
 def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
@@ -64,7 +72,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
         raise unknown_name("normalisation", normalize, NORMALISATIONS)
     levels = sample_levels(scores)
     result = levels.mean("sample", skipna=False) if "sample" in levels.dims else levels
-    result = result.transpose(..., *HEADS).rename(method_label(_UNNAMED | scores.attrs).replace(" ", "_"))
+    result = result.transpose(..., *HEADS).rename(method_label(scores.attrs).replace(" ", "_"))
     if not is_result(scores):
         result = result.rename("value")
         result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
@@ -347,7 +355,7 @@ def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
 
 def pattern_units(scores: xr.Dataset) -> str:
     """The units of a pattern of these scores; empty of numbers that are no scores (see `stats.results`)."""
-    return method_units(_UNNAMED | scores.attrs) if is_result(scores) else ""
+    return method_units(scores.attrs) if is_result(scores) else ""
 
 
 def _reduction(scores: xr.Dataset) -> str:

@@ -19,15 +19,17 @@ A selection that is written and read again by xarray itself has lost its identit
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.stats.method_attributes import METHOD_ATTRIBUTES
 from headnb.stats.reliability import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
@@ -35,11 +37,29 @@ _ROUNDING = 1e-4  # nats by which a loss may be below 0
 _MOST_SAMPLES = 64  # that are hashed
 _MARK = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
+METHOD_ATTRIBUTES = ("method", "method_label", "units", "reduction")
+# Label and unit of the methods of which earlier versions wrote neither; they wrote the units of all others.
+_WRITTEN_BEFORE = {
+    "activation": ("activation level", "nats"),
+    **{name: (name, "nats") for name in ("taylor-token", "ablate-zero", "ablate-mean")},
+}
 _FACTS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
 _OF_SAMPLES = (*Evidence._fields, "samples_unpaired")
 _NAMES = ("model", "task", "kv_heads")  # attributes that say nothing of the values
 
 _Found = TypeVar("_Found", xr.DataArray, xr.Dataset)
+
+
+def method_label(attrs: Mapping[Any, Any]) -> str:
+    """What a value is called: "activation level", which scores without a method are taken for, or the method's name."""
+    method = str(attrs.get("method", "activation"))
+    return str(attrs.get("method_label") or _WRITTEN_BEFORE.get(method, (method, ""))[0])
+
+
+def method_units(attrs: Mapping[Any, Any]) -> str:
+    """The unit of a value: "nats" of a share of a loss; empty if it is not known."""
+    method = str(attrs.get("method", "activation"))
+    return str(attrs.get("units") or _WRITTEN_BEFORE.get(method, (method, ""))[1])
 
 
 def as_result(found: _Found, identity: str = "") -> _Found:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from headnb.engine.hooks import find_head
-from headnb.engine.output_projections import NAMES, output_projection
+from headnb.engine.layout import OUTPUT_PROJECTIONS, output_projection
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ def _output_projection(attention: nn.Module, heads: int, groups: int) -> str:
         queries, keys = (_linear(attention, name).out_features for name in (QUERY, KEY))
         if width * groups == values * heads and not (queries % heads or keys % groups or width % heads):
             return output
+    *others, last = OUTPUT_PROJECTIONS
     raise HeadnbError(
-        f"{type(attention).__name__} has no projections {QUERY}, {KEY}, {VALUE} and {', '.join(NAMES[:-1])} or "
-        f"{NAMES[-1]} with heads side by side, as llama, qwen, mistral, gemma or opt; its heads cannot be tuned alone"
+        f"{type(attention).__name__} has no projections {QUERY}, {KEY}, {VALUE} and {', '.join(others)} or {last} with "
+        "heads side by side, as llama, qwen, mistral, gemma or opt; its heads cannot be tuned alone"
     )
 
 

@@ -10,8 +10,8 @@ from headnb.display.payload import payload
 from headnb.errors import HeadnbError
 from headnb.scoring import ablation_scores, registry
 from headnb.scoring.registry import Method
-from headnb.stats.method_attributes import METHOD_ATTRIBUTES
 from headnb.stats.patterns import pattern_units
+from headnb.stats.results import METHOD_ATTRIBUTES
 
 from tiny import tiny_model
 
