@@ -136,16 +136,16 @@ def _made(folder: Path, converted: Callable[[], tuple[Any, Any]]) -> Path:
 def _save(converted: Callable[[], tuple[Any, Any]], folder: Path) -> None:
     for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    sys.stderr.write(f"headnb: converting {NAME} for {one_line(folder)}, once (about 20 seconds)\n")
+    partial = folder.with_name(f".{folder.name}-partial")
+    partial.mkdir()
     try:
-        made = partial / "made"
+        sys.stderr.write(f"headnb: converting {NAME} for {one_line(folder)}, once (about 20 seconds)\n")
         model, tokenizer = converted()
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        (made / SOURCE_FILE).write_text(_installed_source(), encoding="utf-8")
-        folder_checksums.write_checksums(made)
-        made.rename(folder)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / SOURCE_FILE).write_text(_installed_source(), encoding="utf-8")
+        folder_checksums.write_checksums(partial)
+        partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
