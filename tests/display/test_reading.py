@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import numpy as np
 import pytest
-from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked, read_payload
+from headnb.display.reading import checked, read_payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError
 from hypothesis import HealthCheck, given, settings
@@ -63,7 +63,7 @@ def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) ->
 def test_errors_name_the_place() -> None:
     minimal = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     minimal["panels"].append({"values": [[0.1, "0.2"]]})
-    with pytest.raises(HeadnbError, match=r"panels\[1\]\.values must be a number, got '0.2'"):
+    with pytest.raises(HeadnbError, match=r"panels\[1\]\.values\[0\]\[1\] must be number or null, got '0.2'"):
         checked(minimal)
     with pytest.raises(HeadnbError, match="newer headnb"):
         checked(minimal | {"version": 7})
@@ -109,11 +109,6 @@ def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
         }
         with pytest.raises(HeadnbError, match="half of a character pair"):
             read_payload(json.dumps(payload | field))
-
-
-def test_the_readers_limits_are_the_schemas() -> None:
-    assert SCHEMA["$defs"]["text"]["maxLength"] == LONGEST_TEXT
-    assert SCHEMA["$defs"]["panel"]["properties"]["notes"]["maxItems"] == MOST_NOTES
 
 
 def test_progress_is_read_as_it_was_written() -> None:

@@ -15,11 +15,6 @@ export function fixtures(folder: string): [string, string][] {
   return names.map((name) => [name, fixture(`${folder}/${name}`)]);
 }
 
-/** `[input, words]` of what both languages say the same. */
-export function words<Input>(name: string): [Input, string][] {
-  return JSON.parse(readFileSync(`${FOLDER}/../words.json`, "utf8"))[name];
-}
-
 export function schema(): object {
   const path = fileURLToPath(new URL("../../headnb/display/pattern.schema.json", import.meta.url));
   return JSON.parse(readFileSync(path, "utf8"));
