@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
+from headnb.display.constants import LONGEST_TEXT
 from headnb.display.text import estimated, head_name, ranking
 from headnb.stats.reliability import Evidence
 from headnb.stats.score_statistics import CONCENTRATION
@@ -55,9 +56,8 @@ def add_footer(payload: Payload) -> None:
             head_name(payload, top[0]) if top else UNKNOWN,
             *(_evidence_text(panel, name) for name in evidence),
         ]
-        panel["statistics_line"] = " · ".join(
-            f"{_column(name)['label']} {_statistic_text(panel, name)}" for name in _statistics_of([panel])
-        )
+        named = (f"{_column(name)['label']} {_statistic_text(panel, name)}" for name in _statistics_of([panel]))
+        panel["statistics_line"] = " · ".join(named)[:LONGEST_TEXT]
         panel["reliability_line"] = _reliability_line(panel)
 
 

@@ -1,7 +1,8 @@
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, test } from "vitest";
+import { validate } from "../src/generated/validate";
 import { PayloadError, readPayload } from "../src/grid/reading";
-import { fixture, fixtures, schema } from "./fixtures";
+import { changes, fixture, fixtures, schema } from "./fixtures";
 
 const valid = new Ajv2020({ allowUnionTypes: true, useDefaults: false }).compile(schema());
 
@@ -44,6 +45,26 @@ describe("the files that Python reads too", () => {
       expect(String(error).length).toBeLessThan(300);
     }
   });
+});
+
+describe("valid files with a change, of which Python says the same", () => {
+  test.each(changes())("%s", (_, given, change) => {
+    expect(valid(given)).toBe(change.schema);
+    expect(validate(given)).toBe(change.schema);
+    expect(taken(given)).toBe(change.reader);
+    expect(taken(JSON.stringify(given))).toBe(change.reader);
+  });
+
+  function taken(source: unknown): boolean {
+    try {
+      readPayload(source);
+      return true;
+    } catch (error) {
+      expect(error).toBeInstanceOf(PayloadError);
+      expect(String(error).length).toBeLessThan(300);
+      return false;
+    }
+  }
 });
 
 describe("errors", () => {
