@@ -117,10 +117,10 @@ function unpacked(found: Compact, where: string, layers: number, heads: number):
   const halves = bytes(found.float16, where);
   if (found.heads !== heads || halves.byteLength !== 2 * layers * heads) wrongShape(where, layers, heads);
   const values = new Float64Array(layers * heads);
-  for (let cell = 0; cell < values.length; cell++)
-    values[cell] = half(halves.getUint16(2 * cell, true)) * found.factor;
-  if (values.includes(Number.POSITIVE_INFINITY) || values.includes(Number.NEGATIVE_INFINITY)) {
-    fail(`${where} has an infinite value`);
+  for (let cell = 0; cell < values.length; cell++) {
+    const bits = halves.getUint16(2 * cell, true);
+    if ((bits & 0x7fff) === INFINITE) fail(`${where} has an infinite value`);
+    values[cell] = half(bits) * found.factor;
   }
   return values;
 }
@@ -137,13 +137,16 @@ function bytes(text: string, where: string): DataView {
   }
 }
 
-/** An IEEE half: sign, 5 bits of exponent, 10 of fraction. */
+const INFINITE = 0x7c00;
+/** What the last bit of a half is worth, by its exponent. */
+const POWERS = Float64Array.from({ length: 32 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
+
+/** A finite IEEE half, or NaN: sign, 5 bits of exponent, 10 of fraction. */
 function half(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
+  if (exponent === 31) return Number.NaN;
+  const size = (POWERS[exponent] ?? 0) * ((exponent ? 1024 : 0) + (bits & 1023));
+  return bits & 0x8000 ? -size : size;
 }
 
 function flat(rows: Matrix, where: string, layers: number, heads: number): Float64Array {
