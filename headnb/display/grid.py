@@ -10,13 +10,15 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from headnb.display import html, text
-from headnb.display.payload import MIME_TYPE, Payload, payload
+from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.reading import checked, read_payload
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from headnb.display.payload_types import Payload
 
 _FORMS: dict[str, Callable[[Payload], str]] = {
     ".heads.json": lambda found: json.dumps(found, allow_nan=False, separators=(",", ":")) + "\n",

@@ -11,11 +11,10 @@ import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
-from headnb.display import evidence, svg, text
-from headnb.display.panel_statistics import STATISTICS
+from headnb.display import svg, text
 
 if TYPE_CHECKING:
-    from headnb.display.payload import Panel, Payload
+    from headnb.display.payload_types import Column, Panel, Payload
 
 _FONT = "var(--jp-ui-font-family,system-ui,-apple-system,'Segoe UI',sans-serif)"
 CARD_STYLE = f"font:13px/1.5 {_FONT};color:var(--jp-ui-font-color1,currentColor);max-width:960px"
@@ -131,8 +130,8 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
     lines = []
     if len(panels) == 1:
         panel = panels[0]
-        lines += [text.top_line(payload, panel), text.statistics_line(panel), text.significance_line(payload, panel)]
-        lines += [*panel["notes"], evidence.reliability_line(panel)]
+        lines += [text.top_line(payload, panel), panel["statistics_line"], text.significance_line(payload, panel)]
+        lines += [*panel["notes"], panel["reliability_line"]]
     else:
         lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
     return [*filter(None, lines), text.missing_line(payload), text.progress_line(payload)]
@@ -143,24 +142,22 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     if len(panels) == 1:
         return []
     return [
-        " · ".join(filter(None, (panel["title"], text.statistics_line(panel), evidence.reliability_line(panel))))
+        " · ".join(filter(None, (panel["title"], panel["statistics_line"], panel["reliability_line"])))
         for panel in panels
     ]
 
 
 def _table(payload: Payload, panels: list[Panel]) -> str:
     """Statistics and reliability of several panels."""
-    names = [name for name in text.statistics_of(panels) if name in STATISTICS]
-    facts = evidence.shown(panels)
-    titles = ["", *(STATISTICS[name] for name in names), "top head", *(evidence.TITLES[name] for name in facts)]
-    head = "".join(f'<th style="{_CELL};font-weight:600">{title}</th>' for title in titles)
-    rows = []
-    for panel in panels:
-        top = text.ranking(panel)[:1]
-        cells = [panel["title"], *(text.statistic_text(panel, name) for name in names)]
-        cells.append(text.head_name(payload, top[0]) if top else "–")
-        cells += [evidence.cell(panel, name) for name in facts]
-        rows.append("".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells))
+    columns: list[Column] = [{"label": "", "help": ""}, *payload["columns"]]
+    head = "".join(
+        f'<th style="{_CELL};font-weight:600" title="{escape(column["help"])}">{escape(column["label"])}</th>'
+        for column in columns
+    )
+    rows = [
+        "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in (panel["title"], *panel["cells"]))
+        for panel in panels
+    ]
     return (
         f'<table style="border-collapse:collapse;margin:4px 0;font-size:12px">'
         f"<tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from headnb.display import html, text
 from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
-from headnb.display.payload import MIME_TYPE, Payload, payload
+from headnb.display.payload import MIME_TYPE, payload
 from headnb.errors import HeadnbError, first_line, one_line
 from headnb.stats.patterns import pattern
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from headnb.display.payload_types import Payload
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000

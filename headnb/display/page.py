@@ -16,7 +16,7 @@ from headnb.display import text
 from headnb.display.frontend import bundle
 
 if TYPE_CHECKING:
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
 
 _STYLE = "body{margin:24px;color-scheme:light dark;font-family:system-ui,sans-serif}pre{white-space:pre-wrap}"
 

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from headnb.stats import descriptive
 from headnb.stats.score_statistics import CONCENTRATION, samples_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from headnb.stats.estimates import Estimate
+    from headnb.display.payload_types import Statistic
 
-
-STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "kurtosis"}  # and what they are called
-_PLAIN = {"gini": descriptive.gini, "cv": descriptive.coefficient_of_variation, "kurtosis": descriptive.kurtosis}
-
-
-class Statistic(TypedDict):
-    """One number about a panel, with its interval where one is known."""
-
-    value: float
-    low: NotRequired[float]
-    high: NotRequired[float]
-
-
-Statistics: TypeAlias = tuple[dict[str, Statistic], dict[str, str]]  # those shown; those withheld, each with why
+Statistics: TypeAlias = "tuple[dict[str, Statistic], dict[str, str]]"  # those shown; those withheld, each with why
 
 
 def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
@@ -41,7 +27,10 @@ def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a pattern without values has no statistics
         flat = values.transpose(..., "layer", "head").to_numpy().reshape(patterns, -1)
-        columns = {name: np.array([_PLAIN[name](row) for row in flat], dtype=np.float64) for name in STATISTICS}
+        columns = {
+            name: np.array([one.of_pattern(row) for row in flat], dtype=np.float64)
+            for name, one in CONCENTRATION.items()
+        }
     found = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
     rows = [{name: column[i] for name, column in found.items()} for i in range(patterns)]
     return [({name: {"value": value} for name, value in row.items() if value is not None}, {}) for row in rows]
@@ -52,8 +41,8 @@ def score_statistics(data: xr.Dataset) -> Statistics:
     found: dict[str, Statistic] = {}
     withheld: dict[str, str] = {}
     samples = samples_of(data)
-    for name in STATISTICS:
-        estimate: Estimate = CONCENTRATION[name](samples)
+    for name, one in CONCENTRATION.items():
+        estimate = one.of_samples(samples)
         value = rounded(float(estimate), 4)
         if value is None:
             withheld[name] = estimate.reason

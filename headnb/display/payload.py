@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import xarray as xr
 
 from headnb.display.colours import Kind, shared_scale
-from headnb.display.compact import Compact, compacted, factor_for
-from headnb.display.evidence import EvidenceFields, evidence_fields
-from headnb.display.panel_statistics import Statistic, Statistics, pattern_statistics, rounded, score_statistics
+from headnb.display.compact import compacted, factor_for
+from headnb.display.constants import KINDS, LARGEST_SIDE, VERSION
+from headnb.display.footer import add_footer, evidence_fields
+from headnb.display.panel_statistics import Statistics, pattern_statistics, rounded, score_statistics
 from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
@@ -31,80 +32,12 @@ from headnb.stats.scoring_revision import revision_note
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
-VERSION = 1
-KINDS = ("level", "signed", "difference")
-VALUE = "value"  # the kind of numbers of which nothing is known; drawn as levels or signed, with neither's words
-LARGEST_SIDE = 4096
+    from headnb.display.payload_types import Matrix, Panel, Payload, Progress
 
+MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
+VALUE = "value"  # the kind of numbers of which nothing is known; drawn as levels or signed, with neither's words
 COMPACT_ABOVE = 20_000  # values of all panels
 _T = TypeVar("_T")
-Matrix = list[list[float | None]]
-
-
-class Scale(TypedDict):
-    """The two ends of the colour scale, shared by all panels."""
-
-    low: float
-    high: float
-
-
-class Panel(EvidenceFields):
-    """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
-
-    Panels of one `course` are the same thing, such as a task, at several training `step`s.
-    """
-
-    title: str
-    step: NotRequired[float]
-    course: NotRequired[str]
-    values: Matrix | Compact
-    low: NotRequired[Matrix]
-    high: NotRequired[Matrix]
-    significant: NotRequired[list[list[int]]]
-    statistics: dict[str, Statistic]
-    withheld: NotRequired[dict[str, str]]  # statistics that are not shown -> why
-    notes: list[str]
-
-
-class Progress(TypedDict):
-    """How far a computation is whose partial result the payload shows."""
-
-    done: int
-    total: int
-    unit: NotRequired[str]
-    """What is counted; samples unless it says otherwise."""
-    message: str
-
-
-class Payload(TypedDict):
-    """See the module; `quantity` says in words what a value is, `dimension` what differs between panels.
-
-    A name that differs between panels, such as that of the method, is empty, and an alpha that does is null.
-    """
-
-    version: int
-    title: str
-    model: str
-    task: str
-    method: str
-    loss_reduction: str
-    kind: Kind
-    quantity: str
-    units: str
-    layers: int
-    heads: int
-    layer_numbers: NotRequired[list[int]]
-    """The model's own numbers of the rows; absent where they count from 0, as all of a model's layers do."""
-    head_numbers: NotRequired[list[int]]
-    """The same of the columns."""
-    kv_heads: int
-    dimension: str
-    scale: Scale
-    alpha: float | None
-    interval_level: float
-    panels: list[Panel]
-    progress: NotRequired[Progress]
 
 
 @dataclass(frozen=True)
@@ -184,9 +117,11 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "scale": {"low": low, "high": high},
         "alpha": alphas[0] if len(set(alphas)) == 1 else None,
         "interval_level": _common("interval level", levels) if levels else 0.95,
+        "columns": [],
         "panels": [_panel(grid, factor) for grid in grids],
     }
     result |= cast("Payload", chosen)
+    add_footer(result)
     if progress is not None:
         result["progress"] = progress
     return result

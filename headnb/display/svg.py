@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headnb.display.colours import Paint
     from headnb.display.geometry import Geometry
-    from headnb.display.payload import Panel, Payload
+    from headnb.display.payload_types import Panel, Payload
 
 MOST_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough for a notebook
 _FULL_TITLES = 4_096

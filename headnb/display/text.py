@@ -9,14 +9,12 @@ import numpy as np
 
 from headnb.display.colours import paint
 from headnb.display.compact import expanded
-from headnb.display.evidence import reliability_line
-from headnb.display.panel_statistics import STATISTICS
 from headnb.stats.rounding import interval_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.display.payload import Panel, Payload
+    from headnb.display.payload_types import Panel, Payload
 
 MOST_PANELS = 12
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
@@ -122,25 +120,6 @@ def estimated(value: float, low: float = math.nan, high: float = math.nan) -> st
     return f"{first} [{', '.join(ends)}]"
 
 
-def statistics_of(panels: Sequence[Panel]) -> list[str]:
-    """The statistics that any of the panels has or withholds, in their usual order."""
-    found = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
-    return [*(name for name in STATISTICS if name in found), *(name for name in found if name not in STATISTICS)]
-
-
-def statistics_line(panel: Panel) -> str:
-    """`Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences)."""
-    return " · ".join(f"{STATISTICS.get(name, name)} {statistic_text(panel, name)}" for name in statistics_of([panel]))
-
-
-def statistic_text(panel: Panel, name: str) -> str:
-    """One statistic with its interval, or why it is withheld, or a dash."""
-    found = panel["statistics"].get(name)
-    if found is None:
-        return panel.get("withheld", {}).get(name, "–")
-    return estimated(found["value"], found.get("low", math.nan), found.get("high", math.nan))
-
-
 def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
     """`Top heads: L5H2 0.12 · L3H1 0.11`."""
     found = ranking(panel)[:count]
@@ -188,8 +167,8 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     panels, note = shown_panels(payload)
     for panel in panels:
         picture = _heat_map(payload, panel, colour=colour) if heat_map else []
-        words = [top_line(payload, panel), significance_line(payload, panel), statistics_line(panel)]
-        words += [*panel["notes"], reliability_line(panel)]
+        words = [top_line(payload, panel), significance_line(payload, panel), panel["statistics_line"]]
+        words += [*panel["notes"], panel["reliability_line"]]
         name = [printable(f"[{panel['title']}]")] if several else head
         blocks.append([*name, *picture, *map(printable, words)])
     blocks[-1] += [missing_line(payload).replace("hatched", "empty"), printable(progress_line(payload)), note]

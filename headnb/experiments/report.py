@@ -24,8 +24,9 @@ from headnb.experiments.layers import layer_sections
 from headnb.experiments.report_applications import application_sections
 from headnb.experiments.report_choices import choice_sections
 from headnb.experiments.report_methods import method_sections
-from headnb.experiments.summaries import forms_table
+from headnb.experiments.summaries import concentration_of, forms_table
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES
+from headnb.stats.score_statistics import CONCENTRATION
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 BOTH = ["before", "after"]
 EVIDENCE = "Evidence: shares of the error that the patterns before fine-tuning leave, with one-sided 95 % limits."
-_STATISTICS = {"gini": "Gini", "cv": "CV", "kurtosis": "excess kurtosis"}
 
 
 def contents_of(
@@ -86,14 +86,12 @@ def _patterns(run: Run) -> Section:
             task,
             one.sizes["sample"],
             float(one["loss"].mean()),
-            one.heads.gini(),
-            one.heads.cv(),
-            one.heads.kurtosis(),
+            *concentration_of(one).values(),
             one.heads.reliability(),
         )
         for task, one in scores.items()
     )
-    columns = ("task", "samples", "loss", "Gini", "CV", "excess kurtosis", "reliability")
+    columns = ("task", "samples", "loss", *(one.label for one in CONCENTRATION.values()), "reliability")
     return Section(
         "Before fine-tuning",
         "Which heads does each task use before fine-tuning?",
@@ -137,7 +135,8 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
     down, up, of = int((change["high"] < 0).sum()), int((change["low"] > 0).sum()), change.sizes["task"]
     holds = True if down > of / 2 else False if up > of / 2 else None
     numbers = []
-    for key, name in _STATISTICS.items():
+    for key in found.concentration["statistic"].values.tolist():
+        name = CONCENTRATION[key].label
         before, after = found.means(key)
         known = math.isfinite(before + after)
         numbers.append(

@@ -11,6 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
 from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.stats.patterns import compare
+from headnb.stats.score_statistics import CONCENTRATION, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.trajectories import Trajectory
     from headnb.display.report import Contents
+    from headnb.stats.estimates import Estimate
     from headnb.tuning.tuned import FineTuned
 
 
@@ -31,15 +33,19 @@ def strongest(scores: Mapping[str, xr.Dataset]) -> str:
     return f"Strongest heads: {heads}. Among the ten strongest of every task: **{', '.join(shared) or 'none'}**."
 
 
+def concentration_of(scores: xr.Dataset) -> dict[str, Estimate]:
+    """The statistics that stand under a grid, by their labels, corrected for the number of samples."""
+    samples = samples_of(scores)
+    return {one.label: one.of_samples(samples) for one in CONCENTRATION.values()}
+
+
 def statistics_table(scores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """A row per task: samples, loss, Gini, coefficient of variation, kurtosis, with intervals over samples."""
     rows = {
         task: {
             "samples": one.sizes["sample"],
             "loss": f"{float(one['loss'].mean()):.2f}",
-            "Gini": str(one.heads.gini()),
-            "CV": str(one.heads.cv()),
-            "excess kurtosis": str(one.heads.kurtosis()),
+            **{label: str(found) for label, found in concentration_of(one).items()},
         }
         for task, one in scores.items()
     }

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
     from headnb.engine.tokenization import EncodingName
     from headnb.explorer.session import Session
     from headnb.scoring.progress import Progress

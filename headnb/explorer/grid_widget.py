@@ -23,7 +23,7 @@ from headnb.errors import HeadnbError, unknown_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
 
 
 class RefusedTraitError(HeadnbError, traitlets.TraitError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
     from headnb.explorer.task_menu import TaskSources
     from headnb.scoring.progress import Progress
     from headnb.tasks.loading import Task

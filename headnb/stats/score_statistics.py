@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.stats import jackknife, patterns, significance
+from headnb.stats import descriptive, jackknife, patterns, significance
 from headnb.stats.results import as_result, is_result, refuse_computed
 
 if TYPE_CHECKING:
-    from headnb.stats.descriptive import Array
+    from collections.abc import Callable
 
-CONCENTRATION = {"gini": jackknife.gini, "cv": jackknife.coefficient_of_variation, "kurtosis": jackknife.kurtosis}
+    from headnb.stats.descriptive import Array
+    from headnb.stats.estimates import Estimate
+
+
+class Concentration(NamedTuple):
+    """A statistic of how levels spread over the heads, as it stands under grids and in tables."""
+
+    label: str
+    help: str
+    of_pattern: Callable[[Array], Array]
+    of_samples: Callable[..., Estimate]
+    """Of (n, heads) levels, corrected for the noise of n samples."""
+
+
+CONCENTRATION = {
+    "gini": Concentration(
+        "Gini",
+        "Gini coefficient over the heads: 0 where all are equal, near 1 where one head has everything",
+        descriptive.gini,
+        jackknife.gini,
+    ),
+    "cv": Concentration(
+        "CV",
+        "Coefficient of variation over the heads: standard deviation divided by the mean",
+        descriptive.coefficient_of_variation,
+        jackknife.coefficient_of_variation,
+    ),
+    "kurtosis": Concentration(
+        "excess kurtosis",
+        "Excess kurtosis over the heads: 0 for a normal distribution, large where few heads stand out",
+        descriptive.kurtosis,
+        jackknife.kurtosis,
+    ),
+}
 
 
 def samples_of(scores: xr.Dataset) -> Array:

@@ -9,7 +9,6 @@ import headnb
 import numpy as np
 import pytest
 from headnb.analysis.concentration import CONCENTRATIONS, concentration
-from headnb.display.evidence import reliability_line
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife
 from headnb.stats.reliability import Evidence
@@ -142,7 +141,7 @@ def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhe
         assert evidence["reliability"] == pytest.approx(3 * agreement / (1 + 2 * agreement), abs=0.05)
     assert (evidence["samples"], evidence["runs"], evidence["samples_for_090"]) == (n, 3, -1)
     assert evidence["runs_for_090"] > 3
-    line = reliability_line(headnb.grid(change).payload["panels"][0])
+    line = headnb.grid(change).payload["panels"][0]["reliability_line"]
     assert line.endswith(
         f"(40 samples, 3 runs); more samples alone cannot give 0.90: at least {evidence['runs_for_090']} runs"
     )

@@ -21,11 +21,13 @@ import numpy as np
 import xarray as xr
 from headnb.display.frontend import bundle
 from headnb.display.html import card
-from headnb.display.payload import Payload, payload
+from headnb.display.payload import payload
 from playwright.sync_api import Browser, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headnb.display.payload_types import Payload
 
 Made = TypeVar("Made")
 

@@ -19,7 +19,7 @@ from hostile_names import NAMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headnb.display.payload import Payload
+    from headnb.display.payload_types import Payload
     from playwright.sync_api import Page
 
 

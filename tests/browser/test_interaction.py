@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from headnb.display import text
 from headnb.display.colours import paint
-from headnb.display.evidence import reliability_line
 from headnb.display.grid import HeadGrid
 from headnb.display.page import interactive_page
 from PIL import Image
@@ -81,7 +80,7 @@ def test_words_beside_the_grid_are_those_of_python(opened: Opened) -> None:
     drawn = opened(grids.grid())
     payload = drawn.grid.payload
     (panel,) = payload["panels"]
-    for line in (text.heading(payload), text.subtitle(payload), text.statistics_line(panel), reliability_line(panel)):
+    for line in (text.heading(payload), text.subtitle(payload), panel["statistics_line"], panel["reliability_line"]):
         expect(drawn.root.locator(".card")).to_contain_text(line)
     names = [f"L{layer}H{place}" for layer, place in text.ranking(panel)[:5]]
     assert drawn.root.locator(".top button > :first-child").all_inner_texts() == names
@@ -224,7 +223,7 @@ def test_downloads(opened: Opened, tmp_path: Path) -> None:
     }
     assert HeadGrid.open(saved["JSON"]).payload == json.loads(json.dumps(drawn.grid.payload))
     drawing = saved["SVG"].read_text()
-    assert reliability_line(drawn.grid.payload["panels"][0]) in drawing
+    assert drawn.grid.payload["panels"][0]["reliability_line"] in drawing
     assert re.search(r"<(script|style|image|a)\b", drawing) is None
     with Image.open(saved["PNG"]) as image:
         assert image.width > 800

@@ -114,7 +114,7 @@ def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyt
         None,
         "no JSON",
         3,
-        {"version": 1, "kind": "level", "units": "", "layers": 1000, "heads": 1000, "panels": [{}]},
+        {"version": 1, "kind": "level", "units": "", "layers": 1000, "heads": 1000, "panels": [{"values": [[1]]}]},
     ]
     markup = json.loads((PAYLOADS / "valid" / "markup-in-every-text.heads.json").read_text())
     dialogs: list[str] = []

@@ -8,23 +8,35 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import fastjsonschema
 import jsonschema
 import numpy as np
 import pytest
-from headnb.display.reading import LONGEST_TEXT, MOST_NOTES, checked, read_payload
+from headnb.display.reading import checked, read_payload
 from headnb.display.text import values_of
 from headnb.errors import HeadnbError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import payload_changes
 from paths import FIXTURES
 from synthetic import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PAYLOADS = FIXTURES / "payloads"
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+GENERATED = fastjsonschema.compile(SCHEMA, use_default=False)
+KEYWORDS = {
+    *("type", "const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "maxLength", "pattern"),
+    *("items", "minItems", "maxItems", "uniqueItems"),
+    *("required", "properties", "additionalProperties", "propertyNames", "maxProperties"),
+    *("$ref", "$defs", "if", "then", "else", "default"),
+    *("$schema", "$id", "title", "description"),
+}
+"""What fastjsonschema (draft 7) and @exodus/schemasafe both know."""
 
 
 def fixtures(folder: str) -> list[object]:
@@ -60,10 +72,53 @@ def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) ->
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize("change", payload_changes.recorded(), ids=payload_changes.name)
+def test_schema_generated_validator_and_reader_answer_as_recorded(change: dict[str, object]) -> None:
+    """The front end's tests hold its validator and reader to the same record."""
+    found = payload_changes.changed(change)
+    assert VALIDATOR.is_valid(found) == change["schema"]
+    assert taken(GENERATED, found) == change["schema"]
+    assert taken(checked, found) == change["reader"]
+
+
+def taken(check: Callable[[object], object], found: object) -> bool:
+    try:
+        check(found)
+    except (HeadnbError, fastjsonschema.JsonSchemaValueException):
+        return False
+    return True
+
+
+def test_schema_has_no_keyword_that_a_validator_may_not_know() -> None:
+    parts = [SCHEMA]
+    for part in parts:
+        assert part.keys() <= KEYWORDS
+        assert "$ref" not in part or part.keys() <= {"$ref", "description", "default"}
+        named = [one for name in ("properties", "$defs") for one in part.get(name, {}).values()]
+        nested = [
+            part[name]
+            for name in ("items", "additionalProperties", "propertyNames", "if", "then", "else")
+            if name in part
+        ]
+        parts += [*named, *nested]
+    assert len(parts) > 60
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", ["values", "low", "step", "reliability"])
+def test_numbers_that_json_does_not_have_are_refused(place: str, number: float) -> None:
+    found = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
+    found["panels"][0][place] = [[number]] if place in {"values", "low"} else number
+    with pytest.raises(HeadnbError, match="not JSON"):
+        checked(found)
+    with pytest.raises(HeadnbError, match="not JSON"):
+        read_payload(json.dumps(found))
+
+
 def test_errors_name_the_place() -> None:
     minimal = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     minimal["panels"].append({"values": [[0.1, "0.2"]]})
-    with pytest.raises(HeadnbError, match=r"panels\[1\]\.values must be a number, got '0.2'"):
+    with pytest.raises(HeadnbError, match=r"panels\[1\]\.values\[0\]\[1\] must be number or null, got '0.2'"):
         checked(minimal)
     with pytest.raises(HeadnbError, match="newer headnb"):
         checked(minimal | {"version": 7})
@@ -81,6 +136,21 @@ def test_defaults_are_filled_in_and_unknown_fields_dropped() -> None:
 def test_the_models_numbers_of_a_selection_are_read() -> None:
     found = read_payload(PAYLOADS / "valid" / "selection.heads.json")
     assert (found["layer_numbers"], found["head_numbers"]) == ([3, 4], [5, 1, 2])
+
+
+def test_the_text_under_a_grid_is_made_of_its_numbers_and_fits_into_a_payload() -> None:
+    found = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
+    names = [letter * 2000 for letter in "abcdefghijklmnopqrst"]
+    found["panels"][0] |= {
+        "statistics": {name: {"value": 1} for name in names},
+        "withheld": {name.upper(): name for name in names},
+        "statistics_line": "Gini 1000",
+        "cells": ["1000"],
+    }
+    read = checked(found)
+    assert VALIDATOR.is_valid(read)
+    assert len(read["columns"]) == len(read["panels"][0]["cells"])
+    assert "1000" not in json.dumps(read)
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
@@ -111,11 +181,6 @@ def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
             read_payload(json.dumps(payload | field))
 
 
-def test_the_readers_limits_are_the_schemas() -> None:
-    assert SCHEMA["$defs"]["text"]["maxLength"] == LONGEST_TEXT
-    assert SCHEMA["$defs"]["panel"]["properties"]["notes"]["maxItems"] == MOST_NOTES
-
-
 def test_progress_is_read_as_it_was_written() -> None:
     found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
     found["progress"] = {"done": 3, "total": 8, "unit": "steps", "message": "tracked"}
@@ -143,3 +208,18 @@ def test_reader_accepts_nothing_that_the_schema_refuses(name: str, value: object
         return
     assert VALIDATOR.is_valid(read)
     assert VALIDATOR.is_valid(found)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
+    JSON_VALUES,
+)
+def test_generated_validator_accepts_what_the_schema_accepts(name: str, value: object) -> None:
+    found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
+    (found if name in SCHEMA["properties"] and name != "title" else found["panels"][0])[name] = value
+    try:
+        written = json.loads(json.dumps(found, allow_nan=False))
+    except ValueError:
+        return
+    assert taken(GENERATED, written) == VALIDATOR.is_valid(written)

@@ -6,21 +6,21 @@ import json
 
 import numpy as np
 import pytest
-from headnb.display.evidence import reliability_line
+from headnb.display.footer import add_footer
 from headnb.display.payload import payload
 from headnb.display.reading import read_payload
-from headnb.display.text import as_text, number, ranking, significance_line, statistics_line
+from headnb.display.text import as_text, number, ranking, significance_line
 
 from paths import FIXTURES
 from synthetic import comparison, pattern
 
-WORDS = json.loads((FIXTURES / "words.json").read_text(encoding="utf-8"))  # the front end reads them, too
+WORDS = json.loads((FIXTURES / "words.json").read_text(encoding="utf-8"))
 HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
 
 
 @pytest.mark.parametrize(("facts", "expected"), WORDS["reliability"])
-def test_line_on_reliability_is_as_in_the_front_end(facts: dict[str, float], expected: str) -> None:
-    assert reliability_line(payload(pattern([[1.0, 2.0]], **facts))["panels"][0]) == expected
+def test_line_on_reliability(facts: dict[str, float], expected: str) -> None:
+    assert payload(pattern([[1.0, 2.0]], **facts))["panels"][0]["reliability_line"] == expected
 
 
 @pytest.mark.parametrize(
@@ -36,23 +36,38 @@ def test_ranking_is_by_size_and_skips_missing_heads() -> None:
     assert ranking(panel) == [(1, 0), (1, 1), (0, 0)]
 
 
+def statistics_line(**fields: object) -> str:
+    made = payload(pattern([[1.0, 2.0]]))
+    made["panels"][0] |= fields  # type: ignore[typeddict-item]
+    add_footer(made)
+    return made["panels"][0]["statistics_line"]
+
+
 def test_statistics_line_shows_intervals_where_known() -> None:
-    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
-    panel["statistics"] = {"gini": {"value": 0.341, "low": 0.32, "high": 0.36}, "cv": {"value": 0.62}}
-    assert statistics_line(panel) == "Gini 0.341 [0.320, 0.360] · CV 0.620"
+    found = {"cv": {"value": 0.62}, "gini": {"value": 0.341, "low": 0.32, "high": 0.36}}
+    assert statistics_line(statistics=found) == "Gini 0.341 [0.320, 0.360] · CV 0.620"
 
 
 @pytest.mark.parametrize(("found", "expected"), WORDS["statistics"])
 def test_statistics_have_the_digits_that_their_interval_carries(found: dict[str, float], expected: str) -> None:
-    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
-    panel["statistics"] = {"gini": found}
-    assert statistics_line(panel) == f"Gini {expected}"
+    assert statistics_line(statistics={"gini": found}) == f"Gini {expected}"
 
 
 def test_a_statistic_that_is_withheld_says_why() -> None:
-    panel = payload(pattern([[1.0, 2.0]]))["panels"][0]
-    panel |= {"statistics": {"cv": {"value": 0.62}}, "withheld": {"kurtosis": "needs more samples"}}
-    assert statistics_line(panel) == "CV 0.620 · kurtosis needs more samples"
+    found = statistics_line(statistics={"cv": {"value": 0.62}}, withheld={"kurtosis": "needs more samples"})
+    assert found == "CV 0.620 · excess kurtosis needs more samples"
+
+
+def test_panels_are_compared_in_a_table_with_a_column_for_runs_where_some_panel_has_several() -> None:
+    one = pattern([[0.1, 0.4]], samples=9, reliability=-0.1)
+    found = payload({"one": one, "two": pattern([[0.1, np.nan]])})
+    labels = ["Gini", "CV", "excess kurtosis", "top head", "samples", "reliability", "samples for 0.90"]
+    assert [column["label"] for column in found["columns"]] == labels
+    assert all(column["help"] for column in found["columns"])
+    assert found["panels"][0]["cells"] == ["0.300", "0.600", "−2.00", "L0H1", "9", "−0.10", "–"]  # by hand
+    several = payload({"one": one, "three": pattern([[0.1, 0.4]], samples=9, runs=3)})
+    assert [column["label"] for column in several["columns"]][4:6] == ["samples", "runs"]
+    assert [panel["cells"][5] for panel in several["panels"]] == ["–", "3"]
 
 
 def test_significance_line_counts_heads() -> None:
@@ -79,7 +94,7 @@ def test_heat_map_has_a_line_a_layer_and_a_sign_a_head() -> None:
 def test_colour_heat_map_puts_two_layers_on_a_line() -> None:
     text = as_text(payload(pattern([[0.0, 0.4]] * 5)), heat_map=True, colour=True)
     assert sum(line.startswith("layer") for line in text.splitlines()) == 3
-    assert "\x1b[38;2;253;231;36m" in text  # the end of viridis
+    assert "\x1b[38;2;253;231;37m" in text  # the end of viridis
 
 
 def test_text_has_no_control_characters_of_the_data() -> None:

@@ -36,7 +36,15 @@ from paths import FIXTURES
 from suites import graph, write_suite
 from tiny import tiny_tokenizer
 
-MORE = ["\0", "a\0b", "\ud800", "x" * 100_000, "\x1b]8;;http://x\x1b\\click\x1b]8;;\x1b\\", "a\n[1/1] ✓ all done", " \n "]
+MORE = [
+    "\0",
+    "a\0b",
+    "\ud800",
+    "x" * 100_000,
+    "\x1b]8;;http://x\x1b\\click\x1b]8;;\x1b\\",
+    "a\n[1/1] ✓ all done",
+    " \n ",
+]
 HOSTILE = [*NAMES, *MORE]
 CHAT = {"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]}
 

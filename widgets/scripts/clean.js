@@ -2,5 +2,5 @@
 
 import { rmSync } from "node:fs";
 
-for (const folder of ["lib", "../headnb/static", "../headnb/labextension"])
+for (const folder of ["lib", "src/generated", "../headnb/static", "../headnb/labextension"])
   rmSync(folder, { recursive: true, force: true });

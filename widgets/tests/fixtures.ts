@@ -15,9 +15,29 @@ export function fixtures(folder: string): [string, string][] {
   return names.map((name) => [name, fixture(`${folder}/${name}`)]);
 }
 
-/** `[input, words]` of what both languages say the same. */
-export function words<Input>(name: string): [Input, string][] {
-  return JSON.parse(readFileSync(`${FOLDER}/../words.json`, "utf8"))[name];
+interface Change {
+  readonly file: string;
+  readonly path: readonly (string | number)[];
+  /** Its place among the values; absent where something is taken away. */
+  readonly value?: number;
+  readonly schema: boolean;
+  readonly reader: boolean;
+}
+
+/** `[name, payload, change]` of every change that `tests/support/payload_changes.py` recorded. */
+export function changes(): [string, unknown, Change][] {
+  const recorded: { values: unknown[]; changes: Change[] } = JSON.parse(
+    readFileSync(`${FOLDER}/../payload_changes.json`, "utf8"),
+  );
+  return recorded.changes.map((change) => {
+    const payload = JSON.parse(fixture(`valid/${change.file}`));
+    const last = change.path.at(-1) ?? "";
+    const at = change.path.slice(0, -1).reduce((found, key) => found[key], payload);
+    if (change.value !== undefined) at[last] = structuredClone(recorded.values[change.value]);
+    else if (Array.isArray(at)) at.splice(Number(last), 1);
+    else delete at[last];
+    return [`${change.file}: ${change.path.join(".")} ${change.value ?? "gone"}`, payload, change];
+  });
 }
 
 export function schema(): object {

@@ -1,6 +1,5 @@
 /** Payloads made up for a test. */
 
-import { UNKNOWN } from "../src/grid/evidence";
 import type { Kind, Panel, Payload } from "../src/grid/payload";
 import { sharedScale } from "../src/grid/statistics";
 
@@ -13,9 +12,9 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     low: null,
     high: null,
     significant: null,
-    ...UNKNOWN,
-    statistics: new Map(),
-    withheld: new Map(),
+    statisticsLine: "",
+    reliabilityLine: "",
+    cells: [],
     notes: [],
     ...fields,
   };
@@ -44,6 +43,7 @@ export function payload(
     scale: sharedScale(panels, kind),
     alpha: null,
     intervalLevel: 0.95,
+    columns: [],
     panels,
     progress: null,
     ...fields,

@@ -61,9 +61,13 @@ test.each([[[0, 0]], [[MISSING, MISSING]], [[1e-200]]])(
 );
 
 test("a difference is head by head, and keeps nothing that it cannot know", () => {
-  const after = panel([3, 1, MISSING], { title: "after", samples: 64, reliability: 0.9 });
-  const found = difference(after, panel([1, 2, 3], { title: "before", samples: 64 }));
+  const after = panel([3, 1, MISSING], { title: "after", reliabilityLine: "Reliability 0.90 (64 samples)" });
+  const found = difference(
+    after,
+    panel([1, 2, 3], { title: "before", reliabilityLine: "Reliability 0.80 (64 samples)" }),
+  );
   expect(found.title).toBe("after − before");
   expect([...found.values]).toEqual([2, -1, MISSING]);
-  expect([found.samples, found.reliability, found.low, found.significant]).toEqual([null, null, null, null]);
+  expect([found.low, found.significant, found.statisticsLine, found.cells]).toEqual([null, null, "", []]);
+  expect(found.reliabilityLine).toMatch(/^Reliability not known/);
 });

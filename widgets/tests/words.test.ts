@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import { evidenceShown, evidenceText, reliabilityLine } from "../src/grid/evidence";
 import {
   beyondLine,
   headLines,
@@ -9,9 +8,7 @@ import {
   percent,
   short,
   significanceLine,
-  statisticsLine,
 } from "../src/grid/words";
-import { words } from "./fixtures";
 import { panel, payload } from "./made";
 
 describe("numbers", () => {
@@ -45,29 +42,6 @@ test.each([
   [2.13e-7, "2.1e-5"],
   [0, "0"],
 ])("a share of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
-
-describe("the line on reliability", () => {
-  const line = (fields: object) => reliabilityLine(panel([1], fields));
-  test.each(words<object>("reliability"))("of %j is as in Python", (fields, expected) =>
-    expect(line(fields)).toBe(expected),
-  );
-  test("needs no count of runs, which older files lack", () => {
-    expect(line({ samples: 32, reliability: 0.95, samples_for_090: 15, runs: null })).toBe(
-      "Reliability 0.95 (32 samples); about 15 samples give 0.90",
-    );
-  });
-  test("has columns for runs where some panel has several", () => {
-    const [one, three] = [panel([1], { samples: 9, runs: 1 }), panel([1], { reliability: -0.1, runs: 3 })];
-    expect(evidenceShown([one])).toEqual(["samples", "reliability", "samples_for_090"]);
-    expect(evidenceShown([one, three]).map((name) => evidenceText(three, name))).toEqual([
-      "–",
-      "3",
-      "−0.10",
-      "–",
-      "–",
-    ]);
-  });
-});
 
 test("a head is described by value, interval, rank and key/value head", () => {
   const one = panel([0.1, 0.2, 0.05, 0.4], {
@@ -110,23 +84,6 @@ test("significance is counted among the heads that are there", () => {
     "1 of 2 heads changed significantly (q < 0.05).",
   );
 });
-
-test("statistics come in their usual order, with their intervals", () => {
-  const statistics = new Map([
-    ["cv", { value: 0.62, low: null, high: null }],
-    ["gini", { value: 0.34, low: 0.32, high: 0.36 }],
-  ]);
-  expect(statisticsLine(panel([1], { statistics }))).toBe("Gini 0.340 [0.320, 0.360] · CV 0.620");
-  const withheld = new Map([["kurtosis", "needs more samples"]]);
-  expect(statisticsLine(panel([1], { withheld }))).toBe("kurtosis needs more samples");
-});
-
-test.each(words<{ value: number; low: number; high: number }>("statistics"))(
-  "%j has the digits that its interval carries, as in Python",
-  (gini, expected) => {
-    expect(statisticsLine(panel([1], { statistics: new Map([["gini", gini]]) }))).toBe(`Gini ${expected}`);
-  },
-);
 
 test("what lies beyond the scale is counted", () => {
   expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");

@@ -3,14 +3,14 @@
  * page, the hue says the sign and the opacity the size.
  */
 
-import { interpolateViridis } from "d3-scale-chromatic";
+import { DRAWING } from "../generated/drawing";
 import type { Kind, Panel, Scale, Shape } from "./payload";
 import type { Paint } from "./scene";
 import { layerPeaks, ranking } from "./statistics";
 
-export const BINS = 64;
-export const RISE = "#e1531f";
-export const FALL = "#1f83d6";
+export const BINS = DRAWING.levels.length;
+export const RISE = DRAWING.rise;
+export const FALL = DRAWING.fall;
 
 /** How values are spread over the colours. */
 export const SPREADS = ["linear", "rank", "layer"] as const;
@@ -26,10 +26,7 @@ export interface Colouring {
   readonly onBar: (value: number) => number;
 }
 
-const LEVELS: readonly Paint[] = Array.from({ length: BINS }, (_, bin) => ({
-  colour: hex(interpolateViridis(bin / (BINS - 1))),
-  opacity: 1,
-}));
+const LEVELS: readonly Paint[] = DRAWING.levels.map((colour) => ({ colour, opacity: 1 }));
 
 /** From the strongest fall through the bare page to the strongest rise. */
 const SIGNED: readonly Paint[] = Array.from({ length: 2 * BINS + 1 }, (_, place) => ({
@@ -85,11 +82,4 @@ function unit(value: number, { low, high }: Scale): number {
 
 function clip(share: number, least: number): number {
   return Math.min(Math.max(share, least), 1);
-}
-
-/** `rgb(1, 2, 3)` and `#010203` to the latter, which takes less room in an SVG file. */
-function hex(colour: string): string {
-  const channels = colour.match(/\d+/g);
-  if (colour.startsWith("#") || !channels) return colour;
-  return `#${channels.map((channel) => Number(channel).toString(16).padStart(2, "0")).join("")}`;
 }

@@ -5,12 +5,11 @@
  * `layer * heads + head`.
  */
 
-import type { Evidence } from "./evidence";
+import type { Kind } from "../generated/given";
+
+export type { Kind };
 
 export const MIME_TYPE = "application/vnd.headnb.pattern.v1+json";
-
-export const KINDS = ["level", "signed", "difference"] as const;
-export type Kind = (typeof KINDS)[number];
 
 /** Both ends of the colour scale, shared by all panels. */
 export interface Scale {
@@ -18,14 +17,14 @@ export interface Scale {
   readonly high: number;
 }
 
-export interface Statistic {
-  readonly value: number;
-  readonly low: number | null;
-  readonly high: number | null;
+/** A column of the table that compares panels. */
+export interface Column {
+  readonly label: string;
+  readonly help: string;
 }
 
 /** One grid: a task, a stage, a step. */
-export interface Panel extends Evidence {
+export interface Panel {
   readonly title: string;
   /** Training step; null where the panel is at none. */
   readonly step: number | null;
@@ -35,9 +34,12 @@ export interface Panel extends Evidence {
   readonly low: Float64Array | null;
   readonly high: Float64Array | null;
   readonly significant: Float64Array | null;
-  readonly statistics: ReadonlyMap<string, Statistic>;
-  /** Why a statistic is not shown. */
-  readonly withheld: ReadonlyMap<string, string>;
+  /** The statistics as text: `Gini 0.34 [0.32, 0.36] · CV 0.62`. */
+  readonly statisticsLine: string;
+  /** How reliable the panel is, as text. */
+  readonly reliabilityLine: string;
+  /** The panel's row in the table that compares panels: see the payload's `columns`. */
+  readonly cells: readonly string[];
   readonly notes: readonly string[];
 }
 
@@ -76,6 +78,7 @@ export interface Payload extends Shape {
   readonly scale: Scale;
   readonly alpha: number | null;
   readonly intervalLevel: number;
+  readonly columns: readonly Column[];
   readonly panels: readonly Panel[];
   readonly progress: Progress | null;
 }

@@ -4,15 +4,7 @@ import { isUnscored, type Panel } from "./payload";
 import type { Picture } from "./picture";
 import { group, label, type Scene, type Theme, wrapped } from "./scene";
 import type { Shown } from "./view";
-import {
-  heading,
-  missingLine,
-  progressLine,
-  reliabilityOf,
-  significanceLine,
-  statisticsLine,
-  subtitle,
-} from "./words";
+import { heading, missingLine, progressLine, significanceLine, subtitle } from "./words";
 
 const LINE = 17;
 const SIZE = 12.5;
@@ -59,11 +51,10 @@ function wordsBelow(shown: Shown): string[] {
 }
 
 function panelWords(shown: Shown, panel: Panel): string[] {
-  const lines = [statisticsLine(panel), significanceLine(shown.payload, panel)];
-  const reliability = reliabilityOf(shown, panel);
-  if (shown.panels.length === 1) return [...lines, ...panel.notes, reliability];
+  const lines = [panel.statisticsLine, significanceLine(shown.payload, panel)];
+  if (shown.panels.length === 1) return [...lines, ...panel.notes, panel.reliabilityLine];
   return [
-    [panel.title, ...lines, reliability].filter(Boolean).join(" · "),
+    [panel.title, ...lines, panel.reliabilityLine].filter(Boolean).join(" · "),
     ...panel.notes.map((note) => `${panel.title}: ${note}`),
   ];
 }

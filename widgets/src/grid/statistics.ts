@@ -1,7 +1,7 @@
 /** Numbers about a panel: ranks, layer means, the shared scale, the difference of two panels. */
 
 import { max, quantile } from "d3-array";
-import { UNKNOWN } from "./evidence";
+import { DRAWING } from "../generated/drawing";
 import type { Kind, Panel, Scale, Shape } from "./payload";
 
 /** Cells that have a value, the largest by absolute value first; equal ones in their order. */
@@ -66,13 +66,14 @@ export function layerPeaks(values: Float64Array, shape: Shape): Float64Array {
 
 /**
  * The colour scale's ends for all panels' values, by the rule of `headnb/display/colours.py`: zero is on it, and
- * where a few heads stand far above all others it ends at the 99.5th percentile.
+ * where a few heads stand far above all others it ends below them.
  */
 export function sharedScale(panels: readonly Pick<Panel, "values">[], kind: Kind): Scale {
   const sizes = joined(panels).filter(Number.isFinite).map(Math.abs);
   const largest = max(sizes) ?? 0;
-  const usual = quantile(sizes, 0.995) ?? 0;
-  const high = largest < 1e-100 ? 1 : roundedUp(largest <= 2 * usual || usual === 0 ? largest : usual);
+  const usual = quantile(sizes, DRAWING.scale_quantile) ?? 0;
+  const whole = largest <= DRAWING.scale_excess * usual || usual === 0;
+  const high = largest < DRAWING.smallest_scale ? 1 : roundedUp(whole ? largest : usual);
   return { low: kind === "level" ? 0 : -high, high };
 }
 
@@ -96,9 +97,9 @@ export function difference(after: Panel, before: Panel): Panel {
     low: null,
     high: null,
     significant: null,
-    ...UNKNOWN,
-    statistics: new Map(),
-    withheld: new Map(),
+    statisticsLine: "",
+    reliabilityLine: "Reliability not known: headnb.compare(before, after) tests which heads changed",
+    cells: [],
     notes: [],
   };
 }

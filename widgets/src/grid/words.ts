@@ -1,18 +1,10 @@
 /** The words around a grid, the same as those of `headnb/display/text.py`. */
 
-import { reliabilityLine } from "./evidence";
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
 import { furthest, joined, rankOf } from "./statistics";
-import type { Shown } from "./view";
 
 const MOST_NAMED = 40;
-
-const STATISTICS = new Map([
-  ["gini", "Gini"],
-  ["cv", "CV"],
-  ["kurtosis", "kurtosis"],
-]);
 
 /** A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`. */
 export function number(value: number, digits = 3): string {
@@ -65,56 +57,6 @@ export function measured(value: number, units: string, digits = 4): string {
   return units ? `${number(value, digits)} ${units}` : number(value, digits);
 }
 
-/** `Gini 0.34 [0.32, 0.36] · CV 0.62`; empty where there are none (differences). */
-export function statisticsLine(panel: Panel): string {
-  return statisticsOf([panel])
-    .map((name) => `${statisticName(name)} ${statisticText(panel, name)}`)
-    .join(" · ");
-}
-
-export function statisticName(name: string): string {
-  return STATISTICS.get(name) ?? name;
-}
-
-/** One statistic with its interval, or why it is withheld, or a dash. */
-export function statisticText(panel: Panel, name: string): string {
-  const found = panel.statistics.get(name);
-  if (!found) return panel.withheld.get(name) ?? "–";
-  return found.low === null || found.high === null
-    ? number(found.value)
-    : estimated(found.value, found.low, found.high);
-}
-
-/** The statistics that any of the panels has or withholds, in their usual order. */
-export function statisticsOf(panels: readonly Panel[]): string[] {
-  const found = new Set(panels.flatMap((panel) => [...panel.statistics.keys(), ...panel.withheld.keys()]));
-  const usual = [...STATISTICS.keys()].filter((name) => found.has(name)); // a notebook stores them by alphabet
-  return [...usual, ...[...found].filter((name) => !STATISTICS.has(name))];
-}
-
-/** A value with the digits that its interval carries, as in `headnb/stats/rounding.py`: `0.41 [0.18, 0.64]`. */
-function estimated(value: number, low: number, high: number): string {
-  const half = Number(((Math.abs(high - value) + Math.abs(value - low)) / 2).toPrecision(6));
-  const place = power(half) - 1;
-  const [first, ...ends] = [value, low, high].map((x) => (half ? dressed(rounded(x, place)) : number(x)));
-  return `${first} [${ends.join(", ")}]`;
-}
-
-/** `x` up to the digit that is worth 10 ** place. */
-function rounded(x: number, place: number): string {
-  const digits = Math.max(0, Math.min(-place, 100));
-  const near = place > 0 ? Math.round(x / 10 ** place) * 10 ** place : Number(x.toFixed(digits));
-  if (near !== 0 && (place < -7 || Math.abs(near) >= 1e6)) {
-    return near.toExponential(Math.max(0, power(near) - place));
-  }
-  return (near || 0).toFixed(Math.min(digits, 7)); // without it a negative zero
-}
-
-/** Of the first digit: 0 for 1 to 9. */
-function power(x: number): number {
-  return x === 0 ? 0 : Math.floor(Math.log10(Math.abs(x)));
-}
-
 /** `L3H5, L7H1 and 12 more`. */
 export function namesLine(names: readonly string[]): string {
   const more = names.length - MOST_NAMED;
@@ -136,13 +78,6 @@ export function significanceLine(payload: Payload, panel: Panel): string {
     ? `${marked} of ${present} heads changed significantly${alpha}.`
     : `No head changed significantly${alpha}.`;
 }
-
-/** The line under every grid; of a difference that the reader has made of two panels no samples are known. */
-export function reliabilityOf({ view }: Pick<Shown, "view">, panel: Panel): string {
-  return view.difference ? NOT_TESTED : reliabilityLine(panel);
-}
-
-const NOT_TESTED = "Reliability not known: headnb.compare(before, after) tests which heads changed";
 
 /** Which layers have no values in any panel, and why; empty when all have. */
 export function missingLine(payload: Payload): string {

@@ -1,22 +1,11 @@
 /** What is said beside a grid: its largest heads, its statistics, and how reliable it is. */
 
 import { FALL, RISE } from "../grid/colours";
-import { evidenceShown, evidenceText, evidenceTitle } from "../grid/evidence";
 import { headName, placeOf } from "../grid/heads";
 import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
-import {
-  missingLine,
-  number,
-  reliabilityOf,
-  significanceLine,
-  statisticName,
-  statisticsLine,
-  statisticsOf,
-  statisticText,
-  topName,
-} from "../grid/words";
+import { missingLine, number, significanceLine, topName } from "../grid/words";
 import { button, element } from "./dom";
 
 const TOP = 5;
@@ -39,7 +28,7 @@ export class Aside {
     const said = single
       ? [
           ...this.top(payload, panel),
-          ...lines([statisticsLine(panel), significanceLine(payload, panel), ...panel.notes]),
+          ...lines([panel.statisticsLine, significanceLine(payload, panel), ...panel.notes]),
         ]
       : [
           table(payload, panels),
@@ -49,7 +38,7 @@ export class Aside {
       this.node.replaceChildren(...lines([missingLine(payload)]));
       return;
     }
-    const reliability = single ? [reliabilityOf(shown, panel)] : [];
+    const reliability = single ? [panel.reliabilityLine] : [];
     this.node.replaceChildren(...said, ...lines([...reliability, missingLine(payload)]));
   }
 
@@ -86,25 +75,21 @@ function lines(words: readonly string[]): Node[] {
 }
 
 /** Statistics and reliability of several panels. */
-function table(payload: Payload, panels: readonly Panel[]): Node {
-  const names = statisticsOf(panels);
-  const facts = evidenceShown(panels);
-  const titles = ["", ...names.map(statisticName), "top head", ...facts.map(evidenceTitle)];
-  const rows = panels.map((panel) => {
-    const [top] = largest(panel.values, 1);
-    const cells = [
-      ...names.map((name) => statisticText(panel, name)),
-      top === undefined ? "–" : headName(placeOf(top, payload), payload),
-      ...facts.map((name) => evidenceText(panel, name)),
-    ];
-    return element(
+function table({ columns }: Payload, panels: readonly Panel[]): Node {
+  const rows = panels.map((panel) =>
+    element(
       "tr",
       {},
       element("th", { scope: "row" }, panel.title),
-      ...cells.map((cell) => element("td", {}, cell)),
-    );
-  });
-  const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
+      ...panel.cells.map((cell) => element("td", {}, cell)),
+    ),
+  );
+  const titles = [{ label: "", help: "" }, ...columns];
+  const head = element(
+    "tr",
+    {},
+    ...titles.map(({ label, help }) => element("th", { scope: "col", title: help }, label)),
+  );
   return element(
     "table",
     {},

@@ -1,0 +1,102 @@
+"""What stands under a head grid, as text: its statistics and how reliable it is.
+
+The payload carries the text, so that HTML, terminals and the front end show it as it is. The statistics are those of
+`stats.score_statistics.CONCENTRATION`: a row there is a statistic under every grid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+from headnb.display.constants import LONGEST_TEXT
+from headnb.display.text import estimated, head_name, ranking
+from headnb.stats.reliability import Evidence
+from headnb.stats.score_statistics import CONCENTRATION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headnb.display.payload_types import Column, EvidenceFields, Panel, Payload
+
+UNKNOWN = "–"
+
+_TOP_HEAD: Column = {"label": "top head", "help": "Head with the largest value or change"}
+_EVIDENCE: dict[str, Column] = {
+    "samples": {"label": "samples", "help": "Number of samples"},
+    "runs": {"label": "runs", "help": "Number of training runs"},
+    "reliability": {"label": "reliability", "help": "Expected correlation over heads with a replication"},
+    "samples_for_090": {
+        "label": "samples for 0.90",
+        "help": "Samples that would give reliability 0.90 with as many training runs",
+    },
+    "runs_for_090": {
+        "label": "runs for 0.90",
+        "help": "Fewest training runs with which some number of samples gives reliability 0.90",
+    },
+}
+
+
+def evidence_fields(count: Callable[[str], int | None], reliability: float | None) -> EvidenceFields:
+    """The fields; `count` gives a number that is 0 or above by its name."""
+    counts = {name: count(name) for name in _EVIDENCE if name != "reliability"}
+    return cast("EvidenceFields", counts | {"reliability": reliability})
+
+
+def add_footer(payload: Payload) -> None:
+    """Write into a payload what its numbers say: the lines of each panel, and the table that compares panels."""
+    panels = payload["panels"]
+    statistics, evidence = _statistics_of(panels), _evidence_of(panels)
+    labels = [_column(name) for name in statistics]
+    payload["columns"] = [*labels, _TOP_HEAD, *(_EVIDENCE[name] for name in evidence)]
+    for panel in panels:
+        top = ranking(panel)[:1]
+        panel["cells"] = [
+            *(_statistic_text(panel, name) for name in statistics),
+            head_name(payload, top[0]) if top else UNKNOWN,
+            *(_evidence_text(panel, name) for name in evidence),
+        ]
+        named = (f"{_column(name)['label']} {_statistic_text(panel, name)}" for name in _statistics_of([panel]))
+        panel["statistics_line"] = " · ".join(named)[:LONGEST_TEXT]
+        panel["reliability_line"] = _reliability_line(panel)
+
+
+def _column(name: str) -> Column:
+    known = CONCENTRATION.get(name)
+    return {"label": known.label, "help": known.help} if known else {"label": name, "help": ""}
+
+
+def _statistics_of(panels: Sequence[Panel]) -> list[str]:
+    """Names of the statistics that any panel has or withholds; known ones in their order, as JSON may lose it."""
+    found = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
+    return [*(name for name in CONCENTRATION if name in found), *(name for name in found if name not in CONCENTRATION)]
+
+
+def _statistic_text(panel: Panel, name: str) -> str:
+    """A statistic with its interval, or why it is withheld."""
+    found = panel["statistics"].get(name)
+    if found is None:
+        return panel.get("withheld", {}).get(name, UNKNOWN)
+    return estimated(found["value"], found.get("low", math.nan), found.get("high", math.nan))
+
+
+def _evidence_of(panels: Sequence[EvidenceFields]) -> list[str]:
+    """Names of the fields that the table shows; runs only where some panel has several."""
+    several = any((panel["runs"] or 1) > 1 for panel in panels)
+    return [name for name in _EVIDENCE if several or "runs" not in name]
+
+
+def _evidence_text(panel: EvidenceFields, name: str) -> str:
+    found: float | None = panel[name]  # type: ignore[literal-required]
+    if found is None:
+        return UNKNOWN
+    return f"{found:.2f}".replace("-", "−") if name == "reliability" else f"{found:.0f}"
+
+
+def _reliability_line(panel: EvidenceFields) -> str:
+    """See `Evidence.sentence`; empty for numbers of which no count of samples is known."""
+    if panel["samples"] is None:
+        return ""
+    given = {name: panel[name] for name in _EVIDENCE}  # type: ignore[literal-required]
+    default = Evidence()._asdict()
+    return Evidence(**{name: default[name] if value is None else value for name, value in given.items()}).sentence
