@@ -84,9 +84,10 @@ def plan(
     settings: Settings = None,
     workers: Workers = None,
 ) -> None:
-    """Show the graph, what would run, and about how long it takes and how much memory."""
+    """Show the graph, what would run, about how long it takes and how much memory, and how reliable it will be."""
+    from headnb.experiments.planned import planned_reliability  # noqa: PLC0415
     from headnb.suite.estimate import estimate  # noqa: PLC0415
-    from headnb.suite.graph import side_by_side  # noqa: PLC0415
+    from headnb.suite.graph import planned_designs, side_by_side  # noqa: PLC0415
     from headnb.suite.records import is_running, records  # noqa: PLC0415
     from headnb.suite.tables import plan_table  # noqa: PLC0415
 
@@ -94,6 +95,8 @@ def plan(
     found = records(nodes, running=is_running(folder))
     most = workers or min(os.cpu_count() or 1, max(side_by_side(nodes).values()))
     echo(plan_table(nodes, found, estimate(nodes), most))
+    for run_folder, (samples, runs) in planned_designs(nodes).items():
+        echo(planned_reliability(run_folder, samples, runs))
 
 
 @app.command()

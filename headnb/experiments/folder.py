@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.call_checks import LARGEST_TRAINING_SEED
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
+from headnb.stats.findings_revision import FINDINGS_KEY, FINDINGS_REVISION, check_findings
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.checksums import damage_named
@@ -323,13 +324,25 @@ class Run:
             raise HeadnbError(f"{self.folder} has no fine-tuning on {trained}; notebook 02_finetune makes one")
         return complete[trained]
 
-    def finding(self, name: str) -> dict[str, Any]:
-        """The numbers of a finding: one of `FINDINGS`."""
-        return self._json(self._finding_path(name, "json"), FINDINGS[name])
+    def finding(self, name: str, *, current: bool = False) -> dict[str, Any]:
+        """The numbers of a finding: one of `FINDINGS`.
+
+        Args:
+            name: of the finding.
+            current: refuse numbers of another findings revision, which else only warn.
+        """
+        path = self._finding_path(name, "json")
+        values = self._json(path, FINDINGS[name])
+        check_findings(self.folder / path, values, FINDINGS[name], current=current)
+        return {key: value for key, value in values.items() if key != FINDINGS_KEY}
 
     def finding_arrays(self, name: str) -> xr.Dataset:
-        """The labelled arrays of a finding."""
-        return load(self.folder / self._finding_path(name, "nc"), FINDINGS[name])
+        """The labelled arrays of a finding; those of another findings revision warn."""
+        path = self.folder / self._finding_path(name, "nc")
+        arrays = load(path, FINDINGS[name])
+        check_findings(path, arrays.attrs, FINDINGS[name], current=False)
+        arrays.attrs.pop(FINDINGS_KEY, None)
+        return arrays
 
     def has_arrays(self, name: str) -> bool:
         """Whether a finding with arrays is there."""
@@ -337,9 +350,10 @@ class Run:
 
     def save_finding(self, name: str, values: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write what a notebook found: numbers as JSON, and arrays as netCDF."""
+        made_now = {FINDINGS_KEY: FINDINGS_REVISION}
         if arrays is not None:
-            write_dataset(self.folder / self._finding_path(name, "nc"), arrays)
-        return write_json(self.folder / self._finding_path(name, "json"), values)
+            write_dataset(self.folder / self._finding_path(name, "nc"), arrays.assign_attrs(made_now))
+        return write_json(self.folder / self._finding_path(name, "json"), {**values, **made_now})
 
     def _finding_path(self, name: str, ending: str) -> Path:
         if name not in FINDINGS:

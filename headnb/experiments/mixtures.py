@@ -51,11 +51,12 @@ def mixtures_for(
         Way -> mixture; without the ways that have no weight above zero.
 
     Raises:
-        HeadnbError: an unknown way, or a target or form that notebook 04 did not fit.
+        HeadnbError: an unknown way, a target or form that notebook 04 did not fit, or findings of another
+            revision.
     """
     if unknown := [way for way in ways if way not in WAYS]:
         raise unknown_name("way to mix", unknown[0], WAYS)
-    fits = run.finding("composition")
+    fits = run.finding("composition", current=True)
     if target not in fits:
         raise unknown_name("target of notebook 04_composition", target, fits)
     if form not in fits[target]:

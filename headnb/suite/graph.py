@@ -1,7 +1,8 @@
 """One node for each notebook, model, task and seed, what it depends on, and the hash that says whether it is done.
 
 The key of a node covers the notebook's cells, its parameters, what it reads (samples and weights), the versions of
-headnb and the keys of the nodes before it. Where the run folder lies does not count, so a finished suite may be moved.
+headnb, of scores and of findings, and the keys of the nodes before it. Where the run folder lies does not count, so a
+finished suite may be moved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb._version import __version__
 from headnb.errors import HeadnbError, one_line, unknown_name
+from headnb.stats.findings_revision import FINDINGS_KEY, FINDINGS_REVISION
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.files import file_name
 from headnb.suite.definition import OWN
@@ -66,6 +68,18 @@ class Node:
     def folder(self) -> Path:
         """Where the executed notebook lies."""
         return self.run / "notebooks"
+
+
+def planned_designs(nodes: Sequence[Node]) -> dict[Path, tuple[int, int]]:
+    """Run folder -> samples and training runs of a task, of the folders whose notebooks are given both."""
+    found = {}
+    for run in dict.fromkeys(node.run for node in nodes):
+        given = [node.parameters for node in nodes if node.run == run]
+        samples = [int(each["n"]) for each in given if "n" in each]
+        seeds = {each["seed"] for each in given if "seed" in each}
+        if samples and seeds:
+            found[run] = samples[0], len(seeds)
+    return found
 
 
 def in_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
@@ -175,6 +189,8 @@ def _node(
         REVISION: SCORING_REVISION,
         "after": [node.key for node in after],
     }
+    if any(path.startswith("findings/") for path in entry.writes):
+        identity[FINDINGS_KEY] = FINDINGS_REVISION
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
     label = " ".join(
         [entry.name, *(f"seed {value}" if axis == "seed" else str(value) for axis, value in place.items())]

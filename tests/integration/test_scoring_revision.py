@@ -6,16 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+import xarray as xr
 from headnb import HeadnbError
 from headnb.experiments.folder import Run, Settings
+from headnb.experiments.mixtures import mixtures_for
+from headnb.stats.findings_revision import FINDINGS_REVISION
 from headnb.stats.scoring_revision import SCORING_REVISION, revision_note
+from headnb.storage.files import write_dataset, write_json
 from headnb.suite import graph as suite_graph
 from headnb.tuning.finished_runs import _study
 from headnb.tuning.run_folder import open_folder
 from headnb.tuning.study import Study, TrackedStep, read_study
 
 from paths import FIXTURES
-from suites import graph, write_suite
+from suites import NOTEBOOKS, graph, write_suite
 
 REFUSED = f"of scoring revision 1, and this version of headnb computes revision {SCORING_REVISION}"
 OLD_RUN = FIXTURES / "format-1" / "run"
@@ -58,6 +62,30 @@ def test_keys_of_a_suite_change_with_the_revision(tmp_path, monkeypatch):
     after = {node.name: node.key for node in graph(suite, tmp_path / "out")}
     assert before.keys() == after.keys()
     assert not set(before.values()) & set(after.values())
+
+
+def test_keys_of_notebooks_that_write_findings_change_with_the_findings_revision(tmp_path, monkeypatch):
+    end = {**NOTEBOOKS["end"], "writes": ["findings/selectivity.json"]}
+    suite = write_suite(tmp_path, notebooks={**NOTEBOOKS, "end": end})
+    before = {node.name: node.key for node in graph(suite, tmp_path / "out")}
+    monkeypatch.setattr(suite_graph, "FINDINGS_REVISION", FINDINGS_REVISION + 1)
+    after = {node.name: node.key for node in graph(suite, tmp_path / "out")}
+    assert {name for name in before if before[name] != after[name]} == {"end"}
+
+
+def test_old_findings_open_with_a_warning_and_nothing_new_is_computed_from_them(tmp_path):
+    run = Run.create(tmp_path / "run", Settings("tiny", ("gcd",)))
+    path = run.save_finding("composition", {"gcd": 1}, xr.Dataset({"x": 1.0}, attrs={"level": 0.95}))
+    assert run.finding("composition", current=True) == {"gcd": 1}
+    assert run.finding_arrays("composition").attrs == {"level": 0.95}
+    write_json(path, {"gcd": 1})  # as earlier versions did
+    write_dataset(path.with_suffix(".nc"), xr.Dataset({"x": 1.0}))
+    with pytest.warns(UserWarning, match="findings of revision 1"):
+        assert run.finding("composition") == {"gcd": 1}
+    with pytest.warns(UserWarning, match="run notebook 04_composition again"):
+        run.finding_arrays("composition")
+    with pytest.raises(HeadnbError, match="findings of revision 1"):
+        mixtures_for(run, "gcd", 0, 4, ["weights"])
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ Of the target's change, what the patterns before fine-tuning (Z) explain stays. 
     change = Z part + S (sqrt(1 - share) own + sqrt(share) basics)
 
 in units of the heads' levels, S^2 the squares that Z leaves, corrected for noise; `own` the target's residual after Z
-and the basics, each head's sign drawn anew in each replicate, so that every head keeps its size; `basics` the sum of what Z leaves of each basic's
-change; both of length 1. Every task's samples are drawn with replacement, and run effects of each head's own size are
-drawn as normal numbers. So run effects that many heads share are not in it, and the basics' measured changes are taken
-as true: the power is somewhat too high (in simulated worlds 0.92 on average where 0.84 is right).
+and the basics, each head's sign drawn anew in each replicate, so that every head keeps its size; `basics` the sum of
+what Z leaves of each basic's change; both of length 1. Every task's samples are drawn with replacement, and run effects
+of each head's own size are drawn as normal numbers. So run effects that many heads share are not in it, and the basics'
+measured changes are taken as true: the power is somewhat too high (docs/validity.md says by how much).
 """
 
 from __future__ import annotations
