@@ -7,7 +7,9 @@ back, whatever happens.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.storage.locks import only_writer
 from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
@@ -170,26 +173,28 @@ def finetune(
     with model_lock(model):  # another run may have put adapters into it
         settings[BASE] = weights_fingerprint(model)
     callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
-    checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
-    if checkpoint is not None and began_elsewhere(folder, settings):
-        warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
-        callback.forget_movement()
-    arguments = {
-        **defaults(model, every, steps, training_arguments, keep=output_dir is not None),
-        "learning_rate": rate,
-        "seed": seed,
-        "max_length": max_length,  # for packing; else the samples are cut already
-        **training_arguments,
-        "output_dir": str(folder),
-        "max_steps": -1 if steps is None else steps,
-        "per_device_train_batch_size": batch_size,
-        "completion_only_loss": True,
-    }
-    if training_arguments.get("packing"):  # the length of a pack, to which longer samples would be cut
-        arguments["max_length"] = max_length or max(PACK, int(encoded.lengths.max()))
-    alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
-    tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
-    return tuning.run(adapters, on_progress)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started for one training
+    with only_writer(folder, "a fine-tuning") if first and output_dir is not None else contextlib.nullcontext():
+        checkpoint = open_folder(folder, settings, resume=resume, inplace=inplace)
+        if checkpoint is not None and began_elsewhere(folder, settings):
+            warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
+            callback.forget_movement()
+        arguments = {
+            **defaults(model, every, steps, training_arguments, keep=output_dir is not None),
+            "learning_rate": rate,
+            "seed": seed,
+            "max_length": max_length,  # for packing; else the samples are cut already
+            **training_arguments,
+            "output_dir": str(folder),
+            "max_steps": -1 if steps is None else steps,
+            "per_device_train_batch_size": batch_size,
+            "completion_only_loss": True,
+        }
+        if training_arguments.get("packing"):  # the length of a pack, to which longer samples would be cut
+            arguments["max_length"] = max_length or max(PACK, int(encoded.lengths.max()))
+        alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
+        tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
+        return tuning.run(adapters, on_progress)
 
 
 def _lora() -> PeftConfig:
