@@ -102,12 +102,14 @@ class Contents:
         sections: in order.
         lead: paragraphs above everything else.
         provenance: group (versions, hardware, ...) -> name -> value.
+        shown_as: text -> what the page has in its place, wherever it stands.
     """
 
     title: str
     sections: tuple[Section, ...]
     lead: tuple[str, ...] = ()
     provenance: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    shown_as: Mapping[str, str] = field(default_factory=dict)
 
 
 def _value(value: Any) -> Cell:
@@ -150,6 +152,10 @@ def page(contents: Contents) -> str:
     )
     loaded = "".join(f"<script>{script}</script>\n" for script in scripts)
     body = "".join(_body(contents))
+    for text, shown in sorted(contents.shown_as.items(), key=lambda pair: -len(pair[0])):
+        for written in (escape, embedded):  # in HTML, and in data as JSON
+            before, after = written(text).strip('"'), written(shown).strip('"')
+            head, body = head.replace(before, after), body.replace(before, after)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}{loaded}</body></html>\n'
 
 

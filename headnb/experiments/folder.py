@@ -134,7 +134,11 @@ class Run:
             raise HeadnbError(f"{self.folder} has format {stored.get('format')}; this version of headnb reads {FORMAT}")
         with damage_named(self.folder / RUN_FILE):
             values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
-            return Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
+            found = Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
+            numbers = (found.n, found.max_length, found.seed)
+            if not isinstance(found.model, str) or not all(type(number) is int for number in numbers):
+                raise TypeError("model must be text; n, max_length and seed whole numbers")
+            return found
 
     @property
     def versions(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.verdict import UNCENTRED
@@ -27,6 +28,7 @@ from headnb.experiments.report_methods import method_sections
 from headnb.experiments.summaries import concentration_of, forms_table
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES
 from headnb.stats.score_statistics import CONCENTRATION
+from headnb.storage.checksums import damage_named
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -54,7 +56,12 @@ def contents_of(
     Raises:
         HeadnbError: something is missing; the message says which notebook makes it.
     """
-    papers = dict(published or {})
+    # The folder may be a stranger's: what is not as the notebooks write it is named.
+    with damage_named(run.folder):
+        return _contents_of(run, compositions, dict(published or {}))
+
+
+def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Mapping[str, str]) -> Contents:
     sections = [_patterns(run), _training(run), _concentration(selectivity_of(run), papers)]
     if len(run.trained) > 1:
         sections.append(_specificity(specificity_of(run)))
@@ -66,7 +73,14 @@ def contents_of(
         lead=(_lead(run),),
         sections=tuple(sections),
         provenance=_provenance(run),
+        shown_as=_names_of_paths(run),
     )
+
+
+def _names_of_paths(run: Run) -> dict[str, str]:
+    """The last part of each path among the run's model and tasks: reports are shared, and paths name people."""
+    paths = (name for name in (run.settings.model, *run.settings.tasks) if Path(name).is_absolute())
+    return {path: Path(path).name for path in paths}
 
 
 def _lead(run: Run) -> str:

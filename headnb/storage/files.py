@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -24,14 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
+LONGEST_NAME = 160  # bytes; file systems take 255, and some files get an ending or a beginning
+
+
 def file_name(name: str) -> str:
     """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings.
 
-    The Unicode forms of one name give one file name: disks differ in which of them they keep.
+    The Unicode forms of one name give one file name: disks differ in which of them they keep. Of a name that is longer
+    than file systems take, the beginning and a hash of the whole.
     """
-    name = Path(name).name if Path(name).is_absolute() else name
-    name = unicodedata.normalize("NFC", name)
-    return re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
+    name = unicodedata.normalize("NFC", Path(name).name if Path(name).is_absolute() else name)
+    file = re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
+    if len(file.encode()) <= LONGEST_NAME:
+        return file
+    start = file.encode()[: LONGEST_NAME - 17].decode(errors="ignore")
+    return f"{start}-{hashlib.blake2b(name.encode(errors='replace'), digest_size=8).hexdigest()}"
 
 
 def check_file_names(names: Sequence[str], kind: str) -> None:
@@ -54,11 +62,11 @@ def read_json(path: Path, maker: str) -> dict[str, Any]:
         HeadnbError: it is not there, cannot be read, or is not what `write_json` wrote.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(user_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise not_made(path, maker) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise HeadnbError(f"{path} cannot be read: {error}") from error
+        raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(stored, dict):
         raise HeadnbError(f"{path} cannot be read: it holds no JSON object")
     return _unsealed(stored, path)

@@ -29,9 +29,11 @@ def local_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Refuse a second writer of the store at `path`, in this process or another. The empty lock file stays."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
+def only_writer(path: Path, what: str = "scores") -> Iterator[None]:
+    """Refuse a second writer of what is at `path`, in this process or another. The empty lock file stays."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for what goes to disk
+
+    place = "`out`" if what == "scores" else "folder"
 
     try:
         real = path.resolve()
@@ -40,13 +42,13 @@ def only_writer(path: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         if not Path(lock.lock_file).exists():  # some places, such as /proc, deny files in ways that look like a lock
-            raise HeadnbError(f"cannot write scores to {path}: no file can be made there") from None
+            raise HeadnbError(f"cannot write {what} to {path}: no file can be made there") from None
         raise HeadnbError(
-            f"another run is writing scores to {path} now; wait until it ends, or choose another `out`"
+            f"another run is writing {what} to {path} now; wait until it ends, or choose another {place}"
         ) from None
     except (OSError, RuntimeError, ValueError) as error:  # a path without a name, or of a thousand levels
         reason = getattr(error, "strerror", None) or one_line(error, 100)
-        raise HeadnbError(f"cannot write scores to {one_line(path)}: {reason}") from error
+        raise HeadnbError(f"cannot write {what} to {one_line(path)}: {reason}") from error
     try:
         yield
     finally:

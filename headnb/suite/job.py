@@ -120,7 +120,6 @@ def _execute(node: Node, session: Session) -> Outcome:
     threads = _threads(node, session)
     facts: dict[str, Any] = {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores" + (", one GPU" if session.gpus else ""),
         "threads": threads,
     }

@@ -7,7 +7,9 @@ back, whatever happens.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
+from headnb.storage.locks import only_writer
 from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
@@ -44,6 +47,7 @@ from headnb.tuning.training import TuningProgress, TuningRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,16 +159,22 @@ def finetune(
     kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
     folder = user_path(output_dir or kept.name)  # type: ignore[union-attr]
     record = settings.record(callback, scoring, adapters)
-    checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
-    if checkpoint is not None and began_elsewhere(folder, record):
-        warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
-        callback.forget_movement()
     callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
+    with _folder_lock(folder, needed=output_dir is not None):
+        checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
+        if checkpoint is not None and began_elsewhere(folder, record):
+            warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
+            callback.forget_movement()
+        arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)
+        alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
+        tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
+        return tuning.run(adapters, on_progress)
 
-    arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)
-    alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
-    tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
-    return tuning.run(adapters, on_progress)
+
+def _folder_lock(folder: Path, *, needed: bool) -> AbstractContextManager[None]:
+    """One fine-tuning at a time in a folder; the processes that a launcher starts for one training share its lock."""
+    first = os.environ.get("RANK", "0") == "0"
+    return only_writer(folder, "a fine-tuning") if first and needed else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
