@@ -31,7 +31,9 @@ from headnb.stats.results import (
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
+
+    from numpy.typing import NDArray
 
     from headnb.stats.descriptive import Array
     from headnb.stats.labelled import Pattern, Scores
@@ -208,7 +210,13 @@ def compare(
 
 
 def labelled_change(
-    columns: dict[str, Array], before: xr.Dataset, after: xr.Dataset, found: Evidence, alpha: float, *, scale_free: bool
+    columns: Mapping[str, NDArray[np.generic]],
+    before: xr.Dataset,
+    after: xr.Dataset,
+    found: Evidence,
+    alpha: float,
+    *,
+    scale_free: bool,
 ) -> Scores:
     """Columns (heads) of a comparison as `compare` returns them; `found` is the evidence of the difference."""
     attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs} | {
