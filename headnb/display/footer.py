@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from headnb.display.constants import LONGEST_TEXT
-from headnb.display.text import estimated, head_name, ranking
+from headnb.display.text import estimated, head_name, values_of
 from headnb.stats.reliability import Evidence
 from headnb.stats.score_statistics import CONCENTRATION
 
@@ -50,15 +52,20 @@ def add_footer(payload: Payload) -> None:
     labels = [_column(name) for name in statistics]
     payload["columns"] = [*labels, _TOP_HEAD, *(_EVIDENCE[name] for name in evidence)]
     for panel in panels:
-        top = ranking(panel)[:1]
         panel["cells"] = [
             *(_statistic_text(panel, name) for name in statistics),
-            head_name(payload, top[0]) if top else UNKNOWN,
+            _top_head(payload, panel),
             *(_evidence_text(panel, name) for name in evidence),
         ]
         named = (f"{_column(name)['label']} {_statistic_text(panel, name)}" for name in _statistics_of([panel]))
         panel["statistics_line"] = " · ".join(named)[:LONGEST_TEXT]
         panel["reliability_line"] = _reliability_line(panel)
+
+
+def _top_head(payload: Payload, panel: Panel) -> str:
+    sizes = np.nan_to_num(np.abs(values_of(panel)), nan=-1)
+    layer, head = np.unravel_index(sizes.argmax(), sizes.shape)
+    return head_name(payload, (int(layer), int(head))) if sizes[layer, head] >= 0 else UNKNOWN
 
 
 def _column(name: str) -> Column:
