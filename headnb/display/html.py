@@ -20,28 +20,23 @@ if TYPE_CHECKING:
     from headnb.display.payload import Panel, Payload
     from headnb.display.svg import Picture
 
+    _Table = tuple[list[str], list[list[str]]]  # titles of the columns, and rows
+
 IMAGE_INK = "#767676"  # as an image a picture cannot know its page: readable on white and on black
-_LINE = 17
 
 
 def card(payload: Payload) -> str:
     """The `text/html` form."""
     panels, note = text.shown_panels(payload)
-    titles = payload["layers"] * payload["heads"] * len(panels) <= svg.MOST_TITLED_CELLS
     plain = svg.picture(payload, panels, titles=False)
-    columns, rows = _table(payload, panels) if len(panels) > 1 else ([], [])
+    drawn, lines = plain, [*_lines(payload, panels), note]
+    if payload["layers"] * payload["heads"] * len(panels) <= svg.MOST_TITLED_CELLS:
+        drawn = svg.picture(payload, panels, titles=True)
+    else:
+        lines.append("Values under the mouse are left out of a picture this large.")
+    table = _table(payload, panels) if len(panels) > 1 else None
     return picture_card(
-        _inline(payload, svg.picture(payload, panels, titles=True) if titles else plain),
-        plain,
-        heading=text.heading(payload),
-        subtitle=text.subtitle(payload),
-        columns=columns,
-        rows=rows,
-        lines=[
-            *_lines(payload, panels),
-            note,
-            "" if titles else "Values under the mouse are left out of a picture this large.",
-        ],
+        _inline(payload, drawn), plain, text.heading(payload), lines, subtitle=text.subtitle(payload), table=table
     )
 
 
@@ -54,13 +49,9 @@ def preview(payload: Payload) -> str:
 def static(payload: Payload) -> str:
     """What stands where the interactive grid is drawn: heading, picture and words, without hover texts."""
     panels, note = text.shown_panels(payload)
-    return render(
-        "still.html",
-        heading=text.heading(payload),
-        subtitle=text.subtitle(payload),
-        picture=preview(payload),
-        lines=[*_panel_lines(panels), *_lines(payload, panels), note],
-    )
+    heading, subtitle = text.heading(payload), text.subtitle(payload)
+    lines = [*_panel_lines(panels), *_lines(payload, panels), note]
+    return render("still.html", heading=heading, subtitle=subtitle, picture=preview(payload), lines=lines)
 
 
 def page(payload: Payload) -> str:
@@ -74,41 +65,22 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
     `ink` is the colour of text and lines.
     """
     panels, note = text.shown_panels(payload)
-    return svg_file(
-        svg.picture(payload, panels, titles=False),
-        ink=ink,
-        title=text.heading(payload),
-        subtitle=text.subtitle(payload),
-        notes=[*_panel_lines(panels), *_lines(payload, panels), note],
-        least_width=680,
-    )
+    plain = svg.picture(payload, panels, titles=False)
+    notes = [*_panel_lines(panels), *_lines(payload, panels), note]
+    return svg_file(plain, ink, text.heading(payload), text.subtitle(payload), notes=notes, least_width=680)
 
 
 def picture_card(
-    inline: str,
-    picture: Picture,
-    *,
-    heading: str,
-    subtitle: str = "",
-    columns: Sequence[str] = (),
-    rows: Sequence[Sequence[str]] = (),
-    lines: Sequence[str] = (),
+    inline: str, picture: Picture, heading: str, lines: Sequence[str], subtitle: str = "", table: _Table | None = None
 ) -> str:
     """A picture under its heading, above a table and lines of text.
 
     `inline` is the picture as an `<svg>` element; `picture` is shown as an image where a page removes inline SVG.
     """
-    image = base64.b64encode(svg_file(picture, ink=IMAGE_INK).encode()).decode()
-    return render(
-        "picture_card.html",
-        picture=inline,
-        image=image,
-        heading=heading,
-        subtitle=subtitle,
-        columns=columns,
-        rows=rows,
-        lines=lines,
-    )
+    image = base64.b64encode(svg_file(picture, IMAGE_INK).encode()).decode()
+    columns, rows = table or ([], [])
+    words = {"heading": heading, "subtitle": subtitle, "lines": lines, "columns": columns, "rows": rows}
+    return render("picture_card.html", picture=inline, image=image, **words)
 
 
 def inline_svg(picture: Picture, name: str) -> str:
@@ -117,24 +89,13 @@ def inline_svg(picture: Picture, name: str) -> str:
 
 
 def svg_file(
-    picture: Picture, *, ink: str, title: str = "", subtitle: str = "", notes: Sequence[str] = (), least_width: int = 0
+    picture: Picture, ink: str, title: str = "", subtitle: str = "", notes: Sequence[str] = (), least_width: int = 0
 ) -> str:
     """An SVG file with text and lines in the colour `ink`: a picture, and what is above and below it."""
     width = max(picture.width, least_width)
-    titles, subtitles, words = (wrapped(lines, width) for lines in ([title], [subtitle], notes))
-    top = _LINE * (len(titles) + len(subtitles)) + 10 if titles or subtitles else 0
-    return render(
-        "file.svg",
-        picture=picture,
-        ink=ink,
-        width=width,
-        height=top + picture.height + _LINE * len(words) + (8 if words else 0),
-        pitch=_LINE,
-        top=top,
-        titles=titles,
-        subtitles=subtitles,
-        notes=words,
-    )
+    titles, subtitles, below = (wrapped(lines, width) for lines in ([title], [subtitle], notes))
+    words = {"titles": titles, "subtitles": subtitles, "notes": below}
+    return render("file.svg", picture=picture, ink=ink, width=width, **words)
 
 
 def _inline(payload: Payload, picture: Picture) -> str:
@@ -163,8 +124,8 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     ]
 
 
-def _table(payload: Payload, panels: list[Panel]) -> tuple[list[str], list[list[str]]]:
-    """Statistics and reliability of several panels: titles of the columns, and rows."""
+def _table(payload: Payload, panels: list[Panel]) -> _Table:
+    """Statistics and reliability of several panels."""
     names = [name for name in text.statistics_of(panels) if name in STATISTICS]
     facts = evidence.shown(panels)
     titles = ["", *(STATISTICS[name] for name in names), "top head", *(evidence.TITLES[name] for name in facts)]

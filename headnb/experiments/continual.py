@@ -12,9 +12,9 @@ import xarray as xr
 
 from headnb.analysis.forgetting import BEFORE, forgetting
 from headnb.errors import HeadnbError, unknown_name
+from headnb.experiments.folder import scores_at
 from headnb.experiments.paths import complete_seeds
-from headnb.storage.files import not_made, read_json, write_json
-from headnb.storage.score_store import open_scores
+from headnb.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,16 +59,12 @@ def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Da
     Raises:
         HeadnbError: scores that are not there or not complete.
     """
-    stages = [{task: run.before(task) for task in order}]
-    for stage in range(1, len(order) + 1):
-        of_stage: dict[str, xr.Dataset] = {}
-        for task in order:
-            path = run.paths.stage(seed, stage, task)
-            if not path.exists():
-                raise not_made(path, f"{TRAINING}, seed {seed}")
-            of_stage[task] = open_scores(path)
-        stages.append(of_stage)
-    return stages
+    maker = f"{TRAINING}, seed {seed}"
+    later = [
+        {task: scores_at(run.paths.stage(seed, stage, task), maker) for task in order}
+        for stage in range(1, len(order) + 1)
+    ]
+    return [{task: run.before(task) for task in order}, *later]
 
 
 def losses_of(run: Run, seed: int, order: Sequence[str]) -> xr.DataArray:

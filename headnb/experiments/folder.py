@@ -130,11 +130,11 @@ class Run:
 
     def before(self, task: str) -> xr.Dataset:
         """Scores of the model as it came."""
-        return _scores(self.paths.before(task), FIRST)
+        return scores_at(self.paths.before(task), FIRST)
 
     def after(self, trained: str, seed: int, evaluated: str) -> xr.Dataset:
         """Scores of the model fine-tuned on `trained` with `seed`, on the task `evaluated`."""
-        return _scores(self.paths.after(trained, seed, evaluated), _finetuning_of(trained, seed))
+        return scores_at(self.paths.after(trained, seed, evaluated), _finetuning_of(trained, seed))
 
     def pairs(self, trained: str, evaluated: str | None = None) -> list[tuple[xr.Dataset, xr.Dataset]]:
         """(before, after) on `evaluated`, by default the trained task itself, for every seed it was trained with."""
@@ -144,7 +144,7 @@ class Run:
 
     def after_shuffled(self, task: str, seed: int) -> xr.Dataset:
         """Scores on a task of the model fine-tuned on its shuffled answers."""
-        return _scores(self.paths.shuffled(task, seed) / "after.zarr", f"02_shuffled_answers for {task}, seed {seed}")
+        return scores_at(self.paths.shuffled(task, seed) / "after.zarr", f"02_shuffled_answers for {task}, seed {seed}")
 
     def shuffled_pairs(self, task: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
         """(before, after) of fine-tuning on shuffled answers, for every seed that is complete; empty if none is."""
@@ -186,7 +186,12 @@ def _finetuning_of(trained: str, seed: int) -> str:
     return f"02_finetune for {trained}, seed {seed}"
 
 
-def _scores(path: Path, maker: str) -> xr.Dataset:
+def scores_at(path: Path, maker: str) -> xr.Dataset:
+    """Scores that the notebook `maker` writes.
+
+    Raises:
+        HeadnbError: they are not there, or not complete.
+    """
     from headnb.storage.score_store import open_scores  # noqa: PLC0415
 
     if not path.exists():

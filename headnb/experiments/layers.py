@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headnb.analysis.layer_profile import LayerRun, layer_profile
 from headnb.display.report import Finding, Number, Section, Table
-from headnb.storage.files import drafted, load
+from headnb.storage.files import load, write_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,7 @@ def represent(
     except UnknownLayersError:
         return None
     path = run.paths.layers(task, seed)
-    with drafted(path) as draft:
-        found.to_netcdf(draft)
+    write_dataset(path, found)
     return path
 
 

@@ -13,7 +13,7 @@ from headnb.analysis.mixtures import WAYS, Mixture, mixture
 from headnb.errors import HeadnbError, unknown_name
 from headnb.experiments.finetunings import training_seed
 from headnb.experiments.paths import complete_seeds
-from headnb.storage.files import drafted, load, read_json, write_json
+from headnb.storage.files import load, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +109,7 @@ def evaluate_target(
 def save_evaluation(run: Run, target: str, seed: int, way: str, found: xr.Dataset) -> Path:
     """Keep what `evaluate_target` gave after training by a way."""
     path = run.paths.mixture(target, seed) / f"{way}.nc"
-    with drafted(path) as draft:
-        found.to_netcdf(draft)
+    write_dataset(path, found)
     return path
 
 

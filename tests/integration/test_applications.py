@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import headnb
 import pytest
 from headnb.errors import HeadnbError
 from headnb.experiments import continual as continual_runs
@@ -102,3 +103,22 @@ def test_sequences_of_one_order_are_compared(run: Run) -> None:
         continual_runs.finish_continual(run, seed, order, {})
     with pytest.raises(HeadnbError, match="different orders: gcd, lcm; lcm, gcd"):
         continual_runs.forgetting_of(run)
+
+
+def test_a_sequence_with_scores_that_are_not_complete_is_refused(run: Run, model, tokenizer) -> None:
+    def stop(progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    run.score(model, tokenizer, "gcd", run.paths.before("gcd"))
+    with pytest.raises(KeyboardInterrupt):
+        headnb.score_heads(
+            model,
+            tokenizer,
+            run.samples.scored("gcd"),
+            batch_tokens=64,
+            out=run.paths.stage(0, 1, "gcd"),
+            on_progress=stop,
+        )
+    with pytest.raises(HeadnbError, match="is not complete; run notebook 12_continual_training, seed 0 again"):
+        continual_runs.stages_of(run, 0, ["gcd"])

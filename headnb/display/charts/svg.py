@@ -45,7 +45,7 @@ _DASHES = "5 3"
 def card(chart: Drawing) -> str:
     """The `text/html` form: title, picture, notes."""
     plain = picture(chart, titles=False)
-    return html.picture_card(inline(chart), plain, heading=chart.title, lines=chart.notes)
+    return html.picture_card(inline(chart), plain, chart.title, chart.notes)
 
 
 def page(chart: Drawing) -> str:
@@ -56,7 +56,7 @@ def page(chart: Drawing) -> str:
 def standalone(chart: Drawing, *, ink: str) -> str:
     """The `image/svg+xml` form: title, picture and notes in one file, in the colour `ink`."""
     plain = picture(chart, titles=False)
-    return html.svg_file(plain, ink=ink, title=chart.title, notes=chart.notes, least_width=420)
+    return html.svg_file(plain, ink, chart.title, notes=chart.notes, least_width=420)
 
 
 def inline(chart: Drawing, plots: Iterable[Plot] | None = None) -> str:
