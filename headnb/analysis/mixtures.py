@@ -6,7 +6,6 @@ N alpha_i / sum(alpha) of each basic task. Beside it stand the mixtures that it 
 
 from __future__ import annotations
 
-import html
 import math
 import random
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.analysis.composition.fit import CombinationFit
+from headnb.analysis.result import result_html
 from headnb.call_checks import known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.loading import Task, known_tasks, load_task
@@ -54,14 +54,13 @@ class Mixture(Task):
         return "\n".join([self._title(), *rows, *self.notes])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{count}</td><td>{count / len(self):.1%}</td>"
-            f"<td>{self.weights[name]:.3g}</td></tr>"
+        import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        rows = [
+            {"basic task": name, "samples": count, "share": f"{count / len(self):.1%}", "weight": self.weights[name]}
             for name, count in self.counts.items()
-        )
-        head = "<tr><th>basic task</th><th>samples</th><th>share</th><th>weight</th></tr>"
-        text = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<p>{html.escape(self._title())}</p><table>{head}{rows}</table>{text}"
+        ]
+        return result_html(self._title(), pd.DataFrame(rows), *self.notes, float_format="{:.3g}".format, index=False)
 
     def _title(self) -> str:
         return f"{self.name}: {len(self)} samples by {self.by}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from headnb.display.templating import render
 from headnb.stats.rounding import interval_text
 
 if TYPE_CHECKING:
@@ -40,9 +40,18 @@ class TableAndVerdict(ABC):
         return "\n\n".join(filter(None, (self._title(), self._laid_out().to_string(**_FORM), self.verdict)))
 
     def _repr_html_(self) -> str:
-        title = f"<p>{html.escape(self._title())}</p>" if self._title() else ""
-        table = self._laid_out().to_html(border=0, **_FORM)
-        return f"{title}{table}<p><b>{html.escape(self.verdict)}</b></p>"
+        return result_html(self._title(), self._laid_out(), verdict=self.verdict, **_FORM)
+
+
+def result_html(*parts: str | pd.DataFrame, verdict: str = "", **form: Any) -> str:
+    """Paragraphs and tables below each other, then a verdict; empty texts are left out.
+
+    Args:
+        parts: texts, and tables.
+        verdict: shown in bold.
+        form: as for `DataFrame.to_html`.
+    """
+    return render("finding.html", parts=parts, verdict=verdict, form=form)
 
 
 def signed_text(one: xr.Dataset) -> str:

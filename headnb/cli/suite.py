@@ -51,7 +51,7 @@ def run(
     from headnb.suite.execution import SuiteInterrupted, run_suite  # noqa: PLC0415
     from headnb.suite.tables import outcome_line  # noqa: PLC0415
 
-    folder, nodes = _graph(suite, profile, out, settings)
+    folder, nodes, _ = _graph(suite, profile, out, settings)
     ended: list[Node] = []
 
     def report(node: Node, outcome: Outcome | None) -> None:
@@ -84,17 +84,19 @@ def plan(
     settings: Settings = None,
     workers: Workers = None,
 ) -> None:
-    """Show the graph, what would run, about how long it takes and how much memory, and how reliable it will be."""
+    """Show the graph, what would run, time and memory by earlier runs, and how reliable the results will be."""
     from headnb.experiments.planned import planned_reliability  # noqa: PLC0415
-    from headnb.suite.estimate import estimate  # noqa: PLC0415
     from headnb.suite.graph import planned_designs, side_by_side  # noqa: PLC0415
     from headnb.suite.records import is_running, records  # noqa: PLC0415
     from headnb.suite.tables import plan_table  # noqa: PLC0415
+    from headnb.suite.timings import timings  # noqa: PLC0415
 
-    folder, nodes = _graph(suite, profile, out, settings)
+    folder, nodes, about = _graph(suite, profile, out, settings)
     found = records(nodes, running=is_running(folder))
     most = workers or min(os.cpu_count() or 1, max(side_by_side(nodes).values()))
-    echo(plan_table(nodes, found, estimate(nodes), most))
+    if about:
+        echo(f"{profile}: {about}")
+    echo(plan_table(nodes, found, timings(nodes), most))
     for run_folder, (samples, runs) in planned_designs(nodes).items():
         echo(planned_reliability(run_folder, samples, runs))
 
@@ -105,11 +107,14 @@ def status(suite: File = None, profile: Profile = "demo", out: Out = None, setti
     from headnb.suite.records import is_running, records  # noqa: PLC0415
     from headnb.suite.tables import status_table  # noqa: PLC0415
 
-    folder, nodes = _graph(suite, profile, out, settings)
+    folder, nodes, _ = _graph(suite, profile, out, settings)
     echo(status_table(nodes, records(nodes, running=is_running(folder))))
 
 
-def _graph(suite: Path | None, profile: str, out: Path | None, settings: list[str] | None) -> tuple[Path, list[Node]]:
+def _graph(
+    suite: Path | None, profile: str, out: Path | None, settings: list[str] | None
+) -> tuple[Path, list[Node], str]:
+    """The folder of the results, the graph, and what the profile says of itself."""
     from headnb.suite.checks import check_suite  # noqa: PLC0415
     from headnb.suite.definition import read_suite  # noqa: PLC0415
     from headnb.suite.graph import build_graph  # noqa: PLC0415
@@ -117,7 +122,7 @@ def _graph(suite: Path | None, profile: str, out: Path | None, settings: list[st
 
     folder = (out or Path("runs") / profile).resolve()
     read = read_suite(suite or notebooks_folder() / "suite.yaml", profile, _values(settings or []))
-    return folder, build_graph(*check_suite(read), folder)
+    return folder, build_graph(*check_suite(read), folder), read.profile.about
 
 
 def _values(settings: list[str]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headnb.display import html, text
 from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, payload
+from headnb.display.templating import render
 from headnb.errors import HeadnbError, first_line, one_line
 from headnb.stats.patterns import pattern
 
@@ -269,21 +269,20 @@ class _NotebookSurface:
 
     def say(self, title: str, words: str) -> None:
         line = _joined(title, words)
-        self._publish({"text/plain": line, "text/html": f"<div>{escape(line)}</div>"})
+        self._publish({"text/plain": line, "text/html": _progress_html("", line)})
 
     def draw(self, title: str, moment: Moment) -> int:
-        bundle: dict[str, Any] = {
-            "text/plain": _joined(title, moment.line),
-            "text/html": _bar(title, moment),
-        }
+        bundle: dict[str, Any] = {"text/plain": _joined(title, moment.line)}
+        picture = ""
         partial = _partial(title, moment)
         if partial is not None:
             bundle[MIME_TYPE] = partial
             newest = partial["panels"][-1].get("step")
             latest = [panel for panel in partial["panels"] if panel.get("step") == newest]
             picture = html.preview({**partial, "panels": latest})
-            if len(picture) <= MOST_PICTURE_BYTES:
-                bundle["text/html"] += f'<div style="{html.CARD_STYLE}">{picture}</div>'
+        if len(picture) > MOST_PICTURE_BYTES:
+            picture = ""
+        bundle["text/html"] = _progress_html(title, moment.line, moment, picture)
         self._publish(bundle)
         return len(json.dumps(bundle))
 
@@ -380,10 +379,8 @@ def _partial(title: str, moment: Moment) -> Payload | None:
         return None
 
 
-def _bar(title: str, moment: Moment) -> str:
-    name = f"<b>{escape(title)}</b> " if title else ""
-    bar = f'<progress max="{max(moment.total, 1)}" value="{moment.done}" style="width:180px"></progress>'
-    return f'<div style="{html.CARD_STYLE}">{name}{bar} {escape(moment.line)}</div>'
+def _progress_html(title: str, line: str, moment: Moment | None = None, picture: str = "") -> str:
+    return render("progress.html", title=title, line=line, moment=moment, picture=picture)
 
 
 def _in_notebook() -> bool:

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.display import html
 from headnb.display.charts import bokeh, svg
 from headnb.display.grid import write_whole
 from headnb.display.html import IMAGE_INK
-from headnb.display.page import embedded, page_script, source_of
-from headnb.display.text import estimated, number, printable
+from headnb.display.page import page_script
+from headnb.display.templating import render
+from headnb.display.text import estimated, number
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+    from collections.abc import Mapping
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from headnb.display.grid import HeadGrid
 
     Cell = str | int | float | Estimate | None
-
-_STYLE = Path(__file__).with_name("report.css")
-_LEAST_SCALE = 0.85  # on a narrow page a plot is made smaller only so far that its words can be read, then scrolls
-_VERDICTS = {True: ("holds", "✓ holds"), False: ("fails", "✗ does not hold"), None: ("open", "? cannot be told")}
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,13 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise HeadnbError(
+                    f"a row of the table {self.caption!r} has {len(row)} cells for {len(self.columns)} columns"
+                )
 
     @classmethod
     def of(cls, table: pd.DataFrame, caption: str = "") -> Table:
@@ -137,153 +140,35 @@ def report(contents: Contents, out: str | Path) -> Path:
 
 def page(contents: Contents) -> str:
     """The report as HTML."""
-    style = _STYLE.read_text(encoding="utf-8")
     charts = any(section.charts for section in contents.sections)
     grids = any(section.grids for section in contents.sections)
-    scripts = [*(bokeh.resources().js_raw if charts else ()), *([page_script()] if charts or grids else ())]
-    allowed = " ".join(map(source_of, scripts)) or "'none'"
-    # Bokeh makes style elements of its own; what styles can do is bounded, since nothing may be fetched.
-    policy = f"default-src 'none';script-src {allowed};style-src 'unsafe-inline';img-src data: blob:"
-    head = (
-        '<meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{_text(contents.title)}</title><style>{style}</style>'
+    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415  importing headnb stays quick
+    from markupsafe import escape  # noqa: PLC0415
+
+    html_page = render(
+        "report.html",
+        contents=contents,
+        scripts=[*(bokeh.resources().js_raw if charts else ()), *([page_script()] if charts or grids else ())],
+        measured=lambda value: value is not None and not isinstance(value, (str, bool)),
+        shown=_shown,
+        ink=IMAGE_INK,
+        picture=lambda chart, plot: svg.inline(chart, [plot]),
+        figure=bokeh.as_json,
+        still=html.static,
     )
-    loaded = "".join(f"<script>{script}</script>\n" for script in scripts)
-    body = "".join(_body(contents))
+    body, end, code = html_page.partition("</main>")
     for text, shown in sorted(contents.shown_as.items(), key=lambda pair: -len(pair[0])):
-        for written in (escape, embedded):  # in HTML, and in data as JSON
-            before, after = written(text).strip('"'), written(shown).strip('"')
-            head, body = head.replace(before, after), body.replace(before, after)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}{loaded}</body></html>\n'
+        for written in (escape, htmlsafe_json_dumps):  # in HTML, and in data as JSON
+            body = body.replace(str(written(text)).strip('"'), str(written(shown)).strip('"'))
+    return body + end + code
 
 
-def _body(contents: Contents) -> Iterator[str]:
-    yield f"<header><h1>{_text(contents.title)}</h1>{_paragraphs(contents.lead)}</header>\n"
-    yield _contents_list(contents)
-    yield "<main>\n"
-    if any(section.finding for section in contents.sections):
-        yield _summary(contents.sections)
-    for place, section in enumerate(contents.sections, start=1):
-        yield from _section(section, place)
-    if contents.provenance:
-        yield _provenance(contents.provenance)
-    yield "</main>\n"
-
-
-def _contents_list(contents: Contents) -> str:
-    entries = [f'<li><a href="#section-{i}">{_text(one.title)}</a></li>' for i, one in enumerate(contents.sections, 1)]
-    if any(section.finding for section in contents.sections):
-        entries.insert(0, '<li><a href="#summary">Summary</a></li>')
-    if contents.provenance:
-        entries.append('<li><a href="#provenance">Provenance</a></li>')
-    return f'<nav aria-label="Contents"><ol>{"".join(entries)}</ol></nav>\n'
-
-
-def _summary(sections: Iterable[Section]) -> str:
-    """Every finding with its verdict, its sentence and its numbers beside the paper's."""
-    rows = []
-    for place, section in enumerate(sections, start=1):
-        finding = section.finding
-        if finding is None:
-            continue
-        numbers = finding.numbers or (Number("", None),)
-        span = f' rowspan="{len(numbers)}"'
-        link = f'<a href="#section-{place}">{_text(section.title)}</a>'
-        rows.append('<tbody class="finding">')
-        for line, one in enumerate(numbers):
-            first = f'<th scope="rowgroup"{span}>{link}{_verdict(finding)}</th><td{span}>{_text(finding.sentence)}</td>'
-            rows.append(
-                f"<tr>{first if line == 0 else ''}<td>{_text(one.name)}</td>{_cell(one.value)}"
-                f"<td>{_text(one.paper) or '–'}</td></tr>"
-            )
-        rows.append("</tbody>")
-    titles = "".join(f'<th scope="col">{name}</th>' for name in ("Finding", "Here", "Number", "Measured", "Paper"))
-    return (
-        f'<section id="summary"><h2>Summary</h2><div class="wide"><table class="summary"><thead><tr>{titles}</tr>'
-        f"</thead>{''.join(rows)}</table></div></section>\n"
-    )
-
-
-def _section(section: Section, place: int) -> Iterator[str]:
-    yield f'<section id="section-{place}"><h2>{_text(section.title)}</h2>'
-    if section.question:
-        yield f'<p class="question">{_text(section.question)}</p>'
-    if section.finding:
-        yield f'<p class="answer">{_verdict(section.finding)} {_text(section.finding.sentence)}</p>'
-    yield _paragraphs(section.sentences)
-    yield from map(_chart, section.charts)
-    yield from map(_table, section.tables)
-    yield from map(_grid, section.grids)
-    yield "</section>\n"
-
-
-def _chart(chart: Chart) -> str:
-    """A chart's plots, each as a picture and as data: they wrap one by one where the page is narrow."""
-    plots = []
-    for plot in chart.plots:
-        figure, width = embedded(bokeh.as_json(plot)), plot.outer_width
-        least = width if plot.written else round(_LEAST_SCALE * width)
-        plots.append(
-            f'<div class="plot" style="width:{width}px;min-width:{least}px">'
-            f'<div class="still">{svg.inline(chart, [plot])}</div><div class="live"></div>'
-            f'<script type="application/json" data-shows="chart" data-ink="{IMAGE_INK}">{figure}</script></div>'
-        )
-    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in chart.notes)
-    title = f"<figcaption>{_text(chart.title)}</figcaption>"
-    return f'<figure>{title}<div class="plots">{"".join(plots)}</div>{notes}</figure>\n'
-
-
-def _grid(grid: HeadGrid) -> str:
-    payload = grid.payload
-    return (
-        f'<figure><div class="grid"><div class="still">{html.static(payload)}</div><div class="live"></div>'
-        f'<script type="application/json" data-shows="grid">{embedded(payload)}</script></div></figure>\n'
-    )
-
-
-def _table(table: Table) -> str:
-    for row in table.rows:
-        if len(row) != len(table.columns):
-            raise HeadnbError(
-                f"a row of the table {table.caption!r} has {len(row)} cells for {len(table.columns)} columns"
-            )
-    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in table.columns)
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
-    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n'
-
-
-def _provenance(groups: Mapping[str, Mapping[str, object]]) -> str:
-    parts = []
-    for group, facts in groups.items():
-        rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(str(value))}</dd>" for name, value in facts.items())
-        parts.append(f"<div><h3>{_text(group)}</h3><dl>{rows}</dl></div>")
-    return f'<section id="provenance"><h2>Provenance</h2><div class="facts">{"".join(parts)}</div></section>\n'
-
-
-def _verdict(finding: Finding) -> str:
-    name, words = _VERDICTS[finding.holds]
-    return f'<span class="verdict {name}">{words}</span>'
-
-
-def _cell(value: Cell) -> str:
+def _shown(value: Cell) -> str:
     match value:
         case None:
-            return "<td>–</td>"
+            return "–"
         case Estimate():
-            return f'<td class="number">{_text(value.reason or estimated(value.value, value.low, value.high))}</td>'
-        case bool() | str():
-            return f"<td>{_text(str(value))}</td>"
-        case int():
-            return f'<td class="number">{value}</td>'
-    return f'<td class="number">{number(float(value)) if math.isfinite(value) else "–"}</td>'
-
-
-def _paragraphs(sentences: Iterable[str]) -> str:
-    return "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
-
-
-def _text(words: str) -> str:
-    return escape(printable(words))
+            return value.reason or estimated(value.value, value.low, value.high)
+        case bool() | str() | int():
+            return str(value)
+    return number(float(value)) if math.isfinite(value) else "–"

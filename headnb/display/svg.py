@@ -9,7 +9,7 @@ inherit `fill-opacity`: what embeds a picture decides how loud they are.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,16 @@ _BAR_WIDTH, _BAR_TOP, _BAR_HEIGHT = 192, 18, 10
 _LETTER = 6.2  # a mean letter's width in 11 px text
 
 
-def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> tuple[str, int, int]:
-    """The SVG elements of a picture of `panels` (all of the payload's, or some), and its width and height.
+class Picture(NamedTuple):
+    """SVG elements, and the size of what they draw in pixels."""
+
+    body: str
+    width: int
+    height: int
+
+
+def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Picture:
+    """A picture of `panels`: all of the payload's, or some.
 
     `titles` gives every cell its hover text; without it cells of one colour are one path, a tenth of the size.
     """
@@ -47,7 +55,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> tuple
         parts += _marks(panel, place)
         parts += _profile(payload, mean, longest, place)
         parts.append("</g>")
-    return "".join(parts), place.width, place.height
+    return Picture("".join(parts), place.width, place.height)
 
 
 def _titled_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
@@ -84,7 +92,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     """What the mouse shows: head, value with units, and where there is room interval, rank and key/value head."""
     values, found = text.values_of(panel), text.ranking(panel)
     full = len(found) <= _FULL_TITLES
-    units = escape(text.printable(f" {payload['units']}")) if payload["units"] else ""
+    units = escaped(f" {payload['units']}") if payload["units"] else ""
     bounds = [text.values_of(panel, name) for name in ("low", "high") if name in panel]
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
@@ -174,7 +182,7 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     yield f'<path d="{axis}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>'
     thickness = max(place.cell_height - gap - (2 if place.cell_height >= 9 else 0), 1)
     yield f'<g stroke="currentColor" stroke-opacity=".5" stroke-width="{thickness}">'
-    units = escape(text.printable(f" {payload['units']}")) if payload["units"] else ""
+    units = escaped(f" {payload['units']}") if payload["units"] else ""
     for layer in np.flatnonzero(np.isfinite(means)).tolist():
         middle = place.y(layer) + (place.cell_height - gap) / 2
         line = f'd="M{zero:g} {middle:g}h{reach * means[layer] / longest:.1f}"'
@@ -248,7 +256,12 @@ def label(
 ) -> str:
     """Words at a place, in the page's own colour."""
     style = f'font-size="{size}" text-anchor="{anchor}" fill="{ink}"' + (' font-weight="600"' if weight else "")
-    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text.printable(words))}</text>'
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escaped(words)}</text>'
+
+
+def escaped(words: str) -> str:
+    """Words as the content of an SVG element."""
+    return escape(text.printable(words))
 
 
 def _cut(words: str, width: float) -> str:

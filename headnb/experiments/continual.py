@@ -12,27 +12,17 @@ import xarray as xr
 
 from headnb.analysis.forgetting import BEFORE, forgetting
 from headnb.errors import HeadnbError, unknown_name
-from headnb.storage.files import file_name, not_made, read_json, write_json
-from headnb.storage.score_store import open_scores
+from headnb.experiments.folder import scores_at
+from headnb.experiments.paths import complete_seeds
+from headnb.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from headnb.analysis.forgetting import Forgetting
     from headnb.experiments.folder import Run
 
 TRAINING = "12_continual_training"
-
-
-def continual_folder(run: Run, seed: int) -> Path:
-    """Where one sequence of tasks is kept."""
-    return run.folder / "continual" / f"seed{seed}"
-
-
-def stage_path(run: Run, seed: int, stage: int, task: str) -> Path:
-    """Where the scores of a task are, after `stage` tasks are learned."""
-    return continual_folder(run, seed) / f"stage{stage}" / f"{file_name(task)}.zarr"
 
 
 def order_of(run: Run, order: Sequence[str]) -> list[str]:
@@ -53,15 +43,14 @@ def order_of(run: Run, order: Sequence[str]) -> list[str]:
 def finish_continual(run: Run, seed: int, order: Sequence[str], how: dict[str, Any]) -> dict[str, Any]:
     """Write result.json, which says that this seed is complete; returns what it holds."""
     result = {"order": list(order), "seed": seed, "how": how}
-    write_json(continual_folder(run, seed) / "result.json", result)
+    write_json(run.paths.continual(seed) / "result.json", result)
     return result
 
 
 def continual_results(run: Run) -> dict[int, dict[str, Any]]:
     """Seed -> result.json of the sequences that are complete; empty if none is."""
-    found = (run.folder / "continual").glob("seed*/result.json")
-    seeds = sorted(int(path.parent.name.removeprefix("seed")) for path in found)
-    return {seed: read_json(continual_folder(run, seed) / "result.json", TRAINING) for seed in seeds}
+    seeds = complete_seeds(run.paths.continual(0).parent)
+    return {seed: read_json(run.paths.continual(seed) / "result.json", TRAINING) for seed in seeds}
 
 
 def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Dataset]]:
@@ -70,16 +59,12 @@ def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Da
     Raises:
         HeadnbError: scores that are not there or not complete.
     """
-    stages = [{task: run.before(task) for task in order}]
-    for stage in range(1, len(order) + 1):
-        of_stage: dict[str, xr.Dataset] = {}
-        for task in order:
-            path = stage_path(run, seed, stage, task)
-            if not path.exists():
-                raise not_made(path, f"{TRAINING}, seed {seed}")
-            of_stage[task] = open_scores(path)
-        stages.append(of_stage)
-    return stages
+    maker = f"{TRAINING}, seed {seed}"
+    later = [
+        {task: scores_at(run.paths.stage(seed, stage, task), maker) for task in order}
+        for stage in range(1, len(order) + 1)
+    ]
+    return [{task: run.before(task) for task in order}, *later]
 
 
 def losses_of(run: Run, seed: int, order: Sequence[str]) -> xr.DataArray:

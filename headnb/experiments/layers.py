@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headnb.analysis.layer_profile import LayerRun, layer_profile
 from headnb.display.report import Finding, Number, Section, Table
-from headnb.storage.files import drafted, file_name, load
+from headnb.storage.files import load, write_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from headnb.experiments.folder import Run
 
 
-def representations_path(run: Run, task: str, seed: int | None = None) -> Path:
-    """Where representations of a task's samples are: of the model as it came, or fine-tuned on it with a seed."""
-    folder = run.folder / "before" / f"{file_name(task)}.layers.nc"
-    return folder if seed is None else run.sft_folder(task, seed) / "layers.nc"
-
-
 def represent(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, task: str, seed: int | None = None
 ) -> Path | None:
@@ -34,12 +28,11 @@ def represent(
     from headnb.analysis.representations import UnknownLayersError, layer_grams  # noqa: PLC0415  torch
 
     try:
-        found = layer_grams(model, tokenizer, run.task(task), max_length=run.settings.max_length)
+        found = layer_grams(model, tokenizer, run.samples.scored(task), max_length=run.settings.max_length)
     except UnknownLayersError:
         return None
-    path = representations_path(run, task, seed)
-    with drafted(path) as draft:
-        found.to_netcdf(draft)
+    path = run.paths.layers(task, seed)
+    write_dataset(path, found)
     return path
 
 
@@ -50,7 +43,7 @@ def representations(run: Run, task: str, seed: int | None = None) -> xr.Dataset:
         HeadnbError: nothing is kept; the message says which notebook does.
     """
     maker = "01_patterns" if seed is None else f"02_finetune for {task}, seed {seed}"
-    return load(representations_path(run, task, seed), maker)
+    return load(run.paths.layers(task, seed), maker)
 
 
 def layers_of(run: Run) -> LayerProfile:
@@ -75,7 +68,7 @@ def layers_of(run: Run) -> LayerProfile:
 
 def layer_sections(run: Run) -> list[Section]:
     """The report's part on layers, where notebook 11 has run."""
-    if not run.has_arrays("layers"):
+    if not run.findings.has_arrays("layers"):
         return []
     found = layers_of(run)
     first, last = found.stages

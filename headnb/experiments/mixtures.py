@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from headnb.analysis.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM, mixture_effect
 from headnb.analysis.mixtures import WAYS, Mixture, mixture
 from headnb.errors import HeadnbError, unknown_name
-from headnb.storage.files import drafted, file_name, load, read_json, write_json
+from headnb.experiments.finetunings import training_seed
+from headnb.experiments.paths import complete_seeds
+from headnb.storage.files import load, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +27,6 @@ if TYPE_CHECKING:
 
 _COLUMN = {FITTED: "weight", "contributions": "contribution", "single": "alone"}  # of the composition's table
 TRAINING = "07_mixture_training"
-
-
-def mixture_folder(run: Run, target: str, seed: int) -> Path:
-    """Where the trainings of one target and seed are kept."""
-    return run.folder / "mixture" / file_name(target) / f"seed{seed}"
 
 
 def mixtures_for(
@@ -56,14 +53,14 @@ def mixtures_for(
     """
     if unknown := [way for way in ways if way not in WAYS]:
         raise unknown_name("way to mix", unknown[0], WAYS)
-    fits = run.finding("composition", current=True)
+    fits = run.findings.numbers("composition", current=True)
     if target not in fits:
         raise unknown_name("target of notebook 04_composition", target, fits)
     if form not in fits[target]:
         raise unknown_name("form of the fit", form, fits[target])
     table = {row["basic"]: row for row in fits[target][form]["weights"]}
-    few = {basic: run.training_task(basic, seed, size) for basic in table}
-    every = {basic: run.training_task(basic, seed, size, whole=True) for basic in table} if RANDOM in ways else {}
+    few = {basic: run.samples.training(basic, seed, size) for basic in table}
+    every = {basic: run.samples.training(basic, seed, size, whole=True) for basic in table} if RANDOM in ways else {}
     found = {}
     for way in ways:
         shares = {basic: float(row[_COLUMN.get(way, "weight")] or 0) for basic, row in table.items()}
@@ -85,7 +82,7 @@ def training_of(run: Run, target: str, seed: int) -> dict[str, Any]:
             f"{target} was trained as {result['kind_of_tuning']!r}; this goes on with full tuning or LoRA"
         )
     known = ("steps", "batch_size", "learning_rate")
-    own = {"full": result["kind_of_tuning"] == "full", "seed": run.training_seed(target, seed)}
+    own = {"full": result["kind_of_tuning"] == "full", "seed": training_seed(target, seed)}
     return {**{name: result[name] for name in known}, **own}
 
 
@@ -100,11 +97,11 @@ def evaluate_target(
     """Losses of the run's samples of the target, and `exact_match` of `answers` of them, NaN for the others."""
     from headnb.tuning.evaluation import evaluate  # noqa: PLC0415  torch, which reading results does not need
 
-    whole = run.task(target)
+    whole = run.samples.scored(target)
     longest = run.settings.max_length
     found = evaluate(model, tokenizer, whole, answer="none", max_length=longest)[["loss"]]
     if answers:
-        some = run.task(target, answers)
+        some = run.samples.scored(target, answers)
         asked = evaluate(model, tokenizer, some, max_new_tokens=max_new_tokens, max_length=longest)
         found["exact_match"] = asked["exact_match"].reindex(sample=found["sample"])
     return found
@@ -112,9 +109,8 @@ def evaluate_target(
 
 def save_evaluation(run: Run, target: str, seed: int, way: str, found: xr.Dataset) -> Path:
     """Keep what `evaluate_target` gave after training by a way."""
-    path = mixture_folder(run, target, seed) / f"{way}.nc"
-    with drafted(path) as draft:
-        found.to_netcdf(draft)
+    path = run.paths.mixture(target, seed) / f"{way}.nc"
+    write_dataset(path, found)
     return path
 
 
@@ -125,15 +121,14 @@ def finish_mixtures(
     counts = {way: mix.counts for way, mix in mixtures.items()}
     notes = {way: list(mix.notes) for way, mix in mixtures.items() if mix.notes}
     result = {"target": target, "how": how, "counts": counts, "notes": notes}
-    write_json(mixture_folder(run, target, seed) / "result.json", result)
+    write_json(run.paths.mixture(target, seed) / "result.json", result)
     return result
 
 
 def mixture_results(run: Run, target: str) -> dict[int, dict[str, Any]]:
     """Seed -> result.json of the trainings that are complete; empty if none is."""
-    folder = mixture_folder(run, target, 0).parent
-    seeds = sorted(int(path.parent.name.removeprefix("seed")) for path in folder.glob("seed*/result.json"))
-    return {seed: read_json(mixture_folder(run, target, seed) / "result.json", TRAINING) for seed in seeds}
+    seeds = complete_seeds(run.paths.mixture(target, 0).parent)
+    return {seed: read_json(run.paths.mixture(target, seed) / "result.json", TRAINING) for seed in seeds}
 
 
 def mixture_effect_of(run: Run, target: str) -> MixtureEffect:
@@ -151,14 +146,14 @@ def mixture_effect_of(run: Run, target: str) -> MixtureEffect:
         PLAIN: [_of_notebook_02(run.after(target, seed, target), run.answers(target, seed)) for seed in results],
     }
     for way in (way for way in WAYS if way in ways):
-        found[way] = [load(mixture_folder(run, target, seed) / f"{way}.nc", TRAINING) for seed in results]
+        found[way] = [load(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for seed in results]
     return mixture_effect(target, found)
 
 
 def losses_said(run: Run, target: str, seed: int) -> str:
     """The mean losses of one seed's trainings, and what could not be mixed."""
-    result = read_json(mixture_folder(run, target, seed) / "result.json", TRAINING)
-    found = {way: load(mixture_folder(run, target, seed) / f"{way}.nc", TRAINING) for way in result["counts"]}
+    result = read_json(run.paths.mixture(target, seed) / "result.json", TRAINING)
+    found = {way: load(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for way in result["counts"]}
     losses = {BASE: run.before(target), PLAIN: run.after(target, seed, target), **found}
     texts = [f"{NAMES[way]} **{float(one['loss'].mean()):.3f}**" for way, one in losses.items()]
     notes = [f"{NAMES[way]}: {'; '.join(said)}." for way, said in result["notes"].items()]
@@ -168,7 +163,7 @@ def losses_said(run: Run, target: str, seed: int) -> str:
 def fit_said(run: Run, target: str) -> str:
     """Which fit's weights were mixed, and what evidence for composition there is behind it."""
     how = next(iter(mixture_results(run, target).values()))["how"]
-    evidence = run.finding("composition")[target][how["form"]]["evidence"]
+    evidence = run.findings.numbers("composition")[target][how["form"]]["evidence"]
     return f"The mixture has the weights of the fit to {how['form']}. {evidence['verdict']}"
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def choice_sections(run: Run) -> Iterator[Section]:
     """One for each of the findings `instruction_selection` and `selective_tuning` that is there."""
-    if run.has_arrays("instruction_selection"):
-        yield _selection(SelectionStudy(run.finding_arrays("instruction_selection")))
-    if run.has_arrays("selective_tuning"):
-        yield _selective(SelectiveTuning(run.finding_arrays("selective_tuning")))
+    if run.findings.has_arrays("instruction_selection"):
+        yield _selection(SelectionStudy(run.findings.arrays("instruction_selection")))
+    if run.findings.has_arrays("selective_tuning"):
+        yield _selective(SelectiveTuning(run.findings.arrays("selective_tuning")))
 
 
 def _selection(found: SelectionStudy) -> Section:

@@ -124,9 +124,9 @@ def agreement_numbers(agreements: Mapping[str, Agreement], curves: Mapping[str, 
 
 def method_sections(run: Run) -> list[Section]:
     """The report's part on methods, where notebook 10 has run."""
-    if not run.has_arrays("methods_agree"):
+    if not run.findings.has_arrays("methods_agree"):
         return []
-    arrays, numbers = run.finding_arrays("methods_agree"), run.finding("methods_agree")
+    arrays, numbers = run.findings.arrays("methods_agree"), run.findings.numbers("methods_agree")
     holds, sentence = deletion_verdict(arrays)
     said = [f"{task}. {one['verdict']}" for part in ("agreement", "deletion") for task, one in numbers[part].items()]
     top = estimates(arrays, "difference").sel(less_random="top")

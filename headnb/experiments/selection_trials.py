@@ -72,8 +72,8 @@ class SelectionTrial:
         self._run, self._model, self._tokenizer, self._to = run, model, tokenizer, to
         self.ways = tuple(ways)
         settings = run.settings
-        self.pool = {name: run.training_task(name, settings.seed, pool_samples) for name in settings.tasks}
-        self.targets = {name: run.task(name, target_samples) for name in _tasks(run, targets)}
+        self.pool = {name: run.samples.training(name, settings.seed, pool_samples) for name in settings.tasks}
+        self.targets = {name: run.samples.scored(name, target_samples) for name in _tasks(run, targets)}
         self._sizes = {"pool_samples": pool_samples, "target_samples": target_samples}
         self._scores: dict[str, tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]] = {}
 
@@ -97,7 +97,7 @@ class SelectionTrial:
             seeds: of training and of random choices.
             **how: as `finetune` takes it.
         """
-        tested = {name: _without(self._run.task(name), target) for name, target in self.targets.items()}
+        tested = {name: _without(self._run.samples.scored(name), target) for name, target in self.targets.items()}
         length = self._run.settings.max_length
         before = losses_of(self._model, self._tokenizer, tested, max_length=length)
         loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
@@ -188,13 +188,13 @@ def selective_losses(
         batch_size: samples of each.
     """
     tasks, ways, length = _tasks(run, tasks), (TOP, RANDOM, *beside), run.settings.max_length
-    tested = {name: run.task(name, tested_samples) for name in run.settings.tasks}
+    tested = {name: run.samples.scored(name, tested_samples) for name in run.settings.tasks}
     before = losses_of(model, tokenizer, tested, max_length=length)
     loss = np.full((len(ways), len(tasks), len(seeds), *before.shape), np.nan)
     trained = np.zeros(loss.shape[:3])
     for column, task in enumerate(tasks):
         for place, seed in enumerate(seeds):
-            samples = run.training_task(task, seed, steps * batch_size)
+            samples = run.samples.training(task, seed, steps * batch_size)
             folder = run.folder / "selective" / file_name(task) / f"seed{seed}"
             some = load_task(samples, n=min(choosing_samples, len(samples)), seed=seed)
             out = folder / f"scores.{len(some)}.zarr"

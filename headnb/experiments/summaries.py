@@ -117,7 +117,7 @@ def losses_table(before: Mapping[str, xr.Dataset], after: Mapping[str, xr.Datase
 
 
 def answered(result: Mapping[str, Any]) -> str:
-    """How many test samples were answered right before and after, from what `Run.finish` returns."""
+    """How many test samples were answered right before and after, from what `finish_finetuning` returns."""
     if "accuracy_after" not in result:
         return "No answers were asked for."
     before, after = (f"{result[f'accuracy_{stage}']:.0%}" for stage in ("before", "after"))
@@ -125,7 +125,7 @@ def answered(result: Mapping[str, Any]) -> str:
 
 
 def unlearnt(result: Mapping[str, Any]) -> str:
-    """What the loss did in a fine-tuning on shuffled answers, from what `Run.finish_shuffled` returns."""
+    """What the loss did in a fine-tuning on shuffled answers, from what `finish_shuffled` returns."""
     loss = result["loss"]
     return (
         f"With answers of other questions the loss of test samples of {result['task']} went from "

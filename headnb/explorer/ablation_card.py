@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from headnb.display.html import CARD_STYLE
+from headnb.display.templating import render
 from headnb.display.text import number
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.scoring.ablation import Generation
-
-_CELL = "padding:1px 14px 1px 0;text-align:left;background:none;vertical-align:top"
-_TEXT = f"{_CELL};white-space:pre-wrap;font-family:monospace"
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,13 +44,7 @@ class AblationCard:
         return words
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td style="{_CELL};opacity:.75">{name}</td><td style="{_TEXT}">{escape(text)}</td></tr>'
-            for name, text in self._texts()
-        )
-        lines = "".join(f"<div>{escape(line)}</div>" for line in self.lines)
-        table = f'<table style="border-collapse:collapse;margin:6px 0 0">{rows}</table>' if rows else ""
-        return f'<div style="{CARD_STYLE}"><b>{escape(self.heading)}</b>{lines}{table}</div>'
+        return render("ablation.html", heading=self.heading, lines=self.lines, texts=self._texts())
 
     def __repr__(self) -> str:
         texts = [f"{name}: {text!r}" for name, text in self._texts()]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from html import escape
 
+from headnb.display.templating import render
 from headnb.errors import HeadnbError
-
-_CELL = "text-align:left;padding:1px 14px 1px 0;vertical-align:top"
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,21 +23,7 @@ class NameTable:
         return [row[0] for row in self.rows]
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{_CELL}">{escape(column)}</th>' for column in self.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="{_CELL}">{f"<code>{escape(cell)}</code>" if place == 0 else escape(cell)}</td>'
-                for place, cell in enumerate(row)
-            )
-            + "</tr>"
-            for row in self.rows
-        )
-        return (
-            f'<div style="max-height:420px;overflow:auto"><table style="border-collapse:collapse;font-size:13px">'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-            + (f"<div>{escape(self.caption)}</div>" if self.caption else "")
-        )
+        return render("names.html", columns=self.columns, rows=self.rows, caption=self.caption)
 
     def __repr__(self) -> str:
         width = shutil.get_terminal_size((120, 24)).columns

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from headnb.call_checks import known_keywords
 from headnb.display.colours import paint
-from headnb.display.html import CARD_STYLE
+from headnb.display.templating import render
 from headnb.display.text import number
 from headnb.engine.attention_functions import attention_calls
 from headnb.engine.attention_weights import attention_of_head
@@ -206,27 +205,17 @@ def _html(attention: HeadAttention) -> str:
     """
     predicting = np.flatnonzero(attention.answer[1:])
     looked_at, worth = attention.weights[predicting].mean(0), attention.products.sum(0)  # (T,), (T,)
-    return (
-        f'<div style="{CARD_STYLE}"><b>{escape(attention.head)}</b> on sample {escape(repr(attention.sample))}: '
-        f"score {number(attention.score)} nats, loss {number(attention.loss)} nats"
-        f"{_shaded('Attention weight A of each token, mean over the predictions of the answer', attention, looked_at)}"
-        f"{_shaded(f'A · dL/dA, sum over queries: {_WORTH}', attention, worth)}"
-        f'<div style="opacity:.75">Tokens of the answer are underlined.</div></div>'
-    )
+    parts = [
+        ("Attention weight A of each token, mean over the predictions of the answer", _shaded(attention, looked_at)),
+        (f"A · dL/dA, sum over queries: {_WORTH}", _shaded(attention, worth)),
+    ]
+    head, score, loss = attention.head, number(attention.score), number(attention.loss)
+    return render("attention.html", head=head, sample=repr(attention.sample), score=score, loss=loss, parts=parts)
 
 
-def _shaded(caption: str, attention: HeadAttention, values: np.ndarray) -> str:
-    """One token a span, its background as strong as its share of the largest value."""
+def _shaded(attention: HeadAttention, values: np.ndarray) -> list[tuple[str, str, str, bool]]:
+    """Each token, its value, a background as strong as its share of the largest value, and whether it is answer."""
     largest = float(np.abs(values).max()) or 1.0
-    spans = []
-    for token, value, answer in zip(attention.tokens, values.tolist(), attention.answer, strict=True):
-        shade = paint(value, (-largest, largest))
-        alpha = round(255 * 0.8 * shade.opacity)
-        line = "border-bottom:2px solid;" if answer else ""
-        spans.append(
-            f'<span title="{number(value)}" style="{line}background:{shade.colour}{alpha:02x}">{escape(token)}</span>'
-        )
-    return (
-        f'<div style="margin-top:8px;opacity:.75">{escape(caption)}</div>'
-        f'<div style="white-space:pre-wrap;font-family:monospace;line-height:1.7">{"".join(spans)}</div>'
-    )
+    shades = [paint(value, (-largest, largest)) for value in values.tolist()]
+    colours = [f"{shade.colour}{round(255 * 0.8 * shade.opacity):02x}" for shade in shades]
+    return list(zip(attention.tokens, map(number, values.tolist()), colours, attention.answer.tolist(), strict=True))

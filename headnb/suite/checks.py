@@ -18,7 +18,6 @@ from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, OWN, Checked
 from headnb.suite.graph import in_order, notebooks_without
 from headnb.suite.parameters import check_parameter, fits
-from headnb.tasks.samples import Sample
 from headnb.tasks.sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from headnb.suite.definition import NotebookEntry, Profile, Suite
 
 SPLITS = ("train", "test")
-CHARACTERS = 3.5  # of a token, about
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
@@ -46,22 +44,17 @@ def check_suite(suite: Suite) -> tuple[Suite, Checked]:
     kept = notebooks_without(suite.notebooks, suite.profile.without)
     inspected = {name: _inspect(entry) for name, entry in suite.notebooks.items()}
     parameters = {name: {key: kind for key, (kind, _) in found.items()} for name, found in inspected.items()}
-    defaults: dict[str, Any] = {}
-    for found in inspected.values():
-        defaults = {key: default for key, (_, default) in found.items()} | defaults
     for entry in suite.notebooks.values():
-        _check_entry(entry, parameters[entry.name], defaults)
+        _check_entry(entry, parameters[entry.name])
     profile = _with_absolute_paths(suite.profile)
     _check_parameters(profile, suite.notebooks, parameters)
     _check_names(profile)
-    n = {**defaults, **(profile.parameters or {})}.get("n")
-    found = {task: _samples(task, n) for task in profile.tasks}
+    defaults = [found["n"][1] for found in inspected.values() if "n" in found]
+    n = (profile.parameters or {}).get("n", next(iter(defaults), None))
     checked = Checked(
         sources={name: _cells_hash(entry.file) for name, entry in suite.notebooks.items()},
         parameters=parameters,
-        defaults=defaults,
-        samples={task: digest for task, (digest, _) in found.items()},
-        lengths={task: length for task, (_, length) in found.items() if length is not None},
+        samples={task: _samples(task, n) for task in profile.tasks},
         weights={model: _weights_hash(model) for model in profile.models},
     )
     return dataclasses.replace(suite, notebooks=kept, profile=profile), checked
@@ -99,16 +92,12 @@ def _default(text: str) -> Any:
         return None
 
 
-def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str], known: Mapping[str, Any]) -> None:
+def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str]) -> None:
     for name in entry.axes:
         if name not in parameters:
             raise HeadnbError(
                 f"notebook {entry.name} runs for each {name}, but {entry.file.name} has no such parameter"
             )
-    for terms in (entry.work or {}).values():
-        for name in (name for term in terms for name in term):
-            if name not in known and name not in OWN:
-                raise HeadnbError(f"notebook {entry.name}: work: {unknown_name('parameter', name, known)}")
     for path in entry.writes:
         try:
             pieces = list(string.Formatter().parse(path))
@@ -188,8 +177,8 @@ def _check_names(profile: Profile) -> None:
     check_file_names(profile.tasks, "tasks")
 
 
-def _samples(task: str, n: int | None) -> tuple[str, float | None]:
-    """A hash of the scored samples and of the files that training samples come from; a sample's tokens, about.
+def _samples(task: str, n: int | None) -> str:
+    """A hash of the scored samples and of the files that training samples come from.
 
     Samples that come from the hub are known by their name only: fetching them is the notebooks' work.
     """
@@ -199,7 +188,7 @@ def _samples(task: str, n: int | None) -> tuple[str, float | None]:
     local = {split: _local_file(task, split) for split in SPLITS}
     files = [file for file in local.values() if file is not None]
     if not files and (task in CARDS or HUB_ID.fullmatch(task)):
-        return task, None
+        return task
     if files and len(files) < len(SPLITS) and task not in CARDS:
         missing = next(split for split, file in local.items() if file is None)
         raise HeadnbError(f"task {task!r} has no {missing} split: there is {files[0]}, but no {task}.{missing}.jsonl")
@@ -209,9 +198,7 @@ def _samples(task: str, n: int | None) -> tuple[str, float | None]:
     digest = hashlib.blake2b(scored.fingerprint().encode(), digest_size=16)
     for file in files:
         digest.update(file.read_bytes())
-    texts = [sample for sample in scored.samples if isinstance(sample, Sample)]
-    characters = sum(len(str(sample.prompt)) + len(str(sample.completion)) for sample in texts)
-    return digest.hexdigest(), characters / CHARACTERS / len(texts) if texts else None
+    return digest.hexdigest()
 
 
 def _local_file(task: str, split: str) -> Path | None:

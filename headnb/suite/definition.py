@@ -8,7 +8,6 @@
         uses: [shuffled]              # behind these too, but does without those that a profile leaves out
         writes: ["sft/{task}/seed{seed}"]   # in the run folder; removed when it was made with other settings
         gpu: true                     # takes a worker's GPU, where there are any
-        work: {train: [[steps, batch_size, max_length]]}   # tokens, as products of parameters: for the estimate
     profiles:
       demo:
         models: [smollm2-135m]
@@ -34,7 +33,6 @@ from headnb.errors import HeadnbError, from_extra, unknown_name
 from headnb.hub import user_path
 
 AXES = ("task", "seed", "target")
-WORK = ("train", "score", "generate")
 LARGEST_FILE = 2**18  # bytes
 LONGEST_VALUE = 10_000  # characters
 LONGEST_NAME = 80  # of a notebook
@@ -53,7 +51,6 @@ class NotebookEntry:
     uses: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     gpu: bool = False
-    work: Mapping[str, tuple[tuple[str, ...], ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def _written_out(node: Any, known: dict[int, int]) -> int:
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
     where = f"notebook {name}"
-    _known_keys(entry, ("file", "for", "after", "uses", "writes", "gpu", "work"), f"part of {where}", where)
+    _known_keys(entry, ("file", "for", "after", "uses", "writes", "gpu"), f"part of {where}", where)
     file = _typed(entry.get("file"), str, f"{where}: file")
     _refuse_outside(file, f"{where}: file", "beside the suite")
     axes = _texts(entry.get("for", []), f"{where}: for")
@@ -169,8 +166,6 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
     writes = _texts(entry.get("writes", []), f"{where}: writes")
     for place in writes:
         _refuse_outside(place, f"{where}: writes", "inside the run folder")
-    work = _mapping(entry.get("work", {}), f"{where}: work")
-    _known_keys(work, WORK, f"kind of work of {where}", where)
     return NotebookEntry(
         name,
         folder / file,
@@ -179,12 +174,6 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
         _texts(entry.get("uses", []), f"{where}: uses"),
         writes,
         _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
-        {
-            str(kind): tuple(
-                _factors(term, f"{where}: work: {kind}") for term in _typed(terms, list, f"{where}: {kind}")
-            )
-            for kind, terms in work.items()
-        },
     )
 
 
@@ -259,14 +248,9 @@ def _compositions(value: Any, where: str) -> dict[str, list[str]]:
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
-    return _distinct(_factors(value, where), where)
-
-
-def _factors(value: Any, where: str) -> tuple[str, ...]:
-    """Names of which one may stand twice, as in tasks times tasks."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise HeadnbError(f"{where} must be a list of names, not {value!r:.60}")
-    return tuple(value)
+    return _distinct(tuple(value), where)
 
 
 def _distinct(values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
@@ -301,17 +285,13 @@ class Checked:
     Attributes:
         sources: notebook -> hash of its cells.
         parameters: notebook -> {parameter: annotation}.
-        defaults: parameter -> what the first notebook that has it says.
         samples: task -> hash of where its samples come from.
-        lengths: task -> about how many tokens a sample has, of tasks whose samples are at hand.
         weights: model -> hash of where its weights come from.
     """
 
     sources: Mapping[str, str]
     parameters: Mapping[str, Mapping[str, str]]
-    defaults: Mapping[str, Any]
     samples: Mapping[str, str]
-    lengths: Mapping[str, float]
     weights: Mapping[str, str]
 
     def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -44,7 +44,6 @@ class Node:
         after: the nodes it needs.
         writes: what it makes, in the run folder.
         gpu: whether it takes a GPU.
-        work: kind -> tokens.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Node:
     after: tuple[Node, ...] = field(repr=False)
     writes: tuple[Path, ...]
     gpu: bool
-    work: Mapping[str, int]
 
     @property
     def model(self) -> str:
@@ -206,11 +204,6 @@ def _node(
         after=after,
         writes=tuple(run / path.format(**parts) for path in entry.writes),
         gpu=entry.gpu,
-        work=_work(
-            entry,
-            checked.lengths,
-            {**checked.defaults, **(profile.parameters or {}), **own_parameters(model, profile), **parameters},
-        ),
     )
 
 
@@ -232,31 +225,6 @@ def own_parameters(model: str, profile: Profile) -> dict[str, Any]:
     }
     assert {"run_folder", *own} == set(OWN)  # noqa: S101
     return own
-
-
-def _work(entry: NotebookEntry, lengths: Mapping[str, float], values: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens of each kind of work: sums of products of parameters.
-
-    A list counts with its length, and `max_length` as the mean length of the samples where that is known and less.
-    """
-    mean = sum(lengths.values()) / len(lengths) if lengths else float("inf")
-
-    def amount(name: str) -> int:
-        value = values.get(name, 1)
-        if name == "max_length":
-            value = min(value, mean)
-        return len(value) if isinstance(value, (list, tuple)) else int(value or 0)
-
-    work = {}
-    for kind, terms in (entry.work or {}).items():
-        total = 0
-        for term in terms:
-            tokens = 1
-            for name in term:
-                tokens *= amount(name)
-            total += tokens
-        work[kind] = total
-    return work
 
 
 def side_by_side(nodes: Sequence[Node]) -> dict[str, int]:

@@ -89,7 +89,6 @@ def write_manifest(node: Node, state: State, **facts: Any) -> dict[str, Any]:
         "key": node.key,
         "state": state,
         "parameters": dict(node.parameters),
-        "work": dict(node.work),
         **facts,
     }
     write_json(manifest_path(node), manifest)

@@ -6,15 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from headnb.errors import LONGEST_MESSAGE, one_line
-from headnb.suite import estimate, records
+from headnb.suite import records
+from headnb.suite.timings import peak_memory_mb, total_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from headnb.suite.estimate import Estimate
     from headnb.suite.graph import Node
     from headnb.suite.job import Outcome
     from headnb.suite.records import Record
+    from headnb.suite.timings import Timing
 
 SIGNS = {
     "done": "✓",
@@ -49,10 +50,8 @@ def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
     return "\n".join(lines)
 
 
-def plan_table(
-    nodes: Sequence[Node], found: Mapping[str, Record], estimates: Mapping[str, Estimate], workers: int
-) -> str:
-    """Every node with what it needs and what it will take, and the sum."""
+def plan_table(nodes: Sequence[Node], found: Mapping[str, Record], known: Mapping[str, Timing], workers: int) -> str:
+    """Every node with what it needs and what it took in earlier runs, and the sum."""
     width = max(len(_indented(node)) for node in nodes)
     lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
     todo = [node for node in nodes if found[records.identity(node)].state != "done"]
@@ -60,23 +59,23 @@ def plan_table(
         record = found[records.identity(node)]
         lines += [f"\n{model}"] if model else []
         needs = ", ".join(_summary(node))
-        taken = estimates[node.key]
+        time, memory = "?", "?"
         if record.state == "done":
             time, memory = "done", ""
-        else:
-            sign = "" if taken.measured else "~"
-            time, memory = sign + duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
+        elif taken := known.get(node.key):
+            time, memory = duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
     if not todo:
         return "\n".join([*lines, "\nall done: nothing would run"])
-    seconds = estimate.total_seconds(todo, estimates, workers)
-    memory_gb = estimate.peak_memory_mb(todo, estimates, workers) / 1024
-    measured = all(estimates[node.key].measured for node in todo)
-    basis = "from earlier runs" if measured else "guessed from parameters and this machine's matrix products"
-    lines.append(
-        f"\n{len(todo)} of {len(nodes)} notebooks would run, {workers} at a time: about {duration(seconds)} and "
-        f"{memory_gb:.1f} GB ({basis})"
-    )
+    timed = [node for node in todo if node.key in known]
+    basis = []
+    if timed:
+        seconds = total_seconds(timed, known, workers)
+        memory_gb = peak_memory_mb(timed, known, workers) / 1024
+        basis.append(f"about {duration(seconds)} and {memory_gb:.1f} GB by earlier runs")
+    if len(timed) < len(todo):
+        basis.append(f"no timings yet of {len(todo) - len(timed)} (they come with the first run of each notebook)")
+    lines.append(f"\n{len(todo)} of {len(nodes)} notebooks would run, {workers} at a time: {'; '.join(basis)}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from headnb.models.checks import model_name
 from headnb.models.state import weights_kept
-from headnb.storage.files import drafted, load
+from headnb.storage.files import load, write_dataset
 from headnb.tuning.evaluation import evaluate
 from headnb.tuning.finetuning import finetune
 
@@ -69,8 +69,7 @@ def losses_after(
             losses = losses_of(tuned_model, tokenizer, tested, max_length=max_length)
     attrs = {"settings": settings, "trained_parameters": tuned.trained_parameters}
     found = xr.Dataset({"loss": losses}, attrs=attrs)
-    with drafted(keep) as draft:
-        found.to_netcdf(draft)
+    write_dataset(keep, found)
     return found
 
 

@@ -81,7 +81,7 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
     assert found.exact is not None
     assert found.exact["value"].sel(way=PLAIN) == pytest.approx(2 / 3)
     assert "Exact match, of 3 answers" in found.verdict
-    assert f"<b>{html.escape(found.verdict)}</b>" in found._repr_html_()
+    assert f"<b>{found.verdict}</b>" in html.unescape(found._repr_html_())
     assert repr(found).startswith("sums\n")
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["asked"] == 3
 

@@ -38,7 +38,7 @@ class Titled(Plain):
 def test_the_verdict_stands_under_the_table_in_both_forms(finding: Plain) -> None:
     console, notebook = repr(finding), finding._repr_html_()
     assert console.endswith(f"\n\n{finding.verdict}")
-    assert notebook.endswith(f"</table><p><b>{html.escape(finding.verdict)}</b></p>")
+    assert html.unescape(notebook).endswith(f"</table>\n<p><b>{finding.verdict}</b></p>\n")
     for words in (console, notebook):
         assert "0.123" in words
         assert "0.1234" not in words
@@ -53,7 +53,7 @@ def test_names_and_words_are_no_markup(finding: Plain) -> None:
 
 def test_a_title_stands_above_the_table_where_there_is_one() -> None:
     assert repr(Titled()).startswith(f"of {HOSTILE}\n\n")
-    assert Titled()._repr_html_().startswith(f"<p>of {html.escape(HOSTILE)}</p><table")
+    assert html.unescape(Titled()._repr_html_()).startswith(f"<p>of {HOSTILE}</p>\n<table")
     assert Plain()._repr_html_().startswith("<table")
 
 

@@ -86,7 +86,7 @@ def test_the_comparison_is_a_table_a_chart_and_plain_numbers(tmp_path) -> None:
     assert len(found.to_dict()["rows"]) == 8
     assert "LoRA" in repr(found)
     assert "<table" in found._repr_html_()
-    assert f"<b>{html.escape(found.verdict)}</b>" in found._repr_html_()
+    assert f"<b>{found.verdict}</b>" in html.unescape(found._repr_html_())
     found.arrays.to_netcdf(tmp_path / "tuning.nc")
     with xr.open_dataset(tmp_path / "tuning.nc") as stored:
         assert SelectiveTuning(stored.load()).to_dict() == found.to_dict()

@@ -45,7 +45,7 @@ def test_saved_pictures_are_whole_files(tmp_path: Path) -> None:
     assert page.startswith("<!doctype html>")
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert grid.save(tmp_path / "grid.svg").read_text(encoding="utf-8").endswith("</svg>")
+    assert grid.save(tmp_path / "grid.svg").read_text(encoding="utf-8").endswith("</svg>\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.html", "grid.svg"]
 
 

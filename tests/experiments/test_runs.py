@@ -35,9 +35,9 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_scores_before_and_after_are_those_of_the_runs_samples(tmp_path: Path, model, tokenizer) -> None:
     run = Run.create(tmp_path, SETTINGS)
-    run.score(model, tokenizer, "gcd", run.before_path("gcd"))
-    run.score(model, tokenizer, "gcd", run.after_path("gcd", 1, "gcd"))
-    run.save_result("gcd", 1, {})
+    run.score(model, tokenizer, "gcd", run.paths.before("gcd"))
+    run.score(model, tokenizer, "gcd", run.paths.after("gcd", 1, "gcd"))
+    write_json(run.paths.finetuning("gcd", 1) / "result.json", {})
     task = headnb.load_task("gcd", n=4, seed=3)
     expected = headnb.score_heads(model, tokenizer, task, max_length=256, seed=3)
     ((before, after),) = run.pairs("gcd")
@@ -48,9 +48,9 @@ def test_scores_before_and_after_are_those_of_the_runs_samples(tmp_path: Path, m
 
 def test_a_fine_tuning_counts_only_when_it_is_complete(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
-    run.sft_folder("gcd", 0).mkdir(parents=True)
-    run.save_result("gcd", 10, {"loss": 1.0})
-    run.save_result("gcd", 2, {"loss": 2.0})
+    run.paths.finetuning("gcd", 0).mkdir(parents=True)
+    write_json(run.paths.finetuning("gcd", 10) / "result.json", {"loss": 1.0})
+    write_json(run.paths.finetuning("gcd", 2) / "result.json", {"loss": 2.0})
     assert run.trained == {"gcd": (2, 10)}
     assert run.result("gcd", 10) == {"loss": 1.0}
 
@@ -61,8 +61,8 @@ def test_a_fine_tuning_counts_only_when_it_is_complete(tmp_path: Path) -> None:
         (lambda run: run.before("gcd"), "01_patterns"),
         (lambda run: run.after("gcd", 0, "gcd"), "02_finetune for gcd, seed 0"),
         (lambda run: run.seeds("gcd"), "02_finetune"),
-        (lambda run: run.finding("composition"), "04_composition"),
-        (lambda run: run.finding_arrays("rapid_change"), "05_rapid_change"),
+        (lambda run: run.findings.numbers("composition"), "04_composition"),
+        (lambda run: run.findings.arrays("rapid_change"), "05_rapid_change"),
     ],
 )
 def test_what_is_missing_names_the_notebook_that_makes_it(tmp_path: Path, asked, notebook: str) -> None:
@@ -78,18 +78,18 @@ def test_a_folder_without_a_run_names_the_first_notebook(tmp_path: Path) -> None
 def test_names_that_are_not_of_the_run_are_answered_with_the_nearest(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
     with pytest.raises(HeadnbError, match="did you mean 'gsm_symbolic'"):
-        run.task("gsm_symbolc")
+        run.samples.scored("gsm_symbolc")
     with pytest.raises(HeadnbError, match="did you mean 'selectivity'"):
-        run.finding("selectivty")
+        run.findings.numbers("selectivty")
 
 
 def test_a_finding_keeps_numbers_and_arrays(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
     arrays = xr.Dataset({"gini": ("task", np.array([0.3, 0.5]))}, coords={"task": ["a", "b"]})
     values = {"r2": np.float32(0.5), "bad": math.nan, "tasks": np.array([1, 2]), "nested": {"x": (np.int64(1),)}}
-    run.save_finding("selectivity", values, arrays)
-    assert run.finding("selectivity") == {"r2": 0.5, "bad": None, "tasks": [1, 2], "nested": {"x": [1]}}
-    xr.testing.assert_identical(run.finding_arrays("selectivity"), arrays)
+    run.findings.save("selectivity", values, arrays)
+    assert run.findings.numbers("selectivity") == {"r2": 0.5, "bad": None, "tasks": [1, 2], "nested": {"x": [1]}}
+    xr.testing.assert_identical(run.findings.arrays("selectivity"), arrays)
 
 
 def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

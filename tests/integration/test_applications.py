@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import headnb
 import pytest
 from headnb.errors import HeadnbError
 from headnb.experiments import continual as continual_runs
@@ -26,7 +27,7 @@ def store_fit(run: Run, weights: tuple[float, float], contributions: tuple[float
         {"basic": basic, "weight": weight, "contribution": contribution, "alone": alone}
         for basic, weight, contribution, alone in zip(TASKS, weights, contributions, (0.2, 0.4), strict=False)
     ]
-    run.save_finding(
+    run.findings.save(
         "composition",
         {"leg_counting": {"dAP": {"weights": rows, "evidence": {"verdict": "No composition is shown: made up."}}}},
     )
@@ -40,7 +41,7 @@ def test_mixtures_have_the_shares_of_the_stored_fit_and_no_scored_sample(run: Ru
     assert found["uniform"].counts == {"gcd": 4, "lcm": 4}
     assert found["single"].counts == {"gcd": 0, "lcm": 8}
     assert sum(found["random"].counts.values()) == 8
-    scored = {sample.prompt for task in TASKS for sample in run.task(task).samples}
+    scored = {sample.prompt for task in TASKS for sample in run.samples.scored(task).samples}
     assert not scored & {sample.prompt for mix in found.values() for sample in mix.samples}
     again = mixture_runs.mixtures_for(run, "leg_counting", 0, 8, WAYS)
     other = mixture_runs.mixtures_for(run, "leg_counting", 1, 8, WAYS)
@@ -55,7 +56,7 @@ def test_a_random_mixture_draws_from_all_samples_of_tasks_of_different_size(tmp_
         Path(name).write_text("\n".join(rows))
     run = Run.create(tmp_path / "run", Settings("tiny", (large, small), n=6))
     row = {"weight": 1.0, "contribution": 1.0, "alone": 0.5}
-    run.save_finding("composition", {large: {"dAP": {"weights": [{"basic": name, **row} for name in (large, small)]}}})
+    run.findings.save("composition", {large: {"dAP": {"weights": [{"basic": name, **row} for name in (large, small)]}}})
     drawn = []
     for seed in range(20):
         found = mixture_runs.mixtures_for(run, large, seed, 64, ["random", "uniform"])
@@ -102,3 +103,22 @@ def test_sequences_of_one_order_are_compared(run: Run) -> None:
         continual_runs.finish_continual(run, seed, order, {})
     with pytest.raises(HeadnbError, match="different orders: gcd, lcm; lcm, gcd"):
         continual_runs.forgetting_of(run)
+
+
+def test_a_sequence_with_scores_that_are_not_complete_is_refused(run: Run, model, tokenizer) -> None:
+    def stop(progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    run.score(model, tokenizer, "gcd", run.paths.before("gcd"))
+    with pytest.raises(KeyboardInterrupt):
+        headnb.score_heads(
+            model,
+            tokenizer,
+            run.samples.scored("gcd"),
+            batch_tokens=64,
+            out=run.paths.stage(0, 1, "gcd"),
+            on_progress=stop,
+        )
+    with pytest.raises(HeadnbError, match="is not complete; run notebook 12_continual_training, seed 0 again"):
+        continual_runs.stages_of(run, 0, ["gcd"])

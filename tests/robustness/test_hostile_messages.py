@@ -20,7 +20,7 @@ from headnb.display.encodings import encodable
 from headnb.display.live import LiveGrid
 from headnb.display.text import _LEVEL_SHADES, _SIGNED_SHADES
 from headnb.engine.tokenization import encode_task
-from headnb.errors import LONGEST_MESSAGE, first_line, one_line, unknown_name
+from headnb.errors import LONGEST_MESSAGE, first_line, one_line
 from headnb.experiments.folder import Run, Settings
 from headnb.stats.scoring_revision import REVISION, warn_of_revision
 from headnb.storage.files import read_json

@@ -12,13 +12,20 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from headnb.analysis.result import result_html
 from headnb.display.grid import HeadGrid
 from headnb.display.html import card, page, standalone, static
+from headnb.display.live import _progress_html
 from headnb.display.payload import payload
 from headnb.display.reading import read_payload
 from headnb.display.text import as_text
+from headnb.explorer.ablation_card import AblationCard
+from headnb.notebook.tables import NameTable
+from headnb.scoring.ablation import Generation
+from headnb.scoring.attention import HeadAttention
 
 from hostile_names import NAMES
 
@@ -80,6 +87,36 @@ def test_a_name_stays_text_in_every_form(name):
         without_colours = re.sub(r"\x1b\[(0|[34]8;2;\d+;\d+;\d+)m", "", text)
         assert all(letter == "\n" or letter.isprintable() for letter in without_colours)
     assert read_payload(json.dumps(grid))["title"] == name
+
+
+def cards_named(name):
+    """What headnb shows beside grids, with this name wherever a name can be."""
+    losses = {"loss_before": ("sample", [1.0]), "loss_after": ("sample", [2.0]), "control_change": ("draw", [0.1])}
+    attrs = {"model": name, "task": name, "heads": "L0H1", "factor": 0, "samples": 1, "level": 0.95}
+    ablated = xr.Dataset({**losses, "low": 0.1, "high": 1.2, "mean_change": 1.0}, attrs=attrs)
+    written = Generation(name, prompt=name, before=name, after=name)
+    values = np.eye(2)
+    return {
+        "ablation": AblationCard(ablated, written)._repr_html_(),
+        "attention": HeadAttention(name, name, (name, "b"), np.array([False, True]), values, values, 1.0)._repr_html_(),
+        "names": NameTable((name, name), ((name, name),), name)._repr_html_(),
+        "finding": result_html(name, pd.DataFrame({name: [name]}, index=[name]), verdict=name),
+        "progress": _progress_html(name, name),
+    }
+
+
+@functools.cache
+def cards_of_a_plain_name():
+    return {card: harmless(html) for card, html in cards_named("x").items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_stays_text_in_every_card(name):
+    for kind, html in cards_named(name).items():
+        plain = cards_of_a_plain_name()[kind]
+        assert [(tag, sorted(attrs)) for tag, attrs in harmless(html)] == [(tag, sorted(attrs)) for tag, attrs in plain]
+        if kind in {"names", "progress"}:
+            assert all(letter == "\n" or letter.isprintable() for letter in html)
 
 
 def test_every_name_was_tried():

@@ -122,4 +122,4 @@ def test_notebooks_killed_while_they_train_end_in_the_same_results(tmp_path: Pat
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
     for finding in ("selectivity", "composition", "rapid_change", "layers"):
-        assert Run(killed.folder).finding(finding) == Run(whole.folder).finding(finding)
+        assert Run(killed.folder).findings.numbers(finding) == Run(whole.folder).findings.numbers(finding)

@@ -84,10 +84,10 @@ def test_a_run_folder_of_format_1_opens():
     assert np.array_equal(run.after("gcd", 0, "gcd")["score"], SCORE)
     assert run.result("gcd", 0)["loss"] == {"gcd": {"before": 2.0, "after": 2.0}}
     with pytest.warns(UserWarning, match="findings of revision 1"):
-        assert run.finding("selectivity") == {"gini": 0.25}
+        assert run.findings.numbers("selectivity") == {"gini": 0.25}
     with pytest.warns(UserWarning, match="findings of revision 1"):
-        assert run.finding_arrays("selectivity")["gini"].values.tolist() == [0.25]
-    study = read_study(run.sft_folder("gcd", 0))
+        assert run.findings.arrays("selectivity")["gini"].values.tolist() == [0.25]
+    study = read_study(run.paths.finetuning("gcd", 0))
     assert sorted(study.steps) == [0, 1]
     assert np.array_equal(study.steps[1].scores["gcd"]["score"], 2 * SCORE)
     assert study.train_loss == {1: 0.5}

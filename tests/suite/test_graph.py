@@ -13,8 +13,8 @@ from headnb.errors import HeadnbError
 from headnb.suite import records
 from headnb.suite.checks import check_suite
 from headnb.suite.definition import read_suite
-from headnb.suite.estimate import estimate, peak_memory_mb, total_seconds, weights_of
 from headnb.suite.tables import duration, plan_table, status_table
+from headnb.suite.timings import Timing, peak_memory_mb, timings, total_seconds
 
 from suites import NOTEBOOKS, graph, write_notebook, write_suite
 from tiny import tiny_model
@@ -56,7 +56,6 @@ def test_a_notebook_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
     assert nodes["start"].parameters == {"run_folder": run, "model": "smollm2-135m", "tasks": ["gcd", "lcm"]}
     assert nodes["train gcd seed 4"].parameters == {"run_folder": run, "task": "gcd", "seed": 4, "steps": 5}
     assert nodes["end"].parameters["compositions"] == {"lcm": ["gcd"]}
-    assert nodes["start"].work == {"score": 10}
     assert nodes["train gcd seed 4"].stem == "train.gcd.seed4"
 
 
@@ -87,7 +86,7 @@ def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_p
     assert {needed.notebook for needed in left["end"].after} == {"train"}
     assert {name for name in left if left[name].key != whole[name].key} == {"end"}
     found = records.records(nodes, running=False)
-    assert "null" not in plan_table(nodes, found, estimate(nodes), 1)
+    assert "null" not in plan_table(nodes, found, timings(nodes), 1)
     assert "null" not in status_table(nodes, found)
     for node in nodes[:-1]:
         done(node)
@@ -112,7 +111,7 @@ def test_without_in_a_profile_and_beside_it_are_one(tmp_path: Path) -> None:
         (changed("start", **{"for": ["tsk"]}), {}, "did you mean 'task'"),
         (changed("train", writes=["../x"]), {}, "not inside the run folder"),
         (changed("train", writes=["sft/{tsk}"]), {}, "did you mean 'task'"),
-        (changed("train", work={"train": [["stesp"]]}), {}, "did you mean 'steps'"),
+        (changed("train", work={"train": [["steps"]]}), {}, "unknown part of notebook train 'work'"),
         (changed("train", aftr=[]), {}, "did you mean 'after'"),
         (changed("end", uses=["tran"]), {}, "did you mean 'train'"),
         (changed("start", uses=["end"]), {}, "cycle: start after end after train after start"),
@@ -294,38 +293,37 @@ def test_a_lost_result_is_made_again(tmp_path: Path) -> None:
     assert not records.is_done(first)
 
 
-def test_estimates_come_from_parameters_and_then_from_earlier_runs(tmp_path: Path) -> None:
-    suite = write_suite(tmp_path / "suite", parameters={"steps": 1000})
-    nodes = graph(suite, tmp_path / "out")
-    found = estimate(nodes, rate=1e9)
-    trained = found[nodes[1].key]
-    assert trained.seconds == pytest.approx(20 + 1000 * 6 * 135e6 / 0.5e9)
-    assert trained.memory_mb == pytest.approx(900 + 16 * 135e6 / 2**20)
-    assert total_seconds(nodes, found, 1) == pytest.approx(sum(found[node.key].seconds for node in nodes))
-    two = found[nodes[0].key].seconds + 2 * trained.seconds + found[nodes[-1].key].seconds
-    assert total_seconds(nodes, found, 2) == pytest.approx(two)
-    assert peak_memory_mb(nodes, found, 2) == pytest.approx(2 * trained.memory_mb)
-    done(nodes[1], seconds=50.0, memory_mb=700)
-    again = graph(suite, tmp_path / "out", steps=2000)
-    measured = estimate(again, rate=1e9)[again[2].key]
-    assert (measured.seconds, measured.memory_mb, measured.measured) == (100.0, 700.0, True)
-    text = plan_table(nodes, records.records(nodes, running=False), found, 2)
-    assert "5 of 6 notebooks would run, 2 at a time" in text
-    assert "4 train" in text
+def planned(nodes: list[Node]) -> str:
+    return plan_table(nodes, records.records(nodes, running=False), timings(nodes), 2)
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"),
-    [("smollm2-135m", 135e6), ("meta-llama/Llama-3.2-1B", 1e9), ("facebook/opt-6.7b", 6.7e9), ("openai/gpt2", 1e9)],
-)
-def test_weights_are_told_from_a_name(model: str, weights: float) -> None:
-    assert weights_of(model) == pytest.approx(weights)
+def test_before_a_first_run_the_plan_says_that_there_are_no_timings(tmp_path: Path) -> None:
+    nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    assert timings(nodes) == {}
+    assert "6 of 6 notebooks would run, 2 at a time: no timings yet of 6" in planned(nodes)
+    assert "4 train" in planned(nodes)
 
 
-def test_weights_are_counted_in_a_folder(tmp_path: Path) -> None:
-    model = tiny_model()
-    model.save_pretrained(tmp_path)
-    assert weights_of(str(tmp_path)) == sum(weight.numel() for weight in model.state_dict().values())
+def test_timings_are_of_the_last_run_or_of_other_tasks_and_seeds(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path / "suite")
+    start, *trainings, _ = nodes = graph(suite, tmp_path / "out")
+    done(start, seconds=5.0, memory_mb=300)
+    done(trainings[0], seconds=50.0, memory_mb=700)
+    done(trainings[1], seconds=70.0, memory_mb=600)
+    found = timings(nodes)
+    assert found[trainings[0].key] == Timing(50.0, 700.0)
+    assert found[trainings[2].key] == found[trainings[3].key] == Timing(60.0, 700.0)
+    assert "3 of 6 notebooks would run, 2 at a time: about 1 min 00 s and 1.4 GB by earlier runs; no" in planned(nodes)
+    longer = graph(suite, tmp_path / "out", steps=2000)
+    assert set(timings(longer)) == {longer[0].key}  # the first notebook has no parameter steps
+
+
+def test_time_and_memory_are_those_of_notebooks_side_by_side(tmp_path: Path) -> None:
+    nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    known = {node.key: Timing(10.0 + place, 100.0 * place) for place, node in enumerate(nodes)}
+    assert total_seconds(nodes, known, 1) == sum(range(10, 16))
+    assert total_seconds(nodes, known, 2) == 10 + max(11 + 13, 12 + 14) + 15
+    assert peak_memory_mb(nodes, known, 2) == 300 + 400
 
 
 def test_durations_read_like_a_clock() -> None:

@@ -105,11 +105,11 @@ def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node
     assert (own.sizes["sample"], after.sizes["sample"], tracked.sizes["sample"]) == (8, 5, 5)
     np.testing.assert_allclose(tracked.score.isel(step=-1), own.score.sel(sample=tracked.sample), rtol=1e-3, atol=1e-7)
     assert list(tracked["step"].values) == [0, 1, 2, 3]
-    fit = run.finding("composition")["lcm"]["dAP"]
+    fit = run.findings.numbers("composition")["lcm"]["dAP"]
     assert fit["target"] == "lcm"
     assert "shuffled answers" in [row["null"] for row in fit["nulls"]]
     assert "3 training runs of each task or more" in fit["verdict"]
-    assert {one["task"] for one in run.finding("rapid_change")["runs"]} == {"gcd", "lcm"}
+    assert {one["task"] for one in run.findings.numbers("rapid_change")["runs"]} == {"gcd", "lcm"}
     assert not list(run.folder.rglob("trainer"))
 
 
@@ -117,7 +117,7 @@ def test_methods_are_compared_on_the_runs_samples_and_heads_removed_on_others_th
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    found, arrays = run.finding("methods_agree"), run.finding_arrays("methods_agree")
+    found, arrays = run.findings.numbers("methods_agree"), run.findings.arrays("methods_agree")
     assert arrays["correlation"].dims == ("task", "measure", "other_measure")
     assert arrays["measure"].values.tolist() == SETTINGS["methods"]
     deletion = found["deletion"]["gcd"]
@@ -131,7 +131,7 @@ def test_layers_are_compared_before_and_after_each_fine_tuning(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    found = run.finding("layers")
+    found = run.findings.numbers("layers")
     assert [row["task"] for row in found["tasks"]] == ["gcd", "lcm"]
     assert (found["samples"], found["runs"]) == (8, 2)
     of_tasks = []
@@ -146,9 +146,9 @@ def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    own = run.training_task("lcm", 0, 6)
+    own = run.samples.training("lcm", 0, 6)
     fingerprint = own.with_shuffled_answers(0).fingerprint()
-    folder = run.shuffled_folder("lcm", 0)
+    folder = run.paths.shuffled("lcm", 0)
     assert open_study(folder).study.attrs["trained_on_fingerprint"] == fingerprint != own.fingerprint()
     ((before, after),) = run.shuffled_pairs("lcm")
     np.testing.assert_array_equal(after.fingerprint, before.fingerprint)
@@ -156,7 +156,7 @@ def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples
     result = json.loads((folder / "result.json").read_text())
     assert result["loss"] == {"before": pytest.approx(float(before.loss.mean())), "after": float(after.loss.mean())}
     assert len(run.shuffled_pairs("gcd")) == 1
-    seeds = {task: open_study(run.sft_folder(task, 0)).study.attrs["seed"] for task in ("gcd", "lcm")}
+    seeds = {task: open_study(run.paths.finetuning(task, 0)).study.attrs["seed"] for task in ("gcd", "lcm")}
     assert seeds["gcd"] != seeds["lcm"] == open_study(folder).study.attrs["seed"]
 
 
@@ -164,25 +164,25 @@ def test_chosen_instructions_are_of_the_pool_and_tested_on_samples_that_are_not_
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    arrays = run.finding_arrays("instruction_selection")
+    arrays = run.findings.arrays("instruction_selection")
     assert list(arrays["way"].values) == ["pattern", "gradient-free", "tfidf", "random"]
     assert np.isin(arrays["precision"].sel(way="tfidf", k=4) * 4, range(5)).all()
-    target = run.task("lcm", 3).ids
-    held_out = [key for key in run.task("lcm").ids if key not in target]
+    target = run.samples.scored("lcm", 3).ids
+    held_out = [key for key in run.samples.scored("lcm").ids if key not in target]
     np.testing.assert_allclose(
         arrays["loss_before"].sel(target="lcm"), run.before("lcm")["loss"].sel(sample=held_out), rtol=1e-4
     )
     assert (arrays["loss"] != arrays["loss_before"]).all()
-    assert run.finding("instruction_selection")["seeds"] == 1
+    assert run.findings.numbers("instruction_selection")["seeds"] == 1
 
 
 def test_heads_are_tuned_alone_beside_others_on_the_same_samples(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    arrays = run.finding_arrays("selective_tuning")
+    arrays = run.findings.arrays("selective_tuning")
     assert dict(arrays["loss"].sizes) == {"way": 4, "trained": 1, "seed": 1, "evaluated": 2, "sample": 3}
-    ids = list(run.task("lcm", 3).ids)
+    ids = list(run.samples.scored("lcm", 3).ids)
     np.testing.assert_allclose(
         arrays["loss_before"].sel(evaluated="lcm"), run.before("lcm")["loss"].sel(sample=ids), rtol=1e-4
     )
@@ -195,7 +195,7 @@ def test_mixtures_train_first_and_are_compared_on_the_targets_own_samples(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    found = run.finding("mixture")["lcm"]
+    found = run.findings.numbers("mixture")["lcm"]
     losses = {row["way"]: row["value"] for row in found["loss"]}
     assert {"base", "plain", "random", "uniform", "single"} <= losses.keys()
     assert losses["base"] == pytest.approx(float(run.before("lcm").loss.mean()))
@@ -211,7 +211,7 @@ def test_tasks_are_learned_on_top_of_each_other_and_looked_back_at(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
-    found = run.finding("continual")
+    found = run.findings.numbers("continual")
     losses = {(row["stage"], row["task"]): row["value"] for row in found["loss"]}
     shared = run.after("gcd", 0, "lcm")["sample"]
     assert losses["before", "lcm"] == pytest.approx(float(run.before("lcm").loss.sel(sample=shared).mean()))
@@ -249,7 +249,7 @@ def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node],
         *APPLICATIONS,
     ):
         assert f">{title}</h2>" in page
-    rows = run.finding("selectivity")["selectivity"]["concentration"]
+    rows = run.findings.numbers("selectivity")["selectivity"]["concentration"]
     gini = {(row["task"], row["stage"]): row["value"] for row in rows if row["statistic"] == "gini"}
     known = [task for task in run.trained if None not in (gini[task, "before"], gini[task, "after"])]
     means = [np.mean([gini[task, stage] for task in known]) for stage in ("before", "after")]
@@ -263,6 +263,6 @@ def test_training_samples_are_none_of_those_that_are_scored(tmp_path: Path) -> N
     from headnb.experiments.folder import Settings
 
     run = Run.create(tmp_path / "run", Settings("tiny", (str(file),), n=8))
-    scored = {sample.prompt for sample in run.task(str(file)).samples}
-    trained = {sample.prompt for sample in run.training_task(str(file), seed=0, n=100).samples}
+    scored = {sample.prompt for sample in run.samples.scored(str(file)).samples}
+    trained = {sample.prompt for sample in run.samples.training(str(file), seed=0, n=100).samples}
     assert (len(scored), len(trained), scored & trained) == (8, 12, set())

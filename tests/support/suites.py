@@ -37,13 +37,12 @@ END = (
     'Path(run_folder, "end.txt").write_text("\\n".join(texts))',
 )
 NOTEBOOKS: dict[str, Any] = {
-    "start": {"file": "start.ipynb", "writes": ["start.txt"], "work": {"score": [["tasks", "steps"]]}},
+    "start": {"file": "start.ipynb", "writes": ["start.txt"]},
     "train": {
         "file": "train.ipynb",
         "for": ["task", "seed"],
         "after": ["start"],
         "writes": ["sft/{task}/seed{seed}"],
-        "work": {"train": [["steps"]]},
     },
     "end": {"file": "end.ipynb", "after": ["train"], "writes": ["end.txt"]},
 }

@@ -11,7 +11,6 @@ the reliability that bounds it; the verdict is that of `evidence`, which needs t
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from headnb.analysis.composition.numbers import FitNumbers, LinearFit
 from headnb.analysis.composition.verdict import UNCENTRED, evidence_said, verdict_of
 from headnb.analysis.debiased_products import Moments
 from headnb.analysis.json_values import as_records, plain, with_ends
+from headnb.analysis.result import result_html
 from headnb.call_checks import checked_level, known_keywords
 from headnb.display.charts.chart import Chart, beside
 from headnb.display.charts.estimates import estimate_text
@@ -137,12 +137,9 @@ class CombinationFit(FitNumbers):
         )
 
     def _repr_html_(self) -> str:
-        def rendered(table: pd.DataFrame) -> str:
-            return str(table.to_html(float_format=_short, na_rep="–", border=0))
-
-        title, r2, verdict = (html.escape(line) for line in (self._title(), self._r2_line(), self.verdict))
-        evidence = rendered(self.evidence.table) if self._judged else ""
-        return f"<p>{title}</p>{rendered(self.table)}<p>{r2}</p>{rendered(self.nulls)}{evidence}<p><b>{verdict}</b></p>"
+        parts = [self._title(), self.table, self._r2_line(), self.nulls]
+        evidence = [self.evidence.table] if self._judged else []
+        return result_html(*parts, *evidence, verdict=self.verdict, float_format=_short, na_rep="–")
 
     @property
     def _judged(self) -> bool:

@@ -7,7 +7,6 @@ baselines that need no model or no gradient stand beside it.
 
 from __future__ import annotations
 
-import html
 import tempfile
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.analysis.result import result_html
 from headnb.analysis.selection.embeddings import PatternView, RandomView, TextView
 from headnb.analysis.selection.nearest import best, collected, diverse
 from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
@@ -111,8 +111,8 @@ class Selection:
         return "\n".join([*self._lines(), text, *more, *self.notes])
 
     def _repr_html_(self) -> str:
-        text = "".join(f"<p>{html.escape(line)}</p>" for line in (*self._lines(), *self.notes))
-        return text + str(self.table.to_html(float_format="{:.3f}".format, na_rep="–", border=0, max_rows=2 * SHOWN))
+        form: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–", "max_rows": 2 * SHOWN}
+        return result_html(*self._lines(), *self.notes, self.table, **form)
 
     def _lines(self) -> list[str]:
         lines = [f"{len(self)} of {self.pool_size} samples by {self.by}, for {self.target_size} samples of the target"]

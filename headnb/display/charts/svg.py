@@ -5,11 +5,11 @@ Marks carry their hover text as `<title>`; where a plot has too many, those of o
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headnb.display import html
 from headnb.display.charts.marks import (
     INK,
     LABEL_SIZE,
@@ -25,9 +25,8 @@ from headnb.display.charts.marks import (
     spread,
     text_width,
 )
-from headnb.display.html import CARD_STYLE, IMAGE_INK, SVG_FONT, hidden_image, survives_sanitizers, wrapped
-from headnb.display.svg import label
-from headnb.display.text import printable
+from headnb.display.svg import Picture, escaped, label
+from headnb.display.templating import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,52 +39,33 @@ if TYPE_CHECKING:
 MOST_TITLED_MARKS = 2500
 _GAP = 18
 _WIDEST = 960
-_LABEL_OPACITY = ".8"
 _DASHES = "5 3"
 
 
 def card(chart: Drawing) -> str:
     """The `text/html` form: title, picture, notes."""
-    image, width, height = picture(chart, titles=False)
-    file = _file(image, width, height, IMAGE_INK, chart.title)
-    drawn = survives_sanitizers(inline(chart), hidden_image(file, chart.title))
-    notes = "".join(f"<div>{_text(note)}</div>" for note in chart.notes)
-    return f'<div style="{CARD_STYLE}"><div><b>{_text(chart.title)}</b></div>{drawn}{notes}</div>'
+    plain = picture(chart, titles=False)
+    return html.picture_card(inline(chart), plain, chart.title, chart.notes)
 
 
 def page(chart: Drawing) -> str:
     """A whole HTML file around the card; it follows the reader's light or dark setting."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
-        f"<title>{_text(chart.title)}</title></head>"
-        f'<body style="margin:24px">{card(chart)}</body></html>\n'
-    )
+    return render("page.html", title=chart.title, card=card(chart))
 
 
 def standalone(chart: Drawing, *, ink: str) -> str:
     """The `image/svg+xml` form: title, picture and notes in one file, in the colour `ink`."""
-    body, width, height = picture(chart, titles=False)
-    width = max(width, 420)
-    title = wrapped([chart.title], width)
-    notes = wrapped([printable(note) for note in chart.notes], width)
-    top = 17 * len(title) + 8
-    lines = [label(line, 0, 17 * i + 13, size=13, weight=True) for i, line in enumerate(title)]
-    lines += [label(line, 0, top + height + 17 * i + 14, size=12) for i, line in enumerate(notes)]
-    drawn = f'{"".join(lines)}<g transform="translate(0 {top})">{body}</g>'
-    return _file(drawn, width, top + height + 17 * len(notes) + 4, ink, chart.title)
+    plain = picture(chart, titles=False)
+    return html.svg_file(plain, ink, chart.title, notes=chart.notes, least_width=420)
 
 
 def inline(chart: Drawing, plots: Iterable[Plot] | None = None) -> str:
     """An `<svg>` element of a chart, or of some of its plots, for an HTML page."""
-    body, width, height = picture(chart, plots)
-    name = escape(printable(". ".join([chart.title, *chart.words])), quote=True)
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    style = "max-width:100%;height:auto;display:block;margin:6px 0"
-    return f'<svg {size} fill-opacity="{_LABEL_OPACITY}" style="{style}" role="img" aria-label="{name}">{body}</svg>'
+    return html.inline_svg(picture(chart, plots), ". ".join([chart.title, *chart.words]))
 
 
-def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> tuple[str, int, int]:
-    """The SVG elements of a chart's plots, as many beside each other as fit, and the picture's width and height."""
+def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> Picture:
+    """A chart's plots, as many beside each other as fit."""
     parts: list[str] = []
     x = y = width = row = 0
     for plot in chart.plots if plots is None else plots:
@@ -95,15 +75,7 @@ def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool
         parts += [f'<g transform="translate({x + left:g} {y + top:g})">', *_plot(plot, titles=titles), "</g>"]
         x += plot.outer_width + _GAP
         width, row = max(width, x - _GAP), max(row, plot.outer_height)
-    return "".join(parts), width, y + row
-
-
-def _file(body: str, width: int, height: int, ink: str, title: str) -> str:
-    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} color="{ink}" font-family="{SVG_FONT}" role="img">'
-        f"<title>{_text(title)}</title>{body}</svg>"
-    )
+    return Picture("".join(parts), width, y + row)
 
 
 def _plot(plot: Plot, *, titles: bool) -> Iterator[str]:
@@ -193,7 +165,7 @@ def _shapes(x: Array, y: Array, outline: str, look: str, hover: Iterable[str], *
     places = [(right, down, words) for right, down, words in zip(x, y, hover, strict=True) if np.isfinite(right + down)]
     if titled:
         for right, down, words in places:
-            yield f'<path d="M{right:.1f} {down:.1f}{outline}" {look}><title>{_text(words)}</title></path>'
+            yield f'<path d="M{right:.1f} {down:.1f}{outline}" {look}><title>{escaped(words)}</title></path>'
     elif places:
         yield f'<path d="{"".join(f"M{right:.1f} {down:.1f}{outline}" for right, down, _ in places)}" {look}/>'
 
@@ -221,7 +193,7 @@ def _cells(plot: Plot, cells: Cells, *, titled: bool) -> Iterator[str]:
             across, down = (left[place] + right[place]) / 2, (top[place] + bottom[place]) / 2 + 3.5
             ink = cells.inks[place]
             written = label(words, round(across, 1), round(down, 1), anchor="middle", size=LABEL_SIZE, ink=ink)
-        title = f"<title>{_text(cells.hover[place])}</title>" if titled else ""
+        title = f"<title>{escaped(cells.hover[place])}</title>" if titled else ""
         yield f"<g>{title}<rect {corner} {size} {look}/>{written}</g>"
 
 
@@ -293,7 +265,3 @@ def _x(plot: Plot, values: ArrayLike) -> Array:
 
 def _y(plot: Plot, values: ArrayLike) -> Array:
     return plot.height - plot.y.shares(values) * plot.height
-
-
-def _text(words: str) -> str:
-    return escape(printable(words))
