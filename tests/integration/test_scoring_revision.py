@@ -75,15 +75,15 @@ def test_keys_of_notebooks_that_write_findings_change_with_the_findings_revision
 
 def test_old_findings_open_with_a_warning_and_nothing_new_is_computed_from_them(tmp_path):
     run = Run.create(tmp_path / "run", Settings("tiny", ("gcd",)))
-    path = run.save_finding("composition", {"gcd": 1}, xr.Dataset({"x": 1.0}, attrs={"level": 0.95}))
-    assert run.finding("composition", current=True) == {"gcd": 1}
-    assert run.finding_arrays("composition").attrs == {"level": 0.95}
+    path = run.findings.save("composition", {"gcd": 1}, xr.Dataset({"x": 1.0}, attrs={"level": 0.95}))
+    assert run.findings.numbers("composition", current=True) == {"gcd": 1}
+    assert run.findings.arrays("composition").attrs == {"level": 0.95}
     write_json(path, {"gcd": 1})  # as earlier versions did
     write_dataset(path.with_suffix(".nc"), xr.Dataset({"x": 1.0}))
     with pytest.warns(UserWarning, match="findings of revision 1"):
-        assert run.finding("composition") == {"gcd": 1}
+        assert run.findings.numbers("composition") == {"gcd": 1}
     with pytest.warns(UserWarning, match="run notebook 04_composition again"):
-        run.finding_arrays("composition")
+        run.findings.arrays("composition")
     with pytest.raises(HeadnbError, match="findings of revision 1"):
         mixtures_for(run, "gcd", 0, 4, ["weights"])
 
