@@ -139,7 +139,8 @@ class Run:
     @property
     def versions(self) -> dict[str, str]:
         """Package -> version that began the run."""
-        return dict(self._json(Path(RUN_FILE), "01_patterns").get("versions", {}))
+        with damage_named(self.folder / RUN_FILE):
+            return dict(self._json(Path(RUN_FILE), "01_patterns").get("versions", {}))
 
     def task(self, name: str, n: int | None = None) -> Task:
         """The samples of a task that are scored before and after; n of them, always the same."""

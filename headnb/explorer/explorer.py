@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _PAUSE = 0.5  # seconds between updates of a running picture, at least
 _REST = 4.0  # times as long as drawing one took
 
+MOST_CONTROLS = 1000  # that a page may ask for
+
 
 class Explorer(PictureWidget, WorkingWidget):
     """Use `headnb.explore` to make one, or `.heads.explore()` of scores.
@@ -196,6 +198,8 @@ class Explorer(PictureWidget, WorkingWidget):
                 controls=int(content["controls"]),
             ),
         }
+        if int(content.get("controls", 0)) > MOST_CONTROLS:
+            raise HeadnbError(f"at most {MOST_CONTROLS} random controls are drawn from here; headnb.ablate takes more")
         name = str(content.get("do"))
         if name not in commands:
             raise unknown_name("command", name, commands)
