@@ -88,7 +88,8 @@ class Run:
     @property
     def versions(self) -> dict[str, str]:
         """Package -> version that began the run."""
-        return dict(read_json(self.paths.settings, FIRST).get("versions", {}))
+        with damage_named(self.paths.settings):
+            return dict(read_json(self.paths.settings, FIRST).get("versions", {}))
 
     @property
     def samples(self) -> Samples:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headnb.errors import unknown_name
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+MOST_CONTROLS = 1000  # that a page may ask for
 
 
 class Commands(Protocol):
@@ -47,6 +49,8 @@ def run_command(explorer: Commands, content: dict[str, Any]) -> None:
             controls=int(content["controls"]),
         ),
     }
+    if int(content.get("controls", 0)) > MOST_CONTROLS:
+        raise HeadnbError(f"at most {MOST_CONTROLS} random controls are drawn from here; headnb.ablate takes more")
     name = str(content.get("do"))
     if name not in commands:
         raise unknown_name("command", name, commands)

@@ -99,8 +99,8 @@ def drafted(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, RecursionError) as error:  # of a path of a thousand levels
+        raise HeadnbError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         yield folder / path.name
         os.replace(folder / path.name, path)  # noqa: PTH105  the move itself is the point

@@ -36,6 +36,8 @@ __all__ = [
 Text: TypeAlias = str | list[Message]
 Id: TypeAlias = int | str
 
+LONGEST_ID = 1000  # characters
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
@@ -263,7 +265,8 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     """The ids of a task's samples, one of a kind each.
 
     Raises:
-        HeadnbError: not all text or all whole numbers of 64 bits; text that files cannot hold; or an id twice.
+        HeadnbError: not all text or all whole numbers of 64 bits; text that files cannot hold, or that is longer than
+            `LONGEST_ID`: an array of ids gives each the length of the longest; or an id twice.
     """
     taken: dict[Id, None] = {}
     for place, held in enumerate(ids):
@@ -272,6 +275,8 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
             raise HeadnbError(f"{where}: the id of sample {place} is {kind(key)}, not text or a whole number")
         if isinstance(key, str):
             check_text(key, f"{where}: the id of sample {place}")
+            if len(key) > LONGEST_ID:
+                raise HeadnbError(f"{where}: the id of sample {place} has more than {LONGEST_ID} characters")
             if "\0" in key:
                 raise HeadnbError(f"{where}: the id of sample {place} holds a null character")
         elif not -(2**63) <= key < 2**63:

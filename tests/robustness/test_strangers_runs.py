@@ -1,0 +1,193 @@
+"""Run folders, reports, manifests and pages made by strangers; and what is shared names nobody.
+
+A forged value is read or named in one line, markup stays text, and what people share holds no path, user or host name.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import shutil
+import warnings
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from headnb import HeadnbError, finetune, load_model, load_task, score_heads
+from headnb.display.report import Contents, Finding, Number, Section, Table, page
+from headnb.experiments.folder import Run
+from headnb.experiments.report import _names_of_paths, contents_of
+from headnb.explorer.explorer import MOST_CONTROLS, explore
+from headnb.storage.files import LONGEST_NAME, file_name
+from headnb.storage.locks import only_writer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drawn import FEW, MANY, outcome, plain, tried
+from hostile_names import NAMES
+from paths import FIXTURES
+
+WHOLE = FIXTURES / "format-1" / "run"
+FORGED = {
+    "run.json": {},
+    "sft/gcd/seed0/result.json": {"kind_of_tuning": "lora", "steps": 1, "movement": 0.1},
+    "findings/selectivity.json": {},
+    "notebooks/01_patterns.json": {"node": "01_patterns", "seconds": 1.0, "memory_mb": 10, "versions": {"headnb": "0"}},
+}
+
+
+def forged(draw, name, values):
+    """The values with something else at a random place, or beside them."""
+    at = whole = json.loads(json.dumps(values))
+    while True:
+        key = draw(st.sampled_from([*at, "versions", "tasks"]) if isinstance(at, dict) else st.integers(0, len(at) - 1))
+        held = at[key] if isinstance(at, list) else at.get(key)
+        if isinstance(held, (dict, list)) and held and draw(st.booleans()):
+            at = held
+            continue
+        long = st.sampled_from(["x" * 300, ["x" * 300], ["../../etc"], [f"{'y' * 5000}"], 10**300, {"a": 1}, [None]])
+        at[key] = draw(plain | long)
+        return draw(st.sampled_from([whole, whole, whole, draw(plain)]))
+
+
+@pytest.mark.parametrize("examples", [FEW, pytest.param(MANY // 5, marks=pytest.mark.slow)])
+def test_a_forged_value_in_a_run_folder_is_read_or_named_in_a_line(examples, tmp_path):
+    found = Counter()
+    warnings.simplefilter("ignore")
+    shutil.copytree(WHOLE, tmp_path / "run")
+    values = {}
+    for name, more in FORGED.items():
+        path = tmp_path / "run" / name
+        held = json.loads(path.read_text()) if path.exists() else {}
+        held.pop("checksum", None)
+        values[name] = held | more
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(values[name]))
+    run = Run(tmp_path / "run")
+
+    @tried(examples)
+    @given(data=st.data())
+    def check(data):
+        name = data.draw(st.sampled_from(list(FORGED)))
+        path = run.folder / name
+        path.write_text(json.dumps(forged(data.draw, name, values[name])))
+        for call in (
+            lambda: run.settings,
+            lambda: run.versions,
+            lambda: run.trained,
+            lambda: run.result("gcd", 0),
+            lambda: run.finding("selectivity"),
+            lambda: run.task("gcd"),
+            lambda: contents_of(run, {}),
+        ):
+            outcome(found, call)
+        path.write_text(json.dumps(values[name]))
+
+    check()
+    print(f"forged values in run folders: {found.total()} calls, {dict(found)}")
+    assert found["refused"]
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, sorted(name for name, _ in attrs)))
+
+
+def elements(name):
+    table = Table((name, name), ((name, 1.0),), name)
+    section = Section(name, name, Finding(None, name, (Number(name, name, name),)), (name,), tables=(table,))
+    parser = Elements()
+    parser.feed(page(Contents(name, (section,), (name,), {name: {name: name}})))
+    parser.close()
+    return parser.found
+
+
+def test_markup_in_a_report_stays_text():
+    wanted = elements("x")
+    assert all(elements(name) == wanted for name in NAMES)
+    print(f"names that mean something elsewhere, in a report: {len(NAMES)} tried, none but text")
+
+
+def test_a_report_shows_no_path_of_its_writer():
+    paths = {"/home/alice & co/models/tiny": "tiny", "/home/alice & co/ä.jsonl": "ä.jsonl"}
+    section = Section("x", sentences=tuple(paths), tables=(Table(("task",), tuple((path,) for path in paths)),))
+    written = page(Contents(next(iter(paths)), (section,), shown_as=paths))
+    assert "alice" not in written
+    assert "<td>ä.jsonl</td>" in written
+
+
+def test_the_paths_of_a_run_are_shown_by_their_names(tmp_path):
+    shutil.copy(WHOLE / "run.json", tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text())
+    told.pop("checksum", None)
+    (tmp_path / "run.json").write_text(json.dumps(told | {"model": "/home/alice/m", "tasks": ["gcd", "/home/alice/t"]}))
+    assert _names_of_paths(Run(tmp_path)) == {"/home/alice/m": "m", "/home/alice/t": "t"}
+
+
+def test_attributes_of_scores_name_no_folder_user_or_host(folder, tmp_path):
+    model, tokenizer = load_model(folder)
+    (tmp_path / "own.jsonl").write_text('{"prompt": "2 + 2 =", "completion": " 4"}')
+    scores = score_heads(model, tokenizer, load_task(tmp_path / "own.jsonl"), out=tmp_path / "a.zarr")
+    told = json.dumps({str(name): str(value) for name, value in scores.attrs.items()})
+    told += (tmp_path / "a.zarr" / "zarr.json").read_text()
+    assert str(tmp_path) not in told
+    assert not any(word in told.split('"') for word in (platform.node(), getpass.getuser(), str(Path.home())))
+
+
+def test_two_fine_tunings_in_one_folder_are_refused(model, tokenizer, tmp_path):
+    task = load_task([("2 + 2 =", " 4"), ("2 + 3 =", " 5")])
+    with only_writer(tmp_path / "out", "a fine-tuning"), pytest.raises(HeadnbError) as refused:
+        finetune(model, tokenizer, task, steps=1, output_dir=tmp_path / "out")
+    assert "another run is writing a fine-tuning to" in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_names_become_files_of_their_own():
+    names = ["x" * 300, "x" * 299 + "y", "ä" * 200, "x" * LONGEST_NAME]
+    files = [file_name(name) for name in names]
+    assert len({*files}) == len(names)
+    assert all(len(file.encode()) <= LONGEST_NAME for file in files)
+    assert files[-1] == names[-1]
+
+
+@pytest.mark.parametrize("examples", [5 * FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_whatever_a_page_sends_it_is_words_in_the_widget(examples, model, tokenizer):
+    task = load_task([("2 + 2 =", " 4"), ("2 + 3 =", " 5")])
+    widget = explore(model, tokenizer, {"sums": task})
+    names = st.sampled_from(
+        ["do", "head", "place", "factor", "heads", "tasks", "controls", "task", "method", "selected"]
+    )
+    value = plain | st.sampled_from(
+        ["attend", "ablate", "stop", "L9H9", 10**30, float("nan"), MOST_CONTROLS + 1, ["L0H0"]]
+    )
+    found = Counter()
+
+    @tried(examples)
+    @given(content=plain | st.dictionaries(names, value, max_size=6), state=st.dictionaries(names, value, max_size=3))
+    def check(content, state):
+        widget._handle_custom_msg(content, [])
+        widget.set_state(state)
+        assert widget.wait(60)
+        json.dumps(widget.status)
+        found["refused" if widget.status["error"] else "read"] += 1
+
+    check()
+    widget.close()
+    print(f"messages of a hostile page: {found.total()} tried, {dict(found)}")
+    assert found["refused"]
+
+
+def test_a_page_cannot_ask_for_endless_controls(model, tokenizer):
+    widget = explore(model, tokenizer, {"sums": load_task([("2 + 2 =", " 4"), ("2 + 3 =", " 5")])})
+    asked = {"do": "ablate", "factor": 0, "heads": ["L0H0"], "tasks": ["sums"], "controls": 10**9}
+    widget._handle_custom_msg(asked, [])
+    assert "at most 1000 random controls" in widget.status["error"]
+    widget.close()
