@@ -23,8 +23,8 @@ from headnb.hub import user_path
 from headnb.stats.estimates import Estimate
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Mapping
+    from pathlib import Path
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 

@@ -17,6 +17,7 @@ from headnb.storage.files import load, not_made, read_json, write_dataset, write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
