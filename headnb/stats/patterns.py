@@ -16,12 +16,14 @@ from scipy import stats
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
-from headnb.stats.reliability import Evidence, components, scale_free_levels
+from headnb.stats.reliability import Evidence, change_evidence, components
 from headnb.stats.results import as_result, believed, is_result, made_by, refuse_computed, refuse_repeated, rescaled
 from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
+
+    from numpy.typing import NDArray
 
     from headnb.stats.descriptive import Array
     from headnb.stats.labelled import Pattern, Scores
@@ -200,7 +202,13 @@ def compare(
 
 
 def labelled_change(
-    columns: dict[str, Array], before: xr.Dataset, after: xr.Dataset, found: Evidence, alpha: float, *, scale_free: bool
+    columns: Mapping[str, NDArray[np.generic]],
+    before: xr.Dataset,
+    after: xr.Dataset,
+    found: Evidence,
+    alpha: float,
+    *,
+    scale_free: bool,
 ) -> Scores:
     """Columns (heads) of a comparison as `compare` returns them; `found` is the evidence of the difference."""
     attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs} | {
@@ -218,19 +226,6 @@ def labelled_change(
     shape = [each.size for each in coords.values()]
     variables = {name: (HEADS, column.reshape(shape)) for name, column in columns.items()}
     return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
-
-
-def change_evidence(before: Array, after: Array, *, scale_free: bool = False) -> Evidence:
-    """How reliable the change of a pattern is.
-
-    Args:
-        before: (n, heads) levels.
-        after: (runs, n, heads), of the same samples after each training run.
-        scale_free: of the scale-free patterns.
-    """
-    if scale_free:
-        before, after = scale_free_levels(before), scale_free_levels(after)
-    return components(after - before).evidence
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
