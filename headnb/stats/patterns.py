@@ -16,7 +16,7 @@ from scipy import stats
 from headnb.call_checks import checked_level, known_keywords
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
-from headnb.stats.reliability import Evidence, components, scale_free_levels
+from headnb.stats.reliability import Evidence, change_evidence, components
 from headnb.stats.results import (
     as_result,
     believed,
@@ -234,19 +234,6 @@ def labelled_change(
     shape = [each.size for each in coords.values()]
     variables = {name: (HEADS, column.reshape(shape)) for name, column in columns.items()}
     return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
-
-
-def change_evidence(before: Array, after: Array, *, scale_free: bool = False) -> Evidence:
-    """How reliable the change of a pattern is.
-
-    Args:
-        before: (n, heads) levels.
-        after: (runs, n, heads), of the same samples after each training run.
-        scale_free: of the scale-free patterns.
-    """
-    if scale_free:
-        before, after = scale_free_levels(before), scale_free_levels(after)
-    return components(after - before).evidence
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

@@ -175,6 +175,19 @@ def components(values: ArrayLike) -> Components:
     return Components(between - (a + b - c), *noise, n, runs)
 
 
+def change_evidence(before: Array, after: Array, *, scale_free: bool = False) -> Evidence:
+    """How reliable the change of a pattern is.
+
+    Args:
+        before: (n, heads) levels.
+        after: (runs, n, heads), of the same samples after each training run.
+        scale_free: of the scale-free patterns.
+    """
+    if scale_free:
+        before, after = scale_free_levels(before), scale_free_levels(after)
+    return components(after - before).evidence
+
+
 def scale_free_levels(levels: Array) -> Array:
     """(n, heads) whose mean is the scale-free pattern, each row what its sample adds to it.
 

@@ -146,5 +146,5 @@ def test_measured_false_heads_where_run_effects_are_shared(world):
     print(_line(world, found))
     if world.shared < 0.5:
         assert found["false head"] <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / MANY)
-    elif world.runs > 2:  # two runs have one direction only
-        assert found["warned"] > 0.5
+    else:  # two runs have one direction only; three show it in half of the replicates
+        assert found["warned"] > {2: -1, 3: 0.4, 5: 0.65}[world.runs]

@@ -2,16 +2,12 @@
 
 "Found" is `holds` of the fit: shared with these basics, each adding to the others. In the worlds without composition
 that may be at most 1 of 20, also of the level *shared* alone; where target and basics share a format, *shared* may be
-reached but never *beyond format*. Measured with 100 replicates (Monte Carlo error at most 0.05; `make simulate`):
-
-    found       composed, all of the change: .98, and beyond format .95; half of it: .58 (the level *shared*: .84), with
-                30 layers .95 (.97), and with 5 runs .98 (.99); a quarter of it with 30 layers .58 (.85)
-    not found   0 to .02 in all nine null worlds (the level *shared*: 0 to .04, but .06 where target and basics share a
-                layer profile times the level); one basic task .01; format .02, and 0 beyond format
+reached but never *beyond format*. docs/validity.md has the shares that were measured: half of the change is found in
+nearly all replicates, and nothing where there is no composition.
 
 The default run has few replicates. A null world is found in two of four or more with probability 0.0006 at a rate of
-.01 (0.002 at .02, that of the multiplicative one); composition in fewer than four of six with 0.0002 at a rate of .98;
-a format beyond format, or not shared, in two of four or more with 0.0006 at a rate of .01 and 0.002 at .02.
+.01; composition in fewer than four of six with 0.0005 at a rate of .97; a format beyond format, or not shared, in two
+of four or more with 0.0006 at a rate of .01.
 """
 
 from __future__ import annotations
@@ -43,7 +39,7 @@ def test_composition_is_not_found_where_there_is_none(world):
 
 
 def test_composition_is_found():
-    assert counts("composed", 6, 2, controls=False)["found"] >= 4
+    assert counts("composed", 6, 2, controls=False, share=0.5)["found"] >= 4
 
 
 def test_a_format_that_tasks_share_is_not_beyond_format():
@@ -66,9 +62,9 @@ def test_measured_false_claims(world):
     ("options", "least"),
     [
         ({"share": 1.0}, 18),
-        ({"share": 0.5, "layers": 30}, 16),
-        ({"share": 0.5, "layers": 30, "runs": 5}, 17),
-        ({"share": 0.5}, 0),
+        ({"share": 0.5, "layers": 30}, 18),
+        ({"share": 0.5, "layers": 30, "runs": 5}, 18),
+        ({"share": 0.5}, 17),
         ({"share": 0.25, "layers": 30, "runs": 5}, 0),
     ],
 )
