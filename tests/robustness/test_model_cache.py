@@ -148,7 +148,7 @@ def test_processes_that_convert_at_once_convert_once(cases, cache, convert, tmp_
     print(f"four processes that convert at once: {cases} times, one conversion each")
 
 
-@cases(6, 200)
+@cases(6, 100)
 def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, cache, model, convert, tmp_path):
     moments, found = random.Random(cases), Counter()
     for case in range(cases):
