@@ -130,8 +130,8 @@ def test_files_are_read_again_only_when_they_changed(cache, model, tokenizer, mo
     made = default_model.default_folder(saving(model, tokenizer))
     default_model.check(made)
     read = []
-    keep = folder_checksums._crc
-    monkeypatch.setattr(folder_checksums, "_crc", lambda path: read.append(path.name) or keep(path))
+    keep = folder_checksums._hash
+    monkeypatch.setattr(folder_checksums, "_hash", lambda path: read.append(path.name) or keep(path))
     default_model.check(made)
     assert read == []
     os.utime(made / "tokenizer.json", ns=(1, 1))
