@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from headnb.tuning.tuned import FineTuned
 
+MOST_SAMPLES = 100_000  # of a task
 FORMAT = 1
 FIRST = "01_patterns"  # the notebook that begins a run
 _VERSIONS = ("headnb", "torch", "transformers")
@@ -84,6 +85,8 @@ class Run:
             numbers = (found.n, found.max_length, found.seed)
             if not isinstance(found.model, str) or not all(type(number) is int for number in numbers):
                 raise TypeError("model must be text; n, max_length and seed whole numbers")
+            if not 0 < found.n <= MOST_SAMPLES:
+                raise ValueError(f"n must be from 1 to {MOST_SAMPLES}")
             return found
 
     @property

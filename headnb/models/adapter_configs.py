@@ -66,7 +66,7 @@ def _check_pattern(pattern: Any, where: str) -> None:
     plain = all(len({*group}) == len(group) and all(map(_ALTERNATIVE.fullmatch, group)) for group in groups)
     names, wildcards = _WILDCARD.subn("", text)
     simple = len(text) <= LONGEST and wildcards <= MOST_WILDCARDS and plain and _SIMPLE.fullmatch(names)
-    if not simple or _ESCAPES.search(names):
+    if not simple or not isinstance(pattern, str) or _ESCAPES.search(names):
         raise HeadnbError(
             f"{where} is {str(pattern)!r:.80}, which headnb does not hand to peft: a pattern may hold names, "
             f"alternatives such as (q_proj|v_proj), and {MOST_WILDCARDS} wildcards such as .*; a list of names does"

@@ -79,7 +79,6 @@ def test_a_forged_value_in_a_run_folder_is_read_or_named_in_a_line(examples, tmp
             lambda: run.trained,
             lambda: run.result("gcd", 0),
             lambda: run.finding("selectivity"),
-            lambda: run.task("gcd"),
             lambda: contents_of(run, {}),
         ):
             outcome(found, call)
@@ -99,6 +98,14 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.found.append((tag, sorted(name for name, _ in attrs)))
+
+
+def test_a_run_of_endless_samples_is_refused(tmp_path):
+    told = json.loads((WHOLE / "run.json").read_text())
+    told.pop("checksum", None)
+    (tmp_path / "run.json").write_text(json.dumps(told | {"n": 10**12}))
+    with pytest.raises(HeadnbError, match="n must be from 1 to 100000"):
+        Run(tmp_path).task("gcd")
 
 
 def elements(name):
