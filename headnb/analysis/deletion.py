@@ -179,13 +179,7 @@ def deletion_curve(
             `score_heads` says.
     """
     level = checked_level(level)
-    for how in replacements:
-        if how not in REPLACEMENTS:
-            raise unknown_name("replacement", str(how), REPLACEMENTS)
-    if not replacements or not ks or draws < 1:
-        raise HeadnbError(
-            "a deletion curve needs a replacement, a number of heads and at least one draw of random heads"
-        )
+    _check_removals(ks, draws, replacements)
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     with model_lock(model):
@@ -201,9 +195,10 @@ def deletion_curve(
         ks = [k for k in KS if k < len(ranking)] if ks is KS else sorted(set(ks))
         for k in ks:
             check_number(k, ranking)
-        removals, rest = _removals(ranking, draws, seed_of_task(seed, task.name)), _part(encoded, tested)
-        found = _losses(model, encoded, rest, removals, ks, replacements, batch_tokens, seed, on_progress)
-    heads = [[",".join(names_of(removals[which][:k])) for k in ks] for which in ("top", "bottom")]
+        removals = _Removals(_orders(ranking, draws, seed_of_task(seed, task.name)), ks, replacements)
+        rest = _part(encoded, tested)
+        found = _losses(model, encoded, rest, removals, batch_tokens, seed, on_progress)
+    heads = [[",".join(names_of(removals.orders[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(
         rise=_intervals(found["rise"], CHOICES, level),
         difference=_intervals(found["rise"], ("top", "bottom"), level, less="random"),
@@ -217,13 +212,46 @@ def deletion_curve(
     )
 
 
+def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) -> None:
+    for how in replacements:
+        if how not in REPLACEMENTS:
+            raise unknown_name("replacement", str(how), REPLACEMENTS)
+    if not replacements or not ks or draws < 1:
+        raise HeadnbError(
+            "a deletion curve needs a replacement, a number of heads and at least one draw of random heads"
+        )
+
+
+@dataclass(frozen=True)
+class _Removals:
+    """Which heads are removed, and how."""
+
+    orders: Mapping[str, list[Place]]
+    """Name -> the order in which heads are removed."""
+    ks: Sequence[int]
+    replacements: Sequence[str]
+
+    def sets(self, values: Mapping[str, dict[int, Tensor] | None]) -> list[Replacement]:
+        """All of them, by replacement, order and k; `values` is what each replacement puts in a head's place."""
+        return [
+            Replacement(tuple(names_of(order[:k])), 0.0, values[how])
+            for how in self.replacements
+            for order in self.orders.values()
+            for k in self.ks
+        ]
+
+    def by_name(self, rise: Array, samples: Sequence[int | str]) -> xr.DataArray:
+        """Rises of the loss, one row a set, as (replacement, removal, k, sample)."""
+        coords = {"replacement": list(self.replacements), "removal": list(self.orders), "k": list(self.ks)}
+        shape = (len(self.replacements), len(self.orders), len(self.ks), len(samples))
+        return xr.DataArray(rise.reshape(shape), {**coords, "sample": list(samples)}, (*coords, "sample"))
+
+
 def _losses(
     model: PreTrainedModel,
     encoded: EncodedTask,
     rest: EncodedTask,
-    removals: Mapping[str, list[Place]],
-    ks: Sequence[int],
-    replacements: Sequence[str],
+    removals: _Removals,
     batch_tokens: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None,
@@ -232,26 +260,18 @@ def _losses(
     with frozen(model):
         layout = find_heads(model)
         values: dict[str, dict[int, Tensor] | None] = {"zero": None}
-        if "mean" in replacements:
+        if "mean" in removals.replacements:
             readout, device = find_readout(model), input_device(model)
             values["mean"] = mean_outputs(
                 model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens
             )
-        sets = [
-            Replacement(tuple(names_of(order[:k])), 0.0, values[how])
-            for how in replacements
-            for order in removals.values()
-            for k in ks
-        ]
-        whole, *without = losses_with_heads_replaced(
-            model, rest, [Replacement(()), *sets], layout, batch_tokens, seed, on_progress
-        )
-    rise = np.reshape(without, (len(replacements), len(removals), len(ks), -1)) - whole
-    coords = {"replacement": list(replacements), "removal": list(removals), "k": list(ks), "sample": list(rest.ids)}
-    return xr.Dataset({"loss": ("sample", whole), "rise": (tuple(coords), rise)}, coords=coords)
+        sets = [Replacement(()), *removals.sets(values)]
+        whole, *without = losses_with_heads_replaced(model, rest, sets, layout, batch_tokens, seed, on_progress)
+    rise = removals.by_name(np.array(without) - whole, rest.ids)
+    return xr.Dataset({"loss": ("sample", whole), "rise": rise})
 
 
-def _removals(ranking: list[Place], draws: int, seed: int) -> dict[str, list[Place]]:
+def _orders(ranking: list[Place], draws: int, seed: int) -> dict[str, list[Place]]:
     """Name -> an order in which heads are removed."""
     random = np.random.default_rng(seed)
     drawn = {f"random {draw}": shuffled_within_layers(ranking, random) for draw in range(draws)}
