@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headnb import _stand_ins
+from headnb import _lazy_names
 from headnb import accessor as _accessor  # noqa: F401  registers `.heads` on xarray objects
 from headnb._version import __version__
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["__version__", *_stand_ins.homes()]  # noqa: PLE0604  all of them are strings
-__getattr__ = _stand_ins.public
+__all__ = ["__version__", *_lazy_names.public_modules()]  # noqa: PLE0604  all of them are strings
+__getattr__ = _lazy_names.resolve
 
 
 def __dir__() -> list[str]:

@@ -24,11 +24,11 @@ from .storage.score_store import open_scores as open_scores
 from .tasks.loading import Task as Task
 from .tasks.loading import load_task as load_task
 from .tuning.adapters import compare_adapter as compare_adapter
+from .tuning.checkpoint_tracking import track_checkpoints as track_checkpoints
 from .tuning.evaluation import evaluate as evaluate
 from .tuning.finetuning import finetune as finetune
-from .tuning.finished_runs import track_checkpoints as track_checkpoints
+from .tuning.result import FineTuned as FineTuned
+from .tuning.result import open_study as open_study
 from .tuning.tracking import HeadScoreCallback as HeadScoreCallback
-from .tuning.tuned import FineTuned as FineTuned
-from .tuning.tuned import open_study as open_study
 
 __version__: str

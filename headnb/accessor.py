@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import xarray as xr
 
-from headnb.call_checks import known_keywords
-from headnb.display.plain_arrays import labelled
+from headnb.call_checks import check_arguments
+from headnb.display.array_input import to_labelled_array
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.stats.results import believed
+from headnb.stats.results import trusted_attrs
 from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headnb.stats.reliability import Evidence
 
 
-@known_keywords
+@check_arguments
 def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | Explorer:
     """The layer x head picture of results, or of anybody's numbers.
 
@@ -51,7 +51,7 @@ def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadG
         return HeadGrid.of(data, title=title or "")
     if title is not None:
         raise HeadnbError("the explorer has no title; leave title= out, or live=True")
-    known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else labelled(data)
+    known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else to_labelled_array(data)
     explorer: Explorer = known.heads.explore()
     return explorer
 
@@ -63,7 +63,7 @@ class PatternHeads:
     def __init__(self, pattern: xr.DataArray) -> None:
         self._pattern = pattern
 
-    @known_keywords
+    @check_arguments
     def gini(self) -> float | xr.DataArray:
         """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
         from headnb.stats import descriptive  # noqa: PLC0415
@@ -73,21 +73,21 @@ class PatternHeads:
         )
         return self._over_heads(descriptive.gini, "gini")
 
-    @known_keywords
+    @check_arguments
     def cv(self) -> float | xr.DataArray:
         """Coefficient of variation (population standard deviation over mean) of the pattern as it is."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
         return self._over_heads(descriptive.coefficient_of_variation, "cv")
 
-    @known_keywords
+    @check_arguments
     def kurtosis(self) -> float | xr.DataArray:
         """Excess kurtosis (population moments) of the pattern as it is."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
         return self._over_heads(descriptive.kurtosis, "kurtosis")
 
-    @known_keywords
+    @check_arguments
     def correlation(
         self, other: xr.DataArray | None = None, *, dim: Hashable = "task", kind: str = "pearson"
     ) -> float | xr.DataArray:
@@ -96,7 +96,7 @@ class PatternHeads:
 
         if other is None:
             return patterns.correlations(self._pattern, dim, kind)
-        one, two = xr.align(_with_heads(self._pattern), _with_heads(other), join="inner")
+        one, two = xr.align(_with_head_coords(self._pattern), _with_head_coords(other), join="inner")
         if not one.size:
             raise HeadnbError("these patterns have no heads in common")
         return _float_or_array(
@@ -108,44 +108,44 @@ class PatternHeads:
             ).rename("correlation")
         )
 
-    @known_keywords
+    @check_arguments
     def reliability(self) -> float:
         """Expected correlation with the pattern of as many new samples, as `.heads.pattern()` stored it."""
         return self.evidence().reliability
 
-    @known_keywords
+    @check_arguments
     def evidence(self) -> Evidence:
         """How far the pattern would come out the same again, as `.heads.pattern()` stored it."""
-        return _stored_evidence(believed(self._pattern))
+        return _stored_evidence(trusted_attrs(self._pattern))
 
-    @known_keywords
+    @check_arguments
     def top(self, k: int = 10) -> pd.DataFrame:
         """The k heads of the largest absolute value, as a table by head name; of one pattern."""
-        values = _with_heads(self._pattern)
+        values = _with_head_coords(self._pattern)
         if several := [str(dim) for dim in values.dims[:-2] if values.sizes[dim] > 1]:
             raise HeadnbError(f"choose one pattern first, by .sel: there are several along {', '.join(several)}")
         return head_table(xr.Dataset({"value": values.isel(dict.fromkeys(values.dims[:-2], 0), drop=True)}), "value", k)
 
     def layer_profile(self) -> xr.DataArray:
         """Mean over each layer's heads: (..., layer)."""
-        return _with_heads(self._pattern).mean("head", keep_attrs=True)
+        return _with_head_coords(self._pattern).mean("head", keep_attrs=True)
 
     def scale_free(self) -> Pattern:
         """The pattern divided by its mean over heads."""
         from headnb.stats import patterns  # noqa: PLC0415
 
-        return patterns.scale_free(_with_heads(self._pattern))
+        return patterns.scale_free(_with_head_coords(self._pattern))
 
     def normalized(self, how: str) -> Pattern:
         """The pattern on another scale: "layer" (L2 norm per layer), "max" or "rank"."""
         from headnb.stats import patterns  # noqa: PLC0415
 
-        return patterns.normalized(_with_heads(self._pattern), how)
+        return patterns.normalized(_with_head_coords(self._pattern), how)
 
     def select(self, heads: str | Iterable[str]) -> xr.DataArray:
         """The values of named heads, `"L3H10,L7H1"`: (..., selected), with the names as its coordinate."""
         places = parse_heads(heads)
-        values = _with_heads(self._pattern)
+        values = _with_head_coords(self._pattern)
         for layer, head in places:
             if layer not in values.indexes["layer"] or head not in values.indexes["head"]:
                 size = f"{values.sizes['layer']} layers of {values.sizes['head']} heads"
@@ -177,7 +177,7 @@ class PatternHeads:
 
     def _over_heads(self, statistic: Any, name: str) -> float | xr.DataArray:
         values = xr.apply_ufunc(
-            lambda x: statistic(_flat(x)), _with_heads(self._pattern), input_core_dims=[["layer", "head"]]
+            lambda x: statistic(_flat(x)), _with_head_coords(self._pattern), input_core_dims=[["layer", "head"]]
         )
         return _float_or_array(values.rename(name))
 
@@ -201,37 +201,39 @@ class ScoresHeads:
         difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
         return cast("Pattern", difference) if normalize is None else patterns.normalized(difference, normalize)
 
-    @known_keywords
+    @check_arguments
     def evidence(self) -> Evidence:
         """How far the pattern would come out the same again: samples, runs, reliability, and what would give 0.9."""
         from headnb.stats import patterns  # noqa: PLC0415
 
-        return _stored_evidence(believed(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset)
+        return (
+            _stored_evidence(trusted_attrs(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset)
+        )
 
-    @known_keywords
+    @check_arguments
     def reliability(self) -> float:
         """Expected correlation with the pattern of as many new samples (and training runs, if there are several)."""
         return self.evidence().reliability
 
-    @known_keywords
+    @check_arguments
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
         """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
         from headnb.stats.score_statistics import head_intervals  # noqa: PLC0415
 
         return head_intervals(self._dataset, level, seed)
 
-    @known_keywords
+    @check_arguments
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
         _check_levels(not self._is_signed)
         return self._concentration("gini", level, seed)
 
-    @known_keywords
+    @check_arguments
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
         return self._concentration("cv", level, seed)
 
-    @known_keywords
+    @check_arguments
     def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
         return self._concentration("kurtosis", level, seed)
@@ -241,7 +243,7 @@ class ScoresHeads:
 
         return CONCENTRATION[name].of_samples(samples_of(self._dataset), level, seed)
 
-    @known_keywords
+    @check_arguments
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
         """Correlation of the two patterns that unlimited samples would give, with its interval.
 
@@ -262,7 +264,7 @@ class ScoresHeads:
             patterns.check_same_heads(self._dataset, other)
         return jackknife.correlation(one, two, paired=paired, level=level, seed=seed)
 
-    @known_keywords
+    @check_arguments
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """The k strongest heads as a table by head name, with intervals: of scores also of each head's rank.
 
@@ -292,7 +294,7 @@ class ScoresHeads:
         """The pattern divided by its mean over heads."""
         return PatternHeads(self.pattern()).scale_free()
 
-    @known_keywords
+    @check_arguments
     def with_loss(self, loss: str, batch_size: int = 4) -> Scores:
         """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
         from headnb.stats import patterns  # noqa: PLC0415
@@ -328,7 +330,7 @@ class ScoresHeads:
         samples' texts, attention, and what taking heads out does. `options` are those of `headnb.explore`.
         """
         from headnb.explorer.explorer import Explorer  # noqa: PLC0415
-        from headnb.explorer.task_menu import TaskSources  # noqa: PLC0415
+        from headnb.explorer.task_sources import TaskSources  # noqa: PLC0415
 
         tasks = TaskSources({str(self._dataset.attrs.get("task", "")): task}) if task is not None else None
         return Explorer(model, tokenizer, tasks, results=self._dataset, **options)
@@ -350,7 +352,7 @@ def _check_levels(are_levels: bool) -> None:
         raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
 
 
-def _with_heads(pattern: xr.DataArray) -> xr.DataArray:
+def _with_head_coords(pattern: xr.DataArray) -> xr.DataArray:
     """(..., layer, head), both numbered."""
     if missing := [dim for dim in ("layer", "head") if dim not in pattern.dims]:
         raise HeadnbError(f"not a pattern of heads: it has no dim {' and no dim '.join(missing)}")

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-LARGEST_SEED = 2**64 - 1  # of torch's generators
-LARGEST_TRAINING_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
-_SHARES = {"level", "alpha"}
-_LISTS = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
-_NUMBERS = {"int": "a whole number", "float": "a number"}
+MAX_SEED = 2**64 - 1  # of torch's generators
+MAX_TRAINING_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
+_SHARE_NAMES = {"level", "alpha"}
+_LIST_TYPES = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
+_NUMBER_TYPES = {"int": "a whole number", "float": "a number"}
 
 
-def checked_seed(seed: object, name: str = "seed", most: int = LARGEST_SEED) -> int:
-    """A seed that random, numpy and torch all take; trainers take those up to `LARGEST_TRAINING_SEED`.
+def checked_seed(seed: object, name: str = "seed", most: int = MAX_SEED) -> int:
+    """A seed that random, numpy and torch all take; trainers take those up to `MAX_TRAINING_SEED`.
 
     Raises:
         HeadnbError: it is another value.
@@ -79,12 +79,12 @@ def _checked(name: str, value: Any, kind: str) -> Any:
         if not isinstance(value, (bool, np.bool_)):
             raise HeadnbError(f"{name} must be True or False, not {value!r:.60}")
         return bool(value)
-    if kind == "float" and name in _SHARES:
+    if kind == "float" and name in _SHARE_NAMES:
         return checked_level(value, name)
-    if kind in _NUMBERS:
+    if kind in _NUMBER_TYPES:
         return _number(name, value, kind)
     if isinstance(value, str) and "|" not in kind:
-        if kind.startswith(_LISTS):
+        if kind.startswith(_LIST_TYPES):
             raise HeadnbError(f"{name} must be a list, such as [{value!r:.60}], not the text {value!r:.60}")
         if kind.startswith(("Mapping[", "dict[")):
             raise HeadnbError(f"{name} must be a dict of names and values, not {value!r:.60}")
@@ -94,7 +94,7 @@ def _checked(name: str, value: Any, kind: str) -> Any:
 def _number(name: str, value: Any, kind: str) -> int | float:
     fits = hasattr(value, "__index__") if kind == "int" else isinstance(value, Real)
     if isinstance(value, (bool, np.bool_)) or not fits:
-        raise HeadnbError(f"{name} must be {_NUMBERS[kind]}, not {value!r:.60}")
+        raise HeadnbError(f"{name} must be {_NUMBER_TYPES[kind]}, not {value!r:.60}")
     if kind == "int":
         return operator.index(value)
     if not math.isfinite(value):
@@ -106,7 +106,7 @@ class UnknownKeywordError(HeadnbError, TypeError):
     """A keyword argument that a function does not have; a TypeError too, as Python itself raises."""
 
 
-def known_keywords(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+def check_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
     signature, check = inspect.signature(function), argument_checks(function)
     known = signature.parameters

@@ -48,7 +48,7 @@ def missing_extra(package: str, extra: str) -> HeadnbError:
 
 
 @contextlib.contextmanager
-def from_extra(extra: str) -> Iterator[None]:
+def optional_import(extra: str) -> Iterator[None]:
     """For imports of optional packages: what is missing is one line with the command that installs it.
 
     Raises:

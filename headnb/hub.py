@@ -20,7 +20,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 4.0  # seconds for the first answer
+TIMEOUT_SECONDS = 4.0  # seconds for the first answer
 
 _offline = threading.RLock()
 
@@ -60,7 +60,7 @@ def check_files_of(folder: Path) -> None:
         user_path(path)
 
 
-def reachable(url: str | None = None, seconds: float = PATIENCE) -> bool:
+def reachable(url: str | None = None, seconds: float = TIMEOUT_SECONDS) -> bool:
     """Whether the hub (or another url) answers at all within that time; False too if the user set HF_HUB_OFFLINE."""
     import huggingface_hub as hub  # noqa: PLC0415
 

@@ -13,8 +13,8 @@ import torch
 from headnb import hub, load_model
 
 import warm_kernels
+from ipython_shells import shell  # noqa: F401  a fixture
 from paths import SUPPORT
-from shells import shell  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import headnb
 import headnb.accessor
 import numpy as np
 import pytest
-from headnb.call_checks import LARGEST_SEED, LARGEST_TRAINING_SEED, checked_seed
+from headnb.call_checks import MAX_SEED, MAX_TRAINING_SEED, checked_seed
 from headnb.cli.main import app
 from headnb.errors import HeadnbError
 from typer.testing import CliRunner
@@ -28,7 +28,7 @@ SEEDS = [-1, 2**64, 2**70, "0", 1.5, True, None]
 def public_functions():
     """Name -> function, of headnb and of `.heads`."""
     found = {}
-    for name, module in headnb._stand_ins.homes().items():
+    for name, module in headnb._lazy_names.public_modules().items():
         value = getattr(importlib.import_module(f"headnb.{module}"), name)
         found[name] = value.__init__ if inspect.isclass(value) else value
     for kind in (headnb.accessor.ScoresHeads, headnb.accessor.PatternHeads):
@@ -60,7 +60,7 @@ def test_a_value_of_another_type_is_refused_before_anything_else(function, argum
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("seed", [0, 7, LARGEST_SEED, LARGEST_TRAINING_SEED, np.int64(7), np.uint64(LARGEST_SEED)])
+@pytest.mark.parametrize("seed", [0, 7, MAX_SEED, MAX_TRAINING_SEED, np.int64(7), np.uint64(MAX_SEED)])
 def test_seeds_that_all_libraries_take_stay_as_they_are(seed):
     import random
 
@@ -72,7 +72,7 @@ def test_seeds_that_all_libraries_take_stay_as_they_are(seed):
     np.random.default_rng(checked_seed(seed))
     torch.Generator().manual_seed(checked_seed(seed))
     random.Random(checked_seed(seed))
-    if seed <= LARGEST_TRAINING_SEED:
+    if seed <= MAX_TRAINING_SEED:
         transformers.set_seed(checked_seed(seed))
 
 
@@ -80,11 +80,11 @@ def test_the_limits_are_those_of_torch_and_of_numpys_global_generator():
     import torch
 
     with pytest.raises(ValueError, match="Overflow"):
-        torch.Generator().manual_seed(LARGEST_SEED + 1)
+        torch.Generator().manual_seed(MAX_SEED + 1)
     with pytest.raises(ValueError, match="Seed must be between"):
-        np.random.seed(LARGEST_TRAINING_SEED + 1)  # noqa: NPY002
+        np.random.seed(MAX_TRAINING_SEED + 1)  # noqa: NPY002
     with pytest.raises(HeadnbError, match="seed must be from 0 to 4294967295, not 4294967296"):
-        headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, seed=LARGEST_TRAINING_SEED + 1)
+        headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, seed=MAX_TRAINING_SEED + 1)
 
 
 @pytest.mark.parametrize("seed", [3, np.int64(3)])

@@ -6,7 +6,7 @@ import inspect
 
 import headnb
 import pytest
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 
 PUBLIC = [
@@ -18,7 +18,7 @@ PUBLIC = [
 ]
 
 
-@known_keywords
+@check_arguments
 def add(first: int, second: int = 2, *, third: int = 3) -> int:
     """Three numbers."""
     return first + second + third

@@ -16,9 +16,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.analysis.json_values import as_records, plain
-from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level, known_keywords
+from headnb.analysis.json_values import as_records, to_json_value
+from headnb.analysis.result import AnalysisResult
+from headnb.call_checks import check_arguments, checked_level
 from headnb.display.charts.matrices import correlation_matrix
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 KS = (10, 30)
-HALVINGS = 50
+RANDOM_SPLITS = 50
 
 
 @dataclass(frozen=True, repr=False)
-class Agreement(TableAndVerdict):
+class Agreement(AnalysisResult):
     """How far methods rank heads alike; each is a place along the dims `measure` and `other_measure`.
 
     Attributes:
@@ -107,10 +107,10 @@ class Agreement(TableAndVerdict):
         return {
             "pairs": as_records(self.table),
             "own": {
-                str(name): [plain(value) for value in row]
+                str(name): [to_json_value(value) for value in row]
                 for name, row in zip(self.own["measure"].to_numpy(), self.own, strict=True)
             },
-            "reliability": {str(name): plain(value) for name, value in self.reliability.to_series().items()},
+            "reliability": {str(name): to_json_value(value) for name, value in self.reliability.to_series().items()},
             "ks": self._ks,
             "samples": self.samples,
             "level": self.level,
@@ -131,7 +131,7 @@ class Agreement(TableAndVerdict):
         return f"{self.samples} samples, {self.heads} heads. Reliability, and what halves share: {by_method}"
 
 
-@known_keywords
+@check_arguments
 def compare_methods(
     scores: Mapping[str, xr.Dataset] | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -169,7 +169,7 @@ def compare_methods(
         raise HeadnbError(f"ks must be numbers of heads of at least 1, not {min(ks)}")
     if not isinstance(scores, Mapping):
         how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
-        scores = _scored(scores, tokenizer, task, methods, options or {}, how)
+        scores = _score_by_methods(scores, tokenizer, task, methods, options or {}, how)
     elif len(scores) < 2:
         raise HeadnbError("two methods at least are to be compared: give name -> scores of each")
     elif options:
@@ -183,7 +183,7 @@ def compare_methods(
         correlation=_correlations(levels, level, seed),
         overlap=_overlaps(levels, most, level),
         own=xr.DataArray(
-            [_own_overlap(each, most, seed) for each in levels.values()],
+            [_split_half_overlap(each, most, seed) for each in levels.values()],
             {"measure": names, "k": most},
             ("measure", "k"),
         ),
@@ -194,7 +194,7 @@ def compare_methods(
     )
 
 
-def _scored(
+def _score_by_methods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     task: Task | Any,
@@ -272,18 +272,18 @@ def _overlaps(levels: Mapping[str, Array], ks: list[int], level: float) -> xr.Da
     )
 
 
-def _own_overlap(levels: Array, ks: list[int], seed: int) -> list[float]:
+def _split_half_overlap(levels: Array, ks: list[int], seed: int) -> list[float]:
     """Mean number of heads that the top k of two random halves of the samples share, for each k; NaN without halves."""
     n = len(levels)
     if n < 2:
         return [float("nan")] * len(ks)
     rng = np.random.default_rng(seed)
     counts = np.zeros(len(ks))
-    for _ in range(HALVINGS):
+    for _ in range(RANDOM_SPLITS):
         order = rng.permutation(n)
         one, other = (levels[part].mean(axis=0) for part in (order[: n // 2], order[n // 2 :]))
         counts += [len(_top(one, k) & _top(other, k)) for k in ks]
-    return list(counts / HALVINGS)
+    return list(counts / RANDOM_SPLITS)
 
 
 def _top(pattern: Array, k: int) -> set[int]:

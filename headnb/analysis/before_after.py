@@ -62,16 +62,18 @@ class Stages:
         return missing if self.before is None else np.asarray(missing | np.isnan(self.before).any(axis=0))
 
     @property
-    def start(self) -> Array:
+    def required_before(self) -> Array:
         """`before`, where it is needed: (n, heads)."""
         if self.before is None:
             raise HeadnbError("a bare difference of patterns does not say what was before; give (before, after)")
         return self.before
 
-    def at(self, places: Array) -> Stages:
+    def take(self, indices: Array) -> Stages:
         """The same of some samples only, by place."""
-        before = None if self.before is None else self.before[places]
-        return replace(self, before=before, after=self.after[:, places], samples=tuple(self.samples[i] for i in places))
+        before = None if self.before is None else self.before[indices]
+        return replace(
+            self, before=before, after=self.after[:, indices], samples=tuple(self.samples[i] for i in indices)
+        )
 
 
 def read_stages(change: Change, name: str) -> Stages:
@@ -81,7 +83,7 @@ def read_stages(change: Change, name: str) -> Stages:
         HeadnbError: what is neither, no pairs, other heads, or fewer than two samples in common.
     """
     if isinstance(change, xr.DataArray):
-        return _of_patterns(None, [change], name)
+        return _stages_from_patterns(None, [change], name)
     runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
     if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
         raise HeadnbError(
@@ -89,13 +91,13 @@ def read_stages(change: Change, name: str) -> Stages:
             f"difference of patterns (layer, head); got {type(change).__name__}"
         )
     if all(isinstance(stage, xr.DataArray) for pair in runs for stage in pair):
-        return _of_patterns(runs[0][0], [after for _, after in runs], name)
+        return _stages_from_patterns(runs[0][0], [after for _, after in runs], name)
     if not all(isinstance(stage, xr.Dataset) for pair in runs for stage in pair):
         raise HeadnbError(f"{name}: before and after must both be scores, or both be patterns")
-    return _of_scores(runs)
+    return _stages_from_scores(runs)
 
 
-def check_one_grid(all_stages: Mapping[str, Stages]) -> None:
+def check_same_grid(all_stages: Mapping[str, Stages]) -> None:
     """Raise HeadnbError unless all are patterns of the same layers and heads."""
     (first, one), *others = all_stages.items()
     for name, other in others:
@@ -119,14 +121,14 @@ def on_common_samples(all_stages: Mapping[Key, Stages]) -> dict[Key, Stages]:
         order = [sample for sample in result[names[0]].samples if sample in common]
         for name in names:
             place = {sample: i for i, sample in enumerate(result[name].samples)}
-            result[name] = result[name].at(np.array([place[sample] for sample in order]))
+            result[name] = result[name].take(np.array([place[sample] for sample in order]))
     return result
 
 
-def _of_patterns(before: xr.DataArray | None, after: Iterable[xr.DataArray], name: str) -> Stages:
-    after = [_numbered(pattern, name) for pattern in after]
+def _stages_from_patterns(before: xr.DataArray | None, after: Iterable[xr.DataArray], name: str) -> Stages:
+    after = [_with_head_numbers(pattern, name) for pattern in after]
     first = after[0]
-    before = None if before is None else _numbered(before, name)
+    before = None if before is None else _with_head_numbers(before, name)
     for other in [*after[1:], *([] if before is None else [before])]:
         patterns.check_same_heads(first.to_dataset(name="x"), other.to_dataset(name="x"))
     rows = np.stack([pattern.values.reshape(1, -1) for pattern in after])
@@ -134,13 +136,13 @@ def _of_patterns(before: xr.DataArray | None, after: Iterable[xr.DataArray], nam
     return Stages(
         None if before is None else before.values.reshape(1, -1).astype(np.float64),
         rows.astype(np.float64),
-        _layers(first),
+        _layer_of_each_head(first),
         first,
         signed=bool(kinds - {"level"}),
     )
 
 
-def _of_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
+def _stages_from_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
     paired = [patterns.paired_levels(before, after) for before, after in runs]
     ids = paired[0][0].indexes["sample"]
     for before, _ in paired[1:]:
@@ -155,7 +157,7 @@ def _of_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
     return Stages(
         stacked[0].mean(axis=0),
         stacked[1],
-        _layers(grid),
+        _layer_of_each_head(grid),
         grid,
         tuple(ids),
         str(first.attrs.get("task", "")),
@@ -163,12 +165,12 @@ def _of_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
     )
 
 
-def _numbered(pattern: xr.DataArray, name: str) -> xr.DataArray:
+def _with_head_numbers(pattern: xr.DataArray, name: str) -> xr.DataArray:
     if set(pattern.dims) != set(HEADS):
         raise HeadnbError(f"{name}: expected a pattern (layer, head), got ({', '.join(map(str, pattern.dims))})")
     numbers = {dim: np.arange(pattern.sizes[dim]) for dim in HEADS if dim not in pattern.coords}
     return pattern.assign_coords(numbers).transpose(*HEADS)
 
 
-def _layers(grid: xr.DataArray) -> Array:
+def _layer_of_each_head(grid: xr.DataArray) -> Array:
     return np.repeat(grid.get_index("layer").to_numpy(), grid.sizes["head"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 
-RUN_NOISE = ("run_to_sample", "run_noise_df", "shared_by_heads", "moves_together")
+RUN_NOISE_ATTRS = ("run_to_sample", "run_noise_df", "shared_by_heads", "moves_together")
 
 
 def changed_heads(
@@ -51,7 +51,10 @@ def changed_heads(
         return patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
     evidence = change_evidence(before, after, scale_free=scale_free)
     if scale_free:
-        before, after = patterns.of_mean_head(before), np.stack([patterns.of_mean_head(run) for run in after])
+        before, after = (
+            patterns.relative_to_mean_head(before),
+            np.stack([patterns.relative_to_mean_head(run) for run in after]),
+        )
     found = crossed_means(after - before)
     q = significance.q_values(p := found.p_values())
     low, high = found.intervals(1 - alpha)

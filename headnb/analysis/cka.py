@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-FEWEST = 5  # samples: the estimate needs four, and one is left out
+MIN_SAMPLES = 5  # samples: the estimate needs four, and one is left out
 
 
-class LeftOut(NamedTuple):
+class LeaveOneOut(NamedTuple):
     """A statistic of all samples (...), and without each of them (..., n)."""
 
     full: Array
-    left: Array
+    left_out: Array
 
     def pseudo_values(self) -> Array:
         """(..., n): n full - (n - 1) left, whose mean is the jackknife's estimate and whose spread is its error."""
-        n = self.left.shape[-1]
-        return np.asarray(n * self.full[..., None] - (n - 1) * self.left)
+        n = self.left_out.shape[-1]
+        return np.asarray(n * self.full[..., None] - (n - 1) * self.left_out)
 
 
 def gram(representations: ArrayLike) -> Array:
@@ -52,7 +52,7 @@ def gram(representations: ArrayLike) -> Array:
     return np.asarray(centred @ centred.swapaxes(-1, -2))
 
 
-def hsic(K: ArrayLike, L: ArrayLike) -> LeftOut:
+def hsic(K: ArrayLike, L: ArrayLike) -> LeaveOneOut:
     """The unbiased estimate for every two matrices of inner products, (..., n, n) each, broadcast to each other.
 
     Raises:
@@ -60,16 +60,16 @@ def hsic(K: ArrayLike, L: ArrayLike) -> LeftOut:
     """
     K, L = (_without_diagonal(matrix) for matrix in (K, L))
     n = K.shape[-1]
-    if n < FEWEST or L.shape[-1] != n:
-        raise HeadnbError(f"CKA needs the same samples twice, at least {FEWEST}; got {n} and {L.shape[-1]}")
+    if n < MIN_SAMPLES or L.shape[-1] != n:
+        raise HeadnbError(f"CKA needs the same samples twice, at least {MIN_SAMPLES}; got {n} and {L.shape[-1]}")
     k, l = K.sum(axis=-1), L.sum(axis=-1)
     rows = np.einsum("...ij,...ij->...i", K, L)
     sums = k.sum(axis=-1), l.sum(axis=-1)
     of_rows = (k * l).sum(axis=-1)
     crossed = (L @ k[..., None])[..., 0] + (K @ l[..., None])[..., 0]
-    return LeftOut(
-        _from_sums(rows.sum(axis=-1), *sums, of_rows, n),
-        _from_sums(
+    return LeaveOneOut(
+        _hsic_from_sums(rows.sum(axis=-1), *sums, of_rows, n),
+        _hsic_from_sums(
             rows.sum(axis=-1, keepdims=True) - 2 * rows,
             sums[0][..., None] - 2 * k,
             sums[1][..., None] - 2 * l,
@@ -79,14 +79,14 @@ def hsic(K: ArrayLike, L: ArrayLike) -> LeftOut:
     )
 
 
-def cka(K: ArrayLike, L: ArrayLike) -> LeftOut:
+def cka(K: ArrayLike, L: ArrayLike) -> LeaveOneOut:
     """CKA for every two matrices of inner products, (..., n, n) each, broadcast to each other; NaN of constant ones."""
     both, first, second = hsic(K, L), hsic(K, K), hsic(L, L)
     parts = zip(both, first, second, strict=True)
-    return LeftOut(*(_over_root(of_both, one * other) for of_both, one, other in parts))
+    return LeaveOneOut(*(_divide_by_root(of_both, one * other) for of_both, one, other in parts))
 
 
-def _from_sums(products: Array, of_k: Array, of_l: Array, of_rows: Array, n: int) -> Array:
+def _hsic_from_sums(products: Array, of_k: Array, of_l: Array, of_rows: Array, n: int) -> Array:
     found = products + of_k * of_l / ((n - 1) * (n - 2)) - 2 * of_rows / (n - 2)
     return np.asarray(found / (n * (n - 3)))
 
@@ -98,7 +98,7 @@ def _without_diagonal(matrix: ArrayLike) -> Array:
     return np.asarray(values * (1 - np.eye(values.shape[-1])))
 
 
-def _over_root(covariance: Array, variances: Array) -> Array:
+def _divide_by_root(covariance: Array, variances: Array) -> Array:
     known = variances > 0
     found = covariance / np.sqrt(np.where(known, variances, 1))
     return np.where(known, np.clip(found, -1, 1), np.nan)  # beyond 1 is rounding

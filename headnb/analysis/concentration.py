@@ -15,8 +15,8 @@ from scipy import special, stats
 
 from headnb.stats import descriptive, jackknife
 from headnb.stats.estimates import Estimate
-from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Jackknifed, OverHeads
-from headnb.stats.reliability import FEWEST_SAMPLES
+from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Jackknifed, JackknifeStatistic
+from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ class Concentration(NamedTuple):
 
     of_samples: Callable[[Array, float, int], Estimate]
     of_pattern: Callable[[Array], Array]
-    over_heads: OverHeads
-    natural: Callable[[Array], Array]  # from the scale of `over_heads`
+    over_heads: JackknifeStatistic
+    back_transform: Callable[[Array], Array]  # from the scale of `over_heads`
 
 
 CONCENTRATIONS = {
@@ -67,7 +67,9 @@ def concentration(before: Array, after: Array, name: str, level: float = 0.95, s
     if len(after) == 1:
         stages["after"] = statistic.of_samples(after[0], level, seed)
     else:
-        stages["after"] = statistic.over_heads.shown(_estimate(statistic, after, None, level, seed), before.shape[1])
+        stages["after"] = statistic.over_heads.clip_or_withhold(
+            _estimate(statistic, after, None, level, seed), before.shape[1]
+        )
     change = _estimate(statistic, after, before, level, seed)
     lowest, highest = statistic.over_heads.bounds(before.shape[1])
     told = not any(stage.reason for stage in stages.values()) and change.high - change.low < highest - lowest
@@ -81,7 +83,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
     uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
     n = after.shape[1]
-    if n < FEWEST_SAMPLES or not np.isfinite(plain).all():
+    if n < MIN_SAMPLES or not np.isfinite(plain).all():
         return Estimate(math.nan, math.nan, math.nan, level, n, uncorrected)
     features = [feature for stage in stages for feature in statistic.over_heads.features(stage)]
     sums, sizes = jackknife.group_sums(features, seed)
@@ -90,7 +92,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     def per_stage(sums: Array, n: Array) -> Array:
         """(stages, groups left out)."""
         parts = [sums[:, stage * width : (stage + 1) * width] for stage in range(len(stages))]
-        return statistic.natural(np.stack([statistic.over_heads.statistic(part, n) for part in parts]))
+        return statistic.back_transform(np.stack([statistic.over_heads.statistic(part, n) for part in parts]))
 
     def difference(values: Array) -> Array:
         return np.asarray(values[: len(after)].mean(axis=0) - (values[-1] if before is not None else 0.0))
@@ -98,17 +100,17 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     total, count = sums.sum(axis=0), sizes.sum()
     full = per_stage(total[None], np.full((1, 1), count))
     left = per_stage(total - sums, (count - sizes)[:, None])
-    fit = jackknife.delete_groups(float(difference(full)[0]), difference(left), sizes)
-    value, low, high = _with_runs(fit, full[: len(after), 0], level)
+    fit = jackknife.grouped_jackknife(float(difference(full)[0]), difference(left), sizes)
+    value, low, high = _widen_by_runs(fit, full[: len(after), 0], level)
     return Estimate(value, low, high, level, n, uncorrected)
 
 
-def _with_runs(fit: Jackknifed, per_run: Array, level: float) -> tuple[float, float, float]:
+def _widen_by_runs(fit: Jackknifed, per_run: Array, level: float) -> tuple[float, float, float]:
     """The interval over samples widened by what training runs differ in."""
     variances, df = [fit.se**2], [fit.df]
     if len(per_run) > 1:
         variances.append(float(per_run.var(ddof=1)) / len(per_run))
         df.append(len(per_run) - 1)
-    half = stats.t.ppf((1 + level) / 2, jackknife.welch(np.array(variances), np.array(df)))
+    half = stats.t.ppf((1 + level) / 2, jackknife.welch_df(np.array(variances), np.array(df)))
     half = float(half) * math.sqrt(sum(variances))
     return fit.value, fit.value - half, fit.value + half

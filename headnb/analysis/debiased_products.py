@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
-from headnb.stats.jackknife import Jackknifed, delete_groups, welch
-from headnb.stats.reliability import FEWEST_SAMPLES, Components, components, scale_free_levels
+from headnb.stats.jackknife import Jackknifed, grouped_jackknife, welch_df
+from headnb.stats.reliability import MIN_SAMPLES, Components, components, scale_free_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-MOST_GROUPS = 64
+MAX_GROUPS = 64
 
 
 class Products(NamedTuple):
@@ -53,15 +53,15 @@ class Products(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPattern:
     """One pattern as it was measured: the mean over samples (and runs) of `plus`, less that of `minus`.
 
-    Measured ones of equal `samples_of` stand on the same samples, row by row.
+    Measured ones of equal `sample_set` stand on the same samples, row by row.
     """
 
     plus: Array  # (runs, n, heads)
     minus: Array | None = None  # (n, heads)
-    samples_of: Hashable = None
+    sample_set: Hashable = None
     scale_free: bool = False
 
     @property
@@ -93,7 +93,7 @@ class Measured:
 
     def influence(self) -> Array:
         """psi: what each sample adds to the pattern, less the mean of that; (n, heads)."""
-        added = self._added()
+        added = self._sample_effects()
         return added if self.minus is None else added - _deviations(self.minus, scale_free=self.scale_free)
 
     def interaction(self) -> tuple[float, float]:
@@ -104,14 +104,14 @@ class Measured:
         runs, n, heads = self.plus.shape
         if runs < 2 or n < 2:
             return 0.0, 0.0
-        own = self.in_one_run()
+        own = self.run_specific_deviations()
         squares = [((one**2).sum(), ((one - one.mean(axis=1, keepdims=True)) ** 2).sum()) for one in own]
         about_zero, about_mean = np.sum(squares, axis=0) / ((runs - 1) * (n - 1) * heads * n * runs)
         return float(about_zero), float(about_mean)
 
-    def in_one_run(self) -> Iterator[Array]:
+    def run_specific_deviations(self) -> Iterator[Array]:
         """Of each run, what samples do in that run only: (n, heads) each."""
-        in_all = self._added()
+        in_all = self._sample_effects()
         return (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
 
     def run_noise(self) -> tuple[float, float]:
@@ -138,7 +138,7 @@ class Measured:
             levels = (scale_free_levels(self.plus), 0.0 if self.minus is None else scale_free_levels(self.minus))
         return components(levels[0] - levels[1])
 
-    def _added(self) -> Array:
+    def _sample_effects(self) -> Array:
         """What each sample adds to the mean over runs of `plus`, less the mean of that; (n, heads)."""
         added = sum((_deviations(stage, scale_free=self.scale_free) for stage in self.plus), np.zeros(1))
         return np.asarray(added / len(self.plus))
@@ -156,21 +156,21 @@ class Interval(NamedTuple):
     high: Array
 
 
-class Moments:
+class DebiasedProducts:
     """The products of several measured patterns, and the uncertainty of what is computed from them.
 
     Args:
         patterns: measured on the same heads, none of them NaN.
-        seed: of the groups, beyond MOST_GROUPS samples.
+        seed: of the groups, beyond MAX_GROUPS samples.
     """
 
-    def __init__(self, patterns: Sequence[Measured], seed: int = 0) -> None:
+    def __init__(self, patterns: Sequence[MeasuredPattern], seed: int = 0) -> None:
         self._patterns = list(patterns)
         self._seed = seed
         self.values = np.stack([pattern.values() for pattern in patterns])  # (patterns, heads)
         sets: dict[Hashable, list[int]] = {}
         for place, pattern in enumerate(patterns):
-            sets.setdefault(("alone", place) if pattern.samples_of is None else pattern.samples_of, []).append(place)
+            sets.setdefault(("alone", place) if pattern.sample_set is None else pattern.sample_set, []).append(place)
         influences = [pattern.influence() for pattern in patterns]
         self._sets = [_SampleNoise(places, [influences[place] for place in places]) for places in sets.values()]
         self._noise = [samples.products() for samples in self._sets]
@@ -178,9 +178,9 @@ class Moments:
         self._interaction = [pattern.interaction() for pattern in patterns]
 
     @property
-    def known(self) -> bool:
+    def has_enough_samples(self) -> bool:
         """Whether every pattern has samples enough to know its noise."""
-        return all(pattern.samples >= FEWEST_SAMPLES for pattern in self._patterns)
+        return all(pattern.samples >= MIN_SAMPLES for pattern in self._patterns)
 
     def plain(self) -> Products:
         """The products as the patterns at hand have them."""
@@ -198,10 +198,10 @@ class Moments:
         """
         full = np.asarray(function(self.corrected()), dtype=np.float64)
         fits = [
-            [delete_groups(full[j], left[:, j], sizes) for j in range(len(full))]
+            [grouped_jackknife(full[j], left[:, j], sizes) for j in range(len(full))]
             for left, sizes in self._replicates(function)
         ]
-        found = [joined(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        found = [combine_jackknives(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
         return Interval(*(np.array(column) for column in zip(*found, strict=True)))
 
     def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
@@ -210,11 +210,11 @@ class Moments:
         runs = [len(pattern.plus) for pattern in self._patterns]
         for place, samples in enumerate(self._sets):
             groups = samples.groups(self._seed)
-            without = np.stack([self._patterns[pattern].without(groups) for pattern in samples.places])
+            without = np.stack([self._patterns[pattern].without(groups) for pattern in samples.pattern_indices])
             left = []
             for row, group in enumerate(groups):
                 values, noise = self.values.copy(), self._noise.copy()
-                values[samples.places], noise[place] = without[:, row], samples.products(group)
+                values[samples.pattern_indices], noise[place] = without[:, row], samples.products(group)
                 left.append(function(self._corrected(values, noise, runs)))
             blocks.append((np.array(left), np.array([float(len(group)) for group in groups])))
         for place, pattern in enumerate(self._patterns):
@@ -232,7 +232,7 @@ class Moments:
     def _corrected(self, values: Array, noise: Sequence[Products], runs: Sequence[int]) -> Products:
         zero, mean = _products(values)
         for samples, of_samples in zip(self._sets, noise, strict=True):
-            own = np.ix_(samples.places, samples.places)
+            own = np.ix_(samples.pattern_indices, samples.pattern_indices)
             zero[own] -= of_samples.about_zero
             mean[own] -= of_samples.about_mean
         # The noise of samples is that of all runs, also without one, and so is the part of it that is given back.
@@ -246,7 +246,7 @@ class _SampleNoise:
     """The covariance over heads of the noise that patterns of one set of samples have in common."""
 
     def __init__(self, places: list[int], influences: Sequence[Array]) -> None:
-        self.places = places
+        self.pattern_indices = places
         psi = np.stack(influences, axis=1)  # (n, patterns, heads)
         self._psi = (psi, psi - psi.mean(axis=-1, keepdims=True))
         self._squares = [x @ x.transpose(0, 2, 1) for x in self._psi]  # (n, patterns, patterns) each
@@ -254,7 +254,7 @@ class _SampleNoise:
     def groups(self, seed: int) -> list[Rows]:
         """The samples in random groups, of one sample each if they are few."""
         n = len(self._psi[0])
-        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MOST_GROUPS))
+        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_GROUPS))
 
     def products(self, left_out: Rows | None = None) -> Products:
         """Mean over heads of the noise's covariance, (patterns, patterns), of all samples or without some.
@@ -264,7 +264,7 @@ class _SampleNoise:
         left_out = np.array([], dtype=np.int64) if left_out is None else left_out
         n = len(self._psi[0]) - len(left_out)
         if n < 2:
-            return Products(*np.zeros((2, len(self.places), len(self.places))))
+            return Products(*np.zeros((2, len(self.pattern_indices), len(self.pattern_indices))))
         parts = []
         for psi, squares in zip(self._psi, self._squares, strict=True):
             mean = -psi[left_out].sum(axis=0) / n  # of those that stay
@@ -298,12 +298,12 @@ def _deviations(levels: Array, *, scale_free: bool) -> Array:
     return np.asarray(levels - levels.mean(axis=0))
 
 
-def joined(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
+def combine_jackknives(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
     """Value, low and high from the jackknifes of independent sources of noise; `full` is the value of all data."""
     value = full + sum(fit.value - full for fit in fits)
     variances = np.array([fit.se**2 for fit in fits])
     if not math.isfinite(value) or not fits:
         return math.nan, math.nan, math.nan
-    half = stats.t.ppf((1 + level) / 2, welch(variances, np.array([fit.df for fit in fits])))
+    half = stats.t.ppf((1 + level) / 2, welch_df(variances, np.array([fit.df for fit in fits])))
     half = float(half) * math.sqrt(float(variances.sum()))
     return value, value - half, value + half

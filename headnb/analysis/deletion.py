@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.head_choice import check_number, names_of, ranked_heads, shuffled_within_layers
+from headnb.analysis.head_choice import check_head_count, format_heads, ranked_heads, shuffled_within_layers
 from headnb.analysis.json_values import as_records
-from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level, known_keywords
-from headnb.display.charts.chart import Chart, beside
+from headnb.analysis.result import AnalysisResult
+from headnb.call_checks import check_arguments, checked_level
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.plots import trajectory
 from headnb.engine.hooks import find_heads, frozen, input_device
 from headnb.engine.interventions import mean_outputs
-from headnb.engine.losses import find_readout
+from headnb.engine.losses import find_loss_computer
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length, model_name
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.analysis.head_choice import Place
+    from headnb.analysis.head_choice import HeadIndex
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.stats.descriptive import Array
 
-    Places = NDArray[np.intp]
+    Indices = NDArray[np.intp]
 
 REPLACEMENTS = ("zero", "mean")
 CHOICES = ("top", "random", "bottom")
 KS = (1, 2, 5, 10, 20, 50)
-FEWEST = 4  # samples: two choose, two test
+MIN_SAMPLES = 4  # samples: two choose, two test
 
 
 @dataclass(frozen=True, repr=False)
-class DeletionCurve(TableAndVerdict):
+class DeletionCurve(AnalysisResult):
     """What removing heads does to the loss of samples that did not choose them.
 
     Attributes:
@@ -91,7 +91,7 @@ class DeletionCurve(TableAndVerdict):
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
-        return " ".join(self._words(str(how)) for how in self.difference["replacement"].to_numpy())
+        return " ".join(self._sentence(str(how)) for how in self.difference["replacement"].to_numpy())
 
     def plot(self) -> Chart:
         """The rise of the loss against the number of heads removed, by zero and by their means."""
@@ -104,7 +104,7 @@ class DeletionCurve(TableAndVerdict):
             )
             for how in self.rise["replacement"].to_numpy()
         ]
-        return beside(*charts, title=f"rise of the loss (nats): {self._title()}")
+        return chart_row(*charts, title=f"rise of the loss (nats): {self._title()}")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -125,7 +125,7 @@ class DeletionCurve(TableAndVerdict):
             f"{self.losses.sizes['sample']} others"
         )
 
-    def _words(self, how: str) -> str:
+    def _sentence(self, how: str) -> str:
         top = self.difference.sel(replacement=how, choice="top")
         found = {
             "hurts more than": top["k"].to_numpy()[top["low"].to_numpy() > 0],
@@ -136,7 +136,7 @@ class DeletionCurve(TableAndVerdict):
         return f"Replaced by {how}, removing the top k {'; '.join(said)}."
 
 
-@known_keywords
+@check_arguments
 def deletion_curve(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -185,20 +185,20 @@ def deletion_curve(
     with model_lock(model):
         scores: xr.Dataset
         if isinstance(by, str):
-            choosing, tested = _halves(encoded, seed)
-            half = _only(task, [encoded.ids[place] for place in choosing])
+            choosing, tested = _split_in_half(encoded, seed)
+            half = _task_subset(task, [encoded.ids[place] for place in choosing])
             settings: dict[str, Any] = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
             scores = score_heads(model, tokenizer, half, method=by, seed=seed, **settings)
         else:
-            scores, tested = _apart(by, task, encoded, seed)
+            scores, tested = _disjoint_scores(by, task, encoded, seed)
         ranking = ranked_heads(scores)
         ks = [k for k in KS if k < len(ranking)] if ks is KS else sorted(set(ks))
         for k in ks:
-            check_number(k, ranking)
+            check_head_count(k, ranking)
         removals = _Removals(_orders(ranking, draws, seed_of_task(seed, task.name)), ks, replacements)
-        rest = _part(encoded, tested)
+        rest = _subset(encoded, tested)
         found = _losses(model, encoded, rest, removals, batch_tokens, seed, on_progress)
-    heads = [[",".join(names_of(removals.orders[which][:k])) for k in ks] for which in ("top", "bottom")]
+    heads = [[",".join(format_heads(removals.orders[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(
         rise=_intervals(found["rise"], CHOICES, level),
         difference=_intervals(found["rise"], ("top", "bottom"), level, less="random"),
@@ -226,7 +226,7 @@ def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) 
 class _Removals:
     """Which heads are removed, and how."""
 
-    orders: Mapping[str, list[Place]]
+    orders: Mapping[str, list[HeadIndex]]
     """Name -> the order in which heads are removed."""
     ks: Sequence[int]
     replacements: Sequence[str]
@@ -234,7 +234,7 @@ class _Removals:
     def sets(self, values: Mapping[str, dict[int, Tensor] | None]) -> list[Replacement]:
         """All of them, by replacement, order and k; `values` is what each replacement puts in a head's place."""
         return [
-            Replacement(tuple(names_of(order[:k])), 0.0, values[how])
+            Replacement(tuple(format_heads(order[:k])), 0.0, values[how])
             for how in self.replacements
             for order in self.orders.values()
             for k in self.ks
@@ -261,9 +261,9 @@ def _losses(
         layout = find_heads(model)
         values: dict[str, dict[int, Tensor] | None] = {"zero": None}
         if "mean" in removals.replacements:
-            readout, device = find_readout(model), input_device(model)
+            loss_computer, device = find_loss_computer(model), input_device(model)
             values["mean"] = mean_outputs(
-                model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens
+                model, encoded.samples, layout, lambda batch: loss_computer.losses(batch, device), batch_tokens
             )
         sets = [Replacement(()), *removals.sets(values)]
         whole, *without = losses_with_heads_replaced(model, rest, sets, layout, batch_tokens, seed, on_progress)
@@ -271,7 +271,7 @@ def _losses(
     return xr.Dataset({"loss": ("sample", whole), "rise": rise})
 
 
-def _orders(ranking: list[Place], draws: int, seed: int) -> dict[str, list[Place]]:
+def _orders(ranking: list[HeadIndex], draws: int, seed: int) -> dict[str, list[HeadIndex]]:
     """Name -> an order in which heads are removed."""
     random = np.random.default_rng(seed)
     drawn = {f"random {draw}": shuffled_within_layers(ranking, random) for draw in range(draws)}
@@ -298,16 +298,18 @@ def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, less: s
     )
 
 
-def _halves(encoded: EncodedTask, seed: int) -> tuple[Places, Places]:
+def _split_in_half(encoded: EncodedTask, seed: int) -> tuple[Indices, Indices]:
     """Places of the samples that choose, and of those that test."""
     n = len(encoded.ids)
-    if n < FEWEST:
-        raise HeadnbError(f"a deletion curve needs at least {FEWEST} samples, half of them to choose heads; got {n}")
+    if n < MIN_SAMPLES:
+        raise HeadnbError(
+            f"a deletion curve needs at least {MIN_SAMPLES} samples, half of them to choose heads; got {n}"
+        )
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
-def _apart(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> tuple[xr.Dataset, Places]:
+def _disjoint_scores(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> tuple[xr.Dataset, Indices]:
     """Scores of other samples than the tested ones, and the places of the latter."""
     if not isinstance(scores, xr.Dataset) or "fingerprint" not in scores or "sample" not in scores.dims:
         raise HeadnbError("heads are chosen by a method's name or by scores of samples, as score_heads gives them")
@@ -319,7 +321,7 @@ def _apart(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> t
     ]
     if not any(scored):
         return scores, np.arange(len(encoded.ids))
-    _, tested = _halves(encoded, seed)
+    _, tested = _split_in_half(encoded, seed)
     taken = {encoded.ids[place] for place in tested} if same_task else set()
     tested_prints = set(encoded.fingerprints[tested].tolist())
     left = [
@@ -333,7 +335,7 @@ def _apart(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> t
     return scores.isel(sample=np.flatnonzero(left)), tested
 
 
-def _part(encoded: EncodedTask, places: Places) -> EncodedTask:
+def _subset(encoded: EncodedTask, places: Indices) -> EncodedTask:
     return dataclasses.replace(
         encoded,
         samples=tuple(encoded.samples[place] for place in places),
@@ -341,6 +343,6 @@ def _part(encoded: EncodedTask, places: Places) -> EncodedTask:
     )
 
 
-def _only(task: Task, ids: Sequence[int | str]) -> Task:
+def _task_subset(task: Task, ids: Sequence[int | str]) -> Task:
     samples = dict(zip(task.ids, task.samples, strict=True))
     return Task(task.name, tuple(samples[key] for key in ids), tuple(ids), task.source)

@@ -19,9 +19,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.analysis.json_values import as_records, plain
-from headnb.analysis.result import TableAndVerdict, signed_text
-from headnb.call_checks import checked_level, known_keywords
+from headnb.analysis.json_values import as_records, to_json_value
+from headnb.analysis.result import AnalysisResult, signed_text
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.rounding import interval_text
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Learned = Sequence[Mapping[str, xr.Dataset]]  # one run: task -> scores, before and after each task
 
 BEFORE = "before"
-FEWEST_PAIRS = 4  # of a rank correlation
+MIN_PAIRS = 4  # of a rank correlation
 RESAMPLES, PERMUTATIONS = 300, 2000
 
 
@@ -60,7 +60,7 @@ class Association:
 
 
 @dataclass(frozen=True, repr=False)
-class Forgetting(TableAndVerdict):
+class Forgetting(AnalysisResult):
     """What learning tasks one after another did to each of them.
 
     Attributes:
@@ -89,7 +89,7 @@ class Forgetting(TableAndVerdict):
     level: float
 
     @property
-    def holds(self) -> bool | None:
+    def supported(self) -> bool | None:
         """Whether earlier tasks are forgotten: their loss rises, by its backward transfer; None: cannot be told."""
         return True if self.transfer["high"] < 0 else False if self.transfer["low"] > 0 else None
 
@@ -111,7 +111,7 @@ class Forgetting(TableAndVerdict):
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
-        words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.holds]
+        words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.supported]
         runs = f"{self.runs} run{'s' if self.runs > 1 else ''}"
         total = (
             f"Earlier tasks {words}: backward transfer {signed_text(self.transfer)} nats (below zero: a rise), "
@@ -139,17 +139,17 @@ class Forgetting(TableAndVerdict):
         return {
             **{name: as_records(table) for name, table in tables.items()},
             "moved": as_records(self.moved.to_dataset(name="value")),
-            **{name: {key: plain(value) for key, value in one.items()} for name, one in single.items()},
-            "association": {key: plain(value) for key, value in vars(self.association).items()},
+            **{name: {key: to_json_value(value) for key, value in one.items()} for name, one in single.items()},
+            "association": {key: to_json_value(value) for key, value in vars(self.association).items()},
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,
-            "holds": self.holds,
+            "supported": self.supported,
             "verdict": self.verdict,
         }
 
 
-@known_keywords
+@check_arguments
 def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 0.95, seed: int = 0) -> Forgetting:
     """What becomes of each task while others are learned after it.
 
@@ -164,7 +164,7 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         HeadnbError: fewer than two tasks, no run, or a stage, task, sample or loss that is missing.
     """
     level = checked_level(level)
-    losses, levels = _read(list(order), runs)
+    losses, levels = _read_runs(list(order), runs)
     tasks, last = len(order), len(order)
     learned = np.arange(tasks) + 1  # the stage after which each task is learned
     at_learning = losses[:, learned, np.arange(tasks)]  # (runs, tasks, n)
@@ -178,7 +178,7 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
     return Forgetting(
         loss=_estimates(losses, labels, level).assign_attrs(loss_attrs),
         rise=_estimates(since, labels, level).assign_attrs(loss_attrs | {"long_name": "rise of the loss"}),
-        moved=_moved_since(levels, learned, labels),
+        moved=_distance_since_learning(levels, learned, labels),
         forgotten=_estimates(lost, {"task": list(order)[:-1]}, level),
         # Samples of two tasks are independent whatever their order, so they may be averaged place by place.
         mean=_estimates(lost.mean(axis=1), {}, level),
@@ -190,7 +190,7 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
     )
 
 
-def _read(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]:
+def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]:
     """Losses (runs, stages, tasks, n) and levels (runs, stages, tasks, n, heads that are never NaN)."""
     if len(order) < 2 or not runs:
         raise HeadnbError(f"forgetting needs two tasks and a run; got {len(order)} and {len(runs)}")
@@ -230,7 +230,7 @@ def _estimates(values: Array, labels: Mapping[str, list[str]], level: float) -> 
     return xr.Dataset({name: (tuple(labels), part.reshape(shape)) for name, part in parts.items()}, labels)
 
 
-def _shapes(levels: Array) -> Array:
+def _scale_free_patterns(levels: Array) -> Array:
     """Patterns over their mean over heads, from levels (..., n, heads)."""
     pattern = levels.mean(axis=-2)
     return np.asarray(pattern / pattern.mean(axis=-1, keepdims=True))
@@ -241,16 +241,18 @@ def _distance(shape: Array, origin: Array) -> Array:
     return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
 
 
-def _moved_since(levels: Array, learned: NDArray[np.int64], labels: Mapping[str, list[str]]) -> xr.DataArray:
-    shapes = _shapes(levels)  # (runs, stages, tasks, heads)
+def _distance_since_learning(
+    levels: Array, learned: NDArray[np.int64], labels: Mapping[str, list[str]]
+) -> xr.DataArray:
+    shapes = _scale_free_patterns(levels)  # (runs, stages, tasks, heads)
     moved = _distance(shapes, shapes[:, learned, np.arange(len(learned))][:, None]).mean(axis=0)
     moved[np.arange(len(moved))[:, None] < learned] = np.nan
     return xr.DataArray(moved, labels, tuple(labels), attrs={"long_name": "distance of the pattern"})
 
 
-def _steps(losses: Array, levels: Array) -> tuple[Array, Array]:
+def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
     """Of each step and earlier task, in that order: how far its pattern moved, how much its loss rose; runs' means."""
-    shapes = _shapes(levels)
+    shapes = _scale_free_patterns(levels)
     moved = _distance(shapes[:, 1:], shapes[:, :-1]).mean(axis=0)  # (steps, tasks)
     rose = np.diff(losses.mean(axis=-1), axis=1).mean(axis=0)
     earlier = np.arange(moved.shape[0])[:, None] > np.arange(moved.shape[1])
@@ -258,8 +260,8 @@ def _steps(losses: Array, levels: Array) -> tuple[Array, Array]:
 
 
 def _association(losses: Array, levels: Array, level: float, seed: int) -> Association:
-    moved, rose = _steps(losses, levels)
-    if len(moved) < FEWEST_PAIRS:
+    moved, rose = _step_changes(losses, levels)
+    if len(moved) < MIN_PAIRS:
         return Association(math.nan, math.nan, math.nan, math.nan, len(moved))
     ranks = [_unit_ranks(values) for values in (moved, rose)]
     rho = float(ranks[0] @ ranks[1])
@@ -269,7 +271,7 @@ def _association(losses: Array, levels: Array, level: float, seed: int) -> Assoc
     for _ in range(RESAMPLES):
         run, sample = rng.integers(runs, size=runs), rng.integers(n, size=(tasks, n))
         at = (run[:, None, None, None], np.arange(tasks + 1)[:, None, None], np.arange(tasks)[:, None], sample)
-        again = [_unit_ranks(values) for values in _steps(losses[at], levels[at])]
+        again = [_unit_ranks(values) for values in _step_changes(losses[at], levels[at])]
         drawn.append(float(again[0] @ again[1]))
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     steps = np.split(ranks[1], np.cumsum(range(1, tasks - 1)))  # of 1, 2, ... earlier tasks

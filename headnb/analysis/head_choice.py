@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 import xarray as xr
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.head_names import head_name
 from headnb.stats import patterns
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Which: TypeAlias = Literal["top", "bottom", "random"]
-Place: TypeAlias = tuple[int, int]
+HeadIndex: TypeAlias = tuple[int, int]
 
 
-@known_keywords
+@check_arguments
 def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "top", seed: int = 0) -> list[str]:
     """The names of k heads, for `finetune(heads=...)`, `ablate` or `scale_heads`.
 
@@ -41,13 +41,13 @@ def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "t
     if which not in get_args(Which):
         raise unknown_name("choice of heads", str(which), get_args(Which))
     ranking = ranked_heads(scores)
-    check_number(k, ranking)
+    check_head_count(k, ranking)
     if which == "random":
         ranking = shuffled_within_layers(ranking, np.random.default_rng(seed))
-    return names_of(ranking[::-1][:k] if which == "bottom" else ranking[:k])
+    return format_heads(ranking[::-1][:k] if which == "bottom" else ranking[:k])
 
 
-def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[Place]:
+def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[HeadIndex]:
     """(layer, head) of every head that is not NaN, from the highest value of the pattern to the lowest.
 
     Raises:
@@ -70,7 +70,7 @@ def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[Place]:
     ]
 
 
-def shuffled_within_layers(ranking: list[Place], random: np.random.Generator) -> list[Place]:
+def shuffled_within_layers(ranking: list[HeadIndex], random: np.random.Generator) -> list[HeadIndex]:
     """The ranking with each layer's heads exchanged among each other at random.
 
     Its first k have as many heads of each layer as the ranking's first k, for every k; and if it did not matter which
@@ -84,12 +84,12 @@ def shuffled_within_layers(ranking: list[Place], random: np.random.Generator) ->
     return [(layer, shuffled[layer].pop()) for layer, _ in ranking]
 
 
-def check_number(k: object, ranking: list[Place]) -> None:
+def check_head_count(k: object, ranking: list[HeadIndex]) -> None:
     """Raise HeadnbError unless k of these heads can be chosen."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(ranking):
         raise HeadnbError(f"k must be a number of heads from 1 to {len(ranking)}, not {k!r}")
 
 
-def names_of(places: Iterable[Place]) -> list[str]:
+def format_heads(places: Iterable[HeadIndex]) -> list[str]:
     """`L3H5` of each."""
     return [head_name(*place) for place in places]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headnb.stats.estimates import Estimate
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """A number, also numpy's or a DataArray's without dims; what is no number stays as it is."""
     found = value.item() if hasattr(value, "item") else value
     return None if isinstance(found, float) and not math.isfinite(found) else found
@@ -23,9 +23,9 @@ def as_records(table: xr.Dataset | pd.DataFrame) -> list[dict[str, Any]]:
     """One object per row of labels."""
     frame = table.to_dataframe() if isinstance(table, xr.Dataset) else table
     rows = frame.reset_index().to_dict("records")
-    return [{str(name): plain(value) for name, value in row.items()} for row in rows]
+    return [{str(name): to_json_value(value) for name, value in row.items()} for row in rows]
 
 
-def with_ends(estimate: Estimate) -> dict[str, float | None]:
+def with_interval(estimate: Estimate) -> dict[str, float | None]:
     """`value`, `low` and `high`."""
-    return {name: plain(getattr(estimate, name)) for name in ("value", "low", "high")}
+    return {name: to_json_value(getattr(estimate, name)) for name in ("value", "low", "high")}

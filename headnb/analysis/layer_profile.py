@@ -22,12 +22,12 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.before_after import read_stages
-from headnb.analysis.cka import LeftOut, cka
-from headnb.analysis.debiased_products import Measured
-from headnb.analysis.json_values import as_records, plain
-from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.cka import LeaveOneOut, cka
+from headnb.analysis.debiased_products import MeasuredPattern
+from headnb.analysis.json_values import as_records, to_json_value
+from headnb.analysis.result import AnalysisResult
 from headnb.call_checks import checked_level
-from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.matrices import train_eval
 from headnb.display.charts.plots import trajectory
 from headnb.errors import HeadnbError
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-STARTED, DONE = 0.1, 0.9  # shares of the largest change
-STRAIGHT = DONE - STARTED
-_NEAREST = 1 - 1e-12  # CKA of a model that did not change, on a scale that has no 1
-FEWEST_UNITS = 3  # runs, or tasks
-_ENDS = ("value", "low", "high")
+TRANSITION_START, TRANSITION_END = 0.1, 0.9  # shares of the largest change
+EVEN_RISE_WIDTH = TRANSITION_END - TRANSITION_START
+_MAX_CKA = 1 - 1e-12  # CKA of a model that did not change, on a scale that has no 1
+MIN_UNITS = 3  # runs, or tasks
+_INTERVAL_FIELDS = ("value", "low", "high")
 
 
 class LayerRun(NamedTuple):
@@ -63,7 +63,7 @@ class LayerRun(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class LayerProfile(TableAndVerdict):
+class LayerProfile(AnalysisResult):
     """What fine-tuning changed in each layer.
 
     Attributes:
@@ -104,7 +104,7 @@ class LayerProfile(TableAndVerdict):
         """
         layers = self.similarity.sizes["layer"]
         shares = (self.transition["last"] - self.transition["first"]).to_numpy() / layers
-        value, low, high = _over_units(shares[:, None], self.level)[:, 0].tolist()
+        value, low, high = _t_intervals(shares[:, None], self.level)[:, 0].tolist()
         return value, low - 0.5 / layers, high + 0.5 / layers
 
     @property
@@ -117,7 +117,7 @@ class LayerProfile(TableAndVerdict):
             own = self.similarity.sel(task=task)
             most = own.isel(layer=int(own["value"].argmin("layer")))
             first, last = transition(1 - own["value"].to_numpy())
-            ends = {name: float(most[end]) for name, end in zip(("CKA", "low", "high"), _ENDS, strict=True)}
+            ends = {name: float(most[end]) for name, end in zip(("CKA", "low", "high"), _INTERVAL_FIELDS, strict=True)}
             head = int(self.heads["value"].sel(task=task).argmax("layer"))
             rows[task] = {"most changed": f"L{int(most['layer'])}", **ends}
             rows[task] |= {"as far as layers": float(self.depth.sel(task=task)), "shared": first}
@@ -126,10 +126,10 @@ class LayerProfile(TableAndVerdict):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
 
     @property
-    def holds(self) -> bool | None:
+    def supported(self) -> bool | None:
         """Whether the transition is shorter than that of an even rise; None where that cannot be told."""
         _, low, high = self.width
-        return True if high < STRAIGHT else False if low > STRAIGHT else None
+        return True if high < EVEN_RISE_WIDTH else False if low > EVEN_RISE_WIDTH else None
 
     @property
     def verdict(self) -> str:
@@ -137,13 +137,13 @@ class LayerProfile(TableAndVerdict):
         layers, (first, last) = self.similarity.sizes["layer"], self.stages
         width, low, high = self.width
         parts = {"shared": (0, first), "transition": (first, last), "refinement": (last, layers)}
-        said = ", ".join(f"{_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
+        said = ", ".join(f"{_layer_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
         known = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
         then = {True: "So the change is gathered there", False: "So the change is spread more evenly than that"}
-        sharp = then.get(self.holds, "So kinds of layers are not shown")  # type: ignore[arg-type]
+        sharp = then.get(self.supported, "So kinds of layers are not shown")  # type: ignore[arg-type]
         return (
             f"In the mean over tasks {said}. The transition takes {width:.0%}{known} of the layers; an even rise would "
-            f"take {STRAIGHT:.0%}. {sharp}. {self._together()}"
+            f"take {EVEN_RISE_WIDTH:.0%}. {sharp}. {self._correlation_sentence()}"
         )
 
     def plot(self) -> Chart:
@@ -157,7 +157,7 @@ class LayerProfile(TableAndVerdict):
             trajectory(self.heads, along="layer", title="change of heads (mean head = 1)"),
             trajectory(self.movement, along="layer", title="movement of parameters"),
         ]
-        return beside(*charts, title="what fine-tuning changes, layer by layer")
+        return chart_row(*charts, title="what fine-tuning changes, layer by layer")
 
     def plot_across(self) -> Chart:
         """CKA of every layer before (rows) with every layer after (columns)."""
@@ -168,19 +168,19 @@ class LayerProfile(TableAndVerdict):
         return {
             "tasks": as_records(self.table),
             "stages": dict(zip(("transition", "refinement"), self.stages, strict=True)),
-            "width": dict(zip(_ENDS, map(plain, self.width), strict=True)),
+            "width": dict(zip(_INTERVAL_FIELDS, map(to_json_value, self.width), strict=True)),
             "go_together": as_records(self.go_together),
             "samples": self.samples,
             "runs": self.runs,
             "level": self.level,
-            "holds": self.holds,
+            "supported": self.supported,
             "verdict": self.verdict,
         }
 
-    def _together(self) -> str:
+    def _correlation_sentence(self) -> str:
         said = []
         for name, words in (("heads", "its heads change"), ("movement", "its parameters move")):
-            value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _ENDS)
+            value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _INTERVAL_FIELDS)
             shown = "more" if low > 0 else "less" if high < 0 else "not shown to be more"
             said.append(f"{shown} where {words} more (rank correlation {interval_text(value, low, high)})")
         return f"A layer adds to the change {' and '.join(said)}."
@@ -200,7 +200,7 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
     if not runs or not all(runs.values()):
         raise HeadnbError("a profile of layers needs at least one training run of each task")
     tasks = list(runs)
-    compared = {task: [_compared(one, task) for one in of_task] for task, of_task in runs.items()}
+    compared = {task: [_cka_matrix(one, task) for one in of_task] for task, of_task in runs.items()}
     same = {task: [_diagonal(one) for one in of_task] for task, of_task in compared.items()}
     similarity = np.stack([_intervals(of_task, level) for of_task in same.values()], axis=1)
     heads = np.stack([_head_change(of_task, task, level) for task, of_task in runs.items()], axis=1)
@@ -225,15 +225,15 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
             attrs={"quantity": "CKA"},
         ),
         depth=xr.DataArray(
-            [_depth(runs[task][0], row) for task, row in zip(tasks, similarity[0], strict=True)],
+            [_equivalent_depth(runs[task][0], row) for task, row in zip(tasks, similarity[0], strict=True)],
             {"task": tasks},
             ("task",),
         ),
         transition=xr.Dataset(
             {name: ("run", list(ends)) for name, ends in zip(("first", "last"), zip(*bounds, strict=True), strict=True)}
         ),
-        go_together=_going_together(same, runs, level),
-        samples=max(one.left.shape[-1] for of_task in same.values() for one in of_task),
+        go_together=_layer_correlations(same, runs, level),
+        samples=max(one.left_out.shape[-1] for of_task in same.values() for one in of_task),
         runs=len(bounds),
         level=level,
     )
@@ -245,10 +245,10 @@ def transition(change: Array) -> tuple[int, int]:
     if not highest[-1] > 0:
         return len(change), len(change)
     done = highest / highest[-1]
-    return int(np.argmax(done >= STARTED)), int(np.argmax(done >= DONE))
+    return int(np.argmax(done >= TRANSITION_START)), int(np.argmax(done >= TRANSITION_END))
 
 
-def _compared(run: LayerRun, task: str) -> LeftOut:
+def _cka_matrix(run: LayerRun, task: str) -> LeaveOneOut:
     """CKA of every layer before with every layer after, (layers, layers), and without each sample."""
     before, after = run.grams
     shared = [key for key in after["sample"].to_numpy().tolist() if key in before.indexes["sample"]]
@@ -258,18 +258,18 @@ def _compared(run: LayerRun, task: str) -> LeftOut:
         raise HeadnbError(f"{task}: representations before and after are of other samples")
     K, L = (one["gram"].sel(same).to_numpy() for one in (before, after))
     rows = [cka(K[layer], L) for layer in range(len(K))]  # one row at a time: (layers, n, n) in memory
-    return LeftOut(np.stack([row.full for row in rows]), np.stack([row.left for row in rows]))
+    return LeaveOneOut(np.stack([row.full for row in rows]), np.stack([row.left_out for row in rows]))
 
 
-def _diagonal(compared: LeftOut) -> LeftOut:
+def _diagonal(compared: LeaveOneOut) -> LeaveOneOut:
     """Of each layer with itself, (layers)."""
     places = np.arange(len(compared.full))
-    return LeftOut(compared.full[places, places], compared.left[places, places])
+    return LeaveOneOut(compared.full[places, places], compared.left_out[places, places])
 
 
-def _intervals(of_runs: Sequence[LeftOut], level: float) -> Array:
+def _intervals(of_runs: Sequence[LeaveOneOut], level: float) -> Array:
     """(3, layers): mean CKA over runs with its interval, the jackknife's values being those of samples."""
-    fisher = [LeftOut(*(np.arctanh(np.clip(part, -_NEAREST, _NEAREST)) for part in one)) for one in of_runs]
+    fisher = [LeaveOneOut(*(np.arctanh(np.clip(part, -_MAX_CKA, _MAX_CKA)) for part in one)) for one in of_runs]
     values = np.stack([one.pseudo_values().T for one in fisher])  # (runs, n, layers)
     return np.tanh(np.stack(crossed_intervals(values, level)))
 
@@ -279,7 +279,7 @@ def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
     stages = read_stages([one.scores for one in runs], task)
     present, values = ~stages.missing, []
     for after in stages.after:
-        change = Measured(after[None, :, present], stages.start[:, present], scale_free=True)
+        change = MeasuredPattern(after[None, :, present], stages.required_before[:, present], scale_free=True)
         rows = change.values() + change.influence()  # (n, heads), whose mean is the change
         places = [stages.layers[present] == layer for layer in stages.grid.get_index("layer")]
         squares = [_mean_square(rows[:, of_layer]) for of_layer in places]
@@ -287,15 +287,15 @@ def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
     return np.stack(crossed_intervals(np.stack(values), level))
 
 
-def _mean_square(rows: Array) -> LeftOut:
+def _mean_square(rows: Array) -> LeaveOneOut:
     """Mean over heads of the squared mean of rows (n, heads), from products of different samples."""
     n, total, squares = len(rows), rows.sum(axis=0), (rows**2).sum(axis=0)
     full = (total**2 - squares) / (n * (n - 1))
     left = ((total - rows) ** 2 - (squares - rows**2)) / ((n - 1) * (n - 2))
-    return LeftOut(full.mean(), left.mean(axis=-1))
+    return LeaveOneOut(full.mean(), left.mean(axis=-1))
 
 
-def _depth(run: LayerRun, similarity: Array) -> float:
+def _equivalent_depth(run: LayerRun, similarity: Array) -> float:
     """How many layers below the most changed one the first is that differed as much from it before."""
     layer = int(similarity.argmin())
     grams = run.grams[0]["gram"].to_numpy()
@@ -304,8 +304,8 @@ def _depth(run: LayerRun, similarity: Array) -> float:
     return float(found[0] + 1) if len(found) else float("nan")
 
 
-def _going_together(
-    same: Mapping[str, Sequence[LeftOut]], runs: Mapping[str, Sequence[LayerRun]], level: float
+def _layer_correlations(
+    same: Mapping[str, Sequence[LeaveOneOut]], runs: Mapping[str, Sequence[LayerRun]], level: float
 ) -> xr.Dataset:
     rows = []
     for task, of_task in runs.items():
@@ -316,22 +316,22 @@ def _going_together(
             of_run.append([float(correlation(added, each, "spearman")) for each in beside])
         rows.append(np.array(of_run))
     values = np.stack([each.mean(axis=0) for each in rows]) if len(rows) > 1 else rows[0]
-    ends = dict(zip(_ENDS, np.clip(_over_units(values, level), -1, 1), strict=True))
+    ends = dict(zip(_INTERVAL_FIELDS, np.clip(_t_intervals(values, level), -1, 1), strict=True))
     return xr.Dataset({name: ("beside", end) for name, end in ends.items()}, {"beside": ["heads", "movement"]})
 
 
-def _over_units(values: Array, level: float) -> Array:
+def _t_intervals(values: Array, level: float) -> Array:
     """(3, columns): means of values (units, columns) with Student's t intervals; two do not tell how they vary."""
     found = t_intervals(values, level)
     unknown = np.full_like(found.mean, np.nan)
-    return np.stack(found if len(values) >= FEWEST_UNITS else (found.mean, unknown, unknown))
+    return np.stack(found if len(values) >= MIN_UNITS else (found.mean, unknown, unknown))
 
 
 def _dataset(ends: Array, tasks: list[str], layers: NDArray[np.int64], quantity: str) -> xr.Dataset:
-    columns = {name: (("task", "layer"), end) for name, end in zip(_ENDS, ends, strict=True)}
+    columns = {name: (("task", "layer"), end) for name, end in zip(_INTERVAL_FIELDS, ends, strict=True)}
     return xr.Dataset(columns, {"task": tasks, "layer": layers}, {"quantity": quantity})
 
 
-def _span(first: int, end: int) -> str:
+def _layer_span(first: int, end: int) -> str:
     """`L0 to L4`."""
     return f"L{first} is" if end - first == 1 else f"L{first} to L{end - 1} are"

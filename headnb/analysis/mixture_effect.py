@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.json_values import as_records
-from headnb.analysis.result import TableAndVerdict, signed_text
+from headnb.analysis.result import AnalysisResult, signed_text
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.rounding import interval_text
@@ -40,7 +40,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, repr=False)
-class MixtureEffect(TableAndVerdict):
+class MixtureEffect(AnalysisResult):
     """Held-out loss and exact match of one complex task after different trainings.
 
     Attributes:
@@ -64,7 +64,7 @@ class MixtureEffect(TableAndVerdict):
     level: float
 
     @property
-    def holds(self) -> bool | None:
+    def supported(self) -> bool | None:
         """Whether the mixture of the fit is better than a random one by its loss; None: cannot be told."""
         if not {RANDOM, FITTED} <= set(self.loss["way"].to_numpy()):
             return None
@@ -74,17 +74,20 @@ class MixtureEffect(TableAndVerdict):
     @property
     def table(self) -> pd.DataFrame:
         """A row per way: loss, its change against plain fine-tuning and the random mixture, exact match."""
-        columns = {"loss": _texts(self.loss)}
-        columns |= {f"loss − {_short(name)}": _texts(self.loss_change.sel(against=name)) for name in self._against}
+        columns = {"loss": _interval_texts(self.loss)}
+        columns |= {
+            f"loss − {_column_suffix(name)}": _interval_texts(self.loss_change.sel(against=name))
+            for name in self._against
+        }
         if self.exact is not None:
-            columns["right"] = _texts(self.exact)
+            columns["right"] = _interval_texts(self.exact)
         return xr.Dataset(columns).drop_vars("against", errors="ignore").to_dataframe().rename(index=NAMES)
 
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
         pairs = ((FITTED, RANDOM), (FITTED, PLAIN), (RANDOM, PLAIN))
-        lines = [self._said(way, against) for way, against in pairs if self._has(way, against)]
+        lines = [self._comparison_sentence(way, against) for way, against in pairs if self._has(way, against)]
         if not self._has(FITTED):
             lines.append("The fit's mixture was not trained on: where no weight is above zero there is none.")
         if self.exact_change is not None and self._has(FITTED, RANDOM):
@@ -108,7 +111,7 @@ class MixtureEffect(TableAndVerdict):
             "runs": self.runs,
             "asked": self.asked,
             "level": self.level,
-            "holds": self.holds,
+            "supported": self.supported,
             "verdict": self.verdict,
         }
 
@@ -122,7 +125,7 @@ class MixtureEffect(TableAndVerdict):
     def _has(self, *ways: str) -> bool:
         return set(ways) <= set(self.loss["way"].to_numpy())
 
-    def _said(self, way: str, against: str) -> str:
+    def _comparison_sentence(self, way: str, against: str) -> str:
         change = self.loss_change.sel(against=against, way=way)
         told = "is lower than" if change["high"] < 0 else "is higher than" if change["low"] > 0 else ""
         result = told or "is not shown to differ from that"
@@ -190,10 +193,10 @@ def _dataset(found: HeadIntervals, ways: list[str], attrs: dict[str, str]) -> xr
     return xr.Dataset({name: ("way", values) for name, values in names.items()}, {"way": ways}, attrs)
 
 
-def _short(way: str) -> str:
+def _column_suffix(way: str) -> str:
     return {PLAIN: "alone", RANDOM: "random"}[way]
 
 
-def _texts(table: xr.Dataset) -> xr.DataArray:
+def _interval_texts(table: xr.Dataset) -> xr.DataArray:
     rows = zip(*(table[name].to_numpy() for name in ("value", "low", "high")), strict=True)
     return xr.DataArray([interval_text(*row) for row in rows], dims="way", coords={"way": table["way"]})

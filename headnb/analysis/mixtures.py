@@ -16,14 +16,14 @@ import numpy as np
 
 from headnb.analysis.composition.fit import CombinationFit
 from headnb.analysis.result import result_html
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.loading import Task, known_tasks, load_task
 
 if TYPE_CHECKING:
     from headnb.tasks.samples import Id, Sample, TokenSample
 
-    Drawn = tuple[Id, Sample | TokenSample]
+    DrawnSample = tuple[Id, Sample | TokenSample]
 
 WAYS = ("weights", "contributions", "uniform", "random", "single")
 
@@ -66,7 +66,7 @@ class Mixture(Task):
         return f"{self.name}: {len(self)} samples by {self.by}"
 
 
-@known_keywords
+@check_arguments
 def mixture(
     fit: CombinationFit | Mapping[str, float],
     size: int,
@@ -116,7 +116,7 @@ def mixture(
     if by == "random":
         weights = {name: float(len(task)) for name, task in tasks.items()}
         wanted = _random_counts(tasks, int(size), seed)
-    _refuse_short(tasks, wanted, repeat=repeat)
+    _check_sizes(tasks, wanted, repeat=repeat)
     drawn = [pair for name, task in tasks.items() for pair in _draw(name, task, wanted[name], seed)]
     random.Random(seed).shuffle(drawn)  # noqa: S311  so that every part of the mixture is mixed
     target = fit.target if isinstance(fit, CombinationFit) else "the target"
@@ -185,7 +185,7 @@ def _random_counts(tasks: dict[str, Task], size: int, seed: int) -> dict[str, in
     return dict(zip(tasks, (rounds * sizes + drawn).tolist(), strict=True))
 
 
-def _refuse_short(tasks: dict[str, Task], wanted: dict[str, int], *, repeat: bool) -> None:
+def _check_sizes(tasks: dict[str, Task], wanted: dict[str, int], *, repeat: bool) -> None:
     short = {name: task for name, task in tasks.items() if wanted[name] > len(task)}
     if not short or repeat:
         return
@@ -198,9 +198,9 @@ def _refuse_short(tasks: dict[str, Task], wanted: dict[str, int], *, repeat: boo
     )
 
 
-def _draw(name: str, task: Task, count: int, seed: int) -> list[Drawn]:
+def _draw(name: str, task: Task, count: int, seed: int) -> list[DrawnSample]:
     """`count` samples in random order; every sample once before any twice."""
-    drawn: list[Drawn] = []
+    drawn: list[DrawnSample] = []
     for turn in range(math.ceil(count / len(task))):
         order = load_task(task, n=min(len(task), count - len(drawn)), seed=seed + turn)
         mark = f" #{turn + 1}" if turn else ""
@@ -227,6 +227,6 @@ def _notes(
     again = [f"{name} ({len(task)} samples)" for name, task in tasks.items() if counts[name] > len(task)]
     if again:
         notes.append(f"samples taken several times: {', '.join(again)}")
-    if by in {"weights", "contributions"} and isinstance(fit, CombinationFit) and not fit.holds:
+    if by in {"weights", "contributions"} and isinstance(fit, CombinationFit) and not fit.supported:
         notes.append("composition is not shown by the fit behind these weights (fit.verdict)")
     return notes

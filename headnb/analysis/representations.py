@@ -18,13 +18,13 @@ import xarray as xr
 from torch import Tensor
 
 from headnb.analysis.cka import gram
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import find_heads, frozen, input_device
-from headnb.engine.losses import find_readout, ready
-from headnb.engine.packing import most_tokens, worth_packing
+from headnb.engine.losses import batch_context, find_loss_computer
+from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.partial_forward import decoder_layers
-from headnb.engine.threads import only_here
+from headnb.engine.threads import this_thread_only
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.models.checks import context_length, model_name
@@ -39,14 +39,16 @@ if TYPE_CHECKING:
     from headnb.engine.batching import Batch
     from headnb.engine.tokenization import EncodedSample, EncodingName
 
-MOST = 256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
+MAX_SAMPLES = (
+    256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
+)
 
 
 class UnknownLayersError(HeadnbError):
     """A model's decoder layers cannot be told from its other modules."""
 
 
-@known_keywords
+@check_arguments
 def layer_grams(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -76,14 +78,14 @@ def layer_grams(
     """
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
-    samples, ids = encoded.samples[:MOST], list(encoded.ids[:MOST])
+    samples, ids = encoded.samples[:MAX_SAMPLES], list(encoded.ids[:MAX_SAMPLES])
     with model_lock(model), frozen(model):
-        vectors = _vectors(model, samples, batch_tokens)
+        vectors = _layer_vectors(model, samples, batch_tokens)
     grams = np.stack([gram(layer).astype(np.float32) for layer in vectors])
     return xr.Dataset(
         {
             "gram": (("layer", "sample", "other_sample"), grams),
-            "fingerprint": ("sample", encoded.fingerprints[:MOST]),
+            "fingerprint": ("sample", encoded.fingerprints[:MAX_SAMPLES]),
         },
         {"layer": np.arange(len(grams)), "sample": ids, "other_sample": ids},
         {"model": model_name(model), "task": task.name, "quantity": "inner products of representations"},
@@ -91,23 +93,23 @@ def layer_grams(
 
 
 @torch.no_grad()
-def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tokens: int) -> np.ndarray:
+def _layer_vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tokens: int) -> np.ndarray:
     """(layers, n, C) float32."""
     layout, device = find_heads(model), input_device(model)
     layers = decoder_layers(model, layout)
     if not layers:
         raise UnknownLayersError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
-    readout = find_readout(model, layout)
-    packing = readout.packs and worth_packing(model)
-    most = most_tokens(model, batch_tokens, packed=packing)
+    loss_computer = find_loss_computer(model, layout)
+    packing = loss_computer.supports_packing and packing_is_faster(model)
+    most = max_batch_tokens(model, batch_tokens, packed=packing)
     plan = plan_batches(np.array(list(map(len, samples))), batch_tokens=most, packed=packing)
     vectors: np.ndarray | None = None
     for places in plan.batches():
         positions = plan.order[places]
         members = [samples[position] for position in positions]
         batch = pack(members) if packing else collate(members)
-        with ready(model, layout, batch), _means(layers, batch) as means:
-            readout.losses(batch, device)
+        with batch_context(model, layout, batch), _record_means(layers, batch) as means:
+            loss_computer.losses(batch, device)
         found = np.stack(means)  # (layers, B, C)
         vectors = np.empty((len(layers), len(samples), found.shape[-1]), np.float32) if vectors is None else vectors
         vectors[:, positions] = found
@@ -116,7 +118,7 @@ def _vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tok
 
 
 @contextmanager
-def _means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.ndarray]]:
+def _record_means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.ndarray]]:
     """Each layer's mean output over the positions that predict a sample's answer, (B, C), in the pass inside."""
     found: list[np.ndarray] = []
     places, _, rows, counts = batch.answers
@@ -129,5 +131,5 @@ def _means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.register_forward_hook(only_here(keep)).remove)
+            hooks.callback(layer.register_forward_hook(this_thread_only(keep)).remove)
         yield found

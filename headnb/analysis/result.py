@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     import xarray as xr
 
-_FORM: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
+_TABLE_FORMAT: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
 
 
-class TableAndVerdict(ABC):
+class AnalysisResult(ABC):
     """A finding that has a table of numbers and a verdict in words."""
 
     @property
@@ -32,15 +32,17 @@ class TableAndVerdict(ABC):
         """The line above the table; by default there is none."""
         return ""
 
-    def _laid_out(self) -> pd.DataFrame:
+    def _display_table(self) -> pd.DataFrame:
         """The table in the form that is read best."""
         return self.table
 
     def __repr__(self) -> str:
-        return "\n\n".join(filter(None, (self._title(), self._laid_out().to_string(**_FORM), self.verdict)))
+        return "\n\n".join(
+            filter(None, (self._title(), self._display_table().to_string(**_TABLE_FORMAT), self.verdict))
+        )
 
     def _repr_html_(self) -> str:
-        return result_html(self._title(), self._laid_out(), verdict=self.verdict, **_FORM)
+        return result_html(self._title(), self._display_table(), verdict=self.verdict, **_TABLE_FORMAT)
 
 
 def result_html(*parts: str | pd.DataFrame, verdict: str = "", **form: Any) -> str:

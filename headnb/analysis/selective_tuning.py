@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
-from headnb.analysis.json_values import with_ends
-from headnb.analysis.result import TableAndVerdict
-from headnb.analysis.training_means import direction, mean_over_trainings, text_of
-from headnb.display.charts.chart import Chart, beside
+from headnb.analysis.json_values import with_interval
+from headnb.analysis.result import AnalysisResult
+from headnb.analysis.training_means import direction, format_estimate, mean_over_trainings
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.fits import weights
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 TOP = "top heads"
 RANDOM = "random heads"
-BESIDE = ("all weights", "LoRA")
+BASELINE_WAYS = ("all weights", "LoRA")
 TESTS = ("trained task", "other tasks")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectiveTuning(TableAndVerdict):
+class SelectiveTuning(AnalysisResult):
     """Fine-tunings of the chosen heads, of random ones, of all weights and of adapters, on the same samples.
 
     Attributes:
@@ -77,14 +77,16 @@ class SelectiveTuning(TableAndVerdict):
         rows = {}
         for way in self.ways:
             row = {"parameters": f"{float(self.arrays['parameters'].sel(way=way)):.2%}"}
-            row |= {test: text_of(self.change(way, test)) for test in self.tests}
+            row |= {test: format_estimate(self.change(way, test)) for test in self.tests}
             if way != TOP:
-                row |= {f"top heads less these, {test}": text_of(self.change(TOP, test, way)) for test in self.tests}
+                row |= {
+                    f"top heads less these, {test}": format_estimate(self.change(TOP, test, way)) for test in self.tests
+                }
             rows[way] = row
         return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("trained")
 
     @property
-    def holds(self) -> bool | None:
+    def supported(self) -> bool | None:
         """Whether the task gains more by the chosen heads than by random ones; None where it cannot be told."""
         return {-1: True, 1: False, 0: None}[direction(self.change(TOP, TESTS[0], RANDOM))]
 
@@ -97,21 +99,22 @@ class SelectiveTuning(TableAndVerdict):
         first = (
             f"Training the {arrays.attrs['heads']} heads of the highest levels of {arrays.attrs['of_heads']} "
             f"({share:.2%} of the parameters) changes the loss of the trained task by "
-            f"{text_of(self.change(TOP, TESTS[0]))} nats, mean of {tasks} task{'s' if tasks > 1 else ''} and {seeds} "
+            f"{format_estimate(self.change(TOP, TESTS[0]))} nats, mean of {tasks} "
+            f"task{'s' if tasks > 1 else ''} and {seeds} "
             f"training seed{'s' if seeds > 1 else ''}."
         )
         words = {-1: "a lower loss than", 1: "a higher loss than", 0: "a loss that is not shown to differ from that of"}
         sentences = []
         for test in self.tests:
             found = {way: self.change(TOP, test, way) for way in self.ways if way != TOP}
-            said = [f"{words[direction(one)]} {way} ({text_of(one)})" for way, one in found.items()]
+            said = [f"{words[direction(one)]} {way} ({format_estimate(one)})" for way, one in found.items()]
             sentences.append(f"On the {test} it leaves {'; '.join(said)}.")
         return " ".join([first, *sentences])
 
     def plot(self) -> Chart:
         """The change of the loss by every way: on the trained task, and on the others."""
         charts = [weights(self.changes(test), name="change", title=f"on the {test}") for test in self.tests]
-        return beside(*charts, title="change of the loss by fine-tuning (nats)")
+        return chart_row(*charts, title="change of the loss by fine-tuning (nats)")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -121,8 +124,8 @@ class SelectiveTuning(TableAndVerdict):
                 "way": way,
                 "on": test,
                 "parameters": float(arrays["parameters"].sel(way=way)),
-                **with_ends(self.change(way, test)),
-                **({} if way == TOP else {"top heads less these": with_ends(self.change(TOP, test, way))}),
+                **with_interval(self.change(way, test)),
+                **({} if way == TOP else {"top heads less these": with_interval(self.change(TOP, test, way))}),
             }
             for way in self.ways
             for test in self.tests

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.debiased_products import Measured, Moments, Products, correlations
-from headnb.stats.estimates import SAYS_NOTHING
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products, correlations
+from headnb.stats.estimates import UNINFORMATIVE_WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def task_correlations(
-    measured: Sequence[Measured], tasks: Sequence[str], level: float = 0.95, seed: int = 0
+    measured: Sequence[MeasuredPattern], tasks: Sequence[str], level: float = 0.95, seed: int = 0
 ) -> xr.Dataset:
     """Dataset (stage, task, other_task): `value`, `low`, `high` corrected for noise, and `uncorrected`.
 
@@ -33,7 +33,7 @@ def task_correlations(
     """
     count = len(tasks)
     pairs = np.triu_indices(count, 1)
-    moments = Moments(measured, seed)
+    moments = DebiasedProducts(measured, seed)
 
     def coefficients(products: Products) -> Array:
         """Before, after and change, then before and after on Fisher's scale, of each pair."""
@@ -42,9 +42,11 @@ def task_correlations(
         return np.concatenate([before, after, after - before, *(_fisher(stage) for stage in (before, after))])
 
     columns = {"uncorrected": coefficients(moments.plain())[: 3 * len(pairs[0])]}
-    if moments.known and len(pairs[0]):
+    if moments.has_enough_samples and len(pairs[0]):
         found = moments.estimate(coefficients, level)._asdict()
-        columns |= _withheld({name: _natural(column, len(pairs[0])) for name, column in found.items()})
+        columns |= _withhold_uninformative(
+            {name: _back_transform(column, len(pairs[0])) for name, column in found.items()}
+        )
     dims = ("stage", "task", "other_task")
     names = ("value", "low", "high", "uncorrected")
     unknown = np.full(3 * len(pairs[0]), np.nan)
@@ -54,16 +56,16 @@ def task_correlations(
     )
 
 
-def _natural(found: Array, pairs: int) -> Array:
+def _back_transform(found: Array, pairs: int) -> Array:
     """(5 pairs) -> (3 pairs): back from Fisher's scale, where no replicate left it."""
     plain, on_fisher = found[: 3 * pairs], found[3 * pairs :]
     stages = np.where(np.isfinite(on_fisher), np.tanh(on_fisher), np.clip(plain[: 2 * pairs], -1, 1))
     return np.concatenate([stages, np.clip(plain[2 * pairs :], -2, 2)])
 
 
-def _withheld(columns: dict[str, Array]) -> dict[str, Array]:
+def _withhold_uninformative(columns: dict[str, Array]) -> dict[str, Array]:
     """NaN where an interval is nearly as wide as what a correlation can be."""
-    told = columns["high"] - columns["low"] < 2 * SAYS_NOTHING
+    told = columns["high"] - columns["low"] < 2 * UNINFORMATIVE_WIDTH
     return {name: np.where(told, column, np.nan) for name, column in columns.items()}
 
 

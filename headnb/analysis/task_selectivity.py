@@ -15,14 +15,14 @@ import xarray as xr
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from headnb.analysis.before_after import check_one_grid, on_common_samples, read_stages
-from headnb.analysis.changed_heads import RUN_NOISE, changed_heads
+from headnb.analysis.before_after import check_same_grid, on_common_samples, read_stages
+from headnb.analysis.changed_heads import RUN_NOISE_ATTRS, changed_heads
 from headnb.analysis.concentration import CONCENTRATIONS, STAGES, concentration
-from headnb.analysis.debiased_products import Measured
+from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.analysis.json_values import as_records
-from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_correlations import task_correlations
-from headnb.call_checks import checked_level, known_keywords
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Selectivity(TableAndVerdict):
+class Selectivity(AnalysisResult):
     """Patterns of several tasks before and after fine-tuning on each.
 
     Attributes:
@@ -115,7 +115,7 @@ class Selectivity(TableAndVerdict):
     def table(self) -> pd.DataFrame:
         """One row per task: the statistics before, after and their change, as text with intervals."""
         columns = {
-            f"{statistic} {stage}": ("task", [_with_interval(cells.sel(task=task)) for task in self.samples["task"]])
+            f"{statistic} {stage}": ("task", [_interval_text(cells.sel(task=task)) for task in self.samples["task"]])
             for statistic in self.concentration["statistic"].to_numpy()
             for stage in STAGES
             for cells in [self.concentration.sel(statistic=statistic, stage=stage)]
@@ -152,7 +152,7 @@ class Selectivity(TableAndVerdict):
             "verdict": self.verdict,
         }
 
-    def _laid_out(self) -> pd.DataFrame:
+    def _display_table(self) -> pd.DataFrame:
         return self.table.T  # nine columns of intervals would not fit beside each other
 
     def _concentration_line(self, name: str) -> str:
@@ -207,7 +207,7 @@ class Selectivity(TableAndVerdict):
         return f"{line} Of {', '.join(scales)} no more is shown than that the pattern became so many times what it was."
 
 
-@known_keywords
+@check_arguments
 def selectivity(
     before: Mapping[str, xr.Dataset],
     after: Mapping[str, Runs],
@@ -239,7 +239,7 @@ def selectivity(
     tasks = [task for task in before if task in after]
     pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
     stages = {task: read_stages(pairs[task], task) for task in tasks}
-    check_one_grid(stages)
+    check_same_grid(stages)
     if signed := [task for task, one in stages.items() if one.signed]:
         raise HeadnbError(f"Gini is defined on activation levels (>= 0), not on signed scores as of {signed[0]}")
     measured = _measured(on_common_samples(stages))
@@ -247,10 +247,10 @@ def selectivity(
     return Selectivity(
         concentration=_concentrations(stages, level, seed),
         correlation=task_correlations(measured, tasks, level, seed),
-        heads=_changed(pairs, stages, alpha, seed),
-        shapes=_changed(pairs, stages, alpha, seed, scale_free=True),
+        heads=_compare_tasks(pairs, stages, alpha, seed),
+        shapes=_compare_tasks(pairs, stages, alpha, seed, scale_free=True),
         scale=xr.DataArray(
-            [float(np.nanmean(one.after) / np.nanmean(one.start)) for one in stages.values()],
+            [float(np.nanmean(one.after) / np.nanmean(one.required_before)) for one in stages.values()],
             {"task": tasks},
             name="scale",
         ),
@@ -272,7 +272,7 @@ def as_runs(scores: Runs) -> list[xr.Dataset]:
     return [scores] if isinstance(scores, xr.Dataset) else list(scores)
 
 
-def _changed(
+def _compare_tasks(
     pairs: Mapping[str, list[tuple[xr.Dataset, xr.Dataset]]],
     stages: Mapping[str, Stages],
     alpha: float,
@@ -283,8 +283,8 @@ def _changed(
     """Which heads changed, (task, layer, head); coordinates (task) say how far each task's change can be believed."""
     found = []
     for task, one in stages.items():
-        change = changed_heads(pairs[task], one.start, one.after, alpha, seed, scale_free=scale_free)
-        names = [*Evidence._fields, *(name for name in RUN_NOISE if name in change.attrs)]
+        change = changed_heads(pairs[task], one.required_before, one.after, alpha, seed, scale_free=scale_free)
+        names = [*Evidence._fields, *(name for name in RUN_NOISE_ATTRS if name in change.attrs)]
         found.append(change.assign_coords({name: change.attrs[name] for name in names}))
     tasks = xr.DataArray(list(stages), dims="task", name="task")
     return as_result(xr.concat(found, tasks, combine_attrs="drop_conflicts"))
@@ -293,7 +293,7 @@ def _changed(
 def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:
     found = []
     for one in stages.values():
-        before, after = one.start[:, ~one.missing], one.after[..., ~one.missing]
+        before, after = one.required_before[:, ~one.missing], one.after[..., ~one.missing]
         found.append([list(concentration(before, after, name, level, seed).values()) for name in CONCENTRATIONS])
     return _estimates(found, {"task": list(stages), "statistic": list(CONCENTRATIONS), "stage": list(STAGES)})
 
@@ -304,17 +304,17 @@ def _estimates(found: Sequence[Any], coords: dict[str, list[str]]) -> xr.Dataset
     return xr.Dataset({n: (tuple(coords), column) for n, column in zip(names, columns, strict=True)}, coords)
 
 
-def _measured(stages: Mapping[str, Stages]) -> list[Measured]:
+def _measured(stages: Mapping[str, Stages]) -> list[MeasuredPattern]:
     """The patterns before of all tasks, then those after."""
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     before, after = [], []
     for one in stages.values():
         key = (one.task, one.samples)
-        before.append(Measured(one.start[None][..., present], None, key))
-        after.append(Measured(one.after[..., present], None, key))
+        before.append(MeasuredPattern(one.required_before[None][..., present], None, key))
+        after.append(MeasuredPattern(one.after[..., present], None, key))
     return before + after
 
 
-def _with_interval(found: xr.Dataset) -> str:
+def _interval_text(found: xr.Dataset) -> str:
     value, low, high = (float(found[name]) for name in ("value", "low", "high"))
     return interval_text(value, low, high)

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.before_after import Stages, check_one_grid, read_stages
-from headnb.analysis.debiased_products import Measured, Moments, Products
-from headnb.analysis.json_values import as_records, plain
-from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.before_after import Stages, check_same_grid, read_stages
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products
+from headnb.analysis.json_values import as_records, to_json_value
+from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_selectivity import as_runs
-from headnb.call_checks import checked_level, known_keywords
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from headnb.analysis.task_selectivity import Runs
     from headnb.stats.descriptive import Array
 
-FEWEST_TASKS = 2
-FEWEST_EXCHANGES = 20  # of tasks within run numbers: fewer cannot give p < 0.05
-NOISIEST = 5  # times the median of the tasks' run noise (standard deviations)
+MIN_TASKS = 2
+MIN_EXCHANGES = 20  # of tasks within run numbers: fewer cannot give p < 0.05
+MAX_RELATIVE_NOISE = 5  # times the median of the tasks' run noise (standard deviations)
 
 
 @dataclass(frozen=True, repr=False)
-class Specificity(TableAndVerdict):
+class Specificity(AnalysisResult):
     """Fine-tuned models against tasks.
 
     Attributes:
@@ -116,10 +116,10 @@ class Specificity(TableAndVerdict):
         return {
             "change": as_records(self.change),
             "between": as_records(self.between),
-            "own": plain(self.own),
-            "others": plain(self.others),
-            "own_p": plain(self.own_p),
-            "p": plain(self.p),
+            "own": to_json_value(self.own),
+            "others": to_json_value(self.others),
+            "own_p": to_json_value(self.own_p),
+            "p": to_json_value(self.p),
             "unit": self.unit,
             "left_out": list(self.left_out),
             "level": self.level,
@@ -127,7 +127,7 @@ class Specificity(TableAndVerdict):
         }
 
 
-@known_keywords
+@check_arguments
 def specificity(
     before: Mapping[str, xr.Dataset],
     after: Mapping[str, Mapping[str, Runs]],
@@ -152,7 +152,7 @@ def specificity(
         HeadnbError: fewer than two models, a model without scores on one of the tasks, or scores that cannot be paired.
     """
     level = checked_level(level)
-    if len(after) < FEWEST_TASKS:
+    if len(after) < MIN_TASKS:
         raise HeadnbError(f"specificity compares models trained on different tasks; got {len(after)}")
     tasks = [task for task in before if all(task in scores for scores in after.values())]
     if not tasks:
@@ -161,13 +161,13 @@ def specificity(
     stages = {
         (t, e): read_stages([(before[e], run) for run in as_runs(after[t][e])], e) for t in trained for e in tasks
     }
-    check_one_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
+    check_same_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
     on_task = {e: _shared_samples([stages[t, e] for t in trained]) for e in tasks}
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     by_runs = min(one.runs for one in stages.values()) > 1
     models = {e: _patterns(on_task[e], present, scale_free=scale_free) for e in tasks}
     change = np.stack([_relative_change(models[e], level, seed) for e in tasks], axis=-1)
-    tested, left_out = _without_noisy(trained, models) if by_runs else (list(range(len(trained))), ())
+    tested, left_out = _exclude_noisy(trained, models) if by_runs else (list(range(len(trained))), ())
     rows, permuted = zip(
         *(
             _between(models[e][0], [models[e][1 + t] for t in tested], permutations, seed, by_runs=by_runs)
@@ -187,7 +187,7 @@ def specificity(
         own=own,
         others=others,
         own_p=own_p,
-        p=_p(total),
+        p=_p_value(total),
         unit="training runs" if by_runs else "samples",
         level=level,
         left_out=left_out,
@@ -201,45 +201,45 @@ def _shared_samples(models: Sequence[Stages]) -> list[Stages]:
     if len(order) < 2:
         raise HeadnbError(f"{models[0].task}: the models have {len(order)} samples in common; this needs at least 2")
     places = [{sample: i for i, sample in enumerate(one.samples)} for one in models]
-    return [one.at(np.array([at[sample] for sample in order])) for one, at in zip(models, places, strict=True)]
+    return [one.take(np.array([at[sample] for sample in order])) for one, at in zip(models, places, strict=True)]
 
 
-def _patterns(models: Sequence[Stages], present: Array, *, scale_free: bool) -> list[Measured]:
+def _patterns(models: Sequence[Stages], present: Array, *, scale_free: bool) -> list[MeasuredPattern]:
     """The pattern before, then that of each model, on the same samples."""
-    first = Measured(models[0].start[None][..., present], None, "shared", scale_free)
-    return [first, *(Measured(one.after[..., present], None, "shared", scale_free) for one in models)]
+    first = MeasuredPattern(models[0].required_before[None][..., present], None, "shared", scale_free)
+    return [first, *(MeasuredPattern(one.after[..., present], None, "shared", scale_free) for one in models)]
 
 
-def _relative_change(patterns: Sequence[Measured], level: float, seed: int) -> Array:
+def _relative_change(patterns: Sequence[MeasuredPattern], level: float, seed: int) -> Array:
     """(3, models): relative distance of each model's pattern from the first, with its interval."""
-    moments = Moments(patterns, seed)
+    moments = DebiasedProducts(patterns, seed)
 
     def squared(products: Products) -> Array:
         C = products.about_mean
         diagonal = np.diag(C)
         return np.asarray((diagonal[1:] + C[0, 0] - 2 * C[0, 1:]) / C[0, 0])
 
-    if not moments.known:
+    if not moments.has_enough_samples:
         found = np.stack([squared(moments.plain())] + [np.full(len(patterns) - 1, np.nan)] * 2)
     else:
         found = np.stack(moments.estimate(squared, level))
     return np.asarray(np.sqrt(np.maximum(found, 0)))
 
 
-def _without_noisy(
-    trained: Sequence[str], models: Mapping[str, Sequence[Measured]]
+def _exclude_noisy(
+    trained: Sequence[str], models: Mapping[str, Sequence[MeasuredPattern]]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Places of the trained tasks that can be tested together, and the names of the others."""
     deviations = np.array([[one.run_noise()[0] for one in of_task[1:]] for of_task in models.values()]) ** 0.5
     noise = (deviations / np.median(deviations, axis=1, keepdims=True)).max(axis=0)  # (trained)
-    noisy = noise > NOISIEST
-    if len(trained) - noisy.sum() < FEWEST_TASKS:
+    noisy = noise > MAX_RELATIVE_NOISE
+    if len(trained) - noisy.sum() < MIN_TASKS:
         noisy[:] = False
     return np.flatnonzero(~noisy).tolist(), tuple(name for name, out in zip(trained, noisy, strict=True) if out)
 
 
 def _between(
-    before: Measured, models: Sequence[Measured], permutations: int, seed: int, *, by_runs: bool
+    before: MeasuredPattern, models: Sequence[MeasuredPattern], permutations: int, seed: int, *, by_runs: bool
 ) -> tuple[dict[str, float], Array]:
     """The row of one task, and the test's statistic for every exchange, the observed one first.
 
@@ -252,13 +252,13 @@ def _between(
         "between": observed / spread,
         "noise": noise / spread,
         "ratio": observed / noise if noise > 0 else math.nan,
-        "p": _p(statistics),
+        "p": _p_value(statistics),
     }
     return row, statistics
 
 
 def _between_samples(
-    models: Sequence[Measured], permutations: int, rng: np.random.Generator
+    models: Sequence[MeasuredPattern], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
     """Variance between models, that of noise alone, and their ratio when models are exchanged within each sample."""
     rows = np.stack([model.values() + model.influence() for model in models])  # (models, n, heads)
@@ -276,7 +276,7 @@ def _between_samples(
 
 
 def _between_runs(
-    models: Sequence[Measured], permutations: int, rng: np.random.Generator
+    models: Sequence[MeasuredPattern], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
     """Variance between tasks' mean patterns, that of runs alone, and the statistic when tasks are exchanged.
 
@@ -289,7 +289,7 @@ def _between_runs(
     noise = float(patterns.var(axis=1, ddof=1).mean() / runs)
     products = np.einsum("tph,sqh->tpsq", patterns, patterns) / patterns.shape[-1]
     exchanges = list(_exchanges(len(models), runs, permutations, rng))
-    if len(exchanges) < FEWEST_EXCHANGES:
+    if len(exchanges) < MIN_EXCHANGES:
         return observed, noise, np.full(1, np.nan)
     return observed, noise, np.array([_weighted_distance(products, order) for order in exchanges])
 
@@ -326,7 +326,7 @@ def _own_task(
 ) -> tuple[float, float, float]:
     """Mean of the diagonal and of the rest, and the chance of their difference if models are exchanged."""
     both = [task for task in trained if task in tasks]
-    if len(both) < FEWEST_TASKS:
+    if len(both) < MIN_TASKS:
         return math.nan, math.nan, math.nan
     square = change[np.ix_([trained.index(t) for t in both], [tasks.index(t) for t in both])]
     mean = square.mean(axis=0)
@@ -341,6 +341,6 @@ def _own_task(
     return float(square[own].mean()), float(square[~own].mean()), p
 
 
-def _p(statistics: Array) -> float:
+def _p_value(statistics: Array) -> float:
     """The share of exchanges with as large a statistic as the observed one, which comes first and counts."""
     return float((statistics >= statistics[0] * (1 - 1e-9)).mean()) if np.isfinite(statistics[0]) else math.nan

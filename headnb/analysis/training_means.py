@@ -17,7 +17,7 @@ import xarray as xr
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.estimates import Estimate
-from headnb.stats.jackknife import welch
+from headnb.stats.jackknife import welch_df
 from headnb.stats.rounding import interval_text
 from headnb.stats.run_variance import RunNoise
 
@@ -83,16 +83,16 @@ def _noise(each: Array, known: NDArray[np.bool_]) -> RunNoise | None:
         return None
     seeds = each.shape[1]
     of_seeds = [(run.var(ddof=1) / seeds, seeds - 1.0) for run in each.sum(axis=(2, 3))] if seeds > 1 else []
-    (a, df_a), (b, df_b) = _sum(parts), _sum(of_seeds)
+    (a, df_a), (b, df_b) = _sum_variances(parts), _sum_variances(of_seeds)
     return RunNoise(np.array(a), df_a, np.array(b), df_b)
 
 
-def _sum(parts: list[tuple[float, float]]) -> tuple[float, float]:
+def _sum_variances(parts: list[tuple[float, float]]) -> tuple[float, float]:
     """The sum of independent variances, and its degrees of freedom by Welch and Satterthwaite; 0 of none."""
     if not parts:
         return 0.0, 0.0
     variances, df = np.array(parts, dtype=np.float64).T
-    return float(variances.sum()), welch(variances, df)
+    return float(variances.sum()), welch_df(variances, df)
 
 
 def on_own_task(values: xr.DataArray) -> xr.DataArray:
@@ -108,6 +108,6 @@ def direction(estimate: Estimate) -> int:
     return int(estimate.low > 0) - int(estimate.high < 0)
 
 
-def text_of(estimate: Estimate, sign: str = "+") -> str:
+def format_estimate(estimate: Estimate, sign: str = "+") -> str:
     """`+0.12 [-0.10, +0.34]`, or the value alone where there is no interval; `sign` is "" for what is no change."""
     return interval_text(estimate.value, estimate.low, estimate.high, sign)

@@ -21,10 +21,10 @@ import numpy as np
 import xarray as xr
 from scipy import interpolate, optimize
 
-from headnb.analysis.debiased_products import Measured, Moments, Products, correlations
-from headnb.analysis.json_values import plain, with_ends
-from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level, known_keywords
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products, correlations
+from headnb.analysis.json_values import to_json_value, with_interval
+from headnb.analysis.result import AnalysisResult
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
@@ -41,7 +41,7 @@ SHARES = (0.5, 0.9)
 
 
 @dataclass(frozen=True, repr=False)
-class Trajectory(TableAndVerdict):
+class Trajectory(AnalysisResult):
     """One task's pattern along one training run.
 
     Attributes:
@@ -76,7 +76,7 @@ class Trajectory(TableAndVerdict):
             left = (1 - share) / (last - self.early_steps)
             return math.inf if left <= 0 else share / (self.early_steps - first) / left
 
-        return _mapped(self.early, ratio)
+        return _transform_estimate(self.early, ratio)
 
     def seen(self, step: float, what: str = "samples_seen") -> float:
         """Samples (or "tokens_seen") seen until a step, between tracked steps in proportion."""
@@ -132,15 +132,15 @@ class Trajectory(TableAndVerdict):
             "task": self.task,
             "scale_free": self.scale_free,
             "early_steps": self.early_steps,
-            "half_movement": plain(self.half_movement),
-            "samples_at_half": plain(self.seen(self.half.value)),
-            "samples_at_ninety": plain(self.seen(self.ninety.value)),
-            **{name: with_ends(one) for name, one in estimates.items()},
+            "half_movement": to_json_value(self.half_movement),
+            "samples_at_half": to_json_value(self.seen(self.half.value)),
+            "samples_at_ninety": to_json_value(self.seen(self.ninety.value)),
+            **{name: with_interval(one) for name, one in estimates.items()},
             "verdict": self.verdict,
         }
 
 
-@known_keywords
+@check_arguments
 def trajectory(
     study: xr.Dataset,
     scores: xr.Dataset | Mapping[str, xr.Dataset] | None = None,
@@ -168,7 +168,7 @@ def trajectory(
         HeadnbError: no such task, fewer than three tracked steps, or early steps outside the run.
     """
     level = checked_level(level)
-    task, levels = _levels(study, task)
+    task, levels = _task_levels(study, task)
     of_task = scores.get(task) if scores is not None and not isinstance(scores, xr.Dataset) else scores
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
@@ -177,9 +177,9 @@ def trajectory(
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
     if not steps[0] < early_steps < steps[-1]:
         raise HeadnbError(f"early must lie between steps {steps[0]:g} and {steps[-1]:g}, got {early_steps:g}")
-    measured = [Measured(row[None], None, "samples", scale_free) for row in rows]
-    table, (half, ninety, early_share) = _along(measured, steps, early_steps, level, seed)
-    table |= _beside(study, task)
+    measured = [MeasuredPattern(row[None], None, "samples", scale_free) for row in rows]
+    table, (half, ninety, early_share) = _trajectory_table(measured, steps, early_steps, level, seed)
+    table |= _training_columns(study, task)
     moved = table["movement_done"]
     return Trajectory(
         task=task,
@@ -232,22 +232,22 @@ def _curve(steps: Array, done: Array) -> interpolate.PchipInterpolator:
     return interpolate.PchipInterpolator(np.log1p(steps), done)
 
 
-def _along(
-    measured: list[Measured], steps: Array, early_steps: float, level: float, seed: int
+def _trajectory_table(
+    measured: list[MeasuredPattern], steps: Array, early_steps: float, level: float, seed: int
 ) -> tuple[dict[str, Array], list[Estimate]]:
     """What is known of each step, and the estimates of half, ninety and the early share."""
-    moments = Moments(measured, seed)
+    moments = DebiasedProducts(measured, seed)
     raw = moments.plain()
-    products = moments.corrected() if moments.known else raw
+    products = moments.corrected() if moments.has_enough_samples else raw
 
     def path(products: Products) -> Array:
         """`done` of each step, then the share done early."""
-        done = _done(products.about_zero)
+        done = _share_done(products.about_zero)
         early = math.nan if np.isnan(done).any() else float(_curve(steps, done)(np.log1p(early_steps)))
         return np.array([*done, early])
 
     at_hand = path(raw)
-    found = moments.estimate(path, level) if moments.known else None
+    found = moments.estimate(path, level) if moments.has_enough_samples else None
     value, low, high = found or (path(products), *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
     distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
@@ -256,7 +256,7 @@ def _along(
         "done": path(products)[:count],
         "done_low": low[:count],
         "done_high": high[:count],
-        "relative_distance": _relative(distances[:, -1]),
+        "relative_distance": _relative_distance(distances[:, -1]),
         "mse_final": distances[:, -1],
         "mse_first": distances[:, 0],
         "mse_final_uncorrected": uncorrected[:, -1],
@@ -279,18 +279,18 @@ def _squared_distances(products: Array) -> Array:
     return np.asarray(diagonal[:, None] + diagonal[None, :] - 2 * products)
 
 
-def _relative(squared: Array) -> Array:
+def _relative_distance(squared: Array) -> Array:
     """Squared distances as distances, the first being 1; NaN where it is none."""
     return np.sqrt(np.maximum(squared / squared[0], 0)) if squared[0] > 0 else np.full(len(squared), np.nan)
 
 
-def _done(products: Array) -> Array:
+def _share_done(products: Array) -> Array:
     """(steps): 0 at the first, 1 at the last; NaN where nothing but noise lies between first and last."""
     along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
     return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
 
 
-def _levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:
+def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:
     """(step, layer, head) of one task."""
     if "level" not in study or "step" not in study["level"].dims:
         raise HeadnbError("not a study of head scores: it has no variable 'level' with a dim step")
@@ -318,7 +318,7 @@ def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray) -> Array:
     return np.asarray(rows[..., ~np.isnan(rows).any(axis=(0, 1))], dtype=np.float64)
 
 
-def _beside(study: xr.Dataset, task: str) -> dict[str, Array]:
+def _training_columns(study: xr.Dataset, task: str) -> dict[str, Array]:
     """What the study knows of each step beside the pattern."""
     unknown = np.full(study.sizes["step"], np.nan)
     movement = study["movement"].mean("layer").to_numpy() if "movement" in study else unknown
@@ -334,7 +334,7 @@ def _beside(study: xr.Dataset, task: str) -> dict[str, Array]:
     }
 
 
-def _mapped(estimate: Estimate, function: Any) -> Estimate:
+def _transform_estimate(estimate: Estimate, function: Any) -> Estimate:
     """An increasing function of an estimate."""
     value, low, high = (function(x) for x in (estimate.value, estimate.low, estimate.high))
     return Estimate(value, low, high, estimate.level, estimate.samples, function(estimate.uncorrected))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headnb.errors import HeadnbError, first_line
-from headnb.models.quantization import import_quietly
+from headnb.models.quantization import import_bitsandbytes_quietly
 from headnb.tasks.sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Finding:
     """What to do about it; empty where all is well."""
 
 
-def examine() -> Iterator[Finding]:
+def diagnose() -> Iterator[Finding]:
     """Look at this machine and this environment, one finding at a time."""
-    import_quietly()  # before accelerate does it
+    import_bitsandbytes_quietly()  # before accelerate does it
     yield _headnb()
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _packages()
@@ -86,7 +86,7 @@ def examine() -> Iterator[Finding]:
 
 def _headnb() -> Finding:
     version = importlib.metadata.version("headnb")
-    faults = _faults(_CORE_MODULES)
+    faults = _import_errors(_CORE_MODULES)
     return Finding("headnb", "; ".join([version, *faults]), _REINSTALL if faults else "")
 
 
@@ -109,7 +109,7 @@ def _package(name: str) -> Finding:
     version = _version(name)
     if version is None:
         return Finding(name, "missing", f"pip install {name}")
-    faults = _faults([_import_name(name)])
+    faults = _import_errors([_import_name(name)])
     return Finding(name, "; ".join([version, *faults]), f"pip install --force-reinstall {name}" if faults else "")
 
 
@@ -119,10 +119,10 @@ def _extra(extra: str, names: list[str]) -> Finding:
     state, remedy = "complete", ""
     if missing:
         state, remedy = f"missing: {', '.join(missing)}", f"pip install 'headnb[{extra}]'"
-    elif broken := {name: faults for name in names if (faults := _faults([_import_name(name)]))}:
+    elif broken := {name: faults for name in names if (faults := _import_errors([_import_name(name)]))}:
         state = "; ".join(fault for faults in broken.values() for fault in faults)
         remedy = f"pip install --force-reinstall {' '.join(broken)}"
-    elif faults := _faults(_EXTRAS[extra].modules):
+    elif faults := _import_errors(_EXTRAS[extra].modules):
         state, remedy = "; ".join(faults), _REINSTALL
     return Finding(f"[{extra}]", f"{_EXTRAS[extra].use}: {state}", remedy)
 
@@ -131,7 +131,7 @@ def _import_name(package: str) -> str:
     return _IMPORTED.get(package.lower(), package.replace("-", "_"))
 
 
-def _faults(modules: Iterable[str]) -> list[str]:
+def _import_errors(modules: Iterable[str]) -> list[str]:
     """What keeps modules from being imported, a line each; importing is the only way to know."""
     faults = []
     for module in modules:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headnb.display.grid import HeadGrid
 
-INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
+EXIT_INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
 
 
 class _Commands(TyperGroup):
@@ -33,7 +33,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             echo("headnb: interrupted", fg="red", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _say_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         echo(f"headnb {__version__}")
         raise typer.Exit
@@ -67,7 +67,7 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Attention-head scores for people who fine-tune language models."""
@@ -111,7 +111,7 @@ def score(
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    drawn = draw_task(task, given["samples"], shared.MOST_SAMPLES, given["split"], given["seed"])
+    drawn = draw_task(task, given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:
@@ -128,13 +128,13 @@ def score(
     except ScoringInterrupted as stopped:
         kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
         echo(f"headnb: interrupted{kept}", fg="red", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except KeyboardInterrupt:
         if scores is None:
             raise
         kept = f"; {out} keeps the scores" if out else ""
         echo(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):
         echo(f"wrote {path}")
 
@@ -147,7 +147,7 @@ def show(
     save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
 ) -> None:
     """Show a saved grid or the pattern of saved scores, in the terminal or as a file."""
-    from headnb.display.text import as_text  # noqa: PLC0415
+    from headnb.display.grid_text import as_text  # noqa: PLC0415
 
     grid = _open_grid(file)
     in_colour = sys.stdout.isatty() and encodable("▀▄", sys.stdout) == "▀▄"
@@ -206,9 +206,9 @@ def demo(
 @app.command()
 def doctor() -> None:
     """Report versions, device and memory, and what is missing with the command that installs it."""
-    from headnb.cli.doctor import examine  # noqa: PLC0415
+    from headnb.cli.doctor import diagnose  # noqa: PLC0415
 
-    for finding in examine():
+    for finding in diagnose():
         echo(f"{finding.name:<18} {finding.found}")
         if finding.remedy:
             echo(f"{'':<18} -> {finding.remedy}", fg="yellow")
@@ -216,8 +216,8 @@ def doctor() -> None:
 
 def _open_grid(file: Path) -> HeadGrid:
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.notebook.arguments import open_picture  # noqa: PLC0415
+    from headnb.notebook.arguments import open_drawable  # noqa: PLC0415
 
     if not file.exists():
         raise HeadnbError(f"there is no {file}")
-    return HeadGrid.of(open_picture(file))
+    return HeadGrid.of(open_drawable(file))

@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 File = Annotated[Path | None, typer.Argument(metavar="[SUITE.yaml]", help="Default: the one that comes with headnb.")]
 Profile = Annotated[str, typer.Option(help="demo, small, paper, or another that the file has.")]
@@ -68,7 +68,7 @@ def run(
     except SuiteInterrupted as stopped:
         done = sum(outcome.state == "done" for outcome in stopped.outcomes.values())
         echo(f"headnb: interrupted; {done} notebooks were done, the same command goes on", fg="red", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     for report_file in dict.fromkeys(node.run / "report.html" for node in nodes):
         if report_file.exists():
             echo(f"report: {report_file}")
@@ -86,14 +86,14 @@ def plan(
 ) -> None:
     """Show the graph, what would run, time and memory by earlier runs, and how reliable the results will be."""
     from headnb.experiments.planned import planned_reliability  # noqa: PLC0415
-    from headnb.suite.graph import planned_designs, side_by_side  # noqa: PLC0415
+    from headnb.suite.graph import parallel_counts, planned_designs  # noqa: PLC0415
     from headnb.suite.records import is_running, records  # noqa: PLC0415
     from headnb.suite.tables import plan_table  # noqa: PLC0415
     from headnb.suite.timings import timings  # noqa: PLC0415
 
     folder, nodes, about = _graph(suite, profile, out, settings)
     found = records(nodes, running=is_running(folder))
-    most = workers or min(os.cpu_count() or 1, max(side_by_side(nodes).values()))
+    most = workers or min(os.cpu_count() or 1, max(parallel_counts(nodes).values()))
     if about:
         echo(f"{profile}: {about}")
     echo(plan_table(nodes, found, timings(nodes), most))

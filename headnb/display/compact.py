@@ -15,7 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 
-_LARGEST_POWER = 15  # 2**15 is the largest power of two below the largest half
+_MAX_POWER = 15  # 2**15 is the largest power of two below the largest half
 
 
 class Compact(TypedDict):
@@ -26,19 +26,19 @@ class Compact(TypedDict):
     heads: int
 
 
-def factor_for(values: np.ndarray) -> float:
+def scale_factor(values: np.ndarray) -> float:
     """The power of two that brings the largest of the values to the top of the halves' range."""
     largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
-    return 2.0 ** (math.ceil(math.log2(largest)) - _LARGEST_POWER) if largest > 1e-90 else 1.0
+    return 2.0 ** (math.ceil(math.log2(largest)) - _MAX_POWER) if largest > 1e-90 else 1.0
 
 
-def compacted(values: np.ndarray, factor: float) -> Compact:
+def compress_values(values: np.ndarray, factor: float) -> Compact:
     """A (layer, head) array of numbers in little room."""
     halves = (values / factor).astype("<f2")
     return {"float16": base64.b64encode(halves.tobytes()).decode(), "factor": factor, "heads": values.shape[-1]}
 
 
-def expanded(found: Compact) -> np.ndarray:
+def decompress_values(found: Compact) -> np.ndarray:
     """The (layer, head) array. Raises ValueError for what is no base64 of whole numbers or whole layers."""
     try:
         halves = np.frombuffer(base64.b64decode(found["float16"], validate=True), "<f2")

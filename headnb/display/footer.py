@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from headnb.display.constants import LONGEST_TEXT
-from headnb.display.text import estimated, head_name, values_of
+from headnb.display.constants import MAX_TEXT_LENGTH
+from headnb.display.grid_text import format_with_interval, head_name, panel_matrix
 from headnb.stats.reliability import Evidence
 from headnb.stats.score_statistics import CONCENTRATION
 
@@ -58,12 +58,12 @@ def add_footer(payload: Payload) -> None:
             *(_evidence_text(panel, name) for name in evidence),
         ]
         named = (f"{_column(name)['label']} {_statistic_text(panel, name)}" for name in _statistics_of([panel]))
-        panel["statistics_line"] = " · ".join(named)[:LONGEST_TEXT]
+        panel["statistics_line"] = " · ".join(named)[:MAX_TEXT_LENGTH]
         panel["reliability_line"] = _reliability_line(panel)
 
 
 def _top_head(payload: Payload, panel: Panel) -> str:
-    sizes = np.nan_to_num(np.abs(values_of(panel)), nan=-1)
+    sizes = np.nan_to_num(np.abs(panel_matrix(panel)), nan=-1)
     layer, head = np.unravel_index(sizes.argmax(), sizes.shape)
     return head_name(payload, (int(layer), int(head))) if sizes[layer, head] >= 0 else UNKNOWN
 
@@ -84,7 +84,7 @@ def _statistic_text(panel: Panel, name: str) -> str:
     found = panel["statistics"].get(name)
     if found is None:
         return panel.get("withheld", {}).get(name, UNKNOWN)
-    return estimated(found["value"], found.get("low", math.nan), found.get("high", math.nan))
+    return format_with_interval(found["value"], found.get("low", math.nan), found.get("high", math.nan))
 
 
 def _evidence_of(panels: Sequence[EvidenceFields]) -> list[str]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
 
-WIDEST = 900
+MAX_WIDTH = 900
 LEGEND_HEIGHT = 52
 PROFILE_WIDTH = 46
 PROFILE_GAP = 10
 _LEFT, _RIGHT, _BOTTOM = 40, 8, 34
 _PANEL_GAP = 10
-_LEAST_WIDTH = 430
+_MIN_WIDTH = 430
 _ROW_LABEL, _COLUMN_LABEL = 15, 24
 
 
@@ -65,12 +65,12 @@ class Geometry:
     @property
     def columns(self) -> int:
         """Panels beside each other."""
-        fit = (WIDEST + _PANEL_GAP) // (self.panel_width + _PANEL_GAP)
+        fit = (MAX_WIDTH + _PANEL_GAP) // (self.panel_width + _PANEL_GAP)
         return max(1, min(self.panels, fit))
 
     @property
     def width(self) -> int:
-        return max(self.columns * (self.panel_width + _PANEL_GAP) - _PANEL_GAP, _LEAST_WIDTH)
+        return max(self.columns * (self.panel_width + _PANEL_GAP) - _PANEL_GAP, _MIN_WIDTH)
 
     @property
     def height(self) -> int:
@@ -99,7 +99,7 @@ class Geometry:
         return range(0, self.heads, _tick_step(self.cell_width, _COLUMN_LABEL if self.heads > 10 else 10))
 
 
-def arrange(payload: Payload, panels: int) -> Geometry:
+def grid_geometry(payload: Payload, panels: int) -> Geometry:
     """Cells as large as keeps one panel about a text column wide, and several smaller, but never below 3 pixels."""
     layers, heads = payload["layers"], payload["heads"]
     several = panels > 1

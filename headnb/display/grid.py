@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from headnb.display import html, text
+from headnb.display import grid_text, html
 from headnb.display.payload import MIME_TYPE, payload
-from headnb.display.reading import checked, read_payload
+from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from headnb.display.payload_types import Payload
 
-_FORMS: dict[str, Callable[[Payload], str]] = {
+_WRITERS: dict[str, Callable[[Payload], str]] = {
     ".heads.json": lambda found: json.dumps(found, allow_nan=False, separators=(",", ":")) + "\n",
     ".svg": html.standalone,
     ".html": html.page,
@@ -42,7 +42,7 @@ class HeadGrid:
         if isinstance(data, HeadGrid):
             return data
         if isinstance(data, dict) and "version" in data and "panels" in data:
-            return cls(checked(data))
+            return cls(parse_payload(data))
         return cls(payload(data, title=title))
 
     @classmethod
@@ -53,7 +53,7 @@ class HeadGrid:
     def save(self, path: str | Path) -> Path:
         """Write the grid, in the form that the name ends on: `.heads.json` (data), `.svg` or `.html` (pictures)."""
         path = user_path(path)
-        write_whole(path, form_of(path)(self.payload))
+        write_atomically(path, writer_for(path)(self.payload))
         return path
 
     def save_page(self, path: str | Path) -> Path:
@@ -65,7 +65,7 @@ class HeadGrid:
         from headnb.display.page import interactive_page  # noqa: PLC0415  reads the bundle
 
         path = user_path(path)
-        write_whole(path, interactive_page(self.payload))
+        write_atomically(path, interactive_page(self.payload))
         return path
 
     def _repr_mimebundle_(
@@ -75,7 +75,7 @@ class HeadGrid:
             MIME_TYPE: lambda: self.payload,
             "text/html": lambda: html.card(self.payload),
             "image/svg+xml": lambda: html.standalone(self.payload, ink=html.IMAGE_INK),
-            "text/plain": lambda: text.as_text(self.payload),
+            "text/plain": lambda: grid_text.as_text(self.payload),
         }
         return {
             name: make()
@@ -84,15 +84,15 @@ class HeadGrid:
         }
 
     def __repr__(self) -> str:
-        return text.as_text(self.payload)
+        return grid_text.as_text(self.payload)
 
 
-def form_of(path: Path) -> Callable[[Payload], str]:
+def writer_for(path: Path) -> Callable[[Payload], str]:
     """What makes the text of a grid's file of this name. Raises HeadnbError if its ending is none of `.save`'s."""
-    for ending, make in _FORMS.items():
+    for ending, make in _WRITERS.items():
         if path.name.endswith(ending):
             return make
-    raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_FORMS)}")
+    raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_WRITERS)}")
 
 
 def check_writable(path: Path) -> None:
@@ -101,7 +101,7 @@ def check_writable(path: Path) -> None:
     Raises:
         HeadnbError: its ending is none of `.save`'s, or its folder is not there or not to be written to.
     """
-    form_of(path)
+    writer_for(path)
     if not path.parent.is_dir():
         raise HeadnbError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -115,7 +115,7 @@ def show(data: object, *, title: str = "") -> None:
     display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
 
 
-def write_whole(path: Path, content: str) -> None:
+def write_atomically(path: Path, content: str) -> None:
     """Write a file so that no half of it is ever seen under its name."""
     try:
         with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

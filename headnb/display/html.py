@@ -10,7 +10,7 @@ import base64
 import textwrap
 from typing import TYPE_CHECKING
 
-from headnb.display import svg, text
+from headnb.display import grid_text, svg
 from headnb.display.templating import render
 
 if TYPE_CHECKING:
@@ -26,36 +26,41 @@ IMAGE_INK = "#767676"  # as an image a picture cannot know its page: readable on
 
 def card(payload: Payload) -> str:
     """The `text/html` form."""
-    panels, note = text.shown_panels(payload)
+    panels, note = grid_text.shown_panels(payload)
     plain = svg.picture(payload, panels, titles=False)
     drawn, lines = plain, [*_lines(payload, panels), note]
-    if payload["layers"] * payload["heads"] * len(panels) <= svg.MOST_TITLED_CELLS:
+    if payload["layers"] * payload["heads"] * len(panels) <= svg.MAX_TITLED_CELLS:
         drawn = svg.picture(payload, panels, titles=True)
     else:
         lines.append("Values under the mouse are left out of a picture this large.")
     table = _table(payload, panels) if len(panels) > 1 else None
     return picture_card(
-        _inline(payload, drawn), plain, text.heading(payload), lines, subtitle=text.subtitle(payload), table=table
+        _inline(payload, drawn),
+        plain,
+        grid_text.heading(payload),
+        lines,
+        subtitle=grid_text.subtitle(payload),
+        table=table,
     )
 
 
 def preview(payload: Payload) -> str:
     """The picture alone, without hover texts: light enough to be sent twice a second."""
-    panels, _ = text.shown_panels(payload)
+    panels, _ = grid_text.shown_panels(payload)
     return _inline(payload, svg.picture(payload, panels, titles=False))
 
 
-def static(payload: Payload) -> str:
+def static_html(payload: Payload) -> str:
     """What stands where the interactive grid is drawn: heading, picture and words, without hover texts."""
-    panels, note = text.shown_panels(payload)
-    heading, subtitle = text.heading(payload), text.subtitle(payload)
+    panels, note = grid_text.shown_panels(payload)
+    heading, subtitle = grid_text.heading(payload), grid_text.subtitle(payload)
     lines = [*_panel_lines(panels), *_lines(payload, panels), note]
     return render("still.html", heading=heading, subtitle=subtitle, picture=preview(payload), lines=lines)
 
 
 def page(payload: Payload) -> str:
     """A whole HTML file around the card; it follows the reader's light or dark setting."""
-    return render("page.html", title=text.heading(payload), card=card(payload))
+    return render("page.html", title=grid_text.heading(payload), card=card(payload))
 
 
 def standalone(payload: Payload, *, ink: str = "#222") -> str:
@@ -63,10 +68,10 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
 
     `ink` is the colour of text and lines.
     """
-    panels, note = text.shown_panels(payload)
+    panels, note = grid_text.shown_panels(payload)
     plain = svg.picture(payload, panels, titles=False)
     notes = [*_panel_lines(panels), *_lines(payload, panels), note]
-    return svg_file(plain, ink, text.heading(payload), text.subtitle(payload), notes=notes, least_width=680)
+    return svg_file(plain, ink, grid_text.heading(payload), grid_text.subtitle(payload), notes=notes, least_width=680)
 
 
 def picture_card(
@@ -92,13 +97,15 @@ def svg_file(
 ) -> str:
     """An SVG file with text and lines in the colour `ink`: a picture, and what is above and below it."""
     width = max(picture.width, least_width)
-    titles, subtitles, below = (wrapped(lines, width) for lines in ([title], [subtitle], notes))
+    titles, subtitles, below = (wrap_lines(lines, width) for lines in ([title], [subtitle], notes))
     words = {"titles": titles, "subtitles": subtitles, "notes": below}
     return render("file.svg", picture=picture, ink=ink, width=width, **words)
 
 
 def _inline(payload: Payload, picture: Picture) -> str:
-    return inline_svg(picture, f"{text.heading(payload)}: {text.quantity(payload)}, {text.subtitle(payload)}")
+    return inline_svg(
+        picture, f"{grid_text.heading(payload)}: {grid_text.quantity(payload)}, {grid_text.subtitle(payload)}"
+    )
 
 
 def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
@@ -106,11 +113,15 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
     lines = []
     if len(panels) == 1:
         panel = panels[0]
-        lines += [text.top_line(payload, panel), panel["statistics_line"], text.significance_line(payload, panel)]
+        lines += [
+            grid_text.top_line(payload, panel),
+            panel["statistics_line"],
+            grid_text.significance_line(payload, panel),
+        ]
         lines += [*panel["notes"], panel["reliability_line"]]
     else:
         lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
-    return [*filter(None, lines), text.missing_line(payload), text.progress_line(payload)]
+    return [*filter(None, lines), grid_text.missing_line(payload), grid_text.progress_line(payload)]
 
 
 def _panel_lines(panels: list[Panel]) -> list[str]:
@@ -129,7 +140,7 @@ def _table(payload: Payload, panels: list[Panel]) -> _Table:
     return columns, [[panel["title"], *panel["cells"]] for panel in panels]
 
 
-def wrapped(lines: Sequence[str], width: int) -> list[str]:
+def wrap_lines(lines: Sequence[str], width: int) -> list[str]:
     """Lines of text broken so that each is at most about `width` pixels wide; empty ones are left out."""
     letters = max(int(width / 7.2), 20)
-    return [part for line in lines if line for part in textwrap.wrap(text.printable(line), letters)]
+    return [part for line in lines if line for part in textwrap.wrap(grid_text.printable(line), letters)]

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headnb.display import html, text
+from headnb.display import grid_text, html
 from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, payload
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
-MOST_PICTURE_BYTES = 60_000
+MAX_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
 _BYTES_A_VALUE = 4  # of compact values, with what is said of their panels
 
@@ -62,7 +62,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Moment:
+class LiveState:
     """How far a computation is, and what of it can be shown."""
 
     done: int
@@ -92,9 +92,9 @@ class LiveGrid:
     def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         self.title = title
         self._clock = clock
-        self._surface: _Surface = _NotebookSurface() if _in_notebook() else _TerminalSurface()
+        self._output: _Output = _NotebookOutput() if _in_notebook() else _TerminalOutput()
         self._next = float("-inf")
-        self._last: Moment | None = None
+        self._last: LiveState | None = None
         self._open = True
 
     def __enter__(self) -> Self:
@@ -103,12 +103,12 @@ class LiveGrid:
 
     def message(self, words: str) -> None:
         """Say what is going on before there is anything to count, such as loading the model."""
-        self._surface.say(self.title, words)
+        self._output.show_message(self.title, words)
 
     def update(self, progress: Progress) -> None:
         """Show how far the scoring is; skipped when the last update was too short a time ago."""
         self.show(
-            Moment(
+            LiveState(
                 progress.done,
                 progress.total,
                 progress.unit,
@@ -133,15 +133,15 @@ class LiveGrid:
             done: updates of the training so far, for the progress bar.
             total: all updates of the training.
         """
-        self.show(Moment(done, total, "steps", words, words, sketch=lambda: fewer_steps(study), result=lambda: study))
+        self.show(LiveState(done, total, "steps", words, words, sketch=lambda: thin_steps(study), result=lambda: study))
 
-    def show(self, moment: Moment) -> None:
+    def show(self, state: LiveState) -> None:
         """Show a moment; skipped when the last one was too short a time ago."""
-        self._last = moment
+        self._last = state
         started = self._clock()
         if not self._open or started < self._next:
             return
-        size = self._surface.draw(self.title, moment)
+        size = self._output.draw(self.title, state)
         ended = self._clock()
         pause = max(1 / UPDATES_PER_SECOND, size / BYTES_PER_SECOND, (ended - started) / _DRAWING_SHARE)
         self._next = started + pause
@@ -173,14 +173,14 @@ class LiveGrid:
             front = -1 if grid.payload["dimension"] == "step" else 0
             panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
             grid = HeadGrid({**grid.payload, "panels": panels})
-        self._surface.end(grid)
+        self._output.end(grid)
         self._open = False
         return grid
 
-    def withdraw(self) -> None:
+    def discard(self) -> None:
         """Take the display away: nothing came of it, and the error that a user sees says why."""
         self._open = False
-        self._surface.clear()
+        self._output.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -194,7 +194,7 @@ class LiveGrid:
                 self._close("nothing was scored")
             return
         if isinstance(error, HeadnbError) and not (self._last is not None and self._last.done):
-            self.withdraw()
+            self.discard()
             return
         reason = "Interrupted" if isinstance(error, KeyboardInterrupt) else f"Stopped by {type(error).__name__}"
         try:
@@ -214,10 +214,10 @@ class LiveGrid:
 
     def _close(self, words: str) -> None:
         self._open = False
-        self._surface.close(self.title, words)
+        self._output.close(self.title, words)
 
 
-def fewer_steps(study: xr.DataArray) -> xr.DataArray:
+def thin_steps(study: xr.DataArray) -> xr.DataArray:
     """Every second, fourth, eighth, ... step and the newest one: as many as an update has room for."""
     room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * study[0].size)
     stride, steps = 1, study.sizes["step"]
@@ -226,7 +226,7 @@ def fewer_steps(study: xr.DataArray) -> xr.DataArray:
     return study.isel(step=sorted({*range(0, steps, stride), steps - 1}))
 
 
-def already_drawn(result: object) -> None:
+def suppress_redisplay(result: object) -> None:
     """Keep IPython from drawing `result` a second time when it is the running cell's last value.
 
     A magic that draws and returns the same result calls this. `_` and `Out` still get the object; other values are
@@ -246,12 +246,12 @@ def already_drawn(result: object) -> None:
     sys.displayhook = hook
 
 
-class _Surface(Protocol):
+class _Output(Protocol):
     """Where a live grid is shown."""
 
-    def say(self, title: str, words: str) -> None: ...
+    def show_message(self, title: str, words: str) -> None: ...
 
-    def draw(self, title: str, moment: Moment) -> int:
+    def draw(self, title: str, state: LiveState) -> int:
         """Show a moment; returns the bytes that this cost."""
 
     def end(self, grid: HeadGrid) -> None: ...
@@ -261,35 +261,35 @@ class _Surface(Protocol):
     def clear(self) -> None: ...
 
 
-class _NotebookSurface:
+class _NotebookOutput:
     """One display of the running cell, updated in place."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def say(self, title: str, words: str) -> None:
+    def show_message(self, title: str, words: str) -> None:
         line = _joined(title, words)
         self._publish({"text/plain": line, "text/html": _progress_html("", line)})
 
-    def draw(self, title: str, moment: Moment) -> int:
-        bundle: dict[str, Any] = {"text/plain": _joined(title, moment.line)}
+    def draw(self, title: str, state: LiveState) -> int:
+        bundle: dict[str, Any] = {"text/plain": _joined(title, state.line)}
         picture = ""
-        partial = _partial(title, moment)
+        partial = _partial_payload(title, state)
         if partial is not None:
             bundle[MIME_TYPE] = partial
             newest = partial["panels"][-1].get("step")
             latest = [panel for panel in partial["panels"] if panel.get("step") == newest]
             picture = html.preview({**partial, "panels": latest})
-        if len(picture) > MOST_PICTURE_BYTES:
+        if len(picture) > MAX_PICTURE_BYTES:
             picture = ""
-        bundle["text/html"] = _progress_html(title, moment.line, moment, picture)
+        bundle["text/html"] = _progress_html(title, state.line, state, picture)
         self._publish(bundle)
         return len(json.dumps(bundle))
 
     def end(self, grid: HeadGrid) -> None:
         self._publish(grid._repr_mimebundle_())
 
-    close = say
+    close = show_message
 
     def clear(self) -> None:
         if self._handle is not None:
@@ -304,39 +304,39 @@ class _NotebookSurface:
             self._handle.update(bundle, raw=True)
 
 
-class _TerminalSurface:
+class _TerminalOutput:
     """A tqdm bar on stderr; the result as text on stdout."""
 
     def __init__(self) -> None:
         self._bar: Any = None
 
-    def say(self, title: str, words: str) -> None:
-        self._shown(title).set_postfix_str(one_line(words))
+    def show_message(self, title: str, words: str) -> None:
+        self._tqdm_bar(title).set_postfix_str(one_line(words))
 
-    def draw(self, title: str, moment: Moment) -> int:
-        bar = self._shown(title)
-        bar.total, bar.unit = moment.total, f" {moment.unit}"
-        bar.set_postfix_str(one_line(moment.message), refresh=False)
-        bar.update(moment.done - bar.n)
+    def draw(self, title: str, state: LiveState) -> int:
+        bar = self._tqdm_bar(title)
+        bar.total, bar.unit = state.total, f" {state.unit}"
+        bar.set_postfix_str(one_line(state.message), refresh=False)
+        bar.update(state.done - bar.n)
         bar.refresh()
         return 0
 
     def end(self, grid: HeadGrid) -> None:
-        self._closed()
+        self._close_bar()
         print(encodable(repr(grid), sys.stdout))  # noqa: T201  the result of a command in a terminal
 
     def close(self, title: str, words: str) -> None:
-        self._closed()
+        self._close_bar()
         print(_joined(title, words), file=sys.stderr)  # noqa: T201
 
     def clear(self) -> None:
-        self._closed()
+        self._close_bar()
 
-    def _closed(self) -> None:
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _shown(self, title: str) -> Any:
+    def _tqdm_bar(self, title: str) -> Any:
         from tqdm import tqdm  # noqa: PLC0415
 
         if self._bar is None:
@@ -354,13 +354,13 @@ def progress_text(progress: Progress) -> str:
     """`12 of 32 samples · 3.1 samples/s · 6 s left`."""
     parts = [f"{progress.done} of {progress.total} {progress.unit}"]
     if progress.done and progress.samples_per_second > 0:
-        parts.append(f"{text.number(progress.samples_per_second, 2)} {progress.unit}/s")
+        parts.append(f"{grid_text.format_number(progress.samples_per_second, 2)} {progress.unit}/s")
     if progress.seconds_left is not None and progress.done < progress.total:
-        parts.append(f"{duration(progress.seconds_left)} left")
+        parts.append(f"{format_duration(progress.seconds_left)} left")
     return " · ".join([*parts, *filter(None, (progress.message,))])
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words for people: `42 s`, `3 min 5 s`."""
     whole = round(seconds)
     if whole < 60:
@@ -369,18 +369,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _partial(title: str, moment: Moment) -> Payload | None:
+def _partial_payload(title: str, state: LiveState) -> Payload | None:
     """The picture so far, or None where there is none yet."""
     try:
-        sketch = moment.sketch()
-        counted = {"done": moment.done, "total": moment.total, "unit": moment.unit, "message": moment.message}
+        sketch = state.sketch()
+        counted = {"done": state.done, "total": state.total, "unit": state.unit, "message": state.message}
         return None if sketch is None else payload(sketch, title=title, progress=counted)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  whatever is wrong with the picture, the computation goes on and its end will tell
         return None
 
 
-def _progress_html(title: str, line: str, moment: Moment | None = None, picture: str = "") -> str:
-    return render("progress.html", title=title, line=line, moment=moment, picture=picture)
+def _progress_html(title: str, line: str, state: LiveState | None = None, picture: str = "") -> str:
+    return render("progress.html", title=title, line=line, moment=state, picture=picture)
 
 
 def _in_notebook() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headnb.display import text
+from headnb.display import grid_text
 from headnb.display.frontend import bundle
 from headnb.display.templating import render
 
@@ -23,8 +23,8 @@ def interactive_page(payload: Payload) -> str:
     """
     return render(
         "interactive.html",
-        title=text.heading(payload),
-        words=text.as_text(payload),
+        title=grid_text.heading(payload),
+        words=grid_text.as_text(payload),
         payload=payload,
         script=page_script(),
     )

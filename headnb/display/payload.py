@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import xarray as xr
 
+from headnb.display.array_input import is_matrix_like, to_labelled_array
 from headnb.display.colours import Kind, shared_scale
-from headnb.display.compact import compacted, factor_for
-from headnb.display.constants import KINDS, LARGEST_SIDE, VERSION
+from headnb.display.compact import compress_values, scale_factor
+from headnb.display.constants import KINDS, MAX_SIDE, VERSION
 from headnb.display.footer import add_footer, evidence_fields
 from headnb.display.panel_statistics import Statistics, pattern_statistics, rounded, score_statistics
-from headnb.display.plain_arrays import is_numbers, labelled
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS, pattern
-from headnb.stats.results import believed, is_computed, is_result, method_label
+from headnb.stats.results import is_computed, is_result, method_label, trusted_attrs
 from headnb.stats.score_statistics import head_intervals
 from headnb.stats.scoring_revision import revision_note
 
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _PanelData:
     """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head).
 
     `facts` are its attributes, and coordinates where these differ between grids; `numbers` are the model's own numbers
@@ -85,18 +85,18 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     if not grids:
         raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
     kind, plain = _kind_of(grids)
-    layers, heads = _common("layers x heads", [grid.cells["values"].shape for grid in grids])
+    layers, heads = _require_equal("layers x heads", [grid.cells["values"].shape for grid in grids])
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
-    factor = factor_for(values) if values.size > COMPACT_ABOVE else None
-    numbers = [_common(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
+    factor = scale_factor(values) if values.size > COMPACT_ABOVE else None
+    numbers = [_require_equal(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
     chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
     groups = {grid.count("kv_heads") or heads for grid in grids}
     # of a selection of heads it is not known which share a key/value head
     kv_heads = groups.pop() if len(groups) == 1 and "head_numbers" not in chosen else heads
     facts = ("model", "task", "method", "loss_reduction")
-    models, tasks, method, loss = (_one_or_none([grid.text(name) for grid in grids]) for name in facts)
-    before = _one_or_none([grid.text("model_before") for grid in grids])
+    models, tasks, method, loss = (_common_or_empty([grid.text(name) for grid in grids]) for name in facts)
+    before = _common_or_empty([grid.text("model_before") for grid in grids])
     change = f"{before} → {models}" if before and models and before != models else models
     alphas = [grid.number("alpha") for grid in grids if "significant" in grid.cells]
     levels = [grid.number("interval_level") or 0.95 for grid in grids if "low" in grid.cells]
@@ -109,14 +109,14 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "loss_reduction": loss,
         "kind": kind,
         "quantity": VALUE if plain else _quantity(grids, kind),
-        "units": _common("units", [grid.text("units") for grid in grids]),
+        "units": _require_equal("units", [grid.text("units") for grid in grids]),
         "layers": layers,
         "heads": heads,
         "kv_heads": kv_heads if heads % kv_heads == 0 else heads,
         "dimension": grids[0].dimension,
         "scale": {"low": low, "high": high},
         "alpha": alphas[0] if len(set(alphas)) == 1 else None,
-        "interval_level": _common("interval level", levels) if levels else 0.95,
+        "interval_level": _require_equal("interval level", levels) if levels else 0.95,
         "columns": [],
         "panels": [_panel(grid, factor) for grid in grids],
     }
@@ -127,15 +127,15 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     return result
 
 
-def _grids(data: object, title: str = "") -> Iterator[_Grid]:
+def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
     if isinstance(data, xr.DataArray) and "sample" in data.dims:
         if is_result(data) and {"reduction", "method"} & data.attrs.keys():
             yield from _grids(data.to_dataset(name="score").assign_attrs(data.attrs), title)
         else:
-            cells = data.compute().mean("sample").to_dataset(name="values").assign_attrs(_plain_facts(data))
+            cells = data.compute().mean("sample").to_dataset(name="values").assign_attrs(_attrs_without_units(data))
             yield from _slices(cells, title, None)
     elif isinstance(data, xr.DataArray):
-        yield from _slices(_cells(labelled(data)), title, None)
+        yield from _slices(_cells(to_labelled_array(data)), title, None)
     elif isinstance(data, xr.Dataset) and "score" in data:
         yield from _slices(*_summary(data, title))
     elif isinstance(data, xr.Dataset) and "level" in data:  # a study along training
@@ -143,13 +143,13 @@ def _grids(data: object, title: str = "") -> Iterator[_Grid]:
     elif isinstance(data, xr.Dataset) and "difference" in data:
         names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
         cells = data[["difference", *names]].rename(difference="values").compute()
-        cells.attrs = {"kind": "difference", **believed(data)} if is_result(data) else _plain_facts(data)
+        cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
         yield from _slices(cells, title, None)
     elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
         for name, value in data.items():
             yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
-    elif is_numbers(data):
-        yield from _slices(_cells(labelled(data)), title, None)
+    elif is_matrix_like(data):
+        yield from _slices(_cells(to_labelled_array(data)), title, None)
     else:
         raise HeadnbError(
             "cannot show this as a head grid: expected a pattern (DataArray), a comparison or scores (Dataset), a "
@@ -161,14 +161,14 @@ def _cells(pattern: xr.DataArray) -> xr.Dataset:
     """A pattern as a panel's variables, with the attributes that are true of its values."""
     cells = pattern.compute().to_dataset(name="values")
     name = "" if "method" in pattern.dims else str(pattern.name or "")  # xr.concat keeps the first one's
-    facts = {"quantity": name, **believed(pattern)} if is_result(pattern) else _plain_facts(pattern)
+    facts = {"quantity": name, **trusted_attrs(pattern)} if is_result(pattern) else _attrs_without_units(pattern)
     cells.attrs = {"kind": VALUE, **facts}
     return cells
 
 
-def _plain_facts(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+def _attrs_without_units(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """Of numbers that are no result."""
-    return {**believed(found), "kind": VALUE, "computed": int(is_computed(found))}
+    return {**trusted_attrs(found), "kind": VALUE, "computed": int(is_computed(found))}
 
 
 def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
@@ -179,9 +179,9 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistic
     levels = pattern(scores)
     cells = levels.to_dataset(name="values")
     if not is_result(scores):
-        cells.attrs = _plain_facts(scores)
+        cells.attrs = _attrs_without_units(scores)
         return cells, title, None
-    cells.attrs = {"quantity": str(levels.name or ""), **believed(scores), **levels.attrs}
+    cells.attrs = {"quantity": str(levels.name or ""), **trusted_attrs(scores), **levels.attrs}
     if set(scores["score"].dims) != {"sample", "layer", "head"}:
         return cells, title, None
     bounds = head_intervals(scores)
@@ -189,7 +189,7 @@ def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistic
     return cells, title, score_statistics(scores) if cells.attrs.get("kind") == "level" else None
 
 
-def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Iterator[_Grid]:
+def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Iterator[_PanelData]:
     values = cells["values"]
     if set(values.dims[-2:]) != {"layer", "head"}:
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
@@ -215,7 +215,7 @@ def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Ite
         place = dict(zip(leading, index, strict=True))
         names = {dim: labels[dim][at] for dim, at in place.items()}
         course = [title, *(name for dim, name in names.items() if dim != "step" or not steps)]
-        yield _Grid(
+        yield _PanelData(
             " · ".join(filter(None, (title, *names.values()))),
             {name: column[index] for name, column in columns.items()},
             {**cells.attrs, **{name: column[tuple(place[dim] for dim in dims)] for name, (dims, column) in facts}},
@@ -232,8 +232,8 @@ def _numbers(cells: xr.Dataset, dim: str) -> tuple[int, ...]:
     if dim not in cells.coords or cells.coords[dim].dtype.kind not in "iu":
         return (*range(cells.sizes[dim]),)
     found = tuple(cells.coords[dim].values.tolist())
-    if len(set(found)) < len(found) or not all(0 <= number < LARGEST_SIDE for number in found):
-        raise HeadnbError(f"a head grid needs {dim}s numbered from 0 to {LARGEST_SIDE - 1}, none of them twice")
+    if len(set(found)) < len(found) or not all(0 <= number < MAX_SIDE for number in found):
+        raise HeadnbError(f"a head grid needs {dim}s numbered from 0 to {MAX_SIDE - 1}, none of them twice")
     return found
 
 
@@ -250,14 +250,14 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
     return [value if isinstance(value, str) else f"{dim} {value}" for value in values]
 
 
-def _panel(grid: _Grid, factor: float | None) -> Panel:
+def _panel(grid: _PanelData, factor: float | None) -> Panel:
     """`factor` is that of compact values; None: as numbers."""
     cells = grid.cells
     reliability = rounded(grid.number("reliability"), 4)
     panel: Panel = {
         **evidence_fields(grid.count, reliability),  # type: ignore[typeddict-item]  # it lacks what is not required
         "title": grid.title or grid.text("task") or "pattern",
-        "values": _matrix(cells["values"], 4) if factor is None else compacted(cells["values"], factor),
+        "values": _matrix(cells["values"], 4) if factor is None else compress_values(cells["values"], factor),
         "statistics": grid.statistics[0],
         "notes": _notes(grid),
     }
@@ -272,7 +272,7 @@ def _panel(grid: _Grid, factor: float | None) -> Panel:
     return panel
 
 
-def _notes(grid: _Grid) -> list[str]:
+def _notes(grid: _PanelData) -> list[str]:
     """What a reader of the picture must know about how it came to be."""
     notes = []
     if grid.number("complete") == 0:
@@ -302,13 +302,13 @@ def _matrix(values: np.ndarray, digits: int) -> Matrix:
     return [[rounded(value, digits) for value in row] for row in values.tolist()]
 
 
-def _kind_of(grids: list[_Grid]) -> tuple[Kind, bool]:
+def _kind_of(grids: list[_PanelData]) -> tuple[Kind, bool]:
     """How grids are drawn together, and whether nothing more is known of their values than the numbers.
 
     Raises:
         HeadnbError: they are of several kinds, or of none that there is.
     """
-    kind = _common("kind", [grid.text("kind") for grid in grids])
+    kind = _require_equal("kind", [grid.text("kind") for grid in grids])
     if kind == VALUE:
         return "signed" if any((grid.cells["values"] < 0).any() for grid in grids) else "level", True
     if kind not in KINDS:
@@ -316,19 +316,19 @@ def _kind_of(grids: list[_Grid]) -> tuple[Kind, bool]:
     return cast("Kind", kind), False
 
 
-def _quantity(grids: list[_Grid], kind: Kind) -> str:
+def _quantity(grids: list[_PanelData], kind: Kind) -> str:
     named = [grid.text("method") and method_label(grid.facts) for grid in grids]
-    name = _one_or_none(
+    name = _common_or_empty(
         [grid.text("quantity").replace("_", " ") or label for grid, label in zip(grids, named, strict=True)]
     )
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
 
 
-def _common(what: str, found: list[_T]) -> _T:
+def _require_equal(what: str, found: list[_T]) -> _T:
     if len(set(found)) > 1:
         raise HeadnbError(f"panels on one scale need the same {what}, got {' and '.join(map(str, set(found)))}")
     return found[0]
 
 
-def _one_or_none(names: list[str]) -> str:
+def _common_or_empty(names: list[str]) -> str:
     return names[0] if len(set(names)) == 1 else ""

@@ -1,6 +1,6 @@
 """The report of a study: one HTML file that opens without a network and still says everything where no script runs.
 
-A report is described by plain values (`Contents`): this module knows how findings, sentences, tables, charts and
+A report is described by plain values (`ReportContents`): this module knows how findings, sentences, tables, charts and
 grids look, and nothing of where they come from. Text and tables are HTML. Charts and grids stand in the page as SVG,
 which is what is printed, and as data, from which one copy of each script draws the interactive form in their place.
 """
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.display import html
 from headnb.display.charts import bokeh, svg
-from headnb.display.grid import write_whole
+from headnb.display.grid import write_atomically
+from headnb.display.grid_text import format_number, format_with_interval
 from headnb.display.html import IMAGE_INK
 from headnb.display.page import page_script
 from headnb.display.templating import render
-from headnb.display.text import estimated, number
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.stats.estimates import Estimate
@@ -47,7 +47,7 @@ class Number:
 class Finding:
     """The answer to a section's question: whether it holds here (None: cannot be told), why, and the numbers."""
 
-    holds: bool | None
+    supported: bool | None
     sentence: str
     numbers: tuple[Number, ...] = ()
 
@@ -97,7 +97,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Contents:
+class ReportContents:
     """A whole report.
 
     Attributes:
@@ -123,7 +123,7 @@ def _value(value: Any) -> Cell:
     return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def report(contents: Contents, out: str | Path) -> Path:
+def report(contents: ReportContents, out: str | Path) -> Path:
     """Write the report as one HTML file; returns its path.
 
     The page is 1.4 MB and its pictures: BokehJS is 1.3 MB, once.
@@ -134,11 +134,11 @@ def report(contents: Contents, out: str | Path) -> Path:
     out = user_path(out)
     if out.suffix not in {".html", ".htm"}:
         raise HeadnbError(f"a report is an HTML file; name it {out.name}.html, not {out.name!r}")
-    write_whole(out, page(contents))
+    write_atomically(out, page(contents))
     return out
 
 
-def page(contents: Contents) -> str:
+def page(contents: ReportContents) -> str:
     """The report as HTML."""
     charts = any(section.charts for section in contents.sections)
     grids = any(section.grids for section in contents.sections)
@@ -154,7 +154,7 @@ def page(contents: Contents) -> str:
         ink=IMAGE_INK,
         picture=lambda chart, plot: svg.inline(chart, [plot]),
         figure=bokeh.as_json,
-        still=html.static,
+        still=html.static_html,
     )
     body, end, code = html_page.partition("</main>")
     for text, shown in sorted(contents.shown_as.items(), key=lambda pair: -len(pair[0])):
@@ -168,7 +168,7 @@ def _shown(value: Cell) -> str:
         case None:
             return "–"
         case Estimate():
-            return value.reason or estimated(value.value, value.low, value.high)
+            return value.reason or format_with_interval(value.value, value.low, value.high)
         case bool() | str() | int():
             return str(value)
-    return number(float(value)) if math.isfinite(value) else "–"
+    return format_number(float(value)) if math.isfinite(value) else "–"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from headnb.display import geometry, text
+from headnb.display import geometry, grid_text
 from headnb.display.colours import BINS, paint, ticks
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headnb.display.geometry import Geometry
     from headnb.display.payload_types import Panel, Payload
 
-MOST_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough for a notebook
+MAX_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough for a notebook
 _FULL_TITLES = 4_096
 _BAR_WIDTH, _BAR_TOP, _BAR_HEIGHT = 192, 18, 10
 _LETTER = 6.2  # a mean letter's width in 11 px text
@@ -42,7 +42,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Pictu
 
     `titles` gives every cell its hover text; without it cells of one colour are one path, a tenth of the size.
     """
-    place = geometry.arrange(payload, len(panels))
+    place = geometry.grid_geometry(payload, len(panels))
     means = [_layer_means(panel) for panel in panels]
     longest = max((float(np.abs(mean[np.isfinite(mean)]).max(initial=0)) for mean in means), default=0) or 1.0
     parts = list(_legend(payload, panels))
@@ -59,7 +59,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Pictu
 
 
 def _titled_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
-    values, gap = text.values_of(panel), place.gap
+    values, gap = grid_text.panel_matrix(panel), place.gap
     scale = (payload["scale"]["low"], payload["scale"]["high"])
     titles = _hover_texts(payload, panel)
     yield f'<g stroke-width="{place.cell_height - gap}">'
@@ -75,7 +75,7 @@ def _titled_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[s
 
 
 def _merged_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
-    values, gap = text.values_of(panel), place.gap
+    values, gap = grid_text.panel_matrix(panel), place.gap
     scale = (payload["scale"]["low"], payload["scale"]["high"])
     paths: dict[Paint, list[str]] = {}
     for layer, head in np.argwhere(np.isfinite(values)).tolist():
@@ -90,17 +90,17 @@ def _merged_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[s
 
 def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     """What the mouse shows: head, value with units, and where there is room interval, rank and key/value head."""
-    values, found = text.values_of(panel), text.ranking(panel)
+    values, found = grid_text.panel_matrix(panel), grid_text.ranking(panel)
     full = len(found) <= _FULL_TITLES
     units = escaped(f" {payload['units']}") if payload["units"] else ""
-    bounds = [text.values_of(panel, name) for name in ("low", "high") if name in panel]
+    bounds = [grid_text.panel_matrix(panel, name) for name in ("low", "high") if name in panel]
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
     for rank, (layer, head) in enumerate(found, start=1):
-        line = f"{text.head_name(payload, (layer, head))} {text.number(values[layer, head], 4)}{units}"
+        line = f"{grid_text.head_name(payload, (layer, head))} {grid_text.format_number(values[layer, head], 4)}{units}"
         if full:
             if len(bounds) == 2 and np.isfinite([bounds[0][layer, head], bounds[1][layer, head]]).all():
-                low, high = (text.number(bound[layer, head]) for bound in bounds)
+                low, high = (grid_text.format_number(bound[layer, head]) for bound in bounds)
                 line += f"\n{100 * payload['interval_level']:g} % interval {low} to {high}"
             line += f"\nrank {rank} of {len(found)}"
             line += f"\nkey/value head {head // group}" if group > 1 else ""
@@ -113,7 +113,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
 
 def _missing(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
     """Heads without a value: a slash a cell, so that whole layers look hatched."""
-    absent = np.isnan(text.values_of(panel))
+    absent = np.isnan(grid_text.panel_matrix(panel))
     if not absent.any():
         return
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
@@ -123,7 +123,7 @@ def _missing(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
     yield f'<path d="{steps}" stroke="currentColor" stroke-opacity=".4" stroke-width=".8"/>'
     for layer in np.flatnonzero(absent.all(axis=1)).tolist():
         line = f'd="M0 {place.y(layer) + height / 2:g}h{place.grid_width}" stroke-width="{height}"'
-        title = f"<title>layer {text.numbers(payload, 'layer')[layer]}: no softmax heads</title>"
+        title = f"<title>layer {grid_text.numbers(payload, 'layer')[layer]}: no softmax heads</title>"
         yield f'<path {line} stroke="currentColor" stroke-opacity="0">{title}</path>'
 
 
@@ -147,7 +147,7 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
     width, height, gap = place.grid_width, place.grid_height, place.gap
     if place.titled:
         yield label(
-            _cut(panel["title"], place.panel_width - 40), 0, -28 if place.group_gap else -20, size=12, weight=True
+            _truncate(panel["title"], place.panel_width - 40), 0, -28 if place.group_gap else -20, size=12, weight=True
         )
     if payload["kind"] != "level":  # cells near zero fade into the page: the frame keeps the grid's shape
         frame = f'x="-1.5" y="-1.5" width="{width - gap + 3}" height="{height - gap + 3}"'
@@ -160,7 +160,7 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
             yield f'<path {line} stroke="currentColor" stroke-opacity=".5" stroke-width="2">{title}</path>'
         if first:
             yield label("key/value heads", 0, -11, size=9)
-    layers, heads = text.numbers(payload, "layer"), text.numbers(payload, "head")
+    layers, heads = grid_text.numbers(payload, "layer"), grid_text.numbers(payload, "head")
     for layer in place.layer_ticks():
         yield label(str(layers[layer]), -5, place.y(layer) + place.cell_height / 2 + 3.5, anchor="end")
     for head in place.head_ticks():
@@ -186,8 +186,8 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
     for layer in np.flatnonzero(np.isfinite(means)).tolist():
         middle = place.y(layer) + (place.cell_height - gap) / 2
         line = f'd="M{zero:g} {middle:g}h{reach * means[layer] / longest:.1f}"'
-        number = text.numbers(payload, "layer")[layer]
-        yield f"<path {line}><title>layer {number}: mean {text.number(means[layer])}{units}</title></path>"
+        number = grid_text.numbers(payload, "layer")[layer]
+        yield f"<path {line}><title>layer {number}: mean {grid_text.format_number(means[layer])}{units}</title></path>"
     yield "</g>"
 
 
@@ -195,7 +195,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     """The colour bar with units, and what the other signs in the picture mean."""
     low, high = payload["scale"]["low"], payload["scale"]["high"]
     yield '<g transform="translate(40 0)">'
-    yield label(text.quantity(payload), 0, 11, size=11)
+    yield label(grid_text.quantity(payload), 0, 11, size=11)
     step, middle = _BAR_WIDTH / BINS, _BAR_TOP + _BAR_HEIGHT / 2
     yield f'<g stroke-width="{_BAR_HEIGHT}">'
     for index in range(BINS):
@@ -205,8 +205,8 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     for tick in ticks(low, high, 4):
         x = (tick - low) / (high - low) * _BAR_WIDTH
         yield f'<path d="M{x:.1f} {_BAR_TOP + _BAR_HEIGHT}v4" stroke="currentColor" stroke-opacity=".6"/>'
-        yield label(text.short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
-    values = np.concatenate([text.values_of(panel).ravel() for panel in panels])
+        yield label(grid_text.format_short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
+    values = np.concatenate([grid_text.panel_matrix(panel).ravel() for panel in panels])
     values = values[np.isfinite(values)]
     keys = []
     beyond = values[(values > high) | (values < low)]
@@ -216,10 +216,12 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
         if low < 0:
             tip = f"M-1 {_BAR_TOP}l-8 {_BAR_HEIGHT / 2:g}l8 {_BAR_HEIGHT / 2:g}z"
             yield f'<path d="{tip}" {_fill(paint(low, (low, high)))}/>'
-        furthest = text.number(beyond[np.argmax(np.abs(beyond))])
+        furthest = grid_text.format_number(beyond[np.argmax(np.abs(beyond))])
         keys.append(f"▸ {beyond.size} head{'s' if beyond.size > 1 else ''} beyond, up to {furthest}")
     if any("significant" in panel for panel in panels):
-        keys.append("● significant" + ("" if payload["alpha"] is None else f" (q < {text.short(payload['alpha'])})"))
+        keys.append(
+            "● significant" + ("" if payload["alpha"] is None else f" (q < {grid_text.format_short(payload['alpha'])})")
+        )
     if values.size < len(panels) * payload["layers"] * payload["heads"]:
         keys.append("╱ no softmax heads")
     for line, key in enumerate(keys):
@@ -228,7 +230,7 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
 
 
 def _layer_means(panel: Panel) -> np.ndarray:
-    values = text.values_of(panel)
+    values = grid_text.panel_matrix(panel)
     present = np.isfinite(values)
     counts = present.sum(axis=1)
     sums = np.where(present, values, 0).sum(axis=1)
@@ -261,9 +263,9 @@ def label(
 
 def escaped(words: str) -> str:
     """Words as the content of an SVG element."""
-    return escape(text.printable(words))
+    return escape(grid_text.printable(words))
 
 
-def _cut(words: str, width: float) -> str:
+def _truncate(words: str, width: float) -> str:
     letters = max(int(width / _LETTER), 4)
     return words if len(words) <= letters else words[: letters - 1] + "…"

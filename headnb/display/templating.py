@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headnb.display.text import printable
+from headnb.display.grid_text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

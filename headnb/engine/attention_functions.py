@@ -20,8 +20,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from headnb.engine.reached import all_reached
-from headnb.engine.threads import passes_of_this_thread
+from headnb.engine.hook_checks import check_hooks_ran
+from headnb.engine.threads import this_thread_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _Called = TypeVar("_Called")
 
 
-class _Set(NamedTuple, Generic[_Called]):
+class _Registration(NamedTuple, Generic[_Called]):
     """What a capture sets on an attention module."""
 
     call: _Called
-    ours: Callable[[], bool]
+    is_own_pass: Callable[[], bool]
     """Whether a forward pass is one of the thread that set it."""
 
 
@@ -67,10 +67,10 @@ class AttentionCall:
 
 _lock = threading.RLock()
 # Each with a function that tells whether the pass that asks is one of the thread that set it.
-_transforms: WeakKeyDictionary[nn.Module, tuple[_Set[Callable[[Tensor], Tensor]], ...]] = WeakKeyDictionary()
-_substitutes: WeakKeyDictionary[nn.Module, _Set[Callable[..., Any]]] = WeakKeyDictionary()
-_listeners: WeakKeyDictionary[nn.Module, _Set[Callable[[AttentionCall], None]]] = WeakKeyDictionary()
-_captures: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
+_transforms: WeakKeyDictionary[nn.Module, tuple[_Registration[Callable[[Tensor], Tensor]], ...]] = WeakKeyDictionary()
+_substitutes: WeakKeyDictionary[nn.Module, _Registration[Callable[..., Any]]] = WeakKeyDictionary()
+_listeners: WeakKeyDictionary[nn.Module, _Registration[Callable[[AttentionCall], None]]] = WeakKeyDictionary()
+_wrap_counts: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # traced into a compiled graph, a gradient taken in a transform would be silently wrong
@@ -78,15 +78,15 @@ def _attend(
     function: Callable[..., Any], eager: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Any]:
     """The model's own attention function, followed by the transforms that this thread has set on this module."""
-    if (substitute := _substitutes.get(module)) is not None and substitute.ours():
+    if (substitute := _substitutes.get(module)) is not None and substitute.is_own_pass():
         function = partial(substitute.call, function)
     outputs, weights = function(module, *args, **kwargs)
-    if (listener := _listeners.get(module)) is not None and listener.ours():
+    if (listener := _listeners.get(module)) is not None and listener.is_own_pass():
         named = dict(zip(("query", "key", "value", "attention_mask"), args, strict=False)) | kwargs
         query, key, value, mask = (named.pop(name) for name in ("query", "key", "value", "attention_mask"))
         listener.call(AttentionCall(module, function, eager, query, key, value, mask, named, outputs))
     for transform in _transforms.get(module, ()):
-        if transform.ours():
+        if transform.is_own_pass():
             outputs = transform.call(outputs)
     return outputs, weights
 
@@ -98,28 +98,30 @@ def _interfaces(model: nn.Module) -> list[AttentionInterface]:
     return list({id(interface): interface for interface in found if interface is not None}.values())
 
 
-def _watch(interface: AttentionInterface) -> None:
-    _captures[id(interface)] += 1
-    if _captures[id(interface)] == 1:
+def _wrap_interface(interface: AttentionInterface) -> None:
+    _wrap_counts[id(interface)] += 1
+    if _wrap_counts[id(interface)] == 1:
         original = interface.get_interface
         # On the instance, so that deleting the attribute brings the class's own method back.
         interface.get_interface = lambda name, eager: partial(_attend, original(name, eager), eager)  # type: ignore[method-assign,assignment]
 
 
-def _unwatch(interface: AttentionInterface) -> None:
-    _captures[id(interface)] -= 1
-    if not _captures[id(interface)]:
-        del _captures[id(interface)], interface.get_interface
+def _unwrap_interface(interface: AttentionInterface) -> None:
+    _wrap_counts[id(interface)] -= 1
+    if not _wrap_counts[id(interface)]:
+        del _wrap_counts[id(interface)], interface.get_interface
 
 
 @contextmanager
-def attention_outputs(model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+def transform_attention_outputs(
+    model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
     """Set transforms on attention modules of `model`. Captures may nest: the outer one's transform comes first."""
-    interfaces, ours = _interfaces(model), passes_of_this_thread()
-    given = {module: _Set(transform, ours) for module, transform in transforms.items()}
+    interfaces, ours = _interfaces(model), this_thread_check()
+    given = {module: _Registration(transform, ours) for module, transform in transforms.items()}
     with _lock:
         for interface in interfaces:
-            _watch(interface)
+            _wrap_interface(interface)
         for module, transform in given.items():
             _transforms[module] = (*_transforms.get(module, ()), transform)
     try:
@@ -131,15 +133,15 @@ def attention_outputs(model: nn.Module, transforms: Mapping[nn.Module, Callable[
                 if not _transforms[module]:
                     del _transforms[module]
             for interface in interfaces:
-                _unwatch(interface)
+                _unwrap_interface(interface)
 
 
 @contextmanager
-def attention_by(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any]) -> Iterator[None]:
+def replace_attention(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any]) -> Iterator[None]:
     """Have `attend` called in place of every layer's attention function, with that function before its arguments."""
-    with attention_outputs(model, {}):
-        ours = passes_of_this_thread()
-        _substitutes.update({module: _Set(attend, ours) for _, module in layout.attention})
+    with transform_attention_outputs(model, {}):
+        ours = this_thread_check()
+        _substitutes.update({module: _Registration(attend, ours) for _, module in layout.attention})
         try:
             yield
         finally:
@@ -148,22 +150,24 @@ def attention_by(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any
 
 
 @contextmanager
-def attention_calls(
+def observe_attention_calls(
     model: PreTrainedModel, listeners: Mapping[nn.Module, Callable[[AttentionCall], None]]
 ) -> Iterator[None]:
     """Call each listener with what the attention function of its module is given and gives in every forward pass.
 
     Raises:
-        HeadnbError: as for `all_reached`, on exit.
+        HeadnbError: as for `check_hooks_ran`, on exit.
     """
-    with all_reached(model, list(listeners)) as reached, attention_outputs(model, {}):
-        ours = passes_of_this_thread()
+    with check_hooks_ran(model, list(listeners)) as reached, transform_attention_outputs(model, {}):
+        ours = this_thread_check()
 
         def hear(listener: Callable[[AttentionCall], None], call: AttentionCall) -> None:
             reached(call.module)
             listener(call)
 
-        _listeners.update({module: _Set(partial(hear, listener), ours) for module, listener in listeners.items()})
+        _listeners.update(
+            {module: _Registration(partial(hear, listener), ours) for module, listener in listeners.items()}
+        )
         try:
             yield
         finally:

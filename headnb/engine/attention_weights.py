@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headnb.engine.attention_functions import AttentionCall
 
 # Elements of the attention weights that exist at one time: 16 MB in float32.
-WEIGHTS_AT_ONCE = 4_000_000
+MAX_WEIGHT_ELEMENTS = 4_000_000
 
 
 @torch.no_grad()
@@ -40,24 +40,24 @@ def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def attention_rows(call: AttentionCall, own: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+def attention_rows(call: AttentionCall, token_mask: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
     """A of all heads, some queries at a time: the queries, and (B, H, R, T) in float32 or better.
 
     Args:
         call: of one attention layer.
-        own: (B, T), false on padding, whose weights have no meaning; None: there is none.
+        token_mask: (B, T), false on padding, whose weights have no meaning; None: there is none.
 
     Raises:
         HeadnbError: A V is not what the model's own kernel gave.
     """
     batch, heads, length, _ = call.query.shape
-    step = max(1, WEIGHTS_AT_ONCE // (batch * heads * length))
+    step = max(1, MAX_WEIGHT_ELEMENTS // (batch * heads * length))
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
-        yield rows, _weights(call, rows, None, own)
+        yield rows, _weights(call, rows, None, token_mask)
 
 
-def each_sample(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:
+def split_samples(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:
     """The calls (1, ...) of samples that share a row, each attending to itself alone."""
     for end, length in zip(accumulate(lengths), lengths, strict=True):
         part = slice(end - length, end)
@@ -66,7 +66,7 @@ def each_sample(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[Atten
         yield replace(call, query=query, key=key, value=value, mask=mask, outputs=call.outputs[:, part])
 
 
-def of_query_heads(tensor: Tensor, heads: int) -> Tensor:
+def repeat_for_query_heads(tensor: Tensor, heads: int) -> Tensor:
     """(B, kv_heads, ...) as (B, H, ...): what the query heads of a group share stands once for each of them."""
     return tensor.repeat_interleave(heads // tensor.shape[1], 1)
 
@@ -84,7 +84,7 @@ class _OneHead:
         return getattr(self._module, name)
 
 
-def _weights(call: AttentionCall, rows: slice, head: int | None, own: Tensor | None = None) -> Tensor:
+def _weights(call: AttentionCall, rows: slice, head: int | None, token_mask: Tensor | None = None) -> Tensor:
     """A (B, H, R, T) of some queries, of all heads or (B, 1, R, T) of one."""
     wide = torch.promote_types(call.query.dtype, torch.float32)
     module: Any = call.module if head is None else _OneHead(call.module, head)
@@ -93,14 +93,14 @@ def _weights(call: AttentionCall, rows: slice, head: int | None, own: Tensor | N
         heads, shared = slice(head, head + 1), slice(kv := _kv_head(call, head), kv + 1)
     query = call.query[:, heads, rows].to(wide)
     key, value = (tensor[:, shared].to(wide) for tensor in (call.key, call.value))
-    mask = _addends(call, heads, rows, wide)
-    options = {name: _part(call, option, heads, rows) for name, option in call.options.items()}
+    mask = _additive_mask(call, heads, rows, wide)
+    options = {name: _slice_matrix(call, option, heads, rows) for name, option in call.options.items()}
     outputs, weights = call.eager(module, query, key, value, mask, **options)  # (B, R, H, D), (B, H, R, T)
     expected = call.outputs[:, rows, heads].to(wide)
     tolerance = max(1e-3, 8 * torch.finfo(call.outputs.dtype).eps) * call.outputs.abs().max()
     difference = (outputs - expected).abs().amax((2, 3))  # (B, R)
-    if own is not None:
-        difference = difference.masked_fill(~own[:, rows], 0)
+    if token_mask is not None:
+        difference = difference.masked_fill(~token_mask[:, rows], 0)
     if weights is None or not difference.max() <= tolerance:
         raise HeadnbError(
             f"the attention of {type(call.module).__name__} cannot be computed again exactly: its matrix would not "
@@ -113,7 +113,7 @@ def _kv_head(call: AttentionCall, head: int) -> int:
     return head // (call.query.shape[1] // call.key.shape[1])
 
 
-def _addends(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor | None:
+def _additive_mask(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor | None:
     """The mask (B or 1, H or 1, R, T) as eager attention takes it: 0 where a query may look, else the lowest number."""
     mask, (batch, _, length, _) = call.mask, call.query.shape
     allowed: Tensor
@@ -128,7 +128,7 @@ def _addends(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype)
         from torch.nn.attention.flex_attention import create_mask  # noqa: PLC0415
 
         allowed = create_mask(mask.mask_mod, batch, 1, length, length, device=call.query.device)
-    allowed = _part(call, allowed, heads, rows)
+    allowed = _slice_matrix(call, allowed, heads, rows)
     if allowed.dtype != torch.bool:
         return allowed.to(dtype).clamp(min=lowest)
     return torch.zeros(allowed.shape, dtype=dtype, device=call.query.device).masked_fill(~allowed, lowest)
@@ -146,7 +146,7 @@ def _causal(call: AttentionCall, rows: slice) -> Tensor:
     return allowed[None, None]
 
 
-def _part(call: AttentionCall, given: Any, heads: slice, rows: slice) -> Any:
+def _slice_matrix(call: AttentionCall, given: Any, heads: slice, rows: slice) -> Any:
     """A tensor of matrices (B, H or 1, T, T) cut to some heads and queries; anything else as it is."""
     _, count, length, _ = call.query.shape
     if not isinstance(given, Tensor) or given.ndim != 4:

@@ -113,7 +113,7 @@ def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_pa
 class Answers(NamedTuple):
     """The answer tokens of a batch, N in all, sample by sample."""
 
-    places: torch.Tensor
+    token_indices: torch.Tensor
     """(N,): where each is predicted, one token before it, in the batch's tokens one behind the other."""
     tokens: torch.Tensor
     """(N,): what each is."""
@@ -139,7 +139,7 @@ class Batch:
     """(B, T), 1 on tokens; None without padding on the left."""
     lengths: tuple[int, ...] | None = None
     """Tokens of each sample of a packed batch; None of a padded one."""
-    own: torch.Tensor | None = None
+    token_mask: torch.Tensor | None = None
     """(B, T), true on the samples' tokens and false on padding; None where there is none."""
 
     def __len__(self) -> int:
@@ -155,22 +155,22 @@ class Batch:
         return Answers(places - 1, labels[places], samples, samples.bincount(minlength=len(self)))
 
     @property
-    def longest(self) -> int:
+    def longest_sample(self) -> int:
         """Tokens of the longest sample."""
         return self.input_ids.shape[1] if self.lengths is None else max(self.lengths)
 
-    def repeated(self, copies: int) -> Batch:
+    def repeat_batch(self, copies: int) -> Batch:
         """The same samples again and again: in rows of their own, (copies * B, T), or packed, (1, copies * N)."""
-        tensors = (self.input_ids, self.labels, self.attention_mask, self.own)
-        ids, labels, mask, own = (None if given is None else self.repeat(given, copies) for given in tensors)
-        return Batch(ids, labels, mask, self.lengths and self.lengths * copies, own)  # type: ignore[arg-type]
+        tensors = (self.input_ids, self.labels, self.attention_mask, self.token_mask)
+        ids, labels, mask, token_mask = (None if given is None else self.repeat(given, copies) for given in tensors)
+        return Batch(ids, labels, mask, self.lengths and self.lengths * copies, token_mask)  # type: ignore[arg-type]
 
     def repeat(self, tensor: torch.Tensor, copies: int) -> torch.Tensor:
-        """A tensor (B, T, ...) or (1, N, ...) as `repeated` has it: (copies * B, T, ...) or (1, copies * N, ...)."""
+        """A tensor (B, T, ...) or (1, N, ...) as in `repeat_batch`: (copies * B, T, ...) or (1, copies * N, ...)."""
         times = (copies, 1) if self.lengths is None else (1, copies)
         return tensor.repeat(*times, *(1 for _ in tensor.shape[2:]))
 
-    def along_copies(self, factors: torch.Tensor) -> torch.Tensor:
+    def expand_over_copies(self, factors: torch.Tensor) -> torch.Tensor:
         """One row (copies, ...) for each copy as what multiplies a repeated tensor: (copies * B, 1, ...) or alike."""
         if self.lengths is None:
             return factors.repeat_interleave(len(self.input_ids), 0)[:, None]
@@ -191,7 +191,7 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
     import torch  # noqa: PLC0415
 
     row = torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]).astype(np.int64))
-    labels = torch.from_numpy(np.concatenate([_predicted(sample) for sample in samples]))
+    labels = torch.from_numpy(np.concatenate([_predictable_labels(sample) for sample in samples]))
     return Batch(row[None], labels[None], lengths=tuple(map(len, samples)))
 
 
@@ -208,13 +208,13 @@ def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int 
     for row, sample in enumerate(samples):
         place = slice(0, len(sample)) if side == "right" else slice(length - len(sample), length)
         input_ids[row, place] = sample.input_ids
-        labels[row, place] = _predicted(sample)
+        labels[row, place] = _predictable_labels(sample)
         mask[row, place] = 1
     attention_mask = torch.from_numpy(mask) if side == "left" else None
-    own = torch.from_numpy(mask).bool()
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask, own=own)
+    token_mask = torch.from_numpy(mask).bool()
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask, token_mask=token_mask)
 
 
-def _predicted(sample: EncodedSample) -> np.ndarray:
+def _predictable_labels(sample: EncodedSample) -> np.ndarray:
     """The labels (T,) without the first token's."""
     return np.concatenate([[IGNORED], sample.labels[1:]])

@@ -49,22 +49,22 @@ def render_chat(sample: Sample, tokenizer: PreTrainedTokenizerBase, where: str) 
         raise HeadnbError("these samples are chat messages, and the tokenizer has no chat template")
     prompt: list[Message] = list(sample.prompt)  # type: ignore[arg-type]  # who calls has looked
     completion: list[Message] = list(sample.completion)  # type: ignore[arg-type]
-    start = _applied(sample, prompt, tokenizer, where, add_generation_prompt=True)
-    whole = _applied(sample, [*prompt, *completion], tokenizer, where, add_generation_prompt=False)
+    start = _apply_template(sample, prompt, tokenizer, where, add_generation_prompt=True)
+    whole = _apply_template(sample, [*prompt, *completion], tokenizer, where, add_generation_prompt=False)
     if not whole.startswith(start):
         raise HeadnbError(f"{where}: the chat template writes the prompt in another way when an answer follows it")
-    squeezed, begin = _squeeze(whole), len(_squeeze(start))
-    _refuse_python_text([*prompt, *completion], squeezed, where)
-    in_answer = _looking_into(squeezed, begin)
+    squeezed, begin = _strip_whitespace(whole), len(_strip_whitespace(start))
+    _check_no_python_repr([*prompt, *completion], squeezed, where)
+    in_answer = _text_finder(squeezed, begin)
     for message in completion:
         if missing := missing_text(message, in_answer):
             raise HeadnbError(one_line(f"{where}: the chat template leaves out text of the answer: {missing[0]!r:.80}"))
-    anywhere = _looking_into(squeezed, 0)
+    anywhere = _text_finder(squeezed, 0)
     loses = any(missing_text(message, anywhere) for message in prompt) or _loses_extras(sample, anywhere)
     return RenderedChat(start, whole[len(start) :], loses)
 
 
-def _applied(
+def _apply_template(
     sample: Sample,
     messages: list[Message],
     tokenizer: PreTrainedTokenizerBase,
@@ -112,27 +112,27 @@ def _has_a_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     return type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
 
 
-def _squeeze(text: str) -> str:
+def _strip_whitespace(text: str) -> str:
     """A text without white space, which templates trim and add."""
     return "".join(text.split())
 
 
-def _looking_into(squeezed: str, begin: int) -> Callable[[str], bool]:
+def _text_finder(squeezed: str, begin: int) -> Callable[[str], bool]:
     """Whether a text is in `squeezed` and ends behind `begin`, white space aside."""
 
     def has(text: str) -> bool:
-        wanted = _squeeze(text)
+        wanted = _strip_whitespace(text)
         place = squeezed.rfind(wanted)
         return not wanted or (place >= 0 and place + len(wanted) > begin)
 
     return has
 
 
-def _refuse_python_text(messages: list[Message], squeezed: str, where: str) -> None:
+def _check_no_python_repr(messages: list[Message], squeezed: str, where: str) -> None:
     """A template made for text alone writes content in parts as Python writes a list."""
     for message in messages:
         content = message.get("content")
-        if isinstance(content, list) and _squeeze(str(content)) in squeezed:
+        if isinstance(content, list) and _strip_whitespace(str(content)) in squeezed:
             raise HeadnbError(
                 f"{where}: the chat template does not read content in parts, but writes it as {str(content)!r:.60}; "
                 "give the content as text"

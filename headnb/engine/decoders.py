@@ -35,7 +35,7 @@ def layer_numbers(model: nn.Module, attention: Sequence[nn.Module]) -> tuple[int
     Raises:
         HeadnbError: neither gives each module a layer of its own.
     """
-    place = dict(_places(model))
+    place = dict(_layer_positions(model))
     places = [place.get(module) for module in attention]
     if None not in places and len(set(places)) == len(places):
         return tuple(number for number in places if number is not None)
@@ -52,7 +52,7 @@ def layer_numbers(model: nn.Module, attention: Sequence[nn.Module]) -> tuple[int
     )
 
 
-def _places(module: nn.Module) -> Iterator[tuple[nn.Module, int]]:
+def _layer_positions(module: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     """Each module inside an outermost list of modules, with the place in that list that holds it first."""
     if isinstance(module, nn.ModuleList):
         for place, layer in reversed(list(enumerate(module))):
@@ -60,4 +60,4 @@ def _places(module: nn.Module) -> Iterator[tuple[nn.Module, int]]:
                 yield part, place
         return
     for child in reversed(list(module.children())):
-        yield from _places(child)
+        yield from _layer_positions(child)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headnb.engine.hooks import checkpointed, frozen
-from headnb.engine.threads import only_here
+from headnb.engine.threads import this_thread_only
 from headnb.models.checks import is_offloaded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def sees(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: slice) -> bool | None:
+def depends_on_tokens(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: slice) -> bool | None:
     """Whether logits at some positions depend on tokens at other positions of the same row.
 
     Args:
@@ -42,7 +42,7 @@ def sees(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: s
         return embedded[-1]
 
     with ExitStack() as stack:
-        stack.enter_context(model.get_input_embeddings().register_forward_hook(only_here(start_graph)))
+        stack.enter_context(model.get_input_embeddings().register_forward_hook(this_thread_only(start_graph)))
         stack.enter_context(frozen(model))
         stack.enter_context(torch.enable_grad())
         if is_offloaded(model):  # what autograd saves would hold all weights
@@ -50,7 +50,7 @@ def sees(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: s
         try:
             logits = run()
             read = logits[:, at]
-            (gradient,) = torch.autograd.grad(read, embedded[0], _direction(read))  # (B, T, C)
+            (gradient,) = torch.autograd.grad(read, embedded[0], _random_weights(read))  # (B, T, C)
         except (RuntimeError, IndexError):  # weights without a backward pass, or embeddings that are not called
             return None
     size = gradient.abs().amax((0, 2))  # (T,)
@@ -59,7 +59,7 @@ def sees(model: PreTrainedModel, run: Callable[[], Tensor], at: slice, tokens: s
     return bool(size[tokens].any())
 
 
-def _direction(logits: Tensor) -> Tensor:
+def _random_weights(logits: Tensor) -> Tensor:
     """Random weights of the logits, the same in each call, so that no sum of logits is constant by design."""
     random = torch.Generator().manual_seed(0)
     return torch.randn(logits.shape, generator=random).to(logits)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TAIL = 48  # tokens at the end of a text in which its completion is looked for
+TAIL_TOKENS = 48  # tokens at the end of a text in which its completion is looked for
 
 
 @dataclass
@@ -87,28 +87,30 @@ def continue_greedily(
 
     def take(row: Continuation, token: int) -> None:
         row.tokens.append(token)
-        row.ended = token in ends or (is_complete is not None and is_complete(text(tokenizer, row, TAIL)))
+        row.ended = token in ends or (
+            is_complete is not None and is_complete(continuation_text(tokenizer, row, TAIL_TOKENS))
+        )
 
     def report() -> None:
         if on_token is not None:
             on_token(sum(row.done for row in rows))
 
     waiting = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
-    with _own_settings_only(model):
+    with _ignore_generation_config(model):
         while waiting:
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
-            if not _write(model, batch, tokenizer.pad_token_id or 0, take, report):
+            if not _generate_batch(model, batch, tokenizer.pad_token_id or 0, take, report):
                 batch_size = max(1, len(batch) // 2)
             waiting += [row for row in batch if not row.done]
     return rows
 
 
-def text(tokenizer: PreTrainedTokenizerBase, row: Continuation, last: int = 0) -> str:
+def continuation_text(tokenizer: PreTrainedTokenizerBase, row: Continuation, last: int = 0) -> str:
     """The text of a continuation, or of its last tokens."""
     return str(tokenizer.decode(row.tokens[-last:], skip_special_tokens=True))
 
 
-def _write(
+def _generate_batch(
     model: PreTrainedModel,
     rows: list[Continuation],
     pad: int,
@@ -161,7 +163,7 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
 
 
 @contextmanager
-def _own_settings_only(model: nn.Module) -> Iterator[None]:
+def _ignore_generation_config(model: nn.Module) -> Iterator[None]:
     """`generate` fills what a caller leaves open from the model's settings; meanwhile these are empty."""
     from transformers import GenerationConfig  # noqa: PLC0415
 

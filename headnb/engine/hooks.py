@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.call_checks import known_keywords
-from headnb.engine.attention_functions import attention_outputs
+from headnb.call_checks import check_arguments
+from headnb.engine.attention_functions import transform_attention_outputs
 from headnb.engine.decoders import layer_numbers
+from headnb.engine.hook_checks import check_hooks_ran
 from headnb.engine.layout import HeadLayout, watched_projections
-from headnb.engine.reached import all_reached
-from headnb.engine.threads import only_here, passes_of_this_thread
+from headnb.engine.threads import this_thread_check, this_thread_only
 from headnb.errors import HeadnbError, first_line
 from headnb.head_names import parse_heads
-from headnb.models.checks import is_offloaded, refuse_inference_weights
-from headnb.models.quantization import four_bits_kept
-from headnb.models.torch_settings import usual_torch_settings
+from headnb.models.checks import check_no_inference_weights, is_offloaded
+from headnb.models.quantization import keep_four_bit_layout
+from headnb.models.torch_settings import default_torch_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
@@ -52,12 +52,12 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
         HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass,
             or its layer cannot be told.
     """
-    with torch.no_grad(), frozen(model), noted_heads(model) as found:
-        own_logits(model, torch.arange(4, device=input_device(model))[None])
+    with torch.no_grad(), frozen(model), record_heads(model) as found:
+        model_logits(model, torch.arange(4, device=input_device(model))[None])
     return found()
 
 
-def own_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+def model_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     """A model's logits (B, T, V) of some token ids (B, T).
 
     Raises:
@@ -71,7 +71,7 @@ def own_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 
 @contextmanager
-def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
+def record_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
     """See where attention happens in the one forward pass inside; what is yielded tells it afterwards.
 
     Raises:
@@ -97,8 +97,10 @@ def noted_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
 
     with ExitStack() as stack:
         for _, projection in watched_projections(model):
-            stack.callback(projection.register_forward_pre_hook(only_here(note_projection)).remove)
-        stack.enter_context(attention_outputs(model, {module: partial(note, module) for module in model.modules()}))
+            stack.callback(projection.register_forward_pre_hook(this_thread_only(note_projection)).remove)
+        stack.enter_context(
+            transform_attention_outputs(model, {module: partial(note, module) for module in model.modules()})
+        )
         yield partial(_layout, model, seen)
 
 
@@ -133,7 +135,7 @@ def _configured_kv_heads(config: PretrainedConfig) -> int:
     return 1
 
 
-@known_keywords
+@check_arguments
 @contextmanager
 def head_outputs(
     model: PreTrainedModel,
@@ -170,7 +172,7 @@ def head_outputs(
     layout = layout or find_heads(model)
     wanted = [layer for layer, heads in enumerate(layout.heads) if heads] if layers is None else layers
     with ExitStack() as stack:
-        reached = stack.enter_context(all_reached(model, wanted))
+        reached = stack.enter_context(check_hooks_ran(model, wanted))
 
         def changed(layer: int, outputs: Tensor) -> Tensor:
             reached(layer)
@@ -186,14 +188,14 @@ def head_outputs(
                 outputs = changed(layer, merged.view(*merged.shape[:-1], heads, -1))
                 return (outputs.flatten(-2), *args[1:])
 
-            stack.callback(projection.register_forward_pre_hook(only_here(before)).remove)
+            stack.callback(projection.register_forward_pre_hook(this_thread_only(before)).remove)
         stack.enter_context(
-            attention_outputs(model, {module: partial(changed, layer) for layer, module in layout.attention})
+            transform_attention_outputs(model, {module: partial(changed, layer) for layer, module in layout.attention})
         )
         yield layout
 
 
-@known_keywords
+@check_arguments
 @contextmanager
 def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterator[None]:
     """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it as it is.
@@ -243,9 +245,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
     Passes of other threads with the same model give the same numbers meanwhile if the model is in evaluation mode.
 
     Raises:
-        HeadnbError: as for `four_bits_kept`; or the weights were made in inference mode.
+        HeadnbError: as for `keep_four_bit_layout`; or the weights were made in inference mode.
     """
-    refuse_inference_weights(model)
+    check_no_inference_weights(model)
     training = [module for module in model.modules() if module.training]
     # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
     trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
@@ -254,7 +256,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = False
         for name in trainable:
             model.get_parameter(name).requires_grad_(False)
-        with usual_torch_settings(), four_bits_kept(model):
+        with default_torch_settings(), keep_four_bit_layout(model):
             yield
     finally:
         for module in training:
@@ -271,7 +273,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
     for training, which would also turn on dropout.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    offloaded, ours = is_offloaded(model), passes_of_this_thread()
+    offloaded, ours = is_offloaded(model), this_thread_check()
 
     def recompute(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not ours():
@@ -280,12 +282,12 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-    with forwards_replaced(layers, lambda forward: partial(recompute, forward)):
+    with replace_forward(layers, lambda forward: partial(recompute, forward)):
         yield
 
 
 @contextmanager
-def forwards_replaced(
+def replace_forward(
     modules: Sequence[nn.Module], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
     """Give each module what `replace` makes of its forward function; the functions are put back on exit."""

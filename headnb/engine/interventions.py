@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.hooks import find_head, frozen, head_outputs
-from headnb.engine.packing import most_tokens
+from headnb.engine.packing import max_batch_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ def mean_outputs(
         return outputs
 
     lengths = np.array([len(sample) for sample in samples])
-    plan = plan_batches(lengths, batch_tokens=most_tokens(model, batch_tokens))
+    plan = plan_batches(lengths, batch_tokens=max_batch_tokens(model, batch_tokens))
     with frozen(model), head_outputs(model, add, layout):
         for places in plan.batches():
             positions = plan.order[places]
@@ -64,7 +64,7 @@ def mean_outputs(
 
 
 @contextmanager
-def replaced_heads(
+def replace_heads(
     model: PreTrainedModel,
     heads: Iterable[str],
     layout: HeadLayout,

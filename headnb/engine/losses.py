@@ -17,10 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from headnb.engine.batching import Answers, Batch
 from headnb.engine.decoders import decoder_of
-from headnb.engine.dependence import sees
-from headnb.engine.hooks import frozen, input_device, noted_heads, own_logits
-from headnb.engine.packing import can_pack, mix_in_a_row, packed
-from headnb.engine.threads import only_here
+from headnb.engine.dependence import depends_on_tokens
+from headnb.engine.hooks import frozen, input_device, model_logits, record_heads
+from headnb.engine.packing import can_pack, packed_attention, samples_interact
+from headnb.engine.threads import this_thread_only
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 # Elements of the float32 logits that exist at one time. 32 MB is as large as glibc hands out again from memory that it
 # holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.
-LOGITS_AT_ONCE = 8_000_000
+MAX_LOGIT_ELEMENTS = 8_000_000
 
 
 @contextmanager
-def ready(model: PreTrainedModel, layout: HeadLayout, batch: Batch) -> Iterator[None]:
+def batch_context(model: PreTrainedModel, layout: HeadLayout, batch: Batch) -> Iterator[None]:
     """The model frozen, and the samples of a packed batch kept apart."""
-    with frozen(model), packed(model, layout, batch.lengths) if batch.lengths else nullcontext():
+    with frozen(model), packed_attention(model, layout, batch.lengths) if batch.lengths else nullcontext():
         yield
 
 
 @dataclass(frozen=True)
-class Readout:
+class LossComputer:
     """How a model's losses come from its last hidden states.
 
     `states` gives what is read (B, T, C) and `logits` turns rows of it (N, C) into logits (N, V).
@@ -52,8 +52,8 @@ class Readout:
     states: Callable[..., Tensor]
     logits: Callable[[Tensor], Tensor]
     vocabulary: int
-    packs: bool = False
-    """Whether sequences that share a row, with positions of their own and `packing.packed` attention, stay apart."""
+    supports_packing: bool = False
+    """Whether sequences that share a row, with positions of their own and `packing.packed_attention`, stay apart."""
 
     def backward(self, batch: Batch, device: torch.device) -> Tensor:
         """Each sample's loss (B,), after a backward pass of their sum.
@@ -75,14 +75,14 @@ class Readout:
     def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, Answers]:
         """What the answer tokens are predicted from (N, C), and what they are."""
         states = self.states(**_inputs(batch, device)).flatten(0, 1)  # (B * T, C)
-        answers = Answers(*(_sent(tensor, states.device) for tensor in batch.answers))
-        return states.index_select(0, answers.places), answers
+        answers = Answers(*(_to_device(tensor, states.device) for tensor in batch.answers))
+        return states.index_select(0, answers.token_indices), answers
 
     def _losses(self, states: Tensor, answers: Answers, gradient: Tensor | None = None) -> Tensor:
         """Each sample's loss (B,); `gradient` (N, C) is filled with that of their sum by the states (N, C)."""
         wide = torch.promote_types(states.dtype, torch.float32)
         loss = torch.zeros(len(answers.counts), dtype=wide, device=states.device)
-        size = max(1, LOGITS_AT_ONCE // self.vocabulary)
+        size = max(1, MAX_LOGIT_ELEMENTS // self.vocabulary)
         for start in range(0, len(states), size):
             part = slice(start, start + size)
             read = states[part].detach().requires_grad_(gradient is not None)
@@ -99,8 +99,8 @@ class Readout:
         return loss
 
 
-def heads_and_readout(model: PreTrainedModel) -> tuple[HeadLayout, Readout]:
-    """Where the heads of a causal decoder are, and its readout: `find_heads` and `find_readout` in the same passes.
+def find_heads_and_loss_computer(model: PreTrainedModel) -> tuple[HeadLayout, LossComputer]:
+    """Heads of a causal decoder, and its losses: `find_heads` and `find_loss_computer` in the same passes.
 
     Raises:
         HeadnbError: the model is no causal decoder, has no softmax attention heads, or no language-model head.
@@ -110,13 +110,13 @@ def heads_and_readout(model: PreTrainedModel) -> tuple[HeadLayout, Readout]:
         raise HeadnbError(f"{name} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{name} is an encoder-decoder; headnb scores decoder-only models")
-    with noted_heads(model) as found:
-        trial = _tried(model)
+    with record_heads(model) as found:
+        probe = _probe(model)
     layout = found()
-    return layout, _readout(model, trial, layout)
+    return layout, _build_loss_computer(model, probe, layout)
 
 
-def find_readout(model: PreTrainedModel, layout: HeadLayout | None = None) -> Readout:
+def find_loss_computer(model: PreTrainedModel, layout: HeadLayout | None = None) -> LossComputer:
     """The decoder and the head, apart, where their product is exactly what the model itself gives; else the model.
 
     Models differ in what they do to the logits behind the head (scaling, soft caps). The known forms are tried
@@ -126,10 +126,10 @@ def find_readout(model: PreTrainedModel, layout: HeadLayout | None = None) -> Re
     Raises:
         HeadnbError: the model has no language-model head, adds tokens of its own, or sees later tokens.
     """
-    return _readout(model, _tried(model), layout)
+    return _build_loss_computer(model, _probe(model), layout)
 
 
-class _Trial(NamedTuple):
+class _ProbePass(NamedTuple):
     """A model's own pass over two short sequences whose first two tokens agree."""
 
     tokens: Tensor
@@ -140,24 +140,24 @@ class _Trial(NamedTuple):
     """(2, 4, C), what its decoder gave; None where that cannot be seen."""
 
 
-def _tried(model: PreTrainedModel) -> _Trial:
+def _probe(model: PreTrainedModel) -> _ProbePass:
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise HeadnbError(f"{type(model).__name__} has no language-model head; load it with AutoModelForCausalLM")
     tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]], device=input_device(model))
     given: list[Any] = []
-    note = decoder_of(model).register_forward_hook(only_here(lambda _, __, output: given.append(output)))
+    note = decoder_of(model).register_forward_hook(this_thread_only(lambda _, __, output: given.append(output)))
     with note, torch.no_grad(), frozen(model):
-        logits = own_logits(model, tokens)
-    return _Trial(tokens, logits, getattr(given[0], "last_hidden_state", None) if given else None)
+        logits = model_logits(model, tokens)
+    return _ProbePass(tokens, logits, getattr(given[0], "last_hidden_state", None) if given else None)
 
 
-def _readout(model: PreTrainedModel, trial: _Trial, layout: HeadLayout | None) -> Readout:
+def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: HeadLayout | None) -> LossComputer:
     """What the trial says of how to read the model, and what one or two more passes say."""
-    if trial.logits.shape[:2] != trial.tokens.shape:
+    if probe.logits.shape[:2] != probe.tokens.shape:
         raise HeadnbError(
             f"{type(model).__name__} adds tokens of its own to every sample, as prompt tuning does; it cannot be scored"
         )
-    _refuse_lookahead(model, trial)
+    _check_causal(model, probe)
     config = model.config.get_text_config()
     decoder, head = decoder_of(model), model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
@@ -166,28 +166,28 @@ def _readout(model: PreTrainedModel, trial: _Trial, layout: HeadLayout | None) -
         return hidden
 
     def logits(hidden: Tensor) -> Tensor:
-        return _behind_head(head(hidden), config)
+        return _post_process_logits(head(hidden), config)
 
-    whole = Readout(partial(_logits, model), nn.Identity(), trial.logits.shape[-1])
+    whole = LossComputer(partial(_full_logits, model), nn.Identity(), probe.logits.shape[-1])
     if any(getattr(each, "alora_invocation_tokens", None) for each in getattr(model, "peft_config", {}).values()):
         return whole  # such an adapter begins to work at tokens that the wrapped model looks for
-    apart = Readout(states, logits, trial.logits.shape[-1])
+    split = LossComputer(states, logits, probe.logits.shape[-1])
     with torch.no_grad(), frozen(model):
-        head_is_known = trial.states is not None and _gives(partial(logits, trial.states), trial.logits)
-        if head_is_known and layout is not None and _keeps_apart(model, layout, apart, trial):
-            return replace(apart, packs=True)
-        if _gives(lambda: logits(states(input_ids=trial.tokens)), trial.logits):
-            return apart
+        head_is_known = probe.states is not None and _reproduces(partial(logits, probe.states), probe.logits)
+        if head_is_known and layout is not None and _packing_is_exact(model, layout, split, probe):
+            return replace(split, supports_packing=True)
+        if _reproduces(lambda: logits(states(input_ids=probe.tokens)), probe.logits):
+            return split
     return whole
 
 
-def _logits(model: PreTrainedModel, **inputs: Any) -> Tensor:
+def _full_logits(model: PreTrainedModel, **inputs: Any) -> Tensor:
     """The model's own logits (B, T, V)."""
     given: Tensor = model(**inputs, use_cache=False, return_dict=True).logits
     return given
 
 
-def _gives(compute: Callable[[], Tensor], expected: Tensor) -> bool:
+def _reproduces(compute: Callable[[], Tensor], expected: Tensor) -> bool:
     """Whether a way of reading a model works, and gives what the model gives."""
     try:
         return torch.allclose(compute(), expected, equal_nan=True)
@@ -195,29 +195,31 @@ def _gives(compute: Callable[[], Tensor], expected: Tensor) -> bool:
         return False
 
 
-def _keeps_apart(model: PreTrainedModel, layout: HeadLayout, readout: Readout, trial: _Trial) -> bool:
+def _packing_is_exact(
+    model: PreTrainedModel, layout: HeadLayout, loss_computer: LossComputer, probe: _ProbePass
+) -> bool:
     """Whether the sequences of the trial, packed into one row, give the logits that they give alone."""
     if not can_pack(model, layout):
         return False
-    lengths = (trial.tokens.shape[1],) * len(trial.tokens)
+    lengths = (probe.tokens.shape[1],) * len(probe.tokens)
 
     def logits(row: Tensor, positions: Tensor) -> Tensor:
-        return readout.logits(readout.states(input_ids=row, position_ids=positions))
+        return loss_computer.logits(loss_computer.states(input_ids=row, position_ids=positions))
 
     try:
-        with packed(model, layout, lengths):
-            positions = torch.arange(lengths[0], device=trial.tokens.device).repeat(len(lengths))
-            found = logits(trial.tokens.view(1, -1), positions[None])
+        with packed_attention(model, layout, lengths):
+            positions = torch.arange(lengths[0], device=probe.tokens.device).repeat(len(lengths))
+            found = logits(probe.tokens.view(1, -1), positions[None])
             rounding = torch.finfo(found.dtype).eps ** 0.5
             # In half precision that is some percent, in which much can hide.
-            mixed = rounding > 1e-2 and mix_in_a_row(model, logits)
+            mixed = rounding > 1e-2 and samples_interact(model, logits)
     except (TypeError, ValueError, RuntimeError):
         return False
-    most = rounding * trial.logits.abs().max()
-    return not mixed and bool((found.view_as(trial.logits) - trial.logits).abs().max() <= most)
+    most = rounding * probe.logits.abs().max()
+    return not mixed and bool((found.view_as(probe.logits) - probe.logits).abs().max() <= most)
 
 
-def _behind_head(logits: Tensor, config: Any) -> Tensor:
+def _post_process_logits(logits: Tensor, config: Any) -> Tensor:
     """What known architectures do to the head's logits."""
     if (scale := getattr(config, "logit_scale", None)) is not None:  # cohere
         logits = logits * scale
@@ -228,16 +230,16 @@ def _behind_head(logits: Tensor, config: Any) -> Tensor:
     return logits
 
 
-def _refuse_lookahead(model: PreTrainedModel, trial: _Trial) -> None:
+def _check_causal(model: PreTrainedModel, probe: _ProbePass) -> None:
     """The logits of the first two tokens, which both sequences share, must not depend on those behind them.
 
     Where they are equal bit by bit they do not. A mixture of experts rounds them differently; there the gradient says.
     """
-    first, other = trial.logits
+    first, other = probe.logits
     if torch.equal(first[:2], other[:2]):
         return
     bare = getattr(model, "_orig_mod", model)  # torch.compile would trace the passes again
-    ahead = sees(bare, partial(_logits, bare, input_ids=trial.tokens), slice(0, 2), slice(2, None))
+    ahead = depends_on_tokens(bare, partial(_full_logits, bare, input_ids=probe.tokens), slice(0, 2), slice(2, None))
     if ahead is None:  # no gradient passes quantized weights: an encoder's logits differ about as much everywhere
         shared, behind = ((first[part] - other[part]).norm() for part in (slice(0, 2), slice(2, None)))
         ahead = bool(shared > 0.1 * behind)
@@ -246,16 +248,16 @@ def _refuse_lookahead(model: PreTrainedModel, trial: _Trial) -> None:
 
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    inputs = {"input_ids": _sent(batch.input_ids, device)}
+    inputs = {"input_ids": _to_device(batch.input_ids, device)}
     if batch.lengths is not None:
         positions = torch.cat([torch.arange(length) for length in batch.lengths])
-        inputs["position_ids"] = _sent(positions[None], device)
+        inputs["position_ids"] = _to_device(positions[None], device)
     if batch.attention_mask is not None:
-        mask = _sent(batch.attention_mask, device)
+        mask = _to_device(batch.attention_mask, device)
         inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     return inputs
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the batch on the model's device; nobody waits for the copy where the device can read by itself."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

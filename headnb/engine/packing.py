@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from headnb.engine.attention_functions import attention_by
-from headnb.engine.dependence import sees
+from headnb.engine.attention_functions import replace_attention
+from headnb.engine.dependence import depends_on_tokens
 from headnb.engine.hooks import frozen, input_device
-from headnb.engine.recompute import made_again
+from headnb.engine.recompute import with_recompute
 from headnb.errors import HeadnbError, first_line
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from headnb.engine.layout import HeadLayout
 
 # Tokens of a packed row on a CPU: matrix products are at full speed from a few hundred on, and memory stays small.
-PACKED_ON_CPU = 1024
+MAX_PACKED_TOKENS_ON_CPU = 1024
 
 
-def worth_packing(model: PreTrainedModel) -> bool:
+def packing_is_faster(model: PreTrainedModel) -> bool:
     """Whether packing saves time. On accelerators the many small attention calls of a row take longer than padding."""
     return input_device(model).type == "cpu"
 
 
-def most_tokens(model: PreTrainedModel, batch_tokens: int, *, packed: bool = False) -> int:
+def max_batch_tokens(model: PreTrainedModel, batch_tokens: int, *, packed: bool = False) -> int:
     """Tokens that a batch may have where the user wants `batch_tokens`, packed into a row or not.
 
     With LongRoPE a sample beyond the original context gives the whole batch other frequencies, so it is to be alone.
@@ -45,11 +45,11 @@ def most_tokens(model: PreTrainedModel, batch_tokens: int, *, packed: bool = Fal
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         batch_tokens = min(batch_tokens, rope.get("original_max_position_embeddings") or batch_tokens)
-    return min(batch_tokens, PACKED_ON_CPU) if packed and worth_packing(model) else batch_tokens
+    return min(batch_tokens, MAX_PACKED_TOKENS_ON_CPU) if packed and packing_is_faster(model) else batch_tokens
 
 
 def can_pack(model: PreTrainedModel, layout: HeadLayout) -> bool:
-    """Whether `packed` may be tried on a model; what its tokens exchange beside attention only a trial tells."""
+    """Whether `packed_attention` may be tried on a model; what its tokens exchange otherwise only a trial tells."""
     config = model.config.get_text_config()
     sdpa = config._attn_implementation == "sdpa"  # noqa: SLF001  transformers has no public name for it
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -75,14 +75,14 @@ def check_packed_training(model: PreTrainedModel) -> None:
 
     with torch.no_grad(), frozen(model):
         try:
-            mixed = mix_in_a_row(model, logits)
+            mixed = samples_interact(model, logits)
         except (TypeError, ValueError) as error:
             raise HeadnbError(f"{name} does not take packed samples: {first_line(error)}") from error
     if mixed:
         raise HeadnbError(f"{name} lets samples see each other that are packed into a row; train without packing")
 
 
-def mix_in_a_row(model: PreTrainedModel, logits: Callable[[Tensor, Tensor], Tensor]) -> bool:
+def samples_interact(model: PreTrainedModel, logits: Callable[[Tensor, Tensor], Tensor]) -> bool:
     """Whether the logits of the second of two sequences in a row depend on the first.
 
     They do not where another first sequence leaves them equal bit by bit. A mixture of experts rounds them differently;
@@ -98,21 +98,21 @@ def mix_in_a_row(model: PreTrainedModel, logits: Callable[[Tensor, Tensor], Tens
     one, other = (logits(row[None], positions)[0, 4:] for row in rows)
     if torch.equal(one, other):
         return False
-    mixed = sees(model, partial(logits, rows[:1], positions), slice(4, 8), slice(0, 4))
+    mixed = depends_on_tokens(model, partial(logits, rows[:1], positions), slice(4, 8), slice(0, 4))
     return True if mixed is None else mixed
 
 
 @contextmanager
-def packed(model: nn.Module, layout: HeadLayout, lengths: tuple[int, ...]) -> Iterator[None]:
+def packed_attention(model: nn.Module, layout: HeadLayout, lengths: tuple[int, ...]) -> Iterator[None]:
     """Let sequences of these lengths, one behind the other in the one row of the input, attend to themselves alone.
 
     For sdpa's attention function, whose masks are True where a token is seen. Positions are the caller's to give.
     """
-    with attention_by(model, layout, _EachByItself(lengths)):
+    with replace_attention(model, layout, _PerSampleAttention(lengths)):
         yield
 
 
-class _EachByItself:
+class _PerSampleAttention:
     """Attention of several sequences that lie one behind the other in a row, each by itself.
 
     Transformers makes the mask of the whole row. Where a sequence's part of it is the plain causal one, none is given,
@@ -137,7 +137,7 @@ class _EachByItself:
         parts = zip(*sequences, self._masks(attention_mask), strict=True)
         outputs = [function(module, *part, **options)[0] for part in parts]
         kept = [output.detach() for output in outputs]  # by attention's own backward pass
-        return made_again(torch.cat(outputs, 1), partial(torch.cat, kept, 1)), None
+        return with_recompute(torch.cat(outputs, 1), partial(torch.cat, kept, 1)), None
 
     def _masks(self, mask: Tensor | None) -> list[Tensor | None]:
         if mask is None:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.engine.hooks import forwards_replaced, frozen, input_device
-from headnb.engine.threads import only_here, passes_of_this_thread
+from headnb.engine.hooks import frozen, input_device, replace_forward
+from headnb.engine.threads import this_thread_check, this_thread_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,56 +28,58 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LaterLayers:
+class PartialForward:
     """The decoder layers of one model; empty where passes cannot begin in the middle."""
 
     layers: tuple[nn.Module, ...]
 
     @contextmanager
-    def kept(self) -> Iterator[list[Any]]:
+    def record_outputs(self) -> Iterator[list[Any]]:
         """Collect what each layer gives in the one forward pass that runs inside."""
         outputs: list[Any] = []
         with ExitStack() as hooks:
             for layer in self.layers:
-                hooks.callback(layer.register_forward_hook(only_here(lambda *call: outputs.append(call[-1]))).remove)
+                hooks.callback(
+                    layer.register_forward_hook(this_thread_only(lambda *call: outputs.append(call[-1]))).remove
+                )
             yield outputs
 
     @contextmanager
-    def beginning(
-        self, at: int, outputs: list[Any], spread: Callable[[Tensor], Tensor] = lambda hidden: hidden
+    def start_at(
+        self, at: int, outputs: list[Any], expand: Callable[[Tensor], Tensor] = lambda hidden: hidden
     ) -> Iterator[None]:
-        """Let forward passes begin at layer `at`, on what `kept` collected; `spread` may repeat rows (B, T, C)."""
+        """Start passes at layer `at`, on what `record_outputs` collected; `expand` may repeat rows (B, T, C)."""
         below = self.layers[:at]
-        given = _with_hidden(outputs[at - 1], spread) if below else None
-        ours = passes_of_this_thread()
+        given = _with_hidden(outputs[at - 1], expand) if below else None
+        ours = this_thread_check()
 
         def give(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return given if ours() else forward(*args, **kwargs)
 
-        with forwards_replaced(below, lambda forward: partial(give, forward)):
+        with replace_forward(below, lambda forward: partial(give, forward)):
             yield
 
 
-def later_layers(model: PreTrainedModel, layout: HeadLayout) -> LaterLayers:
+def find_partial_forward(model: PreTrainedModel, layout: HeadLayout) -> PartialForward:
     """Find the decoder layers, and try whether passes that begin at each of them give the model's own logits."""
-    found = LaterLayers(decoder_layers(model, layout))
+    found = PartialForward(decoder_layers(model, layout))
     if not found.layers:
         return found
     with torch.no_grad(), frozen(model):
-        return found if _begin_anywhere(model, found) else LaterLayers(())
+        return found if _starts_anywhere(model, found) else PartialForward(())
 
 
-def _begin_anywhere(model: PreTrainedModel, found: LaterLayers) -> bool:
+def _starts_anywhere(model: PreTrainedModel, found: PartialForward) -> bool:
     """Whether passes over a few tokens that begin at any of the layers give the logits of a whole one."""
     tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
     whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
-    with found.kept() as outputs:
+    with found.record_outputs() as outputs:
         expected = whole().logits
     if len(outputs) != len(found.layers):
         return False
     try:
         for at in range(1, len(found.layers)):
-            with found.beginning(at, outputs):
+            with found.start_at(at, outputs):
                 if not torch.allclose(whole().logits, expected, equal_nan=True):
                     return False
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
@@ -97,11 +99,11 @@ def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...
     return tuple(layers) if within else ()
 
 
-def _with_hidden(outputs: Any, spread: Callable[[Tensor], Tensor]) -> Any:
+def _with_hidden(outputs: Any, expand: Callable[[Tensor], Tensor]) -> Any:
     """A layer's outputs spread: the hidden states (B, T, C), or a tuple that begins with them, all that has B rows."""
     if isinstance(outputs, Tensor):
-        return spread(outputs)
+        return expand(outputs)
     rows = len(outputs[0])
     return tuple(
-        spread(each) if isinstance(each, Tensor) and each.ndim > 1 and len(each) == rows else each for each in outputs
+        expand(each) if isinstance(each, Tensor) and each.ndim > 1 and len(each) == rows else each for each in outputs
     )

@@ -18,31 +18,31 @@ from transformers.activations import ACT2CLS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Kept: TypeAlias = Tensor | Callable[[], Tensor]
+    Saved: TypeAlias = Tensor | Callable[[], Tensor]
 
 _KINDS = (entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values())
 _ACTIVATIONS = tuple({kind for kind in _KINDS if isinstance(kind, type)})
-_AGAIN = "_headnb_again"  # an attribute of a tensor: what makes it again
+_RECOMPUTE = "_headnb_again"  # an attribute of a tensor: what makes it again
 
 
-def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """The tensor itself; inside `kept_small`, `make` is kept in its place, which gives it again bit for bit."""
-    setattr(tensor, _AGAIN, make)
+def with_recompute(tensor: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """The tensor; inside `recompute_activations`, `make` is kept in its place, which gives it again bit for bit."""
+    setattr(tensor, _RECOMPUTE, make)
     return tensor
 
 
 @contextmanager
-def kept_small(model: nn.Module) -> Iterator[None]:
+def recompute_activations(model: nn.Module) -> Iterator[None]:
     """Keep less in forward passes inside. Below gradient checkpointing, which keeps nothing, it has no use."""
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, _ACTIVATIONS):
-                stack.callback(module.register_forward_hook(_after_activation).remove)
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_keep, _give_back))
+                stack.callback(module.register_forward_hook(_register_recompute).remove)
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_pack, _unpack))
         yield
 
 
-def _after_activation(module: nn.Module, given: tuple[Tensor, ...], activated: Tensor) -> None:
+def _register_recompute(module: nn.Module, given: tuple[Tensor, ...], activated: Tensor) -> None:
     source = given[0].detach()
 
     @torch.no_grad()
@@ -50,12 +50,12 @@ def _after_activation(module: nn.Module, given: tuple[Tensor, ...], activated: T
         result: Tensor = module.forward(source)
         return result
 
-    made_again(activated, again)
+    with_recompute(activated, again)
 
 
-def _keep(tensor: Tensor) -> Kept:
-    return getattr(tensor, _AGAIN, tensor)
+def _pack(tensor: Tensor) -> Saved:
+    return getattr(tensor, _RECOMPUTE, tensor)
 
 
-def _give_back(kept: Kept) -> Tensor:
+def _unpack(kept: Saved) -> Tensor:
     return kept if isinstance(kept, Tensor) else kept()

@@ -20,7 +20,7 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-def passes_of_this_thread() -> Callable[[], bool]:
+def this_thread_check() -> Callable[[], bool]:
     """A function that tells whether the forward pass that calls it was started by the thread that is running now."""
     owner = threading.get_ident()
 
@@ -30,9 +30,9 @@ def passes_of_this_thread() -> Callable[[], bool]:
     return ours
 
 
-def only_here(hook: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result | None]:
+def this_thread_only(hook: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result | None]:
     """A module's hook that acts on passes of this thread; on others it does nothing."""
-    ours = passes_of_this_thread()
+    ours = this_thread_check()
 
     @functools.wraps(hook)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result | None:

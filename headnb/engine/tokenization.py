@@ -140,12 +140,12 @@ def encode_task(
         ids=tuple(task.ids[place] for place in kept),
         left_out=tuple(key for key, sample in zip(task.ids, cut, strict=True) if not sample.answer_tokens),
         truncated=sum(len(whole[place]) > len(cut[place]) for place in kept),
-        notices=_counted([found[place][1] for place in kept]),
+        notices=_count_notices([found[place][1] for place in kept]),
     )
 
 
 @dataclass(frozen=True)
-class _Text:
+class _RenderedText:
     """A sample as text, and whether a chat template wrote it (then all special tokens are in it already)."""
 
     prompt: str
@@ -166,7 +166,7 @@ class _Notice:
     loses_text: bool = False
 
 
-def _counted(notices: Sequence[_Notice]) -> dict[str, int]:
+def _count_notices(notices: Sequence[_Notice]) -> dict[str, int]:
     counts = Counter(
         bos_in_text=sum(notice.bos for notice in notices),
         eos_in_text=sum(notice.eos for notice in notices),
@@ -181,7 +181,7 @@ def _encode_samples(
     task: Task, tokenizer: PreTrainedTokenizerBase | None, encoding: EncodingName
 ) -> list[tuple[EncodedSample, _Notice]]:
     encoded, texts = [], []
-    special = None if tokenizer is None else _pattern(_special_tokens(tokenizer).values())
+    special = None if tokenizer is None else _any_of(_special_tokens(tokenizer).values())
     for key, sample in zip(task.ids, task.samples, strict=True):
         if isinstance(sample, TokenSample):
             tokens = EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64))
@@ -195,18 +195,20 @@ def _encode_samples(
     return _Tokenization(tokenizer).encoded(texts, together=encoding == "trl")
 
 
-def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
     """What finds any of these texts, the longest first."""
     listed = sorted(filter(None, texts), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, listed))) if listed else None
 
 
-def _render(sample: Sample, tokenizer: PreTrainedTokenizerBase, special: re.Pattern[str] | None, where: str) -> _Text:
+def _render(
+    sample: Sample, tokenizer: PreTrainedTokenizerBase, special: re.Pattern[str] | None, where: str
+) -> _RenderedText:
     if isinstance(sample.prompt, str) and isinstance(sample.completion, str):
-        return _Text(sample.prompt, sample.completion, chat=False)
+        return _RenderedText(sample.prompt, sample.completion, chat=False)
     chat = render_chat(sample, tokenizer, where)
     count = sum(len(special.findall(text)) for text in rendered_texts(sample)) if special else 0
-    return _Text(chat.prompt, chat.completion, chat=True, loses_text=chat.loses_text, special=count)
+    return _RenderedText(chat.prompt, chat.completion, chat=True, loses_text=chat.loses_text, special=count)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -227,38 +229,40 @@ class _Tokenization:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._front = _front_tokens(tokenizer)
+        self._prefix = _prefix_tokens(tokenizer)
         self._special = _special_tokens(tokenizer).keys()
 
-    def encoded(self, texts: Sequence[_Text], *, together: bool) -> list[tuple[EncodedSample, _Notice]]:
+    def encoded(self, texts: Sequence[_RenderedText], *, together: bool) -> list[tuple[EncodedSample, _Notice]]:
         """Tokens, labels and what is remarkable, of prompt and completion tokenized apart or together."""
         prompts = self._ids([text.prompt for text in texts])
         if together:
             wholes = self._ids([text.prompt + text.completion for text in texts])
-            pairs = [_parted(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
+            pairs = [_split_at_common_prefix(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
         else:
             pairs = list(zip(prompts, self._ids([text.completion for text in texts]), strict=True))
-        return [self._closed(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
+        return [self._add_special_tokens(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _closed(self, prompt: list[int], answer: list[int], text: _Text) -> tuple[EncodedSample, _Notice]:
+    def _add_special_tokens(
+        self, prompt: list[int], answer: list[int], text: _RenderedText
+    ) -> tuple[EncodedSample, _Notice]:
         """A sample with the tokens that come before and behind a text; a chat template has written them already."""
-        front, end, ids = self._front, self._tokenizer.eos_token_id, prompt + answer
+        front, end, ids = self._prefix, self._tokenizer.eos_token_id, prompt + answer
         notice = _Notice(special=text.special, loses_text=text.loses_text)
         if not text.chat:
             notice.bos = bool(front) and ids[:1] == front[:1]
-            notice.eos = self._ends(answer)
-            within = ids[_common(ids, front) :] if notice.bos else ids
+            notice.eos = self._ends_with_eos(answer)
+            within = ids[_common_prefix_length(ids, front) :] if notice.bos else ids
             notice.special = sum(token in self._special for token in within) - notice.eos
             prompt = prompt if notice.bos else front + prompt
             answer = answer if notice.eos or end is None else [*answer, end]
         labels = np.array([IGNORED] * len(prompt) + answer, np.int64)
         return EncodedSample(np.array(prompt + answer, np.int64), labels), notice
 
-    def _ends(self, answer: list[int]) -> bool:
+    def _ends_with_eos(self, answer: list[int]) -> bool:
         """Whether an answer ends with the end-of-sequence token, white space behind it aside."""
         end = self._tokenizer.eos_token_id
         if end is None or end not in answer:
@@ -267,18 +271,18 @@ class _Tokenization:
         return not behind or not str(self._tokenizer.decode(behind)).strip()
 
 
-def _parted(prompt: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
+def _split_at_common_prefix(prompt: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
     """The tokens of a whole text, cut where they and the prompt's own part."""
-    place = _common(prompt, whole)
+    place = _common_prefix_length(prompt, whole)
     return whole[:place], whole[place:]
 
 
-def _common(one: list[int], other: list[int]) -> int:
+def _common_prefix_length(one: list[int], other: list[int]) -> int:
     """How many tokens two lists have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _front_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _prefix_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     return list(full[: full.index(bare[0])]) if bare and bare[0] in full else []

@@ -9,12 +9,12 @@ from .continual import forgetting_of as forgetting_of
 from .continual import stages_of as stages_of
 from .findings import changes_of as changes_of
 from .findings import combinations_of as combinations_of
-from .findings import course_of as course_of
 from .findings import pairs_of as pairs_of
 from .findings import power_of as power_of
 from .findings import progress_of as progress_of
 from .findings import selectivity_of as selectivity_of
 from .findings import specificity_of as specificity_of
+from .findings import training_curves as training_curves
 from .findings import trajectories_of as trajectories_of
 from .findings import trajectory_table as trajectory_table
 from .finetunings import finish_finetuning as finish_finetuning
@@ -22,7 +22,7 @@ from .finetunings import finish_shuffled as finish_shuffled
 from .finetunings import training_seed as training_seed
 from .folder import Run as Run
 from .layers import layers_of as layers_of
-from .mixtures import fit_said as fit_said
+from .mixtures import describe_fit as describe_fit
 from .mixtures import mixture_effect_of as mixture_effect_of
 from .report import contents_of as contents_of
 from .report_applications import continual_charts as continual_charts
@@ -36,5 +36,5 @@ from .shared import check_parameters as check_parameters
 from .shared import plots as plots
 from .shared import remove_folder as remove_folder
 from .shared import write_report as write_report
-from .trainings import learn as learn
-from .trainings import weights_kept as weights_kept
+from .trainings import finetune_and_merge as finetune_and_merge
+from .trainings import restore_weights as restore_weights

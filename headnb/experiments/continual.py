@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TRAINING = "12_continual_training"
 
 
-def order_of(run: Run, order: Sequence[str]) -> list[str]:
+def task_order(run: Run, order: Sequence[str]) -> list[str]:
     """The tasks in the order in which they are learned; by default the run's.
 
     Raises:
@@ -59,9 +59,9 @@ def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Da
     Raises:
         HeadnbError: scores that are not there or not complete.
     """
-    maker = f"{TRAINING}, seed {seed}"
+    notebook_name = f"{TRAINING}, seed {seed}"
     later = [
-        {task: scores_at(run.paths.stage(seed, stage, task), maker) for task in order}
+        {task: scores_at(run.paths.stage(seed, stage, task), notebook_name) for task in order}
         for stage in range(1, len(order) + 1)
     ]
     return [{task: run.before(task) for task in order}, *later]
@@ -75,7 +75,7 @@ def losses_of(run: Run, seed: int, order: Sequence[str]) -> xr.DataArray:
     return xr.DataArray(rows, labels, ("stage", "task"), attrs={"long_name": "held-out loss", "units": "nats"})
 
 
-def losses_said(losses: xr.DataArray) -> str:
+def describe_losses(losses: xr.DataArray) -> str:
     """What one sequence did to the mean losses of `losses_of`."""
     tasks = losses["task"].to_numpy().tolist()
     texts = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.errors import unknown_name
 from headnb.stats.findings_revision import FINDINGS_KEY, FINDINGS_REVISION, check_findings
-from headnb.storage.files import load, read_json, write_dataset, write_json
+from headnb.storage.files import load_dataset, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Findings:
     def arrays(self, name: str) -> xr.Dataset:
         """The labelled arrays of a finding; those of another findings revision warn."""
         path = self._path(name, "nc")
-        arrays = load(path, NOTEBOOKS[name])
+        arrays = load_dataset(path, NOTEBOOKS[name])
         check_findings(path, arrays.attrs, NOTEBOOKS[name], current=False)
         arrays.attrs.pop(FINDINGS_KEY, None)
         return arrays

@@ -75,7 +75,7 @@ def combinations_of(run: Run, target: str, basics: Sequence[str]) -> dict[str, C
     Raises:
         HeadnbError: one of them is not fine-tuned.
     """
-    changes = _entering(run, target, basics)
+    changes = _composition_arguments(run, target, basics)
     return {form: fit_combination(**changes, **settings) for form, settings in FORMS.items()}
 
 
@@ -85,10 +85,10 @@ def power_of(run: Run, target: str, basics: Sequence[str], replicates: int = 40)
     Raises:
         HeadnbError: one of them is not fine-tuned, or there are too few runs, samples, layers or heads.
     """
-    return composition_power(**_entering(run, target, basics), replicates=replicates)
+    return composition_power(**_composition_arguments(run, target, basics), replicates=replicates)
 
 
-def _entering(run: Run, target: str, basics: Sequence[str]) -> dict[str, Any]:
+def _composition_arguments(run: Run, target: str, basics: Sequence[str]) -> dict[str, Any]:
     """What enters a composition, as `fit_combination` takes it."""
     trained = _trained(run)
     for name in (target, *basics):
@@ -150,7 +150,7 @@ def progress_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Datase
     return joined.transpose("task", "seed", "step")
 
 
-def course_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
+def training_curves(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
     """Mean over seeds of each task's course (task, step): what is far from, and what is like, first and last pattern.
 
     `relative_distance` to the last pattern, over its first value; `correlation_first`, `correlation_final`; `movement`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headnb.call_checks import LARGEST_TRAINING_SEED
+from headnb.call_checks import MAX_TRAINING_SEED
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.files import write_json
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.experiments.folder import Run
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
 
 def training_seed(task: str, seed: int) -> int:
@@ -20,7 +20,7 @@ def training_seed(task: str, seed: int) -> int:
 
     The same noise in the runs of two tasks would look like something that their changes have in common.
     """
-    return seed_of_task(seed, task) % (LARGEST_TRAINING_SEED + 1)
+    return seed_of_task(seed, task) % (MAX_TRAINING_SEED + 1)
 
 
 def finish_finetuning(run: Run, trained: str, seed: int, tuned: FineTuned) -> dict[str, Any]:

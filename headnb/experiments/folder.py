@@ -11,9 +11,9 @@ from headnb.experiments.finding_files import Findings
 from headnb.experiments.paths import Paths, complete_seeds
 from headnb.experiments.samples import Samples, Settings
 from headnb.hub import user_path
-from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
-from headnb.storage.checksums import damage_named
-from headnb.storage.files import load, not_made, read_json, write_dataset, write_json
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
+from headnb.storage.checksums import report_corruption
+from headnb.storage.files import load_dataset, missing_file_error, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
-MOST_SAMPLES = 100_000  # of a task
+MAX_SAMPLES = 100_000  # of a task
 FORMAT = 1
 FIRST = "01_patterns"  # the notebook that begins a run
 _VERSIONS = ("headnb", "torch", "transformers")
@@ -59,7 +59,7 @@ class Run:
         revision = {REVISION: SCORING_REVISION}
         wanted = dataclasses.asdict(settings)
         if run.paths.settings.exists():
-            refuse_other_revision(run.folder, read_json(run.paths.settings, FIRST), revision, "a run")
+            check_revision(run.folder, read_json(run.paths.settings, FIRST), revision, "a run")
             there = dataclasses.asdict(run.settings)
             differing = [
                 f"{name} {there[name]!r}, not {wanted[name]!r}" for name in there if there[name] != wanted[name]
@@ -79,20 +79,20 @@ class Run:
         stored = read_json(self.paths.settings, FIRST)
         if stored.get("format") != FORMAT:
             raise HeadnbError(f"{self.folder} has format {stored.get('format')}; this version of headnb reads {FORMAT}")
-        with damage_named(self.paths.settings):
+        with report_corruption(self.paths.settings):
             values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
             found = Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
             numbers = (found.n, found.max_length, found.seed)
             if not isinstance(found.model, str) or not all(type(number) is int for number in numbers):
                 raise TypeError("model must be text; n, max_length and seed whole numbers")
-            if not 0 < found.n <= MOST_SAMPLES:
-                raise ValueError(f"n must be from 1 to {MOST_SAMPLES}")
+            if not 0 < found.n <= MAX_SAMPLES:
+                raise ValueError(f"n must be from 1 to {MAX_SAMPLES}")
             return found
 
     @property
     def versions(self) -> dict[str, str]:
         """Package -> version that began the run."""
-        with damage_named(self.paths.settings):
+        with report_corruption(self.paths.settings):
             return dict(read_json(self.paths.settings, FIRST).get("versions", {}))
 
     @property
@@ -136,7 +136,7 @@ class Run:
     def answers(self, task: str, seed: int | None = None) -> xr.Dataset | None:
         """What `answer` kept; None if nothing was asked."""
         path = self.paths.answers(task, seed)
-        return load(path, FIRST) if path.exists() else None
+        return load_dataset(path, FIRST) if path.exists() else None
 
     def before(self, task: str) -> xr.Dataset:
         """Scores of the model as it came."""
@@ -163,11 +163,11 @@ class Run:
 
     def tuned(self, trained: str, seed: int) -> FineTuned:
         """What one fine-tuning gave: study, tracked scores, adapter."""
-        from headnb.tuning.tuned import open_study  # noqa: PLC0415
+        from headnb.tuning.result import open_study  # noqa: PLC0415
 
         folder = self.paths.finetuning(trained, seed)
         if not folder.exists():
-            raise not_made(folder, _finetuning_of(trained, seed))
+            raise missing_file_error(folder, _finetuning_of(trained, seed))
         return open_study(folder)
 
     def study(self, trained: str, seed: int) -> xr.Dataset:
@@ -196,8 +196,8 @@ def _finetuning_of(trained: str, seed: int) -> str:
     return f"02_finetune for {trained}, seed {seed}"
 
 
-def scores_at(path: Path, maker: str) -> xr.Dataset:
-    """Scores that the notebook `maker` writes.
+def scores_at(path: Path, notebook_name: str) -> xr.Dataset:
+    """Scores that the notebook `notebook_name` writes.
 
     Raises:
         HeadnbError: they are not there, or not complete.
@@ -205,8 +205,8 @@ def scores_at(path: Path, maker: str) -> xr.Dataset:
     from headnb.storage.score_store import open_scores  # noqa: PLC0415
 
     if not path.exists():
-        raise not_made(path, maker)
+        raise missing_file_error(path, notebook_name)
     scores = open_scores(path)
     if not scores.attrs.get("complete", 1):
-        raise HeadnbError(f"{path} is not complete; run notebook {maker} again, it goes on")
+        raise HeadnbError(f"{path} is not complete; run notebook {notebook_name} again, it goes on")
     return scores

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headnb.analysis.layer_profile import LayerRun, layer_profile
 from headnb.display.report import Finding, Number, Section, Table
-from headnb.storage.files import load, write_dataset
+from headnb.storage.files import load_dataset, write_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +42,8 @@ def representations(run: Run, task: str, seed: int | None = None) -> xr.Dataset:
     Raises:
         HeadnbError: nothing is kept; the message says which notebook does.
     """
-    maker = "01_patterns" if seed is None else f"02_finetune for {task}, seed {seed}"
-    return load(run.paths.layers(task, seed), maker)
+    notebook_name = "01_patterns" if seed is None else f"02_finetune for {task}, seed {seed}"
+    return load_dataset(run.paths.layers(task, seed), notebook_name)
 
 
 def layers_of(run: Run) -> LayerProfile:
@@ -82,7 +82,7 @@ def layer_sections(run: Run) -> list[Section]:
         Section(
             "Layers",
             "Which layers does fine-tuning leave as they are, and which does it change?",
-            Finding(found.holds, found.verdict, numbers),
+            Finding(found.supported, found.verdict, numbers),
             charts=(found.plot(), found.plot_across()),
             tables=(Table.of(found.table, "CKA of the most changed layer, and how many layers are of which kind."),),
         )

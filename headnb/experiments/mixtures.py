@@ -13,7 +13,7 @@ from headnb.analysis.mixtures import WAYS, Mixture, mixture
 from headnb.errors import HeadnbError, unknown_name
 from headnb.experiments.finetunings import training_seed
 from headnb.experiments.paths import complete_seeds
-from headnb.storage.files import load, read_json, write_dataset, write_json
+from headnb.storage.files import load_dataset, read_json, write_dataset, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,32 +142,34 @@ def mixture_effect_of(run: Run, target: str) -> MixtureEffect:
         raise HeadnbError(f"{run.folder} has no training on mixtures for {target}; notebook {TRAINING} makes one")
     ways = set.intersection(*(set(result["counts"]) for result in results.values()))
     found = {
-        BASE: [_of_notebook_02(run.before(target), run.answers(target))] * len(results),
-        PLAIN: [_of_notebook_02(run.after(target, seed, target), run.answers(target, seed)) for seed in results],
+        BASE: [_plain_training_results(run.before(target), run.answers(target))] * len(results),
+        PLAIN: [
+            _plain_training_results(run.after(target, seed, target), run.answers(target, seed)) for seed in results
+        ],
     }
     for way in (way for way in WAYS if way in ways):
-        found[way] = [load(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for seed in results]
+        found[way] = [load_dataset(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for seed in results]
     return mixture_effect(target, found)
 
 
-def losses_said(run: Run, target: str, seed: int) -> str:
+def describe_losses(run: Run, target: str, seed: int) -> str:
     """The mean losses of one seed's trainings, and what could not be mixed."""
     result = read_json(run.paths.mixture(target, seed) / "result.json", TRAINING)
-    found = {way: load(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for way in result["counts"]}
+    found = {way: load_dataset(run.paths.mixture(target, seed) / f"{way}.nc", TRAINING) for way in result["counts"]}
     losses = {BASE: run.before(target), PLAIN: run.after(target, seed, target), **found}
     texts = [f"{NAMES[way]} **{float(one['loss'].mean()):.3f}**" for way, one in losses.items()]
     notes = [f"{NAMES[way]}: {'; '.join(said)}." for way, said in result["notes"].items()]
     return "\n\n".join([f"Mean held-out loss on {target}, nats: {', '.join(texts)}.", *notes])
 
 
-def fit_said(run: Run, target: str) -> str:
+def describe_fit(run: Run, target: str) -> str:
     """Which fit's weights were mixed, and what evidence for composition there is behind it."""
     how = next(iter(mixture_results(run, target).values()))["how"]
     evidence = run.findings.numbers("composition")[target][how["form"]]["evidence"]
     return f"The mixture has the weights of the fit to {how['form']}. {evidence['verdict']}"
 
 
-def _of_notebook_02(scores: xr.Dataset, answers: xr.Dataset | None) -> xr.Dataset:
+def _plain_training_results(scores: xr.Dataset, answers: xr.Dataset | None) -> xr.Dataset:
     found = scores[["loss"]].load().reset_coords(drop=True)
     if answers is not None:
         found["exact_match"] = answers["exact_match"].reindex(sample=found["sample"])

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headnb.storage.files import file_name
+from headnb.storage.files import safe_file_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ class Paths:
 
     def before(self, task: str) -> Path:
         """Scores of the model as it came."""
-        return self.folder / "before" / f"{file_name(task)}.zarr"
+        return self.folder / "before" / f"{safe_file_name(task)}.zarr"
 
     def answers(self, task: str, seed: int | None = None) -> Path:
         """Answers to a task."""
@@ -54,19 +54,19 @@ class Paths:
 
     def finetuning(self, trained: str, seed: int) -> Path:
         """The folder of one fine-tuning."""
-        return self.folder / "sft" / file_name(trained) / f"seed{seed}"
+        return self.folder / "sft" / safe_file_name(trained) / f"seed{seed}"
 
     def after(self, trained: str, seed: int, evaluated: str) -> Path:
         """Scores of a fine-tuned model on a task."""
-        return self.finetuning(trained, seed) / "after" / f"{file_name(evaluated)}.zarr"
+        return self.finetuning(trained, seed) / "after" / f"{safe_file_name(evaluated)}.zarr"
 
     def shuffled(self, task: str, seed: int) -> Path:
         """The folder of one fine-tuning on shuffled answers."""
-        return self.folder / "shuffled" / file_name(task) / f"seed{seed}"
+        return self.folder / "shuffled" / safe_file_name(task) / f"seed{seed}"
 
     def mixture(self, target: str, seed: int) -> Path:
         """The folder of the trainings of one target on mixtures."""
-        return self.folder / "mixture" / file_name(target) / f"seed{seed}"
+        return self.folder / "mixture" / safe_file_name(target) / f"seed{seed}"
 
     def continual(self, seed: int) -> Path:
         """The folder of one sequence of tasks."""
@@ -74,14 +74,14 @@ class Paths:
 
     def stage(self, seed: int, stage: int, task: str) -> Path:
         """Scores of a task after `stage` tasks of a sequence are learned."""
-        return self.continual(seed) / f"stage{stage}" / f"{file_name(task)}.zarr"
+        return self.continual(seed) / f"stage{stage}" / f"{safe_file_name(task)}.zarr"
 
     def finding(self, name: str, ending: str) -> Path:
         """A finding's numbers ("json") or arrays ("nc")."""
         return self.folder / "findings" / f"{name}.{ending}"
 
     def _beside_scores(self, name: str, task: str, seed: int | None) -> Path:
-        before = self.folder / "before" / f"{file_name(task)}.{name}"
+        before = self.folder / "before" / f"{safe_file_name(task)}.{name}"
         return before if seed is None else self.finetuning(task, seed) / name
 
 

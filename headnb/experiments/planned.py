@@ -11,7 +11,7 @@ import numpy as np
 from headnb.analysis.before_after import read_stages
 from headnb.errors import HeadnbError
 from headnb.experiments.folder import Run
-from headnb.stats.reliability import TARGET, components
+from headnb.stats.reliability import TARGET_RELIABILITY, components
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ def planned_reliability(folder: Path, samples: int, runs: int) -> str:
     line += f", least {known[least]:.2f} ({least}), by the variances of the last scores ({last})"
     if any(one.R == 1 for one in measured.values()):
         line += "; what training runs differ in is not in it where one run was scored"
-    if known[least] < TARGET and (needed := replace(measured[least], n=samples, R=runs).evidence.sentence):
+    if known[least] < TARGET_RELIABILITY and (needed := replace(measured[least], n=samples, R=runs).evidence.sentence):
         line += f". {least}: {needed}"
     return line
 
@@ -65,5 +65,5 @@ def _measured(folder: Path) -> dict[str, Components]:
             except HeadnbError:
                 continue
             present = ~stages.missing
-            found[task] = components(stages.after[..., present] - stages.start[:, present])
+            found[task] = components(stages.after[..., present] - stages.required_before[:, present])
     return found

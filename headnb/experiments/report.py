@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
-from headnb.display.report import Contents, Finding, Number, Section, Table
+from headnb.display.report import Finding, Number, ReportContents, Section, Table
 from headnb.experiments.findings import (
     changes_of,
     combinations_of,
-    course_of,
     pairs_of,
     progress_of,
     selectivity_of,
     specificity_of,
+    training_curves,
     trajectories_of,
     trajectory_table,
 )
@@ -28,7 +28,7 @@ from headnb.experiments.report_methods import method_sections
 from headnb.experiments.summaries import concentration_of, forms_table
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES
 from headnb.stats.score_statistics import CONCENTRATION
-from headnb.storage.checksums import damage_named
+from headnb.storage.checksums import report_corruption
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ EVIDENCE = "Evidence: shares of the error that the patterns before fine-tuning l
 
 def contents_of(
     run: Run, compositions: Mapping[str, Sequence[str]], published: Mapping[str, str] | None = None
-) -> Contents:
+) -> ReportContents:
     """Everything that a run found.
 
     Args:
@@ -57,20 +57,20 @@ def contents_of(
         HeadnbError: something is missing; the message says which notebook makes it.
     """
     # The folder may be a stranger's: what is not as the notebooks write it is named.
-    with damage_named(run.folder):
+    with report_corruption(run.folder):
         return _contents_of(run, compositions, dict(published or {}))
 
 
-def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Mapping[str, str]) -> Contents:
+def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Mapping[str, str]) -> ReportContents:
     sections = [_patterns(run), _training(run), _concentration(selectivity_of(run), papers)]
     if len(run.trained) > 1:
         sections.append(_specificity(specificity_of(run)))
     sections += [_composition(run, target, basics, papers) for target, basics in compositions.items()]
     sections += [_rapid(run), *application_sections(run, compositions), *choice_sections(run)]
     sections += [*method_sections(run), *layer_sections(run)]
-    return Contents(
+    return ReportContents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
-        lead=(_lead(run),),
+        lead=(_introduction(run),),
         sections=tuple(sections),
         provenance=_provenance(run),
         shown_as=_names_of_paths(run),
@@ -83,7 +83,7 @@ def _names_of_paths(run: Run) -> dict[str, str]:
     return {path: Path(path).name for path in paths}
 
 
-def _lead(run: Run) -> str:
+def _introduction(run: Run) -> str:
     settings, trained = run.settings, run.trained
     seeds = max(map(len, trained.values()))
     runs = f"{seeds} training run{'s' if seeds > 1 else ''}"
@@ -204,9 +204,9 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
         tables.append(Table.of(pairs_of(run, target).head(10), "The fit from every two tasks: dAP, scale-free."))
     return Section(
         f"Composition of {target}",
-        f"Is what fine-tuning on {target} changes made of what {_joined(basics)} change?",
+        f"Is what fine-tuning on {target} changes made of what {_join_names(basics)} change?",
         # What is not shown is not shown to be absent.
-        Finding(True if main.holds else None, main.verdict, tuple(_composition_numbers(fits, target, papers))),
+        Finding(True if main.supported else None, main.verdict, tuple(_composition_numbers(fits, target, papers))),
         charts=(main.plot(),),
         tables=tuple(tables),
     )
@@ -248,7 +248,7 @@ def _rapid(run: Run) -> Section:
         sentences=tuple(f"Seed {seed}. {one.verdict}" for (_, seed), one in found.items()),
         charts=(
             plots.trajectory(progress_of(found), title="share of the change that is done"),
-            plots.courses(course_of(found), along="samples_seen", log=True, title="the way to the final pattern"),
+            plots.curves(training_curves(found), along="samples_seen", log=True, title="the way to the final pattern"),
         ),
         tables=(Table.of(means, "Mean over seeds; scale-free patterns."),),
     )
@@ -285,5 +285,5 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
     return groups
 
 
-def _joined(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from headnb.analysis.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
 from headnb.analysis.result import signed_text
 from headnb.display.charts import plots
-from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.report import Finding, Number, Section, Table
 from headnb.experiments.continual import continual_results, forgetting_of
-from headnb.experiments.mixtures import fit_said, mixture_effect_of, mixture_results
+from headnb.experiments.mixtures import describe_fit, mixture_effect_of, mixture_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
     """Mixtures before each complex task, and tasks learned one after another."""
     sections = [
-        mixture_section(mixture_effect_of(run, target), fit_said(run, target))
+        mixture_section(mixture_effect_of(run, target), describe_fit(run, target))
         for target in targets
         if mixture_results(run, target)
     ]
@@ -39,7 +39,7 @@ def mixture_chart(found: MixtureEffect) -> Chart:
         table = changes.sel(against=against, way=others).drop_vars("against")
         named = table.assign_coords(way=[NAMES[str(way)] for way in others])
         parts.append(plots.weights(named, title=f"against {NAMES[against]}"))
-    return beside(*parts, title=f"{found.target}: held-out loss after different trainings")
+    return chart_row(*parts, title=f"{found.target}: held-out loss after different trainings")
 
 
 def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
@@ -54,7 +54,7 @@ def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
     return Section(
         f"Mixture for {found.target}",
         f"Does training on the mixture that the fit gives, before {found.target}, help more than a random one?",
-        Finding(found.holds, found.verdict, tuple(numbers)),
+        Finding(found.supported, found.verdict, tuple(numbers)),
         sentences=(of_fit,),
         charts=(mixture_chart(found),),
         tables=(_rows(found),),
@@ -71,7 +71,7 @@ def continual_section(found: Forgetting) -> Section:
     return Section(
         "Tasks one after another",
         "Are earlier tasks forgotten, and do head patterns tell which?",
-        Finding(found.holds, found.verdict, numbers),
+        Finding(found.supported, found.verdict, numbers),
         charts=continual_charts(found),
     )
 

@@ -30,7 +30,7 @@ def _selection(found: SelectionStudy) -> Section:
         "Instruction selection",
         "Do head patterns find samples of the target's task in a pool better than words do?",
         Finding(
-            found.holds,
+            found.supported,
             found.verdict,
             tuple(
                 Number(f"precision at {found.most}, {way}", found.precision_of(way, found.most)) for way in found.ways
@@ -52,7 +52,7 @@ def _selective(found: SelectiveTuning) -> Section:
         "Selective tuning",
         "Does a task gain more by training its own heads alone than by training random ones?",
         Finding(
-            found.holds,
+            found.supported,
             found.verdict,
             tuple(Number(f"change of the loss, {way}", found.change(way, "trained task")) for way in found.ways),
         ),

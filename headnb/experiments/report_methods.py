@@ -12,7 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
 from headnb.display.charts import plots
-from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.report import Finding, Number, Section
 from headnb.stats.rounding import interval_text
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headnb.analysis.deletion import DeletionCurve
     from headnb.experiments.folder import Run
 
-_ENDS = ("value", "low", "high")
+_INTERVAL_FIELDS = ("value", "low", "high")
 PARTS = ("correlation", "rise", "difference")
 
 
@@ -38,10 +38,12 @@ def agreement_arrays(agreements: Mapping[str, Agreement], curves: Mapping[str, D
     parts = {"correlation": [one.correlation for one in agreements.values()]}
     parts["rise"] = [curves[task].rise for task in tasks]
     parts["difference"] = [curves[task].difference.rename(choice="less_random") for task in tasks]
-    joined = {name: xr.concat([one[list(_ENDS)] for one in of_task], tasks) for name, of_task in parts.items()}
+    joined = {
+        name: xr.concat([one[list(_INTERVAL_FIELDS)] for one in of_task], tasks) for name, of_task in parts.items()
+    }
     return xr.merge(
         [
-            found.rename({end: name if end == "value" else f"{name}_{end}" for end in _ENDS})
+            found.rename({end: name if end == "value" else f"{name}_{end}" for end in _INTERVAL_FIELDS})
             for name, found in joined.items()
         ],
         combine_attrs="drop",
@@ -74,7 +76,7 @@ def deletion_charts(arrays: xr.Dataset) -> list[Chart]:
             )
             for how in arrays["replacement"].to_numpy()
         ]
-        charts.append(beside(*parts, title=f"{task}: rise of the loss (nats)"))
+        charts.append(chart_row(*parts, title=f"{task}: rise of the loss (nats)"))
     return charts
 
 
@@ -88,7 +90,7 @@ def deletion_verdict(arrays: xr.Dataset) -> tuple[bool | None, str]:
     largest = np.unravel_index(int(np.nanargmax(values)), values.shape)
     most = top.isel(dict(zip(top["value"].dims, map(int, largest), strict=True)))
     task, how, k = (most[dim].item() for dim in ("task", "replacement", "k"))
-    value, low, high = (float(most[end]) for end in _ENDS)
+    value, low, high = (float(most[end]) for end in _INTERVAL_FIELDS)
     return holds, (
         f"Removing the heads with the highest scores {said} removing random heads of the same layers: more in {more} "
         f"of {of} cases (tasks, replacements, numbers of heads), less in {less}, beyond the intervals. The difference "

@@ -16,13 +16,13 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.head_choice import choose_heads
-from headnb.analysis.selection.precision import SCORED_BY, selection_precision
+from headnb.analysis.selection.precision import SCORE_METHODS, selection_precision
 from headnb.analysis.selection.select import WAYS, select_instructions
-from headnb.analysis.selective_tuning import BESIDE, RANDOM, TOP
+from headnb.analysis.selective_tuning import BASELINE_WAYS, RANDOM, TOP
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
-from headnb.storage.files import file_name
+from headnb.storage.files import safe_file_name
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.tuning_trials import losses_after, losses_of
 
@@ -97,7 +97,9 @@ class SelectionTrial:
             seeds: of training and of random choices.
             **how: as `finetune` takes it.
         """
-        tested = {name: _without(self._run.samples.scored(name), target) for name, target in self.targets.items()}
+        tested = {
+            name: _task_difference(self._run.samples.scored(name), target) for name, target in self.targets.items()
+        }
         length = self._run.settings.max_length
         before = losses_of(self._model, self._tokenizer, tested, max_length=length)
         loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
@@ -106,7 +108,7 @@ class SelectionTrial:
             chosen = self.chosen(way, name, max(ks), seed)
             for depth, k in enumerate(ks):
                 part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
-                keep = self._folder / "tuned" / f"{file_name(name)}.{way}.{k}.seed{seed}.nc"
+                keep = self._folder / "tuned" / f"{safe_file_name(name)}.{way}.{k}.seed{seed}.nc"
                 settings = {"max_length": length, "seed": seed, **how}
                 found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
                 loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
@@ -130,9 +132,9 @@ class SelectionTrial:
 
     def _compared(self, way: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
         """Targets and pool as scores, or as they are for ways that read text or nothing."""
-        if way not in SCORED_BY:
+        if way not in SCORE_METHODS:
             return self.targets, self.pool
-        method = SCORED_BY[way]
+        method = SCORE_METHODS[way]
         if method not in self._scores:
             pool = {name: self._score(task, method, name, "pool") for name, task in self.pool.items()}
             self._scores[method] = {name: self._of_target(name, method) for name in self.targets}, pool
@@ -149,7 +151,7 @@ class SelectionTrial:
 
     def _score(self, task: Task, method: str, name: str, part: str) -> xr.Dataset:
         settings = self._run.settings
-        out = self._folder / method / f"{file_name(name)}.{part}.{len(task)}.zarr"
+        out = self._folder / method / f"{safe_file_name(name)}.{part}.{len(task)}.zarr"
         length, seed = settings.max_length, settings.seed
         return score_heads(self._model, self._tokenizer, task, method=method, out=out, max_length=length, seed=seed)
 
@@ -164,7 +166,7 @@ def selective_losses(
     heads: int,
     choosing_samples: int,
     tested_samples: int,
-    beside: Sequence[str] = BESIDE,
+    beside: Sequence[str] = BASELINE_WAYS,
     rates: Mapping[str, float],
     steps: int,
     batch_size: int,
@@ -195,14 +197,14 @@ def selective_losses(
     for column, task in enumerate(tasks):
         for place, seed in enumerate(seeds):
             samples = run.samples.training(task, seed, steps * batch_size)
-            folder = run.folder / "selective" / file_name(task) / f"seed{seed}"
+            folder = run.folder / "selective" / safe_file_name(task) / f"seed{seed}"
             some = load_task(samples, n=min(choosing_samples, len(samples)), seed=seed)
             out = folder / f"scores.{len(some)}.zarr"
             scores = score_heads(model, tokenizer, some, max_length=length, seed=seed, out=out)
             how = {"steps": steps, "batch_size": batch_size, "seed": seed, "max_length": length}
             for row, way in enumerate(ways):
-                kind = _kind_of(way, scores, heads, seed_of_task(seed, task), rates)
-                keep = folder / f"{file_name(way)}.nc"
+                kind = _training_options(way, scores, heads, seed_of_task(seed, task), rates)
+                keep = folder / f"{safe_file_name(way)}.nc"
                 found = losses_after(model, tokenizer, samples, tested, keep, **how, **kind)
                 loss[row, column, place] = found["loss"].to_numpy()
                 trained[row, column, place] = found.attrs["trained_parameters"]
@@ -218,12 +220,14 @@ def selective_losses(
     )
 
 
-def _kind_of(way: str, scores: xr.Dataset, heads: int, seed: int, rates: Mapping[str, float]) -> dict[str, Any]:
+def _training_options(
+    way: str, scores: xr.Dataset, heads: int, seed: int, rates: Mapping[str, float]
+) -> dict[str, Any]:
     """How `finetune` trains it."""
-    if way in BESIDE:
+    if way in BASELINE_WAYS:
         return {"inplace": way == "all weights", "learning_rate": _rate(rates, way)}
     if way not in {TOP, RANDOM}:
-        raise unknown_name("way to tune", way, BESIDE)
+        raise unknown_name("way to tune", way, BASELINE_WAYS)
     which = "top" if way == TOP else "random"
     chosen = choose_heads(scores, heads, which=which, seed=seed)  # type: ignore[arg-type]  # one of its words
     return {"inplace": True, "heads": chosen, "learning_rate": _rate(rates, "heads")}
@@ -244,7 +248,7 @@ def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
     return wanted or known
 
 
-def _without(task: Task, others: Task) -> Task:
+def _task_difference(task: Task, others: Task) -> Task:
     """A task's samples that are none of the others.
 
     Raises:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from headnb.analysis.composition.fit import CombinationFit
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.trajectories import Trajectory
-    from headnb.display.report import Contents
+    from headnb.display.report import ReportContents
     from headnb.stats.estimates import Estimate
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
 
-def strongest(scores: Mapping[str, xr.Dataset]) -> str:
+def strongest_heads(scores: Mapping[str, xr.Dataset]) -> str:
     """Each task's strongest heads, and those that all tasks have among their ten strongest."""
     shared = sorted(set.intersection(*(set(one.heads.top(10).index) for one in scores.values())))
     heads = "; ".join(f"{task} {', '.join(one.heads.top(3).index)}" for task, one in scores.items())
@@ -52,7 +52,7 @@ def statistics_table(scores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def likeness(scores: Mapping[str, xr.Dataset]) -> str:
+def correlation_summary(scores: Mapping[str, xr.Dataset]) -> str:
     """Which two tasks' patterns are least and most alike."""
     pairs = {pair: scores[pair[0]].heads.correlation(scores[pair[1]]) for pair in itertools.combinations(scores, 2)}
     if not pairs:
@@ -77,7 +77,7 @@ def reliability(scores: Mapping[str, xr.Dataset]) -> str:
     return f"The least reliable pattern is that of {task}. {evidence[task].sentence}."
 
 
-def learning(tuned: FineTuned, task: str) -> str:
+def training_summary(tuned: FineTuned, task: str) -> str:
     """What the loss on a task's test samples did during a fine-tuning."""
     loss = tuned.study["eval_loss"].sel(task=task)
     lowest = int(loss["step"].to_numpy()[loss.to_numpy().argmin()])
@@ -90,7 +90,7 @@ def learning(tuned: FineTuned, task: str) -> str:
     )
 
 
-def changed(before: xr.Dataset, after: xr.Dataset) -> str:
+def change_summary(before: xr.Dataset, after: xr.Dataset) -> str:
     """What a fine-tuning did to a pattern: to its level, and to its shape."""
     shape = compare(before, after, scale_free=True)
     rose, fell = (int((shape["significant"] & (sign * shape["difference"] > 0)).sum()) for sign in (1, -1))
@@ -116,7 +116,7 @@ def losses_table(before: Mapping[str, xr.Dataset], after: Mapping[str, xr.Datase
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def answered(result: Mapping[str, Any]) -> str:
+def answer_summary(result: Mapping[str, Any]) -> str:
     """How many test samples were answered right before and after, from what `finish_finetuning` returns."""
     if "accuracy_after" not in result:
         return "No answers were asked for."
@@ -124,7 +124,7 @@ def answered(result: Mapping[str, Any]) -> str:
     return f"Of {result['answers']} test samples {before} were answered right before and **{after}** after."
 
 
-def unlearnt(result: Mapping[str, Any]) -> str:
+def shuffled_training_summary(result: Mapping[str, Any]) -> str:
     """What the loss did in a fine-tuning on shuffled answers, from what `finish_shuffled` returns."""
     loss = result["loss"]
     return (
@@ -134,7 +134,7 @@ def unlearnt(result: Mapping[str, Any]) -> str:
     )
 
 
-def risen(found: Selectivity, k: int = 8) -> str:
+def increased_heads(found: Selectivity, k: int = 8) -> str:
     """The heads that rose most with each task, a line per task: in nats, and relative to the mean head."""
     lines = []
     for task in map(str, found.heads["task"].values):
@@ -167,7 +167,7 @@ def forms_table(fits: Mapping[str, Mapping[str, CombinationFit]]) -> pd.DataFram
     return pd.DataFrame(rows).set_index(["target", "fitted on"])
 
 
-def composed(fits: Mapping[str, Mapping[str, CombinationFit]], pairs: Mapping[str, pd.DataFrame]) -> str:
+def composition_summary(fits: Mapping[str, Mapping[str, CombinationFit]], pairs: Mapping[str, pd.DataFrame]) -> str:
     """What evidence for composition there is, the same for each form of the fit, and which two tasks fit best."""
     evidence = [next(iter(forms.values())).evidence for forms in fits.values()]
     shown = [one.target for one in evidence if one.composed]
@@ -180,14 +180,14 @@ def composed(fits: Mapping[str, Mapping[str, CombinationFit]], pairs: Mapping[st
     return " ".join([first, *best])
 
 
-def summary(contents: Contents) -> str:
+def summary(contents: ReportContents) -> str:
     """A line for each finding of a report."""
     words = {True: "holds", False: "does not hold", None: "cannot be told"}
     found = [(section.title, section.finding) for section in contents.sections if section.finding]
-    return "\n".join(f"- **{title}** {words[finding.holds]}: {finding.sentence}" for title, finding in found)
+    return "\n".join(f"- **{title}** {words[finding.supported]}: {finding.sentence}" for title, finding in found)
 
 
-def rapid(found: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
+def speed_summary(found: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
     """When half and nine tenths of the change are done, and in which runs the early steps are the faster ones."""
     sharp = [f"{task} (seed {seed})" for (task, seed), one in found.items() if one.early_speed.low > 1]
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headnb.models.state import weights_kept
-from headnb.tuning.learning import learn
+from headnb.models.restore import restore_weights
+from headnb.tuning.learning import finetune_and_merge
 
-__all__ = ["learn", "weights_kept"]
+__all__ = ["finetune_and_merge", "restore_weights"]

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headnb.display.grid_text import format_number
 from headnb.display.templating import render
-from headnb.display.text import number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,14 +33,20 @@ class AblationCard:
         """The loss before and after, its change with the interval, and the change by other heads."""
         result = self.result
         before, after = (float(result[name].mean()) for name in ("loss_before", "loss_after"))
-        words = [f"loss {number(before)} → {number(after)} nats, mean of {result.attrs['samples']} samples"]
+        words = [
+            f"loss {format_number(before)} → {format_number(after)} nats, mean of {result.attrs['samples']} samples"
+        ]
         low, high = float(result["low"]), float(result["high"])
-        interval = "" if math.isnan(low) else f" ({result.attrs['level']:.0%} interval {signed(low)} to {signed(high)})"
-        words.append(f"change {signed(float(result['mean_change']))} nats{interval}")
+        interval = (
+            ""
+            if math.isnan(low)
+            else f" ({result.attrs['level']:.0%} interval {format_signed(low)} to {format_signed(high)})"
+        )
+        words.append(f"change {format_signed(float(result['mean_change']))} nats{interval}")
         controls = result["control_change"].values
         if len(controls):
-            span = f", {signed(controls.min())} to {signed(controls.max())} in {len(controls)} draws"
-            words.append(f"other heads of the same layers: {signed(controls.mean())} nats{span}")
+            span = f", {format_signed(controls.min())} to {format_signed(controls.max())} in {len(controls)} draws"
+            words.append(f"other heads of the same layers: {format_signed(controls.mean())} nats{span}")
         return words
 
     def _repr_html_(self) -> str:
@@ -57,7 +63,7 @@ class AblationCard:
         return [("prompt", made.prompt), ("before", made.before), ("after", made.after)]
 
 
-def as_row(result: xr.Dataset) -> dict[str, Any]:
+def to_row(result: xr.Dataset) -> dict[str, Any]:
     """What the explorer shows of one task: the loss before and after, its change and that by other heads."""
     low, high = float(result["low"]), float(result["high"])
     return {
@@ -72,6 +78,6 @@ def as_row(result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """`+0.0120`, `−0.400`."""
-    return f"+{number(value)}" if value > 0 else number(value)
+    return f"+{format_number(value)}" if value > 0 else format_number(value)

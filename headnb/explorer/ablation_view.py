@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headnb.explorer.ablation_card import as_row
+from headnb.explorer.ablation_card import to_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +36,12 @@ class AblationView:
 
         result = self._session.losses(task, self._heads, self._factor, controls, count)
         self.results[name] = result
-        self.message = {**self.message, "rows": [*self.message["rows"], as_row(result)]}
+        self.message = {**self.message, "rows": [*self.message["rows"], to_row(result)]}
 
     def add_generation(self, task: Task, position: int) -> None:
         """Generate after one sample's prompt, with and without scaled heads; nothing if there is no tokenizer."""
         self._report(line="writing before and after", done=0, total=0)
-        made = self._session.write(task, self._heads, self._factor, position)
+        made = self._session.generate(task, self._heads, self._factor, position)
         if made is not None:
             texts = {"prompt": made.prompt, "before": made.before, "after": made.after}
             self.message = {**self.message, "generation": {"task": task.name, "sample": str(made.sample), **texts}}

@@ -11,18 +11,18 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from headnb.scoring.attention import HeadAttention
 
-MOST_TOKENS = 1024  # 8 MB for the two matrices
+MAX_TOKENS = 1024  # 8 MB for the two matrices
 
 
-def as_message(attention: HeadAttention) -> dict[str, Any]:
+def to_message(attention: HeadAttention) -> dict[str, Any]:
     """What the explorer draws: plain values, and the matrices as float32 in the order of rows.
 
     Raises:
         HeadnbError: the sample is too long to be sent and drawn entry by entry.
     """
     length = len(attention.tokens)
-    if length > MOST_TOKENS:
-        raise HeadnbError(f"sample {attention.sample!r} has {length} tokens; the attention view shows {MOST_TOKENS}")
+    if length > MAX_TOKENS:
+        raise HeadnbError(f"sample {attention.sample!r} has {length} tokens; the attention view shows {MAX_TOKENS}")
     return {
         "head": attention.head,
         "sample": str(attention.sample),

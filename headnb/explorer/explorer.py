@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 import xarray as xr
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.display.frontend import bundle
 from headnb.display.live import progress_text
 from headnb.display.payload import payload
 from headnb.errors import HeadnbError
 from headnb.explorer.ablation_card import AblationCard
 from headnb.explorer.ablation_view import AblationView
-from headnb.explorer.attention_message import as_message
-from headnb.explorer.base_widget import WorkingWidget
+from headnb.explorer.attention_message import to_message
+from headnb.explorer.background_widget import BackgroundWidget
 from headnb.explorer.commands import run_command
-from headnb.explorer.grid_widget import PictureWidget, head_names, heads_left
+from headnb.explorer.grid_widget import StaticFallbackWidget, existing_heads, validate_heads
 from headnb.explorer.head_detail import head_detail
 from headnb.explorer.redraw_timer import RedrawTimer
 from headnb.explorer.scored_tasks import ScoredTasks
-from headnb.explorer.task_menu import TaskSources
+from headnb.explorer.task_sources import TaskSources
 from headnb.explorer.worker import Worker
 from headnb.stats.patterns import pattern
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from headnb.tasks.loading import Task
 
 
-class Explorer(PictureWidget, WorkingWidget):
+class Explorer(StaticFallbackWidget, BackgroundWidget):
     """Use `headnb.explore` to make one, or `.heads.explore()` of scores.
 
     Attributes:
@@ -61,7 +61,7 @@ class Explorer(PictureWidget, WorkingWidget):
         error: the exception behind the last error message, for a closer look.
     """
 
-    from_browser = ("selected", "focused", "task", "method", "samples")
+    browser_traits = ("selected", "focused", "task", "method", "samples")
     payload = traitlets.Any().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     focused = traitlets.Unicode().tag(sync=True)
@@ -91,7 +91,7 @@ class Explorer(PictureWidget, WorkingWidget):
         self._session = self._open_session(model, tokenizer, seed, options)
         self._tokenizer = tokenizer
         self._redraw = RedrawTimer()
-        super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_picture(results))
+        super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_payload(results))
         self.choices = self._choices()
         self.task = next(iter(self._sources.names), "")
         if isinstance(results, xr.Dataset) and "score" in results:
@@ -148,17 +148,17 @@ class Explorer(PictureWidget, WorkingWidget):
         )
 
     @traitlets.validate("selected")
-    def _existing(self, proposal: dict[str, Any]) -> list[str]:
-        return head_names(proposal["value"], self.payload)
+    def _validate_selected(self, proposal: dict[str, Any]) -> list[str]:
+        return validate_heads(proposal["value"], self.payload)
 
     @traitlets.validate("focused")
-    def _existing_or_none(self, proposal: dict[str, Any]) -> str:
+    def _validate_focused(self, proposal: dict[str, Any]) -> str:
         name: str = proposal["value"]
-        return head_names([name], self.payload)[0] if name else ""
+        return validate_heads([name], self.payload)[0] if name else ""
 
     @traitlets.observe("payload")
     def _drop_heads(self, _: object) -> None:
-        self.selected = heads_left(self.selected, self.payload)
+        self.selected = existing_heads(self.selected, self.payload)
 
     @traitlets.observe("selected")
     def _focus(self, change: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ class Explorer(PictureWidget, WorkingWidget):
         shown = self._scored.of_method(self.method, first=self.task)
         self.payload = payload(shown, title=self._title(*shown))
 
-    def _obey(self, content: dict[str, Any]) -> None:
+    def _handle_command(self, content: dict[str, Any]) -> None:
         run_command(self, content)
 
     def _start(self, line: str, work: Callable[[Session], str]) -> None:
@@ -195,7 +195,7 @@ class Explorer(PictureWidget, WorkingWidget):
         session = self._session
         if session is None:
             raise HeadnbError("this needs the model: headnb.explore(model, tokenizer, tasks)")
-        self._work(line, lambda: work(session))
+        self._run_in_background(line, lambda: work(session))
 
     def _score(self, session: Session) -> str:
         name, method = self.task, self.method
@@ -217,28 +217,28 @@ class Explorer(PictureWidget, WorkingWidget):
         if not self._redraw.due:
             return
         with self._redraw.drawing():
-            self._say(line=progress_text(progress), done=progress.done, total=progress.total)
+            self._set_status(line=progress_text(progress), done=progress.done, total=progress.total)
             if progress.done:
                 self.payload = payload({name: pattern(progress.scores())}, title=self._title(name))
 
     def _attend(self, session: Session, head: str, place: int) -> str:
         task = self._task(session, self.task)
         found = session.attention(task, head, place)
-        self.attention = {**as_message(found), "task": task.name}
+        self.attention = {**to_message(found), "task": task.name}
         return ""
 
     def _ablate(self, session: Session, heads: list[str], factor: float, tasks: list[str], controls: int) -> str:
-        view = AblationView(session, heads, factor, self._say)
+        view = AblationView(session, heads, factor, self._set_status)
         self.ablations, self.ablation = view.results, view.message
         for name in tasks:
             view.add_losses(name, self._task(session, name), controls)
             self.ablation = view.message
         first = self._task(session, tasks[0])
-        view.add_generation(first, self._looked_at(first))
+        view.add_generation(first, self._viewed_sample(first))
         self.ablation = view.message
         return ""
 
-    def _looked_at(self, task: Task) -> int:
+    def _viewed_sample(self, task: Task) -> int:
         """The place of the sample in the attention view; the first one where that is none of the task's."""
         names = [str(key) for key in task.ids]
         sample = self.attention.get("sample")
@@ -263,12 +263,12 @@ class Explorer(PictureWidget, WorkingWidget):
 
         return Session(model, tokenizer, self._sources, self._worker, seed=seed, **options)
 
-    def _first_picture(self, results: xr.Dataset | xr.DataArray | None) -> Payload:
+    def _first_payload(self, results: xr.Dataset | xr.DataArray | None) -> Payload:
         if results is not None:
             return payload(results)
         if self._session is None:
             raise HeadnbError("the explorer needs a model or results")
-        return self._session.empty_picture()
+        return self._session.empty_payload()
 
     def _choices(self) -> dict[str, Any]:
         known: dict[str, str] = {}
@@ -287,7 +287,7 @@ class Explorer(PictureWidget, WorkingWidget):
         return self._session.name if self._session is not None else ""
 
 
-@known_keywords
+@check_arguments
 def explore(
     model: PreTrainedModel | str,
     tokenizer: PreTrainedTokenizerBase | None = None,

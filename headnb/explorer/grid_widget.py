@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
-from headnb.display.text import head_name
+from headnb.display.grid_text import head_name
 from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
 
 
-class RefusedTraitError(HeadnbError, traitlets.TraitError):
+class InvalidTraitError(HeadnbError, traitlets.TraitError):
     """A value that a trait refuses; a TraitError too, so that traitlets takes back what a browser has sent."""
 
 
-class PictureWidget(anywidget.AnyWidget):
+class StaticFallbackWidget(anywidget.AnyWidget):
     """A widget whose saved output shows its picture where the live view cannot be shown.
 
     The picture is that of the moment when the widget is displayed: front ends without a kernel that do not trust the
@@ -48,13 +48,13 @@ class PictureWidget(anywidget.AnyWidget):
         return {**data, **still._repr_mimebundle_(exclude=["image/svg+xml"])}, metadata
 
 
-class HeadGridWidget(PictureWidget):
+class HeadGridWidget(StaticFallbackWidget):
     """A head grid with a two-way selection. Raises HeadnbError for what cannot be shown or selected."""
 
     payload = traitlets.Any().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-    @known_keywords
+    @check_arguments
     def __init__(self, data: object, *, title: str = "", selected: Sequence[str] = ()) -> None:
         super().__init__(
             _esm=bundle("widget.js").read_text(encoding="utf-8"), payload=HeadGrid.of(data, title=title).payload
@@ -62,29 +62,29 @@ class HeadGridWidget(PictureWidget):
         self.selected = list(selected)
 
     @traitlets.validate("payload")
-    def _drawable(self, proposal: dict[str, Any]) -> Payload:
+    def _validate_payload(self, proposal: dict[str, Any]) -> Payload:
         return HeadGrid.of(proposal["value"]).payload
 
     @traitlets.validate("selected")
-    def _existing(self, proposal: dict[str, Any]) -> list[str]:
-        return head_names(proposal["value"], self.payload)
+    def _validate_selected(self, proposal: dict[str, Any]) -> list[str]:
+        return validate_heads(proposal["value"], self.payload)
 
     @traitlets.observe("payload")
     def _drop_heads(self, _: object) -> None:
-        self.selected = heads_left(self.selected, self.payload)
+        self.selected = existing_heads(self.selected, self.payload)
 
 
-def head_names(names: Sequence[str], payload: Payload) -> list[str]:
+def validate_heads(names: Sequence[str], payload: Payload) -> list[str]:
     """The named heads in the order of a payload's grid, each once. Raises HeadnbError for one that it does not have."""
     known = _heads(payload)
     for name in names:
         if name not in known:
-            raise RefusedTraitError(str(unknown_name("head", name, known)))
+            raise InvalidTraitError(str(unknown_name("head", name, known)))
     chosen = set(names)
     return [name for name in known if name in chosen]
 
 
-def heads_left(names: Sequence[str], payload: Payload) -> list[str]:
+def existing_heads(names: Sequence[str], payload: Payload) -> list[str]:
     """Those of the named heads that a payload's grid has."""
     known = _heads(payload)
     return [name for name in names if name in known]

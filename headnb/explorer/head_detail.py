@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from headnb.tasks.loading import Task
     from headnb.tasks.samples import Text
 
-MOST_BINS = 40
-MOST_SAMPLES = 12
-MOST_LETTERS = 240
+MAX_BINS = 40
+MAX_SAMPLES = 12
+MAX_TEXT_LENGTH = 240
 
 
 def head_detail(
@@ -37,7 +37,7 @@ def head_detail(
     values = scores["score"].sel(layer=layer, head=head).values.astype(np.float64)  # (n,)
     finite = values[np.isfinite(values)]
     counts, edges = histogram(finite)
-    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: MOST_SAMPLES if len(finite) else 0]
+    order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: MAX_SAMPLES if len(finite) else 0]
     ids = scores["sample"].values.tolist()
     losses = scores["loss"].values.tolist() if "loss" in scores else [math.nan] * len(ids)
     places = {key: place for place, key in enumerate(task.ids)} if task is not None else {}
@@ -70,12 +70,12 @@ def head_detail(
 
 
 def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
-    """Counts (bins) and edges (bins + 1), by numpy's "auto" rule and at most MOST_BINS bins."""
+    """Counts (bins) and edges (bins + 1), by numpy's "auto" rule and at most MAX_BINS bins."""
     if not len(values):
         return [], []
     edges = np.histogram_bin_edges(values, "auto")
-    if len(edges) - 1 > MOST_BINS:
-        edges = np.histogram_bin_edges(values, MOST_BINS)
+    if len(edges) - 1 > MAX_BINS:
+        edges = np.histogram_bin_edges(values, MAX_BINS)
     return np.histogram(values, edges)[0].tolist(), edges.tolist()
 
 
@@ -85,7 +85,7 @@ def sample_texts(task: Task | None, place: int, tokenizer: PreTrainedTokenizerBa
         return "", ""
     sample = task.samples[place]
     if isinstance(sample, Sample):
-        return _end(_plain(sample.prompt)), _beginning(_plain(sample.completion))
+        return _keep_end(_as_text(sample.prompt)), _keep_start(_as_text(sample.completion))
     return _decoded(sample, tokenizer)
 
 
@@ -98,21 +98,21 @@ def _decoded(sample: TokenSample, tokenizer: PreTrainedTokenizerBase | None) -> 
         prompt, answer = (" ".join(map(str, tokens)) for tokens in parts)
     else:
         prompt, answer = (str(tokenizer.decode(tokens)) for tokens in parts)
-    return _end(prompt), _beginning(answer)
+    return _keep_end(prompt), _keep_start(answer)
 
 
-def _plain(text: Text) -> str:
+def _as_text(text: Text) -> str:
     return (
         text if isinstance(text, str) else "\n".join(f"{message['role']}: {message_text(message)}" for message in text)
     )
 
 
-def _end(text: str) -> str:
-    return text if len(text) <= MOST_LETTERS else f"…{text[1 - MOST_LETTERS :]}"
+def _keep_end(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_LENGTH else f"…{text[1 - MAX_TEXT_LENGTH :]}"
 
 
-def _beginning(text: str) -> str:
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
+def _keep_start(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
 
 
 def _number(value: float) -> float | None:

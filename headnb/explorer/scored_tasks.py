@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import xarray as xr
 
-    from headnb.explorer.task_menu import TaskSources
+    from headnb.explorer.task_sources import TaskSources
     from headnb.tasks.loading import Task
 
 
@@ -27,7 +27,7 @@ class ScoredTasks:
     def add(self, name: str, method: str, scores: xr.Dataset, task: Task | None = None) -> None:
         """Store scores; without `task`, look for their samples in the sources (results computed elsewhere)."""
         if task is None and (name, method) not in self.samples and name in self._sources.names:
-            task = self._sources.whole(name, set(scores["sample"].values.tolist()))
+            task = self._sources.find_task(name, set(scores["sample"].values.tolist()))
         if task is not None:
             self.samples[name, method] = task
         self.scores[name, method] = scores

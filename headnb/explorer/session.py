@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.display.payload_types import Payload
-    from headnb.explorer.task_menu import TaskSources
+    from headnb.explorer.task_sources import TaskSources
     from headnb.scoring.progress import Progress
     from headnb.tasks.loading import Task
 
-EMPTY = "Choose a task and press Run: the grid fills while it is scored."
+EMPTY_MESSAGE = "Choose a task and press Run: the grid fills while it is scored."
 OPTIONS = ("batch_tokens", "encoding", "loss", "max_length")
 
 
@@ -51,21 +51,21 @@ class Session:
         self.layout = find_heads(model)
         self.name = model_name(model)
         self._worker, self._seed, self._options = worker, seed, options
-        self._drawn: dict[tuple[str, int], Task] = {}
+        self._tasks: dict[tuple[str, int], Task] = {}
 
-    def empty_picture(self) -> Payload:
+    def empty_payload(self) -> Payload:
         """The model's grid before anything is scored: zero where there is a softmax head."""
         _, heads = self.layout.shape
         values = np.where(np.arange(heads) < np.array(self.layout.heads)[:, None], 0.0, np.nan)
         attrs = {"kind": "level", "units": "", "kv_heads": self.layout.kv_heads}
         pattern = xr.DataArray(values, dims=("layer", "head"), attrs=attrs)
-        return payload(pattern, title=self.name, progress={"done": 0, "total": 0, "message": EMPTY})
+        return payload(pattern, title=self.name, progress={"done": 0, "total": 0, "message": EMPTY_MESSAGE})
 
     def task(self, name: str, n: int) -> Task:
         """n samples of the task of a name, the same ones each time."""
-        if (name, n) not in self._drawn:
-            self._drawn[name, n] = self.sources.draw(name, n, self._seed)
-        return self._drawn[name, n]
+        if (name, n) not in self._tasks:
+            self._tasks[name, n] = self.sources.draw(name, n, self._seed)
+        return self._tasks[name, n]
 
     def score(self, task: Task, method: str, on_progress: Callable[[Progress], None]) -> xr.Dataset:
         """The scores of a task, or after Stop of the samples done by then.
@@ -79,7 +79,7 @@ class Session:
             on_progress(progress)
 
         try:
-            with self._worker.on_model(self.model, self.layout):
+            with self._worker.use_model(self.model, self.layout):
                 return score_heads(
                     self.model,
                     self.tokenizer,
@@ -98,16 +98,16 @@ class Session:
         """The attention of a head on the sample at a place of the task."""
         if not 0 <= place < len(task):
             raise HeadnbError(f"the task has samples 0 to {len(task) - 1}, not {place}")
-        options = self._only("encoding", "max_length")
-        with self._worker.on_model(self.model, self.layout):
+        options = self._selected_options("encoding", "max_length")
+        with self._worker.use_model(self.model, self.layout):
             return head_attention(self.model, self.tokenizer, task, head, sample=task.ids[place], **options)
 
     def losses(
         self, task: Task, heads: list[str], factor: float, controls: int, on_progress: Callable[[int, int], None]
     ) -> xr.Dataset:
         """What scaling heads does to the losses of a task: see `headnb.ablate`."""
-        options = self._only("batch_tokens", "encoding", "max_length")
-        with self._worker.on_model(self.model, self.layout):
+        options = self._selected_options("batch_tokens", "encoding", "max_length")
+        with self._worker.use_model(self.model, self.layout):
             return ablate(
                 self.model,
                 self.tokenizer,
@@ -120,11 +120,11 @@ class Session:
                 **options,
             )
 
-    def write(self, task: Task, heads: list[str], factor: float, place: int) -> Generation | None:
+    def generate(self, task: Task, heads: list[str], factor: float, place: int) -> Generation | None:
         """What the model writes after a sample's prompt before and after; None if there is no tokenizer."""
         if self.tokenizer is None:
             return None
-        with self._worker.on_model(self.model, self.layout):
+        with self._worker.use_model(self.model, self.layout):
             return generate_both(
                 self.model,
                 self.tokenizer,
@@ -135,5 +135,5 @@ class Session:
                 on_token=self._worker.check,
             )
 
-    def _only(self, *names: str) -> dict[str, Any]:
+    def _selected_options(self, *names: str) -> dict[str, Any]:
         return {name: value for name, value in self._options.items() if name in names}

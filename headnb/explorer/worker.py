@@ -69,7 +69,7 @@ class Worker:
         return not self.busy
 
     @contextmanager
-    def on_model(self, model: PreTrainedModel, layout: HeadLayout) -> Iterator[None]:
+    def use_model(self, model: PreTrainedModel, layout: HeadLayout) -> Iterator[None]:
         """Take the model for a job, and hear Stop in every layer, forward and backward, not only between batches."""
         from headnb.engine.hooks import head_outputs  # noqa: PLC0415  loads torch
         from headnb.models.locks import model_lock  # noqa: PLC0415

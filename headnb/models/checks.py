@@ -64,7 +64,7 @@ def check_gradients(model: Any) -> None:
         )
 
 
-def refuse_inference_weights(model: torch.nn.Module) -> None:
+def check_no_inference_weights(model: torch.nn.Module) -> None:
     """Refuse weights that autograd does not accept, not even for gradients of activations.
 
     Raises:

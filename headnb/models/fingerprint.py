@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 # Entries of a config that say where a model is from, how it is run, or how text is made of it. A trainer sets some.
-_NOTES = re.compile(
+_IRRELEVANT_ENTRIES = re.compile(
     r"^(_name_or_path|architectures|torch_dtype|dtype|transformers_version|use_cache|return_dict|output_(attentions|hidden_states|router_logits)"
     r"|(pad|bos|eos)_token_id|_?\w*(attn|experts)_implementation\w*)$"
 )
@@ -86,10 +86,12 @@ def _computation(config: Any) -> str:
     """The config as JSON, without what neither the weights' use nor their scores depend on."""
     if not hasattr(config, "to_diff_dict"):
         return ""
-    return json.dumps(_without_notes(config.to_diff_dict()), sort_keys=True, default=str)
+    return json.dumps(_relevant_entries(config.to_diff_dict()), sort_keys=True, default=str)
 
 
-def _without_notes(value: Any) -> Any:
+def _relevant_entries(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _without_notes(held) for key, held in value.items() if not _NOTES.search(str(key))}
+        return {
+            str(key): _relevant_entries(held) for key, held in value.items() if not _IRRELEVANT_ENTRIES.search(str(key))
+        }
     return value

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb import hub
-from headnb.call_checks import known_keywords
-from headnb.errors import HeadnbError, first_line, from_extra
+from headnb.call_checks import check_arguments
+from headnb.errors import HeadnbError, first_line, optional_import
 from headnb.models import default_model
 from headnb.models.adapter_configs import check_adapter_config
 from headnb.models.checks import check_causal, check_folder, check_weights, model_name
@@ -21,8 +21,8 @@ from headnb.models.configs import check_counts, check_described_size, read_confi
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.gguf_header import gguf_counts
 from headnb.models.memory import check_memory, fits_in_float32, weight_bytes
-from headnb.models.provenance import Origin, adapter_base, mark
-from headnb.models.quantization import import_quietly, refuse_unquantized
+from headnb.models.provenance import Origin, adapter_base, set_origin
+from headnb.models.quantization import check_quantized, import_bitsandbytes_quietly
 from headnb.models.registry import DEFAULT, known_models, loading_error, unknown_model
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = ["check_weights", "known_models", "load_model", "model_name", "weights
 Loaded: TypeAlias = tuple[Any, Any]
 
 
-@known_keywords
+@check_arguments
 def load_model(
     id: str | Path,  # noqa: A002  the word that the hub uses
     device: str = "auto",
@@ -71,12 +71,12 @@ def load_model(
     model: Any
     with _quiet():
         if adapter is None and (source / "adapter_config.json").is_file():
-            (id, its_revision), adapter = _base_of(source), source  # noqa: A001
+            (id, its_revision), adapter = _adapter_base(source), source  # noqa: A001
             revision = revision or its_revision
         model, tokenizer = _load(str(id), dtype, device_map, revision)
         if adapter is not None:
             model, tokenizer = with_adapter(model, tokenizer, str(adapter))
-    return _placed(model, dtype, chosen).eval(), tokenizer
+    return _move_to_device(model, dtype, chosen).eval(), tokenizer
 
 
 def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
@@ -93,12 +93,12 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
     if path.is_dir():
         check_folder(path)
         loaded = _load_checkpoint(str(path), dtype, device_map, None)
-        mark(*loaded, str(path.resolve()), Origin())
+        set_origin(*loaded, str(path.resolve()), Origin())
         return loaded
     model, tokenizer = _load_checkpoint(source, dtype, device_map, revision)
     version = getattr(model.config, "_commit_hash", None) or revision
     about = f"{source}, revision {version}" if version else source
-    mark(model, tokenizer, source, Origin(source=about, revision=revision or ""))
+    set_origin(model, tokenizer, source, Origin(source=about, revision=revision or ""))
     return model, tokenizer
 
 
@@ -111,7 +111,7 @@ def _load_default(dtype: Any, device_map: Any) -> Loaded:
         )
     model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
     about = Origin(DEFAULT, load_as=DEFAULT, source=default_model.weights_source(folder))
-    mark(model, tokenizer, default_model.HUB_ID, about)
+    set_origin(model, tokenizer, default_model.HUB_ID, about)
     return model, tokenizer
 
 
@@ -144,10 +144,10 @@ def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any
     with _quiet():
         config = read_config(source, where)
         model = _weights(source, config, where, _dtype(dtype), None, online=True)
-    return _placed(model, dtype, _device(device)).eval()
+    return _move_to_device(model, dtype, _device(device)).eval()
 
 
-def tokenizer_beside(folder: str) -> Any:
+def load_tokenizer_or_none(folder: str) -> Any:
     """The tokenizer that lies in a folder; None if there is none that loads."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
@@ -195,7 +195,7 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
     except Exception as error:
         raise loading_error(source, error, online=online) from error
     model, report = loaded
-    refuse_unquantized(model)
+    check_quantized(model)
     absent = sorted(report["missing_keys"])
     if absent:
         raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
@@ -217,7 +217,7 @@ def _dtype(dtype: Any) -> Any:
     return getattr(torch, dtype)
 
 
-def _placed(model: Any, dtype: Any, device: str | None) -> Any:
+def _move_to_device(model: Any, dtype: Any, device: str | None) -> Any:
     """The model on a device, in float32 on a CPU that has room for it; None leaves it where it is."""
     import torch  # noqa: PLC0415
 
@@ -247,11 +247,11 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.is_quantized = False
-    mark(model, tokenizer, str(path.resolve()), Origin(path.stem, source=f"{path.name}, dequantized"))
+    set_origin(model, tokenizer, str(path.resolve()), Origin(path.stem, source=f"{path.name}, dequantized"))
     return model, tokenizer
 
 
-def _base_of(adapter: Path) -> tuple[str, str | None]:
+def _adapter_base(adapter: Path) -> tuple[str, str | None]:
     base, revision = adapter_base(adapter)
     if not base:
         raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
@@ -264,8 +264,8 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
     Raises:
         HeadnbError: no adapter there, pickled weights, or an adapter of another model.
     """
-    import_quietly()
-    with from_extra("train"):
+    import_bitsandbytes_quietly()
+    with optional_import("train"):
         from peft import PeftModel  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
 
@@ -319,7 +319,7 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
     from transformers.utils import logging as reports  # noqa: PLC0415
 
-    from headnb.models.torch_settings import usual_torch_settings  # noqa: PLC0415
+    from headnb.models.torch_settings import default_torch_settings  # noqa: PLC0415
 
     logging: Any = reports  # neither has types
     gguf: Any = reader
@@ -330,7 +330,7 @@ def _quiet() -> Iterator[None]:
         enable_progress_bars()  # of the hub alone: a download of minutes should be seen
     gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
     try:
-        with usual_torch_settings():
+        with default_torch_settings():
             yield
     finally:
         gguf.tqdm = bar

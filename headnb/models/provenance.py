@@ -44,7 +44,7 @@ def origin(model: Any) -> Origin:
     return found if isinstance(found, Origin) else Origin()
 
 
-def mark(model: Any, tokenizer: Any, place: str, origin: Origin) -> None:
+def set_origin(model: Any, tokenizer: Any, place: str, origin: Origin) -> None:
     """Note on model and tokenizer where they are from; `place` is a hub id or an absolute path."""
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = place  # noqa: SLF001
     model.headnb_origin = origin

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_MAY = "support_avx512bf16_for_cpu"  # a layer's attribute
+_CPU_KERNEL_FLAG = "support_avx512bf16_for_cpu"  # a layer's attribute
 
 
-def import_quietly() -> None:
+def import_bitsandbytes_quietly() -> None:
     """Import bitsandbytes, where it is, as peft and accelerate do, but without a word on kernels that it would like."""
     logger = logging.getLogger("bitsandbytes")
     level = logger.level
@@ -34,30 +34,30 @@ def import_quietly() -> None:
 
 
 @contextlib.contextmanager
-def four_bits_kept(model: nn.Module) -> Iterator[None]:
+def keep_four_bit_layout(model: nn.Module) -> Iterator[None]:
     """Passes inside leave weights in four bits as they are.
 
     Raises:
         HeadnbError: they are laid out for inference already, or were: the way back is not exact; or as for
-            `refuse_unquantized`.
+            `check_quantized`.
     """
-    refuse_unquantized(model)
-    layers: list[Any] = [module for module in model.modules() if vars(module).get(_MAY)]
+    check_quantized(model)
+    layers: list[Any] = [module for module in model.modules() if vars(module).get(_CPU_KERNEL_FLAG)]
     if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
             "bitsandbytes has laid out this model's four-bit weights for inference on a CPU: gradients are lost there, "
             "and to read the weights damages them; load it anew, and let headnb have it before anything else runs it"
         )
     for layer in layers:
-        setattr(layer, _MAY, False)
+        setattr(layer, _CPU_KERNEL_FLAG, False)
     try:
         yield
     finally:
         for layer in layers:
-            setattr(layer, _MAY, True)
+            setattr(layer, _CPU_KERNEL_FLAG, True)
 
 
-def refuse_unquantized(model: nn.Module) -> None:
+def check_quantized(model: nn.Module) -> None:
     """Refuse layers of bitsandbytes whose weights were never quantized.
 
     Transformers makes them from what config.json says of a checkpoint, and fills them with whatever the checkpoint has.

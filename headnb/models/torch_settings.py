@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def usual_torch_settings() -> Iterator[None]:
+def default_torch_settings() -> Iterator[None]:
     """No autocast and no inference mode; new tensors are float32 on the CPU. The user's settings come back on exit.
 
     Each of them changes numbers without a sign of it in a result: autocast computes a float32 model in bfloat16.

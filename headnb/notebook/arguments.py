@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.display.grid import HeadGrid
-    from headnb.models.session_cache import ResidentModels
+    from headnb.models.model_cache import ModelCache
     from headnb.notebook.shared_options import Option
     from headnb.notebook.variables import Variables
     from headnb.tasks.loading import Task
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MODEL = argument(  # type: ignore[no-untyped-call]
     "model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer)."
 )
-_PAIR = "for another one give a pair (model, tokenizer)"
+_PAIR_HINT = "for another one give a pair (model, tokenizer)"
 
 
 def takes(*options: Option) -> Callable[[Any], Any]:
@@ -66,7 +66,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     except UsageError as error:
         raise UsageError(f"{name}: {error} ({name}? explains)") from None
     if unknown:
-        raise UsageError(f"{name}: {_not_understood(unknown[0], option_names(magic))} ({name}? explains)")
+        raise UsageError(f"{name}: {_unknown_argument_message(unknown[0], option_names(magic))} ({name}? explains)")
     return options  # type: ignore[no-any-return]
 
 
@@ -75,7 +75,7 @@ def option_names(magic: Any) -> list[str]:
     return [text for action in magic.parser._actions for text in action.option_strings]  # noqa: SLF001  no public form
 
 
-def _not_understood(word: str, known: list[str]) -> str:
+def _unknown_argument_message(word: str, known: list[str]) -> str:
     if not word.startswith("-"):
         return f"{word!r} is one word too many"
     typed = word.partition("=")[0]
@@ -99,7 +99,7 @@ def variable(word: str, namespace: Variables, fits: Callable[[Any], bool]) -> An
 
 
 @contextlib.contextmanager
-def says_what_holds(word: str, found: object, namespace: Variables, wanted: str) -> Iterator[None]:
+def explain_variable(word: str, found: object, namespace: Variables, wanted: str) -> Iterator[None]:
     """Errors of a word that was taken for a name also say what the variable of that name holds, if there is one."""
     try:
         yield
@@ -149,23 +149,23 @@ def is_scores(value: object) -> bool:
     return isinstance(value, xr.Dataset) and "score" in value
 
 
-def is_picture(value: object) -> bool:
+def is_drawable(value: object) -> bool:
     """Anything that `HeadGrid.of` can draw: it says itself what is wrong with a Dataset or a dict of other things."""
     import xarray as xr  # noqa: PLC0415
 
+    from headnb.display.array_input import is_matrix_like  # noqa: PLC0415
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.display.plain_arrays import is_numbers  # noqa: PLC0415
 
-    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict)) or is_numbers(value)
+    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict)) or is_matrix_like(value)
 
 
-def find_tokenizer(model: Any, namespace: Variables, resident: ResidentModels) -> tuple[Any, str]:
+def find_tokenizer(model: Any, namespace: Variables, model_cache: ModelCache) -> tuple[Any, str]:
     """The tokenizer of a model that a variable holds, and a line that says which one where the reader may be wrong.
 
     The one it was loaded with, else a variable's that has the model's name, else the one that lies where the model
     came from, else the variable `tokenizer` or the only one; None if there is none (encoded samples need none).
     """
-    known = resident.tokenizer_of(model)
+    known = model_cache.tokenizer_of(model)
     if known is not None:
         return known, ""
     name = getattr(model, "name_or_path", "")
@@ -176,12 +176,12 @@ def find_tokenizer(model: Any, namespace: Variables, resident: ResidentModels) -
     word = "tokenizer" if "tokenizer" in held else next(iter(held)) if len(held) == 1 else ""
     beside = _tokenizer_beside(name)
     if beside is not None:
-        return beside, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR}" if word else ""
+        return beside, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR_HINT}" if word else ""
     if not word:
         return None, ""
     namespace.check_visible(word)
     origin = getattr(held[word], "name_or_path", "")
-    note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR}" if name and origin else ""
+    note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR_HINT}" if name and origin else ""
     return held[word], note
 
 
@@ -196,9 +196,9 @@ def _same_place(one: str, other: str) -> bool:
 def _tokenizer_beside(name: str) -> Any:
     if not name or not Path(name).is_dir():
         return None
-    from headnb.models.loading import tokenizer_beside  # noqa: PLC0415
+    from headnb.models.loading import load_tokenizer_or_none  # noqa: PLC0415
 
-    return tokenizer_beside(name)
+    return load_tokenizer_or_none(name)
 
 
 def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:
@@ -233,26 +233,30 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     if isinstance(found, xr.Dataset):
         return found
     if not user_path(found).exists():
-        raise HeadnbError(_neither(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores))
+        raise HeadnbError(
+            _not_found_message(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores)
+        )
     return open_scores(user_path(found))
 
 
-def find_picture(word: str, namespace: Variables) -> HeadGrid | Any:
+def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
     """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a matrix, a mapping, a grid.
 
     Raises:
         HeadnbError: neither of them does.
     """
-    found = variable(word, namespace, is_picture)
+    found = variable(word, namespace, is_drawable)
     if not isinstance(found, str):
         return found
     path = user_path(found)
     if not path.exists():
-        raise HeadnbError(_neither(word, namespace, "something to draw (scores, a pattern, a comparison)", is_picture))
-    return open_picture(path)
+        raise HeadnbError(
+            _not_found_message(word, namespace, "something to draw (scores, a pattern, a comparison)", is_drawable)
+        )
+    return open_drawable(path)
 
 
-def open_picture(path: Path) -> HeadGrid | Any:
+def open_drawable(path: Path) -> HeadGrid | Any:
     """A saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
     from headnb.storage.score_store import open_scores  # noqa: PLC0415
@@ -260,7 +264,7 @@ def open_picture(path: Path) -> HeadGrid | Any:
     return HeadGrid.open(path) if path.suffix == ".json" else open_scores(path)
 
 
-def _neither(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
+def _not_found_message(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
     if word.isidentifier() and word in namespace and not isinstance(namespace[word], (str, Path)):
         return f"{word} is a {type(namespace[word]).__name__}, not {wanted}"
     held = [name for name, value in namespace.items() if not name.startswith("_") and fits(value)]

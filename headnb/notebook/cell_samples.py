@@ -31,7 +31,7 @@ ARROW = "=>"
 _FORMS = "prompt => completion, Question: and Answer: lines, or JSON with prompt and completion"
 
 
-def typed_task(text: str, *, first_line: int = 2, name: str = "typed") -> Task:
+def parse_cell_task(text: str, *, first_line: int = 2, name: str = "typed") -> Task:
     """The task that a cell's text holds.
 
     Args:
@@ -57,12 +57,12 @@ def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
     if first.lstrip().startswith("{"):
         yield from ((number, parse_json(line, f"line {number}")) for number, line in block)
     elif re.match(r"\s*(question|answer)\s*:", first, re.IGNORECASE):
-        yield number, _question_answer(block)
+        yield number, _parse_question_answer(block)
     else:
-        yield from ((number, _completed(number, line)) for number, line in block)
+        yield from ((number, _parse_arrow(number, line)) for number, line in block)
 
 
-def _question_answer(block: list[Line]) -> dict[str, str]:
+def _parse_question_answer(block: list[Line]) -> dict[str, str]:
     starts = [place for place, (_, line) in enumerate(block) if re.match(r"\s*answer\s*:", line, re.IGNORECASE)]
     if starts and starts[0] == 0:
         raise HeadnbError(f"line {block[0][0]} is an answer without a question; no empty line goes between the two")
@@ -75,7 +75,7 @@ def _question_answer(block: list[Line]) -> dict[str, str]:
     return question_answer(question, answer)
 
 
-def _completed(number: int, line: str) -> tuple[str, str]:
+def _parse_arrow(number: int, line: str) -> tuple[str, str]:
     if line.count(ARROW) != 1:
         count = "no" if ARROW not in line else "more than one"
         raise HeadnbError(f"line {number} has {count} {ARROW}: {_shortened(line)!r}; write {_FORMS}")

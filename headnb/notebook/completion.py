@@ -102,10 +102,10 @@ def _values(magics: HeadMagics, what: str) -> list[str]:
         "task": _tasks,
         "track": _tasks,
         "method": _methods,
-        "models": lambda magics: [kept.name for kept in magics.resident],
-        "after": lambda magics: _held(magics, arguments.is_scores),
-        "before": lambda magics: _held(magics, arguments.is_scores),
-        "picture": lambda magics: _held(magics, arguments.is_picture),
+        "models": lambda magics: [cached.name for cached in magics.model_cache],
+        "after": lambda magics: _matching_variables(magics, arguments.is_scores),
+        "before": lambda magics: _matching_variables(magics, arguments.is_scores),
+        "picture": lambda magics: _matching_variables(magics, arguments.is_drawable),
         "word": lambda _: sorted({card.group for card in known_tasks().values()}),
     }
     if what in find:
@@ -114,12 +114,12 @@ def _values(magics: HeadMagics, what: str) -> list[str]:
 
 
 def _models(magics: HeadMagics) -> list[str]:
-    loaded = [kept.name for kept in magics.resident]
-    return list(dict.fromkeys([*_held(magics, arguments.is_model), *loaded, *known_models()]))
+    loaded = [cached.name for cached in magics.model_cache]
+    return list(dict.fromkeys([*_matching_variables(magics, arguments.is_model), *loaded, *known_models()]))
 
 
 def _tasks(magics: HeadMagics) -> list[str]:
-    return [*_held(magics, arguments.is_task), *known_tasks()]
+    return [*_matching_variables(magics, arguments.is_task), *known_tasks()]
 
 
 def _methods(_: HeadMagics) -> list[str]:
@@ -128,7 +128,7 @@ def _methods(_: HeadMagics) -> list[str]:
     return list(methods())
 
 
-def _held(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:
+def _matching_variables(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:
     """The user's variables that hold something fitting."""
     hidden = getattr(magics.shell, "user_ns_hidden", {})
     mine = {name: value for name, value in magics.variables().items() if name not in hidden}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headnb.models.session_cache import release_memory
+from headnb.models.model_cache import release_memory
 from headnb.notebook.completion import add_completion, remove_completion
 from headnb.notebook.magics import HeadMagics
 from headnb.notebook.sft_magic import TuningMagics
@@ -12,7 +12,7 @@ from headnb.notebook.sft_magic import TuningMagics
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-_OURS = (HeadMagics, TuningMagics)
+_MAGIC_CLASSES = (HeadMagics, TuningMagics)
 
 
 def register(shell: InteractiveShell) -> None:
@@ -27,12 +27,12 @@ def unregister(shell: InteractiveShell) -> None:
     """Remove the magics, their settings and their completion, and free the models that they loaded."""
     remove_completion(shell)
     configurables: list[Any] = shell.configurables
-    removed = [one for one in configurables if isinstance(one, _OURS)]
+    removed = [one for one in configurables if isinstance(one, _MAGIC_CLASSES)]
     configurables[:] = [one for one in configurables if one not in removed]
     manager = shell.magics_manager
     for one in removed:
         if isinstance(one, HeadMagics):
-            one.resident.free()
+            one.model_cache.free()
         if manager.registry.get(type(one).__name__) is one:
             del manager.registry[type(one).__name__]
     for table in manager.magics.values():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from headnb.display import text
-from headnb.display.live import LiveGrid, Moment, duration
+from headnb.display import grid_text
+from headnb.display.live import LiveGrid, LiveState, format_duration
 from headnb.stats.patterns import evidence
 from headnb.stats.reliability import Evidence
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 
 
 class LiveStudy(LiveGrid):
-    """A live grid whose `follow` is the `on_progress` of `headnb.finetune`. The task that is tracked first is drawn."""
+    """A live grid whose `update_tuning` is the `on_progress` of `headnb.finetune`. The first tracked task is drawn."""
 
     _picture: xr.DataArray | None = None
     _new: bool = False  # steps were tracked since the picture was made
 
-    def follow(self, progress: TuningProgress) -> None:
+    def update_tuning(self, progress: TuningProgress) -> None:
         """Show how far the fine-tuning is."""
-        words = [] if math.isnan(progress.train_loss) else [f"loss {text.number(progress.train_loss)}"]
+        words = [] if math.isnan(progress.train_loss) else [f"loss {grid_text.format_number(progress.train_loss)}"]
         if progress.seconds_left is not None and progress.step < progress.total:
-            words.append(f"{duration(progress.seconds_left)} left")
+            words.append(f"{format_duration(progress.seconds_left)} left")
         message = " · ".join(words)
         self._new = self._new or progress.tracked
 
         def sketch() -> xr.DataArray | None:
             if self._new and (scores := progress.scores()):
-                self._picture, self._new = course(scores), False
+                self._picture, self._new = pattern_course(scores), False
             return self._picture
 
         self.show(
-            Moment(
+            LiveState(
                 progress.step,
                 progress.total,
                 "steps",
                 " · ".join(filter(None, (f"step {progress.step} of {progress.total}", message))),
                 message,
                 sketch=sketch,
-                result=lambda: course(progress.scores()),
+                result=lambda: pattern_course(progress.scores()),
             )
         )
 
 
-def course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
+def pattern_course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """The pattern of the first task at every step, (step, layer, head), each with its reliability.
 
     Args:

@@ -18,13 +18,13 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Int, Unicode
 
-from headnb.display.live import LiveGrid, already_drawn
+from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.errors import HeadnbError, first_line, one_line
-from headnb.models.session_cache import ResidentModels, release_memory
+from headnb.models.model_cache import ModelCache, release_memory
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
-from headnb.notebook.results import drawn, keep_in_variable, loading, one_line_errors, shown
+from headnb.notebook.cell_output import display_once, loading, one_line_errors, show_table, store_variable
 from headnb.notebook.tables import method_table, model_table, task_table
 from headnb.notebook.variables import Variables
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class HeadMagics(Magics):
     """Attention-head scores in a notebook."""
 
-    samples = Int(shared.MOST_SAMPLES, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
+    samples = Int(shared.MAX_SAMPLES, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
     method = Unicode(shared.METHOD.default, help=shared.METHOD.help).tag(config=True)
     loss = Unicode(shared.LOSS.default, help=shared.LOSS.help).tag(config=True)
     batch_tokens = Int(shared.BATCH_TOKENS.default, min=1, help=shared.BATCH_TOKENS.help).tag(config=True)
@@ -57,7 +57,7 @@ class HeadMagics(Magics):
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
-        self.resident = ResidentModels()
+        self.model_cache = ModelCache()
 
     @line_cell_magic
     @magic_arguments()
@@ -85,8 +85,8 @@ class HeadMagics(Magics):
         with one_line_errors():
             options = self.options(HeadMagics.headscore, line)
             scores = self._score(options, cell)
-            keep_in_variable(options, scores)
-        already_drawn(scores)
+            store_variable(options, scores)
+        suppress_redisplay(scores)
         return scores
 
     def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
@@ -118,11 +118,11 @@ class HeadMagics(Magics):
         except ScoringInterrupted as stopped:  # the live grid has drawn what there is
             if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
-            self.keep(stopped.scores, options, stopped.words)
+            self.keep_partial_result(stopped.scores, options, stopped.words)
         except KeyboardInterrupt:
             if scores is None:
                 raise
-            self.keep(scores, options, "the samples are scored, but not drawn")
+            self.keep_partial_result(scores, options, "the samples are scored, but not drawn")
         return scores
 
     def options(self, magic: Any, line: str) -> Namespace:
@@ -138,7 +138,7 @@ class HeadMagics(Magics):
             options.variables.check_settable(options.into)
         return options
 
-    def keep(self, partial: object, options: Namespace, words: str) -> NoReturn:
+    def keep_partial_result(self, partial: object, options: Namespace, words: str) -> NoReturn:
         """Leave what an interrupt spared in `_` and in the variable of --into; the error ends the cell, and "Run All".
 
         Raises:
@@ -146,22 +146,22 @@ class HeadMagics(Magics):
         """
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         self.shell.displayhook.update_user_ns(partial)
-        keep_in_variable(options, partial)
+        store_variable(options, partial)
         raise UsageError(f"interrupted; {words}: see {options.into or '_'}") from None
 
     def task(self, options: Namespace, cell: str | None) -> Task:
         if cell is not None:
-            from headnb.notebook.cell_samples import typed_task  # noqa: PLC0415
+            from headnb.notebook.cell_samples import parse_cell_task  # noqa: PLC0415
             from headnb.tasks.loading import load_task  # noqa: PLC0415
 
             if options.task:
                 raise HeadnbError("give a task's name or type samples into the cell, not both")
-            task = typed_task(cell)
+            task = parse_cell_task(cell)
             return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
         if not options.task:
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
         source = arguments.variable(options.task, options.variables, arguments.is_task)
-        with arguments.says_what_holds(options.task, source, options.variables, "a task"):
+        with arguments.explain_variable(options.task, source, options.variables, "a task"):
             return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
@@ -169,10 +169,10 @@ class HeadMagics(Magics):
             options.model, options.variables, lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
         )
         if isinstance(found, str):
-            if found not in [kept.name for kept in self.resident]:
+            if found not in [kept.name for kept in self.model_cache]:
                 live.message("loading the model")
-            with arguments.says_what_holds(options.model, found, options.variables, "a model"):
-                return self.resident.load(
+            with arguments.explain_variable(options.model, found, options.variables, "a model"):
+                return self.model_cache.load(
                     found,
                     budget=int(self.memory_budget * 1e9) or None,
                     **shared.chosen(shared.LOADING, vars(options), self),
@@ -183,7 +183,7 @@ class HeadMagics(Magics):
                 raise HeadnbError(f"{options.model} is a model that is loaded already: {flag} is for models to load")
         if arguments.is_model_pair(found):
             return found
-        tokenizer, note = arguments.find_tokenizer(found, options.variables, self.resident)
+        tokenizer, note = arguments.find_tokenizer(found, options.variables, self.model_cache)
         if note:
             print(one_line(note))  # noqa: T201  other token ids are other scores
         return found, tokenizer
@@ -207,10 +207,10 @@ class HeadMagics(Magics):
 
         with one_line_errors():
             options = self.options(HeadMagics.headgrid, line)
-            grid = HeadGrid.of(arguments.find_picture(options.picture, options.variables), title=options.title)
+            grid = HeadGrid.of(arguments.find_drawable(options.picture, options.variables), title=options.title)
             if options.save:
                 grid.save(options.save)
-        return drawn(grid, grid)
+        return display_once(grid, grid)
 
     @line_magic
     @magic_arguments()
@@ -235,9 +235,9 @@ class HeadMagics(Magics):
             options = self.options(HeadMagics.headdiff, line)
             after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
             change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
-            keep_in_variable(options, change)
+            store_variable(options, change)
             grid = HeadGrid.of(change, title=options.title)
-        return drawn(grid, change)
+        return display_once(grid, change)
 
     @line_magic
     @magic_arguments()
@@ -261,13 +261,13 @@ class HeadMagics(Magics):
         with one_line_errors():
             options = self.options(HeadMagics.headablate, line)
             result, write = self._ablate(options)
-            keep_in_variable(options, result)
+            store_variable(options, result)
         try:
             generation = write()
         except KeyboardInterrupt:
-            drawn(AblationCard(result), result)
-            self.keep(result, options, "the losses are measured, but no text is written")
-        return drawn(AblationCard(result, generation), result)
+            display_once(AblationCard(result), result)
+            self.keep_partial_result(result, options, "the losses are measured, but no text is written")
+        return display_once(AblationCard(result, generation), result)
 
     def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:
         """The losses, and what writes the text before and after: the losses are kept without it."""
@@ -302,7 +302,7 @@ class HeadMagics(Magics):
                 print(f"no text before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
                 return None
             finally:
-                live.withdraw()
+                live.discard()
 
         return result, write
 
@@ -313,11 +313,11 @@ class HeadMagics(Magics):
         """Unload the models that %headscore keeps in memory between calls."""
         with one_line_errors():
             options = arguments.parse(HeadMagics.headfree, line)
-            kept = [resident.name for resident in self.resident]
+            kept = [resident.name for resident in self.model_cache]
             for name in options.models:
                 if name not in kept:
                     raise HeadnbError(f"{name!r} is not loaded; loaded: {', '.join(kept) or 'nothing'}")
-            freed = self.resident.free(options.models)
+            freed = self.model_cache.free(options.models)
         words = [f"{resident.name} ({resident.size / 1e9:.2f} GB)" for resident in freed]
         del freed  # the memory returns only when nothing refers to the models
         release_memory()
@@ -328,20 +328,20 @@ class HeadMagics(Magics):
     @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
     def headtasks(self, line: str) -> NameTable:
         """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
-        return shown(HeadMagics.headtasks, line, lambda options: task_table(options.word))
+        return show_table(HeadMagics.headtasks, line, lambda options: task_table(options.word))
 
     @line_magic
     @magic_arguments()
     def headmodels(self, line: str) -> NameTable:
         """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
-        loaded = {kept.name: kept.size for kept in self.resident}
-        return shown(HeadMagics.headmodels, line, lambda _: model_table(loaded))
+        loaded = {kept.name: kept.size for kept in self.model_cache}
+        return show_table(HeadMagics.headmodels, line, lambda _: model_table(loaded))
 
     @line_magic
     @magic_arguments()
     def headmethods(self, line: str) -> NameTable:
         """List the head scores that --method takes."""
-        return shown(HeadMagics.headmethods, line, lambda _: method_table())
+        return show_table(HeadMagics.headmethods, line, lambda _: method_table())
 
     def variables(self) -> dict[str, Any]:
         """The notebook's variables by name."""

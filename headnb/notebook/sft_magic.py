@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from headnb.display.live import already_drawn
+from headnb.display.live import suppress_redisplay
 from headnb.errors import HeadnbError
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
-from headnb.notebook.live_tuning import LiveStudy, course
-from headnb.notebook.results import keep_in_variable, loading, one_line_errors
+from headnb.notebook.cell_output import loading, one_line_errors, store_variable
+from headnb.notebook.live_tuning import LiveStudy, pattern_course
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headnb.notebook.magics import HeadMagics
     from headnb.tasks.loading import Task
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
 TRAINING = (shared.SEED, shared.METHOD, shared.ENCODING, shared.MAX_LENGTH)  # shared options that `finetune` takes
 LOADING = tuple(option for option in shared.LOADING if option is not shared.ADAPTER)  # which is what is trained
@@ -85,8 +85,8 @@ class TuningMagics(Magics):
         with one_line_errors():
             options = self.heads.options(TuningMagics.headsft, line)
             result = self._tune(options)
-            keep_in_variable(options, result)
-        already_drawn(result)
+            store_variable(options, result)
+        suppress_redisplay(result)
         return result
 
     def _tune(self, options: Namespace) -> FineTuned:
@@ -103,7 +103,7 @@ class TuningMagics(Magics):
             result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
         interrupted = _draw(result, live, interrupted) or interrupted
         if interrupted:
-            self.heads.keep(result, options, interrupted)
+            self.heads.keep_partial_result(result, options, interrupted)
         return result
 
     def _train(
@@ -127,7 +127,7 @@ class TuningMagics(Magics):
                 batch_size=options.batch_size,
                 learning_rate=options.learning_rate,
                 **shared.chosen(TRAINING, vars(options), self.heads),
-                on_progress=live.follow,
+                on_progress=live.update_tuning,
             )
         except TuningInterrupted as stopped:
             if "level" not in stopped.result.study:
@@ -151,7 +151,7 @@ class TuningMagics(Magics):
 
     def _model(self, options: Namespace, live: LiveStudy) -> tuple[Any, Any]:
         model, tokenizer = self.heads.model(options, live)
-        if options.full and any(kept.model is model for kept in self.heads.resident):
+        if options.full and any(cached.model is model for cached in self.heads.model_cache):
             raise HeadnbError(
                 f"--full changes the model, and {options.model} is one that the magics share: load one of your own, "
                 "model, tokenizer = headnb.load_model(...)"
@@ -170,16 +170,16 @@ def _steps(every: str) -> int | list[int]:
 
 def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
     """Draw the tracked steps; returns what is to be said if an interrupt stops that."""
-    notes = [f"Interrupted: {interrupted}." if interrupted else "", _cut(result), _others(result)]
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result), _tracked_note(result)]
     try:
         with contextlib.suppress(Exception), live.drawing():  # the display says so, and the result stands
-            live.finish(course(result.scores), note=" ".join(filter(None, notes)))
+            live.finish(pattern_course(result.scores), note=" ".join(filter(None, notes)))
     except KeyboardInterrupt:
         return "the model is trained, but the heads are not drawn"
     return ""
 
 
-def _cut(result: FineTuned) -> str:
+def _truncation_note(result: FineTuned) -> str:
     """What --max-length did to the samples that were trained on."""
     left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
     words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
@@ -187,7 +187,7 @@ def _cut(result: FineTuned) -> str:
     return f"Training: {', '.join(words)}." if words else ""
 
 
-def _others(result: FineTuned) -> str:
+def _tracked_note(result: FineTuned) -> str:
     """Which tracked tasks the picture does not show."""
     names = list(result.scores)[1:]
     return f"Tracked too: {', '.join(names)} (result.study)." if names else ""

@@ -14,7 +14,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-MOST_SAMPLES = 64  # of a task that is named
+MAX_SAMPLES = 64  # of a task that is named
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def method_options(text: str) -> dict[str, int | float]:
         raise HeadnbError(f"--options {text!r:.60}: write NAME=NUMBER, for instance steps=50") from None
 
 
-_COUNT = f"Number of samples. Default: all that a variable holds, else at most {MOST_SAMPLES}."
+_COUNT = f"Number of samples. Default: all that a variable holds, else at most {MAX_SAMPLES}."
 _LOSS = "sample-mean (each sample's own mean), batch-mean (as the paper's script) or sum."
 _OPTIONS = "Settings of the method itself: steps=50 for attattr, steps=50,penalty=0.2 for gates."
 _DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -17,7 +17,14 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-_BETWEEN = {"IPython", "ipykernel", "headnb", "timeit", "profile", "cProfile"}  # packages between a caller and a magic
+_WRAPPER_PACKAGES = {
+    "IPython",
+    "ipykernel",
+    "headnb",
+    "timeit",
+    "profile",
+    "cProfile",
+}  # packages between a caller and a magic
 _TIMEIT = "<magic-timeit>"
 
 
@@ -91,7 +98,7 @@ class Variables(Mapping[str, Any]):
 
 def _calling_frame() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  as IPython's own get_local_scope does
-    while frame is not None and _is_between(frame):
+    while frame is not None and _is_wrapper_frame(frame):
         frame = frame.f_back
     return frame
 
@@ -102,15 +109,15 @@ def _function_around(frame: FrameType) -> FrameType:
     runs_a_line = frame.f_code.co_filename == _TIMEIT or (
         frame.f_code.co_name == "<module>" and frame.f_locals is not frame.f_globals
     )
-    if not runs_a_line or caller is None or not _is_between(caller):
+    if not runs_a_line or caller is None or not _is_wrapper_frame(caller):
         return frame
-    while caller is not None and _is_between(caller):
+    while caller is not None and _is_wrapper_frame(caller):
         caller = caller.f_back
     return frame if caller is None else _function_around(caller)
 
 
-def _is_between(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _BETWEEN
+def _is_wrapper_frame(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _WRAPPER_PACKAGES
 
 
 def _is_nested(code: CodeType) -> bool:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, pack, plan_batches
-from headnb.engine.generation import continue_greedily, text
+from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import find_head, find_heads, frozen, input_device, scale_heads
-from headnb.engine.interventions import replaced_heads
-from headnb.engine.losses import find_readout, ready
-from headnb.engine.packing import most_tokens, worth_packing
-from headnb.engine.partial_forward import LaterLayers, later_layers
+from headnb.engine.interventions import replace_heads
+from headnb.engine.losses import batch_context, find_loss_computer
+from headnb.engine.packing import max_batch_tokens, packing_is_faster
+from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headnb.tasks.samples import Id
 
 
-@known_keywords
+@check_arguments
 def ablate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -98,7 +98,7 @@ def ablate(
         "encoding": encoding,
         "seed": seed,
     }
-    return _paired(encoded, losses, level, drawn).assign_attrs(attrs)
+    return _comparison(encoded, losses, level, drawn).assign_attrs(attrs)
 
 
 def checked_heads(heads: str | Iterable[str], layout: HeadLayout) -> list[str]:
@@ -167,31 +167,31 @@ def losses_with_heads_replaced(
     Raises:
         HeadnbError: a loss is not finite.
     """
-    readout, device = find_readout(model, layout), input_device(model)
-    packing = readout.packs and worth_packing(model)
-    most = most_tokens(model, batch_tokens, packed=packing)
+    loss_computer, device = find_loss_computer(model, layout), input_device(model)
+    packing = loss_computer.supports_packing and packing_is_faster(model)
+    most = max_batch_tokens(model, batch_tokens, packed=packing)
     plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packing, seed=seed)
     batches, lowest = plan.batches(), [_lowest_layer(each, layout) for each in sets]
     # To find out whether passes can begin in the middle takes as many short passes as there are layers.
     worth_it = len(sets) * len(batches) > len(layout.heads)
-    later = later_layers(model, layout) if worth_it else LaterLayers(())
+    partial_forward = find_partial_forward(model, layout) if worth_it else PartialForward(())
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
     done = 0
     for places in batches:
         positions = plan.order[places]
         samples = [encoded.samples[position] for position in positions]
         batch = pack(samples) if packing else collate(samples)
-        with ready(model, layout, batch), later.kept() as hidden:
-            whole = readout.losses(batch, device)
+        with batch_context(model, layout, batch), partial_forward.record_outputs() as hidden:
+            whole = loss_computer.losses(batch, device)
         for row, (each, layer) in enumerate(zip(sets, lowest, strict=True)):
             if on_progress is not None:
                 on_progress(done, len(encoded.samples))
             with (
-                ready(model, layout, batch),
-                replaced_heads(model, each.heads, layout, each.factor, each.values),
-                later.beginning(layer, hidden),
+                batch_context(model, layout, batch),
+                replace_heads(model, each.heads, layout, each.factor, each.values),
+                partial_forward.start_at(layer, hidden),
             ):
-                found = readout.losses(batch, device) if each.heads else whole
+                found = loss_computer.losses(batch, device) if each.heads else whole
             losses[row, positions] = found.double().cpu().numpy()
         done += len(positions)
     if on_progress is not None:
@@ -207,7 +207,7 @@ def _lowest_layer(replacement: Replacement, layout: HeadLayout) -> int:
     return min((find_head(name, layout)[0] for name in replacement.heads), default=0)
 
 
-def _paired(encoded: EncodedTask, losses: np.ndarray, level: float, controls: list[list[str]]) -> xr.Dataset:
+def _comparison(encoded: EncodedTask, losses: np.ndarray, level: float, controls: list[list[str]]) -> xr.Dataset:
     """Losses (sets, n) of the model as it is, of the chosen heads and of each control, as a labelled comparison."""
     before, after, *of_controls = losses
     found = t_intervals((after - before)[:, None], level)
@@ -245,7 +245,7 @@ class Generation:
     """With the heads scaled."""
 
 
-@known_keywords
+@check_arguments
 def generate_both(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -283,7 +283,7 @@ def generate_both(
         (row,) = continue_greedily(
             model, tokenizer, [prompt], max_new_tokens, on_token=lambda _: on_token and on_token()
         )
-        return text(tokenizer, row)
+        return continuation_text(tokenizer, row)
 
     with model_lock(model), frozen(model):
         chosen = checked_heads(heads, find_heads(model))

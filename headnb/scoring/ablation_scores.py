@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from headnb.engine.hooks import head_outputs, input_device
-from headnb.engine.losses import Readout, heads_and_readout, ready
-from headnb.engine.partial_forward import LaterLayers, later_layers
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
+from headnb.engine.partial_forward import PartialForward, find_partial_forward
 
 if TYPE_CHECKING:
     from typing import Any
@@ -41,13 +41,13 @@ class AblationScorer:
 
     model: PreTrainedModel
     layout: HeadLayout
-    readout: Readout
-    later: LaterLayers
+    loss_computer: LossComputer
+    partial_forward: PartialForward
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether the model keeps the samples of a packed batch apart."""
-        return self.readout.packs
+        return self.loss_computer.supports_packing
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
@@ -57,8 +57,8 @@ class AblationScorer:
             batch: at least one answer token in each row.
             budget: tokens of a forward pass at most, if more than one head is to be replaced in it.
         """
-        with ready(self.model, self.layout, batch), self.later.kept() as hidden:
-            before = self.readout.losses(batch, input_device(self.model))
+        with batch_context(self.model, self.layout, batch), self.partial_forward.record_outputs() as hidden:
+            before = self.loss_computer.losses(batch, input_device(self.model))
         scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=before.dtype, device=before.device)
         copies = max(1, (budget or 0) // batch.input_ids.numel())
         for layer, heads in enumerate(self.layout.heads):
@@ -74,10 +74,10 @@ class AblationScorer:
 
     def _losses_without(self, batch: Batch, layer: int, heads: Tensor, hidden: list[Any]) -> Tensor:
         """Losses (heads, B) without each of some heads of a layer, in one pass over a copy of the batch for each."""
-        copies = batch.repeated(len(heads))
+        copies = batch.repeat_batch(len(heads))
         gone = torch.zeros(len(heads), self.layout.heads[layer], 1, dtype=torch.bool)
         gone[torch.arange(len(heads)), heads] = True
-        gone = batch.along_copies(gone)  # (copies * B, 1, H, 1), or (1, copies * N, H, 1)
+        gone = batch.expand_over_copies(gone)  # (copies * B, 1, H, 1), or (1, copies * N, H, 1)
 
         def transform(at: int, outputs: Tensor) -> Tensor:
             if at != layer:
@@ -85,11 +85,11 @@ class AblationScorer:
             return torch.where(gone.to(outputs.device), self.replacement(layer, outputs), outputs)
 
         with (
-            ready(self.model, self.layout, copies),
+            batch_context(self.model, self.layout, copies),
             head_outputs(self.model, transform, self.layout, [layer]),
-            self.later.beginning(layer, hidden, lambda states: batch.repeat(states, len(heads))),
+            self.partial_forward.start_at(layer, hidden, lambda states: batch.repeat(states, len(heads))),
         ):
-            return self.readout.losses(copies, input_device(self.model)).view(len(heads), -1)
+            return self.loss_computer.losses(copies, input_device(self.model)).view(len(heads), -1)
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,18 @@ class MeanAblationScorer(AblationScorer):
     """How many those are."""
 
     @torch.no_grad()
-    def survey(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch) -> None:
         """Add the outputs on one batch's tokens to the mean; a batch that fails leaves it as it was."""
         found: dict[int, Tensor] = {}
 
         def add(layer: int, outputs: Tensor) -> Tensor:
-            own = outputs.flatten(0, 1) if batch.own is None else outputs[batch.own.to(outputs.device)]
+            own = outputs.flatten(0, 1) if batch.token_mask is None else outputs[batch.token_mask.to(outputs.device)]
             found[layer] = own.sum(0, dtype=torch.float64)  # (n, H, D) -> (H, D)
             return outputs
 
-        with ready(self.model, self.layout, batch), head_outputs(self.model, add, self.layout):
-            self.readout.losses(batch, input_device(self.model))
-        tokens = batch.input_ids.numel() if batch.own is None else int(batch.own.sum())
+        with batch_context(self.model, self.layout, batch), head_outputs(self.model, add, self.layout):
+            self.loss_computer.losses(batch, input_device(self.model))
+        tokens = batch.input_ids.numel() if batch.token_mask is None else int(batch.token_mask.sum())
         for layer, total in found.items():
             self.sums[layer] = self.sums[layer] + total if layer in self.sums else total
             self.tokens[layer] = self.tokens.get(layer, 0) + tokens
@@ -125,14 +125,14 @@ class MeanAblationScorer(AblationScorer):
 
 def zero_ablation_scorer(model: PreTrainedModel) -> AblationScorer:
     """Look at a model once, and make what scores its batches; raises HeadnbError as `gradient_scorer` does."""
-    return AblationScorer(*_seen(model))
+    return AblationScorer(*_inspect_model(model))
 
 
 def mean_ablation_scorer(model: PreTrainedModel) -> MeanAblationScorer:
-    """The same for the mean; `survey` must have seen the whole task before the first batch is scored."""
-    return MeanAblationScorer(*_seen(model))
+    """The same for the mean; `prepare` must have seen the whole task before the first batch is scored."""
+    return MeanAblationScorer(*_inspect_model(model))
 
 
-def _seen(model: PreTrainedModel) -> tuple[PreTrainedModel, HeadLayout, Readout, LaterLayers]:
-    layout, readout = heads_and_readout(model)
-    return model, layout, readout, later_layers(model, layout)
+def _inspect_model(model: PreTrainedModel) -> tuple[PreTrainedModel, HeadLayout, LossComputer, PartialForward]:
+    layout, loss_computer = find_heads_and_loss_computer(model)
+    return model, layout, loss_computer, find_partial_forward(model, layout)

@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headnb.engine.attention_functions import attention_calls
-from headnb.engine.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.engine.attention_functions import observe_attention_calls
+from headnb.engine.attention_weights import attention_rows, repeat_for_query_heads, split_samples
 from headnb.engine.hooks import head_outputs, input_device
-from headnb.engine.losses import Readout, heads_and_readout, ready
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def output_norm(outputs: Tensor, batch: Batch) -> Tensor:
 def value_norm(call: AttentionCall, batch: Batch) -> Tensor:
     """|V[k]| of the values that each query head uses, (B, T, H)."""
     del batch
-    return of_query_heads(_norm(call.value), call.query.shape[1]).transpose(1, 2)
+    return repeat_for_query_heads(_norm(call.value), call.query.shape[1]).transpose(1, 2)
 
 
 def first_token_weight(call: AttentionCall, batch: Batch) -> Tensor:
     """A[q, first token of q's sample], (B, T, H): attention over values that are 1 there and 0 elsewhere."""
-    samples, own = _samples(batch, call.value.device)
-    begins = own.clone()  # (B, T): own, and the token before is not, or is another sample's
-    begins[:, 1:] &= ~own[:, :-1] | (samples[:, 1:] != samples[:, :-1])
+    samples, token_mask = _samples_and_mask(batch, call.value.device)
+    begins = token_mask.clone()  # (B, T): own, and the token before is not, or is another sample's
+    begins[:, 1:] &= ~token_mask[:, :-1] | (samples[:, 1:] != samples[:, :-1])
     marked = torch.zeros_like(call.value)
     marked[..., 0] = begins[:, None].to(marked.dtype)
     outputs, _ = call.attend(call.module, call.query, call.key, marked, call.mask, **call.options)
@@ -78,17 +78,17 @@ def first_token_weight(call: AttentionCall, batch: Batch) -> Tensor:
 def entropy(call: AttentionCall, batch: Batch) -> Tensor:
     """-sum_k A[q, k] log A[q, k], (B, T, H)."""
     if batch.lengths is not None:
-        return torch.cat([_entropy(part, None) for part in each_sample(call, batch.lengths)], 1)
-    return _entropy(call, None if batch.own is None else batch.own.to(call.query.device))
+        return torch.cat([_entropy(part, None) for part in split_samples(call, batch.lengths)], 1)
+    return _entropy(call, None if batch.token_mask is None else batch.token_mask.to(call.query.device))
 
 
-def _entropy(call: AttentionCall, own: Tensor | None) -> Tensor:
-    rows = [-torch.xlogy(weights, weights).sum(-1) for _, weights in attention_rows(call, own)]  # (B, H, R) each
+def _entropy(call: AttentionCall, token_mask: Tensor | None) -> Tensor:
+    rows = [-torch.xlogy(weights, weights).sum(-1) for _, weights in attention_rows(call, token_mask)]  # (B, H, R) each
     return torch.cat(rows, 2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenSummary:
     """A number of each token as numbers of each sample, (B, H) each."""
 
     mean: Tensor
@@ -103,26 +103,26 @@ class Activity:
     summary: str
     measure: Callable[[Any, Batch], Tensor]
     """(B, T, H): `output_norm` of outputs, the others of attention calls."""
-    of: Callable[[Tokens], Tensor]
+    of: Callable[[TokenSummary], Tensor]
     """(B, H)"""
-    relative_to: Callable[[Tokens], Tensor] | None = None
+    relative_to: Callable[[TokenSummary], Tensor] | None = None
     """(B, H) or (B, 1)"""
     units: str = "norm"
 
 
-def _mean(tokens: Tokens) -> Tensor:
+def _mean(tokens: TokenSummary) -> Tensor:
     return tokens.mean
 
 
-def _first(tokens: Tokens) -> Tensor:
+def _first(tokens: TokenSummary) -> Tensor:
     return tokens.first
 
 
-def _last(tokens: Tokens) -> Tensor:
+def _last(tokens: TokenSummary) -> Tensor:
     return tokens.last
 
 
-def _over_layer(of: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
+def _over_layer(of: Callable[[TokenSummary], Tensor], tokens: TokenSummary) -> Tensor:
     return of(tokens).mean(1, keepdim=True)
 
 
@@ -182,13 +182,13 @@ class ActivityScorer:
 
     model: PreTrainedModel
     layout: HeadLayout
-    readout: Readout
+    loss_computer: LossComputer
     score: Activity
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether the model keeps the samples of a packed batch apart."""
-        return self.readout.packs
+        return self.loss_computer.supports_packing
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
@@ -197,30 +197,30 @@ class ActivityScorer:
         found: dict[int, Tensor] = {}  # layer -> (B, H of this layer)
 
         def see(layer: int, outputs: Tensor) -> Tensor:
-            found[layer] = self._of_samples(self.score.measure(outputs, batch), batch)
+            found[layer] = self._score_samples(self.score.measure(outputs, batch), batch)
             return outputs
 
         def hear(layer: int, call: AttentionCall) -> None:
-            found[layer] = self._of_samples(self.score.measure(call, batch), batch)
+            found[layer] = self._score_samples(self.score.measure(call, batch), batch)
 
         with ExitStack() as stack:
-            stack.enter_context(ready(self.model, self.layout, batch))
+            stack.enter_context(batch_context(self.model, self.layout, batch))
             if self.score.measure is output_norm:
                 stack.enter_context(head_outputs(self.model, see, self.layout))
             else:
                 listeners: dict[nn.Module, Callable[[AttentionCall], None]] = {
                     module: partial(hear, layer) for layer, module in self.layout.attention
                 }
-                stack.enter_context(attention_calls(self.model, listeners))
-            loss = self.readout.losses(batch, input_device(self.model))
+                stack.enter_context(observe_attention_calls(self.model, listeners))
+            loss = self.loss_computer.losses(batch, input_device(self.model))
         scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=loss.dtype)
         for layer, score in found.items():
             scores[:, layer, : score.shape[1]] = score.cpu()
         return scores, loss.cpu()
 
-    def _of_samples(self, measured: Tensor, batch: Batch) -> Tensor:
+    def _score_samples(self, measured: Tensor, batch: Batch) -> Tensor:
         """The score (B, H) of a layer, from what was measured on its tokens (B, T, H)."""
-        tokens = _of_samples(measured, batch)
+        tokens = _summarize_tokens(measured, batch)
         score = self.score.of(tokens)
         if self.score.relative_to is None:
             return score
@@ -234,29 +234,31 @@ def activity_scorer(model: PreTrainedModel, score: Activity) -> ActivityScorer:
     Raises:
         HeadnbError: as for `gradient_scorer`; or what is measured cannot be seen in this architecture.
     """
-    layout, readout = heads_and_readout(model)
+    layout, loss_computer = find_heads_and_loss_computer(model)
     if layout.projections and score.measure is not output_norm:
         raise HeadnbError(
             f"{type(model).__name__} computes attention in code of its own, where only the heads' outputs can be "
             "seen; of the activity scores it has the output norms: output-norm, output-norm-ln, ..."
         )
-    return ActivityScorer(model, layout, readout, score)
+    return ActivityScorer(model, layout, loss_computer, score)
 
 
-def _of_samples(measured: Tensor, batch: Batch) -> Tokens:
+def _summarize_tokens(measured: Tensor, batch: Batch) -> TokenSummary:
     """Mean, first and last of each sample's own tokens, from all tokens (B, T, H) or (1, N, H)."""
-    samples, own = _samples(batch, measured.device)
-    values, samples = measured[own], samples[own]  # (n, H), (n,): sample by sample, in order
+    samples, token_mask = _samples_and_mask(batch, measured.device)
+    values, samples = measured[token_mask], samples[token_mask]  # (n, H), (n,): sample by sample, in order
     counts = samples.bincount(minlength=len(batch))  # (B,)
     ends = counts.cumsum(0)
     sums = values.new_zeros(len(batch), values.shape[1]).index_add_(0, samples, values)
-    return Tokens(sums / counts[:, None], values[ends - counts], values[ends - 1])
+    return TokenSummary(sums / counts[:, None], values[ends - counts], values[ends - 1])
 
 
-def _samples(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+def _samples_and_mask(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Which sample each token belongs to, and whether it is one of its own or padding; both (B, T) or (1, N)."""
     samples = batch.sample_of_token.to(device)
-    return samples, torch.ones_like(samples, dtype=torch.bool) if batch.own is None else batch.own.to(device)
+    return samples, torch.ones_like(samples, dtype=torch.bool) if batch.token_mask is None else batch.token_mask.to(
+        device
+    )
 
 
 def _norm(tensor: Tensor) -> Tensor:

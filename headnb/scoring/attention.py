@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.display.colours import paint
+from headnb.display.grid_text import format_number
 from headnb.display.templating import render
-from headnb.display.text import number
-from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_of_head
 from headnb.engine.batching import collate
 from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, input_device
-from headnb.engine.losses import find_readout
-from headnb.engine.threads import only_here
+from headnb.engine.losses import find_loss_computer
+from headnb.engine.threads import this_thread_only
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from headnb.engine.tokenization import EncodedSample, EncodingName
     from headnb.tasks.samples import Id
 
-_WORTH = "more of this weight would raise the loss (orange) or lower it (blue)"
+_PRODUCT_LEGEND = "more of this weight would raise the loss (orange) or lower it (blue)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class HeadAttention:
         )
 
 
-@known_keywords
+@check_arguments
 def head_attention(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -120,7 +120,7 @@ def head_attention(
         check_gradients(model)
         layout = find_heads(model)
         layer, number = find_head(head, layout)
-        look = _through_interface if layer in dict(layout.attention) else _from_own_code
+        look = _through_interface if layer in dict(layout.attention) else _from_attention_module
         A, dA, loss = look(model, layout, layer, number, batch)
     return HeadAttention(
         head=head_name(layer, number),
@@ -144,7 +144,7 @@ def _through_interface(
     model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
 ) -> tuple[Tensor, Tensor, float]:
     """A and dL/dA (T, T), and L, from what the layer's attention function is given."""
-    readout = find_readout(model)
+    loss_computer = find_loss_computer(model)
     calls: list[AttentionCall] = []
     taken: list[Tensor] = []
 
@@ -155,8 +155,8 @@ def _through_interface(
         return taken[0]
 
     module = dict(layout.attention)[layer]
-    with attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout, [layer]):
-        loss = readout.backward(batch, input_device(model))
+    with observe_attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout, [layer]):
+        loss = loss_computer.backward(batch, input_device(model))
     A, V = attention_of_head(calls[0], head)
     gradient = taken[0].grad
     assert gradient is not None  # noqa: S101  the loss depends on every layer
@@ -164,11 +164,11 @@ def _through_interface(
     return A, dO @ V.T, float(loss[0])
 
 
-def _from_own_code(
+def _from_attention_module(
     model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
 ) -> tuple[Tensor, Tensor, float]:
     """A and dL/dA (T, T), and L, of an architecture whose attention modules return their matrices."""
-    readout = find_readout(model)
+    loss_computer = find_loss_computer(model)
     projection = dict(layout.projections)[layer]
     module = next(module for module in model.modules() if any(child is projection for child in module.children()))
     matrices: list[Tensor] = []
@@ -190,9 +190,9 @@ def _from_own_code(
         matrices.append(weights)
 
     with ExitStack() as hooks:
-        hooks.callback(module.register_forward_pre_hook(only_here(start_graph), with_kwargs=True).remove)
-        hooks.callback(module.register_forward_hook(only_here(take)).remove)
-        loss = readout.backward(batch, input_device(model))
+        hooks.callback(module.register_forward_pre_hook(this_thread_only(start_graph), with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(this_thread_only(take)).remove)
+        loss = loss_computer.backward(batch, input_device(model))
     (A,) = matrices
     assert A.grad is not None  # noqa: S101  the loss depends on every layer
     return A[0, head].detach(), A.grad[0, head], float(loss[0])
@@ -207,9 +207,9 @@ def _html(attention: HeadAttention) -> str:
     looked_at, worth = attention.weights[predicting].mean(0), attention.products.sum(0)  # (T,), (T,)
     parts = [
         ("Attention weight A of each token, mean over the predictions of the answer", _shaded(attention, looked_at)),
-        (f"A · dL/dA, sum over queries: {_WORTH}", _shaded(attention, worth)),
+        (f"A · dL/dA, sum over queries: {_PRODUCT_LEGEND}", _shaded(attention, worth)),
     ]
-    head, score, loss = attention.head, number(attention.score), number(attention.loss)
+    head, score, loss = attention.head, format_number(attention.score), format_number(attention.loss)
     return render("attention.html", head=head, sample=repr(attention.sample), score=score, loss=loss, parts=parts)
 
 
@@ -218,4 +218,6 @@ def _shaded(attention: HeadAttention, values: np.ndarray) -> list[tuple[str, str
     largest = float(np.abs(values).max()) or 1.0
     shades = [paint(value, (-largest, largest)) for value in values.tolist()]
     colours = [f"{shade.colour}{round(255 * 0.8 * shade.opacity):02x}" for shade in shades]
-    return list(zip(attention.tokens, map(number, values.tolist()), colours, attention.answer.tolist(), strict=True))
+    return list(
+        zip(attention.tokens, map(format_number, values.tolist()), colours, attention.answer.tolist(), strict=True)
+    )

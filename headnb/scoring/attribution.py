@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headnb.engine.attention_functions import attention_calls
-from headnb.engine.attention_weights import attention_rows, each_sample, of_query_heads
+from headnb.engine.attention_functions import observe_attention_calls
+from headnb.engine.attention_weights import attention_rows, repeat_for_query_heads, split_samples
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
-from headnb.engine.losses import Readout, heads_and_readout, ready
-from headnb.engine.partial_forward import LaterLayers, later_layers
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
+from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients
 
@@ -59,19 +59,23 @@ class AttributionScorer:
 
     model: PreTrainedModel
     layout: HeadLayout
-    readout: Readout
-    later: LaterLayers
+    loss_computer: LossComputer
+    partial_forward: PartialForward
     steps: int
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether the model keeps the samples of a packed batch apart."""
-        return self.readout.packs
+        return self.loss_computer.supports_packing
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head."""
-        with torch.no_grad(), ready(self.model, self.layout, batch), self.later.kept() as hidden:
-            loss = self.readout.losses(batch, input_device(self.model))
+        with (
+            torch.no_grad(),
+            batch_context(self.model, self.layout, batch),
+            self.partial_forward.record_outputs() as hidden,
+        ):
+            loss = self.loss_computer.losses(batch, input_device(self.model))
         scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=loss.dtype)
         for layer, module in self.layout.attention:
             call = self._call(batch, layer, module, hidden)
@@ -85,11 +89,11 @@ class AttributionScorer:
         """What the attention function of a layer is given and gives."""
         calls: list[AttentionCall] = []
         with (
-            ready(self.model, self.layout, batch),
-            self.later.beginning(layer, hidden),
-            attention_calls(self.model, {module: calls.append}),
+            batch_context(self.model, self.layout, batch),
+            self.partial_forward.start_at(layer, hidden),
+            observe_attention_calls(self.model, {module: calls.append}),
         ):
-            self.readout.losses(batch, input_device(self.model))
+            self.loss_computer.losses(batch, input_device(self.model))
         return calls[0]
 
     def _mean_gradient(self, batch: Batch, layer: int, hidden: list[Any], budget: int | None) -> Tensor:
@@ -104,24 +108,26 @@ class AttributionScorer:
 
     def _gradients(self, batch: Batch, layer: int, scales: Tensor, hidden: list[Any], budget: int | None) -> Tensor:
         """The sum of dF/dO (B, T, H, D) over some scales, in one pass over a copy of the batch for each."""
-        copies = batch.repeated(len(scales))
+        copies = batch.repeat_batch(len(scales))
         scaled: list[Tensor] = []
 
         def transform(at: int, outputs: Tensor) -> Tensor:
             if at != layer:
                 return outputs
-            factors = batch.along_copies(scales[:, None, None]).to(outputs)  # (copies * B, 1, 1, 1) or alike
+            factors = batch.expand_over_copies(scales[:, None, None]).to(outputs)  # (copies * B, 1, 1, 1) or alike
             scaled.append((outputs.detach() * factors).requires_grad_())
             return scaled[-1]
 
         with ExitStack() as stack:
-            stack.enter_context(ready(self.model, self.layout, copies))
-            if budget is not None and batch.longest > budget:
+            stack.enter_context(batch_context(self.model, self.layout, copies))
+            if budget is not None and batch.longest_sample > budget:
                 stack.enter_context(checkpointed(self.model))
-            stack.enter_context(self.later.beginning(layer, hidden, lambda states: batch.repeat(states, len(scales))))
+            stack.enter_context(
+                self.partial_forward.start_at(layer, hidden, lambda states: batch.repeat(states, len(scales)))
+            )
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, transform, self.layout, [layer]))
-            losses = self.readout.backward(copies, input_device(self.model))
+            losses = self.loss_computer.backward(copies, input_device(self.model))
         dL = scaled[0].grad
         assert dL is not None  # noqa: S101  the loss depends on every layer
         probability = torch.exp(-losses)[copies.sample_of_token.to(losses.device)].to(dL.device)  # (copies * B, T)
@@ -137,29 +143,29 @@ def attribution_scorer(model: PreTrainedModel, steps: int) -> AttributionScorer:
         HeadnbError: as for `gradient_scorer`; or the model computes attention in code of its own.
     """
     check_gradients(model)
-    layout, readout = heads_and_readout(model)
+    layout, loss_computer = find_heads_and_loss_computer(model)
     if layout.projections:
         raise HeadnbError(
             f"{type(model).__name__} computes attention in code of its own, where the values that the weights "
             "multiply cannot be seen; attattr cannot score it"
         )
-    return AttributionScorer(model, layout, readout, later_layers(model, layout), steps)
+    return AttributionScorer(model, layout, loss_computer, find_partial_forward(model, layout), steps)
 
 
 def _largest_attribution(call: AttentionCall, gradient: Tensor, batch: Batch) -> Tensor:
     """max over q, k of A * (G V^T), of each sample and head (B, H)."""
     if batch.lengths is None:
-        return _largest(call, gradient, None if batch.own is None else batch.own.to(gradient.device))
-    parts = zip(each_sample(call, batch.lengths), torch.split(gradient, list(batch.lengths), 1), strict=True)
+        return _largest(call, gradient, None if batch.token_mask is None else batch.token_mask.to(gradient.device))
+    parts = zip(split_samples(call, batch.lengths), torch.split(gradient, list(batch.lengths), 1), strict=True)
     return torch.cat([_largest(part, part_gradient, None) for part, part_gradient in parts])
 
 
-def _largest(call: AttentionCall, gradient: Tensor, own: Tensor | None) -> Tensor:
-    values = of_query_heads(call.value, call.query.shape[1]).to(gradient.dtype)  # (B, H, T, D)
+def _largest(call: AttentionCall, gradient: Tensor, token_mask: Tensor | None) -> Tensor:
+    values = repeat_for_query_heads(call.value, call.query.shape[1]).to(gradient.dtype)  # (B, H, T, D)
     largest = gradient.new_full(values.shape[:2], -torch.inf)
-    for rows, weights in attention_rows(call, own):  # (B, H, R, T)
+    for rows, weights in attention_rows(call, token_mask):  # (B, H, R, T)
         attributions = weights * (gradient[:, rows].transpose(1, 2) @ values.transpose(2, 3))
-        if own is not None:
-            attributions = attributions.masked_fill(~own[:, None, rows, None], 0)
+        if token_mask is not None:
+            attributions = attributions.masked_fill(~token_mask[:, None, rows, None], 0)
         largest = torch.maximum(largest, attributions.amax((2, 3)))
     return largest

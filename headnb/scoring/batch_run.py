@@ -15,8 +15,8 @@ import torch
 from headnb.engine.batching import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
-from headnb.scoring.registry import Surveyor
-from headnb.scoring.workers import MOST_TRIES, LostError, ModelLostError
+from headnb.scoring.registry import PreparedScorer
+from headnb.scoring.workers import MAX_ATTEMPTS, LostError, ModelLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headnb.engine.tokenization import EncodedTask
     from headnb.scoring.registry import Scorer
     from headnb.scoring.stopping import Stopping
-    from headnb.scoring.workers import Running, Workers
+    from headnb.scoring.workers import PendingBatches, Workers
     from headnb.storage.score_store import ScoreTable
 
 _Done = TypeVar("_Done")
@@ -68,72 +68,76 @@ class BatchRun:
         return self.table.scores().assign_attrs(padding=self._padding(), **reached)
 
     def _score_pending(self) -> None:
-        if self._enough():
+        if self._should_stop():
             return
         pending = self.table.pending()
         waiting = sum(int(self._lengths(places).sum()) for places in pending)
         before = int(self.table.done.sum())
-        if pending and isinstance(self.scorer, Surveyor):
-            for _ in self._in_turn(self.table.plan.batches(), partial(self._survey, self.scorer)):
+        if pending and isinstance(self.scorer, PreparedScorer):
+            for _ in self._process(self.table.plan.batches(), partial(self._prepare, self.scorer)):
                 self._report(before, waiting, "a first pass over the task")
         self._report(before, waiting)
-        scored = self._in_turn(pending, self._score) if self.workers is None else self._spread(pending, self.workers)
+        scored = (
+            self._process(pending, self._score)
+            if self.workers is None
+            else self._process_on_workers(pending, self.workers)
+        )
         with closing(scored):  # an error here calls back at once what workers still do
             for places, (scores, losses) in scored:
-                self.table.write(places, *self._checked(places, scores, losses))
+                self.table.write(places, *self._weighted(places, scores, losses))
                 self.tokens += int(self._lengths(places).sum())
                 self._report(before, waiting)
-                if self._enough():
+                if self._should_stop():
                     return
 
     def _padding(self) -> float:
         """The share of tokens in the whole plan's batches that are padding."""
         batches = self.table.plan.batches()
-        computed = sum(int(self._computed(places).sum()) for places in batches)
+        computed = sum(int(self._padded_tokens(places).sum()) for places in batches)
         return 1 - int(self.encoded.lengths.sum()) / computed
 
-    def _enough(self) -> bool:
+    def _should_stop(self) -> bool:
         return self.stopping is not None and self.stopping.reached(self.table)
 
-    def _in_turn(
+    def _process(
         self, batches: list[np.ndarray], work: Callable[[np.ndarray], _Done]
     ) -> Generator[tuple[np.ndarray, _Done]]:
         """Each batch and what `work` makes of it; in smaller batches from where memory runs out."""
         queue = deque(self._within_budget(batches))
         while queue:
             places = queue.popleft()
-            done = self._if_it_fits(work, places)
+            done = self._try_batch(work, places)
             if done is None:
                 self._shrink_budget(places)
                 queue = deque(self._within_budget([places, *queue]))
             else:
                 yield places, done
 
-    def _spread(
+    def _process_on_workers(
         self, batches: list[np.ndarray], workers: Workers
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
-        """As `_in_turn` scores, on a cluster: in the order in which batches are done."""
+        """As `_process` scores, on a cluster: in the order in which batches are done."""
         queue = deque(self._within_budget(batches))
         tries = 0
         try:
             while queue:
                 with workers.scoring() as running:
                     try:
-                        yield from self._scored(queue, running, workers)
+                        yield from self._submit_and_collect(queue, running, workers)
                     except ModelLostError:
                         tries += 1
-                        if tries == MOST_TRIES:
+                        if tries == MAX_ATTEMPTS:
                             raise
-                        queue.extendleft(running.out.values())
+                        queue.extendleft(running.futures.values())
         except LostError as error:
-            raise HeadnbError(f"{error}; {self._missing()}") from error
+            raise HeadnbError(f"{error}; {self._missing_message()}") from error
 
-    def _scored(
-        self, queue: deque[np.ndarray], running: Running, workers: Workers
+    def _submit_and_collect(
+        self, queue: deque[np.ndarray], running: PendingBatches, workers: Workers
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
         """Send out what is in the queue, a few batches at a time, and wait for what comes back."""
         while queue or running:
-            while queue and len(running) < workers.most:
+            while queue and len(running) < workers.max_pending:
                 places = queue.popleft()
                 running.submit(places, self._batch(places), self.budget)
             places, done = running.next()
@@ -145,14 +149,14 @@ class BatchRun:
             else:
                 yield places, done
 
-    def _missing(self) -> str:
+    def _missing_message(self) -> str:
         """What a run that ends here leaves."""
         missing = f"{int((~self.table.done).sum())} of {len(self.table.done)} samples are missing"
         if self.table.on_disk:
             return f"{missing}, the others are kept, and the same call goes on with a new client"
         return f"{missing}; with out= the others would have been kept"
 
-    def _if_it_fits(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
+    def _try_batch(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
         """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
         try:
             return work(places)
@@ -161,17 +165,17 @@ class BatchRun:
                 raise
             return None
 
-    def _survey(self, scorer: Surveyor, places: np.ndarray) -> bool:
-        scorer.survey(self._batch(places))
+    def _prepare(self, scorer: PreparedScorer, places: np.ndarray) -> bool:
+        scorer.prepare(self._batch(places))
         return True
 
     def _score(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
         return self.scorer(self._batch(places), budget=self.budget)
 
-    def _checked(self, places: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _weighted(self, places: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Scores (b, L, H) of the loss that is asked for, and mean losses (b,), of one batch."""
         positions = self.table.plan.order[places]
-        self._refuse_not_finite(positions, scores, losses)
+        self._check_finite(positions, scores, losses)
         weights = self.weights[positions]
         return scores.numpy() * weights[:, None, None], losses.numpy()
 
@@ -181,7 +185,7 @@ class BatchRun:
             return pack(samples)
         return collate(samples, side=self.side)  # samples of one length need no padding
 
-    def _refuse_not_finite(self, positions: np.ndarray, scores: Tensor, losses: Tensor) -> None:
+    def _check_finite(self, positions: np.ndarray, scores: Tensor, losses: Tensor) -> None:
         expected = torch.tensor([heads > 0 for heads in self.scorer.layout.heads])
         broken = ~scores[:, expected].sum(-1).isfinite()  # (b, layers with heads)
         broken_samples = (~losses.isfinite() | broken.any(1)).nonzero()[:, 0]
@@ -201,7 +205,7 @@ class BatchRun:
         longest = int(self._lengths(failed).max())
         if len(failed) == 1 and longest > self.budget:
             raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
-        tokens = int(self._computed(failed).sum())
+        tokens = int(self._padded_tokens(failed).sum())
         if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget shrank
             return
         self.budget = max(1, min(self.budget, tokens) // 2)
@@ -218,9 +222,9 @@ class BatchRun:
         return smaller
 
     def _split(self, places: np.ndarray) -> list[np.ndarray]:
-        return [places[group] for group in split_at_budget(self._computed(places), self.budget)]
+        return [places[group] for group in split_at_budget(self._padded_tokens(places), self.budget)]
 
-    def _computed(self, places: np.ndarray) -> np.ndarray:
+    def _padded_tokens(self, places: np.ndarray) -> np.ndarray:
         """Tokens that each sample costs in a batch of these, padding included."""
         lengths = self._lengths(places)
         return lengths if self.packed else np.full_like(lengths, lengths.max())

@@ -72,7 +72,7 @@ def check_left_padding(
             raise HeadnbError("this model gives other scores when padding is on the left; use padding_side='right'")
 
 
-def why_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
+def explain_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
     """What can be said of a sample whose loss or scores are not finite, and what to do: the rest of a sentence.
 
     Raises:

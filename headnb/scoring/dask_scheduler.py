@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-GOODBYE = 10.0  # seconds that a cluster which is left may take for what it is still told
+SHUTDOWN_SECONDS = 10.0  # seconds that a cluster which is left may take for what it is still told
 
 
-def ask(client: Client, what: str, patience: float) -> Any:
+def call_scheduler(client: Client, what: str, patience: float) -> Any:
     """What one of the scheduler's own calls ("ncores", "identity") returns.
 
     Raises:
@@ -27,7 +27,7 @@ def ask(client: Client, what: str, patience: float) -> Any:
     return client.sync(getattr(scheduler, what), callback_timeout=patience)
 
 
-def on_the_way_out(*calls: Callable[[], object]) -> None:
+def best_effort(*calls: Callable[[], object]) -> None:
     """Make these calls, one after another, without waiting for long and without an error where they fail."""
 
     def make() -> None:
@@ -37,4 +37,4 @@ def on_the_way_out(*calls: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
-    thread.join(GOODBYE)
+    thread.join(SHUTDOWN_SECONDS)

@@ -42,8 +42,8 @@ from torch import Tensor
 
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
-from headnb.engine.losses import Readout, heads_and_readout, ready
-from headnb.engine.packing import most_tokens
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
+from headnb.engine.packing import max_batch_tokens
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from headnb.storage.zarr_columns import Attribute
 
 OPTIONS: dict[str, int | float] = {"steps": 500, "samples": 32, "learning_rate": 1.0, "penalty": 0.1}
-OPEN = 0.5
+OPEN_GATE = 0.5
 CLAMP = 4.0
 GRADIENT_NORM = 1.0
 SECONDS_BETWEEN_WRITES = 10.0
@@ -93,9 +93,9 @@ def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
         ScoringInterrupted: on Ctrl-C; it holds the gates so far.
     """
     check_gradients(model)
-    layout, readout = heads_and_readout(model)
+    layout, loss_computer = find_heads_and_loss_computer(model)
     with open_fit(request.out, request.attrs) as store:
-        fitting = _Fitting(model, layout, readout, request)
+        fitting = _GateFit(model, layout, loss_computer, request)
         fitting.restore(store.load())
         try:
             fitting.run(store)
@@ -107,7 +107,7 @@ def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
 
 def roles(favoured: np.ndarray, disfavoured: np.ndarray) -> np.ndarray:
     """The class of each head, from its gates under the reward for open and for closed gates; "" of NaN."""
-    kept, closed = favoured > OPEN, disfavoured <= OPEN
+    kept, closed = favoured > OPEN_GATE, disfavoured <= OPEN_GATE
     named = np.select(
         [np.isnan(favoured), kept & ~closed, ~kept & closed, kept],
         ["", "facilitating", "interfering", "irrelevant"],
@@ -116,11 +116,13 @@ def roles(favoured: np.ndarray, disfavoured: np.ndarray) -> np.ndarray:
     return np.asarray(named, dtype=str)
 
 
-class _Fitting:
+class _GateFit:
     """Three fits, one after the other; a step is one update of the gates."""
 
-    def __init__(self, model: PreTrainedModel, layout: HeadLayout, readout: Readout, request: FitRequest) -> None:
-        self.model, self.layout, self.readout, self.request = model, layout, readout, request
+    def __init__(
+        self, model: PreTrainedModel, layout: HeadLayout, loss_computer: LossComputer, request: FitRequest
+    ) -> None:
+        self.model, self.layout, self.loss_computer, self.request = model, layout, loss_computer, request
         self.steps = int(request.options["steps"])
         self.penalties = np.array([0.0, 1.0, -1.0]) * request.options["penalty"]
         self.budget = request.budget
@@ -184,15 +186,15 @@ class _Fitting:
     @torch.enable_grad()
     def _update(self, fit: int, step: int) -> None:
         """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""
-        positions = self._drawn(fit, step)
+        positions = self._batch_positions(fit, step)
         logits = torch.tensor(self.logits[fit], requires_grad=True)
-        while (loss := self._loss_if_it_fits(logits, positions)) is None:
+        while (loss := self._try_loss(logits, positions)) is None:
             logits.grad = None
         kept = torch.from_numpy(self.exists)
         reward = logits.clamp(-CLAMP, CLAMP)[kept].mean() * float(self.penalties[fit])
         (-reward).backward()  # type: ignore[no-untyped-call]
         moments = self.moments if step else np.zeros_like(self.moments)
-        after, moments = self._stepped(logits, step, moments)
+        after, moments = self._adam_step(logits, step, moments)
         self.logits = self.logits.copy()
         self.logits[fit or slice(None)] = after  # the later fits begin where the first ends
         self.moments = moments
@@ -200,7 +202,7 @@ class _Fitting:
         self.done += 1
         self.tokens += int(self.request.encoded.lengths[positions].sum())
 
-    def _stepped(self, logits: Tensor, step: int, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _adam_step(self, logits: Tensor, step: int, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (L, H) and Adam's moments (2, L, H) after a step along the gradient of `logits`."""
         torch.nn.utils.clip_grad_norm_([logits], GRADIENT_NORM)
         optimizer = torch.optim.Adam([logits], lr=float(self.request.options["learning_rate"]))
@@ -209,7 +211,7 @@ class _Fitting:
         optimizer.step()
         return logits.detach().numpy(), torch.stack([mean, square]).numpy()
 
-    def _drawn(self, fit: int, step: int) -> np.ndarray:
+    def _batch_positions(self, fit: int, step: int) -> np.ndarray:
         """Positions of a step's samples: the task shuffled again and again, cut into steps."""
         n = len(self.request.encoded.samples)
         size = min(int(self.request.options["samples"]), n)
@@ -218,7 +220,7 @@ class _Fitting:
         order = [np.random.default_rng([self.request.seed, fit, int(epoch)]).permutation(n) for epoch in epochs]
         return np.asarray(np.concatenate(order)[places - epochs[0] * n])
 
-    def _loss_if_it_fits(self, logits: Tensor, positions: np.ndarray) -> float | None:
+    def _try_loss(self, logits: Tensor, positions: np.ndarray) -> float | None:
         """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out: with less next time."""
         try:
             return self._loss(logits, positions)
@@ -234,10 +236,10 @@ class _Fitting:
 
     def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
         encoded = self.request.encoded
-        together = self.readout.packs and input_device(self.model).type == "cpu"
+        together = self.loss_computer.supports_packing and input_device(self.model).type == "cpu"
         plan = plan_batches(
             encoded.lengths[positions],
-            batch_tokens=most_tokens(self.model, self.budget),
+            batch_tokens=max_batch_tokens(self.model, self.budget),
             packed=together,
             max_padding=0.2,
         )
@@ -265,12 +267,12 @@ class _Fitting:
             return outputs * gates[layer, : outputs.shape[2], None].to(outputs)  # (B, T, H, D) * (H, 1)
 
         with ExitStack() as stack:
-            stack.enter_context(ready(self.model, self.layout, batch))
-            if batch.longest > self.budget:
+            stack.enter_context(batch_context(self.model, self.layout, batch))
+            if batch.longest_sample > self.budget:
                 stack.enter_context(checkpointed(self.model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, transform, self.layout))
-            return self.readout.backward(batch, input_device(self.model)).cpu()
+            return self.loss_computer.backward(batch, input_device(self.model)).cpu()
 
     def _report(self, began: float, before: int) -> None:
         if self.request.on_progress is None:

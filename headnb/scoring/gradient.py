@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
-from headnb.engine.losses import Readout, heads_and_readout, ready
-from headnb.engine.recompute import kept_small
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
+from headnb.engine.recompute import recompute_activations
 from headnb.models.checks import check_gradients
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ class GradientScorer:
     model: PreTrainedModel
     layout: HeadLayout
     reduce: Callable[[Tensor, Tensor], Tensor]
-    readout: Readout
+    loss_computer: LossComputer
     offloaded: bool = False
     """Whether weights come from memory or disk for each layer's turn. What autograd keeps would hold them all."""
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether the model keeps the samples of a packed batch apart."""
-        return self.readout.packs
+        return self.loss_computer.supports_packing
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
         """Signed scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head.
@@ -105,7 +105,7 @@ class GradientScorer:
         layers, heads = self.layout.shape
         device = input_device(self.model)
         found: dict[int, Tensor] = {}  # layer -> (B, H of this layer), on the layer's own device
-        recompute = self.offloaded or (budget is not None and batch.longest > budget)
+        recompute = self.offloaded or (budget is not None and batch.longest_sample > budget)
 
         def tap(layer: int, O: Tensor) -> Tensor:
             first = not O.requires_grad
@@ -115,20 +115,20 @@ class GradientScorer:
             return passed
 
         def receive(layer: int, O: Tensor, dO: Tensor) -> None:
-            found[layer] = self._reduced(O, dO, batch.lengths)
+            found[layer] = self._reduce_samples(O, dO, batch.lengths)
 
         with ExitStack() as stack:
-            stack.enter_context(ready(self.model, self.layout, batch))
-            stack.enter_context(checkpointed(self.model) if recompute else kept_small(self.model))
+            stack.enter_context(batch_context(self.model, self.layout, batch))
+            stack.enter_context(checkpointed(self.model) if recompute else recompute_activations(self.model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(self.model, tap, self.layout))
-            loss = self.readout.backward(batch, device)
+            loss = self.loss_computer.backward(batch, device)
         scores = torch.full((len(loss), layers, heads), torch.nan, dtype=loss.dtype, device=loss.device)
         for layer, score in found.items():
             scores[:, layer, : score.shape[1]] = score.to(loss.device)
         return scores.cpu(), loss.cpu()
 
-    def _reduced(self, O: Tensor, dO: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+    def _reduce_samples(self, O: Tensor, dO: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
         """(B, H) of a layer: each sample for itself, where several share a row."""
         if lengths is None:
             return self.reduce(O, dO)
@@ -140,9 +140,9 @@ def gradient_scorer(model: PreTrainedModel, reduce: Callable[[Tensor, Tensor], T
     """Look at a model once, and make what scores its batches.
 
     Raises:
-        HeadnbError: as for `heads_and_readout` and `check_gradients`.
+        HeadnbError: as for `find_heads_and_loss_computer` and `check_gradients`.
     """
     check_gradients(model)
-    layout, readout = heads_and_readout(model)
+    layout, loss_computer = find_heads_and_loss_computer(model)
     offloaded = any(weight.is_meta for weight in model.parameters())
-    return GradientScorer(model, layout, reduce, readout, offloaded)
+    return GradientScorer(model, layout, reduce, loss_computer, offloaded)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class SentModel:
+class SerializedModel:
     """A model that is pickled with its weights out of band (PEP 574): they are written from where they lie.
 
     It is passed on as it was first sent, also by a worker that scores with it and has its hooks in it. Tensors that
@@ -36,16 +36,16 @@ class SentModel:
 
     Attributes:
         model: to score with.
-        rest: its pickle without what its tensors hold.
+        pickled: its pickle without what its tensors hold.
         storages: what they hold, in the order in which the pickle names it.
     """
 
     model: PreTrainedModel
-    rest: bytes
+    pickled: bytes
     storages: Sequence[UntypedStorage]
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> SentModel:
+    def of(cls, model: PreTrainedModel) -> SerializedModel:
         """A model as it is now.
 
         Raises:
@@ -56,14 +56,14 @@ class SentModel:
         pickler.dump(model)
         return cls(model, rest.getvalue(), pickler.storages)
 
-    def __reduce__(self) -> tuple[Callable[..., SentModel], tuple[bytes, list[Bytes]]]:
+    def __reduce__(self) -> tuple[Callable[..., SerializedModel], tuple[bytes, list[Bytes]]]:
         """Arrays are what pickle can put beside itself; torch's storages are not."""
-        return _received, (self.rest, [_bytes_of(storage.cpu()) for storage in self.storages])  # type: ignore[no-untyped-call]
+        return _deserialize, (self.pickled, [_bytes_of(storage.cpu()) for storage in self.storages])  # type: ignore[no-untyped-call]
 
 
-def _received(rest: bytes, weights: Sequence[Bytes]) -> SentModel:
+def _deserialize(rest: bytes, weights: Sequence[Bytes]) -> SerializedModel:
     unpickler = _Unpickler(io.BytesIO(rest), weights)
-    return SentModel(unpickler.load(), rest, [unpickler.storages[place] for place in range(len(weights))])
+    return SerializedModel(unpickler.load(), rest, [unpickler.storages[place] for place in range(len(weights))])
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it knows classes that were made in a notebook

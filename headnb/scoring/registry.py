@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring import ablation_scores, activity, attribution, gates, gradient
 from headnb.stats.results import METHOD_ATTRIBUTES
@@ -33,7 +33,7 @@ class Scorer(Protocol):
         """Where the model's heads are."""
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether batches may be packed (`batching.pack`)."""
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
@@ -45,10 +45,10 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Surveyor(Scorer, Protocol):
+class PreparedScorer(Scorer, Protocol):
     """A scorer that wants to see the whole task before it scores any of it."""
 
-    def survey(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch) -> None:
         """See one batch; all of the task's batches come, in the same order in every run."""
 
 
@@ -187,7 +187,7 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
     return _METHODS[name]
 
 
-@known_keywords
+@check_arguments
 def methods(*, of_samples: bool = False) -> dict[str, str]:
     """Names of the head scores, and one line about each; with `of_samples` those that score every sample."""
     return {name: method.summary for name, method in _METHODS.items() if "sample" in method.dims or not of_samples}

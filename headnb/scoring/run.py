@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import BLOCK, SIDES, plan_batches
 from headnb.engine.hooks import find_heads, frozen
-from headnb.engine.packing import most_tokens, worth_packing
+from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.tokenization import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length, is_offloaded, model_name
@@ -22,11 +22,11 @@ from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
-from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens, why_not_finite
+from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens, explain_not_finite
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.progress import NotFiniteError
-from headnb.scoring.registry import Surveyor, find_method, stored_options
+from headnb.scoring.registry import PreparedScorer, find_method, stored_options
 from headnb.scoring.stopping import Stopping, rule_for
 from headnb.scoring.workers import Workers, checked_client
 from headnb.stats.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 
 
-@known_keywords
+@check_arguments
 def score_heads(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -127,12 +127,12 @@ def score_heads(
     asked = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
     asked |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
 
-    with _explained(model), ExitStack() as alone:
+    with _explain_not_finite(model), ExitStack() as alone:
         alone.enter_context(model_lock(model))
         alone.enter_context(frozen(model))  # once, not for each batch anew: with many weights that takes milliseconds
         if chosen.scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
-            _refuse_workers(client, f"{method} is a fit to all samples at once")
+            _reject_client(client, f"{method} is a fit to all samples at once")
             about = _attributes(model, task, encoded, chosen, find_heads(model)) | asked
             request = FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress)
             return cast("Scores", chosen.fit(model, request))
@@ -141,8 +141,8 @@ def score_heads(
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorer, chosen, settings)
-        packed = _packing(packed, scorer, model, padding_side)
-        most = most_tokens(model, batch_tokens, packed=packed)
+        packed = _choose_packing(packed, scorer, model, padding_side)
+        most = max_batch_tokens(model, batch_tokens, packed=packed)
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
 
         about = _attributes(model, task, encoded, chosen, scorer.layout) | asked
@@ -188,34 +188,34 @@ def check_settings(
 
 
 @contextmanager
-def _explained(model: PreTrainedModel) -> Iterator[None]:
+def _explain_not_finite(model: PreTrainedModel) -> Iterator[None]:
     """A loss or score that is not finite is told with where in the model it comes from."""
     try:
         yield
     except NotFiniteError as found:
-        raise HeadnbError(f"{found}{why_not_finite(model, found.sample)}") from None
+        raise HeadnbError(f"{found}{explain_not_finite(model, found.sample)}") from None
 
 
 def _workers(
     client: Client, model: PreTrainedModel, scorer: Scorer, method: Method, settings: dict[str, Option]
 ) -> Workers:
-    if isinstance(scorer, Surveyor):
-        _refuse_workers(client, f"{method.name} sees the whole task before it scores any of it")
+    if isinstance(scorer, PreparedScorer):
+        _reject_client(client, f"{method.name} sees the whole task before it scores any of it")
     if is_offloaded(model):
-        _refuse_workers(client, "weights of this model are offloaded")
+        _reject_client(client, "weights of this model are offloaded")
     return Workers(checked_client(client), model, method.name, settings)
 
 
-def _refuse_workers(client: object, reason: str) -> None:
+def _reject_client(client: object, reason: str) -> None:
     if client is not None:
         raise HeadnbError(f"{reason}, and cannot be spread over the workers of client=")
 
 
-def _packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
+def _choose_packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
     """Whether to pack."""
-    if asked and not scorer.packs:
+    if asked and not scorer.supports_packing:
         raise HeadnbError("this model, method or attention implementation cannot keep packed samples apart")
-    return scorer.packs and side == "right" and worth_packing(model) if asked is None else asked
+    return scorer.supports_packing and side == "right" and packing_is_faster(model) if asked is None else asked
 
 
 def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:

@@ -19,11 +19,11 @@ from headnb.stats.reliability import Components
 if TYPE_CHECKING:
     from headnb.storage.score_store import ScoreTable
 
-FEWEST = 64  # samples, before which no rule is asked
+MIN_SAMPLES = 64  # samples, before which no rule is asked
 AGREEMENT = 0.9  # of the top heads of one half of the samples with those of the other
-GROUP = 8  # samples whose levels are summed, for halves to be made of
-MOST_GROUPS = 128  # then pairs of them are added up: memory stays the same for any number of samples
-HALVINGS = 20
+GROUP_SIZE = 8  # samples whose levels are summed, for halves to be made of
+MAX_GROUPS = 128  # then pairs of them are added up: memory stays the same for any number of samples
+RANDOM_SPLITS = 20
 
 Until: TypeAlias = float | str | None
 
@@ -43,7 +43,7 @@ class Rule(Protocol):
 
 
 @dataclass
-class _Spread:
+class _RunningVariance:
     """Mean and spread of each head's level, whatever parts the samples come in."""
 
     limit: float
@@ -62,7 +62,7 @@ class _Spread:
         self._samples = whole
 
 
-class RelativeError(_Spread):
+class RelativeError(_RunningVariance):
     """norm(standard errors of the heads' levels) / norm(levels) is at most `limit`."""
 
     @property
@@ -84,7 +84,7 @@ class RelativeError(_Spread):
         return f"relative standard error {self.value:.3g}, until {self.limit:g}"
 
 
-class Reliable(_Spread):
+class Reliable(_RunningVariance):
     """The pattern's reliability, that of the line under its grid, is at least `limit`."""
 
     def add(self, levels: np.ndarray) -> None:
@@ -116,9 +116,9 @@ class StableTop:
 
     count: int
     _sums: list[np.ndarray] = field(default_factory=list)
-    _size: int = GROUP
+    _size: int = GROUP_SIZE
     _open: np.ndarray | None = None
-    _missing: int = GROUP
+    _missing: int = GROUP_SIZE
 
     def add(self, levels: np.ndarray) -> None:
         """Sum them up in groups of equal size."""
@@ -133,7 +133,7 @@ class StableTop:
                 self._merge()
 
     def _merge(self) -> None:
-        if len(self._sums) == MOST_GROUPS:
+        if len(self._sums) == MAX_GROUPS:
             self._sums = [one + other for one, other in zip(self._sums[::2], self._sums[1::2], strict=True)]
             self._size *= 2
             self._missing = self._size
@@ -148,7 +148,7 @@ class StableTop:
         if self.count >= len(heads):
             raise HeadnbError(f"until='top{self.count}' needs a model with more heads than that; this has {len(heads)}")
         random = np.random.default_rng(0)
-        shared = [self._shared(groups[random.permutation(len(groups))]) for _ in range(HALVINGS)]
+        shared = [self._shared(groups[random.permutation(len(groups))]) for _ in range(RANDOM_SPLITS)]
         return float(np.mean(shared))
 
     def _shared(self, groups: np.ndarray) -> float:
@@ -210,11 +210,11 @@ class Stopping:
 
     def reached(self, table: ScoreTable) -> bool:
         """Whether enough samples are scored."""
-        whole = table.without_gap()
+        whole = table.scored_prefix()
         fair = whole if whole == len(table.done) else whole - whole % self.block
         for rows in table.score_rows(self.counted, fair):
             flat = rows.reshape(len(rows), -1).astype(np.float64)
             flat = flat[:, ~np.isnan(flat).all(axis=0)] if np.isnan(flat).any() else flat
             self.rule.add(np.abs(flat) if self.absolute else flat)
         self.counted = fair
-        return self.counted >= FEWEST and self.rule.reached()
+        return self.counted >= MIN_SAMPLES and self.rule.reached()

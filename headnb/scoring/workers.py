@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, from_extra
-from headnb.scoring.dask_scheduler import ask, on_the_way_out
+from headnb.errors import HeadnbError, optional_import
+from headnb.scoring.dask_scheduler import best_effort, call_scheduler
 from headnb.scoring.progress import is_out_of_memory
 from headnb.scoring.registry import find_method
 
@@ -30,16 +30,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headnb.engine.batching import Batch
-    from headnb.scoring.model_transfer import SentModel
+    from headnb.scoring.model_transfer import SerializedModel
     from headnb.scoring.registry import Option, Scorer
 
     Scored = tuple[Tensor, Tensor]
 
-PATIENCE = 1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
-STARTING = 30.0  # seconds for a first worker to come, where a cluster starts, or replaces the only one
-LOST = "the Dask scheduler, or every worker that held the model, was lost or hangs"
-MOST_TRIES = 5  # at sending the model, after workers were lost that held it
-AHEAD = 2  # batches sent to each thread of a worker, so that none waits for the next
+TIMEOUT_SECONDS = (
+    1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
+)
+STARTUP_SECONDS = 30.0  # seconds for a first worker to come, where a cluster starts, or replaces the only one
+LOST_MESSAGE = "the Dask scheduler, or every worker that held the model, was lost or hangs"
+MAX_ATTEMPTS = 5  # at sending the model, after workers were lost that held it
+BATCHES_PER_THREAD = 2  # batches sent to each thread of a worker, so that none waits for the next
 
 
 @dataclass
@@ -52,12 +54,12 @@ class Workers:
     settings: Mapping[str, Option]
 
     @property
-    def most(self) -> int:
+    def max_pending(self) -> int:
         """How many batches may be out at a time; raises LostError where nobody answers."""
-        return max(1, AHEAD * self._threads())
+        return max(1, BATCHES_PER_THREAD * self._threads())
 
     @contextmanager
-    def scoring(self) -> Iterator[Running]:
+    def scoring(self) -> Iterator[PendingBatches]:
         """Send the model to every worker; what is still out when the context closes is called back.
 
         Raises:
@@ -71,35 +73,35 @@ class Workers:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         except OSError as error:
             raise HeadnbError("a worker was lost while the model was sent to it; the same call tries again") from error
-        running = Running(self, sent)
+        pending = PendingBatches(self, sent)
         try:
-            yield running
+            yield pending
         finally:
-            on_the_way_out(lambda: self.client.cancel([*running.out, sent]))
+            best_effort(lambda: self.client.cancel([*pending.futures, sent]))
 
     def _threads(self) -> int:
         """Of all workers."""
         try:
-            return sum(ask(self.client, "ncores", PATIENCE).values())
+            return sum(call_scheduler(self.client, "ncores", TIMEOUT_SECONDS).values())
         except OSError as error:
-            raise LostError(LOST) from error
+            raise LostError(LOST_MESSAGE) from error
 
     def _wait_for_a_worker(self) -> None:
         """Dask's own waiting never ends where the scheduler does not answer."""
-        end = time.monotonic() + STARTING
+        end = time.monotonic() + STARTUP_SECONDS
         while not self._threads():
             if time.monotonic() > end:
                 raise HeadnbError("the cluster of client= has no workers")
             time.sleep(0.1)
 
-    def _send(self) -> Future[SentModel]:
+    def _send(self) -> Future[SerializedModel]:
         """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
         from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
-        from headnb.scoring.model_transfer import SentModel  # noqa: PLC0415  what it needs comes with Dask
+        from headnb.scoring.model_transfer import SerializedModel  # noqa: PLC0415  what it needs comes with Dask
 
         with model_lock(self.model):  # another thread's hooks stay here
-            model = SentModel.of(self.model)
-        sent: Future[SentModel]
+            model = SerializedModel.of(self.model)
+        sent: Future[SerializedModel]
         try:
             sent = self.client.scatter(model, broadcast=True, hash=False, direct=True)
         except OSError:
@@ -119,17 +121,17 @@ class ModelLostError(LostError):
 
 
 @dataclass
-class Running(Sized):
+class PendingBatches(Sized):
     """Batches that are out."""
 
     workers: Workers
-    model: Future[SentModel]
-    out: dict[Future[Any], np.ndarray] = field(default_factory=dict)
+    model: Future[SerializedModel]
+    futures: dict[Future[Any], np.ndarray] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __len__(self) -> int:
         """How many."""
-        return len(self.out)
+        return len(self.futures)
 
     def submit(self, places: np.ndarray, batch: Batch, budget: int) -> None:
         """Send a batch out."""
@@ -137,7 +139,7 @@ class Running(Sized):
         future = about.client.submit(
             _score, self.run, self.model, about.method, dict(about.settings), batch, budget, pure=False
         )
-        self.out[future] = places
+        self.futures[future] = places
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
         """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
@@ -150,22 +152,22 @@ class Running(Sized):
 
         try:
             with self.workers.client.as_current():
-                ended = wait(list(self.out), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
-            future = next(future for future in self.out if future in ended)
-            scored = future.result(timeout=PATIENCE)
+                ended = wait(list(self.futures), timeout=TIMEOUT_SECONDS, return_when="FIRST_COMPLETED").done
+            future = next(future for future in self.futures if future in ended)
+            scored = future.result(timeout=TIMEOUT_SECONDS)
         except KilledWorker as error:
-            raise LostError(f"workers died over a batch of {len(self.out[future])} samples") from error
+            raise LostError(f"workers died over a batch of {len(self.futures[future])} samples") from error
         except CancelledError as error:
             connected = self.workers.client.status == "running"
-            raise (ModelLostError if connected else LostError)(LOST) from error
+            raise (ModelLostError if connected else LostError)(LOST_MESSAGE) from error
         except TimeoutError as error:
-            raise LostError(f"no batch came back from the workers in {PATIENCE / 60:.3g} minutes") from error
-        return self.out.pop(future), scored
+            raise LostError(f"no batch came back from the workers in {TIMEOUT_SECONDS / 60:.3g} minutes") from error
+        return self.futures.pop(future), scored
 
 
 def checked_client(client: Any) -> Client:
     """A Dask client; raises HeadnbError for anything else."""
-    with from_extra("suite"):
+    with optional_import("suite"):
         from distributed import Client  # noqa: PLC0415
     if not isinstance(client, Client) or client.asynchronous:
         raise HeadnbError(f"client= takes a distributed.Client that is not asynchronous, not {type(client).__name__}")
@@ -174,18 +176,18 @@ def checked_client(client: Any) -> Client:
 
 # In a process of workers: the scorers of the run that they work for, one for each copy of the model.
 _scorers: dict[tuple[str, int], Scorer] = {}
-_making = threading.Lock()
+_scorer_lock = threading.Lock()
 
 
 def _score(
-    run: str, sent: SentModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
+    run: str, sent: SerializedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
 ) -> Scored | None:
     """On a worker: scores and losses of a batch; None where memory ran out."""
     from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
 
     model = sent.model
     with model_lock(model):
-        with _making:
+        with _scorer_lock:
             if (run, id(model)) not in _scorers:
                 make = find_method(method).scorer
                 assert make is not None  # noqa: S101  methods without scores of samples are refused before

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES, interval_text
 
-SAYS_NOTHING = 0.9  # of what a statistic can be: an interval as wide as that is not shown
+UNINFORMATIVE_WIDTH = 0.9  # of what a statistic can be: an interval as wide as that is not shown
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Estimate:
         """Why the value is withheld; empty where it is not."""
         return NEEDS_MORE_SAMPLES if math.isnan(self.value) else ""
 
-    def within(self, lowest: float, highest: float, *, wholly: bool = False) -> Estimate:
+    def within(self, lowest: float, highest: float, *, withhold_outside: bool = False) -> Estimate:
         """Withheld where the interval says nothing, else the interval cut at what the statistic can be.
 
         Args:
             lowest: what the statistic can be at least.
             highest: what it can be at most.
-            wholly: withhold also where the interval exceeds `highest`.
+            withhold_outside: withhold also where the interval exceeds `highest`.
         """
         value, low, high = self.value, max(self.low, lowest), min(self.high, highest)
-        known = lowest <= value <= highest and high - low < SAYS_NOTHING * (highest - lowest)  # NaN is not
-        if not known or (wholly and self.high > highest):
+        known = lowest <= value <= highest and high - low < UNINFORMATIVE_WIDTH * (highest - lowest)  # NaN is not
+        if not known or (withhold_outside and self.high > highest):
             return self.withheld()
         return replace(self, low=low, high=high)
 

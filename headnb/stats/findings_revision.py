@@ -28,13 +28,13 @@ FINDINGS_KEY = "findings_revision"  # the name it has in files
 _FIRST = 1  # of what does not say
 
 
-def check_findings(path: Path, stored: Mapping[Any, Any], maker: str, *, current: bool) -> None:
+def check_findings(path: Path, stored: Mapping[Any, Any], notebook_name: str, *, current: bool) -> None:
     """Say that the findings at `path` are of another revision.
 
     Args:
         path: of the findings.
         stored: their numbers or attributes.
-        maker: the notebook that makes them.
+        notebook_name: the notebook that makes them.
         current: refuse them, since something new is computed from them.
 
     Raises:
@@ -45,7 +45,7 @@ def check_findings(path: Path, stored: Mapping[Any, Any], maker: str, *, current
         return
     said = (
         f"{path} holds findings of revision {found}, and this version of headnb computes revision {FINDINGS_REVISION}, "
-        f"whose tests and verdicts may differ; run notebook {maker} again"
+        f"whose tests and verdicts may differ; run notebook {notebook_name} again"
     )
     if current:
         raise HeadnbError(said)

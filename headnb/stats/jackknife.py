@@ -3,7 +3,7 @@
 Noise in a pattern inflates Gini, coefficient of variation and kurtosis and weakens correlations, and with 24 samples
 this bias is larger than the width of a naive interval. So each estimate here is corrected twice: moments over heads are
 made of products of *different* samples (their noise is independent, so its square does not enter), and what bias is
-left is removed by a jackknife, which also gives the interval. Beyond `MOST_GROUPS` samples the jackknife deletes random
+left is removed by a jackknife, which also gives the interval. Beyond `MAX_GROUPS` samples the jackknife deletes random
 groups instead of single samples (Busing, Meijer and van der Leeden 1999, delete-m_j jackknife). What the intervals
 cover is measured in tests/simulation/test_statistics.py.
 
@@ -23,7 +23,7 @@ from headnb.errors import HeadnbError
 from headnb.stats import descriptive
 from headnb.stats.descriptive import heads_present
 from headnb.stats.estimates import Estimate
-from headnb.stats.reliability import FEWEST_SAMPLES
+from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
-MOST_GROUPS = 256
+MAX_GROUPS = 256
 
 
 class Jackknifed(NamedTuple):
@@ -49,21 +49,21 @@ class Jackknifed(NamedTuple):
         return self.value - half, self.value + half
 
 
-class OverHeads(NamedTuple):
+class JackknifeStatistic(NamedTuple):
     """A statistic over heads as a function of sums over samples, on a scale on which a jackknife works.
 
-    `bounds` are what so many numbers can have at least and at most; `wholly` says that an interval beyond them is
+    `bounds` are what so many numbers can have at least and at most; with `withhold_outside` an interval beyond them is
     withheld, not cut.
     """
 
     features: Callable[[Array], list[Array]]  # (n, heads) -> what is summed
     statistic: Statistic
     bounds: Callable[[int], tuple[float, float]]
-    wholly: bool = False
+    withhold_outside: bool = False
 
-    def shown(self, found: Estimate, heads: int) -> Estimate:
+    def clip_or_withhold(self, found: Estimate, heads: int) -> Estimate:
         """Withheld where so many heads cannot have it, or where the interval says nothing."""
-        return found.within(*self.bounds(heads), wholly=self.wholly)
+        return found.within(*self.bounds(heads), withhold_outside=self.withhold_outside)
 
 
 def _logit_gini(sums: Array, n: Array) -> Array:
@@ -92,20 +92,22 @@ def _flatness(sums: Array, n: Array) -> Array:
 
 
 def _powers(samples: Array) -> list[Array]:
-    relative = _relative(samples)
+    relative = _scaled(samples)
     centred = relative - relative.mean(axis=1, keepdims=True)
     return [centred, centred**2, centred**3, centred**4]
 
 
 def _squares(samples: Array) -> list[Array]:
-    relative = _relative(samples)
+    relative = _scaled(samples)
     centred = relative - relative.mean(axis=1, keepdims=True)
     return [centred, centred**2, relative]
 
 
-GINI = OverHeads(_squares, _logit_gini, lambda heads: (0.0, (heads - 1) / heads))
-SQUARED_CV = OverHeads(_squares, _squared_cv, lambda heads: (0.0, math.sqrt(heads - 1)))
-FLATNESS = OverHeads(_powers, _flatness, lambda heads: (-2.0, heads - 5 + 1 / (heads - 1)), wholly=True)
+GINI = JackknifeStatistic(_squares, _logit_gini, lambda heads: (0.0, (heads - 1) / heads))
+SQUARED_CV = JackknifeStatistic(_squares, _squared_cv, lambda heads: (0.0, math.sqrt(heads - 1)))
+FLATNESS = JackknifeStatistic(
+    _powers, _flatness, lambda heads: (-2.0, heads - 5 + 1 / (heads - 1)), withhold_outside=True
+)
 
 
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -114,14 +116,14 @@ def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     Withheld where the variance between heads cannot be told from noise.
     """
     level = checked_level(level)
-    values = _present(samples)
+    values = _checked_samples(samples)
     plain = float(descriptive.gini(values.mean(axis=0)))
-    if len(values) < FEWEST_SAMPLES or not 1e-12 < plain < 1:
+    if len(values) < MIN_SAMPLES or not 1e-12 < plain < 1:
         return _unknown(values, level, plain)
 
     fit = _jackknife(GINI.statistic, *group_sums(GINI.features(values), seed))
     value, low, high = (float(special.expit(x)) for x in (fit.value, *fit.interval(level)))
-    return GINI.shown(Estimate(value, low, high, level, len(values), plain), values.shape[1])
+    return GINI.clip_or_withhold(Estimate(value, low, high, level, len(values), plain), values.shape[1])
 
 
 def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -130,9 +132,9 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
     Where the variance between heads cannot be told from noise, value and interval begin at 0.
     """
     level = checked_level(level)
-    values = _present(samples)
+    values = _checked_samples(samples)
     plain = float(descriptive.coefficient_of_variation(values.mean(axis=0)))
-    if len(values) < FEWEST_SAMPLES or not plain > 0:
+    if len(values) < MIN_SAMPLES or not plain > 0:
         return _unknown(values, level, plain)
     groups = group_sums(SQUARED_CV.features(values), seed)
     fit = _jackknife(SQUARED_CV.statistic, *groups)
@@ -141,7 +143,7 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
         fit = _jackknife(lambda sums, n: np.log(SQUARED_CV.statistic(sums, n)), *groups)
         value, low, high = (math.exp(x) for x in (fit.value, *fit.interval(level)))
     found = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
-    return SQUARED_CV.shown(found, values.shape[1])
+    return SQUARED_CV.clip_or_withhold(found, values.shape[1])
 
 
 def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
@@ -152,7 +154,7 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
     samples.
     """
     level = checked_level(level)
-    values = _present(samples)
+    values = _checked_samples(samples)
     plain = float(descriptive.kurtosis(values.mean(axis=0)))
     if len(values) < 6:
         return _unknown(values, level, plain)
@@ -161,7 +163,7 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
         return _unknown(values, level, plain)
     low, high = fit.interval(level)
     highest = low**-2 - 3 if low > 0 else math.inf
-    return FLATNESS.shown(
+    return FLATNESS.clip_or_withhold(
         Estimate(fit.value**-2 - 3, high**-2 - 3, highest, level, len(values), plain), values.shape[1]
     )
 
@@ -176,19 +178,19 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
         second: (m, heads) samples of the other; when paired, row by row the same samples (n = m).
         paired: whether a row stands for the same sample in both.
         level: of the interval.
-        seed: of the groups, beyond MOST_GROUPS samples.
+        seed: of the groups, beyond MAX_GROUPS samples.
     """
     level = checked_level(level)
     a, b = np.asarray(first), np.asarray(second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or (paired and len(a) != len(b)):
         raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
     both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
-    a, b = _present(a[:, both]), _present(b[:, both])
+    a, b = _checked_samples(a[:, both]), _checked_samples(b[:, both])
     plain = float(descriptive.correlation(a.mean(axis=0), b.mean(axis=0)))
     samples = min(len(a), len(b))
-    if samples < FEWEST_SAMPLES or math.isnan(plain):
+    if samples < MIN_SAMPLES or math.isnan(plain):
         return Estimate(math.nan, math.nan, math.nan, level, samples, plain)
-    a, b = (_relative(x) - _relative(x).mean(axis=1, keepdims=True) for x in (a, b))
+    a, b = (_scaled(x) - _scaled(x).mean(axis=1, keepdims=True) for x in (a, b))
     fits = _paired_fits(a, b, seed) if paired else _independent_fits(a, b, seed)
     for fit, scale in fits:
         if math.isfinite(fit.value):
@@ -209,16 +211,16 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
         first: (n, heads) samples of one pattern; equal rows of a pattern that is known without noise.
         second: (n, heads) of the other, row by row the same samples.
         level: of the interval.
-        seed: of the groups, beyond MOST_GROUPS samples.
+        seed: of the groups, beyond MAX_GROUPS samples.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 2 or a.shape != b.shape:
         raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
     both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
-    return correlation(_parts_of_ranks(a[:, both]), _parts_of_ranks(b[:, both]), paired=True, level=level, seed=seed)
+    return correlation(_rank_influence(a[:, both]), _rank_influence(b[:, both]), paired=True, level=level, seed=seed)
 
 
-def _parts_of_ranks(samples: Array) -> Array:
+def _rank_influence(samples: Array) -> Array:
     """(n, heads) whose mean over samples is each head's rank, from 1 for the lowest mean on."""
     mean = samples.mean(axis=0)
     ranks = np.asarray(stats.rankdata(mean))
@@ -236,7 +238,7 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callab
 
     def r(sums: Array, n: Array) -> Array:
         covariance = _unbiased_product(sums, n, 0, 2, 4)
-        return _over_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * _unbiased_product(sums, n, 2, 2, 3))
+        return _divide_by_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * _unbiased_product(sums, n, 2, 2, 3))
 
     return [(_jackknife(lambda s, n: _fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
 
@@ -251,7 +253,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
 
         def r(sums: Array, n: Array) -> Array:
             covariance = (sums[:, 0] * total[0]).mean(axis=-1) / (n[:, 0] * n_other)
-            return _over_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * other_variance)
+            return _divide_by_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * other_variance)
 
         return r
 
@@ -265,7 +267,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
         fit_b = _jackknife(lambda s, n: scale(r_b(s, n)), *groups_b)
         variances = np.array([fit_a.se**2, fit_b.se**2])
         variance = max(float(variances.sum()) - twice * slope**2, float(variances.max()))
-        df = welch(variances, np.array([fit_a.df, fit_b.df]))
+        df = welch_df(variances, np.array([fit_a.df, fit_b.df]))
         return Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
 
     return [(joint(_fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
@@ -284,13 +286,13 @@ def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array])
     return float((products**2).sum()) * correction / signal if signal > 0 else 0.0
 
 
-def welch(variances: Array, df: Array) -> float:
+def welch_df(variances: Array, df: Array) -> float:
     """Degrees of freedom of a sum of variances, each known with `df` of its own (Welch-Satterthwaite)."""
     total = float(variances.sum())
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
 
-def _over_root(covariance: Array, variance_product: Array) -> Array:
+def _divide_by_root(covariance: Array, variance_product: Array) -> Array:
     known = variance_product > 0
     return np.where(known, covariance / np.sqrt(np.where(known, variance_product, 1)), np.nan)
 
@@ -300,7 +302,7 @@ def _fisher(r: Array) -> Array:
     return np.where(inside, np.arctanh(np.where(inside, r, 0)), np.nan)
 
 
-def _present(samples: ArrayLike) -> Array:
+def _checked_samples(samples: ArrayLike) -> Array:
     values = heads_present(samples)
     if not len(values):
         raise HeadnbError("there are no samples to estimate from")
@@ -313,7 +315,7 @@ def _unknown(values: Array, level: float, plain: float) -> Estimate:
     return Estimate(math.nan, math.nan, math.nan, level, len(values), plain)
 
 
-def _relative(values: Array) -> Array:
+def _scaled(values: Array) -> Array:
     """Every statistic here is scale-free; at a mean of 1 no power of a small loss gradient underflows."""
     scale = np.abs(values).mean()
     return values / scale if scale > 0 else values
@@ -334,9 +336,9 @@ def _fourth_moment(sums: Array, n: Array) -> Array:
 def group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
     """(groups, features, heads) sums over random groups of samples, and the groups' sizes; one sample each if few."""
     n = len(features[0])
-    if n <= MOST_GROUPS:
+    if n <= MAX_GROUPS:
         return np.stack(features, axis=1), np.ones(n)
-    starts = np.arange(MOST_GROUPS) * n // MOST_GROUPS
+    starts = np.arange(MAX_GROUPS) * n // MAX_GROUPS
     order = np.random.default_rng(seed).permutation(n)
     sums = np.stack([np.add.reduceat(feature[order], starts, axis=0) for feature in features], axis=1)
     return sums, np.diff(starts, append=n).astype(np.float64)
@@ -346,10 +348,10 @@ def _jackknife(statistic: Statistic, sums: Array, sizes: Array) -> Jackknifed:
     n = sizes.sum()
     total = sums.sum(axis=0)
     full = float(statistic(total[None], np.full((1, 1), n))[0])
-    return delete_groups(full, statistic(total - sums, (n - sizes)[:, None]), sizes)
+    return grouped_jackknife(full, statistic(total - sums, (n - sizes)[:, None]), sizes)
 
 
-def delete_groups(full: float, left: Array, sizes: Array) -> Jackknifed:
+def grouped_jackknife(full: float, left: Array, sizes: Array) -> Jackknifed:
     """Delete-m_j jackknife (Busing et al. 1999, equations 6 to 8).
 
     The degrees of freedom follow from the pseudo-values' kurtosis: when a few samples carry the variance, the standard

@@ -13,22 +13,22 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.call_checks import checked_level, known_keywords
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
 from headnb.stats.reliability import Evidence, change_evidence, components
 from headnb.stats.results import (
     as_result,
-    believed,
+    check_unique_samples,
     is_result,
     made_by,
     method_label,
     method_units,
-    refuse_computed,
-    refuse_repeated,
+    require_scores,
     rescaled,
+    trusted_attrs,
 )
-from headnb.stats.scoring_revision import REVISION, refuse_two_revisions
+from headnb.stats.scoring_revision import REVISION, check_same_revision
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -51,7 +51,7 @@ NOTICES = (
     "samples_with_special_tokens",
     "samples_losing_text",
 )
-_KEPT = ("model", "task", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
+_KEPT_ATTRS = ("model", "task", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
 
 
 def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
@@ -77,9 +77,9 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     result = result.transpose(..., *HEADS).rename(method_label(scores.attrs).replace(" ", "_"))
     if not is_result(scores):
         result = result.rename("value")
-        result.attrs = {**believed(scores), **made_by(scores), "kind": "value"}
+        result.attrs = {**trusted_attrs(scores), **made_by(scores), "kind": "value"}
         return cast("Pattern", result) if normalize is None else normalized(result, normalize)
-    result.attrs = {name: scores.attrs[name] for name in _KEPT if name in scores.attrs}
+    result.attrs = {name: scores.attrs[name] for name in _KEPT_ATTRS if name in scores.attrs}
     result.attrs["kind"] = "level" if _reduction(scores) == "mean-abs" else "signed"
     result.attrs["units"] = pattern_units(scores)
     result.attrs.update(_worst_evidence(levels)._asdict())
@@ -127,7 +127,7 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
     if "sample" in score.dims:
         if score.sizes["sample"] == 0:
             raise HeadnbError("these scores hold no samples yet")
-        refuse_repeated(scores)
+        check_unique_samples(scores)
         finite = abs(score) < np.inf  # NaN is not
         broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
         if broken.any():
@@ -142,7 +142,7 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
 def evidence(scores: xr.Dataset) -> Evidence:
     """How reliable the scores' pattern is. Of scores with leading dims: of the least reliable pattern."""
     levels = sample_levels(scores)
-    refuse_computed(scores)
+    require_scores(scores)
     return _worst_evidence(levels)
 
 
@@ -162,7 +162,7 @@ def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pe
     return xr.DataArray(matrix, dims=dims, coords=coords, name="correlation", attrs={"kind": kind})
 
 
-@known_keywords
+@check_arguments
 def compare(
     before: xr.Dataset, after: xr.Dataset, *, alpha: float = 0.05, seed: int = 0, scale_free: bool = False
 ) -> Scores:
@@ -193,7 +193,7 @@ def compare(
     if scale_free and _reduction(before) != "mean-abs":
         raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
     found = change_evidence(b, a[None], scale_free=scale_free)
-    differences = of_mean_head(a) - of_mean_head(b) if scale_free else a - b
+    differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     intervals = significance.t_intervals(differences, 1 - alpha)
     p = significance.p_values(differences)
     q = significance.q_values(p)
@@ -219,7 +219,7 @@ def labelled_change(
     scale_free: bool,
 ) -> Scores:
     """Columns (heads) of a comparison as `compare` returns them; `found` is the evidence of the difference."""
-    attrs = {name: before.attrs[name] for name in _KEPT if name in before.attrs} | {
+    attrs = {name: before.attrs[name] for name in _KEPT_ATTRS if name in before.attrs} | {
         "kind": "difference",
         "units": "of the mean head" if scale_free else pattern_units(before),
         "model": str(after.attrs.get("model", "")),
@@ -239,8 +239,8 @@ def labelled_change(
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """The levels (sample, layer, head) of the samples that both have, in the order of `before`."""
     levels = [sample_levels(scores) for scores in (before, after)]
-    refuse_computed(before, after)
-    refuse_two_revisions(before.attrs, after.attrs)
+    require_scores(before, after)
+    check_same_revision(before.attrs, after.attrs)
     for name in ("task", "method", "loss_reduction", "reduction"):
         one, other = (scores.attrs.get(name) for scores in (before, after))
         if one != other:
@@ -309,7 +309,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> Scores:
         raise HeadnbError(
             f"scores of the method {scores.attrs.get('method')} are no share of a loss: there is no other"
         )
-    refuse_computed(scores)
+    require_scores(scores)
     if "answer_tokens" not in scores or "sample" not in scores.dims:
         raise HeadnbError("another loss needs the scores of samples and their answer_tokens")
     if batch_size < 1:
@@ -363,7 +363,7 @@ def _flat(levels: xr.DataArray) -> Array:
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
 
 
-def of_mean_head(levels: Array) -> Array:
+def relative_to_mean_head(levels: Array) -> Array:
     """(n, heads) whose mean is the scale-free pattern.
 
     The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-FEWEST_SAMPLES = 4
-TARGET = 0.9
+MIN_SAMPLES = 4
+TARGET_RELIABILITY = 0.9
 
 
 class Evidence(NamedTuple):
@@ -65,8 +65,8 @@ class Evidence(NamedTuple):
         if not self.samples:
             return "Reliability not known"
         if math.isnan(self.reliability):
-            few = self.samples < FEWEST_SAMPLES
-            return f"Reliability not known{f': fewer than {FEWEST_SAMPLES} samples' if few else f' ({counted})'}"
+            few = self.samples < MIN_SAMPLES
+            return f"Reliability not known{f': fewer than {MIN_SAMPLES} samples' if few else f' ({counted})'}"
         if self.reliability <= 0:
             return f"Reliability not above 0 ({counted}): nothing but noise is seen"
         return "; ".join(filter(None, (f"Reliability {self.reliability:.2f} ({counted})", self._needed)))
@@ -105,26 +105,26 @@ class Components:
     def reliability(self) -> float:
         """r of these samples and runs, at least -1; NaN below four samples, or where all values are equal."""
         total = self.heads + self.runs / self.R + self.samples / self.n + self.interaction / (self.n * self.R)
-        if self.n < FEWEST_SAMPLES or (not total > 0 and self.heads == 0):
+        if self.n < MIN_SAMPLES or (not total > 0 and self.heads == 0):
             return math.nan
         return max(-1.0, self.heads / total) if total > 0 else -1.0
 
-    def samples_for(self, target: float = TARGET) -> int:
+    def samples_for(self, target: float = TARGET_RELIABILITY) -> int:
         """Samples that give `target` with as many runs; -1 if no number does: more than B / K runs are needed."""
         if math.isnan(self.reliability) or self.heads <= 0:
             return -1
-        return _whole(self.samples + self.interaction / self.R, self._noise_for(target) - self.runs / self.R)
+        return _smallest_divisor(self.samples + self.interaction / self.R, self._noise_for(target) - self.runs / self.R)
 
-    def runs_for(self, target: float = TARGET) -> int:
+    def runs_for(self, target: float = TARGET_RELIABILITY) -> int:
         """Runs that give `target` with as many samples; -1 if no number does, or if one run says nothing of others.
 
         Where no number of runs does, more samples are needed, too.
         """
         if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
             return -1
-        return _whole(self.runs + self.interaction / self.n, self._noise_for(target) - self.samples / self.n)
+        return _smallest_divisor(self.runs + self.interaction / self.n, self._noise_for(target) - self.samples / self.n)
 
-    def fewest_runs_for(self, target: float = TARGET) -> int:
+    def fewest_runs_for(self, target: float = TARGET_RELIABILITY) -> int:
         """The fewest runs with which some number of samples gives `target`; -1 if not known, as of one run."""
         if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
             return -1
@@ -213,7 +213,7 @@ def _variance(groups: Array, mean: Array) -> float:
     return float(((groups - mean) ** 2).sum()) / (len(groups) - 1) / len(mean)
 
 
-def _whole(noise: float, allowed: float) -> int:
+def _smallest_divisor(noise: float, allowed: float) -> int:
     """The least whole number that divides `noise` to at most `allowed`; -1 if none does."""
     if not allowed > 0:
         return -1

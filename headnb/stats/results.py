@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
-_ROUNDING = 1e-4  # nats by which a loss may be below 0
-_MOST_SAMPLES = 64  # that are hashed
-_MARK = "headnb_result"  # the entry of an encoding
+_LOSS_TOLERANCE = 1e-4  # nats by which a loss may be below 0
+_MAX_HASHED_SAMPLES = 64  # that are hashed
+_ENCODING_KEY = "headnb_result"  # the entry of an encoding
 _VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
 METHOD_ATTRIBUTES = ("method", "method_label", "units", "reduction")
 # Label and unit of the methods of which earlier versions wrote neither; they wrote the units of all others.
@@ -43,9 +43,9 @@ _WRITTEN_BEFORE = {
     "activation": ("activation level", "nats"),
     **{name: (name, "nats") for name in ("taylor-token", "ablate-zero", "ablate-mean")},
 }
-_FACTS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
-_OF_SAMPLES = (*Evidence._fields, "samples_unpaired")
-_NAMES = ("model", "task", "kv_heads")  # attributes that say nothing of the values
+_SCORE_ATTRS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
+_SAMPLE_ATTRS = (*Evidence._fields, "samples_unpaired")
+_NAME_ATTRS = ("model", "task", "kv_heads")  # attributes that say nothing of the values
 
 _Found = TypeVar("_Found", xr.DataArray, xr.Dataset)
 
@@ -75,15 +75,15 @@ def as_result(found: _Found, identity: str = "") -> _Found:
     result.attrs |= {RESULT_ID: known, MADE_BY: "headnb"}
     if isinstance(result, xr.Dataset):
         # the variable is drawn like the data set that it comes from
-        facts = {"score": _FACTS, "difference": result.attrs.keys() - array.attrs.keys()}.get(str(array.name), ())
+        facts = {"score": _SCORE_ATTRS, "difference": result.attrs.keys() - array.attrs.keys()}.get(str(array.name), ())
         told = {name: result.attrs[name] for name in facts if name in result.attrs}
         array.attrs = {**array.attrs, **told, RESULT_ID: known, MADE_BY: "headnb"}
     held = "sample" not in array.dims  # scores may be many, and on disk
-    array.encoding = {**array.encoding, _MARK: (known, array.size if held else 0)}
+    array.encoding = {**array.encoding, _ENCODING_KEY: (known, array.size if held else 0)}
     return result
 
 
-def as_opened(found: xr.Dataset) -> xr.Dataset:
+def restore_identity(found: xr.Dataset) -> xr.Dataset:
     """Scores, a comparison or a study that was read from a file, with their identity if they are a result.
 
     A selection of a result, which xarray wrote, is one: what it says of itself is believed here, since somebody opens
@@ -98,7 +98,7 @@ def is_result(found: xr.DataArray | xr.Dataset) -> bool:
     """Whether what the attributes say of the values may be believed: see the module."""
     array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
     named = found.attrs.get(RESULT_ID)
-    if mark := array.encoding.get(_MARK):
+    if mark := array.encoding.get(_ENCODING_KEY):
         known, size = mark
         return named in {None, known} and (array.size != size or _hash_of(array) == known)  # changed in place?
     if named is not None:
@@ -114,24 +114,24 @@ def is_computed(found: xr.DataArray | xr.Dataset) -> bool:
     return MADE_BY in found.attrs and not is_result(found)
 
 
-def believed(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+def trusted_attrs(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """The attributes that hold: all of a result's, only names of numbers that were computed from results.
 
     Several results that `xr.concat` put together have the first one's attributes: how reliable it is, is not known of
     the others, nor are label and unit of those of other methods.
     """
     if not is_result(found):
-        return {name: found.attrs[name] for name in _NAMES if name in found.attrs}
+        return {name: found.attrs[name] for name in _NAME_ATTRS if name in found.attrs}
     array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
-    _, size = array.encoding.get(_MARK, ("", 0))
+    _, size = array.encoding.get(_ENCODING_KEY, ("", 0))
     unknown = {"method_label", "units"} if "method" in array.dims else set()
-    unknown |= set(_OF_SAMPLES) if size and array.size > size else set()
+    unknown |= set(_SAMPLE_ATTRS) if size and array.size > size else set()
     return {name: value for name, value in found.attrs.items() if name not in unknown}
 
 
 def rescaled(levels: xr.DataArray, scaled: xr.DataArray, said: dict[str, str]) -> xr.DataArray:
     """A result on another scale, which is one of its own; of other numbers only what is believed of them is kept."""
-    scaled.attrs = {**believed(levels), **said}
+    scaled.attrs = {**trusted_attrs(levels), **said}
     return as_result(scaled) if is_result(levels) else scaled.assign_attrs(made_by(levels))
 
 
@@ -140,7 +140,7 @@ def made_by(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     return {name: found.attrs[name] for name in (MADE_BY,) if name in found.attrs}
 
 
-def refuse_computed(*scores: xr.Dataset) -> None:
+def require_scores(*scores: xr.Dataset) -> None:
     """Raise HeadnbError unless all of them are scores, not numbers that were computed from scores."""
     if not all(map(is_result, scores)):
         raise HeadnbError(
@@ -150,7 +150,7 @@ def refuse_computed(*scores: xr.Dataset) -> None:
         )
 
 
-def refuse_repeated(scores: xr.Dataset) -> None:
+def check_unique_samples(scores: xr.Dataset) -> None:
     """Samples that count twice make everything look more certain than it is; a negative loss is a difference."""
     ids = scores.indexes.get("sample")
     if ids is not None and (repeated := ids.duplicated()).any():
@@ -163,7 +163,7 @@ def refuse_repeated(scores: xr.Dataset) -> None:
                 f"{int(repeated.sum())} of {len(ids)} samples are there twice (the first: {first!r}); put together "
                 "scores of different samples only"
             )
-    if "loss" in scores and is_result(scores) and (scores["loss"] < -_ROUNDING).any():
+    if "loss" in scores and is_result(scores) and (scores["loss"] < -_LOSS_TOLERANCE).any():
         raise HeadnbError("these scores have negative losses, which a loss never is; headnb.compare gives differences")
 
 
@@ -176,8 +176,8 @@ def _values_name(found: xr.Dataset) -> str:
 
 def _hash_of(array: xr.DataArray) -> str:
     """A hash of the values as float64, whatever their order; of many samples, of some."""
-    if array.sizes.get("sample", 0) > _MOST_SAMPLES:
-        array = array.isel(sample=np.linspace(0, array.sizes["sample"] - 1, _MOST_SAMPLES).astype(int))
+    if array.sizes.get("sample", 0) > _MAX_HASHED_SAMPLES:
+        array = array.isel(sample=np.linspace(0, array.sizes["sample"] - 1, _MAX_HASHED_SAMPLES).astype(int))
     bits = np.ascontiguousarray(array.values, np.float64).view(np.uint64)
     mixed = bits * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -6,7 +6,7 @@ import math
 
 NEEDS_MORE_SAMPLES = "needs more samples"
 _DIGITS = 3  # of a value without an interval
-_LEAST_PLACE, _LARGEST = -7, 1e6  # beyond, numbers are written with an exponent
+_MIN_EXPONENT, _LARGEST = -7, 1e6  # beyond, numbers are written with an exponent
 
 
 def interval_text(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
@@ -40,9 +40,9 @@ def _rounded(x: float, place: int, sign: str) -> str:
     if math.isinf(x):
         return f"{x:{sign}}"
     x = round(x, -place) + 0.0  # no negative zero
-    if x and (place < _LEAST_PLACE or abs(x) >= _LARGEST):
+    if x and (place < _MIN_EXPONENT or abs(x) >= _LARGEST):
         return f"{x:{sign}.{max(0, _power(x) - place)}e}"
-    return f"{x:{sign}.{max(0, min(-place, -_LEAST_PLACE))}f}"
+    return f"{x:{sign}.{max(0, min(-place, -_MIN_EXPONENT))}f}"
 
 
 def _power(x: float) -> int:

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-FEWEST_HEADS = 50  # fewer do not tell how run noise is spread over heads
-_OF_FEW = (1.0, 2.0)  # d0 and s^2 then
+MIN_HEADS = 50  # fewer do not tell how run noise is spread over heads
+_DEFAULT_PRIOR = (1.0, 2.0)  # d0 and s^2 then
 _MOST_D0 = 200
 _LOG_S2 = np.linspace(-3, 3, 61)  # about the logarithm of the median ratio
 _NODES = 65
 _TAIL = 1e-10  # of the chi-squared distribution, left out at each end of the quadrature
 # Shares of the first component above which heads are said to move together; two runs have one component only.
-_SHARED = {3: 0.7, 4: 0.6}
+_SHARED_LIMITS = {3: 0.7, 4: 0.6}
 _SHARED_FROM_5 = 0.5
 
 
@@ -85,7 +85,7 @@ class CrossedMeans:
     @property
     def moves_together(self) -> bool:
         """Whether run effects are shared by so many heads that more than 5 % of the tests may be false."""
-        return bool(self.shared > _SHARED.get(self.runs, _SHARED_FROM_5))
+        return bool(self.shared > _SHARED_LIMITS.get(self.runs, _SHARED_FROM_5))
 
     def p_values(self) -> Array:
         """Two-sided, of a mean of zero; 1 where nothing differs anywhere. (heads)."""
@@ -119,8 +119,8 @@ class RunNoise:
     b: Array
     df_b: float
     c: Array | float = 0.0
-    d0: float = _OF_FEW[0]
-    s2: float = _OF_FEW[1]
+    d0: float = _DEFAULT_PRIOR[0]
+    s2: float = _DEFAULT_PRIOR[1]
 
     def tail(self, distance: Array) -> Array:
         """How likely a mean is to lie as far from the truth as `distance`, to either side."""
@@ -163,11 +163,11 @@ def crossed_means(values: ArrayLike) -> CrossedMeans:
     residual = values - by_run[:, None] - by_sample + mean
     c = (residual**2).sum(axis=(0, 1)) / ((runs - 1) * (n - 1)) / (n * runs)
     present = np.isfinite(mean) & (a > 0)
-    d0, s2 = _fit(b[present] / a[present], runs - 1, n - 1) if present.sum() >= FEWEST_HEADS else _OF_FEW
+    d0, s2 = _fit_prior(b[present] / a[present], runs - 1, n - 1) if present.sum() >= MIN_HEADS else _DEFAULT_PRIOR
     return CrossedMeans(mean, a, b, c, runs, n, d0, s2, _shared(by_run[:, present] - mean[present], a[present]))
 
 
-def _fit(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
+def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
     """d0 and s^2 of ratios ~ s^2 F(df, d0), the likeliest on a grid, s^2 then between its neighbours.
 
     d0 is at most `df_a`: the ratios vary with a, which is known by so many degrees of freedom.
@@ -186,11 +186,11 @@ def _fit(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
         likelihood = len(positive) * constant + kernel.sum(axis=0)  # (s^2)
         place = int(np.argmax(likelihood))
         if likelihood[place] > best[0]:
-            best = (float(likelihood[place]), float(d0), _peak(log_s2, likelihood, place))
+            best = (float(likelihood[place]), float(d0), _parabola_peak(log_s2, likelihood, place))
     return best[1], float(np.exp(best[2]))
 
 
-def _peak(log_s2: Array, likelihood: Array, place: int) -> float:
+def _parabola_peak(log_s2: Array, likelihood: Array, place: int) -> float:
     """Where the parabola through the largest value and its neighbours has its top, in log s^2."""
     if not 0 < place < len(likelihood) - 1:
         return float(log_s2[place])

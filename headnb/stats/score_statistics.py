@@ -9,7 +9,7 @@ import xarray as xr
 
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife, patterns, significance
-from headnb.stats.results import as_result, is_result, refuse_computed
+from headnb.stats.results import as_result, is_result, require_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def is_signed(scores: xr.Dataset) -> bool:
 def head_intervals(scores: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:
     """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
     flat = samples_of(scores)
-    refuse_computed(scores)
+    require_scores(scores)
     if is_signed(scores):
         found = significance.t_intervals(flat, level)
     else:

@@ -29,7 +29,7 @@ FIRST_REVISION = 1  # of what does not say
 REVISION = "scoring_revision"  # the attribute
 # Attributes that the same call may change; which weights were scored is told by their fingerprint, and label and units
 # by the method: earlier versions did not always write them.
-_OF_ONE_RUN = {"versions", "created", "weights_source", "method_label", "units", REVISION, RESULT_ID, MADE_BY}
+_RUN_ATTRS = {"versions", "created", "weights_source", "method_label", "units", REVISION, RESULT_ID, MADE_BY}
 
 
 def revision_of(attrs: Mapping[Any, Any]) -> int:
@@ -37,7 +37,7 @@ def revision_of(attrs: Mapping[Any, Any]) -> int:
     return int(attrs.get(REVISION, FIRST_REVISION))
 
 
-def refuse_other_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping[Any, Any], what: str) -> None:
+def check_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping[Any, Any], what: str) -> None:
     """Refuse to go on with what lies at `path` if it was computed under another revision than is wanted.
 
     Raises:
@@ -52,19 +52,19 @@ def refuse_other_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping
         )
 
 
-def refuse_other(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for `_OF_ONE_RUN`."""
-    refuse_other_revision(path, stored, wanted, "scores")
+def check_same_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for `_RUN_ATTRS`."""
+    check_revision(path, stored, wanted, "scores")
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
-        for name in sorted((stored.keys() | wanted.keys()) - _OF_ONE_RUN)
+        for name in sorted((stored.keys() | wanted.keys()) - _RUN_ATTRS)
         if stored.get(name) != wanted.get(name)
     ]
     if different:
         raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
 
 
-def refuse_two_revisions(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> None:
+def check_same_revision(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> None:
     """Raise HeadnbError if attributes of two results tell two revisions."""
     if REVISION in one and REVISION in other and one[REVISION] != other[REVISION]:
         old, new = sorted((revision_of(one), revision_of(other)))

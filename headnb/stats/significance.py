@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-MOST_GROUPS = 1024
-FEWEST_TO_RESAMPLE = 5
-FLIPS_AT_ONCE = 500
+MAX_GROUPS = 1024
+MIN_TO_RESAMPLE = 5
+FLIPS_PER_BATCH = 500
 
 
 class HeadIntervals(NamedTuple):
@@ -37,7 +37,7 @@ class HeadIntervals(NamedTuple):
 def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
     """Student's t interval of each head's mean: for differences, which are near symmetric."""
     level = checked_level(level)
-    values = _checked(samples, least=1)
+    values = _checked_samples(samples, least=1)
     if len(values) == 1:
         return _no_intervals(values)
     mean, se = values.mean(axis=0), stats.sem(values, axis=0)
@@ -61,13 +61,13 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
     quantiles of t without end, or none at all.
     """
     level = checked_level(level)
-    values = _checked(samples, least=1)
+    values = _checked_samples(samples, least=1)
     n = len(values)
     if n == 1:
         return _no_intervals(values)
     present = ~np.isnan(values).any(axis=0)
     mean, se = values.mean(axis=0), np.asarray(stats.sem(values, axis=0))
-    if n < FEWEST_TO_RESAMPLE:
+    if n < MIN_TO_RESAMPLE:
         _, low, high = t_intervals(values, level)
         return HeadIntervals(mean, np.where(mean >= 0, np.maximum(low, 0), low), high)
     varied = present & (se > 0)
@@ -89,7 +89,7 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
 
 def p_values(differences: ArrayLike) -> Array:
     """Two-sided paired t test of each head against no difference; 1 where nothing differs in any sample."""
-    values = _checked(differences)
+    values = _checked_samples(differences)
     constant = np.ptp(values, axis=0) == 0
     p = np.ones(values.shape[1])
     p[constant & (values[0] != 0)] = 0.0
@@ -113,13 +113,15 @@ def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> 
     Flipping a whole sample keeps the correlation between heads. Exact for differences symmetric about zero, as between
     two identical models; all 2^n sign patterns are used where they are no more than `flips`.
     """
-    values = _checked(differences)
+    values = _checked_samples(differences)
     missing = np.isnan(values).any(axis=0)
     sums = _sums_of_groups(np.where(missing, 0, values), seed)
     norms = np.sqrt((sums**2).sum(axis=0))
     # With unit norm |t| grows with |sum|, so the largest |sum| over heads is the head of the largest |t|.
     scaled = np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 0).astype(np.float32)
-    largest = np.sort(np.concatenate([np.abs(signs @ scaled).max(axis=1) for signs in _signs(len(sums), flips, seed)]))
+    largest = np.sort(
+        np.concatenate([np.abs(signs @ scaled).max(axis=1) for signs in _sign_patterns(len(sums), flips, seed)])
+    )
     observed = np.abs(scaled.sum(axis=0, dtype=np.float64)) * (1 - 1e-5)  # ties must not hang on float32 rounding
     at_least = len(largest) - np.searchsorted(largest, observed, side="left")
     exhaustive = len(largest) < flips
@@ -136,7 +138,7 @@ def sign_flip_p_value(differences: ArrayLike, flips: int = 5000, seed: int = 0) 
     if not np.isfinite(values).all() or not values.any():
         return 1.0
     values = values / np.abs(values).max()
-    sums = np.concatenate([signs @ values for signs in _signs(len(values), flips, seed)])
+    sums = np.concatenate([signs @ values for signs in _sign_patterns(len(values), flips, seed)])
     observed = float(values.sum()) - 1e-9 * len(values)  # ties must not hang on rounding
     if len(sums) < flips or 2 ** (len(values) - 1) == flips:  # every pattern once up to a global sign
         return float(((sums >= observed).sum() + (-sums >= observed).sum()) / (2 * len(sums)))
@@ -152,11 +154,11 @@ def rank_intervals(
     puts below (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for Ranks"): valid however close the heads are.
     """
     level = checked_level(level)
-    values = _checked(samples, least=1)
+    values = _checked_samples(samples, least=1)
     missing = np.isnan(values).any(axis=0)
     sums = _sums_of_groups(np.where(missing, 0, values), seed)
     sums = sums / (np.abs(sums).max() or 1.0)
-    flipped = np.concatenate([signs @ sums for signs in _signs(len(sums), flips, seed)])
+    flipped = np.concatenate([signs @ sums for signs in _sign_patterns(len(sums), flips, seed)])
     present = int((~missing).sum())
     ranks = np.empty((len(heads), 2), dtype=np.int64)
     for row, head in enumerate(heads):
@@ -173,7 +175,7 @@ def _no_intervals(values: Array) -> HeadIntervals:
     return HeadIntervals(values[0], np.full_like(values[0], np.nan), np.full_like(values[0], np.nan))
 
 
-def _checked(samples: ArrayLike, least: int = 2) -> Array:
+def _checked_samples(samples: ArrayLike, least: int = 2) -> Array:
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 2:
         raise HeadnbError(f"expected an array of samples x heads, got {values.ndim} dimensions")
@@ -185,19 +187,19 @@ def _checked(samples: ArrayLike, least: int = 2) -> Array:
 def _sums_of_groups(values: Array, seed: int) -> Array:
     """Many samples are flipped in random groups: their sums are as good and closer to symmetric."""
     n = len(values)
-    if n <= MOST_GROUPS:
+    if n <= MAX_GROUPS:
         return values
-    starts = np.arange(MOST_GROUPS) * n // MOST_GROUPS
+    starts = np.arange(MAX_GROUPS) * n // MAX_GROUPS
     return np.asarray(np.add.reduceat(values[np.random.default_rng(seed).permutation(n)], starts, axis=0))
 
 
-def _signs(n: int, flips: int, seed: int) -> Iterator[NDArray[np.float32]]:
+def _sign_patterns(n: int, flips: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Rows of +1 and -1: every pattern once up to a global sign if these are at most `flips`, else random ones."""
     if n <= 30 and 2 ** (n - 1) <= flips:
         patterns = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
         yield (1 - 2 * patterns).astype(np.float32)
         return
     rng = np.random.default_rng(seed)
-    for start in range(0, flips, FLIPS_AT_ONCE):
-        bits = rng.integers(0, 2, (min(FLIPS_AT_ONCE, flips - start), n), dtype=np.int8)
+    for start in range(0, flips, FLIPS_PER_BATCH):
+        bits = rng.integers(0, 2, (min(FLIPS_PER_BATCH, flips - start), n), dtype=np.int8)
         yield (1 - 2 * bits).astype(np.float32)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECKSUM = "checksum"  # the attribute
-_SEAL = b"headnb:blake2b:"
-_HASH = 16  # bytes
+_CHECKSUM_PREFIX = b"headnb:blake2b:"
+_HASH_BYTES = 16  # bytes
 
 
 def compressors() -> list[Any]:
@@ -33,7 +33,7 @@ def compressors() -> list[Any]:
 
 
 @contextlib.contextmanager
-def damage_named(path: Path, advice: str = "") -> Iterator[None]:
+def report_corruption(path: Path, advice: str = "") -> Iterator[None]:
     """Whatever a reader of a broken or forged file raises, as one line that names the file."""
     try:
         yield
@@ -57,26 +57,29 @@ def checksum(attrs: Mapping[str, Any], arrays: Mapping[str, Any], described: byt
     return digest.hexdigest()
 
 
-def layout(path: Path, names: Iterable[str]) -> bytes:
+def array_metadata(path: Path, names: Iterable[str]) -> bytes:
     """What the files of a Zarr group at `path` say about its arrays."""
     return b"".join((path / name / "zarr.json").read_bytes() for name in sorted(names))
 
 
-def seal_file(path: Path) -> None:
+def append_checksum(path: Path) -> None:
     """Put a hash of a file behind its content, where the readers of netCDF do not look."""
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=_HASH).digest()
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=_HASH_BYTES).digest()
     with path.open("ab") as file:
-        file.write(_SEAL + digest)
+        file.write(_CHECKSUM_PREFIX + digest)
 
 
-def check_file(path: Path) -> None:
+def verify_checksum(path: Path) -> None:
     """Hold a file against the hash behind its content; one that has none is as it may be.
 
     Raises:
         HeadnbError: it is not what was sealed.
     """
     content = path.read_bytes()
-    end = len(content) - len(_SEAL) - _HASH
+    end = len(content) - len(_CHECKSUM_PREFIX) - _HASH_BYTES
     seal = content[max(end, 0) :]
-    if seal.startswith(_SEAL) and seal[len(_SEAL) :] != hashlib.blake2b(content[:end], digest_size=_HASH).digest():
+    if (
+        seal.startswith(_CHECKSUM_PREFIX)
+        and seal[len(_CHECKSUM_PREFIX) :] != hashlib.blake2b(content[:end], digest_size=_HASH_BYTES).digest()
+    ):
         raise HeadnbError(f"{path} is damaged: it is not what was written")

@@ -17,18 +17,18 @@ import xarray as xr
 
 from headnb.errors import HeadnbError, one_line
 from headnb.hub import user_path
-from headnb.stats.results import as_opened
-from headnb.storage.checksums import CHECKSUM, check_file, checksum, seal_file
+from headnb.stats.results import restore_identity
+from headnb.storage.checksums import CHECKSUM, append_checksum, checksum, verify_checksum
 from headnb.storage.netcdf_sizes import check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-LONGEST_NAME = 160  # bytes; file systems take 255, and some files get an ending or a beginning
+MAX_NAME_LENGTH = 160  # bytes; file systems take 255, and some files get an ending or a beginning
 
 
-def file_name(name: str) -> str:
+def safe_file_name(name: str) -> str:
     """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings.
 
     The Unicode forms of one name give one file name: disks differ in which of them they keep. Of a name that is longer
@@ -36,9 +36,9 @@ def file_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", Path(name).name if Path(name).is_absolute() else name)
     file = re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
-    if len(file.encode()) <= LONGEST_NAME:
+    if len(file.encode()) <= MAX_NAME_LENGTH:
         return file
-    start = file.encode()[: LONGEST_NAME - 17].decode(errors="ignore")
+    start = file.encode()[: MAX_NAME_LENGTH - 17].decode(errors="ignore")
     return f"{start}-{hashlib.blake2b(name.encode(errors='replace'), digest_size=8).hexdigest()}"
 
 
@@ -50,13 +50,13 @@ def check_file_names(names: Sequence[str], kind: str) -> None:
     """
     found: dict[str, str] = {}
     for name in names:
-        file = file_name(name)
+        file = safe_file_name(name)
         if (other := found.setdefault(file.casefold(), name)) != name:
             raise HeadnbError(f"two {kind} would be called {file}: {other} and {name}; rename one")
 
 
-def read_json(path: Path, maker: str) -> dict[str, Any]:
-    """An object from a JSON file that the notebook `maker` writes.
+def read_json(path: Path, notebook_name: str) -> dict[str, Any]:
+    """An object from a JSON file that the notebook `notebook_name` writes.
 
     Raises:
         HeadnbError: it is not there, cannot be read, or is not what `write_json` wrote.
@@ -64,15 +64,15 @@ def read_json(path: Path, maker: str) -> dict[str, Any]:
     try:
         stored = json.loads(user_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise not_made(path, maker) from None
+        raise missing_file_error(path, notebook_name) from None
     except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(stored, dict):
         raise HeadnbError(f"{path} cannot be read: it holds no JSON object")
-    return _unsealed(stored, path)
+    return _verified(stored, path)
 
 
-def _unsealed(stored: dict[str, Any], path: Path) -> dict[str, Any]:
+def _verified(stored: dict[str, Any], path: Path) -> dict[str, Any]:
     """The object without its checksum, which is the last where its name is damaged; earlier versions wrote none."""
     name = CHECKSUM if CHECKSUM in stored else next(reversed(stored), CHECKSUM)
     rest = {key: value for key, value in stored.items() if key != name}
@@ -86,15 +86,15 @@ def _unsealed(stored: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
     """Write an object as JSON, with its checksum; NaN becomes null, numpy's numbers become Python's."""
-    plain = _plain(values)
-    with drafted(path) as place:
+    plain = _to_json(values)
+    with atomic_path(path) as place:
         text = json.dumps({**plain, CHECKSUM: checksum(plain, {})}, indent=1, allow_nan=False)
         place.write_text(text, encoding="utf-8")
     return path
 
 
 @contextlib.contextmanager
-def drafted(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which is moved to `path` at the end, or removed after an error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,10 +118,10 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def load(path: Path, maker: str) -> xr.Dataset:
-    """A data set from a netCDF file that the notebook `maker` writes."""
+def load_dataset(path: Path, notebook_name: str) -> xr.Dataset:
+    """A data set from a netCDF file that the notebook `notebook_name` writes."""
     if not path.exists():
-        raise not_made(path, maker)
+        raise missing_file_error(path, notebook_name)
     return read_dataset(path)
 
 
@@ -131,10 +131,10 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     Raises:
         HeadnbError: it cannot be written; what was at `path` stays.
     """
-    with drafted(path) as draft:
+    with atomic_path(path) as draft:
         try:
             dataset.to_netcdf(draft)
-            seal_file(draft)
+            append_checksum(draft)
         except RuntimeError as error:  # what netCDF's library says of a full disk
             raise HeadnbError(f"cannot write {path}: {error}") from error
 
@@ -146,7 +146,7 @@ def read_dataset(path: Path) -> xr.Dataset:
         HeadnbError: it cannot be read, or is not what `write_dataset` wrote.
     """
     try:
-        check_file(user_path(path))
+        verify_checksum(user_path(path))
         check_sizes(path)
         with xr.open_dataset(path, engine="netcdf4") as stored:
             loaded: xr.Dataset = stored.load()
@@ -154,22 +154,22 @@ def read_dataset(path: Path) -> xr.Dataset:
         raise
     except Exception as error:  # xarray lets through whatever its decoders raise
         raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
-    return as_opened(loaded)
+    return restore_identity(loaded)
 
 
-def not_made(path: Path, maker: str) -> HeadnbError:
+def missing_file_error(path: Path, notebook_name: str) -> HeadnbError:
     """The error that says which notebook makes a file."""
-    return HeadnbError(f"there is no {path}; run notebook {maker} first")
+    return HeadnbError(f"there is no {path}; run notebook {notebook_name} first")
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """What JSON has words for."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [_to_json(entry) for entry in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return _to_json(value.tolist())
     if isinstance(value, float) and not -float("inf") < value < float("inf"):
         return None
     return value

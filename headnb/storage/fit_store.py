@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.stats.results import MADE_BY, RESULT_ID, as_opened
-from headnb.stats.scoring_revision import FIRST_REVISION, REVISION, refuse_other
-from headnb.storage.checksums import CHECKSUM, checksum, compressors, damage_named, layout
-from headnb.storage.locks import local_path, only_writer
+from headnb.stats.results import MADE_BY, RESULT_ID, restore_identity
+from headnb.stats.scoring_revision import FIRST_REVISION, REVISION, check_same_settings
+from headnb.storage.checksums import CHECKSUM, array_metadata, checksum, compressors, report_corruption
+from headnb.storage.locks import local_path, write_lock
 from headnb.storage.zarr_columns import FORMAT, READ_FORMATS, plain_values
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from headnb.storage.zarr_columns import Attribute
 
-MOST_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
+MAX_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
 _PROGRESS = (
     "complete",
     "steps_done",
@@ -53,14 +53,14 @@ class FitStore:
         """
         if self.path is None:
             return None
-        _finish_move(self.path)
+        _restore_backup(self.path)
         if not self.path.exists():
             return None
         found = _read(self.path)
         if found is None:
             raise HeadnbError(f"{self.path} is not a store of a fit")
         stored = {name: value for name, value in found.attrs.items() if name not in _PROGRESS}
-        refuse_other(self.path, stored, self._attrs)
+        check_same_settings(self.path, stored, self._attrs)
         return found
 
     def save(self, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> None:
@@ -76,14 +76,14 @@ class FitStore:
             shutil.rmtree(draft, ignore_errors=True)
             _write(draft, fitted, state)
             if self.path.exists():
-                self.path.rename(_before(self.path))
+                self.path.rename(_backup_path(self.path))
             draft.rename(self.path)
         except OSError as error:
             raise HeadnbError(f"cannot write scores to {self.path}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
             if self.path.exists():
-                shutil.rmtree(_before(self.path), ignore_errors=True)
+                shutil.rmtree(_backup_path(self.path), ignore_errors=True)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def open_fit(path: str | Path | None, attrs: Mapping[str, Attribute]) -> Iterato
         yield FitStore(None, attrs)
         return
     path = local_path(path)
-    with only_writer(path):
+    with write_lock(path):
         yield FitStore(path, attrs)
 
 
@@ -106,17 +106,17 @@ def read_fit(path: Path) -> xr.Dataset | None:
     found = _read(path)
     if found is None:
         return None
-    return as_opened(found.drop_vars([name for name in found if str(name).startswith(_STATE)]))
+    return restore_identity(found.drop_vars([name for name in found if str(name).startswith(_STATE)]))
 
 
-def _before(path: Path) -> Path:
+def _backup_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.before")
 
 
-def _finish_move(path: Path) -> None:
+def _restore_backup(path: Path) -> None:
     """A process that ended between the two moves of `save` left the last values beside their place."""
-    if not path.exists() and _before(path).exists():
-        _before(path).rename(path)
+    if not path.exists() and _backup_path(path).exists():
+        _backup_path(path).rename(path)
 
 
 def _write(path: Path, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> None:
@@ -141,7 +141,7 @@ def _write(path: Path, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> N
         array[:] = values
     told = {"headnb_format": FORMAT, "fitted": 1, **fitted.attrs}
     values_of = {name: values for name, (_, values) in arrays.items()}
-    group.attrs.update({**told, CHECKSUM: checksum(told, values_of, layout(path, arrays))})
+    group.attrs.update({**told, CHECKSUM: checksum(told, values_of, array_metadata(path, arrays))})
 
 
 def _read(path: Path) -> xr.Dataset | None:
@@ -157,8 +157,8 @@ def _read(path: Path) -> xr.Dataset | None:
     expected = told.pop(CHECKSUM, None)
     if told.get("headnb_format") not in READ_FORMATS or not told.get("fitted", 0):
         return None
-    with damage_named(path):
-        if sum(array.nbytes for _, array in group.arrays()) > MOST_BYTES:
+    with report_corruption(path):
+        if sum(array.nbytes for _, array in group.arrays()) > MAX_BYTES:
             raise HeadnbError(f"{path} is damaged: it says that it holds more than a fit does")
         for name, array in group.arrays():
             check_codecs(path, name, array)
@@ -169,7 +169,7 @@ def _read(path: Path) -> xr.Dataset | None:
             for name, array in group.arrays()
         }
         values = {name: column[1] for name, column in arrays.items()}
-        if told["headnb_format"] != 1 and expected != checksum(told, values, layout(path, arrays)):
+        if told["headnb_format"] != 1 and expected != checksum(told, values, array_metadata(path, arrays)):
             raise HeadnbError(f"{path} is damaged: it is not what was written")
     attrs = {name: value for name, value in told.items() if name not in {"headnb_format", "fitted"}}
     attrs.setdefault(REVISION, FIRST_REVISION)

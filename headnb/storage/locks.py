@@ -29,7 +29,7 @@ def local_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def only_writer(path: Path, what: str = "scores") -> Iterator[None]:
+def write_lock(path: Path, what: str = "scores") -> Iterator[None]:
     """Refuse a second writer of what is at `path`, in this process or another. The empty lock file stays."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for what goes to disk
 

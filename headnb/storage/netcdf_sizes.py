@@ -15,7 +15,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_BYTES = 2**28  # that any file may become
+MAX_BYTES = 2**28  # that any file may become
 MOST_GROWTH = 50  # times its size, of a larger file
 _ADVICE = "if you trust it, write it again without compression (xarray.open_dataset(path).to_netcdf(other))"
 
@@ -30,7 +30,7 @@ def check_sizes(path: Path) -> None:
     import netCDF4  # noqa: PLC0415  slow to import
 
     size = path.stat().st_size
-    most = max(MOST_BYTES, MOST_GROWTH * size)
+    most = max(MAX_BYTES, MOST_GROWTH * size)
     needed = 0
     with netCDF4.Dataset(path) as file:
         for name, variable in file.variables.items():

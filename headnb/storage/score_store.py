@@ -20,26 +20,26 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import xarray as xr
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import BatchPlan
 from headnb.errors import HeadnbError, one_line
 from headnb.models.memory import check_memory
-from headnb.stats.results import as_opened, as_result
-from headnb.stats.scoring_revision import refuse_other, warn_of_revision
-from headnb.storage.checksums import damage_named
-from headnb.storage.lazy import StoredRows, read_later
-from headnb.storage.locks import local_path, only_writer
+from headnb.stats.results import as_result, restore_identity
+from headnb.stats.scoring_revision import check_same_settings, warn_of_revision
+from headnb.storage.checksums import report_corruption
+from headnb.storage.lazy_arrays import StoredRows, lazy_variable
+from headnb.storage.locks import local_path, write_lock
 from headnb.storage.netcdf_sizes import check_sizes
-from headnb.storage.waiting_rows import Rows, joined
+from headnb.storage.row_buffer import ScoreRows, merge_adjacent
 from headnb.storage.zarr_columns import (
     DIMENSIONS,
     SAMPLE_VARIABLES,
     Attribute,
     check_same_store,
     chunk_file,
+    chunk_rows,
     read_columns,
     read_rows,
-    rows_of_a_chunk,
     without_scores,
     write_columns,
 )
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from headnb.stats.labelled import Scores
 
-WRITTEN_EVERY = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
-READ_LATER_FROM = 2**26  # bytes of scores on disk that a data set does not read before they are used
+WRITE_INTERVAL = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
+LAZY_FROM_BYTES = 2**26  # bytes of scores on disk that a data set does not read before they are used
 
 
 class ScoreTable:
@@ -79,7 +79,7 @@ class ScoreTable:
         self.ids = ids
         self.samples = samples
         self.plan = plan
-        self._waiting: list[Rows] = []
+        self._unwritten: list[ScoreRows] = []
         self._written = -np.inf  # when, of the clock that only goes on
         self._writing = threading.Lock()
         # A mark without a loss is a chunk that got lost: it is scored again.
@@ -100,9 +100,9 @@ class ScoreTable:
         Raises:
             HeadnbError: as `flush` does.
         """
-        self._waiting.append(Rows(int(places[0]), scores, losses))
+        self._unwritten.append(ScoreRows(int(places[0]), scores, losses))
         self.done[places] = True
-        if time.monotonic() - self._written >= WRITTEN_EVERY:
+        if time.monotonic() - self._written >= WRITE_INTERVAL:
             self.flush()
 
     def flush(self) -> None:
@@ -112,19 +112,19 @@ class ScoreTable:
             HeadnbError: the disk is full or cannot be written, the chunk that is written to is damaged or gone, or so
                 is the store; batches that were complete before stay.
         """
-        with self._writing, self._kept():  # who draws scores that come may do so in a thread of its own
-            waiting = self._waiting.copy()
-            for part in joined(waiting):
-                self._refuse_lost_chunks(part)
+        with self._writing, self._write_errors():  # who draws scores that come may do so in a thread of its own
+            waiting = self._unwritten.copy()
+            for part in merge_adjacent(waiting):
+                self._check_chunk_files(part)
                 rows = slice(part.start, part.stop)
                 self._columns["score"][rows] = part.scores
                 self._columns["loss"][rows] = part.losses
                 self._columns["done"][rows] = np.ones(len(part.losses), np.uint8)  # last: from here on it counts
                 self._stored[rows] = True
-            del self._waiting[: len(waiting)]
+            del self._unwritten[: len(waiting)]
             self._written = time.monotonic()
 
-    def _refuse_lost_chunks(self, part: Rows) -> None:
+    def _check_chunk_files(self, part: ScoreRows) -> None:
         """A chunk that got lost must not be written anew: the rows that it had would be NaN, and marked."""
         if not self.on_disk or not len(part.losses):
             return
@@ -150,22 +150,22 @@ class ScoreTable:
         lost = self.done & ~_read_table(self._path, mode="r").done | self.without_scores()
         if not lost.any():
             return
-        self.forget(lost)
-        with self._kept():
+        self.mark_unscored(lost)
+        with self._write_errors():
             self._columns["done"][:] = self.done.astype(np.uint8)
         raise HeadnbError(
             f"the scores of {int(lost.sum())} of {len(lost)} samples got lost in {self._path} during the run: its "
             "files were removed or changed; the same call scores them again"
         )
 
-    def forget(self, lost: np.ndarray) -> None:
+    def mark_unscored(self, lost: np.ndarray) -> None:
         """Count the samples at these places, a mask (n,), as not scored."""
         self.done[lost] = self._stored[lost] = False
 
     @property
     def is_small(self) -> bool:
         """Whether a data set of the scores holds them in memory."""
-        return not self.on_disk or self._columns["score"].nbytes <= READ_LATER_FROM
+        return not self.on_disk or self._columns["score"].nbytes <= LAZY_FROM_BYTES
 
     def without_scores(self) -> np.ndarray:
         """(n,): whether a sample is marked as done and has no scores on disk.
@@ -177,7 +177,7 @@ class ScoreTable:
         lost = np.zeros(len(self.done), bool)
         for start in range(0, len(lost), column.chunks[0]):
             rows = slice(start, start + column.chunks[0])
-            with damage_named(self._path / chunk_file("score", start // column.chunks[0], column.ndim)):
+            with report_corruption(self._path / chunk_file("score", start // column.chunks[0], column.ndim)):
                 lost[rows] = self.done[rows] & without_scores(np.asarray(column[rows]))
         return lost
 
@@ -188,12 +188,12 @@ class ScoreTable:
 
     def replan(self, plan: BatchPlan) -> None:
         """Other batches for what is left, in the same order of work; raises HeadnbError as `write` does."""
-        with self._kept():
+        with self._write_errors():
             self._columns["batch"][:] = plan.batch
         self.plan = plan
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # a full disk; a chunk that cannot be read to be completed
@@ -204,7 +204,7 @@ class ScoreTable:
         """The batches that are not scored yet, as places in the order of work."""
         return [places for places in self.plan.batches() if not self.done[places].all()]
 
-    def without_gap(self) -> int:
+    def scored_prefix(self) -> int:
         """How many samples are scored in the order of work before the first that is not."""
         return len(self.done) if self.done.all() else int(np.argmin(self.done))
 
@@ -212,7 +212,7 @@ class ScoreTable:
         """Scores (b, L, H) of the places from `start` to `stop`, a few at a time."""
         if start < stop:
             self.flush()
-        rows = rows_of_a_chunk(self._columns["score"])
+        rows = chunk_rows(self._columns["score"])
         for first in range(start, stop, rows):
             places = np.arange(first, min(first + rows, stop))
             yield read_rows(self._columns["score"], "score", places, identity=self._identity)
@@ -234,7 +234,7 @@ class ScoreTable:
         by_input = np.argsort(self.plan.order[places])
         return self._dataset(places[by_input])
 
-    def parts(self, rows: int) -> Iterator[xr.Dataset]:
+    def iterate_parts(self, rows: int) -> Iterator[xr.Dataset]:
         """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
 
         The coordinate `position` (sample) is the place of each sample in the input.
@@ -245,23 +245,23 @@ class ScoreTable:
             if len(places):
                 yield self._dataset(places).assign_coords(position=("sample", self.plan.order[places]))
 
-    def _at(self, name: str, places: np.ndarray) -> xr.Variable:
+    def _lazy_column(self, name: str, places: np.ndarray) -> xr.Variable:
         """A column at these places in any order, read when it is used."""
         column = self._columns[name]
         read = partial(read_rows, column, name, identity=self._identity)
         rows = StoredRows(read, places, column.shape[1:], column.dtype)
-        return read_later(rows, ("sample", *DIMENSIONS[name][1:]))
+        return lazy_variable(rows, ("sample", *DIMENSIONS[name][1:]))
 
     def _dataset(self, places: np.ndarray) -> xr.Dataset:
         """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
         positions = self.plan.order[places]
-        score = self._at("score", places)
-        if is_read := not self.on_disk or score.nbytes <= READ_LATER_FROM:
+        score = self._lazy_column("score", places)
+        if is_read := not self.on_disk or score.nbytes <= LAZY_FROM_BYTES:
             score.load()
         found = xr.Dataset(
             {
                 "score": score,
-                "loss": self._at("loss", places).load(),
+                "loss": self._lazy_column("loss", places).load(),
                 **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
@@ -309,21 +309,21 @@ def open_table(
         return
     path = local_path(path)
     if path.exists():
-        table = _table_of(path, attrs, mode="r")
+        table = _open_matching_table(path, attrs, mode="r")
         if table.done.all():  # nothing to write: it may lie on a read-only disk
             yield table
             return
-    with only_writer(path):
+    with write_lock(path):
         if not path.exists():
             write_columns(path, columns, attrs)
-        table = _table_of(path, attrs, mode="r+")
+        table = _open_matching_table(path, attrs, mode="r+")
         try:
             yield table
         finally:
             table.flush()
 
 
-@known_keywords
+@check_arguments
 def open_scores(path: str | Path) -> Scores:
     """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
 
@@ -353,7 +353,7 @@ def open_scores(path: str | Path) -> Scores:
     if not {"score", "loss"} <= set(scores.data_vars):
         raise HeadnbError(f"{path} holds no head scores")
     warn_of_revision(path, scores.attrs)
-    return cast("Scores", as_opened(scores))
+    return cast("Scores", restore_identity(scores))
 
 
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
@@ -365,7 +365,7 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
         HeadnbError: as `open_scores` does.
     """
     if isinstance(source, (str, Path)) and local_path(source).is_dir():
-        yield from _read_table(local_path(source), mode="r").parts(rows)
+        yield from _read_table(local_path(source), mode="r").iterate_parts(rows)
         return
     scores = source if isinstance(source, xr.Dataset) else open_scores(source)
     for start in range(0, scores.sizes["sample"], rows):
@@ -376,17 +376,17 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
 def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     arrays, attrs, fixed, lost, identity = read_columns(path, mode)
     samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
-    with damage_named(path):
+    with report_corruption(path):
         plan = BatchPlan(fixed["order"], np.asarray(arrays["batch"][:]))
         table = ScoreTable(arrays, attrs, fixed["sample"], samples, plan, identity)
-    table.forget(lost)  # these are scored again
+    table.mark_unscored(lost)  # these are scored again
     return table
 
 
-def _table_of(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
-    """The table at `path`, which goes on only with what began it, as `refuse_other` says."""
+def _open_matching_table(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
+    """The table at `path`, which goes on only with what began it, as `check_same_settings` says."""
     table = _read_table(path, mode)
-    refuse_other(path, table.attrs, wanted)
+    check_same_settings(path, table.attrs, wanted)
     if table.is_small:  # it is read anyway
-        table.forget(table.without_scores())
+        table.mark_unscored(table.without_scores())
     return table

@@ -22,7 +22,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.stats.scoring_revision import FIRST_REVISION, REVISION
-from headnb.storage.checksums import CHECKSUM, checksum, compressors, damage_named, layout
+from headnb.storage.checksums import CHECKSUM, array_metadata, checksum, compressors, report_corruption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +31,14 @@ FORMAT = 3
 READ_FORMATS = (1, 2, 3)  # 1 has no checksums, 1 and 2 no labels of scores
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
 CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
-MOST_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
+MAX_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
 MOST_TEXT_BYTES = 2**28  # of a column
-MOST_HEADS = 2**20  # of a model, layers times heads
+MAX_HEADS = 2**20  # of a model, layers times heads
 
 Attribute: TypeAlias = str | int | float
-_SCORED_AGAIN = "; without this file the same call scores these samples again"
+_RESCORE_HINT = "; without this file the same call scores these samples again"
 
-ABOUT_STORES = "zarr.json"  # the file of a group's attributes
+METADATA_FILE = "zarr.json"  # the file of a group's attributes
 STORE_ID = "store_id"  # the attribute
 
 # Dimensions of the stored arrays, all of them in the order of work.
@@ -46,8 +46,8 @@ DIMENSIONS = {
     "score": ("sample", "layer", "head"),
     **dict.fromkeys(("loss", "done", "batch", "order", "sample", *SAMPLE_VARIABLES), ("sample",)),
 }
-OF_SAMPLES = ("sample", *SAMPLE_VARIABLES)  # what is known before any is scored
-FIXED = ("order", *OF_SAMPLES)  # what no batch changes
+SAMPLE_COLUMNS = ("sample", *SAMPLE_VARIABLES)  # what is known before any is scored
+FIXED_COLUMNS = ("order", *SAMPLE_COLUMNS)  # what no batch changes
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[str, Attribute]) -> None:
@@ -55,7 +55,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
 
     Args:
         path: of the store.
-        columns: those of `OF_SAMPLES` in the order of the input, the others in the order of work.
+        columns: those of `SAMPLE_COLUMNS` in the order of the input, the others in the order of work.
         attrs: what the scores are of and how they were made.
 
     Raises:
@@ -63,9 +63,9 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
     """
     import zarr  # noqa: PLC0415  needed only for scores on disk
 
-    columns = {**columns, **{name: columns[name][columns["order"]] for name in OF_SAMPLES}}
+    columns = {**columns, **{name: columns[name][columns["order"]] for name in SAMPLE_COLUMNS}}
     draft = path.with_name(f".{path.name}.draft")
-    rows = rows_of_a_chunk(columns["score"])
+    rows = chunk_rows(columns["score"])
     try:
         shutil.rmtree(draft, ignore_errors=True)
         group = zarr.open_group(draft, mode="w", zarr_format=3)
@@ -82,8 +82,8 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
             if name != "score":  # NaN is what a new array is full of
                 array[:] = values
         told = {"headnb_format": FORMAT, STORE_ID: uuid.uuid4().hex, **attrs}
-        fixed = {name: columns[name] for name in FIXED}
-        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, layout(draft, DIMENSIONS))})
+        fixed = {name: columns[name] for name in FIXED_COLUMNS}
+        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, array_metadata(draft, DIMENSIONS))})
         draft.rename(path)
     except OSError as error:
         raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
@@ -99,7 +99,7 @@ class StoredColumns(NamedTuple):
     attrs: dict[str, Any]
     """What the scores are of and how they were made."""
     fixed: dict[str, np.ndarray]
-    """The values of the columns that no batch changes; those of `OF_SAMPLES` in the order of the input."""
+    """The values of the columns that no batch changes; those of `SAMPLE_COLUMNS` in the order of the input."""
     lost: np.ndarray
     """(n,): whether a place's scores were in a file that is gone."""
     identity: bytes
@@ -117,7 +117,7 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
     from headnb.storage.zarr_files import CheckedStore, check_codecs  # noqa: PLC0415
 
     try:
-        identity = user_path(path / ABOUT_STORES).read_bytes()
+        identity = user_path(path / METADATA_FILE).read_bytes()
         group = zarr.open_group(CheckedStore(path), mode=mode, zarr_format=3)  # format 2 knows pickled arrays
         attrs: dict[str, Any] = dict(group.attrs)
         version = attrs.pop("headnb_format")
@@ -128,29 +128,31 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
         raise HeadnbError(f"{path} has format {version!r:.20}; this version of headnb reads formats {read}")
     if attrs.get("fitted"):
         raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
-    with damage_named(path):
+    with report_corruption(path):
         columns: dict[str, Any] = {name: group[name] for name in DIMENSIONS}
         for name, column in columns.items():
             check_codecs(path, name, column)
-        _refuse_other_shapes(path, columns)
-        fixed = {name: plain_values(columns[name][:]) for name in FIXED}
+        _check_shapes(path, columns)
+        fixed = {name: plain_values(columns[name][:]) for name in FIXED_COLUMNS}
         expected = attrs.pop(CHECKSUM, None)
-        if version > 1 and expected != checksum({"headnb_format": version, **attrs}, fixed, layout(path, DIMENSIONS)):
+        if version > 1 and expected != checksum(
+            {"headnb_format": version, **attrs}, fixed, array_metadata(path, DIMENSIONS)
+        ):
             raise HeadnbError(f"{path} is damaged: it is not what was written")
         if not np.array_equal(np.sort(fixed["order"]), np.arange(len(fixed["order"]))):
             raise HeadnbError(f"{path} is damaged: its order of work names samples twice")
     if version > 2:
         by_input = np.argsort(fixed["order"])
-        fixed |= {name: fixed[name][by_input] for name in OF_SAMPLES}
+        fixed |= {name: fixed[name][by_input] for name in SAMPLE_COLUMNS}
     attrs.pop(STORE_ID, None)
     attrs.setdefault(REVISION, FIRST_REVISION)
-    return StoredColumns(columns, attrs, fixed, _lost(path, columns["score"]), identity)
+    return StoredColumns(columns, attrs, fixed, _lost_rows(path, columns["score"]), identity)
 
 
 def check_same_store(path: Path, identity: bytes) -> None:
     """Raise HeadnbError unless the store that was opened is still the one at `path`."""
     try:
-        found = (path / ABOUT_STORES).read_bytes()
+        found = (path / METADATA_FILE).read_bytes()
     except OSError:
         raise HeadnbError(
             f"there is no store at {path} any more: it was moved or removed after it was opened; open it again where "
@@ -160,7 +162,7 @@ def check_same_store(path: Path, identity: bytes) -> None:
         raise HeadnbError(f"{path} holds other scores than when it was opened; open it again")
 
 
-def _lost(path: Path, score: Any) -> np.ndarray:
+def _lost_rows(path: Path, score: Any) -> np.ndarray:
     """(n,): whether the chunk of a place has no file."""
     lost = np.zeros(score.shape[0], bool)
     rows = score.chunks[0]
@@ -189,13 +191,13 @@ def read_rows(column: Any, name: str, places: np.ndarray, *, identity: bytes = b
     for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
         file = root / chunk_file(name, chunk, column.ndim)
         check_same_store(root, identity)
-        with damage_named(file, _SCORED_AGAIN):
+        with report_corruption(file, _RESCORE_HINT):
             stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])[inside - inside[0]]
         check_same_store(root, identity)  # again: it may have gone meanwhile
         if not file.is_file():  # Zarr reads what has no file as NaN
             raise HeadnbError(f"the file {file} is gone; the same call of score_heads scores its samples again")
         if name == "score" and without_scores(stored).any():
-            raise HeadnbError(f"{file} is damaged: it has samples without scores{_SCORED_AGAIN}")
+            raise HeadnbError(f"{file} is damaged: it has samples without scores{_RESCORE_HINT}")
         found[start : start + len(inside)] = stored
     return found
 
@@ -205,23 +207,23 @@ def without_scores(scores: np.ndarray) -> np.ndarray:
     return np.asarray(np.isnan(scores).all(axis=(1, 2)))
 
 
-def _refuse_other_shapes(path: Path, columns: Mapping[str, Any]) -> None:
+def _check_shapes(path: Path, columns: Mapping[str, Any]) -> None:
     """A small file must not say that it holds a large array."""
     samples, layers, heads = columns["score"].shape
     for name, column in columns.items():
         chunk_bytes = int(np.prod(column.chunks, dtype=float)) * column.dtype.itemsize
         shape = (samples, layers, heads)[: len(DIMENSIONS[name])]
-        if column.shape != shape or chunk_bytes > MOST_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
+        if column.shape != shape or chunk_bytes > MAX_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
             raise HeadnbError(
                 f"{path} is damaged: {name} has the shape {column.shape!s:.60} in parts of {column.chunks!s:.60}"
             )
     # A random order of n samples does not compress to fewer bytes than n.
     stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
-    if samples > stored or layers * heads > MOST_HEADS:
+    if samples > stored or layers * heads > MAX_HEADS:
         raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
 
 
-def rows_of_a_chunk(score: Any) -> int:
+def chunk_rows(score: Any) -> int:
     """How many samples of scores (n, L, H) make a chunk."""
     return max(1, CHUNK_BYTES // int(score[:1].nbytes))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-MOST_BYTES = 2**28  # of one file, as it is and decompressed
+MAX_BYTES = 2**28  # of one file, as it is and decompressed
 _CHAINS = [(first, "zstd", *last) for first in ("bytes", "vlen-utf8") for last in ((), ("crc32c",))]
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -49,8 +49,8 @@ def _check_file(path: Path, *, compressed: bool) -> None:
     if compressed:
         with path.open("rb") as file:
             size = max(size, _decompressed(file.read(18), path))
-    if size > MOST_BYTES:
-        raise HeadnbError(f"{path} is damaged: it would take {size / 2**20:.0f} MB, more than {MOST_BYTES // 2**20} MB")
+    if size > MAX_BYTES:
+        raise HeadnbError(f"{path} is damaged: it would take {size / 2**20:.0f} MB, more than {MAX_BYTES // 2**20} MB")
 
 
 def _decompressed(head: bytes, path: Path) -> int:

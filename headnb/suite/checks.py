@@ -12,11 +12,11 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.errors import HeadnbError, optional_import, unknown_name
 from headnb.hub import user_path
 from headnb.storage.files import check_file_names
-from headnb.suite.definition import AXES, OWN, Checked
-from headnb.suite.graph import in_order, notebooks_without
+from headnb.suite.definition import AXES, SUITE_PARAMETERS, CheckedSuite
+from headnb.suite.graph import notebooks_without, topological_order
 from headnb.suite.parameters import check_parameter, fits
 from headnb.tasks.sources import DATA_FOLDER
 
@@ -29,7 +29,7 @@ SPLITS = ("train", "test")
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
-def check_suite(suite: Suite) -> tuple[Suite, Checked]:
+def check_suite(suite: Suite) -> tuple[Suite, CheckedSuite]:
     """Hold a suite against its notebooks, and its profile against tasks and models.
 
     Returns:
@@ -40,7 +40,7 @@ def check_suite(suite: Suite) -> tuple[Suite, Checked]:
         HeadnbError: a cycle; a notebook that is missing or has no typed parameters; a parameter that is unknown or of
             another type; a task or model that is unknown; samples that are not there.
     """
-    in_order(suite.notebooks)
+    topological_order(suite.notebooks)
     kept = notebooks_without(suite.notebooks, suite.profile.without)
     inspected = {name: _inspect(entry) for name, entry in suite.notebooks.items()}
     parameters = {name: {key: kind for key, (kind, _) in found.items()} for name, found in inspected.items()}
@@ -51,10 +51,10 @@ def check_suite(suite: Suite) -> tuple[Suite, Checked]:
     _check_names(profile)
     defaults = [found["n"][1] for found in inspected.values() if "n" in found]
     n = (profile.parameters or {}).get("n", next(iter(defaults), None))
-    checked = Checked(
+    checked = CheckedSuite(
         sources={name: _cells_hash(entry.file) for name, entry in suite.notebooks.items()},
         parameters=parameters,
-        samples={task: _samples(task, n) for task in profile.tasks},
+        samples={task: _samples_hash(task, n) for task in profile.tasks},
         weights={model: _weights_hash(model) for model in profile.models},
     )
     return dataclasses.replace(suite, notebooks=kept, profile=profile), checked
@@ -65,7 +65,7 @@ def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
     if not entry.file.is_file():
         near = [path.name for path in entry.file.parent.glob("*.ipynb")]
         raise HeadnbError(f"notebook {entry.name}: {unknown_name('file', entry.file.name, near)}")
-    with from_extra("suite"):
+    with optional_import("suite"):
         import papermill  # noqa: PLC0415
     logging.getLogger("papermill").setLevel(logging.WARNING)
     try:
@@ -113,9 +113,9 @@ def _check_parameters(
 ) -> None:
     settable = {
         name for notebook, known in parameters.items() for name in known if name not in notebooks[notebook].axes
-    } - set(OWN)
+    } - set(SUITE_PARAMETERS)
     for name, value in (profile.parameters or {}).items():
-        if name in OWN or (name in AXES and name not in settable):
+        if name in SUITE_PARAMETERS or (name in AXES and name not in settable):
             raise HeadnbError(
                 f"profile {profile.name}: {name} comes from the profile's own parts; it is no parameter to set"
             )
@@ -177,7 +177,7 @@ def _check_names(profile: Profile) -> None:
     check_file_names(profile.tasks, "tasks")
 
 
-def _samples(task: str, n: int | None) -> str:
+def _samples_hash(task: str, n: int | None) -> str:
     """A hash of the scored samples and of the files that training samples come from.
 
     Samples that come from the hub are known by their name only: fetching them is the notebooks' work.

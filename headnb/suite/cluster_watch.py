@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
-from headnb.scoring.dask_scheduler import ask
+from headnb.scoring.dask_scheduler import call_scheduler
 from headnb.suite import records
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-PATIENCE = 600.0  # seconds in which the scheduler does not answer, or no worker can run what is left
+TIMEOUT_SECONDS = 600.0  # seconds in which the scheduler does not answer, or no worker can run what is left
 
-LOST = "the Dask scheduler was lost"
-KEPT = "what is done is kept, and the same command goes on"
+LOST_MESSAGE = "the Dask scheduler was lost"
+RESUME_MESSAGE = "what is done is kept, and the same command goes on"
 
 
 @dataclass
-class Watch:
+class ClusterWatch:
     """Looks at a cluster from time to time, and gives up where nothing can come any more.
 
     A notebook may take hours, so no bound of time on notebooks tells that. A worker that hangs is one that Dask itself
@@ -34,39 +34,40 @@ class Watch:
 
     client: Client
     need_gpu: bool  # whether those that take a GPU wait for a worker that has one
-    could_run: float = field(default_factory=time.monotonic)  # when it was last seen that what is left can run
+    last_active: float = field(default_factory=time.monotonic)  # when it was last seen that what is left can run
 
-    def seen_to_run(self) -> None:
+    def record_activity(self) -> None:
         """A notebook has ended: the cluster need not be asked."""
-        self.could_run = time.monotonic()
+        self.last_active = time.monotonic()
 
-    def look(self, left: Collection[Node]) -> None:
+    def check(self, left: Collection[Node]) -> None:
         """Ask the scheduler for its workers, where no notebook ends.
 
         Args:
             left: notebooks that have not ended.
 
         Raises:
-            HeadnbError: the scheduler was lost or does not answer, or for `PATIENCE` no worker could run any of them.
+            HeadnbError: the scheduler was lost or does not answer, or no worker could run any of them
+                for `TIMEOUT_SECONDS`.
         """
         workers = self._workers()
-        waiting = {records.identity(node) for node in left}
-        ready = [node for node in left if waiting.isdisjoint(map(records.identity, node.after))]
+        waiting = {records.node_id(node) for node in left}
+        ready = [node for node in left if waiting.isdisjoint(map(records.node_id, node.after))]
         if any(self._runs(worker, node) for worker in workers.values() for node in ready):
-            self.seen_to_run()
-        elif time.monotonic() - self.could_run > PATIENCE:
+            self.record_activity()
+        elif time.monotonic() - self.last_active > TIMEOUT_SECONDS:
             kind = "workers that take what is left" if workers else "workers"
-            what = f"the Dask cluster has had no {kind} for {PATIENCE / 60:.3g} minutes"
-            raise HeadnbError(f"{what}; missing: {_named(left)}; {KEPT}")
+            what = f"the Dask cluster has had no {kind} for {TIMEOUT_SECONDS / 60:.3g} minutes"
+            raise HeadnbError(f"{what}; missing: {_node_names(left)}; {RESUME_MESSAGE}")
 
     def _workers(self) -> Mapping[str, Any]:
         try:
-            workers: dict[str, Any] = ask(self.client, "identity", PATIENCE)["workers"]
+            workers: dict[str, Any] = call_scheduler(self.client, "identity", TIMEOUT_SECONDS)["workers"]
         except TimeoutError as error:
-            what = f"the Dask scheduler has not answered for {PATIENCE / 60:.3g} minutes"
-            raise HeadnbError(f"{what}; {KEPT}") from error
+            what = f"the Dask scheduler has not answered for {TIMEOUT_SECONDS / 60:.3g} minutes"
+            raise HeadnbError(f"{what}; {RESUME_MESSAGE}") from error
         except (OSError, CancelledError) as error:
-            raise HeadnbError(f"{LOST}; {KEPT}") from error
+            raise HeadnbError(f"{LOST_MESSAGE}; {RESUME_MESSAGE}") from error
         return workers
 
     def _runs(self, worker: Mapping[str, Any], node: Node) -> bool:
@@ -80,6 +81,6 @@ def has_gpu(worker: Mapping[str, Any]) -> bool:
     return bool(worker.get("resources", {}).get("GPU", 0) >= 1)
 
 
-def _named(nodes: Iterable[Node]) -> str:
+def _node_names(nodes: Iterable[Node]) -> str:
     names = [node.name for node in nodes]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -28,16 +28,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed
-from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.call_checks import MAX_TRAINING_SEED, checked_seed
+from headnb.errors import HeadnbError, optional_import, unknown_name
 from headnb.hub import user_path
 
 AXES = ("task", "seed", "target")
-LARGEST_FILE = 2**18  # bytes
+MAX_FILE_BYTES = 2**18  # bytes
 LONGEST_VALUE = 10_000  # characters
-LONGEST_NAME = 80  # of a notebook
-MOST_VALUES = 100_000  # with every alias written out
-OWN = ("run_folder", "model", "tasks", "seeds", "compositions")  # parameters that come from the suite itself
+MAX_NAME_LENGTH = 80  # of a notebook
+MAX_VALUES = 100_000  # with every alias written out
+SUITE_PARAMETERS = (
+    "run_folder",
+    "model",
+    "tasks",
+    "seeds",
+    "compositions",
+)  # parameters that come from the suite itself
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
     """
     path = user_path(path)
     stored = _mapping(_read_yaml(path), str(path))
-    _known_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
+    _check_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
     where = f"{path.name}: notebook"
     notebooks = {
         (name := _name(key, where)): _notebook(name, _mapping(entry, f"{where} {name}"), path.parent)
@@ -104,8 +110,8 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
 
 def _read_yaml(path: Path) -> Any:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise HeadnbError(f"{path} is larger than {LARGEST_FILE // 2**10} kB: no suite is")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise HeadnbError(f"{path} is larger than {MAX_FILE_BYTES // 2**10} kB: no suite is")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -118,14 +124,14 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         HeadnbError: it is no YAML, it is longer than a suite file may be, or aliases make a lot of a little text.
     """
-    with from_extra("suite"):
+    with optional_import("suite"):
         import yaml  # noqa: PLC0415
-    if len(text) > LARGEST_FILE:
-        raise HeadnbError(f"{where} is longer than {LARGEST_FILE // 2**10} kB: no suite is")
+    if len(text) > MAX_FILE_BYTES:
+        raise HeadnbError(f"{where} is longer than {MAX_FILE_BYTES // 2**10} kB: no suite is")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        few = _written_out(node, {}) < MOST_VALUES  # counted before any is made: `<<` copies what an alias names
+        few = _count_values(node, {}) < MAX_VALUES  # counted before any is made: `<<` copies what an alias names
         found = loader.construct_document(node) if few and node is not None else None
     except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more
         mark = getattr(error, "problem_mark", None)
@@ -133,11 +139,11 @@ def parse_yaml(text: str, where: str) -> Any:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise HeadnbError(f"{where}{line} is not YAML: {reason:.200}") from error
     if not few:
-        raise HeadnbError(f"{where} has more than {MOST_VALUES} values, with its aliases written out")
+        raise HeadnbError(f"{where} has more than {MAX_VALUES} values, with its aliases written out")
     return found
 
 
-def _written_out(node: Any, known: dict[int, int]) -> int:
+def _count_values(node: Any, known: dict[int, int]) -> int:
     """How many values a node of YAML has, those behind aliases counted each time; too many, if it is part of itself.
 
     Raises:
@@ -148,44 +154,44 @@ def _written_out(node: Any, known: dict[int, int]) -> int:
             raise ValueError(f"a value has more than {LONGEST_VALUE} characters")
         return 1
     if id(node) not in known:
-        known[id(node)] = MOST_VALUES
+        known[id(node)] = MAX_VALUES
         parts = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
-        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
     return known[id(node)]
 
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
     where = f"notebook {name}"
-    _known_keys(entry, ("file", "for", "after", "uses", "writes", "gpu"), f"part of {where}", where)
-    file = _typed(entry.get("file"), str, f"{where}: file")
-    _refuse_outside(file, f"{where}: file", "beside the suite")
-    axes = _texts(entry.get("for", []), f"{where}: for")
+    _check_keys(entry, ("file", "for", "after", "uses", "writes", "gpu"), f"part of {where}", where)
+    file = _require_type(entry.get("file"), str, f"{where}: file")
+    _check_inside(file, f"{where}: file", "beside the suite")
+    axes = _distinct_names(entry.get("for", []), f"{where}: for")
     for axis in axes:
         if axis not in AXES:
             raise unknown_name(f"word behind for: of {where}", axis, AXES)
-    writes = _texts(entry.get("writes", []), f"{where}: writes")
+    writes = _distinct_names(entry.get("writes", []), f"{where}: writes")
     for place in writes:
-        _refuse_outside(place, f"{where}: writes", "inside the run folder")
+        _check_inside(place, f"{where}: writes", "inside the run folder")
     return NotebookEntry(
         name,
         folder / file,
         axes,
-        _texts(entry.get("after", []), f"{where}: after"),
-        _texts(entry.get("uses", []), f"{where}: uses"),
+        _distinct_names(entry.get("after", []), f"{where}: after"),
+        _distinct_names(entry.get("uses", []), f"{where}: uses"),
         writes,
-        _typed(entry.get("gpu", False), bool, f"{where}: gpu"),
+        _require_type(entry.get("gpu", False), bool, f"{where}: gpu"),
     )
 
 
 def _name(key: Any, where: str) -> str:
     """What a notebook is called, in every error about it too."""
     name = str(key)
-    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+    if not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
         raise HeadnbError(f"{where} {name!r:.60} has a name that cannot be shown in a line")
     return name
 
 
-def _refuse_outside(place: str, where: str, inside: str) -> None:
+def _check_inside(place: str, where: str, inside: str) -> None:
     path = Path(place)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in place:
         raise HeadnbError(f"{where} names {place!r:.80}, which is not {inside}")
@@ -194,19 +200,19 @@ def _refuse_outside(place: str, where: str, inside: str) -> None:
 def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
     where = f"{file}: profile {name}"
     known = ("models", "tasks", "seeds", "compositions", "without", "parameters", "about")
-    _known_keys(entry, known, f"part of profile {name}", where)
+    _check_keys(entry, known, f"part of profile {name}", where)
     for part in ("models", "tasks"):
         if not entry.get(part):
             raise HeadnbError(f"{where} names no {part}")
     return Profile(
         name,
-        models=_texts(entry["models"], f"{where}: models"),
-        tasks=_texts(entry["tasks"], f"{where}: tasks"),
+        models=_distinct_names(entry["models"], f"{where}: models"),
+        tasks=_distinct_names(entry["tasks"], f"{where}: tasks"),
         seeds=_seeds(entry.get("seeds", [0]), where),
         compositions=_compositions(entry.get("compositions", {}), where),
-        without=_texts(entry.get("without", []), f"{where}: without"),
+        without=_distinct_names(entry.get("without", []), f"{where}: without"),
         parameters={str(key): value for key, value in _mapping(entry.get("parameters", {}), where).items()},
-        about=_typed(entry.get("about", ""), str, f"{where}: about"),
+        about=_require_type(entry.get("about", ""), str, f"{where}: about"),
     )
 
 
@@ -217,7 +223,7 @@ def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
     for name, value in settings.items():
         where = "what is set"
         if name in {"models", "tasks", "without"}:
-            parts[name] = _texts(value if isinstance(value, list) else [value], f"{where}: {name}")
+            parts[name] = _distinct_names(value if isinstance(value, list) else [value], f"{where}: {name}")
         elif name == "seeds":
             parts[name] = _seeds(value if isinstance(value, list) else [value], where)
         elif name == "compositions":
@@ -233,21 +239,21 @@ def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    seeds = _typed(value, list, f"{where}: seeds")
+    seeds = _require_type(value, list, f"{where}: seeds")
     if not seeds:
         raise HeadnbError(f"{where}: seeds must be a list of whole numbers such as [0, 1, 2], not {value!r:.60}")
-    checked = (checked_seed(seed, f"{where}: each of seeds", LARGEST_TRAINING_SEED) for seed in seeds)
+    checked = (checked_seed(seed, f"{where}: each of seeds", MAX_TRAINING_SEED) for seed in seeds)
     return _distinct(tuple(checked), f"{where}: seeds")
 
 
 def _compositions(value: Any, where: str) -> dict[str, list[str]]:
     return {
-        str(task): list(_texts(basics, f"{where}: compositions of {task!r:.60}"))
+        str(task): list(_distinct_names(basics, f"{where}: compositions of {task!r:.60}"))
         for task, basics in _mapping(value, f"{where}: compositions").items()
     }
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _distinct_names(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise HeadnbError(f"{where} must be a list of names, not {value!r:.60}")
     return _distinct(tuple(value), where)
@@ -266,20 +272,20 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _typed(value: Any, kind: type, where: str) -> Any:
+def _require_type(value: Any, kind: type, where: str) -> Any:
     if not isinstance(value, kind):
         raise HeadnbError(f"{where} must be of type {kind.__name__}, not {value!r:.60}")
     return value
 
 
-def _known_keys(entry: Mapping[str, Any], known: tuple[str, ...], kind: str, where: str) -> None:
+def _check_keys(entry: Mapping[str, Any], known: tuple[str, ...], kind: str, where: str) -> None:
     for key in entry:
         if key not in known:
             raise HeadnbError(f"{where}: {unknown_name(kind, str(key), known)}")
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedSuite:
     """What was learnt while checking.
 
     Attributes:

@@ -10,11 +10,11 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, from_extra
-from headnb.scoring.dask_scheduler import on_the_way_out
+from headnb.errors import HeadnbError, optional_import
+from headnb.scoring.dask_scheduler import best_effort
 from headnb.suite import job, records
-from headnb.suite.cluster_watch import KEPT, LOST, Watch, has_gpu
-from headnb.suite.graph import side_by_side, without_graph
+from headnb.suite.cluster_watch import LOST_MESSAGE, RESUME_MESSAGE, ClusterWatch, has_gpu
+from headnb.suite.graph import parallel_counts, without_graph
 from headnb.suite.job import Outcome, Session
 from headnb.tasks.sources import DATA_FOLDER
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[Node, Outcome | None], None]  # None: it begins
 
-LOOK = 10.0  # seconds to wait for a notebook that ends, before a look at the cluster
+POLL_SECONDS = 10.0  # seconds to wait for a notebook that ends, before a look at the cluster
 
 
 class SuiteInterrupted(KeyboardInterrupt):
@@ -58,23 +58,23 @@ def run_suite(
         report: called when a notebook begins and when it ends.
 
     Returns:
-        `records.identity(node)` -> its outcome, of the nodes that were not done.
+        `records.node_id(node)` -> its outcome, of the nodes that were not done.
 
     Raises:
         HeadnbError: another suite works in `out`, the scheduler cannot be reached or was lost, or it has no workers.
         SuiteInterrupted: on Ctrl-C; notebooks that were running are ended.
     """
-    with records.only_suite(out):
+    with records.suite_lock(out):
         todo = [node for node in nodes if not records.is_done(node)]
         if not todo:
             return {}
         outcomes: dict[str, Outcome] = {}
-        with _cluster(scheduler, workers or max(side_by_side(todo).values())) as (client, gpus):
+        with _cluster(scheduler, workers or max(parallel_counts(todo).values())) as (client, gpus):
             session = _session(client, gpus, nodes, local=scheduler is None)
             has_gpus = _has_gpus(client)
             futures = _submit(client, todo, session, has_gpus=has_gpus)
             try:
-                _collect(client, futures, session, outcomes, report, Watch(client, has_gpus))
+                _collect(client, futures, session, outcomes, report, ClusterWatch(client, has_gpus))
             except KeyboardInterrupt:
                 _stop(client, futures, session)
                 raise SuiteInterrupted(outcomes) from None
@@ -84,7 +84,7 @@ def run_suite(
 @contextlib.contextmanager
 def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
     """A client, and the GPUs of this machine where the cluster is our own."""
-    with from_extra("suite"):
+    with optional_import("suite"):
         import cryptography  # noqa: F401, PLC0415  for the certificates of the cluster's connections
         from dask.system import CPU_COUNT  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
@@ -133,7 +133,7 @@ def _session(client: Client, gpus: tuple[str, ...], nodes: Sequence[Node], *, lo
     return Session(
         token=secrets.token_hex(8),
         workers=Counter(address.rpartition(":")[0] for address in known),
-        side_by_side=side_by_side(nodes),
+        parallel_counts=parallel_counts(nodes),
         gpus=gpus,
         environment={DATA_FOLDER: os.path.abspath(folder)} if folder else {},  # noqa: PTH100  no links resolved
     )
@@ -148,18 +148,18 @@ def _submit(client: Client, todo: Sequence[Node], session: Session, *, has_gpus:
     """A Dask task for each node, behind those it needs."""
     of_node: dict[str, Future[Any]] = {}
     for place, node in enumerate(todo):
-        needed = [of_node[name] for name in map(records.identity, node.after) if name in of_node]
-        of_node[records.identity(node)] = client.submit(
+        needed = [of_node[name] for name in map(records.node_id, node.after) if name in of_node]
+        of_node[records.node_id(node)] = client.submit(
             job.run_node,
             without_graph(node),
             session,
             *needed,
-            key=f"{records.identity(node)}-{session.token}",
+            key=f"{records.node_id(node)}-{session.token}",
             resources={"GPU": 1} if node.gpu and has_gpus else None,
             priority=-place,
             pure=False,
         )
-    return {of_node[records.identity(node)]: node for node in todo}
+    return {of_node[records.node_id(node)]: node for node in todo}
 
 
 def _collect(
@@ -168,28 +168,28 @@ def _collect(
     session: Session,
     outcomes: dict[str, Outcome],
     report: Report | None,
-    watch: Watch,
+    watch: ClusterWatch,
 ) -> None:
     tell = report or (lambda node, outcome: None)  # noqa: ARG005
-    by_name = {records.identity(node): node for node in futures.values()}
-    client.subscribe_topic(f"{job.BEGINS}-{session.token}", lambda event: tell(by_name[event[1]], None))
+    by_name = {records.node_id(node): node for node in futures.values()}
+    client.subscribe_topic(f"{job.STARTED_TOPIC}-{session.token}", lambda event: tell(by_name[event[1]], None))
     left = dict(futures)
     while left:
-        ended = _ended(client, left)
+        ended = _wait_for_finished(client, left)
         if ended:
-            watch.seen_to_run()
+            watch.record_activity()
         else:
-            watch.look(left.values())
+            watch.check(left.values())
         for future, told in ended.items():
             node = left.pop(future)
-            needed = [outcomes.get(records.identity(other)) for other in node.after]
+            needed = [outcomes.get(records.node_id(other)) for other in node.after]
             blocked = any(other is not None and other.state != "done" for other in needed)
-            outcome = told or _without_result(future, blocked=blocked)
-            outcomes[records.identity(node)] = outcome
+            outcome = told or _failed_outcome(future, blocked=blocked)
+            outcomes[records.node_id(node)] = outcome
             tell(node, outcome)
 
 
-def _ended(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any], Outcome | None]:
+def _wait_for_finished(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any], Outcome | None]:
     """Wait for those that end next, and fetch what they tell; none, where nothing comes for a while.
 
     Nothing comes where notebooks take long, and where a worker hangs, maybe with a result that was not fetched yet.
@@ -201,19 +201,19 @@ def _ended(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any]
 
     try:
         with client.as_current():
-            ended = wait(list(left), timeout=LOOK, return_when="FIRST_COMPLETED").done
+            ended = wait(list(left), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
         return {
-            future: future.result(timeout=LOOK) if future.status == "finished" else None
+            future: future.result(timeout=POLL_SECONDS) if future.status == "finished" else None
             for future in left
             if future in ended
         }
     except CancelledError as error:
-        raise HeadnbError(f"{LOST}; {KEPT}") from error
+        raise HeadnbError(f"{LOST_MESSAGE}; {RESUME_MESSAGE}") from error
     except TimeoutError:
         return {}
 
 
-def _without_result(future: Future[Any], *, blocked: bool) -> Outcome:
+def _failed_outcome(future: Future[Any], *, blocked: bool) -> Outcome:
     if blocked:
         return Outcome("blocked")
     error: Any = future.exception()
@@ -222,7 +222,7 @@ def _without_result(future: Future[Any], *, blocked: bool) -> Outcome:
 
 def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:
     """End what runs; what does not is taken back."""
-    on_the_way_out(
+    best_effort(
         lambda: client.cancel(list(futures), force=True),
         lambda: client.run(job.end_kernels, session.token),
     )

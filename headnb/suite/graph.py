@@ -19,14 +19,14 @@ from headnb._version import __version__
 from headnb.errors import HeadnbError, one_line, unknown_name
 from headnb.stats.findings_revision import FINDINGS_KEY, FINDINGS_REVISION
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
-from headnb.storage.files import file_name
-from headnb.suite.definition import OWN
+from headnb.storage.files import safe_file_name
+from headnb.suite.definition import SUITE_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from headnb.suite.definition import Checked, NotebookEntry, Profile, Suite
+    from headnb.suite.definition import CheckedSuite, NotebookEntry, Profile, Suite
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def planned_designs(nodes: Sequence[Node]) -> dict[Path, tuple[int, int]]:
     return found
 
 
-def in_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
+def topological_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
     """The notebooks, each behind those it depends on.
 
     Raises:
@@ -131,7 +131,7 @@ def notebooks_without(notebooks: Mapping[str, NotebookEntry], without: Sequence[
     return kept
 
 
-def build_graph(suite: Suite, checked: Checked, out: Path) -> list[Node]:
+def build_graph(suite: Suite, checked: CheckedSuite, out: Path) -> list[Node]:
     """Every node of the suite in an order that respects dependencies: model by model.
 
     Args:
@@ -142,16 +142,16 @@ def build_graph(suite: Suite, checked: Checked, out: Path) -> list[Node]:
     nodes: list[Node] = []
     for model in suite.profile.models:
         of_notebook: dict[str, list[tuple[dict[str, Any], Node]]] = {}
-        for entry in in_order(suite.notebooks):
+        for entry in topological_order(suite.notebooks):
             of_notebook[entry.name] = [
                 (place, _node(entry, model, place, suite.profile, checked, out, of_notebook))
-                for place in _places(entry, suite.profile)
+                for place in _axis_values(entry, suite.profile)
             ]
             nodes += [node for _, node in of_notebook[entry.name]]
     return nodes
 
 
-def _places(entry: NotebookEntry, profile: Profile) -> list[dict[str, Any]]:
+def _axis_values(entry: NotebookEntry, profile: Profile) -> list[dict[str, Any]]:
     values: dict[str, Sequence[Any]] = {
         "task": profile.tasks,
         "seed": profile.seeds,
@@ -165,7 +165,7 @@ def _node(
     model: str,
     place: dict[str, Any],
     profile: Profile,
-    checked: Checked,
+    checked: CheckedSuite,
     out: Path,
     of_notebook: Mapping[str, list[tuple[dict[str, Any], Node]]],
 ) -> Node:
@@ -176,8 +176,8 @@ def _node(
         if all(other[axis] == value for axis, value in place.items() if axis in other)
     )
     parameters = node_parameters(entry, model, place, profile, checked)
-    run = out / file_name(model)
-    parts = {axis: file_name(str(value)) for axis, value in place.items()}
+    run = out / safe_file_name(model)
+    parts = {axis: safe_file_name(str(value)) for axis, value in place.items()}
     identity = {
         "notebook": entry.name,
         "source": checked.sources[entry.name],
@@ -208,26 +208,26 @@ def _node(
 
 
 def node_parameters(
-    entry: NotebookEntry, model: str, place: Mapping[str, Any], profile: Profile, checked: Checked
+    entry: NotebookEntry, model: str, place: Mapping[str, Any], profile: Profile, checked: CheckedSuite
 ) -> dict[str, Any]:
     """What a notebook is given, the run folder apart: of what there is, what it has parameters for."""
-    given = {**(profile.parameters or {}), **own_parameters(model, profile), **place}
+    given = {**(profile.parameters or {}), **suite_parameters(model, profile), **place}
     return {name: value for name, value in given.items() if name in checked.parameters[entry.name]}
 
 
-def own_parameters(model: str, profile: Profile) -> dict[str, Any]:
-    """The parameters that come from the suite itself (see `definition.OWN`), the run folder apart."""
+def suite_parameters(model: str, profile: Profile) -> dict[str, Any]:
+    """The parameters that come from the suite itself (see `definition.SUITE_PARAMETERS`), the run folder apart."""
     own = {
         "model": model,
         "tasks": list(profile.tasks),
         "seeds": list(profile.seeds),
         "compositions": dict(profile.compositions or {}),
     }
-    assert {"run_folder", *own} == set(OWN)  # noqa: S101
+    assert {"run_folder", *own} == set(SUITE_PARAMETERS)  # noqa: S101
     return own
 
 
-def side_by_side(nodes: Sequence[Node]) -> dict[str, int]:
+def parallel_counts(nodes: Sequence[Node]) -> dict[str, int]:
     """Key of a node -> how many nodes, itself included, are as deep in the graph: they can run at once."""
     depth: dict[str, int] = {}
     for node in nodes:

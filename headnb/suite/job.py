@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-BEGINS = "headnb-suite-begins"  # topic of the event that a worker sends when it begins a notebook
-ATTEMPTS = 3  # a kernel that dies is started again: two that choose the same ports at once cannot both live
+STARTED_TOPIC = "headnb-suite-begins"  # topic of the event that a worker sends when it begins a notebook
+MAX_ATTEMPTS = 3  # a kernel that dies is started again: two that choose the same ports at once cannot both live
 MARK = "HEADNB_SUITE_NODE"  # in the environment of a kernel: what it works on
 SESSION = "HEADNB_SUITE_SESSION"  # and for which run of the suite
 
-_one_at_a_time = threading.Lock()
+_job_lock = threading.Lock()
 _stopped: set[str] = set()
 
 
@@ -41,14 +41,14 @@ class Session:
     Attributes:
         token: tells this run from others on the same workers.
         workers: how many workers share a machine: its address -> number.
-        side_by_side: key of a node -> how many can run at once with it.
+        parallel_counts: key of a node -> how many can run at once with it.
         gpus: the devices of this machine, one for each worker of a local cluster; empty on a cluster of others.
         environment: set for the kernels.
     """
 
     token: str
     workers: Mapping[str, int] = field(default_factory=dict)
-    side_by_side: Mapping[str, int] = field(default_factory=dict)
+    parallel_counts: Mapping[str, int] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,15 +66,15 @@ def run_node(node: Node, session: Session, *needed: Outcome) -> Outcome:
     """Run one notebook, if all that it needs is done. It never raises: what fails is an outcome."""
     if any(outcome.state != "done" for outcome in needed):
         return Outcome("blocked")
-    with _one_at_a_time:
+    with _job_lock:
         if session.token in _stopped:
             return Outcome("stopped")
         if records.is_done(node):  # by a worker that died before its answer was fetched
             return Outcome("done")
-        _tell_begins(node, session)
+        _announce_start(node, session)
         try:
-            _end_left_over(node)
-            return _execute_again_if_kernel_dies(node, session)
+            _kill_leftover_kernels(node)
+            return _execute_with_retries(node, session)
         except OSError as error:
             return Outcome("failed", error=f"cannot write {node.folder}: {error.strerror or error}")
         except HeadnbError as error:
@@ -93,18 +93,18 @@ def end_kernels(token: str) -> None:
                 process.kill()
 
 
-def _execute_again_if_kernel_dies(node: Node, session: Session) -> Outcome:
+def _execute_with_retries(node: Node, session: Session) -> Outcome:
     from nbclient.exceptions import DeadKernelError  # noqa: PLC0415
 
     died = ""
-    for _attempt in range(ATTEMPTS):
+    for _attempt in range(MAX_ATTEMPTS):
         try:
             return _execute(node, session)
         except (DeadKernelError, RuntimeError) as error:  # RuntimeError: it died before it could say anything
             died = str(error)
             if session.token in _stopped:
                 return Outcome("stopped")
-    gave_up = f"the kernel died {ATTEMPTS} times ({died}); out of memory?"
+    gave_up = f"the kernel died {MAX_ATTEMPTS} times ({died}); out of memory?"
     records.write_manifest(node, "failed", error=gave_up)
     records.end(node)
     return Outcome("failed", error=gave_up)
@@ -160,7 +160,7 @@ def _threads(node: Node, session: Session) -> int:
 
     worker = _worker()
     host = worker.address.rpartition(":")[0] if worker is not None else ""
-    return max(1, CPU_COUNT // min(session.workers.get(host, 1), session.side_by_side.get(node.key, 1)))
+    return max(1, CPU_COUNT // min(session.workers.get(host, 1), session.parallel_counts.get(node.key, 1)))
 
 
 def _worker() -> Any:
@@ -177,9 +177,9 @@ def _worker_number() -> int:
     return int(name) if name.isdigit() else 0
 
 
-def _tell_begins(node: Node, session: Session) -> None:
+def _announce_start(node: Node, session: Session) -> None:
     if (worker := _worker()) is not None:
-        worker.log_event(f"{BEGINS}-{session.token}", records.identity(node))
+        worker.log_event(f"{STARTED_TOPIC}-{session.token}", records.node_id(node))
 
 
 @contextlib.contextmanager
@@ -220,7 +220,7 @@ def _peak_memory(every: float = 1.0) -> Iterator[list[int]]:
         thread.join()
 
 
-def _end_left_over(node: Node, patience: float = 3.0) -> None:
+def _kill_leftover_kernels(node: Node, patience: float = 3.0) -> None:
     """End the kernel that a killed worker may have left on this node: two must never write to one place.
 
     A kernel notices by itself, within a second, that its worker is gone.

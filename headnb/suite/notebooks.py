@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.errors import HeadnbError, optional_import, unknown_name
 from headnb.suite.parameters import check_parameter
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_notebook(
         HeadnbError: an extra is missing, the notebook has no such parameter or one of another type, or a cell of it
             failed.
     """
-    with from_extra("suite"):
+    with optional_import("suite"):
         import ipykernel  # noqa: F401, PLC0415  the kernel that papermill starts
         import papermill  # noqa: PLC0415
         from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
@@ -117,7 +117,7 @@ def html_page(notebook: Path, page: Path) -> Path:
     Raises:
         HeadnbError: nbconvert is not installed.
     """
-    with from_extra("suite"):
+    with optional_import("suite"):
         from nbconvert import HTMLExporter  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PLAIN: dict[str, type | tuple[type, ...]] = {
+_SIMPLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "int": int,
     "float": (int, float),
@@ -76,8 +76,8 @@ def fits(value: Any, annotation: str, where: str) -> bool:
                 return one or other
             case ast.Constant(value=None):
                 return value is None
-            case ast.Name(name) if name in _PLAIN:
-                return isinstance(value, _PLAIN[name]) and (name == "bool" or not isinstance(value, bool))
+            case ast.Name(name) if name in _SIMPLE_TYPES:
+                return isinstance(value, _SIMPLE_TYPES[name]) and (name == "bool" or not isinstance(value, bool))
             case ast.Subscript(ast.Name("list"), inner):
                 return all([of_kind(entry, inner) for entry in value] if isinstance(value, list) else [False])
             case ast.Subscript(ast.Name("dict"), ast.Tuple([key, inner])):
@@ -85,7 +85,7 @@ def fits(value: Any, annotation: str, where: str) -> bool:
                     return False
                 return all(of_kind(name, key) and of_kind(entry, inner) for name, entry in value.items())
         raise HeadnbError(
-            f"{where} has the type {annotation}; known are {', '.join(_PLAIN)}, list[...], dict[..., ...]"
+            f"{where} has the type {annotation}; known are {', '.join(_SIMPLE_TYPES)}, list[...], dict[..., ...]"
         )
 
     try:

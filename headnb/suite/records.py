@@ -70,7 +70,7 @@ def manifest_path(node: Node) -> Path:
     return node.folder / f"{node.stem}.json"
 
 
-def begun_path(node: Node) -> Path:
+def running_path(node: Node) -> Path:
     """The file that is there while the notebook runs."""
     return node.folder / f".{node.stem}.begun.json"
 
@@ -107,18 +107,18 @@ def begin(node: Node, facts: Mapping[str, Any]) -> None:
 
     Results of unknown origin stay too: the notebook itself refuses what does not fit.
     """
-    made_with = _read(begun_path(node)).get("key") or read_manifest(node).get("key")
+    made_with = _read(running_path(node)).get("key") or read_manifest(node).get("key")
     if made_with not in {None, node.key}:
         for path in node.writes:
             _remove(path)
-    write_json(begun_path(node), {"key": node.key, **facts})
+    write_json(running_path(node), {"key": node.key, **facts})
     for path in (manifest_path(node), executed_path(node), failed_path(node), draft_path(node)):
         _remove(path)
 
 
 def end(node: Node) -> None:
     """Take the mark of `begin` away."""
-    _remove(begun_path(node))
+    _remove(running_path(node))
 
 
 def records(nodes: Sequence[Node], *, running: bool) -> dict[str, Record]:
@@ -130,18 +130,18 @@ def records(nodes: Sequence[Node], *, running: bool) -> dict[str, Record]:
     """
     found: dict[str, Record] = {}
     for node in nodes:
-        found[identity(node)] = _record(node, [found[identity(needed)] for needed in node.after], running=running)
+        found[node_id(node)] = _record(node, [found[node_id(needed)] for needed in node.after], running=running)
     return found
 
 
-def identity(node: Node) -> str:
+def node_id(node: Node) -> str:
     """A name of the node that no other node of the graph has."""
     return f"{node.run.name}/{node.stem}"
 
 
 def _record(node: Node, needed: list[Record], *, running: bool) -> Record:
     manifest = read_manifest(node)
-    begun = _read(begun_path(node))
+    begun = _read(running_path(node))
     waits: State = "waiting"
     if is_done(node):
         return Record("done", manifest)
@@ -159,7 +159,7 @@ def _record(node: Node, needed: list[Record], *, running: bool) -> Record:
 
 
 @contextlib.contextmanager
-def only_suite(out: Path) -> Iterator[None]:
+def suite_lock(out: Path) -> Iterator[None]:
     """Hold the folder, so that two suites never write to it at once; the lock goes with the process.
 
     Raises:
@@ -186,7 +186,7 @@ def is_running(out: Path) -> bool:
     if not (out / ".suite.lock").exists():
         return False
     try:
-        with only_suite(out):
+        with suite_lock(out):
             return False
     except HeadnbError:
         return True

@@ -35,7 +35,7 @@ def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
     lines = [f"{len(nodes)} notebooks: " + ", ".join(f"{states[state]} {state}" for state in SIGNS if states[state])]
     width = max(len(_indented(node)) for node in nodes)
     for node, model in _with_models(nodes):
-        record = found[records.identity(node)]
+        record = found[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         about: str = record.state
         if record.state in {"done", "failed"} and record.seconds is not None:
@@ -54,9 +54,9 @@ def plan_table(nodes: Sequence[Node], found: Mapping[str, Record], known: Mappin
     """Every node with what it needs and what it took in earlier runs, and the sum."""
     width = max(len(_indented(node)) for node in nodes)
     lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
-    todo = [node for node in nodes if found[records.identity(node)].state != "done"]
+    todo = [node for node in nodes if found[records.node_id(node)].state != "done"]
     for node, model in _with_models(nodes):
-        record = found[records.identity(node)]
+        record = found[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         needs = ", ".join(_summary(node))
         time, memory = "?", "?"
@@ -122,6 +122,6 @@ def _summary(node: Node) -> list[str]:
 
 def _blocking(node: Node, found: Mapping[str, Record]) -> str:
     """The failed notebooks that a node waits for, directly or not."""
-    failed = [needed.name for needed in node.after if found[records.identity(needed)].state == "failed"]
-    deeper = [_blocking(needed, found) for needed in node.after if found[records.identity(needed)].state == "blocked"]
+    failed = [needed.name for needed in node.after if found[records.node_id(needed)].state == "failed"]
+    deeper = [_blocking(needed, found) for needed in node.after if found[records.node_id(needed)].state == "blocked"]
     return ", ".join(dict.fromkeys([*failed, *deeper]))

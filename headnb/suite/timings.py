@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 from headnb.suite import records
-from headnb.suite.graph import side_by_side
+from headnb.suite.graph import parallel_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def total_seconds(nodes: Sequence[Node], known: Mapping[str, Timing], workers: i
 
 def peak_memory_mb(nodes: Sequence[Node], known: Mapping[str, Timing], workers: int) -> float:
     """At most, when the largest notebooks that can run at once do."""
-    together = side_by_side(nodes)
+    together = parallel_counts(nodes)
     largest = sorted((known[node.key].memory_mb for node in nodes if together[node.key] > 1), reverse=True)
     single = max((known[node.key].memory_mb for node in nodes), default=0.0)
     return max(single, sum(largest[:workers]))

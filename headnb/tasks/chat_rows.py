@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headnb.errors import HeadnbError
-from headnb.tasks.row_values import json_value, kind, parse_json
+from headnb.tasks.row_values import describe_type, json_value, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,24 +45,24 @@ def read_message(message: object, where: str) -> Message:
         HeadnbError: no role; no content, reasoning or tool calls; parts of the content that are not text.
     """
     if not isinstance(message, Mapping) or "role" not in message:
-        raise HeadnbError(f"{where}: a chat message is a dict with 'role' and 'content', not {kind(message)}")
+        raise HeadnbError(f"{where}: a chat message is a dict with 'role' and 'content', not {describe_type(message)}")
     if not isinstance(message["role"], str):
-        raise HeadnbError(f"{where}: a message's role is {kind(message['role'])}, not text")
+        raise HeadnbError(f"{where}: a message's role is {describe_type(message['role'])}, not text")
     others = [name for name in (*REASONING, "tool_calls") if message.get(name)]
     if "content" not in message and not others:
-        raise HeadnbError(f"{where}: a chat message is a dict with 'role' and 'content', not {kind(message)}")
+        raise HeadnbError(f"{where}: a chat message is a dict with 'role' and 'content', not {describe_type(message)}")
     content = message.get("content")
     if isinstance(content, (list, tuple)) and content:
         for place, part in enumerate(content):
             _check_part(part, f"{where}: part {place} of a message's content")
     elif not isinstance(content, str) and not (content is None and others):
-        raise HeadnbError(f"{where}: a message's content is {kind(content)}, not text or a list of parts")
+        raise HeadnbError(f"{where}: a message's content is {describe_type(content)}, not text or a list of parts")
     for name in REASONING:
         if not isinstance(message.get(name), (str, type(None))):
-            raise HeadnbError(f"{where}: a message's {name} is {kind(message[name])}, not text")
+            raise HeadnbError(f"{where}: a message's {name} is {describe_type(message[name])}, not text")
     calls = message.get("tool_calls") or []
     if not isinstance(calls, (list, tuple)) or not all(isinstance(call, Mapping) for call in calls):
-        raise HeadnbError(f"{where}: a message's tool_calls are {kind(calls)}, not a list of dicts")
+        raise HeadnbError(f"{where}: a message's tool_calls are {describe_type(calls)}, not a list of dicts")
     kept = {name: value for name, value in message.items() if value is not None or name == "content"}
     found: Message = json_value(kept, where)
     return found
@@ -70,7 +70,7 @@ def read_message(message: object, where: str) -> Message:
 
 def _check_part(part: object, where: str) -> None:
     if not isinstance(part, Mapping) or not isinstance(part.get("text"), str) or part.get("type", "text") != "text":
-        said = f"of type {part['type']!r:.40}" if isinstance(part, Mapping) and "type" in part else kind(part)
+        said = f"of type {part['type']!r:.40}" if isinstance(part, Mapping) and "type" in part else describe_type(part)
         raise HeadnbError(f'{where} is {said}; only text is read: {{"type": "text", "text": ...}}')
 
 
@@ -97,7 +97,7 @@ def read_extras(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         listed = found[name] if name != "chat_template_kwargs" else [found[name]]
         if not isinstance(listed, list) or not all(isinstance(part, dict) for part in listed):
             form = "a dict" if name == "chat_template_kwargs" else "a list of dicts"
-            raise HeadnbError(f"{where}: {name} is {kind(value)}, not {form}")
+            raise HeadnbError(f"{where}: {name} is {describe_type(value)}, not {form}")
     if reserved := _NOT_VARIABLES & found.get("chat_template_kwargs", {}).keys():
         raise HeadnbError(f"{where}: chat_template_kwargs holds {min(reserved)!r}, which is not a template's variable")
     return found
@@ -124,13 +124,13 @@ def missing_text(message: Message, has: Callable[[str], bool]) -> list[str]:
         arguments = function.get("arguments")
         if isinstance(arguments, str):
             # A template may have read the text, and written it again.
-            arguments = None if has(arguments) else _parsed(arguments)
+            arguments = None if has(arguments) else _parse_or_keep(arguments)
         called = {name: value for name, value in (("name", function.get("name")), ("arguments", arguments)) if value}
-        missing += [text for value in called.values() for text in _leaves(value) if not _written(text, has)]
+        missing += [text for value in called.values() for text in _leaves(value) if not _is_written(text, has)]
     return missing
 
 
-def _parsed(text: str) -> Any:
+def _parse_or_keep(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -150,6 +150,6 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(part)
 
 
-def _written(text: str, has: Callable[[str], bool]) -> bool:
+def _is_written(text: str, has: Callable[[str], bool]) -> bool:
     """Whether a text is there as it is or as JSON writes it."""
     return has(text) or any(has(json.dumps(text, ensure_ascii=ascii_only)[1:-1]) for ascii_only in (False, True))

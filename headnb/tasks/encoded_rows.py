@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
-from headnb.tasks.row_values import IGNORED, integers, names
+from headnb.tasks.row_values import IGNORED, column_names, integers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SEQUENCE = ("attention_mask", "position_ids", "seq_lengths")
-MASKS = ("completion_mask", "assistant_masks")
+SEQUENCE_COLUMNS = ("attention_mask", "position_ids", "seq_lengths")
+MASK_COLUMNS = ("completion_mask", "assistant_masks")
 
 # Other inputs of models or losses, as the model classes and collators of transformers name them.
 _OTHER_INPUTS = re.compile(
@@ -61,13 +61,13 @@ def read_segments(row: Mapping[str, Any], where: str) -> list[Segment]:
         HeadnbError: an input that is not read, parts of different lengths, positions that neither count on nor begin
             again, masks and labels that contradict each other, or no answer.
     """
-    refuse_other_inputs(row, where)
+    check_no_extra_inputs(row, where)
     input_ids = integers(row["input_ids"], f"{where}: input_ids")
     labels = _labels(row, input_ids, where)
-    seen = _seen(row, len(input_ids), where)
+    seen = _unmasked_positions(row, len(input_ids), where)
     segments = [
         Segment(number, [input_ids[place] for place in places], [labels[place] for place in places])
-        for number, places in _parts(row, seen, len(input_ids), where)
+        for number, places in _split_packed(row, seen, len(input_ids), where)
     ]
     for segment in segments:
         _check_tokens(segment, where)
@@ -76,7 +76,7 @@ def read_segments(row: Mapping[str, Any], where: str) -> list[Segment]:
     return answered
 
 
-def refuse_other_inputs(row: Mapping[str, Any], where: str) -> None:
+def check_no_extra_inputs(row: Mapping[str, Any], where: str) -> None:
     """Raise HeadnbError where the model would be given more than tokens. Token types that are all 0 change nothing."""
     for name, value in row.items():
         if value is None or not is_other_input(name):
@@ -88,12 +88,12 @@ def refuse_other_inputs(row: Mapping[str, Any], where: str) -> None:
 
 def _labels(row: Mapping[str, Any], input_ids: list[int], where: str) -> list[int]:
     """The labels, or the token ids where all masks are 1, as TRL builds them."""
-    masks = {name: _bits(row, name, len(input_ids), where) for name in MASKS if row.get(name) is not None}
+    masks = {name: _read_mask(row, name, len(input_ids), where) for name in MASK_COLUMNS if row.get(name) is not None}
     if row.get("labels") is None and (masks or "labels" not in row):
         if not masks:
             raise HeadnbError(
                 f"{where} has input_ids but neither 'labels' nor 'completion_mask' nor 'assistant_masks';"
-                f" it has {names(row)}"
+                f" it has {column_names(row)}"
             )
         bits = zip(*masks.values(), strict=True)
         return [token if all(of) else IGNORED for token, of in zip(input_ids, bits, strict=True)]
@@ -106,15 +106,15 @@ def _labels(row: Mapping[str, Any], input_ids: list[int], where: str) -> list[in
     return labels
 
 
-def _seen(row: Mapping[str, Any], length: int, where: str) -> list[int]:
+def _unmasked_positions(row: Mapping[str, Any], length: int, where: str) -> list[int]:
     """The places of tokens that are not masked."""
     if row.get("attention_mask") is None:
         return list(range(length))
-    mask = _bits(row, "attention_mask", length, where)
+    mask = _read_mask(row, "attention_mask", length, where)
     return [place for place, bit in enumerate(mask) if bit]
 
 
-def _bits(row: Mapping[str, Any], name: str, length: int, where: str) -> list[int]:
+def _read_mask(row: Mapping[str, Any], name: str, length: int, where: str) -> list[int]:
     bits = integers(row[name], f"{where}: {name}")
     if len(bits) != length:
         article = "an" if name.startswith("a") else "a"
@@ -124,7 +124,9 @@ def _bits(row: Mapping[str, Any], name: str, length: int, where: str) -> list[in
     return bits
 
 
-def _parts(row: Mapping[str, Any], seen: list[int], length: int, where: str) -> list[tuple[int | None, list[int]]]:
+def _split_packed(
+    row: Mapping[str, Any], seen: list[int], length: int, where: str
+) -> list[tuple[int | None, list[int]]]:
     """The places of each sample's tokens, with the sample's number in a packed row.
 
     A row whose other parts are single tokens is one sample with padding, as TRL pads packed rows.

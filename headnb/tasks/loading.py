@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
 from headnb.tasks.samples import (
@@ -131,7 +131,7 @@ def known_tasks() -> dict[str, TaskCard]:
     return {**registry.CARDS, **procedural.procedural_cards()}
 
 
-@known_keywords
+@check_arguments
 def load_task(
     source: object,
     split: str = "test",
@@ -174,7 +174,7 @@ def load_task(
     if isinstance(source, Task):
         rows = sources.Rows(source.name, source.source, source.samples, source.ids)
     else:
-        rows = sources.find(source, split, n, seed, fields)
+        rows = sources.find_rows(source, split, n, seed, fields)
     taken = list(itertools.islice(_samples(rows, n, seed, fields), n))
     if n is not None and len(taken) < n:
         raise HeadnbError(f"{rows.name} has {len(taken)} samples ({rows.source}); n={n} asks for more")
@@ -196,7 +196,7 @@ def _samples(
     for index in _order(len(rows.rows), n, seed):
         row, where = rows.row(index), rows.where(index)
         if rows.template is not None:
-            row = registry.fill(rows.template, row, where)
+            row = registry.fill_template(rows.template, row, where)
             if row is None:
                 continue
         for part, sample in read_samples(row, where, fields):

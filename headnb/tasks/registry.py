@@ -160,7 +160,7 @@ def _hub(path: str, group: str, description: str, licence: str, template: Templa
     return TaskCard(group, description, path, licence, template=template, **more)
 
 
-def fill(template: Template, row: Any, where: str) -> dict[str, Any] | None:
+def fill_template(template: Template, row: Any, where: str) -> dict[str, Any] | None:
     """The template's prompt and completion of one row, or None if the row has no answer.
 
     Raises:

@@ -9,21 +9,21 @@ from typing import Any
 from headnb.errors import HeadnbError
 
 IGNORED = -100  # the label of a token that is not part of the answer
-DEEPEST = 50  # levels of nested JSON
+MAX_DEPTH = 50  # levels of nested JSON
 
 
-def kind(value: object) -> str:
+def describe_type(value: object) -> str:
     """What a value is, for errors."""
     if value is None:
         return "empty (None)"
     if isinstance(value, Mapping):
-        return f"a dict with {names(value)}"
+        return f"a dict with {column_names(value)}"
     if isinstance(value, (list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
 
 
-def names(row: Mapping[str, Any]) -> str:
+def column_names(row: Mapping[str, Any]) -> str:
     """The names of a row's columns, for errors."""
     return ", ".join(map(repr, row)) or "no names"
 
@@ -53,10 +53,10 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
     """A value as JSON has it: text, numbers, True, False, None, lists and dicts; arrays become lists.
 
     Raises:
-        HeadnbError: something else, keys that are not text, or more than `DEEPEST` levels.
+        HeadnbError: something else, keys that are not text, or more than `MAX_DEPTH` levels.
     """
-    if depth > DEEPEST:
-        raise HeadnbError(f"{where} is nested more than {DEEPEST} levels deep")
+    if depth > MAX_DEPTH:
+        raise HeadnbError(f"{where} is nested more than {MAX_DEPTH} levels deep")
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str):
@@ -70,7 +70,7 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
         for key in value:
             check_text(key, where)
         return {str(key): json_value(part, where, depth + 1) for key, part in value.items()}
-    raise HeadnbError(f"{where} holds {kind(value)}; it may hold what JSON has")
+    raise HeadnbError(f"{where} holds {describe_type(value)}; it may hold what JSON has")
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
-from headnb.tasks.encoded_rows import MASKS, SEQUENCE, is_other_input, read_segments
-from headnb.tasks.row_values import IGNORED, check_text, kind, names
+from headnb.tasks.encoded_rows import MASK_COLUMNS, SEQUENCE_COLUMNS, is_other_input, read_segments
+from headnb.tasks.row_values import IGNORED, check_text, column_names, describe_type
 
 __all__ = [
     "IGNORED",
@@ -22,10 +22,10 @@ __all__ = [
     "Text",
     "TokenSample",
     "as_mapping",
+    "as_named_row",
     "check_fields",
     "check_text",
     "message_text",
-    "named",
     "read_field",
     "read_ids",
     "read_row",
@@ -103,9 +103,9 @@ def read_samples(row: object, where: str, fields: Mapping[str, str] | None = Non
 
     Of a packed row, samples without an answer are left out.
     """
-    row = named(row, where)
+    row = as_named_row(row, where)
     if fields is not None:
-        row = _renamed(row, fields, where)
+        row = _rename_columns(row, fields, where)
     read = next((each.read for each in KINDS if each.columns[0] in row), _read_pair)
     return read(row, where)
 
@@ -118,7 +118,7 @@ def _read_pair(row: Mapping[str, Any], where: str) -> Read:
     missing = [name for name in ("prompt", "completion") if name not in row]
     if missing:
         raise HeadnbError(
-            f"{where} lacks {' and '.join(map(repr, missing))}; it has {names(row)}"
+            f"{where} lacks {' and '.join(map(repr, missing))}; it has {column_names(row)}"
             ' (other names: fields={"prompt": ..., "completion": ...})'
         )
     return [(None, _text_sample(row, where))]
@@ -140,7 +140,7 @@ class RowKind(NamedTuple):
 
 
 KINDS = (  # the first that fits
-    RowKind(("input_ids", "labels", *MASKS), SEQUENCE, _read_encoded),
+    RowKind(("input_ids", "labels", *MASK_COLUMNS), SEQUENCE_COLUMNS, _read_encoded),
     RowKind(("completion", "prompt"), EXTRAS, _read_pair),
     RowKind(("messages",), EXTRAS, _read_chat),
 )
@@ -148,7 +148,7 @@ FIELDS = (*dict.fromkeys(name for each in KINDS for name in (*each.columns, *eac
 _BESIDE = {*MEDIA, *(name for each in KINDS for name in each.beside)}
 
 
-def _renamed(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
+def _rename_columns(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
     """The columns that `fields` names, and those that say how these are to be understood."""
     found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     used = set(fields.values())
@@ -170,7 +170,7 @@ def as_mapping(row: object) -> Mapping[str, Any] | None:
     return None
 
 
-def named(row: object, where: str) -> Mapping[str, Any]:
+def as_named_row(row: object, where: str) -> Mapping[str, Any]:
     """The row with a name for each of its parts.
 
     Raises:
@@ -181,7 +181,9 @@ def named(row: object, where: str) -> Mapping[str, Any]:
         return found
     if isinstance(row, (tuple, list)) and len(row) == 2:
         return {"prompt": row[0], "completion": row[1]}
-    raise HeadnbError(f"{where} is {kind(row)}; a sample is a (prompt, completion) pair or a dict with those names")
+    raise HeadnbError(
+        f"{where} is {describe_type(row)}; a sample is a (prompt, completion) pair or a dict with those names"
+    )
 
 
 def sample_line(sample: Sample | TokenSample) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def check_fields(fields: object) -> None:
         if name not in FIELDS:
             raise unknown_name("field", str(name), FIELDS)
         if not isinstance(column, str):
-            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {kind(column)}")
+            raise HeadnbError(f"fields: {name!r} must name a column or be a template, not {describe_type(column)}")
 
 
 def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> Any:
@@ -217,17 +219,19 @@ def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> An
     if column in row:
         value = row[column]
         number = name in {"prompt", "completion"} and isinstance(value, numbers.Real)
-        return _written(value, f"{where}: column {column!r}") if number else value
+        return _as_text(value, f"{where}: column {column!r}") if number else value
     if "{" not in column:
-        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {names(row)}")
+        raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {column_names(row)}")
     parts = []
     for literal, key in _template(column):
         parts.append(literal)
         if key is None:
             continue
         if key not in row:
-            raise HeadnbError(f"{where} does not fit the template {column!r}: no column {key!r}; it has {names(row)}")
-        parts.append(_written(row[key], f"{where} does not fit the template {column!r}: column {key!r}"))
+            raise HeadnbError(
+                f"{where} does not fit the template {column!r}: no column {key!r}; it has {column_names(row)}"
+            )
+        parts.append(_as_text(row[key], f"{where} does not fit the template {column!r}: column {key!r}"))
     return "".join(parts)
 
 
@@ -247,7 +251,7 @@ def _template(text: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((literal, key) for literal, key, _, _ in pieces)
 
 
-def _written(value: object, where: str) -> str:
+def _as_text(value: object, where: str) -> str:
     """Text as it is, a number as Python writes it; True and False are neither."""
     if isinstance(value, str):
         return value
@@ -258,7 +262,7 @@ def _written(value: object, where: str) -> str:
             raise HeadnbError(f"{where}: {error}") from error
         if written not in {"nan", "inf", "-inf"}:
             return written
-    raise HeadnbError(f"{where} is {kind(value)}, not text or a number")
+    raise HeadnbError(f"{where} is {describe_type(value)}, not text or a number")
 
 
 def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
@@ -272,7 +276,7 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     for place, held in enumerate(ids):
         key = held.item() if hasattr(held, "item") and getattr(held, "ndim", None) == 0 else held
         if not isinstance(key, (int, str)) or isinstance(key, bool):
-            raise HeadnbError(f"{where}: the id of sample {place} is {kind(key)}, not text or a whole number")
+            raise HeadnbError(f"{where}: the id of sample {place} is {describe_type(key)}, not text or a whole number")
         if isinstance(key, str):
             check_text(key, f"{where}: the id of sample {place}")
             if len(key) > LONGEST_ID:
@@ -299,7 +303,7 @@ def _text_sample(row: Mapping[str, Any], where: str) -> Sample:
         elif isinstance(value, Sequence) and value:
             parts.append([read_message(message, f"{where}: {name}") for message in value])
         else:
-            raise HeadnbError(f"{where}: {name} is {kind(value)}, not text or a list of chat messages")
+            raise HeadnbError(f"{where}: {name} is {describe_type(value)}, not text or a list of chat messages")
     prompt, completion = parts
     if isinstance(prompt, str) != isinstance(completion, str):
         raise HeadnbError(f"{where}: prompt and completion must both be text or both be chat messages")

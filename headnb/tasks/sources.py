@@ -13,7 +13,7 @@ from headnb import hub
 from headnb.errors import HeadnbError, first_line, one_line, unknown_name
 from headnb.tasks import procedural, registry
 from headnb.tasks.row_values import parse_json
-from headnb.tasks.samples import as_mapping, named, read_field, read_ids
+from headnb.tasks.samples import as_mapping, as_named_row, read_field, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +73,10 @@ class Rows:
         return f"{self.name}: sample {self.ids[index]!r}"
 
 
-def find(source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
+def find_rows(source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
     """The rows of any source that `load_task` documents, apart from a Task."""
     if isinstance(source, (str, Path)):
-        return _named(str(source), split, n, seed, fields)
+        return _rows_by_name(str(source), split, n, seed, fields)
     if type(source).__module__.partition(".")[0] == "datasets":
         return _dataset(source, split, fields)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
@@ -87,7 +87,7 @@ def find(source: object, split: str, n: int | None, seed: int, fields: Mapping[s
     )
 
 
-def _named(source: str, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
+def _rows_by_name(source: str, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
     path = hub.user_path(source)
     if path.suffix in {".jsonl", ".json"} or path.is_file():
         return with_ids(read_jsonl(path), fields)
@@ -127,7 +127,7 @@ def read_jsonl(path: Path) -> Rows:
                 if len(line) > LINE_LIMIT:
                     raise HeadnbError(f"{path} line {number} is longer than {LINE_LIMIT // 10**6} MB")
                 if line.strip():
-                    rows.append(_object(line, f"{path} line {number}"))
+                    rows.append(_parse_line(line, f"{path} line {number}"))
                     lines.append(number)
     except OSError as error:
         raise HeadnbError(f"cannot read {path}: {error.strerror or error}") from error
@@ -136,7 +136,7 @@ def read_jsonl(path: Path) -> Rows:
     return Rows(path.stem, str(path), rows, range(len(rows)), lines)
 
 
-def _object(line: bytes, where: str) -> object:
+def _parse_line(line: bytes, where: str) -> object:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -158,7 +158,7 @@ def with_ids(rows: Rows, fields: Mapping[str, str] | None) -> Rows:
     column = (fields or {}).get("id")
     count = len(rows.rows)
     if column is not None:
-        held = [read_field(named(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
+        held = [read_field(as_named_row(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
     elif not _may_have_ids(rows):
         return rows  # without reading a whole data set
     else:

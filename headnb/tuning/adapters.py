@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from headnb.call_checks import known_keywords
-from headnb.engine.losses import find_readout
+from headnb.call_checks import check_arguments
+from headnb.engine.losses import find_loss_computer
 from headnb.errors import HeadnbError
 from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
-from headnb.models.state import left_as_found
+from headnb.models.restore import restore_model
 from headnb.scoring.run import score_heads
 from headnb.stats.patterns import compare
 from headnb.tasks.loading import Task, load_task
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headnb.stats.labelled import Scores
 
 
-@known_keywords
+@check_arguments
 def compare_adapter(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -80,8 +80,8 @@ def compare_adapter(
         )
 
     with model_lock(model):
-        find_readout(model)  # refuses what cannot be scored with its adapters, before it is scored without them
-        with left_as_found(model), _without_adapters(model):
+        find_loss_computer(model)  # refuses what cannot be scored with its adapters, before it is scored without them
+        with restore_model(model), _without_adapters(model):
             before = scored()
         after = scored()
     name = getattr(model, "headnb_adapter", "")
@@ -126,7 +126,7 @@ def _active_outside_layers(model: Any) -> list[str]:
 
 @contextmanager
 def _without_adapters(model: Any) -> Iterator[None]:
-    """`left_as_found` puts back what peft changes about gradients on the way."""
+    """`restore_model` puts back what peft changes about gradients on the way."""
     if hasattr(model, "disable_adapter"):  # peft's wrapper
         with model.disable_adapter():
             yield

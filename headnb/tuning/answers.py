@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     Reader = Callable[[str], str]
 
-NONE = "none"
+NO_ANSWER = "none"
 _NUMBER = r"(?:(?<![\w)])[-\u2212])?\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:e[+-]?\d\d?\b)?"
 _CHOICE = r"(answer|ending|option)\s?([1-9])"
 _TRUTH = r"(true|false|yes|no)\b"
-_STATED = r"answer\b[^.\n]{0,60}? is:?\s*[\"'(*]*"  # what is so stated comes before any answer mentioned on the way
+_STATED_ANSWER = (
+    r"answer\b[^.\n]{0,60}? is:?\s*[\"'(*]*"  # what is so stated comes before any answer mentioned on the way
+)
 _NEXT_QUESTION = re.compile(r"\n\s*Question:")  # a model that has not learnt to stop goes on in the prompt's form
 
 
@@ -64,13 +66,13 @@ def _number(text: str, behind: str = "", *, first: bool = False) -> str:
 
 
 def _choice(text: str) -> str:
-    found = re.search(_STATED + _CHOICE, text, re.IGNORECASE) or re.search(_CHOICE, text, re.IGNORECASE)
+    found = re.search(_STATED_ANSWER + _CHOICE, text, re.IGNORECASE) or re.search(_CHOICE, text, re.IGNORECASE)
     return f"{found[1].lower()}{found[2]}" if found else ""
 
 
 def _truth(text: str) -> str:
     found = (
-        re.search(_STATED + _TRUTH, text, re.IGNORECASE)
+        re.search(_STATED_ANSWER + _TRUTH, text, re.IGNORECASE)
         or re.search(r"\b(true|false)\b", text, re.IGNORECASE)
         or re.match(r"\W*" + _TRUTH, text, re.IGNORECASE)
     )
@@ -84,11 +86,11 @@ def _function_body(text: str) -> str:
     return textwrap.dedent("\n".join(lines[:end]))
 
 
-def _folded(text: str) -> str:
+def _collapse_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
-FORMS = {
+ANSWER_FORMS = {
     form.name: form
     for form in (
         AnswerForm(
@@ -99,12 +101,14 @@ FORMS = {
         ),
         AnswerForm("equation", "the number behind the last =, else the last number", partial(_number, behind="=")),
         AnswerForm("number", "the last number", _number),
-        AnswerForm("choice", "answer1, option2, ... as stated or first mentioned", _choice, complete=_STATED + _CHOICE),
+        AnswerForm(
+            "choice", "answer1, option2, ... as stated or first mentioned", _choice, complete=_STATED_ANSWER + _CHOICE
+        ),
         AnswerForm(
             "truth",
             "true or false (yes or no), as stated or first mentioned",
             _truth,
-            complete=_STATED + _TRUTH + r"\W",
+            complete=_STATED_ANSWER + _TRUTH + r"\W",
         ),
         AnswerForm(
             "code",
@@ -112,16 +116,16 @@ FORMS = {
             _function_body,
             complete=r"\n(?=\S)",
         ),
-        AnswerForm("text", "the whole text, white space folded", _folded),
+        AnswerForm("text", "the whole text, white space folded", _collapse_whitespace),
     )
 }
 
 
-def find_form(answer: str | Reader, task: str, completions: Sequence[str]) -> AnswerForm | None:
+def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]) -> AnswerForm | None:
     """The form in which a task's answers are read; None if it has none.
 
     Args:
-        answer: a name in `FORMS`, a function from a completion to its answer, "none", or "auto": what the task's
+        answer: a name in `ANSWER_FORMS`, a function from a completion to its answer, "none", or "auto": what the task's
             card says, else "number" if all completions are numbers, else "text".
         task: the task's name.
         completions: its samples' own.
@@ -136,9 +140,9 @@ def find_form(answer: str | Reader, task: str, completions: Sequence[str]) -> An
         raise HeadnbError(f"answer must be a name such as 'number' or a function, not a {type(answer).__name__}")
     if answer == "auto":
         answer = _usual_form(task, completions)
-    if answer != NONE and answer not in FORMS:
-        raise unknown_name("form of answers", answer, ["auto", NONE, *FORMS])
-    return FORMS.get(answer)
+    if answer != NO_ANSWER and answer not in ANSWER_FORMS:
+        raise unknown_name("form of answers", answer, ["auto", NO_ANSWER, *ANSWER_FORMS])
+    return ANSWER_FORMS.get(answer)
 
 
 def _usual_form(task: str, completions: Sequence[str]) -> str:

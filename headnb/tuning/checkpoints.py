@@ -52,7 +52,7 @@ class Checkpoint:
         return adapter_base(self.folder) if self.is_adapter else ("", None)
 
     @property
-    def stamp(self) -> str:
+    def file_signature(self) -> str:
         """Changes when other weights are saved to the folder."""
         files = sorted(self.folder.glob("*.safetensors"))
         kept = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -84,7 +84,7 @@ def find_checkpoints(places: str | Path | Sequence[str | Path]) -> list[Checkpoi
             whole models mixed, or models of different shapes.
     """
     several = [places] if isinstance(places, (str, Path)) else list(places)
-    folders = dict.fromkeys(folder for place in several for folder in _matching(place))
+    folders = dict.fromkeys(folder for place in several for folder in _checkpoint_folders(place))
     found = sorted((_checkpoint(folder) for folder in folders), key=lambda each: each.step)
     for one, other in itertools.pairwise(found):
         if one.step == other.step:
@@ -101,7 +101,7 @@ def find_checkpoints(places: str | Path | Sequence[str | Path]) -> list[Checkpoi
     return found
 
 
-def _matching(place: str | Path) -> list[Path]:
+def _checkpoint_folders(place: str | Path) -> list[Path]:
     folder = user_path(place)
     if folder.is_dir():
         inside = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("checkpoint-")]
@@ -112,11 +112,11 @@ def _matching(place: str | Path) -> list[Path]:
         return inside
     found = [Path(path) for path in glob.glob(str(folder)) if Path(path).is_dir()]  # noqa: PTH207  absolute patterns
     if not found:
-        raise HeadnbError(f"no folder matches {str(place)!r}{_neighbours(folder)}")
+        raise HeadnbError(f"no folder matches {str(place)!r}{_folder_hint(folder)}")
     return found
 
 
-def _neighbours(pattern: Path) -> str:
+def _folder_hint(pattern: Path) -> str:
     """What there is instead."""
     parent = next((folder for folder in pattern.parents if folder.is_dir()), Path())
     names = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))

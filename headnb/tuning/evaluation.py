@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from headnb.call_checks import checked_level, known_keywords
+from headnb.call_checks import check_arguments, checked_level
 from headnb.engine.batching import collate, plan_batches
-from headnb.engine.generation import continue_greedily, text
+from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import frozen, input_device
-from headnb.engine.losses import find_readout
-from headnb.engine.packing import most_tokens
+from headnb.engine.losses import find_loss_computer
+from headnb.engine.packing import max_batch_tokens
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.models.checks import context_length, model_name
@@ -26,7 +26,7 @@ from headnb.models.provenance import weights_source
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
-from headnb.tuning.answers import NONE, find_form
+from headnb.tuning.answers import NO_ANSWER, find_answer_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from headnb.tuning.answers import AnswerForm, Reader
 
 
-@known_keywords
+@check_arguments
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -92,7 +92,7 @@ def evaluate(
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     total = len(encoded.samples)
     questions = _questions(task, tokenizer, encoded, encoding)
-    form = find_form(answer, task.name, [question.completion for question in questions]) if questions else None
+    form = find_answer_form(answer, task.name, [question.completion for question in questions]) if questions else None
 
     def report(done: int) -> None:
         if on_progress is not None:
@@ -101,9 +101,9 @@ def evaluate(
     with model_lock(model), frozen(model):
         losses = _losses(model, encoded, batch_tokens, seed, lambda done: report(0 if form else done))
         if form is None or tokenizer is None:
-            columns = _nothing_compared(total)
+            columns = _empty_answers(total)
         else:
-            columns = _compared(model, tokenizer, questions, form, max_new_tokens, batch_size, report)
+            columns = _compare_answers(model, tokenizer, questions, form, max_new_tokens, batch_size, report)
     report(total)
     result = xr.Dataset(
         {
@@ -117,7 +117,7 @@ def evaluate(
             "model": model_name(model),
             **weights_source(model),
             "task": task.name,
-            "answer": f"{form.name}: {form.meaning}" if form else NONE,
+            "answer": f"{form.name}: {form.meaning}" if form else NO_ANSWER,
             "units": "nats",
             "level": level,
             "samples": total,
@@ -179,20 +179,20 @@ def _losses(
     model: PreTrainedModel, encoded: EncodedTask, batch_tokens: int, seed: int, tick: Callable[[int], None]
 ) -> np.ndarray:
     """Loss of each sample (n,) float64, by forward passes alone."""
-    readout, device = find_readout(model), input_device(model)
-    plan = plan_batches(encoded.lengths, batch_tokens=most_tokens(model, batch_tokens), seed=seed)
+    loss_computer, device = find_loss_computer(model), input_device(model)
+    plan = plan_batches(encoded.lengths, batch_tokens=max_batch_tokens(model, batch_tokens), seed=seed)
     losses = np.full(len(encoded.samples), np.nan)
     for places in plan.batches():
         tick(int(places[0]))
         positions = plan.order[places]
         batch = collate([encoded.samples[position] for position in positions])
-        losses[positions] = readout.losses(batch, device).double().cpu().numpy()
+        losses[positions] = loss_computer.losses(batch, device).double().cpu().numpy()
     if len(broken := np.flatnonzero(~np.isfinite(losses))):
         raise HeadnbError(f"the loss of sample {encoded.ids[broken[0]]!r} is {losses[broken[0]]}")
     return losses
 
 
-def _compared(
+def _compare_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: list[_Question],
@@ -209,7 +209,7 @@ def _compared(
     )
     texts, ended = [""] * len(questions), np.zeros(len(questions), bool)
     for place, row in zip(asked, written, strict=True):
-        texts[place], ended[place] = text(tokenizer, row), row.ended
+        texts[place], ended[place] = continuation_text(tokenizer, row), row.ended
     expected = np.array([form.answer(question.completion) for question in questions], str)
     predicted = np.array([form.answer(generated) for generated in texts], str)
     known = (expected != "") & np.isin(np.arange(len(questions)), asked)
@@ -222,7 +222,7 @@ def _compared(
     }
 
 
-def _nothing_compared(samples: int) -> dict[str, np.ndarray]:
+def _empty_answers(samples: int) -> dict[str, np.ndarray]:
     empty = np.full(samples, "")
     return {
         "exact_match": np.full(samples, np.nan),

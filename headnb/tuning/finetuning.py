@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.call_checks import LARGEST_TRAINING_SEED, checked_seed, known_keywords
+from headnb.call_checks import MAX_TRAINING_SEED, check_arguments, checked_seed
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
 from headnb.engine.tokenization import encode_task
@@ -28,7 +28,7 @@ from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
-from headnb.storage.locks import only_writer
+from headnb.storage.locks import write_lock
 from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
@@ -41,7 +41,7 @@ from headnb.tuning.options import (
     kind_of_tuning,
     warn_of_router_loss,
 )
-from headnb.tuning.run_folder import BASE, began_elsewhere, open_folder, training_settings
+from headnb.tuning.run_folder import BASE, began_with_other_weights, open_folder, training_settings
 from headnb.tuning.tracking import HeadScoreCallback, tracked_tasks
 from headnb.tuning.training import TuningProgress, TuningRun
 
@@ -54,16 +54,16 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.tuning.head_slices import HeadSlice
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
-TRACKED = 64  # samples of a tracked task, where none were chosen
-MADE = 4096  # samples of a procedural task at the most
-PACK = 1024  # tokens of a row of packed samples at least
+TRACKED_SAMPLES = 64  # samples of a tracked task, where none were chosen
+MAX_PROCEDURAL_SAMPLES = 4096  # samples of a procedural task at the most
+MIN_PACK_TOKENS = 1024  # tokens of a row of packed samples at least
 ADAPTER_RATE = 2e-4
 FULL_RATE = 2e-5
 
 
-@known_keywords
+@check_arguments
 def finetune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -128,7 +128,7 @@ def finetune(
     own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
     check_rate(learning_rate)
-    checked_seed(seed, most=LARGEST_TRAINING_SEED)
+    checked_seed(seed, most=MAX_TRAINING_SEED)
     check_model(model, tokenizer, inplace=inplace)
     check_adapters(peft_config)
     settings = _Settings(
@@ -145,7 +145,7 @@ def finetune(
 
     train = _train_task(task, seed, settings.samples)
     scoring: dict[str, Any] = {"method": method, "encoding": encoding, "max_length": max_length}
-    tracked = _tracked(task, track, held_out, train, seed)
+    tracked = _tracked_tasks(task, track, held_out, train, seed)
     callback = HeadScoreCallback(tracked, tokenizer=tokenizer, every=every, online=online, **scoring)
     encoded = encode_task(train, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
 
@@ -156,25 +156,25 @@ def finetune(
     adapters = settings.adapters(slices)
     callback.attrs = settings.attributes(train, chosen)
 
-    kept = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
-    folder = user_path(output_dir or kept.name)  # type: ignore[union-attr]
+    temporary_folder = tempfile.TemporaryDirectory(prefix="headnb-") if output_dir is None else None
+    folder = user_path(output_dir or temporary_folder.name)  # type: ignore[union-attr]
     record = settings.record(callback, scoring, adapters)
     callback.attrs |= {"train_left_out": len(encoded.left_out), "train_truncated": encoded.truncated}
     with _folder_lock(folder, needed=output_dir is not None):
         checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
-        if checkpoint is not None and began_elsewhere(folder, record):
+        if checkpoint is not None and began_with_other_weights(folder, record):
             warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
             callback.forget_movement()
         arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)
         alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
-        tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, kept, alone)
+        tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, temporary_folder, alone)
         return tuning.run(adapters, on_progress)
 
 
 def _folder_lock(folder: Path, *, needed: bool) -> AbstractContextManager[None]:
     """One fine-tuning at a time in a folder; the processes that a launcher starts for one training share its lock."""
     first = os.environ.get("RANK", "0") == "0"
-    return only_writer(folder, "a fine-tuning") if first and needed else contextlib.nullcontext()
+    return write_lock(folder, "a fine-tuning") if first and needed else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class _Settings:
             "completion_only_loss": True,
         }
         if self.trainer.get("packing"):  # the length of a pack, to which longer samples would be cut
-            arguments["max_length"] = self.max_length or max(PACK, int(encoded.lengths.max()))
+            arguments["max_length"] = self.max_length or max(MIN_PACK_TOKENS, int(encoded.lengths.max()))
         return arguments
 
 
@@ -281,11 +281,11 @@ def _train_task(source: Any, seed: int, samples: int | None) -> Task:
             return load_task(source, split="train", seed=seed)
         if samples is None:
             raise HeadnbError(f"{source} has no end, so there are no epochs of it; steps= says how many updates to do")
-        return load_task(source, split="train", n=min(samples, MADE), seed=seed)
+        return load_task(source, split="train", n=min(samples, MAX_PROCEDURAL_SAMPLES), seed=seed)
     return load_task(source, split="train")
 
 
-def _tracked(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> dict[str, Task]:
+def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> dict[str, Task]:
     """Name -> task, of all that is scored along the way."""
 
     def named(value: Any) -> Any:
@@ -293,10 +293,10 @@ def _tracked(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> 
         if not isinstance(value, str) or Path(value).is_file():
             return value
         whole = load_task(value, split="test")
-        return _some(whole, seed)
+        return _subsample(whole, seed)
 
     if track is None:
-        default = source if isinstance(source, str) else _some(train, seed)
+        default = source if isinstance(source, str) else _subsample(train, seed)
         tasks = {} if held_out is not None else tracked_tasks(named(default))
     elif isinstance(track, Mapping):
         tasks = tracked_tasks({name: named(task) for name, task in track.items()})
@@ -310,5 +310,5 @@ def _tracked(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> 
     return tasks
 
 
-def _some(task: Task, seed: int) -> Task:
-    return task if len(task) <= TRACKED else load_task(task, n=TRACKED, seed=seed)
+def _subsample(task: Task, seed: int) -> Task:
+    return task if len(task) <= TRACKED_SAMPLES else load_task(task, n=TRACKED_SAMPLES, seed=seed)

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from headnb.tuning.head_slices import HeadSlice
 
 RANK, ALPHA = 16, 32
-FREE = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "task_type")
+ALLOWED_LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "task_type")
 
 
 @dataclass
-class _Part:
+class _TrainedSlice:
     """The slice of one parameter that is trained, and what the rest of it is."""
 
     weight: nn.Parameter
@@ -59,12 +59,12 @@ class _Part:
         """Numbers that are trained."""
         return self.weight.numel() // self.weight.shape[self.dim] * len(self.features)
 
-    def of_slice(self, gradient: Tensor) -> Tensor:
+    def mask_gradient(self, gradient: Tensor) -> Tensor:
         """A gradient that is zero outside the slice; NaN there is, too."""
         return gradient.index_fill(self.dim, self.others, 0)
 
     @torch.no_grad()
-    def put_back(self) -> None:
+    def restore(self) -> None:
         self.weight.index_copy_(self.dim, self.others, self.kept)
 
 
@@ -79,7 +79,7 @@ class SliceTraining(TrainerCallback):
 
     def __init__(self, model: nn.Module, slices: Sequence[HeadSlice], *, inplace: bool) -> None:
         self._model, self._slices, self._inplace = model, slices, inplace
-        self._parts: list[_Part] = []
+        self._parts: list[_TrainedSlice] = []
 
     def prepare(self) -> None:
         """Before a trainer is made: in place, of all weights those with a slice are trained."""
@@ -98,43 +98,45 @@ class SliceTraining(TrainerCallback):
             raise HeadnbError("heads cannot be tuned alone where FSDP or DeepSpeed shards the weights")
         self._parts = list(self._in_place() if self._inplace else self._in_adapters())
         trainer.add_callback(self)
-        hooks = [part.weight.register_hook(part.of_slice) for part in self._parts]  # type: ignore[no-untyped-call]
+        hooks = [part.weight.register_hook(part.mask_gradient) for part in self._parts]  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
             for part in self._parts:  # an interrupt may come between an update and what is done behind it
-                part.put_back()
+                part.restore()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         for part in self._parts:
-            part.put_back()
+            part.restore()
 
     @property
-    def still(self) -> int:
+    def frozen_count(self) -> int:
         """How many numbers of the parameters that are trained are none of the slices'."""
         return sum(part.weight.numel() - part.size for part in self._parts)
 
-    def _in_place(self) -> Iterator[_Part]:
+    def _in_place(self) -> Iterator[_TrainedSlice]:
         for each in self._slices:
             for weight in self._model.get_submodule(each.name).parameters(recurse=False):
                 if weight.requires_grad:  # (out, in), or a bias (out)
-                    yield _Part(weight, 0 if each.of_outputs else 1, each.features)
+                    yield _TrainedSlice(weight, 0 if each.of_outputs else 1, each.features)
 
-    def _in_adapters(self) -> Iterator[_Part]:
+    def _in_adapters(self) -> Iterator[_TrainedSlice]:
         for each in self._slices:
             layer: Any = self._model.get_submodule(each.name)
             if each.of_outputs:
-                yield _Part(layer.lora_B["default"].weight, 0, each.features)  # (out, r), zeros
+                yield _TrainedSlice(layer.lora_B["default"].weight, 0, each.features)  # (out, r), zeros
             else:
-                yield _Part(_of_features(layer.lora_A["default"].weight, each.features), 1, each.features)  # (r, in)
+                yield _TrainedSlice(
+                    _rescale_features(layer.lora_A["default"].weight, each.features), 1, each.features
+                )  # (r, in)
 
 
 @torch.no_grad()
-def _of_features(A: nn.Parameter, features: Tensor) -> nn.Parameter:
+def _rescale_features(A: nn.Parameter, features: Tensor) -> nn.Parameter:
     """A (r, in) as peft drew it, uniform within 1 / sqrt(in), as it would be of these input features alone."""
     chosen = A.index_select(1, features.to(A.device)) * math.sqrt(A.shape[1] / len(features))
     A.zero_().index_copy_(1, features.to(A.device), chosen)
@@ -157,9 +159,11 @@ def lora_of_slices(slices: Sequence[HeadSlice], chosen: PeftConfig | None) -> Lo
     if chosen is not None:
         if type(chosen) is not LoraConfig:
             raise HeadnbError(f"heads are tuned by LoRA, not by {type(chosen).__name__}; give a LoraConfig or none")
-        given = {name: getattr(chosen, name) for name in FREE}
+        given = {name: getattr(chosen, name) for name in ALLOWED_LORA_OPTIONS}
         plain = LoraConfig(**given)
         names = [each.name for each in dataclasses.fields(chosen)]
         if more := [name for name in names if getattr(chosen, name) != getattr(plain, name)]:
-            raise HeadnbError(f"with heads a LoraConfig chooses {', '.join(FREE[:4])} only; this one sets {more[0]}")
+            raise HeadnbError(
+                f"with heads a LoraConfig chooses {', '.join(ALLOWED_LORA_OPTIONS[:4])} only; this one sets {more[0]}"
+            )
     return LoraConfig(**given | {"target_modules": [each.name for each in slices], "task_type": "CAUSAL_LM"})

@@ -5,19 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import from_extra
+from headnb.errors import optional_import
 from headnb.models.locks import model_lock
-from headnb.models.state import left_as_found
+from headnb.models.restore import restore_model
 from headnb.tuning.finetuning import finetune
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.tasks.loading import Task
-    from headnb.tuning.tuned import FineTuned
+    from headnb.tuning.result import FineTuned
 
 
-def learn(
+def finetune_and_merge(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, full: bool, **how: Any
 ) -> FineTuned:
     """Fine-tune, and make what was learnt a part of the model's own weights, so that it can go on from there.
@@ -36,10 +36,10 @@ def learn(
 
 
 def _merge(model: PreTrainedModel, tuned: FineTuned) -> None:
-    with from_extra("train"):
+    with optional_import("train"):
         from peft import PeftModel  # noqa: PLC0415
 
-    with model_lock(model), left_as_found(model, weights=False), warnings.catch_warnings():
+    with model_lock(model), restore_model(model, weights=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         merged: Any = PeftModel.from_pretrained(model, str(tuned.adapter))
         merged.merge_and_unload()

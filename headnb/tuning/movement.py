@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headnb.errors import from_extra
+from headnb.errors import optional_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Layer:
+class _LayerWeights:
     """What is remembered of one layer."""
 
     squared_norm: float = 0.0
     """Of its weights without adapters."""
     weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Those that are trained in place, and a copy of what they were."""
-    factors: list[_Factors] = field(default_factory=list)
+    factors: list[_LoraFactors] = field(default_factory=list)
     unknown: bool = False
     """Something is trained here whose effect on the weights has no simple form."""
 
@@ -57,7 +57,7 @@ class Movement:
     """
 
     def __init__(self, model: nn.Module, layout: HeadLayout) -> None:
-        self._layers = [_Layer() for _ in layout.heads]
+        self._layers = [_LayerWeights() for _ in layout.heads]
         layer_of = _layer_finder(model, layout)
         adapters: set[Tensor] = set()
         for name, module in model.named_modules():
@@ -77,29 +77,29 @@ class Movement:
                 if weight.requires_grad:
                     held.weights.append((weight, weight.detach().to("cpu", copy=True)))
 
-    def now(self) -> np.ndarray:
+    def measure(self) -> np.ndarray:
         """Movement of each layer, (L,); NaN where it is not known."""
         return np.array([layer.movement() for layer in self._layers])
 
 
-class _Factors:
+class _LoraFactors:
     """A pair of LoRA factors, A (r, in) and B (out, r), and what they were."""
 
     def __init__(self, A: Tensor, B: Tensor, scaling: float) -> None:
         self.A, self.B, self._scaling = A, B, scaling
-        self._A0, self._B0 = (_exact(factor) for factor in (A, B))
+        self._A0, self._B0 = (_float64_copy(factor) for factor in (A, B))
 
     def squared_change(self) -> float:
-        P = self._scaling * torch.cat([_exact(self.B), -self._B0], 1)  # (out, 2r)
-        Q = torch.cat([_exact(self.A), self._A0], 0)  # (2r, in)
+        P = self._scaling * torch.cat([_float64_copy(self.B), -self._B0], 1)  # (out, 2r)
+        Q = torch.cat([_float64_copy(self.A), self._A0], 0)  # (2r, in)
         return float(((P.T @ P) * (Q @ Q.T)).sum().clamp(min=0))
 
 
-def _exact(factor: Tensor) -> Tensor:
+def _float64_copy(factor: Tensor) -> Tensor:
     return factor.detach().to("cpu", torch.float64, copy=True)
 
 
-def _lora_factors(module: Any) -> Iterator[_Factors]:
+def _lora_factors(module: Any) -> Iterator[_LoraFactors]:
     """The factors of a linear layer that peft wrapped with LoRA; those of experts' weights are several in one."""
     if hasattr(module, "parameter_name"):  # of peft's wrapper for a parameter
         return
@@ -108,7 +108,7 @@ def _lora_factors(module: Any) -> Iterator[_Factors]:
         for name in A:
             down, up = A[name], B[name]
             if isinstance(down, nn.Linear) and isinstance(up, nn.Linear):
-                yield _Factors(down.weight, up.weight, float(module.scaling[name]))
+                yield _LoraFactors(down.weight, up.weight, float(module.scaling[name]))
 
 
 def _adapter_parameters(module: Any) -> Iterator[Tensor]:
@@ -123,7 +123,7 @@ def _dense(module: nn.Module, weight: nn.Parameter) -> Tensor:
     """A weight as numbers; a quantized one is packed."""
     if weight.is_floating_point():
         return weight.detach()
-    with from_extra("train"):
+    with optional_import("train"):
         from peft.utils.integrations import dequantize_module_weight  # noqa: PLC0415
 
     dense: Tensor = dequantize_module_weight(module)

@@ -24,7 +24,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from headnb.engine.hooks import head_outputs
-from headnb.engine.threads import only_here
+from headnb.engine.threads import this_thread_only
 from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
 from headnb.tasks.samples import IGNORED
@@ -43,7 +43,7 @@ class TrainingBatch:
     """(B, T)"""
     labels: Tensor | None
     """(B, T), -100 outside the answers."""
-    real: Tensor
+    token_mask: Tensor
     """(B, T), false on padding."""
     sample: Tensor | None
     """(B, T): the number of each token's sample, where several are packed into a row; None: each row is one."""
@@ -59,13 +59,15 @@ class TrainingBatch:
         ids, mask, positions = (inputs.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
         if ids is None:
             raise HeadnbError("the training gives its model no input_ids, so its samples cannot be told apart")
-        real = mask.bool() if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
+        token_mask = (
+            mask.bool() if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
+        )
         if mask is not None or positions is None or positions.shape != ids.shape:
-            return cls(ids, inputs.get("labels"), real, None, len(ids))
+            return cls(ids, inputs.get("labels"), token_mask, None, len(ids))
         starts = positions == 0
         starts[:, 0] = True
         sample = starts.flatten().cumsum(0).view_as(ids) - 1
-        return cls(ids, inputs.get("labels"), real, sample, int(sample[-1, -1]) + 1)
+        return cls(ids, inputs.get("labels"), token_mask, sample, int(sample[-1, -1]) + 1)
 
     @property
     def answer_tokens(self) -> Tensor:
@@ -84,15 +86,15 @@ class TrainingBatch:
     def encoded(self) -> list[EncodedSample]:
         """Every sample's own tokens, without padding."""
         assert self.labels is not None  # noqa: S101  only scored batches are asked
-        ids, labels, real = (part.cpu().numpy() for part in (self.input_ids, self.labels, self.real))
+        ids, labels, token_mask = (part.cpu().numpy() for part in (self.input_ids, self.labels, self.token_mask))
         if self.sample is None:
-            return [EncodedSample(ids[row, real[row]], labels[row, real[row]]) for row in range(len(ids))]
+            return [EncodedSample(ids[row, token_mask[row]], labels[row, token_mask[row]]) for row in range(len(ids))]
         edges = np.flatnonzero(np.diff(self.sample.flatten().cpu().numpy())) + 1
         parts = zip(np.split(ids.ravel(), edges), np.split(labels.ravel(), edges), strict=True)
         return [EncodedSample(*part) for part in parts]
 
 
-class _Tap(torch.autograd.Function):
+class _ReadGradient(torch.autograd.Function):
     """The identity, whose backward pass hands O and dL/dO to `receive`. O is saved as any activation is."""
 
     @staticmethod
@@ -109,7 +111,7 @@ class _Tap(torch.autograd.Function):
 
 
 @dataclass
-class _Pass:
+class _TrainingPass:
     """One forward and backward pass of the training, of one part of an accumulated batch."""
 
     batch: TrainingBatch
@@ -132,12 +134,12 @@ class TrainingBatches:
         self.layers_without_gradient: tuple[int, ...] = ()
         self._reduce = reduce
         self._counts = torch.zeros(2, dtype=torch.float64)  # samples and tokens, in this process
-        self._current: _Pass | None = None
-        self._passes: list[_Pass] = []
+        self._current: _TrainingPass | None = None
+        self._passes: list[_TrainingPass] = []
         self._undo = ExitStack()
-        self._undo.callback(model.register_forward_pre_hook(only_here(self._before), with_kwargs=True).remove)
+        self._undo.callback(model.register_forward_pre_hook(this_thread_only(self._before), with_kwargs=True).remove)
         if reduce is not None:
-            self._undo.callback(model.register_forward_hook(only_here(self._after), with_kwargs=True).remove)
+            self._undo.callback(model.register_forward_hook(this_thread_only(self._after), with_kwargs=True).remove)
             self._undo.enter_context(head_outputs(model, self._tap, layout, ()))  # type: ignore[arg-type]
 
     def close(self) -> None:
@@ -162,7 +164,7 @@ class TrainingBatches:
         if not model.training or not torch.is_grad_enabled():  # an evaluation
             return
         batch = TrainingBatch.read(inputs)
-        counted = torch.stack([(batch.answer_tokens > 0).sum(), batch.real.sum()])
+        counted = torch.stack([(batch.answer_tokens > 0).sum(), batch.token_mask.sum()])
         self._counts += counted.cpu()
         if self._reduce is not None:
             if batch.labels is None:
@@ -170,7 +172,7 @@ class TrainingBatches:
                     "online scores need the labels among the model's inputs, as SFTTrainer has them; with this trainer "
                     "or loss, track tasks instead"
                 )
-            self._current = _Pass(batch)
+            self._current = _TrainingPass(batch)
             self._passes.append(self._current)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -194,10 +196,10 @@ class TrainingBatches:
         current = self._current
         if current is None or not O.requires_grad:
             return O
-        passed: Tensor = _Tap.apply(O, partial(self._receive, current, layer))  # type: ignore[no-untyped-call]
+        passed: Tensor = _ReadGradient.apply(O, partial(self._receive, current, layer))  # type: ignore[no-untyped-call]
         return passed
 
-    def _receive(self, current: _Pass, layer: int, O: Tensor, dO: Tensor) -> None:
+    def _receive(self, current: _TrainingPass, layer: int, O: Tensor, dO: Tensor) -> None:
         reduce = self._reduce
         assert reduce is not None  # noqa: S101  there is no tap otherwise
         if current.batch.sample is None:
@@ -207,7 +209,7 @@ class TrainingBatches:
         tokens = reduce(O.flatten(0, 1)[:, None], dO.flatten(0, 1)[:, None])  # (B * T, H)
         current.scores[layer] = current.batch.sums(tokens.view(*O.shape[:3]))
 
-    def take(self) -> xr.Dataset | None:
+    def collect(self) -> xr.Dataset | None:
         """Scores (sample, layer, head) of all processes since the last call, ordered by update; None: none.
 
         `step` (sample) is the update that a sample was in, `fingerprint` that of its tokens (see `EncodedTask`).
@@ -243,7 +245,7 @@ class TrainingBatches:
             },
         )
 
-    def _rows(self, each: _Pass) -> dict[str, np.ndarray]:
+    def _rows(self, each: _TrainingPass) -> dict[str, np.ndarray]:
         assert each.factors is not None  # noqa: S101
         low, high = each.factors.cpu().double().tolist()
         if high - low > 1e-6 * abs(high):
@@ -253,7 +255,7 @@ class TrainingBatches:
         scores = torch.full((len(answers), layers, heads), torch.nan)
         for layer, score in each.scores.items():
             scores[:, layer, : score.shape[1]] = score.float().cpu()
-        self._name_missing(each)
+        self._warn_missing_layers(each)
         trained = (answers > 0).numpy()
         scores /= high * answers.clamp(min=1)[:, None, None]
         encoded = each.batch.encoded()
@@ -265,7 +267,7 @@ class TrainingBatches:
             "factor": np.full(trained.sum(), high),
         }
 
-    def _name_missing(self, each: _Pass) -> None:
+    def _warn_missing_layers(self, each: _TrainingPass) -> None:
         expected = {layer for layer, heads in enumerate(self.layout.heads) if heads}
         missing = tuple(sorted(expected - each.scores.keys()))
         if missing and not self.layers_without_gradient:

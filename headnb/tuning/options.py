@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
-from headnb.errors import HeadnbError, from_extra, unknown_name
+from headnb.errors import HeadnbError, optional_import, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 # Options of the trainer that finetune's own arguments decide, or that must be as they are.
-DECIDED = {
+RESERVED_OPTIONS = {
     "max_steps": "is called steps here",
     "per_device_train_batch_size": "is called batch_size here",
     "resume_from_checkpoint": "is called resume here",
@@ -40,16 +40,16 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
         steps: updates; None for as many as the epochs make.
         batch_size: samples of an update.
     """
-    with from_extra("train"):
+    with optional_import("train"):
         import peft  # noqa: F401, PLC0415
         import trl  # noqa: PLC0415
     known = {option.name: option for option in dataclasses.fields(trl.SFTConfig) if option.init}  # type: ignore[attr-defined]
     for name, value in chosen.items():
-        if name in DECIDED:
-            raise UnknownKeywordError(f"{name} {DECIDED[name]}")
+        if name in RESERVED_OPTIONS:
+            raise UnknownKeywordError(f"{name} {RESERVED_OPTIONS[name]}")
         if name not in known:
             raise UnknownKeywordError(str(unknown_name("argument of finetune", name, {*known, *own})))
-        _refuse_text(name, value, known[name].type)
+        _check_not_text(name, value, known[name].type)
     counts = {"batch_size": batch_size, "gradient_accumulation_steps": chosen.get("gradient_accumulation_steps", 1)}
     for name, count in (counts if steps is None else counts | {"steps": steps}).items():
         if not isinstance(count, Integral) or count < 1:  # the trainer takes no steps for epochs, and 0 for one step
@@ -58,7 +58,7 @@ def check_options(chosen: dict[str, Any], own: Collection[str], *, steps: int | 
         raise HeadnbError("packing_strategy='wrapped' cuts samples and lets them attend to each other; leave it out")
 
 
-def _refuse_text(name: str, value: object, annotation: object) -> None:
+def _check_not_text(name: str, value: object, annotation: object) -> None:
     """Refuse text where a trainer's option is a truth value or a number; "false" would be true."""
     kind = getattr(annotation, "__name__", str(annotation)).removesuffix(" | None")
     if isinstance(value, str) and kind in {"bool", "int", "float"}:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.stats.scoring_revision import refuse_other_revision
+from headnb.stats.scoring_revision import check_revision
 from headnb.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ STATE = "trainer_state.json"  # what a trainer writes last into a checkpoint
 BASE = "model_fingerprint"  # the setting that says which weights the tuning began with
 
 # Options of a trainer that change nothing about what is trained, and entries of adapters that say where they are from.
-_OF_NO_EFFECT = re.compile(
+_IRRELEVANT_OPTIONS = re.compile(
     r"logging|log_|save|eval|do_eval|push_to|hub|report|run_name|disable_tqdm|use_cpu|gradient_checkpointing|torch_empty_cache"
     r"|torch_compile|dataloader(?!_drop_last)"
 )
-_NOTES_OF_ADAPTERS = {"base_model_name_or_path", "peft_version", "inference_mode", "revision", "auto_mapping"}
+_IRRELEVANT_ADAPTER_ENTRIES = {"base_model_name_or_path", "peft_version", "inference_mode", "revision", "auto_mapping"}
 
 
 def training_settings(adapters: PeftConfig | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,26 +41,28 @@ def training_settings(adapters: PeftConfig | None, options: Mapping[str, Any]) -
 
     usual = {option.name: option.default for option in dataclasses.fields(SFTConfig)}
     chosen = {
-        name: value for name, value in options.items() if value != usual.get(name) and not _OF_NO_EFFECT.match(name)
+        name: value
+        for name, value in options.items()
+        if value != usual.get(name) and not _IRRELEVANT_OPTIONS.match(name)
     }
     if adapters is not None:
         usual, given = type(adapters)().to_dict(), adapters.to_dict()
-        own = [name for name in given.keys() - _NOTES_OF_ADAPTERS if given[name] != usual.get(name)]
+        own = [name for name in given.keys() - _IRRELEVANT_ADAPTER_ENTRIES if given[name] != usual.get(name)]
         chosen |= {f"peft_config.{name}": given[name] for name in own}
-    return {name: _plain(value) for name, value in chosen.items()}
+    return {name: _to_json(value) for name, value in chosen.items()}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(held) for key, held in value.items()}
+        return {str(key): _to_json(held) for key, held in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(map(str, value))
     if isinstance(value, (list, tuple)):
-        return [_plain(held) for held in value]
+        return [_to_json(held) for held in value]
     return type(value).__qualname__  # its text may hold an address
 
 
@@ -79,10 +81,10 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
     path = folder / SETTINGS
     if path.is_file():
         stored = read_json(path, "")
-        refuse_other_revision(folder, stored, settings, "a fine-tuning")
+        check_revision(folder, stored, settings, "a fine-tuning")
         compared = stored.keys() | settings.keys() if BASE in stored else stored.keys()  # earlier versions kept few
         differ = [
-            f"{name} {_of(stored, name)}, not {_of(settings, name)}"
+            f"{name} {_setting_text(stored, name)}, not {_setting_text(settings, name)}"
             for name in sorted(compared - ({BASE} if inplace else set()))
             if stored.get(name) != settings.get(name)
         ]
@@ -99,11 +101,11 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
     return None
 
 
-def _of(settings: Mapping[str, Any], name: str) -> str:
+def _setting_text(settings: Mapping[str, Any], name: str) -> str:
     return repr(settings[name]) if name in settings else "as by default"
 
 
-def began_elsewhere(folder: Path, settings: Mapping[str, Any]) -> bool:
+def began_with_other_weights(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the folder's fine-tuning began with other weights than the model has now."""
     return bool(read_json(folder / SETTINGS, "").get(BASE, settings[BASE]) != settings[BASE])
 

@@ -25,7 +25,7 @@ from headnb.errors import HeadnbError
 from headnb.stats.patterns import NOTICES, pattern_units, sample_levels
 from headnb.stats.results import MADE_BY, RESULT_ID, as_result
 from headnb.stats.scoring_revision import REVISION
-from headnb.storage.checksums import damage_named
+from headnb.storage.checksums import report_corruption
 from headnb.storage.files import read_dataset, write_dataset
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 STUDY = "study.nc"
 FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
-_PER_SAMPLE = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
-_OF_ONE_TASK = {
+_SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
+_TASK_ATTRS = {
     "task",
     "task_fingerprint",
     "samples_requested",
@@ -115,7 +115,7 @@ class Study:
         """Task -> scores with a leading dim `step`: the same samples at each."""
         tracked = [self.steps[step] for step in sorted(self.steps)]
         tasks = dict.fromkeys(task for each in tracked for task in each.scores)
-        return {task: _stacked([(each.step, each.scores[task]) for each in tracked]) for task in tasks}
+        return {task: _stack_steps([(each.step, each.scores[task]) for each in tracked]) for task in tasks}
 
     def online_scores(self) -> xr.Dataset | None:
         """Scores of training batches (sample, layer, head), with the update that each sample was in as `step`."""
@@ -124,7 +124,7 @@ class Study:
         whole = xr.concat(self.online, "sample", combine_attrs="override")
         return as_result(whole.assign_coords(sample=np.arange(whole.sizes["sample"])))
 
-    def until(self, step: int) -> Study:
+    def up_to(self, step: int) -> Study:
         """What was known after `step` steps: where a resumed run goes on."""
         parts = [part.isel(sample=np.flatnonzero(part["step"].values <= step)) for part in self.online]
         return replace(
@@ -135,7 +135,7 @@ class Study:
             online=[part for part in parts if part.sizes["sample"]],
         )
 
-    def forget_files_after(self, step: int) -> None:
+    def remove_files_after(self, step: int) -> None:
         """Remove what an earlier run wrote behind the step at which a training is resumed."""
         if self.folder is not None:
             self.write()  # before they go: a study on disk that names files which are gone could not be read again
@@ -143,7 +143,7 @@ class Study:
                 if _step_of(path) > step:
                     path.unlink()
 
-    def copied_to(self, folder: Path) -> None:
+    def copy_to(self, folder: Path) -> None:
         """Write all of it to another folder, in place of a study that is there."""
         if (folder / STUDY).exists() and folder != self.folder:
             for name in ("scores", "online"):
@@ -181,7 +181,7 @@ class Study:
     def _provenance(self) -> dict[str, Any]:
         """What the scores say of themselves, as far as it holds for all of them, and what is known of the training."""
         first = self._first_scores()
-        of_scores = {} if first is None else {k: v for k, v in first.attrs.items() if k not in _OF_ONE_TASK}
+        of_scores = {} if first is None else {k: v for k, v in first.attrs.items() if k not in _TASK_ATTRS}
         return of_scores | self.attrs
 
     def _level_attrs(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def read_study(folder: Path) -> Study:
     if not (folder / STUDY).is_file():
         raise HeadnbError(f"there is no study in {folder}: it has no {STUDY}")
     stored = read_dataset(folder / STUDY)
-    with damage_named(folder / STUDY):
+    with report_corruption(folder / STUDY):
         return _study_of(folder, stored)
 
 
@@ -240,14 +240,14 @@ def _score_path(task: str, step: int) -> Path:
     return Path("scores") / quote(task, safe=" ") / f"step-{step}.nc"
 
 
-def _stacked(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
+def _stack_steps(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
     """Scores of the same samples at several steps, (step, sample, layer, head)."""
     steps, parts = zip(*scores, strict=True)
     changing = [part[["score", "loss"]] for part in parts]
     whole: xr.Dataset = xr.concat(
         changing, xr.DataArray(list(steps), dims="step", name="step"), combine_attrs="override"
     )
-    whole = whole.assign({name: parts[0][name] for name in _PER_SAMPLE if name in parts[0]})
+    whole = whole.assign({name: parts[0][name] for name in _SAMPLE_VARIABLES if name in parts[0]})
     whole.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
     return as_result(whole)
 

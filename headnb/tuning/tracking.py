@@ -17,16 +17,16 @@ import numpy as np
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads, frozen
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import model_name
 from headnb.models.provenance import record_base, weights_source
-from headnb.models.state import random_state_kept
+from headnb.models.restore import restore_random_state
 from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
 from headnb.stats import descriptive
-from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodingName
 
-FLUSHED = 50  # updates after which online scores are written at the latest
+FLUSH_EVERY = 50  # updates after which online scores are written at the latest
 
 
 class HeadScoreCallback(TrainerCallback):
@@ -73,7 +73,7 @@ class HeadScoreCallback(TrainerCallback):
         HeadnbError: a bad task, step or method, or two tasks of one name.
     """
 
-    @known_keywords
+    @check_arguments
     def __init__(
         self,
         tasks: object = (),
@@ -128,7 +128,7 @@ class HeadScoreCallback(TrainerCallback):
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Remember the parameters, before a checkpoint is loaded into them."""
-        self._remember(given["model"])
+        self._record_weights(given["model"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -137,7 +137,7 @@ class HeadScoreCallback(TrainerCallback):
         self.close()
         model = given["model"]
         self._tokenizer = self._tokenizer or given.get("processing_class")
-        self._begin(state, Path(args.output_dir or ".") / FOLDER)
+        self._start_study(state, Path(args.output_dir or ".") / FOLDER)
         if _is_sharded(model):
             self._movement = None
             if self.tasks:
@@ -146,8 +146,8 @@ class HeadScoreCallback(TrainerCallback):
                     "track_checkpoints its checkpoints"
                 )
         elif state.global_step == 0:
-            self._remember(model)
-        with random_state_kept() if _is_sharded(model) else _untouched(model):
+            self._record_weights(model)
+        with restore_random_state() if _is_sharded(model) else _scoring_mode(model):
             layout = find_heads(model)
         self._batches = TrainingBatches(model, layout, self._reduce)
         self.collected.attrs = {**self._provenance(model), "kv_heads": layout.kv_heads, **self.attrs}
@@ -165,7 +165,7 @@ class HeadScoreCallback(TrainerCallback):
         with self._closed_on_error():
             if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:
                 self._track(given["model"], step, control)
-            elif control.should_save or step % FLUSHED == 0:
+            elif control.should_save or step % FLUSH_EVERY == 0:
                 self._write(step)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
@@ -213,38 +213,38 @@ class HeadScoreCallback(TrainerCallback):
             self._batches.close()
             self._batches = None
 
-    def _remember(self, model: nn.Module) -> None:
+    def _record_weights(self, model: nn.Module) -> None:
         if self._with_movement:
-            with _untouched(model):
+            with _scoring_mode(model):
                 layout = find_heads(model)  # type: ignore[arg-type]
             self._movement = Movement(model, layout)  # which asks what is trained
 
-    def _begin(self, state: TrainerState, folder: Path) -> None:
+    def _start_study(self, state: TrainerState, folder: Path) -> None:
         """A new study, or what the one in `folder` knew at the step where a training is resumed."""
         resumed, writes = state.global_step > 0, state.is_world_process_zero
         self.collected = Study()
         if resumed and (folder / STUDY).exists():
             stored = read_study(folder)
-            refuse_other_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
-            self.collected = stored.until(state.global_step)
+            check_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
+            self.collected = stored.up_to(state.global_step)
         elif writes and folder.exists():
             shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
         self.collected.train_loss = train_losses(state)
         if resumed:
-            self.collected.forget_files_after(state.global_step)
+            self.collected.remove_files_after(state.global_step)
         not_known = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, not_known))
 
     def _track(self, model: nn.Module, step: int, control: TrainerControl) -> None:
         scores = {}
-        with _untouched(model):
+        with _scoring_mode(model):
             for name, task in self.tasks.items():
                 scores[name] = score_heads(model, self._tokenizer, task, **self._scoring)  # type: ignore[arg-type]
         assert self._batches is not None  # noqa: S101  training is under way
         layers = len(self._batches.layout.heads)
-        movement = np.full(layers, np.nan) if self._movement is None else self._movement.now()
-        samples, tokens = self._seen()
+        movement = np.full(layers, np.nan) if self._movement is None else self._movement.measure()
+        samples, tokens = self._counts()
         self.collected.add(TrackedStep(step, scores, movement, samples, tokens))
         self._write(step)
         if self.log is not None:
@@ -257,13 +257,13 @@ class HeadScoreCallback(TrainerCallback):
     def _write(self, step: int) -> None:
         """Bring the study on disk up to date."""
         assert self._batches is not None  # noqa: S101
-        self.collected.seen[step] = self._seen()
+        self.collected.seen[step] = self._counts()
         self.collected.attrs["steps_done"] = step
-        if self._reduce is not None and (scores := self._batches.take()) is not None:
+        if self._reduce is not None and (scores := self._batches.collect()) is not None:
             self.collected.add_online(scores.assign_attrs(self._online_attrs()))
         self.collected.write()
 
-    def _seen(self) -> tuple[float, float]:
+    def _counts(self) -> tuple[float, float]:
         assert self._batches is not None  # noqa: S101
         samples, tokens = self._seen_before + self._batches.counts()
         return float(samples), float(tokens)
@@ -304,13 +304,13 @@ def train_losses(state: TrainerState) -> dict[int, float]:
 
 
 @contextmanager
-def _untouched(model: Any) -> Iterator[None]:
+def _scoring_mode(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients of parameters, random numbers kept, and without a trainer's autocast."""
     wrapped = vars(model).get("forward")
     try:
         if "_original_forward" in vars(model):  # accelerate's, under mixed precision
             model.forward = vars(model)["_original_forward"]
-        with random_state_kept(), frozen(model):
+        with restore_random_state(), frozen(model):
             yield
     finally:
         if wrapped is not None:

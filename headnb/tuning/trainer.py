@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headnb.models.quantization import import_quietly
+from headnb.models.quantization import import_bitsandbytes_quietly
 
-import_quietly()
+import_bitsandbytes_quietly()
 
 from transformers import Trainer, TrainerCallback, TrainerState  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402

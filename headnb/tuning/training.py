@@ -20,14 +20,14 @@ from headnb import hub
 from headnb.errors import HeadnbError
 from headnb.models.locks import model_lock
 from headnb.models.provenance import record_base
-from headnb.models.state import left_as_found, random_state_kept
-from headnb.models.torch_settings import usual_torch_settings
+from headnb.models.restore import restore_model, restore_random_state
+from headnb.models.torch_settings import default_torch_settings
 from headnb.tasks.samples import IGNORED
+from headnb.tuning.result import FineTuned, tuned_result
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
 from headnb.tuning.trainer import PrinterCallback, Trainer, TrainerCallback, TrainerState
-from headnb.tuning.tuned import FineTuned, tuned_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +84,7 @@ class TuningRun:
     arguments: dict[str, Any]
     folder: Path
     checkpoint: Path | None
-    kept: Any
+    temporary_folder: Any
     slices: SliceTraining | None = None
     """What alone is trained; None: all that can be."""
 
@@ -92,17 +92,17 @@ class TuningRun:
         interrupted = False
         with (
             _quiet(offline=not self.arguments.get("push_to_hub")),
-            usual_torch_settings(),
+            default_torch_settings(),
             torch.enable_grad(),
             model_lock(self.model),
-            random_state_kept(),
-            left_as_found(self.model, weights=adapters is not None),
+            restore_random_state(),
+            restore_model(self.model, weights=adapters is not None),
         ):
             own = list(self.model.parameters()) if adapters is not None else []
             if self.slices is not None:
                 self.slices.prepare()
             trainer = self._trainer(adapters, on_progress)
-            with _put_back(own), self.slices.running(trainer) if self.slices else contextlib.nullcontext():
+            with _restore_weights(own), self.slices.running(trainer) if self.slices else contextlib.nullcontext():
                 self.callback.attrs["trained_parameters"] = self._count(trainer.model)
                 try:
                     self._train(trainer)
@@ -117,7 +117,7 @@ class TuningRun:
                 finally:
                     self.callback.close()
                 adapter = None if adapters is None else self._save_adapter(trainer)
-        result = tuned_result(self.callback.collected, adapter, self.kept, self.model)
+        result = tuned_result(self.callback.collected, adapter, self.temporary_folder, self.model)
         if interrupted:
             if self.callback.collected.steps:
                 self.callback.collected.write()  # how far the adapter beside it is
@@ -127,7 +127,7 @@ class TuningRun:
     def _count(self, model: nn.Module) -> int:
         """How many numbers are trained."""
         found = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return found - (self.slices.still if self.slices is not None else 0)
+        return found - (self.slices.frozen_count if self.slices is not None else 0)
 
     def _train(self, trainer: Any) -> None:
         if self.checkpoint is None:
@@ -148,7 +148,7 @@ class TuningRun:
         from datasets import Dataset  # noqa: PLC0415
         from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # noqa: PLC0415
 
-        report = [] if on_progress is None else [_Report(on_progress, self.callback)]
+        report = [] if on_progress is None else [_ProgressReporter(on_progress, self.callback)]
         try:
             trainer: Any = SFTTrainer(
                 model=self.model,
@@ -188,7 +188,7 @@ def _load_in_same_dtype(trainer: Any, load: Callable[..., None], *where: Any) ->
         weight.data = weight.data.to(dtype)
 
 
-class _Report(TrainerCallback):
+class _ProgressReporter(TrainerCallback):
     """Tells how far a training is."""
 
     def __init__(self, report: Callable[[TuningProgress], None], callback: HeadScoreCallback) -> None:
@@ -199,18 +199,18 @@ class _Report(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._began, self._first = time.perf_counter(), state.global_step
-        self._tell(state)
+        self._report_progress(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not control.should_log:  # else the loss is about to be known
-            self._tell(state)
+            self._report_progress(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         if "loss" in (logs := given.get("logs") or {}):
             self._loss = float(logs["loss"])
-            self._tell(state)
+            self._report_progress(state)
 
-    def _tell(self, state: TrainerState) -> None:
+    def _report_progress(self, state: TrainerState) -> None:
         seconds, done = time.perf_counter() - self._began, state.global_step - self._first
         tracked = set(self._callback.collected.steps)
         self._report(
@@ -241,7 +241,7 @@ def _rows(encoded: EncodedTask) -> list[dict[str, list[int]]]:
 
 
 @contextlib.contextmanager
-def _put_back(weights: list[nn.Parameter]) -> Iterator[None]:
+def _restore_weights(weights: list[nn.Parameter]) -> Iterator[None]:
     """Those of the weights that are trained in place (adapters may be configured to train biases) are put back."""
     trained = [(weight, weight.detach().clone()) for weight in weights if weight.requires_grad]
     try:

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from headnb.models.checks import model_name
-from headnb.models.state import weights_kept
-from headnb.storage.files import load, write_dataset
+from headnb.models.restore import restore_weights
+from headnb.storage.files import load_dataset, write_dataset
 from headnb.tuning.evaluation import evaluate
 from headnb.tuning.finetuning import finetune
 
@@ -61,9 +61,9 @@ def losses_after(
         },
         sort_keys=True,
     )
-    if keep.exists() and (kept := load(keep, "")).attrs.get("settings") == settings:
+    if keep.exists() and (kept := load_dataset(keep, "")).attrs.get("settings") == settings:
         return kept
-    with weights_kept(model) if how.get("inplace") else contextlib.nullcontext():
+    with restore_weights(model) if how.get("inplace") else contextlib.nullcontext():
         tuned = finetune(model, tokenizer, samples, track=[], max_length=max_length, **how)
         with tuned.applied(model) as tuned_model:
             losses = losses_of(tuned_model, tokenizer, tested, max_length=max_length)

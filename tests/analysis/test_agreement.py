@@ -23,7 +23,7 @@ from headnb.errors import HeadnbError
 from headnb.stats.jackknife import rank_correlation
 from scipy import stats
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 from tiny import tiny_tokenizer
 from trainers import PAIRS
 

@@ -30,7 +30,7 @@ def test_hsic_is_the_mean_over_all_fours_of_samples_also_without_each():
     found = hsic(gram(X), gram(Y))
     assert float(found.full) == pytest.approx(by_fours(X, Y))
     left = [by_fours(np.delete(X, i, axis=0), np.delete(Y, i, axis=0)) for i in range(7)]
-    np.testing.assert_allclose(found.left, left)
+    np.testing.assert_allclose(found.left_out, left)
 
 
 def test_hsic_is_the_inner_product_of_u_centred_matrices():
@@ -54,7 +54,7 @@ def test_rotation_scale_and_shift_change_nothing():
     plain = cka(gram(X), gram(Y))
     moved = cka(gram(3 * X @ rotation + 7), gram(Y))
     np.testing.assert_allclose(moved.full, plain.full)
-    np.testing.assert_allclose(moved.left, plain.left)
+    np.testing.assert_allclose(moved.left_out, plain.left_out)
     assert float(cka(gram(X), gram(-2 * X @ rotation)).full) == pytest.approx(1)
     assert float(cka(gram(X), gram(X * np.arange(1, 7))).full) < 0.99  # another scale in each dimension does
 
@@ -77,11 +77,11 @@ def test_independent_representations_have_none_however_many_dimensions():
 def test_every_two_matrices_of_two_stacks():
     stacks = [gram(np.random.default_rng(seed).standard_normal((3, 8, 4))) for seed in (4, 5)]
     found = cka(stacks[0][:, None], stacks[1][None])
-    assert (found.full.shape, found.left.shape) == ((3, 3), (3, 3, 8))
+    assert (found.full.shape, found.left_out.shape) == ((3, 3), (3, 3, 8))
     for i, j in np.ndindex(3, 3):
         one = cka(stacks[0][i], stacks[1][j])
         np.testing.assert_allclose(found.full[i, j], one.full)
-        np.testing.assert_allclose(found.left[i, j], one.left)
+        np.testing.assert_allclose(found.left_out[i, j], one.left_out)
 
 
 @pytest.mark.parametrize(("n", "mixed"), [(24, 0.3), (64, 0.05)])

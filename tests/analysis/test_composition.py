@@ -15,8 +15,8 @@ from headnb.analysis.composition.null_models import MEAN, PERMUTED, SINGLE
 from headnb.errors import HeadnbError
 from scipy import optimize, stats
 
-from combined import BASICS, combined
-from fine_tuned import FineTuning, alike, flat, random_change, scores_of
+from combined_changes import BASICS, combined_change
+from simulated_finetuning import FineTuning, flat, random_change, scores_of, similar_populations
 
 TARGET = random_change(3, "sgsm")
 
@@ -26,7 +26,7 @@ def fit(target=TARGET, basics=BASICS, **options):
 
 
 def test_known_weights_come_back_exactly_without_noise():
-    found = fit(combined({"gsm8k": 0.7, "mbpp": 0.2}, noise=0))
+    found = fit(combined_change({"gsm8k": 0.7, "mbpp": 0.2}, noise=0))
     np.testing.assert_allclose(found.weights, [0.7, 0.2], rtol=1e-9)
     assert (found.r2, found.r2_cv) == pytest.approx((1, 1))
     assert found.target == "sgsm"
@@ -35,12 +35,12 @@ def test_known_weights_come_back_exactly_without_noise():
 
 
 def test_negative_weight_is_zero_in_the_fit_and_itself_in_the_ordinary_one():
-    found = fit(combined({"gsm8k": 0.7, "mbpp": -0.2}, noise=0))
+    found = fit(combined_change({"gsm8k": 0.7, "mbpp": -0.2}, noise=0))
     assert found.weights.sel(basic="mbpp") == 0
     assert found.selected.sel(basic="gsm8k") == 1
     np.testing.assert_allclose(found.ordinary.weights, [0.7, -0.2], rtol=1e-9)
     np.testing.assert_allclose(
-        fit(combined({"gsm8k": 0.7, "mbpp": -0.2}, noise=0), nonnegative=False).weights, [0.7, -0.2]
+        fit(combined_change({"gsm8k": 0.7, "mbpp": -0.2}, noise=0), nonnegative=False).weights, [0.7, -0.2]
     )
 
 
@@ -93,7 +93,7 @@ def test_patterns_that_only_shrank_are_said_to_have_shrunk():
     rng = np.random.default_rng(8)
     tuned = [
         FineTuning.of(one, c * one.activation_levels)
-        for one, c in zip(alike(rng, 0.5, 3, 0.9), (0.4, 0.5, 0.6), strict=True)
+        for one, c in zip(similar_populations(rng, 0.5, 3, 0.9), (0.4, 0.5, 0.6), strict=True)
     ]
     target, *basics = (one.draw(rng, 256, task) for one, task in zip(tuned, ("sgsm", "gsm8k", "mbpp"), strict=True))
     found = fit(target, dict(zip(("gsm8k", "mbpp"), basics, strict=True)))
@@ -106,7 +106,7 @@ def test_patterns_that_only_shrank_are_said_to_have_shrunk():
 
 def test_corrected_weights_of_a_composition_cover_it_and_the_fit_beats_its_null_models():
     rng = np.random.default_rng(9)
-    before = alike(rng, 0.5, 3)
+    before = similar_populations(rng, 0.5, 3)
     basics = [FineTuning.of(one, one.activation_levels * rng.lognormal(sigma=0.5, size=270)) for one in before[1:]]
     levels = before[0].activation_levels + 0.6 * basics[0].change + 0.5 * basics[1].change
     tuned = [FineTuning.of(before[0], levels), *basics]
@@ -192,7 +192,7 @@ def test_patterns_and_differences_without_samples_give_fits_without_noise():
     for found in (from_patterns, from_differences):
         np.testing.assert_allclose(found.weights, fit().weights)
         assert math.isnan(found.ceiling)
-        assert not found.holds
+        assert not found.supported
         assert "No verdict on composition: this needs scores per sample" in found.verdict
         assert "nothing is known about noise" in found.verdict
     assert SHRINKAGE in from_patterns.nulls.index

@@ -10,21 +10,21 @@ import headnb
 import numpy as np
 import pytest
 from headnb.analysis.before_after import read_stages
-from headnb.analysis.composition.entering import Entered, weigh
+from headnb.analysis.composition.inputs import CompositionInputs, evaluate_evidence
 from headnb.analysis.composition.layer_products import LayerProducts
 from headnb.errors import HeadnbError
 from headnb.stats.significance import sign_flip_p_value
 from scipy import stats
 
-from composed_worlds import TASKS, study
-from fine_tuned import random_change
+from simulated_compositions import TASKS, study
+from simulated_finetuning import random_change
 
 SMALL = {"layers": 8, "width": 9, "n": 16, "run_noise": 0.1}
 
 
-def entered(world: str, seed: int = 0, **options) -> tuple[dict, Entered]:
+def entered(world: str, seed: int = 0, **options) -> tuple[dict, CompositionInputs]:
     made = study(np.random.default_rng(seed), world, **options)
-    return made, Entered.read(made["target"], made["basics"], made["others"], made["shuffled"])
+    return made, CompositionInputs.read(made["target"], made["basics"], made["others"], made["shuffled"])
 
 
 def levels(pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ def test_shares_and_tests_are_those_of_plain_loops():
     made, found = entered("composed", seed=3, **SMALL)
     pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
     shares, of_layers, rivals = shares_by_loops([levels(one) for one in pairs])
-    change = weigh(found).change
+    change = evaluate_evidence(found).change
     assert change.rivals == tuple(TASKS[place] for place in rivals)
     limits = [change.gain, change.excess, change.adds["a"], change.adds["b"]]
     # The limits' values are corrected by the jackknife, by less than their distance to the limit.
@@ -167,7 +167,7 @@ def test_limits_are_those_of_a_jackknife_by_loops():
             value += pseudo.mean() - full
     total = sum(variances)
     df = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-    gain = weigh(found).change.gain
+    gain = evaluate_evidence(found).change.gain
     assert gain.value == pytest.approx(value)
     assert gain.value - gain.low == pytest.approx(stats.t.ppf(0.95, df) * np.sqrt(total))
 
@@ -199,7 +199,7 @@ def test_one_sided_sign_flip_test_is_scipys():
 def test_verdict_says_the_level_that_was_reached(world, level, composed, said):
     made = study(np.random.default_rng(1), world)
     fit = headnb.fit_combination(**made, permutations=10, resamples=5)
-    assert (fit.evidence.level, fit.holds) == (level, composed)
+    assert (fit.evidence.level, fit.supported) == (level, composed)
     assert said in fit.verdict
     assert (f"Level of evidence: {level}." in fit.verdict) == bool(level)
     found = json.loads(json.dumps(fit.to_dict(), allow_nan=False))["evidence"]
@@ -241,11 +241,11 @@ def test_tasks_on_the_same_samples_share_their_pattern_before():
     """Patterns before that are the same one count once, instead of making the weights undetermined."""
     made = study(np.random.default_rng(2), "composed")
     twins = {"e": made["others"]["e"], "twin of e": made["others"]["e"], "d": made["others"]["d"]}
-    found = Entered.read(made["target"], made["basics"], twins, None)
-    change = weigh(found).change
+    found = CompositionInputs.read(made["target"], made["basics"], twins, None)
+    change = evaluate_evidence(found).change
     assert math.isfinite(change.gain.low)
-    alone = Entered.read(made["target"], made["basics"], {name: twins[name] for name in "ed"}, None)
-    assert change.gain.value == pytest.approx(weigh(alone).change.gain.value, abs=0.02)
+    alone = CompositionInputs.read(made["target"], made["basics"], {name: twins[name] for name in "ed"}, None)
+    assert change.gain.value == pytest.approx(evaluate_evidence(alone).change.gain.value, abs=0.02)
 
 
 def test_heads_that_are_missing_and_layers_of_different_width_are_taken_as_they_are():
@@ -253,7 +253,7 @@ def test_heads_that_are_missing_and_layers_of_different_width_are_taken_as_they_
     for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):
         for stage in {id(one): one for pair in pairs for one in pair}.values():
             stage["score"][:, 2, 5:] = np.nan
-    holes = weigh(Entered.read(made["target"], made["basics"], made["others"], None))
+    holes = evaluate_evidence(CompositionInputs.read(made["target"], made["basics"], made["others"], None))
     assert holes.level == "shared with these basics"
 
 
@@ -301,6 +301,6 @@ def test_power_that_cannot_be_computed_is_refused(options, message):
 
 def test_stages_of_shuffled_answers_are_read_like_others():
     made = study(np.random.default_rng(1), "composed", **SMALL)
-    found = Entered.read(made["target"], made["basics"], made["others"], made["shuffled"]["target"])
+    found = CompositionInputs.read(made["target"], made["basics"], made["others"], made["shuffled"]["target"])
     assert list(found.shuffled) == ["target"]
     np.testing.assert_array_equal(found.shuffled["target"].after, read_stages(made["shuffled"]["target"], "x").after)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from headnb.analysis.debiased_products import Measured, Moments
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern
 from headnb.stats.jackknife import correlation
 
 HEADS = 7
@@ -18,7 +18,9 @@ def drawn(seed: int, runs: int = 1, n: int = 6) -> np.ndarray:
 
 def test_products_of_linear_patterns_are_sums_over_different_samples():
     plus, minus, other = drawn(1), drawn(2)[0], drawn(3, n=4)
-    found = Moments([Measured(plus, minus, "task"), Measured(minus[None], None, "task"), Measured(other)]).corrected()
+    found = DebiasedProducts(
+        [MeasuredPattern(plus, minus, "task"), MeasuredPattern(minus[None], None, "task"), MeasuredPattern(other)]
+    ).corrected()
     change = plus[0] - minus
     pairs = list(itertools.permutations(range(6), 2))
     for centre, products in ((0, found.about_zero), (1, found.about_mean)):
@@ -33,7 +35,7 @@ def test_products_of_linear_patterns_are_sums_over_different_samples():
 def test_products_over_runs_take_off_what_runs_differ_in():
     """Three runs of the same samples: with no noise of samples, the sum over pairs of different runs."""
     by_run = drawn(4, runs=3, n=1)
-    found = Moments([Measured(np.repeat(by_run, 5, axis=1))]).corrected()
+    found = DebiasedProducts([MeasuredPattern(np.repeat(by_run, 5, axis=1))]).corrected()
     pairs = list(itertools.permutations(range(3), 2))
     expected = np.mean([by_run[x, 0] @ by_run[y, 0] for x, y in pairs]) / HEADS
     assert found.about_zero[0, 0] == pytest.approx(expected)
@@ -41,7 +43,7 @@ def test_products_over_runs_take_off_what_runs_differ_in():
 
 def test_products_over_samples_and_runs_are_sums_over_different_samples_in_different_runs():
     plus, minus = drawn(14, runs=3, n=5), drawn(15, n=5)[0]
-    found = Moments([Measured(plus, minus)]).corrected()
+    found = DebiasedProducts([MeasuredPattern(plus, minus)]).corrected()
     runs, samples = (list(itertools.permutations(range(count), 2)) for count in (3, 5))
     for centre, products in ((0, found.about_zero), (1, found.about_mean)):
         levels = (plus - minus) - centre * (plus - minus).mean(axis=-1, keepdims=True)
@@ -61,8 +63,8 @@ def test_what_samples_do_in_one_run_only_biases_no_product_estimate_or_reliabili
     errors = []
     for _ in range(150):
         truth = 3 + rng.normal(size=heads)
-        measured, again = Measured(levels(truth)), Measured(levels(truth))
-        moments = Moments([measured])
+        measured, again = MeasuredPattern(levels(truth)), MeasuredPattern(levels(truth))
+        moments = DebiasedProducts([measured])
         estimate = moments.estimate(lambda products: products.about_mean[0]).value[0]
         agreement = np.corrcoef(measured.values(), again.values())[0, 1]
         product = moments.corrected().about_mean[0, 0]
@@ -80,7 +82,7 @@ def test_mean_of_many_corrected_products_is_that_of_the_populations_for_scale_fr
     for _ in range(3000):
         scale = rng.lognormal(sigma=0.3, size=(16, 1))  # samples of larger and smaller gradients in all heads
         before, after = (scale * level * rng.gamma(2, 1 / 2, size=(16, HEADS)) for level in levels)
-        moments = Moments([Measured(after[None], before, scale_free=True)])
+        moments = DebiasedProducts([MeasuredPattern(after[None], before, scale_free=True)])
         found.append([products.about_zero[0, 0] for products in (moments.corrected(), moments.plain())])
     corrected, plain = np.mean(found, axis=0)
     error = np.std(found, axis=0)[0] / np.sqrt(3000)
@@ -92,18 +94,18 @@ def test_leaving_groups_out_is_measuring_the_samples_that_stay():
     plus, minus = drawn(6, runs=2, n=9), drawn(7, n=9)[0]
     groups = [np.array([0, 4]), np.array([8])]
     for scale_free in (False, True):
-        measured = Measured(plus, minus, None, scale_free)
+        measured = MeasuredPattern(plus, minus, None, scale_free)
         for left, group in zip(measured.without(groups), groups, strict=True):
             stay = np.delete(np.arange(9), group)
-            np.testing.assert_allclose(left, Measured(plus[:, stay], minus[stay], None, scale_free).values())
+            np.testing.assert_allclose(left, MeasuredPattern(plus[:, stay], minus[stay], None, scale_free).values())
 
 
 def test_resample_of_each_sample_and_run_once_is_the_pattern():
-    measured = Measured(drawn(8, runs=2, n=5), drawn(9, n=5)[0], None, scale_free=True)
+    measured = MeasuredPattern(drawn(8, runs=2, n=5), drawn(9, n=5)[0], None, scale_free=True)
     whole = measured.resampled(np.full((1, 5), 0.2), np.full((1, 2), 0.5))
     np.testing.assert_allclose(whole[0], measured.values())
     twice_the_first = measured.resampled(np.array([[0.5, 0.5, 0, 0, 0]]), np.array([[0.0, 1.0]]))
-    expected = Measured(measured.plus[1:, :2], measured.minus[:2], None, scale_free=True).values()
+    expected = MeasuredPattern(measured.plus[1:, :2], measured.minus[:2], None, scale_free=True).values()
     np.testing.assert_allclose(twice_the_first[0], expected)
 
 
@@ -112,7 +114,11 @@ def test_correlation_from_products_is_that_of_resampling():
     rng = np.random.default_rng(10)
     levels = rng.lognormal(size=(2, 200))
     a, b = (level * rng.gamma(4, 1 / 4, size=(40, 200)) for level in levels)
-    C = Moments([Measured(a[None], None, "s"), Measured(b[None], None, "s")]).corrected().about_mean
+    C = (
+        DebiasedProducts([MeasuredPattern(a[None], None, "s"), MeasuredPattern(b[None], None, "s")])
+        .corrected()
+        .about_mean
+    )
     assert C[0, 1] / np.sqrt(C[0, 0] * C[1, 1]) == pytest.approx(correlation(a, b, paired=True).value, abs=0.01)
 
 
@@ -121,7 +127,7 @@ def test_interval_of_a_mean_is_students():
     from scipy import stats
 
     samples = stats.norm.ppf((np.arange(20) + 0.5) / 20) + 9  # no heavier tails than normal
-    found = Moments([Measured(samples[None, :, None]), Measured(np.ones((1, 20, 1)))]).estimate(
+    found = DebiasedProducts([MeasuredPattern(samples[None, :, None]), MeasuredPattern(np.ones((1, 20, 1)))]).estimate(
         lambda products: products.about_zero[0, 1:]
     )
     low, high = stats.t.interval(0.95, 19, samples.mean(), stats.sem(samples))

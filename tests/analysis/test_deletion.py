@@ -19,7 +19,7 @@ from headnb.tasks.loading import load_task
 from scipy import stats
 
 from model_state import state
-from replacement_by_hand import loss_by_hand, means_by_hand
+from reference_replacement import reference_loss, reference_means
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
@@ -40,9 +40,9 @@ def found():
 def test_losses_equal_a_direct_loop_of_hooks(found):
     model = tiny_model(layers=3, dtype=torch.float64)
     samples = encode_task(TASK, TOKENIZER).samples
-    size, mean = model.config.head_dim, means_by_hand(model, samples)
+    size, mean = model.config.head_dim, reference_means(model, samples)
     tested = [samples[TASK.ids.index(key)] for key in found.losses["sample"].values]
-    whole = [loss_by_hand(model, sample, {}) for sample in tested]
+    whole = [reference_loss(model, sample, {}) for sample in tested]
     np.testing.assert_allclose(found.losses["loss"], whole, rtol=1e-10)
     for choice in ("top", "bottom"):
         for k in KS:
@@ -53,7 +53,7 @@ def test_losses_equal_a_direct_loop_of_hooks(found):
                 for layer, head in places:
                     own = mean[layer][head * size : (head + 1) * size]
                     values.setdefault(layer, {})[head] = own if how == "mean" else torch.zeros_like(own)
-                rise = [loss_by_hand(model, s, values) - was for s, was in zip(tested, whole, strict=True)]
+                rise = [reference_loss(model, s, values) - was for s, was in zip(tested, whole, strict=True)]
                 kept = found.losses["rise"].sel(replacement=how, removal=choice, k=k)
                 np.testing.assert_allclose(kept, rise, rtol=1e-8, atol=1e-12)
 

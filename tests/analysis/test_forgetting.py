@@ -10,7 +10,7 @@ from headnb.analysis.forgetting import Forgetting, forgetting
 from headnb.errors import HeadnbError
 from scipy import stats
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 ORDER = ["a", "b", "c", "d"]
 N = 12
@@ -98,16 +98,16 @@ def test_a_pattern_moved_is_its_relative_distance_since_the_task_was_learned() -
 
 def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
     planted = found_of()
-    assert planted.holds is True
+    assert planted.supported is True
     assert "Earlier tasks are forgotten" in planted.verdict
     better = np.minimum.accumulate(LOSSES, axis=0) - 0.1 * np.arange(5)[:, None]
-    assert found_of(better).holds is False
+    assert found_of(better).supported is False
     assert "lost" in planted.verdict
     assert "lost" not in found_of(better).verdict
     same = np.where(np.arange(5)[:, None] > np.arange(4), 1.0, 3.0)
     found = [forgetting(ORDER, [sequence(10 * trial + run, same) for run in range(3)]) for trial in range(5)]
-    assert sum(one.holds is None for one in found) >= 4
-    assert "not shown to be forgotten" in next(one for one in found if one.holds is None).verdict
+    assert sum(one.supported is None for one in found) >= 4
+    assert "not shown to be forgotten" in next(one for one in found if one.supported is None).verdict
 
 
 def test_patterns_that_move_where_losses_rise_are_told_from_those_that_do_not() -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 from headnb.analysis.head_choice import choose_heads, ranked_heads, shuffled_within_layers
 from headnb.errors import HeadnbError
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 PATTERN = xr.DataArray([[0.1, 0.9, 0.3], [np.nan, np.nan, np.nan], [0.2, -0.5, 0.8]], dims=("layer", "head"))
 

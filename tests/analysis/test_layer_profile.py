@@ -13,7 +13,7 @@ from headnb.analysis.layer_profile import LayerRun, layer_profile, transition
 from headnb.errors import HeadnbError
 from scipy import stats
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 LAYERS, SAMPLES, HEADS = 8, 16, 5
 SIZES = np.array([0, 0, 0, 0.5, 1, 1, 1, 1])  # of the change of representations, a layer
@@ -66,7 +66,7 @@ def test_kinds_of_layers_are_those_that_were_planted(found):
     assert found.stages[0] == 3
     assert found.stages[1] in (4, 5)
     assert found.transition.sizes["run"] == found.runs == 6
-    assert found.holds
+    assert found.supported
     assert "L0 to L2 are shared" in found.verdict
 
 
@@ -95,7 +95,7 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
 
 def test_two_runs_do_not_tell_how_runs_vary():
     own = layer_profile({"a": [planted(0)[0], planted(1)[0]]})
-    assert own.holds is None
+    assert own.supported is None
     assert np.isnan(own.go_together["low"]).all()
     assert "So kinds of layers are not shown" in own.verdict
     assert own.verdict.count("not shown to be more") == 2

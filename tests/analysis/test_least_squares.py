@@ -11,7 +11,7 @@ from headnb.analysis.composition.least_squares import (
     predicted_across_layers,
     r_squared,
 )
-from headnb.analysis.debiased_products import Measured, Moments
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern
 from scipy import optimize, stats
 
 RNG = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_nonnegative_fit_is_scipys_nnls_and_ordinary_fit_is_linregress():
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_products_determine_the_same_fit(form):
     """Patterns without samples have no noise to take off, so the fit to products is the fit to patterns."""
-    products = Moments([Measured(row[None, None]) for row in [Y, *X.T]]).corrected()
+    products = DebiasedProducts([MeasuredPattern(row[None, None]) for row in [Y, *X.T]]).corrected()
     unit = np.eye(4)
     weights, r2 = form.fit_products(products, unit[0], unit[:, 1:])
     np.testing.assert_allclose(weights, form.fit(X, Y)[0], atol=1e-9)
@@ -58,7 +58,7 @@ def test_products_determine_the_same_fit(form):
 def test_products_that_determine_nothing_give_nan():
     unit = np.eye(3)
     for patterns in ([Y, X[:, 0], 2 * X[:, 0]], [Y, X[:, 0], 0 * Y], [0 * Y + 1, X[:, 0], X[:, 1]]):
-        products = Moments([Measured(row[None, None]) for row in patterns]).corrected()
+        products = DebiasedProducts([MeasuredPattern(row[None, None]) for row in patterns]).corrected()
         weights, r2 = Form(False, False).fit_products(products, unit[0], unit[:, 1:])
         assert np.isnan(weights).all()
         assert np.isnan(r2)

@@ -51,19 +51,21 @@ def test_seeds_that_disagree_widen_the_interval_beyond_that_of_samples() -> None
 @pytest.mark.parametrize(("shift", "holds", "said"), [(-0.2, True, "lower"), (0.2, False, "higher")])
 def test_a_planted_change_is_found_with_its_sign(shift: float, holds: bool, said: str) -> None:
     found = mixture_effect("sums", {PLAIN: trained(0.4), RANDOM: trained(0, seed=1), FITTED: trained(shift, seed=2)})
-    assert found.holds is holds
+    assert found.supported is holds
     assert f"the loss on sums is {said} than with a random mixture first" in found.verdict
 
 
 def test_no_difference_is_said_to_be_not_shown_about_as_often_as_it_should() -> None:
     shown = [
-        mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=i), FITTED: trained(0, seed=900 + i)}).holds
+        mixture_effect(
+            "sums", {PLAIN: trained(0), RANDOM: trained(0, seed=i), FITTED: trained(0, seed=900 + i)}
+        ).supported
         for i in range(60)
     ]
     assert sum(one is not None for one in shown) <= 8
     same = trained(0)
     found = mixture_effect("sums", {PLAIN: same, RANDOM: same, FITTED: same})
-    assert found.holds is None
+    assert found.supported is None
     assert "the loss on sums is not shown to differ from that with a random mixture" in found.verdict
 
 
@@ -88,7 +90,7 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
 
 def test_a_fit_without_a_mixture_is_said() -> None:
     found = mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=1)})
-    assert found.holds is None
+    assert found.supported is None
     assert "mixture was not trained on" in found.verdict
 
 

@@ -14,8 +14,8 @@ from headnb.tasks.loading import Task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from combined import BASICS, combined
-from fine_tuned import flat, random_change
+from combined_changes import BASICS, combined_change
+from simulated_finetuning import flat, random_change
 from trainers import PAIRS
 
 
@@ -28,7 +28,9 @@ SOURCES = {"gsm8k": source("gsm8k", 60), "mbpp": source("mbpp", 40)}
 
 @pytest.fixture(scope="module")
 def fit():
-    return headnb.fit_combination(combined({"gsm8k": 0.7, "mbpp": 0.2}, noise=0), BASICS, permutations=20, resamples=5)
+    return headnb.fit_combination(
+        combined_change({"gsm8k": 0.7, "mbpp": 0.2}, noise=0), BASICS, permutations=20, resamples=5
+    )
 
 
 def origins(mix: Task) -> Counter:
@@ -124,7 +126,7 @@ def test_a_random_mixture_of_endless_tasks_has_as_much_of_each():
 
 
 def test_single_mixture_is_of_the_task_that_fits_best_alone():
-    change = combined({"gsm8k": 0.1, "mbpp": 0.9})
+    change = combined_change({"gsm8k": 0.1, "mbpp": 0.9})
     fit = headnb.fit_combination(change, BASICS, permutations=20, resamples=5)
     mix = headnb.mixture(fit, 12, SOURCES, by="single")
     assert mix.counts == {"gsm8k": 0, "mbpp": 12}
@@ -139,7 +141,7 @@ def test_single_mixture_is_of_the_task_that_fits_best_alone():
 
 def test_a_fit_that_shows_no_composition_says_so_in_its_mixture():
     unrelated = headnb.fit_combination(random_change(9, "other"), BASICS, permutations=20, resamples=5)
-    assert not unrelated.holds
+    assert not unrelated.supported
     assert "composition is not shown" in repr(headnb.mixture(unrelated, 10, SOURCES))
 
 

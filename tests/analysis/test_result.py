@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from headnb.analysis.json_values import as_records, plain, with_ends
-from headnb.analysis.result import TableAndVerdict
+from headnb.analysis.json_values import as_records, to_json_value, with_interval
+from headnb.analysis.result import AnalysisResult
 from headnb.stats.estimates import Estimate
 
 HOSTILE = "<script>alert(1)</script> & more"
 
 
-class Plain(TableAndVerdict):
+class Plain(AnalysisResult):
     @property
     def table(self) -> pd.DataFrame:
         return pd.DataFrame({"loss": [0.123456, np.nan]}, index=["gsm8k", HOSTILE])
@@ -30,7 +30,7 @@ class Titled(Plain):
     def _title(self) -> str:
         return f"of {HOSTILE}"
 
-    def _laid_out(self) -> pd.DataFrame:
+    def _display_table(self) -> pd.DataFrame:
         return self.table.T
 
 
@@ -69,8 +69,8 @@ def test_findings_are_json_without_nan_and_with_names_of_their_rows() -> None:
     expected = [{"task": "a", "loss": 0.5, "n": 1, "p": None}, {"task": "b", "loss": None, "n": 2, "p": 1.0}]
     for records in (as_records(table), as_records(xr.Dataset(table))):
         assert json.loads(json.dumps(records, allow_nan=False)) == expected
-    ends = with_ends(Estimate(0.5, np.nan, 1.0, 0.95, 3, 0.4))
+    ends = with_interval(Estimate(0.5, np.nan, 1.0, 0.95, 3, 0.4))
     assert ends == {"value": 0.5, "low": None, "high": 1.0}
-    assert [plain(value) for value in (np.float32(0.5), xr.DataArray(np.nan), np.int64(3), "word", None)] == [
+    assert [to_json_value(value) for value in (np.float32(0.5), xr.DataArray(np.nan), np.int64(3), "word", None)] == [
         0.5, None, 3, "word", None,
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from headnb.scoring import gradient
 from headnb.storage.score_store import ScoreTable
 from headnb.tasks.loading import Task
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 from tiny import tiny_model, tiny_tokenizer
 
 WORDS = ["river", "stone", "cloud", "apple", "window", "garden", "music", "letter", "bread", "candle"]
@@ -104,7 +104,7 @@ def naive(target, pool, *, by, to):
 @pytest.mark.parametrize("by", ["pattern", "cosine"])
 @pytest.mark.parametrize("to", ["mean", "nearest"])
 def test_selection_is_a_full_sort_of_the_similarities_that_numpy_finds(scored, by, to, monkeypatch):
-    monkeypatch.setattr(pools, "ROWS", 7)
+    monkeypatch.setattr(pools, "ROWS_PER_READ", 7)
     target, pool, store = scored
     expected = naive(target, pool, by=by, to=to)
     order = np.argsort(-expected, kind="stable")[:25]
@@ -128,7 +128,7 @@ def test_reason_of_a_choice_is_the_sample_of_the_target_most_like_it(scored):
 
 def test_a_store_is_never_read_beyond_a_few_rows_at_once(scored, monkeypatch):
     target, _, store = scored
-    monkeypatch.setattr(pools, "ROWS", 16)
+    monkeypatch.setattr(pools, "ROWS_PER_READ", 16)
     monkeypatch.setattr(ScoreTable, "scores", lambda *_, **__: pytest.fail("the whole pool was read"))
     read, rows = zarr.Array.__getitem__, []
 
@@ -146,7 +146,7 @@ def test_a_store_is_never_read_beyond_a_few_rows_at_once(scored, monkeypatch):
 
 
 def test_a_pool_of_tasks_is_scored_in_parts_whose_scores_are_used_again(tiny, scored, tmp_path, monkeypatch):
-    monkeypatch.setattr(pools, "SCORED_AT_ONCE", 40)
+    monkeypatch.setattr(pools, "SAMPLES_PER_STORE", 40)
     seen = []
     first = headnb.select_instructions(
         target_of(), pool_of(), K, out=tmp_path, **tiny, on_progress=lambda p: seen.append((p.done, p.total))

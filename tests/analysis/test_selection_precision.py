@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.analysis.selection.precision import over_targets, selection_precision, source_of
+from headnb.analysis.selection.precision import mean_over_targets, selection_precision, source_of_sample
 from headnb.errors import HeadnbError
 from headnb.tasks.loading import Task
 from scipy import stats
@@ -50,18 +50,18 @@ def test_random_choices_for_one_target_say_nothing_of_those_for_another() -> Non
 
 
 def test_ids_name_the_longest_source() -> None:
-    assert source_of("hub/org/birds/3", POOL) == "hub/org/birds"
-    assert source_of("hub/org/3", POOL) == "hub/org"
+    assert source_of_sample("hub/org/birds/3", POOL) == "hub/org/birds"
+    assert source_of_sample("hub/org/3", POOL) == "hub/org"
 
 
 def test_intervals_over_targets_are_students() -> None:
     values = np.random.default_rng(0).random((2, 5, 3))
     given = xr.DataArray(values, {"way": ["a", "b"], "target": list("abcde"), "k": [1, 2, 3]}, ("way", "target", "k"))
-    found = over_targets(given, 0.9)
+    found = mean_over_targets(given, 0.9)
     ends = stats.t.interval(0.9, 4, values.mean(axis=1), stats.sem(values, axis=1))
     assert found["low"].dims == ("way", "k")
     np.testing.assert_allclose([found["low"], found["high"]], ends)
-    assert np.isnan(over_targets(given.isel(target=[0]))["low"]).all()
+    assert np.isnan(mean_over_targets(given.isel(target=[0]))["low"]).all()
 
 
 def test_a_target_without_samples_in_the_pool_has_no_precision() -> None:

@@ -63,7 +63,7 @@ def test_a_difference_of_precisions_is_paired_by_target() -> None:
 )
 def test_the_verdict_follows_the_paired_intervals(ways: list[str], holds: bool | None, said: str) -> None:
     found = study(ways)
-    assert found.holds is holds
+    assert found.supported is holds
     assert said in found.verdict
     assert f"of {len(TARGETS)} targets" in found.verdict
 
@@ -71,7 +71,7 @@ def test_the_verdict_follows_the_paired_intervals(ways: list[str], holds: bool |
 def test_what_is_worse_than_words_does_not_hold() -> None:
     arrays = xr.Dataset({"precision": precisions(["random", "tfidf"])}, attrs={"pool_samples": 40, "target_samples": 8})
     found = SelectionStudy(arrays.assign_coords(way=["cosine", "tfidf"]))
-    assert found.holds is False
+    assert found.supported is False
     assert "cosine finds fewer of them than tfidf" in found.verdict
 
 
@@ -86,7 +86,7 @@ def test_shares_have_intervals_within_zero_and_one() -> None:
 
 def test_one_target_has_a_value_and_no_verdict() -> None:
     found = SelectionStudy(study(["pattern", "tfidf"]).arrays.isel(target=[0]))
-    assert found.holds is None
+    assert found.supported is None
     assert "[" not in found.verdict
     assert "mean of 1 target;" in found.verdict
 

@@ -56,7 +56,7 @@ def test_changes_are_told_apart_by_task() -> None:
 
 def test_the_verdict_follows_the_paired_intervals() -> None:
     found = tuning(GAINS, LOSSES)
-    assert found.holds is True
+    assert found.supported is True
     own, others = found.verdict.split("On the trained task ")[1].split("On the other tasks ")
     assert "a lower loss than random heads" in own
     assert "a higher loss than all weights" in own
@@ -68,7 +68,7 @@ def test_the_verdict_follows_the_paired_intervals() -> None:
 
 @pytest.mark.parametrize(("top", "holds"), [(-0.3, None), (-0.1, False)])
 def test_heads_that_gain_no_more_than_random_ones_are_not_said_to(top: float, holds: bool | None) -> None:
-    assert tuning({**GAINS, TOP: top}, LOSSES).holds is holds
+    assert tuning({**GAINS, TOP: top}, LOSSES).supported is holds
 
 
 def test_one_task_alone_has_no_others() -> None:

@@ -16,7 +16,7 @@ from headnb.stats.run_variance import crossed_means
 from scipy import stats
 from scipy.cluster import hierarchy
 
-from fine_tuned import random_change, scores_of
+from simulated_finetuning import random_change, scores_of
 
 TASKS = ("svamp", "gsm8k", "boolq")
 PAIRS = {task: random_change(seed, task, n=16) for seed, task in enumerate(TASKS)}

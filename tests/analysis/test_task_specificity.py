@@ -8,11 +8,11 @@ import json
 import headnb
 import numpy as np
 import pytest
-from headnb.analysis.debiased_products import Measured
-from headnb.analysis.task_specificity import _between_runs, _p
+from headnb.analysis.debiased_products import MeasuredPattern
+from headnb.analysis.task_specificity import _between_runs, _p_value
 from headnb.errors import HeadnbError
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 TASKS = ("gsm8k", "mbpp", "boolq", "arc")
 SHAPE = (8, 5)
@@ -131,7 +131,9 @@ def simulated(rng, noise, *, runs=3, own=0.0, heads=120):
     """The patterns of models trained on tasks with run noise of these sizes; all tasks' r-th runs share a part."""
     common = rng.standard_normal((runs, heads))
     return [
-        Measured((own * rng.standard_normal(heads) + 0.5 * common + size * rng.standard_normal((runs, heads)))[:, None])
+        MeasuredPattern(
+            (own * rng.standard_normal(heads) + 0.5 * common + size * rng.standard_normal((runs, heads)))[:, None]
+        )
         for size in noise
     ]
 
@@ -141,7 +143,7 @@ def test_models_that_differ_by_runs_alone_are_rarely_told_apart(largest: int):
     """5 % of 100 replicates: 14 or more is chance once in a thousand runs, also where one task's runs differ more."""
     rng = np.random.default_rng(largest)
     noise = [1, 1, 1, largest]
-    found = [_p(_between_runs(simulated(rng, noise), 200, rng)[2]) for _ in range(100)]
+    found = [_p_value(_between_runs(simulated(rng, noise), 200, rng)[2]) for _ in range(100)]
     assert sum(p < 0.05 for p in found) < 14
 
 
@@ -149,7 +151,7 @@ def test_models_that_differ_by_runs_alone_are_rarely_told_apart(largest: int):
 def test_models_that_differ_by_task_are_found_with_three_runs(largest: int):
     rng = np.random.default_rng(largest)
     noise = [1, 1, 1, largest]
-    found = [_p(_between_runs(simulated(rng, noise, own=0.6), 200, rng)[2]) for _ in range(20)]
+    found = [_p_value(_between_runs(simulated(rng, noise, own=0.6), 200, rng)[2]) for _ in range(20)]
     assert sum(p < 0.05 for p in found) >= 14
 
 

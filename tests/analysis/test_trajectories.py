@@ -14,7 +14,7 @@ from headnb.analysis.trajectories import crossing, crossing_bounds
 from headnb.errors import HeadnbError
 from scipy import optimize
 
-from tracked import EXPONENTIAL, STEPS, tracked
+from simulated_tracking import EXPONENTIAL, STEPS, simulated_study
 
 
 def shapes(rng):
@@ -76,7 +76,7 @@ def test_bounds_cover_the_crossing(shape: str, share: float):
 
 
 def test_without_noise_everything_is_as_the_patterns_have_it():
-    study, scores = tracked(EXPONENTIAL)
+    study, scores = simulated_study(EXPONENTIAL)
     found = headnb.trajectory(study, scores)
     np.testing.assert_allclose(found.steps["done"], EXPONENTIAL, atol=1e-9)
     patterns = study["level"].sel(task="gsm8k").values.reshape(8, -1)
@@ -91,7 +91,7 @@ def test_without_noise_everything_is_as_the_patterns_have_it():
 
 
 def test_change_at_constant_speed_is_not_called_sharp():
-    found = headnb.trajectory(*tracked(STEPS / 80))
+    found = headnb.trajectory(*simulated_study(STEPS / 80))
     assert found.early_steps == 8
     assert found.early.value == pytest.approx(0.1, rel=0.01)
     assert found.early_speed.value == pytest.approx(1, rel=0.02)
@@ -100,7 +100,7 @@ def test_change_at_constant_speed_is_not_called_sharp():
 
 @pytest.mark.parametrize("early", [None, 40])
 def test_a_change_that_is_tracked_from_a_later_step_on_is_measured_from_there(early: int | None):
-    study, scores = tracked(STEPS / 80)
+    study, scores = simulated_study(STEPS / 80)
     late = {"step": slice(10, None)}  # at constant speed
     found = headnb.trajectory(study.sel(late), scores.sel(late), early=early)
     assert found.early_steps == (early or 20)  # the second tracked step comes after a tenth
@@ -112,7 +112,7 @@ def test_a_change_that_is_tracked_from_a_later_step_on_is_measured_from_there(ea
 
 
 def test_early_change_is_called_sharp_by_its_interval():
-    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.5))
+    found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.5))
     assert found.early_speed.low > 1
     assert "a sharp early change" in found.verdict
     share = np.interp(8, STEPS, EXPONENTIAL)
@@ -122,7 +122,9 @@ def test_early_change_is_called_sharp_by_its_interval():
 def test_noise_is_taken_off_distances():
     """The squared distance of two noisy patterns of one truth is not zero; without noise it is, on average."""
     finished = np.r_[0, np.ones(7)]
-    found = [headnb.trajectory(*tracked(finished, noise=0.8, seed=seed)).steps.isel(step=3) for seed in range(40)]
+    found = [
+        headnb.trajectory(*simulated_study(finished, noise=0.8, seed=seed)).steps.isel(step=3) for seed in range(40)
+    ]
     corrected, plain = (np.array([one[f"mse_final{end}"].item() for one in found]) for end in ("", "_uncorrected"))
     assert abs(corrected.mean()) < 4 * corrected.std() / np.sqrt(40)
     assert plain.mean() > 10 * plain.std() / np.sqrt(40)
@@ -130,14 +132,14 @@ def test_noise_is_taken_off_distances():
 
 def test_movement_stands_beside_the_pattern():
     """The parameters move with the root of the steps, so half of their way is done at a quarter of the steps."""
-    found = headnb.trajectory(*tracked(EXPONENTIAL))
+    found = headnb.trajectory(*simulated_study(EXPONENTIAL))
     assert found.half_movement == pytest.approx(20)
     assert "moved by 2.00% of their length, half of it by step 20" in found.verdict
 
 
 def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_crosses_them():
     for seed in range(20):
-        found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.8, n=6, seed=seed))
+        found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed))
         done = found.steps["done"].values
         for estimate, share in ((found.half, 0.5), (found.ninety, 0.9)):
             np.testing.assert_equal(estimate.value, crossing(STEPS, done, share))
@@ -146,7 +148,7 @@ def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_cros
 
 
 def test_of_no_change_there_is_no_half_and_no_speed():
-    found = headnb.trajectory(*tracked(np.zeros(8)))
+    found = headnb.trajectory(*simulated_study(np.zeros(8)))
     assert math.isnan(found.half.value)
     assert math.isnan(found.early_speed.value)
     assert found.verdict.startswith("Nothing but noise lies between the first and the last pattern of gsm8k.")
@@ -154,14 +156,14 @@ def test_of_no_change_there_is_no_half_and_no_speed():
 
 
 def test_a_speed_that_is_not_known_is_not_written_as_a_number():
-    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.3))
+    found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.3))
     unknown = replace(found, early=replace(found.early, value=math.nan, low=math.nan, high=math.nan))
     assert "nan" not in unknown.verdict
     assert "Whether the first 8 steps changed it faster than later ones cannot be told" in unknown.verdict
 
 
 def test_study_without_scores_has_no_intervals():
-    study, scores = tracked(EXPONENTIAL, noise=0.3)
+    study, scores = simulated_study(EXPONENTIAL, noise=0.3)
     bare, whole = headnb.trajectory(study), headnb.trajectory(study, {"gsm8k": scores})
     assert math.isnan(bare.half.low)
     np.testing.assert_allclose(bare.steps["mse_final"], whole.steps["mse_final_uncorrected"], rtol=1e-6)
@@ -174,7 +176,7 @@ def test_study_without_scores_has_no_intervals():
 
 def test_scale_free_trajectory_ignores_a_pattern_that_only_shrinks():
     """The loss takes all levels down first, the shape follows in proportion to the steps: only the shape counts."""
-    study, scores = tracked(STEPS / 80)
+    study, scores = simulated_study(STEPS / 80)
     fall = xr.DataArray(np.r_[1.0, np.full(7, 0.3)], {"step": STEPS}, "step")
     fallen = (study.assign(level=study["level"] * fall), scores.assign(score=scores["score"] * fall))
     shape = headnb.trajectory(*fallen, scale_free=True).steps["done"]
@@ -183,7 +185,7 @@ def test_scale_free_trajectory_ignores_a_pattern_that_only_shrinks():
 
 
 def test_result_is_text_html_and_json():
-    found = headnb.trajectory(*tracked(EXPONENTIAL, noise=0.3))
+    found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.3))
     assert found.verdict in repr(found)
     assert "<table" in found._repr_html_()
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -191,7 +193,7 @@ def test_result_is_text_html_and_json():
 
 
 def test_what_is_no_trajectory_is_said():
-    study, scores = tracked(EXPONENTIAL)
+    study, scores = simulated_study(EXPONENTIAL)
     for arguments, options, message in (
         ((study,), {"task": "gsm8"}, "did you mean 'gsm8k'"),
         ((study.drop_vars("level"),), {}, "no variable 'level'"),

@@ -27,7 +27,7 @@ import headnb
 import numpy as np
 import torch
 from headnb.engine.batching import collate, plan_batches
-from headnb.engine.packing import PACKED_ON_CPU
+from headnb.engine.packing import MAX_PACKED_TOKENS_ON_CPU
 from headnb.engine.tokenization import IGNORED, EncodedSample
 from processes import Worker, forget_peak, peak, resident, serve
 from rounds import disagreement, median_interval
@@ -165,7 +165,9 @@ def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
     """The positions of the samples of each batch that a peer gets."""
     if not equal:
         return np.split(np.arange(len(samples)), range(8, len(samples), 8))
-    plan = plan_batches(np.array([len(sample) for sample in samples]), batch_tokens=PACKED_ON_CPU, packed=True)
+    plan = plan_batches(
+        np.array([len(sample) for sample in samples]), batch_tokens=MAX_PACKED_TOKENS_ON_CPU, packed=True
+    )
     return [plan.order[places] for places in plan.batches()]
 
 

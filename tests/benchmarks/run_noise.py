@@ -21,7 +21,7 @@ import headnb
 import numpy as np
 import pandas as pd
 from headnb.analysis.before_after import read_stages
-from headnb.stats.patterns import of_mean_head
+from headnb.stats.patterns import relative_to_mean_head
 from headnb.stats.run_variance import crossed_means
 from scipy.special import polygamma
 
@@ -58,7 +58,7 @@ def run_noise(stages: Stages, *, scale_free: bool) -> dict[str, float]:
     """The row of one task."""
     before, after = stages.start, stages.after
     if scale_free:
-        before, after = of_mean_head(before), np.stack([of_mean_head(run) for run in after])
+        before, after = relative_to_mean_head(before), np.stack([relative_to_mean_head(run) for run in after])
     found = crossed_means(after - before)
     ratios = (found.over_runs - found.interaction) / found.over_samples
     quantiles = {name: float(np.nanquantile(ratios, q)) for name, q in (("10 %", 0.1), ("90 %", 0.9))}

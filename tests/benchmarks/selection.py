@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headnb
-from headnb.analysis.selection.precision import SCORED_BY, over_targets, selection_precision
+from headnb.analysis.selection.precision import SCORE_METHODS, mean_over_targets, selection_precision
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,10 +43,10 @@ def kept_scores(task: Task, split: str, method: str, folder: Path) -> xr.Dataset
 
 def precisions(by: str, to: str, targets: dict[str, Task], pool: dict[str, Task], folder: Path) -> xr.DataArray:
     """(target, k): the share of the chosen that are of the target's task."""
-    if by not in SCORED_BY:
+    if by not in SCORE_METHODS:
         return selection_precision(targets, pool, AT, by, to=to)
-    wanted = {name: kept_scores(task, "test", SCORED_BY[by], folder) for name, task in targets.items()}
-    given = {name: kept_scores(task, "train", SCORED_BY[by], folder) for name, task in pool.items()}
+    wanted = {name: kept_scores(task, "test", SCORE_METHODS[by], folder) for name, task in targets.items()}
+    given = {name: kept_scores(task, "train", SCORE_METHODS[by], folder) for name, task in pool.items()}
     return selection_precision(wanted, given, AT, by, to=to)
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         print(f"\nprecision at {k}; a random choice has {1 / len(names):.2f}")
         print(f"{'':24}{'average':>14}" + "".join(f"{name[:9]:>10}" for name in names))
         for (by, to), found in table.items():
-            mean = over_targets(found).sel(k=k)
+            mean = mean_over_targets(found).sel(k=k)
             average = f"{float(mean['value']):.2f} ± {float(mean['high'] - mean['value']):.2f}"
             row = "".join(f"{value:10.2f}" for value in found.sel(k=k).to_numpy())
             print(f"{by if by == 'random' else f'{by}, {to}':24}{average:>14}{row}")

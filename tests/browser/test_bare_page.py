@@ -9,14 +9,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from headnb.display import text
+from headnb.display import grid_text
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
 from playwright.sync_api import expect
 
 import grids
 from head_grid import Drawn
-from host_page import HOST
+from widget_host_page import HOST
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -68,7 +68,7 @@ def test_a_grid_that_fills_goes_on_explaining_the_head_under_the_mouse_and_keeps
     tab = drawn.root.get_by_role("tab").last
     tab.evaluate("tab => { tab.dataset.same = 'yes'; }")
     page.evaluate("payload => window.model.set('payload', payload)", after)
-    expect(drawn.tooltip).to_contain_text(text.number(after["panels"][0]["values"][5][2], 4))
+    expect(drawn.tooltip).to_contain_text(grid_text.format_number(after["panels"][0]["values"][5][2], 4))
     assert tab.get_attribute("data-same") == "yes"
     assert drawn.root.locator(".data").evaluate("table => table.scrollTop") == 50
     smaller = grids.grid(layers=4).payload

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb.explorer.session import EMPTY
+from headnb.explorer.session import EMPTY_MESSAGE
 from playwright.sync_api import expect
 
 from jupyter_pages import Jupyter, command, notebook, run_cell
@@ -56,7 +56,7 @@ def shot(page: Page, name: str) -> None:
 def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupyter) -> None:
     page.set_viewport_size({"width": 1280, "height": 1300})
     explorer = open_notebook(page, jupyter, "explorer.selected, seen", 'explorer.selected = ["L2H5", "L4H1"]')
-    expect(explorer.locator(".progress")).to_have_text(EMPTY)
+    expect(explorer.locator(".progress")).to_have_text(EMPTY_MESSAGE)
     expect(explorer.locator(".stage")).to_be_visible()
     shot(page, "explorer-empty")
     press(explorer, "Run")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.display.frontend import bundle
-from headnb.display.html import card, standalone, static
+from headnb.display.grid_text import MAX_PANELS
+from headnb.display.html import card, standalone, static_html
 from headnb.display.payload import payload
-from headnb.display.text import MOST_PANELS
 from playwright.sync_api import expect
 
-from host_page import HOST
 from hostile_names import NAMES
+from widget_host_page import HOST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,8 @@ def _named(name: str) -> xr.DataArray:
 def _grids() -> list[Payload]:
     """Every name at every place for words, in as few grids as show all their panels."""
     grids: list[Payload] = []
-    for start in range(0, len(NAMES), MOST_PANELS):
-        names = NAMES[start : start + MOST_PANELS]
+    for start in range(0, len(NAMES), MAX_PANELS):
+        names = NAMES[start : start + MAX_PANELS]
         grids += [payload({each: _named(name) for each in names}, title=name) for name in names]
     return grids
 
@@ -56,13 +56,13 @@ def _nothing_ran(page: Page) -> None:
 
 
 def test_names_stay_text_in_html(watched: Page) -> None:
-    watched.set_content("<!doctype html>" + "".join(card(grid) + static(grid) for grid in _grids()))
+    watched.set_content("<!doctype html>" + "".join(card(grid) + static_html(grid) for grid in _grids()))
     _nothing_ran(watched)
     expect(watched.get_by_text(NAMES[0], exact=True).first).to_be_attached()
 
 
 def test_names_stay_text_in_svg(watched: Page, tmp_path: Path) -> None:
-    for number, grid in enumerate(_grids()[::MOST_PANELS]):
+    for number, grid in enumerate(_grids()[::MAX_PANELS]):
         path = tmp_path / f"{number}.svg"
         path.write_text(standalone(grid), encoding="utf-8")
         watched.goto(path.as_uri())
@@ -72,7 +72,7 @@ def test_names_stay_text_in_svg(watched: Page, tmp_path: Path) -> None:
 
 def test_names_stay_text_in_the_drawing_core(watched: Page) -> None:
     script = bundle("widget.js").read_text(encoding="utf-8")
-    for grid in _grids()[:: MOST_PANELS - 1]:
+    for grid in _grids()[:: MAX_PANELS - 1]:
         watched.goto("about:blank")
         watched.evaluate(HOST, {"script": script, "traits": {"payload": grid, "selected": []}})
         stage = watched.locator("#widget .stage").first

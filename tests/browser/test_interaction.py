@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from headnb.display import text
+from headnb.display import grid_text
 from headnb.display.colours import paint
 from headnb.display.grid import HeadGrid
 from headnb.display.page import interactive_page
@@ -45,7 +45,7 @@ def opened(page: Page, tmp_path: Path) -> Opened:
 
 
 def head(grid: HeadGrid, rank: int) -> tuple[int, int]:
-    return text.ranking(grid.payload["panels"][0])[rank - 1]
+    return grid_text.ranking(grid.payload["panels"][0])[rank - 1]
 
 
 @pytest.mark.parametrize("make", [grids.grid, grids.change], ids=["levels", "difference"])
@@ -53,7 +53,7 @@ def test_cells_have_the_colours_of_the_python_picture(opened: Opened, make: Call
     drawn = opened(make())
     payload = drawn.grid.payload
     scale = (payload["scale"]["low"], payload["scale"]["high"])
-    values = text.values_of(payload["panels"][0])
+    values = grid_text.panel_matrix(payload["panels"][0])
     for layer, place in [(3, 1), (5, 6), (8, 4), head(drawn.grid, 1)]:
         if payload["panels"][0].get("significant", values * 0)[layer][place]:
             continue
@@ -80,9 +80,14 @@ def test_words_beside_the_grid_are_those_of_python(opened: Opened) -> None:
     drawn = opened(grids.grid())
     payload = drawn.grid.payload
     (panel,) = payload["panels"]
-    for line in (text.heading(payload), text.subtitle(payload), panel["statistics_line"], panel["reliability_line"]):
+    for line in (
+        grid_text.heading(payload),
+        grid_text.subtitle(payload),
+        panel["statistics_line"],
+        panel["reliability_line"],
+    ):
         expect(drawn.root.locator(".card")).to_contain_text(line)
-    names = [f"L{layer}H{place}" for layer, place in text.ranking(panel)[:5]]
+    names = [f"L{layer}H{place}" for layer, place in grid_text.ranking(panel)[:5]]
     assert drawn.root.locator(".top button > :first-child").all_inner_texts() == names
 
 
@@ -142,7 +147,7 @@ def test_several_tasks_share_one_scale_and_point_at_the_same_head(opened: Opened
     expect(drawn.tooltip).to_contain_text("mbpp")
     expect(drawn.tooltip).to_contain_text("gsm8k: ")
     values = [panel["values"][12][4] for panel in drawn.grid.payload["panels"]]
-    expect(drawn.tooltip).to_contain_text(f"L12H4  {text.number(values[1] or 0, 4)} nats")
+    expect(drawn.tooltip).to_contain_text(f"L12H4  {grid_text.format_number(values[1] or 0, 4)} nats")
     low, high = drawn.grid.payload["scale"].values()
     for panel, value in enumerate(values):
         colour = paint(value or 0, (low, high)).colour
@@ -159,7 +164,7 @@ def test_tabs_show_one_task_at_a_time(opened: Opened) -> None:
     tabs.nth(0).press("ArrowRight")
     expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
     expect(tabs.nth(1)).to_be_focused()
-    top = text.ranking(drawn.grid.payload["panels"][1])[0]
+    top = grid_text.ranking(drawn.grid.payload["panels"][1])[0]
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{top[0]}H{top[1]}")
 
 
@@ -167,11 +172,11 @@ def test_the_difference_of_two_tasks(opened: Opened) -> None:
     drawn = opened(grids.tasks(), panels=3)
     drawn.button("Options")
     drawn.root.get_by_label("difference", exact=True).check()
-    first, last = (text.values_of(drawn.grid.payload["panels"][i]) for i in (0, 2))
+    first, last = (grid_text.panel_matrix(drawn.grid.payload["panels"][i]) for i in (0, 2))
     layer, place = divmod(int(np.abs(last - first).argmax()), 9)
     top = drawn.root.locator(".top button").first
     expect(top).to_contain_text(f"L{layer}H{place}")
-    expect(top).to_contain_text(text.number((last - first)[layer, place]))
+    expect(top).to_contain_text(grid_text.format_number((last - first)[layer, place]))
     expect(drawn.root.locator(".aside")).to_contain_text("headnb.compare")
 
 
@@ -190,7 +195,7 @@ def test_steps_have_a_slider_that_plays(opened: Opened) -> None:
 
 def test_colours_by_rank_and_a_pinned_scale(opened: Opened) -> None:
     drawn = opened(grids.grid())
-    values = text.values_of(drawn.grid.payload["panels"][0])
+    values = grid_text.panel_matrix(drawn.grid.payload["panels"][0])
     middle = divmod(int(np.argsort(values, axis=None)[values.size // 2]), 9)
     drawn.button("Options")
     drawn.root.get_by_label("rank").check()
@@ -237,7 +242,7 @@ def test_the_data_table_has_every_value(opened: Opened) -> None:
     expect(rows).to_have_count(28)
     values = drawn.grid.payload["panels"][0]["values"]
     for layer in (2, 3):
-        words = ["–" if value is None else text.number(value) for value in values[layer]]
+        words = ["–" if value is None else grid_text.format_number(value) for value in values[layer]]
         assert rows.nth(layer).locator("td").all_inner_texts() == words
     drawn.hover(2, 2)
     expect(drawn.tooltip).to_contain_text("no softmax head")
@@ -272,7 +277,7 @@ def test_a_study_has_tabs_of_tasks_and_one_slider_of_steps(opened: Opened) -> No
     expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
     panel = drawn.grid.payload["panels"][2 * 2 + 1]
     assert panel["title"] == "step 40 · mbpp"
-    (layer, place), *_ = text.ranking(panel)
+    (layer, place), *_ = grid_text.ranking(panel)
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")
     drawn.hover(layer, place)
     expect(drawn.tooltip).to_contain_text("gsm8k: ")
@@ -280,6 +285,6 @@ def test_a_study_has_tabs_of_tasks_and_one_slider_of_steps(opened: Opened) -> No
     drawn.page.mouse.move(2, 2)
     drawn.button("Options")
     drawn.root.get_by_label("difference", exact=True).check()
-    first, last = (text.values_of(drawn.grid.payload["panels"][2 * step + 1]) for step in (0, 5))
+    first, last = (grid_text.panel_matrix(drawn.grid.payload["panels"][2 * step + 1]) for step in (0, 5))
     layer, place = divmod(int(np.abs(last - first).argmax()), 9)
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")

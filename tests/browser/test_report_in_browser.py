@@ -10,9 +10,9 @@ import xarray as xr
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 from headnb.display.charts import plots
-from headnb.display.charts.chart import beside
+from headnb.display.charts.chart import chart_row
 from headnb.display.grid import HeadGrid
-from headnb.display.report import Contents, Section, report
+from headnb.display.report import ReportContents, Section, report
 from playwright.sync_api import expect
 
 import grids
@@ -32,7 +32,7 @@ def opened(page: Page, tmp_path: Path) -> Page:
     values = xr.DataArray(np.linspace(0, 1, 8).reshape(2, 4), coords, tuple(coords))
     chart = plots.trajectory(values, title=HOSTILE)
     section = Section(HOSTILE, HOSTILE, charts=(chart,), grids=(HeadGrid.of(grids.grid().payload),) * 2)
-    path = report(Contents(HOSTILE, (section,)), tmp_path / "report.html")
+    path = report(ReportContents(HOSTILE, (section,)), tmp_path / "report.html")
     page.on("request", lambda request: _only_the_page(request.url))
     page.on("console", lambda message: _no_error(message.type, message.text))
     page.goto(path.as_uri())
@@ -125,13 +125,13 @@ def _frame_widths(page: Page) -> list[float]:
 def test_cells_with_words_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:
     chart = plots.train_eval(_matrix(12))
     page.set_viewport_size({"width": 420, "height": 800})
-    page.goto(report(Contents("narrow", (Section("one", charts=(chart,)),)), tmp_path / "report.html").as_uri())
+    page.goto(report(ReportContents("narrow", (Section("one", charts=(chart,)),)), tmp_path / "report.html").as_uri())
     (width,) = _frame_widths(page)
     assert width == pytest.approx(chart.plots[0].width, abs=3)
 
 
 def test_figures_beside_each_other_have_their_own_sizes(page: Page, tmp_path: Path) -> None:
-    chart = beside(plots.train_eval(_matrix(3)), plots.weights(_matrix(3)[0]))
+    chart = chart_row(plots.train_eval(_matrix(3)), plots.weights(_matrix(3)[0]))
     (tmp_path / "row.html").write_text(file_html(chart.bokeh(), INLINE, "row"))
     page.goto((tmp_path / "row.html").as_uri())
     assert _frame_widths(page) == pytest.approx([plot.width for plot in chart.plots], abs=3)

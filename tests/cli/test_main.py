@@ -200,7 +200,7 @@ def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.Monkey
     found = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in {"trl", "scipy"} else found(name))
     monkeypatch.setenv("HEADNB_DATA", str(tmp_path / "nowhere"))
-    report = {finding.name: finding for finding in doctor.examine()}
+    report = {finding.name: finding for finding in doctor.diagnose()}
     assert report["scipy"].remedy == "pip install scipy"
     assert report["[train]"].remedy == "pip install 'headnb[train]'"
     assert "trl" in report["[train]"].found
@@ -211,7 +211,7 @@ def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.Monkey
 
 def test_doctor_finds_nothing_wrong_here() -> None:
     """And so imports every package that the project names."""
-    report = {finding.name: finding for finding in doctor.examine()}
+    report = {finding.name: finding for finding in doctor.diagnose()}
     assert {"[train]", "[tasks]", "[suite]", "[lab]"} <= report.keys()
     assert {name: finding for name, finding in report.items() if finding.remedy} == {}
 
@@ -231,7 +231,7 @@ def test_doctor_finds_nothing_wrong_here() -> None:
 def test_doctor_tries_what_it_reports_on(broken: str, line: str, remedy: str) -> None:
     """Each is installed, so a look at the list of distributions would not tell."""
     with blocked(broken, ImportError(f"{broken} is broken")):
-        report = {finding.name: finding for finding in doctor.examine()}
+        report = {finding.name: finding for finding in doctor.diagnose()}
     assert f"{broken} is broken" in report[line].found
     assert "complete" not in report[line].found
     assert report[line].remedy == remedy

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from headnb.display.charts import svg
 from headnb.display.charts.bokeh import as_json, figure
-from headnb.display.charts.chart import Chart, beside
-from headnb.display.charts.marks import INK, Axis, Cells, Line, Plot, Points, Rule, Segments, spread
+from headnb.display.charts.chart import Chart, chart_row
+from headnb.display.charts.marks import INK, Axis, Cells, Line, Plot, Points, Rule, Segments, space_out
 from headnb.display.colours import FALL, RISE, SERIES
 from headnb.errors import HeadnbError
 
@@ -92,7 +92,7 @@ def test_each_mark_says_what_it_is_when_pointed_at() -> None:
 
 
 def test_a_plot_of_very_many_points_stays_small_and_draws_them_all() -> None:
-    many = svg.MOST_TITLED_MARKS + 1
+    many = svg.MAX_TITLED_MARKS + 1
     values = np.linspace(0, 1, many)
     points = Points("", values * 10, values, tuple("L0H0" for _ in values), FALL)
     text = svg.inline(Chart("many", (plot(points),)))
@@ -120,13 +120,13 @@ def test_the_line_of_equality_joins_the_points_where_both_axes_agree() -> None:
 
 def test_a_logarithmic_axis_keeps_zero_and_makes_large_ratios_equal() -> None:
     axis = Axis(0, 1000, unit=1)
-    assert axis.shares([0, 1000]).tolist() == [0, 1]
-    places = axis.places([100, 200, 400, 800])
+    assert axis.fractions([0, 1000]).tolist() == [0, 1]
+    places = axis.transform([100, 200, 400, 800])
     assert np.allclose(np.diff(places), np.log(2), rtol=0.01)
     assert [name for _, name in axis.ticks(700)] == ["0", "1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"]
     few = axis.ticks(200)
     assert few[0] == (0.0, "0")
-    assert np.diff(axis.shares([value for value, _ in few]) * 200).min() >= 34
+    assert np.diff(axis.fractions([value for value, _ in few]) * 200).min() >= 34
 
 
 def test_both_renderers_have_the_same_ticks_at_the_same_places() -> None:
@@ -140,19 +140,19 @@ def test_both_renderers_have_the_same_ticks_at_the_same_places() -> None:
 
 def test_rows_run_from_top_to_bottom() -> None:
     axis = Axis.rows(["first", "second", "third"])
-    assert axis.shares([0, 1, 2]).tolist() == pytest.approx([5 / 6, 1 / 2, 1 / 6])
+    assert axis.fractions([0, 1, 2]).tolist() == pytest.approx([5 / 6, 1 / 2, 1 / 6])
     assert axis.ticks(90) == [(0.0, "first"), (1.0, "second"), (2.0, "third")]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_names_at_lines_ends_do_not_overlap_and_keep_their_order(seed: int) -> None:
     wanted = np.random.default_rng(seed).uniform(0, 200, 12)
-    places = spread(wanted, 13, 0, 200)
+    places = space_out(wanted, 13, 0, 200)
     assert np.all(np.diff(np.sort(places)) >= 13 - 1e-9)
     assert np.argsort(places).tolist() == np.argsort(wanted).tolist()
     assert places.min() >= 0
     assert places.max() <= 200
-    assert spread([10, 100], 13, 0, 200).tolist() == [10, 100]
+    assert space_out([10, 100], 13, 0, 200).tolist() == [10, 100]
 
 
 @pytest.mark.parametrize("make", [Chart.svg, svg.card, svg.page])
@@ -206,14 +206,14 @@ def test_saving_takes_the_form_from_the_name(tmp_path: Path) -> None:
 
 def test_charts_beside_each_other_keep_their_plots_and_wrap() -> None:
     one = Chart("one", (plot(line([0, 0.5, 1]), width=310),), ("up",), ("same",))
-    both = beside(one, one, one, title="three")
+    both = chart_row(one, one, one, title="three")
     assert [p.title for p in both.plots] == ["one"] * 3
     assert both.notes == ("same",)
     _, width, height = svg.picture(both)
     assert width <= 960
     assert height > one.plots[0].outer_height
     with pytest.raises(HeadnbError, match="no charts"):
-        beside()
+        chart_row()
 
 
 def _linear(colour: str) -> np.ndarray:

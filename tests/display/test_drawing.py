@@ -12,14 +12,14 @@ import pytest
 import xarray as xr
 from bokeh.palettes import Viridis256
 from headnb.display.colours import FALL, RISE, paint, ticks
-from headnb.display.geometry import arrange
+from headnb.display.geometry import grid_geometry
+from headnb.display.grid_text import shown_panels
 from headnb.display.html import card, page, standalone
 from headnb.display.payload import payload
-from headnb.display.reading import read_payload
-from headnb.display.text import shown_panels
+from headnb.display.payload_parser import read_payload
 
 from paths import FIXTURES
-from synthetic import comparison, pattern, random_pattern
+from synthetic_results import comparison, pattern, random_pattern
 
 HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -95,24 +95,24 @@ def test_every_head_has_its_colour_and_its_hover_text() -> None:
 
 
 def test_layer_zero_is_the_top_row_and_head_zero_the_left_column() -> None:
-    place = arrange(payload(random_pattern(30, 9, kv_heads=3)), 1)
+    place = grid_geometry(payload(random_pattern(30, 9, kv_heads=3)), 1)
     assert place.y(0) == 0 < place.y(1) < place.y(29)
     assert place.x(0) == 0 < place.x(1) < place.x(8)
 
 
 def test_a_gap_separates_heads_of_different_key_value_heads_only() -> None:
-    place = arrange(payload(random_pattern(4, 6, kv_heads=2)), 1)
+    place = grid_geometry(payload(random_pattern(4, 6, kv_heads=2)), 1)
     steps = np.diff([place.x(head) for head in range(6)])
     assert len(set(steps[[0, 1, 3, 4]])) == 1
     assert steps[2] > steps[0]
-    ungrouped = arrange(payload(random_pattern(4, 6)), 1)
+    ungrouped = grid_geometry(payload(random_pattern(4, 6)), 1)
     assert len(set(np.diff([ungrouped.x(head) for head in range(6)]))) == 1
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(1, 1), (2, 2), (30, 9), (32, 32), (126, 128)])
 @pytest.mark.parametrize("panels", [1, 3])
 def test_axis_labels_have_room_and_the_picture_fits_a_page(layers: int, heads: int, panels: int) -> None:
-    place = arrange(payload(random_pattern(layers, heads)), panels)
+    place = grid_geometry(payload(random_pattern(layers, heads)), panels)
     assert place.layer_ticks().step * place.cell_height >= 12
     assert place.head_ticks().step * place.cell_width >= 8 * len(str(heads - 1))
     assert place.width <= 960
@@ -182,7 +182,7 @@ def test_standalone_svg_of_names_with_control_characters_is_well_formed() -> Non
 @pytest.mark.parametrize("shape", [(2, 2), (30, 9), (126, 128)])
 def test_standalone_svg_is_well_formed_and_draws_each_head_once(shape: tuple[int, int]) -> None:
     root = ET.fromstring(standalone(payload(random_pattern(*shape))))
-    place = arrange(payload(random_pattern(*shape)), 1)
+    place = grid_geometry(payload(random_pattern(*shape)), 1)
     strokes = "".join(path.get("d", "") for path in root.iter(f"{SVG}path"))
     starts = re.findall(rf"M(\d+) (\d+)h{place.cell_width - place.gap}(?!\d|\.)", strokes)
     assert len(set(starts)) == shape[0] * shape[1]
@@ -214,7 +214,7 @@ def test_above_twenty_thousand_cells_hover_texts_give_way_to_size() -> None:
 
 def test_significant_heads_have_a_dot_in_the_middle_of_their_cell() -> None:
     made = payload(comparison([[0.01, -0.02], [0.0, 0.03]], [[True, False], [False, True]]))
-    place = arrange(made, 1)
+    place = grid_geometry(made, 1)
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
     dots = re.findall(r'd="([^"]+)" stroke="#000" stroke-width="[\d.]+" stroke-linecap="round"', card(made))
     expected = [(place.x(head) + width / 2, place.y(layer) + height / 2) for layer, head in ((0, 0), (1, 1))]

@@ -19,7 +19,7 @@ from headnb.errors import HeadnbError
 from headnb.explorer.grid_widget import HeadGridWidget
 
 from paths import ROOT
-from synthetic import random_pattern
+from synthetic_results import random_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path

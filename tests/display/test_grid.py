@@ -12,7 +12,7 @@ from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE
 from headnb.errors import HeadnbError
 
-from synthetic import comparison, random_pattern, scores
+from synthetic_results import comparison, random_pattern, scores
 
 if TYPE_CHECKING:
     from pathlib import Path

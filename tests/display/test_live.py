@@ -15,13 +15,13 @@ import pytest
 import xarray as xr
 from headnb.display import live
 from headnb.display.grid import HeadGrid
-from headnb.display.live import LiveGrid, already_drawn
+from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.display.payload import MIME_TYPE
 from headnb.scoring.progress import Progress, ScoringInterrupted
 from nbclient import NotebookClient
 
 from scoring_progress import progress
-from synthetic import SCHEMA, scores
+from synthetic_results import SCHEMA, scores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Display:
     """A notebook's display, with everything that is published to it."""
     display = Display(clock)
     monkeypatch.setattr(live, "_in_notebook", lambda: True)
-    monkeypatch.setattr(live._NotebookSurface, "_publish", lambda _, bundle: display.publish(bundle))
+    monkeypatch.setattr(live._NotebookOutput, "_publish", lambda _, bundle: display.publish(bundle))
     return display
 
 
@@ -242,8 +242,8 @@ def test_an_object_that_was_drawn_is_not_drawn_again(monkeypatch: pytest.MonkeyP
     drawn: list[object] = []
     monkeypatch.setattr(sys, "displayhook", drawn.append)
     first, second = scores(1), scores(1)
-    already_drawn(first)
-    already_drawn(second)
+    suppress_redisplay(first)
+    suppress_redisplay(second)
     for value in (first, second, 3):
         sys.displayhook(value)
     assert drawn == [3]

@@ -9,14 +9,14 @@ import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.display import html, text
+from headnb.display import grid_text, html
+from headnb.display.grid_text import panel_matrix, shown_panels
 from headnb.display.payload import payload
-from headnb.display.reading import checked, read_payload
-from headnb.display.text import shown_panels, values_of
+from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import compare
 
-from synthetic import SCHEMA, comparison, pattern, random_pattern, scores
+from synthetic_results import SCHEMA, comparison, pattern, random_pattern, scores
 
 CASES = {
     "pattern": random_pattern(4, 6, kv_heads=2, samples=32, reliability=0.87, samples_for_090=43),
@@ -99,10 +99,10 @@ def test_a_study_of_tasks_along_steps_is_courses_of_compact_values() -> None:
     )
     for data in (study, xr.Dataset({"level": study})):
         made = payload(data)
-        assert checked(json.loads(json.dumps(made))) == made
+        assert parse_payload(json.loads(json.dumps(made))) == made
         panel = made["panels"][3 * 7 + 1]
         assert (panel["step"], panel["course"], panel["title"]) == (70, "b", "step 70 · b")
-        np.testing.assert_allclose(values_of(panel), values[7, 1], rtol=5e-4)
+        np.testing.assert_allclose(panel_matrix(panel), values[7, 1], rtol=5e-4)
         assert panel["statistics"]["gini"]["value"] == pytest.approx(float(study[7, 1].heads.gini()), rel=1e-3)
         assert len(json.dumps(made)) < 4 * values.size
     panels, _ = shown_panels(made)
@@ -197,9 +197,9 @@ def test_a_selection_is_named_as_the_model_names_it() -> None:
     data[1] = np.nan
     made = payload(data)
     (panel,) = made["panels"]
-    assert text.top_line(made, panel, 2) == "Top heads: L5H3 23.0 · L5H2 22.0"
-    assert text.missing_line(made).startswith("Layer 4 is hatched")
-    assert "layer   5 " in text.as_text(made, heat_map=True)
+    assert grid_text.top_line(made, panel, 2) == "Top heads: L5H3 23.0 · L5H2 22.0"
+    assert grid_text.missing_line(made).startswith("Layer 4 is hatched")
+    assert "layer   5 " in grid_text.as_text(made, heat_map=True)
     drawn = html.card(made)
     for words in ("<title>L5H3 ", "<title>layer 4: no softmax heads", ">5</text>"):
         assert words in drawn

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from headnb import HeadnbError
 from headnb.display.grid import HeadGrid
-from headnb.notebook.arguments import find_picture
+from headnb.notebook.arguments import find_drawable
 from headnb.notebook.variables import Variables
 
 X = np.random.default_rng(0).random((4, 3))
@@ -45,7 +45,7 @@ def test_a_matrix_is_drawn_as_values(form, signed):
     assert "nats" not in html
     assert "eliabilit" not in html
     assert HeadGrid.of(payload).payload == payload  # other readers take it
-    assert HeadGrid.of(find_picture("x", Variables({"x": given}))).payload == payload  # as %headgrid does
+    assert HeadGrid.of(find_drawable("x", Variables({"x": given}))).payload == payload  # as %headgrid does
     if isinstance(given, xr.DataArray) and "layer" in given.dims:
         assert given.heads.grid().payload == payload
 

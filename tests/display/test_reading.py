@@ -12,15 +12,15 @@ import fastjsonschema
 import jsonschema
 import numpy as np
 import pytest
-from headnb.display.reading import checked, read_payload
-from headnb.display.text import values_of
+from headnb.display.grid_text import panel_matrix
+from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import payload_changes
 from paths import FIXTURES
-from synthetic import SCHEMA
+from synthetic_results import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_valid_file_is_read(path: Path) -> None:
     for panel, given_panel in zip(found["panels"], given_payload["panels"], strict=True):
         values = given_panel["values"]
         numbers = values["numbers"] if isinstance(values, dict) else np.concatenate(values)
-        np.testing.assert_array_equal(values_of(panel).ravel(), np.array(numbers, dtype=float))
+        np.testing.assert_array_equal(panel_matrix(panel).ravel(), np.array(numbers, dtype=float))
     VALIDATOR.validate(found)
 
 
@@ -78,7 +78,7 @@ def test_schema_generated_validator_and_reader_answer_as_recorded(change: dict[s
     found = payload_changes.changed(change)
     assert VALIDATOR.is_valid(found) == change["schema"]
     assert taken(GENERATED, found) == change["schema"]
-    assert taken(checked, found) == change["reader"]
+    assert taken(parse_payload, found) == change["reader"]
 
 
 def taken(check: Callable[[object], object], found: object) -> bool:
@@ -110,7 +110,7 @@ def test_numbers_that_json_does_not_have_are_refused(place: str, number: float) 
     found = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     found["panels"][0][place] = [[number]] if place in {"values", "low"} else number
     with pytest.raises(HeadnbError, match="not JSON"):
-        checked(found)
+        parse_payload(found)
     with pytest.raises(HeadnbError, match="not JSON"):
         read_payload(json.dumps(found))
 
@@ -119,11 +119,11 @@ def test_errors_name_the_place() -> None:
     minimal = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     minimal["panels"].append({"values": [[0.1, "0.2"]]})
     with pytest.raises(HeadnbError, match=r"panels\[1\]\.values\[0\]\[1\] must be number or null, got '0.2'"):
-        checked(minimal)
+        parse_payload(minimal)
     with pytest.raises(HeadnbError, match="newer headnb"):
-        checked(minimal | {"version": 7})
+        parse_payload(minimal | {"version": 7})
     with pytest.raises(HeadnbError, match="did you mean 'level'"):
-        checked(minimal | {"kind": "levels"})
+        parse_payload(minimal | {"kind": "levels"})
 
 
 def test_defaults_are_filled_in_and_unknown_fields_dropped() -> None:
@@ -147,7 +147,7 @@ def test_the_text_under_a_grid_is_made_of_its_numbers_and_fits_into_a_payload() 
         "statistics_line": "Gini 1000",
         "cells": ["1000"],
     }
-    read = checked(found)
+    read = parse_payload(found)
     assert VALIDATOR.is_valid(read)
     assert len(read["columns"]) == len(read["panels"][0]["cells"])
     assert "1000" not in json.dumps(read)
@@ -184,7 +184,7 @@ def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
 def test_progress_is_read_as_it_was_written() -> None:
     found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
     found["progress"] = {"done": 3, "total": 8, "unit": "steps", "message": "tracked"}
-    assert checked(found)["progress"] == found["progress"]
+    assert parse_payload(found)["progress"] == found["progress"]
 
 
 JSON_VALUES = st.recursive(
@@ -203,7 +203,7 @@ def test_reader_accepts_nothing_that_the_schema_refuses(name: str, value: object
     found = json.loads((PAYLOADS / "valid" / "full.heads.json").read_text(encoding="utf-8"))
     (found if name in SCHEMA["properties"] and name != "title" else found["panels"][0])[name] = value
     try:
-        read = checked(found)
+        read = parse_payload(found)
     except HeadnbError:
         return
     assert VALIDATOR.is_valid(read)

@@ -16,12 +16,12 @@ import pytest
 import xarray as xr
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
-from headnb.display.report import Contents, Finding, Number, Section, Table, page, report
+from headnb.display.report import Finding, Number, ReportContents, Section, Table, page, report
 from headnb.errors import HeadnbError
 from headnb.stats.estimates import Estimate
 
 from paths import FIXTURES
-from synthetic import random_pattern
+from synthetic_results import random_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ def chart(name: str = "gsm8k") -> object:
     return plots.trajectory(values, title=name, marks={name: 2})
 
 
-def contents(name: str = "gsm8k") -> Contents:
+def contents(name: str = "gsm8k") -> ReportContents:
     numbers = (Number(name, Estimate(0.331, 0.3, 0.36, 0.95, 64, 0.34), paper=name), Number("R²", 0.5))
     first = Section(
         title=name,
@@ -83,7 +83,7 @@ def contents(name: str = "gsm8k") -> Contents:
         tables=(Table((name, "n", "Gini"), ((name, 3, None), ("b", 2.5, 0.25)), name),),
         grids=(HeadGrid.of(random_pattern(3, 2)), HeadGrid.open(MARKUP)),
     )
-    return Contents(name, (first, Section("another")), (name,), {name: {name: name}})
+    return ReportContents(name, (first, Section("another")), (name,), {name: {name: name}})
 
 
 def test_the_page_says_everything_without_script() -> None:
@@ -146,9 +146,9 @@ def test_names_stay_text(name: str) -> None:
 
 
 def test_a_page_without_charts_carries_no_bokeh() -> None:
-    grids = Contents("grids", (Section("one", grids=(HeadGrid.of(random_pattern(2, 2)),)),))
+    grids = ReportContents("grids", (Section("one", grids=(HeadGrid.of(random_pattern(2, 2)),)),))
     assert len(page(grids)) < 300_000
-    words = page(Contents("words", (Section("one", sentences=("a sentence",)),)))
+    words = page(ReportContents("words", (Section("one", sentences=("a sentence",)),)))
     assert "<script" not in words
     assert "script-src 'none'" in html.unescape(words)
 
@@ -168,7 +168,7 @@ def test_the_file_is_whole_and_named_html(tmp_path: Path) -> None:
     with pytest.raises(HeadnbError, match=r"name it run\.html"):
         report(contents(), tmp_path / "run")
     with pytest.raises(HeadnbError, match="has 1 cells for 2 columns"):
-        page(Contents("t", (Section("s", tables=(Table(("a", "b"), (("x",),)),)),)))
+        page(ReportContents("t", (Section("s", tables=(Table(("a", "b"), (("x",),)),)),)))
 
 
 def test_a_data_frame_becomes_a_table_of_texts_and_numbers() -> None:

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 from headnb.display.footer import add_footer
+from headnb.display.grid_text import as_text, format_number, ranking, significance_line
 from headnb.display.payload import payload
-from headnb.display.reading import read_payload
-from headnb.display.text import as_text, number, ranking, significance_line
+from headnb.display.payload_parser import read_payload
 
 from paths import FIXTURES
-from synthetic import comparison, pattern
+from synthetic_results import comparison, pattern
 
 WORDS = json.loads((FIXTURES / "words.json").read_text(encoding="utf-8"))
 HOSTILE = FIXTURES / "payloads" / "valid" / "markup-in-every-text.heads.json"
@@ -28,7 +28,7 @@ def test_line_on_reliability(facts: dict[str, float], expected: str) -> None:
     [(0.01234, "0.0123"), (0.05, "0.0500"), (-0.4, "−0.400"), (2.1e-7, "2.10e-7"), (123.4, "123"), (0, "0")],
 )
 def test_number(value: float, expected: str) -> None:
-    assert number(value) == expected
+    assert format_number(value) == expected
 
 
 def test_ranking_is_by_size_and_skips_missing_heads() -> None:

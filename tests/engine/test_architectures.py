@@ -62,8 +62,8 @@ NOT_PACKED = {
 def test_packed_samples_score_as_they_do_alone(name):
     """Lengths on both sides of every sliding window."""
     scorer = gradient_scorer(build(name, torch.float32), activation)
-    assert scorer.packs == (name not in NOT_PACKED and "falcon" not in name)
-    if scorer.packs:
+    assert scorer.supports_packing == (name not in NOT_PACKED and "falcon" not in name)
+    if scorer.supports_packing:
         rows = samples((14, 3, 25, 9, 2))
         alone = [scorer(collate([sample])) for sample in rows]
         scores, losses = scorer(pack(rows))

@@ -63,7 +63,7 @@ def test_answers_are_read_one_token_before_them_in_their_own_row(side, places):
         EncodedSample(np.array([8, 9]), np.array([8, 9])),
     ]
     answers = collate(samples, side=side).answers
-    assert answers.places.tolist() == places
+    assert answers.token_indices.tolist() == places
     assert answers.tokens.tolist() == [6, 7, 9]
     assert answers.counts.tolist() == [2, 1]
 

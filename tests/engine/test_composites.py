@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from architectures import EXPERTS, LLAMA_LIKE, VOCABULARY, eager_matrix_scores, randomize
 from model_state import state
-from scored import same_scores
+from scoring_samples import same_scores
 from tiny import tiny_model
 
 RANDOM = np.random.default_rng(0)

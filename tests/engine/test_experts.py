@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from headnb.engine.losses import find_readout
+from headnb.engine.losses import find_loss_computer
 from headnb.engine.packing import check_packed_training
 from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import LLAMA_LIKE
-from experts import FLOAT32_ONLY, KINDS, WITHOUT_SOFTMAX, mixture, seeing_later_tokens
+from moe_models import FLOAT32_ONLY, KINDS, WITHOUT_SOFTMAX, build_moe, seeing_later_tokens
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 def refused_as_encoder(model):
     try:
-        find_readout(model)
+        find_loss_computer(model)
     except HeadnbError as error:
         if "sees later tokens" not in str(error):
             raise
@@ -27,7 +27,7 @@ def refused_as_encoder(model):
 
 def check(kind, dtype, seeds):
     for seed in seeds:
-        model = mixture(kind, seed, dtype)
+        model = build_moe(kind, seed, dtype)
         assert not refused_as_encoder(model), seed
         if kind not in WITHOUT_SOFTMAX:
             with seeing_later_tokens(model):
@@ -76,4 +76,4 @@ def test_products_in_two_threads_make_no_encoder(kind):
 @pytest.mark.parametrize("kind", ["mixtral", "olmoe", "qwen3_moe"])
 def test_mixtures_may_be_trained_on_packed_samples(kind, dtype):
     for seed in range(3):
-        check_packed_training(mixture(kind, seed, dtype))
+        check_packed_training(build_moe(kind, seed, dtype))

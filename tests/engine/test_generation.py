@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.engine.generation import continue_greedily, text
+from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import frozen
 from headnb.errors import HeadnbError
 
 from architectures import VOCABULARY, build
-from generation_by_hand import by_hand
 from model_state import state
+from reference_generation import reference_continuation
 from tiny import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -30,7 +30,7 @@ def test_padded_prompts_are_continued_as_each_alone(name):
     model = build(name, torch.float32)
     prompts = prompts_of(VOCABULARY)
     found = continue_greedily(model, TOKENIZER, prompts, 8)
-    assert [row.tokens for row in found] == [by_hand(model, prompt, 8, ends=[2]) for prompt in prompts]
+    assert [row.tokens for row in found] == [reference_continuation(model, prompt, 8, ends=[2]) for prompt in prompts]
     assert len({tuple(row.tokens) for row in found}) > 1
 
 
@@ -38,9 +38,9 @@ def test_padded_prompts_are_continued_as_each_alone(name):
 def test_rows_that_end_early_and_those_that_wait_for_company_are_the_same(size):
     model = tiny_model(dtype=torch.float64)
     prompts = prompts_of(320)
-    alone = [by_hand(model, prompt, 20) for prompt in prompts]
+    alone = [reference_continuation(model, prompt, 20) for prompt in prompts]
     model.generation_config.eos_token_id = ends = [alone[0][3], alone[3][11]]
-    expected = [by_hand(model, prompt, 20, ends) for prompt in prompts]
+    expected = [reference_continuation(model, prompt, 20, ends) for prompt in prompts]
     found = continue_greedily(model, TOKENIZER, prompts, 20, batch_size=size)
     assert [row.tokens for row in found] == expected
     assert [row.ended for row in found] == [tokens[-1] in ends for tokens in expected]
@@ -51,11 +51,11 @@ def test_a_text_stops_where_it_is_complete():
     model = tiny_model()
     (prompt,) = prompts_of(320, (6,))
     (whole,) = continue_greedily(model, TOKENIZER, [prompt], 20)
-    written = text(TOKENIZER, whole)
+    written = continuation_text(TOKENIZER, whole)
     sign = written[len(written) // 2]
     (row,) = continue_greedily(model, TOKENIZER, [prompt], 20, is_complete=lambda end: sign in end)
-    assert written.startswith(text(TOKENIZER, row))
-    assert sign in text(TOKENIZER, row)
+    assert written.startswith(continuation_text(TOKENIZER, row))
+    assert sign in continuation_text(TOKENIZER, row)
     assert sign not in str(TOKENIZER.decode(row.tokens[:-1]))
     assert row.ended
     assert not whole.ended
@@ -64,7 +64,7 @@ def test_a_text_stops_where_it_is_complete():
 def test_settings_that_come_with_a_checkpoint_change_nothing_and_stay():
     model = tiny_model()
     prompts = prompts_of(320)
-    expected = [by_hand(model, prompt, 8) for prompt in prompts]
+    expected = [reference_continuation(model, prompt, 8) for prompt in prompts]
     model.generation_config.update(repetition_penalty=5.0, do_sample=True, temperature=3.0, suppress_tokens=[7, 8])
     settings = model.generation_config.to_dict()
     assert [row.tokens for row in continue_greedily(model, TOKENIZER, prompts, 8)] == expected
@@ -76,13 +76,15 @@ def test_a_text_is_cut_off_where_the_context_ends():
     prompts = prompts_of(VOCABULARY, (61, 4, 58))
     found = continue_greedily(model, TOKENIZER, prompts, 10)
     assert [len(row.tokens) for row in found] == [3, 10, 6]
-    assert [row.tokens for row in found] == [by_hand(model, row.prompt, len(row.tokens)) for row in found]
+    assert [row.tokens for row in found] == [
+        reference_continuation(model, row.prompt, len(row.tokens)) for row in found
+    ]
 
 
 def test_out_of_memory_makes_batches_smaller_and_loses_nothing(monkeypatch):
     model = tiny_model()
     prompts = prompts_of(320)
-    expected = [by_hand(model, prompt, 6) for prompt in prompts]
+    expected = [reference_continuation(model, prompt, 6) for prompt in prompts]
     generate, tried = model.generate, []
 
     def limited(most):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from headnb.engine.hooks import find_heads, frozen, head_outputs, input_device
-from headnb.engine.interventions import mean_outputs, replaced_heads
-from headnb.engine.losses import find_readout
+from headnb.engine.interventions import mean_outputs, replace_heads
+from headnb.engine.losses import find_loss_computer
 from headnb.engine.tokenization import EncodedSample, encode_task
 from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
 from headnb.tasks.loading import load_task
 
 from architectures import build
 from model_state import state
-from replacement_by_hand import loss_by_hand, means_by_hand
+from reference_replacement import reference_loss, reference_means
 from tiny import tiny_model, tiny_tokenizer
 
 TEXT = [
@@ -28,11 +28,13 @@ TEXT = [
 @pytest.mark.parametrize("batch_tokens", [1, 60, 4096])
 def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens, attention):
     model = tiny_model(layers=3, dtype=torch.float64, attn_implementation=attention)
-    assert find_readout(model, find_heads(model)).packs == (attention == "sdpa")
+    assert find_loss_computer(model, find_heads(model)).supports_packing == (attention == "sdpa")
     encoded = encode_task(load_task(TEXT), tiny_tokenizer())
-    layout, readout, device = find_heads(model), find_readout(model), input_device(model)
-    found = mean_outputs(model, encoded.samples, layout, lambda batch: readout.losses(batch, device), batch_tokens)
-    expected = means_by_hand(model, encoded.samples)
+    layout, loss_computer, device = find_heads(model), find_loss_computer(model), input_device(model)
+    found = mean_outputs(
+        model, encoded.samples, layout, lambda batch: loss_computer.losses(batch, device), batch_tokens
+    )
+    expected = reference_means(model, encoded.samples)
     for layer, means in found.items():
         torch.testing.assert_close(means.flatten(), expected[layer], rtol=1e-12, atol=1e-14)
     sets = [Replacement(()), Replacement(("L0H1", "L0H2", "L2H3"), 0.0, found), Replacement(("L0H1",), 0.0)]
@@ -41,7 +43,7 @@ def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens, attention):
     of = [expected[layer].view(-1, size) for layer in range(3)]
     by_mean = {0: {1: of[0][1], 2: of[0][2]}, 2: {3: of[2][3]}}
     for row, values in enumerate(({}, by_mean, {0: {1: torch.zeros(size, dtype=torch.float64)}})):
-        direct = [loss_by_hand(model, sample, values) for sample in encoded.samples]
+        direct = [reference_loss(model, sample, values) for sample in encoded.samples]
         np.testing.assert_allclose(losses[row], direct, rtol=1e-10)
     assert np.abs(losses[1] - losses[2]).min() > 1e-3
 
@@ -66,17 +68,17 @@ def test_layers_below_the_lowest_replaced_head_run_once_for_all_sets():
 def test_a_replaced_head_gives_its_mean_at_every_token_and_the_model_is_as_before(name):
     model = build(name)
     samples = [EncodedSample(np.array([1, 2, 3, 4, 5]), np.array([-100, -100, 3, 4, 5]))] * 2
-    layout, readout, device = find_heads(model), find_readout(model), input_device(model)
+    layout, loss_computer, device = find_heads(model), find_loss_computer(model), input_device(model)
     model.train()
     before = state(model)
-    means = mean_outputs(model, samples, layout, lambda batch: readout.losses(batch, device))
+    means = mean_outputs(model, samples, layout, lambda batch: loss_computer.losses(batch, device))
     last, seen = max(means), {}
 
     def see(layer, outputs):
         seen[layer] = outputs
         return outputs
 
-    with frozen(model), replaced_heads(model, [f"L{last}H1"], layout, 0.0, means), head_outputs(model, see, layout):
+    with frozen(model), replace_heads(model, [f"L{last}H1"], layout, 0.0, means), head_outputs(model, see, layout):
         model(torch.tensor([[3, 1, 4, 1, 5]]), use_cache=False)
     torch.testing.assert_close(seen[last][0, :, 1], means[last][1].expand(5, -1).to(seen[last]))
     assert (seen[last][0, :, 0] - seen[last][0, :1, 0]).abs().max() > 1e-3

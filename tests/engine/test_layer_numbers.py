@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import ARCHITECTURES, LLAMA_LIKE, build, randomize
-from experts import KINDS, WITHOUT_SOFTMAX, mixture
+from moe_models import KINDS, WITHOUT_SOFTMAX, build_moe
 from tiny import tiny_model
 
 TOKENS = torch.arange(1, 11)[None]
@@ -87,7 +87,7 @@ def test_layer_is_the_decoder_layer_that_runs(name):
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - WITHOUT_SOFTMAX - {"longcat_flash"}))
 def test_layer_is_the_decoder_layer_that_runs_in_mixtures(kind):
-    assert all(said == ran for said, ran in layers_that_run(mixture(kind)))
+    assert all(said == ran for said, ran in layers_that_run(build_moe(kind)))
 
 
 @pytest.mark.parametrize("kind", HYBRIDS)
@@ -121,7 +121,7 @@ def test_ablation_in_zamba_is_that_of_the_output_projection(kind):
 
 
 def test_two_attention_modules_in_a_layer_keep_their_own_numbers():
-    model = mixture("longcat_flash")
+    model = build_moe("longcat_flash")
     layout = find_heads(model)
     assert [layer for layer, _ in layout.attention] == list(range(2 * len(decoder_lists(model)[0])))
 
@@ -192,7 +192,7 @@ def test_scores_of_heads_that_do_not_run_are_refused(method):
     skip(model.model.layers[1])
     batch = collate(encode_task(headnb.load_task(rows), None).samples)
     with pytest.raises(HeadnbError, match="did not call the attention of"):
-        scorer.survey(batch) if method == "ablate-mean" else scorer(batch)
+        scorer.prepare(batch) if method == "ablate-mean" else scorer(batch)
 
 
 def test_scaling_heads_that_do_not_run_is_an_error_and_a_factor_of_one_is_none():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from headnb import score_heads
-from headnb.engine import losses as readout
+from headnb.engine import losses as loss_computer
 from headnb.engine.batching import collate
 from headnb.engine.tokenization import IGNORED, EncodedSample
 from headnb.errors import HeadnbError
@@ -27,7 +27,7 @@ def test_logits_in_many_parts_give_the_same_scores(monkeypatch):
     scorer = gradient_scorer(build("llama"), activation)
     batch = collate(random_samples())
     expected, losses = scorer(batch)
-    monkeypatch.setattr(readout, "LOGITS_AT_ONCE", 64 * 3)  # three answer tokens at a time
+    monkeypatch.setattr(loss_computer, "MAX_LOGIT_ELEMENTS", 64 * 3)  # three answer tokens at a time
     found, losses_in_parts = scorer(batch)
     assert torch.allclose(found, expected, rtol=1e-10, atol=1e-14)
     assert torch.allclose(losses, losses_in_parts, rtol=1e-12, atol=0)
@@ -63,7 +63,7 @@ def test_a_model_that_is_more_than_decoder_and_head_is_read_as_a_whole(kind):
     model.__class__ = kind
     samples = random_samples()
     scorer = gradient_scorer(model, activation)
-    assert not scorer.packs
+    assert not scorer.supports_packing
     _, losses = scorer(collate(samples))
     assert losses.tolist() == pytest.approx([mean_loss(model, sample).item() for sample in samples], rel=1e-12)
 
@@ -71,25 +71,25 @@ def test_a_model_that_is_more_than_decoder_and_head_is_read_as_a_whole(kind):
 def test_a_model_whose_tokens_look_back_beside_attention_is_not_packed():
     """As token shifts, convolutions and recurrences do: the first token of a sample would see the one before it."""
     model = tiny_model(layers=3)
-    assert gradient_scorer(model, activation).packs
+    assert gradient_scorer(model, activation).supports_packing
 
     def shift(_layer, args):
         return args[0] + functional.pad(args[0], (0, 0, 1, -1)), *args[1:]
 
     with model.model.layers[1].register_forward_pre_hook(shift):
-        assert not gradient_scorer(model, activation).packs
-    assert gradient_scorer(model, activation).packs
+        assert not gradient_scorer(model, activation).supports_packing
+    assert gradient_scorer(model, activation).supports_packing
 
 
 def test_a_little_that_samples_see_of_each_other_is_not_taken_for_the_rounding_of_half_precision():
     model = tiny_model(layers=3, dtype=torch.bfloat16)
-    assert gradient_scorer(model, activation).packs
+    assert gradient_scorer(model, activation).supports_packing
 
     def shift(_layer, args):
         return args[0] + functional.pad(args[0], (0, 0, 1, -1)) / 16, *args[1:]
 
     with model.model.layers[1].register_forward_pre_hook(shift):
-        assert not gradient_scorer(model, activation).packs
+        assert not gradient_scorer(model, activation).supports_packing
 
 
 def test_an_adapter_that_waits_for_tokens_is_seen():
@@ -131,7 +131,7 @@ def test_a_long_sample_does_not_give_the_short_ones_its_frequencies(packed):
     model = randomize(AutoModelForCausalLM.from_config(config).float().eval())
     samples = random_samples((20, 60, 31, 33))
     scorer = gradient_scorer(model, activation)
-    assert scorer.packs
+    assert scorer.supports_packing
     alone = np.concatenate([scorer(collate([sample]))[0] for sample in samples])
     found = score_heads(model, None, token_task(samples), packed=packed).score
     np.testing.assert_allclose(found, alone, rtol=1e-3, atol=1e-5 * abs(alone).max())

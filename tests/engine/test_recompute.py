@@ -8,7 +8,7 @@ import pytest
 import torch
 from headnb.engine import recompute
 from headnb.engine.batching import pack
-from headnb.engine.recompute import kept_small
+from headnb.engine.recompute import recompute_activations
 from headnb.scoring import gradient
 from headnb.scoring.gradient import activation, gradient_scorer
 
@@ -22,7 +22,7 @@ def test_scores_are_bit_for_bit_those_of_everything_kept(name, monkeypatch):
     batch = pack(random_samples())
     scorer = gradient_scorer(model, activation)
     small, _ = scorer(batch)
-    monkeypatch.setattr(gradient, "kept_small", lambda _: nullcontext())
+    monkeypatch.setattr(gradient, "recompute_activations", lambda _: nullcontext())
     whole, _ = scorer(batch)
     assert torch.equal(small, whole)
 
@@ -32,9 +32,9 @@ def test_an_activation_is_not_kept_beside_what_it_was_made_of(monkeypatch):
     x = torch.randn(1, 64, mlp.gate_proj.in_features, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(mlp(x).sum(), x)
     held = []
-    keep = recompute._keep
-    monkeypatch.setattr(recompute, "_keep", lambda tensor: held.append(keep(tensor)) or held[-1])
-    with kept_small(mlp):
+    keep = recompute._pack
+    monkeypatch.setattr(recompute, "_pack", lambda tensor: held.append(keep(tensor)) or held[-1])
+    with recompute_activations(mlp):
         y = mlp(x)
     wide = [one for one in held if isinstance(one, torch.Tensor) and one.requires_grad]
     assert len({one.data_ptr() for one in wide}) == 2  # g and u

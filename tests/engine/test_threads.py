@@ -14,7 +14,7 @@ import torch
 from headnb.analysis.representations import layer_grams
 from headnb.engine.batching import collate
 from headnb.engine.hooks import checkpointed, find_heads, head_outputs, scale_heads
-from headnb.engine.partial_forward import later_layers
+from headnb.engine.partial_forward import find_partial_forward
 from headnb.errors import HeadnbError
 from headnb.scoring.gradient import activation, gradient_scorer
 
@@ -108,12 +108,12 @@ def test_every_kind_of_hook_leaves_other_threads_alone():
     model = tiny_model(layers=3)
     layout = find_heads(model)
     expected = logits(model)
-    later = later_layers(model, layout)
-    with later.kept() as hidden:
+    later = find_partial_forward(model, layout)
+    with later.record_outputs() as hidden:
         in_another_thread(lambda: logits(model))
         assert not hidden
         logits(model)
-    with later.beginning(2, hidden):
+    with later.start_at(2, hidden):
         assert torch.equal(in_another_thread(lambda: logits(model)), expected)
     with checkpointed(model), head_outputs(model, lambda _, outputs: 0 * outputs, layout, ()):
         assert torch.equal(in_another_thread(lambda: logits(model)), expected)

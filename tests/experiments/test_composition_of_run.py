@@ -11,7 +11,7 @@ from headnb.experiments.findings import FORMS, combinations_of, pairs_of, power_
 from headnb.experiments.finetunings import training_seed
 from headnb.experiments.report import _composition
 
-from composed_worlds import BASICS, TASKS, study
+from simulated_compositions import BASICS, TASKS, study
 
 LABEL = "uncentred: high without composition"
 
@@ -32,7 +32,7 @@ def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
     assert {fit.evidence.level for fit in fits.values()} == {"beyond format"}
     table = summaries.forms_table({"target": fits})
     assert f"R² {LABEL}" in table.columns
-    said = summaries.composed({"target": fits}, {"target": pairs_of(run, "target")})
+    said = summaries.composition_summary({"target": fits}, {"target": pairs_of(run, "target")})
     assert "Composition is shown for **1 of 1** complex tasks (target: beyond format)." in said
     assert "a + b fits target best" in said
 
@@ -40,7 +40,7 @@ def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
 def test_report_shows_the_uncentred_r_squared_beside_the_published_figure(run):
     section = _composition(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
     assert section.finding is not None
-    assert section.finding.holds is True
+    assert section.finding.supported is True
     assert "Level of evidence: beyond format." in section.finding.sentence
     papers = {number.name: number.paper for number in section.finding.numbers}
     assert papers["R² (dAP)"] == "0.97 (from others)"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from headnb.display.charts import plots
 from headnb.display.payload import payload
-from headnb.experiments.findings import changes_of, course_of, progress_of, trajectory_table
+from headnb.experiments.findings import changes_of, progress_of, training_curves, trajectory_table
 
-from fine_tuned import random_change
-from tracked import EXPONENTIAL, STEPS, tracked
+from simulated_finetuning import random_change
+from simulated_tracking import EXPONENTIAL, STEPS, simulated_study
 
 RUNS = {
-    (task, seed): headnb.trajectory(*tracked(done, noise=0.2, seed=seed), task="gsm8k")
+    (task, seed): headnb.trajectory(*simulated_study(done, noise=0.2, seed=seed), task="gsm8k")
     for task, done in (("gsm8k", EXPONENTIAL), ("mbpp", STEPS / 80))
     for seed in (0, 1)
 }
@@ -24,7 +24,7 @@ def mean_of(name: str, task: str) -> np.ndarray:
 
 
 def test_the_course_of_a_task_is_the_mean_over_its_seeds() -> None:
-    found = course_of(RUNS)
+    found = training_curves(RUNS)
     for task in ("gsm8k", "mbpp"):
         for name in ("relative_distance", "correlation_first", "correlation_final", "movement"):
             np.testing.assert_allclose(found[name].sel(task=task), mean_of(name, task))
@@ -34,7 +34,7 @@ def test_the_course_of_a_task_is_the_mean_over_its_seeds() -> None:
 
 
 def test_courses_are_drawn_beside_each_other_along_the_samples() -> None:
-    chart = plots.courses(course_of(RUNS), along="samples_seen", log=True)
+    chart = plots.curves(training_curves(RUNS), along="samples_seen", log=True)
     assert len(chart.plots) == 4
     assert {plot.x.label for plot in chart.plots} == {"samples seen"}
     assert [plot.y.label for plot in chart.plots][:2] == ["relative distance", "correlation first"]
@@ -42,9 +42,9 @@ def test_courses_are_drawn_beside_each_other_along_the_samples() -> None:
 
 
 def test_tasks_tracked_at_other_steps_stand_beside_each_other() -> None:
-    study, scores = tracked(EXPONENTIAL)
+    study, scores = simulated_study(EXPONENTIAL)
     fewer = headnb.trajectory(study.isel(step=[0, 2, 7]), scores.isel(step=[0, 2, 7]))
-    found = course_of({("gsm8k", 0): RUNS["gsm8k", 0], ("mbpp", 0): fewer})
+    found = training_curves({("gsm8k", 0): RUNS["gsm8k", 0], ("mbpp", 0): fewer})
     assert found["step"].values.tolist() == STEPS.tolist()
     assert found["movement"].sel(task="mbpp").notnull().values.tolist() == [s in {0, 2, 80} for s in STEPS]
     assert found["samples_seen"].notnull().all()

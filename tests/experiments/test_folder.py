@@ -10,8 +10,8 @@ from headnb.errors import HeadnbError
 from headnb.tuning.training import TuningInterrupted
 from peft import LoraConfig
 
+from short_trainings import short_finetuning
 from tiny import tiny_model
-from trainings import quick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,20 +41,20 @@ def lora(**options: Any) -> LoraConfig:
 def test_another_fine_tuning_is_not_taken_for_this_one(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     options: dict[str, Any] = {"model": tiny_model(), "peft_config": lora(), "output_dir": tmp_path}
     with pytest.raises(TuningInterrupted):
-        quick(on_progress=stop, **options)
+        short_finetuning(on_progress=stop, **options)
     with pytest.raises(HeadnbError, match=message):
-        quick(resume=True, **options | changed)
+        short_finetuning(resume=True, **options | changed)
     same = {"logging_steps": 2, "gradient_checkpointing": True, "weight_decay": 0.0, "batch_size": np.int64(8)}
-    quick(resume=True, **options | same)
+    short_finetuning(resume=True, **options | same)
 
 
 def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Path) -> None:
     model = tiny_model()
     with pytest.raises(TuningInterrupted):
-        quick(model, inplace=True, output_dir=tmp_path, on_progress=stop)
+        short_finetuning(model, inplace=True, output_dir=tmp_path, on_progress=stop)
     with pytest.warns(UserWarning, match="movement from here on is not known"):
-        resumed = quick(model, inplace=True, output_dir=tmp_path, resume=True).study
-    whole = quick(tiny_model(), inplace=True).study
+        resumed = short_finetuning(model, inplace=True, output_dir=tmp_path, resume=True).study
+    whole = short_finetuning(tiny_model(), inplace=True).study
     np.testing.assert_array_equal(resumed.level, whole.level)
     np.testing.assert_array_equal(resumed.movement[:2], whole.movement[:2])
     assert resumed.movement[2].isnull().all()
@@ -62,6 +62,6 @@ def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Pa
 
 def test_a_finished_run_of_half_an_epoch_does_no_step_more(tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": None, "num_train_epochs": 0.5, "output_dir": tmp_path}
-    first = quick(tiny_model(), **options)
-    again = quick(tiny_model(), resume=True, **options)
+    first = short_finetuning(tiny_model(), **options)
+    again = short_finetuning(tiny_model(), resume=True, **options)
     assert again.study.identical(first.study)

@@ -9,7 +9,7 @@ from headnb.analysis.agreement import compare_methods
 from headnb.analysis.deletion import CHOICES, REPLACEMENTS, DeletionCurve
 from headnb.experiments import report_methods as method_report
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 KS = [1, 5]
 

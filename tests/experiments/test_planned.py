@@ -12,7 +12,7 @@ from headnb.experiments import planned
 from headnb.experiments.planned import planned_reliability
 from headnb.suite.graph import planned_designs
 
-from composed_worlds import study
+from simulated_compositions import study
 from suites import graph, write_suite
 
 

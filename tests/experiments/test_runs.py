@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.experiments.folder import Run, Settings
-from headnb.storage.files import file_name, read_json, remove_folder, write_json
+from headnb.storage.files import read_json, remove_folder, safe_file_name, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ def _no_space(*_args: object, **_kwargs: object) -> None:
     ],
 )
 def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
-    assert file_name(task) == name
+    assert safe_file_name(task) == name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import xarray as xr
 from headnb.experiments import selection_trials
 from headnb.experiments.folder import Run, Settings
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from headnb.experiments import summaries
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,12 +27,12 @@ def test_likeness_ranks_only_the_pairs_that_are_known_and_counts_the_others() ->
     base, other = rng.lognormal(sigma=0.6, size=(2, *SHAPE))
     few = drawn(base, 2).isel(sample=slice(3))
     scores = {"a": drawn(base, 1), "few": few, "b": drawn(base, 4), "c": drawn(other, 5)}
-    said = summaries.likeness(scores)
+    said = summaries.correlation_summary(scores)
     assert re.match(r"Least alike are [ab] and c: r = \*\*-?0", said)
     assert "Most alike are a and b: r = **" in said
     assert said.endswith("Of 3 of 6 pairs it cannot be told from so few samples.")
     assert "nan" not in said
-    assert summaries.likeness({name: scores[name] for name in ("a", "few")}) == (
+    assert summaries.correlation_summary({name: scores[name] for name in ("a", "few")}) == (
         "How alike the patterns are cannot be told from so few samples."
     )
 
@@ -40,5 +40,5 @@ def test_likeness_ranks_only_the_pairs_that_are_known_and_counts_the_others() ->
 def test_heads_that_do_not_exist_are_not_counted() -> None:
     pattern = np.random.default_rng(6).lognormal(size=SHAPE)
     pattern[0] = np.nan
-    said = summaries.changed(drawn(pattern, 7), drawn(pattern, 8))
+    said = summaries.change_summary(drawn(pattern, 7), drawn(pattern, 8))
     assert "significantly, of 45;" in said

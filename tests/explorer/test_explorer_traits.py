@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from headnb.display.payload import payload
 from headnb.explorer.explorer import explore
-from headnb.explorer.session import EMPTY
+from headnb.explorer.session import EMPTY_MESSAGE
 
-from synthetic import random_pattern
+from synthetic_results import random_pattern
 from tiny import tiny_model, tiny_tokenizer
 
 SAMPLES = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(3) for b in range(3)]
@@ -62,7 +62,7 @@ def test_before_the_first_run_there_is_the_models_empty_grid(explorer):
     empty = explorer.payload
     assert (empty["layers"], empty["heads"], empty["kv_heads"]) == (2, 4, 2)
     assert empty["panels"][0]["values"] == [[0.0] * 4] * 2
-    assert empty["progress"] == {"done": 0, "total": 0, "message": EMPTY}
+    assert empty["progress"] == {"done": 0, "total": 0, "message": EMPTY_MESSAGE}
     explorer.selected = ["L1H3"]
     assert explorer.head == {}
 

@@ -82,7 +82,7 @@ def test_names_that_are_unknown_are_answered_with_the_nearest(run: Run) -> None:
         with pytest.raises(HeadnbError, match=said):
             mixture_runs.mixtures_for(run, *arguments)
     with pytest.raises(HeadnbError, match="did you mean 'gcd'"):
-        continual_runs.order_of(run, ["gdc"])
+        continual_runs.task_order(run, ["gdc"])
 
 
 def test_what_is_not_made_names_the_notebook_that_makes_it(run: Run) -> None:
@@ -95,10 +95,10 @@ def test_what_is_not_made_names_the_notebook_that_makes_it(run: Run) -> None:
 
 
 def test_sequences_of_one_order_are_compared(run: Run) -> None:
-    assert continual_runs.order_of(run, []) == list(TASKS)
-    assert continual_runs.order_of(run, ["lcm", "gcd"]) == ["lcm", "gcd"]
+    assert continual_runs.task_order(run, []) == list(TASKS)
+    assert continual_runs.task_order(run, ["lcm", "gcd"]) == ["lcm", "gcd"]
     with pytest.raises(HeadnbError, match="lcm twice"):
-        continual_runs.order_of(run, ["lcm", "gcd", "lcm"])
+        continual_runs.task_order(run, ["lcm", "gcd", "lcm"])
     for seed, order in enumerate((["gcd", "lcm"], ["lcm", "gcd"])):
         continual_runs.finish_continual(run, seed, order, {})
     with pytest.raises(HeadnbError, match="different orders: gcd, lcm; lcm, gcd"):

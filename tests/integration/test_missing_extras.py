@@ -13,19 +13,19 @@ import xarray as xr
 from headnb import HeadnbError
 from headnb.analysis.mixtures import mixture
 from headnb.display.charts import plots
-from headnb.display.report import Contents, Section, page
-from headnb.errors import from_extra
-from headnb.explorer.task_menu import TaskSources
+from headnb.display.report import ReportContents, Section, page
+from headnb.errors import optional_import
+from headnb.explorer.task_sources import TaskSources
 from headnb.suite import notebooks
 from headnb.suite.execution import run_suite
 from headnb.tasks import procedural
 from headnb.tasks.registry import CARDS
-from headnb.tuning.learning import learn
+from headnb.tuning.learning import finetune_and_merge
 
 import suites
 from blocked_imports import blocked
 from commands import run as run_command
-from shells import error_of, shell  # noqa: F401  a fixture
+from ipython_shells import error_of, shell  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -101,7 +101,11 @@ PYTHON: dict[str, tuple[Callable[[Place], object], list[str], str]] = {
         ["trl", "peft"],
         "train",
     ),
-    "learn": (lambda at: learn(at.model, at.tokenizer, PAIRS, full=False, steps=1), ["trl", "peft"], "train"),
+    "learn": (
+        lambda at: finetune_and_merge(at.model, at.tokenizer, PAIRS, full=False, steps=1),
+        ["trl", "peft"],
+        "train",
+    ),
     "load_model of an adapter": (lambda at: headnb.load_model(at.adapter), ["peft"], "train"),
     "load_model with an adapter": (lambda at: headnb.load_model(at.folder, adapter=at.adapter), ["peft"], "train"),
     "track_checkpoints": (track_checkpoints, ["peft"], "train"),
@@ -117,7 +121,7 @@ PYTHON: dict[str, tuple[Callable[[Place], object], list[str], str]] = {
     "run_suite": (run_graph, ["distributed", "dask", "cryptography"], "suite"),
     "Chart.bokeh": (lambda _: chart().bokeh(), ["bokeh"], "suite"),
     "Chart.interactive": (lambda _: chart().interactive(), ["bokeh"], "suite"),
-    "report": (lambda _: page(Contents("x", (Section("x", charts=(chart(),)),))), ["bokeh"], "suite"),
+    "report": (lambda _: page(ReportContents("x", (Section("x", charts=(chart(),)),))), ["bokeh"], "suite"),
     "load_task": (lambda _: headnb.load_task("gcd", n=3), ["reasoning_gym", "pycosat"], "tasks"),
     "evaluate": (lambda at: headnb.evaluate(at.model, at.tokenizer, "gcd"), ["reasoning_gym"], "tasks"),
     "mixture": (lambda _: mixture({"gcd": 1.0}, 8, {"gcd": "gcd"}), ["reasoning_gym"], "tasks"),
@@ -213,7 +217,7 @@ def test_a_broken_package_is_not_called_missing():
     with (
         blocked("trl", ImportError("libfoo.so.1: cannot open shared object file", name="trl")),
         pytest.raises(HeadnbError, match=r"headnb\[train\] cannot be imported: libfoo.so.1: .*; `headnb doctor`"),
-        from_extra("train"),
+        optional_import("train"),
     ):
         import trl  # noqa: F401
 

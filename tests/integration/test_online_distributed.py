@@ -12,7 +12,7 @@ import torch
 from headnb.engine.tokenization import encode_task
 from torch import multiprocessing
 
-from distributed_training import in_process
+from distributed_training import run_rank
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
-        multiprocessing.spawn(in_process, args=(port, str(place)), nprocs=2)
+        multiprocessing.spawn(run_rank, args=(port, str(place)), nprocs=2)
     return place
 
 

@@ -19,7 +19,7 @@ import torch
 from distributed import Client, LocalCluster
 from headnb.errors import HeadnbError
 from headnb.scoring import workers
-from headnb.scoring.model_transfer import SentModel
+from headnb.scoring.model_transfer import SerializedModel
 from headnb.scoring.progress import ScoringInterrupted
 
 from tiny import tiny_model, tiny_tokenizer
@@ -98,7 +98,7 @@ def test_workers_score_as_one_process_does(processes: Client, method: str):
 def test_a_model_in_bfloat16_reaches_the_workers_with_its_weights_tied(processes: Client):
     model = tiny_model(dtype=torch.bfloat16, tie_word_embeddings=True)
     assert_same(scores(model, client=processes), scores(model))
-    sent = processes.scatter(SentModel.of(model), broadcast=True, hash=False)
+    sent = processes.scatter(SerializedModel.of(model), broadcast=True, hash=False)
     tied = processes.submit(lambda one: one.model.lm_head.weight is one.model.model.embed_tokens.weight, sent)
     assert tied.result()
 
@@ -148,11 +148,11 @@ def test_the_only_worker_that_is_killed_is_waited_for_until_it_is_replaced(tmp_p
 
 
 def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "STARTING", 0.2)
+    monkeypatch.setattr(workers, "STARTUP_SECONDS", 0.2)
     with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:
         with pytest.raises(HeadnbError, match="the cluster of client= has no workers"):
             scores(client=client)
-        monkeypatch.setattr(workers, "STARTING", 300.0)
+        monkeypatch.setattr(workers, "STARTUP_SECONDS", 300.0)
         cluster.scale(1)  # it comes while the call waits
         assert_same(scores(client=client), scores())
 
@@ -185,7 +185,7 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
         hanging = [psutil.Process(pid) for pid in processes.run(os.getpid).values()]
 
         def hang() -> None:
-            patch.setattr(workers, "PATIENCE", 3.0)
+            patch.setattr(workers, "TIMEOUT_SECONDS", 3.0)
             for process in hanging:
                 woken.callback(process.resume)
                 process.suspend()
@@ -211,7 +211,7 @@ def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_goes_on(
         client.wait_for_workers(1)
 
         def stop() -> None:
-            monkeypatch.setattr(workers, "PATIENCE", 3.0)
+            monkeypatch.setattr(workers, "TIMEOUT_SECONDS", 3.0)
             scheduler.send_signal(how)
 
         with pytest.raises(HeadnbError) as lost:

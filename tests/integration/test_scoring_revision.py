@@ -14,7 +14,7 @@ from headnb.stats.findings_revision import FINDINGS_REVISION
 from headnb.stats.scoring_revision import SCORING_REVISION, revision_note
 from headnb.storage.files import write_dataset, write_json
 from headnb.suite import graph as suite_graph
-from headnb.tuning.finished_runs import _study
+from headnb.tuning.checkpoint_tracking import _study
 from headnb.tuning.run_folder import open_folder
 from headnb.tuning.study import Study, TrackedStep, read_study
 

@@ -120,7 +120,7 @@ def test_weights_never_come_from_a_temporary_folder_that_others_can_write_to(
 def test_a_conversion_that_never_ends_is_named(cache, monkeypatch):
     from filelock import FileLock
 
-    monkeypatch.setattr(default_model, "PATIENCE", 0.1)
+    monkeypatch.setattr(default_model, "TIMEOUT_SECONDS", 0.1)
     cache.mkdir(parents=True)
     with FileLock(cache / ".smollm2-135m.lock"), pytest.raises(HeadnbError, match="another process has been"):
         default_model.default_folder(never)

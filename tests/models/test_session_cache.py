@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import torch
-from headnb.models.session_cache import ResidentModels
+from headnb.models.model_cache import ModelCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +26,14 @@ class Loader:
 
 
 def test_the_least_recently_used_model_leaves_when_the_budget_is_spent() -> None:
-    resident = ResidentModels(Loader())
+    resident = ModelCache(Loader())
     for name in ("a", "b", "a", "c"):
         resident.load(name, budget=2 * BYTES)
     assert [kept.name for kept in resident] == ["a", "c"]
 
 
 def test_the_model_asked_for_stays_even_if_it_alone_is_over_the_budget() -> None:
-    resident = ResidentModels(Loader())
+    resident = ModelCache(Loader())
     resident.load("a", budget=1)
     resident.load("b", budget=1)
     assert [kept.name for kept in resident] == ["b"]
@@ -41,7 +41,7 @@ def test_the_model_asked_for_stays_even_if_it_alone_is_over_the_budget() -> None
 
 def test_options_make_another_model_and_none_is_no_option() -> None:
     load = Loader()
-    resident = ResidentModels(load)
+    resident = ModelCache(load)
     first, _ = resident.load("a", dtype="float32", adapter=None)
     again, _ = resident.load("a", dtype="float32")
     other, _ = resident.load("a", dtype="bfloat16")
@@ -53,7 +53,7 @@ def test_options_make_another_model_and_none_is_no_option() -> None:
 def test_a_folder_that_was_written_to_is_loaded_again(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
-    resident = ResidentModels(Loader())
+    resident = ModelCache(Loader())
     first, _ = resident.load(str(tmp_path))
     os.utime(weights, ns=(1, 1))  # same size, other time
     second, _ = resident.load(str(tmp_path))
@@ -62,7 +62,7 @@ def test_a_folder_that_was_written_to_is_loaded_again(tmp_path: Path) -> None:
 
 
 def test_free_lets_go_of_the_named_ones_only() -> None:
-    resident = ResidentModels(Loader())
+    resident = ModelCache(Loader())
     for name in ("a", "b", "c"):
         resident.load(name)
     assert [kept.name for kept in resident.free(["b"])] == ["b"]
@@ -70,7 +70,7 @@ def test_free_lets_go_of_the_named_ones_only() -> None:
 
 
 def test_a_models_tokenizer_is_found_by_the_model_itself() -> None:
-    resident = ResidentModels(Loader())
+    resident = ModelCache(Loader())
     model, tokenizer = resident.load("a")
     resident.load("b")
     assert resident.tokenizer_of(model) == tokenizer

@@ -12,7 +12,7 @@ from headnb.analysis.representations import layer_grams
 from headnb.errors import HeadnbError
 from headnb.tuning.adapters import compare_adapter
 
-from adapted import PAIRS, TOKENIZER, adapted
+from adapter_models import PAIRS, TOKENIZER, with_adapter
 from tiny import tiny_model
 
 
@@ -71,7 +71,7 @@ CALLS = {
     "ablate": lambda: headnb.ablate(tiny_model(), TOKENIZER, PAIRS, "L1H2", controls=2).control_change,
     "head_attention": lambda: headnb.head_attention(tiny_model(), TOKENIZER, PAIRS, "L1H2").products,
     "layer_grams": lambda: layer_grams(tiny_model(), TOKENIZER, PAIRS).gram,
-    "compare_adapter": lambda: compare_adapter(adapted(tiny_model(), 10), TOKENIZER, PAIRS).difference,
+    "compare_adapter": lambda: compare_adapter(with_adapter(tiny_model(), 10), TOKENIZER, PAIRS).difference,
 }
 
 
@@ -79,7 +79,7 @@ def in_setting(setting, call):
     """The models are made outside, as users load them, and are in place before the call."""
     with pytest.MonkeyPatch.context() as patch:
         made = tiny_model()
-        wrapped = adapted(tiny_model(), 10)
+        wrapped = with_adapter(tiny_model(), 10)
         patch.setitem(globals(), "tiny_model", lambda: made)
         patch.setitem(globals(), "adapted", lambda *_: wrapped)
         with setting():

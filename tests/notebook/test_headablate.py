@@ -9,7 +9,7 @@ import xarray as xr
 from headnb.explorer.ablation_card import AblationCard
 from headnb.scoring.ablation import Generation, ablate, generate_both
 
-from shells import PAIRS, completions, error_of, run, shell, stop  # noqa: F401  a fixture
+from ipython_shells import PAIRS, completions, error_of, raising, run, shell  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 HEADS = "L0H1,L1H3"
@@ -58,7 +58,7 @@ def test_a_sample_without_a_prompt_still_gives_losses(shell):
     ],
 )
 def test_losses_are_kept_and_drawn_when_writing_stops(shell, monkeypatch, error, said):
-    monkeypatch.setattr("headnb.scoring.ablation.generate_both", stop(error))
+    monkeypatch.setattr("headnb.scoring.ablation.generate_both", raising(error))
     _, captured = run(shell, f"%headablate model pairs --heads {HEADS} --into kept")
     xr.testing.assert_equal(shell.user_ns["kept"], ablate(tiny_model(), tiny_tokenizer(), PAIRS, HEADS))
     assert shell.user_ns["kept"] is shell.user_ns["_"]

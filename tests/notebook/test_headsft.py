@@ -13,11 +13,11 @@ import pytest
 import xarray as xr
 from headnb.display import live
 from headnb.display.payload import MIME_TYPE
-from headnb.notebook.live_tuning import LiveStudy, course
+from headnb.notebook.live_tuning import LiveStudy, pattern_course
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
-from shells import PAIRS, completions, error_of, run, shell, stop  # noqa: F401  a fixture
+from ipython_shells import PAIRS, completions, error_of, raising, run, shell  # noqa: F401  a fixture
 from tiny import tiny_model, tiny_tokenizer
 
 TUNE = "%headsft model pairs --steps 4 --every 2 --batch-size 2"
@@ -128,7 +128,7 @@ def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
 
 
 def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch):
-    monkeypatch.setattr("headnb.notebook.sft_magic.course", stop(ValueError("no ink")))
+    monkeypatch.setattr("headnb.notebook.sft_magic.pattern_course", raising(ValueError("no ink")))
     _, captured = run(shell, f"result = {TUNE} --into kept")
     assert shell.user_ns["result"].study["step"].values.tolist() == [0, 2, 4]
     assert shell.user_ns["result"] is shell.user_ns["kept"]
@@ -136,7 +136,7 @@ def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch)
 
 
 def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(shell, monkeypatch):
-    monkeypatch.setattr("headnb.notebook.sft_magic.course", stop(KeyboardInterrupt()))
+    monkeypatch.setattr("headnb.notebook.sft_magic.pattern_course", raising(KeyboardInterrupt()))
     result, captured = run(shell, f"{TUNE} --into kept")
     assert isinstance(result.error_in_exec, UsageError)
     assert "interrupted; the model is trained, but the heads are not drawn: see kept" in captured.stderr
@@ -189,13 +189,13 @@ def test_question_mark_explains(shell):
 def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(monkeypatch):
     sent = []
     monkeypatch.setattr(live, "_in_notebook", lambda: True)
-    monkeypatch.setattr(live._NotebookSurface, "_publish", lambda _, bundle: sent.append(bundle))
+    monkeypatch.setattr(live._NotebookOutput, "_publish", lambda _, bundle: sent.append(bundle))
     now = [0.0]
     shown = LiveStudy("m on t", clock=lambda: now[0])
 
     def follow(progress):
         now[0] += 100  # no update comes too soon after another
-        shown.follow(progress)
+        shown.update_tuning(progress)
 
     result = headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, steps=3, every=2, batch_size=2, on_progress=follow)
     on_the_way = [bundle[MIME_TYPE] for bundle in sent]
@@ -211,7 +211,7 @@ def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(
     assert {panel["samples"] for each in on_the_way for panel in each["panels"]} == {4}
     assert "loss" in sent[1]["text/plain"]
     assert "left" in sent[1]["text/plain"]
-    shown.finish(course(result.scores), note="Interrupted.")
+    shown.finish(pattern_course(result.scores), note="Interrupted.")
     final = sent[-1][MIME_TYPE]
     assert "progress" not in final
     assert [panel["samples"] for panel in final["panels"]] == [4, 4, 4]

@@ -22,7 +22,7 @@ from headnb.scoring.gradient import GradientScorer
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
-from shells import PAIRS, completions, error_of, other_tokenizer, run, scores_of, stop
+from ipython_shells import PAIRS, completions, error_of, other_tokenizer, raising, run, scores_of
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
 def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HeadGrid, "of", stop(KeyboardInterrupt()))
+    monkeypatch.setattr(HeadGrid, "of", raising(KeyboardInterrupt()))
     ended, captured = run(shell, "%headscore model pairs --into mine")
     assert isinstance(ended.error_in_exec, UsageError)
     assert "interrupted; the samples are scored, but not drawn: see mine" in captured.stderr
@@ -278,7 +278,7 @@ def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
 
 
 def test_scores_that_cannot_be_drawn_are_returned(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HeadGrid, "of", stop(ValueError("no ink")))
+    monkeypatch.setattr(HeadGrid, "of", raising(ValueError("no ink")))
     _, captured = run(shell, "scores = %headscore model pairs --into mine")
     assert "finished, but not drawn: no ink" in captured.stderr
     assert shell.user_ns["scores"] is shell.user_ns["mine"]
@@ -320,9 +320,9 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
     shell.user_ns["tokenizer"].save_pretrained(folder)
     run(shell, f"%headscore {folder} pairs")
     magics = shell.magics_manager.registry["HeadMagics"]
-    kept = next(iter(magics.resident))
+    kept = next(iter(magics.model_cache))
     run(shell, f"%headscore {folder} pairs")
-    assert [one.model for one in magics.resident] == [kept.model]
+    assert [one.model for one in magics.model_cache] == [kept.model]
     assert kept.size == sum(p.numel() * 4 for p in kept.model.parameters()) + sum(
         b.nbytes for b in kept.model.buffers()
     )
@@ -330,7 +330,7 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
     assert str(folder) in listed.outputs[0].data["text/html"]
     _, freed = run(shell, "%headfree")
     assert "unloaded" in freed.stdout
-    assert list(magics.resident) == []
+    assert list(magics.model_cache) == []
     assert "no model was loaded" in run(shell, "%headfree")[1].stdout
 
 
@@ -381,7 +381,7 @@ def test_reloading_and_unloading_free_the_loaded_models(shell: InteractiveShell,
     run(shell, f"%headscore {tmp_path} pairs -n 2")
     completions(shell, "%headscore smo")
     magics = shell.magics_manager.registry["HeadMagics"]
-    (loaded,) = magics.resident
+    (loaded,) = magics.model_cache
     freed = [weakref.ref(one) for one in (magics, loaded.model, shell.magics_manager.registry["TuningMagics"])]
     del magics, loaded
     shell.run_line_magic(magic, "headnb")

@@ -13,7 +13,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.notebook.variables import Variables
 
-from shells import PAIRS, error_of, other_tokenizer, run, scores_of, shell  # noqa: F401  a fixture
+from ipython_shells import PAIRS, error_of, other_tokenizer, run, scores_of, shell  # noqa: F401  a fixture
 
 MAGIC = "get_ipython().run_line_magic('headgrid', 'picture')"
 

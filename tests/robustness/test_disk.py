@@ -21,7 +21,7 @@ from headnb.storage.files import read_dataset, read_json, write_dataset, write_j
 from headnb.storage.score_store import read_parts
 from zarr.storage import LocalStore
 
-from stores import ABOUT, SAMPLES, damaged, one_line, right, score_into
+from stores import ABOUT, SAMPLES, corrupt, one_line, score_into, scores_are_correct
 
 STUDY = xr.Dataset(
     {"level": (("step", "task"), np.arange(6.0).reshape(2, 3)), "loss": ("step", [0.5, np.nan])},
@@ -56,7 +56,7 @@ def flip_files(folder, read, is_right, cases):
     for _ in range(cases):
         path = moments.choice(files)
         content = path.read_bytes()
-        path.write_bytes(damaged(content, moments))
+        path.write_bytes(corrupt(content, moments))
         answer = said(read)
         assert isinstance(answer, str) or is_right(answer), f"{path} was read"
         found["named" if isinstance(answer, str) else "of no consequence"] += 1
@@ -68,11 +68,11 @@ def flip_files(folder, read, is_right, cases):
 def test_a_bit_that_flips_in_a_store_is_named_and_never_read(cases, tmp_path, small_chunks):
     out = tmp_path / "a.zarr"
     score_into(out)
-    assert right(open_scores(out))
-    found = flip_files(out, lambda: open_scores(out), right, cases)
+    assert scores_are_correct(open_scores(out))
+    found = flip_files(out, lambda: open_scores(out), scores_are_correct, cases)
     print(f"flips and cuts in a store: {cases} tried, {dict(found)}")
     assert found["named"] > 0.9 * cases
-    assert right(open_scores(out))
+    assert scores_are_correct(open_scores(out))
 
 
 @cases(20, 1000)
@@ -105,17 +105,17 @@ def test_a_damaged_chunk_leaves_the_others_readable_and_is_scored_again_without_
     chunk = out / "score" / "c" / "1" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
     parts = read_parts(out, 10)
-    assert right(next(parts))
+    assert scores_are_correct(next(parts))
     with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is damaged: .*; without this file the same call scores"):
         next(parts)
     chunk.unlink()
     kept = open_scores(out)
     assert (kept.sizes["sample"], kept.attrs["complete"]) == (SAMPLES - 10, 0)
-    assert right(kept)
+    assert scores_are_correct(kept)
     whole = score_into(out)
     assert whole.sizes["sample"] == SAMPLES
-    assert right(whole)
-    assert right(open_scores(out))
+    assert scores_are_correct(whole)
+    assert scores_are_correct(open_scores(out))
 
 
 def test_a_lost_file_of_what_is_known_of_samples_is_named(tmp_path, small_chunks):
@@ -127,7 +127,7 @@ def test_a_lost_file_of_what_is_known_of_samples_is_named(tmp_path, small_chunks
         with pytest.raises(HeadnbError, match="is damaged"):
             open_scores(tmp_path / "a.zarr")
         chunk.write_bytes(content)
-    assert right(open_scores(tmp_path / "a.zarr"))
+    assert scores_are_correct(open_scores(tmp_path / "a.zarr"))
 
 
 @contextmanager
@@ -158,11 +158,11 @@ def test_a_disk_that_fails_at_a_random_moment_keeps_what_was_complete(cases, tmp
         assert os.strerror(number) in answer
         if out.exists():
             part = open_scores(out)
-            assert right(part)
+            assert scores_are_correct(part)
             kept["some samples kept" if part.sizes["sample"] else "an empty store"] += 1
         else:
             kept["no store"] += 1
-        assert right(score_into(out))
+        assert scores_are_correct(score_into(out))
         assert open_scores(out).sizes["sample"] == SAMPLES
     print(f"disks that fail: {cases} tried, {dict(kept)}; each named, and each run ended right")
 

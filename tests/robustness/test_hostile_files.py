@@ -17,14 +17,14 @@ import pytest
 import yaml
 from headnb import HeadnbError, load_task, open_scores
 from headnb.cli.suite import _values
-from headnb.display.reading import read_payload
+from headnb.display.payload_parser import read_payload
 from headnb.experiments.folder import Run
-from headnb.notebook.cell_samples import typed_task
-from headnb.storage.checksums import CHECKSUM, checksum, layout
-from headnb.storage.files import file_name
-from headnb.storage.zarr_columns import DIMENSIONS, FIXED
+from headnb.notebook.cell_samples import parse_cell_task
+from headnb.storage.checksums import CHECKSUM, array_metadata, checksum
+from headnb.storage.files import safe_file_name
+from headnb.storage.zarr_columns import DIMENSIONS, FIXED_COLUMNS
 from headnb.suite.checks import _check_entry
-from headnb.suite.definition import MOST_VALUES, parse_yaml, read_suite
+from headnb.suite.definition import MAX_VALUES, parse_yaml, read_suite
 from headnb.tasks.loading import Task
 from headnb.tasks.samples import FIELDS
 from hypothesis import given
@@ -116,7 +116,7 @@ def _suites(found, text):
             if outcome(found, lambda entry=entry: _check_entry(entry, {"task": "str"}, {}) or entry):
                 for place in entry.writes:
                     run = Path(folder) / "run"
-                    made = run / place.format(**{axis: file_name("../x") for axis in entry.axes})
+                    made = run / place.format(**{axis: safe_file_name("../x") for axis in entry.axes})
                     assert made.resolve().is_relative_to(run.resolve())
                     assert made.resolve() != run.resolve()
 
@@ -154,7 +154,7 @@ def _parameters(found, text):
 
 
 def _typed(found, text):
-    outcome(found, lambda: typed_task(text))
+    outcome(found, lambda: parse_cell_task(text))
 
 
 SOURCES = {
@@ -195,9 +195,9 @@ def reseal(path):
 
     group = zarr.open_group(path, mode="r", zarr_format=3)
     told = {name: value for name, value in dict(group.attrs).items() if name != CHECKSUM}
-    fixed = {name: group[name][:] for name in FIXED}
+    fixed = {name: group[name][:] for name in FIXED_COLUMNS}
     root = json.loads((path / "zarr.json").read_text())
-    root["attributes"] = told | {CHECKSUM: checksum(told, fixed, layout(path, DIMENSIONS))}
+    root["attributes"] = told | {CHECKSUM: checksum(told, fixed, array_metadata(path, DIMENSIONS))}
     (path / "zarr.json").write_text(json.dumps(root))
 
 
@@ -261,7 +261,7 @@ def test_a_small_store_that_says_it_is_large_is_refused_before_memory_is_taken(t
 
 def test_few_lines_of_yaml_do_not_become_billions_of_values():
     laughs = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
-    with pytest.raises(HeadnbError, match=f"has more than {MOST_VALUES} values, with its aliases written out"):
+    with pytest.raises(HeadnbError, match=f"has more than {MAX_VALUES} values, with its aliases written out"):
         parse_yaml(laughs, "suite.yaml")
     with pytest.raises(HeadnbError, match="aliases written out"):
         parse_yaml("a: &a [*a]", "suite.yaml")

@@ -17,8 +17,8 @@ import yaml
 from headnb import HeadnbError, load_task, open_scores
 from headnb.cli.output import echo
 from headnb.display.encodings import encodable
+from headnb.display.grid_text import _LEVEL_SHADES, _SIGNED_SHADES
 from headnb.display.live import LiveGrid
-from headnb.display.text import _LEVEL_SHADES, _SIGNED_SHADES
 from headnb.engine.tokenization import encode_task
 from headnb.errors import LONGEST_MESSAGE, first_line, one_line
 from headnb.experiments.folder import Run, Settings

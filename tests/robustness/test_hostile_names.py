@@ -17,11 +17,11 @@ import pytest
 import xarray as xr
 from headnb.analysis.result import result_html
 from headnb.display.grid import HeadGrid
-from headnb.display.html import card, page, standalone, static
+from headnb.display.grid_text import as_text
+from headnb.display.html import card, page, standalone, static_html
 from headnb.display.live import _progress_html
 from headnb.display.payload import payload
-from headnb.display.reading import read_payload
-from headnb.display.text import as_text
+from headnb.display.payload_parser import read_payload
 from headnb.explorer.ablation_card import AblationCard
 from headnb.notebook.tables import NameTable
 from headnb.scoring.ablation import Generation
@@ -70,7 +70,7 @@ def named(name):
 
 def elements(grid):
     """What each form is made of."""
-    pages = [{tag for tag, _ in harmless(form(grid))} for form in (card, static, page)]
+    pages = [{tag for tag, _ in harmless(form(grid))} for form in (card, static_html, page)]
     return [*pages, {element.tag for element in ET.fromstring(standalone(grid)).iter()}]
 
 

@@ -39,7 +39,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 # Imported once; a run is a fork of the process that did.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["headnb.tuning.finetuning", "headnb.tuning.tuned", "peft", "trl.trainer.sft_trainer"])
+PROCESSES.set_forkserver_preload(
+    ["headnb.tuning.finetuning", "headnb.tuning.result", "peft", "trl.trainer.sft_trainer"]
+)
 
 
 def train(kind: str, out: Path, reports: Connection) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 from headnb import open_scores, score_heads
 
-from scored import BUDGET, TASK, same_scores
+from scoring_samples import BUDGET, TASK, same_scores
 from tiny import tiny_model
 
 KILLS = 50

@@ -12,7 +12,7 @@ import torch
 from headnb import HeadnbError, load_model, score_heads
 from headnb.scoring import gradient
 
-from scored import BUDGET, TASK
+from scoring_samples import BUDGET, TASK
 
 SCORE = gradient.GradientScorer.__call__
 

@@ -22,7 +22,7 @@ from headnb.models import default_model, folder_checksums
 from headnb.models.loading import load_model, weights_fingerprint
 from tqdm import tqdm
 
-from stores import damaged, one_line
+from stores import corrupt, one_line
 
 FORKED = multiprocessing.get_context("fork")  # the tiny model is there already
 
@@ -65,7 +65,7 @@ def test_a_bit_that_flips_is_named_with_its_cure_and_never_loaded(cases, cache, 
     for _ in range(cases):
         path = moments.choice(files)
         content = path.read_bytes()
-        path.write_bytes(damaged(content, moments))
+        path.write_bytes(corrupt(content, moments))
         with pytest.raises(HeadnbError) as refused:
             as_another_process(lambda: default_model.default_folder(convert))
         said = one_line(refused.value)

@@ -14,7 +14,7 @@ import torch
 from headnb import score_heads
 
 from model_state import state
-from scored import BUDGET, TASK
+from scoring_samples import BUDGET, TASK
 from tiny import tiny_model
 
 

@@ -16,7 +16,7 @@ from headnb.engine.batching import plan_batches
 from headnb.storage import score_store, zarr_columns
 
 import stores
-from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, right, score_into
+from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, score_into, scores_are_correct
 from tiny import tiny_model
 
 IDS = tuple(f"sämple-{number}" for number in range(SAMPLES))
@@ -26,7 +26,7 @@ IDS = tuple(f"sämple-{number}" for number in range(SAMPLES))
 def small_chunks_read_late(monkeypatch):
     """Each column of a store in three files, and no scores in memory before they are used."""
     monkeypatch.setattr(zarr_columns, "CHUNK_BYTES", 10 * 8 * 4)
-    monkeypatch.setattr(score_store, "READ_LATER_FROM", 0)
+    monkeypatch.setattr(score_store, "LAZY_FROM_BYTES", 0)
 
 
 def other_scores_into(path, monkeypatch):
@@ -42,8 +42,8 @@ def test_scores_of_a_relative_path_are_right_after_chdir(tmp_path, monkeypatch):
     made, opened = score_into("a.zarr"), open_scores("a.zarr")
     (tmp_path / "elsewhere").mkdir()
     os.chdir("elsewhere")
-    assert right(made)
-    assert right(opened)
+    assert scores_are_correct(made)
+    assert scores_are_correct(opened)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "replaced"])
@@ -61,7 +61,7 @@ def test_scores_of_a_store_that_moved_are_refused(how, again, tmp_path, monkeypa
         with pytest.raises(HeadnbError, match="open it again"):
             scores.score.values  # noqa: B018
     if how == "renamed":
-        assert right(open_scores(tmp_path / "b.zarr"))
+        assert scores_are_correct(open_scores(tmp_path / "b.zarr"))
 
 
 def test_the_same_scores_scored_again_are_another_store(tmp_path):
@@ -79,7 +79,7 @@ def test_a_chunk_that_is_gone_is_named_and_scored_again(tmp_path):
     (path / "score" / "c" / "1" / "0" / "0").unlink()
     with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is gone; the same call"):
         scores.score.values  # noqa: B018
-    assert right(score_into(path))
+    assert scores_are_correct(score_into(path))
 
 
 @pytest.mark.parametrize("when", ["between batches", "at the end"])
@@ -105,8 +105,8 @@ def test_what_vanishes_during_a_run_is_no_complete_store_and_the_same_call_heals
             assert open_scores(path).attrs["complete"] == 0
         except HeadnbError:  # what no batch writes is gone: nothing can go on from there
             shutil.rmtree(path)
-    assert right(score_into(path))
-    assert right(open_scores(path))
+    assert scores_are_correct(score_into(path))
+    assert scores_are_correct(open_scores(path))
 
 
 def test_rows_that_an_earlier_version_left_empty_are_scored_again(tmp_path, monkeypatch):
@@ -117,8 +117,8 @@ def test_rows_that_an_earlier_version_left_empty_are_scored_again(tmp_path, monk
     zarr.open_group(path)["score"][3:6] = np.nan  # marked as done
     with pytest.raises(HeadnbError, match="samples without scores"):
         open_scores(path).score.values  # noqa: B018
-    monkeypatch.setattr(score_store, "READ_LATER_FROM", 2**26)
-    assert right(score_into(path))
+    monkeypatch.setattr(score_store, "LAZY_FROM_BYTES", 2**26)
+    assert scores_are_correct(score_into(path))
 
 
 def test_xarray_labels_the_rows_of_a_store_as_headnb_does(tmp_path):

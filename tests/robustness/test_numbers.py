@@ -10,7 +10,7 @@ import pytest
 import torch
 from headnb import HeadnbError, load_task, score_heads
 
-from scored import TASK
+from scoring_samples import TASK
 from tiny import tiny_model
 
 BROKEN = (torch.nan, torch.inf, -torch.inf)

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 from headnb import HeadnbError, finetune, load_model, load_task, score_heads
-from headnb.display.report import Contents, Finding, Number, Section, Table, page
+from headnb.display.report import Finding, Number, ReportContents, Section, Table, page
 from headnb.experiments.folder import Run
 from headnb.experiments.report import _names_of_paths, contents_of
 from headnb.explorer.explorer import MOST_CONTROLS, explore
-from headnb.storage.files import LONGEST_NAME, file_name
-from headnb.storage.locks import only_writer
+from headnb.storage.files import MAX_NAME_LENGTH, safe_file_name
+from headnb.storage.locks import write_lock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,7 +112,7 @@ def elements(name):
     table = Table((name, name), ((name, 1.0),), name)
     section = Section(name, name, Finding(None, name, (Number(name, name, name),)), (name,), tables=(table,))
     parser = Elements()
-    parser.feed(page(Contents(name, (section,), (name,), {name: {name: name}})))
+    parser.feed(page(ReportContents(name, (section,), (name,), {name: {name: name}})))
     parser.close()
     return parser.found
 
@@ -126,7 +126,7 @@ def test_markup_in_a_report_stays_text():
 def test_a_report_shows_no_path_of_its_writer():
     paths = {"/home/alice & co/models/tiny": "tiny", "/home/alice & co/ä.jsonl": "ä.jsonl"}
     section = Section("x", sentences=tuple(paths), tables=(Table(("task",), tuple((path,) for path in paths)),))
-    written = page(Contents(next(iter(paths)), (section,), shown_as=paths))
+    written = page(ReportContents(next(iter(paths)), (section,), shown_as=paths))
     assert "alice" not in written
     assert "<td>ä.jsonl</td>" in written
 
@@ -151,17 +151,17 @@ def test_attributes_of_scores_name_no_folder_user_or_host(folder, tmp_path):
 
 def test_two_fine_tunings_in_one_folder_are_refused(model, tokenizer, tmp_path):
     task = load_task([("2 + 2 =", " 4"), ("2 + 3 =", " 5")])
-    with only_writer(tmp_path / "out", "a fine-tuning"), pytest.raises(HeadnbError) as refused:
+    with write_lock(tmp_path / "out", "a fine-tuning"), pytest.raises(HeadnbError) as refused:
         finetune(model, tokenizer, task, steps=1, output_dir=tmp_path / "out")
     assert "another run is writing a fine-tuning to" in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_long_names_become_files_of_their_own():
-    names = ["x" * 300, "x" * 299 + "y", "ä" * 200, "x" * LONGEST_NAME]
-    files = [file_name(name) for name in names]
+    names = ["x" * 300, "x" * 299 + "y", "ä" * 200, "x" * MAX_NAME_LENGTH]
+    files = [safe_file_name(name) for name in names]
     assert len({*files}) == len(names)
-    assert all(len(file.encode()) <= LONGEST_NAME for file in files)
+    assert all(len(file.encode()) <= MAX_NAME_LENGTH for file in files)
     assert files[-1] == names[-1]
 
 

@@ -9,9 +9,9 @@ from headnb.errors import HeadnbError
 from headnb.scoring.ablation import ablate, generate_both
 from scipy import stats
 
-from ablation_by_hand import TEXT, TOKENIZER, loss_by_hand
 from architectures import build
 from model_state import state
+from reference_ablation import TEXT, TOKENIZER, reference_loss
 from tiny import tiny_model
 
 
@@ -29,8 +29,8 @@ def test_losses_are_those_of_a_model_with_scaled_projection_columns(factor):
     model = tiny_model(layers=3, dtype=torch.float64)
     changed = by_hand(tiny_model(layers=3, dtype=torch.float64), [(0, 1), (2, 3)], factor)
     found = ablate(model, TOKENIZER, TEXT, "L0H1,L2H3", factor, batch_tokens=60)
-    before = [loss_by_hand(model, *pair) for pair in TEXT]
-    after = [loss_by_hand(changed, *pair) for pair in TEXT]
+    before = [reference_loss(model, *pair) for pair in TEXT]
+    after = [reference_loss(changed, *pair) for pair in TEXT]
     np.testing.assert_allclose(found["loss_before"], before, rtol=1e-10)
     np.testing.assert_allclose(found["loss_after"], after, rtol=1e-10)
     assert np.abs(np.subtract(after, before)).max() > 0.01
@@ -60,7 +60,7 @@ def test_controls_are_as_many_other_heads_of_the_same_layers():
         assert len(set(places)) == 3
         assert not set(places) & {(0, 1), (2, 3), (2, 0)}
         changed = by_hand(tiny_model(layers=3, dtype=torch.float64), places, 0.0)
-        expected = np.mean([loss_by_hand(changed, *pair) - loss_by_hand(model, *pair) for pair in TEXT])
+        expected = np.mean([reference_loss(changed, *pair) - reference_loss(model, *pair) for pair in TEXT])
         assert change == pytest.approx(expected, abs=1e-10)
     assert len(set(found["control_heads"].values)) > 1
     with pytest.raises(HeadnbError, match="layer 0 has too few other heads"):

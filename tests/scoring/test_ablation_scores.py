@@ -11,7 +11,7 @@ import torch
 from headnb import open_scores, score_heads
 from headnb.engine.batching import collate, pack
 from headnb.engine.hooks import find_heads, scale_heads
-from headnb.engine.partial_forward import LaterLayers
+from headnb.engine.partial_forward import PartialForward
 from headnb.scoring.ablation_scores import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer
 from headnb.scoring.progress import ScoringInterrupted
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -20,7 +20,7 @@ from architectures import EXPERTS, LLAMA_LIKE, build, randomize
 from model_state import state
 from projections import PROJECTION, output_projections
 from random_samples import mean_loss, random_samples, token_task
-from scored import same_scores, stop_after
+from scoring_samples import same_scores, stop_after
 from tiny import tiny_model
 
 LENGTHS = (6, 11, 8, 13)
@@ -97,10 +97,10 @@ def test_scores_depend_neither_on_the_batch_nor_on_how_many_heads_share_a_pass(m
     samples = random_samples(LENGTHS)
     scorer = make(model)
     if isinstance(scorer, MeanAblationScorer):
-        scorer.survey(collate(samples[:2]))
-        scorer.survey(pack(samples[2:]))
+        scorer.prepare(collate(samples[:2]))
+        scorer.prepare(pack(samples[2:]))
     alone = torch.cat([scorer(collate([sample]))[0] for sample in samples])
-    whole = replace(scorer, later=LaterLayers(()))  # every pass a whole one
+    whole = replace(scorer, partial_forward=PartialForward(()))  # every pass a whole one
     for batch in (collate(samples), collate(samples, side="left"), pack(samples)):
         for one in (scorer, whole):
             for budget in (None, 120):

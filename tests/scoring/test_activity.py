@@ -7,7 +7,7 @@ import pytest
 import torch
 from headnb import score_heads
 from headnb.engine import attention_weights
-from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.batching import collate, pack
 from headnb.engine.hooks import find_heads, head_outputs
 from headnb.errors import HeadnbError
@@ -82,7 +82,7 @@ def test_scores_are_their_definitions_on_attention_matrices(name, dtype):
     allowed = 2e-5 if dtype == torch.float32 else tolerance(name)
     for method, score in ACTIVITIES.items():
         scorer = activity_scorer(model, score)
-        batches = [collate(samples)] + [pack(samples)] * scorer.packs
+        batches = [collate(samples)] + [pack(samples)] * scorer.supports_packing
         if dtype == torch.float32 or name not in FLOAT32_INSIDE:  # masks in float64 overflow in a softmax in float32
             batches.append(collate(samples, side="left"))
         for batch in batches:
@@ -93,8 +93,8 @@ def test_scores_are_their_definitions_on_attention_matrices(name, dtype):
 
 
 def test_llama_is_packed_and_gemma2_is_not():
-    assert activity_scorer(build("llama", torch.float32), ACTIVITIES["entropy"]).packs
-    assert not activity_scorer(build("gemma2", torch.float32), ACTIVITIES["entropy"]).packs
+    assert activity_scorer(build("llama", torch.float32), ACTIVITIES["entropy"]).supports_packing
+    assert not activity_scorer(build("gemma2", torch.float32), ACTIVITIES["entropy"]).supports_packing
 
 
 @pytest.mark.parametrize("name", ["bloom", "gptj"])
@@ -118,7 +118,7 @@ def test_entropy_in_blocks_of_queries_is_the_same(monkeypatch):
     for batch in (collate(samples), pack(samples)):
         expected, _ = scorer(batch)
         with monkeypatch.context() as patch:
-            patch.setattr(attention_weights, "WEIGHTS_AT_ONCE", 7 * 2 * 4 * 41)
+            patch.setattr(attention_weights, "MAX_WEIGHT_ELEMENTS", 7 * 2 * 4 * 41)
             found, _ = scorer(batch)
         assert torch.allclose(found, expected, rtol=1e-6)
 
@@ -129,11 +129,11 @@ def test_weights_in_blocks_are_those_of_explicit_attention_in_every_form_of_mask
         A, _, _ = explicit_parts(build(name, torch.float32), sample)
         model, calls = build(name, torch.float32), []
         listeners = {module: calls.append for _, module in find_heads(model).attention}
-        with torch.no_grad(), attention_calls(model, listeners):
+        with torch.no_grad(), observe_attention_calls(model, listeners):
             model(torch.tensor(sample.input_ids)[None], use_cache=False)
         for layer, call in enumerate(calls):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(attention_weights, "WEIGHTS_AT_ONCE", 5 * 4 * 17)
+                patch.setattr(attention_weights, "MAX_WEIGHT_ELEMENTS", 5 * 4 * 17)
                 blocks = list(attention_weights.attention_rows(call))
             assert [rows.stop - rows.start for rows, _ in blocks] == [5, 5, 5, 2]
             found = torch.cat([weights for _, weights in blocks], 2)[0]

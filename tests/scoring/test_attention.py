@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from headnb.display.colours import FALL
-from headnb.engine.attention_functions import attention_calls
+from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_of_head
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
-from headnb.explorer.attention_message import as_message
+from headnb.explorer.attention_message import to_message
 from headnb.scoring.attention import head_attention
 from headnb.scoring.run import score_heads
 from headnb.tasks.loading import Task, TokenSample
@@ -75,7 +75,7 @@ def test_every_kernels_form_of_mask_gives_the_same_matrix(form):
     A, _, _ = eager_matrices(build("mistral", torch.float32, attn_implementation="eager"), task.samples[0])
     model = build("mistral", torch.float32)
     calls = []
-    with attention_calls(model, {find_heads(model).attention[1][1]: calls.append}):
+    with observe_attention_calls(model, {find_heads(model).attention[1][1]: calls.append}):
         model(torch.tensor([task.samples[0].input_ids]), use_cache=False)
     found, _ = attention_of_head(replace(calls[0], **WINDOW[form]), 2)
     np.testing.assert_allclose(found, A[1, 2].detach(), rtol=0, atol=1e-6)
@@ -106,7 +106,7 @@ def test_a_matrix_that_does_not_give_the_heads_output_is_refused():
     model = build("llama", torch.float32)
     layout = find_heads(model)
     calls = []
-    with attention_calls(model, {layout.attention[1][1]: calls.append}):
+    with observe_attention_calls(model, {layout.attention[1][1]: calls.append}):
         model(torch.arange(1, 9)[None])
     attention_of_head(calls[0], 0)
     calls[0].outputs.detach().mul_(1.01)
@@ -173,9 +173,9 @@ def test_html_is_escaped_and_shades_the_token_that_matters_most():
 
 def test_message_keeps_every_entry_and_refuses_what_cannot_be_drawn():
     found = head_attention(tiny_model(), tiny_tokenizer(), TEXT, "L0H0")
-    message = as_message(found)
+    message = to_message(found)
     length = len(message["tokens"])
     sent = np.frombuffer(message["products"], "<f4").reshape(length, length)
     np.testing.assert_array_equal(sent, found.products)
     with pytest.raises(HeadnbError, match=r"1100 tokens; the attention view shows 1024"):
-        as_message(replace(found, tokens=("x",) * 1100))
+        to_message(replace(found, tokens=("x",) * 1100))

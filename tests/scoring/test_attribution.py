@@ -61,7 +61,7 @@ def test_scores_are_the_largest_entries_of_attributions_by_a_direct_loop(name):
     expected = by_definition(name, samples)
     assert (expected.amax((0, 2)) > 0).all()
     scorer = attribution_scorer(build(name, torch.float64), STEPS)
-    batches = [collate(samples)] + [pack(samples)] * scorer.packs
+    batches = [collate(samples)] + [pack(samples)] * scorer.supports_packing
     if name not in FLOAT32_INSIDE:  # transformers' masks in float64 overflow in a softmax in float32
         batches.append(collate(samples, side="left"))
     for batch in batches:
@@ -134,7 +134,7 @@ def test_scores_depend_neither_on_the_budget_nor_on_the_block_of_queries(monkeyp
     samples = random_samples(LENGTHS)
     scorer = attribution_scorer(model, STEPS)
     expected, _ = scorer(collate(samples))
-    monkeypatch.setattr(blocks, "WEIGHTS_AT_ONCE", 2 * 4 * 9 * 3)
+    monkeypatch.setattr(blocks, "MAX_WEIGHT_ELEMENTS", 2 * 4 * 9 * 3)
     for batch in (collate(samples), pack(samples)):
         for budget in (5, 60, 1000):  # checkpointed; two scales a pass; all of them
             found, _ = scorer(batch, budget=budget)

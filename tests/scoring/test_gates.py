@@ -19,7 +19,7 @@ from architectures import build
 from model_state import state
 from projections import output_projections
 from random_samples import random_samples, token_task
-from scored import same_scores
+from scoring_samples import same_scores
 from tiny import tiny_model
 
 TASK = token_task(random_samples((6, 11, 8, 13, 7, 9, 10, 12)))

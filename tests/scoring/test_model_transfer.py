@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from headnb.scoring.model_transfer import SentModel
+from headnb.scoring.model_transfer import SerializedModel
 
 from tiny import tiny_model
 
@@ -16,7 +16,7 @@ from tiny import tiny_model
 def test_weights_travel_beside_the_pickle_from_where_they_lie(dtype):
     model = tiny_model(dtype=dtype, tie_word_embeddings=True)
     beside: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(SentModel.of(model), protocol=5, buffer_callback=beside.append)
+    rest = pickle.dumps(SerializedModel.of(model), protocol=5, buffer_callback=beside.append)
     weights = list(model.parameters())
     memory = [np.frombuffer(buffer, np.uint8) for buffer in beside]
     assert len(rest) < 0.2 * sum(weight.nbytes for weight in weights)
@@ -41,7 +41,7 @@ def test_weights_of_every_type_go_along(dtype):
     model = tiny_model()
     model.register_buffer("scale", torch.arange(6, dtype=torch.uint8).view(dtype))
     beside: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(SentModel.of(model), protocol=5, buffer_callback=beside.append)
+    rest = pickle.dumps(SerializedModel.of(model), protocol=5, buffer_callback=beside.append)
     scale = pickle.loads(rest, buffers=beside).model.scale
     assert scale.dtype == dtype
     assert torch.equal(scale.view(torch.uint8), torch.arange(6, dtype=torch.uint8))
@@ -49,7 +49,7 @@ def test_weights_of_every_type_go_along(dtype):
 
 def test_it_is_passed_on_as_it_was_sent():
     model = tiny_model()
-    sent = pickle.loads(pickle.dumps(SentModel.of(model)))
+    sent = pickle.loads(pickle.dumps(SerializedModel.of(model)))
     sent.model.lm_head.register_forward_hook(lambda *_: None)  # of a run that a worker is in the middle of
     sent.model.requires_grad_(requires_grad=False)
     passed_on = pickle.loads(pickle.dumps(sent)).model
@@ -63,6 +63,6 @@ def test_a_class_of_the_notebook_goes_along():
         """Not importable by name, as a class of a notebook in a worker."""
 
     model = Mine(tiny_model().config)
-    received = pickle.loads(pickle.dumps(SentModel.of(model))).model
+    received = pickle.loads(pickle.dumps(SerializedModel.of(model))).model
     assert type(received).__name__ == "Mine"
     assert torch.equal(received.lm_head.weight, model.lm_head.weight)

@@ -19,7 +19,7 @@ from headnb import HeadnbError, open_scores, score_heads
 from headnb.scoring import gradient
 from headnb.scoring.progress import ScoringInterrupted
 
-from scored import BUDGET, LENGTHS, TASK, same_scores, stop_after
+from scoring_samples import BUDGET, LENGTHS, TASK, same_scores, stop_after
 from tiny import tiny_model
 
 
@@ -89,7 +89,7 @@ def scarce_memory(monkeypatch, limit):
     tried = []
 
     def scarce(self, batch, *, budget):
-        recompute = batch.longest > budget
+        recompute = batch.longest_sample > budget
         tried.append((batch.input_ids.numel(), recompute))
         if batch.input_ids.numel() > limit * (2 if recompute else 1):
             raise torch.OutOfMemoryError("CUDA out of memory")

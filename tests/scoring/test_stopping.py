@@ -8,7 +8,7 @@ import headnb
 import numpy as np
 import pytest
 from headnb.errors import HeadnbError
-from headnb.scoring.stopping import FEWEST, RelativeError, Reliable, StableTop, rule_for
+from headnb.scoring.stopping import MIN_SAMPLES, RelativeError, Reliable, StableTop, rule_for
 from headnb.stats.reliability import components
 
 from tiny import tiny_model, tiny_tokenizer
@@ -50,7 +50,7 @@ def test_scoring_ends_when_the_pattern_is_reliable_enough():
     whole = scores(None)
     limit = round(whole.isel(sample=slice(100)).heads.reliability(), 2)
     part = scores(f"reliability{limit}")
-    assert FEWEST <= part.sizes["sample"] < whole.sizes["sample"]
+    assert MIN_SAMPLES <= part.sizes["sample"] < whole.sizes["sample"]
     assert part.heads.reliability() >= limit
     assert part.attrs["until"].startswith("reliability ")
 
@@ -78,7 +78,7 @@ def test_scoring_ends_at_the_first_place_where_the_error_is_small_enough(packed:
     whole = scores(None, packed=packed)
     part = scores(0.2, packed=packed)
     n = part.sizes["sample"]
-    assert FEWEST <= n < whole.sizes["sample"]
+    assert MIN_SAMPLES <= n < whole.sizes["sample"]
     same = whole.sel(sample=part.sample)
     np.testing.assert_allclose(part.score, same.score, rtol=1e-5, atol=1e-8)
     levels = abs(part.score.values.reshape(n, -1).astype(float))

@@ -23,7 +23,7 @@ import xarray as xr
 from headnb.stats.run_variance import CrossedMeans, crossed_means
 from headnb.stats.significance import q_values
 
-from population import far_above
+from population import significantly_above
 
 LAYERS, WIDTH, N, CHANGED = 15, 9, 32, 14
 HEADS = LAYERS * WIDTH
@@ -122,7 +122,7 @@ def test_selectivity_says_of_heads_what_the_estimator_says(world):
 @pytest.mark.parametrize("world", [World(2, 2, 0.7), World(3, 0.5)])
 def test_heads_are_rarely_marked_without_a_change(world):
     """At a true rate of 0.07 chance alone fails this less than once in a thousand runs."""
-    assert not far_above(sum(replicate(world, number)["false head"] for number in range(40)), 40, 0.07)
+    assert not significantly_above(sum(replicate(world, number)["false head"] for number in range(40)), 40, 0.07)
 
 
 def _line(world: World, found: dict[str, float]) -> str:

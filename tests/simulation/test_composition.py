@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.analysis.composition.entering import Entered, weigh
 from headnb.analysis.composition.evidence import BEYOND_FORMAT, SHARED
+from headnb.analysis.composition.inputs import CompositionInputs, evaluate_evidence
 
-from composed_worlds import NULLS, study
+from simulated_compositions import NULLS, study
 
 FEW, MANY = 4, 20
 
@@ -28,7 +28,7 @@ def counts(world: str, replicates: int, seed: int, *, controls: bool = True, **o
     for replicate in range(replicates):
         made = study(np.random.default_rng([seed, replicate]), world, **options)
         shuffled = made["shuffled"] if controls else None
-        evidence = weigh(Entered.read(made["target"], made["basics"], made["others"], shuffled))
+        evidence = evaluate_evidence(CompositionInputs.read(made["target"], made["basics"], made["others"], shuffled))
         reached.append((evidence.level in {SHARED, BEYOND_FORMAT}, evidence.level == BEYOND_FORMAT, evidence.composed))
     return dict(zip(("shared", "beyond", "found"), map(int, np.sum(reached, axis=0)), strict=True))
 

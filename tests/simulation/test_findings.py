@@ -20,11 +20,11 @@ from headnb.analysis.composition.design import Design
 from headnb.analysis.composition.least_squares import Form, r_squared
 from headnb.analysis.composition.null_models import null_table
 from headnb.analysis.concentration import CONCENTRATIONS, concentration
-from headnb.analysis.debiased_products import Measured, Moments
+from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern
 from headnb.analysis.task_correlations import task_correlations
 
-from fine_tuned import FineTuning, alike
-from population import HEADS, Population, as_scores, far_above, far_below, true_statistics
+from population import HEADS, Population, as_scores, significantly_above, significantly_below, true_statistics
+from simulated_finetuning import FineTuning, similar_populations
 
 FORMS = [("change", False), ("change", True), ("after", False)]
 SIGMAS = (0.5, 1.0)
@@ -38,7 +38,7 @@ def own_way(rng: np.random.Generator, before: Population, sigma: float, shrunk: 
 
 def composed(rng: np.random.Generator, sigma: float) -> list[FineTuning]:
     """Target and two basics."""
-    own, *basics = (own_way(rng, one, 0.5, rng.uniform(0.4, 0.8)) for one in alike(rng, sigma, 3))
+    own, *basics = (own_way(rng, one, 0.5, rng.uniform(0.4, 0.8)) for one in similar_populations(rng, sigma, 3))
     change = 0.5 * basics[0].change + 0.3 * basics[1].change + 0.3 * own.change
     return [FineTuning.of(own.before, own.before.activation_levels + change), *basics]
 
@@ -55,7 +55,7 @@ def weight_coverage(n: int, replicates: int, seed: int, on: str, *, scale_free: 
             name: read_stages(task.draw(rng, n, name, runs), name) for name, task in zip(names, tasks, strict=True)
         }
         design = Design.of(stages, ["a", "b"], [], on=on, scale_free=scale_free)
-        found = null_table(design, Moments(design.patterns), form, np.zeros(1), 0.95)
+        found = null_table(design, DebiasedProducts(design.patterns), form, np.zeros(1), 0.95)
         truth = Form(nonnegative=False).fit(X, y)[0]
         hits[:2] += (found.weights.low <= truth) & (truth <= found.weights.high)
         hits[2] += found.r2_corrected.low <= r_squared(X, y, form) <= found.r2_corrected.high
@@ -67,15 +67,15 @@ def other_coverage(n: int, replicates: int, seed: int, runs: int = 1) -> dict[st
     rng = np.random.default_rng(seed)
     hits = dict.fromkeys([*CONCENTRATIONS, "correlation after", "change of correlation"], 0)
     for replicate in range(replicates):
-        one, other = (own_way(rng, p, 0.3) for p in alike(rng, SIGMAS[replicate % 2], 2))
+        one, other = (own_way(rng, p, 0.3) for p in similar_populations(rng, SIGMAS[replicate % 2], 2))
         first, second = (read_stages(task.draw(rng, n, name, runs), name) for task, name in ((one, "a"), (other, "b")))
         if runs == 1:
             before, after = (true_statistics(p.activation_levels) for p in (one.before, one.after))
             for name in CONCENTRATIONS:
                 found = concentration(first.start, first.after, name)["change"]
                 hits[name] += bool(found.reason) or found.low <= after[name] - before[name] <= found.high
-        measured = [Measured(x.start[None], None, x.task) for x in (first, second)]
-        measured += [Measured(x.after, None, x.task) for x in (first, second)]
+        measured = [MeasuredPattern(x.start[None], None, x.task) for x in (first, second)]
+        measured += [MeasuredPattern(x.after, None, x.task) for x in (first, second)]
         pair = task_correlations(measured, ["a", "b"]).sel(task="a", other_task="b")
         r = [
             np.corrcoef(getattr(one, stage).activation_levels, getattr(other, stage).activation_levels)[0, 1]
@@ -117,7 +117,11 @@ def step_coverage(n: int, replicates: int, seed: int, *, scale_free: bool) -> np
 
 def misses(hits: np.ndarray, replicates: int, low: float = 0.93, high: float = 0.99) -> list[float]:
     """Shares that no true coverage between these bounds would give in one run of a thousand."""
-    return [k / replicates for k in map(int, hits) if far_below(k, replicates, low) or far_above(k, replicates, high)]
+    return [
+        k / replicates
+        for k in map(int, hits)
+        if significantly_below(k, replicates, low) or significantly_above(k, replicates, high)
+    ]
 
 
 @pytest.mark.parametrize(("on", "scale_free"), FORMS)

@@ -22,7 +22,7 @@ import pytest
 from headnb.stats import descriptive, jackknife
 from headnb.stats.reliability import components
 
-from population import far_above, far_below
+from population import significantly_above, significantly_below
 
 STATISTICS = {
     "gini": (jackknife.gini, descriptive.gini),
@@ -63,13 +63,13 @@ def covered(shape: str, sigma: float, heads: int, n: int, replicates: int, seed:
 def test_gini_covers_with_few_noisy_samples(shape: str, sigma: float, n: int):
     hits, shown = covered(shape, sigma, 270, n, 100, seed=n)["gini"]
     assert shown > 90
-    assert not far_below(hits, shown, 0.93)
+    assert not significantly_below(hits, shown, 0.93)
 
 
 def test_kurtosis_of_a_dozen_heads_is_withheld_from_few_samples():
     for shape in SHAPES:
         _, shown = covered(shape, 0.8, 12, 12, 100, seed=1)["kurtosis"]
-        assert not far_above(shown, 100, 0.05)
+        assert not significantly_above(shown, 100, 0.05)
 
 
 def test_a_pattern_that_only_noise_makes_has_no_gini_but_a_cv_from_zero_on():

@@ -34,7 +34,7 @@ import pytest
 from headnb.stats import jackknife, significance
 from scipy import stats
 
-from population import HEADS, Population, as_scores, far_above, far_below, true_statistics
+from population import HEADS, Population, as_scores, significantly_above, significantly_below, true_statistics
 
 COUNTS = (24, 64, 256)
 STATISTICS = ("gini", "cv", "kurtosis", "correlation of tasks", "correlation before and after")
@@ -131,7 +131,7 @@ def test_intervals_of_statistics_cover(n):
     outside = {
         name: count / shown
         for name, (count, shown) in hits.items()
-        if far_below(count, shown, 0.93) or far_above(count, shown, 0.98)
+        if significantly_below(count, shown, 0.93) or significantly_above(count, shown, 0.98)
     }
     assert not outside
 
@@ -157,7 +157,7 @@ def test_intervals_of_differences_cover(n, scale_free):
 def test_identical_models_rarely_differ(n, scale_free):
     finds = comparisons(n, 200, seed=200 + n, scale_free=scale_free)
     for false_finds in finds[:, :2].T:
-        assert not far_above(int((false_finds > 0).sum()), 200, 0.05)
+        assert not significantly_above(int((false_finds > 0).sum()), 200, 0.05)
 
 
 def test_of_the_heads_found_to_have_risen_few_are_false():
@@ -206,5 +206,5 @@ def test_measured_coverage_of_heads(n):
 def test_measured_false_finds_between_identical_models(n, scale_free):
     by_q, by_max_t = (comparisons(n, MANY, seed=4000 + n, scale_free=scale_free)[:, :2] > 0).sum(axis=0)
     print(n, scale_free, "any find by q", by_q / MANY, "by max-T", by_max_t / MANY)
-    assert not far_above(int(by_q), MANY, 0.05)
-    assert not far_above(int(by_max_t), MANY, 0.05)
+    assert not significantly_above(int(by_q), MANY, 0.05)
+    assert not significantly_above(int(by_max_t), MANY, 0.05)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from headnb.analysis.debiased_products import Measured
+from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.errors import HeadnbError
 from headnb.stats.reliability import Components, Evidence, components, scale_free_levels
 
@@ -141,9 +141,11 @@ def test_a_change_has_the_same_reliability_wherever_it_is_measured():
     rng = np.random.default_rng(5)
     before, after = rng.gamma(2, size=(9, 30)), rng.gamma(2, size=(3, 9, 30))
     plain = components(after - before).reliability
-    assert Measured(after, before).components().reliability == pytest.approx(plain)
+    assert MeasuredPattern(after, before).components().reliability == pytest.approx(plain)
     free = scale_free_levels(after) - scale_free_levels(before)
-    assert Measured(after, before, None, scale_free=True).components().reliability == components(free).reliability
+    assert (
+        MeasuredPattern(after, before, None, scale_free=True).components().reliability == components(free).reliability
+    )
 
 
 def test_scale_free_levels_are_the_pattern_and_its_derivative():

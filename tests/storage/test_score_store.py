@@ -16,15 +16,15 @@ from headnb import HeadnbError, open_scores, score_heads
 from headnb.engine.batching import BatchPlan
 from headnb.scoring.progress import ScoringInterrupted
 from headnb.storage import score_store
+from headnb.storage.row_buffer import ScoreRows, merge_adjacent
 from headnb.storage.score_store import open_table
-from headnb.storage.waiting_rows import Rows, joined
 from headnb.storage.zarr_columns import SAMPLE_VARIABLES
 
 from paths import SUPPORT
-from scored import BUDGET, TASK, same_scores
+from scoring_samples import BUDGET, TASK, same_scores
 from tiny import tiny_model
 
-WRITER = SUPPORT / "another_writer.py"
+WRITER = SUPPORT / "store_writer_process.py"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypa
     """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
     out = tmp_path / "a.zarr"
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
-    monkeypatch.setattr("headnb.storage.score_store.only_writer", lambda _: pytest.fail("locked"))
+    monkeypatch.setattr("headnb.storage.score_store.write_lock", lambda _: pytest.fail("locked"))
     assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
 
 
@@ -179,7 +179,7 @@ def test_a_batch_that_took_a_second_is_written_at_once(tmp_path, clock, monkeypa
     found, done = written(monkeypatch, out), []
 
     def took_a_second(progress):
-        clock[0] += score_store.WRITTEN_EVERY
+        clock[0] += score_store.WRITE_INTERVAL
         done.append(progress.done)
 
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out, on_progress=took_a_second)
@@ -203,9 +203,9 @@ def test_what_waits_to_be_written_is_written_when_a_run_ends_early(tmp_path, clo
 def test_rows_that_follow_each_other_are_written_in_one_piece():
     def rows(start, stop):
         numbers = np.arange(start, stop, dtype=np.float32)
-        return Rows(start, numbers[:, None, None], -numbers)
+        return ScoreRows(start, numbers[:, None, None], -numbers)
 
-    found = list(joined([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
+    found = list(merge_adjacent([rows(7, 9), rows(2, 4), rows(4, 5), rows(11, 12)]))
     assert [(part.start, part.stop) for part in found] == [(2, 5), (7, 9), (11, 12)]
     for part in found:
         assert part.scores[:, 0, 0].tolist() == (-part.losses).tolist() == list(range(part.start, part.stop))
@@ -213,7 +213,7 @@ def test_rows_that_follow_each_other_are_written_in_one_piece():
 
 @pytest.fixture
 def nothing_read_before_it_is_used(monkeypatch):
-    monkeypatch.setattr(score_store, "READ_LATER_FROM", 0)
+    monkeypatch.setattr(score_store, "LAZY_FROM_BYTES", 0)
 
 
 def test_many_scores_on_disk_are_read_where_they_are_used(whole, tmp_path, monkeypatch, nothing_read_before_it_is_used):

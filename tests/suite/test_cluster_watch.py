@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from headnb.errors import HeadnbError
 from headnb.suite import cluster_watch
-from headnb.suite.cluster_watch import PATIENCE, Watch
+from headnb.suite.cluster_watch import TIMEOUT_SECONDS, ClusterWatch
 
 from suites import graph, write_suite
 
@@ -26,7 +26,7 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.workers: list[dict[str, Any]] = [GPU]
         self.now = 0.0
-        monkeypatch.setattr(cluster_watch, "ask", lambda *_: {"workers": dict(enumerate(self.workers))})
+        monkeypatch.setattr(cluster_watch, "call_scheduler", lambda *_: {"workers": dict(enumerate(self.workers))})
         monkeypatch.setattr(cluster_watch.time, "monotonic", lambda: self.now)
 
 
@@ -41,16 +41,16 @@ def nodes_of(folder: Path, *, gpu: bool):
 
 def test_patience_begins_when_the_last_notebook_ended(cluster: Cluster, tmp_path: Path):
     nodes = nodes_of(tmp_path, gpu=False)
-    watching = Watch(None, need_gpu=False, could_run=0.0)
+    watching = ClusterWatch(None, need_gpu=False, last_active=0.0)
     for _ in range(100):
-        cluster.now += PATIENCE / 10
-        watching.seen_to_run()
+        cluster.now += TIMEOUT_SECONDS / 10
+        watching.record_activity()
     cluster.workers = []
-    cluster.now += PATIENCE - 1
-    watching.look(nodes)
+    cluster.now += TIMEOUT_SECONDS - 1
+    watching.check(nodes)
     cluster.now += 2
     with pytest.raises(HeadnbError, match="no workers for 10 minutes; missing: start, train gcd seed 0"):
-        watching.look(nodes)
+        watching.check(nodes)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_it_waits_for_as_long_as_a_worker_can_run_what_is_left(
     cluster: Cluster, tmp_path: Path, workers: list[dict[str, Any]], gpu: bool, waits: bool
 ):
     nodes = nodes_of(tmp_path, gpu=gpu)
-    watching = Watch(None, need_gpu=True, could_run=0.0)
+    watching = ClusterWatch(None, need_gpu=True, last_active=0.0)
     cluster.workers = workers
-    cluster.now = 2 * PATIENCE
+    cluster.now = 2 * TIMEOUT_SECONDS
     if waits:
-        watching.look(nodes)
+        watching.check(nodes)
     else:
         with pytest.raises(HeadnbError, match="no workers that take what is left for 10 minutes"):
-            watching.look(nodes)
+            watching.check(nodes)
 
 
 def test_what_waits_for_others_does_not_count(cluster: Cluster, tmp_path: Path):
     first, *others = nodes_of(tmp_path, gpu=False)
-    watching = Watch(None, need_gpu=True, could_run=0.0)
+    watching = ClusterWatch(None, need_gpu=True, last_active=0.0)
     cluster.workers = [CPU]
-    cluster.now = 2 * PATIENCE
+    cluster.now = 2 * TIMEOUT_SECONDS
     with pytest.raises(HeadnbError, match="no workers that take what is left"):  # the others could run, but need it
-        watching.look([dataclasses.replace(first, gpu=True), *others])
+        watching.check([dataclasses.replace(first, gpu=True), *others])

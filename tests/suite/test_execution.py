@@ -134,10 +134,10 @@ def test_a_failed_notebook_keeps_its_traceback_and_stops_only_what_needs_it(tmp_
     nbformat.write(notebook, path)
     nodes = graph(suite, tmp_path / "out")
     outcomes = run_suite(nodes, tmp_path / "out")
-    states = {node.name: outcomes[records.identity(node)].state for node in nodes}
+    states = {node.name: outcomes[records.node_id(node)].state for node in nodes}
     assert states == {node.name: "done" for node in nodes} | {"train gcd seed 0": "failed", "end": "blocked"}
     failed = records.failed_path(nodes[1])
-    error = outcomes[records.identity(nodes[1])].error
+    error = outcomes[records.node_id(nodes[1])].error
     assert re.search(rf"cell \[\d\], AssertionError: this one fails; see {re.escape(str(failed))}$", error)
     (traceback,) = [
         output
@@ -244,8 +244,8 @@ def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in the place of minutes."""
-    monkeypatch.setattr(execution, "LOOK", 1.0)
-    monkeypatch.setattr(cluster_watch, "PATIENCE", 3.0)
+    monkeypatch.setattr(execution, "POLL_SECONDS", 1.0)
+    monkeypatch.setattr(cluster_watch, "TIMEOUT_SECONDS", 3.0)
 
 
 @pytest.mark.long
@@ -349,7 +349,7 @@ def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(command: Command) -> None
 
 def test_a_second_suite_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
-    with records.only_suite(tmp_path / "out"):
+    with records.suite_lock(tmp_path / "out"):
         assert records.is_running(tmp_path / "out")
         with pytest.raises(HeadnbError, match=r"running in .* already"):
             run_suite(nodes, tmp_path / "out")
@@ -398,7 +398,7 @@ def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
     outcome = run_node(first, Session("here"))
     assert outcome.state == "failed"
     assert "the kernel died 3 times" in outcome.error
-    assert records.records([first], running=False)[records.identity(first)].state == "failed"
+    assert records.records([first], running=False)[records.node_id(first)].state == "failed"
 
 
 def test_nothing_runs_behind_what_is_not_done(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from headnb.suite.definition import read_suite
 from headnb.suite.graph import build_graph
 from headnb.suite.job import Outcome, Session, run_node
 from headnb.suite.notebooks import notebooks_folder
-from headnb.tuning.tuned import open_study
+from headnb.tuning.result import open_study
 
 from tiny import tiny_model, tiny_tokenizer
 

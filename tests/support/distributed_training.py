@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 
-def in_process(rank: int, port: int, folder: str) -> None:
+def run_rank(rank: int, port: int, folder: str) -> None:
     """DDP in TRL's trainer, then both forms of FSDP in a loop of our own: accelerate refuses FSDP on a CPU."""
     torch.set_num_threads(1)
     os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
@@ -83,4 +83,4 @@ def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     given = {"input_ids": batch.input_ids, "labels": batch.labels, "attention_mask": mask.long()}
     (2 * model(**given, num_items_in_batch=tokens).loss).backward()
     batches.end_update(1)
-    return batches.take(), batches.counts()
+    return batches.collect(), batches.counts()

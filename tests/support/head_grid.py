@@ -34,7 +34,7 @@ class Drawn:
 
     def place(self, layer: int, head: int, panel: int = 0) -> tuple[float, float]:
         """The middle of a cell, from the stage's top left corner."""
-        layout = geometry.arrange(self.grid.payload, self.panels)
+        layout = geometry.grid_geometry(self.grid.payload, self.panels)
         x, y = layout.origin(panel)
         across, down = (layout.cell_width - layout.gap) / 2, (layout.cell_height - layout.gap) / 2
         return x + layout.x(head) + across, y + layout.y(layer) + down

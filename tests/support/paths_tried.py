@@ -72,7 +72,7 @@ def readers() -> dict[str, Callable[[str], Any]]:
     from headnb import load_task, open_scores, open_study
     from headnb.display.grid import HeadGrid
     from headnb.experiments import Run
-    from headnb.notebook.arguments import find_picture, find_scores
+    from headnb.notebook.arguments import find_drawable, find_scores
     from headnb.suite.definition import read_suite
     from headnb.tuning.checkpoints import find_checkpoints
 
@@ -82,7 +82,7 @@ def readers() -> dict[str, Callable[[str], Any]]:
         "open_study": open_study,
         "HeadGrid.open": HeadGrid.open,
         "Run": lambda path: Run(path).settings,
-        "find_picture": lambda path: find_picture(path, {}),
+        "find_picture": lambda path: find_drawable(path, {}),
         "find_scores": lambda path: find_scores(path, {}),
         "read_suite": lambda path: read_suite(path, "demo"),
         "find_checkpoints": find_checkpoints,
@@ -95,7 +95,7 @@ def writers(folder: Path) -> dict[str, Callable[[str], Any]]:
     import xarray as xr
     from headnb import finetune, load_model, load_task, score_heads, select_instructions
     from headnb.display.grid import HeadGrid
-    from headnb.display.report import Contents, report
+    from headnb.display.report import ReportContents, report
     from headnb.experiments.folder import Run, Settings
 
     from tiny import tiny_model, tiny_tokenizer
@@ -116,7 +116,7 @@ def writers(folder: Path) -> dict[str, Callable[[str], Any]]:
         "load_model adapter": lambda path: load_model(saved, adapter=path),
         "HeadGrid.save": lambda path: grid.save(path + ".html"),
         "HeadGrid.save_page": grid.save_page,
-        "report": lambda path: report(Contents("x", ()), path + ".html"),
+        "report": lambda path: report(ReportContents("x", ()), path + ".html"),
         "Run.create": lambda path: Run.create(path or "\0", Settings("m", ("t",))),
     }
 

@@ -82,10 +82,10 @@ def drawn(rng: random.Random, file: str) -> dict[str, Any]:
 
 def main() -> None:
     import jsonschema
-    from headnb.display.reading import checked
+    from headnb.display.payload_parser import parse_payload
     from headnb.errors import HeadnbError
 
-    from synthetic import SCHEMA
+    from synthetic_results import SCHEMA
 
     rng = random.Random(0)
     lines = []
@@ -94,7 +94,7 @@ def main() -> None:
             change = drawn(rng, path.name.removesuffix(".heads.json"))
             change["schema"] = jsonschema.Draft202012Validator(SCHEMA).is_valid(changed(change))
             try:
-                checked(changed(change))
+                parse_payload(changed(change))
             except HeadnbError:
                 change["reader"] = False
             else:

@@ -70,10 +70,10 @@ def as_scores(score: np.ndarray) -> xr.Dataset:
     )
 
 
-def far_below(hits: int, replicates: int, share: float) -> bool:
+def significantly_below(hits: int, replicates: int, share: float) -> bool:
     """Would chance alone give so few hits in less than one run of a thousand, if the share were the true one?"""
     return bool(stats.binomtest(hits, replicates, share, alternative="less").pvalue < 0.001)
 
 
-def far_above(hits: int, replicates: int, share: float) -> bool:
+def significantly_above(hits: int, replicates: int, share: float) -> bool:
     return bool(stats.binomtest(hits, replicates, share, alternative="greater").pvalue < 0.001)

@@ -6,7 +6,7 @@ from typing import Any
 
 from headnb.scoring.progress import Progress
 
-from synthetic import scores
+from synthetic_results import scores
 
 
 def progress(done: int, total: int = 32, *, layers: int = 3, heads: int = 4, **more: Any) -> Progress:

@@ -47,7 +47,7 @@ def score_into(path: Path | None, *, batches: int | None = None) -> xr.Dataset:
         return table.scores()
 
 
-def right(scores: xr.Dataset) -> bool:
+def scores_are_correct(scores: xr.Dataset) -> bool:
     """Whether each sample that is there has its own numbers."""
     at = [int(str(name).removeprefix("sämple-")) for name in scores["sample"].values]
     return (
@@ -67,7 +67,7 @@ def one_line(error: HeadnbError) -> str:
     return text
 
 
-def damaged(content: bytes, moments: random.Random) -> bytes:
+def corrupt(content: bytes, moments: random.Random) -> bytes:
     """One bit flipped, or (one time in four) the end cut off, at a random place."""
     if moments.random() < 0.25:
         return content[: moments.randrange(len(content))]

@@ -10,8 +10,8 @@ import datasets
 import pytest
 import trl
 from headnb import HeadnbError
-from headnb.analysis.selection.embeddings import text_of
 from headnb.analysis.selection.pools import sample_keys
+from headnb.analysis.selection.views import sample_text
 from headnb.engine.tokenization import IGNORED, encode_task
 from headnb.explorer.head_detail import sample_texts
 from headnb.tasks.loading import load_task
@@ -184,7 +184,7 @@ def test_words_and_views_of_a_sample_show_all_that_it_says():
     task = load_task([FORMS["result"] | {"messages": [USER, THINKING, *PARTS[:1], CALL]}])
     (sample,) = task.samples
     for text in ("What is 40 + 2?", "Add them.", "weather", "Zürich"):
-        assert text in text_of(sample)
+        assert text in sample_text(sample)
         assert text in "".join(sample_texts(task, 0, None))
 
 

@@ -14,7 +14,7 @@ from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from served_rows import served
+from mock_datasets import mock_load_dataset
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
@@ -213,7 +213,7 @@ ANSWERS = [{"id": f"own{i}", "key": f"k{i}", "q": f"{i} + 1?", "a": i + 1} for i
 
 @pytest.mark.parametrize("kind", ["list", "jsonl", "dataset", "hub", "folder of data", "card"])
 def test_ids_and_numbers_come_alike_from_every_source(kind, jsonl, tmp_path, monkeypatch):
-    served(monkeypatch, ANSWERS)
+    mock_load_dataset(monkeypatch, ANSWERS)
     monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
     (tmp_path / "mine.test.jsonl").write_text("\n".join(map(json.dumps, ANSWERS)))
     source = {

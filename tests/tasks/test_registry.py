@@ -10,14 +10,14 @@ from headnb import HeadnbError, hub
 from headnb.tasks import registry
 from headnb.tasks.loading import Sample, known_tasks, load_task
 
-from served_rows import served
+from mock_datasets import mock_load_dataset
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
 
 def test_hub_task_asks_for_its_configuration_and_a_split_with_answers(monkeypatch):
     row = {"sentence": "The _ is big.", "option1": "cat", "option2": "dog", "answer": "2"}
-    calls = served(monkeypatch, [row])
+    calls = mock_load_dataset(monkeypatch, [row])
     task = load_task("winogrande", split="test")
     assert calls == [
         {
@@ -35,7 +35,7 @@ def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
         return {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text.upper()}]}
 
     rows = [said(f"say {i}" if i % 7 else "") for i in range(100)]  # every seventh has no answer
-    calls = served(monkeypatch, rows)
+    calls = mock_load_dataset(monkeypatch, rows)
     test = load_task("infinity_instruct", split="test", n=8)
     train = load_task("infinity_instruct", split="train", n=70)
     assert calls[0]["streaming"]
@@ -48,13 +48,13 @@ def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
 
 
 def test_own_fields_replace_the_registry_template(monkeypatch):
-    served(monkeypatch, [{"question": "Q?", "answer": "A"}])
+    mock_load_dataset(monkeypatch, [{"question": "Q?", "answer": "A"}])
     task = load_task("gsm8k", fields={"prompt": "{question}\n", "completion": "answer"})
     assert task.samples == (Sample("Q?\n", "A"),)
 
 
 def test_changed_hub_columns_are_named(monkeypatch):
-    served(monkeypatch, [{"problem": "?", "solution": "!"}])
+    mock_load_dataset(monkeypatch, [{"problem": "?", "solution": "!"}])
     with pytest.raises(HeadnbError, match=r"question.*it has 'problem', 'solution'.*fields="):
         load_task("gsm8k")
 

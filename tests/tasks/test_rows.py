@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from headnb import HeadnbError
-from headnb.notebook.cell_samples import typed_task
+from headnb.notebook.cell_samples import parse_cell_task
 from headnb.tasks import samples
 from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given, settings
@@ -233,7 +233,7 @@ def test_a_json_object_with_a_key_twice_is_refused_with_its_line(jsonl):
     with pytest.raises(HeadnbError, match=r"pairs\.jsonl line 2 has the key 'prompt' twice"):
         load_task(jsonl({"prompt": "a", "completion": "b"}, twice))
     with pytest.raises(HeadnbError, match=r"line 3 has the key 'prompt' twice"):
-        typed_task(f"\n{twice.decode()}")
+        parse_cell_task(f"\n{twice.decode()}")
     nested = b'{"messages": [{"role": "user", "role": "assistant", "content": "c"}]}'
     with pytest.raises(HeadnbError, match=r"line 1 has the key 'role' twice"):
         load_task(jsonl(nested))
@@ -277,7 +277,7 @@ def test_columns_chosen_in_a_format_are_the_ones_that_are_read():
 
 def test_typed_rows_may_be_packed():
     cell = json.dumps(PACKED | {"seq_lengths": [5, 3]})
-    assert typed_task(cell).samples == (WHOLE, SECOND)
+    assert parse_cell_task(cell).samples == (WHOLE, SECOND)
 
 
 def test_plain_rows_keep_their_fingerprints():

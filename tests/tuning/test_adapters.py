@@ -13,7 +13,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.tuning.adapters import compare_adapter
 
-from adapted import PAIRS, TOKENIZER, adapted
+from adapter_models import PAIRS, TOKENIZER, with_adapter
 from model_state import state
 from tiny import tiny_model
 
@@ -24,9 +24,9 @@ def adapter_state(model):
 
 
 def test_equals_the_comparison_of_the_base_and_the_merged_model():
-    found = compare_adapter(adapted(tiny_model(), 10), TOKENIZER, PAIRS)
+    found = compare_adapter(with_adapter(tiny_model(), 10), TOKENIZER, PAIRS)
     before = headnb.score_heads(tiny_model(), TOKENIZER, PAIRS)
-    after = headnb.score_heads(adapted(tiny_model(), 10).merge_and_unload(), TOKENIZER, PAIRS)
+    after = headnb.score_heads(with_adapter(tiny_model(), 10).merge_and_unload(), TOKENIZER, PAIRS)
     expected = headnb.compare(before, after)
     for name in ("difference", "low", "high"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-6)
@@ -35,7 +35,7 @@ def test_equals_the_comparison_of_the_base_and_the_merged_model():
 
 
 def test_equals_the_comparison_of_the_same_call_in_peft():
-    model = adapted(tiny_model(), 10)
+    model = with_adapter(tiny_model(), 10)
     found = compare_adapter(model, TOKENIZER, PAIRS, method="taylor-token", scale_free=True, alpha=0.2)
     with model.disable_adapter():
         before = headnb.score_heads(model, TOKENIZER, PAIRS, method="taylor-token")
@@ -45,7 +45,7 @@ def test_equals_the_comparison_of_the_same_call_in_peft():
 
 @pytest.mark.parametrize("trainable", [True, False])
 def test_model_is_as_before_after_success_and_when_stopped(trainable):
-    model = adapted(tiny_model(), 10)
+    model = with_adapter(tiny_model(), 10)
     for name, weight in model.named_parameters():
         weight.requires_grad_(trainable and "lora" in name)
     before, adapters = state(model), adapter_state(model)
@@ -61,7 +61,7 @@ def test_model_is_as_before_after_success_and_when_stopped(trainable):
 
 
 def test_adapters_that_transformers_added_are_left_out_too():
-    wrapped = adapted(tiny_model(), 10)
+    wrapped = with_adapter(tiny_model(), 10)
     model = tiny_model()
     model.add_adapter(copy.deepcopy(wrapped.peft_config["default"]))
     trained = {name.removeprefix("base_model.model."): weight for name, weight in wrapped.state_dict().items()}
@@ -76,7 +76,7 @@ def test_adapters_that_transformers_added_are_left_out_too():
 def test_a_model_without_an_adapter_to_leave_out_is_refused():
     with pytest.raises(HeadnbError, match="no adapter to compare"):
         compare_adapter(tiny_model(), TOKENIZER, PAIRS)
-    model = adapted(tiny_model(), 10)
+    model = with_adapter(tiny_model(), 10)
     model.merge_adapter()
     with pytest.raises(HeadnbError, match=r"merged into the weights; model.unmerge_adapter\(\)"):
         compare_adapter(model, TOKENIZER, PAIRS)

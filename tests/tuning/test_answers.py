@@ -6,7 +6,7 @@ import pytest
 from headnb import load_task
 from headnb.errors import HeadnbError
 from headnb.tasks.registry import CARDS
-from headnb.tuning.answers import FORMS, find_form
+from headnb.tuning.answers import ANSWER_FORMS, find_answer_form
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ from headnb.tuning.answers import FORMS, find_form
     ],
 )
 def test_answer_is_read(form, completion, answer):
-    assert FORMS[form].answer(completion) == answer
+    assert ANSWER_FORMS[form].answer(completion) == answer
 
 
 @pytest.mark.parametrize(
@@ -64,17 +64,17 @@ def test_answer_is_read(form, completion, answer):
     ],
 )
 def test_a_text_is_complete_when_nothing_behind_it_can_matter(form, end, complete):
-    assert FORMS[form].is_complete(end) is complete
+    assert ANSWER_FORMS[form].is_complete(end) is complete
 
 
 def test_code_is_read_and_not_run(tmp_path):
     body = f"    open({str(tmp_path / 'made')!r}, 'w')\n    return 1\n"
-    assert FORMS["code"].answer(body).endswith("return 1")
+    assert ANSWER_FORMS["code"].answer(body).endswith("return 1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_card_names_a_form_or_none():
-    assert {card.answer for card in CARDS.values()} <= {*FORMS, "none"}
+    assert {card.answer for card in CARDS.values()} <= {*ANSWER_FORMS, "none"}
 
 
 @pytest.mark.parametrize(
@@ -88,28 +88,28 @@ def test_every_card_names_a_form_or_none():
     ],
 )
 def test_form_is_what_the_card_says_else_what_the_completions_look_like(answer, task, completions, name):
-    assert find_form(answer, task, completions).name == name
+    assert find_answer_form(answer, task, completions).name == name
 
 
 def test_a_reader_of_ones_own_may_find_nothing():
-    form = find_form(lambda text: text if "x" in text else None, "mine", [])
+    form = find_answer_form(lambda text: text if "x" in text else None, "mine", [])
     assert [form.answer("x"), form.answer("y")] == ["x", ""]
 
 
 def test_tasks_without_a_form_have_none_and_an_unknown_form_is_named():
-    assert find_form("auto", "mbpp", ["    return 1\n"]) is None
-    assert find_form("none", "gsm8k", ["#### 1"]) is None
+    assert find_answer_form("auto", "mbpp", ["    return 1\n"]) is None
+    assert find_answer_form("none", "gsm8k", ["#### 1"]) is None
     with pytest.raises(HeadnbError, match="did you mean 'number'"):
-        find_form("numbr", "gsm8k", [])
+        find_answer_form("numbr", "gsm8k", [])
     with pytest.raises(HeadnbError, match="not a int"):
-        find_form(3, "gsm8k", [])
+        find_answer_form(3, "gsm8k", [])
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "svamp", "mathqa_python", "arc_easy", "openbookqa", "boolq"])
 def test_every_sample_of_the_real_tasks_has_an_answer(data_folder, monkeypatch, name):
     monkeypatch.setenv("HEADNB_DATA", str(data_folder))
     completions = [sample.completion for sample in load_task(name).samples]
-    form = find_form("auto", name, completions)
+    form = find_answer_form("auto", name, completions)
     answers = [form.answer(completion) for completion in completions]
     assert all(answers)
     last = [completion.split()[-1].replace(",", "") for completion in completions]

@@ -12,11 +12,11 @@ import pytest
 import torch
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.tuning import finished_runs
-from headnb.tuning.finished_runs import TrackingInterrupted, track_checkpoints
+from headnb.tuning import checkpoint_tracking
+from headnb.tuning.checkpoint_tracking import TrackingInterrupted, track_checkpoints
 from peft import LoraConfig
 
-from adapted import PAIRS, TOKENIZER, adapted
+from adapter_models import PAIRS, TOKENIZER, with_adapter
 from model_state import state
 from tiny import tiny_model
 
@@ -49,7 +49,7 @@ def full_run(tmp_path):
 @pytest.fixture
 def adapter_run(tmp_path, base):
     for step in STEPS:
-        model = adapted(headnb.load_model(base)[0], step)
+        model = with_adapter(headnb.load_model(base)[0], step)
         model.save_pretrained(tmp_path / "lora" / f"checkpoint-{step}")
     return tmp_path / "lora"
 
@@ -90,7 +90,7 @@ def test_adapters_are_scored_as_each_on_its_own(adapter_run):
     study = track_checkpoints(f"{adapter_run}/checkpoint-*", {"mine": PAIRS})
     assert study["step"].values.tolist() == [0, *STEPS]
     for step in STEPS:
-        merged = adapted(tiny_model(), step).merge_and_unload()
+        merged = with_adapter(tiny_model(), step).merge_and_unload()
         scores = headnb.score_heads(merged, TOKENIZER, PAIRS)
         at = study.sel(step=step, task="mine")
         np.testing.assert_allclose(at["level"], scores.heads.pattern(), rtol=2e-4)
@@ -110,7 +110,7 @@ def test_a_loaded_base_stays_as_it_was(adapter_run):
 
 @pytest.mark.long
 def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
-    alive, load = [], finished_runs.load_weights
+    alive, load = [], checkpoint_tracking.load_weights
 
     def watched(*args):
         gc.collect()
@@ -118,7 +118,7 @@ def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
         alive.append(weakref.ref(loaded := load(*args)))
         return loaded
 
-    monkeypatch.setattr(finished_runs, "load_weights", watched)
+    monkeypatch.setattr(checkpoint_tracking, "load_weights", watched)
     track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER)
     assert len(alive) == 3
 
@@ -159,7 +159,7 @@ def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, b
 
 def test_a_study_that_is_complete_is_read_and_no_model_loaded(full_run, tmp_path, monkeypatch):
     first = track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=tmp_path / "out")
-    monkeypatch.setattr(finished_runs, "load_weights", None)
+    monkeypatch.setattr(checkpoint_tracking, "load_weights", None)
     xr.testing.assert_identical(track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=tmp_path / "out"), first)
 
 

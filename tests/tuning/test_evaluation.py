@@ -12,9 +12,9 @@ from headnb.errors import HeadnbError
 from headnb.tuning.evaluation import evaluate
 from scipy import stats
 
-from ablation_by_hand import TEXT, loss_by_hand
-from generation_by_hand import by_hand
 from model_state import state
+from reference_ablation import TEXT, reference_loss
+from reference_generation import reference_continuation
 from tiny import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -24,13 +24,15 @@ PROMPTS = [prompt for prompt, _ in TEXT]
 def written(model, prompt, most):
     """What the model answers greedily, by a loop of one's own."""
     ids = TOKENIZER(prompt, add_special_tokens=False)["input_ids"]
-    return TOKENIZER.decode(by_hand(model, ids, most, [TOKENIZER.eos_token_id]), skip_special_tokens=True)
+    return TOKENIZER.decode(
+        reference_continuation(model, ids, most, [TOKENIZER.eos_token_id]), skip_special_tokens=True
+    )
 
 
 def test_losses_are_those_of_one_sample_at_a_time():
     model = tiny_model(dtype=torch.float64)
     found = evaluate(model, TOKENIZER, TEXT, max_new_tokens=2, batch_tokens=60)
-    expected = [loss_by_hand(model, *pair) for pair in TEXT]
+    expected = [reference_loss(model, *pair) for pair in TEXT]
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-10)
     interval = stats.ttest_1samp(expected, 0).confidence_interval(0.95)
     means = [float(found[name]) for name in ("mean_loss", "loss_low", "loss_high")]
@@ -110,7 +112,7 @@ def test_only_the_first_answer_of_a_conversation_is_asked_for():
     labels = [-100 if place in {0, 1, 5, 6} else token for place, token in enumerate(ids)]
     found = evaluate(tiny_model(), TOKENIZER, [{"input_ids": ids, "labels": labels}], max_new_tokens=2, answer="text")
     assert found["expected"].item() == TOKENIZER.decode(ids[2:5]).strip()
-    assert found["generated"].item() == TOKENIZER.decode(by_hand(tiny_model(), ids[:2], 2, [2]))
+    assert found["generated"].item() == TOKENIZER.decode(reference_continuation(tiny_model(), ids[:2], 2, [2]))
 
 
 def test_cutting_samples_changes_losses_and_no_answer():

@@ -20,9 +20,9 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
 from architectures import build
+from short_trainings import same_values, short_finetuning, state_of, values_of
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
-from trainings import quick, same_values, state_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ HELD_OUT = [(f"What is {a} plus {b}? ", f"It is {a + b}.") for a, b in ((1, 9), 
 
 def test_held_out_loss_falls_and_the_base_keeps_every_bit(model: PreTrainedModel) -> None:
     values, state = values_of(model), state_of(model)
-    result = quick(model, steps=30, every=10, held_out=HELD_OUT)
+    result = short_finetuning(model, steps=30, every=10, held_out=HELD_OUT)
     losses = result.study.eval_loss.isel(task=0)
     assert losses[-1] < losses[0] - 1
     assert same_values(values, model)
@@ -48,7 +48,7 @@ def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() 
     model = tiny_model(attention_bias=True)
     values = values_of(model)
     adapters = LoraConfig(r=4, target_modules="all-linear", bias="all", task_type="CAUSAL_LM")
-    result = quick(model, peft_config=adapters)
+    result = short_finetuning(model, peft_config=adapters)
     bias = model.model.layers[0].self_attn.q_proj.bias
     before = bias.clone()
     with result.applied(model) as tuned:
@@ -59,7 +59,7 @@ def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() 
 
 
 def test_a_loss_that_is_not_a_number_is_not_called_zero(model: PreTrainedModel) -> None:
-    losses = quick(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
+    losses = short_finetuning(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
     assert losses[0] > 1
     assert losses[-1].isnull()
 
@@ -75,12 +75,14 @@ def test_online_scores_of_experts_say_that_their_routers_loss_is_in_them() -> No
 
 def test_a_packed_sample_is_trained_on_whole_however_long() -> None:
     long = [("What is it? ", "It is " + "very " * 700 + "long.")]
-    result = quick(tiny_model(context=4096), [*PAIRS[:7], *long], steps=1, track=[], online=True, packing=True)
+    result = short_finetuning(
+        tiny_model(context=4096), [*PAIRS[:7], *long], steps=1, track=[], online=True, packing=True
+    )
     assert result.online_scores.answer_tokens.max() > 1024
 
 
 def test_the_tuned_model_is_there_while_applied_and_gone_after(model: PreTrainedModel, tmp_path: Path) -> None:
-    result = quick(model, track={"held": HELD_OUT}, peft_config=None)
+    result = short_finetuning(model, track={"held": HELD_OUT}, peft_config=None)
     state, before = state_of(model), headnb.score_heads(model, tiny_tokenizer(), HELD_OUT)
     again = headnb.open_study(result.save(tmp_path / "saved"))
     for kept in (result, again):
@@ -107,12 +109,12 @@ def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseExce
             raise error
 
     with pytest.raises(TuningInterrupted if error is KeyboardInterrupt else error) as raised:
-        quick(model, peft_config=adapters, on_progress=stop, online=True)
+        short_finetuning(model, peft_config=adapters, on_progress=stop, online=True)
     assert same_values(values, model)
     assert state_of(model) == state
     from headnb.engine import attention_functions
 
-    assert not attention_functions._captures
+    assert not attention_functions._wrap_counts
     if error is KeyboardInterrupt:
         assert raised.value.result.study.step.values.tolist() == [0, 2]
         with raised.value.result.applied(model) as tuned:
@@ -123,7 +125,7 @@ def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseExce
 
 def test_full_tuning_changes_the_model_and_nothing_else_of_it(model: PreTrainedModel) -> None:
     values, state = values_of(model), state_of(model)
-    result = quick(model, inplace=True, track={"held": HELD_OUT})
+    result = short_finetuning(model, inplace=True, track={"held": HELD_OUT})
     assert not same_values(values, model)
     assert state_of(model) == state
     assert result.adapter is None
@@ -133,7 +135,7 @@ def test_full_tuning_changes_the_model_and_nothing_else_of_it(model: PreTrainedM
 
 
 def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: PreTrainedModel, tmp_path: Path) -> None:
-    result = quick(model, inplace=True, track=[])
+    result = short_finetuning(model, inplace=True, track=[])
     opened = headnb.open_study(result.save(tmp_path))
     for kept, other in ((result, tiny_model()), (opened, model)):
         with pytest.raises(HeadnbError, match="full tuning changed the model itself"), kept.applied(other):
@@ -146,7 +148,7 @@ def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(mod
     task = headnb.load_task([*PAIRS[:7], long])
     encoded = encode_task(task, tiny_tokenizer())
     assert max(encoded.lengths) > 1024  # where TRL cuts by itself
-    result = quick(model, task, steps=1, track=[], online=True)
+    result = short_finetuning(model, task, steps=1, track=[], online=True)
     online = result.online_scores
     assert sorted(online.fingerprint.values) == sorted(encoded.fingerprints)
     plain = headnb.score_heads(tiny_model(context=4096), tiny_tokenizer(), task)
@@ -155,7 +157,7 @@ def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(mod
 
 
 def test_a_maximal_length_cuts_in_training_and_in_scoring(model: PreTrainedModel) -> None:
-    result = quick(model, steps=1, batch_size=24, online=True, max_length=20, encoding="trl")
+    result = short_finetuning(model, steps=1, batch_size=24, online=True, max_length=20, encoding="trl")
     encoded = encode_task(headnb.load_task(PAIRS), tiny_tokenizer(), encoding="trl", max_length=20)
     assert sorted(result.online_scores.fingerprint.values) == sorted(encoded.fingerprints)
     assert sorted(result.scores["samples"].fingerprint.values) == sorted(encoded.fingerprints)
@@ -167,7 +169,7 @@ def test_one_seed_gives_one_result_and_draws_nothing_from_the_kernel() -> None:
     results = []
     for seed in (0, 0, 1):
         torch.manual_seed(7), random.seed(7)
-        results.append(quick(tiny_model(), seed=seed, track=HELD_OUT))
+        results.append(short_finetuning(tiny_model(), seed=seed, track=HELD_OUT))
         drawn.append((torch.rand(1).item(), random.random()))
     torch.manual_seed(7), random.seed(7)
     assert drawn == [(torch.rand(1).item(), random.random())] * 3
@@ -183,18 +185,18 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 
     options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True}
     with pytest.raises(RuntimeError):
-        quick(tiny_model(), output_dir=tmp_path / "b", on_progress=stop, **options)
+        short_finetuning(tiny_model(), output_dir=tmp_path / "b", on_progress=stop, **options)
     with pytest.raises(HeadnbError, match="resume=True goes on"):
-        quick(tiny_model(), output_dir=tmp_path / "b", **options)
+        short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
     with pytest.raises(HeadnbError, match="seed 0, not 1"):
-        quick(tiny_model(), output_dir=tmp_path / "b", resume=True, seed=1, **options)
+        short_finetuning(tiny_model(), output_dir=tmp_path / "b", resume=True, seed=1, **options)
     (tmp_path / "b" / "checkpoint-5").mkdir()  # killed while it was written
     seen: list[int] = []
-    resumed = quick(
+    resumed = short_finetuning(
         tiny_model(), output_dir=tmp_path / "b", resume=True, on_progress=lambda p: seen.append(p.step), **options
     )
-    whole = quick(tiny_model(), output_dir=tmp_path / "a", resume=True, **options)
-    finished = quick(tiny_model(), output_dir=tmp_path / "b", resume=True, **options)
+    whole = short_finetuning(tiny_model(), output_dir=tmp_path / "a", resume=True, **options)
+    finished = short_finetuning(tiny_model(), output_dir=tmp_path / "b", resume=True, **options)
     assert seen[0] == 4
     for one in (resumed, finished):
         assert one.study.drop_attrs().identical(whole.study.drop_attrs())
@@ -215,9 +217,9 @@ def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path
     options: dict[str, Any] = {"steps": 6, "every": [0, 5], "save_steps": 4, "track": HELD_OUT, "resume": True}
     for step in (5, 4):  # what was tracked at step 5 is behind the checkpoint, and is removed
         with pytest.raises(RuntimeError, match="killed"):
-            quick(tiny_model(), output_dir=tmp_path / "b", on_progress=stop_at(step), **options)
-    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
-    assert resumed.study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
+            short_finetuning(tiny_model(), output_dir=tmp_path / "b", on_progress=stop_at(step), **options)
+    resumed = short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
+    assert resumed.study.identical(short_finetuning(tiny_model(), output_dir=tmp_path / "a", **options).study)
 
 
 @pytest.mark.long
@@ -231,10 +233,10 @@ def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
     with monkeypatch.context() as patch:
         patch.setattr(headnb.HeadScoreCallback, "on_train_end", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            quick(tiny_model(), output_dir=tmp_path / "b", **options)
-    resumed = quick(tiny_model(), output_dir=tmp_path / "b", **options)
+            short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
+    resumed = short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
     for study in (resumed.study, headnb.open_study(tmp_path / "b").study):
-        assert study.identical(quick(tiny_model(), output_dir=tmp_path / "a", **options).study)
+        assert study.identical(short_finetuning(tiny_model(), output_dir=tmp_path / "a", **options).study)
 
 
 @pytest.mark.parametrize(
@@ -258,17 +260,17 @@ def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
 )
 def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadnbError, match=message) as raised:
-        quick(model, **options)
+        short_finetuning(model, **options)
     assert "\n" not in str(raised.value)
 
 
 def test_models_that_cannot_be_tuned_so_are_refused(model: PreTrainedModel) -> None:
     wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear"))
     with pytest.raises(HeadnbError, match="merge_and_unload"):
-        quick(wrapped)
+        short_finetuning(wrapped)
     model.is_loaded_in_4bit = True
     with pytest.raises(HeadnbError, match="without inplace=True adapters are"):
-        quick(model, inplace=True)
+        short_finetuning(model, inplace=True)
 
 
 def test_four_bits_without_bitsandbytes_say_what_to_install(
@@ -277,7 +279,7 @@ def test_four_bits_without_bitsandbytes_say_what_to_install(
     model.is_loaded_in_4bit = True
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(HeadnbError, match="pip install bitsandbytes"):
-        quick(model)
+        short_finetuning(model)
 
 
 def test_nothing_is_printed_and_the_tokenizer_and_adapters_stay_as_they_are(
@@ -299,13 +301,13 @@ def test_progress_tells_steps_losses_and_what_is_tracked(model: PreTrainedModel)
     def note(progress: TuningProgress) -> None:
         told.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
 
-    result = quick(model, on_progress=note)
+    result = short_finetuning(model, on_progress=note)
     assert told == [(0, 4, True, 1), (1, 4, False, 1), (2, 4, True, 2), (3, 4, False, 2), (4, 4, True, 3)]
     assert result.study.train_loss.notnull().all()
 
 
 def test_the_first_training_loss_is_that_of_a_plain_loop(model: PreTrainedModel) -> None:
-    result = quick(model, steps=1, batch_size=24, track=[])
+    result = short_finetuning(model, steps=1, batch_size=24, track=[])
     sums, tokens = 0.0, 0
     for sample in encode_task(headnb.load_task(PAIRS), tiny_tokenizer()).samples:
         ids, labels = (torch.from_numpy(part)[None] for part in (sample.input_ids, sample.labels))

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from architectures import build
+from short_trainings import same_values, short_finetuning, state_of, values_of
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS, rows
-from trainings import quick, same_values, state_of, values_of
 
 HEADS = ["L0H1", "L1H2", "L1H3"]  # in layer 1 the whole of the second key/value group
 SIZE = 8
@@ -59,7 +59,7 @@ def moved(before, model):
 def test_other_weights_keep_every_bit_under_weight_decay(optim, checkpointing):
     model = tiny_model(attention_bias=True)
     values, state = values_of(model), state_of(model)
-    result = quick(
+    result = short_finetuning(
         model, inplace=True, heads=HEADS, optim=optim, weight_decay=0.3, gradient_checkpointing=checkpointing
     )
     masks = may_move(model)
@@ -85,7 +85,7 @@ def test_without_weight_decay_held_still_weights_have_no_moments(monkeypatch):
         return done
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    quick(model, inplace=True, heads=HEADS)
+    short_finetuning(model, inplace=True, heads=HEADS)
     masks = {id(weight): mask for weight, mask in zip(model.parameters(), may_move(model).values(), strict=True)}
     assert len(seen) == 4
     for weight, moment in itertools.chain(*seen):
@@ -125,7 +125,7 @@ def test_one_step_equals_a_loop_of_masked_gradient_descent(clip):
 def test_the_adapter_is_zero_outside_the_slices_and_merges_to_the_same_logits(tmp_path, options):
     model = tiny_model()
     values, state = values_of(model), state_of(model)
-    result = quick(model, heads=HEADS, weight_decay=0.3, learning_rate=3e-2, output_dir=tmp_path, **options)
+    result = short_finetuning(model, heads=HEADS, weight_decay=0.3, learning_rate=3e-2, output_dir=tmp_path, **options)
     assert same_values(values, model)
     assert state_of(model) == state
     masks = may_move(model)
@@ -163,19 +163,19 @@ def test_the_adapter_is_zero_outside_the_slices_and_merges_to_the_same_logits(tm
 def test_resumed_tuning_of_heads_equals_one_run(tmp_path):
     whole, parts = tiny_model(), tiny_model()
     options = {"inplace": True, "heads": HEADS, "weight_decay": 0.3, "lr_scheduler_type": "constant", "every": 2}
-    quick(whole, steps=4, output_dir=tmp_path / "whole", **options)
+    short_finetuning(whole, steps=4, output_dir=tmp_path / "whole", **options)
 
     def stop(progress):
         if progress.step == 3:
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        quick(parts, steps=4, output_dir=tmp_path / "parts", on_progress=stop, **options)
+        short_finetuning(parts, steps=4, output_dir=tmp_path / "parts", on_progress=stop, **options)
     parts = tiny_model()
-    quick(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **options)
+    short_finetuning(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **options)
     assert same_values(values_of(whole), parts)
     with pytest.raises(HeadnbError, match="heads 'L0H1,L1H2,L1H3'"):
-        quick(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **(options | {"heads": "L0H1"}))
+        short_finetuning(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **(options | {"heads": "L0H1"}))
 
 
 def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(monkeypatch):
@@ -186,7 +186,7 @@ def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(m
     before = values_of(model)
     monkeypatch.setattr(SliceTraining, "on_optimizer_step", interrupted)
     with pytest.raises(TuningInterrupted):
-        quick(model, inplace=True, heads="L0H1", weight_decay=0.3)
+        short_finetuning(model, inplace=True, heads="L0H1", weight_decay=0.3)
     query = "model.layers.0.self_attn.q_proj.weight"
     moved = (model.get_parameter(query) != before[query]).any(1)
     size = model.config.head_dim
@@ -258,11 +258,11 @@ def test_heads_in_fused_projections_are_refused_in_one_line(name):
 )
 def test_what_cannot_be_tuned_is_refused_before_anything_is_written(model, tmp_path, options, message):
     with pytest.raises(HeadnbError, match=message):
-        quick(model, output_dir=tmp_path / "run", **options)
+        short_finetuning(model, output_dir=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
 def test_all_parameters_are_counted_without_a_selection(model):
-    result = quick(model, inplace=True, steps=1)
+    result = short_finetuning(model, inplace=True, steps=1)
     assert result.trained_parameters == sum(weight.numel() for weight in model.parameters())
     assert np.isfinite(result.study.train_loss).all()

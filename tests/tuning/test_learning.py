@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import headnb
 import pytest
 import torch
-from headnb.models.state import weights_kept
-from headnb.tuning.learning import learn
+from headnb.models.restore import restore_weights
+from headnb.tuning.learning import finetune_and_merge
 
 from tiny import tiny_model
 from trainers import PAIRS
@@ -33,7 +33,7 @@ def test_an_adapter_becomes_a_part_of_the_weights(tokenizer: Any) -> None:
     before = logits(one)
     with headnb.finetune(one, tokenizer, PAIRS, **HOW).applied(one) as adapted:
         expected = logits(adapted)
-    learn(other, tokenizer, PAIRS, full=False, **HOW)
+    finetune_and_merge(other, tokenizer, PAIRS, full=False, **HOW)
     torch.testing.assert_close(logits(other), expected, rtol=1e-4, atol=1e-5)
     assert (expected - before).abs().max() > 1e-3
     assert {name for name, _ in other.named_parameters()} == {name for name, _ in one.named_parameters()}
@@ -44,10 +44,10 @@ def test_an_adapter_becomes_a_part_of_the_weights(tokenizer: Any) -> None:
 def test_a_second_task_goes_on_from_the_first_and_the_weights_come_back(tokenizer: Any, *, full: bool) -> None:
     model = tiny_model()
     before = weights(model)
-    with weights_kept(model):
-        first = learn(model, tokenizer, PAIRS[:8], full=full, **HOW)
+    with restore_weights(model):
+        first = finetune_and_merge(model, tokenizer, PAIRS[:8], full=full, **HOW)
         learnt = weights(model)
-        second = learn(model, tokenizer, PAIRS[:8], full=full, **HOW)
+        second = finetune_and_merge(model, tokenizer, PAIRS[:8], full=full, **HOW)
         assert any((learnt[name] != before[name]).any() for name in before)
         assert any((weight != learnt[name]).any() for name, weight in weights(model).items())
         assert float(second.study["train_loss"][0]) < float(first.study["train_loss"][0])
@@ -59,7 +59,7 @@ def test_weights_come_back_after_an_error() -> None:
     before = weights(model)
 
     def lose() -> None:
-        with weights_kept(model):
+        with restore_weights(model):
             for weight in model.parameters():
                 weight.data.zero_()
             raise RuntimeError("lost")

@@ -191,4 +191,4 @@ def test_a_model_without_hooks_stays_behind(tmp_path: Path) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     from headnb.engine import attention_functions
 
-    assert not attention_functions._captures
+    assert not attention_functions._wrap_counts

@@ -122,7 +122,7 @@ def test_movement_is_not_known_where_one_pair_of_factors_serves_several_experts(
     model = build("mixtral", torch.float32)
     layout = find_heads(model)
     config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=["experts.gate_up_proj"])
-    assert np.isnan(Movement(get_peft_model(model, config), layout).now()).all()
+    assert np.isnan(Movement(get_peft_model(model, config), layout).measure()).all()
 
 
 def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_path: Path) -> None:

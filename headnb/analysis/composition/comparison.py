@@ -9,22 +9,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.analysis.composition.evidence import LEAST_RELIABILITY, Comparison, Limit
-from headnb.analysis.composition.layer_errors import Residuals, condition_after, errors, independent, taken_out
+from headnb.analysis.composition.evidence import MIN_RELIABILITY, Comparison, Limit
+from headnb.analysis.composition.layer_errors import (
+    Residuals,
+    condition_after_regression,
+    independent_combinations,
+    prediction_errors,
+    regress_out,
+)
 from headnb.analysis.composition.layer_products import LayerProducts
-from headnb.analysis.debiased_products import joined
-from headnb.stats.jackknife import delete_groups
+from headnb.analysis.debiased_products import combine_jackknives
+from headnb.stats.jackknife import grouped_jackknife
 from headnb.stats.significance import sign_flip_p_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.analysis.debiased_products import Measured
+    from headnb.analysis.debiased_products import MeasuredPattern
     from headnb.stats.descriptive import Array
 
 
 @dataclass(frozen=True)
-class Changes:
+class ComparisonInputs:
     """The measured patterns of the tasks that enter, the target first, then the basics, then the others.
 
     Attributes:
@@ -37,8 +43,8 @@ class Changes:
 
     names: tuple[str, ...]
     basics: int
-    before: tuple[Measured, ...]
-    change: tuple[Measured, ...]
+    before: tuple[MeasuredPattern, ...]
+    change: tuple[MeasuredPattern, ...]
     layers: Array
 
     @property
@@ -47,7 +53,7 @@ class Changes:
         return np.asarray(np.mean([np.abs(one.plus).mean(axis=(0, 1)) for one in self.before], axis=0))
 
 
-def compare(changes: Changes, level: float = 0.95, seed: int = 0) -> Comparison:
+def compare(changes: ComparisonInputs, level: float = 0.95, seed: int = 0) -> Comparison:
     """What the basics add to Z (see `evidence`).
 
     Args:
@@ -58,19 +64,21 @@ def compare(changes: Changes, level: float = 0.95, seed: int = 0) -> Comparison:
     z = len(changes.names)
     measured = LayerProducts([*changes.before, *changes.change], changes.layers, changes.levels, seed)
     products = measured.corrected()
-    combinations = independent(products[:, :z, :z].sum(axis=0))
+    combinations = independent_combinations(products[:, :z, :z].sum(axis=0))
     basics = list(range(1, 1 + changes.basics))
-    full = taken_out(products, z, combinations)
-    rivals = _rivals(full, range(1 + changes.basics, z), changes.basics)
+    full = regress_out(products, z, combinations)
+    rivals = _best_alternative(full, range(1 + changes.basics, z), changes.basics)
     sets = [basics, *([rivals] if rivals else []), *([b for b in basics if b != left] for left in basics)]
 
-    plain_error = errors(taken_out(measured.plain(), z, combinations), []).sum()
-    reliability = float(errors(full, []).sum() / plain_error)
+    plain_error = prediction_errors(regress_out(measured.plain(), z, combinations), []).sum()
+    reliability = float(prediction_errors(full, []).sum() / plain_error)
     limits = [Limit(math.nan, math.nan, math.nan)] * len(sets)
-    if reliability >= LEAST_RELIABILITY:
-        replicates = [(_shares(taken_out(one, z, combinations), sets), sizes) for one, sizes in measured.replicates()]
-        limits = _limits_of(_shares(full, sets), replicates, level)
-    of_layers = [errors(full, one) for one in ([], *sets[: 2 if rivals else 1])]
+    if reliability >= MIN_RELIABILITY:
+        replicates = [
+            (_error_shares(regress_out(one, z, combinations), sets), sizes) for one, sizes in measured.replicates()
+        ]
+        limits = _one_sided_limits(_error_shares(full, sets), replicates, level)
+    of_layers = [prediction_errors(full, one) for one in ([], *sets[: 2 if rivals else 1])]
     tested = [sign_flip_p_value(worse - of_layers[1], seed=seed) for worse in (of_layers[0], *of_layers[2:])]
     limits = [one._replace(p=p) for one, p in zip(limits, tested, strict=False)] + limits[len(tested) :]
     adds = limits[len(tested) :]
@@ -79,28 +87,30 @@ def compare(changes: Changes, level: float = 0.95, seed: int = 0) -> Comparison:
         excess=limits[1] if rivals else None,
         adds={changes.names[place]: one for place, one in zip(basics, adds, strict=True)},
         rivals=tuple(changes.names[place] for place in rivals),
-        condition=condition_after(products, z, combinations, basics),
+        condition=condition_after_regression(products, z, combinations, basics),
         reliability=reliability,
         level=level,
     )
 
 
-def _rivals(full: Residuals, others: Sequence[int], size: int) -> list[int]:
+def _best_alternative(full: Residuals, others: Sequence[int], size: int) -> list[int]:
     """The best set of so many other tasks; empty if there are fewer."""
     sets = map(list, itertools.combinations(others, size))
-    return list(min(sets, key=lambda one: float(np.nan_to_num(errors(full, one).sum(), nan=np.inf)), default=()))
+    return list(
+        min(sets, key=lambda one: float(np.nan_to_num(prediction_errors(full, one).sum(), nan=np.inf)), default=())
+    )
 
 
-def _shares(residuals: Residuals, sets: Sequence[Sequence[int]]) -> Array:
+def _error_shares(residuals: Residuals, sets: Sequence[Sequence[int]]) -> Array:
     """(..., sets): gain of the first set, then by how much of e(Z) each other set is worse than the first."""
-    nothing, basics, *others = (errors(residuals, one).sum(axis=-1) for one in ([], *sets))
+    nothing, basics, *others = (prediction_errors(residuals, one).sum(axis=-1) for one in ([], *sets))
     return np.stack([1 - basics / nothing, *((one - basics) / nothing for one in others)], axis=-1)
 
 
-def _limits_of(full: Array, replicates: Sequence[tuple[Array, Array]], level: float) -> list[Limit]:
+def _one_sided_limits(full: Array, replicates: Sequence[tuple[Array, Array]], level: float) -> list[Limit]:
     """Of each share: bias-corrected value and one-sided limit, over all sources of noise."""
     found = []
     for place, value in enumerate(full):
-        fits = [delete_groups(float(value), left[:, place], sizes) for left, sizes in replicates]
-        found.append(Limit(*joined(float(value), fits, 2 * level - 1)[:2]))
+        fits = [grouped_jackknife(float(value), left[:, place], sizes) for left, sizes in replicates]
+        found.append(Limit(*combine_jackknives(float(value), fits, 2 * level - 1)[:2]))
     return found

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.analysis.debiased_products import Measured
+from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.errors import HeadnbError
-from headnb.stats.reliability import FEWEST_SAMPLES
+from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ SHRINKAGE, OTHERS, SHUFFLED_ANSWERS = "shrinkage alone", "the mean change of oth
 class Design:
     """The measured patterns of a fit, and which combinations of them are target, predictors and nulls."""
 
-    patterns: list[Measured]
+    patterns: list[MeasuredPattern]
     rows: Array  # (patterns, heads)
     basics: list[str]
     nulls: dict[str, Array]  # (patterns, k) each
@@ -47,12 +47,12 @@ class Design:
         if present.sum() <= len(basics) + 1:
             raise HeadnbError(f"{present.sum()} heads are in all patterns: too few to fit {len(basics)} weights")
         names = list(stages)
-        patterns = [_measured(name, one, present, on, scale_free=scale_free) for name, one in stages.items()]
+        patterns = [_measure(name, one, present, on, scale_free=scale_free) for name, one in stages.items()]
         target = stages["target"]
         if target.before is not None:
             names.append("before")
-            key = patterns[0].samples_of
-            patterns.append(Measured(target.before[None][..., present], None, key, scale_free))
+            key = patterns[0].sample_set
+            patterns.append(MeasuredPattern(target.before[None][..., present], None, key, scale_free))
         unit = np.eye(len(names))
         place = {name: unit[i] for i, name in enumerate(names)}
         nulls = {SHRINKAGE: place["before"][:, None]} if "before" in place else {}
@@ -99,23 +99,23 @@ def selection_frequency(design: Design, form: Form, resamples: int = 500, seed: 
 
     NaN where a pattern has too few samples to know its noise: one that is bare would always be drawn as it is.
     """
-    if any(pattern.samples < FEWEST_SAMPLES for pattern in design.patterns[: 1 + len(design.basics)]):
+    if any(pattern.samples < MIN_SAMPLES for pattern in design.patterns[: 1 + len(design.basics)]):
         return np.full(len(design.basics), np.nan)
     rng = np.random.default_rng(seed)
     counts: dict[object, Array] = {}
     drawn = []
     for pattern in design.patterns[: 1 + len(design.basics)]:
         n, runs = pattern.samples, len(pattern.plus)
-        if pattern.samples_of not in counts:
-            counts[pattern.samples_of] = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+        if pattern.sample_set not in counts:
+            counts[pattern.sample_set] = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
         run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
-        drawn.append(pattern.resampled(counts[pattern.samples_of], run_counts))
+        drawn.append(pattern.resampled(counts[pattern.sample_set], run_counts))
     y, X = drawn[0], np.stack(drawn[1:], axis=-1)
     weights = np.array([form.fit(X[i], y[i])[0] for i in range(resamples)])
     return np.asarray((weights > 0).mean(axis=0))
 
 
-def _measured(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, scale_free: bool) -> Measured:
+def _measure(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, scale_free: bool) -> MeasuredPattern:
     if stages.before is None and (scale_free or on == "after"):
         wanted = "a scale-free form" if scale_free else "a pattern after fine-tuning"
         raise HeadnbError(f"{name}: a bare difference has no {wanted}; give a (before, after) pair")
@@ -124,4 +124,4 @@ def _measured(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *,
     # Tasks evaluated on the same samples share their noise; other patterns have none in common.
     key = (stages.task, stages.samples) if stages.n else (name,)
     minus = stages.before[:, present] if on == "change" and stages.before is not None else None
-    return Measured(stages.after[..., present], minus, key, scale_free)
+    return MeasuredPattern(stages.after[..., present], minus, key, scale_free)

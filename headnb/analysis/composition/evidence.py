@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headnb.analysis.json_values import as_records, plain
+from headnb.analysis.json_values import as_records, to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GAIN, SHARED, BEYOND_FORMAT = "gain", "shared with these basics", "beyond format"
 LEVELS = (GAIN, SHARED, BEYOND_FORMAT)
 COLLINEAR = 30  # condition number above which weights cannot be told apart (Belsley, Kuh and Welsch 1980)
-LEAST_RELIABILITY = 0.5  # of what Z leaves of the target
+MIN_RELIABILITY = 0.5  # of what Z leaves of the target
 
 
 class Limit(NamedTuple):
@@ -71,7 +71,7 @@ class Comparison:
     @property
     def reliable(self) -> bool:
         """Whether what Z leaves of the target is more than noise."""
-        return self.reliability >= LEAST_RELIABILITY
+        return self.reliability >= MIN_RELIABILITY
 
     @property
     def apart(self) -> bool:
@@ -148,7 +148,7 @@ class CompositionEvidence:
         found = {"level": self.level, "composed": self.composed, "unjudged": self.unjudged, "lacking": self.lacking}
         for name, one in (("change", self.change), ("own_less_shuffled", self.beyond)):
             if one is not None:
-                numbers = {"condition": plain(one.condition), "reliability": plain(one.reliability)}
+                numbers = {"condition": to_json_value(one.condition), "reliability": to_json_value(one.reliability)}
                 found |= {name: {**numbers, "adding": one.adding, "rivals": list(one.rivals)}}
         return {**found, "shares": as_records(self.table) if len(self.table) else []}
 

@@ -20,7 +20,8 @@ import xarray as xr
 
 from headnb.analysis.composition import null_models
 from headnb.analysis.composition.design import Design, selection_frequency
-from headnb.analysis.composition.entering import Entered, weigh
+from headnb.analysis.composition.fit_data import FitData, LinearFit
+from headnb.analysis.composition.inputs import CompositionInputs, evaluate_evidence
 from headnb.analysis.composition.least_squares import (
     Form,
     condition_number,
@@ -29,13 +30,12 @@ from headnb.analysis.composition.least_squares import (
     r_squared,
     uncentred_r_squared,
 )
-from headnb.analysis.composition.numbers import FitNumbers, LinearFit
-from headnb.analysis.composition.verdict import UNCENTRED, evidence_said, verdict_of
-from headnb.analysis.debiased_products import Moments
-from headnb.analysis.json_values import as_records, plain, with_ends
+from headnb.analysis.composition.verdict import UNCENTRED, describe_evidence, fit_verdict
+from headnb.analysis.debiased_products import DebiasedProducts
+from headnb.analysis.json_values import as_records, to_json_value, with_interval
 from headnb.analysis.result import result_html
-from headnb.call_checks import checked_level, known_keywords
-from headnb.display.charts.chart import Chart, beside
+from headnb.call_checks import check_arguments, checked_level
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.estimates import estimate_text
 from headnb.display.charts.fits import nulls, regression, weights
 from headnb.errors import unknown_name
@@ -54,18 +54,18 @@ FITTED_ON = ("change", "after")
 
 
 @dataclass(frozen=True, repr=False)
-class CombinationFit(FitNumbers):
+class CombinationFit(FitData):
     """A target's pattern as a combination of basic ones, and what it is worth."""
 
     @property
-    def holds(self) -> bool:
+    def supported(self) -> bool:
         """Whether composition is shown: shared with these basics or more, and each basic adds to the others."""
         return self.evidence.composed
 
     @property
     def verdict(self) -> str:
         """The level of evidence and what it rests on, in sentences."""
-        return verdict_of(self)
+        return fit_verdict(self)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -91,20 +91,20 @@ class CombinationFit(FitNumbers):
             "scale_free": self.scale_free,
             "nonnegative": self.form.nonnegative,
             "intercept": self.form.intercept,
-            "r2": plain(self.r2),
-            "r2_uncentred": plain(self.r2_uncentred),
-            "r2_cv": plain(self.r2_cv),
-            "r2_corrected": with_ends(self.r2_corrected),
-            "ordinary_r2": plain(self.ordinary.r2),
-            "ceiling": plain(self.ceiling),
-            "condition": plain(self.condition),
+            "r2": to_json_value(self.r2),
+            "r2_uncentred": to_json_value(self.r2_uncentred),
+            "r2_cv": to_json_value(self.r2_cv),
+            "r2_corrected": with_interval(self.r2_corrected),
+            "ordinary_r2": to_json_value(self.ordinary.r2),
+            "ceiling": to_json_value(self.ceiling),
+            "condition": to_json_value(self.condition),
             "level": self.level,
             "samples": {str(task): int(n) for task, n in self.samples.to_series().items()},
             "runs": {str(task): int(n) for task, n in self.runs.to_series().items()},
             "weights": as_records(self.table),
             "nulls": as_records(self.nulls),
-            "evidence": {**self.evidence.to_dict(), "verdict": evidence_said(self.evidence)},
-            "holds": self.holds,
+            "evidence": {**self.evidence.to_dict(), "verdict": describe_evidence(self.evidence)},
+            "supported": self.supported,
             "verdict": self.verdict,
         }
 
@@ -116,7 +116,7 @@ class CombinationFit(FitNumbers):
         others = {"weights ≥ 0": self.weights} | ordinary if self.form.nonnegative else ordinary
         own = pd.DataFrame({"r2": [self.r2], "r2_cv": [self.r2_cv]}, index=["the fit"])
         uncentred = f"R² {estimate_text(self.r2_uncentred)} ({UNCENTRED})"
-        chart = beside(
+        chart = chart_row(
             regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
             weights(self.interval, name="corrected for noise", others=others, selected=self.selected),
             nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
@@ -128,21 +128,25 @@ class CombinationFit(FitNumbers):
         return "\n".join(
             [
                 f"{self._title()}\n",
-                f"{self.table.to_string(float_format=_short)}\n",
+                f"{self.table.to_string(float_format=_format)}\n",
                 f"{self._r2_line()}\n",
-                f"{self.nulls.to_string(float_format=_short, na_rep='–')}\n",
-                *([f"{self.evidence.table.to_string(float_format=_short, na_rep='–')}\n"] if self._judged else []),
+                f"{self.nulls.to_string(float_format=_format, na_rep='–')}\n",
+                *(
+                    [f"{self.evidence.table.to_string(float_format=_format, na_rep='–')}\n"]
+                    if self._has_verdict
+                    else []
+                ),
                 self.verdict,
             ]
         )
 
     def _repr_html_(self) -> str:
         parts = [self._title(), self.table, self._r2_line(), self.nulls]
-        evidence = [self.evidence.table] if self._judged else []
-        return result_html(*parts, *evidence, verdict=self.verdict, float_format=_short, na_rep="–")
+        evidence = [self.evidence.table] if self._has_verdict else []
+        return result_html(*parts, *evidence, verdict=self.verdict, float_format=_format, na_rep="–")
 
     @property
-    def _judged(self) -> bool:
+    def _has_verdict(self) -> bool:
         return not self.evidence.unjudged
 
     def _title(self) -> str:
@@ -160,7 +164,7 @@ class CombinationFit(FitNumbers):
         )
 
 
-@known_keywords
+@check_arguments
 def fit_combination(
     target: Change,
     basics: Mapping[str, Change],
@@ -206,41 +210,41 @@ def fit_combination(
     if on not in FITTED_ON:
         raise unknown_name("fit", on, FITTED_ON)
     level = checked_level(level)
-    entered = Entered.read(target, basics, others or {}, shuffled, name)
+    inputs = CompositionInputs.read(target, basics, others or {}, shuffled, name)
     form = Form(nonnegative=nonnegative, intercept=intercept)
-    design = Design.of(_of_fit(entered), list(basics), list(others or {}), on=on, scale_free=scale_free)
+    design = Design.of(_named_stages(inputs), list(basics), list(others or {}), on=on, scale_free=scale_free)
     permuted = permuted_r_squared(design.predictors, design.observed, design.layers, form, permutations, seed)
-    nulls = null_models.null_table(design, Moments(design.patterns, seed), form, permuted, level)
+    nulls = null_models.null_table(design, DebiasedProducts(design.patterns, seed), form, permuted, level)
     fit, ordinary = (_linear_fit(design, kind) for kind in (form, Form(nonnegative=False, intercept=intercept)))
     return CombinationFit(
-        target=entered.target,
+        target=inputs.target,
         on=on,
         scale_free=scale_free,
         form=form,
         fit=fit,
         ordinary=ordinary,
-        **_of_basics(design, nulls.weights, fit, selection_frequency(design, form, resamples, seed)),
-        alone=_alone(design, form),
-        **_of_tasks(design, [entered.target, *basics], list(entered.own.values())),
+        **_basic_columns(design, nulls.weights, fit, selection_frequency(design, form, resamples, seed)),
+        alone=_single_task_r2(design, form),
+        **_task_columns(design, [inputs.target, *basics], list(inputs.own.values())),
         condition=condition_number(design.predictors, form),
         r2_corrected=nulls.r2_corrected,
         nulls=nulls.table,
         permuted=permuted,
         observed=design.on_grid(design.observed).rename("observed"),
         level=level,
-        evidence=weigh(entered, level, seed),
+        evidence=evaluate_evidence(inputs, level, seed),
     )
 
 
-def _of_fit(entered: Entered) -> dict[str, Stages]:
+def _named_stages(inputs: CompositionInputs) -> dict[str, Stages]:
     """The stages of the fit and its null models, by the names that `Design` knows."""
-    found = {"target": entered.own[entered.target]}
-    for kind, names in (("basic", entered.basics), ("other", entered.others)):
-        found |= {f"{kind} {name}": entered.own[name] for name in names}
-    return found | ({"shuffled": entered.shuffled[entered.target]} if entered.target in entered.shuffled else {})
+    found = {"target": inputs.own[inputs.target]}
+    for kind, names in (("basic", inputs.basics), ("other", inputs.others)):
+        found |= {f"{kind} {name}": inputs.own[name] for name in names}
+    return found | ({"shuffled": inputs.shuffled[inputs.target]} if inputs.target in inputs.shuffled else {})
 
 
-def _of_basics(design: Design, weights: Interval, fit: LinearFit, selected: Array) -> dict[str, Any]:
+def _basic_columns(design: Design, weights: Interval, fit: LinearFit, selected: Array) -> dict[str, Any]:
     coords = {"basic": design.basics}
     return {
         "interval": xr.Dataset({name: ("basic", column) for name, column in weights._asdict().items()}, coords),
@@ -249,12 +253,12 @@ def _of_basics(design: Design, weights: Interval, fit: LinearFit, selected: Arra
     }
 
 
-def _alone(design: Design, form: Form) -> xr.DataArray:
+def _single_task_r2(design: Design, form: Form) -> xr.DataArray:
     r2 = [r_squared(column[:, None], design.observed, form) for column in design.predictors.T]
     return xr.DataArray(r2, {"basic": design.basics}, name="alone")
 
 
-def _of_tasks(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
+def _task_columns(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
     """Of the target and each basic, which are the first of the stages."""
     found = design.evidence()
     needed = {name: ("task", [getattr(one, name) for one in found]) for name in ("samples_for_090", "runs_for_090")}
@@ -281,5 +285,5 @@ def _linear_fit(design: Design, form: Form) -> LinearFit:
     )
 
 
-def _short(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.3g}"

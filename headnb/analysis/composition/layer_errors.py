@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-_LEAST_EIGENVALUE = 1e-3  # of products at unit length; below it noise decides, and patterns count as dependent
+_MIN_EIGENVALUE = 1e-3  # of products at unit length; below it noise decides, and patterns count as dependent
 
 
 class Residuals(NamedTuple):
     """Products of what Z leaves of the other patterns, (..., layers, q - z, q - z); the first is the predicted one."""
 
-    learnt: Array  # over the other layers
+    training: Array  # over the other layers
     held_out: Array  # over the layer itself, by the weights of the others
 
 
-def independent(products: Array) -> Array:
+def independent_combinations(products: Array) -> Array:
     """(z, z) products over all heads -> (z, r): combinations of the patterns, without what noise alone tells apart."""
     scale = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.inf))
     values, vectors = np.linalg.eigh(products / np.outer(scale, scale))
-    return np.asarray(vectors[:, values > _LEAST_EIGENVALUE] / scale[:, None])
+    return np.asarray(vectors[:, values > _MIN_EIGENVALUE] / scale[:, None])
 
 
-def taken_out(products: Array, z: int, combinations: Array) -> Residuals:
-    """What the first `z` patterns, as `independent` combinations of them (z, r), leave of the others."""
+def regress_out(products: Array, z: int, combinations: Array) -> Residuals:
+    """What the first `z` patterns, as `independent_combinations` combinations of them (z, r), leave of the others."""
     rest = products.shape[-1] - z
     r = combinations.shape[1]
     turn = np.zeros((z + rest, r + rest))
@@ -50,14 +50,14 @@ def taken_out(products: Array, z: int, combinations: Array) -> Residuals:
     return Residuals(others[..., r:, r:] - others[..., r:, :r] @ weights, held_out)
 
 
-def errors(residuals: Residuals, predictors: Sequence[int]) -> Array:
+def prediction_errors(residuals: Residuals, predictors: Sequence[int]) -> Array:
     """(..., layers): squared errors of the predicted pattern; NaN where the predictors are dependent or only noise."""
     learnt, held_out = residuals
     places = list(predictors)
     if not places:
         return np.asarray(held_out[..., 0, 0])
-    gram, long = _unit(learnt[..., places, :][..., places])
-    usable = long & (np.linalg.eigvalsh(gram)[..., 0] > _LEAST_EIGENVALUE)
+    gram, long = _unit_length(learnt[..., places, :][..., places])
+    usable = long & (np.linalg.eigvalsh(gram)[..., 0] > _MIN_EIGENVALUE)
     gram = np.where(usable[..., None, None], gram, np.eye(len(places)))
     length = np.sqrt(np.where(usable[..., None], _diagonal(learnt)[..., places], 1))
     weights = np.linalg.solve(gram, (learnt[..., places, 0] / length)[..., None])[..., 0] / length
@@ -66,18 +66,18 @@ def errors(residuals: Residuals, predictors: Sequence[int]) -> Array:
     return np.where(usable, held_out[..., 0, 0] - 2 * crossed + squares, np.nan)
 
 
-def condition_after(products: Array, z: int, combinations: Array, predictors: Sequence[int]) -> float:
+def condition_after_regression(products: Array, z: int, combinations: Array, predictors: Sequence[int]) -> float:
     """Condition number, at unit length, of what Z leaves of the predictors over all heads; infinite if only noise."""
     total = products.sum(axis=0)
     Z = combinations.T @ total[:z, :z] @ combinations
     crossed = combinations.T @ total[:z, z:]
     left = (total[z:, z:] - crossed.T @ np.linalg.solve(Z, crossed))[np.ix_(predictors, predictors)]
-    gram, usable = _unit(left)
+    gram, usable = _unit_length(left)
     values = np.linalg.eigvalsh(gram)
     return float(np.sqrt(values[-1] / values[0])) if usable and values[0] > 0 else np.inf
 
 
-def _unit(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _unit_length(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Products at unit length, and where there is a length to divide by; the identity elsewhere."""
     squares = _diagonal(gram)
     usable = np.asarray((squares > 0).all(axis=-1))

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from headnb.analysis.debiased_products import MOST_GROUPS
+from headnb.analysis.debiased_products import MAX_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from headnb.analysis.debiased_products import Measured, Rows
+    from headnb.analysis.debiased_products import MeasuredPattern, Rows
     from headnb.stats.descriptive import Array
 
 
 _LEAST_UNIT = 0.02  # of the mean level
-_NONE: list[Rows] = [np.array([], dtype=np.int64)]
+_NOTHING_LEFT_OUT: list[Rows] = [np.array([], dtype=np.int64)]
 
 
 class Replicates(NamedTuple):
@@ -41,23 +41,25 @@ class LayerProducts:
         patterns: measured on the same heads, none of them NaN.
         layers: (heads), the layer of each head.
         levels: (heads), the level of each head, in whose units its values are taken.
-        seed: of the groups, beyond MOST_GROUPS samples.
+        seed: of the groups, beyond MAX_GROUPS samples.
     """
 
-    def __init__(self, patterns: Sequence[Measured], layers: Array, levels: Array, seed: int = 0) -> None:
+    def __init__(self, patterns: Sequence[MeasuredPattern], layers: Array, levels: Array, seed: int = 0) -> None:
         self._patterns, self._seed = list(patterns), seed
         self._by_layer = ByLayer(layers, levels)
         self._by_run = [self._by_layer(pattern.by_run()) for pattern in patterns]  # (runs, layers, widest) each
         self._values = np.stack([runs.mean(axis=0) for runs in self._by_run])  # (patterns, layers, widest)
         self._run_noise = [_run_noise(runs) for runs in self._by_run]  # (layers) each
-        self._in_one_run = [self._in_one_run_of(pattern) for pattern in patterns]  # (runs, n, layers, widest) each
-        self._interaction = [_interaction(one, _NONE)[0] for one in self._in_one_run]  # (layers) each
+        self._run_specific = [self._run_specific_of(pattern) for pattern in patterns]  # (runs, n, layers, widest) each
+        self._interaction = [_interaction(one, _NOTHING_LEFT_OUT)[0] for one in self._run_specific]  # (layers) each
         sets: dict[Hashable, list[int]] = {}
         for place, pattern in enumerate(patterns):
-            sets.setdefault(("alone", place) if pattern.samples_of is None else pattern.samples_of, []).append(place)
+            sets.setdefault(("alone", place) if pattern.sample_set is None else pattern.sample_set, []).append(place)
         self._sets = list(sets.values())
-        self._psi = [np.stack([self._by_layer(patterns[place].influence()) for place in s], 1) for s in self._sets]
-        self._noise = [_sample_noise(psi, _NONE)[0] for psi in self._psi]
+        self._influence = [
+            np.stack([self._by_layer(patterns[place].influence()) for place in s], 1) for s in self._sets
+        ]
+        self._noise = [_sample_noise(psi, _NOTHING_LEFT_OUT)[0] for psi in self._influence]
 
     def plain(self) -> Array:
         """The products as the patterns at hand have them."""
@@ -74,16 +76,16 @@ class LayerProducts:
         ]
 
     def _without_samples(self, of_set: int) -> Replicates:
-        psi, places = self._psi[of_set], self._sets[of_set]
+        psi, places = self._influence[of_set], self._sets[of_set]
         order = np.random.default_rng(self._seed).permutation(len(psi))
-        groups = np.array_split(order, min(len(psi), MOST_GROUPS))
+        groups = np.array_split(order, min(len(psi), MAX_GROUPS))
         values = np.repeat(self._values[None], len(groups), axis=0)
         noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
         noise[of_set] = _sample_noise(psi, groups)
         for place in places:
             by_run = self._by_layer(self._patterns[place].by_run_without(groups))  # (groups, runs, layers, widest)
             values[:, place], run_noise[place] = by_run.mean(axis=1), _run_noise(by_run)
-            interaction[place] = _interaction(self._in_one_run[place], groups)
+            interaction[place] = _interaction(self._run_specific[place], groups)
         products = self._corrected(values, noise, run_noise, interaction)
         return Replicates(products, np.array([float(len(group)) for group in groups]))
 
@@ -94,13 +96,13 @@ class LayerProducts:
         for run in range(len(pattern.plus)):
             fewer = replace(pattern, plus=np.delete(pattern.plus, run, axis=0))
             by_run = self._by_layer(fewer.by_run())
-            values, psi = self._values.copy(), self._psi[of_set].copy()
+            values, psi = self._values.copy(), self._influence[of_set].copy()
             values[place] = by_run.mean(axis=0)
             psi[:, self._sets[of_set].index(place)] = self._by_layer(fewer.influence())
             noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
-            noise[of_set] = _sample_noise(psi, _NONE)[0]
+            noise[of_set] = _sample_noise(psi, _NOTHING_LEFT_OUT)[0]
             run_noise[place] = _run_noise(by_run)
-            interaction[place] = _interaction(self._in_one_run_of(fewer), _NONE)[0]
+            interaction[place] = _interaction(self._run_specific_of(fewer), _NOTHING_LEFT_OUT)[0]
             products.append(self._corrected(values, noise, run_noise, interaction))
         return Replicates(np.stack(products), np.ones(len(products)))
 
@@ -115,8 +117,8 @@ class LayerProducts:
             products[..., place, place] -= of_runs - of_both
         return products
 
-    def _in_one_run_of(self, pattern: Measured) -> Array:
-        return np.stack([self._by_layer(one) for one in pattern.in_one_run()])
+    def _run_specific_of(self, pattern: MeasuredPattern) -> Array:
+        return np.stack([self._by_layer(one) for one in pattern.run_specific_deviations()])
 
 
 class ByLayer:
@@ -175,14 +177,17 @@ def _sample_noise(psi: Array, left_out: Sequence[Rows]) -> Array:
     return noise
 
 
-def _interaction(in_one_run: Array, left_out: Sequence[Rows]) -> Array:
+def _interaction(run_specific_deviations: Array, left_out: Sequence[Rows]) -> Array:
     """(runs, n, layers, widest) -> (groups, layers): what the noise of samples and that of runs both count."""
-    runs, every = in_one_run.shape[:2]
-    squares, found = (in_one_run**2).sum(axis=(0, -1)), np.zeros((len(left_out), in_one_run.shape[2]))
+    runs, every = run_specific_deviations.shape[:2]
+    squares, found = (
+        (run_specific_deviations**2).sum(axis=(0, -1)),
+        np.zeros((len(left_out), run_specific_deviations.shape[2])),
+    )
     for row, group in enumerate(left_out):
         n = every - len(group)
         if runs > 1 and n > 1:
-            mean = -in_one_run[:, group].sum(axis=1) / n  # of the samples that stay
+            mean = -run_specific_deviations[:, group].sum(axis=1) / n  # of the samples that stay
             about = squares.sum(axis=0) - squares[group].sum(axis=0) - n * (mean**2).sum(axis=(0, -1))
             found[row] = about / ((runs - 1) * (n - 1) * n * runs)
     return found

@@ -24,7 +24,7 @@ import xarray as xr
 
 from headnb.analysis.composition import least_squares
 from headnb.analysis.composition.least_squares import Form
-from headnb.analysis.debiased_products import Interval, Moments, Products
+from headnb.analysis.debiased_products import DebiasedProducts, Interval, Products
 from headnb.stats import significance
 from headnb.stats.estimates import Estimate
 
@@ -45,7 +45,7 @@ class Nulls(NamedTuple):
     r2_corrected: Estimate
 
 
-def null_table(design: Design, moments: Moments, form: Form, permuted: Array, level: float) -> Nulls:
+def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: Array, level: float) -> Nulls:
     """The nulls beside the fit, and what is computed with the same resamples: corrected weights and R^2."""
     models = _models(design, form)
     ordinary = Form(nonnegative=False, intercept=form.intercept)
@@ -57,7 +57,9 @@ def null_table(design: Design, moments: Moments, form: Form, permuted: Array, le
         return np.concatenate([weights, r2, r2[0] - r2[1:], r2[:1]])
 
     k, m = len(design.basics), len(models)
-    found = moments.estimate(corrected, level) if moments.known else Interval(*np.full((3, k + 2 * m), np.nan))
+    found = (
+        moments.estimate(corrected, level) if moments.has_enough_samples else Interval(*np.full((3, k + 2 * m), np.nan))
+    )
     errors = {name: _layer_errors(design, columns, f) for name, (columns, f) in models.items()}
     total = float(((design.observed - design.observed.mean()) ** 2).sum())
     errors[MEAN] = _sum_by_layer((design.observed - design.observed.mean()) ** 2, design.layers)

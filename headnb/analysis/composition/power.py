@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.analysis.composition.comparison import Changes, compare
-from headnb.analysis.composition.entering import Entered
+from headnb.analysis.composition.comparison import ComparisonInputs, compare
 from headnb.analysis.composition.evidence import BEYOND_FORMAT, GAIN, SHARED
+from headnb.analysis.composition.inputs import CompositionInputs
 from headnb.analysis.composition.layer_products import ByLayer, LayerProducts
-from headnb.analysis.composition.verdict import listed
-from headnb.analysis.debiased_products import Measured
+from headnb.analysis.composition.verdict import join_names
+from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.analysis.json_values import as_records
-from headnb.analysis.result import TableAndVerdict
-from headnb.call_checks import checked_level, known_keywords
+from headnb.analysis.result import AnalysisResult
+from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SHARES = (0.1, 0.25, 0.5)
 
 
 @dataclass(frozen=True, repr=False)
-class CompositionPower(TableAndVerdict):
+class CompositionPower(AnalysisResult):
     """How often a design would find composition.
 
     Attributes:
@@ -75,7 +75,8 @@ class CompositionPower(TableAndVerdict):
         level = SHARED if SHARED in self.found else GAIN
         for share, row in self.found.iterrows():
             lines.append(f"a composed share of {share:g} is found ({level}) in {row[level]:.0%} ± {row['error']:.0%}")
-        return f"{lines[0]}, {listed(lines[1:])} of studies like this one of {self.target} from {listed(self.basics)}."
+        likely, basics = join_names(lines[1:]), join_names(self.basics)
+        return f"{lines[0]}, {likely} of studies like this one of {self.target} from {basics}."
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values."""
@@ -84,7 +85,7 @@ class CompositionPower(TableAndVerdict):
         return {**named, **counted, "found": as_records(self.found), "verdict": self.verdict}
 
 
-@known_keywords
+@check_arguments
 def composition_power(
     target: Change,
     basics: Mapping[str, Change],
@@ -117,28 +118,28 @@ def composition_power(
     checked_level(level)
     if replicates < 1 or not shares or not all(0 <= share <= 1 for share in shares):
         raise HeadnbError("shares must lie between 0 and 1, and replicates be 1 or more")
-    entered = Entered.read(target, basics, others or {}, shuffled, name)
-    if reason := entered.unjudged():
+    inputs = CompositionInputs.read(target, basics, others or {}, shuffled, name)
+    if reason := inputs.reason_untestable():
         raise HeadnbError(f"power of a composition: {reason}")
-    own = _Simulated(entered.changes(entered.compared))
-    without, controlled = entered.controlled()
+    own = _StudySimulator(inputs.changes(inputs.comparable_others))
+    without, controlled = inputs.with_shuffled_controls()
     less = None
     if not without and len(controlled) >= len(basics):
-        less = _Simulated(entered.changes(controlled, less_shuffled=True))
-    tasks = [entered.own[each] for each in own.changes.names]
+        less = _StudySimulator(inputs.changes(controlled, subtract_shuffled=True))
+    tasks = [inputs.own[each] for each in own.changes.names]
     return CompositionPower(
-        entered.target,
-        entered.basics,
-        _found(own, less, shares, replicates, level, np.random.default_rng(seed)),
+        inputs.target,
+        inputs.basics,
+        _detection_rates(own, less, shares, replicates, level, np.random.default_rng(seed)),
         samples=min(one.n for one in tasks),
         runs=min(one.runs for one in tasks),
         replicates=replicates,
     )
 
 
-def _found(
-    own: _Simulated,
-    less: _Simulated | None,
+def _detection_rates(
+    own: _StudySimulator,
+    less: _StudySimulator | None,
     shares: Sequence[float],
     replicates: int,
     level: float,
@@ -148,7 +149,7 @@ def _found(
 
     rows = []
     for share in shares:
-        drawn = [_reached(compare(own.draw(share, rng), level)) for _ in range(replicates)]
+        drawn = [_levels_reached(compare(own.draw(share, rng), level)) for _ in range(replicates)]
         row = pd.DataFrame(drawn).mean()
         if less is not None:
             row[BEYOND_FORMAT] = np.mean([compare(less.draw(share, rng), level).has_excess for _ in range(replicates)])
@@ -157,23 +158,23 @@ def _found(
     return pd.DataFrame(rows, index=pd.Index(shares, name="share"))
 
 
-def _reached(found: Comparison) -> dict[str, bool]:
+def _levels_reached(found: Comparison) -> dict[str, bool]:
     if found.excess is None:
         return {GAIN: found.has_gain}
     each = found.has_excess and len(found.adding) == len(found.adds)
     return {GAIN: found.has_gain, SHARED: found.has_excess, EACH_ADDS: each}
 
 
-class _Simulated:
+class _StudySimulator:
     """Studies like a measured one, with another composed share of the target's change."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: ComparisonInputs) -> None:
         self.changes = changes
         self._levels = [_differences(one) for one in changes.change]  # (runs, n, heads) each
         self._run_spread = [_run_spread(one) for one in changes.change]  # (heads) each
-        self._parts()
+        self._decompose()
 
-    def draw(self, share: float, rng: np.random.Generator) -> Changes:
+    def draw(self, share: float, rng: np.random.Generator) -> ComparisonInputs:
         """One study in which this share is composed."""
         own = self._own * rng.choice([-1, 1], size=self._own.shape)
         mixed = np.sqrt(1 - share) * own + np.sqrt(share) * self._composed
@@ -185,11 +186,13 @@ class _Simulated:
             drawn = rng.integers(n, size=n)
             effects = self._run_spread[place] * rng.standard_normal((len(levels), 1, levels.shape[2]))
             deviations = levels - levels.mean(axis=1, keepdims=True)
-            change.append(Measured(pattern + effects + deviations[:, drawn], None, place))
-            before.append(Measured(self.changes.before[place].plus[:, drawn], None, place))
-        return Changes(self.changes.names, self.changes.basics, tuple(before), tuple(change), self.changes.layers)
+            change.append(MeasuredPattern(pattern + effects + deviations[:, drawn], None, place))
+            before.append(MeasuredPattern(self.changes.before[place].plus[:, drawn], None, place))
+        return ComparisonInputs(
+            self.changes.names, self.changes.basics, tuple(before), tuple(change), self.changes.layers
+        )
 
-    def _parts(self) -> None:
+    def _decompose(self) -> None:
         """The parts of the target's change, each (layers * widest) in units of the heads' levels: see the module."""
         layers, levels = self.changes.layers, self.changes.levels
         self._by_layer = ByLayer(layers, levels)
@@ -213,12 +216,12 @@ class _Simulated:
         self._own, self._composed = own / np.linalg.norm(own), composed / np.linalg.norm(composed)
 
 
-def _differences(change: Measured) -> Array:
+def _differences(change: MeasuredPattern) -> Array:
     return np.asarray(change.plus if change.minus is None else change.plus - change.minus)
 
 
-def _run_spread(change: Measured) -> Array:
+def _run_spread(change: MeasuredPattern) -> Array:
     """(heads): standard deviation of one run's effect, without what samples do in it."""
     runs, n, _ = change.plus.shape
-    of_both = sum((one**2).sum(axis=0) for one in change.in_one_run()) / ((runs - 1) * (n - 1) * n)
+    of_both = sum((one**2).sum(axis=0) for one in change.run_specific_deviations()) / ((runs - 1) * (n - 1) * n)
     return np.asarray(np.sqrt(np.maximum(change.by_run().var(axis=0, ddof=1) - of_both, 0)))

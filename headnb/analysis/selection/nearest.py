@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DECIMALS = 12
 
 
-class Part(NamedTuple):
+class PoolPart(NamedTuple):
     """Some samples (b) of a pool."""
 
     positions: NDArray[np.int64]
@@ -48,18 +48,18 @@ class Ranked(NamedTuple):
     """Which of the target's samples is most like it."""
     nearest_similarity: Array
 
-    def at(self, places: NDArray[np.int64]) -> Ranked:
+    def take(self, places: NDArray[np.int64]) -> Ranked:
         """Some of them, in this order."""
         columns: Any = (column[places] for column in self)
         return Ranked(*columns)
 
-    def and_then(self, other: Ranked) -> Ranked:
+    def concat(self, other: Ranked) -> Ranked:
         """These, and the others behind them."""
         columns: Any = (np.concatenate(pair) for pair in zip(self, other, strict=True))
         return Ranked(*columns)
 
 
-def compared(part: Part, target: Vectors, to: str) -> Ranked:
+def rank_part(part: PoolPart, target: Vectors, to: str) -> Ranked:
     """Similarities of a part's samples to the target's (m, d).
 
     Args:
@@ -72,12 +72,12 @@ def compared(part: Part, target: Vectors, to: str) -> Ranked:
     nearest_similarity = each[np.arange(len(each)), nearest]
     similarity = nearest_similarity
     if to == "mean":
-        centre = unit(dense(target).mean(axis=0, keepdims=True))
+        centre = unit_rows(dense(target).mean(axis=0, keepdims=True))
         similarity = np.round(dense(part.vectors @ centre.T)[:, 0], DECIMALS)
     return Ranked(part.positions, part.ids, part.keys, similarity, nearest, nearest_similarity)
 
 
-def best(parts: Iterable[Ranked], count: int, *, without: NDArray[np.int64], deduplicate: bool) -> Ranked | None:
+def select_best(parts: Iterable[Ranked], count: int, *, without: NDArray[np.int64], deduplicate: bool) -> Ranked | None:
     """The `count` most similar samples, the earlier first among equals; None of an empty pool.
 
     Args:
@@ -88,17 +88,17 @@ def best(parts: Iterable[Ranked], count: int, *, without: NDArray[np.int64], ded
     """
     kept: Ranked | None = None
     for part in parts:
-        new = part.at(np.flatnonzero(~np.isin(part.keys, without)))
-        both = new if kept is None else kept.and_then(new)
+        new = part.take(np.flatnonzero(~np.isin(part.keys, without)))
+        both = new if kept is None else kept.concat(new)
         order = np.lexsort((both.positions, -both.similarity))
         if deduplicate:
             _, first = np.unique(both.keys[order], return_index=True)
             order = order[np.sort(first)]
-        kept = both.at(order[:count])
+        kept = both.take(order[:count])
     return kept
 
 
-def collected(parts: Iterable[Part], positions: NDArray[np.int64]) -> Vectors:
+def gather_vectors(parts: Iterable[PoolPart], positions: NDArray[np.int64]) -> Vectors:
     """The vectors of the samples at these positions of the pool, in this order: (len(positions), d)."""
     found, places = [], []
     for part in parts:
@@ -110,7 +110,7 @@ def collected(parts: Iterable[Part], positions: NDArray[np.int64]) -> Vectors:
     return stacked[rows]
 
 
-def diverse(similarity: Array, vectors: Vectors, count: int, weight: float) -> NDArray[np.int64]:
+def select_diverse(similarity: Array, vectors: Vectors, count: int, weight: float) -> NDArray[np.int64]:
     """Places of `count` samples by maximal marginal relevance (Carbonell and Goldstein 1998), in the order chosen.
 
     Each next one has the largest (1 - weight) * similarity - weight * (largest cosine to those chosen already).
@@ -133,7 +133,7 @@ def diverse(similarity: Array, vectors: Vectors, count: int, weight: float) -> N
     return np.array(chosen)
 
 
-def unit(vectors: Array) -> Array:
+def unit_rows(vectors: Array) -> Array:
     """Rows (n, d) at length 1; a row of zeros stays one, and is like nothing."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))

@@ -1,6 +1,7 @@
 """What instructions are chosen from and for: samples, or their scores, from whatever a user holds.
 
-A pool may be larger than memory: its scores are made and kept in stores of `SCORED_AT_ONCE` samples, and read `ROWS` at
+A pool may be larger than memory: its scores are made and kept in stores of `SAMPLES_PER_STORE` samples,
+and read `ROWS_PER_READ` at
 a time. Samples themselves (text) are in memory, as everywhere in headnb.
 """
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from headnb.scoring.progress import Progress
     from headnb.tasks.samples import Id, Sample, TokenSample
 
-ROWS = 4096  # samples read at once
-SCORED_AT_ONCE = 8192  # samples of one store, where the pool is scored here
+ROWS_PER_READ = 4096  # samples read at once
+SAMPLES_PER_STORE = 8192  # samples of one store, where the pool is scored here
 
 Scores: TypeAlias = xr.Dataset | Path
 Scorer: TypeAlias = Callable[..., xr.Dataset]
@@ -44,7 +45,7 @@ class Source:
 
     name: str
     """Of the source, where a pool has several by name; else empty."""
-    holds: Task | Scores
+    content: Task | Scores
 
     def ids(self, own: Sequence[Any]) -> NDArray[np.object_]:
         """The ids in the pool of samples with these ids in the source."""
@@ -58,10 +59,10 @@ def read_pool(pool: object) -> list[Source]:
         HeadnbError: something that is neither scores nor anything that `load_task` accepts.
     """
     if isinstance(pool, xr.Dataset) or not isinstance(pool, Mapping):  # a data set is a mapping, too
-        return [Source("", part) for part in _read(pool)]
+        return [Source("", part) for part in _read_source(pool)]
     if not pool:
         raise HeadnbError("the pool is empty")
-    return [Source(str(name), part) for name, value in pool.items() for part in _read(value)]
+    return [Source(str(name), part) for name, value in pool.items() for part in _read_source(value)]
 
 
 def read_target(target: object) -> Task | Scores:
@@ -70,13 +71,13 @@ def read_target(target: object) -> Task | Scores:
     Raises:
         HeadnbError: as `read_pool` does; or a folder of several stores.
     """
-    parts = _read(target)
+    parts = _read_source(target)
     if len(parts) > 1:
         raise HeadnbError(f"{target} holds {len(parts)} stores; a target is one task, or its scores")
     return parts[0]
 
 
-def _read(value: object) -> list[Task | Scores]:
+def _read_source(value: object) -> list[Task | Scores]:
     if isinstance(value, xr.Dataset):
         return [value]
     if isinstance(value, (str, Path)):
@@ -90,10 +91,10 @@ def _read(value: object) -> list[Task | Scores]:
 
 def all_tasks(sources: Sequence[Source]) -> bool:
     """Whether every source brings its samples."""
-    return all(isinstance(source.holds, Task) for source in sources)
+    return all(isinstance(source.content, Task) for source in sources)
 
 
-def scored(sources: Sequence[Source], score: Scorer | None, out: Path, on_progress: Any) -> list[Source]:
+def score_sources(sources: Sequence[Source], score: Scorer | None, out: Path, on_progress: Any) -> list[Source]:
     """The sources with their scores in place of tasks.
 
     Args:
@@ -103,31 +104,31 @@ def scored(sources: Sequence[Source], score: Scorer | None, out: Path, on_progre
             call wrote there is used again.
         on_progress: called as `score_heads` does, with the numbers of the whole pool.
     """
-    waiting = sum(len(source.holds) for source in sources if isinstance(source.holds, Task))
+    waiting = sum(len(source.content) for source in sources if isinstance(source.content, Task))
     before = 0
     found: list[Source] = []
     for source in sources:
-        if not isinstance(source.holds, Task):
+        if not isinstance(source.content, Task):
             found.append(source)
             continue
         if score is None:
-            raise HeadnbError(f"{source.holds.name} is a task without scores: give model= and tokenizer=, or scores")
+            raise HeadnbError(f"{source.content.name} is a task without scores: give model= and tokenizer=, or scores")
         folder = out / source.name if source.name else out
-        for number, part in enumerate(_in_parts(source.holds)):
+        for number, part in enumerate(_split_task(source.content)):
             path = folder / f"part-{number:05}.zarr"
-            score(part, out=path, on_progress=_of_whole(on_progress, before, waiting))
+            score(part, out=path, on_progress=_overall_progress(on_progress, before, waiting))
             found.append(Source(source.name, path))
             before += len(part)
     return found
 
 
-def _in_parts(task: Task) -> Iterator[Task]:
-    for start in range(0, len(task), SCORED_AT_ONCE):
-        part = slice(start, start + SCORED_AT_ONCE)
+def _split_task(task: Task) -> Iterator[Task]:
+    for start in range(0, len(task), SAMPLES_PER_STORE):
+        part = slice(start, start + SAMPLES_PER_STORE)
         yield Task(task.name, task.samples[part], task.ids[part], task.source)
 
 
-def _of_whole(on_progress: Any, before: int, total: int) -> Callable[[Progress], None] | None:
+def _overall_progress(on_progress: Any, before: int, total: int) -> Callable[[Progress], None] | None:
     if on_progress is None:
         return None
 
@@ -141,22 +142,22 @@ def _of_whole(on_progress: Any, before: int, total: int) -> Callable[[Progress],
 
 
 def score_rows(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.int64], xr.Dataset]]:
-    """Source, positions in the pool (b) and scores of some samples at a time, at most `ROWS`."""
+    """Source, positions in the pool (b) and scores of some samples at a time, at most `ROWS_PER_READ`."""
     start = 0
     for source in sources:
         following = start
-        for part in read_parts(source.holds, ROWS):  # type: ignore[arg-type]  # scored
+        for part in read_parts(source.content, ROWS_PER_READ):  # type: ignore[arg-type]  # scored
             positions = start + part["position"].values
             following = max(following, int(positions.max()) + 1)
             yield source, positions, part
         start = following
 
 
-def unfinished(sources: Sequence[Source]) -> list[str]:
+def incomplete_sources(sources: Sequence[Source]) -> list[str]:
     """One line about each source whose scoring was stopped, or goes on."""
-    first = [(source, next(read_parts(source.holds, 1), None)) for source in sources]  # type: ignore[arg-type]
+    first = [(source, next(read_parts(source.content, 1), None)) for source in sources]  # type: ignore[arg-type]
     return [
-        f"{source.name or source.holds} is not scored to its end; only what is there was compared"
+        f"{source.name or source.content} is not scored to its end; only what is there was compared"
         for source, part in first
         if part is None or not part.attrs.get("complete", 1)
     ]
@@ -165,13 +166,13 @@ def unfinished(sources: Sequence[Source]) -> list[str]:
 def text_rows(
     sources: Sequence[Source],
 ) -> Iterator[tuple[Source, NDArray[np.int64], tuple[Id, ...], tuple[Sample | TokenSample, ...]]]:
-    """Source, positions in the pool (b), ids in the source and samples, at most `ROWS` at a time."""
+    """Source, positions in the pool (b), ids in the source and samples, at most `ROWS_PER_READ` at a time."""
     start = 0
     for source in sources:
-        task = source.holds
+        task = source.content
         assert isinstance(task, Task)  # noqa: S101  who calls has looked
-        for first in range(0, len(task), ROWS):
-            part = slice(first, first + ROWS)
+        for first in range(0, len(task), ROWS_PER_READ):
+            part = slice(first, first + ROWS_PER_READ)
             ids = task.ids[part]
             yield source, start + first + np.arange(len(ids)), ids, task.samples[part]
         start += len(task)
@@ -198,5 +199,5 @@ def chosen_task(sources: Sequence[Source], ids: Sequence[Id], name: str) -> Task
                 found[wanted[key]] = sample
     if missing := [key for key, place in wanted.items() if place not in found]:
         raise HeadnbError(f"{len(missing)} of the chosen samples are not in this pool (the first: {missing[0]!r})")
-    described = ", ".join(source.name or source.holds.name for source in sources if isinstance(source.holds, Task))
+    described = ", ".join(source.name or source.content.name for source in sources if isinstance(source.content, Task))
     return Task(name, tuple(found[place] for place in range(len(ids))), tuple(ids), described)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 # The method whose scores a way compares; the other ways read text, or nothing.
-SCORED_BY = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}
+SCORE_METHODS = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}
 
 
 def selection_precision(
@@ -52,18 +52,18 @@ def selection_precision(
     for row, (name, target) in enumerate(targets.items()):
         own_seeds = [seed_of_task(seed, name) for seed in draws_of]
         draws = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in own_seeds]
-        own = np.mean([[source_of(str(key), pool) == name for key in chosen.ids] for chosen in draws], axis=0)
+        own = np.mean([[source_of_sample(str(key), pool) == name for key in chosen.ids] for chosen in draws], axis=0)
         found[row] = [own[:k].mean() for k in ks]
     coords = {"target": list(targets), "k": list(ks)}
     return xr.DataArray(found, coords, ("target", "k"), "precision")
 
 
-def source_of(key: str, pool: Iterable[str]) -> str:
+def source_of_sample(key: str, pool: Iterable[str]) -> str:
     """The source of a chosen sample by its id `source/id`; names of sources may have slashes, too."""
     return max((name for name in pool if key.startswith(f"{name}/")), key=len)
 
 
-def over_targets(precision: xr.DataArray, level: float = 0.95) -> xr.Dataset:
+def mean_over_targets(precision: xr.DataArray, level: float = 0.95) -> xr.Dataset:
     """The mean over targets with Student's t intervals: `value`, `low`, `high` (..., k).
 
     Args:

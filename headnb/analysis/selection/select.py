@@ -17,10 +17,17 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.result import result_html
-from headnb.analysis.selection.embeddings import PatternView, RandomView, TextView
-from headnb.analysis.selection.nearest import best, collected, diverse
-from headnb.analysis.selection.pools import all_tasks, chosen_task, read_pool, read_target, scored, unfinished
-from headnb.call_checks import known_keywords
+from headnb.analysis.selection.nearest import gather_vectors, select_best, select_diverse
+from headnb.analysis.selection.pools import (
+    all_tasks,
+    chosen_task,
+    incomplete_sources,
+    read_pool,
+    read_target,
+    score_sources,
+)
+from headnb.analysis.selection.views import PatternView, RandomView, TextView
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
@@ -34,15 +41,15 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headnb.analysis.selection.embeddings import View
     from headnb.analysis.selection.nearest import Ranked
     from headnb.analysis.selection.pools import Scores, Source
+    from headnb.analysis.selection.views import View
     from headnb.scoring.progress import Progress
 
 WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
 WITHOUT_MODEL = {"tfidf", "random"}
 AIMS = ("mean", "nearest")
-SHOWN = 10  # samples in a repr
+REPR_ROWS = 10  # samples in a repr
 CANDIDATES = 10  # times k, among which a diverse selection is made
 
 
@@ -106,12 +113,12 @@ class Selection:
         return len(self.table)
 
     def __repr__(self) -> str:
-        text = self.table.head(SHOWN).to_string(float_format="{:.3f}".format, na_rep="–")
-        more = [f"and {len(self) - SHOWN} more (.table)"] if len(self) > SHOWN else []
+        text = self.table.head(REPR_ROWS).to_string(float_format="{:.3f}".format, na_rep="–")
+        more = [f"and {len(self) - REPR_ROWS} more (.table)"] if len(self) > REPR_ROWS else []
         return "\n".join([*self._lines(), text, *more, *self.notes])
 
     def _repr_html_(self) -> str:
-        form: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–", "max_rows": 2 * SHOWN}
+        form: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–", "max_rows": 2 * REPR_ROWS}
         return result_html(*self._lines(), *self.notes, self.table, **form)
 
     def _lines(self) -> list[str]:
@@ -125,7 +132,7 @@ class Selection:
         return lines
 
 
-@known_keywords
+@check_arguments
 def select_instructions(
     target: object,
     pool: object,
@@ -189,7 +196,7 @@ def select_instructions(
     scoring |= {"batch_tokens": batch_tokens, "max_length": max_length}
     score = None if model is None else partial(_score, model, tokenizer, scoring)
     with tempfile.TemporaryDirectory(prefix="headnb-") as scratch:
-        pool_scores = scored(sources, score, user_path(out) if out else Path(scratch), on_progress)
+        pool_scores = score_sources(sources, score, user_path(out) if out else Path(scratch), on_progress)
         view = PatternView.of(pool_scores, _target_scores(wanted, score, by), standardised=by != "cosine")
         return _choose(view, sources, choice)
 
@@ -212,7 +219,7 @@ class _Choice:
 
 
 def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
-    pool = _Pool()
+    pool = _PoolStatistics()
     found = _chosen_samples(view, pool, choice)
     return Selection(
         table=_table(found, view, choice.by),
@@ -222,16 +229,16 @@ def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
         pool_similarity=pool.total / pool.size if choice.by != "random" else float("nan"),
         target_size=len(view.target_keys),
         target_reliability=_reliability(view.target_scores) if isinstance(view, PatternView) else float("nan"),
-        notes=tuple(unfinished(view.sources)) if isinstance(view, PatternView) else (),
+        notes=tuple(incomplete_sources(view.sources)) if isinstance(view, PatternView) else (),
         _sources=sources,
     )
 
 
-def _chosen_samples(view: View, pool: _Pool, choice: _Choice) -> Ranked:
+def _chosen_samples(view: View, pool: _PoolStatistics, choice: _Choice) -> Ranked:
     """The k most similar samples, or a diverse choice of the candidates; `pool` counts what was compared."""
     most = choice.candidates if choice.diverse else choice.k
-    ranked = pool.counted(view.ranked(choice.to))
-    found = best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
+    ranked = pool.count(view.ranked(choice.to))
+    found = select_best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
     if found is None or len(found.ids) < choice.k:
         left = 0 if found is None else len(found.ids)
         different = "different " if choice.deduplicate else ""
@@ -239,18 +246,18 @@ def _chosen_samples(view: View, pool: _Pool, choice: _Choice) -> Ranked:
         raise HeadnbError(f"k={choice.k}, but the pool has {left} {what} ({pool.size} in all)")
     if not choice.diverse:
         return found
-    vectors = collected(view.parts(), found.positions)
-    return found.at(diverse(found.similarity, vectors, choice.k, choice.diversity))
+    vectors = gather_vectors(view.parts(), found.positions)
+    return found.take(select_diverse(found.similarity, vectors, choice.k, choice.diversity))
 
 
 @dataclass
-class _Pool:
+class _PoolStatistics:
     """What is counted of a pool while it passes."""
 
     size: int = 0
     total: float = 0.0
 
-    def counted(self, parts: Iterator[Ranked]) -> Iterator[Ranked]:
+    def count(self, parts: Iterator[Ranked]) -> Iterator[Ranked]:
         for part in parts:
             self.size += len(part.similarity)
             self.total += float(part.similarity.sum())
@@ -264,9 +271,9 @@ def _view_without_model(target: Task | Scores, sources: list[Source], choice: _C
         return RandomView(sources, target, seed, choice.deduplicate)
     if choice.by == "tfidf":
         raise HeadnbError("by='tfidf' compares text: give target and pool as tasks, not as scores")
-    if isinstance(target, Task) or any(isinstance(source.holds, Task) for source in sources):
+    if isinstance(target, Task) or any(isinstance(source.content, Task) for source in sources):
         raise HeadnbError("by='random' needs target and pool both as tasks, or both as scores")
-    return RandomView(sources, _opened(target), seed, choice.deduplicate)
+    return RandomView(sources, _load_scores(target), seed, choice.deduplicate)
 
 
 def _score(model: Any, tokenizer: Any, scoring: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
@@ -281,7 +288,7 @@ def _target_scores(target: Task | Scores, score: Callable[..., xr.Dataset] | Non
             raise HeadnbError("the target is a task without scores: give model= and tokenizer=, or its scores")
         scores = score(target)
     else:
-        scores = _opened(target)
+        scores = _load_scores(target)
     if "sample" not in scores.dims or not scores.sizes["sample"]:
         raise HeadnbError("the target has no scores of samples")
     used = str(scores.attrs.get("method"))
@@ -296,7 +303,7 @@ def _takes_gradients(method: str) -> bool:
     return method in methods() and find_method(method).gradient
 
 
-def _opened(scores: Scores) -> xr.Dataset:
+def _load_scores(scores: Scores) -> xr.Dataset:
     return scores if isinstance(scores, xr.Dataset) else open_scores(scores)
 
 

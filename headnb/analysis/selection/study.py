@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
-from headnb.analysis.json_values import with_ends
-from headnb.analysis.result import TableAndVerdict
-from headnb.analysis.selection.precision import SCORED_BY, over_targets
-from headnb.analysis.training_means import direction, mean_over_trainings, on_own_task, text_of
-from headnb.display.charts.chart import Chart, beside
+from headnb.analysis.json_values import with_interval
+from headnb.analysis.result import AnalysisResult
+from headnb.analysis.selection.precision import SCORE_METHODS, mean_over_targets
+from headnb.analysis.training_means import direction, format_estimate, mean_over_trainings, on_own_task
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.fits import weights
 from headnb.display.charts.plots import trajectory
 from headnb.stats.estimates import Estimate
@@ -27,7 +27,7 @@ BASELINES = ("random", "tfidf")
 
 
 @dataclass(frozen=True, repr=False)
-class SelectionStudy(TableAndVerdict):
+class SelectionStudy(AnalysisResult):
     """Ways to choose instructions for targets of a few samples, from a pool of several tasks.
 
     Attributes:
@@ -42,14 +42,14 @@ class SelectionStudy(TableAndVerdict):
     @cached_property
     def precision(self) -> xr.Dataset:
         """`value`, `low`, `high` (way, k): means over targets with Student's t intervals, within 0 and 1."""
-        found = over_targets(self.arrays["precision"], LEVEL).clip(0, 1).transpose("way", "k")
+        found = mean_over_targets(self.arrays["precision"], LEVEL).clip(0, 1).transpose("way", "k")
         found["value"].attrs["quantity"] = "share of the target's own task"
         return found
 
     @property
     def ways(self) -> list[str]:
         """The ways that were compared, those that read patterns or activity first."""
-        return sorted(map(str, self.arrays["way"].to_numpy()), key=lambda way: way not in SCORED_BY)
+        return sorted(map(str, self.arrays["way"].to_numpy()), key=lambda way: way not in SCORE_METHODS)
 
     @property
     def most(self) -> int:
@@ -67,7 +67,7 @@ class SelectionStudy(TableAndVerdict):
         precision = self.arrays["precision"]
         if less:
             of_way, other = (precision.sel(way=name, drop=True) for name in (way, less))
-            found = over_targets((of_way - other).sel(k=k), LEVEL)
+            found = mean_over_targets((of_way - other).sel(k=k), LEVEL)
         else:
             found = self.precision.sel(way=way, k=k)
         value, low, high = (float(found[name]) for name in ("value", "low", "high"))
@@ -100,17 +100,17 @@ class SelectionStudy(TableAndVerdict):
         """A row a way: precision at each k, at `most` less that of the baselines; changes of the loss."""
         rows = {}
         for way in self.ways:
-            row = {f"at {int(k)}": _share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
+            row = {f"at {int(k)}": _format_share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
             for less in self._baselines(way):
-                row[f"less {less}, at {self.most}"] = text_of(self.precision_of(way, self.most, less))
+                row[f"less {less}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, less))
             for k in self.tuned_ks:
                 if way in self.arrays["tuned_way"].to_numpy():
-                    row[f"change of the loss by {k}"] = text_of(self.change_of(way, k))
+                    row[f"change of the loss by {k}"] = format_estimate(self.change_of(way, k))
             rows[way] = row
         return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("way")
 
     @property
-    def holds(self) -> bool | None:
+    def supported(self) -> bool | None:
         """Whether the first way finds more of the target's own task than words do (or than chance, without words)."""
         way = self.ways[0]
         baselines = self._baselines(way)
@@ -120,7 +120,7 @@ class SelectionStudy(TableAndVerdict):
     @property
     def verdict(self) -> str:
         """What the numbers show, in sentences."""
-        return " ".join([*self._precision_words(), *self._loss_words()])
+        return " ".join([*self._precision_sentences(), *self._loss_sentences()])
 
     def plot(self) -> Chart:
         """Precision against the number chosen, and what fine-tuning on the chosen samples did to the loss."""
@@ -132,20 +132,20 @@ class SelectionStudy(TableAndVerdict):
         elif self.tuned_ks:
             title = "what is learnt from them"
             charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
-        return beside(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")
+        return chart_row(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
         rows = [
-            {"way": way, "k": int(k), **with_ends(self.precision_of(way, int(k)))}
-            | {f"less {less}": with_ends(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
+            {"way": way, "k": int(k), **with_interval(self.precision_of(way, int(k)))}
+            | {f"less {less}": with_interval(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
             for way in self.ways
             for k in self.arrays["k"].to_numpy()
         ]
         tuned = [str(way) for way in self.arrays["tuned_way"].to_numpy()] if self.tuned_ks else []
         changes = [
-            {"way": way, "k": k, **with_ends(self.change_of(way, k))}
-            | {f"less {less}": with_ends(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
+            {"way": way, "k": k, **with_interval(self.change_of(way, k))}
+            | {f"less {less}": with_interval(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
             for way in tuned
             for k in self.tuned_ks
         ]
@@ -162,32 +162,33 @@ class SelectionStudy(TableAndVerdict):
         known = self.ways if among is None else among
         return [name for name in BASELINES if name in known and name != way]
 
-    def _precision_words(self) -> Iterator[str]:
+    def _precision_sentences(self) -> Iterator[str]:
         k, targets, (first, *others) = self.most, self.arrays.sizes["target"], self.ways
-        rest = ", ".join(f"{way} {_share(self.precision_of(way, k))}" for way in others)
+        rest = ", ".join(f"{way} {_format_share(self.precision_of(way, k))}" for way in others)
         yield (
-            f"Of the first {k} samples that {first} chooses {_share(self.precision_of(first, k))} are of the target's "
+            f"Of the first {k} samples that {first} chooses {_format_share(self.precision_of(first, k))} "
+            "are of the target's "
             f"own task, mean of {targets} target{'s' if targets > 1 else ''}{f'; {rest}' if rest else ''}."
         )
         words = {1: "finds more of them than", -1: "finds fewer of them than", 0: "is not shown to differ from"}
         for less in self._baselines(first):
             found = self.precision_of(first, k, less)
-            yield f"Paired by target, {first} {words[direction(found)]} {less} ({text_of(found)})."
+            yield f"Paired by target, {first} {words[direction(found)]} {less} ({format_estimate(found)})."
 
-    def _loss_words(self) -> Iterator[str]:
+    def _loss_sentences(self) -> Iterator[str]:
         if not self.tuned_ks:
             return
         k, tuned = self.tuned_ks[-1], [str(way) for way in self.arrays["tuned_way"].to_numpy()]
         first, seeds = tuned[0], self.arrays.sizes["seed"]
         yield (
             f"Fine-tuning on {k} samples chosen by {first} changes the loss of the target's other samples by "
-            f"{text_of(self.change_of(first, k))} nats ({seeds} training seed{'s' if seeds > 1 else ''})."
+            f"{format_estimate(self.change_of(first, k))} nats ({seeds} training seed{'s' if seeds > 1 else ''})."
         )
         words = {1: "worse than", -1: "better than", 0: "not shown to differ from"}
         for less in self._baselines(first, tuned):
             found = self.change_of(first, k, less)
-            yield f"That is {words[direction(found)]} {less} (difference {text_of(found)})."
+            yield f"That is {words[direction(found)]} {less} (difference {format_estimate(found)})."
 
 
-def _share(found: Estimate) -> str:
-    return text_of(found, "")
+def _format_share(found: Estimate) -> str:
+    return format_estimate(found, "")

@@ -36,7 +36,7 @@ class TfIdf:
         found: Counter[str] = Counter()
         n = 0
         for text in texts:
-            found.update(set(words(text)))
+            found.update(set(split_words(text)))
             n += 1
         counts = np.fromiter(found.values(), np.float64, len(found))
         return cls({word: column for column, word in enumerate(found)}, 1 + np.log((1 + n) / (1 + counts)))
@@ -46,7 +46,7 @@ class TfIdf:
 
         Words that no text of the collection has are left out; a text without any other is a row of zeros.
         """
-        counted = [Counter(word for word in words(text) if word in self.columns) for text in texts]
+        counted = [Counter(word for word in split_words(text) if word in self.columns) for text in texts]
         starts = np.cumsum([0, *map(len, counted)])
         columns = np.array([self.columns[word] for counts in counted for word in counts], np.int64)
         weights = np.array([n for counts in counted for n in counts.values()], np.float64) * self.idf[columns]
@@ -55,6 +55,6 @@ class TfIdf:
         return sparse.csr_array((weights / length[rows], columns, starts), shape=(len(counted), len(self.columns)))
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Runs of letters, digits and underscores, in lower case."""
     return WORD.findall(text.lower())

@@ -21,11 +21,11 @@ from headnb.display.charts.marks import (
     Points,
     Rule,
     Segments,
-    cut,
-    runs,
+    finite_runs,
+    truncate,
 )
 from headnb.display.html import IMAGE_INK
-from headnb.errors import from_extra
+from headnb.errors import optional_import
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _FONT = "system-ui, sans-serif"
 _TOOLTIP = '<div style="font:12px system-ui,sans-serif;max-width:320px">@hover</div>'
-_FACE: dict[str, Any] = {"text_font": {"value": _FONT}, "text_baseline": "middle"}
+_TEXT_STYLE: dict[str, Any] = {"text_font": {"value": _FONT}, "text_baseline": "middle"}
 _DASHES = [5, 3]
 
 
@@ -73,14 +73,14 @@ def as_json(plot: Plot) -> dict[str, Any]:
 
 def resources() -> Any:
     """BokehJS as a part of the page, without widgets, tables, WebGL and mathematics: a third of all of it."""
-    with from_extra("suite"):
+    with optional_import("suite"):
         from bokeh.resources import Resources  # noqa: PLC0415
     return Resources(mode="inline", components=["bokeh"], log_level="warn")
 
 
 def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     """One plot as a Bokeh figure, its text and lines in the colour `ink`."""
-    with from_extra("suite"):
+    with optional_import("suite"):
         from bokeh.models import HoverTool, PlainText, Range1d  # noqa: PLC0415
         from bokeh.models.annotations import Title  # noqa: PLC0415
         from bokeh.plotting import figure as new_figure  # noqa: PLC0415
@@ -89,8 +89,8 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     drawn = new_figure(
         width=plot.outer_width,
         height=plot.outer_height,
-        x_range=Range1d(**_ends(plot.x)),
-        y_range=Range1d(**_ends(plot.y)),
+        x_range=Range1d(**_range(plot.x)),
+        y_range=Range1d(**_range(plot.y)),
         min_border_left=margins.left,
         min_border_bottom=margins.bottom,
         min_border_top=0 if plot.title or plot.names_at == "top" else margins.top,
@@ -101,19 +101,19 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
         background_fill_color=None,
         border_fill_color=None,
         outline_line_color=None,
-        sizing_mode="fixed" if plot.written else "scale_width",
+        sizing_mode="fixed" if plot.has_cell_texts else "scale_width",
         max_width=plot.outer_width,
     )
     drawn.toolbar.logo = None
     drawn.toolbar.autohide = True
     drawn.toolbar_inner = True  # over the frame while the mouse is there: beside it, every chart would give it room
     drawn.toolbar.stylesheets = [":host{background:none!important}"]
-    _axis(drawn.xaxis[0], drawn.xgrid[0], plot.x, plot.width, ink, lined=plot.gridded and not plot.x.names)
-    _axis(drawn.yaxis[0], drawn.ygrid[0], plot.y, plot.height, ink, lined=plot.gridded)
+    _axis(drawn.xaxis[0], drawn.xgrid[0], plot.x, plot.width, ink, lined=plot.has_grid and not plot.x.names)
+    _axis(drawn.yaxis[0], drawn.ygrid[0], plot.y, plot.height, ink, lined=plot.has_grid)
     drawn.yaxis[0].axis_line_color = None
-    if not plot.gridded:
+    if not plot.has_grid:
         drawn.xaxis[0].axis_line_color = None
-    drawn.xaxis[0].major_label_orientation = 0.7 if plot.tilted else "horizontal"
+    drawn.xaxis[0].major_label_orientation = 0.7 if plot.labels_rotated else "horizontal"
     if plot.title:
         look: dict[str, Any] = {"text_font": _FONT, "text_font_size": f"{TITLE_SIZE}px", "text_color": ink}
         drawn.title = Title(text=PlainText(text=plot.title), **look)
@@ -125,8 +125,8 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     return drawn
 
 
-def _ends(axis: Axis) -> dict[str, Any]:
-    start, end = axis.places([axis.start, axis.end]).tolist()
+def _range(axis: Axis) -> dict[str, Any]:
+    start, end = axis.transform([axis.start, axis.end]).tolist()
     return {"start": start, "end": end}
 
 
@@ -135,7 +135,7 @@ def _axis(drawn: Any, grid: Any, axis: Axis, length: float, ink: str, *, lined: 
     from bokeh.models import FixedTicker, PlainText  # noqa: PLC0415
 
     found = axis.ticks(length)
-    places = axis.places([value for value, _ in found]).tolist()
+    places = axis.transform([value for value, _ in found]).tolist()
     drawn.ticker = FixedTicker(ticks=places)
     drawn.major_label_overrides = {place: PlainText(text=name) for place, (_, name) in zip(places, found, strict=True)}
     drawn.axis_label = PlainText(text=axis.label) if axis.label else None
@@ -158,7 +158,7 @@ def _mark(drawn: Any, plot: Plot, mark: Mark, ink: str) -> list[Any]:
             return [_points(drawn, plot, mark, ink)]
         case Segments():
             ends = {"x0": plot.x, "y0": plot.y, "x1": plot.x, "y1": plot.y}
-            columns = {name: axis.places(getattr(mark, name)) for name, axis in ends.items()}
+            columns = {name: axis.transform(getattr(mark, name)) for name, axis in ends.items()}
             look = {"line_color": _colour(mark.colour, ink), "line_width": mark.width, "line_alpha": mark.opacity}
             _glyph(drawn, "Segment", columns, mark.name, **look)
         case Cells():
@@ -169,9 +169,9 @@ def _mark(drawn: Any, plot: Plot, mark: Mark, ink: str) -> list[Any]:
 
 
 def _line(drawn: Any, plot: Plot, line: Line, ink: str) -> Any:
-    x, y, colour = plot.x.places(line.x), plot.y.places(line.y), _colour(line.colour, ink)
-    low, high = plot.y.places(line.low), plot.y.places(line.high)
-    for run in runs(low + high):
+    x, y, colour = plot.x.transform(line.x), plot.y.transform(line.y), _colour(line.colour, ink)
+    low, high = plot.y.transform(line.low), plot.y.transform(line.high)
+    for run in finite_runs(low + high):
         band = {"x": x[run], "y1": low[run], "y2": high[run]}
         _glyph(drawn, "VArea", band, line.name, fill_color=colour, fill_alpha=0.16)
     dash = _DASHES if line.dashed else []
@@ -182,7 +182,7 @@ def _line(drawn: Any, plot: Plot, line: Line, ink: str) -> Any:
 
 
 def _points(drawn: Any, plot: Plot, points: Points, ink: str) -> Any:
-    x, y, colour = plot.x.places(points.x), plot.y.places(points.y), _colour(points.colour, ink)
+    x, y, colour = plot.x.transform(points.x), plot.y.transform(points.y), _colour(points.colour, ink)
     columns = {"x": x, "y": y, "hover": list(points.hover)}
     look: dict[str, Any] = {"fill_color": colour, "fill_alpha": points.opacity, "line_color": None}
     if points.hollow:
@@ -192,13 +192,13 @@ def _points(drawn: Any, plot: Plot, points: Points, ink: str) -> Any:
     labelled = [place for place, words in enumerate(points.labels) if words and np.isfinite(y[place])]
     if labelled:
         words = [points.labels[place] for place in labelled]
-        leftwards = [plot.leftwards(points.x[place], points.labels[place]) for place in labelled]
-        _words(drawn, x[labelled], y[labelled], words, ink, leftwards, beside=points.size)
+        leftwards = [plot.label_fits_left(points.x[place], points.labels[place]) for place in labelled]
+        _draw_texts(drawn, x[labelled], y[labelled], words, ink, leftwards, beside=points.size)
     return found
 
 
 def _cells(drawn: Any, plot: Plot, cells: Cells, ink: str) -> Any:
-    x, y = plot.x.places(cells.x), plot.y.places(cells.y)
+    x, y = plot.x.transform(cells.x), plot.y.transform(cells.y)
     columns: dict[str, Any] = {"x": x, "y": y, "hover": list(cells.hover), "text": list(cells.texts)}
     columns |= {"colour": [_colour(colour, ink) for colour in cells.colours], "opacity": list(cells.opacities)}
     columns["ink"] = [_colour(colour, ink) for colour in cells.inks]
@@ -207,7 +207,7 @@ def _cells(drawn: Any, plot: Plot, cells: Cells, ink: str) -> Any:
     squares["height"] = 1 - 1 / plot.height * abs(plot.y.end - plot.y.start)
     found = _glyph(drawn, "Rect", columns, line_color=None, **squares)
     words: dict[str, Any] = {"text_color": {"field": "ink"}, "text_font_size": f"{LABEL_SIZE}px"}
-    _glyph(drawn, "Text", columns, text_align="center", **words, **_FACE)
+    _glyph(drawn, "Text", columns, text_align="center", **words, **_TEXT_STYLE)
     return found
 
 
@@ -215,22 +215,30 @@ def _rule(drawn: Any, plot: Plot, rule: Rule, ink: str) -> None:
     from bokeh.models.annotations import Slope, Span  # noqa: PLC0415
 
     look: dict[str, Any] = {"line_color": ink, "line_alpha": 0.55, "line_dash": [3, 3]}
-    right, top = plot.x.places([plot.x.end]), plot.y.places([plot.y.end])
+    right, top = plot.x.transform([plot.x.end]), plot.y.transform([plot.y.end])
     if rule.x is not None:
-        x = plot.x.places([rule.x])
+        x = plot.x.transform([rule.x])
         drawn.add_layout(Span(location=float(x[0]), dimension="height", **look))
-        _words(drawn, x, top, [rule.text], ink, [plot.leftwards(rule.x, rule.text)], below=7 + LINE_HEIGHT * rule.lane)
+        _draw_texts(
+            drawn,
+            x,
+            top,
+            [rule.text],
+            ink,
+            [plot.label_fits_left(rule.x, rule.text)],
+            below=7 + LINE_HEIGHT * rule.lane,
+        )
     elif rule.y is not None:
-        y = plot.y.places([rule.y])
+        y = plot.y.transform([rule.y])
         drawn.add_layout(Span(location=float(y[0]), dimension="width", **look))
-        _words(drawn, right, y, [rule.text], ink, [True], below=-7)
+        _draw_texts(drawn, right, y, [rule.text], ink, [True], below=-7)
     else:
         drawn.add_layout(Slope(gradient=1, y_intercept=0, **look))
-        bottom = plot.y.places([plot.y.start])
-        _words(drawn, right, bottom, [rule.text], ink, [True], below=-11)
+        bottom = plot.y.transform([plot.y.start])
+        _draw_texts(drawn, right, bottom, [rule.text], ink, [True], below=-11)
 
 
-def _words(
+def _draw_texts(
     drawn: Any,
     x: Array,
     y: Array,
@@ -245,7 +253,7 @@ def _words(
     columns["align"] = ["right" if left else "left" for left in leftwards]
     columns["shift"] = [-beside if left else beside for left in leftwards]
     look: dict[str, Any] = {"text_align": {"field": "align"}, "x_offset": {"field": "shift"}, "y_offset": below}
-    _glyph(drawn, "Text", columns, text_color=ink, text_font_size="10px", **look, **_FACE)
+    _glyph(drawn, "Text", columns, text_color=ink, text_font_size="10px", **look, **_TEXT_STYLE)
 
 
 def _legend(drawn: Any, plot: Plot, ink: str) -> None:
@@ -255,9 +263,11 @@ def _legend(drawn: Any, plot: Plot, ink: str) -> None:
 
     series = plot.series
     if plot.names_at == "ends":
-        series = sorted(series, key=_last, reverse=plot.y.end > plot.y.start)
+        series = sorted(series, key=_last_value, reverse=plot.y.end > plot.y.start)
     entries = [
-        LegendItem(label=value(cut(mark.name)), renderers=[one for one in drawn.renderers if one.name == mark.name])
+        LegendItem(
+            label=value(truncate(mark.name)), renderers=[one for one in drawn.renderers if one.name == mark.name]
+        )
         for mark in series
     ]
     space: dict[str, Any] = {"padding": 0, "margin": 4, "spacing": 1, "glyph_width": 14}
@@ -271,7 +281,7 @@ def _legend(drawn: Any, plot: Plot, ink: str) -> None:
     drawn.add_layout(legend, "right" if plot.names_at == "ends" else "above")
 
 
-def _last(mark: Line | Points) -> float:
+def _last_value(mark: Line | Points) -> float:
     finite = mark.y[np.isfinite(mark.y)]
     return float(finite[-1]) if finite.size else 0.0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
 from headnb.display.charts.marks import Drawing
-from headnb.display.grid import write_whole
+from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
@@ -51,7 +51,7 @@ class Chart(Drawing):
         forms: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": lambda: svg.page(self)}
         if path.suffix not in forms:
             raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(forms)}")
-        write_whole(path, forms[path.suffix]())
+        write_atomically(path, forms[path.suffix]())
         return path
 
     def _repr_mimebundle_(
@@ -72,7 +72,7 @@ class Chart(Drawing):
         return "\n".join([self.title, *self.words, *self.notes])
 
 
-def beside(*charts: Chart, title: str = "") -> Chart:
+def chart_row(*charts: Chart, title: str = "") -> Chart:
     """Several charts as one: their plots beside each other, each under its chart's title.
 
     Raises:

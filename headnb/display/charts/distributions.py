@@ -11,15 +11,15 @@ import xarray as xr
 from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
+    flat_values,
     names_along,
-    numbers,
+    padded_range,
     point_names,
-    quantity_of,
+    quantity_label,
     read_estimates,
-    span_of,
 )
 from headnb.display.charts.marks import INK, Axis, Plot, Points, Segments, series_colour
-from headnb.display.text import number
+from headnb.display.grid_text import format_number
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -51,32 +51,32 @@ def distribution(
         parts = {name: value.isel({value.dims[0]: place}) for place, name in enumerate(names)}
     if not parts:
         raise HeadnbError("there is nothing to draw: no groups")
-    what = quantity or quantity_of(next(iter(parts.values())))
-    every = np.concatenate([numbers(part) for part in parts.values()])
+    what = quantity or quantity_label(next(iter(parts.values())))
+    every = np.concatenate([flat_values(part) for part in parts.values()])
     every = every[np.isfinite(every)]
     if log and (every.size == 0 or every.min() < 0 or every.max() <= 0):
         raise HeadnbError("a logarithmic axis needs values from 0 on")
-    x = Axis(*span_of(every, least=0.0), what)
+    x = Axis(*padded_range(every, least=0.0), what)
     if log:
         unit = float(np.percentile(every[every > 0], 5))  # few values lie below
         x = Axis(-0.1 * unit, float(every.max()) * 1.15, what, unit)
     points = [_points(name, part, row, x) for row, (name, part) in enumerate(parts.items())]
-    boxes = _boxes([numbers(part) for part in parts.values()])
+    boxes = _boxes([flat_values(part) for part in parts.values()])
     plot = Plot(x, Axis.rows(list(parts)), (*points, *boxes), width=_WIDTH, height=_ROW * len(parts) + 8)
-    words = [f"{name}: {_quantiles(numbers(part))}" for name, part in parts.items()]
+    words = [f"{name}: {_quantiles(flat_values(part))}" for name, part in parts.items()]
     notes = ("Box: median and quartiles; whiskers: 5th and 95th percentile.",)
     return Chart(title or f"distribution of {what or 'values'}", (plot,), tuple(words), notes)
 
 
 def _points(name: str, part: xr.DataArray, row: int, x: Axis) -> Points:
     """A group's values, moved aside from their row; the largest is named."""
-    values, names = numbers(part), point_names(part)
+    values, names = flat_values(part), point_names(part)
     hover = tuple(f"{name} · {point} · {estimate_text(value)}" for point, value in zip(names, values, strict=True))
     labels = [""] * len(names)
     if np.isfinite(values).any():
         top = int(np.nanargmax(values))
         labels[top] = names[top]
-    y = row + 0.34 * _sides(x.places(values))
+    y = row + 0.34 * _jitter(x.transform(values))
     return Points("", values, y, hover, series_colour(row), size=4.5, opacity=0.5, labels=tuple(labels))
 
 
@@ -94,7 +94,7 @@ def _boxes(groups: list[Array]) -> list[Segments]:
     ]
 
 
-def _sides(places: Array) -> Array:
+def _jitter(places: Array) -> Array:
     """How far points step aside, -1 to 1: evenly, and in proportion to how dense they lie."""
     from scipy.stats import gaussian_kde  # noqa: PLC0415  half a second to import
 
@@ -115,5 +115,5 @@ def _quantiles(values: Array) -> str:
     if values.size == 0:
         return "no values"
     low, middle, high = np.percentile(values, [5, 50, 95])
-    usual = f"median {number(middle)}, 5th to 95th percentile {number(low)} to {number(high)}"
-    return f"{usual}, largest {number(float(values.max()))}"
+    usual = f"median {format_number(middle)}, 5th to 95th percentile {format_number(low)} to {format_number(high)}"
+    return f"{usual}, largest {format_number(float(values.max()))}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xarray as xr
 
-from headnb.display.text import estimated
+from headnb.display.grid_text import format_with_interval
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name
 from headnb.stats.patterns import HEADS
@@ -30,7 +30,7 @@ class Estimates(NamedTuple):
     low: xr.DataArray
     high: xr.DataArray
 
-    def each(self, do: Callable[[xr.DataArray], xr.DataArray]) -> Estimates:
+    def map(self, do: Callable[[xr.DataArray], xr.DataArray]) -> Estimates:
         """The same done to values and intervals."""
         return Estimates(do(self.value), do(self.low), do(self.high))
 
@@ -64,7 +64,7 @@ def read_estimates(values: Values) -> Estimates:
     return Estimates(value, low, high)
 
 
-def numbers(array: xr.DataArray) -> Array:
+def flat_values(array: xr.DataArray) -> Array:
     """All values as one row."""
     return np.asarray(array, dtype=np.float64).ravel()
 
@@ -72,7 +72,7 @@ def numbers(array: xr.DataArray) -> Array:
 def names_along(array: xr.DataArray, dim: Hashable) -> list[str]:
     """What stands along a dim: texts as they are; numbers with the dim's name, since `0` says nothing."""
     found = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
-    return [str(name) if isinstance(name, str) else f"{words_of(dim)} {name}" for name in found.tolist()]
+    return [str(name) if isinstance(name, str) else f"{label_of(dim)} {name}" for name in found.tolist()]
 
 
 def point_names(array: xr.DataArray) -> list[str]:
@@ -92,19 +92,19 @@ def point_names(array: xr.DataArray) -> list[str]:
     return [" ".join(names[i][p] for i, p in enumerate(place)) for place in np.ndindex(array.shape)]
 
 
-def leading_slices(estimates: Estimates, kept: int) -> Iterator[tuple[str, Estimates]]:
-    """A title and the values of every place along the dims before the last `kept`."""
-    leading = estimates.value.dims[: estimates.value.ndim - kept]
+def leading_slices(estimates: Estimates, trailing: int) -> Iterator[tuple[str, Estimates]]:
+    """A title and the values of every place along the dims before the last `trailing`."""
+    leading = estimates.value.dims[: estimates.value.ndim - trailing]
     names = [names_along(estimates.value, dim) for dim in leading]
     for place in np.ndindex(tuple(estimates.value.sizes[dim] for dim in leading)):
         at = dict(zip(leading, place, strict=True))
         title = " · ".join(names[i][p] for i, p in enumerate(place))
-        yield title, estimates.each(lambda part, at=at: part.isel(at))  # type: ignore[misc]
+        yield title, estimates.map(lambda part, at=at: part.isel(at))  # type: ignore[misc]
 
 
-def quantity_of(array: xr.DataArray) -> str:
+def quantity_label(array: xr.DataArray) -> str:
     """What the values are, with units: `activation level (nats)`."""
-    name = words_of(array.attrs.get("quantity") or array.name or "")
+    name = label_of(array.attrs.get("quantity") or array.name or "")
     name = "" if name == "value" else name
     units = str(array.attrs.get("units", ""))
     return f"{name} ({units})" if name and units else name or units
@@ -112,10 +112,10 @@ def quantity_of(array: xr.DataArray) -> str:
 
 def estimate_text(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """`0.123 [0.101, 0.145]`, or a dash where there is no value."""
-    return "–" if math.isnan(value) else estimated(value, low, high)
+    return "–" if math.isnan(value) else format_with_interval(value, low, high)
 
 
-def span_of(*arrays: ArrayLike, pad: float = 0.06, least: float | None = None) -> tuple[float, float]:
+def padded_range(*arrays: ArrayLike, pad: float = 0.06, least: float | None = None) -> tuple[float, float]:
     """A range with some room around all finite values; from `least` on where no value is below."""
     values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays])
     values = values[np.isfinite(values)]
@@ -129,6 +129,6 @@ def span_of(*arrays: ArrayLike, pad: float = 0.06, least: float | None = None) -
     return bottom, high + room
 
 
-def words_of(name: object) -> str:
+def label_of(name: object) -> str:
     """A name of a dim, a coordinate or a variable as words."""
     return str(name).replace("_", " ")

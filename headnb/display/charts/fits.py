@@ -11,12 +11,12 @@ import numpy as np
 from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
+    flat_values,
     names_along,
-    numbers,
+    padded_range,
     point_names,
-    quantity_of,
+    quantity_label,
     read_estimates,
-    span_of,
 )
 from headnb.display.charts.marks import (
     LINE_HEIGHT,
@@ -25,12 +25,12 @@ from headnb.display.charts.marks import (
     Points,
     Rule,
     Segments,
-    aside,
+    offset_in_row,
     series_colour,
-    series_form,
+    series_style,
 )
 from headnb.display.colours import FALL
-from headnb.display.text import number
+from headnb.display.grid_text import format_number
 from headnb.errors import HeadnbError
 from headnb.stats.descriptive import r_squared
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _ROW, _SQUARE = 36, 300
 _NAMED_HEADS, _NAME_WIDTH = 5, 48
-_LOWEST_R2 = -1.0  # a null may be far below: it stands at this edge with its number beside it
+_MIN_R2 = -1.0  # a null may be far below: it stands at this edge with its number beside it
 
 
 def regression(observed: xr.DataArray, fitted: xr.DataArray, *, title: str = "") -> Chart:
@@ -59,15 +59,15 @@ def regression(observed: xr.DataArray, fitted: xr.DataArray, *, title: str = "")
     """
     if dict(observed.sizes) != dict(fitted.sizes):
         raise HeadnbError(f"observed and fitted values differ in shape: {dict(observed.sizes)}, {dict(fitted.sizes)}")
-    x, y = (numbers(part) for part in (fitted.transpose(*observed.dims), observed))
+    x, y = (flat_values(part) for part in (fitted.transpose(*observed.dims), observed))
     both = np.isfinite(x + y)
     r2 = float(r_squared(y[both], x[both])) if both.any() else math.nan
     names = point_names(observed)
-    ends = span_of(x, y)
-    named = _apart(np.where(both, np.abs(y - x), np.nan), x, y, (ends[1] - ends[0]) / _SQUARE)
+    ends = padded_range(x, y)
+    named = _non_overlapping(np.where(both, np.abs(y - x), np.nan), x, y, (ends[1] - ends[0]) / _SQUARE)
     labels = tuple(name if place in named else "" for place, name in enumerate(names))
     hover = tuple(
-        f"{name} · observed {number(seen)} · fitted {number(found)}"
+        f"{name} · observed {format_number(seen)} · fitted {format_number(found)}"
         for name, seen, found in zip(names, y, x, strict=True)
     )
     units = f" ({observed.attrs['units']})" if observed.attrs.get("units") else ""
@@ -100,12 +100,12 @@ def weights(
         raise HeadnbError(f"weights have one dim, such as basic; got {found.value.dims}")
     names = names_along(found.value, found.value.dims[0])
     series = [_Series(name, *found.arrays())]
-    series += [_Series.bare(other, numbers(part)) for other, part in (others or {}).items()]
+    series += [_Series.without_interval(other, flat_values(part)) for other, part in (others or {}).items()]
     notes = []
-    if selected is not None and not np.isnan(numbers(selected)).any():
-        shares = ", ".join(f"{row} {share:.0%}" for row, share in zip(names, numbers(selected), strict=True))
+    if selected is not None and not np.isnan(flat_values(selected)).any():
+        shares = ", ".join(f"{row} {share:.0%}" for row, share in zip(names, flat_values(selected), strict=True))
         notes.append(f"Above zero in resamples: {shares}.")
-    plot = _rows(names, series, quantity_of(found.value) or "weight", (Rule("", x=0.0),))
+    plot = _rows(names, series, quantity_label(found.value) or "weight", (Rule("", x=0.0),))
     words = [f"{row}: {estimate_text(*of_row)}" for row, *of_row in zip(names, *found.arrays(), strict=True)]
     return Chart(title or "weights", (plot,), tuple(words), tuple(notes))
 
@@ -123,8 +123,8 @@ def nulls(table: pd.DataFrame, *, ceiling: float = math.nan, title: str = "") ->
     names = [str(name) for name in table.index]
     r2, r2_cv = (table[column].to_numpy(dtype=np.float64) for column in ("r2", "r2_cv"))
     rules = [Rule("", x=0.0), *([Rule("ceiling", x=ceiling)] if math.isfinite(ceiling) else [])]
-    series = [_Series.bare("R²", r2), _Series.bare("layers left out", r2_cv)]
-    plot = _rows(names, series, "R²", tuple(rules), lowest=_LOWEST_R2)
+    series = [_Series.without_interval("R²", r2), _Series.without_interval("layers left out", r2_cv)]
+    plot = _rows(names, series, "R²", tuple(rules), lowest=_MIN_R2)
     words = tuple(
         f"{name}: R² {estimate_text(one)}, layers left out {estimate_text(other)}"
         for name, one, other in zip(names, r2, r2_cv, strict=True)
@@ -132,7 +132,7 @@ def nulls(table: pd.DataFrame, *, ceiling: float = math.nan, title: str = "") ->
     return Chart(title or "the fit and its null models", (plot,), words)
 
 
-def _apart(distances: Array, x: Array, y: Array, pixel: float) -> list[int]:
+def _non_overlapping(distances: Array, x: Array, y: Array, pixel: float) -> list[int]:
     """The places of the largest distances whose names do not write over each other."""
     named: list[int] = []
     for place in np.argsort(-distances, kind="stable").tolist():  # NaN comes last
@@ -154,7 +154,7 @@ class _Series:
     high: Array
 
     @classmethod
-    def bare(cls, name: str, value: Array) -> _Series:
+    def without_interval(cls, name: str, value: Array) -> _Series:
         unknown = np.full_like(value, np.nan)
         return cls(name, value, unknown, unknown)
 
@@ -167,18 +167,18 @@ def _rows(
     every = np.concatenate([references, *(part for one in series for part in (one.value, one.low, one.high))])
     marks: list[Mark] = list(rules)
     for place, one in enumerate(series):
-        y = np.arange(len(names), dtype=np.float64) + aside(place, len(series), 0.4)
-        colour, (marker, _) = series_colour(place), series_form(place)
+        y = np.arange(len(names), dtype=np.float64) + offset_in_row(place, len(series), 0.4)
+        colour, (marker, _) = series_colour(place), series_style(place)
         texts = [estimate_text(*of_row) for of_row in zip(one.value, one.low, one.high, strict=True)]
         hover = tuple(f"{row} · {one.name} {words}" for row, words in zip(names, texts, strict=True))
-        beyond = tuple(number(value) if value < lowest else "" for value in one.value)
+        beyond = tuple(format_number(value) if value < lowest else "" for value in one.value)
         marks += [
             Segments(one.name, np.maximum(one.low, lowest), y, np.maximum(one.high, lowest), y, colour),
             Points(one.name, np.maximum(one.value, lowest), y, hover, colour, marker, hollow=place > 0, labels=beyond),
         ]
     headroom = 0.4 if any(rule.text for rule in rules) else 0.0
     return Plot(
-        Axis(*span_of(np.maximum(every, lowest), pad=0.08), label),
+        Axis(*padded_range(np.maximum(every, lowest), pad=0.08), label),
         replace(Axis.rows(names), end=-0.5 - headroom),
         tuple(marks),
         height=round(_ROW * (len(names) + headroom)) + 8,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from headnb.display.colours import SERIES, ticks
-from headnb.display.text import short
+from headnb.display.grid_text import format_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INK = "currentColor"
 LABEL_SIZE, TITLE_SIZE = 11, 12
 LINE_HEIGHT = 13
-LONGEST_NAME = 34
+MAX_NAME_LENGTH = 34
 _LETTER = 0.6  # of the font's size: a mean letter's width
 _TICK_SPACE = 34
 
@@ -57,29 +57,31 @@ class Axis:
         """Names from left to right."""
         return cls(-0.5, len(names) - 0.5, label, names=tuple(names))
 
-    def places(self, values: ArrayLike) -> Array:
+    def transform(self, values: ArrayLike) -> Array:
         """Where values stand: equal distances are equally far apart in the picture."""
         found = np.asarray(values, dtype=np.float64)
         return found if self.unit is None else np.log1p(found / self.unit)
 
-    def shares(self, values: ArrayLike) -> Array:
+    def fractions(self, values: ArrayLike) -> Array:
         """How far along the axis values stand: 0 at its start, 1 at its end."""
-        start, end = self.places([self.start, self.end])
-        shares: Array = (self.places(values) - start) / (end - start)
+        start, end = self.transform([self.start, self.end])
+        shares: Array = (self.transform(values) - start) / (end - start)
         return shares
 
     def ticks(self, length: float) -> list[tuple[float, str]]:
         """Values that are marked on an axis of `length` pixels, and their names."""
         if self.names:
-            return [(float(place), cut(name)) for place, name in enumerate(self.names)]
+            return [(float(place), truncate(name)) for place, name in enumerate(self.names)]
         room = max(int(length / _TICK_SPACE), 2)
         if self.unit is None:
-            return [(tick, short(tick)) for tick in ticks(min(self.start, self.end), max(self.start, self.end), room)]
+            return [
+                (tick, format_short(tick)) for tick in ticks(min(self.start, self.end), max(self.start, self.end), room)
+            ]
         found, last = [], -math.inf
-        for value in [*([0.0] if self.start <= 0 else []), *_one_two_five(self.unit, self.end)]:
-            place = float(self.shares(value)) * length
+        for value in [*([0.0] if self.start <= 0 else []), *_log_ticks(self.unit, self.end)]:
+            place = float(self.fractions(value)) * length
             if place - last >= _TICK_SPACE:
-                found.append((value, short(value)))
+                found.append((value, format_short(value)))
                 last = place
         return found
 
@@ -178,7 +180,7 @@ class Plot:
     width: int = 310
     height: int = 220
     names_at: Literal["ends", "top", "none"] = "none"
-    gridded: bool = True
+    has_grid: bool = True
 
     @property
     def series(self) -> list[Line | Points]:
@@ -187,12 +189,12 @@ class Plot:
         return named if self.names_at != "none" else []
 
     @property
-    def written(self) -> bool:
+    def has_cell_texts(self) -> bool:
         """Whether words stand in cells: a picture in which letters keep their size must not make these smaller."""
         return any(any(mark.texts) for mark in self.marks if isinstance(mark, Cells))
 
     @property
-    def tilted(self) -> bool:
+    def labels_rotated(self) -> bool:
         """Whether the names below the columns are too long to lie flat."""
         widest = max((text_width(name) for _, name in self.x.ticks(self.width)), default=0)
         return bool(self.x.names) and widest + 6 > self.width / len(self.x.names)
@@ -203,16 +205,16 @@ class Plot:
         names = [name for _, name in self.y.ticks(self.height)]
         left = 10 + max(map(text_width, names), default=0) + (18 if self.y.label else 0)
         below = max((text_width(name) for _, name in self.x.ticks(self.width)), default=0)
-        bottom = (18 + 0.64 * below if self.tilted else 20) + (18 if self.x.label else 0)
-        if self.tilted:
+        bottom = (18 + 0.64 * below if self.labels_rotated else 20) + (18 if self.x.label else 0)
+        if self.labels_rotated:
             left = max(left, 0.77 * below - self.width / len(self.x.names) / 2 + 8)
         ends = max((text_width(mark.name) for mark in self.series), default=0) + 20 if self.names_at == "ends" else 0
         top = 8 + (18 if self.title else 0) + (18 if self.names_at == "top" else 0)
         return Margins(round(left), round(max(ends, 14)), top, round(bottom))
 
-    def leftwards(self, x: float, words: str) -> bool:
+    def label_fits_left(self, x: float, words: str) -> bool:
         """Whether words beside the value `x` stand to its left, since at its right they would leave the frame."""
-        return float(self.x.shares(x)) * self.width + text_width(words) + 8 > self.width
+        return float(self.x.fractions(x)) * self.width + text_width(words) + 8 > self.width
 
     @property
     def outer_width(self) -> int:
@@ -245,27 +247,27 @@ def series_colour(place: int) -> str:
     return SERIES[place % len(SERIES)]
 
 
-def series_form(place: int) -> tuple[Marker, bool]:
+def series_style(place: int) -> tuple[Marker, bool]:
     """The marker of the series at a place, and whether its line is dashed: names do not rest on colour alone."""
     return MARKERS[place % len(MARKERS)], place >= len(SERIES)
 
 
-def aside(place: int, among: int, width: float) -> float:
+def offset_in_row(place: int, among: int, width: float) -> float:
     """How far the series at a place stands from the middle, when so many share a row of this width."""
     return width * (place / (among - 1) - 0.5) if among > 1 else 0.0
 
 
-def cut(name: str, longest: int = LONGEST_NAME) -> str:
+def truncate(name: str, longest: int = MAX_NAME_LENGTH) -> str:
     """A name of at most `longest` letters."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def text_width(words: str, size: float = LABEL_SIZE) -> float:
     """About how many pixels wide words are."""
-    return len(cut(words)) * size * _LETTER
+    return len(truncate(words)) * size * _LETTER
 
 
-def spread(wanted: ArrayLike, gap: float, low: float, high: float) -> Array:
+def space_out(wanted: ArrayLike, gap: float, low: float, high: float) -> Array:
     """Places near the wanted ones, at least `gap` apart and within low..high as far as they fit."""
     wanted = np.asarray(wanted, dtype=np.float64)
     order = np.argsort(wanted, kind="stable")
@@ -281,14 +283,14 @@ def spread(wanted: ArrayLike, gap: float, low: float, high: float) -> Array:
     return places
 
 
-def runs(values: Array) -> Iterator[slice]:
+def finite_runs(values: Array) -> Iterator[slice]:
     """Stretches of values that exist: a line is broken where one does not."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.isfinite(values), [0]]).astype(int)))
     for start, end in edges.reshape(-1, 2).tolist():
         yield slice(start, end)
 
 
-def _one_two_five(low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten from `low` to `high`."""
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     found = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]

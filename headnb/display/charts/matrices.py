@@ -10,15 +10,15 @@ import numpy as np
 from headnb.display.charts.chart import Chart
 from headnb.display.charts.estimates import (
     estimate_text,
+    label_of,
     leading_slices,
     names_along,
-    quantity_of,
+    quantity_label,
     read_estimates,
-    words_of,
 )
 from headnb.display.charts.marks import INK, LABEL_SIZE, Axis, Cells, Plot
 from headnb.display.colours import paint, shared_scale
-from headnb.display.text import number
+from headnb.display.grid_text import format_number
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 _CELL_WIDTH, _CELL_HEIGHT = 48, 30
-_WIDEST = 500
-_LEAST_WRITTEN = 33  # pixels of a cell that holds a minus, a point and two digits
+_MAX_WIDTH = 500
+_MIN_TEXT_WIDTH = 33  # pixels of a cell that holds a minus, a point and two digits
 _DIGITS = (3, 2, 1)  # of a table's largest value: the first number of them that fits into the cells is written
 _DIGIT, _SPACE = 0.64, 4  # a digit's width in a wide font, of the font's size; pixels that stay free
 _STRONGEST = 0.72  # of a difference's colour: the page's ink can be read on it in light and dark
@@ -99,10 +99,10 @@ def train_eval(values: Values, *, title: str = "") -> Chart:
     for heading, part in leading_slices(found, 2):
         plots.append(_table(rows, columns, *part.arrays(), scale, heading, labels=found.value.dims[-2:]))
         words += [
-            f"{' '.join(filter(None, (heading, row)))}: " + ", ".join(map(number, line))
+            f"{' '.join(filter(None, (heading, row)))}: " + ", ".join(map(format_number, line))
             for row, line in zip(rows, part.arrays()[0], strict=True)
         ]
-    return Chart(title or quantity_of(found.value) or "fine-tuned on × scored on", tuple(plots), tuple(words))
+    return Chart(title or quantity_label(found.value) or "fine-tuned on × scored on", tuple(plots), tuple(words))
 
 
 def _table(
@@ -118,9 +118,9 @@ def _table(
     labels: Sequence[object] = ("", ""),
 ) -> Plot:
     """Cells with their values; without `diagonal`, where each is compared with itself, there is only the number."""
-    width = int(min(_CELL_WIDTH, max(_WIDEST / len(columns), 14)))
+    width = int(min(_CELL_WIDTH, max(_MAX_WIDTH / len(columns), 14)))
     names = [(row, column) for row in rows for column in columns]
-    written = _written(value.ravel().tolist(), scale[1], width)
+    written = _cell_texts(value.ravel().tolist(), scale[1], width)
     cells = [
         _cell(cell, words, scale, muted=not diagonal and row == column)
         for (row, column), cell, words in zip(names, value.ravel().tolist(), written, strict=True)
@@ -130,13 +130,13 @@ def _table(
     y, x = (places.ravel().astype(np.float64) for places in np.indices(value.shape))
     colours, opacities, texts, inks = zip(*cells, strict=True)
     return Plot(
-        Axis.columns(columns, words_of(labels[1])),
-        Axis.rows(rows, words_of(labels[0])),
+        Axis.columns(columns, label_of(labels[1])),
+        Axis.rows(rows, label_of(labels[0])),
         (Cells(x, y, colours, opacities, texts, inks, hover),),
         title,
         width * len(columns),
         min(width, _CELL_HEIGHT) * len(rows),
-        gridded=False,
+        has_grid=False,
     )
 
 
@@ -149,27 +149,27 @@ def _cell(value: float, words: str, scale: tuple[float, float], *, muted: bool) 
     colour, opacity = paint(value, scale)
     if scale[0] < 0:
         return colour, round(_STRONGEST * opacity, 3), words, INK
-    return colour, opacity, words, _readable(colour)
+    return colour, opacity, words, _contrasting_ink(colour)
 
 
-def _written(values: Sequence[float], largest: float, width: int) -> list[str]:
+def _cell_texts(values: Sequence[float], largest: float, width: int) -> list[str]:
     """The words of a table's cells, all of one number of decimals; empty where not even few digits fit the width."""
-    for digits in _DIGITS if width >= _LEAST_WRITTEN else ():
-        written = [_short(value, largest, digits) if np.isfinite(value) else "" for value in values]
+    for digits in _DIGITS if width >= _MIN_TEXT_WIDTH else ():
+        written = [_cell_text(value, largest, digits) if np.isfinite(value) else "" for value in values]
         if max(map(len, written)) * _DIGIT * LABEL_SIZE + _SPACE <= width:
             return written
     return [""] * len(values)
 
 
-def _short(value: float, largest: float, digits: int) -> str:
+def _cell_text(value: float, largest: float, digits: int) -> str:
     """With as many decimals as the table's largest value needs for so many digits, so that columns can be compared."""
     decimals = max(digits - 1 - math.floor(math.log10(largest)), 0)
     if decimals > 4:
-        return number(value, 2)
+        return format_number(value, 2)
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
-def _readable(colour: str) -> str:
+def _contrasting_ink(colour: str) -> str:
     """Black or white, whichever is read better on a colour (WCAG's relative luminance)."""
     red, green, blue = ((int(colour[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
@@ -195,5 +195,5 @@ def _strongest(names: Sequence[str], value: Array, heading: str) -> list[str]:
     said = []
     for words, place in (("most", np.nanargmax(pairs)), ("least", np.nanargmin(pairs))):
         i, j = divmod(int(place), len(names))
-        said.append(f"{words} alike {names[i]} and {names[j]}, r = {number(value[i, j])}")
+        said.append(f"{words} alike {names[i]} and {names[j]}, r = {format_number(value[i, j])}")
     return [f"{heading}: {'; '.join(said)}".removeprefix(": ")]

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.display.charts.chart import Chart, beside
+from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.distributions import distribution
 from headnb.display.charts.estimates import (
     estimate_text,
+    flat_values,
+    label_of,
     leading_slices,
     names_along,
-    numbers,
-    quantity_of,
+    padded_range,
+    quantity_label,
     read_estimates,
-    span_of,
-    words_of,
 )
 from headnb.display.charts.fits import nulls, regression, weights
-from headnb.display.charts.marks import Axis, Line, Plot, Rule, Segments, aside, series_colour, series_form
+from headnb.display.charts.marks import Axis, Line, Plot, Rule, Segments, offset_in_row, series_colour, series_style
 from headnb.display.charts.matrices import correlation_matrix, train_eval
-from headnb.display.text import short
+from headnb.display.grid_text import format_short
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "correlation_matrix",
-    "courses",
+    "curves",
     "distribution",
     "nulls",
     "regression",
@@ -76,22 +76,24 @@ def trajectory(
         known = ", ".join(map(str, found.value.coords)) or "none"
         raise HeadnbError(f"no coordinate {along!r} to draw along; these values have {known}")
     dim = found.value.coords[along].dims[0]
-    found = found.each(lambda part: part.transpose(..., dim))
-    x = numbers(found.value.coords[along])
+    found = found.map(lambda part: part.transpose(..., dim))
+    x = flat_values(found.value.coords[along])
     if log and (x.min() < 0 or x.max() <= 0):
-        raise HeadnbError(f"a logarithmic axis needs {along} from 0 on; got {short(x.min())} to {short(x.max())}")
+        raise HeadnbError(
+            f"a logarithmic axis needs {along} from 0 on; got {format_short(x.min())} to {format_short(x.max())}"
+        )
     rules = [Rule(str(name), x=float(place), lane=lane) for lane, (name, place) in enumerate((marks or {}).items())]
     plot = Plot(
-        _along_axis(x, words_of(along), log=log),
-        Axis(*span_of(*found.arrays(), least=0.0), quantity_of(found.value)),
+        _along_axis(x, label_of(along), log=log),
+        Axis(*padded_range(*found.arrays(), least=0.0), quantity_label(found.value)),
         (*rules, *_lines(found, along, x)),
         names_at="ends" if found.value.ndim > 1 else "none",
     )
-    words = [_course(name, along, x, line.arrays()[0]) for name, line in leading_slices(found, 1)]
-    return Chart(title or quantity_of(found.value) or f"over {words_of(along)}", (plot,), tuple(words))
+    words = [_describe_course(name, along, x, line.arrays()[0]) for name, line in leading_slices(found, 1)]
+    return Chart(title or quantity_label(found.value) or f"over {label_of(along)}", (plot,), tuple(words))
 
 
-def courses(values: xr.Dataset, *, along: str = "step", log: bool = False, title: str = "") -> Chart:
+def curves(values: xr.Dataset, *, along: str = "step", log: bool = False, title: str = "") -> Chart:
     """Several quantities over the steps of a training run, one plot beside the other.
 
     Args:
@@ -101,7 +103,7 @@ def courses(values: xr.Dataset, *, along: str = "step", log: bool = False, title
         title: by default "over" what they are drawn along.
     """
     parts = [trajectory(column, along=along, log=log) for column in values.values()]
-    return beside(*parts, title=title or f"over {words_of(along)}")
+    return chart_row(*parts, title=title or f"over {label_of(along)}")
 
 
 def slopes(values: Values, *, title: str = "") -> Chart:
@@ -119,15 +121,15 @@ def slopes(values: Values, *, title: str = "") -> Chart:
     rows, stages = names_along(found.value, task), names_along(found.value, stage)
     plots, words = [], []
     for heading, part in leading_slices(found, 2):
-        label = "" if heading else quantity_of(found.value)
-        marks = [mark for place, name in enumerate(rows) for mark in _slope(part, place, name, stages)]
-        y = Axis(*span_of(*part.arrays()), label)
+        label = "" if heading else quantity_label(found.value)
+        marks = [mark for place, name in enumerate(rows) for mark in _slope_marks(part, place, name, stages)]
+        y = Axis(*padded_range(*part.arrays()), label)
         plots.append(Plot(Axis.columns(stages), y, tuple(marks), heading, _SLOPE_WIDTH, names_at="ends"))
         words += [
             f"{heading} {name}: {' → '.join(map(estimate_text, course))}".lstrip()
             for name, course in zip(rows, part.arrays()[0], strict=True)
         ]
-    return Chart(title or quantity_of(found.value) or " to ".join(stages), tuple(plots), tuple(words))
+    return Chart(title or quantity_label(found.value) or " to ".join(stages), tuple(plots), tuple(words))
 
 
 def _lines(found: Estimates, along: str, x: Array) -> list[Line]:
@@ -139,18 +141,18 @@ def _lines(found: Estimates, along: str, x: Array) -> list[Line]:
         place, run = divmod(index, repeats)
         y, low, high = line.arrays()
         hover = tuple(
-            " · ".join(filter(None, (name, f"{words_of(along)} {short(at)}", estimate_text(*of_place))))
+            " · ".join(filter(None, (name, f"{label_of(along)} {format_short(at)}", estimate_text(*of_place))))
             for at, *of_place in zip(x, y, low, high, strict=True)
         )
         shown = first[place] if run == 0 else ""
-        lines.append(Line(shown, x, y, low, high, hover, series_colour(place), *series_form(place)))
+        lines.append(Line(shown, x, y, low, high, hover, series_colour(place), *series_style(place)))
     return lines
 
 
-def _slope(part: Estimates, task: int, name: str, stages: list[str]) -> list[Mark]:
+def _slope_marks(part: Estimates, task: int, name: str, stages: list[str]) -> list[Mark]:
     """One task's line, a little aside of the others', so that their intervals can be told apart."""
     value, low, high = (end[task] for end in part.arrays())
-    x = np.arange(len(stages), dtype=np.float64) + aside(task, len(part.value), 0.14)
+    x = np.arange(len(stages), dtype=np.float64) + offset_in_row(task, len(part.value), 0.14)
     hover = tuple(
         f"{name} · {stage} · {estimate_text(*of_stage)}"
         for stage, *of_stage in zip(stages, value, low, high, strict=True)
@@ -158,22 +160,22 @@ def _slope(part: Estimates, task: int, name: str, stages: list[str]) -> list[Mar
     unknown, colour = np.full_like(value, np.nan), series_colour(task)
     return [
         Segments(name, x, low, x, high, colour, 1.5, 0.7),
-        Line(name, x, value, unknown, unknown, hover, colour, *series_form(task)),
+        Line(name, x, value, unknown, unknown, hover, colour, *series_style(task)),
     ]
 
 
 def _along_axis(x: Array, label: str, *, log: bool) -> Axis:
     if not log:
-        return Axis(*span_of(x, pad=0.02), label)
+        return Axis(*padded_range(x, pad=0.02), label)
     unit = float(x[x > 0].min())
     return Axis(-0.1 * unit, float(x.max()) * 1.1, label, unit)
 
 
-def _course(name: str, along: str, x: Array, y: Array) -> str:
+def _describe_course(name: str, along: str, x: Array, y: Array) -> str:
     """`gsm8k: 0 → 0.62 over step 0 to 60`."""
     there = np.flatnonzero(np.isfinite(y))
     if there.size == 0:
         return f"{name}: no values".removeprefix(": ")
     first, last = there[0], there[-1]
-    span = f"over {words_of(along)} {short(x[first])} to {short(x[last])}"
+    span = f"over {label_of(along)} {format_short(x[first])} to {format_short(x[last])}"
     return f"{name}: {estimate_text(y[first])} → {estimate_text(y[last])} {span}".removeprefix(": ")

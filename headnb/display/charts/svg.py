@@ -20,10 +20,10 @@ from headnb.display.charts.marks import (
     Points,
     Rule,
     Segments,
-    cut,
-    runs,
-    spread,
+    finite_runs,
+    space_out,
     text_width,
+    truncate,
 )
 from headnb.display.svg import Picture, escaped, label
 from headnb.display.templating import render
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from headnb.display.charts.marks import Drawing, Mark, Marker, Plot
     from headnb.stats.descriptive import Array
 
-MOST_TITLED_MARKS = 2500
+MAX_TITLED_MARKS = 2500
 _GAP = 18
-_WIDEST = 960
+_MAX_WIDTH = 960
 _DASHES = "5 3"
 
 
@@ -69,7 +69,7 @@ def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool
     parts: list[str] = []
     x = y = width = row = 0
     for plot in chart.plots if plots is None else plots:
-        if x and x + plot.outer_width > _WIDEST:
+        if x and x + plot.outer_width > _MAX_WIDTH:
             x, y, row = 0, y + row + _GAP, 0
         left, top = plot.margins.left, plot.margins.top
         parts += [f'<g transform="translate({x + left:g} {y + top:g})">', *_plot(plot, titles=titles), "</g>"]
@@ -79,32 +79,32 @@ def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool
 
 
 def _plot(plot: Plot, *, titles: bool) -> Iterator[str]:
-    titled = titles and sum(len(mark.hover) for mark in plot.marks if hasattr(mark, "hover")) <= MOST_TITLED_MARKS
+    titled = titles and sum(len(mark.hover) for mark in plot.marks if hasattr(mark, "hover")) <= MAX_TITLED_MARKS
     yield from _frame(plot)
     for mark in plot.marks:
         yield from _mark(plot, mark, titled=titled)
     if plot.names_at == "ends":
-        yield from _end_names(plot)
+        yield from _line_labels(plot)
     elif plot.names_at == "top":
-        yield from _key(plot)
+        yield from _legend(plot)
 
 
 def _frame(plot: Plot) -> Iterator[str]:
     """Title, grid lines, ticks with their names, and what the axes are."""
     width, height = plot.width, plot.height
     if plot.title:
-        shown = cut(plot.title, int(plot.outer_width / (TITLE_SIZE * 0.58)))
+        shown = truncate(plot.title, int(plot.outer_width / (TITLE_SIZE * 0.58)))
         yield label(shown, 0, 14 - plot.margins.top, size=TITLE_SIZE, weight=True)
     columns = [(_x(plot, [place])[0], name) for place, name in plot.x.ticks(width)]
     rows = [(_y(plot, [place])[0], name) for place, name in plot.y.ticks(height)]
-    if plot.gridded:
+    if plot.has_grid:
         lines = "".join(f"M0 {y:.1f}h{width}" for y, _ in rows)
         lines += "" if plot.x.names else "".join(f"M{x:.1f} 0v{height}" for x, _ in columns)
         yield f'<path d="{lines}" stroke="{INK}" stroke-opacity=".14"/>'
         edge = f"M0 {height}h{width}"
         yield f'<path d="{edge}" stroke="{INK}" stroke-opacity=".5"/>'
     for x, name in columns:
-        if plot.tilted:
+        if plot.labels_rotated:
             tilted = label(name, 0, 0, anchor="end", size=LABEL_SIZE)
             yield f'<g transform="translate({x + 4:.1f} {height + 12}) rotate(-40)">{tilted}</g>'
         else:
@@ -136,11 +136,11 @@ def _mark(plot: Plot, mark: Mark, *, titled: bool) -> Iterator[str]:
 def _line(plot: Plot, line: Line, *, titled: bool) -> Iterator[str]:
     x, y = _x(plot, line.x), _y(plot, line.y)
     low, high = _y(plot, line.low), _y(plot, line.high)
-    for run in runs(low + high):
+    for run in finite_runs(low + high):
         there = _polyline(x[run], high[run])
         back = _polyline(x[run][::-1], low[run][::-1]).replace("M", "L", 1)
         yield f'<path d="{there}{back}Z" fill="{line.colour}" fill-opacity=".16"/>'
-    course = "".join(_polyline(x[run], y[run]) for run in runs(y))
+    course = "".join(_polyline(x[run], y[run]) for run in finite_runs(y))
     dashes = f' stroke-dasharray="{_DASHES}"' if line.dashed else ""
     yield f'<path d="{course}" fill="none" stroke="{line.colour}" stroke-width="1.8" stroke-linejoin="round"{dashes}/>'
     fill = f'fill="{line.colour}" fill-opacity="1"'
@@ -155,7 +155,7 @@ def _points(plot: Plot, points: Points, *, titled: bool) -> Iterator[str]:
     yield from _shapes(x, y, _outline(points.marker, points.size), look, points.hover, titled=titled)
     for place, (right, down, words) in enumerate(zip(x, y, points.labels, strict=False)):
         if words and np.isfinite(y[place]):
-            leftwards = plot.leftwards(points.x[place], words)
+            leftwards = plot.label_fits_left(points.x[place], words)
             shift = -points.size if leftwards else points.size
             yield label(words, round(right + shift, 1), round(down + 3.5, 1), anchor="end" if leftwards else "start")
 
@@ -201,7 +201,7 @@ def _rule(plot: Plot, rule: Rule) -> Iterator[str]:
     width, height = plot.width, plot.height
     if rule.x is not None:
         x = float(_x(plot, [rule.x])[0])
-        leftwards, down = plot.leftwards(rule.x, rule.text), 10 + LINE_HEIGHT * rule.lane
+        leftwards, down = plot.label_fits_left(rule.x, rule.text), 10 + LINE_HEIGHT * rule.lane
         shift, anchor = (-4, "end") if leftwards else (4, "start")
         path, name = f"M{x:.1f} 0v{height}", label(rule.text, round(x + shift, 1), down, anchor=anchor)
     elif rule.y is not None:
@@ -215,20 +215,20 @@ def _rule(plot: Plot, rule: Rule) -> Iterator[str]:
         yield name
 
 
-def _end_names(plot: Plot) -> Iterator[str]:
+def _line_labels(plot: Plot) -> Iterator[str]:
     """Each line's name beside its last value, moved apart where lines end close together."""
     lines = [mark for mark in plot.series if isinstance(mark, Line) and np.isfinite(mark.y).any()]
     lasts = [int(np.flatnonzero(np.isfinite(line.y))[-1]) for line in lines]
     ends = [float(_y(plot, line.y[[last]])[0]) for line, last in zip(lines, lasts, strict=True)]
-    places = spread(ends, LINE_HEIGHT, 0, plot.height)
+    places = space_out(ends, LINE_HEIGHT, 0, plot.height)
     for line, last, end, place in zip(lines, lasts, ends, places, strict=True):
         x = float(_x(plot, line.x[[last]])[0])
         path = f"M{x + 4:.1f} {end:.1f}L{plot.width + 10} {place:.1f}"
         yield f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-opacity=".6"/>'
-        yield label(cut(line.name), plot.width + 13, round(place + 3.8, 1), size=LABEL_SIZE)
+        yield label(truncate(line.name), plot.width + 13, round(place + 3.8, 1), size=LABEL_SIZE)
 
 
-def _key(plot: Plot) -> Iterator[str]:
+def _legend(plot: Plot) -> Iterator[str]:
     """The series' signs and names in a row above the frame."""
     x = 5.0
     for mark in plot.series:
@@ -236,7 +236,7 @@ def _key(plot: Plot) -> Iterator[str]:
         hollow = isinstance(mark, Points) and mark.hollow
         look = f'stroke="{mark.colour}" stroke-width="1.4" fill="{mark.colour}" fill-opacity="{0 if hollow else 1}"'
         yield f'<path d="M{x:g} -9{outline}" {look}/>'
-        yield label(cut(mark.name), x + 8, -5, size=LABEL_SIZE)
+        yield label(truncate(mark.name), x + 8, -5, size=LABEL_SIZE)
         x += text_width(mark.name) + 28
 
 
@@ -260,8 +260,8 @@ def _polyline(x: Array, y: Array) -> str:
 
 
 def _x(plot: Plot, values: ArrayLike) -> Array:
-    return plot.x.shares(values) * plot.width
+    return plot.x.fractions(values) * plot.width
 
 
 def _y(plot: Plot, values: ArrayLike) -> Array:
-    return plot.height - plot.y.shares(values) * plot.height
+    return plot.height - plot.y.fractions(values) * plot.height

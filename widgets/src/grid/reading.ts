@@ -1,7 +1,7 @@
 /**
  * Reading a payload that came from somewhere else: a notebook, a file, a kernel. Nothing in it is believed.
  *
- * `pattern.schema.json` says what a payload may be, here and in `headnb/display/reading.py`; its validator is generated.
+ * `pattern.schema.json` says what a payload may be, here and in `headnb/display/payload_parser.py`; its validator is generated.
  * Checks that a schema cannot express stand here.
  */
 

@@ -1,4 +1,4 @@
-/** The words around a grid, the same as those of `headnb/display/text.py`. */
+/** The words around a grid, the same as those of `headnb/display/grid_text.py`. */
 
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";

@@ -16,14 +16,14 @@ from headnb.errors import HeadnbError
 HEADS = ("layer", "head")
 
 
-def is_numbers(value: object) -> bool:
+def is_matrix_like(value: object) -> bool:
     """Whether a value is a matrix of numpy, torch, pandas or nested lists, asked without importing any of these."""
     if isinstance(value, (list, tuple)):
         return bool(value) and isinstance(value[0], (list, tuple, np.ndarray)) and _is_matrix(value)
     return (isinstance(value, np.ndarray) or _is_tensor(value) or _is_frame(value)) and value.ndim >= 2  # type: ignore[attr-defined]
 
 
-def labelled(value: Any) -> xr.DataArray:
+def to_labelled_array(value: Any) -> xr.DataArray:
     """A matrix of layers x heads, perhaps with leading dims, as an array with these dims.
 
     Args:

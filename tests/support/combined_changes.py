@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fine_tuned import flat, random_change, scores_of
+from simulated_finetuning import flat, random_change, scores_of
 
 BASICS = {name: random_change(seed, name) for seed, name in enumerate(("gsm8k", "mbpp"), start=1)}
 
 
-def combined(weights: dict[str, float], n: int = 12, noise: float = 0.2, task: str = "sgsm"):
+def combined_change(weights: dict[str, float], n: int = 12, noise: float = 0.2, task: str = "sgsm"):
     """A task whose true change is that combination of the basics' changes (as they are at hand)."""
     change = sum(w * flat(BASICS[name]).reshape(8, 5) for name, w in weights.items())
     before = np.full((8, 5), 9.0)

@@ -28,7 +28,7 @@ class LinearFit:
 
 
 @dataclass(frozen=True, repr=False)
-class FitNumbers:
+class FitData:
     """The numbers of a target's pattern fitted by basic ones.
 
     Attributes:

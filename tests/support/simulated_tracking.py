@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 STEPS = np.array([0, 1, 2, 5, 10, 20, 40, 80])
 
@@ -13,7 +13,7 @@ STEPS = np.array([0, 1, 2, 5, 10, 20, 40, 80])
 SHAPE = (6, 5)
 
 
-def tracked(done: np.ndarray, noise: float = 0.0, n: int = 24, seed: int = 0):
+def simulated_study(done: np.ndarray, noise: float = 0.0, n: int = 24, seed: int = 0):
     """(study, scores) of a pattern that is `done` of the way from one to another at each step."""
     rng = np.random.default_rng(seed)
     first, last = rng.lognormal(sigma=0.5, size=(2, *SHAPE))

@@ -46,6 +46,6 @@ class StoredRows(BackendArray):
         return found.squeeze(tuple(axis for axis, part in enumerate(key) if isinstance(part, (int, np.integer))))
 
 
-def read_later(rows: StoredRows, dims: tuple[str, ...]) -> xr.Variable:
+def lazy_variable(rows: StoredRows, dims: tuple[str, ...]) -> xr.Variable:
     """A variable that reads these rows at each use; `.load()` of xarray keeps them."""
     return xr.Variable(dims, indexing.LazilyIndexedArray(rows))

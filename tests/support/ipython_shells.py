@@ -65,7 +65,7 @@ def other_tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, name_or_path="somebody/else")
 
 
-def stop(error: BaseException) -> Any:
+def raising(error: BaseException) -> Any:
     """A function that raises."""
 
     def raise_it(*_: Any, **__: Any) -> Any:

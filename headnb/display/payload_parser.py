@@ -16,7 +16,7 @@ import numpy as np
 from headnb.display.colours import shared_scale
 from headnb.display.constants import DRAWING, KINDS, SCHEMA, VERSION
 from headnb.display.footer import add_footer
-from headnb.display.text import printable, values_of
+from headnb.display.grid_text import panel_matrix, printable
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 
@@ -39,14 +39,14 @@ def read_payload(source: str | Path) -> Payload:
     return _of_json(lambda: text)
 
 
-def checked(found: object) -> Payload:
+def parse_payload(found: object) -> Payload:
     """A payload of which every field has been checked: see `read_payload`."""
     return _of_json(lambda: json.dumps(found, allow_nan=False))
 
 
 def _of_json(written: Callable[[], str]) -> Payload:
     try:
-        found = json.loads(written(), parse_constant=_no_constant, parse_float=_number)
+        found = json.loads(written(), parse_constant=_reject_constant, parse_float=_number)
     except (ValueError, TypeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise HeadnbError(f"not a head grid: the text is not JSON ({reason})") from None
@@ -63,7 +63,7 @@ def _of_json(written: Callable[[], str]) -> Payload:
             if name in panel:
                 _check_matrix(panel, name, place, (payload["layers"], payload["heads"]))
     if "scale" not in known:
-        low, high = shared_scale(np.array([values_of(panel) for panel in payload["panels"]]), payload["kind"])
+        low, high = shared_scale(np.array([panel_matrix(panel) for panel in payload["panels"]]), payload["kind"])
         known["scale"] = {"low": low, "high": high}
     _check_scale(payload)
     add_footer(payload)
@@ -83,7 +83,7 @@ def _file_text(path: Path) -> str:
         raise HeadnbError(f"not a head grid: {str(path)!r:.60} is neither JSON nor a path ({error})") from None
 
 
-def _no_constant(token: str) -> NoReturn:
+def _reject_constant(token: str) -> NoReturn:
     raise ValueError(f"{token} is not a JSON number; a missing value is null")
 
 
@@ -105,7 +105,7 @@ def _described(error: fastjsonschema.JsonSchemaValueException) -> str:
         return f"{where} has a name that is too long or holds half of a character pair"
     if error.rule_definition == SCHEMA["$defs"]["text"]["pattern"]:
         return f"{where} holds half of a character pair"
-    return f"{where}{error.message.removeprefix(error.name or '')[:100]}, got {_shown(error.value)}"
+    return f"{where}{error.message.removeprefix(error.name or '')[:100]}, got {_abbreviate(error.value)}"
 
 
 def _check_version_and_kind(found: object) -> None:
@@ -148,7 +148,7 @@ def _check_sizes(payload: Payload) -> None:
 
 def _check_matrix(panel: Panel, name: str, place: int, shape: tuple[int, int]) -> None:
     try:
-        numbers = values_of(panel, name)
+        numbers = panel_matrix(panel, name)
     except ValueError:  # rows of different lengths, no base64
         numbers = np.empty(0)
     if numbers.shape != shape or np.isinf(numbers).any():
@@ -166,6 +166,6 @@ def _check_scale(payload: Payload) -> None:
         )
 
 
-def _shown(found: object) -> str:
+def _abbreviate(found: object) -> str:
     """A few characters of something that may be anything."""
     return "nothing" if found is None else repr(found)[:60]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class Rows(NamedTuple):
+class ScoreRows(NamedTuple):
     """Scores (b, L, H) and losses (b,) of the places from `start` on."""
 
     start: int
@@ -23,9 +23,9 @@ class Rows(NamedTuple):
         return self.start + len(self.losses)
 
 
-def joined(parts: Iterable[Rows]) -> Iterator[Rows]:
+def merge_adjacent(parts: Iterable[ScoreRows]) -> Iterator[ScoreRows]:
     """The same rows, with those that follow each other together."""
-    runs: list[list[Rows]] = []
+    runs: list[list[ScoreRows]] = []
     for part in sorted(parts, key=lambda part: part.start):
         if runs and part.start == runs[-1][-1].stop:
             runs[-1].append(part)
@@ -33,4 +33,4 @@ def joined(parts: Iterable[Rows]) -> Iterator[Rows]:
             runs.append([part])
     for run in runs:
         _, scores, losses = zip(*run, strict=True)
-        yield Rows(run[0].start, np.concatenate(scores), np.concatenate(losses))
+        yield ScoreRows(run[0].start, np.concatenate(scores), np.concatenate(losses))

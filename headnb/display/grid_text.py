@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from headnb.display.colours import paint
-from headnb.display.compact import expanded
+from headnb.display.compact import decompress_values
 from headnb.stats.rounding import interval_numbers
 
 if TYPE_CHECKING:
@@ -16,52 +16,52 @@ if TYPE_CHECKING:
 
     from headnb.display.payload_types import Panel, Payload
 
-MOST_PANELS = 12
+MAX_PANELS = 12
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
 _SIGNED_SHADES = "=-·+#"
-_MOST_MAP_ROWS = 64
+_MAX_MAP_ROWS = 64
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
-    return _dressed(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
+    return _typographic(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
 
 
-def short(value: float) -> str:
+def format_short(value: float) -> str:
     """A round number without trailing zeros: `0.05`."""
-    return _dressed(f"{value:.6g}")
+    return _typographic(f"{value:.6g}")
 
 
-def _dressed(digits: str) -> str:
+def _typographic(digits: str) -> str:
     text = digits.replace("e-0", "e-").replace("e+0", "e")
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
-def values_of(panel: Panel, name: str = "values") -> np.ndarray:
+def panel_matrix(panel: Panel, name: str = "values") -> np.ndarray:
     """One of the panel's matrices as a float array (layer, head), NaN where null."""
     found = panel[name]  # type: ignore[literal-required]
-    return np.array(found, dtype=float) if isinstance(found, list) else expanded(found)
+    return np.array(found, dtype=float) if isinstance(found, list) else decompress_values(found)
 
 
 def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
-    """At most MOST_PANELS panels for a picture without a slider, and a note where some are left out.
+    """At most MAX_PANELS panels for a picture without a slider, and a note where some are left out.
 
     Evenly chosen with the first and the last; of several courses the same steps of each, as many as fit.
     """
     panels = payload["panels"]
-    if len(panels) <= MOST_PANELS:
+    if len(panels) <= MAX_PANELS:
         return panels, ""
     steps = sorted({panel["step"] for panel in panels if "step" in panel})
     courses = len({panel.get("course", panel["title"]) for panel in panels})
-    if steps and 1 < courses <= MOST_PANELS:
-        kept = {steps[i] for i in _evenly(len(steps), MOST_PANELS // courses)}
+    if steps and 1 < courses <= MAX_PANELS:
+        kept = {steps[i] for i in _evenly_spaced(len(steps), MAX_PANELS // courses)}
         chosen = [panel for panel in panels if panel.get("step") in kept]
     else:
-        chosen = [panels[i] for i in _evenly(len(panels), MOST_PANELS)]
+        chosen = [panels[i] for i in _evenly_spaced(len(panels), MAX_PANELS)]
     return chosen, f"{len(chosen)} of {len(panels)} panels are shown."
 
 
-def _evenly(size: int, count: int) -> list[int]:
+def _evenly_spaced(size: int, count: int) -> list[int]:
     """`count` of the places up to `size`, the first and the last among them; of one place the last."""
     return [size - 1] if count == 1 else [round(i * (size - 1) / (count - 1)) for i in range(min(count, size))]
 
@@ -106,17 +106,17 @@ def head_name(payload: Payload, place: tuple[int, int]) -> str:
 
 def ranking(panel: Panel) -> list[tuple[int, int]]:
     """All heads that have a value as (layer, head), the largest (by absolute value) first."""
-    sizes = np.abs(values_of(panel))
+    sizes = np.abs(panel_matrix(panel))
     order = np.argsort(-sizes, axis=None, kind="stable")
     present = np.isfinite(sizes).sum()
     return [divmod(int(place), sizes.shape[1]) for place in order[:present]]  # NaN sorts last
 
 
-def estimated(value: float, low: float = math.nan, high: float = math.nan) -> str:
+def format_with_interval(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """A value with the digits that its interval carries: `0.41 [0.18, 0.64]`."""
     if math.isnan(low) or math.isnan(high):
-        return number(value)
-    first, *ends = map(_dressed, interval_numbers(value, low, high))
+        return format_number(value)
+    first, *ends = map(_typographic, interval_numbers(value, low, high))
     return f"{first} [{', '.join(ends)}]"
 
 
@@ -125,9 +125,9 @@ def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
     found = ranking(panel)[:count]
     if not found:
         return "No layer of this model has softmax attention heads."
-    values = values_of(panel)
+    values = panel_matrix(panel)
     name = {"level": "Top heads", "signed": "Largest", "difference": "Largest changes"}[payload["kind"]]
-    return f"{name}: " + " · ".join(f"{head_name(payload, place)} {number(values[place])}" for place in found)
+    return f"{name}: " + " · ".join(f"{head_name(payload, place)} {format_number(values[place])}" for place in found)
 
 
 def significance_line(payload: Payload, panel: Panel) -> str:
@@ -135,8 +135,8 @@ def significance_line(payload: Payload, panel: Panel) -> str:
     if "significant" not in panel:
         return ""
     marked = int(np.sum(panel["significant"]))
-    alpha = "" if payload["alpha"] is None else f" (q < {short(payload['alpha'])})"
-    present = int(np.isfinite(values_of(panel)).sum())
+    alpha = "" if payload["alpha"] is None else f" (q < {format_short(payload['alpha'])})"
+    present = int(np.isfinite(panel_matrix(panel)).sum())
     return (
         f"{marked} of {present} heads changed significantly{alpha}."
         if marked
@@ -146,13 +146,13 @@ def significance_line(payload: Payload, panel: Panel) -> str:
 
 def missing_line(payload: Payload) -> str:
     """Which layers have no values, and why; empty when all have."""
-    missing = np.all([np.isnan(values_of(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
+    missing = np.all([np.isnan(panel_matrix(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
     layers = np.array(numbers(payload, "layer"))[missing]
     if layers.size == 0:
         return ""
     if layers.size == 1:
         return f"Layer {layers[0]} is hatched: it has no softmax attention heads."
-    return f"Layers {_runs(layers)} are hatched: they have no softmax attention heads."
+    return f"Layers {_number_ranges(layers)} are hatched: they have no softmax attention heads."
 
 
 def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -> str:
@@ -189,25 +189,25 @@ def printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
-def _runs(layers: np.ndarray) -> str:
+def _number_ranges(layers: np.ndarray) -> str:
     """`0–2, 4, 6–9`."""
     groups = np.split(layers, np.flatnonzero(np.diff(layers) != 1) + 1)
     return ", ".join(f"{g[0]}" if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
 
 
 def _heat_map(payload: Payload, panel: Panel, *, colour: bool) -> list[str]:
-    values = values_of(panel)
+    values = panel_matrix(panel)
     if colour:
         return _colour_map(payload, values)
-    if len(values) > _MOST_MAP_ROWS:
+    if len(values) > _MAX_MAP_ROWS:
         return [f"(a heat map of {len(values)} layers is left out)"]
     scale = payload["scale"]
     if payload["kind"] == "level":
         shades = _LEVEL_SHADES
-        key = f"{shades} from {number(scale['low'])} to {number(scale['high'])}"
+        key = f"{shades} from {format_number(scale['low'])} to {format_number(scale['high'])}"
     else:
         shades = _SIGNED_SHADES
-        key = f"{shades} from {number(scale['low'])} through 0 to {number(scale['high'])}"
+        key = f"{shades} from {format_number(scale['low'])} through 0 to {format_number(scale['high'])}"
     shares = np.clip((values - scale["low"]) / (scale["high"] - scale["low"]), 0, 1)
     rows = ["".join(_shade(share, shades) for share in row) for row in shares]
     layers = numbers(payload, "layer")
@@ -226,7 +226,7 @@ def _colour_map(payload: Payload, values: np.ndarray) -> list[str]:
         lower = values[layer + 1] if layer + 1 < len(values) else np.full(values.shape[1], np.nan)
         cells = [_two_cells(top, bottom, scale) for top, bottom in zip(values[layer], lower, strict=True)]
         lines.append(f"layer {numbers(payload, 'layer')[layer]:>3} {''.join(cells)}")
-    return [*lines, f"{'':>9} {number(scale[0])} to {number(scale[1])}"]
+    return [*lines, f"{'':>9} {format_number(scale[0])} to {format_number(scale[1])}"]
 
 
 def _two_cells(top: float, bottom: float, scale: tuple[float, float]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 
-from headnb.models.quantization import four_bits_kept
+from headnb.models.quantization import keep_four_bit_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
+def restore_model(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
     """Undo on exit what is done to a model inside: wrapped layers, hooks, flags, patched methods, configurations.
 
     Biases, and all else that has one dimension, are copied: adapters may train them in place, and peft loads them so.
@@ -31,15 +31,15 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
         weights: False leaves the weights as they are then, for training that means to change them.
 
     Raises:
-        HeadnbError: as for `four_bits_kept`.
+        HeadnbError: as for `keep_four_bit_layout`.
     """
     objects: list[Any] = list(model.modules())
     objects += _configurations(objects)
-    states = [{name: _copied(value) for name, value in vars(each).items()} for each in objects]
+    states = [{name: _snapshot(value) for name, value in vars(each).items()} for each in objects]
     parameters = [(weight, weight.data, weight.requires_grad, weight.grad) for weight in model.parameters()]
     biases = [(weight.data, weight.detach().clone()) for weight in model.parameters() if weights and weight.ndim <= 1]
     try:
-        with four_bits_kept(model):
+        with keep_four_bit_layout(model):
             yield
     finally:
         for each, state in zip(objects, states, strict=True):
@@ -55,7 +55,7 @@ def left_as_found(model: nn.Module, *, weights: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def weights_kept(model: nn.Module) -> Iterator[None]:
+def restore_weights(model: nn.Module) -> Iterator[None]:
     """The numbers of all weights are on exit what they were; copies of them are held in main memory."""
     before = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters()]
     try:
@@ -79,7 +79,7 @@ def _configurations(modules: list[Any]) -> list[Any]:
     return list(found.values())
 
 
-def _copied(value: Any) -> tuple[Any, Any]:
+def _snapshot(value: Any) -> tuple[Any, Any]:
     """A value, and what it contains now if it is a container."""
     return value, value.copy() if isinstance(value, (dict, list, set)) else None
 
@@ -97,7 +97,7 @@ def _restore(now: dict[str, Any], before: dict[str, tuple[Any, Any]]) -> None:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def restore_random_state() -> Iterator[None]:
     """Random numbers of torch, numpy and Python go on after the context as if it had drawn none."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  trainers use the global one
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Another process that writes a store: `python another_writer.py STORE MOMENT` pauses, or is killed, at a moment."""
+"""A process that writes a store: `python store_writer_process.py STORE MOMENT` pauses, or is killed, at a moment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headnb.scoring import gradient
 from headnb.storage import score_store, zarr_columns
 from zarr.storage import LocalStore
 
-from scored import BUDGET, TASK
+from scoring_samples import BUDGET, TASK
 from tiny import tiny_model
 
 OPTIONS = {"batch_tokens": BUDGET}
@@ -87,6 +87,6 @@ def die_before_write(chunk, beside, times):
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
     out, moment = sys.argv[1:]
-    score_store.WRITTEN_EVERY = 0.0  # each batch, so that there are moments between
+    score_store.WRITE_INTERVAL = 0.0  # each batch, so that there are moments between
     globals()[moment]()
     score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

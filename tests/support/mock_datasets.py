@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets
 
 
-def served(monkeypatch, rows):
+def mock_load_dataset(monkeypatch, rows):
     """The hub's answer, made here: what load_dataset gives for these rows; the calls are recorded."""
     calls = []
 

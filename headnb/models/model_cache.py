@@ -20,7 +20,7 @@ Key: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Resident:
+class CachedModel:
     """A loaded model, and what its files looked like when it was loaded."""
 
     name: str
@@ -28,16 +28,16 @@ class Resident:
     tokenizer: PreTrainedTokenizerBase
     size: int
     """Bytes of its parameters and buffers."""
-    stamp: int
+    file_signature: int
     """Changes with the files of a model that lies in a folder."""
 
 
-class ResidentModels:
+class ModelCache:
     """What `load_model` returned, kept for the next call; the least recently used model leaves first."""
 
     def __init__(self, load: Callable[..., tuple[Any, Any]] = load_model) -> None:
         self._load = load
-        self._kept: dict[Key, Resident] = {}  # the most recently used one last
+        self._models: dict[Key, CachedModel] = {}  # the most recently used one last
 
     def load(
         self, name: str, *, budget: int | None = None, **options: str | None
@@ -55,32 +55,32 @@ class ResidentModels:
         """
         given = {key: value for key, value in options.items() if value is not None}
         key = (("id", name), *sorted(given.items()))
-        stamp = _stamp([name, given.get("adapter", "")])
-        found = self._kept.pop(key, None)
-        if found is None or found.stamp != stamp:
+        stamp = _file_signature([name, given.get("adapter", "")])
+        found = self._models.pop(key, None)
+        if found is None or found.file_signature != stamp:
             found = None  # the stale one goes before the new one comes
             model, tokenizer = self._load(name, **given)
-            found = Resident(name, model, tokenizer, _size(model), stamp)
-        self._kept[key] = found
+            found = CachedModel(name, model, tokenizer, _size(model), stamp)
+        self._models[key] = found
         self._shrink(_half_of_memory(found.model) if budget is None else budget)
         return found.model, found.tokenizer
 
     def tokenizer_of(self, model: object) -> PreTrainedTokenizerBase | None:
         """The tokenizer that came with a model that is kept here."""
-        return next((kept.tokenizer for kept in self._kept.values() if kept.model is model), None)
+        return next((cached.tokenizer for cached in self._models.values() if cached.model is model), None)
 
-    def free(self, names: Iterable[str] = ()) -> list[Resident]:
+    def free(self, names: Iterable[str] = ()) -> list[CachedModel]:
         """Let go of the models of these names, or of all; returns what was let go."""
         wanted = set(names)
-        leaving = [key for key, kept in self._kept.items() if not wanted or kept.name in wanted]
-        return [self._kept.pop(key) for key in leaving]
+        leaving = [key for key, cached in self._models.items() if not wanted or cached.name in wanted]
+        return [self._models.pop(key) for key in leaving]
 
-    def __iter__(self) -> Iterator[Resident]:
-        return iter(self._kept.values())
+    def __iter__(self) -> Iterator[CachedModel]:
+        return iter(self._models.values())
 
     def _shrink(self, budget: int) -> None:
-        while len(self._kept) > 1 and sum(kept.size for kept in self._kept.values()) > budget:
-            self._kept.pop(next(iter(self._kept)))
+        while len(self._models) > 1 and sum(cached.size for cached in self._models.values()) > budget:
+            self._models.pop(next(iter(self._models)))
             release_memory()
 
 
@@ -96,7 +96,7 @@ def _size(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
-def _stamp(places: Iterable[str]) -> int:
+def _file_signature(places: Iterable[str]) -> int:
     """Changes when somebody trains on and saves to the same folder."""
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)

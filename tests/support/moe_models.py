@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from headnb.engine.attention_functions import attention_by
+from headnb.engine.attention_functions import replace_attention
 from headnb.engine.hooks import find_heads
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -53,7 +53,7 @@ WITHOUT_SOFTMAX = {"bailing_hybrid", "jamba", "qwen3_5_moe_text", "qwen3_next", 
 FLOAT32_ONLY = {"inkling2_text"}
 
 
-def mixture(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def build_moe(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A random model, with the weights that its class begins a training with."""
     config = AutoConfig.for_model(
         kind, **_COMMON | (MULTI_LATENT if kind in _LATENT else {}), bos_token_id=None, eos_token_id=None
@@ -73,5 +73,5 @@ def seeing_later_tokens(model: PreTrainedModel) -> Iterator[None]:
         options.pop("attention_mask", None)
         return function(module, query, key, value, None, **options | {"is_causal": False})
 
-    with attention_by(model, find_heads(model), attend):
+    with replace_attention(model, find_heads(model), attend):
         yield

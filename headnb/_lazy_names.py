@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def public(name: str) -> Any:
+def resolve(name: str) -> Any:
     """What a public name stands for: the real object, or its stand-in as long as its module is not imported.
 
     Raises:
         AttributeError: it is not a public name.
     """
-    module = homes().get(name)
+    module = public_modules().get(name)
     if module is None:
         raise AttributeError(f"module 'headnb' has no attribute {name!r}")
-    return _real(module, name) if f"headnb.{module}" in sys.modules else _stand_in(module, name)
+    return _import_name(module, name) if f"headnb.{module}" in sys.modules else _placeholder(module, name)
 
 
 @functools.cache
-def homes() -> dict[str, str]:
+def public_modules() -> dict[str, str]:
     """Public name -> the module that defines it, from the stub that type checkers read."""
     stub = ast.parse(Path(__file__).with_name("__init__.pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in imports for alias in node.names}
 
 
-def _real(module: str, name: str) -> Any:
+def _import_name(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"headnb.{module}"), name)
 
 
 @functools.cache
-def _stand_in(module: str, name: str) -> Callable[..., Any]:
+def _placeholder(module: str, name: str) -> Callable[..., Any]:
     spec = importlib.util.find_spec(f"headnb.{module}")
     assert spec is not None  # noqa: S101  the stub names modules of this package
     assert spec.origin is not None  # noqa: S101
@@ -54,7 +54,7 @@ def _stand_in(module: str, name: str) -> Callable[..., Any]:
     (found,) = (node for node in source.body if isinstance(node, kinds) and node.name == name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _real(module, name)(*args, **kwargs)
+        return _import_name(module, name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name
     call.__module__ = "headnb"  # where pickle finds it
@@ -62,7 +62,7 @@ def _stand_in(module: str, name: str) -> Callable[..., Any]:
     if isinstance(found, ast.FunctionDef):
         call.__signature__ = _signature(found)  # type: ignore[attr-defined]
     else:
-        call.__mro_entries__ = lambda _: (_real(module, name),)  # type: ignore[attr-defined]  # of a subclass
+        call.__mro_entries__ = lambda _: (_import_name(module, name),)  # type: ignore[attr-defined]  # of a subclass
     return call
 
 

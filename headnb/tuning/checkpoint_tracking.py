@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.call_checks import known_keywords
+from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.models.checks import model_name
-from headnb.models.loading import load_model, load_weights, tokenizer_beside, weights_folder, with_adapter
+from headnb.models.loading import load_model, load_tokenizer_or_none, load_weights, weights_folder, with_adapter
 from headnb.models.locks import model_lock
+from headnb.models.model_cache import release_memory
 from headnb.models.provenance import loadable_name
-from headnb.models.session_cache import release_memory
-from headnb.models.state import left_as_found
+from headnb.models.restore import restore_model
 from headnb.scoring.registry import find_method
 from headnb.scoring.run import score_heads
-from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, refuse_other_revision
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
 from headnb.tuning.movement import Movement
 from headnb.tuning.study import STUDY, Study, TrackedStep, read_study
@@ -53,7 +53,7 @@ class TrackingInterrupted(KeyboardInterrupt):
         self.study = study
 
 
-@known_keywords
+@check_arguments
 def track_checkpoints(
     checkpoints: str | Path | Sequence[str | Path],
     task: object,
@@ -102,7 +102,7 @@ def track_checkpoints(
     found = find_checkpoints(checkpoints)
     find_method(method, of_samples=True)
     tasks = tracked_tasks(task)
-    models = _Models(found, base, tokenizer, device, dtype)
+    models = _CheckpointModels(found, base, tokenizer, device, dtype)
     wanted: list[Checkpoint | None] = [None] if models.has_base and found[0].step else []
     wanted += found
     settings = {
@@ -138,11 +138,11 @@ def track_checkpoints(
 def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpoint]) -> Study:
     """A new study, or the one in `out` if it is of the same."""
     folder = None if out is None else user_path(out)
-    stamps = {str(checkpoint.step): checkpoint.stamp for checkpoint in found}
+    stamps = {str(checkpoint.step): checkpoint.file_signature for checkpoint in found}
     study = Study(folder)
     if folder is not None and (folder / STUDY).is_file():
         study = read_study(folder)
-        refuse_other_revision(folder, study.attrs, settings, "a study")
+        check_revision(folder, study.attrs, settings, "a study")
         differ = [
             f"{name} {study.attrs.get(name)!r:.80}, not {value!r:.80}"
             for name, value in settings.items()
@@ -159,7 +159,7 @@ def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpo
 
 
 def _score(
-    models: _Models, checkpoint: Checkpoint | None, tasks: dict[str, Task], scoring: dict[str, Any]
+    models: _CheckpointModels, checkpoint: Checkpoint | None, tasks: dict[str, Task], scoring: dict[str, Any]
 ) -> TrackedStep:
     with models.at(checkpoint) as (model, tokenizer):
         scores = {name: score_heads(model, tokenizer, task, **scoring) for name, task in tasks.items()}
@@ -169,7 +169,7 @@ def _score(
 
 
 @dataclass
-class _Models:
+class _CheckpointModels:
     """The base and the checkpoints as models, one at a time."""
 
     found: list[Checkpoint]
@@ -204,7 +204,7 @@ class _Models:
             yield self._load_base(), tokenizer
         elif checkpoint.is_adapter:
             base = self._load_base()
-            with model_lock(base), left_as_found(base), warnings.catch_warnings():
+            with model_lock(base), restore_model(base), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 adapted, _ = with_adapter(base, tokenizer, str(checkpoint.folder.resolve()), trainable=True)
                 yield adapted.eval(), tokenizer
@@ -222,7 +222,7 @@ class _Models:
         for name, factor in model.named_parameters():
             if "lora_B" in name:  # without it the weights are the base's
                 factor.data.zero_()
-        return distance.now()
+        return distance.measure()
 
     def _load_base(self) -> PreTrainedModel:
         if not isinstance(self.base, (str, Path, NoneType)):
@@ -251,7 +251,7 @@ class _Models:
     def _find_tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The one given, else that of the checkpoints, else the base's."""
         if self.tokenizer is None:
-            self.tokenizer = tokenizer_beside(str(self.found[-1].folder))
+            self.tokenizer = load_tokenizer_or_none(str(self.found[-1].folder))
         if self.tokenizer is None and self.has_base:
             self._load_base()
         return self.tokenizer

@@ -39,5 +39,5 @@ def same_values(one: dict[str, torch.Tensor], model: PreTrainedModel) -> bool:
     return all(torch.equal(one[name], value) for name, value in model.state_dict().items())
 
 
-def quick(model: PreTrainedModel, task: Any = PAIRS, **options: Any) -> headnb.FineTuned:
+def short_finetuning(model: PreTrainedModel, task: Any = PAIRS, **options: Any) -> headnb.FineTuned:
     return headnb.finetune(model, tiny_tokenizer(), task, **{"steps": 4, "every": 2, "learning_rate": 3e-3} | options)

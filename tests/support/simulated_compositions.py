@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from fine_tuned import scores_of
+from simulated_finetuning import scores_of
 
 NULLS = (
     "null",

@@ -9,12 +9,12 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from headnb.call_checks import known_keywords
-from headnb.errors import HeadnbError, from_extra
+from headnb.call_checks import check_arguments
+from headnb.errors import HeadnbError, optional_import
 from headnb.hub import user_path
 from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
-from headnb.models.state import left_as_found
+from headnb.models.restore import restore_model
 from headnb.stats.scoring_revision import warn_of_revision
 from headnb.storage.locks import local_path
 from headnb.tuning.study import FOLDER, Study, read_study
@@ -48,7 +48,7 @@ class FineTuned:
     online_scores: xr.Dataset | None
     adapter: Path | None
     _study: Study = field(compare=False)
-    _kept: Any = field(default=None, compare=False)  # a temporary folder lives as long as this
+    _temporary_folder: Any = field(default=None, compare=False)  # a temporary folder lives as long as this
     _model: Any = field(default=None, compare=False)  # a weak reference to the model that full tuning changed
 
     @property
@@ -90,10 +90,10 @@ class FineTuned:
                 )
             yield model
             return
-        with from_extra("train"):
+        with optional_import("train"):
             from peft import PeftModel  # noqa: PLC0415
 
-        with model_lock(model), left_as_found(model), warnings.catch_warnings():
+        with model_lock(model), restore_model(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 tuned: Any = PeftModel.from_pretrained(model, str(self.adapter))
@@ -105,13 +105,13 @@ class FineTuned:
     def save(self, folder: str | Path) -> Path:
         """Write study, scores and adapter to a folder, for `headnb.open_study`; returns the folder."""
         folder = user_path(folder)
-        self._study.copied_to(folder)
+        self._study.copy_to(folder)
         if self.adapter is not None and self.adapter.resolve() != (folder / "adapter").resolve():
             shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)
         return folder
 
 
-@known_keywords
+@check_arguments
 def open_study(folder: str | Path) -> FineTuned:
     """What `FineTuned.save` wrote, or what a training with `HeadScoreCallback` left in its output_dir.
 
@@ -126,8 +126,8 @@ def open_study(folder: str | Path) -> FineTuned:
 
 
 def tuned_result(
-    study: Study, adapter: Path | None, kept: Any = None, model: PreTrainedModel | None = None
+    study: Study, adapter: Path | None, temporary_folder: Any = None, model: PreTrainedModel | None = None
 ) -> FineTuned:
     """What a study and an adapter are to a user; `kept` is held for as long as they are, `model` is what was tuned."""
     tuned = None if model is None else weakref.ref(model)
-    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, kept, tuned)
+    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, temporary_folder, tuned)

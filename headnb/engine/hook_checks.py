@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import nn
 
 from headnb.engine.decoders import decoder_of
-from headnb.engine.threads import passes_of_this_thread
+from headnb.engine.threads import this_thread_check
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-_Place = TypeVar("_Place", int, nn.Module)
+_Target = TypeVar("_Target", int, nn.Module)
 
 
 @contextmanager
-def all_reached(model: PreTrainedModel, wanted: Collection[_Place]) -> Iterator[Callable[[_Place], None]]:
+def check_hooks_ran(model: PreTrainedModel, wanted: Collection[_Target]) -> Iterator[Callable[[_Target], None]]:
     """Check on exit that the forward passes inside reached every place; what is yielded is called with each.
 
     Args:
@@ -33,8 +33,8 @@ def all_reached(model: PreTrainedModel, wanted: Collection[_Place]) -> Iterator[
     if not wanted:
         yield lambda _: None
         return
-    ours = passes_of_this_thread()
-    reached: set[_Place] = set()
+    ours = this_thread_check()
+    reached: set[_Target] = set()
     passes = {True: 0, False: 0}  # of this thread, of others
 
     def count(*_: object) -> None:
@@ -45,7 +45,8 @@ def all_reached(model: PreTrainedModel, wanted: Collection[_Place]) -> Iterator[
     missing = [place for place in wanted if place not in reached]
     if missing and passes[True]:
         raise HeadnbError(
-            f"a forward pass of {type(model).__name__} did not call the attention of {_named(model, missing)}, so its "
+            f"a forward pass of {type(model).__name__} did not call the attention of {_target_names(model, missing)}, "
+            "so its "
             "heads were neither seen nor changed; headnb cannot work on this model"
         )
     if missing and passes[False]:
@@ -55,6 +56,6 @@ def all_reached(model: PreTrainedModel, wanted: Collection[_Place]) -> Iterator[
         )
 
 
-def _named(model: nn.Module, places: list[_Place]) -> str:
+def _target_names(model: nn.Module, places: list[_Target]) -> str:
     name = {module: name for name, module in model.named_modules()}
     return ", ".join(f"layer {place}" if isinstance(place, int) else name.get(place, "?") for place in places[:3])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from headnb.analysis.selection.nearest import Part, Ranked, compared, unit
+from headnb.analysis.selection.nearest import PoolPart, Ranked, rank_part, unit_rows
 from headnb.analysis.selection.pools import Source, sample_keys, score_rows, text_rows
 from headnb.analysis.selection.tfidf import TfIdf
 from headnb.errors import HeadnbError
@@ -36,7 +36,7 @@ class View(Protocol):
     def target_keys(self) -> NDArray[np.int64]:
         """(m), comparable with the parts'."""
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[PoolPart]:
         """The pool, from its beginning."""
 
     def ranked(self, to: str) -> Iterator[Ranked]:
@@ -93,15 +93,15 @@ class PatternView:
     def target_keys(self) -> NDArray[np.int64]:
         return _fingerprints(self.target_scores)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[PoolPart]:
         for source, positions, scores in score_rows(self.sources):
             _check_same_kind(scores, self.target_scores, source)
             ids = source.ids(scores["sample"].values.tolist())
-            yield Part(positions, ids, _fingerprints(scores), self.vectors(scores))
+            yield PoolPart(positions, ids, _fingerprints(scores), self.vectors(scores))
 
     def ranked(self, to: str) -> Iterator[Ranked]:
         target = self.vectors(self.target_scores)
-        return (compared(part, target, to) for part in self.parts())
+        return (rank_part(part, target, to) for part in self.parts())
 
     def levels(self, scores: xr.Dataset) -> Array:
         """(b, layers x heads) of the mean head; 0 for a head that does not exist."""
@@ -114,11 +114,11 @@ class PatternView:
         """(b, heads), of unit length."""
         levels = self.levels(scores)
         if not self.standardised:
-            return unit(levels)
+            return unit_rows(levels)
         standard = (levels - self.mean) * self.scale
         varies = self.scale > 0
         centre = standard.sum(axis=1, keepdims=True) / max(1, varies.sum())  # the other heads are 0
-        return unit(np.where(varies & levels.any(axis=1, keepdims=True), standard - centre, 0))
+        return unit_rows(np.where(varies & levels.any(axis=1, keepdims=True), standard - centre, 0))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class TextView:
     @classmethod
     def of(cls, sources: Sequence[Source], target: Task) -> TextView:
         """Reads the pool once, for its words."""
-        texts = (text_of(sample) for _, _, _, samples in text_rows(sources) for sample in samples)
+        texts = (sample_text(sample) for _, _, _, samples in text_rows(sources) for sample in samples)
         return cls(sources, target, TfIdf.of(texts))
 
     @property
@@ -143,16 +143,16 @@ class TextView:
     def target_keys(self) -> NDArray[np.int64]:
         return sample_keys(self.target.samples)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[PoolPart]:
         for source, positions, ids, samples in text_rows(self.sources):
-            yield Part(positions, source.ids(ids), sample_keys(samples), self.vectors(samples))
+            yield PoolPart(positions, source.ids(ids), sample_keys(samples), self.vectors(samples))
 
     def ranked(self, to: str) -> Iterator[Ranked]:
         target = self.vectors(self.target.samples)
-        return (compared(part, target, to) for part in self.parts())
+        return (rank_part(part, target, to) for part in self.parts())
 
     def vectors(self, samples: Sequence[Sample | TokenSample]) -> Vectors:
-        return self.weights.vectors([text_of(sample) for sample in samples])
+        return self.weights.vectors([sample_text(sample) for sample in samples])
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ class RandomView:
     def target_keys(self) -> NDArray[np.int64]:
         return sample_keys(self.target.samples) if isinstance(self.target, Task) else _fingerprints(self.target)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[PoolPart]:
         if isinstance(self.target, Task):
             for source, positions, ids, samples in text_rows(self.sources):
-                yield Part(positions, source.ids(ids), sample_keys(samples), np.zeros((len(ids), 0)))
+                yield PoolPart(positions, source.ids(ids), sample_keys(samples), np.zeros((len(ids), 0)))
             return
         for source, positions, scores in score_rows(self.sources):
             own = scores["sample"].values.tolist()
-            yield Part(positions, source.ids(own), _fingerprints(scores), np.zeros((len(own), 0)))
+            yield PoolPart(positions, source.ids(own), _fingerprints(scores), np.zeros((len(own), 0)))
 
     def ranked(self, to: str) -> Iterator[Ranked]:
         """Ranked by a hash of seed and content: a sample that is there twice is no likelier than others."""
@@ -199,7 +199,7 @@ def _draws(keys: NDArray[np.int64], seed: int) -> Array:
     return np.asarray((mixed ^ (mixed >> np.uint64(31))) / 2.0**64)
 
 
-def text_of(sample: Sample | TokenSample) -> str:
+def sample_text(sample: Sample | TokenSample) -> str:
     """The words of prompt and completion.
 
     Raises:

@@ -30,7 +30,7 @@ class Mine(early["HeadScoreCallback"]):
     pass
 
 import headnb.tuning.finetuning, headnb.explorer.explorer
-for name, module in headnb._stand_ins.homes().items():
+for name, module in headnb._lazy_names.public_modules().items():
     __import__(f"headnb.{module}")
     real = getattr(headnb, name)
     assert docs[name] == inspect.getdoc(real) or docs[name] == real.__doc__, name

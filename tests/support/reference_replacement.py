@@ -10,7 +10,7 @@ def projections_of(model):
     return [layer.self_attn.o_proj for layer in model.model.layers]
 
 
-def means_by_hand(model, samples):
+def reference_means(model, samples):
     """(L, H * D): one sample at a time, what the output projections are given."""
     given = [[] for _ in projections_of(model)]
     hooks = [
@@ -24,7 +24,7 @@ def means_by_hand(model, samples):
     return [torch.cat(kept).mean(0) for kept in given]
 
 
-def loss_by_hand(model, sample, values):
+def reference_loss(model, sample, values):
     """values: layer -> {head -> (D,)}, put in place of what the output projection is given."""
     size = model.config.head_dim
 

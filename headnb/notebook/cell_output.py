@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from IPython.core.error import UsageError
 
-from headnb.display.live import already_drawn
+from headnb.display.live import suppress_redisplay
 from headnb.errors import HeadnbError
 from headnb.notebook import arguments
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def keep_in_variable(options: Namespace, result: object) -> None:
+def store_variable(options: Namespace, result: object) -> None:
     """Set the variable that --into names, if it was given."""
     if options.into:
         options.variables.set(options.into, result)
@@ -42,24 +42,24 @@ def loading(live: LiveGrid, until: str = "the first sample was scored") -> Itera
     try:
         yield
     except KeyboardInterrupt:
-        live.withdraw()
+        live.discard()
         raise UsageError(f"interrupted before {until}") from None
     except BaseException:
-        live.withdraw()
+        live.discard()
         raise
 
 
-def shown(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
+def show_table(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
     """Draw the table that is made of a magic's arguments."""
     with one_line_errors():
         table = make(arguments.parse(magic, line))
-    return drawn(table, table)
+    return display_once(table, table)
 
 
-def drawn(picture: object, result: _Result) -> _Result:
+def display_once(picture: object, result: _Result) -> _Result:
     """Display a picture now, and keep its result from being drawn again as the cell's last value."""
     from IPython.display import display  # noqa: PLC0415
 
     display(picture)  # type: ignore[no-untyped-call]
-    already_drawn(result)
+    suppress_redisplay(result)
     return result

@@ -18,7 +18,7 @@ TEXT = [
 ]
 
 
-def loss_by_hand(model, prompt, completion):
+def reference_loss(model, prompt, completion):
     first = TOKENIZER(prompt, add_special_tokens=False)["input_ids"]
     answer = [*TOKENIZER(completion, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id]
     ids = torch.tensor([first + answer])

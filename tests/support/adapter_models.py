@@ -13,7 +13,7 @@ TOKENIZER = tiny_tokenizer()
 PAIRS = [("2 + 3 = ", "5"), ("The sky is", " blue"), ("One, two,", " three")]
 
 
-def adapted(model, step, **config):
+def with_adapter(model, step, **config):
     adapter = LoraConfig(r=3, target_modules=["q_proj", "o_proj", "up_proj"], task_type="CAUSAL_LM", **config)
     torch.manual_seed(0)
     model = get_peft_model(model, adapter)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 
-def by_hand(model, prompt, most, ends=()):
+def reference_continuation(model, prompt, most, ends=()):
     ids = list(prompt)
     with torch.no_grad():
         for _ in range(most):

@@ -77,7 +77,7 @@ class FineTuning:
         return [(before, scored(replace(self.after, level=self.after.level * factor))) for factor in drawn]
 
 
-def alike(rng: np.random.Generator, sigma: float, tasks: int, likeness: float = 0.8) -> list[Population]:
+def similar_populations(rng: np.random.Generator, sigma: float, tasks: int, likeness: float = 0.8) -> list[Population]:
     """Populations of tasks whose patterns are alike, as those of one model are."""
     first = Population.random(rng, sigma)
     return [first.tuned(rng, likeness) for _ in range(tasks)]

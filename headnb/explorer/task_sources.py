@@ -22,7 +22,11 @@ class TaskSources:
             tasks = list(known_tasks())
         elif isinstance(tasks, (str, Task)):
             tasks = [tasks]
-        pairs = list(tasks.items()) if isinstance(tasks, Mapping) else [_named(one) for one in _several(tasks)]
+        pairs = (
+            list(tasks.items())
+            if isinstance(tasks, Mapping)
+            else [_name_and_source(one) for one in _check_iterable(tasks)]
+        )
         self._sources: dict[str, Any] = {}
         for name, source in pairs:
             if name in self._sources:
@@ -48,19 +52,19 @@ class TaskSources:
         task = source if whole else load_task(source, n=n, seed=seed)
         return dataclasses.replace(task, name=name)
 
-    def whole(self, name: str, ids: set[int | str]) -> Task | None:
+    def find_task(self, name: str, ids: set[int | str]) -> Task | None:
         """The task that these samples were drawn from, if it is in memory and has them all."""
         source = self._sources[name]
         return source if isinstance(source, Task) and ids <= set(source.ids) else None
 
 
-def _several(tasks: object) -> Iterable[object]:
+def _check_iterable(tasks: object) -> Iterable[object]:
     if not isinstance(tasks, Iterable):
         raise HeadnbError(f"tasks are names, files or Task objects, not a {type(tasks).__name__}")
     return tasks
 
 
-def _named(one: object) -> tuple[str, object]:
+def _name_and_source(one: object) -> tuple[str, object]:
     if isinstance(one, str):
         return one, one
     if isinstance(one, Task):
