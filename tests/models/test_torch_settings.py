@@ -81,7 +81,7 @@ def in_setting(setting, call):
         made = tiny_model()
         wrapped = with_adapter(tiny_model(), 10)
         patch.setitem(globals(), "tiny_model", lambda: made)
-        patch.setitem(globals(), "adapted", lambda *_: wrapped)
+        patch.setitem(globals(), "with_adapter", lambda *_: wrapped)
         with setting():
             return np.asarray(call())
 
