@@ -1,4 +1,4 @@
-"""A finding looks alike in a console and in a notebook: title, table and verdict, and nothing that a page would run."""
+"""Text and HTML of analysis results: title, table and verdict, with names escaped."""
 
 from __future__ import annotations
 
