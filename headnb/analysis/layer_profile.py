@@ -189,11 +189,15 @@ class LayerProfile(AnalysisResult):
         parts = []
         for name, words in (("heads", "the change of its heads"), ("movement", "its parameter distance")):
             value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _INTERVAL_FIELDS)
-            sign = "positive" if low > 0 else "negative" if high < 0 else "not significant"
-            parts.append(f"with {words} {interval_text(value, low, high)} ({sign})")
+            sign = "significantly positive" if low > 0 else "significantly negative" if high < 0 else "not significant"
+            sign = sign if np.isfinite(low) else "no interval"
+            parts.append(f"{interval_text(value, low, high)} with {words} ({sign})")
         tasks = self.similarity.sizes["task"]
         n = f"{tasks} tasks" if tasks > 1 else f"{self.runs} run{'s' if self.runs > 1 else ''}"
-        return f"Rank correlation over layers of a layer's part in the change: {', '.join(parts)}; mean over {n}."
+        return (
+            f"The increase of the representation change in a layer has a Spearman correlation over layers of "
+            f"{' and of '.join(parts)}; mean over {n}."
+        )
 
 
 def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95) -> LayerProfile:

@@ -138,7 +138,7 @@ class Selectivity(AnalysisResult):
         lines.append(self._heads_line())
         if single := [str(task) for task, runs in self.runs.to_series().items() if runs == 1]:
             lines.append(
-                f"There is only one training run for {', '.join(single)}: its intervals do not cover other runs."
+                f"Tasks with only one training run: {', '.join(single)}; their intervals do not cover other runs."
             )
         return " ".join(lines)
 

@@ -112,7 +112,8 @@ class Trajectory(AnalysisResult):
         )
         lines = [done]
         if math.isfinite(samples := self.seen(self.half.value)):
-            lines.append(f"Until then, {samples:.0f} and {self.seen(self.ninety.value):.0f} training samples are seen.")
+            at_ninety = self.seen(self.ninety.value)
+            lines.append(f"These steps correspond to {samples:.0f} and {at_ninety:.0f} training samples.")
         return [*lines, self._early_line()]
 
     def _early_line(self) -> str:
@@ -292,7 +293,7 @@ def _share_done(products: Array) -> Array:
 
 
 def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:
-    """(step, layer, head) of one task."""
+    """Name and levels (step, layer, head) of one task."""
     if "level" not in study or "step" not in study["level"].dims:
         raise HeadnbError("not a study of head scores: it has no variable 'level' with the dim 'step'")
     levels = study["level"]

@@ -166,7 +166,7 @@ def test_each_method_of_a_model_has_its_own_options(model):
         compare_methods(scores, options=asked["options"])
 
 
-def test_it_says_in_words_and_shows_what_it_found():
+def test_result_has_a_verdict_html_json_and_a_chart():
     found = compare_methods(scored(), ks=[5, 12])
     for words in (repr(found), found._repr_html_()):
         assert "24 samples, 60 heads" in words
@@ -189,7 +189,7 @@ def test_it_says_in_words_and_shows_what_it_found():
         (scored() | {"third": scored()["one"].assign_coords(sample=range(50, 74))}, "no samples in common"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_refused(scores, message):
+def test_incomparable_scores_are_refused(scores, message):
     with pytest.raises(HeadnbError, match=message):
         compare_methods(scores)
 

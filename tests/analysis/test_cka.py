@@ -59,7 +59,7 @@ def test_rotation_scale_and_shift_change_nothing():
     assert float(cka(gram(X), gram(X * np.arange(1, 7))).full) < 0.99  # CKA is not invariant to a scale per dimension
 
 
-def test_independent_representations_have_none_however_many_dimensions():
+def test_independent_representations_have_zero_cka_in_many_dimensions():
     rng = np.random.default_rng(3)
     X, Y = rng.standard_normal((2, 200, 10, 50))  # 200 pairs of 10 samples in 50 dimensions
     K, L = gram(X), gram(Y)

@@ -32,7 +32,7 @@ def test_products_of_linear_patterns_are_sums_over_different_samples():
         )  # different samples: independent noise
 
 
-def test_products_over_runs_take_off_what_runs_differ_in():
+def test_products_over_runs_are_corrected_for_run_noise():
     """Three runs without sample noise: the product is the mean over pairs of different runs."""
     by_run = drawn(4, runs=3, n=1)
     found = DebiasedProducts([MeasuredPattern(np.repeat(by_run, 5, axis=1))]).corrected()
@@ -52,7 +52,7 @@ def test_products_over_samples_and_runs_are_sums_over_different_samples_in_diffe
 
 
 @pytest.mark.parametrize("runs", [2, 3])
-def test_what_samples_do_in_one_run_only_biases_no_product_estimate_or_reliability(runs: int):
+def test_sample_run_interaction_does_not_bias_products_estimates_or_reliability(runs: int):
     """Levels p + a[run] + b[sample] + e[run, sample], against the variance of p and the correlation with new data."""
     rng, n, heads = np.random.default_rng(16), 12, 100
 

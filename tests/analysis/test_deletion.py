@@ -145,7 +145,7 @@ def test_the_model_is_as_before_also_when_stopped():
     assert state(model) == before
 
 
-def test_it_says_in_words_and_shows_what_it_found(found):
+def test_result_has_a_verdict_html_json_and_a_chart(found):
     for words in (repr(found), found._repr_html_()):
         assert "on 6 samples" in words
         assert "With the top k heads replaced by zero, the rise of the loss" in words

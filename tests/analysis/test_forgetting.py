@@ -86,7 +86,7 @@ def test_intervals_of_one_run_are_the_paired_t_intervals() -> None:
     np.testing.assert_allclose([found.transfer["low"], found.transfer["high"]], [low, high])
 
 
-def test_a_pattern_moved_is_its_relative_distance_since_the_task_was_learned() -> None:
+def test_moved_is_the_relative_distance_since_the_task_was_learned() -> None:
     run = sequence(0, LOSSES, np.linspace(0, 0.4, 5)[:, None] * np.ones(4))
     found = forgetting(ORDER, [run])
     shapes = [np.abs(run[stage]["b"]["score"].values).mean(axis=0) for stage in (2, 4)]
@@ -110,7 +110,7 @@ def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
     assert "No evidence that earlier tasks are forgotten" in next(one for one in found if one.supported is None).verdict
 
 
-def test_patterns_that_move_where_losses_rise_are_told_from_those_that_do_not() -> None:
+def test_association_is_found_only_where_patterns_move_with_losses() -> None:
     order = [f"t{place}" for place in range(7)]
     rng = np.random.default_rng(3)
     rises = rng.gamma(2, 0.2, (8, 7))
@@ -156,7 +156,7 @@ def test_only_samples_of_all_stages_count() -> None:
     np.testing.assert_allclose(found.loss["value"].sel(task="b"), values)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_tasks_stages_or_scores_are_refused() -> None:
     run = sequence(0, LOSSES)
     with pytest.raises(HeadnbError, match="at least two tasks"):
         forgetting(["a"], [run])

@@ -66,6 +66,6 @@ def test_a_shuffled_ranking_has_the_layers_of_the_ranking_at_every_k():
         ([1, 2], {"k": 2}, "not list"),
     ],
 )
-def test_what_is_no_choice_is_refused(scores, options, message):
+def test_invalid_choices_are_refused(scores, options, message):
     with pytest.raises(HeadnbError, match=message):
         choose_heads(scores, **options)

@@ -93,15 +93,15 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
     np.testing.assert_allclose([float(row[end]) for end in ("value", "low", "high")], ends)
 
 
-def test_two_runs_do_not_tell_how_runs_vary():
+def test_two_runs_have_no_interval():
     own = layer_profile({"a": [planted(0)[0], planted(1)[0]]})
     assert own.supported is None
     assert np.isnan(own.go_together["low"]).all()
     assert "No evidence of distinct kinds of layers" in own.verdict
-    assert own.verdict.count("(not significant)") == 2
+    assert own.verdict.count("(no interval)") == 2
 
 
-def test_depth_counts_the_layers_to_one_that_differed_as_much():
+def test_depth_is_the_distance_to_a_layer_that_differed_as_much():
     run, before, _ = planted(0)
     own = layer_profile({"a": [run]})
     value = own.similarity["value"].sel(task="a").to_numpy()
@@ -131,7 +131,7 @@ def test_a_model_that_did_not_change_is_shared_throughout():
     np.testing.assert_allclose(own.heads["value"], 0, atol=1e-9)
 
 
-def test_it_says_in_words_and_shows_what_it_found(found):
+def test_result_has_a_verdict_html_json_and_a_chart(found):
     for words in (repr(found), found._repr_html_()):
         assert "most changed" in words
         assert "a uniform rise over depth would span 80%" in words

@@ -55,7 +55,7 @@ def test_a_planted_change_is_found_with_its_sign(shift: float, holds: bool, said
     assert f"the loss on sums is {said} than with a random mixture first" in found.verdict
 
 
-def test_no_difference_is_said_to_be_not_shown_about_as_often_as_it_should() -> None:
+def test_without_a_difference_few_replicates_are_significant() -> None:
     shown = [
         mixture_effect(
             "sums", {PLAIN: trained(0), RANDOM: trained(0, seed=i), FITTED: trained(0, seed=900 + i)}
@@ -89,13 +89,13 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["asked"] == 3
 
 
-def test_a_fit_without_a_mixture_is_said() -> None:
+def test_verdict_reports_a_missing_mixture() -> None:
     found = mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=1)})
     assert found.supported is None
     assert "no training on the fit's mixture" in found.verdict
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_incomparable_scores_are_refused() -> None:
     with pytest.raises(HeadnbError, match="task alone"):
         mixture_effect("sums", {RANDOM: trained(0)})
     with pytest.raises(HeadnbError, match="the same number of training runs"):

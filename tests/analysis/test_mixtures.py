@@ -85,7 +85,7 @@ def test_a_mixture_depends_on_its_seed_and_on_nothing_else(fit):
     assert first.counts == other.counts
 
 
-def test_every_part_of_a_mixture_is_mixed(fit):
+def test_tasks_are_interleaved_in_a_mixture(fit):
     beginning = headnb.mixture(fit, 90, {"gsm8k": source("gsm8k", 90), "mbpp": source("mbpp", 90)}, by="uniform").ids
     assert 5 < sum(key.startswith("mbpp") for key in beginning[:30]) < 25
 
@@ -108,7 +108,7 @@ def test_uniform_mixture_has_equal_shares_whatever_the_weights():
     assert headnb.mixture({"gsm8k": 5, "mbpp": -1}, 31, SOURCES, by="uniform").counts == {"gsm8k": 16, "mbpp": 15}
 
 
-def test_random_mixture_draws_each_sample_alike():
+def test_random_mixture_samples_uniformly():
     counts = [headnb.mixture({"gsm8k": 5, "mbpp": -1}, 50, SOURCES, seed, by="random") for seed in range(60)]
     taken = np.array([mix.counts["gsm8k"] for mix in counts])
     # Hypergeometric, 50 of 60 + 40: mean 30, variance 50 * .6 * .4 * 50 / 99.
@@ -117,7 +117,7 @@ def test_random_mixture_draws_each_sample_alike():
     assert all(origins(mix) == mix.counts for mix in counts)
 
 
-def test_a_random_mixture_of_endless_tasks_has_as_much_of_each():
+def test_a_random_mixture_of_procedural_tasks_is_balanced():
     mix = headnb.mixture(
         {"gsm_symbolic": 1, "gcd": 1}, 40, {name: name for name in ("gsm_symbolic", "gcd")}, by="random"
     )

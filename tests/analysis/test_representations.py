@@ -57,7 +57,7 @@ def test_layers_of_another_architecture_are_found():
     assert layer_grams(model, None, samples).sizes["layer"] == model.config.num_hidden_layers
 
 
-def test_a_model_whose_layers_cannot_be_told_is_refused(monkeypatch):
+def test_a_model_with_unknown_layers_is_refused(monkeypatch):
     monkeypatch.setattr("headnb.analysis.representations.decoder_layers", lambda *_: ())
     with pytest.raises(UnknownLayersError, match="cannot identify the decoder layers of LlamaForCausalLM"):
         layer_grams(tiny_model(), TOKENIZER, TASK)

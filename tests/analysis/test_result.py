@@ -47,7 +47,7 @@ def test_the_verdict_stands_under_the_table_in_both_forms(finding: Plain) -> Non
 
 
 @pytest.mark.parametrize("finding", [Plain(), Titled()])
-def test_names_and_words_are_no_markup(finding: Plain) -> None:
+def test_names_and_verdicts_are_escaped(finding: Plain) -> None:
     assert "<script" not in finding._repr_html_()
 
 

@@ -41,7 +41,7 @@ GAINS = {TOP: -0.5, RANDOM: -0.3, "all weights": -0.9, "LoRA": -0.5}
 LOSSES = {TOP: 0.1, RANDOM: 0.1, "all weights": 0.4, "LoRA": 0.05}
 
 
-def test_changes_are_told_apart_by_task() -> None:
+def test_changes_are_separated_by_task() -> None:
     found = tuning(GAINS, LOSSES)
     for way, gain in GAINS.items():
         assert found.change(way, "trained task").value == pytest.approx(gain, abs=1e-9)
@@ -67,7 +67,7 @@ def test_the_verdict_follows_the_paired_intervals() -> None:
 
 
 @pytest.mark.parametrize(("top", "holds"), [(-0.3, None), (-0.1, False)])
-def test_heads_that_gain_no_more_than_random_ones_are_not_said_to(top: float, holds: bool | None) -> None:
+def test_heads_that_gain_no_more_than_random_heads_are_not_supported(top: float, holds: bool | None) -> None:
     assert tuning({**GAINS, TOP: top}, LOSSES).supported is holds
 
 

@@ -48,7 +48,7 @@ def test_concentration_of_one_run_is_that_of_resampling(name):
     assert change.low < change.value < change.high
 
 
-def test_change_knows_that_samples_are_paired():
+def test_change_accounts_for_paired_samples():
     """Equal samples before and after: the change is zero with an interval of zero width."""
     levels = levels_of(BEFORE["svamp"])
     for name in CONCENTRATIONS:
@@ -56,7 +56,7 @@ def test_change_knows_that_samples_are_paired():
         assert (change.value, change.low, change.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
-def test_runs_add_what_they_differ_in_to_the_interval():
+def test_variance_between_runs_widens_the_interval():
     """Identical runs do not change the interval; different runs widen it."""
     before, after = levels_of(BEFORE["svamp"]), levels_of(AFTER["svamp"])
     alone = concentration(before, after[None], "gini")["change"]
@@ -84,7 +84,7 @@ def test_correlations_are_corrected_for_noise_and_of_themselves_one():
     )
 
 
-def test_tasks_that_are_alike_stand_together():
+def test_similar_tasks_are_clustered():
     """Two tasks share a pattern and one has another; the tree is scipy's for 1 - correlation."""
     rng = np.random.default_rng(3)
     levels = rng.lognormal(size=(2, 8, 5))
@@ -180,7 +180,7 @@ def test_shapes_of_several_runs_have_each_run_over_its_own_mean():
     np.testing.assert_allclose(several, np.mean(after, axis=0) - before)
 
 
-def test_patterns_that_only_shrank_are_said_to_have_shrunk():
+def test_verdict_names_tasks_whose_pattern_only_shrinks():
     """after = c * before with independent noise: heads fall in nats, not in shape, and the verdict says so."""
     rng = np.random.default_rng(5)
     levels = rng.lognormal(sigma=0.5, size=(8, 5))
@@ -220,9 +220,9 @@ def test_means_before_and_after_are_of_the_same_tasks():
     )
 
 
-def test_one_training_run_is_said_to_be_one():
+def test_verdict_names_tasks_with_one_training_run():
     alone = headnb.selectivity(BEFORE, {**AFTER, "gsm8k": three_runs(AFTER["gsm8k"])})
-    assert "only one training run for svamp, boolq" in alone.verdict
+    assert "only one training run: svamp, boolq;" in alone.verdict
     several = headnb.selectivity(BEFORE, {task: three_runs(scores) for task, scores in AFTER.items()})
     assert "one training run" not in several.verdict
 
@@ -250,7 +250,7 @@ def test_result_is_text_html_and_json():
         ),
     ],
 )
-def test_what_cannot_be_compared_is_said(before, after, message):
+def test_incomparable_scores_are_refused(before, after, message):
     with pytest.raises(HeadnbError, match=message):
         headnb.selectivity(before, after)
     with pytest.raises(HeadnbError, match="did you mean 'after'"):

@@ -71,7 +71,7 @@ def test_variance_between_models_and_its_noise_by_loops():
     assert row["ratio"].item() == pytest.approx(row["between"].item() / row["noise"].item())
 
 
-def test_models_of_their_own_task_are_found():
+def test_effects_of_the_trained_task_are_found():
     found = headnb.specificity(*models(2, own=0.5, n=24), permutations=200)
     assert found.own > found.others
     assert found.own_p == pytest.approx(1 / 24)  # 4! permutations of the models
@@ -83,7 +83,7 @@ def test_models_of_their_own_task_are_found():
     assert "rather than the task" not in alike.verdict
 
 
-def test_alike_models_are_rarely_told_apart():
+def test_equal_models_rarely_differ_significantly():
     """With equal patterns, p < 0.05 in 5 % of replicates; more than 5 of 24 have a probability of about 1 / 1000."""
     low = [
         headnb.specificity(*models(100 + seed, own=0, n=12, tasks=TASKS[:3]), permutations=99).p < 0.05
@@ -92,7 +92,7 @@ def test_alike_models_are_rarely_told_apart():
     assert sum(low) <= 5
 
 
-def test_what_training_runs_differ_in_is_not_taken_for_the_tasks_doing():
+def test_run_effects_are_not_attributed_to_tasks():
     """Independent changes by run: the test over samples is significant, the test over runs is not."""
     by_runs = []
     for seed in range(12):
@@ -139,7 +139,7 @@ def simulated(rng, noise, *, runs=3, own=0.0, heads=120):
 
 
 @pytest.mark.parametrize("largest", [1, 3, 15])
-def test_models_that_differ_by_runs_alone_are_rarely_told_apart(largest: int):
+def test_models_that_differ_by_runs_alone_rarely_differ_significantly(largest: int):
     """At a level of 5 %, 14 or more of 100 replicates have a probability of 1 / 1000, also with unequal run noise."""
     rng = np.random.default_rng(largest)
     noise = [1, 1, 1, largest]
@@ -184,7 +184,7 @@ def test_result_is_text_html_and_json():
     assert plain["unit"] == "samples"
 
 
-def test_what_cannot_be_compared_is_said():
+def test_incomparable_scores_are_refused():
     before, after = models(4, own=0)
     with pytest.raises(HeadnbError, match="at least two models trained on different tasks; got 1"):
         headnb.specificity(before, {"gsm8k": after["gsm8k"]})

@@ -87,7 +87,7 @@ def test_estimates_as_text_have_a_sign_where_they_are_changes() -> None:
     assert format_estimate(Estimate(-1.5, np.nan, np.nan, 0.95, 1, 0.0)) == "-1.50"
 
 
-def test_one_sample_says_nothing_of_its_spread() -> None:
+def test_one_sample_has_no_interval() -> None:
     found = mean_over_trainings(array(np.ones((1, 1, 1, 1))))
     assert found.value == 1
     assert np.isnan([found.low, found.high]).all()
@@ -101,6 +101,6 @@ def test_one_sample_says_nothing_of_its_spread() -> None:
         (array(np.array([1.0, np.nan]).reshape(2, 1, 1, 1)), "has no values"),
     ],
 )
-def test_values_that_have_no_such_mean_are_refused(values: xr.DataArray, message: str) -> None:
+def test_invalid_values_are_refused(values: xr.DataArray, message: str) -> None:
     with pytest.raises(HeadnbError, match=message):
         mean_over_trainings(values)

@@ -119,7 +119,7 @@ def test_early_change_is_called_sharp_by_its_interval():
     assert found.early.low < share < found.early.high
 
 
-def test_noise_is_taken_off_distances():
+def test_distances_are_corrected_for_noise():
     """For patterns of equal expectation, the corrected squared distance is zero on average, the uncorrected is not."""
     finished = np.r_[0, np.ones(7)]
     found = [
@@ -130,14 +130,14 @@ def test_noise_is_taken_off_distances():
     assert plain.mean() > 10 * plain.std() / np.sqrt(40)
 
 
-def test_movement_stands_beside_the_pattern():
+def test_half_of_the_parameter_distance_is_reported():
     """Parameter distance grows as the root of the steps, so half of it is reached at a quarter of the steps."""
     found = headnb.trajectory(*simulated_study(EXPONENTIAL))
     assert found.half_movement == pytest.approx(20)
     assert "distance is 2.00% (mean over layers); half of it is reached at step 20" in found.verdict
 
 
-def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_crosses_them():
+def test_crossings_of_noisy_curves_are_ordered_and_inside_their_intervals():
     for seed in range(20):
         found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed))
         done = found.steps["done"].values
@@ -147,7 +147,7 @@ def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_cros
         assert found.half.value <= found.ninety.value
 
 
-def test_of_no_change_there_is_no_half_and_no_speed():
+def test_without_change_there_is_no_half_and_no_speed():
     found = headnb.trajectory(*simulated_study(np.zeros(8)))
     assert math.isnan(found.half.value)
     assert math.isnan(found.early_speed.value)
@@ -155,7 +155,7 @@ def test_of_no_change_there_is_no_half_and_no_speed():
     assert "nan" not in found.verdict
 
 
-def test_a_speed_that_is_not_known_is_not_written_as_a_number():
+def test_an_unknown_speed_is_not_written_as_nan():
     found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.3))
     unknown = replace(found, early=replace(found.early, value=math.nan, low=math.nan, high=math.nan))
     assert "nan" not in unknown.verdict
@@ -192,7 +192,7 @@ def test_result_is_text_html_and_json():
     assert plain["samples_at_half"] == pytest.approx(8 * found.half.value)
 
 
-def test_what_is_no_trajectory_is_said():
+def test_invalid_input_is_refused():
     study, scores = simulated_study(EXPONENTIAL)
     for arguments, options, message in (
         ((study,), {"task": "gsm8"}, "did you mean 'gsm8k'"),
