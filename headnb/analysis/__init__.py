@@ -1,1 +1,1 @@
-"""What fine-tuning changes in the heads, and what follows from it for data and training."""
+"""Analyses of how fine-tuning changes heads, and their use for data selection and training."""

@@ -1,8 +1,9 @@
-"""Do two ways to score heads agree? Rank correlations freed of sampling noise, and what their top heads share.
+"""Agreement of score methods: noise-corrected rank correlations over heads, and overlap of their top heads.
 
-The noise of samples weakens a correlation, so methods that measured the same would seem to differ; it is corrected for
-(`jackknife.rank_correlation`). Sharing some of the top k says little by itself either: two random choices of k
-of H heads share k^2 / H (hypergeometric), and the halves of one method's own samples do not share all.
+Sampling noise weakens a correlation, so two methods that measure the same quantity would seem to differ. The
+correlation is corrected for this noise (`jackknife.rank_correlation`). An overlap of the top k heads needs references:
+two random choices of k of H heads share k^2 / H on average (hypergeometric), and two halves of one method's samples
+share fewer than k.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ RANDOM_SPLITS = 50
 
 @dataclass(frozen=True, repr=False)
 class Agreement(AnalysisResult):
-    """How far methods rank heads alike; each is a place along the dims `measure` and `other_measure`.
+    """Agreement of the head rankings of several methods; `measure` and `other_measure` are labelled by method.
 
     Attributes:
         correlation: Dataset (measure, other_measure) of `value`, `low`, `high`: Spearman correlation over heads of the
-            patterns that unlimited samples would give; `uncorrected`, that of the patterns at hand.
-        overlap: Dataset with `shared` (measure, other_measure, k), how many of the top k heads both have; `p`, the
-            chance of as many from two random choices; `expected` and `at_most` (k), the mean and the upper end (at
-            `level`) of what random choices share.
-        own: (measure, k), how many of the top k two halves of the samples share, by the same method.
-        reliability: (measure), expected correlation of the pattern with that of as many new samples.
-        samples: that all methods scored.
-        heads: that all methods have.
-        level: of the intervals.
+            patterns expected with unlimited samples; `uncorrected` is the correlation of the observed patterns.
+        overlap: Dataset with `shared` (measure, other_measure, k), the number of top-k heads that two methods share;
+            `p`, the probability that two random choices share at least as many; `expected` and `at_most` (k), the mean
+            and the upper quantile (at `level`) of the number shared by two random choices.
+        own: (measure, k), the mean number of top-k heads that two random halves of one method's samples share.
+        reliability: (measure), expected correlation of the pattern with the pattern of equally many new samples.
+        samples: number of samples that all methods scored.
+        heads: number of heads that all methods scored.
+        level: confidence level of the intervals.
     """
 
     correlation: xr.Dataset
@@ -72,7 +73,7 @@ class Agreement(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each pair of methods."""
+        """One row per pair of methods."""
         import pandas as pd  # noqa: PLC0415
 
         names = self.correlation["measure"].to_numpy().tolist()
@@ -86,24 +87,24 @@ class Agreement(AnalysisResult):
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         lines = []
         for (one, other), row in self.table.iterrows():
             shared = []
             for k in self._ks:
                 at_most = int(self.overlap["at_most"].sel(k=k))
-                chance = "no more than chance gives" if row[f"top {k}"] <= at_most else f"chance: up to {at_most}"
+                chance = "not above chance" if row[f"top {k}"] <= at_most else f"chance: at most {at_most}"
                 shared.append(f"{int(row[f'top {k}'])} of the top {k} ({chance})")
             r = interval_text(row["value"], row["low"], row["high"])
-            lines.append(f"{one} and {other}: rank correlation {r}, share {', '.join(shared)}.")
-        return " ".join(lines)
+            lines.append(f"{one} and {other}: Spearman correlation {r}; shared heads: {', '.join(shared)}.")
+        return " ".join([*lines, f"{self.samples} samples, {self.heads} heads."])
 
     def plot(self) -> Chart:
-        """The rank correlations as a coloured table."""
+        """Matrix of the rank correlations."""
         return correlation_matrix(self.correlation[["value", "low", "high"]], title="rank correlation of methods")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         return {
             "pairs": as_records(self.table),
             "own": {
@@ -122,13 +123,12 @@ class Agreement(AnalysisResult):
         return [int(k) for k in self.overlap["k"].to_numpy()]
 
     def _title(self) -> str:
-        kept = self.reliability.to_series()
-        by_method = ", ".join(
-            f"{name} {kept[name]:.2f}"
-            + "".join(f", {float(self.own.sel(measure=name, k=k)):.1f} of {k}" for k in self._ks)
-            for name in kept.index
-        )
-        return f"{self.samples} samples, {self.heads} heads. Reliability, and what halves share: {by_method}"
+        halves = {
+            name: ", ".join(f"{float(self.own.sel(measure=name, k=k)):.1f} of {k}" for k in self._ks)
+            for name in self.reliability["measure"].to_numpy()
+        }
+        by_method = ", ".join(f"{name} {r:.2f} ({halves[name]})" for name, r in self.reliability.to_series().items())
+        return f"Reliability (top heads shared by two halves of the samples): {by_method}"
 
 
 @check_arguments
@@ -146,34 +146,34 @@ def compare_methods(
     level: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """How far methods rank a model's heads alike.
+    """Measure how similarly several methods rank a model's heads.
 
     Args:
-        scores: name -> scores of one model on one task; or a model, which is then scored.
-        tokenizer: the model's.
-        task: of a model: a `Task`, or anything that `load_task` accepts.
-        methods: of a model: names out of `headnb.methods()`.
-        options: of a model: method -> its `options` for `score_heads`, {"attattr": {"steps": 10}}.
-        ks: how many top heads are compared; those above half of the heads are left out.
+        scores: name -> scores of one model on one task; or a model to score.
+        tokenizer: the model's tokenizer.
+        task: task to score a model on: a `Task`, or anything that `load_task` accepts.
+        methods: methods to score a model with, names from `headnb.methods()`.
+        options: method -> its `options` for `score_heads`, such as {"attattr": {"steps": 10}}; for a model only.
+        ks: numbers of top heads to compare; values above half of the heads are dropped.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
-        level: of the intervals.
-        seed: of the order of work, and of split halves.
+        level: confidence level of the intervals.
+        seed: seed of the batch order and of the split halves.
 
     Raises:
-        HeadnbError: fewer than two methods, other heads or samples, or what `score_heads` says.
+        HeadnbError: fewer than two methods, scores of different heads or samples, or an error of `score_heads`.
     """
     level = checked_level(level)
     if any(k < 1 for k in ks):
-        raise HeadnbError(f"ks must be numbers of heads of at least 1, not {min(ks)}")
+        raise HeadnbError(f"ks must be numbers of heads, each at least 1; got {min(ks)}")
     if not isinstance(scores, Mapping):
         how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
         scores = _score_by_methods(scores, tokenizer, task, methods, options or {}, how)
     elif len(scores) < 2:
-        raise HeadnbError("two methods at least are to be compared: give name -> scores of each")
+        raise HeadnbError("a comparison needs at least two methods; pass a mapping of name -> scores")
     elif options:
-        raise HeadnbError("options are for methods that score a model; these scores are made already")
+        raise HeadnbError("options apply only if a model is scored; remove them, since scores were passed")
     levels = _common_levels(scores)
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
@@ -202,41 +202,43 @@ def _score_by_methods(
     options: Mapping[str, Mapping[str, Option]],
     settings: Mapping[str, Any],
 ) -> dict[str, xr.Dataset]:
-    """Method -> scores; wrong options are told before the first method runs."""
+    """Method -> scores; options are checked before the first method runs."""
     if len(set(methods)) < 2 or task is None:
-        raise HeadnbError(f"a model needs a task and two methods to compare; known: {', '.join(known_methods())}")
+        raise HeadnbError(f"scoring a model needs a task and at least two methods; known: {', '.join(known_methods())}")
     for name in options:
         if name not in methods:
-            raise unknown_name("method compared", name, methods)
-    asked = {name: find_method(name).settings(options.get(name)) for name in methods}
+            raise unknown_name("compared method", name, methods)
+    chosen = {name: find_method(name).settings(options.get(name)) for name in methods}
     task = task if isinstance(task, Task) else load_task(task)
-    return {name: score_heads(model, tokenizer, task, method=name, options=asked[name], **settings) for name in methods}
+    return {
+        name: score_heads(model, tokenizer, task, method=name, options=chosen[name], **settings) for name in methods
+    }
 
 
 def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:
-    """Name -> levels (n, heads) of the samples and heads that all have; (1, heads) of a method without samples."""
+    """Name -> levels (n, heads) of the common samples and heads; (1, heads) for a method without samples."""
     first = next(iter(scores.values()))
     ids = None
     for name, each in scores.items():
         check_same_heads(first, each)
         for attribute in ("model_fingerprint", "task_fingerprint", "loss_reduction"):
             if len({str(one.attrs[attribute]) for one in (first, each) if attribute in one.attrs}) > 1:
-                raise HeadnbError(f"the scores of {name} are of another {attribute.replace('_fingerprint', '')}")
+                raise HeadnbError(f"the scores of {name} have a different {attribute.replace('_fingerprint', '')}")
         if "sample" in each["score"].dims:
             if not each.indexes["sample"].is_unique:
-                raise HeadnbError(f"the scores of {name} have a sample id twice")
+                raise HeadnbError(f"the scores of {name} contain a sample id twice")
             ids = each.indexes["sample"] if ids is None else ids[ids.isin(each.indexes["sample"])]
     if ids is not None and len(ids) == 0:
-        raise HeadnbError("these scores have no samples in common")
-    found: dict[str, Array] = {}
+        raise HeadnbError("the scores have no samples in common")
+    result: dict[str, Array] = {}
     for name, each in scores.items():
         levels = sample_levels(each.sel(sample=ids) if "sample" in each["score"].dims else each)
         levels = levels if "sample" in levels.dims else levels.expand_dims("sample")
         if set(levels.dims) != {"sample", *HEADS}:
-            raise HeadnbError(f"the scores of {name} have dims besides sample, layer and head; choose one by .sel")
-        found[name] = levels.transpose("sample", *HEADS).to_numpy().reshape(levels.sizes["sample"], -1)
-    missing = np.any([np.isnan(levels).any(axis=0) for levels in found.values()], axis=0)
-    return {name: levels[:, ~missing] for name, levels in found.items()}
+            raise HeadnbError(f"the scores of {name} have dims besides sample, layer and head; select one with .sel")
+        result[name] = levels.transpose("sample", *HEADS).to_numpy().reshape(levels.sizes["sample"], -1)
+    missing = np.any([np.isnan(levels).any(axis=0) for levels in result.values()], axis=0)
+    return {name: levels[:, ~missing] for name, levels in result.items()}
 
 
 def _correlations(levels: Mapping[str, Array], level: float, seed: int) -> xr.Dataset:
@@ -244,11 +246,11 @@ def _correlations(levels: Mapping[str, Array], level: float, seed: int) -> xr.Da
     values = np.ones((4, len(names), len(names)))
     for i, j in itertools.combinations(range(len(names)), 2):
         one, other = levels[names[i]], levels[names[j]]
-        n = max(len(one), len(other))  # a method without samples is the same in each
+        n = max(len(one), len(other))  # a method without samples has one row for all samples
         one, other = (np.broadcast_to(each, (n, each.shape[1])) for each in (one, other))
-        found = rank_correlation(one, other, level=level, seed=seed)
-        value = found.value if n > 1 else found.uncorrected
-        values[:, i, j] = values[:, j, i] = value, found.low, found.high, found.uncorrected
+        estimate = rank_correlation(one, other, level=level, seed=seed)
+        value = estimate.value if n > 1 else estimate.uncorrected
+        values[:, i, j] = values[:, j, i] = value, estimate.low, estimate.high, estimate.uncorrected
     dims = ("measure", "other_measure")
     columns = dict(zip(("value", "low", "high", "uncorrected"), values, strict=True))
     attrs = {"quantity": "rank correlation", "level": level}
@@ -273,7 +275,7 @@ def _overlaps(levels: Mapping[str, Array], ks: list[int], level: float) -> xr.Da
 
 
 def _split_half_overlap(levels: Array, ks: list[int], seed: int) -> list[float]:
-    """Mean number of heads that the top k of two random halves of the samples share, for each k; NaN without halves."""
+    """Mean number of top-k heads that two random halves of the samples share, for each k; NaN below two samples."""
     n = len(levels)
     if n < 2:
         return [float("nan")] * len(ks)

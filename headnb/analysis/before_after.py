@@ -1,7 +1,7 @@
-"""Before and after fine-tuning, over training runs, as arrays: what the three findings are computed from.
+"""Scores before and after fine-tuning as arrays over training runs, samples and heads.
 
-The caller hands over labelled scores: a (before, after) pair of one training run, or a list of such pairs, one per
-training seed. Samples are paired by id, and runs on the samples that all of them have.
+The input is labelled scores: a (before, after) pair of one training run, or a list of such pairs, one per training
+seed. Samples are paired by id; several runs are reduced to the samples that all of them have.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Key = TypeVar("Key")
 class Stages:
     """The levels of one task before and after fine-tuning, per sample.
 
-    A pattern without samples is a single row, of which nothing is known about its noise; of a bare difference of
-    patterns `before` is None and `after` is the difference.
+    A pattern without samples is a single row, whose noise is unknown. For a difference of patterns, `before` is None
+    and `after` is the difference.
     """
 
     before: Array | None  # (n, heads)
     after: Array  # (runs, n, heads)
     layers: Array  # (heads): the layer of each head
-    grid: xr.DataArray  # (layer, head), labels only
+    grid: xr.DataArray  # (layer, head), used for its labels only
     samples: tuple[Hashable, ...] = ()
     task: str = ""
     signed: bool = False
@@ -52,24 +52,24 @@ class Stages:
 
     @property
     def n(self) -> int:
-        """Number of samples; 0 where patterns were given instead of scores."""
+        """Number of samples; 0 if patterns were passed instead of scores."""
         return len(self.samples)
 
     @property
     def missing(self) -> NDArray[np.bool_]:
-        """(heads): which are NaN somewhere."""
+        """(heads): whether a head is NaN in any sample or run."""
         missing = np.asarray(np.isnan(self.after).any(axis=(0, 1)))
         return missing if self.before is None else np.asarray(missing | np.isnan(self.before).any(axis=0))
 
     @property
     def required_before(self) -> Array:
-        """`before`, where it is needed: (n, heads)."""
+        """`before` (n, heads); an error if it is None."""
         if self.before is None:
-            raise HeadnbError("a bare difference of patterns does not say what was before; give (before, after)")
+            raise HeadnbError("the pattern before fine-tuning is needed, got only a difference; pass (before, after)")
         return self.before
 
     def take(self, indices: Array) -> Stages:
-        """The same of some samples only, by place."""
+        """The stages of the samples at these positions."""
         before = None if self.before is None else self.before[indices]
         return replace(
             self, before=before, after=self.after[:, indices], samples=tuple(self.samples[i] for i in indices)
@@ -77,10 +77,10 @@ class Stages:
 
 
 def read_stages(change: Change, name: str) -> Stages:
-    """The stages of what a caller may hand over (see the module); `name` is for error messages.
+    """Read the stages from scores or patterns (see the module); `name` is for error messages.
 
     Raises:
-        HeadnbError: what is neither, no pairs, other heads, or fewer than two samples in common.
+        HeadnbError: unsupported input, no pairs, different heads, or fewer than two common samples.
     """
     if isinstance(change, xr.DataArray):
         return _stages_from_patterns(None, [change], name)
@@ -98,20 +98,20 @@ def read_stages(change: Change, name: str) -> Stages:
 
 
 def check_same_grid(all_stages: Mapping[str, Stages]) -> None:
-    """Raise HeadnbError unless all are patterns of the same layers and heads."""
+    """Raise HeadnbError unless all stages have the same layers and heads."""
     (first, one), *others = all_stages.items()
     for name, other in others:
         if any(not one.grid.get_index(dim).equals(other.grid.get_index(dim)) for dim in HEADS):
             sizes = (" x ".join(str(s.grid.sizes[dim]) for dim in HEADS) for s in (one, other))
             raise HeadnbError(
-                "{} has {} heads and {} has {}, or other numbers: compare patterns of one model".format(
+                "{} has {} heads and {} has {}, or their labels differ; compare patterns of one model".format(
                     *(part for pair in zip((first, name), sizes, strict=True) for part in pair)
                 )
             )
 
 
 def on_common_samples(all_stages: Mapping[Key, Stages]) -> dict[Key, Stages]:
-    """Those evaluated on samples of the same task reduced to the samples that all of them have, in one order."""
+    """Reduce stages of the same task to their common samples, in one order."""
     result = dict(all_stages)
     for task in {stages.task for stages in result.values() if stages.n}:
         names = [name for name, stages in result.items() if stages.n and stages.task == task]
@@ -148,7 +148,7 @@ def _stages_from_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages
     for before, _ in paired[1:]:
         ids = ids[ids.isin(before.indexes["sample"])]
     if len(ids) < 2:
-        raise HeadnbError(f"the training runs have {len(ids)} sample ids in common; this needs at least 2")
+        raise HeadnbError(f"the training runs have {len(ids)} sample ids in common; at least 2 are needed")
     stacked = [
         np.stack([pair[stage].sel(sample=ids).values.reshape(len(ids), -1) for pair in paired]) for stage in (0, 1)
     ]

@@ -1,4 +1,4 @@
-"""Which heads a fine-tuning changed, over samples and over several training runs of it."""
+"""Tests of which heads fine-tuning changed, over samples and training runs."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ def changed_heads(
     *,
     scale_free: bool = False,
 ) -> xr.Dataset:
-    """The comparison of before and after (layer, head); see `headnb.compare`.
+    """Compare the levels before and after fine-tuning, (layer, head); see `headnb.compare`.
 
-    Of one training run it is `headnb.compare`, and says nothing about another run. Of several, tests and intervals are
-    those of `run_variance.crossed_means`, over samples and runs, and there is no `p_max_t`: a handful of runs has too
-    few sign patterns. Attributes say how run noise compares to that of samples (`run_to_sample`, the median over
-    heads), by how many degrees of freedom heads share it (`run_noise_df`), and whether heads move together
-    (`shared_by_heads`, `moves_together`), in which case tests of single heads find too much.
+    With one training run the result is that of `headnb.compare` and does not generalise to other runs. With several
+    runs, tests and intervals are those of `run_variance.crossed_means`, over samples and runs. There is then no
+    `p_max_t`, since few runs have too few sign patterns. Attributes describe the run noise: its ratio to the sample
+    noise (`run_to_sample`, median over heads), the degrees of freedom by which heads share it (`run_noise_df`), the
+    fraction of it along one direction over heads (`shared_by_heads`), and whether that fraction is too large for tests
+    of single heads (`moves_together`), which then are too liberal.
 
     Args:
         pairs: (before, after) scores of each run.
-        before: (n, heads), their levels.
-        after: (runs, n, heads).
+        before: (n, heads), levels before fine-tuning.
+        after: (runs, n, heads), levels after fine-tuning.
         alpha: q-value below which a head is `significant`.
-        seed: of sign flips.
-        scale_free: divide each stage of each run by its pattern's mean over heads first, as `compare` does.
+        seed: seed of the sign flips.
+        scale_free: first divide each stage of each run by its pattern's mean over heads, as `compare` does.
     """
     if len(after) == 1:
         return patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
@@ -55,11 +56,11 @@ def changed_heads(
             patterns.relative_to_mean_head(before),
             np.stack([patterns.relative_to_mean_head(run) for run in after]),
         )
-    found = crossed_means(after - before)
-    q = significance.q_values(p := found.p_values())
-    low, high = found.intervals(1 - alpha)
+    means = crossed_means(after - before)
+    q = significance.q_values(p := means.p_values())
+    low, high = means.intervals(1 - alpha)
     columns = {
-        "difference": found.mean,
+        "difference": means.mean,
         "low": low,
         "high": high,
         "p_value": p,
@@ -67,10 +68,10 @@ def changed_heads(
         "significant": q < alpha,
     }
     change = patterns.labelled_change(columns, *pairs[0], evidence, alpha, scale_free=scale_free)
-    told = change.assign_attrs(
-        run_to_sample=found.run_to_sample,
-        run_noise_df=found.d0,
-        shared_by_heads=found.shared,
-        moves_together=int(found.moves_together),
+    labelled = change.assign_attrs(
+        run_to_sample=means.run_to_sample,
+        run_noise_df=means.d0,
+        shared_by_heads=means.shared,
+        moves_together=int(means.moves_together),
     )
-    return as_result(told)
+    return as_result(labelled)

@@ -1,8 +1,8 @@
-"""How concentrated a pattern is before and after fine-tuning, over samples and over training runs: finding 1.
+"""Concentration of a pattern over heads before and after fine-tuning, with intervals over samples and training runs.
 
-The three statistics are those of `stats.jackknife`, bias-corrected for the noise of few samples. Here the same groups
-of samples are left out of both stages, so that the interval of the change knows that they are paired; and several
-training runs add their own variance: the statistic's variance between runs, over their number.
+The three statistics are those of `stats.jackknife`, bias-corrected for few samples. The jackknife leaves the same
+groups of samples out of both stages, so the interval of the change accounts for the pairing. Several training runs add
+the statistic's variance between runs, divided by their number.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ STAGES = ("before", "after", "change")
 
 
 class Concentration(NamedTuple):
-    """One statistic: of one set of samples, of a pattern, and how it is jackknifed."""
+    """One statistic: its estimate from samples, its value for a pattern, and its jackknife."""
 
     of_samples: Callable[[Array, float, int], Estimate]
     of_pattern: Callable[[Array], Array]
     over_heads: JackknifeStatistic
-    back_transform: Callable[[Array], Array]  # from the scale of `over_heads`
+    back_transform: Callable[[Array], Array]  # from the scale of `over_heads` to the statistic
 
 
 CONCENTRATIONS = {
@@ -53,14 +53,14 @@ CONCENTRATIONS = {
 
 
 def concentration(before: Array, after: Array, name: str, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
-    """A statistic before, after, and its change, which is withheld where one of the two is.
+    """A statistic before and after fine-tuning, and its change; the change is withheld if either stage is.
 
     Args:
         before: (n, heads), levels per sample.
-        after: (runs, n, heads), of the same samples after each training run.
+        after: (runs, n, heads), levels of the same samples after each training run.
         name: "gini", "cv" or "kurtosis".
-        level: of the intervals.
-        seed: of the groups.
+        level: confidence level of the intervals.
+        seed: seed of the jackknife groups.
     """
     statistic = CONCENTRATIONS[name]
     stages = {"before": statistic.of_samples(before, level, seed)}
@@ -72,13 +72,13 @@ def concentration(before: Array, after: Array, name: str, level: float = 0.95, s
         )
     change = _estimate(statistic, after, before, level, seed)
     lowest, highest = statistic.over_heads.bounds(before.shape[1])
-    told = not any(stage.reason for stage in stages.values()) and change.high - change.low < highest - lowest
-    stages["change"] = change if told else change.withheld()
+    informative = not any(stage.reason for stage in stages.values()) and change.high - change.low < highest - lowest
+    stages["change"] = change if informative else change.withheld()
     return stages
 
 
 def _estimate(statistic: Concentration, after: Array, before: Array | None, level: float, seed: int) -> Estimate:
-    """The mean over runs of the statistic after, less that before."""
+    """Mean over runs of the statistic after fine-tuning, minus the statistic before (if given)."""
     stages = [*after] if before is None else [*after, before]
     plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
     uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
@@ -90,7 +90,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     width = len(features) // len(stages)
 
     def per_stage(sums: Array, n: Array) -> Array:
-        """(stages, groups left out)."""
+        """The statistic of each stage without each group, (stages, groups)."""
         parts = [sums[:, stage * width : (stage + 1) * width] for stage in range(len(stages))]
         return statistic.back_transform(np.stack([statistic.over_heads.statistic(part, n) for part in parts]))
 
@@ -106,7 +106,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
 
 
 def _widen_by_runs(fit: Jackknifed, per_run: Array, level: float) -> tuple[float, float, float]:
-    """The interval over samples widened by what training runs differ in."""
+    """The interval over samples, widened by the variance between training runs."""
     variances, df = [fit.se**2], [fit.df]
     if len(per_run) > 1:
         variances.append(float(per_run.var(ddof=1)) / len(per_run))

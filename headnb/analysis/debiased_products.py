@@ -1,21 +1,21 @@
-"""Products of patterns over heads, corrected for the noise of few samples and few training runs.
+"""Products of patterns over heads, corrected for the noise of samples and training runs.
 
-Everything quadratic in patterns (distances, correlations, regressions) is made of mean products over heads,
+Every quadratic function of patterns (distances, correlations, regressions) is computed from mean products over heads,
 
     M_ij = mean over h of p_i[h] p_j[h].
 
-Patterns are means over samples, so a product of two noisy patterns holds, besides the product of the populations'
-patterns, the covariance of their noise: a square is too large, and a regression on it too flat. The covariance of
-means is known from the samples, and is taken off:
+Patterns are means over samples, so the product of two observed patterns is the product of the expected patterns plus
+the covariance of their noise. A square is therefore too large, and a regression coefficient too small. The covariance
+of the means is estimated from the samples and subtracted:
 
     M_ij - sum over x of psi_i[x] . psi_j[x] / (n (n - 1)),
 
-psi_i[x] being what sample x adds to pattern i less the mean of that; patterns of different samples have independent
-noise and nothing is taken off. Training runs are a second source of noise, with their own psi. What a sample does in
-one run only is part of both, and given back once; so of R runs there remain the products of different samples in
-different runs. For patterns that are linear in the samples' levels this is unbiased (a U-statistic); a scale-free
-pattern is linearised. The uncertainty of any function of the products comes from deleting groups of samples, or
-training runs, and computing it again; heads are never resampled.
+psi_i[x] is the influence of sample x on pattern i, minus its mean over samples. Patterns of different samples have
+independent noise, so nothing is subtracted. Training runs are a second source of noise, with their own psi. The
+interaction of samples and runs is part of both noise estimates and is added back once; what remains for R runs are the
+products of different samples in different runs. For patterns linear in the samples' levels this is unbiased (a
+U-statistic); a scale-free pattern is linearised. The uncertainty of any function of the products comes from a jackknife
+over groups of samples and over training runs; heads are never resampled.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ MAX_GROUPS = 64
 
 
 class Products(NamedTuple):
-    """Mean products over heads of every two patterns, (patterns, patterns).
+    """Mean products over heads of all pairs of patterns, (patterns, patterns).
 
-    `about_zero` of the patterns as they are, `about_mean` of their deviations from their own mean over heads.
+    `about_zero` uses the patterns themselves, `about_mean` their deviations from their own mean over heads.
     """
 
     about_zero: Array
@@ -54,9 +54,9 @@ class Products(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuredPattern:
-    """One pattern as it was measured: the mean over samples (and runs) of `plus`, less that of `minus`.
+    """A pattern with its samples: the mean over samples (and runs) of `plus`, minus the mean of `minus`.
 
-    Measured ones of equal `sample_set` stand on the same samples, row by row.
+    Patterns of equal `sample_set` are measured on the same samples, row by row.
     """
 
     plus: Array  # (runs, n, heads)
@@ -66,15 +66,15 @@ class MeasuredPattern:
 
     @property
     def samples(self) -> int:
-        """Number of samples; 1 also for a pattern without samples."""
+        """Number of samples; 1 for a pattern without samples."""
         return int(self.plus.shape[1])
 
     def values(self) -> Array:
-        """The pattern (heads)."""
+        """The pattern, (heads)."""
         return np.asarray(self.by_run().mean(axis=0))
 
     def by_run(self) -> Array:
-        """(runs, heads)."""
+        """The pattern of each run, (runs, heads)."""
         return self._by_run(self.plus.mean(axis=1), None if self.minus is None else self.minus.mean(axis=0))
 
     def without(self, groups: Sequence[Rows]) -> Array:
@@ -92,14 +92,14 @@ class MeasuredPattern:
         return left
 
     def influence(self) -> Array:
-        """psi: what each sample adds to the pattern, less the mean of that; (n, heads)."""
+        """psi: the influence of each sample on the pattern, minus its mean over samples; (n, heads)."""
         added = self._sample_effects()
         return added if self.minus is None else added - _deviations(self.minus, scale_free=self.scale_free)
 
     def interaction(self) -> tuple[float, float]:
-        """Variance in the pattern of what samples do in one run only: about zero and about the pattern's mean.
+        """Variance of the pattern due to the interaction of samples and runs, about zero and about the pattern's mean.
 
-        Mean over heads. The noise of samples holds it, and so does that of runs.
+        Mean over heads. Both the sample noise and the run noise contain it.
         """
         runs, n, heads = self.plus.shape
         if runs < 2 or n < 2:
@@ -110,7 +110,7 @@ class MeasuredPattern:
         return float(about_zero), float(about_mean)
 
     def run_specific_deviations(self) -> Iterator[Array]:
-        """Of each run, what samples do in that run only: (n, heads) each."""
+        """Interaction of samples and runs: for each run, each sample's deviation in that run only, (n, heads)."""
         in_all = self._sample_effects()
         return (_deviations(stage, scale_free=self.scale_free) - in_all for stage in self.plus)
 
@@ -125,21 +125,21 @@ class MeasuredPattern:
         return float((deviations**2).sum() / scale), float((centred**2).sum() / scale)
 
     def resampled(self, counts: Array, run_counts: Array) -> Array:
-        """The pattern of resamples, (resamples, heads): shares of samples (resamples, n) and runs (resamples, runs)."""
+        """Patterns of resamples, (resamples, heads), from weights (resamples, n) of samples and (resamples, runs)."""
         after = np.zeros((len(counts), self.plus.shape[-1]))
         for run, levels in enumerate(self.plus):
             after += run_counts[:, [run]] * _level(counts @ levels, scale_free=self.scale_free)
         return after if self.minus is None else after - _level(counts @ self.minus, scale_free=self.scale_free)
 
     def components(self) -> Components:
-        """Its variance components, which give its reliability; of a scale-free pattern to first order."""
+        """Variance components of the pattern, which give its reliability; to first order if scale-free."""
         levels = (self.plus, 0.0 if self.minus is None else self.minus)
         if self.scale_free:
             levels = (scale_free_levels(self.plus), 0.0 if self.minus is None else scale_free_levels(self.minus))
         return components(levels[0] - levels[1])
 
     def _sample_effects(self) -> Array:
-        """What each sample adds to the mean over runs of `plus`, less the mean of that; (n, heads)."""
+        """Influence of each sample on the mean over runs of `plus`, minus its mean over samples; (n, heads)."""
         added = sum((_deviations(stage, scale_free=self.scale_free) for stage in self.plus), np.zeros(1))
         return np.asarray(added / len(self.plus))
 
@@ -157,11 +157,11 @@ class Interval(NamedTuple):
 
 
 class DebiasedProducts:
-    """The products of several measured patterns, and the uncertainty of what is computed from them.
+    """Noise-corrected products of several measured patterns, and the uncertainty of functions of them.
 
     Args:
-        patterns: measured on the same heads, none of them NaN.
-        seed: of the groups, beyond MAX_GROUPS samples.
+        patterns: patterns of the same heads, without NaN.
+        seed: seed of the jackknife groups, which are used above MAX_GROUPS samples.
     """
 
     def __init__(self, patterns: Sequence[MeasuredPattern], seed: int = 0) -> None:
@@ -179,33 +179,32 @@ class DebiasedProducts:
 
     @property
     def has_enough_samples(self) -> bool:
-        """Whether every pattern has samples enough to know its noise."""
+        """Whether every pattern has enough samples to estimate its noise."""
         return all(pattern.samples >= MIN_SAMPLES for pattern in self._patterns)
 
     def plain(self) -> Products:
-        """The products as the patterns at hand have them."""
+        """The products of the observed patterns, without correction."""
         return _products(self.values)
 
     def corrected(self) -> Products:
-        """The products that unlimited samples and training runs would give."""
+        """The products expected with unlimited samples and training runs."""
         return self._corrected(self.values, self._noise, [len(p.plus) for p in self._patterns])
 
     def estimate(self, function: Callable[[Products], Array], level: float = 0.95) -> Interval:
-        """A function of the corrected products, bias-corrected, with its interval over samples and training runs.
+        """Bias-corrected value of a function of the corrected products, with its interval over samples and runs.
 
-        Each set of samples is jackknifed with the others as they are, and so are each pattern's runs: biases add, and
-        so do variances.
+        Each sample set and each pattern's runs are jackknifed separately; their biases and variances add.
         """
         full = np.asarray(function(self.corrected()), dtype=np.float64)
         fits = [
             [grouped_jackknife(full[j], left[:, j], sizes) for j in range(len(full))]
             for left, sizes in self._replicates(function)
         ]
-        found = [combine_jackknives(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
-        return Interval(*(np.array(column) for column in zip(*found, strict=True)))
+        combined = [combine_jackknives(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        return Interval(*(np.array(column) for column in zip(*combined, strict=True)))
 
     def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
-        """Per source of noise: the function without each of its groups (groups, values), and the groups' sizes."""
+        """For each source of noise: the function without each group (groups, values), and the group sizes."""
         blocks = []
         runs = [len(pattern.plus) for pattern in self._patterns]
         for place, samples in enumerate(self._sets):
@@ -235,7 +234,7 @@ class DebiasedProducts:
             own = np.ix_(samples.pattern_indices, samples.pattern_indices)
             zero[own] -= of_samples.about_zero
             mean[own] -= of_samples.about_mean
-        # The noise of samples is that of all runs, also without one, and so is the part of it that is given back.
+        # Replicates without one run keep the sample noise and the interaction of all runs.
         for place, (of_runs, of_both) in enumerate(zip(self._run_noise, self._interaction, strict=True)):
             for products, one, both in zip((zero, mean), of_runs, of_both, strict=True):
                 products[place, place] -= one / runs[place] - both
@@ -243,7 +242,7 @@ class DebiasedProducts:
 
 
 class _SampleNoise:
-    """The covariance over heads of the noise that patterns of one set of samples have in common."""
+    """Noise covariance of the patterns that are measured on one set of samples, as means over heads."""
 
     def __init__(self, places: list[int], influences: Sequence[Array]) -> None:
         self.pattern_indices = places
@@ -252,14 +251,14 @@ class _SampleNoise:
         self._squares = [x @ x.transpose(0, 2, 1) for x in self._psi]  # (n, patterns, patterns) each
 
     def groups(self, seed: int) -> list[Rows]:
-        """The samples in random groups, of one sample each if they are few."""
+        """Random groups of the samples; groups of one sample up to MAX_GROUPS samples."""
         n = len(self._psi[0])
         return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_GROUPS))
 
     def products(self, left_out: Rows | None = None) -> Products:
-        """Mean over heads of the noise's covariance, (patterns, patterns), of all samples or without some.
+        """Mean over heads of the noise covariance, (patterns, patterns), optionally without some samples.
 
-        psi stays as all samples make it: to do it again would change what is taken off by terms of a higher order.
+        psi is not recomputed without these samples: the difference is of higher order.
         """
         left_out = np.array([], dtype=np.int64) if left_out is None else left_out
         n = len(self._psi[0]) - len(left_out)
@@ -267,16 +266,16 @@ class _SampleNoise:
             return Products(*np.zeros((2, len(self.pattern_indices), len(self.pattern_indices))))
         parts = []
         for psi, squares in zip(self._psi, self._squares, strict=True):
-            mean = -psi[left_out].sum(axis=0) / n  # of those that stay
+            mean = -psi[left_out].sum(axis=0) / n  # of the remaining samples
             about = squares.sum(axis=0) - squares[left_out].sum(axis=0) - n * mean @ mean.T
             parts.append(about / (n * (n - 1) * psi.shape[-1]))
         return Products(*parts)
 
 
 def correlations(products: Array) -> Array:
-    """Of every two patterns, from their products (patterns, patterns).
+    """Correlations of all pairs of patterns, from their products (patterns, patterns).
 
-    NaN where noise leaves nothing of a pattern; where it leaves little they may lie beyond 1.
+    NaN where a pattern's corrected square is not positive. Values may exceed 1 where it is small.
     """
     squares = np.diag(products)
     length = np.sqrt(np.where(squares > 0, squares, np.nan))
@@ -293,13 +292,13 @@ def _level(pattern: Array, *, scale_free: bool) -> Array:
 
 
 def _deviations(levels: Array, *, scale_free: bool) -> Array:
-    """(n, heads) of one stage -> what each sample adds to the stage's pattern, less the mean of that."""
+    """Influence of each sample on one stage's pattern, minus its mean over samples; (n, heads) -> (n, heads)."""
     levels = scale_free_levels(levels) if scale_free else levels
     return np.asarray(levels - levels.mean(axis=0))
 
 
 def combine_jackknives(full: float, fits: Sequence[Jackknifed], level: float) -> tuple[float, float, float]:
-    """Value, low and high from the jackknifes of independent sources of noise; `full` is the value of all data."""
+    """Value, low and high from jackknifes of independent sources of noise; `full` is the value from all data."""
     value = full + sum(fit.value - full for fit in fits)
     variances = np.array([fit.se**2 for fit in fits])
     if not math.isfinite(value) or not fits:

@@ -1,8 +1,8 @@
-"""Deletion curves: how the loss rises without the heads that a score puts first, against others.
+"""Deletion curves: rise of the loss when the highest-scored heads are ablated, compared with other heads.
 
-Heads are chosen on one half of the samples, and losses are taken on the other half: on the samples that chose them the
-first heads would look better than they are. They are compared, sample by sample, with random heads of the same layers,
-since a layer's place alone says much, and with the last heads of the ranking.
+Heads are chosen on one half of the samples, and losses are measured on the other half; measuring on the same samples
+would overestimate the effect of the top heads. The top heads are compared, paired by sample, with random heads of the
+same layers, since layers differ in their effect, and with the bottom heads of the ranking.
 """
 
 from __future__ import annotations
@@ -48,26 +48,28 @@ if TYPE_CHECKING:
     Indices = NDArray[np.intp]
 
 REPLACEMENTS = ("zero", "mean")
+_REPLACED_BY = {"zero": "zero", "mean": "their mean output"}
 CHOICES = ("top", "random", "bottom")
 KS = (1, 2, 5, 10, 20, 50)
-MIN_SAMPLES = 4  # samples: two choose, two test
+MIN_SAMPLES = 4  # two to choose heads, two to test
 
 
 @dataclass(frozen=True, repr=False)
 class DeletionCurve(AnalysisResult):
-    """What removing heads does to the loss of samples that did not choose them.
+    """Effect of ablating heads on the loss of samples that were not used to choose the heads.
 
     Attributes:
-        rise: Dataset (replacement, choice, k) of `value`, `low`, `high`: the mean rise of the loss in nats without the
-            k heads of the highest scores ("top"), of the lowest ("bottom"), or with as many random heads of the top's
-            layers ("random"). Intervals are Student's t over samples; of random heads also over the draws.
-        difference: Dataset (replacement, choice, k) of the same: paired by sample, the rise without the top or bottom
-            heads less that without random ones.
-        losses: Dataset with `loss` (sample) of the whole model, and its `rise` (replacement, removal, k, sample), where
+        rise: Dataset (replacement, choice, k) of `value`, `low`, `high`: mean rise of the loss in nats with k heads
+            ablated: the highest-scored ("top"), the lowest-scored ("bottom"), or random heads of the top heads' layers
+            ("random"). Intervals are Student's t over samples; for random heads also over the random rankings.
+        difference: Dataset (replacement, choice, k) of `value`, `low`, `high`: rise with the top or bottom heads
+            ablated minus the rise with random heads ablated, paired by sample.
+        losses: Dataset with `loss` (sample) of the unmodified model, and the `rise` (replacement, removal, k, sample);
             a removal is "top", "bottom" or "random 0", "random 1", ...
         heads: (choice, k), the names of the top and bottom heads, joined by commas.
-        method: what chose them. `chosen_on`: how many samples did.
-        level: of the intervals, each by itself.
+        method: score method that ranked the heads.
+        chosen_on: number of samples behind the ranking.
+        level: confidence level of each interval, not corrected for multiple intervals.
     """
 
     rise: xr.Dataset
@@ -82,7 +84,7 @@ class DeletionCurve(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each replacement and k: rises, and the top's less random with its interval."""
+        """One row per replacement and k: the rises, and top minus random with its interval."""
         columns = {choice: self.rise["value"].sel(choice=choice, drop=True) for choice in CHOICES}
         paired = self.difference.sel(choice="top", drop=True)
         columns |= {"top - random": paired["value"], "low": paired["low"], "high": paired["high"]}
@@ -90,11 +92,11 @@ class DeletionCurve(AnalysisResult):
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         return " ".join(self._sentence(str(how)) for how in self.difference["replacement"].to_numpy())
 
     def plot(self) -> Chart:
-        """The rise of the loss against the number of heads removed, by zero and by their means."""
+        """Rise of the loss against the number of ablated heads, one chart per replacement."""
         charts = [
             trajectory(
                 self.rise.sel(replacement=how, drop=True).rename(k="heads_removed"),
@@ -107,7 +109,7 @@ class DeletionCurve(AnalysisResult):
         return chart_row(*charts, title=f"rise of the loss (nats): {self._title()}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         return {
             "model": self.model,
             "task": self.task,
@@ -121,19 +123,23 @@ class DeletionCurve(AnalysisResult):
 
     def _title(self) -> str:
         return (
-            f"{self.model} · {self.task} · heads by {self.method} on {self.chosen_on} samples, losses on "
-            f"{self.losses.sizes['sample']} others"
+            f"{self.model} · {self.task} · heads ranked by {self.method} on {self.chosen_on} samples, losses of "
+            f"{self.losses.sizes['sample']} other samples"
         )
 
     def _sentence(self, how: str) -> str:
         top = self.difference.sel(replacement=how, choice="top")
-        found = {
-            "hurts more than": top["k"].to_numpy()[top["low"].to_numpy() > 0],
-            "hurts less than": top["k"].to_numpy()[top["high"].to_numpy() < 0],
-            "cannot be told from": top["k"].to_numpy()[(top["low"].to_numpy() <= 0) & (top["high"].to_numpy() >= 0)],
+        k, low, high = (top[name].to_numpy() for name in ("k", "low", "high"))
+        groups = {
+            "is higher than": k[low > 0],
+            "is lower than": k[high < 0],
+            "does not differ significantly from": k[(low <= 0) & (high >= 0)],
         }
-        said = [f"{words} random heads at k = {', '.join(map(str, ks))}" for words, ks in found.items() if len(ks)]
-        return f"Replaced by {how}, removing the top k {'; '.join(said)}."
+        parts = [f"{words} with random heads at k = {', '.join(map(str, v))}" for words, v in groups.items() if len(v)]
+        return (
+            f"With the top k heads replaced by {_REPLACED_BY[how]}, the rise of the loss {'; '.join(parts)} (paired, "
+            f"{self.losses.sizes['sample']} samples)."
+        )
 
 
 @check_arguments
@@ -153,30 +159,29 @@ def deletion_curve(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DeletionCurve:
-    """How the loss rises when the heads of the highest scores are removed, against random and the lowest ones.
+    """Measure the rise of the loss when the highest-scored heads are ablated, compared with random and bottom heads.
 
-    The cost is a forward pass of each tested sample for every k, replacement, and for top, bottom and each draw.
+    The cost is one forward pass of each tested sample per replacement and k, for top, bottom and each random ranking.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: its tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
-        by: a method of `headnb.methods()`: half of the samples are scored by it and choose, the other half tests. Or
-            scores: of other samples than the task's, which then all test; else half of the task's samples test, and
-            the scores of the rest choose.
-        ks: how many heads are removed; by default those of 1, 2, 5, 10, 20, 50 that are not all heads.
-        draws: of random heads: each is one ranking, with the heads of every layer exchanged at random.
+        by: a method of `headnb.methods()`, which ranks the heads on half of the samples; the other half is tested. Or
+            scores: if none of them is of a sample of the task, all samples of the task are tested; else half of the
+            task's samples are tested, and the scores of all other samples rank the heads.
+        ks: numbers of heads to ablate; by default 1, 2, 5, 10, 20, 50, as far as the model has more heads.
+        draws: number of random rankings; each permutes the heads within every layer.
         replacements: "zero", and "mean": a head's mean output over all tokens of the task.
-        batch_tokens: tokens of a batch, padding included.
-        max_length: cut longer samples to so many tokens.
+        batch_tokens: tokens per batch, padding included.
+        max_length: truncate longer samples to this number of tokens.
         encoding: as for `score_heads`.
-        level: of the intervals.
-        seed: of the halves, the draws (others for each task) and the order of work.
-        on_progress: called with the number of samples tested and their total; raising in it stops the work.
+        level: confidence level of the intervals.
+        seed: seed of the split, of the random rankings (different for each task) and of the batch order.
+        on_progress: called with the number of samples tested and their total; an exception in it stops the work.
 
     Raises:
-        HeadnbError: bad input, fewer than 4 samples, scores that no other samples than the tested ones made, or what
-            `score_heads` says.
+        HeadnbError: bad input, fewer than 4 samples, only scores of tested samples, or an error of `score_heads`.
     """
     level = checked_level(level)
     _check_removals(ks, draws, replacements)
@@ -197,12 +202,12 @@ def deletion_curve(
             check_head_count(k, ranking)
         removals = _Removals(_orders(ranking, draws, seed_of_task(seed, task.name)), ks, replacements)
         rest = _subset(encoded, tested)
-        found = _losses(model, encoded, rest, removals, batch_tokens, seed, on_progress)
+        losses = _losses(model, encoded, rest, removals, batch_tokens, seed, on_progress)
     heads = [[",".join(format_heads(removals.orders[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(
-        rise=_intervals(found["rise"], CHOICES, level),
-        difference=_intervals(found["rise"], ("top", "bottom"), level, less="random"),
-        losses=found,
+        rise=_intervals(losses["rise"], CHOICES, level),
+        difference=_intervals(losses["rise"], ("top", "bottom"), level, less="random"),
+        losses=losses,
         heads=xr.DataArray(heads, {"choice": ["top", "bottom"], "k": ks}, ("choice", "k")),
         model=model_name(model),
         task=task.name,
@@ -217,22 +222,20 @@ def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) 
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
     if not replacements or not ks or draws < 1:
-        raise HeadnbError(
-            "a deletion curve needs a replacement, a number of heads and at least one draw of random heads"
-        )
+        raise HeadnbError("a deletion curve needs at least one of replacements, ks and draws")
 
 
 @dataclass(frozen=True)
 class _Removals:
-    """Which heads are removed, and how."""
+    """The sets of heads to ablate, and their replacements."""
 
     orders: Mapping[str, list[HeadIndex]]
-    """Name -> the order in which heads are removed."""
+    """Name -> the order in which heads are ablated."""
     ks: Sequence[int]
     replacements: Sequence[str]
 
     def sets(self, values: Mapping[str, dict[int, Tensor] | None]) -> list[Replacement]:
-        """All of them, by replacement, order and k; `values` is what each replacement puts in a head's place."""
+        """One `Replacement` per replacement, order and k; `values` has the outputs that replace the heads'."""
         return [
             Replacement(tuple(format_heads(order[:k])), 0.0, values[how])
             for how in self.replacements
@@ -241,7 +244,7 @@ class _Removals:
         ]
 
     def by_name(self, rise: Array, samples: Sequence[int | str]) -> xr.DataArray:
-        """Rises of the loss, one row a set, as (replacement, removal, k, sample)."""
+        """Rises of the loss, one row per set, reshaped to (replacement, removal, k, sample)."""
         coords = {"replacement": list(self.replacements), "removal": list(self.orders), "k": list(self.ks)}
         shape = (len(self.replacements), len(self.orders), len(self.ks), len(samples))
         return xr.DataArray(rise.reshape(shape), {**coords, "sample": list(samples)}, (*coords, "sample"))
@@ -256,7 +259,7 @@ def _losses(
     seed: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> xr.Dataset:
-    """What `DeletionCurve.losses` is, of the tested samples `rest`; means are over all tokens of `encoded`."""
+    """`DeletionCurve.losses` of the tested samples `rest`; mean outputs are over all tokens of `encoded`."""
     with frozen(model):
         layout = find_heads(model)
         values: dict[str, dict[int, Tensor] | None] = {"zero": None}
@@ -272,17 +275,20 @@ def _losses(
 
 
 def _orders(ranking: list[HeadIndex], draws: int, seed: int) -> dict[str, list[HeadIndex]]:
-    """Name -> an order in which heads are removed."""
+    """Name -> an order in which heads are ablated."""
     random = np.random.default_rng(seed)
     drawn = {f"random {draw}": shuffled_within_layers(ranking, random) for draw in range(draws)}
     return {"top": ranking, "bottom": ranking[::-1], **drawn}
 
 
 def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, less: str = "") -> xr.Dataset:
-    """Means with intervals (replacement, choice, k) of rises (replacement, removal, k, sample)."""
+    """Means (replacement, choice, k) with intervals of rises (replacement, removal, k, sample).
+
+    If `less` names a choice, its rises are subtracted, paired by sample.
+    """
 
     def of(choice: str) -> Array:
-        """Of every draw: (draws, sample, replacement, k)."""
+        """The rises of one choice, one row per ranking: (rankings, sample, replacement, k)."""
         chosen = [name for name in rise["removal"].to_numpy() if str(name).split()[0] == choice]
         return rise.sel(removal=chosen).transpose("removal", "sample", "replacement", "k").to_numpy()
 
@@ -299,21 +305,21 @@ def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, less: s
 
 
 def _split_in_half(encoded: EncodedTask, seed: int) -> tuple[Indices, Indices]:
-    """Places of the samples that choose, and of those that test."""
+    """Positions of the samples that rank the heads, and of the tested samples."""
     n = len(encoded.ids)
     if n < MIN_SAMPLES:
         raise HeadnbError(
-            f"a deletion curve needs at least {MIN_SAMPLES} samples, half of them to choose heads; got {n}"
+            f"a deletion curve needs at least {MIN_SAMPLES} samples, half of them to rank the heads; got {n}"
         )
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
 def _disjoint_scores(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> tuple[xr.Dataset, Indices]:
-    """Scores of other samples than the tested ones, and the places of the latter."""
+    """Scores of samples that are not tested, and the positions of the tested samples."""
     if not isinstance(scores, xr.Dataset) or "fingerprint" not in scores or "sample" not in scores.dims:
-        raise HeadnbError("heads are chosen by a method's name or by scores of samples, as score_heads gives them")
-    same_task = scores.attrs.get("task") == task.name  # cut to another length a sample has another fingerprint
+        raise HeadnbError("by must be the name of a method or per-sample scores as score_heads returns them")
+    same_task = scores.attrs.get("task") == task.name  # truncation changes a fingerprint, not an id
     ids = set(scores["sample"].to_numpy().tolist()) if same_task else set()
     prints = set(scores["fingerprint"].to_numpy().tolist())
     scored = [
@@ -331,7 +337,7 @@ def _disjoint_scores(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed:
         )
     ]
     if not any(left):
-        raise HeadnbError("these scores are all of samples that are tested on; score more samples, or name the method")
+        raise HeadnbError("all scores are of samples that are tested; score more samples, or pass the name of a method")
     return scores.isel(sample=np.flatnonzero(left)), tested
 
 

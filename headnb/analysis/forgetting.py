@@ -1,12 +1,12 @@
-"""Tasks learned one after another: what becomes of the earlier ones, and whether their head patterns tell.
+"""Forgetting of earlier tasks in sequential fine-tuning, and its correlation with changes of their head patterns.
 
-With L[k, j] the held-out loss of task j after k tasks are learned, and task j itself learned in step j of T:
+L[k, j] is the held-out loss of task j after k tasks are learned; task j is learned in step j of T:
 
     forgetting of j = L[T, j] - min over j <= l < T of L[l, j]     (Chaudhry et al. 2018, on losses)
     backward transfer = mean over j < T of L[j, j] - L[T, j]       (TRACE, arXiv 2310.06762, on losses)
 
-so that forgetting and a negative transfer are rises of the loss. Intervals are over samples and training runs; they
-say nothing of other tasks or another order.
+Positive forgetting and negative backward transfer mean that the loss rises. Intervals are over samples and training
+runs; they do not cover other tasks or another order of the tasks.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     Learned = Sequence[Mapping[str, xr.Dataset]]  # one run: task -> scores, before and after each task
 
 BEFORE = "before"
-MIN_PAIRS = 4  # of a rank correlation
+MIN_PAIRS = 4  # fewest pairs for a rank correlation
 RESAMPLES, PERMUTATIONS = 300, 2000
 
 
 @dataclass(frozen=True, repr=False)
 class Association:
-    """Rank correlation, over steps and earlier tasks, of how far a pattern moved with how much its task's loss rose.
+    """Rank correlation of pattern distance in a step with the rise of the task's loss, over steps and earlier tasks.
 
     Attributes:
-        value, low, high: Spearman's rho of the runs' means; its percentile interval over samples and runs.
-        p: chance of a rho as far from its mean, if tasks are exchanged within each step.
-        pairs: steps times earlier tasks; below four all is NaN.
+        value, low, high: Spearman's rho of the means over runs, with its percentile interval over samples and runs.
+        p: two-sided p-value of rho under permutations of the tasks within each step.
+        pairs: number of pairs of a step and an earlier task; below four, the other attributes are NaN.
     """
 
     value: float
@@ -61,20 +61,22 @@ class Association:
 
 @dataclass(frozen=True, repr=False)
 class Forgetting(AnalysisResult):
-    """What learning tasks one after another did to each of them.
+    """Losses and patterns of tasks that are learned one after another.
 
     Attributes:
-        loss: Dataset (stage, task) of `value`, `low`, `high`: held-out loss in nats, before and after each task.
-        rise: the same, of the loss since the task was learned; NaN until then.
-        moved: (stage, task), distance of the scale-free pattern from that when the task was learned, relative to that
-            one's length about its mean; mean over runs, not freed of noise.
-        forgotten: Dataset (task) of `value`, `low`, `high`: forgetting of all tasks but the last.
-        mean: Dataset of the same without dims: its mean over tasks. The lowest stage is chosen from the same losses,
-            which makes it a little too high.
-        transfer: Dataset of the same: backward transfer.
-        association: of patterns with losses.
-        samples: of each task. `runs`: training runs.
-        level: of the intervals.
+        loss: Dataset (stage, task) of `value`, `low`, `high`: held-out loss in nats, before the first and after each
+            task.
+        rise: Dataset (stage, task) of `value`, `low`, `high`: rise of the loss since the task was learned; NaN before.
+        moved: (stage, task), distance of the scale-free pattern from its state when the task was learned, relative to
+            the length of that state about its mean; mean over runs, not noise-corrected.
+        forgotten: Dataset (task) of `value`, `low`, `high`: forgetting of each task but the last.
+        mean: Dataset of `value`, `low`, `high`: mean forgetting over tasks. Its bias is slightly positive, since the
+            stage of the lowest loss is chosen on the same losses.
+        transfer: Dataset of `value`, `low`, `high`: backward transfer.
+        association: correlation of pattern distance with the rise of the loss.
+        samples: number of samples of each task.
+        runs: number of training runs.
+        level: confidence level of the intervals.
     """
 
     loss: xr.Dataset
@@ -90,12 +92,12 @@ class Forgetting(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether earlier tasks are forgotten: their loss rises, by its backward transfer; None: cannot be told."""
+        """Whether earlier tasks are forgotten: negative backward transfer; None if undecided."""
         return True if self.transfer["high"] < 0 else False if self.transfer["low"] > 0 else None
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per task: loss before, when it was learned, at the end, and what was forgotten."""
+        """One row per task: loss before, when learned and at the end, forgetting, and pattern distance."""
         tasks = self.loss["task"].to_numpy().tolist()
         learned = [float(self.loss["value"].isel(stage=place + 1, task=place)) for place in range(len(tasks))]
         forgotten = [*map(signed_text, (self.forgotten.sel(task=task) for task in tasks[:-1])), "–"]
@@ -110,30 +112,37 @@ class Forgetting(AnalysisResult):
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
-        words = {True: "are forgotten", False: "become better", None: "are not shown to be forgotten"}[self.supported]
-        runs = f"{self.runs} run{'s' if self.runs > 1 else ''}"
+        """The result in sentences."""
+        words = {
+            True: "Earlier tasks are forgotten",
+            False: "Earlier tasks improve",
+            None: "No evidence that earlier tasks are forgotten",
+        }[self.supported]
+        runs = f"{self.runs} training run{'s' if self.runs > 1 else ''}"
         total = (
-            f"Earlier tasks {words}: backward transfer {signed_text(self.transfer)} nats (below zero: a rise), "
-            f"forgetting {signed_text(self.mean)}, over {runs} and {self.samples} held-out samples of each task."
+            f"{words}: backward transfer {signed_text(self.transfer)} nats (negative: the loss rises), mean forgetting "
+            f"{signed_text(self.mean)} nats ({runs}, {self.samples} held-out samples of each task)."
         )
         lines = [total]
         worst = self.forgotten.isel(task=int(self.forgotten["value"].to_numpy().argmax()))
         if worst["value"] > 0:
-            lines.append(f"Most was lost of {worst['task'].item()}: {signed_text(worst)}.")
-        found = self.association
-        if math.isnan(found.value):
-            lines.append(f"Too few pairs of a step and an earlier task to ask whether patterns tell: {found.pairs}.")
-        else:
-            sure = "goes" if found.p < 1 - self.level else "is not shown to go"
+            lines.append(f"Forgetting is largest for {worst['task'].item()}: {signed_text(worst)} nats.")
+        rho = self.association
+        if math.isnan(rho.value):
             lines.append(
-                f"How far an earlier task's pattern moves in a step {sure} with the rise of its loss: rho "
-                f"{interval_text(found.value, found.low, found.high)}, {found.pairs} pairs, p = {found.p:.2g}."
+                f"Too few pairs of a step and an earlier task ({rho.pairs}) to correlate pattern changes with losses."
+            )
+        else:
+            words = "correlates" if rho.p < 1 - self.level else "does not correlate significantly"
+            lines.append(
+                f"The distance of an earlier task's pattern in a step {words} with the rise of its loss: Spearman's "
+                f"rho {interval_text(rho.value, rho.low, rho.high)}, permutation p = {rho.p:.2g}, {rho.pairs} pairs "
+                f"of a step and an earlier task."
             )
         return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         tables = {"loss": self.loss, "rise": self.rise, "forgotten": self.forgotten}
         single = {"mean": self.mean, "transfer": self.transfer}
         return {
@@ -151,17 +160,17 @@ class Forgetting(AnalysisResult):
 
 @check_arguments
 def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 0.95, seed: int = 0) -> Forgetting:
-    """What becomes of each task while others are learned after it.
+    """Measure how the loss and the pattern of each task change while later tasks are learned.
 
     Args:
-        order: the tasks as they were learned.
-        runs: one for each training seed: task -> scores with `loss`, before and after each task: T + 1 of them, of the
-            same samples in every run and stage.
-        level: of the intervals.
-        seed: of resamples and permutations.
+        order: the tasks in the order in which they were learned.
+        runs: one entry per training seed: the T + 1 stages, before the first and after each task; each is task ->
+            scores with `loss`, of the same samples in every run and stage.
+        level: confidence level of the intervals.
+        seed: seed of resamples and permutations.
 
     Raises:
-        HeadnbError: fewer than two tasks, no run, or a stage, task, sample or loss that is missing.
+        HeadnbError: fewer than two tasks, no run, or a missing stage, task, sample or loss.
     """
     level = checked_level(level)
     losses, levels = _read_runs(list(order), runs)
@@ -180,7 +189,7 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         rise=_estimates(since, labels, level).assign_attrs(loss_attrs | {"long_name": "rise of the loss"}),
         moved=_distance_since_learning(levels, learned, labels),
         forgotten=_estimates(lost, {"task": list(order)[:-1]}, level),
-        # Samples of two tasks are independent whatever their order, so they may be averaged place by place.
+        # Samples of different tasks are independent, so they may be paired in any order for averaging.
         mean=_estimates(lost.mean(axis=1), {}, level),
         transfer=_estimates(-since[:, last, :-1].mean(axis=1), {}, level),
         association=_association(losses, levels, level, seed),
@@ -191,25 +200,27 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
 
 
 def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]:
-    """Losses (runs, stages, tasks, n) and levels (runs, stages, tasks, n, heads that are never NaN)."""
+    """Losses (runs, stages, tasks, n) and levels (runs, stages, tasks, n, heads), without heads that are ever NaN."""
     if len(order) < 2 or not runs:
-        raise HeadnbError(f"forgetting needs two tasks and a run; got {len(order)} and {len(runs)}")
+        raise HeadnbError(f"forgetting needs at least two tasks and one run; got {len(order)} and {len(runs)}")
     stages = len(order) + 1
     if wrong := [len(run) for run in runs if len(run) != stages]:
         raise HeadnbError(
-            f"{len(order)} tasks need scores at {stages} stages of each run, the first before; got {wrong[0]}"
+            f"{len(order)} tasks need scores at {stages} stages of each run, including before training; got {wrong[0]}"
         )
     samples = {}
     for task in order:
-        found = [stage[task] for run in runs for stage in run if task in stage]
-        if len(found) < len(runs) * stages:
-            raise HeadnbError(f"{task} lacks scores at {len(runs) * stages - len(found)} stages")
-        common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in found))
-        samples[task] = [sample for sample in found[0]["sample"].to_numpy().tolist() if sample in common]
+        scores = [stage[task] for run in runs for stage in run if task in stage]
+        if len(scores) < len(runs) * stages:
+            raise HeadnbError(
+                f"{task} has no scores at {len(runs) * stages - len(scores)} of {len(runs) * stages} stages of all runs"
+            )
+        common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in scores))
+        samples[task] = [sample for sample in scores[0]["sample"].to_numpy().tolist() if sample in common]
     n = min(map(len, samples.values()))
     if n < 2:
         raise HeadnbError(
-            f"{min(samples, key=lambda task: len(samples[task]))} has {n} samples at all stages; 2 are needed"
+            f"{min(samples, key=lambda task: len(samples[task]))} has {n} samples at all stages; at least 2 are needed"
         )
     at = [[[stage[task].sel(sample=samples[task][:n]) for task in order] for stage in run] for run in runs]
     losses = np.array([[[one["loss"].to_numpy() for one in row] for row in run] for run in at], np.float64)
@@ -223,21 +234,21 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
 
 
 def _estimates(values: Array, labels: Mapping[str, list[str]], level: float) -> xr.Dataset:
-    """Means over runs and samples of values (runs, ..., n), with intervals; NaN where values are."""
+    """Means over runs and samples of values (runs, ..., n), with intervals; NaN where a value is NaN."""
     shape = values.shape[1:-1]
-    found = crossed_intervals(np.moveaxis(values.reshape(len(values), -1, values.shape[-1]), 1, 2), level)
-    parts = {"value": found.mean, "low": found.low, "high": found.high}
+    means = crossed_intervals(np.moveaxis(values.reshape(len(values), -1, values.shape[-1]), 1, 2), level)
+    parts = {"value": means.mean, "low": means.low, "high": means.high}
     return xr.Dataset({name: (tuple(labels), part.reshape(shape)) for name, part in parts.items()}, labels)
 
 
 def _scale_free_patterns(levels: Array) -> Array:
-    """Patterns over their mean over heads, from levels (..., n, heads)."""
+    """Patterns divided by their mean over heads, from levels (..., n, heads)."""
     pattern = levels.mean(axis=-2)
     return np.asarray(pattern / pattern.mean(axis=-1, keepdims=True))
 
 
 def _distance(shape: Array, origin: Array) -> Array:
-    """Relative to the origin's length about its mean, which is 1."""
+    """Distance relative to the origin's length about its mean, which is 1."""
     return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
 
 
@@ -251,7 +262,7 @@ def _distance_since_learning(
 
 
 def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
-    """Of each step and earlier task, in that order: how far its pattern moved, how much its loss rose; runs' means."""
+    """Pattern distance and rise of the loss, means over runs, for each step and earlier task, in that order."""
     shapes = _scale_free_patterns(levels)
     moved = _distance(shapes[:, 1:], shapes[:, :-1]).mean(axis=0)  # (steps, tasks)
     rose = np.diff(losses.mean(axis=-1), axis=1).mean(axis=0)
@@ -274,7 +285,7 @@ def _association(losses: Array, levels: Array, level: float, seed: int) -> Assoc
         again = [_unit_ranks(values) for values in _step_changes(losses[at], levels[at])]
         drawn.append(float(again[0] @ again[1]))
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    steps = np.split(ranks[1], np.cumsum(range(1, tasks - 1)))  # of 1, 2, ... earlier tasks
+    steps = np.split(ranks[1], np.cumsum(range(1, tasks - 1)))  # steps with 1, 2, ... earlier tasks
     permuted = np.array(
         [ranks[0] @ np.concatenate([rng.permutation(step) for step in steps]) for _ in range(PERMUTATIONS)]
     )
@@ -284,7 +295,7 @@ def _association(losses: Array, levels: Array, level: float, seed: int) -> Assoc
 
 
 def _unit_ranks(values: Array) -> Array:
-    """Ranks about their mean, of unit length: the product of two is Spearman's rho; NaN if all are equal."""
+    """Centred ranks of unit length; the product of two is Spearman's rho; NaN if all values are equal."""
     ranks = stats.rankdata(values) - (len(values) + 1) / 2
     length = float(np.linalg.norm(ranks))
     return np.asarray(ranks / length if length else np.full_like(ranks, np.nan))

@@ -1,4 +1,4 @@
-"""Which heads to train or to take out: the first or the last of a pattern, and random ones of the same layers."""
+"""Choice of heads to train or ablate: the top or bottom heads of a pattern, or random heads of the same layers."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ HeadIndex: TypeAlias = tuple[int, int]
 
 @check_arguments
 def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "top", seed: int = 0) -> list[str]:
-    """The names of k heads, for `finetune(heads=...)`, `ablate` or `scale_heads`.
+    """Choose k heads by name, for `finetune(heads=...)`, `ablate` or `scale_heads`.
 
     Args:
-        scores: what `score_heads` gives, or a pattern (layer, head). The pattern ranks the heads: activation levels
+        scores: scores from `score_heads`, or a pattern (layer, head). The pattern ranks the heads: activation levels
             by size, signed scores such as ablations from the most positive to the most negative.
-        k: how many.
-        which: "top", from the highest on; "bottom", from the lowest on; or "random": as many heads of each layer as
-            the top k has there, any of them, the top ones not excepted.
-        seed: of the random heads.
+        k: number of heads.
+        which: "top", the highest values; "bottom", the lowest values; or "random", random heads with as many in each
+            layer as the top k has there. The random heads may include top heads.
+        seed: seed of the random heads.
 
     Returns:
         Names such as "L3H5".
 
     Raises:
-        HeadnbError: not one pattern, an unknown choice, or not so many heads.
+        HeadnbError: not exactly one pattern, an unknown choice, or fewer than k heads.
     """
     if which not in get_args(Which):
         raise unknown_name("choice of heads", str(which), get_args(Which))
@@ -48,17 +48,17 @@ def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "t
 
 
 def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[HeadIndex]:
-    """(layer, head) of every head that is not NaN, from the highest value of the pattern to the lowest.
+    """(layer, head) of every head that is not NaN, from the highest to the lowest value of the pattern.
 
     Raises:
-        HeadnbError: there are several patterns, or none.
+        HeadnbError: several patterns, or none.
     """
     pattern = patterns.pattern(scores) if isinstance(scores, xr.Dataset) else scores
     if not isinstance(pattern, xr.DataArray):
-        raise HeadnbError(f"heads are chosen by scores or a pattern, not by {type(scores).__name__}")
+        raise HeadnbError(f"expected scores or a pattern to choose heads by, not {type(scores).__name__}")
     if set(pattern.dims) != set(HEADS):
         raise HeadnbError(
-            f"choose one pattern (layer, head) first, by .sel; this has {', '.join(map(str, pattern.dims))}"
+            f"select one pattern (layer, head) first, with .sel; got the dims {', '.join(map(str, pattern.dims))}"
         )
     pattern = pattern.transpose(*HEADS)
     layers, heads = (pattern.get_index(dim) for dim in HEADS)
@@ -71,10 +71,10 @@ def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[HeadIndex]:
 
 
 def shuffled_within_layers(ranking: list[HeadIndex], random: np.random.Generator) -> list[HeadIndex]:
-    """The ranking with each layer's heads exchanged among each other at random.
+    """The ranking with the heads permuted at random within each layer.
 
-    Its first k have as many heads of each layer as the ranking's first k, for every k; and if it did not matter which
-    heads of a layer come first, the ranking would be one of these.
+    For every k, its first k heads have as many heads of each layer as the first k of the ranking. Under the null
+    hypothesis that order within a layer is arbitrary, the ranking itself is one such permutation.
     """
     shuffled: dict[int, list[int]] = {layer: [] for layer, _ in ranking}
     for layer, head in ranking:
@@ -85,11 +85,11 @@ def shuffled_within_layers(ranking: list[HeadIndex], random: np.random.Generator
 
 
 def check_head_count(k: object, ranking: list[HeadIndex]) -> None:
-    """Raise HeadnbError unless k of these heads can be chosen."""
+    """Raise HeadnbError unless k is a whole number from 1 to the number of heads."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(ranking):
         raise HeadnbError(f"k must be a number of heads from 1 to {len(ranking)}, not {k!r}")
 
 
 def format_heads(places: Iterable[HeadIndex]) -> list[str]:
-    """`L3H5` of each."""
+    """Names of the heads, such as `L3H5`."""
     return [head_name(*place) for place in places]

@@ -1,4 +1,4 @@
-"""Findings as plain JSON values, which know no NaN and no infinity: None stands for these."""
+"""Results as plain JSON values; JSON has no NaN and no infinity, so None replaces them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def to_json_value(value: Any) -> Any:
-    """A number, also numpy's or a DataArray's without dims; what is no number stays as it is."""
-    found = value.item() if hasattr(value, "item") else value
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    """Convert a number, numpy scalar or DataArray without dims to a plain value; other values are unchanged."""
+    plain = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def as_records(table: xr.Dataset | pd.DataFrame) -> list[dict[str, Any]]:
-    """One object per row of labels."""
+    """One object per row, with its labels."""
     frame = table.to_dataframe() if isinstance(table, xr.Dataset) else table
     rows = frame.reset_index().to_dict("records")
     return [{str(name): to_json_value(value) for name, value in row.items()} for row in rows]
 
 
 def with_interval(estimate: Estimate) -> dict[str, float | None]:
-    """`value`, `low` and `high`."""
+    """`value`, `low` and `high` of an estimate."""
     return {name: to_json_value(getattr(estimate, name)) for name in ("value", "low", "high")}

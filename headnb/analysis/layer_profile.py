@@ -1,16 +1,16 @@
-"""What fine-tuning changes in each layer: its representations, its heads and its parameters, beside each other.
+"""Change of each layer's representations, heads and parameters by fine-tuning.
 
-The change of a layer's representations is 1 - CKA of the model before and after on the same samples (see `cka`): it
-adds up over depth, since a layer works on what the layers below hand on. From it layers are told apart by the names of
-"Layer by Layer" (arXiv 2410.20008), but by a rule of our own, that of a rise time. With the largest change so far up
-the layers, over the largest of all:
+The change of a layer's representations is 1 - CKA between the model before and after fine-tuning, on the same samples
+(see `cka`). It accumulates over depth, since each layer takes the output of the layers below. The kinds of layers have
+the names of "Layer by Layer" (arXiv 2410.20008), but are defined here as for a rise time, from the running maximum of
+the change over depth, relative to its largest value:
 
-    shared       below a tenth: what the fine-tuned model computes there is what it computed before
-    transition   from a tenth on
-    refinement   from nine tenths on: nothing is changed much further
+    shared       below 0.1: the representations are almost those before fine-tuning
+    transition   from 0.1
+    refinement   from 0.9: the representations change little further
 
-A rise at one pace over all layers has a transition of 80 % of them, and there the three kinds are no more than words.
-The change of a layer's heads is the root mean square over them; patterns are divided by their mean over all heads.
+If the change rises uniformly over depth, 80 % of the layers are transition, and the kinds have no meaning. The change
+of a layer's heads is the root mean square over heads of the change of patterns divided by their mean over all heads.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-TRANSITION_START, TRANSITION_END = 0.1, 0.9  # shares of the largest change
+TRANSITION_START, TRANSITION_END = 0.1, 0.9  # fractions of the largest change
 EVEN_RISE_WIDTH = TRANSITION_END - TRANSITION_START
-_MAX_CKA = 1 - 1e-12  # CKA of a model that did not change, on a scale that has no 1
-MIN_UNITS = 3  # runs, or tasks
+_MAX_CKA = 1 - 1e-12  # Fisher's scale is infinite at 1, the CKA of an unchanged layer
+MIN_UNITS = 3  # fewest runs, or tasks, for an interval
 _INTERVAL_FIELDS = ("value", "low", "high")
 
 
 class LayerRun(NamedTuple):
     """One training run on a task.
 
-    `grams` and `scores` are each of the model before and after, on the same samples, as `layer_grams` and `score_heads`
-    give them; `movement` (layer) is how far parameters moved.
+    `grams` and `scores` are pairs (before, after fine-tuning) on the same samples, from `layer_grams` and
+    `score_heads`; `movement` (layer) is the relative parameter distance.
     """
 
     grams: tuple[xr.Dataset, xr.Dataset]
@@ -64,20 +64,24 @@ class LayerRun(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class LayerProfile(AnalysisResult):
-    """What fine-tuning changed in each layer.
+    """Change of each layer by fine-tuning.
 
     Attributes:
-        similarity: Dataset (task, layer) of `value`, `low`, `high`: CKA of the layer before and after, over runs.
-        heads: Dataset (task, layer) of the same: root mean square change of its heads, the mean head being 1.
-        movement: (task, layer), relative L2 distance of its parameters, mean over runs.
-        across: (before, after): CKA of every layer before with every layer after, mean over tasks and runs.
-        depth: (task), how many layers below it before fine-tuning a layer must be compared with to find a CKA as low
-            as that of the most changed layer with itself; NaN where there is none.
-        transition: Dataset (run) of `first` layer of the transition and of the refinement (`last`), of each run.
-        go_together: Dataset (beside) of `value`, `low`, `high`: rank correlation over layers of what a layer adds to
-            the change of representations with the change of its "heads" and its "movement"; over tasks, or over runs
-            where there is one task.
-        samples: that representations are compared on. `runs`: of all tasks together. `level`: of the intervals.
+        similarity: Dataset (task, layer) of `value`, `low`, `high`: CKA of the layer before and after fine-tuning, mean
+            over runs.
+        heads: Dataset (task, layer) of `value`, `low`, `high`: root mean square change of the layer's heads, relative
+            to the mean over all heads.
+        movement: (task, layer), relative L2 distance of the layer's parameters, mean over runs.
+        across: (before, after), CKA of every layer before with every layer after fine-tuning, mean over tasks and runs.
+        depth: (task), the number of layers from the most changed layer down to the first layer whose CKA with it, both
+            before fine-tuning, is at most the CKA of the most changed layer before and after; NaN if there is none.
+        transition: Dataset (run) of the `first` layer of the transition and of the refinement (`last`), for each run.
+        go_together: Dataset (beside) of `value`, `low`, `high`: rank correlation over layers of the increase of the
+            representation change in a layer with the change of its "heads" and with its "movement"; mean over tasks,
+            or over runs if there is one task.
+        samples: number of samples behind the representations.
+        runs: number of runs of all tasks together.
+        level: confidence level of the intervals.
     """
 
     similarity: xr.Dataset
@@ -93,14 +97,14 @@ class LayerProfile(AnalysisResult):
 
     @property
     def stages(self) -> tuple[int, int]:
-        """The first layer of the transition and of the refinement, of the mean change over tasks."""
+        """First layer of the transition and of the refinement, from the mean change over tasks."""
         return transition(1 - self.similarity["value"].mean("task").to_numpy())
 
     @property
     def width(self) -> tuple[float, float, float]:
-        """The transition's share of all layers, mean over runs, with its interval (NaN below three runs).
+        """Fraction of the layers in the transition, mean over runs, with its interval (NaN below three runs).
 
-        A transition is counted in whole layers, so the interval has half a layer more on either side.
+        The transition is a whole number of layers, so the interval is half a layer wider on either side.
         """
         layers = self.similarity.sizes["layer"]
         shares = (self.transition["last"] - self.transition["first"]).to_numpy() / layers
@@ -109,7 +113,7 @@ class LayerProfile(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each task: its most changed layer, that layer's CKA, and its depth."""
+        """One row per task: its most changed layer with CKA and depth, and the number of layers of each kind."""
         import pandas as pd  # noqa: PLC0415
 
         rows = {}
@@ -127,44 +131,48 @@ class LayerProfile(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether the transition is shorter than that of an even rise; None where that cannot be told."""
+        """Whether the transition is shorter than for a uniform rise over depth; None if undecided."""
         _, low, high = self.width
         return True if high < EVEN_RISE_WIDTH else False if low > EVEN_RISE_WIDTH else None
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         layers, (first, last) = self.similarity.sizes["layer"], self.stages
         width, low, high = self.width
         parts = {"shared": (0, first), "transition": (first, last), "refinement": (last, layers)}
-        said = ", ".join(f"{_layer_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
-        known = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
-        then = {True: "So the change is gathered there", False: "So the change is spread more evenly than that"}
-        sharp = then.get(self.supported, "So kinds of layers are not shown")  # type: ignore[arg-type]
+        kinds = ", ".join(f"{_layer_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
+        interval = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
+        conclusion = {
+            True: "The change is concentrated in the transition",
+            False: "The change is spread more widely than a uniform rise",
+            None: "No evidence of distinct kinds of layers",
+        }[self.supported]
         return (
-            f"In the mean over tasks {said}. The transition takes {width:.0%}{known} of the layers; an even rise would "
-            f"take {EVEN_RISE_WIDTH:.0%}. {sharp}. {self._correlation_sentence()}"
+            f"On average over tasks, {kinds}. The transition spans {width:.0%}{interval} of the layers ({self.runs} "
+            f"training run{'s' if self.runs > 1 else ''}); a uniform rise over depth would span {EVEN_RISE_WIDTH:.0%}. "
+            f"{conclusion}. {self._correlation_sentence()}"
         )
 
     def plot(self) -> Chart:
-        """Layer by layer: CKA, the change of heads, the movement of parameters."""
+        """CKA, change of heads and parameter distance of each layer."""
         first, last = self.stages
         marks = {"transition": first - 0.5, "refinement": last - 0.5}
-        # CKA itself is not below 0; where few samples tell little an interval may be, and would leave no room.
+        # CKA is not negative; clip wide intervals, which would compress the axis.
         similarity = self.similarity.assign(low=self.similarity["low"].clip(min=0))
         charts = [
-            trajectory(similarity, along="layer", marks=marks, title="CKA before and after"),
-            trajectory(self.heads, along="layer", title="change of heads (mean head = 1)"),
-            trajectory(self.movement, along="layer", title="movement of parameters"),
+            trajectory(similarity, along="layer", marks=marks, title="CKA before and after fine-tuning"),
+            trajectory(self.heads, along="layer", title="change of heads (mean over heads = 1)"),
+            trajectory(self.movement, along="layer", title="relative parameter distance"),
         ]
-        return chart_row(*charts, title="what fine-tuning changes, layer by layer")
+        return chart_row(*charts, title="change by fine-tuning, per layer")
 
     def plot_across(self) -> Chart:
-        """CKA of every layer before (rows) with every layer after (columns)."""
-        return train_eval(self.across, title="CKA of layers before and after")
+        """CKA of every layer before (rows) with every layer after fine-tuning (columns)."""
+        return train_eval(self.across, title="CKA of layers before and after fine-tuning")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         return {
             "tasks": as_records(self.table),
             "stages": dict(zip(("transition", "refinement"), self.stages, strict=True)),
@@ -178,27 +186,33 @@ class LayerProfile(AnalysisResult):
         }
 
     def _correlation_sentence(self) -> str:
-        said = []
-        for name, words in (("heads", "its heads change"), ("movement", "its parameters move")):
+        parts = []
+        for name, words in (("heads", "the change of its heads"), ("movement", "its parameter distance")):
             value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _INTERVAL_FIELDS)
-            shown = "more" if low > 0 else "less" if high < 0 else "not shown to be more"
-            said.append(f"{shown} where {words} more (rank correlation {interval_text(value, low, high)})")
-        return f"A layer adds to the change {' and '.join(said)}."
+            sign = "significantly positive" if low > 0 else "significantly negative" if high < 0 else "not significant"
+            sign = sign if np.isfinite(low) else "no interval"
+            parts.append(f"{interval_text(value, low, high)} with {words} ({sign})")
+        tasks = self.similarity.sizes["task"]
+        n = f"{tasks} tasks" if tasks > 1 else f"{self.runs} run{'s' if self.runs > 1 else ''}"
+        return (
+            f"The increase of the representation change in a layer has a Spearman correlation over layers of "
+            f"{' and of '.join(parts)}; mean over {n}."
+        )
 
 
 def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95) -> LayerProfile:
-    """What fine-tuning changed in each layer.
+    """Measure the change of each layer by fine-tuning.
 
     Args:
         runs: task -> its training runs.
-        level: of the intervals, which are over samples, by a jackknife on Fisher's scale, and over runs.
+        level: confidence level of the intervals, which are over runs and over samples (jackknife on Fisher's scale).
 
     Raises:
-        HeadnbError: no runs, other samples before than after, or fewer than five.
+        HeadnbError: no runs, different samples before and after, or fewer than five samples.
     """
     level = checked_level(level)
     if not runs or not all(runs.values()):
-        raise HeadnbError("a profile of layers needs at least one training run of each task")
+        raise HeadnbError("a layer profile needs at least one training run of each task")
     tasks = list(runs)
     compared = {task: [_cka_matrix(one, task) for one in of_task] for task, of_task in runs.items()}
     same = {task: [_diagonal(one) for one in of_task] for task, of_task in compared.items()}
@@ -240,7 +254,7 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
 
 
 def transition(change: Array) -> tuple[int, int]:
-    """The first layer of the transition and of the refinement, from changes (layers); all are shared if nothing is."""
+    """First layer of the transition and of the refinement, from changes (layers); without change, all are shared."""
     highest = np.maximum.accumulate(np.maximum(change, 0))
     if not highest[-1] > 0:
         return len(change), len(change)
@@ -249,33 +263,33 @@ def transition(change: Array) -> tuple[int, int]:
 
 
 def _cka_matrix(run: LayerRun, task: str) -> LeaveOneOut:
-    """CKA of every layer before with every layer after, (layers, layers), and without each sample."""
+    """CKA of every layer before with every layer after fine-tuning, (layers, layers), and without each sample."""
     before, after = run.grams
     shared = [key for key in after["sample"].to_numpy().tolist() if key in before.indexes["sample"]]
     same = {"sample": shared, "other_sample": shared}
     prints = [one["fingerprint"].sel(sample=shared).to_numpy() for one in (before, after)]
     if not np.array_equal(prints[0], prints[1]):
-        raise HeadnbError(f"{task}: representations before and after are of other samples")
+        raise HeadnbError(f"{task}: representations before and after fine-tuning are of different samples")
     K, L = (one["gram"].sel(same).to_numpy() for one in (before, after))
-    rows = [cka(K[layer], L) for layer in range(len(K))]  # one row at a time: (layers, n, n) in memory
+    rows = [cka(K[layer], L) for layer in range(len(K))]  # one row at a time keeps (layers, n, n) in memory
     return LeaveOneOut(np.stack([row.full for row in rows]), np.stack([row.left_out for row in rows]))
 
 
 def _diagonal(compared: LeaveOneOut) -> LeaveOneOut:
-    """Of each layer with itself, (layers)."""
+    """CKA of each layer before with the same layer after fine-tuning, (layers)."""
     places = np.arange(len(compared.full))
     return LeaveOneOut(compared.full[places, places], compared.left_out[places, places])
 
 
 def _intervals(of_runs: Sequence[LeaveOneOut], level: float) -> Array:
-    """(3, layers): mean CKA over runs with its interval, the jackknife's values being those of samples."""
+    """(3, layers): mean CKA over runs with its interval, from the jackknife pseudo-values of samples."""
     fisher = [LeaveOneOut(*(np.arctanh(np.clip(part, -_MAX_CKA, _MAX_CKA)) for part in one)) for one in of_runs]
     values = np.stack([one.pseudo_values().T for one in fisher])  # (runs, n, layers)
     return np.tanh(np.stack(crossed_intervals(values, level)))
 
 
 def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
-    """(3, layers): mean square change of a layer's heads without the noise of samples, over runs, with its interval."""
+    """(3, layers): mean square change of a layer's heads, corrected for sample noise, with its interval."""
     stages = read_stages([one.scores for one in runs], task)
     present, values = ~stages.missing, []
     for after in stages.after:
@@ -296,12 +310,12 @@ def _mean_square(rows: Array) -> LeaveOneOut:
 
 
 def _equivalent_depth(run: LayerRun, similarity: Array) -> float:
-    """How many layers below the most changed one the first is that differed as much from it before."""
+    """`LayerProfile.depth` of one task, from its CKA before and after fine-tuning (layers)."""
     layer = int(similarity.argmin())
     grams = run.grams[0]["gram"].to_numpy()
     below = cka(grams[layer], grams[:layer]).full[::-1] if layer else np.array([])
-    found = np.flatnonzero(below <= similarity[layer])
-    return float(found[0] + 1) if len(found) else float("nan")
+    as_different = np.flatnonzero(below <= similarity[layer])
+    return float(as_different[0] + 1) if len(as_different) else float("nan")
 
 
 def _layer_correlations(
@@ -321,10 +335,10 @@ def _layer_correlations(
 
 
 def _t_intervals(values: Array, level: float) -> Array:
-    """(3, columns): means of values (units, columns) with Student's t intervals; two do not tell how they vary."""
-    found = t_intervals(values, level)
-    unknown = np.full_like(found.mean, np.nan)
-    return np.stack(found if len(values) >= MIN_UNITS else (found.mean, unknown, unknown))
+    """(3, columns): means of values (units, columns) with Student's t intervals; NaN below MIN_UNITS units."""
+    intervals = t_intervals(values, level)
+    unknown = np.full_like(intervals.mean, np.nan)
+    return np.stack(intervals if len(values) >= MIN_UNITS else (intervals.mean, unknown, unknown))
 
 
 def _dataset(ends: Array, tasks: list[str], layers: NDArray[np.int64], quantity: str) -> xr.Dataset:
@@ -333,5 +347,5 @@ def _dataset(ends: Array, tasks: list[str], layers: NDArray[np.int64], quantity:
 
 
 def _layer_span(first: int, end: int) -> str:
-    """`L0 to L4`."""
+    """`L0 to L4 are`, or `L0 is`."""
     return f"L{first} is" if end - first == 1 else f"L{first} to L{end - 1} are"

@@ -1,8 +1,8 @@
-"""Does training on a mixture of basic tasks first help a complex task? Application 1 of arXiv 2409.15820.
+"""Effect of fine-tuning on a mixture of basic tasks before a complex task (arXiv 2409.15820, application 1).
 
-Models are compared on the same held-out samples: as it came (`base`), fine-tuned on the complex task alone (`plain`),
-and first on a mixture, then on the complex task. What a mixture's extra updates do by themselves is seen in the random
-mixture, which has as many: the mixture of the fit has to beat that one.
+Models are compared on the same held-out samples: the base model (`base`), the model fine-tuned on the complex task
+alone (`plain`), and models fine-tuned first on a mixture, then on the complex task. A random mixture of the same size
+controls for the additional updates: the mixture of the fit must be better than the random mixture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BASE, PLAIN, RANDOM, FITTED = "base", "plain", "random", "weights"
 NAMES = {
-    BASE: "the model as it came",
+    BASE: "the base model",
     PLAIN: "the task alone",
     RANDOM: "a random mixture first",
     FITTED: "the fit's mixture first",
@@ -41,16 +41,19 @@ NAMES = {
 
 @dataclass(frozen=True, repr=False)
 class MixtureEffect(AnalysisResult):
-    """Held-out loss and exact match of one complex task after different trainings.
+    """Held-out loss and exact match of one complex task by training method (dim `way`).
 
     Attributes:
-        target: the complex task.
+        target: name of the complex task.
         loss: Dataset (way) of `value`, `low`, `high`: mean loss in nats, over samples and training seeds.
-        loss_change: Dataset (against, way) of the same: mean of the paired differences from `plain` and from `random`.
-        exact: as `loss`, share of answers that are right; None where no answers were asked for.
-        exact_change: as `loss_change`, of that share; None too.
-        samples, runs: behind the losses. `asked`: answers of each run.
-        level: of the intervals.
+        loss_change: Dataset (against, way) of `value`, `low`, `high`: mean paired difference from `plain` and from
+            `random`.
+        exact: as `loss`, fraction of correct answers; None if no answers were generated.
+        exact_change: as `loss_change`, for the fraction of correct answers; None if `exact` is.
+        samples: number of samples behind the losses.
+        runs: number of training runs of each method.
+        asked: number of generated answers of each run.
+        level: confidence level of the intervals.
     """
 
     target: str
@@ -65,7 +68,7 @@ class MixtureEffect(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether the mixture of the fit is better than a random one by its loss; None: cannot be told."""
+        """Whether the mixture of the fit has a lower loss than a random mixture; None if undecided."""
         if not {RANDOM, FITTED} <= set(self.loss["way"].to_numpy()):
             return None
         change = self.loss_change.sel(against=RANDOM, way=FITTED)
@@ -73,40 +76,40 @@ class MixtureEffect(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per way: loss, its change against plain fine-tuning and the random mixture, exact match."""
+        """One row per method: loss, its difference from the task alone and from the random mixture, and exact match."""
         columns = {"loss": _interval_texts(self.loss)}
         columns |= {
             f"loss − {_column_suffix(name)}": _interval_texts(self.loss_change.sel(against=name))
             for name in self._against
         }
         if self.exact is not None:
-            columns["right"] = _interval_texts(self.exact)
+            columns["exact match"] = _interval_texts(self.exact)
         return xr.Dataset(columns).drop_vars("against", errors="ignore").to_dataframe().rename(index=NAMES)
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         pairs = ((FITTED, RANDOM), (FITTED, PLAIN), (RANDOM, PLAIN))
         lines = [self._comparison_sentence(way, against) for way, against in pairs if self._has(way, against)]
         if not self._has(FITTED):
-            lines.append("The fit's mixture was not trained on: where no weight is above zero there is none.")
+            lines.append("There is no training on the fit's mixture: it needs a weight above zero.")
         if self.exact_change is not None and self._has(FITTED, RANDOM):
             change = self.exact_change.sel(against=RANDOM, way=FITTED)
             lines.append(
-                f"Exact match, of {self.asked} answers in each run, differs by {signed_text(change)} from that with "
-                f"{NAMES[RANDOM]}."
+                f"The difference in exact match between {NAMES[FITTED]} and {NAMES[RANDOM]} is {signed_text(change)} "
+                f"({self.asked} answers in each run)."
             )
         runs = f"{self.runs} training run{'s' if self.runs > 1 else ''}"
-        return " ".join([*lines, f"{self.samples} held-out samples, {runs}."])
+        return " ".join([*lines, f"All differences are paired over {self.samples} held-out samples ({runs})."])
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
-        found = {"loss": self.loss, "loss_change": self.loss_change}
+        """The result as plain JSON values (NaN as None)."""
+        tables = {"loss": self.loss, "loss_change": self.loss_change}
         if self.exact is not None and self.exact_change is not None:
-            found |= {"exact": self.exact, "exact_change": self.exact_change}
+            tables |= {"exact": self.exact, "exact_change": self.exact_change}
         return {
             "target": self.target,
-            **{name: as_records(table) for name, table in found.items()},
+            **{name: as_records(table) for name, table in tables.items()},
             "samples": self.samples,
             "runs": self.runs,
             "asked": self.asked,
@@ -127,43 +130,47 @@ class MixtureEffect(AnalysisResult):
 
     def _comparison_sentence(self, way: str, against: str) -> str:
         change = self.loss_change.sel(against=against, way=way)
-        told = "is lower than" if change["high"] < 0 else "is higher than" if change["low"] > 0 else ""
-        result = told or "is not shown to differ from that"
-        said = f"With {NAMES[way]} the loss on {self.target} {result} with {NAMES[against]}"
-        return f"{said}: {signed_text(change)} nats."
+        result = "is lower than" if change["high"] < 0 else "is higher than" if change["low"] > 0 else ""
+        result = result or "does not differ significantly from the loss"
+        return (
+            f"With {NAMES[way]}, the loss on {self.target} {result} with {NAMES[against]}: difference "
+            f"{signed_text(change)} nats."
+        )
 
 
 def mixture_effect(target: str, results: Mapping[str, Sequence[xr.Dataset]], *, level: float = 0.95) -> MixtureEffect:
-    """Compare trainings by the loss of the same held-out samples, sample by sample.
+    """Compare training methods by the losses of the same held-out samples, paired by sample.
 
     Args:
         target: name of the complex task.
-        results: way -> what `evaluate` gives of the model of each training seed, the same seeds in each way: `loss`
-            (sample), and perhaps `exact_match` (sample), NaN where nothing was asked. `plain` is needed.
-        level: of the intervals, which are over samples and seeds (`crossed_intervals`).
+        results: method -> the results of `evaluate`, one per training seed, the same seeds for each method: `loss`
+            (sample), and optionally `exact_match` (sample), NaN without a generated answer. `plain` is required.
+        level: confidence level of the intervals, which are over samples and seeds (`crossed_intervals`).
 
     Raises:
-        HeadnbError: no `plain`, ways of different numbers of seeds, or fewer than two samples that all have.
+        HeadnbError: no `plain`, different numbers of seeds, or fewer than two common samples.
     """
     level = checked_level(level)
     if PLAIN not in results:
-        raise HeadnbError(f"{target}: there is no fine-tuning on the task alone to compare mixtures with")
+        raise HeadnbError(
+            f"{target}: results lacks {PLAIN!r}, fine-tuning on the task alone, which mixtures are compared with"
+        )
     if len(counts := {len(runs) for runs in results.values()}) > 1:
-        raise HeadnbError(f"{target}: every way needs as many training runs; got {sorted(counts)}")
+        raise HeadnbError(f"{target}: all methods need the same number of training runs; got {sorted(counts)}")
     ways = [way for way in NAMES if way in results] + [way for way in results if way not in NAMES]
     losses = _values({way: results[way] for way in ways}, "loss")
     if losses.shape[2] < 2:
-        raise HeadnbError(f"{target}: the models have {losses.shape[2]} samples in common; this needs at least 2")
+        raise HeadnbError(f"{target}: the models have {losses.shape[2]} samples in common; at least 2 are needed")
     answers = _values({way: results[way] for way in ways}, "exact_match")
     asked = answers.shape[2] if answers.shape[2] > 1 else 0
     loss, loss_change = _compared(ways, losses, level, "loss", "nats")
-    exact, exact_change = _compared(ways, answers, level, "answered right", "") if asked else (None, None)
+    exact, exact_change = _compared(ways, answers, level, "exact match", "") if asked else (None, None)
     runs, samples = losses.shape[1:]
     return MixtureEffect(target, loss, loss_change, exact, exact_change, samples, runs, asked, level)
 
 
 def _values(results: Mapping[str, Sequence[xr.Dataset]], name: str) -> np.ndarray:
-    """(ways, seeds, samples) of the samples for which every run has a value."""
+    """(methods, seeds, samples), for the samples that have a value in every run."""
     runs = [run[name].dropna("sample") for way in results.values() for run in way if name in run]
     if len(runs) < sum(map(len, results.values())):
         return np.empty((len(results), 0, 0))
@@ -176,7 +183,7 @@ def _values(results: Mapping[str, Sequence[xr.Dataset]], name: str) -> np.ndarra
 def _compared(
     ways: list[str], values: np.ndarray, level: float, name: str, units: str
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Means (way), and means of paired differences (against, way)."""
+    """Means (way), and mean paired differences (against, way)."""
     attrs = {"long_name": name, "units": units}
     against = [way for way in (PLAIN, RANDOM) if way in ways]
     means = _dataset(crossed_intervals(np.moveaxis(values, 0, -1), level), ways, attrs)
@@ -188,8 +195,8 @@ def _compared(
     return means, joined.assign_attrs({**attrs, "long_name": f"change of {name}"})
 
 
-def _dataset(found: HeadIntervals, ways: list[str], attrs: dict[str, str]) -> xr.Dataset:
-    names = {"value": found.mean, "low": found.low, "high": found.high}
+def _dataset(intervals: HeadIntervals, ways: list[str], attrs: dict[str, str]) -> xr.Dataset:
+    names = {"value": intervals.mean, "low": intervals.low, "high": intervals.high}
     return xr.Dataset({name: ("way", values) for name, values in names.items()}, {"way": ways}, attrs)
 
 

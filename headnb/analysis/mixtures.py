@@ -1,7 +1,7 @@
-"""How much of each basic task to train on before a complex one: application 1 of arXiv 2409.15820.
+"""Mixtures of basic tasks to fine-tune on before a complex task (arXiv 2409.15820, application 1).
 
-`fit_combination` gives the weights alpha_i of dAP_complex = sum over i of alpha_i dAP_i; a mixture of N samples takes
-N alpha_i / sum(alpha) of each basic task. Beside it stand the mixtures that it must beat.
+`fit_combination` gives the weights alpha_i of dAP_complex = sum over i of alpha_i dAP_i. A mixture of N samples has
+N alpha_i / sum(alpha) samples of each basic task. Baseline mixtures are uniform, random or of a single task.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ WAYS = ("weights", "contributions", "uniform", "random", "single")
 
 @dataclass(frozen=True, repr=False)
 class Mixture(Task):
-    """A task of samples of several basic tasks, in a shuffled order; ids are `gsm8k/17`: the basic task, and its id.
+    """A task of shuffled samples of several basic tasks; an id such as `gsm8k/17` has the basic task and its id.
 
     Attributes:
-        by: how the shares were found, one of `WAYS`.
-        counts: basic task -> samples of it.
-        weights: basic task -> what its share is proportional to, as the fit has it; below zero counts as zero.
-        notes: what a user should know: basic tasks that are left out and why, samples taken several times, a fit
-            that does not show composition.
+        by: method of the mixture, one of `WAYS`.
+        counts: basic task -> number of its samples.
+        weights: basic task -> weight that its share is proportional to; negative weights count as zero.
+        notes: notes for the user: omitted basic tasks with the reason, repeated samples, a fit that does not support
+            composition.
     """
 
     by: str
@@ -76,49 +76,51 @@ def mixture(
     by: str = "weights",
     repeat: bool = False,
 ) -> Mixture:
-    """A mixture of basic tasks to fine-tune on before a complex task (arXiv 2409.15820, application 1).
+    """Mix samples of basic tasks to fine-tune on before a complex task (arXiv 2409.15820, application 1).
 
-    Shares become whole numbers by largest remainder: each task gets its share rounded down, and what is left goes to
-    the largest fractions (equal ones: the larger weight, then the earlier task). A weight of zero or below gives no
-    samples, and the other weights share them all: nobody can train on less than nothing.
+    Shares become whole numbers by the largest-remainder method: each share is rounded down, and the remaining samples
+    go to the largest fractions (ties: the larger weight, then the earlier task). A task with a weight of zero or below
+    has no samples.
 
     Args:
-        fit: what `fit_combination` returns, or basic task -> weight.
-        size: N, the samples of the mixture.
-        sources: basic task -> where its samples are: a `Task`, or anything that `load_task` accepts; a name stands
-            for its train split.
-        seed: of the samples drawn, and of their order.
-        by: "weights": alpha_i. "contributions": alpha_i times the norm of dAP_i, since alpha_i alone depends on how
-            far each task moves the pattern. And baselines: "uniform": equal shares. "random": drawn from all samples
-            of all sources alike, whatever their task. "single": the one basic task that explains the target best
-            (R^2 of the fit from it alone). How the paper drew its random mixture is not known.
-        repeat: take samples again where a source has fewer than its share, each of them once before any twice; the
-            repeated ids end in ` #2`, ` #3`. False: that is an error.
+        fit: result of `fit_combination`, or basic task -> weight.
+        size: N, the number of samples of the mixture.
+        sources: basic task -> its samples: a `Task`, or anything that `load_task` accepts; a name loads the train
+            split.
+        seed: seed of the sampling and of the order of samples.
+        by: "weights": alpha_i. "contributions": alpha_i times the norm of dAP_i, since alpha_i alone depends on the
+            size of each task's change. Baselines: "uniform": equal shares. "random": a uniform random subset of all
+            samples of all sources. "single": the one basic task with the largest R^2 when fitted alone. The paper does
+            not state how its random mixture is sampled.
+        repeat: repeat samples if a source has fewer than its share, each once before any twice; repeated ids end in
+            ` #2`, ` #3`. If False, too few samples are an error.
 
     Returns:
-        A `Mixture`: a `Task` that `finetune` accepts, with the counts behind it.
+        A `Mixture`: a `Task` that `finetune` accepts, with its counts and weights.
 
     Raises:
-        HeadnbError: an unknown way or source (the nearest is named), a basic task without a source, no weight above
-            zero, or a source with fewer samples than its share.
+        HeadnbError: an unknown method or source, a basic task without a source, no weight above zero, or a source with
+            fewer samples than its share.
     """
     if by not in WAYS:
-        raise unknown_name("way to mix", by, WAYS)
+        raise unknown_name("mixture method", by, WAYS)
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise HeadnbError(f"size must be a whole number of samples, 1 or more, not {size!r}")
+        raise HeadnbError(f"size must be a whole number of samples, at least 1, not {size!r}")
     weights = _weights(fit, by)
     if unknown := [name for name in sources if name not in weights]:
-        raise unknown_name("basic task among the sources", unknown[0], weights)
+        raise unknown_name("basic task in sources", unknown[0], weights)
     wanted = dict.fromkeys(weights, int(size)) if by == "random" else _counts(weights, int(size), by)
     if missing := [name for name, count in wanted.items() if count and name not in sources]:
-        raise HeadnbError(f"sources lacks {', '.join(map(repr, missing))}, of which the mixture needs samples")
+        raise HeadnbError(
+            f"the mixture needs samples of basic tasks that sources lacks: {', '.join(map(repr, missing))}"
+        )
     tasks = {name: _train_task(sources[name], count, seed) for name, count in wanted.items() if count}
     if by == "random":
         weights = {name: float(len(task)) for name, task in tasks.items()}
         wanted = _random_counts(tasks, int(size), seed)
     _check_sizes(tasks, wanted, repeat=repeat)
     drawn = [pair for name, task in tasks.items() for pair in _draw(name, task, wanted[name], seed)]
-    random.Random(seed).shuffle(drawn)  # noqa: S311  so that every part of the mixture is mixed
+    random.Random(seed).shuffle(drawn)  # noqa: S311  interleave the tasks
     target = fit.target if isinstance(fit, CombinationFit) else "the target"
     return Mixture(
         name=f"mixture for {target}",
@@ -133,7 +135,7 @@ def mixture(
 
 
 def largest_remainder(weights: np.ndarray, size: int) -> np.ndarray:
-    """Whole numbers (n,) that sum to `size` in proportion to `weights` (n,), of which none is below zero."""
+    """Whole numbers (n,) that sum to `size`, in proportion to the non-negative `weights` (n,)."""
     quotas = size * weights / weights.sum()
     counts = np.floor(np.round(quotas, 9))  # 0.29 * 100 is 28.999999999999996
     order = np.lexsort((np.arange(len(weights)), -weights, np.round(counts - quotas, 9)))
@@ -144,25 +146,25 @@ def largest_remainder(weights: np.ndarray, size: int) -> np.ndarray:
 def _weights(fit: CombinationFit | Mapping[str, float], by: str) -> dict[str, float]:
     if isinstance(fit, Mapping):
         if by in {"contributions", "single"}:
-            raise HeadnbError(f"by={by!r} needs what fit_combination returns, not bare weights")
-        found = {str(name): float(weight) for name, weight in fit.items()}
+            raise HeadnbError(f"by={by!r} needs a result of fit_combination, not a mapping of weights")
+        weights = {str(name): float(weight) for name, weight in fit.items()}
     elif isinstance(fit, CombinationFit):
-        held = {"contributions": fit.contributions, "single": fit.alone}.get(by, fit.weights)
-        found = {str(name): float(weight) for name, weight in held.to_series().items()}
+        array = {"contributions": fit.contributions, "single": fit.alone}.get(by, fit.weights)
+        weights = {str(name): float(weight) for name, weight in array.to_series().items()}
     else:
-        raise HeadnbError(f"a mixture is made from what fit_combination returns, not from {type(fit).__name__}")
-    if not found:
-        raise HeadnbError("there are no weights to mix by")
-    if broken := [name for name, weight in found.items() if not math.isfinite(weight)]:
-        raise HeadnbError(f"the weight of {broken[0]!r} is {found[broken[0]]}")
-    return dict.fromkeys(found, 1.0) if by == "uniform" else found
+        raise HeadnbError(f"expected a result of fit_combination or a mapping of weights, not {type(fit).__name__}")
+    if not weights:
+        raise HeadnbError("a mixture needs at least one basic task; got no weights")
+    if broken := [name for name, weight in weights.items() if not math.isfinite(weight)]:
+        raise HeadnbError(f"the weight of {broken[0]!r} is {weights[broken[0]]}; weights must be finite")
+    return dict.fromkeys(weights, 1.0) if by == "uniform" else weights
 
 
 def _counts(weights: dict[str, float], size: int, by: str) -> dict[str, int]:
     values = np.array(list(weights.values()))
     share = np.eye(len(values))[values.argmax()] if by == "single" else np.maximum(values, 0)
     if not share.any():
-        raise HeadnbError("no basic task has a weight above zero: the fit gives nothing to mix")
+        raise HeadnbError("no basic task has a weight above zero, so the mixture would be empty")
     return dict(zip(weights, largest_remainder(share, size).tolist(), strict=True))
 
 
@@ -170,14 +172,14 @@ def _train_task(source: Any, n: int, seed: int) -> Task:
     if isinstance(source, Task):
         return source
     card = known_tasks().get(source) if isinstance(source, str) else None
-    endless = card is not None and card.procedural
-    return load_task(source, split="train", n=n if endless else None, seed=seed)
+    procedural = card is not None and card.procedural
+    return load_task(source, split="train", n=n if procedural else None, seed=seed)
 
 
 def _random_counts(tasks: dict[str, Task], size: int, seed: int) -> dict[str, int]:
-    """How many of each task there are among so many samples drawn from all of them, without replacement.
+    """Number of samples of each task in a random subset of `size` samples of all tasks, without replacement.
 
-    Where there are not enough, all are taken as often as they fit in, and the rest is drawn.
+    If `size` exceeds the number of samples, all are repeated as often as they fit, and the rest is a random subset.
     """
     sizes = np.array([len(task) for task in tasks.values()])
     rounds, rest = divmod(size, int(sizes.sum()))
@@ -189,17 +191,17 @@ def _check_sizes(tasks: dict[str, Task], wanted: dict[str, int], *, repeat: bool
     short = {name: task for name, task in tasks.items() if wanted[name] > len(task)}
     if not short or repeat:
         return
-    texts = [f"{name} has {len(task)} samples of {wanted[name]}" for name, task in short.items()]
+    texts = [f"{name} has {len(task)} of {wanted[name]} samples" for name, task in short.items()]
     size = sum(wanted.values())
     fits = min(int(size * len(task) / wanted[name]) for name, task in short.items())
     raise HeadnbError(
-        f"too few samples for a mixture of {size}: {', '.join(texts)}; repeat=True takes samples several times, a size "
-        f"of about {fits} would do without"
+        f"too few samples for a mixture of {size}: {', '.join(texts)}; pass repeat=True to repeat samples, or a size "
+        f"of about {fits}"
     )
 
 
 def _draw(name: str, task: Task, count: int, seed: int) -> list[DrawnSample]:
-    """`count` samples in random order; every sample once before any twice."""
+    """`count` samples in random order; every sample occurs once before any occurs twice."""
     drawn: list[DrawnSample] = []
     for turn in range(math.ceil(count / len(task))):
         order = load_task(task, n=min(len(task), count - len(drawn)), seed=seed + turn)
@@ -221,12 +223,12 @@ def _notes(
     if by == "single":
         zero, small = [], []
     if zero:
-        notes.append(f"no samples for a weight of zero or below: {', '.join(zero)}")
+        notes.append(f"no samples because the weight is zero or negative: {', '.join(zero)}")
     if small:
-        notes.append(f"shares that round to no sample: {', '.join(small)}")
+        notes.append(f"no samples because the share rounds to zero: {', '.join(small)}")
     again = [f"{name} ({len(task)} samples)" for name, task in tasks.items() if counts[name] > len(task)]
     if again:
-        notes.append(f"samples taken several times: {', '.join(again)}")
+        notes.append(f"samples repeated: {', '.join(again)}")
     if by in {"weights", "contributions"} and isinstance(fit, CombinationFit) and not fit.supported:
-        notes.append("composition is not shown by the fit behind these weights (fit.verdict)")
+        notes.append("the fit behind these weights does not support composition; see fit.verdict")
     return notes

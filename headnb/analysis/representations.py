@@ -1,10 +1,9 @@
-"""What a model makes of each sample, layer by layer, kept as inner products of samples.
+"""Inner products of the samples' representations in each layer.
 
-A sample's representation in a layer is the mean of the residual stream behind the layer over the positions that predict
-its answer: those that the loss, and so the heads' scores, are taken at. Tokens of one sample are not independent of
-each other, and samples are; so one vector a sample, and samples are what estimates are made of. Of the vectors (n, C)
-of a layer only their inner products (n, n) are kept: all that `findings.cka` needs, and small enough to stay in a run's
-folder when the fine-tuned weights do not.
+A sample's representation in a layer is the mean of the residual stream after the layer over the positions that predict
+its answer. The loss, and so the heads' scores, use the same positions. There is one vector per sample, since the tokens
+of a sample are not independent. Only the inner products (n, n) of the vectors (n, C) of a layer are stored:
+`headnb.analysis.cka` needs nothing else, and they are small enough to stay in a run's folder.
 """
 
 from __future__ import annotations
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
     from headnb.engine.batching import Batch
     from headnb.engine.tokenization import EncodedSample, EncodingName
 
-MAX_SAMPLES = (
-    256  # samples: their vectors of all layers are in memory at one time, 134 MB of a model of 32 layers of 4096
-)
+MAX_SAMPLES = 256  # vectors of all layers are in memory at once: 134 MB for 32 layers of width 4096
 
 
 class UnknownLayersError(HeadnbError):
-    """A model's decoder layers cannot be told from its other modules."""
+    """The model's decoder layers cannot be identified."""
 
 
 @check_arguments
@@ -58,22 +55,22 @@ def layer_grams(
     max_length: int | None = None,
     encoding: EncodingName = "official",
 ) -> xr.Dataset:
-    """Inner products of every two samples' representations behind each layer; one forward pass over the task.
+    """Inner products of all pairs of samples' representations after each layer; one forward pass over the task.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already.
-        task: a `Task`, or anything that `load_task` accepts; of more than 256 samples the first 256 count.
-        batch_tokens: tokens of a batch, padding included.
-        max_length: cut longer samples to so many tokens.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: its tokenizer; None if the samples are already encoded.
+        task: a `Task`, or anything that `load_task` accepts; only the first 256 samples are used.
+        batch_tokens: tokens per batch, padding included.
+        max_length: truncate longer samples to this number of tokens.
         encoding: as for `score_heads`.
 
     Returns:
-        A Dataset with `gram` (layer, sample, other_sample), float32, of deviations from the samples' mean; and the
+        A Dataset with `gram` (layer, sample, other_sample), float32, of the deviations from the samples' mean, and the
         samples' `fingerprint` (sample).
 
     Raises:
-        UnknownLayersError: the model's decoder layers cannot be told.
+        UnknownLayersError: the model's decoder layers cannot be identified.
         HeadnbError: bad input.
     """
     task = task if isinstance(task, Task) else load_task(task)
@@ -94,11 +91,11 @@ def layer_grams(
 
 @torch.no_grad()
 def _layer_vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], batch_tokens: int) -> np.ndarray:
-    """(layers, n, C) float32."""
+    """Representations of the samples after each layer, (layers, n, C) float32."""
     layout, device = find_heads(model), input_device(model)
     layers = decoder_layers(model, layout)
     if not layers:
-        raise UnknownLayersError(f"the decoder layers of {type(model).__name__} cannot be told from its other modules")
+        raise UnknownLayersError(f"cannot identify the decoder layers of {type(model).__name__} among its modules")
     loss_computer = find_loss_computer(model, layout)
     packing = loss_computer.supports_packing and packing_is_faster(model)
     most = max_batch_tokens(model, batch_tokens, packed=packing)
@@ -110,26 +107,28 @@ def _layer_vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], bat
         batch = pack(members) if packing else collate(members)
         with batch_context(model, layout, batch), _record_means(layers, batch) as means:
             loss_computer.losses(batch, device)
-        found = np.stack(means)  # (layers, B, C)
-        vectors = np.empty((len(layers), len(samples), found.shape[-1]), np.float32) if vectors is None else vectors
-        vectors[:, positions] = found
-    assert vectors is not None  # noqa: S101  there are samples
+        batch_vectors = np.stack(means)  # (layers, B, C)
+        vectors = (
+            np.empty((len(layers), len(samples), batch_vectors.shape[-1]), np.float32) if vectors is None else vectors
+        )
+        vectors[:, positions] = batch_vectors
+    assert vectors is not None  # noqa: S101  a task has at least one sample
     return vectors
 
 
 @contextmanager
 def _record_means(layers: Sequence[torch.nn.Module], batch: Batch) -> Iterator[list[np.ndarray]]:
-    """Each layer's mean output over the positions that predict a sample's answer, (B, C), in the pass inside."""
-    found: list[np.ndarray] = []
+    """Record each layer's mean output over the positions that predict a sample's answer, (B, C), in a forward pass."""
+    means: list[np.ndarray] = []
     places, _, rows, counts = batch.answers
 
     def keep(_module: torch.nn.Module, _args: Any, outputs: Any) -> None:
         hidden: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]  # (B, T, C)
         states = hidden.flatten(0, 1)[places.to(hidden.device)].float().cpu()  # (N, C)
         sums = torch.zeros(len(batch), states.shape[1]).index_add_(0, rows, states)
-        found.append((sums / counts[:, None]).numpy())
+        means.append((sums / counts[:, None]).numpy())
 
     with ExitStack() as hooks:
         for layer in layers:
             hooks.callback(layer.register_forward_hook(this_thread_only(keep)).remove)
-        yield found
+        yield means

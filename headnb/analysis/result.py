@@ -1,4 +1,4 @@
-"""How a finding looks in a console and in a notebook: its table, and what it says."""
+"""Base class of analysis results: table and verdict as text and HTML."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _TABLE_FORMAT: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–
 
 
 class AnalysisResult(ABC):
-    """A finding that has a table of numbers and a verdict in words."""
+    """An analysis result with a table of numbers and a verdict in sentences."""
 
     @property
     @abstractmethod
     def table(self) -> pd.DataFrame:
-        """The numbers."""
+        """The numbers of the result."""
 
     @property
     @abstractmethod
     def verdict(self) -> str:
-        """What they show, in sentences."""
+        """The result in sentences."""
 
     def _title(self) -> str:
-        """The line above the table; by default there is none."""
+        """Line above the table; none by default."""
         return ""
 
     def _display_table(self) -> pd.DataFrame:
-        """The table in the form that is read best."""
+        """The table as it is displayed."""
         return self.table
 
     def __repr__(self) -> str:
@@ -46,17 +46,17 @@ class AnalysisResult(ABC):
 
 
 def result_html(*parts: str | pd.DataFrame, verdict: str = "", **form: Any) -> str:
-    """Paragraphs and tables below each other, then a verdict; empty texts are left out.
+    """Render paragraphs and tables below each other, then a verdict; empty texts are omitted.
 
     Args:
-        parts: texts, and tables.
+        parts: texts and tables.
         verdict: shown in bold.
-        form: as for `DataFrame.to_html`.
+        form: arguments of `DataFrame.to_html`.
     """
     return render("finding.html", parts=parts, verdict=verdict, form=form)
 
 
 def signed_text(one: xr.Dataset) -> str:
-    """A change of `value`, `low` and `high`, without dims: `+0.12 [−0.03, +0.27]`."""
+    """A change with its interval, from a Dataset of `value`, `low`, `high` without dims: `+0.12 [−0.03, +0.27]`."""
     value, low, high = (float(one[name]) for name in ("value", "low", "high"))
     return interval_text(value, low, high, "+").replace("-", "−")

@@ -1,4 +1,4 @@
-"""Training a few chosen heads alone, measured: what the task gains, and what other tasks lose."""
+"""Losses after fine-tuning only selected heads, compared with random heads, all weights and LoRA."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ TESTS = ("trained task", "other tasks")
 
 @dataclass(frozen=True, repr=False)
 class SelectiveTuning(AnalysisResult):
-    """Fine-tunings of the chosen heads, of random ones, of all weights and of adapters, on the same samples.
+    """Losses of the same samples after fine-tuning top heads, random heads, all weights or LoRA (dim `way`).
 
     Attributes:
         arrays: Dataset of `loss_before` (evaluated, sample) and `loss` (way, trained, seed, evaluated, sample) in nats,
-            NaN behind an evaluated task's last sample; `parameters` (way), the share of the model's numbers that was
-            trained. Attributes: `heads`, how many were chosen, and `of_heads`.
+            padded with NaN after an evaluated task's last sample; `parameters` (way), the fraction of the model's
+            parameters that is trained. Its attributes: `heads`, the number of selected heads, and `of_heads`, the
+            number of all heads.
     """
 
     arrays: xr.Dataset
 
     @property
     def ways(self) -> list[str]:
-        """What was trained, the chosen heads first."""
+        """The tuning methods, top heads first."""
         return [str(way) for way in self.arrays["way"].to_numpy()]
 
     @property
     def tests(self) -> list[str]:
-        """Where losses are compared: the trained task, and the other tasks if there are any."""
+        """The evaluations: the trained task, and the other tasks if there are any."""
         return list(TESTS[: min(2, self.arrays.sizes["evaluated"])])
 
     def change(self, way: str, test: str, less: str = "") -> Estimate:
-        """The change of the loss by fine-tuning, in nats; with `less` that less the change by another way.
+        """Change of the loss by fine-tuning in nats; with `less`, minus the change by that method.
 
-        Mean over the trained tasks and, of other tasks, over these; the interval is over samples and training seeds,
-        and pairs both.
+        Mean over trained tasks, and over the other tasks. The interval is over samples and training seeds, both paired.
 
         Args:
-            way: what was trained.
+            way: the tuning method.
             test: "trained task" or "other tasks".
-            less: another way.
+            less: a tuning method to subtract.
         """
         loss = self.arrays["loss"]
         other = loss.sel(way=less, drop=True) if less else self.arrays["loss_before"]
@@ -65,59 +65,61 @@ class SelectiveTuning(AnalysisResult):
         return mean_over_trainings(values.where(own if test == TESTS[0] else ~own), LEVEL)
 
     def changes(self, test: str) -> xr.Dataset:
-        """`change` by every way: `value`, `low`, `high` (way)."""
-        found = [self.change(way, test) for way in self.ways]
-        columns = {name: ("way", np.array([getattr(one, name) for one in found])) for name in ("value", "low", "high")}
+        """`change` of every method: `value`, `low`, `high` (way)."""
+        changes = [self.change(way, test) for way in self.ways]
+        columns = {
+            name: ("way", np.array([getattr(one, name) for one in changes])) for name in ("value", "low", "high")
+        }
         attrs = {"quantity": "change of the loss", "units": "nats"}
         return xr.Dataset(columns, {"way": self.ways}, attrs)
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a way: share of the parameters, changes of the losses, and the top heads' less its."""
+        """One row per method: fraction of the parameters, changes of the losses, and top heads minus this method."""
         rows = {}
         for way in self.ways:
             row = {"parameters": f"{float(self.arrays['parameters'].sel(way=way)):.2%}"}
             row |= {test: format_estimate(self.change(way, test)) for test in self.tests}
             if way != TOP:
                 row |= {
-                    f"top heads less these, {test}": format_estimate(self.change(TOP, test, way)) for test in self.tests
+                    f"top heads minus this method, {test}": format_estimate(self.change(TOP, test, way))
+                    for test in self.tests
                 }
             rows[way] = row
         return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("trained")
 
     @property
     def supported(self) -> bool | None:
-        """Whether the task gains more by the chosen heads than by random ones; None where it cannot be told."""
+        """Whether top heads reduce the loss of the trained task more than random heads; None if undecided."""
         return {-1: True, 1: False, 0: None}[direction(self.change(TOP, TESTS[0], RANDOM))]
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         arrays = self.arrays
         tasks, seeds = arrays.sizes["trained"], arrays.sizes["seed"]
         share = float(arrays["parameters"].sel(way=TOP))
         first = (
-            f"Training the {arrays.attrs['heads']} heads of the highest levels of {arrays.attrs['of_heads']} "
+            f"Fine-tuning the {arrays.attrs['heads']} of {arrays.attrs['of_heads']} heads with the highest levels "
             f"({share:.2%} of the parameters) changes the loss of the trained task by "
-            f"{format_estimate(self.change(TOP, TESTS[0]))} nats, mean of {tasks} "
-            f"task{'s' if tasks > 1 else ''} and {seeds} "
-            f"training seed{'s' if seeds > 1 else ''}."
+            f"{format_estimate(self.change(TOP, TESTS[0]))} nats (mean over {tasks} "
+            f"task{'s' if tasks > 1 else ''} and {seeds} training seed{'s' if seeds > 1 else ''})."
         )
-        words = {-1: "a lower loss than", 1: "a higher loss than", 0: "a loss that is not shown to differ from that of"}
+        words = {-1: "lower than with", 1: "higher than with", 0: "not significantly different from"}
         sentences = []
         for test in self.tests:
-            found = {way: self.change(TOP, test, way) for way in self.ways if way != TOP}
-            said = [f"{words[direction(one)]} {way} ({format_estimate(one)})" for way, one in found.items()]
-            sentences.append(f"On the {test} it leaves {'; '.join(said)}.")
+            differences = {way: self.change(TOP, test, way) for way in self.ways if way != TOP}
+            parts = [f"{words[direction(one)]} {way} ({format_estimate(one)} nats)" for way, one in differences.items()]
+            sentences.append(f"On the {test}, the loss with {TOP} is {'; '.join(parts)}.")
         return " ".join([first, *sentences])
 
     def plot(self) -> Chart:
-        """The change of the loss by every way: on the trained task, and on the others."""
+        """Change of the loss by every method, on the trained task and on the other tasks."""
         charts = [weights(self.changes(test), name="change", title=f"on the {test}") for test in self.tests]
         return chart_row(*charts, title="change of the loss by fine-tuning (nats)")
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         arrays = self.arrays
         rows = [
             {

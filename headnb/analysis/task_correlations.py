@@ -1,4 +1,4 @@
-"""Correlations over heads between tasks' patterns, before and after fine-tuning, and how they changed."""
+"""Noise-corrected correlations over heads between tasks' patterns, before and after fine-tuning, and their change."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 def task_correlations(
     measured: Sequence[MeasuredPattern], tasks: Sequence[str], level: float = 0.95, seed: int = 0
 ) -> xr.Dataset:
-    """Dataset (stage, task, other_task): `value`, `low`, `high` corrected for noise, and `uncorrected`.
+    """Dataset (stage, task, other_task) of noise-corrected `value`, `low`, `high`, and `uncorrected`.
 
-    Noise weakens a correlation, so what looks like tasks drawing together may be patterns that became clearer. Values
-    and intervals of a correlation are made on Fisher's scale, those of its change as they are; NaN where noise leaves
-    no variance between heads, and where the interval says nothing.
+    Noise weakens a correlation, so uncorrected correlations also rise when patterns become less noisy. Correlations
+    and their intervals are computed on Fisher's scale, changes on the scale of correlations. NaN where no variance
+    between heads remains after the correction, or where the interval is uninformative.
 
     Args:
-        measured: the patterns of all tasks before, then of all tasks after.
-        tasks: their names.
-        level: of the intervals, over samples and training runs.
-        seed: of the groups.
+        measured: the patterns of all tasks before fine-tuning, then of all tasks after.
+        tasks: names of the tasks.
+        level: confidence level of the intervals, which are over samples and training runs.
+        seed: seed of the jackknife groups.
     """
     count = len(tasks)
     pairs = np.triu_indices(count, 1)
     moments = DebiasedProducts(measured, seed)
 
     def coefficients(products: Products) -> Array:
-        """Before, after and change, then before and after on Fisher's scale, of each pair."""
+        """For each pair: before, after and change, then before and after on Fisher's scale."""
         r = correlations(products.about_mean)
         before, after = r[:count, :count][pairs], r[count:, count:][pairs]
         return np.concatenate([before, after, after - before, *(_fisher(stage) for stage in (before, after))])
 
     columns = {"uncorrected": coefficients(moments.plain())[: 3 * len(pairs[0])]}
     if moments.has_enough_samples and len(pairs[0]):
-        found = moments.estimate(coefficients, level)._asdict()
+        estimates = moments.estimate(coefficients, level)._asdict()
         columns |= _withhold_uninformative(
-            {name: _back_transform(column, len(pairs[0])) for name, column in found.items()}
+            {name: _back_transform(column, len(pairs[0])) for name, column in estimates.items()}
         )
     dims = ("stage", "task", "other_task")
     names = ("value", "low", "high", "uncorrected")
@@ -56,24 +56,24 @@ def task_correlations(
     )
 
 
-def _back_transform(found: Array, pairs: int) -> Array:
-    """(5 pairs) -> (3 pairs): back from Fisher's scale, where no replicate left it."""
-    plain, on_fisher = found[: 3 * pairs], found[3 * pairs :]
+def _back_transform(values: Array, pairs: int) -> Array:
+    """(5 pairs) -> (3 pairs): transform back from Fisher's scale where all replicates are finite on it."""
+    plain, on_fisher = values[: 3 * pairs], values[3 * pairs :]
     stages = np.where(np.isfinite(on_fisher), np.tanh(on_fisher), np.clip(plain[: 2 * pairs], -1, 1))
     return np.concatenate([stages, np.clip(plain[2 * pairs :], -2, 2)])
 
 
 def _withhold_uninformative(columns: dict[str, Array]) -> dict[str, Array]:
-    """NaN where an interval is nearly as wide as what a correlation can be."""
-    told = columns["high"] - columns["low"] < 2 * UNINFORMATIVE_WIDTH
-    return {name: np.where(told, column, np.nan) for name, column in columns.items()}
+    """NaN where an interval is nearly as wide as the range of a correlation."""
+    informative = columns["high"] - columns["low"] < 2 * UNINFORMATIVE_WIDTH
+    return {name: np.where(informative, column, np.nan) for name, column in columns.items()}
 
 
-def _matrices(found: Array, count: int) -> Array:
-    """(3 pairs) -> (3, tasks, tasks): a task correlates with itself perfectly, and that does not change."""
+def _matrices(values: Array, count: int) -> Array:
+    """(3 pairs) -> (3, tasks, tasks); on the diagonal the correlation is 1 and its change 0."""
     matrices = np.stack([np.eye(count), np.eye(count), np.zeros((count, count))])
     rows, columns = np.triu_indices(count, 1)
-    matrices[:, rows, columns] = matrices[:, columns, rows] = found.reshape(3, -1)
+    matrices[:, rows, columns] = matrices[:, columns, rows] = values.reshape(3, -1)
     return matrices
 
 

@@ -1,8 +1,8 @@
-"""Does fine-tuning make a task's pattern more even, and more its own? Finding 1 of arXiv 2409.15820.
+"""Selectivity of tasks' patterns before and after fine-tuning (arXiv 2409.15820, finding 1).
 
-`selectivity`: of each task's pattern before and after fine-tuning on it - how concentrated it is, how like the other
-tasks' it is, and which heads rose. `specificity`: every fine-tuned model on every task - does it matter which task a
-model was trained on?
+`selectivity` measures each task's pattern before and after fine-tuning on that task: its concentration, its correlation
+with other tasks' patterns, and the heads whose level rises. `task_specificity` compares all fine-tuned models on all
+tasks.
 """
 
 from __future__ import annotations
@@ -43,20 +43,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Selectivity(AnalysisResult):
-    """Patterns of several tasks before and after fine-tuning on each.
+    """Patterns of several tasks before and after fine-tuning on each of them.
 
     Attributes:
-        concentration: Dataset (task, statistic, stage) of `value`, `low`, `high` and `uncorrected`: "gini", "cv" and
-            "kurtosis", "before", "after" and their "change"; over samples, and over training runs if there are several.
-        correlation: Dataset (stage, task, other_task) of the same: correlation over heads between the patterns that
-            unlimited samples would give (disattenuated), and as the patterns at hand have it (`uncorrected`).
-        heads: Dataset (task, layer, head): which heads rose or fell, as `headnb.compare` says; with several training
-            runs the tests are over samples and runs.
-        shapes: the same of patterns divided by their mean over heads: levels fall with the loss, and a pattern that
-            only shrank has changed in all heads of `heads` and in none of `shapes`.
-        scale: (task), the mean level after, over that before.
-        reliability: (task, stage) of the patterns.
-        samples: (task). `runs`: (task), training runs.
+        concentration: Dataset (task, statistic, stage) of `value`, `low`, `high` and `uncorrected`; statistics are
+            "gini", "cv" and "kurtosis", stages "before", "after" and "change". Intervals are over samples, and over
+            training runs if there are several.
+        correlation: Dataset (stage, task, other_task) of `value`, `low`, `high` and `uncorrected`: noise-corrected
+            correlation over heads between two tasks' patterns, and the correlation of the observed patterns.
+        heads: Dataset (task, layer, head): the comparison of levels by `headnb.compare`; with several training runs,
+            the tests are over samples and runs.
+        shapes: Dataset (task, layer, head): the comparison of patterns divided by their mean over heads. Levels fall
+            with the loss; a pattern that only shrinks differs in all heads of `heads` and in none of `shapes`.
+        scale: (task), the mean level after fine-tuning divided by the mean level before.
+        reliability: (task, stage), reliability of the patterns.
+        samples: (task), number of samples.
+        runs: (task), number of training runs.
+        level: confidence level of the intervals.
+        alpha: q-value below which a head has changed.
     """
 
     concentration: xr.Dataset
@@ -71,18 +75,18 @@ class Selectivity(AnalysisResult):
     alpha: float
 
     def order(self, stage: str = "after") -> list[str]:
-        """The tasks so that like ones stand together: leaves of their hierarchical clustering."""
+        """The tasks ordered by similarity: the leaves of the hierarchical clustering."""
         tasks = self.correlation["task"].to_numpy()
         return [str(tasks[leaf]) for leaf in hierarchy.leaves_list(self.tree(stage))] if len(tasks) > 1 else [*tasks]
 
     def clusters(self, number: int = 2, stage: str = "after") -> list[list[str]]:
-        """The tasks in so many groups."""
+        """The tasks in at most `number` clusters."""
         tasks = self.correlation["task"].to_numpy()
         labels = hierarchy.fcluster(self.tree(stage), number, "maxclust")
         return [[str(task) for task in tasks[labels == label]] for label in np.unique(labels)]
 
     def tree(self, stage: str = "after") -> Array:
-        """Average linkage of the distances 1 - correlation, in scipy's form."""
+        """Average linkage of the distances 1 - correlation, a scipy linkage matrix."""
         if stage not in STAGES[:2]:
             raise unknown_name("stage", stage, STAGES[:2])
         r = self.correlation.sel(stage=stage)
@@ -94,26 +98,26 @@ class Selectivity(AnalysisResult):
         )
 
     def rose(self, task: str, k: int = 10, *, scale_free: bool = False) -> pd.DataFrame:
-        """The k heads that rose most, by head name, with intervals and q-values; "significant" says which.
+        """The k heads whose level rises most, by head name, with intervals, q-values and "significant".
 
         Args:
             task: one of the tasks.
-            k: heads at the most.
-            scale_free: relative to the mean head.
+            k: maximum number of heads.
+            scale_free: compare levels relative to the mean over heads.
         """
-        found = self.shapes if scale_free else self.heads
-        table = head_table(found.sel(task=task), "difference", found.sizes["layer"] * found.sizes["head"])
+        change = self.shapes if scale_free else self.heads
+        table = head_table(change.sel(task=task), "difference", change.sizes["layer"] * change.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
     def means(self, statistic: str) -> tuple[float, float]:
-        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, of the tasks where both are known."""
-        found = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
-        before, after = found.dropna("task").mean("task").to_numpy()
+        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, over the tasks with both values."""
+        values = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
+        before, after = values.dropna("task").mean("task").to_numpy()
         return float(before), float(after)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per task: the statistics before, after and their change, as text with intervals."""
+        """One row per task: each statistic before and after, and its change, as text with intervals."""
         columns = {
             f"{statistic} {stage}": ("task", [_interval_text(cells.sel(task=task)) for task in self.samples["task"]])
             for statistic in self.concentration["statistic"].to_numpy()
@@ -124,22 +128,22 @@ class Selectivity(AnalysisResult):
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         lines = [self._concentration_line(str(name)) for name in self.concentration["statistic"].to_numpy()]
         if len(self.samples) > 1:
             lines.append(self._correlation_line())
         if len(self.samples) > 2:
             groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
-            lines.append(f"After fine-tuning the tasks group as {groups}.")
+            lines.append(f"Hierarchical clustering after fine-tuning groups the tasks as {groups}.")
         lines.append(self._heads_line())
         if single := [str(task) for task, runs in self.runs.to_series().items() if runs == 1]:
             lines.append(
-                f"Of {', '.join(single)} there is one training run: what another would give is in no interval."
+                f"Tasks with only one training run: {', '.join(single)}; their intervals do not cover other runs."
             )
         return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         return {
             "concentration": as_records(self.concentration),
             "correlation": as_records(self.correlation),
@@ -153,7 +157,7 @@ class Selectivity(AnalysisResult):
         }
 
     def _display_table(self) -> pd.DataFrame:
-        return self.table.T  # nine columns of intervals would not fit beside each other
+        return self.table.T  # nine columns of intervals are too wide
 
     def _concentration_line(self, name: str) -> str:
         change = self.concentration.sel(statistic=name, stage="change")
@@ -164,10 +168,10 @@ class Selectivity(AnalysisResult):
         if withheld == of:
             return f"{label} {NEEDS_MORE_SAMPLES}."
         line = (
-            f"{label} went from {before:.2f} to {after:.2f} on average: up in {up} and down in {down} of {of} "
-            f"tasks, not distinguishable in {of - up - down - withheld}"
+            f"{label} changes from {before:.2f} to {after:.2f} (mean over tasks): significant increase in {up}, "
+            f"significant decrease in {down} and no significant change in {of - up - down - withheld} of {of} tasks"
         )
-        return f"{line}, and {NEEDS_MORE_SAMPLES} in {withheld}." if withheld else f"{line}."
+        return f"{line}; {NEEDS_MORE_SAMPLES} in {withheld}." if withheld else f"{line}."
 
     def _correlation_line(self) -> str:
         pairs = np.triu_indices(len(self.samples), 1)
@@ -180,31 +184,33 @@ class Selectivity(AnalysisResult):
         up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
         down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
         return (
-            f"The correlation of two tasks' patterns went from {means[0]:.2f} to {means[1]:.2f} on average, corrected "
-            f"for noise: {up} of {len(pairs[0])} pairs drew together and {down} apart."
+            f"The noise-corrected correlation of two tasks' patterns changes from {means[0]:.2f} to "
+            f"{means[1]:.2f} (mean over pairs): significant increase in {up} and significant decrease in {down} of "
+            f"{len(pairs[0])} pairs."
         )
 
     def _counts(self) -> xr.Dataset:
-        """(task): how many heads `rose` and `fell`, and how many relative to the mean head."""
+        """(task): number of heads that `rose` and `fell`, also relative to the mean over heads; and `scale`."""
         columns = {}
-        for found, ending in ((self.heads, ""), (self.shapes, "_relative")):
+        for change, ending in ((self.heads, ""), (self.shapes, "_relative")):
             for name, sign in (("rose", 1), ("fell", -1)):
-                moved = found["significant"] & (sign * found["difference"] > 0)
-                columns[name + ending] = moved.sum(HEADS).reset_coords(drop=True)
+                changed = change["significant"] & (sign * change["difference"] > 0)
+                columns[name + ending] = changed.sum(HEADS).reset_coords(drop=True)
         return xr.Dataset({**columns, "scale": self.scale})
 
     def _heads_line(self) -> str:
         counts = self._counts()
         mean = {name: f"{float(column.mean()):.0f}" for name, column in counts.items()}
         line = (
-            f"Per task {mean['rose']} heads rose and {mean['fell']} fell on average (q < {self.alpha:g}); relative to "
-            f"the mean head {mean['rose_relative']} rose and {mean['fell_relative']} fell."
+            f"On average per task, the level of {mean['rose']} heads rises and of {mean['fell']} heads falls "
+            f"significantly (q < {self.alpha:g}); relative to the mean over heads, {mean['rose_relative']} heads rise "
+            f"and {mean['fell_relative']} fall."
         )
         only_scale = (counts["rose"] + counts["fell"] > 0) & (counts["rose_relative"] + counts["fell_relative"] == 0)
         if not only_scale.any():
             return line
         scales = [f"{task} ({scale:.2f})" for task, scale in self.scale[only_scale].to_series().items()]
-        return f"{line} Of {', '.join(scales)} no more is shown than that the pattern became so many times what it was."
+        return f"{line} Only the scale of the pattern changes significantly (by the factor): {', '.join(scales)}."
 
 
 @check_arguments
@@ -216,32 +222,34 @@ def selectivity(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Selectivity:
-    """Concentration, likeness and risen heads of each task's pattern, before and after fine-tuning on that task.
+    """Compare each task's pattern before and after fine-tuning on it: concentration, correlations, changed heads.
 
     Gini, coefficient of variation, kurtosis and correlations do not depend on a pattern's scale, which falls with the
-    loss (arXiv 2409.15820, finding 1; METHOD: bias-corrected intervals over samples and training runs, never heads).
+    loss (arXiv 2409.15820, finding 1). Intervals are bias-corrected and over samples and training runs, never heads.
 
     Args:
-        before: task -> scores of the model before.
+        before: task -> scores of the base model.
         after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
-        level: of the intervals.
-        alpha: of the q-values below which a head has changed.
-        seed: of groups and sign flips.
+        level: confidence level of the intervals.
+        alpha: q-value below which a head has changed.
+        seed: seed of the jackknife groups and the sign flips.
 
     Raises:
-        HeadnbError: other tasks before than after, other heads, signed scores, or samples that cannot be paired.
+        HeadnbError: a task without scores before, different heads, signed scores, or samples that cannot be paired.
     """
     level, alpha = checked_level(level), checked_level(alpha, "alpha")
     if unknown := set(after) - set(before):
-        raise HeadnbError(f"there are scores after fine-tuning but none before of: {', '.join(sorted(unknown))}")
+        raise HeadnbError(f"no scores before fine-tuning for tasks with scores after: {', '.join(sorted(unknown))}")
     if not after:
-        raise HeadnbError("there are no tasks to compare")
+        raise HeadnbError("no tasks to compare; pass task -> scores before and after fine-tuning")
     tasks = [task for task in before if task in after]
     pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
     stages = {task: read_stages(pairs[task], task) for task in tasks}
     check_same_grid(stages)
     if signed := [task for task, one in stages.items() if one.signed]:
-        raise HeadnbError(f"Gini is defined on activation levels (>= 0), not on signed scores as of {signed[0]}")
+        raise HeadnbError(
+            f"selectivity needs activation levels (>= 0), not signed scores; got signed scores of {signed[0]}"
+        )
     measured = _measured(on_common_samples(stages))
     shape = (2, len(tasks))
     return Selectivity(
@@ -280,32 +288,34 @@ def _compare_tasks(
     *,
     scale_free: bool = False,
 ) -> xr.Dataset:
-    """Which heads changed, (task, layer, head); coordinates (task) say how far each task's change can be believed."""
-    found = []
+    """Tests of which heads changed, (task, layer, head), with the evidence of each task as coordinates (task)."""
+    changes = []
     for task, one in stages.items():
         change = changed_heads(pairs[task], one.required_before, one.after, alpha, seed, scale_free=scale_free)
         names = [*Evidence._fields, *(name for name in RUN_NOISE_ATTRS if name in change.attrs)]
-        found.append(change.assign_coords({name: change.attrs[name] for name in names}))
+        changes.append(change.assign_coords({name: change.attrs[name] for name in names}))
     tasks = xr.DataArray(list(stages), dims="task", name="task")
-    return as_result(xr.concat(found, tasks, combine_attrs="drop_conflicts"))
+    return as_result(xr.concat(changes, tasks, combine_attrs="drop_conflicts"))
 
 
 def _concentrations(stages: Mapping[str, Stages], level: float, seed: int) -> xr.Dataset:
-    found = []
+    estimates = []
     for one in stages.values():
         before, after = one.required_before[:, ~one.missing], one.after[..., ~one.missing]
-        found.append([list(concentration(before, after, name, level, seed).values()) for name in CONCENTRATIONS])
-    return _estimates(found, {"task": list(stages), "statistic": list(CONCENTRATIONS), "stage": list(STAGES)})
+        estimates.append([list(concentration(before, after, name, level, seed).values()) for name in CONCENTRATIONS])
+    return _estimates(estimates, {"task": list(stages), "statistic": list(CONCENTRATIONS), "stage": list(STAGES)})
 
 
-def _estimates(found: Sequence[Any], coords: dict[str, list[str]]) -> xr.Dataset:
-    columns = np.vectorize(lambda one: (one.value, one.low, one.high, one.uncorrected))(np.array(found, dtype=object))
+def _estimates(estimates: Sequence[Any], coords: dict[str, list[str]]) -> xr.Dataset:
+    columns = np.vectorize(lambda one: (one.value, one.low, one.high, one.uncorrected))(
+        np.array(estimates, dtype=object)
+    )
     names = ("value", "low", "high", "uncorrected")
     return xr.Dataset({n: (tuple(coords), column) for n, column in zip(names, columns, strict=True)}, coords)
 
 
 def _measured(stages: Mapping[str, Stages]) -> list[MeasuredPattern]:
-    """The patterns before of all tasks, then those after."""
+    """The patterns of all tasks before fine-tuning, then those after, on common heads."""
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     before, after = [], []
     for one in stages.values():
@@ -315,6 +325,6 @@ def _measured(stages: Mapping[str, Stages]) -> list[MeasuredPattern]:
     return before + after
 
 
-def _interval_text(found: xr.Dataset) -> str:
-    value, low, high = (float(found[name]) for name in ("value", "low", "high"))
+def _interval_text(row: xr.Dataset) -> str:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     return interval_text(value, low, high)

@@ -1,20 +1,20 @@
-"""Does it matter which task a model was trained on? Every fine-tuned model scored on every task.
+"""Specificity of fine-tuning: patterns of models trained on different tasks, compared on the same tasks.
 
-Concentration is not specificity. Here the patterns P[t, e] of the models trained on tasks t are compared on the same
-evaluation task e:
+P[t, e] is the pattern of the model trained on task t, on the evaluation task e:
 
-- how far each moved from the model before: |P[t, e] - P[e]| / |P[e]|, lengths over heads about the mean, freed of
-  noise; and whether training on e itself moves e's pattern more than training on other tasks does (the diagonal
-  against the rest, tested by exchanging the models);
-- the variance between the models' patterns against the noise that the samples (and training runs) alone would give,
-  tested by exchanging models within samples or, where every task has several training runs, by exchanging the tasks
-  within each run number: only the latter can tell a task's doing from a training run's. Runs of one number may share a
-  seed, and tasks may differ in how much their runs differ, so the statistic weighs each task's mean by its run noise:
+- The relative change |P[t, e] - P[e]| / |P[e]| from the base model, with noise-corrected lengths over heads about the
+  mean. A permutation of the models tests whether training on e changes the pattern of e more than training on other
+  tasks does (the diagonal against the other entries).
+- The variance between the models' patterns, compared with the noise of samples or training runs. The test permutes the
+  models within samples or, if every task has several training runs, the tasks within each run number. Only the latter
+  separates the effect of a task from the effect of a run. Runs of one number may share a seed, and tasks may differ in
+  run variance, so the statistic weights each task's mean by its run noise:
 
       sum over t of R / s_t^2 |m_t - m_w|^2,
 
-  m_t the mean of task t's R runs, m_w the mean of all weighted by R / s_t^2, s_t^2 the variance of t's runs, pooled
-  over heads. A task whose runs differ far more than the others' is left out: no test has power with it.
+  m_t is the mean of task t's R runs, m_w the mean of all tasks weighted by R / s_t^2, and s_t^2 the variance of t's
+  runs, pooled over heads. A task with a far larger run variance than the other tasks is excluded, since the test has no
+  power with it.
 """
 
 from __future__ import annotations
@@ -45,24 +45,28 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 MIN_TASKS = 2
-MIN_EXCHANGES = 20  # of tasks within run numbers: fewer cannot give p < 0.05
+MIN_EXCHANGES = 20  # permutations of tasks within run numbers; fewer cannot give p < 0.05
 MAX_RELATIVE_NOISE = 5  # times the median of the tasks' run noise (standard deviations)
 
 
 @dataclass(frozen=True, repr=False)
 class Specificity(AnalysisResult):
-    """Fine-tuned models against tasks.
+    """Patterns of fine-tuned models on all tasks.
 
     Attributes:
-        change: Dataset (train, eval) of `value`, `low`, `high`: relative distance of the pattern on task `eval` of the
-            model trained on `train` from that of the model before; freed of noise, over samples and training runs.
-        between: Dataset (eval): `between`, variance over models of their patterns (mean over heads, relative to the
-            variance over heads before); `noise`, what samples (or runs) alone give; `ratio` of the two; `p`.
-        own: mean relative change of a task's pattern by training on that task. `others`: by training on another.
-        own_p: chance of as large a difference of the two, each task over its mean, if models are exchanged.
-        p: chance of as much variance between models, over all evaluation tasks; NaN where runs are too few for a test.
-        unit: what was exchanged for it, "samples" or "training runs".
-        left_out: trained tasks whose runs differ too much to be tested with the others.
+        change: Dataset (train, eval) of `value`, `low`, `high`: relative distance on task `eval` between the pattern of
+            the model trained on `train` and the pattern of the base model; noise-corrected, with intervals over samples
+            and training runs.
+        between: Dataset (eval): `between`, variance of the patterns between models (mean over heads, relative to the
+            variance over heads before fine-tuning); `noise`, the variance expected from samples (or runs) alone;
+            their `ratio`; and the permutation `p`.
+        own: mean relative change of a task's pattern by training on that task.
+        others: mean relative change of a task's pattern by training on another task.
+        own_p: two-sided permutation p-value of their difference, with changes relative to each task's mean.
+        p: permutation p-value of the variance between models, over all evaluation tasks; NaN with too few runs.
+        unit: what the test permutes: "samples" or "training runs".
+        level: confidence level of the intervals; tests are significant for p < 1 - level.
+        left_out: trained tasks that are excluded from the test for their large run variance.
     """
 
     change: xr.Dataset
@@ -77,42 +81,46 @@ class Specificity(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The relative change, a row per trained task and a column per evaluated one."""
+        """The relative change, one row per trained task and one column per evaluated task."""
         return self.change["value"].to_pandas()
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         lines = [self._difference()]
         if self.left_out:
-            lines.append(f"Not tested, because its training runs differ too much: {', '.join(self.left_out)}.")
-        if self.unit == "samples" and self.p < 1 - self.level:
-            lines.append("With one training run each, that may be the run's doing rather than the task's.")
-        if math.isfinite(self.own_p):
-            sure = "" if self.own_p < 1 - self.level else ", which chance may have done"
             lines.append(
-                f"Training on a task changed that task's pattern by {self.own:.2f} of its length, training on another "
-                f"by {self.others:.2f} (p = {self.own_p:.2g}{sure})."
+                f"Excluded from the test for large variance between training runs: {', '.join(self.left_out)}."
+            )
+        if self.unit == "samples" and self.p < 1 - self.level:
+            lines.append("With one training run per task, the run rather than the task may cause this difference.")
+        if math.isfinite(self.own_p):
+            words = "" if self.own_p < 1 - self.level else ", not significant"
+            lines.append(
+                f"The mean relative change of a task's pattern is {self.own:.2f} after training on that task and "
+                f"{self.others:.2f} after training on another task (permutation p = {self.own_p:.2g}{words})."
             )
         return " ".join(lines)
 
     def _difference(self) -> str:
         if math.isnan(self.p):
             return (
-                "Whether models trained on different tasks differ was not tested: exchanging tasks within each run "
-                "number takes more training runs or tasks."
+                "The difference between models trained on different tasks was not tested: a permutation of the tasks "
+                "within each run number needs more training runs or tasks."
             )
         tasks = self.between.sizes["eval"]
-        found = int((self.between["p"] < 1 - self.level).sum())
-        least = "differ" if self.p < 1 - self.level else "cannot be told apart"
+        alpha = 1 - self.level
+        significant = int((self.between["p"] < alpha).sum())
+        words = "differ" if self.p < alpha else "do not differ significantly"
         ratio = float(self.between["ratio"].median())
         return (
-            f"On the same task models trained on different tasks {least} beyond the noise of {self.unit} (p = "
-            f"{self.p:.2g}; on {found} of {tasks} tasks; variance {ratio:.1f} times the noise, median)."
+            f"On the same evaluation task, patterns of models trained on different tasks {words} beyond the noise of "
+            f"{self.unit} (permutation p = {self.p:.2g}; p < {alpha:.2g} on {significant} of {tasks} tasks; variance "
+            f"between models {ratio:.1f} times the noise, median over tasks)."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         return {
             "change": as_records(self.change),
             "between": as_records(self.between),
@@ -137,26 +145,26 @@ def specificity(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Specificity:
-    """Compare the patterns of models fine-tuned on different tasks on the same tasks (arXiv 2409.15820, finding 1).
+    """Compare models fine-tuned on different tasks by their patterns on the same tasks (arXiv 2409.15820, finding 1).
 
     Args:
-        before: evaluated task -> scores of the model before.
-        after: trained task -> evaluated task -> scores of that model, of the same samples as before; or a list of
-            scores, one per training seed.
-        scale_free: divide each pattern by its mean over heads first: magnitudes fall with the loss.
-        level: of the intervals.
-        permutations: of models, samples or runs; all there are, where these are no more.
-        seed: of groups and permutations.
+        before: evaluated task -> scores of the base model.
+        after: trained task -> evaluated task -> scores of the model trained on the trained task, of the same samples as
+            `before`; or a list of scores, one per training seed.
+        scale_free: first divide each pattern by its mean over heads, since levels fall with the loss.
+        level: confidence level of the intervals.
+        permutations: number of random permutations; if fewer permutations exist, all are used.
+        seed: seed of the jackknife groups and permutations.
 
     Raises:
-        HeadnbError: fewer than two models, a model without scores on one of the tasks, or scores that cannot be paired.
+        HeadnbError: fewer than two models, no task with scores of all models, or scores that cannot be paired.
     """
     level = checked_level(level)
     if len(after) < MIN_TASKS:
-        raise HeadnbError(f"specificity compares models trained on different tasks; got {len(after)}")
+        raise HeadnbError(f"specificity needs at least two models trained on different tasks; got {len(after)}")
     tasks = [task for task in before if all(task in scores for scores in after.values())]
     if not tasks:
-        raise HeadnbError("there is no task that all models and the model before were scored on")
+        raise HeadnbError("no task has scores of all fine-tuned models and of the base model")
     trained = list(after)
     stages = {
         (t, e): read_stages([(before[e], run) for run in as_runs(after[t][e])], e) for t in trained for e in tasks
@@ -195,23 +203,23 @@ def specificity(
 
 
 def _shared_samples(models: Sequence[Stages]) -> list[Stages]:
-    """The models' stages of the samples that all of them have, in one order."""
+    """The models' stages reduced to their common samples, in one order."""
     common = set.intersection(*(set(one.samples) for one in models))
     order = [sample for sample in models[0].samples if sample in common]
     if len(order) < 2:
-        raise HeadnbError(f"{models[0].task}: the models have {len(order)} samples in common; this needs at least 2")
+        raise HeadnbError(f"{models[0].task}: the models have {len(order)} samples in common; at least 2 are needed")
     places = [{sample: i for i, sample in enumerate(one.samples)} for one in models]
     return [one.take(np.array([at[sample] for sample in order])) for one, at in zip(models, places, strict=True)]
 
 
 def _patterns(models: Sequence[Stages], present: Array, *, scale_free: bool) -> list[MeasuredPattern]:
-    """The pattern before, then that of each model, on the same samples."""
+    """The pattern of the base model, then of each fine-tuned model, on the same samples."""
     first = MeasuredPattern(models[0].required_before[None][..., present], None, "shared", scale_free)
     return [first, *(MeasuredPattern(one.after[..., present], None, "shared", scale_free) for one in models)]
 
 
 def _relative_change(patterns: Sequence[MeasuredPattern], level: float, seed: int) -> Array:
-    """(3, models): relative distance of each model's pattern from the first, with its interval."""
+    """(3, models): relative distance of each model's pattern from the first pattern, with its interval."""
     moments = DebiasedProducts(patterns, seed)
 
     def squared(products: Products) -> Array:
@@ -220,16 +228,16 @@ def _relative_change(patterns: Sequence[MeasuredPattern], level: float, seed: in
         return np.asarray((diagonal[1:] + C[0, 0] - 2 * C[0, 1:]) / C[0, 0])
 
     if not moments.has_enough_samples:
-        found = np.stack([squared(moments.plain())] + [np.full(len(patterns) - 1, np.nan)] * 2)
+        squares = np.stack([squared(moments.plain())] + [np.full(len(patterns) - 1, np.nan)] * 2)
     else:
-        found = np.stack(moments.estimate(squared, level))
-    return np.asarray(np.sqrt(np.maximum(found, 0)))
+        squares = np.stack(moments.estimate(squared, level))
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
 def _exclude_noisy(
     trained: Sequence[str], models: Mapping[str, Sequence[MeasuredPattern]]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Places of the trained tasks that can be tested together, and the names of the others."""
+    """Indices of the trained tasks in the test, and names of the tasks excluded for their run noise."""
     deviations = np.array([[one.run_noise()[0] for one in of_task[1:]] for of_task in models.values()]) ** 0.5
     noise = (deviations / np.median(deviations, axis=1, keepdims=True)).max(axis=0)  # (trained)
     noisy = noise > MAX_RELATIVE_NOISE
@@ -241,9 +249,9 @@ def _exclude_noisy(
 def _between(
     before: MeasuredPattern, models: Sequence[MeasuredPattern], permutations: int, seed: int, *, by_runs: bool
 ) -> tuple[dict[str, float], Array]:
-    """The row of one task, and the test's statistic for every exchange, the observed one first.
+    """Row of `between` for one evaluation task, and the test statistic of every permutation, the observed one first.
 
-    A training run is scored on every task, so the same exchange of runs is made on each: the seed sees to that.
+    A training run is scored on every task, so equal seeds permute the runs in the same way on each task.
     """
     rng = np.random.default_rng(seed)
     observed, noise, statistics = (_between_runs if by_runs else _between_samples)(models, permutations, rng)
@@ -260,27 +268,27 @@ def _between(
 def _between_samples(
     models: Sequence[MeasuredPattern], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
-    """Variance between models, that of noise alone, and their ratio when models are exchanged within each sample."""
+    """Variance between models, its noise, and their ratio under permutations of the models within each sample."""
     rows = np.stack([model.values() + model.influence() for model in models])  # (models, n, heads)
-    rows = rows - rows.mean(axis=0)  # what all models do on a sample does not tell them apart
+    rows = rows - rows.mean(axis=0)  # remove the effect of samples common to all models
     count, n, heads = rows.shape
     means = rows.mean(axis=1)
     observed = float((means**2).sum() / ((count - 1) * heads))
     noise = float(((rows - means[:, None]) ** 2).sum() / ((count - 1) * n * (n - 1) * heads))
-    found = [observed]
+    statistics = [observed]
     for _ in range(permutations):
         order = np.argsort(rng.random((count, n)), axis=0)
         exchanged = np.take_along_axis(rows, order[..., None], axis=0).mean(axis=1)
-        found.append((exchanged**2).sum() / ((count - 1) * heads))
-    return observed, noise, np.array(found) / noise if noise > 0 else np.zeros(len(found))
+        statistics.append((exchanged**2).sum() / ((count - 1) * heads))
+    return observed, noise, np.array(statistics) / noise if noise > 0 else np.zeros(len(statistics))
 
 
 def _between_runs(
     models: Sequence[MeasuredPattern], permutations: int, rng: np.random.Generator
 ) -> tuple[float, float, Array]:
-    """Variance between tasks' mean patterns, that of runs alone, and the statistic when tasks are exchanged.
+    """Variance between tasks' mean patterns, its run noise, and the statistic under permutations of the tasks.
 
-    Of tasks with more runs than others the first ones are taken: the r-th run of every task has the same number.
+    Tasks with more runs than others are truncated to the first runs; the r-th run of every task has the same number.
     """
     runs = min(len(model.plus) for model in models)
     patterns = np.stack([model.by_run()[:runs] for model in models])  # (T, R, heads)
@@ -295,9 +303,9 @@ def _between_runs(
 
 
 def _exchanges(tasks: int, runs: int, most: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Which task's pattern stands for each task in each run, (T, R), the observed order first.
+    """Permutations of the tasks within each run, (T, R) of task indices, the observed order first.
 
-    The first run keeps its order, since only how runs are combined matters.
+    The order in the first run is fixed, since only the combination of runs matters.
     """
     every = list(itertools.permutations(range(tasks))) if math.factorial(tasks) <= most else None
     if every is not None and len(every) ** (runs - 1) <= most:
@@ -310,7 +318,7 @@ def _exchanges(tasks: int, runs: int, most: int, rng: np.random.Generator) -> It
 
 
 def _weighted_distance(products: Array, order: NDArray[np.int64]) -> float:
-    """The statistic (see the module) of one exchange, from the patterns' products over heads (T, R, T, R)."""
+    """The statistic (see the module) of one permutation, from the patterns' products over heads (T, R, T, R)."""
     runs = order.shape[1]
     of_runs = np.arange(runs)
     P = products[order[:, :, None, None], of_runs[:, None, None], order, of_runs]  # (T, R, T, R)
@@ -324,7 +332,7 @@ def _weighted_distance(products: Array, order: NDArray[np.int64]) -> float:
 def _own_task(
     change: Array, trained: Sequence[str], tasks: Sequence[str], permutations: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean of the diagonal and of the rest, and the chance of their difference if models are exchanged."""
+    """Mean of the diagonal and of the other entries, and the permutation p-value of their difference."""
     both = [task for task in trained if task in tasks]
     if len(both) < MIN_TASKS:
         return math.nan, math.nan, math.nan
@@ -342,5 +350,5 @@ def _own_task(
 
 
 def _p_value(statistics: Array) -> float:
-    """The share of exchanges with as large a statistic as the observed one, which comes first and counts."""
+    """Fraction of permutations with at least the observed statistic, which comes first and is counted."""
     return float((statistics >= statistics[0] * (1 - 1e-9)).mean()) if np.isfinite(statistics[0]) else math.nan

@@ -1,10 +1,9 @@
-"""Means of losses over several fine-tunings, each of several seeds, all tested on the same samples: with intervals.
+"""Means of losses, with intervals, over fine-tunings on several tasks and seeds that are evaluated on the same samples.
 
-A training is of one task, with one seed. What was measured of it on the samples of an evaluated task varies between
-seeds, and between samples. The trainings of other tasks are independent of each other, but all are tested on the same
-samples. So the mean's variance has one part for each trained task (between its seeds) and one for each evaluated task
-(between its samples), and the degrees of freedom are Welch and Satterthwaite's. The tasks themselves are taken as they
-are: such a mean is of these tasks, not of others.
+A training run has one trained task and one seed. Its losses on an evaluated task vary between seeds and samples. Runs
+of different trained tasks are independent, but all are evaluated on the same samples. The variance of the mean
+therefore has one part per trained task (between seeds) and one per evaluated task (between samples), with degrees of
+freedom by Welch and Satterthwaite. The tasks are fixed: the interval does not cover other tasks.
 """
 
 from __future__ import annotations
@@ -30,65 +29,69 @@ DIMS = ("trained", "seed", "evaluated", "sample")
 
 
 def mean_over_trainings(values: xr.DataArray, level: float = 0.95) -> Estimate:
-    """The mean over trained tasks of the mean over evaluated tasks of the mean over seeds and samples.
+    """Mean over trained tasks of the mean over evaluated tasks of the mean over seeds and samples.
 
-    Its interval is over samples and seeds: see `run_variance`. Of one seed only the variance between samples is known.
+    The interval is over samples and seeds: see `run_variance`. With one seed, it is over samples only.
 
     Args:
         values: (trained, seed, evaluated, sample), in any order of dims, such as paired differences of losses. NaN
-            where a trained task is not evaluated on another, or an evaluated task has fewer samples; the same for
+            where a trained task is not evaluated on another task, or an evaluated task has fewer samples; equal NaN for
             every seed.
-        level: of the interval.
+        level: confidence level of the interval.
 
     Raises:
-        HeadnbError: other dims, a trained task without any value, or values that some seeds have and others lack.
+        HeadnbError: other dims, a trained task without values, or values that are missing for some seeds only.
     """
     level = checked_level(level)
     if set(values.dims) != set(DIMS):
-        raise HeadnbError(f"a mean over trainings is of {', '.join(DIMS)}; got {', '.join(map(str, values.dims))}")
-    found = values.transpose(*DIMS).to_numpy().astype(np.float64)
-    known = ~np.isnan(found)
+        raise HeadnbError(
+            f"a mean over training runs needs the dims {', '.join(DIMS)}; got {', '.join(map(str, values.dims))}"
+        )
+    array = values.transpose(*DIMS).to_numpy().astype(np.float64)
+    known = ~np.isnan(array)
     if (known != known[:, :1]).any():
-        raise HeadnbError("some seeds lack values that others have; each seed needs the same tasks and samples")
+        raise HeadnbError("some seeds lack values that other seeds have; each seed needs the same tasks and samples")
     counts = known[:, 0].sum(axis=2)  # (T, E)
     if not counts.any(axis=1).all():
-        raise HeadnbError("a trained task has no values")
+        raise HeadnbError("a trained task has no values; each needs at least one")
     evaluated = counts > 0
-    weights = evaluated / evaluated.sum(axis=1, keepdims=True) / len(found)  # (T, E), their sum is 1
-    # Of each value: its task's weight over its task's samples, so that everything below is a sum.
-    each = weights[:, None, :, None] * np.divide(found, counts[:, None, :, None], where=known, out=np.zeros_like(found))
-    mean = float(each.sum(axis=(0, 2, 3)).mean())
+    weights = evaluated / evaluated.sum(axis=1, keepdims=True) / len(array)  # (T, E), sum 1
+    # Each value is weighted by its task's weight over its task's samples, so that the mean is a sum.
+    terms = weights[:, None, :, None] * np.divide(
+        array, counts[:, None, :, None], where=known, out=np.zeros_like(array)
+    )
+    mean = float(terms.sum(axis=(0, 2, 3)).mean())
     samples = int(known[:, 0].any(axis=0).sum())
-    noise = _noise(each, known)
+    noise = _noise(terms, known)
     if noise is None:
         return Estimate(mean, np.nan, np.nan, level, samples, mean)
     half = float(noise.half_width(level))
     return Estimate(mean, mean - half, mean + half, level, samples, mean)
 
 
-def _noise(each: Array, known: NDArray[np.bool_]) -> RunNoise | None:
-    """The noise of the mean by samples and by seeds; None where no evaluated task has two samples.
+def _noise(terms: Array, known: NDArray[np.bool_]) -> RunNoise | None:
+    """Noise of the mean from samples and from seeds; None if no evaluated task has two samples.
 
     Args:
-        each: (T, S, E, n), summands of the mean of every seed.
-        known: where there is one.
+        terms: (T, S, E, n), terms of the mean of every seed.
+        known: (T, S, E, n), which values are not missing.
     """
-    of_samples = each.sum(axis=0).mean(axis=0)  # (E, n)
+    of_samples = terms.sum(axis=0).mean(axis=0)  # (E, n)
     parts = [
-        (n * part[there].var(ddof=1), n - 1.0)  # the variance of a sum of n
+        (n * part[there].var(ddof=1), n - 1.0)  # variance of a sum of n terms
         for part, there in zip(of_samples, np.logical_or.reduce(known, axis=(0, 1)), strict=True)
         if (n := int(there.sum())) > 1
     ]
     if not parts:
         return None
-    seeds = each.shape[1]
-    of_seeds = [(run.var(ddof=1) / seeds, seeds - 1.0) for run in each.sum(axis=(2, 3))] if seeds > 1 else []
+    seeds = terms.shape[1]
+    of_seeds = [(run.var(ddof=1) / seeds, seeds - 1.0) for run in terms.sum(axis=(2, 3))] if seeds > 1 else []
     (a, df_a), (b, df_b) = _sum_variances(parts), _sum_variances(of_seeds)
     return RunNoise(np.array(a), df_a, np.array(b), df_b)
 
 
 def _sum_variances(parts: list[tuple[float, float]]) -> tuple[float, float]:
-    """The sum of independent variances, and its degrees of freedom by Welch and Satterthwaite; 0 of none."""
+    """Sum of independent variances with degrees of freedom by Welch and Satterthwaite; (0, 0) without variances."""
     if not parts:
         return 0.0, 0.0
     variances, df = np.array(parts, dtype=np.float64).T
@@ -96,7 +99,7 @@ def _sum_variances(parts: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def on_own_task(values: xr.DataArray) -> xr.DataArray:
-    """Values (trained, seed, sample) on the trained task's own samples, as `mean_over_trainings` takes them."""
+    """Expand values (trained, seed, sample) on the trained task's own samples for `mean_over_trainings`."""
     tasks = values["trained"].to_numpy()
     dims = ("trained", "evaluated")
     own = xr.DataArray(np.eye(len(tasks), dtype=bool), dict.fromkeys(dims, tasks), dims)
@@ -104,10 +107,10 @@ def on_own_task(values: xr.DataArray) -> xr.DataArray:
 
 
 def direction(estimate: Estimate) -> int:
-    """1 or -1 where the interval lies above or below zero; 0 where it does not, or is not known."""
+    """1 or -1 if the interval lies above or below zero; 0 if it contains zero or is not available."""
     return int(estimate.low > 0) - int(estimate.high < 0)
 
 
 def format_estimate(estimate: Estimate, sign: str = "+") -> str:
-    """`+0.12 [-0.10, +0.34]`, or the value alone where there is no interval; `sign` is "" for what is no change."""
+    """`+0.12 [-0.10, +0.34]`, or the value alone without an interval; `sign` is "" for values that are not changes."""
     return interval_text(estimate.value, estimate.low, estimate.high, sign)

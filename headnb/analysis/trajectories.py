@@ -1,14 +1,13 @@
-"""How fast does a pattern change while a model is fine-tuned? Finding 3 of arXiv 2409.15820.
+"""Speed of a pattern's change during fine-tuning (arXiv 2409.15820, finding 3).
 
-With P(s) the pattern after s steps, P(0) the first and P(S) the last, and products over heads,
+P(s) is the pattern after s steps, P(0) the first and P(S) the last pattern; products are over heads:
 
     MSE(s) = mean of (P(s) - P(S))^2,    done(s) = (P(s) - P(0)) . (P(S) - P(0)) / |P(S) - P(0)|^2.
 
-`done` is how far the pattern is on the straight way from first to last: at constant speed it grows in proportion to the
-steps, where the squared error would already have lost 19 % in the first tenth of them, and make any change look rapid.
-Two noisy patterns are never nearer than their noise lets them be, so a squared error by itself neither reaches zero nor
-tells when most of the change is done; here the same samples are scored at each step, and the noise that is left in
-their differences is taken off (`headnb.analysis.debiased_products`).
+`done` is the fraction of the change completed, along the line from the first to the last pattern. At constant speed it
+is proportional to the steps, whereas the squared error already falls by 19 % in the first tenth of the steps, so any
+change looks rapid. Noise keeps the squared error of two patterns above zero. The same samples are therefore scored at
+each step, and the remaining noise of the differences is corrected (`headnb.analysis.debiased_products`).
 """
 
 from __future__ import annotations
@@ -42,20 +41,22 @@ SHARES = (0.5, 0.9)
 
 @dataclass(frozen=True, repr=False)
 class Trajectory(AnalysisResult):
-    """One task's pattern along one training run.
+    """Change of one task's pattern during one training run.
 
     Attributes:
-        steps: Dataset (step): `done` with `done_low` and `done_high`; `mse_final` and `mse_first`, mean squared
-            difference to the last and the first pattern without noise, and `..._uncorrected` as the patterns have it;
-            `relative_distance`, root of `mse_final` over its first value;
-            `correlation_final`, `correlation_first`, corrected for noise; `samples_seen`, `tokens_seen`; `movement`,
-            the parameters' relative L2 distance from their start (mean over layers), `movement_done`, its share of
-            the last; `eval_loss`. What is not known is NaN.
-        half, ninety: the step from which on 50 % and 90 % of the change are done (`crossing`), with the interval over
-            samples, which ends at tracked steps (`crossing_bounds`).
-        early: share of the change done by step `early_steps`, with its interval.
-        early_steps: the end of the first tenth of the tracked steps, or what was asked for.
-        half_movement: the step at which the parameters had gone half their way.
+        task: name of the task.
+        steps: Dataset (step): `done` with `done_low` and `done_high`; `mse_final` and `mse_first`, noise-corrected mean
+            squared difference from the last and the first pattern, and `..._uncorrected` without correction;
+            `relative_distance`, root of `mse_final` over its first value; `correlation_final`, `correlation_first`,
+            noise-corrected; `samples_seen`, `tokens_seen`; `movement`, the relative L2 parameter distance from the
+            start (mean over layers); `movement_done`, its fraction of the last value; `eval_loss`. Unavailable values
+            are NaN.
+        half, ninety: the step at which 50 % and 90 % of the change is reached for good (`crossing`), with an interval
+            over samples whose ends are tracked steps (`crossing_bounds`).
+        early: fraction of the change completed by step `early_steps`, with its interval.
+        early_steps: end of the early steps; by default the first tenth of the tracked steps.
+        half_movement: the step at which half of the parameter distance is reached.
+        scale_free: whether each pattern is divided by its mean over heads.
     """
 
     task: str
@@ -69,7 +70,7 @@ class Trajectory(AnalysisResult):
 
     @property
     def early_speed(self) -> Estimate:
-        """How many times faster the pattern changed per step in the early steps than in the later ones."""
+        """Ratio of the change per step in the early steps to the change per step in the later steps."""
         first, last = (float(self.steps["step"][place]) for place in (0, -1))
 
         def ratio(share: float) -> float:
@@ -79,54 +80,55 @@ class Trajectory(AnalysisResult):
         return _transform_estimate(self.early, ratio)
 
     def seen(self, step: float, what: str = "samples_seen") -> float:
-        """Samples (or "tokens_seen") seen until a step, between tracked steps in proportion."""
+        """Samples (or "tokens_seen") seen until a step, interpolated linearly between tracked steps."""
         if what not in {"samples_seen", "tokens_seen"}:
             raise unknown_name("count", what, ("samples_seen", "tokens_seen"))
         return float(np.interp(step, self.steps["step"], self.steps[what]))
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per step: how far the pattern is, and after what; columns of which something is known."""
+        """One row per step: progress of the pattern, samples seen and parameter distance; without all-NaN columns."""
         names = ["done", "done_low", "done_high", "correlation_final", "correlation_first", "samples_seen", "movement"]
         return self.steps[[name for name in names if not np.isnan(self.steps[name]).all()]].to_dataframe()
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The result in sentences."""
         lines = self._change_lines()
         movement = float(self.steps["movement"][-1])
         if math.isfinite(movement):
-            moved = f"The parameters moved by {movement:.2%} of their length"
-            half = f", half of it by step {self.half_movement:.3g}" if math.isfinite(self.half_movement) else ""
-            lines.append(f"{moved}{half}.")
+            half = f"; half of it is reached at step {self.half_movement:.3g}"
+            half = half if math.isfinite(self.half_movement) else ""
+            lines.append(f"The relative parameter distance is {movement:.2%} (mean over layers){half}.")
         return " ".join(lines)
 
     def _change_lines(self) -> list[str]:
         if np.isnan(self.steps["done"]).all():
-            return [f"Nothing but noise lies between the first and the last pattern of {self.task}."]
+            return [f"The first and the last pattern of {self.task} do not differ beyond noise."]
         last = int(self.steps["step"][-1])
         done = (
-            f"Half of the change of {self.task}'s pattern was done at step {_steps(self.half)} of {last}, nine tenths "
-            f"at {_steps(self.ninety)}."
+            f"The pattern of {self.task} reaches half of its change at step {self.half} of {last}, and 90 % of it at "
+            f"step {self.ninety}."
         )
         lines = [done]
         if math.isfinite(samples := self.seen(self.half.value)):
-            lines.append(f"That is after {samples:.0f} and {self.seen(self.ninety.value):.0f} samples.")
+            at_ninety = self.seen(self.ninety.value)
+            lines.append(f"These steps correspond to {samples:.0f} and {at_ninety:.0f} training samples.")
         return [*lines, self._early_line()]
 
     def _early_line(self) -> str:
         speed, first = self.early_speed, float(self.steps["step"][0])
         steps = f"steps {first:g} to {self.early_steps:g}" if first else f"the first {self.early_steps:g} steps"
         if math.isnan(speed.value):
-            return f"Whether {steps} changed it faster than later ones cannot be told from this few samples."
+            return f"The speed in {steps} relative to later steps cannot be determined from these samples."
         least = speed.value if math.isnan(speed.low) else speed.low
         return (
-            f"In {steps} it changed {speed} times as fast per step as after them: "
+            f"In {steps}, the change per step is {speed} times that in later steps: "
             f"{'a' if round(least, 1) > 1 else 'no'} sharp early change."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON values (NaN as None)."""
+        """The result as plain JSON values (NaN as None)."""
         estimates = {"half": self.half, "ninety": self.ninety, "early": self.early, "early_speed": self.early_speed}
         return {
             "task": self.task,
@@ -151,21 +153,21 @@ def trajectory(
     level: float = 0.95,
     seed: int = 0,
 ) -> Trajectory:
-    """How far a tracked pattern is on its way at each step (arXiv 2409.15820, finding 3).
+    """Measure the fraction of a pattern's change completed at each tracked step (arXiv 2409.15820, finding 3).
 
     Args:
-        study: what `finetune` and `HeadScoreCallback` collect: `level` (step, task, layer, head), and per step
+        study: the study of `finetune` or `HeadScoreCallback`: `level` (step, task, layer, head), and per step
             `movement`, `eval_loss`, `samples_seen`, `tokens_seen`.
-        scores: the samples' scores behind it, (step, sample, layer, head), or a dict of these by task. Without them
-            noise is not taken off and there are no intervals.
-        task: which of the tracked tasks; by default the first.
-        early: the step until which a change counts as early; by default the end of the first tenth of those tracked.
-        scale_free: divide each pattern by its mean over heads first: magnitudes fall with the loss.
-        level: of the intervals, over samples.
-        seed: of the groups.
+        scores: per-sample scores of the study, (step, sample, layer, head), or a dict of them by task. Without scores
+            there is no noise correction and there are no intervals.
+        task: one of the tracked tasks; by default the first.
+        early: the last step that counts as early; by default the end of the first tenth of the tracked steps.
+        scale_free: first divide each pattern by its mean over heads, since levels fall with the loss.
+        level: confidence level of the intervals, which are over samples.
+        seed: seed of the jackknife groups.
 
     Raises:
-        HeadnbError: no such task, fewer than three tracked steps, or early steps outside the run.
+        HeadnbError: an unknown task, fewer than three tracked steps, or `early` outside the tracked steps.
     """
     level = checked_level(level)
     task, levels = _task_levels(study, task)
@@ -194,11 +196,11 @@ def trajectory(
 
 
 def crossing(steps: Array, done: Array, share: float) -> float:
-    """The step from which on at least this share is done, never undone later; NaN if there is none.
+    """The step from which `done` stays at or above this fraction; NaN if there is none.
 
-    Between the tracked steps the curve is PCHIP's in log(step + 1), which is monotone where the points are. Of an
-    exponential approach nine tenths are off by 2 % at most on steps such as 0, 1, 2, 5, 10, 20; a straight line between
-    the steps is off by 16 to 27 %.
+    `done` is interpolated between tracked steps by PCHIP in log(step + 1), which is monotone where the points are. For
+    an exponential approach, the 90 % step has an error of at most 2 % on steps such as 0, 1, 2, 5, 10, 20; with linear
+    interpolation the error is 16 to 27 %.
     """
     if np.isnan(done).any():
         return math.nan
@@ -213,11 +215,11 @@ def crossing(steps: Array, done: Array, share: float) -> float:
 
 
 def crossing_bounds(steps: Array, low: Array, high: Array, share: float) -> tuple[float, float]:
-    """The interval of a crossing, from the limits of the share done at each step (steps).
+    """Interval of a crossing, from the limits `low` and `high` of `done` at each step (steps).
 
-    It reaches from the last step whose upper limit lies below the share to the first after it whose lower limit does
-    not. Where between two steps a sudden change happens, no sample tells: limits that are interpolated between steps
-    cover it in 4 to 30 % of cases.
+    It extends from the last step whose upper limit is below the fraction to the next step whose lower limit is not.
+    Samples do not locate a sudden change between two tracked steps: interpolated limits cover it in only 4 to 30 % of
+    cases.
     """
     if np.isnan([low, high]).any():
         return math.nan, math.nan
@@ -228,27 +230,27 @@ def crossing_bounds(steps: Array, low: Array, high: Array, share: float) -> tupl
 
 
 def _curve(steps: Array, done: Array) -> interpolate.PchipInterpolator:
-    """The share done, of log(step + 1)."""
+    """`done` as a function of log(step + 1)."""
     return interpolate.PchipInterpolator(np.log1p(steps), done)
 
 
 def _trajectory_table(
     measured: list[MeasuredPattern], steps: Array, early_steps: float, level: float, seed: int
 ) -> tuple[dict[str, Array], list[Estimate]]:
-    """What is known of each step, and the estimates of half, ninety and the early share."""
+    """Columns of `Trajectory.steps` from the patterns, and the estimates of `half`, `ninety` and `early`."""
     moments = DebiasedProducts(measured, seed)
     raw = moments.plain()
     products = moments.corrected() if moments.has_enough_samples else raw
 
     def path(products: Products) -> Array:
-        """`done` of each step, then the share done early."""
+        """`done` at each step, then at `early_steps`."""
         done = _share_done(products.about_zero)
         early = math.nan if np.isnan(done).any() else float(_curve(steps, done)(np.log1p(early_steps)))
         return np.array([*done, early])
 
     at_hand = path(raw)
-    found = moments.estimate(path, level) if moments.has_enough_samples else None
-    value, low, high = found or (path(products), *np.full((2, len(at_hand)), np.nan))
+    estimated = moments.estimate(path, level) if moments.has_enough_samples else None
+    value, low, high = estimated or (path(products), *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
     distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
     r = np.clip(correlations(products.about_mean), -1, 1)
@@ -267,7 +269,7 @@ def _trajectory_table(
     estimates = []
     for share in SHARES:
         middle = crossing(steps, table["done"], share)
-        ends = crossing_bounds(steps, low[:count], high[:count], share) if found else (math.nan, math.nan)
+        ends = crossing_bounds(steps, low[:count], high[:count], share) if estimated else (math.nan, math.nan)
         estimates.append(Estimate(middle, *ends, level, n, crossing(steps, at_hand[:count], share)))
     part, below, above = (float(min(column[count], 1.0)) for column in (value, low, high))
     estimates.append(Estimate(part, below, above, level, n, float(at_hand[count])))
@@ -280,20 +282,20 @@ def _squared_distances(products: Array) -> Array:
 
 
 def _relative_distance(squared: Array) -> Array:
-    """Squared distances as distances, the first being 1; NaN where it is none."""
+    """Square roots of squared distances relative to the first; NaN if the first is not positive."""
     return np.sqrt(np.maximum(squared / squared[0], 0)) if squared[0] > 0 else np.full(len(squared), np.nan)
 
 
 def _share_done(products: Array) -> Array:
-    """(steps): 0 at the first, 1 at the last; NaN where nothing but noise lies between first and last."""
+    """`done` (steps): 0 at the first, 1 at the last step; NaN if these do not differ beyond noise."""
     along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
     return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
 
 
 def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:
-    """(step, layer, head) of one task."""
+    """Name and levels (step, layer, head) of one task."""
     if "level" not in study or "step" not in study["level"].dims:
-        raise HeadnbError("not a study of head scores: it has no variable 'level' with a dim step")
+        raise HeadnbError("not a study of head scores: it has no variable 'level' with the dim 'step'")
     levels = study["level"]
     if "task" in levels.dims:
         tasks = [str(name) for name in levels["task"].to_numpy()]
@@ -307,19 +309,19 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
 
 
 def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray) -> Array:
-    """(step, sample, heads), heads that are NaN left out; of a study without scores one row per step."""
+    """(step, sample, heads), without heads that are NaN; without scores, one row per step."""
     if scores is None:
         rows = levels.to_numpy().reshape(levels.sizes["step"], 1, -1)
     else:
         if "step" not in scores.dims or not scores.get_index("step").equals(levels.get_index("step")):
-            raise HeadnbError("the scores have other steps than the study")
-        found = patterns.sample_levels(scores).transpose("step", "sample", *HEADS)
-        rows = found.to_numpy().reshape(*found.shape[:2], -1)
+            raise HeadnbError("the scores and the study have different steps")
+        per_sample = patterns.sample_levels(scores).transpose("step", "sample", *HEADS)
+        rows = per_sample.to_numpy().reshape(*per_sample.shape[:2], -1)
     return np.asarray(rows[..., ~np.isnan(rows).any(axis=(0, 1))], dtype=np.float64)
 
 
 def _training_columns(study: xr.Dataset, task: str) -> dict[str, Array]:
-    """What the study knows of each step beside the pattern."""
+    """Columns of `Trajectory.steps` that come from the training, NaN if the study lacks them."""
     unknown = np.full(study.sizes["step"], np.nan)
     movement = study["movement"].mean("layer").to_numpy() if "movement" in study else unknown
     loss = study.get("eval_loss")
@@ -335,10 +337,6 @@ def _training_columns(study: xr.Dataset, task: str) -> dict[str, Array]:
 
 
 def _transform_estimate(estimate: Estimate, function: Any) -> Estimate:
-    """An increasing function of an estimate."""
+    """Apply an increasing function to an estimate and its interval."""
     value, low, high = (function(x) for x in (estimate.value, estimate.low, estimate.high))
     return Estimate(value, low, high, estimate.level, estimate.samples, function(estimate.uncorrected))
-
-
-def _steps(estimate: Estimate) -> str:
-    return str(estimate)

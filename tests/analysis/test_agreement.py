@@ -1,6 +1,6 @@
-"""Agreement of methods: scipy's numbers, chance as it is counted by hand, and intervals that cover.
+"""Agreement of methods: correlations against scipy, overlaps against a count by hand, and coverage of intervals.
 
-`-m slow` simulates 500 comparisons in each case. What it found, in per cent, the binomial error being 1:
+`-m slow` simulates 500 comparisons in each case. Measured coverage in per cent, with a binomial error of 1:
 
     95 % intervals cover             n = 16     24     64    256
     24 heads, rank correlation 0.3     97.4   97.8   96.2   96.4
@@ -31,8 +31,8 @@ from trainers import PAIRS
 def related(seed, heads=(6, 10), n=24, rho=0.8, sigma=0.7):
     """Levels (n, L, H) by two methods, and the Spearman correlation of their expectations.
 
-    A level is the head's own times a lognormal of the sample (shared by heads and methods) times the absolute value of
-    a normal that the methods have half in common: its expectation is the head's own, up to a factor.
+    A level is a head effect times a lognormal of the sample (shared by heads and methods) times the absolute value of a
+    normal whose variance is half shared by the methods. Its expectation is proportional to the head effect.
     """
     rng = np.random.default_rng(seed)
     size = int(np.prod(heads))
@@ -83,7 +83,7 @@ def test_halves_of_noiseless_samples_share_all_and_of_noise_as_much_as_chance():
 
 @pytest.mark.parametrize(("n", "rho"), [(24, 0.8), (64, 0.3)])
 def test_intervals_of_rank_correlations_cover(n, rho):
-    """95 % intervals: fewer than 86 of 100 would be chance once in five thousand times."""
+    """At 95 % coverage, fewer than 86 of 100 intervals cover with probability 1 / 5000."""
     assert coverage(100, n=n, rho=rho, heads=(6, 10))[0] >= 0.86
 
 
@@ -103,7 +103,7 @@ def test_many_intervals_of_rank_correlations_cover(n, heads, rho):
 
 
 def coverage(replicates, **population):
-    """Share of intervals that hold the truth, and the biases of the corrected and the plain value."""
+    """Fraction of intervals that contain the truth, and the biases of the corrected and the uncorrected value."""
     inside, corrected, plain = [], [], []
     for seed in range(replicates):
         (one, other), truth = related(seed, **population)
@@ -160,17 +160,17 @@ def test_each_method_of_a_model_has_its_own_options(model):
     assert found.to_dict() == compare_methods(scores, ks=[3]).to_dict()
     with pytest.raises(HeadnbError, match="unknown option of attattr 'step'; did you mean 'steps'"):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"attattr": {"step": 2}}})
-    with pytest.raises(HeadnbError, match="unknown method compared 'gates'"):
+    with pytest.raises(HeadnbError, match="unknown compared method 'gates'"):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"gates": {"steps": 2}}})
-    with pytest.raises(HeadnbError, match="these scores are made already"):
+    with pytest.raises(HeadnbError, match="options apply only if a model is scored"):
         compare_methods(scores, options=asked["options"])
 
 
-def test_it_says_in_words_and_shows_what_it_found():
+def test_result_has_a_verdict_html_json_and_a_chart():
     found = compare_methods(scored(), ks=[5, 12])
     for words in (repr(found), found._repr_html_()):
         assert "24 samples, 60 heads" in words
-        assert "one and other: rank correlation 0." in words
+        assert "one and other: Spearman correlation 0." in words
         assert "of the top 5 (" in words
     assert json.loads(json.dumps(found.to_dict()))["pairs"][0]["other_measure"] == "other"
     assert found.plot().svg().startswith("<svg")
@@ -179,21 +179,21 @@ def test_it_says_in_words_and_shows_what_it_found():
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ({"one": scored()["one"]}, "two methods at least"),
+        ({"one": scored()["one"]}, "at least two methods"),
         ({"one": scored()["one"], "other": scored(heads=(5, 10))["other"]}, "6 x 10 heads before and 5 x 10"),
         (
             {"one": scored()["one"].assign_attrs(task_fingerprint="a"),
              "other": scored()["other"].assign_attrs(task_fingerprint="b")},
-            "of other are of another task",
+            "of other have a different task",
         ),
         (scored() | {"third": scored()["one"].assign_coords(sample=range(50, 74))}, "no samples in common"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_refused(scores, message):
+def test_incomparable_scores_are_refused(scores, message):
     with pytest.raises(HeadnbError, match=message):
         compare_methods(scores)
 
 
 def test_a_model_without_two_methods_is_refused(model):
-    with pytest.raises(HeadnbError, match="two methods to compare; known: activation"):
+    with pytest.raises(HeadnbError, match="at least two methods; known: activation"):
         compare_methods(model, tiny_tokenizer(), PAIRS, methods=["activation"])

@@ -1,4 +1,4 @@
-"""CKA is what its definition counts over all fours of samples, has its invariances, and its jackknife covers."""
+"""HSIC against its definition over all quadruples of samples, invariances of CKA, and coverage of the jackknife."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import stats
 
 
 def by_fours(X, Y):
-    """Song et al. 2012, equation 4: the mean over all ordered fours of different samples."""
+    """Song et al. 2012, equation 4: the mean over all ordered quadruples of different samples."""
     K, L = X @ X.T, Y @ Y.T
     fours = itertools.permutations(range(len(X)), 4)
     return np.mean([K[i, j] * (L[i, j] + L[q, r] - 2 * L[i, q]) for i, j, q, r in fours])
@@ -34,7 +34,7 @@ def test_hsic_is_the_mean_over_all_fours_of_samples_also_without_each():
 
 
 def test_hsic_is_the_inner_product_of_u_centred_matrices():
-    """Szekely and Rizzo 2014, on matrices that need not be inner products of centred rows."""
+    """Szekely and Rizzo 2014; the rows need not be centred."""
     X, Y = pair(1, 12)
 
     def centred(matrix):
@@ -56,10 +56,10 @@ def test_rotation_scale_and_shift_change_nothing():
     np.testing.assert_allclose(moved.full, plain.full)
     np.testing.assert_allclose(moved.left_out, plain.left_out)
     assert float(cka(gram(X), gram(-2 * X @ rotation)).full) == pytest.approx(1)
-    assert float(cka(gram(X), gram(X * np.arange(1, 7))).full) < 0.99  # another scale in each dimension does
+    assert float(cka(gram(X), gram(X * np.arange(1, 7))).full) < 0.99  # CKA is not invariant to a scale per dimension
 
 
-def test_independent_representations_have_none_however_many_dimensions():
+def test_independent_representations_have_zero_cka_in_many_dimensions():
     rng = np.random.default_rng(3)
     X, Y = rng.standard_normal((2, 200, 10, 50))  # 200 pairs of 10 samples in 50 dimensions
     K, L = gram(X), gram(Y)
@@ -71,7 +71,7 @@ def test_independent_representations_have_none_however_many_dimensions():
     norms = [
         np.linalg.norm(centre @ a @ centre) * np.linalg.norm(centre @ b @ centre) for a, b in zip(K, L, strict=True)
     ]
-    assert np.mean(np.divide(plain, norms)) > 0.5  # what the correction is for
+    assert np.mean(np.divide(plain, norms)) > 0.5  # the bias without the correction
 
 
 def test_every_two_matrices_of_two_stacks():
@@ -86,7 +86,7 @@ def test_every_two_matrices_of_two_stacks():
 
 @pytest.mark.parametrize(("n", "mixed"), [(24, 0.3), (64, 0.05)])
 def test_intervals_of_the_jackknife_on_fishers_scale_cover(n, mixed):
-    """95 % intervals of the population's CKA: fewer than 86 of 100 would be chance once in five thousand times."""
+    """Intervals of the population CKA: at 95 % coverage, fewer than 86 of 100 cover with probability 1 / 5000."""
     rng = np.random.default_rng(6)
     scales = 0.8 ** np.arange(12)
     change = mixed * rng.standard_normal((12, 12)) * scales + np.eye(12)

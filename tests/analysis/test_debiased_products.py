@@ -1,4 +1,4 @@
-"""Products of patterns freed of noise: against sums over pairs of different samples, and populations that are known."""
+"""Noise-corrected products of patterns, against sums over pairs of different samples and known populations."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_products_of_linear_patterns_are_sums_over_different_samples():
         assert products[0, 1] == pytest.approx(np.mean([a[x] @ b[y] for x, y in pairs]) / HEADS)
         assert products[0, 2] == pytest.approx(
             a.mean(axis=0) @ c.mean(axis=0) / HEADS
-        )  # other samples: no common noise
+        )  # different samples: independent noise
 
 
-def test_products_over_runs_take_off_what_runs_differ_in():
-    """Three runs of the same samples: with no noise of samples, the sum over pairs of different runs."""
+def test_products_over_runs_are_corrected_for_run_noise():
+    """Three runs without sample noise: the product is the mean over pairs of different runs."""
     by_run = drawn(4, runs=3, n=1)
     found = DebiasedProducts([MeasuredPattern(np.repeat(by_run, 5, axis=1))]).corrected()
     pairs = list(itertools.permutations(range(3), 2))
@@ -52,8 +52,8 @@ def test_products_over_samples_and_runs_are_sums_over_different_samples_in_diffe
 
 
 @pytest.mark.parametrize("runs", [2, 3])
-def test_what_samples_do_in_one_run_only_biases_no_product_estimate_or_reliability(runs: int):
-    """Levels p + a[run] + b[sample] + e[run, sample]: with the variance of p, and the correlation of new patterns."""
+def test_sample_run_interaction_does_not_bias_products_estimates_or_reliability(runs: int):
+    """Levels p + a[run] + b[sample] + e[run, sample], against the variance of p and the correlation with new data."""
     rng, n, heads = np.random.default_rng(16), 12, 100
 
     def levels(truth: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_mean_of_many_corrected_products_is_that_of_the_populations_for_scale_fr
     truth = levels[1] / levels[1].mean() - levels[0] / levels[0].mean()
     found = []
     for _ in range(3000):
-        scale = rng.lognormal(sigma=0.3, size=(16, 1))  # samples of larger and smaller gradients in all heads
+        scale = rng.lognormal(sigma=0.3, size=(16, 1))  # sample scales common to all heads
         before, after = (scale * level * rng.gamma(2, 1 / 2, size=(16, HEADS)) for level in levels)
         moments = DebiasedProducts([MeasuredPattern(after[None], before, scale_free=True)])
         found.append([products.about_zero[0, 0] for products in (moments.corrected(), moments.plain())])
@@ -110,7 +110,7 @@ def test_resample_of_each_sample_and_run_once_is_the_pattern():
 
 
 def test_correlation_from_products_is_that_of_resampling():
-    """Another implementation, by jackknife on Fisher's scale: the same up to terms of a higher order."""
+    """Against an independent implementation, a jackknife on Fisher's scale; equal up to higher-order terms."""
     rng = np.random.default_rng(10)
     levels = rng.lognormal(size=(2, 200))
     a, b = (level * rng.gamma(4, 1 / 4, size=(40, 200)) for level in levels)
@@ -123,10 +123,10 @@ def test_correlation_from_products_is_that_of_resampling():
 
 
 def test_interval_of_a_mean_is_students():
-    """One head, one pattern: its mean is linear in the samples, so the jackknife is Student's t up to the tails."""
+    """The mean of one head is linear in the samples, so the jackknife interval is Student's t, up to the tails."""
     from scipy import stats
 
-    samples = stats.norm.ppf((np.arange(20) + 0.5) / 20) + 9  # no heavier tails than normal
+    samples = stats.norm.ppf((np.arange(20) + 0.5) / 20) + 9  # tails not heavier than normal
     found = DebiasedProducts([MeasuredPattern(samples[None, :, None]), MeasuredPattern(np.ones((1, 20, 1)))]).estimate(
         lambda products: products.about_zero[0, 1:]
     )

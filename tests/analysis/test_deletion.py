@@ -1,4 +1,4 @@
-"""Deletion curves equal a direct loop of hooks over the chosen heads, and their intervals those of scipy."""
+"""Deletion curves against a direct loop of hooks over the chosen heads, and their intervals against scipy."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def test_given_scores_choose_without_the_tested_samples(found):
     assert own.heads.identical(found.heads)
     assert own.losses["sample"].identical(found.losses["sample"])
     renamed = headnb.score_heads(model, TOKENIZER, load_task(PAIRS[:12], name="again"))
-    assert curve(model, by=renamed).chosen_on == 6  # the same tokens under another name
+    assert curve(model, by=renamed).chosen_on == 6  # the same tokens with another task name
     other = headnb.score_heads(model, TOKENIZER, load_task(PAIRS[12:20], name="others"))
     apart = curve(model, by=other)
     assert (apart.chosen_on, apart.losses.sizes["sample"]) == (8, 12)
     assert str(apart.heads.sel(choice="top", k=3).values) == ",".join(choose_heads(other, 3))
     tested = headnb.score_heads(model, TOKENIZER, TASK).sel(sample=found.losses["sample"].values)
-    with pytest.raises(HeadnbError, match="all of samples that are tested on"):
+    with pytest.raises(HeadnbError, match="all scores are of samples that are tested"):
         curve(model, by=tested)
-    with pytest.raises(HeadnbError, match="by a method's name or by scores of samples"):
+    with pytest.raises(HeadnbError, match="by must be the name of a method or per-sample scores"):
         curve(model, by=other.heads.pattern())
 
 
@@ -97,12 +97,12 @@ def test_intervals_are_paired_t_intervals_and_count_the_draws(found):
     random = rise.sel(replacement="zero", k=3).values[2:]  # (draws, samples)
     kept = found.difference.sel(replacement="zero", choice="top", k=3)
     assert float(kept.value) == pytest.approx((top - random.mean(0)).mean())
-    _, low, high = significance.crossed_intervals((top - random)[..., None])  # draws are the runs
+    _, low, high = significance.crossed_intervals((top - random)[..., None])  # rankings take the place of runs
     assert (float(kept.low), float(kept.high)) == pytest.approx((low[0], high[0]))
 
 
 def test_intervals_over_samples_and_draws_cover():
-    """Values with effects of samples and of draws: without the draws' variance intervals would be far too narrow."""
+    """Values with sample and ranking effects: intervals without the ranking variance are far too narrow."""
     rng, covered, too_narrow = np.random.default_rng(0), 0, 0
     for _ in range(1000):
         values = rng.standard_normal((5, 1, 1)) + rng.standard_normal((1, 30, 1)) + rng.standard_normal((5, 30, 1))
@@ -118,12 +118,12 @@ def test_random_heads_share_the_layers_of_the_top():
     model = tiny_model(layers=3)
     layout = find_heads(model)
     every = curve(model, ks=[sum(layout.heads)], replacements=["zero"])
-    rise = every.losses["rise"].values[0, :, 0]  # all heads removed: whatever the order
+    rise = every.losses["rise"].values[0, :, 0]  # with all heads ablated, the order does not matter
     np.testing.assert_allclose(rise, np.broadcast_to(rise[0], rise.shape), atol=1e-6)
 
 
 def test_each_task_has_random_heads_of_its_own(found):
-    """The same samples under another name: the same top heads, other random ones."""
+    """The same samples with another task name have the same top heads and other random heads."""
     renamed = load_task(PAIRS[:12], name="again")
     other = curve(tiny_model(layers=3, dtype=torch.float64), renamed, batch_tokens=120).losses["rise"]
     np.testing.assert_allclose(other.sel(removal="top"), found.losses["rise"].sel(removal="top"))
@@ -145,16 +145,16 @@ def test_the_model_is_as_before_also_when_stopped():
     assert state(model) == before
 
 
-def test_it_says_in_words_and_shows_what_it_found(found):
+def test_result_has_a_verdict_html_json_and_a_chart(found):
     for words in (repr(found), found._repr_html_()):
         assert "on 6 samples" in words
-        assert "Replaced by zero, removing the top k" in words
+        assert "With the top k heads replaced by zero, the rise of the loss" in words
     low, high = (found.difference[end].sel(replacement="mean", choice="top") for end in ("low", "high"))
-    said = found.verdict.split("Replaced by mean, ")[1]
+    sentences = found.verdict.split("replaced by their mean output, ")[1].split(" (paired")[0]
     for k in KS:
         worse, better = bool(low.sel(k=k) > 0), bool(high.sel(k=k) < 0)
-        part = "hurts more" if worse else "hurts less" if better else "cannot be told"
-        (sentence,) = (each for each in said.split("; ") if str(k) in each)
+        part = "is higher than" if worse else "is lower than" if better else "does not differ"
+        (sentence,) = (each for each in sentences.split("; ") if str(k) in each)
         assert part in sentence
     assert len(found.table) == 2 * len(KS)
     assert json.loads(json.dumps(found.to_dict()))["rows"][0]["k"] == 1
@@ -166,7 +166,7 @@ def test_it_says_in_words_and_shows_what_it_found(found):
     [
         ({"ks": [0]}, "from 1 to 8"),
         ({"ks": [9]}, "from 1 to 8"),
-        ({"draws": 0}, "at least one draw"),
+        ({"draws": 0}, "at least one of replacements, ks and draws"),
         ({"replacements": ["noise"]}, "unknown replacement 'noise'"),
         ({"task": PAIRS[:3]}, "at least 4 samples"),
         ({"by": "activatoin"}, "did you mean 'activation'"),

@@ -1,4 +1,4 @@
-"""Tasks one after another: the numbers against loops over the definitions, and planted forgetting that is found."""
+"""Sequential fine-tuning: numbers against loops over the definitions, and detection of planted forgetting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = 12
 
 
 def sequence(seed: int, losses: np.ndarray, moved: np.ndarray | None = None, noise: float = 0.02) -> list[dict]:
-    """One run: mean losses (stage, task), and how far each pattern is moved along one direction of its own."""
+    """One run with mean losses (stage, task), and with each pattern moved by `moved` along its own direction."""
     rng = np.random.default_rng(seed)
     fixed = np.random.default_rng(7)
     origins = fixed.lognormal(sigma=0.5, size=(len(ORDER), 3, 4))
@@ -86,7 +86,7 @@ def test_intervals_of_one_run_are_the_paired_t_intervals() -> None:
     np.testing.assert_allclose([found.transfer["low"], found.transfer["high"]], [low, high])
 
 
-def test_a_pattern_moved_is_its_relative_distance_since_the_task_was_learned() -> None:
+def test_moved_is_the_relative_distance_since_the_task_was_learned() -> None:
     run = sequence(0, LOSSES, np.linspace(0, 0.4, 5)[:, None] * np.ones(4))
     found = forgetting(ORDER, [run])
     shapes = [np.abs(run[stage]["b"]["score"].values).mean(axis=0) for stage in (2, 4)]
@@ -102,15 +102,15 @@ def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
     assert "Earlier tasks are forgotten" in planted.verdict
     better = np.minimum.accumulate(LOSSES, axis=0) - 0.1 * np.arange(5)[:, None]
     assert found_of(better).supported is False
-    assert "lost" in planted.verdict
-    assert "lost" not in found_of(better).verdict
+    assert "Forgetting is largest for" in planted.verdict
+    assert "Forgetting is largest" not in found_of(better).verdict
     same = np.where(np.arange(5)[:, None] > np.arange(4), 1.0, 3.0)
     found = [forgetting(ORDER, [sequence(10 * trial + run, same) for run in range(3)]) for trial in range(5)]
     assert sum(one.supported is None for one in found) >= 4
-    assert "not shown to be forgotten" in next(one for one in found if one.supported is None).verdict
+    assert "No evidence that earlier tasks are forgotten" in next(one for one in found if one.supported is None).verdict
 
 
-def test_patterns_that_move_where_losses_rise_are_told_from_those_that_do_not() -> None:
+def test_association_is_found_only_where_patterns_move_with_losses() -> None:
     order = [f"t{place}" for place in range(7)]
     rng = np.random.default_rng(3)
     rises = rng.gamma(2, 0.2, (8, 7))
@@ -142,7 +142,7 @@ def test_too_few_pairs_give_no_correlation() -> None:
     runs = [[{task: stage[task] for task in ORDER[:3]} for stage in sequence(0, LOSSES)[:4]]]
     found = forgetting(ORDER[:3], runs)
     assert np.isnan(found.association.value)
-    assert "Too few pairs of a step and an earlier task to ask whether patterns tell: 3" in found.verdict
+    assert "Too few pairs of a step and an earlier task (3) to correlate" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["association"]["value"] is None
 
 
@@ -156,13 +156,13 @@ def test_only_samples_of_all_stages_count() -> None:
     np.testing.assert_allclose(found.loss["value"].sel(task="b"), values)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_tasks_stages_or_scores_are_refused() -> None:
     run = sequence(0, LOSSES)
-    with pytest.raises(HeadnbError, match="two tasks"):
+    with pytest.raises(HeadnbError, match="at least two tasks"):
         forgetting(["a"], [run])
     with pytest.raises(HeadnbError, match="need scores at 5 stages"):
         forgetting(ORDER, [run[:4]])
-    with pytest.raises(HeadnbError, match="b lacks scores at 1 stages"):
+    with pytest.raises(HeadnbError, match="b has no scores at 1 of 5 stages"):
         forgetting(ORDER, [[{t: s for t, s in stage.items() if (k, t) != (3, "b")} for k, stage in enumerate(run)]])
     with pytest.raises(HeadnbError, match="did you mean 'level'"):
         forgetting(ORDER, [run], levl=0.9)

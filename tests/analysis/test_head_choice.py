@@ -1,4 +1,4 @@
-"""Heads by their place in a pattern, and random heads of the same layers."""
+"""Top and bottom heads of a pattern, and random heads of the same layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_top_and_bottom_are_the_ends_of_the_pattern():
 
 
 def test_scores_choose_by_mean_absolute_value_or_by_signed_mean_as_their_method_has_it():
-    levels = np.array([[[1.0, 5.0], [3.0, 2.0]], [[1.0, 5.0], [3.0, 4.0]]])  # the signs of scores_of alternate
+    levels = np.array([[[1.0, 5.0], [3.0, 2.0]], [[1.0, 5.0], [3.0, 4.0]]])  # scores_of alternates the signs
     assert choose_heads(scores_of(levels), 4) == ["L0H1", "L1H0", "L1H1", "L0H0"]
     signed = scores_of(levels, reduction="mean")  # means: 0, 0, 0, 1
     assert choose_heads(signed, 1) == ["L1H1"]
@@ -62,10 +62,10 @@ def test_a_shuffled_ranking_has_the_layers_of_the_ranking_at_every_k():
         (PATTERN, {"k": 0}, "from 1 to 6"),
         (PATTERN, {"k": 2.0}, "k must be a whole number, not 2.0"),
         (PATTERN, {"k": 2, "which": "best"}, "unknown choice of heads 'best'"),
-        (PATTERN.expand_dims(task=2), {"k": 2}, "choose one pattern"),
-        ([1, 2], {"k": 2}, "not by list"),
+        (PATTERN.expand_dims(task=2), {"k": 2}, "select one pattern"),
+        ([1, 2], {"k": 2}, "not list"),
     ],
 )
-def test_what_is_no_choice_is_refused(scores, options, message):
+def test_invalid_choices_are_refused(scores, options, message):
     with pytest.raises(HeadnbError, match=message):
         choose_heads(scores, **options)

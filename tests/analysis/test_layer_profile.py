@@ -1,4 +1,4 @@
-"""A planted change is found in its layers, with the numbers of the definitions, and said in words that fit them."""
+"""Layer profiles of a planted change: numbers against their definitions, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scipy import stats
 from simulated_finetuning import scores_of
 
 LAYERS, SAMPLES, HEADS = 8, 16, 5
-SIZES = np.array([0, 0, 0, 0.5, 1, 1, 1, 1])  # of the change of representations, a layer
+SIZES = np.array([0, 0, 0, 0.5, 1, 1, 1, 1])  # change of representations per layer
 HEAD_SIZES = np.array([0, 0, 0, 0.6, 0.6, 0, 0, 0])
 
 
@@ -35,7 +35,7 @@ def planted(seed, noise=0.1):
     scale = SIZES[:, None, None] * before.std(axis=(1, 2), keepdims=True)
     after = before + scale * rng.standard_normal(before.shape)
     levels = np.ones((LAYERS, HEADS))
-    signs = np.where(np.arange(HEADS) % 2, 1, -1) * (np.arange(HEADS) < 4)  # the mean head stays as it is
+    signs = np.where(np.arange(HEADS) % 2, 1, -1) * (np.arange(HEADS) < 4)  # leaves the mean over heads unchanged
     scores = tuple(
         scores_of(pattern * rng.gamma(noise**-2, noise**2, (SAMPLES, LAYERS, HEADS)))
         for pattern in (levels, levels + HEAD_SIZES[:, None] * signs)
@@ -56,7 +56,7 @@ def test_similarity_is_the_cka_of_the_vectors_before_and_after():
     np.testing.assert_allclose(np.diag(own.across), plain)
     np.testing.assert_allclose(own.across[2], [float(cka(gram(before[2]), gram(y)).full) for y in after])
     value, low, high = (own.similarity[end].sel(task="a").to_numpy() for end in ("value", "low", "high"))
-    np.testing.assert_allclose(value, plain, atol=0.05)  # but for the jackknife's correction
+    np.testing.assert_allclose(value, plain, atol=0.05)  # up to the jackknife correction
     assert (low[3:] < value[3:]).all()
     assert (value[3:] < high[3:]).all()
     np.testing.assert_allclose(value[:3], 1, atol=1e-9)
@@ -93,15 +93,15 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
     np.testing.assert_allclose([float(row[end]) for end in ("value", "low", "high")], ends)
 
 
-def test_two_runs_do_not_tell_how_runs_vary():
+def test_two_runs_have_no_interval():
     own = layer_profile({"a": [planted(0)[0], planted(1)[0]]})
     assert own.supported is None
     assert np.isnan(own.go_together["low"]).all()
-    assert "So kinds of layers are not shown" in own.verdict
-    assert own.verdict.count("not shown to be more") == 2
+    assert "No evidence of distinct kinds of layers" in own.verdict
+    assert own.verdict.count("(no interval)") == 2
 
 
-def test_depth_counts_the_layers_to_one_that_differed_as_much():
+def test_depth_is_the_distance_to_a_layer_that_differed_as_much():
     run, before, _ = planted(0)
     own = layer_profile({"a": [run]})
     value = own.similarity["value"].sel(task="a").to_numpy()
@@ -113,7 +113,7 @@ def test_depth_counts_the_layers_to_one_that_differed_as_much():
 @pytest.mark.parametrize(
     ("change", "bounds"),
     [
-        (np.arange(1, 31) / 30, (2, 26)),  # an even rise: 24 of 30 layers
+        (np.arange(1, 31) / 30, (2, 26)),  # a uniform rise: 24 of 30 layers
         ([0, 0.01, 0.5, 1, 0.2], (2, 3)),
         ([1, 1, 1], (0, 0)),
         ([0, 0, 0], (3, 3)),
@@ -131,10 +131,10 @@ def test_a_model_that_did_not_change_is_shared_throughout():
     np.testing.assert_allclose(own.heads["value"], 0, atol=1e-9)
 
 
-def test_it_says_in_words_and_shows_what_it_found(found):
+def test_result_has_a_verdict_html_json_and_a_chart(found):
     for words in (repr(found), found._repr_html_()):
         assert "most changed" in words
-        assert "an even rise would take 80%" in words
+        assert "a uniform rise over depth would span 80%" in words
     first = json.loads(json.dumps(found.to_dict(), default=float))["tasks"][0]
     assert (first["task"], first["shared"]) == ("a", 3)
     assert found.plot().svg().startswith("<svg")
@@ -147,7 +147,7 @@ def test_it_says_in_words_and_shows_what_it_found(found):
 def test_other_samples_before_and_no_runs_are_refused():
     run, before, _ = planted(0)
     other = grams_of(before).assign(fingerprint=("sample", np.arange(SAMPLES) + 1))
-    with pytest.raises(HeadnbError, match="a: representations before and after are of other samples"):
+    with pytest.raises(HeadnbError, match="a: representations before and after fine-tuning are of different samples"):
         layer_profile({"a": [LayerRun((other, run.grams[1]), run.scores, run.movement)]})
     with pytest.raises(HeadnbError, match="at least one training run"):
         layer_profile({"a": []})

@@ -1,4 +1,4 @@
-"""Mixtures before a complex task: the comparison against the paired formulas, and verdicts that can say no."""
+"""Effect of mixtures before a complex task: intervals against the paired formulas, and verdicts of either sign."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evaluated(losses: np.ndarray, exact: np.ndarray | None = None) -> xr.Dataset
 
 
 def trained(shift: float, *, runs: int = 3, n: int = 40, noise: float = 0.05, seed: int = 0) -> list[xr.Dataset]:
-    """Runs whose losses are those of the samples plus a shift, with noise of their own."""
+    """Runs with the losses of the samples plus a shift and independent noise."""
     samples = np.random.default_rng(99).gamma(4, 0.5, n)
     rng = np.random.default_rng(seed)
     return [evaluated(samples + shift + noise * rng.standard_normal(n)) for _ in range(runs)]
@@ -55,7 +55,7 @@ def test_a_planted_change_is_found_with_its_sign(shift: float, holds: bool, said
     assert f"the loss on sums is {said} than with a random mixture first" in found.verdict
 
 
-def test_no_difference_is_said_to_be_not_shown_about_as_often_as_it_should() -> None:
+def test_without_a_difference_few_replicates_are_significant() -> None:
     shown = [
         mixture_effect(
             "sums", {PLAIN: trained(0), RANDOM: trained(0, seed=i), FITTED: trained(0, seed=900 + i)}
@@ -66,7 +66,7 @@ def test_no_difference_is_said_to_be_not_shown_about_as_often_as_it_should() -> 
     same = trained(0)
     found = mixture_effect("sums", {PLAIN: same, RANDOM: same, FITTED: same})
     assert found.supported is None
-    assert "the loss on sums is not shown to differ from that with a random mixture" in found.verdict
+    assert "the loss on sums does not differ significantly from the loss with a random mixture" in found.verdict
 
 
 def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked() -> None:
@@ -82,22 +82,23 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
     assert found.loss["value"].sel(way=FITTED) == 1
     assert found.exact is not None
     assert found.exact["value"].sel(way=PLAIN) == pytest.approx(2 / 3)
-    assert "Exact match, of 3 answers" in found.verdict
+    assert "The difference in exact match between" in found.verdict
+    assert "(3 answers in each run)" in found.verdict
     assert f"<b>{found.verdict}</b>" in html.unescape(found._repr_html_())
     assert repr(found).startswith("sums\n")
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["asked"] == 3
 
 
-def test_a_fit_without_a_mixture_is_said() -> None:
+def test_verdict_reports_a_missing_mixture() -> None:
     found = mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=1)})
     assert found.supported is None
-    assert "mixture was not trained on" in found.verdict
+    assert "no training on the fit's mixture" in found.verdict
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_incomparable_scores_are_refused() -> None:
     with pytest.raises(HeadnbError, match="task alone"):
         mixture_effect("sums", {RANDOM: trained(0)})
-    with pytest.raises(HeadnbError, match="as many training runs"):
+    with pytest.raises(HeadnbError, match="the same number of training runs"):
         mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, runs=2)})
     with pytest.raises(HeadnbError, match="0 samples in common"):
         mixture_effect("sums", {PLAIN: trained(0), RANDOM: [run.assign_coords(sample=range(40)) for run in trained(0)]})

@@ -1,4 +1,4 @@
-"""Mixtures: shares against a hand calculation, what zero and negative weights do, short sources, and the baselines."""
+"""Mixtures: shares against a hand calculation, zero and negative weights, short sources, and baselines."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def fit():
 
 
 def origins(mix: Task) -> Counter:
-    """What the samples themselves say they are from."""
+    """Number of samples of each source, read from the prompts."""
     return Counter(sample.prompt.split()[0] for sample in mix.samples)
 
 
 def test_largest_remainder_is_the_hand_calculation():
-    # Quotas of 10 seats: 4.7, 1.6, 1.58, 1.2, 0.92: floors 4 1 1 1 0 = 7, and the 3 left go to .92, .7, .6.
+    # Shares of 10: 4.7, 1.6, 1.58, 1.2, 0.92; floors 4 1 1 1 0 = 7; the remaining 3 go to .92, .7, .6.
     assert largest_remainder(np.array([47, 16, 15.8, 12, 9.2]), 10).tolist() == [5, 2, 1, 1, 1]
-    assert largest_remainder(np.array([1, 1, 1]), 4).tolist() == [2, 1, 1]  # equal fractions: the earlier
+    assert largest_remainder(np.array([1, 1, 1]), 4).tolist() == [2, 1, 1]  # equal fractions: the earlier task
     assert largest_remainder(np.array([3.5, 4.5, 0]), 8).tolist() == [3, 5, 0]  # equal fractions: the larger weight
     assert largest_remainder(np.array([0.29, 0.71]), 100).tolist() == [29, 71]
 
@@ -85,7 +85,7 @@ def test_a_mixture_depends_on_its_seed_and_on_nothing_else(fit):
     assert first.counts == other.counts
 
 
-def test_every_part_of_a_mixture_is_mixed(fit):
+def test_tasks_are_interleaved_in_a_mixture(fit):
     beginning = headnb.mixture(fit, 90, {"gsm8k": source("gsm8k", 90), "mbpp": source("mbpp", 90)}, by="uniform").ids
     assert 5 < sum(key.startswith("mbpp") for key in beginning[:30]) < 25
 
@@ -101,14 +101,14 @@ def test_weights_of_zero_and_below_give_no_samples_and_are_named():
 
 
 def test_share_that_rounds_to_nothing_is_named():
-    assert "round to no sample: mbpp" in repr(headnb.mixture({"gsm8k": 1, "mbpp": 0.001}, 10, SOURCES))
+    assert "share rounds to zero: mbpp" in repr(headnb.mixture({"gsm8k": 1, "mbpp": 0.001}, 10, SOURCES))
 
 
 def test_uniform_mixture_has_equal_shares_whatever_the_weights():
     assert headnb.mixture({"gsm8k": 5, "mbpp": -1}, 31, SOURCES, by="uniform").counts == {"gsm8k": 16, "mbpp": 15}
 
 
-def test_random_mixture_draws_each_sample_alike():
+def test_random_mixture_samples_uniformly():
     counts = [headnb.mixture({"gsm8k": 5, "mbpp": -1}, 50, SOURCES, seed, by="random") for seed in range(60)]
     taken = np.array([mix.counts["gsm8k"] for mix in counts])
     # Hypergeometric, 50 of 60 + 40: mean 30, variance 50 * .6 * .4 * 50 / 99.
@@ -117,7 +117,7 @@ def test_random_mixture_draws_each_sample_alike():
     assert all(origins(mix) == mix.counts for mix in counts)
 
 
-def test_a_random_mixture_of_endless_tasks_has_as_much_of_each():
+def test_a_random_mixture_of_procedural_tasks_is_balanced():
     mix = headnb.mixture(
         {"gsm_symbolic": 1, "gcd": 1}, 40, {name: name for name in ("gsm_symbolic", "gcd")}, by="random"
     )
@@ -130,23 +130,23 @@ def test_single_mixture_is_of_the_task_that_fits_best_alone():
     fit = headnb.fit_combination(change, BASICS, permutations=20, resamples=5)
     mix = headnb.mixture(fit, 12, SOURCES, by="single")
     assert mix.counts == {"gsm8k": 0, "mbpp": 12}
-    # One weight w >= 0 fitted by hand: w = x.y / x.x.
+    # Least squares with one weight w >= 0: w = x.y / x.x.
     y, x = flat(change), flat(BASICS["mbpp"])
     error = y - x * (x @ y) / (x @ x)
     assert mix.weights["mbpp"] == pytest.approx(1 - error @ error / ((y - y.mean()) ** 2).sum())
     assert mix.weights["mbpp"] == pytest.approx(fit.nulls.loc[SINGLE, "r2"])
-    with pytest.raises(HeadnbError, match="needs what fit_combination returns"):
+    with pytest.raises(HeadnbError, match="needs a result of fit_combination"):
         headnb.mixture({"gsm8k": 1}, 3, SOURCES, by="single")
 
 
 def test_a_fit_that_shows_no_composition_says_so_in_its_mixture():
     unrelated = headnb.fit_combination(random_change(9, "other"), BASICS, permutations=20, resamples=5)
     assert not unrelated.supported
-    assert "composition is not shown" in repr(headnb.mixture(unrelated, 10, SOURCES))
+    assert "does not support composition" in repr(headnb.mixture(unrelated, 10, SOURCES))
 
 
 def test_a_source_that_is_too_small_is_an_error_that_says_what_would_do(fit):
-    with pytest.raises(HeadnbError, match=r"gsm8k has 60 samples of 78.*repeat=True.*size of about 76"):
+    with pytest.raises(HeadnbError, match=r"gsm8k has 60 of 78 samples.*repeat=True.*size of about 76"):
         headnb.mixture(fit, 100, SOURCES)
     assert headnb.mixture(fit, 76, SOURCES).counts["gsm8k"] <= 60
 
@@ -159,7 +159,7 @@ def test_repeated_samples_are_all_taken_once_before_any_is_taken_twice(by):
         times = Counter(sample.prompt for sample in mix.samples if sample.prompt.startswith(name))
         assert len(times) == len(task)
         assert max(times.values()) - min(times.values()) <= 1
-    assert "taken several times: gsm8k (60 samples), mbpp (40 samples)" in repr(mix)
+    assert "samples repeated: gsm8k (60 samples), mbpp (40 samples)" in repr(mix)
 
 
 def test_sources_may_be_all_that_load_task_accepts(nothing_outside, jsonl):
@@ -178,8 +178,8 @@ def test_sources_may_be_all_that_load_task_accepts(nothing_outside, jsonl):
         ({"size": 0}, "size must be a whole number"),
         ({"size": 2.5}, "size must be a whole number"),
         ({"sources": {**SOURCES, "gsm8": SOURCES["mbpp"]}}, "did you mean 'gsm8k'"),
-        ({"sources": {"mbpp": SOURCES["mbpp"]}}, "sources lacks 'gsm8k'"),
-        ({"fit": 3}, "not from int"),
+        ({"sources": {"mbpp": SOURCES["mbpp"]}}, "sources lacks: 'gsm8k'"),
+        ({"fit": 3}, "not int"),
         ({"fit": {}}, "no weights"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Inner products of representations equal those of hidden states that the model itself gives, sample by sample."""
+"""Inner products of representations against the hidden states of single-sample forward passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TASK = load_task(PAIRS[:7], name="sums")
 
 
 def by_hand(model, encoded):
-    """(layers, n, n): hidden states one sample at a time, as the model returns them."""
+    """(layers, n, n): inner products of hidden states from one forward pass per sample."""
     vectors = []
     for sample in encoded.samples:
         kept = []
@@ -57,7 +57,7 @@ def test_layers_of_another_architecture_are_found():
     assert layer_grams(model, None, samples).sizes["layer"] == model.config.num_hidden_layers
 
 
-def test_a_model_whose_layers_cannot_be_told_is_refused(monkeypatch):
+def test_a_model_with_unknown_layers_is_refused(monkeypatch):
     monkeypatch.setattr("headnb.analysis.representations.decoder_layers", lambda *_: ())
-    with pytest.raises(UnknownLayersError, match="decoder layers of LlamaForCausalLM"):
+    with pytest.raises(UnknownLayersError, match="cannot identify the decoder layers of LlamaForCausalLM"):
         layer_grams(tiny_model(), TOKENIZER, TASK)

@@ -1,4 +1,4 @@
-"""A finding looks alike in a console and in a notebook: title, table and verdict, and nothing that a page would run."""
+"""Text and HTML of analysis results: title, table and verdict, with names escaped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_verdict_stands_under_the_table_in_both_forms(finding: Plain) -> Non
 
 
 @pytest.mark.parametrize("finding", [Plain(), Titled()])
-def test_names_and_words_are_no_markup(finding: Plain) -> None:
+def test_names_and_verdicts_are_escaped(finding: Plain) -> None:
     assert "<script" not in finding._repr_html_()
 
 

@@ -1,4 +1,4 @@
-"""Selectivity of tasks' patterns: against scipy, the plain statistics, and populations whose answer is known."""
+"""Selectivity of tasks' patterns, against scipy, uncorrected statistics and known populations."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def test_concentration_of_one_run_is_that_of_resampling(name):
     assert change.low < change.value < change.high
 
 
-def test_change_knows_that_samples_are_paired():
-    """The same samples twice: nothing changed, and nothing about that is uncertain."""
+def test_change_accounts_for_paired_samples():
+    """Equal samples before and after: the change is zero with an interval of zero width."""
     levels = levels_of(BEFORE["svamp"])
     for name in CONCENTRATIONS:
         change = concentration(levels, levels[None], name)["change"]
         assert (change.value, change.low, change.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
-def test_runs_add_what_they_differ_in_to_the_interval():
-    """Runs that are one and the same change nothing; runs that differ widen it."""
+def test_variance_between_runs_widens_the_interval():
+    """Identical runs do not change the interval; different runs widen it."""
     before, after = levels_of(BEFORE["svamp"]), levels_of(AFTER["svamp"])
     alone = concentration(before, after[None], "gini")["change"]
     same = concentration(before, np.stack([after] * 3), "gini")["change"]
@@ -84,8 +84,8 @@ def test_correlations_are_corrected_for_noise_and_of_themselves_one():
     )
 
 
-def test_tasks_that_are_alike_stand_together():
-    """Two tasks of one pattern and one of another; the tree is scipy's of 1 - correlation."""
+def test_similar_tasks_are_clustered():
+    """Two tasks share a pattern and one has another; the tree is scipy's for 1 - correlation."""
     rng = np.random.default_rng(3)
     levels = rng.lognormal(size=(2, 8, 5))
     alike = {
@@ -123,7 +123,7 @@ def test_heads_of_several_runs_are_tested_over_samples_and_runs():
 
 @pytest.mark.parametrize("scale_free", [False, True])
 def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhere(scale_free: bool):
-    """Runs whose patterns hardly agree: no number of samples helps, and each place says the same."""
+    """Runs with weakly correlated patterns: all outputs report the same evidence; more samples do not suffice."""
     rng, n, heads = np.random.default_rng(12), 40, 40
     shape, before = rng.lognormal(sigma=0.3, size=heads), scores_of(rng.gamma(9, size=(40, 8, 5)), "a")
     own = [shape * rng.lognormal(sigma=0.3, size=heads) for _ in range(3)]
@@ -137,7 +137,7 @@ def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhe
     assert evidence["runs_for_090"] == fit.reliability.sel(task=fit.target)["runs_for_090"].item()
     changes = [(levels_of(run) - levels_of(before)).mean(axis=0) for run in after]
     agreement = np.corrcoef(changes)[np.triu_indices(3, 1)].mean()
-    if not scale_free:  # of runs alone, by Spearman-Brown
+    if not scale_free:  # reliability over runs alone, by Spearman-Brown
         assert evidence["reliability"] == pytest.approx(3 * agreement / (1 + 2 * agreement), abs=0.05)
     assert (evidence["samples"], evidence["runs"], evidence["samples_for_090"]) == (n, 3, -1)
     assert evidence["runs_for_090"] > 3
@@ -168,7 +168,7 @@ def test_heads_relative_to_the_mean_head_are_compared_as_compare_does():
 
 
 def test_shapes_of_several_runs_have_each_run_over_its_own_mean():
-    """Runs of one shape and three scales: no head changed relative to the mean head, however their scales differ."""
+    """Runs of one shape and three scales: no head changes relative to the mean over heads."""
     runs = [BEFORE["gsm8k"].assign(score=c * BEFORE["gsm8k"]["score"]) for c in (0.2, 0.5, 0.8)]
     found = headnb.selectivity({"gsm8k": BEFORE["gsm8k"]}, {"gsm8k": runs})
     np.testing.assert_allclose(found.shapes["difference"], 0, atol=1e-12)
@@ -180,8 +180,8 @@ def test_shapes_of_several_runs_have_each_run_over_its_own_mean():
     np.testing.assert_allclose(several, np.mean(after, axis=0) - before)
 
 
-def test_patterns_that_only_shrank_are_said_to_have_shrunk():
-    """after = c * before with noise of its own: heads fell in nats, none in shape, and the verdict says which tasks."""
+def test_verdict_names_tasks_whose_pattern_only_shrinks():
+    """after = c * before with independent noise: heads fall in nats, not in shape, and the verdict says so."""
     rng = np.random.default_rng(5)
     levels = rng.lognormal(sigma=0.5, size=(8, 5))
 
@@ -200,13 +200,12 @@ def test_patterns_that_only_shrank_are_said_to_have_shrunk():
     scale = found.scale.sel(task="shrunk").item()
     assert scale == pytest.approx(0.4, abs=0.02)
     assert (
-        f"Of shrunk ({scale:.2f}) no more is shown than that the pattern became so many times what it was."
-        in found.verdict
+        f"Only the scale of the pattern changes significantly (by the factor): shrunk ({scale:.2f})." in found.verdict
     )
 
 
 def test_means_before_and_after_are_of_the_same_tasks():
-    """Where noise leaves no kurtosis at one stage, the other stage of that task does not count either."""
+    """A task whose kurtosis is withheld at one stage is excluded from the means of both stages."""
     found = headnb.selectivity(BEFORE, AFTER)
     holes = found.concentration.copy(deep=True)
     holes["value"].loc[{"statistic": "kurtosis", "stage": "before", "task": "boolq"}] = np.nan
@@ -221,16 +220,16 @@ def test_means_before_and_after_are_of_the_same_tasks():
     )
 
 
-def test_one_training_run_is_said_to_be_one():
+def test_verdict_names_tasks_with_one_training_run():
     alone = headnb.selectivity(BEFORE, {**AFTER, "gsm8k": three_runs(AFTER["gsm8k"])})
-    assert "Of svamp, boolq there is one training run" in alone.verdict
+    assert "only one training run: svamp, boolq;" in alone.verdict
     several = headnb.selectivity(BEFORE, {task: three_runs(scores) for task, scores in AFTER.items()})
     assert "one training run" not in several.verdict
 
 
 def test_result_is_text_html_and_json():
     found = headnb.selectivity(BEFORE, AFTER)
-    assert "Gini went from" in found.verdict
+    assert "Gini changes from" in found.verdict
     assert found.verdict in repr(found)
     assert "<table" in found._repr_html_()
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -241,17 +240,17 @@ def test_result_is_text_html_and_json():
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ({}, AFTER, "none before"),
+        ({}, AFTER, "no scores before fine-tuning"),
         (BEFORE, {}, "no tasks"),
         ({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["gsm8k"]}, "task is 'svamp' before and 'gsm8k' after"),
         (
             {"svamp": BEFORE["svamp"].assign_attrs(reduction="mean")},
             {"svamp": AFTER["svamp"].assign_attrs(reduction="mean")},
-            "not on signed scores",
+            "not signed scores",
         ),
     ],
 )
-def test_what_cannot_be_compared_is_said(before, after, message):
+def test_incomparable_scores_are_refused(before, after, message):
     with pytest.raises(HeadnbError, match=message):
         headnb.selectivity(before, after)
     with pytest.raises(HeadnbError, match="did you mean 'after'"):

@@ -1,4 +1,4 @@
-"""Models fine-tuned on different tasks, on the same tasks: against plain loops, and models that are all alike."""
+"""Specificity of fine-tuned models, against plain loops, and on models without differences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (8, 5)
 
 
 def models(seed: int, *, own: float, every: float = 0.0, runs: int = 1, spread: float = 0.0, n: int = 16, tasks=TASKS):
-    """Scores before and of each model: levels change by `own` on its task, by `every` on all, by `spread` per run."""
+    """Scores before and after; log levels change by `own` on the trained task, `every` on all, `spread` per run."""
     rng = np.random.default_rng(seed)
     base = {task: rng.lognormal(sigma=0.5, size=SHAPE) for task in tasks}
 
@@ -45,7 +45,7 @@ def levels_of(scores) -> np.ndarray:
 
 
 def test_change_is_the_distance_between_different_samples_by_loops():
-    """Unbiased squared distance: the mean over pairs of different samples of the product of their differences."""
+    """Unbiased squared distance: mean product of the differences of two different samples."""
     before, after = models(0, own=0.5)
     found = headnb.specificity(before, after, scale_free=False, permutations=10)
     a, b = levels_of(after["gsm8k"]["gsm8k"]), levels_of(before["gsm8k"])
@@ -55,7 +55,7 @@ def test_change_is_the_distance_between_different_samples_by_loops():
     length = np.mean([b[x] @ b[y] for x in range(n) for y in range(n) if x != y])
     expected = np.sqrt(max(squared / length, 0))
     cell = found.change.sel(train="gsm8k", eval="gsm8k")
-    assert cell["value"].item() == pytest.approx(expected, abs=0.02)  # the jackknife takes off the ratio's bias
+    assert cell["value"].item() == pytest.approx(expected, abs=0.02)  # the jackknife corrects the bias of the ratio
     assert cell["low"] <= cell["value"] <= cell["high"]
 
 
@@ -71,20 +71,20 @@ def test_variance_between_models_and_its_noise_by_loops():
     assert row["ratio"].item() == pytest.approx(row["between"].item() / row["noise"].item())
 
 
-def test_models_of_their_own_task_are_found():
+def test_effects_of_the_trained_task_are_found():
     found = headnb.specificity(*models(2, own=0.5, n=24), permutations=200)
     assert found.own > found.others
-    assert found.own_p == pytest.approx(1 / 24)  # 4! exchanges of the models
+    assert found.own_p == pytest.approx(1 / 24)  # 4! permutations of the models
     assert found.p < 0.01
     assert "differ beyond the noise of samples" in found.verdict
-    assert "may be the run's doing" in found.verdict
+    assert "the run rather than the task may cause" in found.verdict
     alike = headnb.specificity(*models(2, own=0, n=24), permutations=200)
-    assert "cannot be told apart" in alike.verdict
-    assert "the run's doing" not in alike.verdict
+    assert "do not differ significantly" in alike.verdict
+    assert "rather than the task" not in alike.verdict
 
 
-def test_alike_models_are_rarely_told_apart():
-    """One pattern in all models: p-values over draws are uniform, so at most 5 % are below 0.05 (chance: 1 in 1000)."""
+def test_equal_models_rarely_differ_significantly():
+    """With equal patterns, p < 0.05 in 5 % of replicates; more than 5 of 24 have a probability of about 1 / 1000."""
     low = [
         headnb.specificity(*models(100 + seed, own=0, n=12, tasks=TASKS[:3]), permutations=99).p < 0.05
         for seed in range(24)
@@ -92,8 +92,8 @@ def test_alike_models_are_rarely_told_apart():
     assert sum(low) <= 5
 
 
-def test_what_training_runs_differ_in_is_not_taken_for_the_tasks_doing():
-    """Runs of every task change the pattern each in its own way: samples tell the models apart, runs do not."""
+def test_run_effects_are_not_attributed_to_tasks():
+    """Independent changes by run: the test over samples is significant, the test over runs is not."""
     by_runs = []
     for seed in range(12):
         before, after = models(200 + seed, own=0, runs=2, spread=0.3, tasks=TASKS[:3])
@@ -128,7 +128,7 @@ def test_runs_are_exchanged_between_tasks_within_their_number_by_loops():
 
 
 def simulated(rng, noise, *, runs=3, own=0.0, heads=120):
-    """The patterns of models trained on tasks with run noise of these sizes; all tasks' r-th runs share a part."""
+    """Patterns of models with run noise of the given sizes; the r-th runs of all tasks share a component."""
     common = rng.standard_normal((runs, heads))
     return [
         MeasuredPattern(
@@ -139,8 +139,8 @@ def simulated(rng, noise, *, runs=3, own=0.0, heads=120):
 
 
 @pytest.mark.parametrize("largest", [1, 3, 15])
-def test_models_that_differ_by_runs_alone_are_rarely_told_apart(largest: int):
-    """5 % of 100 replicates: 14 or more is chance once in a thousand runs, also where one task's runs differ more."""
+def test_models_that_differ_by_runs_alone_rarely_differ_significantly(largest: int):
+    """At a level of 5 %, 14 or more of 100 replicates have a probability of 1 / 1000, also with unequal run noise."""
     rng = np.random.default_rng(largest)
     noise = [1, 1, 1, largest]
     found = [_p_value(_between_runs(simulated(rng, noise), 200, rng)[2]) for _ in range(100)]
@@ -163,7 +163,7 @@ def test_a_task_whose_runs_differ_too_much_is_left_out_and_named():
         ]
     found = headnb.specificity(before, after, scale_free=False, permutations=200)
     assert found.left_out == ("boolq",)
-    assert "its training runs differ too much: boolq" in found.verdict
+    assert "large variance between training runs: boolq" in found.verdict
     assert found.p < 0.05
 
 
@@ -184,11 +184,11 @@ def test_result_is_text_html_and_json():
     assert plain["unit"] == "samples"
 
 
-def test_what_cannot_be_compared_is_said():
+def test_incomparable_scores_are_refused():
     before, after = models(4, own=0)
-    with pytest.raises(HeadnbError, match="trained on different tasks; got 1"):
+    with pytest.raises(HeadnbError, match="at least two models trained on different tasks; got 1"):
         headnb.specificity(before, {"gsm8k": after["gsm8k"]})
-    with pytest.raises(HeadnbError, match="no task that all models"):
+    with pytest.raises(HeadnbError, match="no task has scores of all fine-tuned models"):
         headnb.specificity(before, {"gsm8k": {}, "mbpp": after["mbpp"]})
     with pytest.raises(HeadnbError, match="did you mean 'scale_free'"):
         headnb.specificity(before, after, scalefree=True)

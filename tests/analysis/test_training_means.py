@@ -1,4 +1,4 @@
-"""Means over fine-tunings: by hand, against one task's crossed interval, and what the intervals cover."""
+"""Means over training runs: against hand calculations and a crossed interval of one task, and coverage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_trained_and_every_evaluated_task_counts_the_same() -> None:
     values[1, 0, 2, :3] = [9, 10, 11]
     found = mean_over_trainings(array(values))
     assert found.value == pytest.approx(((2 + 6) / 2 + 10) / 2)
-    # Of the three evaluated tasks: weights 1/4, 1/4, 1/2, variances of means 2/2, 0, 1/3.
+    # The three evaluated tasks have weights 1/4, 1/4, 1/2 and variances of means 2/2, 0, 1/3.
     se = np.sqrt(1 / 16 * 1 + 1 / 4 / 3)
     df = se**4 / ((1 / 16) ** 2 / 1 + (1 / 12) ** 2 / 2)
     assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, df) * se)
@@ -55,12 +55,12 @@ def test_intervals_cover_the_mean_over_new_samples_and_new_trainings(own: bool) 
     diagonal = np.eye(tasks, dtype=bool)[:, None, :, None]
     covered = 0
     for _ in range(600):
-        run = rng.normal(size=(tasks, seeds, 1, 1))  # a training's own success, on every task
-        sample = rng.normal(size=(1, 1, tasks, n)) * 2  # what a sample does in every training
+        run = rng.normal(size=(tasks, seeds, 1, 1))  # effect of a training run on every task
+        sample = rng.normal(size=(1, 1, tasks, n)) * 2  # effect of a sample in every training run
         values = 0.5 + run + sample + rng.normal(size=(tasks, seeds, tasks, n))
         found = mean_over_trainings(array(np.where(diagonal == own, values, np.nan)), level)
         covered += found.low <= 0.5 <= found.high
-    assert 0.87 <= covered / 600 <= 0.97  # 0.9 is known to 0.012; few variances err to the safe side
+    assert 0.87 <= covered / 600 <= 0.97  # standard error 0.012; with few variances intervals are conservative
 
 
 def test_the_own_task_is_what_a_trained_task_is_evaluated_on() -> None:
@@ -87,7 +87,7 @@ def test_estimates_as_text_have_a_sign_where_they_are_changes() -> None:
     assert format_estimate(Estimate(-1.5, np.nan, np.nan, 0.95, 1, 0.0)) == "-1.50"
 
 
-def test_one_sample_says_nothing_of_its_spread() -> None:
+def test_one_sample_has_no_interval() -> None:
     found = mean_over_trainings(array(np.ones((1, 1, 1, 1))))
     assert found.value == 1
     assert np.isnan([found.low, found.high]).all()
@@ -96,11 +96,11 @@ def test_one_sample_says_nothing_of_its_spread() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (xr.DataArray(np.ones((2, 2)), dims=("seed", "sample")), "is of trained, seed"),
+        (xr.DataArray(np.ones((2, 2)), dims=("seed", "sample")), "needs the dims trained, seed"),
         (array(np.array([1.0, np.nan]).reshape(1, 2, 1, 1)), "some seeds lack"),
         (array(np.array([1.0, np.nan]).reshape(2, 1, 1, 1)), "has no values"),
     ],
 )
-def test_values_that_have_no_such_mean_are_refused(values: xr.DataArray, message: str) -> None:
+def test_invalid_values_are_refused(values: xr.DataArray, message: str) -> None:
     with pytest.raises(HeadnbError, match=message):
         mean_over_trainings(values)

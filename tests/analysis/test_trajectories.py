@@ -1,4 +1,4 @@
-"""How fast a pattern changes: against hand calculation and a change of known speed."""
+"""Trajectories of a pattern's change, against hand calculations and changes of known speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simulated_tracking import EXPONENTIAL, STEPS, simulated_study
 
 
 def shapes(rng):
-    """Shares done as functions of the step, of many speeds: exponential, power-law and sudden changes; all end at 1."""
+    """`done` as a function of the step with a random speed: exponential, power-law and sudden; all end at 1."""
     scale = 80 ** rng.uniform(0.2, 0.7)
     power = rng.uniform(0.2, 0.8)
     return {
@@ -62,7 +62,7 @@ def test_bounds_of_a_crossing_by_hand():
 @pytest.mark.parametrize("share", [0.5, 0.9])
 @pytest.mark.parametrize("shape", ["exponential", "power", "sudden"])
 def test_bounds_cover_the_crossing(shape: str, share: float):
-    """Limits that cover each step's share in 95 % of cases; 300 curves: 93 % is missed by chance once in a thousand."""
+    """Limits cover each step in 95 % of cases; coverage below 93 % of 300 has a probability of about 1 / 1000."""
     rng = np.random.default_rng(5)
     covered = []
     for _ in range(300):
@@ -103,10 +103,10 @@ def test_a_change_that_is_tracked_from_a_later_step_on_is_measured_from_there(ea
     study, scores = simulated_study(STEPS / 80)
     late = {"step": slice(10, None)}  # at constant speed
     found = headnb.trajectory(study.sel(late), scores.sel(late), early=early)
-    assert found.early_steps == (early or 20)  # the second tracked step comes after a tenth
+    assert found.early_steps == (early or 20)  # the second tracked step is after the first tenth
     assert found.early.value == pytest.approx((found.early_steps - 10) / 70, rel=0.01)
     assert found.early_speed.value == pytest.approx(1, rel=0.02)
-    assert f"In steps 10 to {found.early_steps:g} it changed 1.0" in found.verdict
+    assert f"In steps 10 to {found.early_steps:g}, the change per step is 1.0" in found.verdict
     dense = study.sel(late).assign_coords(step=[100, 101, 102, 200])
     assert headnb.trajectory(dense).early_steps == 110
 
@@ -119,8 +119,8 @@ def test_early_change_is_called_sharp_by_its_interval():
     assert found.early.low < share < found.early.high
 
 
-def test_noise_is_taken_off_distances():
-    """The squared distance of two noisy patterns of one truth is not zero; without noise it is, on average."""
+def test_distances_are_corrected_for_noise():
+    """For patterns of equal expectation, the corrected squared distance is zero on average, the uncorrected is not."""
     finished = np.r_[0, np.ones(7)]
     found = [
         headnb.trajectory(*simulated_study(finished, noise=0.8, seed=seed)).steps.isel(step=3) for seed in range(40)
@@ -130,14 +130,14 @@ def test_noise_is_taken_off_distances():
     assert plain.mean() > 10 * plain.std() / np.sqrt(40)
 
 
-def test_movement_stands_beside_the_pattern():
-    """The parameters move with the root of the steps, so half of their way is done at a quarter of the steps."""
+def test_half_of_the_parameter_distance_is_reported():
+    """Parameter distance grows as the root of the steps, so half of it is reached at a quarter of the steps."""
     found = headnb.trajectory(*simulated_study(EXPONENTIAL))
     assert found.half_movement == pytest.approx(20)
-    assert "moved by 2.00% of their length, half of it by step 20" in found.verdict
+    assert "distance is 2.00% (mean over layers); half of it is reached at step 20" in found.verdict
 
 
-def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_crosses_them():
+def test_crossings_of_noisy_curves_are_ordered_and_inside_their_intervals():
     for seed in range(20):
         found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed))
         done = found.steps["done"].values
@@ -147,19 +147,19 @@ def test_of_few_samples_too_nine_tenths_come_after_the_half_where_the_curve_cros
         assert found.half.value <= found.ninety.value
 
 
-def test_of_no_change_there_is_no_half_and_no_speed():
+def test_without_change_there_is_no_half_and_no_speed():
     found = headnb.trajectory(*simulated_study(np.zeros(8)))
     assert math.isnan(found.half.value)
     assert math.isnan(found.early_speed.value)
-    assert found.verdict.startswith("Nothing but noise lies between the first and the last pattern of gsm8k.")
+    assert found.verdict.startswith("The first and the last pattern of gsm8k do not differ beyond noise.")
     assert "nan" not in found.verdict
 
 
-def test_a_speed_that_is_not_known_is_not_written_as_a_number():
+def test_an_unknown_speed_is_not_written_as_nan():
     found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.3))
     unknown = replace(found, early=replace(found.early, value=math.nan, low=math.nan, high=math.nan))
     assert "nan" not in unknown.verdict
-    assert "Whether the first 8 steps changed it faster than later ones cannot be told" in unknown.verdict
+    assert "The speed in the first 8 steps relative to later steps cannot be determined" in unknown.verdict
 
 
 def test_study_without_scores_has_no_intervals():
@@ -175,7 +175,7 @@ def test_study_without_scores_has_no_intervals():
 
 
 def test_scale_free_trajectory_ignores_a_pattern_that_only_shrinks():
-    """The loss takes all levels down first, the shape follows in proportion to the steps: only the shape counts."""
+    """All levels fall at once and the shape changes at constant speed; only the change of the shape counts."""
     study, scores = simulated_study(STEPS / 80)
     fall = xr.DataArray(np.r_[1.0, np.full(7, 0.3)], {"step": STEPS}, "step")
     fallen = (study.assign(level=study["level"] * fall), scores.assign(score=scores["score"] * fall))
@@ -192,13 +192,13 @@ def test_result_is_text_html_and_json():
     assert plain["samples_at_half"] == pytest.approx(8 * found.half.value)
 
 
-def test_what_is_no_trajectory_is_said():
+def test_invalid_input_is_refused():
     study, scores = simulated_study(EXPONENTIAL)
     for arguments, options, message in (
         ((study,), {"task": "gsm8"}, "did you mean 'gsm8k'"),
         ((study.drop_vars("level"),), {}, "no variable 'level'"),
         ((study.isel(step=[0, 7]),), {}, "at least 3 tracked steps"),
-        ((study, scores.isel(step=slice(1, None))), {}, "other steps"),
+        ((study, scores.isel(step=slice(1, None))), {}, "different steps"),
         ((study,), {"early": 80}, "early must lie between steps 0 and 80"),
         ((study, {"mbpp": scores}), {}, "unknown task 'gsm8k'"),
     ):
