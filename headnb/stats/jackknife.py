@@ -142,8 +142,8 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
     if low > 0:  # away from zero the logarithmic scale is more symmetric
         fit = _jackknife(lambda sums, n: np.log(SQUARED_CV.statistic(sums, n)), *groups)
         value, low, high = (math.exp(x) for x in (fit.value, *fit.interval(level)))
-    found = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
-    return SQUARED_CV.clip_or_withhold(found, values.shape[1])
+    estimate = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
+    return SQUARED_CV.clip_or_withhold(estimate, values.shape[1])
 
 
 def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:

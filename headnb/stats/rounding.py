@@ -36,14 +36,14 @@ def _significant(x: float, sign: str) -> str:
     return f"{x:{sign}#.{_DIGITS}g}".removesuffix(".") if x else "0"
 
 
-def _rounded(x: float, place: int, sign: str) -> str:
-    """`x` rounded to a multiple of 10 ** place."""
+def _rounded(x: float, exponent: int, sign: str) -> str:
+    """`x` rounded to a multiple of 10 ** exponent."""
     if math.isinf(x):
         return f"{x:{sign}}"
-    x = round(x, -place) + 0.0  # no negative zero
-    if x and (place < _MIN_EXPONENT or abs(x) >= _LARGEST):
-        return f"{x:{sign}.{max(0, _power(x) - place)}e}"
-    return f"{x:{sign}.{max(0, min(-place, -_MIN_EXPONENT))}f}"
+    x = round(x, -exponent) + 0.0  # no negative zero
+    if x and (exponent < _MIN_EXPONENT or abs(x) >= _LARGEST):
+        return f"{x:{sign}.{max(0, _power(x) - exponent)}e}"
+    return f"{x:{sign}.{max(0, min(-exponent, -_MIN_EXPONENT))}f}"
 
 
 def _power(x: float) -> int:

@@ -76,12 +76,12 @@ def check_same_revision(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Non
 
 def revision_note(attrs: Mapping[Any, Any]) -> str:
     """A note about scores of another revision; empty for the current one."""
-    found = revision_of(attrs)
-    if found == SCORING_REVISION or not {REVISION, "versions"} & attrs.keys():  # not made by headnb
+    revision = revision_of(attrs)
+    if revision == SCORING_REVISION or not {REVISION, "versions"} & attrs.keys():  # not made by headnb
         return ""
-    age = "an earlier" if found < SCORING_REVISION else "a later"
+    age = "an earlier" if revision < SCORING_REVISION else "a later"
     return (
-        f"Scored by {age} version of headnb (scoring revision {found}, this version has {SCORING_REVISION}). Score "
+        f"Scored by {age} version of headnb (scoring revision {revision}, this version has {SCORING_REVISION}). Score "
         "again before comparing with new scores."
     )
 

@@ -191,7 +191,7 @@ def test_one_sided_sign_flip_test_is_scipys():
 
 
 @pytest.mark.parametrize(
-    ("world", "level", "composed", "said"),
+    ("world", "level", "composed", "sentence"),
     [
         ("composed", "beyond format", True, "Each basic task has a unique contribution."),
         ("format", "shared with these basics", False, "A common answer format is not excluded."),
@@ -202,11 +202,11 @@ def test_one_sided_sign_flip_test_is_scipys():
         ("one basic task", "beyond format", False, "No unique contribution is shown for b"),
     ],
 )
-def test_verdict_says_the_level_that_was_reached(world, level, composed, said):
+def test_verdict_says_the_level_that_was_reached(world, level, composed, sentence):
     made = study(np.random.default_rng(1), world)
     fit = headnb.fit_combination(**made, permutations=10, resamples=5)
     assert (fit.evidence.level, fit.supported) == (level, composed)
-    assert said in fit.verdict
+    assert sentence in fit.verdict
     assert (f"Level of evidence: {level}." in fit.verdict) == bool(level)
     found = json.loads(json.dumps(fit.to_dict(), allow_nan=False))["evidence"]
     assert (found["level"], found["composed"]) == (level, composed)
@@ -281,7 +281,7 @@ def test_power_is_small_without_and_large_with_much_composition():
     assert "With 3 training runs and 32 samples per task, the probability to find composition" in found.verdict
     assert "if a share of 0 is composed" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
-    assert found.to_dict()["found"][0]["share"] == 0
+    assert found.to_dict()["rates"][0]["share"] == 0
     assert found.verdict in found._repr_html_()
 
 

@@ -257,12 +257,12 @@ def _single_task_r2(design: Design, form: Form) -> xr.DataArray:
 
 def _task_columns(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
     """Reliability and numbers of samples and runs of the target and each basic, the first entries of `stages`."""
-    found = design.evidence()
-    needed = {name: ("task", [getattr(one, name) for one in found]) for name in ("samples_for_090", "runs_for_090")}
-    reliability = xr.DataArray([one.reliability for one in found], {"task": names, **needed}, ("task",), "reliability")
+    evidence = design.evidence()
+    needed = {name: ("task", [getattr(e, name) for e in evidence]) for name in ("samples_for_090", "runs_for_090")}
+    reliability = xr.DataArray([e.reliability for e in evidence], {"task": names, **needed}, ("task",), "reliability")
     columns = {
-        "samples": [one.n for one in stages[: len(names)]],
-        "runs": [one.runs for one in stages[: len(names)]],
+        "samples": [s.n for s in stages[: len(names)]],
+        "runs": [s.runs for s in stages[: len(names)]],
     }
     counted = {name: xr.DataArray(column, {"task": names}, name=name) for name, column in columns.items()}
     return {"reliability": reliability, **counted}

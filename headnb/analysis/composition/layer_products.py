@@ -52,13 +52,15 @@ class LayerProducts:
         self._values = np.stack([runs.mean(axis=0) for runs in self._by_run])  # (patterns, layers, widest)
         self._run_noise = [_run_noise(runs) for runs in self._by_run]  # (layers) each
         self._run_specific = [self._run_specific_of(pattern) for pattern in patterns]  # (runs, n, layers, widest) each
-        self._interaction = [_interaction(one, _NOTHING_LEFT_OUT)[0] for one in self._run_specific]  # (layers) each
+        self._interaction = [
+            _interaction(deviations, _NOTHING_LEFT_OUT)[0] for deviations in self._run_specific
+        ]  # (layers) each
         sets: dict[Hashable, list[int]] = {}
-        for place, pattern in enumerate(patterns):
-            sets.setdefault(("alone", place) if pattern.sample_set is None else pattern.sample_set, []).append(place)
+        for index, pattern in enumerate(patterns):
+            sets.setdefault(("alone", index) if pattern.sample_set is None else pattern.sample_set, []).append(index)
         self._sets = list(sets.values())
         self._influence = [
-            np.stack([self._by_layer(patterns[place].influence()) for place in s], 1) for s in self._sets
+            np.stack([self._by_layer(patterns[index].influence()) for index in s], 1) for s in self._sets
         ]
         self._noise = [_sample_noise(psi, _NOTHING_LEFT_OUT)[0] for psi in self._influence]
 
@@ -72,38 +74,38 @@ class LayerProducts:
 
     def replicates(self) -> list[Replicates]:
         """The corrected products with each group of samples, and each run, left out; one entry per source of noise."""
-        return [self._without_samples(place) for place in range(len(self._sets))] + [
-            self._without_runs(place) for place, runs in enumerate(self._by_run) if len(runs) > 1
+        return [self._without_samples(index) for index in range(len(self._sets))] + [
+            self._without_runs(index) for index, runs in enumerate(self._by_run) if len(runs) > 1
         ]
 
-    def _without_samples(self, of_set: int) -> Replicates:
-        psi, places = self._influence[of_set], self._sets[of_set]
+    def _without_samples(self, set_index: int) -> Replicates:
+        psi, indices = self._influence[set_index], self._sets[set_index]
         order = np.random.default_rng(self._seed).permutation(len(psi))
         groups = np.array_split(order, min(len(psi), MAX_GROUPS))
         values = np.repeat(self._values[None], len(groups), axis=0)
         noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
-        noise[of_set] = _sample_noise(psi, groups)
-        for place in places:
-            by_run = self._by_layer(self._patterns[place].by_run_without(groups))  # (groups, runs, layers, widest)
-            values[:, place], run_noise[place] = by_run.mean(axis=1), _run_noise(by_run)
-            interaction[place] = _interaction(self._run_specific[place], groups)
+        noise[set_index] = _sample_noise(psi, groups)
+        for index in indices:
+            by_run = self._by_layer(self._patterns[index].by_run_without(groups))  # (groups, runs, layers, widest)
+            values[:, index], run_noise[index] = by_run.mean(axis=1), _run_noise(by_run)
+            interaction[index] = _interaction(self._run_specific[index], groups)
         products = self._corrected(values, noise, run_noise, interaction)
         return Replicates(products, np.array([float(len(group)) for group in groups]))
 
-    def _without_runs(self, place: int) -> Replicates:
-        pattern = self._patterns[place]
-        of_set = next(row for row, places in enumerate(self._sets) if place in places)
+    def _without_runs(self, index: int) -> Replicates:
+        pattern = self._patterns[index]
+        set_index = next(row for row, indices in enumerate(self._sets) if index in indices)
         products = []
         for run in range(len(pattern.plus)):
             fewer = replace(pattern, plus=np.delete(pattern.plus, run, axis=0))
             by_run = self._by_layer(fewer.by_run())
-            values, psi = self._values.copy(), self._influence[of_set].copy()
-            values[place] = by_run.mean(axis=0)
-            psi[:, self._sets[of_set].index(place)] = self._by_layer(fewer.influence())
+            values, psi = self._values.copy(), self._influence[set_index].copy()
+            values[index] = by_run.mean(axis=0)
+            psi[:, self._sets[set_index].index(index)] = self._by_layer(fewer.influence())
             noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
-            noise[of_set] = _sample_noise(psi, _NOTHING_LEFT_OUT)[0]
-            run_noise[place] = _run_noise(by_run)
-            interaction[place] = _interaction(self._run_specific_of(fewer), _NOTHING_LEFT_OUT)[0]
+            noise[set_index] = _sample_noise(psi, _NOTHING_LEFT_OUT)[0]
+            run_noise[index] = _run_noise(by_run)
+            interaction[index] = _interaction(self._run_specific_of(fewer), _NOTHING_LEFT_OUT)[0]
             products.append(self._corrected(values, noise, run_noise, interaction))
         return Replicates(np.stack(products), np.ones(len(products)))
 
@@ -111,15 +113,15 @@ class LayerProducts:
         self, values: Array, noise: Sequence[Array], run_noise: Sequence[Array], interaction: Sequence[Array]
     ) -> Array:
         products = _products(values)
-        for places, sample_noise in zip(self._sets, noise, strict=True):
-            rows, columns = np.ix_(places, places)
+        for indices, sample_noise in zip(self._sets, noise, strict=True):
+            rows, columns = np.ix_(indices, indices)
             products[..., rows, columns] -= sample_noise
-        for place, (noise_of_runs, counted_twice) in enumerate(zip(run_noise, interaction, strict=True)):
-            products[..., place, place] -= noise_of_runs - counted_twice
+        for index, (noise_of_runs, counted_twice) in enumerate(zip(run_noise, interaction, strict=True)):
+            products[..., index, index] -= noise_of_runs - counted_twice
         return products
 
     def _run_specific_of(self, pattern: MeasuredPattern) -> Array:
-        return np.stack([self._by_layer(one) for one in pattern.run_specific_deviations()])
+        return np.stack([self._by_layer(deviations) for deviations in pattern.run_specific_deviations()])
 
 
 class ByLayer:

@@ -57,7 +57,7 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
         return np.concatenate([weights, r2, r2[0] - r2[1:], r2[:1]])
 
     k, m = len(design.basics), len(models)
-    found = (
+    estimates = (
         moments.estimate(corrected, level) if moments.has_enough_samples else Interval(*np.full((3, k + 2 * m), np.nan))
     )
     errors = {name: _layer_errors(design, columns, f) for name, (columns, f) in models.items()}
@@ -71,7 +71,7 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
             "r2_uncentred": uncentred,
             "r2_cv": 0.0,
             "r2_corrected": 0.0,
-            **_advantage(found, k + 2 * m - 1),
+            **_advantage(estimates, k + 2 * m - 1),
         }
     }
     for j, (name, (columns, f)) in enumerate(list(models.items())[1:], start=1):
@@ -82,8 +82,8 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
             "r2": least_squares.r_squared(design.rows.T @ columns, design.observed, f),
             "r2_uncentred": least_squares.uncentred_r_squared(design.observed, fitted),
             "r2_cv": 1 - float(errors[name].sum()) / total,
-            "r2_corrected": float(found.value[k + j]),
-            **_advantage(found, k + m + j - 1),
+            "r2_corrected": float(estimates.value[k + j]),
+            **_advantage(estimates, k + m + j - 1),
         }
     for name, row in rows.items():
         row["p"] = _p_over_layers(errors[name] - errors["fit"])
@@ -97,10 +97,10 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
         for column in ("r2", "r2_uncentred", "r2_cv", "r2_corrected", "advantage", "low", "high", "p", "weight")
     }
     table = xr.Dataset(variables, {"null": list(rows)}).to_dataframe()
-    value, low, high = (float(column[k]) for column in found)
+    value, low, high = (float(part[k]) for part in estimates)
     return Nulls(
         table,
-        Interval(*(column[:k] for column in found)),
+        Interval(*(part[:k] for part in estimates)),
         Estimate(value, low, high, level, design.n, observed),
     )
 
@@ -116,8 +116,12 @@ def _models(design: Design, form: Form) -> dict[str, tuple[Array, Form]]:
     return models
 
 
-def _advantage(found: Interval, place: int) -> dict[str, float]:
-    return {"advantage": float(found.value[place]), "low": float(found.low[place]), "high": float(found.high[place])}
+def _advantage(estimates: Interval, column: int) -> dict[str, float]:
+    return {
+        "advantage": float(estimates.value[column]),
+        "low": float(estimates.low[column]),
+        "high": float(estimates.high[column]),
+    }
 
 
 def _layer_errors(design: Design, columns: Array, form: Form) -> Array:

@@ -54,7 +54,7 @@ class CompositionPower(AnalysisResult):
     Attributes:
         target: name of the complex task.
         basics: names of the basic tasks.
-        found: one row per composed share of the target's change beyond Z. Columns: the fraction of replicates that
+        rates: one row per composed share of the target's change beyond Z. Columns: the fraction of replicates that
             reach each level of evidence, the fraction that reach *shared with these basics* with a unique contribution
             of each basic, and `error`, the largest Monte Carlo standard error of the row. Levels that the design cannot
             test have no column. *Beyond format* counts only its own tests, on AP(own) - AP(shuffled answers).
@@ -65,7 +65,7 @@ class CompositionPower(AnalysisResult):
 
     target: str
     basics: tuple[str, ...]
-    found: pd.DataFrame
+    rates: pd.DataFrame
     samples: int
     runs: int
     replicates: int
@@ -73,15 +73,15 @@ class CompositionPower(AnalysisResult):
     @property
     def table(self) -> pd.DataFrame:
         """The numbers, one row per composed share."""
-        return self.found
+        return self.rates
 
     @property
     def verdict(self) -> str:
         """The power of this design for each share, in one sentence."""
-        level = SHARED if SHARED in self.found else GAIN
+        level = SHARED if SHARED in self.rates else GAIN
         powers = [
             f"{row[level]:.0%} ± {row['error']:.0%} if a share of {share:g} is composed"
-            for share, row in self.found.iterrows()
+            for share, row in self.rates.iterrows()
         ]
         return (
             f"With {self.runs} training runs and {self.samples} samples per task, the probability to find composition "
@@ -92,7 +92,7 @@ class CompositionPower(AnalysisResult):
         """The numbers as plain JSON values."""
         counted = {"samples": self.samples, "runs": self.runs, "replicates": self.replicates}
         names = {"target": self.target, "basics": list(self.basics)}
-        return {**names, **counted, "found": as_records(self.found), "verdict": self.verdict}
+        return {**names, **counted, "rates": as_records(self.rates), "verdict": self.verdict}
 
 
 @check_arguments

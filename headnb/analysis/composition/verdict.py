@@ -27,41 +27,41 @@ def fit_verdict(fit: FitData) -> str:
 def describe_evidence(evidence: CompositionEvidence) -> str:
     """The level of evidence and what is missing for the next level, or why there is no verdict."""
     target, basics, one_basic = evidence.target, join_names(evidence.basics), len(evidence.basics) == 1
-    found = evidence.change
-    if found is None:
+    change = evidence.change
+    if change is None:
         return f"No verdict on composition: {evidence.reason_untested}."
-    if not found.reliable:
+    if not change.reliable:
         return (
             f"No verdict on composition: the part of the change of {target} that the patterns before fine-tuning do "
-            f"not explain is too noisy (reliability {found.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed); "
+            f"not explain is too noisy (reliability {change.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed); "
             "use more samples or training runs."
         )
-    if not found.separable:
+    if not change.separable:
         return (
             f"No evidence for composition: {basics} cannot be distinguished from "
             f"{'noise' if one_basic else 'each other or from noise'} (condition number above {COLLINEAR} after "
             "regression on the patterns before fine-tuning)."
         )
-    if not found.has_gain:
+    if not change.has_gain:
         return (
             f"No evidence for composition: beyond the patterns before fine-tuning, {basics} "
-            f"{'does' if one_basic else 'do'} not explain the change of {target} (gain {_format_limit(found.gain)})."
+            f"{'does' if one_basic else 'do'} not explain the change of {target} (gain {_format_limit(change.gain)})."
         )
     gain = (
         f"Level of evidence: {evidence.level}. Beyond the patterns before fine-tuning, {basics} "
-        f"{'explains' if one_basic else 'explain'} part of the change of {target} (gain {_format_limit(found.gain)})."
+        f"{'explains' if one_basic else 'explain'} part of the change of {target} (gain {_format_limit(change.gain)})."
     )
-    sentences = (gain, _describe_contributions(evidence, found), _describe_next_level(evidence, found))
+    sentences = (gain, _describe_contributions(evidence, change), _describe_next_level(evidence, change))
     return " ".join(filter(None, sentences))
 
 
-def _describe_next_level(evidence: CompositionEvidence, found: Comparison) -> str:
+def _describe_next_level(evidence: CompositionEvidence, comparison: Comparison) -> str:
     """The tests above *gain*: their results, or what is missing to make them."""
-    if not found.has_excess:
-        tested = f"{_describe_excess(found, evidence.basics)}. " if found.excess is not None else ""
+    if not comparison.has_excess:
+        tested = f"{_describe_excess(comparison, evidence.basics)}. " if comparison.excess is not None else ""
         needs = f" Testing this needs {evidence.missing}." if evidence.missing and not tested else ""
         return f"{tested}A change common to all fine-tuning is not excluded.{needs}"
-    sentences = [f"{_describe_excess(found, evidence.basics)}."]
+    sentences = [f"{_describe_excess(comparison, evidence.basics)}."]
     beyond = evidence.beyond_format
     if beyond is None:
         return f"{sentences[0]} A common answer format is not excluded; testing this needs {evidence.missing}."
@@ -78,15 +78,15 @@ def _describe_next_level(evidence: CompositionEvidence, found: Comparison) -> st
     return " ".join(sentences)
 
 
-def _describe_contributions(evidence: CompositionEvidence, found: Comparison) -> str:
+def _describe_contributions(evidence: CompositionEvidence, comparison: Comparison) -> str:
     if len(evidence.basics) == 1:
         return ""
-    if len(found.contributing) == len(evidence.basics):
+    if len(comparison.contributing) == len(evidence.basics):
         return "Each basic task has a unique contribution."
     not_shown = [
         f"{name} ({_format_limit(limit)})"
-        for name, limit in found.unique_contributions.items()
-        if name not in found.contributing
+        for name, limit in comparison.unique_contributions.items()
+        if name not in comparison.contributing
     ]
     return (
         f"No unique contribution is shown for {join_names(not_shown)}, so a combination of all basic tasks is not "
@@ -94,15 +94,15 @@ def _describe_contributions(evidence: CompositionEvidence, found: Comparison) ->
     )
 
 
-def _describe_excess(found: Comparison, basics: Sequence[str]) -> str:
-    if found.excess is None:
+def _describe_excess(comparison: Comparison, basics: Sequence[str]) -> str:
+    if comparison.excess is None:
         return ""
-    if found.has_excess:
+    if comparison.has_excess:
         shown = "explains more" if len(basics) == 1 else "explain more"
     else:
         shown = "is not shown to explain more" if len(basics) == 1 else "are not shown to explain more"
-    alternatives = join_names(found.alternatives)
-    return f"{join_names(basics)} {shown} than {alternatives} (excess {_format_limit(found.excess)})"
+    alternatives = join_names(comparison.alternatives)
+    return f"{join_names(basics)} {shown} than {alternatives} (excess {_format_limit(comparison.excess)})"
 
 
 def _format_limit(limit: Limit) -> str:

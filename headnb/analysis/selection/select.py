@@ -223,9 +223,9 @@ class _Choice:
 
 def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
     pool = _PoolStatistics()
-    found = _chosen_samples(view, pool, choice)
+    chosen = _chosen_samples(view, pool, choice)
     return Selection(
-        table=_table(found, view, choice.by),
+        table=_table(chosen, view, choice.by),
         by=choice.by,
         to=choice.to,
         pool_size=pool.size,
@@ -241,16 +241,16 @@ def _chosen_samples(view: View, pool: _PoolStatistics, choice: _Choice) -> Ranke
     """The k most similar samples, or a diverse selection from the candidates; `pool` counts compared samples."""
     most = choice.candidates if choice.diverse else choice.k
     ranked = pool.count(view.ranked(choice.to))
-    found = select_best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
-    if found is None or len(found.ids) < choice.k:
-        available = 0 if found is None else len(found.ids)
+    chosen = select_best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
+    if chosen is None or len(chosen.ids) < choice.k:
+        available = 0 if chosen is None else len(chosen.ids)
         different = "different " if choice.deduplicate else ""
         samples = f"{different}samples that are not the target's"
         raise HeadnbError(f"k={choice.k}, but the pool has {available} {samples} ({pool.size} in all)")
     if not choice.diverse:
-        return found
-    vectors = gather_vectors(view.parts(), found.positions)
-    return found.take(select_diverse(found.similarity, vectors, choice.k, choice.diversity))
+        return chosen
+    vectors = gather_vectors(view.parts(), chosen.positions)
+    return chosen.take(select_diverse(chosen.similarity, vectors, choice.k, choice.diversity))
 
 
 @dataclass
@@ -315,16 +315,16 @@ def _reliability(scores: xr.Dataset) -> float:
     return components(levels.to_numpy().reshape(levels.sizes["sample"], -1)).reliability
 
 
-def _table(found: Ranked, view: View, by: str) -> pd.DataFrame:
-    unknown = np.full(len(found.ids), np.nan)
-    nearest = np.array([None if row < 0 else view.target_ids[row] for row in found.nearest], object)
+def _table(chosen: Ranked, view: View, by: str) -> pd.DataFrame:
+    unknown = np.full(len(chosen.ids), np.nan)
+    nearest = np.array([None if row < 0 else view.target_ids[row] for row in chosen.nearest], object)
     columns = {
-        "sample": ("rank", found.ids),
-        "similarity": ("rank", unknown if by == "random" else found.similarity),
+        "sample": ("rank", chosen.ids),
+        "similarity": ("rank", unknown if by == "random" else chosen.similarity),
         "nearest": ("rank", nearest),
-        "nearest_similarity": ("rank", found.nearest_similarity),
+        "nearest_similarity": ("rank", chosen.nearest_similarity),
     }
-    return xr.Dataset(columns, {"rank": np.arange(1, len(found.ids) + 1)}).to_dataframe()
+    return xr.Dataset(columns, {"rank": np.arange(1, len(chosen.ids) + 1)}).to_dataframe()
 
 
 def _check_choice(by: str, to: str, k: object, diversity: float, candidates: int | None) -> None:
