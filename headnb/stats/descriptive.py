@@ -1,9 +1,9 @@
 """Statistics of activation patterns, as pure functions on numpy arrays.
 
-The last axis of a *pattern* is its heads (layers and heads flattened); leading axes are vectorised over. *Samples* are
-`(n, heads)`: one activation level per sample and head, whose mean over the samples is the pattern. A NaN head (a layer
-without softmax heads) is skipped by every function. Estimates that correct for the noise of few samples, intervals and
-tests are in `headnb.stats.jackknife`.
+The last axis of a *pattern* runs over heads (layers and heads flattened); functions vectorise over leading axes.
+*Samples* are `(n, heads)`: one activation level per sample and head; their mean over samples is the pattern. Every
+function skips NaN heads (layers without softmax heads). Noise-corrected estimates with intervals are in
+`headnb.stats.jackknife`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ Array = NDArray[np.float64]
 
 
 def gini(levels: ArrayLike) -> Array:
-    """Gini coefficient over the heads: 0 when all heads are equal, (H - 1) / H when one head has everything.
+    """Gini coefficient over the heads: 0 if all heads are equal, (H - 1) / H if one head has everything.
 
-    The mean absolute difference of all pairs of heads (a head and itself included), over twice the mean. NaN if every
-    level is zero. A negative level is an error: on signed scores or differences the coefficient has no meaning.
+    The coefficient is the mean absolute difference of all pairs of heads (including a head with itself), divided by
+    twice the mean. NaN if every level is zero.
+
+    Raises:
+        HeadnbError: a negative level; the coefficient is not defined on signed scores or differences.
     """
     levels = np.asarray(levels, dtype=np.float64)
     if np.any(levels < 0):
         raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
-    ascending = np.sort(levels, axis=-1)  # NaN comes last
+    ascending = np.sort(levels, axis=-1)  # NaN last
     heads = np.sum(~np.isnan(levels), axis=-1, keepdims=True)
     weights = 2 * np.arange(1, levels.shape[-1] + 1) - heads - 1
     return _ratio(np.nansum(weights * ascending, axis=-1), heads[..., 0] * np.nansum(ascending, axis=-1))
 
 
 def coefficient_of_variation(levels: ArrayLike) -> Array:
-    """Population standard deviation (ddof 0) over the heads, over their mean. NaN if the mean is zero."""
+    """Population standard deviation (ddof 0) over the heads, divided by their mean. NaN if the mean is zero."""
     levels = np.asarray(levels, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         variation = np.asarray(stats.variation(levels, axis=-1, nan_policy="omit"), dtype=np.float64)
@@ -52,7 +55,7 @@ def kurtosis(levels: ArrayLike) -> Array:
 
 
 def correlation(first: ArrayLike, second: ArrayLike, kind: str = "pearson") -> Array:
-    """Pearson or Spearman correlation over the heads that both patterns have. NaN if one of them is constant."""
+    """Pearson or Spearman correlation over the heads that both patterns have. NaN if a pattern is constant."""
     a, b = np.broadcast_arrays(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
     missing = np.isnan(a) | np.isnan(b)
     a, b = np.where(missing, np.nan, a), np.where(missing, np.nan, b)
@@ -66,14 +69,14 @@ def correlation(first: ArrayLike, second: ArrayLike, kind: str = "pearson") -> A
 
 
 def r_squared(target: ArrayLike, fitted: ArrayLike) -> Array:
-    """1 - SSE / SS about the target's mean, over the heads that both have; negative when worse than that mean."""
+    """1 - SSE / SS about the target's mean, over the heads that both have; negative if worse than that mean."""
     y, f = np.broadcast_arrays(np.asarray(target, dtype=np.float64), np.asarray(fitted, dtype=np.float64))
     y = np.where(np.isnan(f), np.nan, y)
     return 1 - _ratio(np.nansum((y - f) ** 2, axis=-1), np.nansum((y - _mean(y)[..., None]) ** 2, axis=-1))
 
 
 def heads_present(samples: ArrayLike) -> Array:
-    """The samples as float64 without the heads that are NaN in any sample: (n, heads) -> (n, heads present)."""
+    """Drop heads that are NaN in any sample: (n, heads) -> (n, heads present), float64."""
     values = np.asarray(samples)
     if values.ndim != 2:
         raise HeadnbError(f"expected an array of samples x heads, got {values.ndim} dimensions")
@@ -81,12 +84,12 @@ def heads_present(samples: ArrayLike) -> Array:
 
 
 def _mean(values: Array) -> Array:
-    """Mean over the last axis without NaN (NaN, and no warning, where there is nothing)."""
+    """Mean over the last axis, ignoring NaN; NaN without a warning if all values are NaN."""
     return _ratio(np.nansum(values, axis=-1), np.sum(~np.isnan(values), axis=-1))
 
 
 def _central(values: Array) -> Array:
-    """Deviations from the mean over the last axis; zero where all values are the same but for rounding."""
+    """Deviations from the mean over the last axis; zero if all values are equal up to rounding."""
     mean = _mean(values)[..., None]
     highest = np.fmax.reduce(values, axis=-1, keepdims=True, initial=-np.inf)
     lowest = np.fmin.reduce(values, axis=-1, keepdims=True, initial=np.inf)

@@ -1,15 +1,15 @@
-"""Findings revision: a number that is raised whenever the same scores give other findings than before.
+"""Findings revision: a version number of findings, raised whenever the same scores give different findings.
 
-Findings of a run folder carry it, beside the scoring revision of the run, and so do the keys of a suite's notebooks
-that write findings: those of another revision are made again. Opening an old finding works, and warns; nothing new is
-computed from it.
+The findings of a run folder carry it, in addition to the run's scoring revision. The keys of a suite's notebooks that
+write findings carry it too, so that findings of another revision are recomputed. Opening an old finding works with a
+warning; nothing new is computed from it.
 
 Raise `FINDINGS_REVISION` by one with every change that alters a test, an interval, a verdict or a statistic of a study,
 and add a line to this list:
 
-1. Everything written without the number.
-2. Which heads changed over several training runs: run noise is at most as even as samples can tell. Composition:
-   patterns in units of the heads' levels, less shift and scale of each layer.
+1. All findings written without the number.
+2. Heads that changed over several training runs: d0, the evenness of run noise over heads, is at most n - 1.
+   Composition: patterns in units of the heads' levels, without shift and scale of each layer.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FINDINGS_REVISION = 2
-FINDINGS_KEY = "findings_revision"  # the name it has in files
-_FIRST = 1  # of what does not say
+FINDINGS_KEY = "findings_revision"  # its key in files
+_FIRST = 1  # of findings without the number
 
 
 def check_findings(path: Path, stored: Mapping[Any, Any], notebook_name: str, *, current: bool) -> None:
-    """Say that the findings at `path` are of another revision.
+    """Warn, or raise, if the findings at `path` are of another revision.
 
     Args:
-        path: of the findings.
+        path: path of the findings.
         stored: their numbers or attributes.
-        notebook_name: the notebook that makes them.
-        current: refuse them, since something new is computed from them.
+        notebook_name: the notebook that writes them.
+        current: raise instead of warning, because something new is computed from them.
 
     Raises:
-        HeadnbError: they are of another revision, and `current`.
+        HeadnbError: the findings are of another revision and `current` is true.
     """
-    found = int(stored.get(FINDINGS_KEY, _FIRST))
-    if found == FINDINGS_REVISION:
+    revision = int(stored.get(FINDINGS_KEY, _FIRST))
+    if revision == FINDINGS_REVISION:
         return
-    said = (
-        f"{path} holds findings of revision {found}, and this version of headnb computes revision {FINDINGS_REVISION}, "
-        f"whose tests and verdicts may differ; run notebook {notebook_name} again"
+    message = (
+        f"{path} holds findings of revision {revision}, and this version of headnb computes revision "
+        f"{FINDINGS_REVISION}, whose tests and verdicts may differ; run notebook {notebook_name} again"
     )
     if current:
-        raise HeadnbError(said)
-    warnings.warn(said, stacklevel=4)
+        raise HeadnbError(message)
+    warnings.warn(message, stacklevel=4)

@@ -1,13 +1,13 @@
-"""Estimates of the population's pattern that resample the samples, never the heads: values with intervals.
+"""Noise-corrected estimates of statistics over heads, with jackknife intervals over samples.
 
-Noise in a pattern inflates Gini, coefficient of variation and kurtosis and weakens correlations, and with 24 samples
-this bias is larger than the width of a naive interval. So each estimate here is corrected twice: moments over heads are
-made of products of *different* samples (their noise is independent, so its square does not enter), and what bias is
-left is removed by a jackknife, which also gives the interval. Beyond `MAX_GROUPS` samples the jackknife deletes random
-groups instead of single samples (Busing, Meijer and van der Leeden 1999, delete-m_j jackknife). What the intervals
-cover is measured in tests/simulation/test_statistics.py.
+Noise in a pattern inflates Gini, coefficient of variation and kurtosis, and attenuates correlations. With 24 samples
+this bias exceeds the width of a naive interval. Each estimate is therefore corrected twice. Moments over heads use
+products of *different* samples, whose noise is independent, so that squared noise does not enter. A jackknife over
+samples (never over heads) removes the remaining bias and gives the interval. With more than `MAX_GROUPS` samples it
+deletes random groups instead of single samples (delete-m_j jackknife, Busing, Meijer and van der Leeden 1999).
+tests/simulation/test_statistics.py measures the coverage of the intervals.
 
-Everywhere `samples` is (n, heads): one activation level per sample and head; NaN heads are skipped.
+`samples` is (n, heads) everywhere: one activation level per sample and head. NaN heads are skipped.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ class Jackknifed(NamedTuple):
 
 
 class JackknifeStatistic(NamedTuple):
-    """A statistic over heads as a function of sums over samples, on a scale on which a jackknife works.
+    """A statistic over heads as a function of sums over samples, on a scale suited to the jackknife.
 
-    `bounds` are what so many numbers can have at least and at most; with `withhold_outside` an interval beyond them is
-    withheld, not cut.
+    `bounds` gives the smallest and largest possible value of the statistic for a number of heads. With
+    `withhold_outside` an interval that exceeds the upper bound is withheld instead of clipped.
     """
 
-    features: Callable[[Array], list[Array]]  # (n, heads) -> what is summed
+    features: Callable[[Array], list[Array]]  # (n, heads) -> the arrays to sum over samples
     statistic: Statistic
     bounds: Callable[[int], tuple[float, float]]
     withhold_outside: bool = False
 
-    def clip_or_withhold(self, found: Estimate, heads: int) -> Estimate:
-        """Withheld where so many heads cannot have it, or where the interval says nothing."""
-        return found.within(*self.bounds(heads), withhold_outside=self.withhold_outside)
+    def clip_or_withhold(self, estimate: Estimate, heads: int) -> Estimate:
+        """Clip the interval to the bounds; withhold an impossible or uninformative estimate."""
+        return estimate.within(*self.bounds(heads), withhold_outside=self.withhold_outside)
 
 
 def _logit_gini(sums: Array, n: Array) -> Array:
-    """Logit of the Gini coefficient times the deviation between heads without noise, over that with noise.
+    """Logit of the Gini coefficient times the ratio of the standard deviations over heads without and with noise.
 
-    Gini is proportional to how far heads lie from their mean, so noise that widens a pattern by some factor raises it
-    by the same; what a jackknife alone leaves of this bias is larger than its interval where n is small.
+    Gini is proportional to the heads' deviations from their mean, so noise that widens a pattern by a factor raises
+    Gini by the same factor. A jackknife alone leaves a bias larger than its interval if n is small.
     """
     between = _unbiased_product(sums, n, 0, 0, 1)
     widened = ((sums[:, 0] / n) ** 2).mean(axis=-1)
@@ -85,7 +85,7 @@ def _squared_cv(sums: Array, n: Array) -> Array:
 
 
 def _flatness(sums: Array, n: Array) -> Array:
-    """m2 / sqrt(m4), so that kurtosis is its power of -2, less 3."""
+    """m2 / sqrt(m4); excess kurtosis is its power of -2, minus 3."""
     m2, m4 = _unbiased_product(sums, n, 0, 0, 1), _fourth_moment(sums, n)
     known = (m2 > 0) & (m4 > 0)
     return np.where(known, np.where(known, m2, 1) / np.sqrt(np.where(known, m4, 1)), np.nan)
@@ -111,9 +111,9 @@ FLATNESS = JackknifeStatistic(
 
 
 def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Gini coefficient of the population's pattern: corrected for the noise between heads, jackknifed on a logit scale.
+    """Noise-corrected Gini coefficient of the population's pattern, jackknifed on a logit scale.
 
-    Withheld where the variance between heads cannot be told from noise.
+    Withheld if the variance between heads cannot be distinguished from noise.
     """
     level = checked_level(level)
     values = _checked_samples(samples)
@@ -129,7 +129,7 @@ def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
 def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Coefficient of variation (ddof 0) of the population's pattern, from unbiased moments over heads.
 
-    Where the variance between heads cannot be told from noise, value and interval begin at 0.
+    If the variance between heads cannot be distinguished from noise, the interval starts at 0.
     """
     level = checked_level(level)
     values = _checked_samples(samples)
@@ -139,19 +139,18 @@ def coefficient_of_variation(samples: ArrayLike, level: float = 0.95, seed: int 
     groups = group_sums(SQUARED_CV.features(values), seed)
     fit = _jackknife(SQUARED_CV.statistic, *groups)
     value, low, high = (max(x, 0.0) for x in (fit.value, *fit.interval(level)))
-    if low > 0:  # far from zero the logarithm is the more symmetric scale
+    if low > 0:  # away from zero the logarithmic scale is more symmetric
         fit = _jackknife(lambda sums, n: np.log(SQUARED_CV.statistic(sums, n)), *groups)
         value, low, high = (math.exp(x) for x in (fit.value, *fit.interval(level)))
-    found = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
-    return SQUARED_CV.clip_or_withhold(found, values.shape[1])
+    estimate = Estimate(math.sqrt(value), math.sqrt(low), math.sqrt(high), level, len(values), plain)
+    return SQUARED_CV.clip_or_withhold(estimate, values.shape[1])
 
 
 def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Excess kurtosis of the population's pattern: unbiased m2 and m4 over heads, a jackknife on m2 / sqrt(m4).
+    """Excess kurtosis of the population's pattern, from unbiased m2 and m4 over heads, jackknifed as m2 / sqrt(m4).
 
-    One or two heads make a kurtosis, so intervals are wide. Withheld where the interval exceeds what so many heads can
-    have, n - 2 + 1 / (n - 1) - 3 of n, where the noise is so large that a moment comes out negative, and below six
-    samples.
+    One or two heads can determine the kurtosis, so intervals are wide. Withheld if the interval exceeds the largest
+    possible value for H heads, H - 2 + 1 / (H - 1) - 3, if an estimated moment is negative, or below six samples.
     """
     level = checked_level(level)
     values = _checked_samples(samples)
@@ -169,21 +168,21 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
 
 
 def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Pearson correlation of two populations' patterns, corrected for the noise that weakens it.
+    """Noise-corrected Pearson correlation of two populations' patterns.
 
-    Withheld where the interval is nearly all of -1 to 1.
+    Withheld if the interval covers nearly all of -1 to 1.
 
     Args:
         first: (n, heads) samples of one pattern.
-        second: (m, heads) samples of the other; when paired, row by row the same samples (n = m).
-        paired: whether a row stands for the same sample in both.
-        level: of the interval.
-        seed: of the groups, beyond MAX_GROUPS samples.
+        second: (m, heads) samples of the other pattern; if paired, n = m.
+        paired: whether row i of both is the same sample.
+        level: confidence level of the interval.
+        seed: seed of the random groups, used with more than MAX_GROUPS samples.
     """
     level = checked_level(level)
     a, b = np.asarray(first), np.asarray(second)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or (paired and len(a) != len(b)):
-        raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
+        raise HeadnbError(f"cannot correlate samples of different shape: {a.shape} and {b.shape}")
     both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
     a, b = _checked_samples(a[:, both]), _checked_samples(b[:, both])
     plain = float(descriptive.correlation(a.mean(axis=0), b.mean(axis=0)))
@@ -200,28 +199,29 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
 
 
 def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Spearman correlation of two populations' patterns over the same samples, corrected for noise.
+    """Noise-corrected Spearman correlation of two populations' patterns over the same samples.
 
-    A rank is no mean over samples, and neither a jackknife nor a bootstrap of ranks covers (58 to 85 % in simulations
-    with 16 to 32 samples). But a mean of samples moves its head's rank by about its distance times the density of the
-    heads there; with that density taken over one standard error to either side, every sample has a part in the rank,
-    and the mean of these parts is the rank itself. They are correlated as levels are.
+    A rank is not a mean over samples, and neither a jackknife nor a bootstrap of ranks covers (58 to 85 % in
+    simulations with 16 to 32 samples). Each rank is therefore linearised: a shift of a head's level changes its rank by
+    the shift times the density of heads around that level, estimated within one standard error on either side. This
+    gives a contribution of each sample, and the mean of the contributions is the rank. The contributions are then
+    correlated like levels.
 
     Args:
-        first: (n, heads) samples of one pattern; equal rows of a pattern that is known without noise.
-        second: (n, heads) of the other, row by row the same samples.
-        level: of the interval.
-        seed: of the groups, beyond MAX_GROUPS samples.
+        first: (n, heads) samples of one pattern; equal rows for a pattern without noise.
+        second: (n, heads) samples of the other pattern; row i is the same sample in both.
+        level: confidence level of the interval.
+        seed: seed of the random groups, used with more than MAX_GROUPS samples.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 2 or a.shape != b.shape:
-        raise HeadnbError(f"patterns of different shape cannot be correlated: {a.shape} and {b.shape}")
+        raise HeadnbError(f"cannot correlate samples of different shape: {a.shape} and {b.shape}")
     both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
     return correlation(_rank_influence(a[:, both]), _rank_influence(b[:, both]), paired=True, level=level, seed=seed)
 
 
 def _rank_influence(samples: Array) -> Array:
-    """(n, heads) whose mean over samples is each head's rank, from 1 for the lowest mean on."""
+    """Contribution of each sample to each head's rank, (n, heads); the mean over samples is the rank (1 = lowest)."""
     mean = samples.mean(axis=0)
     ranks = np.asarray(stats.rankdata(mean))
     if len(samples) == 1:
@@ -244,7 +244,7 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callab
 
 
 def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
-    """Each set of samples is jackknifed with the other as it is: biases add, and so do variances."""
+    """Jackknife each set of samples with the other held fixed, then add biases and variances."""
     groups_a, groups_b = group_sums([a, a * a], seed), group_sums([b, b * b], seed)
 
     def against(other: tuple[Array, Array]) -> Statistic:
@@ -274,7 +274,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
 
 
 def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array]) -> float:
-    """Variance of r from noise in a times noise in b, which both jackknifes of independent samples count."""
+    """Variance of r from products of noise in a and in b, which both jackknifes include."""
     noise, variances = [], []
     for sums, sizes in (groups_a, groups_b):
         total, n = sums.sum(axis=0), sizes.sum()
@@ -287,7 +287,7 @@ def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array])
 
 
 def welch_df(variances: Array, df: Array) -> float:
-    """Degrees of freedom of a sum of variances, each known with `df` of its own (Welch-Satterthwaite)."""
+    """Degrees of freedom of a sum of variances with degrees of freedom `df` each (Welch-Satterthwaite)."""
     total = float(variances.sum())
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
@@ -305,7 +305,7 @@ def _fisher(r: Array) -> Array:
 def _checked_samples(samples: ArrayLike) -> Array:
     values = heads_present(samples)
     if not len(values):
-        raise HeadnbError("there are no samples to estimate from")
+        raise HeadnbError("expected at least 1 sample, got 0")
     if values.shape[1] < 2:
         raise HeadnbError("a statistic over heads needs at least 2 heads that are not NaN")
     return values
@@ -316,25 +316,25 @@ def _unknown(values: Array, level: float, plain: float) -> Estimate:
 
 
 def _scaled(values: Array) -> Array:
-    """Every statistic here is scale-free; at a mean of 1 no power of a small loss gradient underflows."""
+    """Scale to mean 1, so that powers of small gradients do not underflow; all statistics here are scale-free."""
     scale = np.abs(values).mean()
     return values / scale if scale > 0 else values
 
 
 def _unbiased_product(sums: Array, n: Array, i: int, j: int, ij: int) -> Array:
-    """Mean over heads of (sum_i sum_j - sum_ij) / (n (n - 1)): the product of i and j of two different samples."""
+    """Mean over heads of (sum_i sum_j - sum_ij) / (n (n - 1)): mean product of i and j of different samples."""
     return np.asarray(((sums[:, i] * sums[:, j] - sums[:, ij]) / (n * (n - 1))).mean(axis=-1))
 
 
 def _fourth_moment(sums: Array, n: Array) -> Array:
-    """Unbiased fourth central moment: the mean product of four different samples' deviations (Newton's identity)."""
+    """Unbiased fourth central moment: mean product of deviations of four different samples (Newton's identities)."""
     p1, p2, p3, p4 = (sums[:, power] for power in range(4))
     products = p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
     return np.asarray((products / (n * (n - 1) * (n - 2) * (n - 3))).mean(axis=-1))
 
 
 def group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
-    """(groups, features, heads) sums over random groups of samples, and the groups' sizes; one sample each if few."""
+    """Sums over groups of samples, (groups, features, heads), and group sizes; random groups above MAX_GROUPS."""
     n = len(features[0])
     if n <= MAX_GROUPS:
         return np.stack(features, axis=1), np.ones(n)
@@ -354,16 +354,16 @@ def _jackknife(statistic: Statistic, sums: Array, sizes: Array) -> Jackknifed:
 def grouped_jackknife(full: float, left: Array, sizes: Array) -> Jackknifed:
     """Delete-m_j jackknife (Busing et al. 1999, equations 6 to 8).
 
-    The degrees of freedom follow from the pseudo-values' kurtosis: when a few samples carry the variance, the standard
-    error itself is uncertain, and the interval must be wider than with n - 1.
+    The degrees of freedom depend on the kurtosis of the pseudo-values: if a few samples dominate the variance, the
+    standard error itself is uncertain, and the interval must be wider than with n - 1 degrees of freedom.
 
     Args:
         full: the statistic of all samples.
         left: (groups), the statistic without each group.
-        sizes: (groups), the samples in each group.
+        sizes: (groups), number of samples in each group.
     """
     n, count = sizes.sum(), len(sizes)
-    if np.allclose(left, full, rtol=1e-12, atol=0):  # what differs is rounding
+    if np.allclose(left, full, rtol=1e-12, atol=0):  # equal up to rounding
         return Jackknifed(full, 0.0, count - 1)
     value = count * full - float(np.sum((1 - sizes / n) * left))
     h = n / sizes

@@ -1,6 +1,6 @@
-"""Types of labelled results, for annotations: `Scores` and `Pattern` are xarray's classes.
+"""Type aliases of labelled results: at runtime `Scores` and `Pattern` are xarray classes.
 
-Type checkers and editors read `labelled.pyi` instead, where both have a typed `.heads`.
+Type checkers and editors read `labelled.pyi` instead, where both classes have a typed `.heads`.
 """
 
 from __future__ import annotations

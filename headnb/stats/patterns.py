@@ -1,8 +1,8 @@
-"""From scores to activation patterns, and paired comparisons: pure functions on labelled arrays.
+"""Activation patterns of scores and paired comparisons, as pure functions on labelled arrays.
 
-Scores are a Dataset with `score` (sample, layer, head), signed, and per sample `loss` and `answer_tokens`; a pattern is
-a DataArray (layer, head). Which mean makes the one of the other is written in the scores' `reduction`: "mean-abs" for
-activation levels (mean over the samples of |s|), "mean" for scores whose sign is their meaning.
+Scores are a Dataset with signed `score` (sample, layer, head) and, per sample, `loss` and `answer_tokens`. A pattern is
+a DataArray (layer, head). The scores' attribute `reduction` states how samples are averaged: "mean-abs" for activation
+levels (mean over the samples of |s|), "mean" for scores with a meaningful sign.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from headnb.stats.labelled import Pattern, Scores
 
 HEADS = ("layer", "head")
-OFFICIAL_BATCH = 4  # samples of a batch in the script of the paper
+MEAN_UNITS = "of the mean over heads"  # units of scale-free patterns
+OFFICIAL_BATCH = 4  # batch size in the paper's script
 NORMALISATIONS = ("layer", "max", "rank")
 LOSS_REDUCTIONS = ("sample-mean", "batch-mean", "sum")
-# What the text of samples may hold that a reader of the scores should know, as attributes of these: numbers of samples,
-# and of tokens. They are there only where they are not 0.
+# Attributes of scores that count unusual content of the samples' text (samples or tokens). Present only if not 0.
 NOTICES = (
     "bos_in_text",
     "eos_in_text",
@@ -58,17 +58,18 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     """The pattern of scores: (layer, head) float64, or with the scores' leading dims.
 
     Args:
-        scores: as `headnb.score_heads` returns them. Scores of a method without samples are a pattern already.
-        normalize: None (as scored), "layer" (each layer's L2 norm is 1), "max" (the largest head is 1) or "rank"
-            (share of heads at or below this one).
+        scores: scores as returned by `headnb.score_heads`. Scores without samples already are a pattern.
+        normalize: None (as scored), "layer" (L2 norm of each layer is 1), "max" (the largest head is 1) or "rank"
+            (fraction of heads at or below this one).
 
     Returns:
-        DataArray with attrs `kind` ("level" or "signed"), `units` and those of `stats.reliability.Evidence`. Of numbers
-        computed from scores (see `stats.results`) their mean over samples, of the kind "value", without these.
+        DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
+        numbers computed from scores (see `stats.results`): their mean over samples with kind "value", without units
+        and reliability.
 
     Raises:
-        HeadnbError: no score variable, no samples, samples that occur twice, a sample that is not finite, a negative
-            loss, or an unknown normalisation.
+        HeadnbError: no score variable, no samples, repeated samples, a sample that is not finite, a negative loss, or
+            an unknown normalisation.
     """
     if normalize is not None and normalize not in NORMALISATIONS:
         raise unknown_name("normalisation", normalize, NORMALISATIONS)
@@ -88,7 +89,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
 
 
 def normalized(levels: xr.DataArray, how: str) -> Pattern:
-    """A pattern on another scale: see `pattern`."""
+    """Normalise a pattern; `how` is an argument `normalize` of `pattern`."""
     if how == "layer":
         norm = (levels**2).sum("head") ** 0.5
         scaled, units = levels / norm.where(norm > 0), "of the layer's norm"
@@ -97,7 +98,7 @@ def normalized(levels: xr.DataArray, how: str) -> Pattern:
         scaled, units = levels / largest.where(largest > 0), "of the largest head"
     elif how == "rank":
         scaled = xr.apply_ufunc(_rank_share, levels, input_core_dims=[HEADS], output_core_dims=[HEADS])
-        units = "share of heads at or below"
+        units = "fraction of heads at or below"
     else:
         raise unknown_name("normalisation", how, NORMALISATIONS)
     scaled = scaled.transpose(*levels.dims).rename(levels.name)
@@ -105,20 +106,21 @@ def normalized(levels: xr.DataArray, how: str) -> Pattern:
 
 
 def scale_free(levels: xr.DataArray) -> Pattern:
-    """Each pattern divided by its mean over heads: magnitudes fall with the loss, shapes need not."""
+    """Divide each pattern by its mean over heads, because magnitudes fall with the loss."""
     mean = levels.mean(HEADS)
     scaled = (levels / mean.where(mean != 0)).rename(levels.name)
-    return cast("Pattern", rescaled(levels, scaled, {"units": "of the mean head"}))
+    return cast("Pattern", rescaled(levels, scaled, {"units": MEAN_UNITS}))
 
 
 def sample_levels(scores: xr.Dataset) -> xr.DataArray:
-    """What a pattern is the mean of: |score| for the reduction "mean-abs", score for "mean"; float64.
+    """Per-sample values whose mean is the pattern: |score| for the reduction "mean-abs", else score; float64.
 
-    Raises HeadnbError if there are no samples, if one of them occurs twice or has a negative loss, or if a sample is
-    NaN or infinite in a head that others have.
+    Raises:
+        HeadnbError: these are not scores, there are no samples, a sample is repeated or has a negative loss, or a
+            sample is NaN or infinite in a head that other samples have.
     """
     if not isinstance(scores, xr.Dataset):
-        raise HeadnbError(f"a {type(scores).__name__} is no Dataset of head scores, as headnb.score_heads returns it")
+        raise HeadnbError(f"expected a Dataset of head scores (headnb.score_heads), got {type(scores).__name__}")
     if "score" not in scores:
         raise HeadnbError("these are not head scores: there is no variable 'score'")
     score = scores["score"].compute().astype(np.float64)
@@ -128,19 +130,19 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
         if score.sizes["sample"] == 0:
             raise HeadnbError("these scores hold no samples yet")
         check_unique_samples(scores)
-        finite = abs(score) < np.inf  # NaN is not
+        finite = abs(score) < np.inf  # False for NaN
         broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
         if broken.any():
             first = broken["sample"].values[np.flatnonzero(broken.values)[0]]
             raise HeadnbError(
                 f"{int(broken.sum())} of {score.sizes['sample']} samples have scores that are not finite (the first: "
-                f"{first}); leave them out, or score in a wider dtype"
+                f"{first}); exclude them, or score in a wider dtype"
             )
     return abs(score) if _reduction(scores) == "mean-abs" else score
 
 
 def evidence(scores: xr.Dataset) -> Evidence:
-    """How reliable the scores' pattern is. Of scores with leading dims: of the least reliable pattern."""
+    """Reliability of the scores' pattern; with leading dims, of the least reliable pattern."""
     levels = sample_levels(scores)
     require_scores(scores)
     return _worst_evidence(levels)
@@ -150,7 +152,7 @@ def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pe
     """Correlation over heads of every pair of patterns along `dim`: (..., dim, other_dim)."""
     if dim not in patterns.dims:
         raise HeadnbError(
-            f"no dim {dim!r} to correlate along; these patterns have {', '.join(map(str, patterns.dims))}"
+            f"no dim {dim!r} to correlate along; these patterns have the dims {', '.join(map(str, patterns.dims))}"
         )
     heads = patterns.transpose(..., dim, *HEADS)
     flat = heads.values.reshape(*heads.shape[:-2], -1)
@@ -166,33 +168,34 @@ def correlations(patterns: xr.DataArray, dim: Hashable = "task", kind: str = "pe
 def compare(
     before: xr.Dataset, after: xr.Dataset, *, alpha: float = 0.05, seed: int = 0, scale_free: bool = False
 ) -> Scores:
-    """Which heads changed, from the scores of the same samples before and after.
+    """Test which heads changed, from the scores of the same samples before and after fine-tuning.
 
-    Samples are paired by id; per sample the difference is |s_after| - |s_before| (for the reduction "mean": s_after -
-    s_before). All uncertainty is between samples: that of another training run is not in it.
+    Samples are paired by id. The difference per sample is |s_after| - |s_before| (for the reduction "mean": s_after -
+    s_before). The uncertainty covers samples only, not differences between training runs.
 
     Args:
-        before: scores of the one model.
-        after: scores of the other, of the same task by the same method.
-        alpha: a head is `significant` if its q-value is below it; intervals are 1 - alpha.
-        seed: of sign flips.
-        scale_free: divide each stage by its pattern's mean over heads first, since magnitudes fall with the loss.
+        before: scores of the first model.
+        after: scores of the second model, with the same task and method.
+        alpha: a head is `significant` if its q-value is below alpha; the level of intervals is 1 - alpha.
+        seed: seed of the sign flips.
+        scale_free: first divide the scores of each model by its pattern's mean over heads, because magnitudes fall
+            with the loss.
 
     Returns:
         Dataset (layer, head): `difference`, `low`, `high`, `p_value` (paired t), `q_value` (Benjamini-Hochberg),
-        `p_max_t` (sign-flip max-T), `significant`; attrs with the number of samples paired and not, and the
-        difference's reliability.
+        `p_max_t` (sign-flip max-T), `significant`; attrs with the numbers of paired and unpaired samples, and the
+        reliability of the difference.
 
     Raises:
-        HeadnbError: task, method or loss reduction differ, other heads, repeated ids, fewer than two samples in common,
-            ids that stand for different samples, or an alpha that is not between 0 and 1.
+        HeadnbError: task, method, loss reduction or heads differ, sample ids are repeated, fewer than two samples are
+            in common, equal ids denote different samples, or alpha is not between 0 and 1.
     """
     alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free and _reduction(before) != "mean-abs":
-        raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
-    found = change_evidence(b, a[None], scale_free=scale_free)
+        raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
+    reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     intervals = significance.t_intervals(differences, 1 - alpha)
     p = significance.p_values(differences)
@@ -206,38 +209,41 @@ def compare(
         "p_max_t": significance.max_t_p_values(differences, seed=seed),
         "significant": q < alpha,  # NaN heads: never
     }
-    return labelled_change(columns, before, after, found, alpha, scale_free=scale_free)
+    return labelled_change(columns, before, after, reliability, alpha, scale_free=scale_free)
 
 
 def labelled_change(
     columns: Mapping[str, NDArray[np.generic]],
     before: xr.Dataset,
     after: xr.Dataset,
-    found: Evidence,
+    reliability: Evidence,
     alpha: float,
     *,
     scale_free: bool,
 ) -> Scores:
-    """Columns (heads) of a comparison as `compare` returns them; `found` is the evidence of the difference."""
+    """Label the columns (heads) of a comparison as `compare` returns them.
+
+    `reliability` is that of the difference.
+    """
     attrs = {name: before.attrs[name] for name in _KEPT_ATTRS if name in before.attrs} | {
         "kind": "difference",
-        "units": "of the mean head" if scale_free else pattern_units(before),
+        "units": MEAN_UNITS if scale_free else pattern_units(before),
         "model": str(after.attrs.get("model", "")),
         "model_before": str(before.attrs.get("model", "")),
         "alpha": alpha,
         "interval_level": 1 - alpha,
         "scale_free": int(scale_free),
-        **found._asdict(),
-        "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * found.samples,
+        **reliability._asdict(),
+        "samples_unpaired": before.sizes["sample"] + after.sizes["sample"] - 2 * reliability.samples,
     }
     coords = {dim: after["score"][dim] for dim in HEADS}
-    shape = [each.size for each in coords.values()]
+    shape = [coord.size for coord in coords.values()]
     variables = {name: (HEADS, column.reshape(shape)) for name, column in columns.items()}
     return cast("Scores", as_result(xr.Dataset(variables, coords=coords, attrs=attrs)))
 
 
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """The levels (sample, layer, head) of the samples that both have, in the order of `before`."""
+    """Levels (sample, layer, head) of the common samples, in the order of `before`."""
     levels = [sample_levels(scores) for scores in (before, after)]
     require_scores(before, after)
     check_same_revision(before.attrs, after.attrs)
@@ -249,7 +255,7 @@ def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, 
         if set(level.dims) != {"sample", *HEADS}:
             raise HeadnbError(f"pairing needs scores (sample, layer, head), got ({', '.join(map(str, level.dims))})")
         if "sample" not in level.indexes or not level.indexes["sample"].is_unique:
-            raise HeadnbError("pairing needs a sample id for each sample, none of them twice")
+            raise HeadnbError("pairing needs a unique id for each sample")
     check_same_heads(before, after)
     ids = levels[0].indexes["sample"]
     common = ids[ids.isin(levels[1].indexes["sample"])]
@@ -261,7 +267,7 @@ def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, 
 
 
 def check_same_heads(before: xr.Dataset, after: xr.Dataset) -> None:
-    """Raise HeadnbError unless both have the same layers and heads in the same order: heads are paired by place."""
+    """Raise HeadnbError unless both have the same layers and heads in the same order (heads pair by position)."""
     if any(before.sizes[dim] != after.sizes[dim] for dim in HEADS):
         one, other = (" x ".join(str(scores.sizes[dim]) for dim in HEADS) for scores in (before, after))
         raise HeadnbError(f"these scores cannot be paired: {one} heads before and {other} after")
@@ -270,13 +276,13 @@ def check_same_heads(before: xr.Dataset, after: xr.Dataset) -> None:
         if (differ := np.flatnonzero(numbers != others)).size:
             first = differ[0]
             raise HeadnbError(
-                f"these scores cannot be paired: where the one has {dim} {numbers[first]} the other has {dim} "
-                f"{others[first]}; select the same {dim}s of both, in the same order"
+                f"these scores cannot be paired: {dim} {numbers[first]} before corresponds to {dim} {others[first]} "
+                f"after; select the same {dim}s of both, in the same order"
             )
 
 
 def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
-    """Equal ids may be mere row numbers; scores without a fingerprint still tell the number of answer tokens."""
+    """Compare fingerprints, or else numbers of answer tokens, because equal ids may be mere row numbers."""
     known = [name for name in ("fingerprint", "answer_tokens") if name in before and name in after]
     if not known:
         return
@@ -285,33 +291,33 @@ def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
         ids = before.indexes["sample"]
         what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
         raise HeadnbError(
-            f"{differ.size} of {len(ids)} sample ids stand for samples of different {what} in the two scores (the "
-            f"first: {ids[differ[0]]}); score the same samples in the same encoding both times; a task of other "
+            f"{differ.size} of {len(ids)} sample ids denote samples with different {what} before and after (the "
+            f"first: {ids[differ[0]]}); score the same samples with the same encoding both times; a task with other "
             "samples needs another name"
         )
 
 
 def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> Scores:
-    """The same scores under another reduction of the loss, without a second pass: the gradient is linear in it.
+    """Convert scores to another reduction of the loss, without a second pass (the gradient is linear in the loss).
 
-    With n_x the answer tokens of sample x: "sum" is n_x times "sample-mean", and "batch-mean" (the official script: the
-    mean over all answer tokens of a batch) is n_x / N_batch times it, for batches of `batch_size` in the order of the
-    whole task. Of some of its samples that is known only for batches of four, from the scores' `batch_answer_tokens`.
-    The variable `loss` stays as it is: each sample's own.
+    With n_x the answer tokens of sample x, "sum" is n_x times "sample-mean". "batch-mean" (the official script's mean
+    over all answer tokens of a batch) is n_x / N_batch times "sample-mean", for batches of `batch_size` in the order of
+    the whole task. For a part of the task's samples it is only known with batches of four, from the scores'
+    `batch_answer_tokens`. The variable `loss` is unchanged: the loss of each sample.
 
     Raises:
-        HeadnbError: an unknown loss, scores that are no share of a loss, samples without answer tokens, or batches that
-            cannot be told from the samples that are here.
+        HeadnbError: an unknown loss, scores that are not parts of a loss, samples without answer tokens, or a part of
+            the samples that does not determine the batches.
     """
     if loss not in LOSS_REDUCTIONS:
         raise unknown_name("loss", loss, LOSS_REDUCTIONS)
     if pattern_units(scores) not in {"nats", ""}:
         raise HeadnbError(
-            f"scores of the method {scores.attrs.get('method')} are no share of a loss: there is no other"
+            f"scores of the method {scores.attrs.get('method')} are not parts of a loss and cannot be converted"
         )
     require_scores(scores)
     if "answer_tokens" not in scores or "sample" not in scores.dims:
-        raise HeadnbError("another loss needs the scores of samples and their answer_tokens")
+        raise HeadnbError("converting the loss needs scores of samples and their answer_tokens")
     if batch_size < 1:
         raise HeadnbError(f"batch_size must be at least 1, got {batch_size}")
     tokens = scores["answer_tokens"].values.astype(np.float64)
@@ -332,7 +338,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> Scores:
 
 
 def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
-    """`loss_factor` of the samples that are here, in the batches of the whole task."""
+    """`loss_factor` of these samples, in the batches of the whole task."""
     tokens = scores["answer_tokens"].values.astype(np.float64)
     if loss != "batch-mean":
         return loss_factor(tokens, loss, batch_size)
@@ -342,19 +348,19 @@ def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
     whole = int(scores.attrs.get("samples_requested", n)) - int(scores.attrs.get("left_out", 0))
     if scores.attrs.get("complete", 1) == 0 or n < whole:
         raise HeadnbError(
-            f"the batches of {batch_size} cannot be told from a part of the task's samples ({n} are here); finish the "
-            'scoring, or convert before selecting samples, or use the loss "sample-mean" or "sum"'
+            f"the batches of {batch_size} cannot be determined from a part of the task's samples ({n} available); "
+            'finish the scoring, or convert before selecting samples, or use the loss "sample-mean" or "sum"'
         )
     return loss_factor(tokens, loss, batch_size)
 
 
 def pattern_units(scores: xr.Dataset) -> str:
-    """The units of a pattern of these scores; empty of numbers that are no scores (see `stats.results`)."""
+    """Units of a pattern of these scores; empty for numbers that are not scores (see `stats.results`)."""
     return method_units(scores.attrs) if is_result(scores) else ""
 
 
 def _reduction(scores: xr.Dataset) -> str:
-    """How samples make a pattern; of numbers that are no scores (see `stats.results`) the plain mean."""
+    """How samples are averaged; the plain mean for numbers that are not scores (see `stats.results`)."""
     return str(scores.attrs.get("reduction", "mean-abs")) if is_result(scores) else "mean"
 
 
@@ -364,11 +370,11 @@ def _flat(levels: xr.DataArray) -> Array:
 
 
 def relative_to_mean_head(levels: Array) -> Array:
-    """(n, heads) whose mean is the scale-free pattern.
+    """Levels divided by the pattern's mean over heads: (n, heads), whose mean is the scale-free pattern.
 
-    The pattern's mean is taken as known. Propagating its uncertainty makes intervals 1 to 5 % narrower, but lets the
-    few samples of the largest gradients vouch for themselves: in simulations with 24 to 64 samples 9 to 42 % instead
-    of 5 % of comparisons between identical models then had a false find.
+    The pattern's mean counts as known. Propagating its uncertainty would make intervals 1 to 5 % narrower, but the few
+    samples with the largest gradients would then dominate: in simulations with 24 to 64 samples, 9 to 42 % of
+    comparisons between identical models (instead of 5 %) had a false positive.
     """
     mean = np.nanmean(levels)
     if not mean > 0:
@@ -388,11 +394,11 @@ def _worst_evidence(levels: xr.DataArray) -> Evidence:
     n = levels.sizes["sample"]
     flat = levels.transpose(..., "sample", *HEADS).values.reshape(-1, n, levels.sizes["layer"] * levels.sizes["head"])
     found = [components(samples).evidence for samples in flat]
-    return found[int(np.argmin([one.reliability for one in found]))]  # NaN comes first
+    return found[int(np.argmin([e.reliability for e in found]))]  # argmin prefers NaN
 
 
 def loss_factor(tokens: Array, loss: str, batch_size: int) -> Array:
-    """What the sample-mean score of each sample is multiplied by, (n,), from its answer tokens (n,)."""
+    """(n): factor that converts each sample's "sample-mean" score, from its answer tokens (n)."""
     if loss == "sample-mean":
         return np.ones(len(tokens))
     if loss == "sum":

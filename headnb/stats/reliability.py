@@ -1,22 +1,22 @@
-"""Reliability of a pattern over heads: how well it would correlate with a replication, and what would raise it.
+"""Reliability of a pattern: its expected correlation over heads with a replication, and what would raise it.
 
-`values` d[r, x, h] are of R training runs crossed with n samples: the same samples in every run. The pattern is their
-mean m[h]. All are centred over heads, since a correlation over heads does not depend on the heads' mean; then, as means
-over heads,
+`values` d[r, x, h] come from R training runs crossed with n samples (the same samples in every run). The pattern is
+their mean m[h]. Values are centred over heads, because a correlation over heads does not depend on the heads' mean.
+Then, averaged over heads,
 
     a = variance over samples of the means over runs / n,
     b = variance over runs of the means over samples / R,
-    c = residual mean square / (n R), the part that a and b both count,
+    c = residual mean square / (n R), which both a and b include.
 
-and the variance between heads has four components: S = var(m) - (a + b - c) of the heads themselves, V = n (a - c) of
-a sample, B = R (b - c) of a training run, E = n R c of a sample in one run only; V, B and E are cut at 0. The
-reliability is
+The variance between heads has four components: S = var(m) - (a + b - c) of the heads themselves, V = n (a - c) of one
+sample, B = R (b - c) of one training run, and E = n R c of one sample in one run; V, B and E are clipped at 0. The
+reliability
 
-    r = S / (S + B / R + V / n + E / (n R)),
+    r = S / (S + B / R + V / n + E / (n R))
 
-the expected correlation with the pattern of as many new samples and runs. Of one run it is what split halves and the
-Spearman-Brown formula give on average, and holds nothing of what another run would give. A factor that scales all heads
-of a sample counts as noise.
+is the expected correlation with the pattern of equally many new samples and runs. With one run it equals the average
+of split halves with the Spearman-Brown formula, and excludes differences between training runs. A factor that scales
+all heads of a sample counts as noise.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ TARGET_RELIABILITY = 0.9
 
 
 class Evidence(NamedTuple):
-    """How far a pattern would come out the same again.
+    """Reliability of a pattern, and the samples and runs that would give 0.9.
 
     Attributes:
-        samples: number of samples; 0 if not known.
-        reliability: expected correlation with a replication; NaN if not known.
-        samples_for_090: samples that would give reliability 0.9 with as many runs; -1 if no number would, or if it is
-            not known.
-        runs: training runs.
-        runs_for_090: the fewest runs with which some number of samples gives 0.9; -1 if not known, as of one run.
+        samples: number of samples; 0 if unknown.
+        reliability: expected correlation with a replication; NaN if unknown.
+        samples_for_090: samples that give reliability 0.9 with the same number of runs; -1 if no number does, or if
+            unknown.
+        runs: number of training runs.
+        runs_for_090: smallest number of runs with which some number of samples gives 0.9; -1 if unknown (one run).
     """
 
     samples: int = 0
@@ -58,7 +58,7 @@ class Evidence(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """`Reliability 0.71 (40 samples, 3 runs); more samples alone cannot give 0.90: at least 9 runs`."""
+        """`Reliability 0.71 (40 samples, 3 runs); more samples alone cannot give 0.90, at least 9 runs needed`."""
         counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
         if self.runs > 1:
             counted += f", {self.runs} runs"
@@ -68,7 +68,7 @@ class Evidence(NamedTuple):
             few = self.samples < MIN_SAMPLES
             return f"Reliability not known{f': fewer than {MIN_SAMPLES} samples' if few else f' ({counted})'}"
         if self.reliability <= 0:
-            return f"Reliability not above 0 ({counted}): nothing but noise is seen"
+            return f"Reliability not above 0 ({counted}): no signal above noise"
         return "; ".join(filter(None, (f"Reliability {self.reliability:.2f} ({counted})", self._needed)))
 
     @property
@@ -77,21 +77,21 @@ class Evidence(NamedTuple):
             needed = "1 sample gives" if self.samples_for_090 == 1 else f"{self.samples_for_090} samples give"
             return f"about {needed} 0.90"
         if self.runs_for_090 > self.runs:
-            return f"more samples alone cannot give 0.90: at least {self.runs_for_090} runs"
+            return f"more samples alone cannot give 0.90, at least {self.runs_for_090} runs needed"
         return ""
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a pattern over heads: see the module.
+    """Variance components of a pattern over heads (see the module docstring).
 
     Attributes:
         heads: S.
         samples: V, of one sample.
-        runs: B, of one training run; 0 where there is one run.
-        interaction: E, of one sample in one run; part of V where there is one run.
-        n: samples.
-        R: training runs.
+        runs: B, of one training run; 0 if there is only one run.
+        interaction: E, of one sample in one run; part of V if there is only one run.
+        n: number of samples.
+        R: number of training runs.
     """
 
     heads: float
@@ -103,53 +103,53 @@ class Components:
 
     @property
     def reliability(self) -> float:
-        """r of these samples and runs, at least -1; NaN below four samples, or where all values are equal."""
+        """r with these numbers of samples and runs, at least -1; NaN below four samples or if all values are equal."""
         total = self.heads + self.runs / self.R + self.samples / self.n + self.interaction / (self.n * self.R)
         if self.n < MIN_SAMPLES or (not total > 0 and self.heads == 0):
             return math.nan
         return max(-1.0, self.heads / total) if total > 0 else -1.0
 
     def samples_for(self, target: float = TARGET_RELIABILITY) -> int:
-        """Samples that give `target` with as many runs; -1 if no number does: more than B / K runs are needed."""
+        """Samples that give `target` with R runs; -1 if no number does (more than B / K runs are needed)."""
         if math.isnan(self.reliability) or self.heads <= 0:
             return -1
         return _smallest_divisor(self.samples + self.interaction / self.R, self._noise_for(target) - self.runs / self.R)
 
     def runs_for(self, target: float = TARGET_RELIABILITY) -> int:
-        """Runs that give `target` with as many samples; -1 if no number does, or if one run says nothing of others.
+        """Runs that give `target` with n samples; -1 if no number does, or if R = 1, where B is unknown.
 
-        Where no number of runs does, more samples are needed, too.
+        If no number of runs does, more samples are needed as well.
         """
         if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
             return -1
         return _smallest_divisor(self.runs + self.interaction / self.n, self._noise_for(target) - self.samples / self.n)
 
     def fewest_runs_for(self, target: float = TARGET_RELIABILITY) -> int:
-        """The fewest runs with which some number of samples gives `target`; -1 if not known, as of one run."""
+        """Smallest number of runs with which some number of samples gives `target`; -1 if unknown (R = 1)."""
         if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
             return -1
         return math.floor(round(self.runs / self._noise_for(target), 6)) + 1
 
     @property
     def evidence(self) -> Evidence:
-        """Reliability, and what would give 0.9."""
+        """The reliability, and the samples and runs that would give 0.9."""
         return Evidence(self.n, self.reliability, self.samples_for(), self.R, self.fewest_runs_for())
 
     def _noise_for(self, target: float) -> float:
-        """K: the variance of noise that leaves the wanted reliability."""
+        """K: the noise variance at which the reliability equals `target`."""
         if not 0 < target < 1:
-            raise HeadnbError(f"a reliability to aim at must be between 0 and 1, got {target!r}")
+            raise HeadnbError(f"the target reliability must be between 0 and 1, got {target!r}")
         return self.heads * (1 - target) / target
 
 
 def components(values: ArrayLike) -> Components:
-    """Variance components of the pattern that is the mean of values.
+    """Variance components of the mean pattern of `values`.
 
     Args:
-        values: (runs, n, heads), or (n, heads) of one run. Heads that are NaN anywhere are left out.
+        values: (runs, n, heads), or (n, heads) for one run. Heads with any NaN are excluded.
 
     Raises:
-        HeadnbError: another shape.
+        HeadnbError: the array has another number of dimensions.
     """
     given = np.asarray(values, dtype=np.float64)
     if given.ndim not in {2, 3}:
@@ -159,7 +159,7 @@ def components(values: ArrayLike) -> Components:
     present = given[..., ~np.isnan(given).any(axis=(0, 1))]
     if present.shape[-1] < 2 or n < 2:
         return Components(0.0, 0.0, 0.0, 0.0, n, runs)
-    scale = np.abs(present).mean()  # no power of a small gradient underflows, and rounding can be told
+    scale = np.abs(present).mean()  # so that powers of small gradients do not underflow
     centred = (present - present.mean(axis=-1, keepdims=True)) / (scale if scale > 0 else 1)
     by_run, by_sample, mean = centred.mean(axis=1), centred.mean(axis=0), centred.mean(axis=(0, 1))
     a = _variance(by_sample, mean) / n
@@ -169,19 +169,19 @@ def components(values: ArrayLike) -> Components:
         residual = centred - by_run[:, None] - by_sample + mean
         c = float((residual**2).sum()) / ((runs - 1) * (n - 1)) / (n * runs) / len(mean)
     between = float((mean**2).mean())
-    if between + a + b <= 1e-24:  # all values are equal but for rounding
+    if between + a + b <= 1e-24:  # all values are equal up to rounding
         return Components(0.0, 0.0, 0.0, 0.0, n, runs)
     noise = n * max(a - c, 0.0), runs * max(b - c, 0.0), n * runs * c
     return Components(between - (a + b - c), *noise, n, runs)
 
 
 def change_evidence(before: Array, after: Array, *, scale_free: bool = False) -> Evidence:
-    """How reliable the change of a pattern is.
+    """Reliability of the change of a pattern.
 
     Args:
         before: (n, heads) levels.
-        after: (runs, n, heads), of the same samples after each training run.
-        scale_free: of the scale-free patterns.
+        after: (runs, n, heads) levels of the same samples after each training run.
+        scale_free: use patterns divided by their mean over heads.
     """
     if scale_free:
         before, after = scale_free_levels(before), scale_free_levels(after)
@@ -189,13 +189,13 @@ def change_evidence(before: Array, after: Array, *, scale_free: bool = False) ->
 
 
 def scale_free_levels(levels: Array) -> Array:
-    """(n, heads) whose mean is the scale-free pattern, each row what its sample adds to it.
+    """Contribution of each sample to the scale-free pattern, to first order: (n, heads) with that pattern as mean.
 
-    The pattern P = mean over x of s[x] is divided by its mean over heads M; to first order sample x adds
-    (s[x] - P m[x] / M) / M, with m[x] the sample's own mean over heads.
+    The pattern P = mean over x of s[x] is divided by its mean over heads M. To first order sample x contributes
+    (s[x] - P m[x] / M) / M, where m[x] is the sample's own mean over heads.
 
     Args:
-        levels: (n, heads), or with leading axes; NaN heads stay NaN.
+        levels: (..., n, heads); NaN heads stay NaN.
 
     Raises:
         HeadnbError: an all-zero pattern.
@@ -214,7 +214,7 @@ def _variance(groups: Array, mean: Array) -> float:
 
 
 def _smallest_divisor(noise: float, allowed: float) -> int:
-    """The least whole number that divides `noise` to at most `allowed`; -1 if none does."""
+    """The smallest whole number k with `noise` / k <= `allowed`; -1 if there is none."""
     if not allowed > 0:
         return -1
     return max(1, math.ceil(round(noise / allowed, 6)))  # rounded first: 24.000000000000004 samples are 24

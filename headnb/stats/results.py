@@ -1,19 +1,19 @@
-"""Identity of results: which numbers may be called a level, a number of nats, or reliable.
+"""Identity of results: decides whether the attributes of numbers (kind, units, reliability) still apply to them.
 
-Since 2025.11 xarray keeps attributes through arithmetic. Attributes alone would let `after - before` say that it is an
-activation level with the reliability of `after`. So the values of a result carry an identity, and attributes count only
-while the values still have it:
+Since 2025.11 xarray keeps attributes through arithmetic. Without further checks `after - before` would claim to be an
+activation level with the reliability of `after`. Therefore the values of a result have an identity, and attributes are
+trusted only if the values match it:
 
-- `result_id` among the attributes is a hash of the values. It proves a result that xarray read from a file. Arithmetic
-  between two results drops it, or keeps it beside values that it does not fit.
-- The same id lies in the `encoding` of the values. "All operations that manipulate variables other than indexing will
-  remove encoding information" (xarray's user guide), so it follows `.sel`, `.isel`, `.sortby`, `.copy` and `.load`
-  and nothing that computes. `xr.concat` keeps the first one's.
-- `made_by` is the same for all results and so survives where `result_id` does not: it tells numbers that were computed
-  from results from numbers that somebody labelled by hand (`x.drop_attrs().assign_attrs(kind=..., units=...)`), whose
-  attributes are taken at their word, as are those of files that an earlier version of headnb wrote.
+- The attribute `result_id` is a hash of the values. It identifies a result that xarray read from a file. Arithmetic
+  between two results drops it, or keeps it although it no longer matches the values.
+- The `encoding` of the values contains the same id. "All operations that manipulate variables other than indexing will
+  remove encoding information" (xarray's user guide), so the id survives `.sel`, `.isel`, `.sortby`, `.copy` and
+  `.load`, but no computation. `xr.concat` keeps the id of its first argument.
+- The attribute `made_by` is the same for all results and survives arithmetic that drops `result_id`. It distinguishes
+  numbers computed from results from numbers that a user labelled (`x.drop_attrs().assign_attrs(kind=..., units=...)`).
+  A user's labels are trusted, and so are the attributes of files that earlier versions of headnb wrote.
 
-A selection that is written and read again by xarray itself has lost its identity, and is then a plain value.
+If xarray itself writes and reads a selection, the selection loses its identity and becomes a plain value.
 """
 
 from __future__ import annotations
@@ -33,149 +33,154 @@ if TYPE_CHECKING:
 
 RESULT_ID = "result_id"
 MADE_BY = "made_by"
-_LOSS_TOLERANCE = 1e-4  # nats by which a loss may be below 0
-_MAX_HASHED_SAMPLES = 64  # that are hashed
-_ENCODING_KEY = "headnb_result"  # the entry of an encoding
-_VARIABLES = ("score", "difference", "level", "value")  # the values of a data set of results
+_LOSS_TOLERANCE = 1e-4  # nats: rounding may make a loss slightly negative
+_MAX_HASHED_SAMPLES = 64  # with more samples, only these many are hashed
+_ENCODING_KEY = "headnb_result"
+_VARIABLES = ("score", "difference", "level", "value")  # possible names of the values in a data set
 METHOD_ATTRIBUTES = ("method", "method_label", "units", "reduction")
-# Label and unit of the methods of which earlier versions wrote neither; they wrote the units of all others.
+# Label and unit of methods for which earlier versions wrote neither.
 _WRITTEN_BEFORE = {
     "activation": ("activation level", "nats"),
     **{name: (name, "nats") for name in ("taylor-token", "ablate-zero", "ablate-mean")},
 }
 _SCORE_ATTRS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
 _SAMPLE_ATTRS = (*Evidence._fields, "samples_unpaired")
-_NAME_ATTRS = ("model", "task", "kv_heads")  # attributes that say nothing of the values
+_NAME_ATTRS = ("model", "task", "kv_heads")  # attributes that do not depend on the values
 
-_Found = TypeVar("_Found", xr.DataArray, xr.Dataset)
+_Data = TypeVar("_Data", xr.DataArray, xr.Dataset)
 
 
 def method_label(attrs: Mapping[Any, Any]) -> str:
-    """What a value is called: "activation level", which scores without a method are taken for, or the method's name."""
+    """Label of the values: "activation level" (also for scores without a method), or the method's label."""
     method = str(attrs.get("method", "activation"))
     return str(attrs.get("method_label") or _WRITTEN_BEFORE.get(method, (method, ""))[0])
 
 
 def method_units(attrs: Mapping[Any, Any]) -> str:
-    """The unit of a value: "nats" of a share of a loss; empty if it is not known."""
+    """Unit of the values: "nats" for parts of a loss; empty if unknown."""
     method = str(attrs.get("method", "activation"))
     return str(attrs.get("units") or _WRITTEN_BEFORE.get(method, (method, ""))[1])
 
 
-def as_result(found: _Found, identity: str = "") -> _Found:
-    """The same array or data set with an identity; its variables are shared, its attributes are not.
+def as_result(data: _Data, identity: str = "") -> _Data:
+    """Return a shallow copy with an identity; variables are shared, attributes are not.
 
     Args:
-        found: a pattern, or a data set with `score`, `difference`, `level` or `value`.
-        identity: known without reading the values, for those that stay on disk.
+        data: a pattern, or a data set with `score`, `difference`, `level` or `value`.
+        identity: the id, if it is known without reading the values (for values on disk).
     """
-    result = found.copy(deep=False)
+    result = data.copy(deep=False)
     array = result if isinstance(result, xr.DataArray) else result[_values_name(result)]
     known = identity or _hash_of(array)
     result.attrs |= {RESULT_ID: known, MADE_BY: "headnb"}
     if isinstance(result, xr.Dataset):
-        # the variable is drawn like the data set that it comes from
-        facts = {"score": _SCORE_ATTRS, "difference": result.attrs.keys() - array.attrs.keys()}.get(str(array.name), ())
-        told = {name: result.attrs[name] for name in facts if name in result.attrs}
-        array.attrs = {**array.attrs, **told, RESULT_ID: known, MADE_BY: "headnb"}
-    held = "sample" not in array.dims  # scores may be many, and on disk
-    array.encoding = {**array.encoding, _ENCODING_KEY: (known, array.size if held else 0)}
+        # A grid of the variable alone must look like a grid of the data set.
+        names = {"score": _SCORE_ATTRS, "difference": result.attrs.keys() - array.attrs.keys()}.get(str(array.name), ())
+        copied = {name: result.attrs[name] for name in names if name in result.attrs}
+        array.attrs = {**array.attrs, **copied, RESULT_ID: known, MADE_BY: "headnb"}
+    checked = "sample" not in array.dims  # scores of samples may be large, and on disk
+    array.encoding = {**array.encoding, _ENCODING_KEY: (known, array.size if checked else 0)}
     return result
 
 
-def restore_identity(found: xr.Dataset) -> xr.Dataset:
-    """Scores, a comparison or a study that was read from a file, with their identity if they are a result.
+def restore_identity(data: xr.Dataset) -> xr.Dataset:
+    """Restore the identity of scores, a comparison or a study that was read from a file, if it is a result.
 
-    A selection of a result, which xarray wrote, is one: what it says of itself is believed here, since somebody opens
-    it as scores. A difference of two results has lost its id.
+    A selection of a result that xarray wrote counts as a result, because the user opens it as scores. A difference of
+    two results has no id and is not a result.
     """
-    if not any(name in found and {"layer", "head"} <= set(found[name].dims) for name in _VARIABLES[:3]):
-        return found
-    return as_result(found) if RESULT_ID in found.attrs or is_result(found) else found
+    if not any(name in data and {"layer", "head"} <= set(data[name].dims) for name in _VARIABLES[:3]):
+        return data
+    return as_result(data) if RESULT_ID in data.attrs or is_result(data) else data
 
 
-def is_result(found: xr.DataArray | xr.Dataset) -> bool:
-    """Whether what the attributes say of the values may be believed: see the module."""
-    array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
-    named = found.attrs.get(RESULT_ID)
+def is_result(data: xr.DataArray | xr.Dataset) -> bool:
+    """Whether the attributes apply to the values (see the module docstring)."""
+    array = data if isinstance(data, xr.DataArray) else data[_values_name(data)]
+    stated = data.attrs.get(RESULT_ID)
     if mark := array.encoding.get(_ENCODING_KEY):
         known, size = mark
-        return named in {None, known} and (array.size != size or _hash_of(array) == known)  # changed in place?
-    if named is not None:
-        return bool(_hash_of(array) == named)
-    if MADE_BY in found.attrs:
+        return stated in {None, known} and (array.size != size or _hash_of(array) == known)  # not changed in place
+    if stated is not None:
+        return bool(_hash_of(array) == stated)
+    if MADE_BY in data.attrs:
         return False
-    # Old xarray drops all attributes: scores without any may be a difference of scores.
-    return isinstance(found, xr.DataArray) or "score" not in found or bool({"reduction", "method"} & found.attrs.keys())
+    # Old xarray drops all attributes, so scores without attributes may be a difference of scores.
+    return isinstance(data, xr.DataArray) or "score" not in data or bool({"reduction", "method"} & data.attrs.keys())
 
 
-def is_computed(found: xr.DataArray | xr.Dataset) -> bool:
-    """Whether numbers were computed from results, and so are none themselves."""
-    return MADE_BY in found.attrs and not is_result(found)
+def is_computed(data: xr.DataArray | xr.Dataset) -> bool:
+    """Whether numbers were computed from results and are therefore not results themselves."""
+    return MADE_BY in data.attrs and not is_result(data)
 
 
-def trusted_attrs(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
-    """The attributes that hold: all of a result's, only names of numbers that were computed from results.
+def trusted_attrs(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+    """The attributes that apply: all attributes of a result; only names for numbers computed from results.
 
-    Several results that `xr.concat` put together have the first one's attributes: how reliable it is, is not known of
-    the others, nor are label and unit of those of other methods.
+    `xr.concat` gives several results the attributes of the first. The first result's reliability does not apply to the
+    others, and its label and unit do not apply to other methods.
     """
-    if not is_result(found):
-        return {name: found.attrs[name] for name in _NAME_ATTRS if name in found.attrs}
-    array = found if isinstance(found, xr.DataArray) else found[_values_name(found)]
+    if not is_result(data):
+        return {name: data.attrs[name] for name in _NAME_ATTRS if name in data.attrs}
+    array = data if isinstance(data, xr.DataArray) else data[_values_name(data)]
     _, size = array.encoding.get(_ENCODING_KEY, ("", 0))
     unknown = {"method_label", "units"} if "method" in array.dims else set()
     unknown |= set(_SAMPLE_ATTRS) if size and array.size > size else set()
-    return {name: value for name, value in found.attrs.items() if name not in unknown}
+    return {name: value for name, value in data.attrs.items() if name not in unknown}
 
 
-def rescaled(levels: xr.DataArray, scaled: xr.DataArray, said: dict[str, str]) -> xr.DataArray:
-    """A result on another scale, which is one of its own; of other numbers only what is believed of them is kept."""
-    scaled.attrs = {**trusted_attrs(levels), **said}
+def rescaled(levels: xr.DataArray, scaled: xr.DataArray, attrs: dict[str, str]) -> xr.DataArray:
+    """Label `scaled`, which was computed from `levels`: a new result if `levels` is one, else a plain value.
+
+    Args:
+        levels: the values before rescaling.
+        scaled: the rescaled values.
+        attrs: attributes that replace those of `levels`.
+    """
+    scaled.attrs = {**trusted_attrs(levels), **attrs}
     return as_result(scaled) if is_result(levels) else scaled.assign_attrs(made_by(levels))
 
 
-def made_by(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
-    """The attribute that numbers keep which are computed from results."""
-    return {name: found.attrs[name] for name in (MADE_BY,) if name in found.attrs}
+def made_by(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+    """The attribute that marks numbers computed from results."""
+    return {name: data.attrs[name] for name in (MADE_BY,) if name in data.attrs}
 
 
 def require_scores(*scores: xr.Dataset) -> None:
-    """Raise HeadnbError unless all of them are scores, not numbers that were computed from scores."""
+    """Raise HeadnbError if any argument is not scores but numbers computed from scores."""
     if not all(map(is_result, scores)):
         raise HeadnbError(
-            "these are not scores any more but numbers computed from scores, or a data set without the attributes of "
-            "scores (reduction, method); headnb.compare(before, after) gives differences, headnb.open_scores opens "
-            "stores"
+            "expected scores, got numbers computed from scores or a data set without the attributes of scores "
+            "(reduction, method); headnb.compare(before, after) computes differences, headnb.open_scores opens stores"
         )
 
 
 def check_unique_samples(scores: xr.Dataset) -> None:
-    """Samples that count twice make everything look more certain than it is; a negative loss is a difference."""
+    """Raise HeadnbError for repeated samples, which would understate uncertainty, and for negative losses."""
     ids = scores.indexes.get("sample")
     if ids is not None and (repeated := ids.duplicated()).any():
-        if "fingerprint" in scores and scores["fingerprint"].dims == ("sample",):  # equal ids may be mere row numbers
+        if "fingerprint" in scores and scores["fingerprint"].dims == ("sample",):  # ids may be row numbers
             keys = pd.DataFrame({"id": ids, "fingerprint": scores["fingerprint"].to_numpy()})
             repeated = keys.duplicated().to_numpy()
         if repeated.any():
             first = ids[repeated].tolist()[0]
             raise HeadnbError(
-                f"{int(repeated.sum())} of {len(ids)} samples are there twice (the first: {first!r}); put together "
-                "scores of different samples only"
+                f"{int(repeated.sum())} of {len(ids)} samples are repeated (the first: {first!r}); combine only "
+                "scores of different samples"
             )
     if "loss" in scores and is_result(scores) and (scores["loss"] < -_LOSS_TOLERANCE).any():
-        raise HeadnbError("these scores have negative losses, which a loss never is; headnb.compare gives differences")
+        raise HeadnbError("these scores have negative losses; headnb.compare(before, after) computes differences")
 
 
-def _values_name(found: xr.Dataset) -> str:
-    name = next((name for name in _VARIABLES if name in found), None)
+def _values_name(data: xr.Dataset) -> str:
+    name = next((name for name in _VARIABLES if name in data), None)
     if name is None:
-        raise HeadnbError(f"these are no head scores: there is none of the variables {', '.join(_VARIABLES)}")
+        raise HeadnbError(f"these are not head scores: expected one of the variables {', '.join(_VARIABLES)}")
     return name
 
 
 def _hash_of(array: xr.DataArray) -> str:
-    """A hash of the values as float64, whatever their order; of many samples, of some."""
+    """Order-independent hash of the values as float64; with many samples, of evenly spaced samples."""
     if array.sizes.get("sample", 0) > _MAX_HASHED_SAMPLES:
         array = array.isel(sample=np.linspace(0, array.sizes["sample"] - 1, _MAX_HASHED_SAMPLES).astype(int))
     bits = np.ascontiguousarray(array.values, np.float64).view(np.uint64)

@@ -1,27 +1,28 @@
-"""Numbers with their intervals as text, with no more digits than the interval carries."""
+"""Text of numbers with intervals, rounded to the digits that the interval supports."""
 
 from __future__ import annotations
 
 import math
 
 NEEDS_MORE_SAMPLES = "needs more samples"
-_DIGITS = 3  # of a value without an interval
-_MIN_EXPONENT, _LARGEST = -7, 1e6  # beyond, numbers are written with an exponent
+_DIGITS = 3  # significant digits of a value without an interval
+_MIN_EXPONENT, _LARGEST = -7, 1e6  # outside this range numbers have an exponent
 
 
 def interval_text(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> str:
-    """`0.41 [0.18, 0.64]`; the value alone where there is no interval; "needs more samples" where it is NaN.
+    """Format as `0.41 [0.18, 0.64]`; the value alone without an interval; "needs more samples" for a NaN value.
 
-    `sign` is "+" where positive numbers are written with their sign, too.
+    With `sign` "+", positive numbers have a sign.
     """
     first, *ends = interval_numbers(value, low, high, sign) or [NEEDS_MORE_SAMPLES]
     return f"{first} [{', '.join(ends)}]" if ends else first
 
 
 def interval_numbers(value: float, low: float = math.nan, high: float = math.nan, sign: str = "") -> list[str]:
-    """The value and both ends, rounded at the second digit of the interval's half width; none of a NaN value.
+    """The value and both ends, rounded to the second digit of the interval's half width; empty for a NaN value.
 
-    Where one end is infinite the distance to the other counts; without an interval the value has three digits.
+    If one end is infinite, the distance to the other end is the half width. Without an interval the value has three
+    significant digits.
     """
     if math.isnan(value):
         return []
@@ -35,16 +36,16 @@ def _significant(x: float, sign: str) -> str:
     return f"{x:{sign}#.{_DIGITS}g}".removesuffix(".") if x else "0"
 
 
-def _rounded(x: float, place: int, sign: str) -> str:
-    """`x` up to the digit that is worth 10 ** place."""
+def _rounded(x: float, exponent: int, sign: str) -> str:
+    """`x` rounded to a multiple of 10 ** exponent."""
     if math.isinf(x):
         return f"{x:{sign}}"
-    x = round(x, -place) + 0.0  # no negative zero
-    if x and (place < _MIN_EXPONENT or abs(x) >= _LARGEST):
-        return f"{x:{sign}.{max(0, _power(x) - place)}e}"
-    return f"{x:{sign}.{max(0, min(-place, -_MIN_EXPONENT))}f}"
+    x = round(x, -exponent) + 0.0  # no negative zero
+    if x and (exponent < _MIN_EXPONENT or abs(x) >= _LARGEST):
+        return f"{x:{sign}.{max(0, _power(x) - exponent)}e}"
+    return f"{x:{sign}.{max(0, min(-exponent, -_MIN_EXPONENT))}f}"
 
 
 def _power(x: float) -> int:
-    """Of the first digit: 0 for 1 to 9."""
+    """Power of ten of the first digit: 0 for 1 to 9."""
     return math.floor(math.log10(abs(x))) if x and math.isfinite(x) else 0

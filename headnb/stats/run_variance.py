@@ -1,22 +1,22 @@
-"""Means over training runs and samples, per head, with tests and intervals that hold for two runs and for many.
+"""Tests and intervals of each head's mean over training runs and samples, valid from two runs on.
 
-`values` d[r, x, h] are of R runs crossed with n samples: the same samples in every run. A head's mean m has the
-variance a + b - c, where
+`values` d[r, x, h] come from R runs crossed with n samples (the same samples in every run). The variance of a head's
+mean m is a + b - c, where
 
     a = variance over samples of the means over runs / n,
     b = variance over runs of the means over samples / R,
-    c = residual mean square / (n R), the part that a and b both count.
+    c = residual mean square / (n R), which both a and b include.
 
-A handful of runs says little about one head's b, and what noise runs add differs between heads. So the ratios b / a of
-all heads together are fitted as s^2 F(R - 1, d0) by maximum likelihood: a head's true b, given what was seen of it, is
-then (d0 s^2 a + (R - 1) b) / chi2(d0 + R - 1). Tests and intervals are means over that distribution (a mixture of
-Student's t), not a t with estimated degrees of freedom, which finds heads in most data sets without any change.
-Fewer than 50 heads, or one mean alone, do not tell s and d0: there s^2 = 2 and d0 = 1 are taken, which covers 94 % or
-more at two to five runs and ratios b / a from 0 to 8, where degrees of freedom by Welch and Satterthwaite cover down to
-88 %.
+A few runs give a poor estimate of one head's b, and run noise differs between heads. Therefore the ratios b / a of all
+heads are fitted together as s^2 F(R - 1, d0) by maximum likelihood. Given its estimate b, a head's true b is then
+distributed as (d0 s^2 a + (R - 1) b) / chi2(d0 + R - 1). Tests and intervals average Student's t over that
+distribution. A t test with estimated degrees of freedom (Welch-Satterthwaite) finds heads in most data sets without any
+change.
+Fewer than 50 heads do not determine s and d0. In that case s^2 = 2 and d0 = 1, which covers at least 94 % at two to
+five runs and ratios b / a from 0 to 8; Welch-Satterthwaite covers as little as 88 %.
 
-The model takes heads to be independent given s and d0. Run effects that many heads share cannot be seen with two runs;
-with three and more `shared` measures them: see `CrossedMeans.shared`.
+The model assumes that heads are independent given s and d0. Run effects that many heads share cannot be detected with
+two runs. From three runs on, `CrossedMeans.shared` measures them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-MIN_HEADS = 50  # fewer do not tell how run noise is spread over heads
-_DEFAULT_PRIOR = (1.0, 2.0)  # d0 and s^2 then
+MIN_HEADS = 50  # fewer heads do not determine s and d0
+_DEFAULT_PRIOR = (1.0, 2.0)  # d0 and s^2 for fewer heads
 _MOST_D0 = 200
-_LOG_S2 = np.linspace(-3, 3, 61)  # about the logarithm of the median ratio
+_LOG_S2 = np.linspace(-3, 3, 61)  # grid, relative to the logarithm of the median ratio
 _NODES = 65
-_TAIL = 1e-10  # of the chi-squared distribution, left out at each end of the quadrature
-# Shares of the first component above which heads are said to move together; two runs have one component only.
+_TAIL = 1e-10  # probability of the chi-squared distribution outside each end of the quadrature
+# Fraction of the first component above which run effects count as shared. Two runs have only one component.
 _SHARED_LIMITS = {3: 0.7, 4: 0.6}
 _SHARED_FROM_5 = 0.5
 
@@ -54,13 +54,14 @@ class CrossedMeans:
         mean: m.
         over_samples: a, the part of the variance of m that more samples reduce.
         over_runs: b, the part that more runs reduce.
-        interaction: c, which both hold.
+        interaction: c, which both include.
         runs: R.
         samples: n.
-        d0: degrees of freedom by which heads share their run noise; 1 of fewer than 50 heads, NaN of one run.
-        s2: s^2, the typical ratio b / a; 2 of fewer than 50 heads, NaN of one run.
-        shared: share of the run variance over heads that lies along one direction, between 1 / (R - 1) and 1; NaN below
-            three runs.
+        d0: prior degrees of freedom of the heads' run noise (large if it is even over heads); 1 below 50 heads, NaN
+            for one run.
+        s2: s^2, the typical ratio b / a; 2 below 50 heads, NaN for one run.
+        shared: fraction of the run variance over heads in its first principal component, between 1 / (R - 1) and 1;
+            NaN below three runs.
     """
 
     mean: Array
@@ -75,7 +76,7 @@ class CrossedMeans:
 
     @property
     def run_to_sample(self) -> float:
-        """Median over heads of (b - c) / a: the noise of runs beside that of samples; NaN of one run."""
+        """Median over heads of (b - c) / a, the ratio of run noise to sample noise; NaN for one run."""
         if self.runs < 2:
             return np.nan
         varied = self.over_samples > 0
@@ -84,15 +85,15 @@ class CrossedMeans:
 
     @property
     def moves_together(self) -> bool:
-        """Whether run effects are shared by so many heads that more than 5 % of the tests may be false."""
+        """Whether heads share run effects so much that more than 5 % of the tests may be false positives."""
         return bool(self.shared > _SHARED_LIMITS.get(self.runs, _SHARED_FROM_5))
 
     def p_values(self) -> Array:
-        """Two-sided, of a mean of zero; 1 where nothing differs anywhere. (heads)."""
+        """(heads): two-sided p-values for a mean of zero; 1 for heads with mean 0."""
         return np.where(self.mean == 0, 1.0, self._noise.tail(np.abs(self.mean)))
 
     def intervals(self, level: float = 0.95) -> tuple[Array, Array]:
-        """The means that `p_values` would not refuse: (low, high), each of shape (heads)."""
+        """Confidence intervals by inverting the test of `p_values`: (low, high), each of shape (heads)."""
         half = self._noise.half_width(level)
         return self.mean - half, self.mean + half
 
@@ -104,14 +105,14 @@ class CrossedMeans:
 
 @dataclass(frozen=True)
 class RunNoise:
-    """The noise of means over samples and runs: a and b with their degrees of freedom, and c; arrays of one shape.
+    """Noise of means over samples and runs: a and b with their degrees of freedom, and c; arrays of one shape.
 
     Attributes:
-        a: variance of each mean by samples, known by `df_a` degrees of freedom.
-        b: its variance by runs, known by `df_b` degrees of freedom; `df_b` is 0 where there is one run.
-        c: what both count.
-        d0: of the distribution of b / a before b was seen.
-        s2: of the same.
+        a: variance of each mean due to samples, estimated with `df_a` degrees of freedom.
+        b: variance of each mean due to runs, estimated with `df_b` degrees of freedom; `df_b` is 0 for one run.
+        c: the part that both include.
+        d0: degrees of freedom of the prior distribution of b / a.
+        s2: scale s^2 of the prior distribution of b / a.
     """
 
     a: Array
@@ -123,7 +124,7 @@ class RunNoise:
     s2: float = _DEFAULT_PRIOR[1]
 
     def tail(self, distance: Array) -> Array:
-        """How likely a mean is to lie as far from the truth as `distance`, to either side."""
+        """Two-sided probability that a mean deviates from its true value by at least `distance`."""
         if not self.df_b:
             return _two_sided(self.df_a, distance, self.a)
         chi2, weights = _chi2_nodes(self.d0 + self.df_b)
@@ -132,13 +133,13 @@ class RunNoise:
         return np.asarray(_two_sided(self.df_a, distance[..., None], variance) @ weights)
 
     def half_width(self, level: float = 0.95) -> Array:
-        """The distance whose `tail` is 1 - level; NaN where a is."""
+        """The distance with `tail` 1 - level; NaN where a is NaN."""
         alpha = 1 - checked_level(level)
         scale = np.sqrt(self.a + self.b)
-        varied = scale > 0  # NaN is not
+        varied = scale > 0  # False for NaN
         high = np.where(varied, scale, 0.0)
-        while (wide := varied & (self.tail(high) > alpha)).any():
-            high = np.where(wide, 2 * high, high)
+        while (too_small := varied & (self.tail(high) > alpha)).any():
+            high = np.where(too_small, 2 * high, high)
 
         def excess(distance: Array, a: Array, b: Array, c: Array) -> Array:
             return np.log(replace(self, a=a, b=b, c=c).tail(distance) / alpha)
@@ -150,7 +151,7 @@ class RunNoise:
 
 
 def crossed_means(values: ArrayLike) -> CrossedMeans:
-    """Means of values (runs, n, heads), where the same samples are in every run, and what is known of their noise."""
+    """Means and variance components of values (runs, n, heads) with the same samples in every run."""
     values = np.asarray(values, dtype=np.float64)
     runs, n, _ = values.shape
     by_run, by_sample = values.mean(axis=1), values.mean(axis=0)  # (R, H), (n, H)
@@ -168,9 +169,9 @@ def crossed_means(values: ArrayLike) -> CrossedMeans:
 
 
 def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
-    """d0 and s^2 of ratios ~ s^2 F(df, d0), the likeliest on a grid, s^2 then between its neighbours.
+    """Maximum-likelihood d0 and s^2 of ratios ~ s^2 F(df, d0) on a grid; s^2 is then interpolated.
 
-    d0 is at most `df_a`: the ratios vary with a, which is known by so many degrees of freedom.
+    d0 is at most `df_a`, the degrees of freedom of a, because the ratios vary with a.
     """
     d0_values = np.geomspace(1, min(_MOST_D0, df_a), 40)
     positive = ratios[ratios > 0]
@@ -184,22 +185,22 @@ def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
         constant = 0.5 * df * np.log(df / d0) - special.betaln(df / 2, d0 / 2)
         kernel = 0.5 * df * shifted - 0.5 * (df + d0) * np.logaddexp(0, shifted + np.log(df / d0))
         likelihood = len(positive) * constant + kernel.sum(axis=0)  # (s^2)
-        place = int(np.argmax(likelihood))
-        if likelihood[place] > best[0]:
-            best = (float(likelihood[place]), float(d0), _parabola_peak(log_s2, likelihood, place))
+        top = int(np.argmax(likelihood))
+        if likelihood[top] > best[0]:
+            best = (float(likelihood[top]), float(d0), _parabola_peak(log_s2, likelihood, top))
     return best[1], float(np.exp(best[2]))
 
 
-def _parabola_peak(log_s2: Array, likelihood: Array, place: int) -> float:
-    """Where the parabola through the largest value and its neighbours has its top, in log s^2."""
-    if not 0 < place < len(likelihood) - 1:
-        return float(log_s2[place])
-    left, top, right = likelihood[place - 1 : place + 2]
-    return float(log_s2[place] + (log_s2[1] - log_s2[0]) * (left - right) / (2 * (left - 2 * top + right)))
+def _parabola_peak(log_s2: Array, likelihood: Array, index: int) -> float:
+    """log s^2 at the peak of the parabola through the largest likelihood, at `index`, and its neighbours."""
+    if not 0 < index < len(likelihood) - 1:
+        return float(log_s2[index])
+    left, top, right = likelihood[index - 1 : index + 2]
+    return float(log_s2[index] + (log_s2[1] - log_s2[0]) * (left - right) / (2 * (left - 2 * top + right)))
 
 
 def _shared(deviations: Array, over_samples: Array) -> float:
-    """Share of the run variance along its first direction: deviations (R, heads) in units of each head's noise."""
+    """Fraction of the run variance in the first component of deviations (R, heads), in units of each head's noise."""
     runs = len(deviations)
     if runs < 3 or not deviations.size:
         return np.nan
@@ -210,7 +211,7 @@ def _shared(deviations: Array, over_samples: Array) -> float:
 
 
 def _chi2_nodes(df: float) -> tuple[Array, Array]:
-    """Values of chi-squared and their weights, by the trapezoidal rule in its logarithm: both (nodes)."""
+    """Quadrature nodes and weights of chi-squared, by the trapezoidal rule in its logarithm: both (nodes)."""
     low, high = np.log(stats.chi2.isf([1 - _TAIL, _TAIL], df))
     log = np.linspace(low, high, _NODES)
     weights = np.exp(stats.chi2.logpdf(np.exp(log), df) + log)
@@ -218,7 +219,7 @@ def _chi2_nodes(df: float) -> tuple[Array, Array]:
 
 
 def _two_sided(df: float, distance: Array, variance: Array) -> Array:
-    """Student's t beyond `distance` to either side; 0 or 1 where there is no variance."""
+    """Two-sided tail of Student's t at `distance`; 0 or 1 without variance."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(distance == 0, 0.0, -distance / np.sqrt(variance))
     return np.asarray(2 * special.stdtr(df, t))

@@ -1,4 +1,4 @@
-"""Statistics of scores: what `.heads` computes of samples, for the packages below it too."""
+"""Statistics of labelled scores, shared by `.heads` and the packages below it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Concentration(NamedTuple):
-    """A statistic of how levels spread over the heads, as it stands under grids and in tables."""
+    """A concentration statistic of levels over heads, as shown under grids and in tables."""
 
     label: str
     help: str
     of_pattern: Callable[[Array], Array]
     of_samples: Callable[..., Estimate]
-    """Of (n, heads) levels, corrected for the noise of n samples."""
+    """Noise-corrected estimate from (n, heads) levels."""
 
 
 CONCENTRATION = {
     "gini": Concentration(
         "Gini",
-        "Gini coefficient over the heads: 0 where all are equal, near 1 where one head has everything",
+        "Gini coefficient over the heads: 0 if all are equal, near 1 if one head has everything",
         descriptive.gini,
         jackknife.gini,
     ),
@@ -43,7 +43,7 @@ CONCENTRATION = {
     ),
     "kurtosis": Concentration(
         "excess kurtosis",
-        "Excess kurtosis over the heads: 0 for a normal distribution, large where few heads stand out",
+        "Excess kurtosis over the heads: 0 for a normal distribution, large if few heads stand out",
         descriptive.kurtosis,
         jackknife.kurtosis,
     ),
@@ -54,17 +54,17 @@ def samples_of(scores: xr.Dataset) -> Array:
     """(n, heads): the levels of one set of samples.
 
     Raises:
-        HeadnbError: there are several sets, or none.
+        HeadnbError: the scores have several sets of samples, or none.
     """
     levels = patterns.sample_levels(scores)
     if set(levels.dims) != {"sample", "layer", "head"}:
-        raise HeadnbError(f"choose one set of samples first, by .sel: the dims are {', '.join(map(str, levels.dims))}")
+        raise HeadnbError(f"select one set of samples with .sel first; the dims are {', '.join(map(str, levels.dims))}")
     values = levels.transpose("sample", "layer", "head").values
     return np.asarray(values.reshape(len(values), -1))
 
 
 def is_signed(scores: xr.Dataset) -> bool:
-    """Whether a sample's value may be negative: the method's sign counts, or the scores are computed numbers."""
+    """Whether values may be negative: scores of a signed method, or numbers computed from scores."""
     return scores.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(scores)
 
 
@@ -73,11 +73,11 @@ def head_intervals(scores: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr
     flat = samples_of(scores)
     require_scores(scores)
     if is_signed(scores):
-        found = significance.t_intervals(flat, level)
+        intervals = significance.t_intervals(flat, level)
     else:
-        found = significance.level_intervals(flat, level, seed=seed)
+        intervals = significance.level_intervals(flat, level, seed=seed)
     grid = patterns.pattern(scores)
-    columns = {"value": found.mean, "low": found.low, "high": found.high}
+    columns = {"value": intervals.mean, "low": intervals.low, "high": intervals.high}
     interval = xr.Dataset(
         {name: grid.drop_attrs().copy(data=column.reshape(grid.shape)) for name, column in columns.items()},
         attrs={**grid.attrs, "interval_level": level},

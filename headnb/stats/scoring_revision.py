@@ -1,15 +1,15 @@
-"""Scoring revision: a number that is raised whenever the same call gives other scores than before.
+"""Scoring revision: a version number of scores, raised whenever the same call gives different scores.
 
 Scores, fits, studies and run folders carry it as the attribute `scoring_revision`. Scores of different revisions are
-never mixed: a store of another revision is not resumed, and a comparison of two revisions is refused. Opening works,
-and says which revision it is.
+never mixed: a store of another revision is not resumed, and a comparison of two revisions is an error. Opening works
+with a warning that names the revision.
 
 Raise `SCORING_REVISION` by one with every change that alters scores or tokens, and add a line to this list:
 
-1. Everything written without the attribute.
-2. Rows with masks or positions of their own, chat rows with tools, calls or reasoning, prompts that hold their own
-   beginning-of-sequence token, data sets with a transform; layers of zamba and of models whose layers were removed or
-   reordered; calls inside autocast. CHANGELOG.md has each under "Fixed".
+1. All scores written without the attribute.
+2. Rows with their own masks or positions, chat rows with tools, calls or reasoning, prompts that contain a
+   beginning-of-sequence token, data sets with a transform; layers of zamba and of models with removed or reordered
+   layers; calls inside autocast. CHANGELOG.md lists each under "Fixed".
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCORING_REVISION = 2
-FIRST_REVISION = 1  # of what does not say
-REVISION = "scoring_revision"  # the attribute
-# Attributes that the same call may change; which weights were scored is told by their fingerprint, and label and units
-# by the method: earlier versions did not always write them.
+FIRST_REVISION = 1  # of scores without the attribute
+REVISION = "scoring_revision"  # name of the attribute
+# Attributes that may differ between equal calls. The fingerprint identifies the weights. The method determines label
+# and units, which earlier versions did not always write.
 _RUN_ATTRS = {"versions", "created", "weights_source", "method_label", "units", REVISION, RESULT_ID, MADE_BY}
 
 
 def revision_of(attrs: Mapping[Any, Any]) -> int:
-    """The scoring revision that attributes or settings tell."""
+    """The scoring revision of attributes or settings."""
     return int(attrs.get(REVISION, FIRST_REVISION))
 
 
 def check_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping[Any, Any], what: str) -> None:
-    """Refuse to go on with what lies at `path` if it was computed under another revision than is wanted.
+    """Raise if the contents of `path` (`what`) have another revision than wanted.
 
     Raises:
-        HeadnbError: it was.
+        HeadnbError: the revisions differ.
     """
-    found, now = revision_of(stored), revision_of(wanted)
-    if found != now:
+    revision, current = revision_of(stored), revision_of(wanted)
+    if revision != current:
         raise HeadnbError(
-            f"{path} holds {what} of scoring revision {found}, and this version of headnb computes revision {now}: the "
-            "numbers may differ and are not mixed; choose another place, or remove it to compute it again (opening it "
-            "still works)"
+            f"{path} holds {what} of scoring revision {revision}, and this version of headnb computes revision "
+            f"{current}, whose numbers may differ; choose another path, or remove it to recompute (opening it still "
+            "works)"
         )
 
 
 def check_same_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise HeadnbError unless what made the scores at `path` is what is wanted now, but for `_RUN_ATTRS`."""
+    """Raise HeadnbError unless the scores at `path` have the wanted settings, apart from `_RUN_ATTRS`."""
     check_revision(path, stored, wanted, "scores")
     different = [
         f"{name} {stored.get(name)!r}, not {wanted.get(name)!r}"
@@ -65,28 +65,28 @@ def check_same_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[s
 
 
 def check_same_revision(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> None:
-    """Raise HeadnbError if attributes of two results tell two revisions."""
+    """Raise HeadnbError if the attributes of two results have different revisions."""
     if REVISION in one and REVISION in other and one[REVISION] != other[REVISION]:
         old, new = sorted((revision_of(one), revision_of(other)))
         raise HeadnbError(
-            f"these scores are of two scoring revisions, {old} and {new}, whose numbers may differ; score the same "
-            f"samples again to replace those of revision {old}"
+            f"these scores have different scoring revisions, {old} and {new}, and their numbers may differ; score the "
+            f"samples of revision {old} again"
         )
 
 
 def revision_note(attrs: Mapping[Any, Any]) -> str:
-    """What a reader must know about scores of another revision; empty for the current one."""
-    found = revision_of(attrs)
-    if found == SCORING_REVISION or not {REVISION, "versions"} & attrs.keys():  # numbers of somebody's own
+    """A note about scores of another revision; empty for the current one."""
+    revision = revision_of(attrs)
+    if revision == SCORING_REVISION or not {REVISION, "versions"} & attrs.keys():  # not made by headnb
         return ""
-    age = "an earlier" if found < SCORING_REVISION else "a later"
+    age = "an earlier" if revision < SCORING_REVISION else "a later"
     return (
-        f"Scored by {age} version of headnb (scoring revision {found}, this version has {SCORING_REVISION}): score "
+        f"Scored by {age} version of headnb (scoring revision {revision}, this version has {SCORING_REVISION}). Score "
         "again before comparing with new scores."
     )
 
 
 def warn_of_revision(path: Path, attrs: Mapping[Any, Any]) -> None:
-    """Say on opening that scores at `path` are of another revision."""
+    """Warn on opening scores of another revision at `path`."""
     if note := revision_note(attrs):
         warnings.warn(f"{one_line(path)}: {note}", stacklevel=3)

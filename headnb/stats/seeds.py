@@ -1,7 +1,7 @@
-"""Seeds of what is drawn for several tasks.
+"""Seeds of random choices for several tasks.
 
-Random heads or samples that one seed draws for every task are the same ones, or at the same places of a ranking; so
-what they do is alike in all tasks, and intervals over tasks, which take them as independent, are too narrow.
+One seed for all tasks would choose the same heads, or samples at the same ranks, in every task. Their effects would be
+correlated between tasks, and intervals over tasks, which assume independence, would be too narrow.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ import numpy as np
 
 
 def seed_of_task(seed: int, task: str) -> int:
-    """A task's own seed, always the same one."""
+    """A task's own seed: a deterministic function of `seed` and the task's name."""
     return int(np.random.SeedSequence([seed, crc32(task.encode())]).generate_state(1, np.uint64)[0])

@@ -1,6 +1,6 @@
-"""Which heads, and how sure: intervals and tests per head, over many heads at once.
+"""Intervals and tests per head, for many heads at once.
 
-Everywhere `samples` and `differences` are (n, heads), one value per sample and head; NaN heads give NaN.
+`samples` and `differences` are (n, heads), one value per sample and head, everywhere. NaN heads give NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLIPS_PER_BATCH = 500
 
 
 class HeadIntervals(NamedTuple):
-    """Mean over the samples and its interval, each of shape (heads); of one sample the interval is NaN."""
+    """Mean over the samples and its interval, each of shape (heads); the interval of one sample is NaN."""
 
     mean: Array
     low: Array
@@ -35,7 +35,7 @@ class HeadIntervals(NamedTuple):
 
 
 def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
-    """Student's t interval of each head's mean: for differences, which are near symmetric."""
+    """Student's t interval of each head's mean, for differences, which are nearly symmetric."""
     level = checked_level(level)
     values = _checked_samples(samples, least=1)
     if len(values) == 1:
@@ -46,19 +46,19 @@ def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
 
 
 def crossed_intervals(values: ArrayLike, level: float = 0.95) -> HeadIntervals:
-    """Intervals of means of values (runs, n, ...), the same samples in every run: see `run_variance`."""
+    """Intervals of means of values (runs, n, ...) with the same samples in every run (see `run_variance`)."""
     values = np.asarray(values, dtype=np.float64)
-    found = crossed_means(values.reshape(*values.shape[:2], -1))
-    return HeadIntervals(*(each.reshape(values.shape[2:]) for each in (found.mean, *found.intervals(level))))
+    means = crossed_means(values.reshape(*values.shape[:2], -1))
+    return HeadIntervals(*(column.reshape(values.shape[2:]) for column in (means.mean, *means.intervals(level))))
 
 
 def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 500, seed: int = 0) -> HeadIntervals:
-    """Interval of each head's activation level: bootstrap-t with the quantiles of t pooled over the heads.
+    """Interval of each head's activation level: bootstrap-t with quantiles of t pooled over heads.
 
-    Levels are skewed (a few samples have large gradients in all heads), so Student's t covers too little: 84 to 90 %
-    instead of 95 % at n = 24 in simulations. The skew is much the same in all heads, so they share its estimate.
-    Below five samples it is Student's t all the same: the few different resamples have spreads near zero, which make
-    quantiles of t without end, or none at all.
+    Levels are skewed, because a few samples have large gradients in all heads. Student's t therefore covers only 84 to
+    90 % instead of 95 % at n = 24 in simulations. The skew is similar in all heads, so its estimate is pooled. Below
+    five samples the interval is Student's t: the few distinct resamples have standard errors near zero, which gives
+    infinite or undefined quantiles of t.
     """
     level = checked_level(level)
     values = _checked_samples(samples, least=1)
@@ -77,8 +77,8 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
     rng = np.random.default_rng(seed)
     t: list[Array] = []
     for start in range(0, resamples, 50):
-        draws = min(50, resamples - start)
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+        count = min(50, resamples - start)
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
         shift = counts @ scaled / n
         spread = np.sqrt(np.maximum(counts @ scaled**2 / n - shift**2, 0) / (n - 1))
         t.append(np.divide(shift, spread, out=np.full_like(shift, np.nan), where=spread > 0))
@@ -88,7 +88,7 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
 
 
 def p_values(differences: ArrayLike) -> Array:
-    """Two-sided paired t test of each head against no difference; 1 where nothing differs in any sample."""
+    """Two-sided paired t test of each head against no difference; 1 if all differences are zero."""
     values = _checked_samples(differences)
     constant = np.ptp(values, axis=0) == 0
     p = np.ones(values.shape[1])
@@ -108,10 +108,11 @@ def q_values(p: ArrayLike) -> Array:
 
 
 def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> Array:
-    """Sign-flip max-T: the chance, if no head differs, of any head showing at least this head's |t|.
+    """Sign-flip max-T p-values: probability, if no head differs, that any head has at least this head's |t|.
 
-    Flipping a whole sample keeps the correlation between heads. Exact for differences symmetric about zero, as between
-    two identical models; all 2^n sign patterns are used where they are no more than `flips`.
+    Flipping whole samples preserves the correlation between heads. The test is exact for differences that are symmetric
+    about zero, such as those between two identical models. All 2^n sign patterns are used if these are at most `flips`
+    (up to a global sign).
     """
     values = _checked_samples(differences)
     missing = np.isnan(values).any(axis=0)
@@ -122,7 +123,7 @@ def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> 
     largest = np.sort(
         np.concatenate([np.abs(signs @ scaled).max(axis=1) for signs in _sign_patterns(len(sums), flips, seed)])
     )
-    observed = np.abs(scaled.sum(axis=0, dtype=np.float64)) * (1 - 1e-5)  # ties must not hang on float32 rounding
+    observed = np.abs(scaled.sum(axis=0, dtype=np.float64)) * (1 - 1e-5)  # ties must not depend on float32 rounding
     at_least = len(largest) - np.searchsorted(largest, observed, side="left")
     exhaustive = len(largest) < flips
     p = at_least / len(largest) if exhaustive else (1 + at_least) / (1 + len(largest))
@@ -130,16 +131,16 @@ def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> 
 
 
 def sign_flip_p_value(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> float:
-    """One-sided sign-flip test of (n) differences: the chance, if they are symmetric about zero, of so large a sum.
+    """One-sided sign-flip test of (n) differences: probability of a sum at least this large under symmetry about zero.
 
-    All 2^n sign patterns are used where half of them are no more than `flips`. 1 where a difference is NaN.
+    All 2^n sign patterns are used if half of them are at most `flips`. 1 if a difference is NaN.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(values).all() or not values.any():
         return 1.0
     values = values / np.abs(values).max()
     sums = np.concatenate([signs @ values for signs in _sign_patterns(len(values), flips, seed)])
-    observed = float(values.sum()) - 1e-9 * len(values)  # ties must not hang on rounding
+    observed = float(values.sum()) - 1e-9 * len(values)  # ties must not depend on rounding
     if len(sums) < flips or 2 ** (len(values) - 1) == flips:  # every pattern once up to a global sign
         return float(((sums >= observed).sum() + (-sums >= observed).sum()) / (2 * len(sums)))
     return float((1 + (sums >= observed).sum()) / (1 + len(sums)))
@@ -150,8 +151,9 @@ def rank_intervals(
 ) -> NDArray[np.int64]:
     """Interval of the rank (1 = largest) of each of the chosen heads: (len(heads), 2).
 
-    A head ranks after those that a sign-flip max-T test of paired differences puts above it, and before those that it
-    puts below (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for Ranks"): valid however close the heads are.
+    A sign-flip max-T test of paired differences determines which heads are significantly above and below a head. The
+    head's rank lies between these (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for Ranks"). The intervals are
+    valid for heads of similar level.
     """
     level = checked_level(level)
     values = _checked_samples(samples, least=1)
@@ -180,12 +182,12 @@ def _checked_samples(samples: ArrayLike, least: int = 2) -> Array:
     if values.ndim != 2:
         raise HeadnbError(f"expected an array of samples x heads, got {values.ndim} dimensions")
     if len(values) < least:
-        raise HeadnbError(f"this needs at least {least} samples, got {len(values)}")
+        raise HeadnbError(f"expected at least {least} samples, got {len(values)}")
     return values
 
 
 def _sums_of_groups(values: Array, seed: int) -> Array:
-    """Many samples are flipped in random groups: their sums are as good and closer to symmetric."""
+    """Sums over random groups, if there are many samples: equally valid, and closer to symmetric."""
     n = len(values)
     if n <= MAX_GROUPS:
         return values
@@ -194,7 +196,7 @@ def _sums_of_groups(values: Array, seed: int) -> Array:
 
 
 def _sign_patterns(n: int, flips: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Rows of +1 and -1: every pattern once up to a global sign if these are at most `flips`, else random ones."""
+    """Rows of +1 and -1: all patterns up to a global sign if these are at most `flips`, else random patterns."""
     if n <= 30 and 2 ** (n - 1) <= flips:
         patterns = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
         yield (1 - 2 * patterns).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Tables of heads by name."""
+"""Tables of heads, indexed by head name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def head_table(columns: xr.Dataset, by: str, k: object) -> pd.DataFrame:
-    """The k heads of the largest absolute `by`, one row each; ties in the order of layers and heads."""
+    """The k heads with the largest absolute `by`, one row each; ties in the order of layers and heads."""
     if not isinstance(k, Integral) or int(k) < 1:
         raise HeadnbError(f"k must be a whole number of heads, at least 1; got {k!r}")
     table = columns.transpose("layer", "head").to_dataframe().dropna(subset=by).reset_index()

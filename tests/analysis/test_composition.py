@@ -1,4 +1,4 @@
-"""Combination fits: known weights come back, nulls and ceilings are what they say, and verdicts follow the numbers."""
+"""Combination fits: recovery of known weights, null models, ceilings and verdicts."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_other_nulls_are_what_they_say():
 
 
 def test_patterns_that_only_shrank_are_said_to_have_shrunk():
-    """after = c * before in every task: the fit reaches a high R^2, and the verdict must not call it composition."""
+    """after = c * before in every task: the fit has a high R^2, and the verdict names the shrinkage."""
     rng = np.random.default_rng(8)
     tuned = [
         FineTuning.of(one, c * one.activation_levels)
@@ -100,7 +100,7 @@ def test_patterns_that_only_shrank_are_said_to_have_shrunk():
     assert found.r2_corrected.value > 0.6
     row = found.nulls.loc[SHRINKAGE]
     assert row["high"] < 0
-    assert f"merely became {1 + row['weight']:.2f} times what it was" in found.verdict
+    assert f"Shrinkage alone ({1 + row['weight']:.2f} times the pattern before fine-tuning)" in found.verdict
     assert 1 + row["weight"] == pytest.approx(0.4, abs=0.05)
 
 
@@ -119,7 +119,7 @@ def test_corrected_weights_of_a_composition_cover_it_and_the_fit_beats_its_null_
 
 
 def test_uncentred_r_squared_is_that_of_a_regression_without_a_constant_and_is_said_to_be_high():
-    """statsmodels reports 1 - SSE / sum of squares where there is no constant; here by hand."""
+    """statsmodels reports 1 - SSE / sum of squares if there is no constant; computed here by hand."""
     found = fit(nonnegative=False)
     y, X = flat(TARGET), np.column_stack([flat(pair) for pair in BASICS.values()])
     error = y - X @ np.linalg.lstsq(X, y)[0]
@@ -128,8 +128,8 @@ def test_uncentred_r_squared_is_that_of_a_regression_without_a_constant_and_is_s
     error = y - before * (before @ y) / (before @ before)
     assert found.nulls.loc[SHRINKAGE, "r2_uncentred"] == pytest.approx(1 - error @ error / (y @ y))
     label = "uncentred: high without composition"
-    said = (found.verdict, repr(found), found._repr_html_(), " ".join(found.plot().words))
-    assert all(label in text for text in said)
+    texts = (found.verdict, repr(found), found._repr_html_(), " ".join(found.plot().words))
+    assert all(label in text for text in texts)
     assert found.to_dict()["r2_uncentred"] == found.r2_uncentred
 
 
@@ -145,7 +145,7 @@ def test_patterns_that_only_shrank_have_a_high_uncentred_r_squared():
 
 
 def test_noise_attenuates_the_weights_and_the_corrected_ones_are_the_populations():
-    """Mean over draws: 12 samples of noise as large as the change make the plain weight too small."""
+    """Mean over simulations: 12 samples with noise as large as the change make the plain weight too small."""
     rng = np.random.default_rng(10)
     levels = rng.lognormal(sigma=0.3, size=(2, 8, 5))
     plain, corrected = [], []
@@ -160,8 +160,8 @@ def test_noise_attenuates_the_weights_and_the_corrected_ones_are_the_populations
 
 
 def test_tasks_with_fewer_than_three_training_runs_are_named():
-    assert "3 training runs of each task or more, with different seeds; there are fewer of sgsm (1)" in fit().verdict
-    assert "there are fewer of gsm8k (1) and mbpp (1)" in fit([TARGET] * 3).verdict
+    assert "it needs at least 3 training runs of each task, with different seeds; too few for sgsm (1)" in fit().verdict
+    assert "too few for gsm8k (1) and mbpp (1)" in fit([TARGET] * 3).verdict
     three = {name: [pair] * 3 for name, pair in BASICS.items()}
     assert "training runs" not in fit([TARGET] * 3, three).verdict
 
@@ -193,8 +193,8 @@ def test_patterns_and_differences_without_samples_give_fits_without_noise():
         np.testing.assert_allclose(found.weights, fit().weights)
         assert math.isnan(found.ceiling)
         assert not found.supported
-        assert "No verdict on composition: this needs scores per sample" in found.verdict
-        assert "nothing is known about noise" in found.verdict
+        assert "No verdict on composition: it needs scores per sample" in found.verdict
+        assert "The noise is unknown" in found.verdict
     assert SHRINKAGE in from_patterns.nulls.index
     assert SHRINKAGE not in from_differences.nulls.index
 
@@ -203,14 +203,14 @@ def test_heads_that_are_nan_anywhere_are_left_out():
     holes = BASICS["gsm8k"][1].copy(deep=True)
     holes["score"][:, 2] = np.nan
     found = fit(basics={**BASICS, "gsm8k": (BASICS["gsm8k"][0], holes)})
-    kept = np.delete(np.arange(40), np.s_[10:15])
-    X = np.column_stack([flat(pair) for pair in BASICS.values()])[kept]
-    np.testing.assert_allclose(found.weights, optimize.nnls(X, flat(TARGET)[kept])[0], atol=1e-12)
+    present = np.delete(np.arange(40), np.s_[10:15])
+    X = np.column_stack([flat(pair) for pair in BASICS.values()])[present]
+    np.testing.assert_allclose(found.weights, optimize.nnls(X, flat(TARGET)[present])[0], atol=1e-12)
     assert np.isnan(found.fitted.sel(layer=2)).all()
 
 
 def test_tasks_on_the_same_samples_share_their_noise():
-    """A basic that is the target itself, on the same samples: weight 1 and nothing uncertain about it."""
+    """A basic identical to the target, on the same samples, has weight 1 without uncertainty."""
     found = fit(TARGET, {"same": TARGET}, name="sgsm")
     assert found.interval["value"].item() == pytest.approx(1)
     assert found.interval["high"].item() - found.interval["low"].item() < 1e-6
@@ -223,7 +223,7 @@ def test_collinear_basics_are_said_to_be():
     )
     found = fit(basics={"gsm8k": BASICS["gsm8k"], "twin": twin})
     assert found.condition > 30
-    assert "too alike to weigh them apart" in found.verdict
+    assert "their patterns are nearly collinear" in found.verdict
 
 
 def test_result_is_a_table_in_text_html_and_json():
@@ -252,7 +252,10 @@ def test_names_in_html_are_escaped():
         ({"target": flat(TARGET)}, "target: expected"),
         ({"level": 95}, "between 0 and 1"),
         ({"intercepts": True}, "did you mean 'intercept'"),
-        ({"target": TARGET[1].heads.pattern() - TARGET[0].heads.pattern(), "on": "after"}, "bare difference"),
+        (
+            {"target": TARGET[1].heads.pattern() - TARGET[0].heads.pattern(), "on": "after"},
+            "difference alone",
+        ),
         ({"target": (TARGET[0], TARGET[1].heads.pattern())}, "both be scores, or both be patterns"),
     ],
 )
@@ -273,6 +276,6 @@ def test_without_samples_no_share_of_resamples_is_told():
 
 def test_signed_scores_have_no_scale_free_form():
     signed = tuple(stage.assign_attrs(reduction="mean") for stage in TARGET)
-    with pytest.raises(HeadnbError, match="signed scores"):
+    with pytest.raises(HeadnbError, match="these scores are signed"):
         fit(signed, scale_free=True)
     assert isinstance(fit(signed).weights, xr.DataArray)

@@ -1,4 +1,4 @@
-"""Evidence for composition: the estimators against plain loops, the levels against what the worlds hold."""
+"""Evidence for composition: estimators against plain loops, levels against simulated worlds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simulated_finetuning import random_change
 SMALL = {"layers": 8, "width": 9, "n": 16, "run_noise": 0.1}
 
 
-def entered(world: str, seed: int = 0, **options) -> tuple[dict, CompositionInputs]:
+def read_world(world: str, seed: int = 0, **options) -> tuple[dict, CompositionInputs]:
     made = study(np.random.default_rng(seed), world, **options)
     return made, CompositionInputs.read(made["target"], made["basics"], made["others"], made["shuffled"])
 
@@ -33,26 +33,29 @@ def levels(pairs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def units_of(tasks: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """(layers, width): levels before fine-tuning, mean over tasks, and the units in which heads are taken."""
+    """(layers, width) each: levels before fine-tuning, mean over tasks, and the units of the heads' values."""
     levels = np.mean([before.mean(axis=0) for before, _ in tasks], axis=0)
     return levels, levels + 0.02 * levels.mean()
 
 
-def less_whole(values: np.ndarray, levels: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """(..., width) of one layer in units of its heads, less the fit of a shift and a scale of all of them."""
+def without_shift_and_scale(values: np.ndarray, levels: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """(..., width): values of one layer in units of its heads, minus the fit of a shift and a scale of all heads."""
     rows = (values / units).reshape(-1, values.shape[-1]).T
-    as_whole = np.stack([1 / units, levels / units], axis=1)
-    return (rows - as_whole @ np.linalg.lstsq(as_whole, rows, rcond=None)[0]).T.reshape(values.shape)
+    design = np.stack([1 / units, levels / units], axis=1)
+    return (rows - design @ np.linalg.lstsq(design, rows, rcond=None)[0]).T.reshape(values.shape)
 
 
 def products_by_loops(tasks: list[tuple[np.ndarray, np.ndarray]], units=None) -> np.ndarray:
-    """(layers, patterns, patterns): mean products of different samples in different runs; befores, then changes."""
+    """(layers, patterns, patterns): mean products of different samples in different runs.
+
+    The patterns before fine-tuning come first, then the changes.
+    """
     T, layers = len(tasks), tasks[0][0].shape[1]
     levels, units = units or units_of(tasks)
     found = np.zeros((layers, 2 * T, 2 * T))
     for layer in range(layers):
         centred = [
-            [less_whole(x[..., layer, :], levels[layer], units[layer]) for x in (before, after - before)]
+            [without_shift_and_scale(x[..., layer, :], levels[layer], units[layer]) for x in (before, after - before)]
             for before, after in tasks
         ]
         for i, j in itertools.product(range(2 * T), repeat=2):
@@ -71,7 +74,7 @@ def products_by_loops(tasks: list[tuple[np.ndarray, np.ndarray]], units=None) ->
 
 
 def error_by_loops(products: np.ndarray, target: int, predictors: list[int]) -> np.ndarray:
-    """(layers): each predicted by least squares weights of the others."""
+    """(layers): squared errors of each layer predicted with weights fitted to the other layers."""
     errors = []
     for layer, own in enumerate(products):
         others = np.delete(products, layer, axis=0).sum(axis=0)
@@ -81,40 +84,43 @@ def error_by_loops(products: np.ndarray, target: int, predictors: list[int]) -> 
     return np.array(errors)
 
 
-def told_apart(products: np.ndarray, T: int) -> np.ndarray:
-    """(2 T, r + T): combinations of the befores that noise does not make, then the changes: the befores' sum is a scale
-    of all heads, which is taken out."""
+def independent_befores(products: np.ndarray, T: int) -> np.ndarray:
+    """(2 T, r + T): linearly independent combinations of the patterns before fine-tuning, then the changes.
+
+    The sum of the patterns before fine-tuning is a scale of all heads, which is removed; so r < T.
+    """
     total = products.sum(axis=0)[:T, :T]
     length = np.sqrt(np.where(np.diag(total) > 0, np.diag(total), np.inf))
     values, vectors = np.linalg.eigh(total / np.outer(length, length))
-    kept = [vector / length for value, vector in zip(values, vectors.T, strict=True) if value > 1e-3]
-    turn = np.zeros((2 * T, len(kept) + T))
-    turn[:T, : len(kept)], turn[T:, len(kept) :] = np.transpose(kept), np.eye(T)
+    independent = [vector / length for value, vector in zip(values, vectors.T, strict=True) if value > 1e-3]
+    r = len(independent)
+    turn = np.zeros((2 * T, r + T))
+    turn[:T, :r], turn[T:, r:] = np.transpose(independent), np.eye(T)
     return turn
 
 
 def shares_by_loops(tasks, of=None) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Gain, excess and what each of two basics adds; differences of layers' errors (gain, excess); the rivals.
+    """Gain, excess and both unique contributions; differences of layers' errors (gain, excess); the alternatives.
 
-    Units and combinations of the befores are those of the tasks `of`.
+    Units and combinations of the patterns before fine-tuning are those of the tasks `of`.
     """
     T = len(tasks)
     units = units_of(of or tasks)
-    turn = told_apart(products_by_loops(of or tasks, units), T)
+    turn = independent_befores(products_by_loops(of or tasks, units), T)
     products, r = turn.T @ products_by_loops(tasks, units) @ turn, turn.shape[1] - T
     Z, (a, b) = list(range(r)), (r + 1, r + 2)
     nothing, both = (error_by_loops(products, r, Z + p) for p in ([], [a, b]))
-    rivals = min(
+    alternatives = min(
         itertools.combinations(range(r + 3, r + T), 2), key=lambda p: error_by_loops(products, r, [*Z, *p]).sum()
     )
-    best, only_a, only_b = (error_by_loops(products, r, Z + p) for p in (list(rivals), [a], [b]))
+    best, only_a, only_b = (error_by_loops(products, r, Z + p) for p in (list(alternatives), [a], [b]))
     worse = np.array([nothing.sum(), best.sum(), only_b.sum(), only_a.sum()]) - both.sum()
-    return worse / nothing.sum(), np.stack([nothing - both, best - both]), [p - r for p in rivals]
+    return worse / nothing.sum(), np.stack([nothing - both, best - both]), [p - r for p in alternatives]
 
 
 def test_products_are_those_of_different_samples_in_different_runs():
-    made, found = entered("composed", **SMALL)
-    changes = found.changes(found.compared)
+    made, found = read_world("composed", **SMALL)
+    changes = found.changes(found.comparable_others)
     measured = LayerProducts([*changes.before, *changes.change], changes.layers, changes.levels)
     pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
     tasks = [levels(one) for one in pairs]
@@ -122,18 +128,18 @@ def test_products_are_those_of_different_samples_in_different_runs():
     fewer_runs = [
         (before, np.delete(after, 1, axis=0) if task == 2 else after) for task, (before, after) in enumerate(tasks)
     ]
-    replicate = measured.replicates()[len(tasks) + 2].products[1]  # behind those of the samples: task 2 without run 1
+    replicate = measured.replicates()[len(tasks) + 2].products[1]  # after those of the samples: task 2 without run 1
     np.testing.assert_allclose(replicate, products_by_loops(fewer_runs), rtol=1e-9, atol=1e-12)
 
 
 def test_shares_and_tests_are_those_of_plain_loops():
-    made, found = entered("composed", seed=3, **SMALL)
+    made, found = read_world("composed", seed=3, **SMALL)
     pairs = [made["target"], *made["basics"].values(), *made["others"].values()]
-    shares, of_layers, rivals = shares_by_loops([levels(one) for one in pairs])
+    shares, of_layers, alternatives = shares_by_loops([levels(one) for one in pairs])
     change = evaluate_evidence(found).change
-    assert change.rivals == tuple(TASKS[place] for place in rivals)
-    limits = [change.gain, change.excess, change.adds["a"], change.adds["b"]]
-    # The limits' values are corrected by the jackknife, by less than their distance to the limit.
+    assert change.alternatives == tuple(TASKS[place] for place in alternatives)
+    limits = [change.gain, change.excess, change.unique_contributions["a"], change.unique_contributions["b"]]
+    # The jackknife corrects the values by less than their distance to the limit.
     for one, share in zip(limits, shares, strict=True):
         assert abs(one.value - share) < one.value - one.low
     for one, differences in zip(limits, of_layers, strict=False):
@@ -144,8 +150,8 @@ def test_shares_and_tests_are_those_of_plain_loops():
 
 
 def test_limits_are_those_of_a_jackknife_by_loops():
-    """One sample of one task, or one run, deleted: variances add, and t has Welch's degrees of freedom."""
-    made, found = entered("composed", seed=3, **SMALL)
+    """Delete one sample of one task, or one run: variances add, and t has Welch's degrees of freedom."""
+    made, found = read_world("composed", seed=3, **SMALL)
     tasks = [levels(one) for one in (made["target"], *made["basics"].values(), *made["others"].values())]
     full = shares_by_loops(tasks)[0][0]
     variances, freedoms, value = [], [], full
@@ -185,22 +191,22 @@ def test_one_sided_sign_flip_test_is_scipys():
 
 
 @pytest.mark.parametrize(
-    ("world", "level", "composed", "said"),
+    ("world", "level", "composed", "sentence"),
     [
-        ("composed", "beyond format", True, "Each of them adds to the others."),
-        ("format", "shared with these basics", False, "A format of the answers that they share is not excluded."),
+        ("composed", "beyond format", True, "Each basic task has a unique contribution."),
+        ("format", "shared with these basics", False, "A common answer format is not excluded."),
         ("additive", "gain", False, "A change common to all fine-tuning is not excluded."),
-        ("null", "", False, "No composition is shown: beyond the patterns before fine-tuning, a and b do not explain"),
-        ("collinear", "", False, "a and b cannot be told apart from each other or from noise"),
-        ("noise only", "", False, "No verdict on composition: what the patterns before fine-tuning leave of"),
-        ("one basic task", "beyond format", False, "Not shown to add to the others: b"),
+        ("null", "", False, "No evidence for composition: beyond the patterns before fine-tuning, a and b do not"),
+        ("collinear", "", False, "a and b cannot be distinguished from each other or from noise"),
+        ("noise only", "", False, "No verdict on composition: the part of the change of target that the patterns"),
+        ("one basic task", "beyond format", False, "No unique contribution is shown for b"),
     ],
 )
-def test_verdict_says_the_level_that_was_reached(world, level, composed, said):
+def test_verdict_says_the_level_that_was_reached(world, level, composed, sentence):
     made = study(np.random.default_rng(1), world)
     fit = headnb.fit_combination(**made, permutations=10, resamples=5)
     assert (fit.evidence.level, fit.supported) == (level, composed)
-    assert said in fit.verdict
+    assert sentence in fit.verdict
     assert (f"Level of evidence: {level}." in fit.verdict) == bool(level)
     found = json.loads(json.dumps(fit.to_dict(), allow_nan=False))["evidence"]
     assert (found["level"], found["composed"]) == (level, composed)
@@ -221,24 +227,25 @@ def test_what_the_next_level_lacks_is_said():
     def verdict(**other):
         return headnb.fit_combination(**{**made, **other}, permutations=2, resamples=2).verdict
 
-    assert "this needs 2 other tasks with 3 training runs each or more; there are 0" in verdict(
+    assert "Testing this needs at least 3 training runs each of 2 other tasks; 0 available" in verdict(
         others=None, shuffled=None
     )
     one_run = {name: pairs[:1] for name, pairs in made["others"].items()}
-    assert "there are 0" in verdict(others=one_run, shuffled=None)
+    assert "0 available" in verdict(others=one_run, shuffled=None)
     of_target = {"target": made["shuffled"]["target"]}
-    assert "that needs training on shuffled answers of a and b, 3 runs each or more" in verdict(shuffled=of_target)
+    needs = "testing this needs training on shuffled answers of"
+    assert f"{needs} a and b, at least 3 runs each" in verdict(shuffled=of_target)
     of_three = {name: made["shuffled"][name] for name in ("target", "a", "b")}
-    assert "that needs training on shuffled answers of 2 other tasks; there are 0" in verdict(shuffled=of_three)
-    assert "there are fewer of a (2)" in verdict(basics={**made["basics"], "a": made["basics"]["a"][:2]})
+    assert f"{needs} 2 other tasks; 0 available" in verdict(shuffled=of_three)
+    assert "too few for a (2)" in verdict(basics={**made["basics"], "a": made["basics"]["a"][:2]})
     small = study(np.random.default_rng(1), "composed", layers=4, width=20)
-    assert "5 layers or more, not 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
+    assert "at least 5 layers, got 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
     narrow = study(np.random.default_rng(1), "composed", layers=8, width=2)
     assert "16 heads in 8 layers are too few" in headnb.fit_combination(**narrow, permutations=2, resamples=2).verdict
 
 
 def test_tasks_on_the_same_samples_share_their_pattern_before():
-    """Patterns before that are the same one count once, instead of making the weights undetermined."""
+    """Identical patterns before fine-tuning count once and do not make the weights undetermined."""
     made = study(np.random.default_rng(2), "composed")
     twins = {"e": made["others"]["e"], "twin of e": made["others"]["e"], "d": made["others"]["d"]}
     found = CompositionInputs.read(made["target"], made["basics"], twins, None)
@@ -266,14 +273,15 @@ def test_shuffled_answers_of_a_task_that_does_not_enter_are_refused():
 def test_power_is_small_without_and_large_with_much_composition():
     made = study(np.random.default_rng(1), "null")
     found = headnb.composition_power(**made, shares=(0.0, 1.0), replicates=5)
-    assert list(found.table.columns)[:3] == ["gain", "shared with these basics", "and each basic adds"]
+    assert list(found.table.columns)[:3] == ["gain", "shared with these basics", "shared, each basic contributes"]
     assert (found.table.drop(columns="error").loc[0.0] <= 0.2).all()
     assert (found.table.drop(columns="error").loc[1.0] >= 0.8).all()
     p = found.table.drop(columns="error").loc[1.0]
     assert found.table.loc[1.0, "error"] == pytest.approx(np.sqrt((p * (1 - p)).max() / 5))
-    assert "With 3 training runs and 32 samples of a task, a composed share of 0 is found" in found.verdict
+    assert "With 3 training runs and 32 samples per task, the probability to find composition" in found.verdict
+    assert "if a share of 0 is composed" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
-    assert found.to_dict()["found"][0]["share"] == 0
+    assert found.to_dict()["rates"][0]["share"] == 0
     assert found.verdict in found._repr_html_()
 
 
@@ -288,8 +296,8 @@ def test_power_without_other_tasks_is_that_of_a_gain():
     ("options", "message"),
     [
         ({"shares": [1.5]}, "shares must lie between 0 and 1"),
-        ({"replicates": 0}, "replicates be 1 or more"),
-        ({"basics": {"a": random_change(1, "a")}, "shuffled": None}, "3 training runs of each task or more"),
+        ({"replicates": 0}, "replicates must be at least 1"),
+        ({"basics": {"a": random_change(1, "a")}, "shuffled": None}, "at least 3 training runs of each task"),
         ({"share": [0.5]}, "did you mean 'shares'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Least squares over heads against scipy, numpy and statsmodels-style formulas by hand."""
+"""Least squares over heads against scipy, numpy and formulas by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = [Form(n, i) for n in (True, False) for i in (True, False)]
 
 
 def solved(x: np.ndarray, y: np.ndarray, form: Form) -> tuple[np.ndarray, float]:
-    """By scipy's bounded least squares, the constant as a column of its own."""
+    """Solve by scipy's bounded least squares, with the constant as a column."""
     design = np.column_stack([x, np.ones(len(x))]) if form.intercept else x
     low = np.r_[np.full(x.shape[1], 0.0 if form.nonnegative else -np.inf), [-np.inf] * form.intercept]
     found = optimize.lsq_linear(design, y, (low, np.inf), tol=1e-14).x
@@ -47,7 +47,7 @@ def test_nonnegative_fit_is_scipys_nnls_and_ordinary_fit_is_linregress():
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_products_determine_the_same_fit(form):
-    """Patterns without samples have no noise to take off, so the fit to products is the fit to patterns."""
+    """Patterns without samples have no noise to correct, so the fit to products equals the fit to patterns."""
     products = DebiasedProducts([MeasuredPattern(row[None, None]) for row in [Y, *X.T]]).corrected()
     unit = np.eye(4)
     weights, r2 = form.fit_products(products, unit[0], unit[:, 1:])
@@ -85,7 +85,7 @@ def test_one_layer_predicts_nothing():
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_permuted_r_squared_is_that_of_refits_to_heads_shuffled_within_layers(form):
-    """One head per layer has one order only; two heads per layer have 2^3 orders, and all of them come up."""
+    """One head per layer has one order. Two heads in each of three layers have 2^3 orders, and all occur."""
     identity = permuted_r_squared(X, Y, np.arange(40), form, permutations=3)
     np.testing.assert_allclose(identity, r_squared(X, Y, form))
     x, y = X[:6], Y[:6]

@@ -1,4 +1,4 @@
-"""Streaming top-k equals a sort of everything, whatever the parts; diversity and TF-IDF equal hand calculations."""
+"""Streaming top-k equals a full sort for any parts; diversity and TF-IDF equal hand calculations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scipy import sparse
 
 
 def parts_of(vectors, keys, sizes, order):
-    """The pool cut into parts, its samples coming in any order."""
+    """The pool split into parts, with its samples in the given order."""
     vectors, keys = np.asarray(vectors), np.asarray(keys)
     for places in np.split(order, np.cumsum(sizes)):
         ids = np.array([f"s{place}" for place in places], object)
@@ -30,7 +30,7 @@ def parts_of(vectors, keys, sizes, order):
 
 
 def sorted_whole(vectors, keys, target, to, without, *, deduplicate):
-    """Positions by a full sort: similarity down, then position up; of copies the first in that order."""
+    """Positions by a full sort: decreasing similarity, then increasing position; only the first of copies."""
     cosines = np.round(vectors @ target.T, 12)
     similarity = cosines.max(axis=1) if to == "nearest" else np.round(vectors @ unit_rows(target.mean(0)[None])[0], 12)
     order = sorted(range(len(vectors)), key=lambda place: (-similarity[place], place))
@@ -91,12 +91,12 @@ def test_vectors_are_collected_in_the_order_asked_for():
 
 
 def test_diverse_choice_is_the_hand_calculation():
-    # Two copies of the most similar vector, one at right angles that is less similar, one opposite.
+    # Two copies of the most similar vector, an orthogonal and less similar one, and an opposite one.
     vectors = np.array([[1.0, 0], [1.0, 0], [0, 1.0], [-1.0, 0]])
     similarity = np.array([0.9, 0.9, 0.4, 0.1])
-    # weight .5: first .45; then the copy .45 - .5 = -.05, the other .2 - 0 = .2, the opposite .05 + .5 = .55.
+    # weight .5: first .45; then copy .45 - .5 = -.05, orthogonal .2 - 0 = .2, opposite .05 + .5 = .55.
     assert select_diverse(similarity, vectors, 3, 0.5).tolist() == [0, 3, 2]
-    # weight .2: first .72; then the copy .52, the other .32; then the other .32, the opposite .08 + .2 = .28.
+    # weight .2: first .72; then copy .52, orthogonal .32; then orthogonal .32, opposite .08 + .2 = .28.
     assert select_diverse(similarity, vectors, 3, 0.2).tolist() == [0, 1, 2]
     assert select_diverse(similarity, vectors, 4, 0.0).tolist() == [0, 1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""Choosing instructions: planted samples are found, stores are read in small parts, and every choice has its reason."""
+"""Instruction selection: planted samples are found, and stores are read in small parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def story(rng):
 
 
 def pool_of(n=N, seed=0):
-    """Every tenth sample is a function, as the target's are; the others are stories."""
+    """Every tenth sample is a function, like the target's samples; the others are stories."""
     rng = np.random.default_rng(seed)
     rows = [function(rng) if i % 10 == 0 else story(rng) for i in range(n)]
     return Task("pool", rows, [f"{'code' if i % 10 == 0 else 'story'}-{i}" for i in range(n)], "made up")
@@ -53,7 +53,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def scored(tiny, tmp_path_factory):
-    """The target's scores, the pool's, and a store of the pool's."""
+    """Scores of the target, scores of the pool, and the store of the pool's scores."""
     store = tmp_path_factory.mktemp("scores") / "pool.zarr"
     pool = headnb.score_heads(tiny["model"], tiny["tokenizer"], pool_of(), batch_tokens=300, out=store)
     return headnb.score_heads(tiny["model"], tiny["tokenizer"], target_of()), pool, store
@@ -67,7 +67,7 @@ def same(one, other):
 @pytest.mark.parametrize(("to", "least"), [("mean", 0.8), ("nearest", 0.5)])
 def test_planted_samples_are_found_by_their_patterns(scored, to, least):
     chosen = headnb.select_instructions(*scored[:2], K, to=to)
-    assert precision(chosen) >= least  # a random choice has 0.1, and five of ten by chance in 1 of 4000 cases
+    assert precision(chosen) >= least  # random: 0.1; five of ten by chance once in 4000 cases
     assert chosen.table["similarity"].mean() > chosen.pool_similarity + 0.2
 
 
@@ -76,7 +76,7 @@ def test_planted_samples_are_found_by_their_activity(tiny):
     assert precision(chosen) >= 0.8
 
 
-def test_text_and_chance_beside_it():
+def test_tfidf_finds_planted_samples_and_random_finds_their_share():
     assert precision(headnb.select_instructions(target_of(), pool_of(), K, by="tfidf")) >= 0.8
     by_chance = [precision(headnb.select_instructions(target_of(), pool_of(), K, "random", seed=s)) for s in range(40)]
     assert abs(np.mean(by_chance) - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 400)
@@ -88,7 +88,7 @@ def flat(scores):
 
 
 def naive(target, pool, *, by, to):
-    """Similarities by numpy alone: correlation of standardised levels, or cosine of levels."""
+    """Similarities by numpy: correlation of standardised levels, or cosine of levels."""
     levels, wanted = flat(pool), flat(target)
     if by == "pattern":
         levels, wanted = (x / x.mean(axis=1, keepdims=True) for x in (levels, wanted))
@@ -142,7 +142,7 @@ def test_a_store_is_never_read_beyond_a_few_rows_at_once(scored, monkeypatch):
     chosen = headnb.select_instructions(target, store, K, diversity=0.2)
     assert len(chosen) == K
     assert max(rows) <= 16
-    assert sum(rows) == 3 * N + 1  # means, similarities, vectors of the candidates; and one row to see if it is whole
+    assert sum(rows) == 3 * N + 1  # means, similarities, vectors of the candidates; one row to check completeness
 
 
 def test_a_pool_of_tasks_is_scored_in_parts_whose_scores_are_used_again(tiny, scored, tmp_path, monkeypatch):
@@ -238,7 +238,7 @@ def test_same_heads_everywhere_are_no_evidence_and_no_error():
 
 @pytest.mark.parametrize("by", ["pattern", "cosine"])
 def test_a_sample_without_scores_is_like_nothing_and_changes_nothing(by):
-    """The target's heads are weak where the pool's are strong, so no heads at all would be near to it."""
+    """The target's heads are weak where the pool's are strong, so a standardised zero sample would be similar."""
     rng = np.random.default_rng(5)
     strength = rng.lognormal(size=(4, 6))
     levels = strength * rng.gamma(2.0, size=(40, 4, 6))
@@ -275,7 +275,7 @@ def test_scores_of_a_stopped_run_are_compared_and_said_to_be_a_part(tiny, scored
         )
     chosen = headnb.select_instructions(scored[0], tmp_path / "a.zarr", 5)
     assert 40 < chosen.pool_size < N
-    assert "not scored to its end" in repr(chosen)
+    assert "is not completely scored" in repr(chosen)
 
 
 def test_selection_reads_as_a_table(scored):
@@ -295,9 +295,9 @@ def test_selection_reads_as_a_table(scored):
         ({"to": "nearst"}, "did you mean 'nearest'"),
         ({"k": 0}, "k must be a whole number"),
         ({"k": True}, "k must be a whole number"),
-        ({"candidates": 2}, "candidates=2 are fewer than k=5"),
-        ({"diversity": 1}, "diversity lies between"),
-        ({"by": "tfidf"}, "tfidf' compares text"),
+        ({"candidates": 2}, "candidates must be at least k"),
+        ({"diversity": 1}, "diversity must be at least 0"),
+        ({"by": "tfidf"}, "tfidf' needs text"),
         ({"by": "gradient-free"}, "needs scores of a forward pass"),
         ({"target": target_of()}, "give model= and tokenizer="),
         ({"pool": pool_of()}, "give model= and tokenizer="),
@@ -314,18 +314,18 @@ def test_bad_input_is_one_plain_line(scored, change, message):
 
 @pytest.mark.parametrize("name", ["model", "model_fingerprint", "method"])
 def test_scores_of_different_kinds_are_refused(scored, name):
-    with pytest.raises(HeadnbError, match=f"{name} is .* there and 'another'"):
+    with pytest.raises(HeadnbError, match=f"{name} is .* in the target and 'another'"):
         headnb.select_instructions(scored[0], scored[1].assign_attrs({name: "another"}), 5)
 
 
 def test_scores_of_other_heads_are_refused(scored):
-    with pytest.raises(HeadnbError, match="other heads"):
+    with pytest.raises(HeadnbError, match="different heads"):
         headnb.select_instructions(scored[0], scored[1].isel(head=[1, 0, 2, 3, 4, 5, 6, 7]), 5)
 
 
 def test_text_of_encoded_samples_is_not_guessed():
     encoded = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}]
-    with pytest.raises(HeadnbError, match="encoded already"):
+    with pytest.raises(HeadnbError, match="already encoded"):
         headnb.select_instructions(encoded, encoded, 1, by="tfidf")
 
 

@@ -1,4 +1,4 @@
-"""The share of chosen samples that are of the target's own task: by hand on planted pools."""
+"""Precision of instruction selection, by hand on planted pools."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_random_choices_find_the_share_of_the_pool_on_average() -> None:
 
 
 def test_random_choices_for_one_target_say_nothing_of_those_for_another() -> None:
-    """Were they the same samples, one target's would be missing to the others: a correlation of -1/2."""
+    """If all targets had the same random samples, precisions would have a correlation of -1/2."""
     seeds = range(150)
     found = np.array([selection_precision(TARGETS, POOL, (6,), "random", seeds=(seed,))[:, 0] for seed in seeds])
     pairs = np.corrcoef(found.T)[np.triu_indices(3, 1)]

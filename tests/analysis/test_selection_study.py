@@ -1,4 +1,4 @@
-"""What a study of ways to choose instructions says: planted precisions and losses, against plain t intervals."""
+"""Study of instruction selection: planted precisions and losses, against plain t intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS, KS, SEEDS = ["a", "b", "c", "d"], [5, 20], [0, 1, 2]
 LEVELS = {"random": 0.25, "tfidf": 0.6, "pattern": 0.6, "gradient-free": 0.9}
 
 
-# What targets differ by: other signs for each way, of mean zero, so that differences of means are those of levels.
+# Differences between targets: mean zero for each method, so that mean precisions are LEVELS.
 NOISE = {
     "random": [1, 1, -1, -1],
     "tfidf": [1, -1, 1, -1],
@@ -29,7 +29,7 @@ def precisions(ways: list[str]) -> xr.DataArray:
 
 
 def study(ways: list[str], *, falls: dict[str, float] | None = None) -> SelectionStudy:
-    """`falls`: how much each tuned way lowers the loss, beside noise of samples that all ways share."""
+    """`falls`: reduction of the loss by each fine-tuned method, with sample noise that all methods share."""
     arrays = xr.Dataset({"precision": precisions(ways)}, attrs={"pool_samples": 40, "target_samples": 8})
     if falls:
         rng = np.random.default_rng(1)
@@ -53,18 +53,18 @@ def test_a_difference_of_precisions_is_paired_by_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ways", "holds", "said"),
+    ("ways", "supported", "sentence"),
     [
-        (["random", "tfidf", "gradient-free"], True, "gradient-free finds more of them than tfidf"),
-        (["random", "tfidf", "pattern"], None, "pattern is not shown to differ from tfidf"),
-        (["random", "pattern"], True, "pattern finds more of them than random"),
-        (["tfidf", "random"], True, "tfidf finds more of them than random"),
+        (["random", "tfidf", "gradient-free"], True, "precision of gradient-free is higher than that of tfidf"),
+        (["random", "tfidf", "pattern"], None, "precision of pattern is not shown to differ from that of tfidf"),
+        (["random", "pattern"], True, "precision of pattern is higher than that of random"),
+        (["tfidf", "random"], True, "precision of tfidf is higher than that of random"),
     ],
 )
-def test_the_verdict_follows_the_paired_intervals(ways: list[str], holds: bool | None, said: str) -> None:
+def test_the_verdict_follows_the_paired_intervals(ways: list[str], supported: bool | None, sentence: str) -> None:
     found = study(ways)
-    assert found.supported is holds
-    assert said in found.verdict
+    assert found.supported is supported
+    assert sentence in found.verdict
     assert f"of {len(TARGETS)} targets" in found.verdict
 
 
@@ -72,7 +72,7 @@ def test_what_is_worse_than_words_does_not_hold() -> None:
     arrays = xr.Dataset({"precision": precisions(["random", "tfidf"])}, attrs={"pool_samples": 40, "target_samples": 8})
     found = SelectionStudy(arrays.assign_coords(way=["cosine", "tfidf"]))
     assert found.supported is False
-    assert "cosine finds fewer of them than tfidf" in found.verdict
+    assert "precision of cosine is lower than that of tfidf" in found.verdict
 
 
 def test_shares_have_intervals_within_zero_and_one() -> None:
@@ -88,7 +88,7 @@ def test_one_target_has_a_value_and_no_verdict() -> None:
     found = SelectionStudy(study(["pattern", "tfidf"]).arrays.isel(target=[0]))
     assert found.supported is None
     assert "[" not in found.verdict
-    assert "mean of 1 target;" in found.verdict
+    assert "mean of 1 target:" in found.verdict
 
 
 def test_ways_are_compared_at_the_most_that_a_perfect_choice_can_find() -> None:
@@ -102,9 +102,9 @@ def test_losses_are_compared_by_sample_and_seed() -> None:
     change, paired = found.change_of("pattern", 20), found.change_of("pattern", 20, "random")
     assert change.value == pytest.approx(-0.5, abs=1e-9)
     assert paired.value == pytest.approx(-0.3, abs=1e-9)
-    assert paired.high < -0.27  # samples differ by more than a nat, which pairing takes out
-    assert "That is better than random (difference -0." in found.verdict
-    assert "That is not shown to differ from tfidf" in found.verdict
+    assert paired.high < -0.27  # samples differ by more than a nat; pairing removes these differences
+    assert "The resulting loss is lower than that with random (difference -0." in found.verdict
+    assert "The resulting loss is not shown to differ from that with tfidf" in found.verdict
     expected = found.arrays["loss"].sel(tuned_way="random") - found.arrays["loss_before"]
     assert found.changes["value"].sel(way="random").item() == pytest.approx(expected.mean().item())
 
@@ -112,7 +112,7 @@ def test_losses_are_compared_by_sample_and_seed() -> None:
 def test_the_study_is_a_table_a_chart_and_plain_numbers() -> None:
     found = study(["random", "pattern", "tfidf"], falls={"pattern": 0.5, "random": 0.2})
     assert list(found.table.index) == ["pattern", "random", "tfidf"]
-    assert found.table.loc["tfidf", "change of the loss by 20"] == "–"
+    assert found.table.loc["tfidf", "change of loss, 20 samples"] == "–"
     chart = found.plot()
     assert [plot.x.label for plot in chart.plots] == ["samples chosen", "change of the target's loss (nats)"]
     two = SelectionStudy(

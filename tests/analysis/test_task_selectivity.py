@@ -143,7 +143,7 @@ def test_reliability_of_several_runs_counts_their_noise_in_the_same_way_everywhe
     assert evidence["runs_for_090"] > 3
     line = headnb.grid(change).payload["panels"][0]["reliability_line"]
     assert line.endswith(
-        f"(40 samples, 3 runs); more samples alone cannot give 0.90: at least {evidence['runs_for_090']} runs"
+        f"(40 samples, 3 runs); more samples alone cannot give 0.90, at least {evidence['runs_for_090']} runs needed"
     )
 
 

@@ -29,7 +29,7 @@ def store_fit(run: Run, weights: tuple[float, float], contributions: tuple[float
     ]
     run.findings.save(
         "composition",
-        {"leg_counting": {"dAP": {"weights": rows, "evidence": {"verdict": "No composition is shown: made up."}}}},
+        {"leg_counting": {"dAP": {"weights": rows, "evidence": {"verdict": "No evidence for composition: made up."}}}},
     )
 
 

@@ -171,7 +171,7 @@ def test_no_other_loss_changes_a_score_that_is_no_share_of_a_loss():
     model, task = tiny_model(), token_task(random_samples())
     with pytest.raises(HeadnbError, match=r"entropy is no share of a loss"):
         score_heads(model, None, task, method="entropy", loss="sum")
-    with pytest.raises(HeadnbError, match=r"entropy are no share of a loss"):
+    with pytest.raises(HeadnbError, match=r"entropy are not parts of a loss"):
         score_heads(model, None, task, method="entropy").heads.with_loss("sum")
 
 

@@ -1,13 +1,13 @@
-"""Which heads changed, over several training runs: false heads, coverage, and what is found, through `selectivity`.
+"""Tests of changed heads over several training runs: false positives, coverage and power.
 
-A sample has a scale of its own in all heads (lognormal, sigma 0.5) and noise that is partly common to heads, so levels
-and changes are correlated over samples as in real scores. 15 x 9 heads, 32 samples. Worlds: R runs; `ratio`, the
-variance that runs add to a head's mean beside that which samples add; `uneven`, the standard deviation over heads of
-the logarithm of the runs' noise; `shared`, the part of the runs' variance that all heads have in common. Nothing else
-changes; for power 14 heads change by 5 median standard errors.
+Each sample has a lognormal scale (sigma 0.5) common to all heads, and noise that is partly common to heads, so that
+levels and changes are correlated over samples as in real scores. There are 15 x 9 heads and 32 samples. A world has R
+runs and three parameters: `ratio` is the variance of a head's mean due to runs, divided by that due to samples;
+`uneven` is the standard deviation over heads of the logarithm of the run noise; `shared` is the fraction of the run
+variance common to all heads. No head changes otherwise. For power, 14 heads change by 5 median standard errors.
 
-`selectivity` takes most of its time for other numbers. What it says of heads is `crossed_means` with
-Benjamini-Hochberg to the last bit (tested here in each world), so most replicates compute that alone.
+`selectivity` also computes other numbers, which take most of its time. Its tests of heads are `crossed_means` with
+Benjamini-Hochberg (tested below), so most replicates call `crossed_means` alone.
 `-m slow` prints the table of docs/validity.md.
 """
 
@@ -44,12 +44,12 @@ TOGETHER = [World(runs, 2, 0, shared) for shared in (0.3, 0.6) for runs in (2, 3
 
 
 class Drawn(NamedTuple):
-    """Levels of one replicate in which only samples and runs differ."""
+    """Levels of one replicate without any true change."""
 
     before: np.ndarray  # (n, heads)
     change: np.ndarray  # (runs, n, heads)
-    effect: np.ndarray  # (heads): what a head changes by where power is measured, zero for most
-    noisiest: np.ndarray  # (heads), bool: the tenth with the largest run noise
+    effect: np.ndarray  # (heads): true change for the measurement of power, zero for most heads
+    noisiest: np.ndarray  # (heads), bool: the tenth of heads with the largest run noise
 
 
 def draw(rng: np.random.Generator, world: World) -> Drawn:
@@ -86,10 +86,10 @@ def significant(found: CrossedMeans) -> np.ndarray:
 
 
 def replicate(world: World, number: int) -> dict[str, float]:
-    """What one replicate finds without any change, and with that of `CHANGED` heads."""
+    """Results of one replicate without any change, and with a change of `CHANGED` heads."""
     drawn = draw(np.random.default_rng([*(round(10 * x) for x in world), number]), world)
     found = crossed_means(drawn.change)
-    covered = found.p_values() >= ALPHA  # the interval holds zero
+    covered = found.p_values() >= ALPHA  # the interval covers zero
     marked, true = significant(replace(found, mean=found.mean + drawn.effect)), drawn.effect > 0
     return {
         "false head": significant(found).any(),
@@ -102,7 +102,7 @@ def replicate(world: World, number: int) -> dict[str, float]:
 
 
 def measured(world: World, replicates: int, first: int = 0) -> dict[str, float]:
-    """Means over replicates."""
+    """Results averaged over replicates."""
     found = [replicate(world, number) for number in range(first, first + replicates)]
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
@@ -121,7 +121,7 @@ def test_selectivity_says_of_heads_what_the_estimator_says(world):
 
 @pytest.mark.parametrize("world", [World(2, 2, 0.7), World(3, 0.5)])
 def test_heads_are_rarely_marked_without_a_change(world):
-    """At a true rate of 0.07 chance alone fails this less than once in a thousand runs."""
+    """At a true rate of 0.07 this fails by chance less than once in a thousand runs."""
     assert not significantly_above(sum(replicate(world, number)["false head"] for number in range(40)), 40, 0.07)
 
 
@@ -146,5 +146,5 @@ def test_measured_false_heads_where_run_effects_are_shared(world):
     print(_line(world, found))
     if world.shared < 0.5:
         assert found["false head"] <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / MANY)
-    else:  # two runs have one direction only; three show it in half of the replicates
+    else:  # two runs have only one component; three runs detect shared effects in half of the replicates
         assert found["warned"] > {2: -1, 3: 0.4, 5: 0.65}[world.runs]

@@ -1,13 +1,14 @@
-"""Is composition found where it is, and only there? Worlds of `composed_worlds`: 15 x 9 heads, 3 runs, 32 samples.
+"""Power and false positive rate of composition in the worlds of `simulated_compositions`.
 
-"Found" is `holds` of the fit: shared with these basics, each adding to the others. In the worlds without composition
-that may be at most 1 of 20, also of the level *shared* alone; where target and basics share a format, *shared* may be
-reached but never *beyond format*. docs/validity.md has the shares that were measured: half of the change is found in
-nearly all replicates, and nothing where there is no composition.
+The worlds have 15 x 9 heads, 3 runs and 32 samples. "Found" means that the fit is `supported`: *shared with these
+basics*, each with a unique contribution. Worlds without composition may be found in at most 1 of 20 replicates. If
+target and basics share a format, the level *shared* is allowed, but *beyond format* is not. docs/validity.md has the
+measured rates.
 
-The default run has few replicates. A null world is found in two of four or more with probability 0.0006 at a rate of
-.01; composition in fewer than four of six with 0.0005 at a rate of .97; a format beyond format, or not shared, in two
-of four or more with 0.0006 at a rate of .01.
+The default run has few replicates. Each test fails by chance with probability below 0.001. At a rate of .01 a null
+world is found in two or more of four replicates with probability 0.0006; the same holds for a shared format that counts
+as beyond format, or as not shared. At a rate of .97 composition is found in fewer than four of six replicates with
+probability 0.0005.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FEW, MANY = 4, 20
 
 
 def counts(world: str, replicates: int, seed: int, *, controls: bool = True, **options: float) -> dict[str, int]:
-    """In how many studies the levels were reached, and composition was found; without controls none beyond format."""
+    """Number of studies that reach each level, and in which composition is found; *beyond format* needs controls."""
     reached = []
     for replicate in range(replicates):
         made = study(np.random.default_rng([seed, replicate]), world, **options)
@@ -79,6 +80,6 @@ def test_measured_power(options, least):
 def test_measured_claims_of_less_than_composition(world):
     found = counts(world, MANY, 13)
     print(world, MANY, "replicates:", found)
-    # Two basics tell a format that they share better than one, so there each may add to the other.
+    # Two basics estimate a common format better than one, so each may contribute to it.
     assert found["found"] <= (5 if world == "format" else 2)
     assert world != "format" or found["beyond"] == 0

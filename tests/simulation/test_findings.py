@@ -1,12 +1,11 @@
-"""Do the intervals of weights, correlations, changes and steps cover?
+"""Coverage of the intervals of weights, correlations, changes and steps.
 
-Populations are those of test_statistics_simulation, whose patterns are known in closed form; a task's fine-tuning gives
-it another level in every head. Weights: the change of the target is 0.5 and 0.3 times the changes of two basic tasks
-plus 0.3 times one of its own; what must be covered is the ordinary fit to the populations' patterns. With three
-training runs each run's levels differ by 20 %.
+Populations are those of test_statistics.py, whose patterns have a closed form. Fine-tuning on a task changes the level
+of every head. Weights: the change of the target is 0.5 and 0.3 times the changes of two basic tasks plus 0.3 times its
+own change; the true weights are those of the unconstrained fit to the populations' patterns. With three training runs,
+the levels of each run differ by 20 %.
 
-The default run has few replicates, so it fails only where chance alone would do so once in a thousand runs; `-m slow`
-measures.
+The default run has few replicates, and fails by chance once in a thousand runs. `-m slow` measures.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ SIGMAS = (0.5, 1.0)
 MANY = 300
 
 
-def own_way(rng: np.random.Generator, before: Population, sigma: float, shrunk: float = 1.0) -> FineTuning:
+def tuned_alone(rng: np.random.Generator, before: Population, sigma: float, shrunk: float = 1.0) -> FineTuning:
     levels = shrunk * before.activation_levels * rng.lognormal(sigma=sigma, size=HEADS)
     return FineTuning.of(before, levels)
 
 
 def composed(rng: np.random.Generator, sigma: float) -> list[FineTuning]:
-    """Target and two basics."""
-    own, *basics = (own_way(rng, one, 0.5, rng.uniform(0.4, 0.8)) for one in similar_populations(rng, sigma, 3))
+    """Fine-tuning of a target and of two basics."""
+    own, *basics = (tuned_alone(rng, one, 0.5, rng.uniform(0.4, 0.8)) for one in similar_populations(rng, sigma, 3))
     change = 0.5 * basics[0].change + 0.3 * basics[1].change + 0.3 * own.change
     return [FineTuning.of(own.before, own.before.activation_levels + change), *basics]
 
 
 def weight_coverage(n: int, replicates: int, seed: int, on: str, *, scale_free: bool, runs: int = 1) -> np.ndarray:
-    """Hits of the two weights' intervals and of R^2's."""
+    """Number of replicates in which the intervals of both weights and of R^2 cover."""
     rng, hits, form = np.random.default_rng(seed), np.zeros(3, dtype=int), Form()
     for replicate in range(replicates):
         tasks = composed(rng, SIGMAS[replicate % 2])
@@ -63,11 +62,11 @@ def weight_coverage(n: int, replicates: int, seed: int, on: str, *, scale_free: 
 
 
 def other_coverage(n: int, replicates: int, seed: int, runs: int = 1) -> dict[str, int]:
-    """Hits of the intervals of changes, those withheld among them: of Gini, CV and kurtosis, and of correlations."""
+    """Number of replicates in which intervals of changes cover or are withheld: Gini, CV, kurtosis, correlations."""
     rng = np.random.default_rng(seed)
     hits = dict.fromkeys([*CONCENTRATIONS, "correlation after", "change of correlation"], 0)
     for replicate in range(replicates):
-        one, other = (own_way(rng, p, 0.3) for p in similar_populations(rng, SIGMAS[replicate % 2], 2))
+        one, other = (tuned_alone(rng, p, 0.3) for p in similar_populations(rng, SIGMAS[replicate % 2], 2))
         first, second = (read_stages(task.draw(rng, n, name, runs), name) for task, name in ((one, "a"), (other, "b")))
         if runs == 1:
             before, after = (true_statistics(p.activation_levels) for p in (one.before, one.after))
@@ -90,12 +89,12 @@ def other_coverage(n: int, replicates: int, seed: int, runs: int = 1) -> dict[st
 
 
 def step_coverage(n: int, replicates: int, seed: int, *, scale_free: bool) -> np.ndarray:
-    """Hits of the intervals of the half step, the nine-tenths step and the early share."""
+    """Number of replicates in which the intervals of half step, nine-tenths step and early fraction cover."""
     rng, hits = np.random.default_rng(seed), np.zeros(3, dtype=int)
     steps = np.array([0, 2, 5, 10, 20, 40, 60])
     way = (1 - np.exp(-steps / 12)) / (1 - np.exp(-5))
     for replicate in range(replicates):
-        task = own_way(rng, Population.random(rng, SIGMAS[replicate % 2]), 0.5)
+        task = tuned_alone(rng, Population.random(rng, SIGMAS[replicate % 2]), 0.5)
         first, last = task.before.activation_levels, task.after.activation_levels
         tracked = [FineTuning.of(task.before, first + share * (last - first)).after for share in way]
         scale, shared = task.before.scale(rng, n), rng.standard_normal((n, HEADS))
@@ -116,7 +115,7 @@ def step_coverage(n: int, replicates: int, seed: int, *, scale_free: bool) -> np
 
 
 def misses(hits: np.ndarray, replicates: int, low: float = 0.93, high: float = 0.99) -> list[float]:
-    """Shares that no true coverage between these bounds would give in one run of a thousand."""
+    """Measured coverages that a true coverage within the bounds gives less than once in a thousand runs."""
     return [
         k / replicates
         for k in map(int, hits)

@@ -1,15 +1,15 @@
-"""Do the statistics that are shown cover where a few samples are very noisy, and are the others withheld?
+"""Coverage of statistics over heads with few, very noisy samples, and withholding of uninformative estimates.
 
-Levels of a head have a coefficient of variation of 2 over samples: of gamma or lognormal shape, or lognormal with half
-of the variance (on the logarithm) shared by all heads. The heads' own levels are lognormal (sigma 0.4 and 0.8), the
-truth is that of the heads at hand. A jackknife of the plain Gini coefficient covers 8 to 95 % here.
-`-m slow` measures with 1000 replicates; the binomial error is then 0.7 %. What it found with 270 heads, in per cent of
-the intervals that are shown, over both widths of the heads' levels:
+The level of a head has a coefficient of variation of 2 over samples. Its distribution is gamma, lognormal, or lognormal
+with half of the log variance shared by all heads. The heads' true levels are lognormal (sigma 0.4 and 0.8); the true
+statistic is that of the simulated heads. A jackknife of the plain Gini coefficient covers 8 to 95 % here.
+`-m slow` measures with 1000 replicates, a binomial error of 0.7 %. Results with 270 heads, in per cent of the intervals
+that are not withheld, over both sigmas:
 
     95 % intervals cover     n = 12          n = 24
     Gini                     97.4 to 99.2    96.7 to 98.9
     CV                       92.5 to 98.1    94.0 to 98.3
-    kurtosis                 93.3 to 97.7    94.3 to 98.8, where 4 to 70 % are shown; else at most 0.1 %
+    kurtosis                 93.3 to 97.7    94.3 to 98.8, if 4 to 70 % are shown; otherwise at most 0.1 % are
 
 Reliability minus the correlation with a replication (standard error 0.001): -0.002 at one run, 0.000, -0.001 and -0.002
 at 2, 3 and 5.
@@ -44,7 +44,7 @@ def noise(rng: np.random.Generator, shape: str, n: int, heads: int) -> np.ndarra
 
 
 def covered(shape: str, sigma: float, heads: int, n: int, replicates: int, seed: int) -> dict[str, tuple[int, int]]:
-    """Name of a statistic -> in how many replicates its interval holds the truth, and in how many it is shown."""
+    """Statistic -> numbers of replicates in which its interval covers the truth, and in which it is not withheld."""
     rng = np.random.default_rng(seed)
     found = dict.fromkeys(STATISTICS, (0, 0))
     for _ in range(replicates):
@@ -72,8 +72,8 @@ def test_kurtosis_of_a_dozen_heads_is_withheld_from_few_samples():
         assert not significantly_above(shown, 100, 0.05)
 
 
-def test_a_pattern_that_only_noise_makes_has_no_gini_but_a_cv_from_zero_on():
-    """Every head has the same level, so noise is all that there is between them."""
+def test_a_pattern_of_noise_only_has_no_gini_but_a_cv_interval_from_zero():
+    """All heads have the same level, so heads differ only by noise."""
     rng, withheld = np.random.default_rng(2), 0
     for _ in range(100):
         samples = noise(rng, "lognormal", 12, 72)
@@ -98,7 +98,7 @@ def test_measured_coverage_with_noisy_samples(shape: str, n: int, heads: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("runs", [1, 2, 3, 5])
 def test_measured_reliability(runs: int):
-    """Against the correlation with a replication: components S = 1, V = 6, B = 0.4, E = 4."""
+    """Compare with the correlation with a replication; components S = 1, V = 6, B = 0.4, E = 4."""
     rng, errors = np.random.default_rng(10 + runs), []
     for _ in range(MANY):
         truth = rng.normal(size=270)

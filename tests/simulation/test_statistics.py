@@ -1,17 +1,18 @@
-"""Do the intervals cover and do the tests keep their promise? Simulated scores with a truth known in closed form.
+"""Coverage of intervals and error rates of tests, in simulated scores whose true statistics have a closed form.
 
-A sample's score in a head is S * exp(w_h . v) * level_h * (a_h + e): a lognormal scale S of the sample, shared by all
-heads (a few samples have large gradients), three lognormal factors v of the sample that move heads together, a
-lognormal level of the head, and a normal e about a head's own mean a_h (how often the sign is the same). Then
+The score of a sample in head h is S * exp(w_h . v) * level_h * (a_h + e). S is a lognormal scale of the sample, shared
+by all heads (a few samples have large gradients). v are three normal factors of the sample, which correlate heads.
+level_h is the lognormal level of the head. e is normal noise about the head's mean a_h, which determines how often the
+sign is the same. Then
 
     AL_h = E|score| = exp(sigma^2 / 2) * exp(|w_h|^2 / 2) * level_h * E|a_h + e|,
 
-the last factor being the mean of a folded normal. Each replicate has heads and samples of its own, half of them with
-sigma = 0.5 and half with 1. Its 270 heads have Gini, CV and kurtosis like those measured on a 135M model (about 0.33,
-0.65, and 2 to 40).
+where the last factor is the mean of a folded normal. Each replicate has its own heads and samples; sigma is 0.5 in half
+of the replicates and 1 in the other half. Its 270 heads have Gini, CV and kurtosis similar to those measured on a 135M
+model (about 0.33, 0.65, and 2 to 40).
 
-The default run has few replicates, so it fails only where chance alone would do so once in a thousand runs. `-m slow`
-measures with 2000 (differences of heads: 500). What it found, in per cent, the binomial error being 0.5:
+The default run has few replicates, and fails by chance once in a thousand runs. `-m slow` measures with 2000 replicates
+(differences of heads: 500). Results in per cent, with a binomial error of 0.5:
 
     95 % intervals cover            n = 24     64    256
     Gini                              95.7   96.1   95.2
@@ -21,7 +22,7 @@ measures with 2000 (differences of heads: 500). What it found, in per cent, the 
     correlation before and after      96.4   96.7   95.2
     level of a head                   95.4   95.2   95.0   (Student's t: 86.5, 90.2, 92.8)
     difference of a head              95.1   95.1   95.0   (scale-free: 95.7, 95.4, 95.3)
-    identical models with any false find
+    identical models with any false positive
     by q-value                         0.5    1.2    2.3   (scale-free: 0.4, 1.3, 2.2)
     by max-T                           4.9    5.4    4.8   (scale-free: 5.1, 5.5, 4.7)
 """
@@ -43,13 +44,13 @@ MANY = 2000
 
 
 def half_shared(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standard normal noise of two models on the same samples, correlated 0.5."""
+    """Standard normal noise of two models on the same samples, with correlation 0.5."""
     shared, one, other = rng.standard_normal((3, n, HEADS))
     return (shared + one) / np.sqrt(2), (shared + other) / np.sqrt(2)
 
 
 def covered(n: int, replicates: int, seed: int) -> dict[str, tuple[int, int]]:
-    """In how many replicates each statistic's 95 % interval holds the truth, and in how many it is shown."""
+    """Statistic -> numbers of replicates in which its 95 % interval covers the truth, and in which it is shown."""
     rng = np.random.default_rng(seed)
     hits = dict.fromkeys(STATISTICS, 0)
     shown = dict.fromkeys(STATISTICS, 0)
@@ -75,7 +76,7 @@ def covered(n: int, replicates: int, seed: int) -> dict[str, tuple[int, int]]:
 
 
 def head_coverage(n: int, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per replicate the share of heads whose interval holds the head's level: pooled bootstrap-t, and Student's t."""
+    """Per replicate, fraction of heads whose interval covers the level: pooled bootstrap-t, and Student's t."""
     rng = np.random.default_rng(seed)
     shares = np.empty((2, replicates))
     for replicate in range(replicates):
@@ -88,7 +89,7 @@ def head_coverage(n: int, replicates: int, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def difference_coverage(n: int, replicates: int, seed: int, *, scale_free: bool) -> np.ndarray:
-    """Per replicate the share of heads whose interval holds the true difference between before and after."""
+    """Per replicate, fraction of heads whose interval covers the true difference between before and after."""
     rng = np.random.default_rng(seed)
     shares = np.empty(replicates)
     for replicate in range(replicates):
@@ -103,7 +104,7 @@ def difference_coverage(n: int, replicates: int, seed: int, *, scale_free: bool)
 
 
 def comparisons(n: int, replicates: int, seed: int, *, raised: int = 0, scale_free: bool = False):
-    """(replicates, 3): false finds by q and by max-T, and true finds by q, with `raised` heads of doubled level."""
+    """(replicates, 3): false positives by q and by max-T, and true positives by q, with `raised` heads doubled."""
     rng = np.random.default_rng(seed)
     finds = np.empty((replicates, 3), dtype=int)
     for replicate in range(replicates):

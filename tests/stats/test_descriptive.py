@@ -122,7 +122,7 @@ def test_r_squared_is_about_the_mean():
     y = np.array([1.0, 2.0, 3.0, 4.0])
     assert descriptive.r_squared(y, y) == 1
     assert descriptive.r_squared(y, np.full(4, 2.5)) == pytest.approx(0)
-    # by hand: SSE = 1 + 4 + 9 + 16 = 30, SS about the mean = 5; the uncentred form would say 0
+    # by hand: SSE = 1 + 4 + 9 + 16 = 30, SS about the mean = 5; the uncentred form would give 0
     assert descriptive.r_squared(y, np.zeros(4)) == pytest.approx(-5)
     fit = stats.linregress([0, 1, 3, 7], y)
     assert descriptive.r_squared(y, fit.intercept + fit.slope * np.array([0, 1, 3, 7])) == pytest.approx(fit.rvalue**2)
@@ -221,7 +221,7 @@ def test_jackknife_is_the_textbook_one():
         return math.log(g / (1 - g))
 
     def without_noise(x: np.ndarray) -> float:
-        """Gini of the mean pattern, narrowed from its variance between heads to that of different samples' products."""
+        """Logit of the mean pattern's Gini, scaled to the variance between heads from products of different samples."""
         d = x - x.mean(axis=1, keepdims=True)
         products = d @ d.T / d.shape[1]
         different = (products.sum() - np.trace(products)) / (len(x) * (len(x) - 1))
@@ -284,7 +284,7 @@ def test_estimates_say_when_they_know_nothing():
     for estimate in (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis):
         assert math.isnan(estimate(few).value)
         assert estimate(few).uncorrected > -3
-    noise = np.random.default_rng(19).normal(5, 1, size=(10, 50))  # no head differs from another
+    noise = np.random.default_rng(19).normal(5, 1, size=(10, 50))  # all heads have the same level
     assert jackknife.coefficient_of_variation(noise).low == 0
     assert str(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == "0.321 [0.299, 0.346]"
     assert float(Estimate(0.3214, 0.2991, 0.3456, 0.95, 24, 0.34)) == 0.3214
@@ -315,7 +315,7 @@ def test_arrays_of_the_wrong_shape_are_refused():
         lambda x, level: significance.rank_intervals(x, [0], level),
     ],
 )
-@pytest.mark.parametrize("samples", [1, 8])  # also where there is no interval to give
+@pytest.mark.parametrize("samples", [1, 8])  # also if there is no interval
 def test_a_level_is_a_share_between_0_and_1(call, level, samples):
     x = np.random.default_rng(20).gamma(1, size=(samples, 5))
     with pytest.raises(HeadnbError, match=r"level must lie between 0 and 1, such as 0.95; got "):

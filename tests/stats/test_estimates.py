@@ -1,4 +1,4 @@
-"""What is shown of an estimate, and what is withheld."""
+"""Text of estimates, and estimates that are withheld."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_signs_are_written_on_request():
     ("found", "bounds", "expected"),
     [
         ((0.4, 0.2, 0.6), (0, 1), (0.4, 0.2, 0.6)),
-        ((0.8, 0.6, 1.2), (0, 1), (0.8, 0.6, 1)),  # cut
-        ((0.4, 0.02, 0.98), (0, 1), None),  # nearly everything
+        ((0.8, 0.6, 1.2), (0, 1), (0.8, 0.6, 1)),  # clipped
+        ((0.4, 0.02, 0.98), (0, 1), None),  # nearly the whole range
         ((1.1, 0.9, 1.4), (0, 1), None),  # impossible
         ((0.1, -0.95, 0.99), (-1, 1), None),
         ((NAN, NAN, NAN), (0, 1), None),
@@ -67,7 +67,7 @@ def test_bounds_are_what_so_many_heads_can_have(heads: int):
 
 
 def test_kurtosis_beyond_what_the_heads_can_have_is_withheld():
-    """Twelve heads of which a few samples make one the largest; a bias-corrected kurtosis can be in the hundreds."""
+    """With twelve heads and a few dominant samples, a bias-corrected kurtosis can be in the hundreds."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         samples = rng.lognormal(sigma=0.8, size=12) * rng.gamma(0.25, 4, size=(12, 12))

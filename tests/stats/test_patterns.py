@@ -1,4 +1,4 @@
-"""Patterns and comparisons of labelled scores, against small numbers worked out by hand and scipy."""
+"""Patterns and comparisons of labelled scores, against hand calculations and scipy."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_compare_pairs_by_sample_id_whatever_the_order():
     assert found["p_value"].values[0] == pytest.approx([reference.pvalue, 1])
     interval = reference.confidence_interval(0.95)
     assert (found["low"].values[0, 0], found["high"].values[0, 0]) == pytest.approx(tuple(interval))
-    assert found["p_max_t"].values[0, 0] == pytest.approx(2 / 8)  # of the 8 sign patterns: all + and all -
+    assert found["p_max_t"].values[0, 0] == pytest.approx(2 / 8)  # 2 of the 8 sign patterns: all + and all -
     assert (found.attrs["samples"], found.attrs["samples_unpaired"]) == (3, 1)
 
 
@@ -178,9 +178,9 @@ def test_scores_that_cannot_be_paired_say_why():
         headnb.compare(before, before.assign_coords(sample=range(10, 15)))
     with pytest.raises(HeadnbError, match="4 x 5 heads before and 4 x 6 after"):
         headnb.compare(before, random_scores(5, 1, heads=6))
-    with pytest.raises(HeadnbError, match="1 of 5 samples are there twice"):
+    with pytest.raises(HeadnbError, match="1 of 5 samples are repeated"):
         headnb.compare(before, before.assign_coords(sample=[0, 0, 1, 2, 3]))
-    with pytest.raises(HeadnbError, match="scale_free is for activation levels"):
+    with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
         headnb.compare(random_scores(5, 0, reduction="mean"), random_scores(5, 1, reduction="mean"), scale_free=True)
 
 
@@ -190,7 +190,7 @@ def test_row_numbers_do_not_make_pairs_of_unrelated_samples():
     with pytest.raises(HeadnbError, match=r"2 of 5 sample ids .* different tokens .* \(the first: 2\); score the same"):
         headnb.compare(before, after)
     same = after.assign(fingerprint=before["fingerprint"])
-    assert headnb.compare(before, same.isel(sample=[4, 2, 0])).attrs["samples"] == 3  # compared by id, not by place
+    assert headnb.compare(before, same.isel(sample=[4, 2, 0])).attrs["samples"] == 3  # compared by id, not by position
 
 
 def test_scores_without_fingerprints_are_told_apart_by_their_answer_tokens():
@@ -204,9 +204,9 @@ def test_scores_without_fingerprints_are_told_apart_by_their_answer_tokens():
 def test_heads_are_not_paired_by_place():
     scores = random_scores(5, 0)
     first, last = scores.isel(layer=slice(2)), scores.isel(layer=slice(2, 4))
-    with pytest.raises(HeadnbError, match="where the one has layer 0 the other has layer 2; select the same layers"):
+    with pytest.raises(HeadnbError, match="layer 0 before corresponds to layer 2 after; select the same layers"):
         headnb.compare(first, last)
-    with pytest.raises(HeadnbError, match="has head 0 the other has head 4"):
+    with pytest.raises(HeadnbError, match="head 0 before corresponds to head 4 after"):
         headnb.compare(scores, scores.isel(head=slice(None, None, -1)))
     assert headnb.compare(last, last)["layer"].values.tolist() == [2, 3]
 
@@ -227,14 +227,14 @@ def test_alpha_is_a_share_between_0_and_1(alpha):
 
 def test_compare_changes_nothing_in_its_arguments():
     before, after = random_scores(6, 0), random_scores(6, 1)
-    kept = before.copy(deep=True), after.copy(deep=True)
+    copies = before.copy(deep=True), after.copy(deep=True)
     headnb.compare(before, after, scale_free=True)
-    assert before.identical(kept[0])
-    assert after.identical(kept[1])
+    assert before.identical(copies[0])
+    assert after.identical(copies[1])
 
 
 def test_batch_mean_loss_is_that_of_batches_in_input_order():
-    # Batches of four as the official script makes them: tokens (1, 2, 3, 4) of 10 and (5, 15) of 20
+    # Batches of four, as in the official script: tokens (1, 2, 3, 4) of 10 and (5, 15) of 20
     scores = scores_of(np.full((6, 1, 1), 2.0), tokens=[1, 2, 3, 4, 5, 15])
     found = patterns.with_loss(scores, "batch-mean")
     np.testing.assert_allclose(found["score"].values.ravel(), [0.2, 0.4, 0.6, 0.8, 0.5, 1.5], rtol=1e-6)
@@ -267,10 +267,12 @@ def test_batches_are_not_made_up_from_some_of_the_samples(attrs):
     known = part.assign(batch_answer_tokens=("sample", [10, 10, 10, 10, 20, 20]))
     stored = known.assign_attrs(loss_reduction="batch-mean", loss_batch_size=2)
     for scores, loss, batch_size in ((part, "batch-mean", 4), (known, "batch-mean", 2), (stored, "sum", 4)):
-        with pytest.raises(HeadnbError, match=r"cannot be told from a part of the task's samples \(6 are here\)"):
+        with pytest.raises(
+            HeadnbError, match=r"cannot be determined from a part of the task's samples \(6 available\)"
+        ):
             patterns.with_loss(scores, loss, batch_size)
     assert patterns.with_loss(part, "sum")["score"].values.ravel().tolist() == [2, 4, 6, 8, 10, 30]
-    whole = part.assign_attrs(complete=1, samples_requested=8, left_out=2)  # two never had an answer token
+    whole = part.assign_attrs(complete=1, samples_requested=8, left_out=2)  # two samples have no answer token
     assert patterns.with_loss(whole, "batch-mean")["score"].values[-1, 0, 0] == pytest.approx(1.5)
 
 

@@ -1,4 +1,4 @@
-"""Reliability against components that were put in, a calculation by loops, and split halves written apart."""
+"""Reliability against simulated components, a calculation by loops, and split halves."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from headnb.errors import HeadnbError
 from headnb.stats.reliability import Components, Evidence, components, scale_free_levels
 
 
-def drawn(rng: np.random.Generator, runs: int, n: int, heads: int, parts: tuple[float, ...]) -> np.ndarray:
-    """(runs, n, heads) with variances S, V, B and E, and a mean of the samples that heads share."""
+def simulated(rng: np.random.Generator, runs: int, n: int, heads: int, parts: tuple[float, ...]) -> np.ndarray:
+    """(runs, n, heads) with variances S, V, B and E, and a mean per sample that heads share."""
     S, V, B, E = (math.sqrt(part) for part in parts)
     levels = S * rng.normal(size=heads) + V * rng.normal(size=(n, heads)) + B * rng.normal(size=(runs, 1, heads))
     return 7 + rng.normal(size=(n, 1)) + levels + E * rng.normal(size=(runs, n, heads))
 
 
 def split_halves(samples: np.ndarray, rng: np.random.Generator, splits: int = 100) -> float:
-    """Mean correlation of random halves' patterns, by Spearman-Brown for all samples."""
+    """Mean correlation of random halves' patterns, extrapolated to all samples by Spearman-Brown."""
     found = []
     for _ in range(splits):
         order = rng.permutation(len(samples))
@@ -55,7 +55,7 @@ def test_components_that_were_put_in_are_found(parts: tuple[float, ...], runs: i
     rng, n = np.random.default_rng(2), 12
     S, V, B, E = parts
     for _ in range(4):
-        values = drawn(rng, runs, n, 4000, parts)
+        values = simulated(rng, runs, n, 4000, parts)
         found = components(values)
         unit = np.abs(values).mean() ** 2
         got = np.array([found.heads, found.samples, found.runs, found.interaction]) * unit
@@ -68,7 +68,7 @@ def test_reliability_is_the_correlation_with_new_samples_and_new_runs():
     differ = []
     for _ in range(150):
         truth = rng.normal(size=heads)
-        one, other = (truth + drawn(rng, 3, 10, heads, (0, *parts[1:])) for _ in range(2))
+        one, other = (truth + simulated(rng, 3, 10, heads, (0, *parts[1:])) for _ in range(2))
         correlation = np.corrcoef(one.mean(axis=(0, 1)), other.mean(axis=(0, 1)))[0, 1]
         differ.append(components(one).reliability - correlation)
     assert abs(np.mean(differ)) < 4 * np.std(differ) / math.sqrt(150) + 0.005
@@ -109,7 +109,7 @@ def test_samples_for_a_reliability_follow_spearman_brown():
     def of(reliability: float, n: int) -> Components:
         return Components(reliability, n * (1 - reliability), 0, 0, n, 1)
 
-    # 24 samples at 0.5: one needs 0.9 * 0.5 / (0.5 * 0.1) = 9 times as many
+    # 24 samples at 0.5: 0.9 needs 0.9 * 0.5 / (0.5 * 0.1) = 9 times as many
     assert of(0.5, 24).samples_for() == 216
     assert of(0.9, 24).samples_for() == 24
     assert of(0.7, 50).samples_for() == math.ceil(50 * 0.9 * 0.3 / (0.7 * 0.1))
@@ -118,7 +118,7 @@ def test_samples_for_a_reliability_follow_spearman_brown():
 
 
 def test_samples_and_runs_for_a_reliability():
-    """K = S / 9 for 0.9. With S = 9 noise of variance 1 may remain."""
+    """K = S / 9 for 0.9: with S = 9, the noise variance may be 1."""
     found = Components(9, 40.1, 2, 25, n=50, R=3)
     assert found.samples_for(0.9) == math.ceil((40.1 + 25 / 3) / (1 - 2 / 3))
     assert found.runs_for(0.9) == math.ceil((2 + 25 / 50) / (1 - 40.1 / 50))
@@ -130,9 +130,9 @@ def test_samples_and_runs_for_a_reliability():
     assert reliability(50, found.runs_for(0.9)) >= 0.9 > reliability(50, found.runs_for(0.9) - 1)
     few = Components(9, 40, 2, 30, n=50, R=2)
     assert (few.samples_for(0.9), few.fewest_runs_for(0.9)) == (-1, 3)  # B / K = 2: more than 2 runs
-    assert few.evidence.sentence.endswith("more samples alone cannot give 0.90: at least 3 runs")
-    assert Components(9, 60, 2, 30, n=50, R=2).runs_for(0.9) == -1  # V / n = 1.2 > K: needs more samples, too
-    assert Components(9, 60, 0, 0, n=50, R=1).runs_for(0.9) == -1  # of one run nothing is known of others
+    assert few.evidence.sentence.endswith("more samples alone cannot give 0.90, at least 3 runs needed")
+    assert Components(9, 60, 2, 30, n=50, R=2).runs_for(0.9) == -1  # V / n = 1.2 > K: needs more samples as well
+    assert Components(9, 60, 0, 0, n=50, R=1).runs_for(0.9) == -1  # one run does not determine B
     with pytest.raises(HeadnbError, match="between 0 and 1"):
         found.samples_for(1)
 

@@ -1,7 +1,7 @@
-"""What numbers may say of themselves: results do, what was computed from them by xarray does not.
+"""Identity of results: attributes apply to results, not to numbers that xarray computed from them.
 
-The truth: a reliability of differences is that of `headnb.compare`; a value is what numpy computes. Each test runs with
-xarray keeping attributes (as it does since 2025.11) and dropping them (as it did before).
+References: the reliability of a difference is that of `headnb.compare`; values are those of numpy. Each test runs with
+xarray keeping attributes (the default since 2025.11) and dropping them (the default before).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLAIMS = {"kind", "units", "reliability", "samples", "samples_for_090", "runs", 
 
 
 def scores(seed: int, **attrs: object) -> xr.Dataset:
-    """Scores as `score_heads` gives them: heads differ more than samples, so that they are reliable."""
+    """Scores as `score_heads` returns them; heads differ more than samples, so that they are reliable."""
     random = np.random.default_rng(seed)
     strength = np.geomspace(0.1, 10, LAYERS * HEADS).reshape(LAYERS, HEADS)
     found = xr.Dataset(
@@ -110,7 +110,7 @@ def test_a_difference_of_scores_has_not_the_reliability_of_levels(of):
     np.testing.assert_allclose(claims_nothing(difference), (ONE.score - TWO.score).mean("sample").values, rtol=1e-3)
     truth = components((abs(ONE.score) - abs(TWO.score)).values.reshape(N, -1)).reliability
     assert headnb.compare(TWO, ONE).attrs["reliability"] == pytest.approx(truth)
-    assert abs(ONE.heads.reliability() - truth) > 0.1  # what the difference would have claimed
+    assert abs(ONE.heads.reliability() - truth) > 0.1  # the reliability that the difference would claim
     if of == "data sets":
         assert difference.heads.pattern().attrs["kind"] == "value"
         for refused in (
@@ -200,9 +200,9 @@ def test_the_score_variable_is_drawn_as_its_scores_are():
 def test_the_same_samples_do_not_count_twice():
     twice = xr.concat([ONE, ONE], "sample")
     for refused in (twice.heads.pattern, twice.heads.evidence, twice.heads.reliability, twice.heads.grid):
-        with pytest.raises(HeadnbError, match=rf"{N} of {2 * N} samples are there twice \(the first: 0\)"):
+        with pytest.raises(HeadnbError, match=rf"{N} of {2 * N} samples are repeated \(the first: 0\)"):
             refused()
-    others = TWO.assign(fingerprint=TWO.fingerprint + 1)  # rows of another task that are numbered alike
+    others = TWO.assign(fingerprint=TWO.fingerprint + 1)  # rows of another task with the same numbers
     assert xr.concat([ONE, others], "sample").heads.evidence().samples == 2 * N
 
 
@@ -215,7 +215,7 @@ def test_negative_losses_and_levels_are_refused():
 
 
 def test_scores_of_two_revisions_are_not_compared():
-    with pytest.raises(HeadnbError, match="two scoring revisions, 1 and 2"):
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
         headnb.compare(scores(1, scoring_revision=1), TWO)
     notes = drawn(scores(1, scoring_revision=1))[1]["notes"]
     assert any("scoring revision 1" in note for note in notes)

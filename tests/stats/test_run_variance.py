@@ -1,4 +1,4 @@
-"""Tests and intervals over training runs: against scipy's quadrature and optimizer, and in simulated runs."""
+"""Tests and intervals over training runs, against scipy's quadrature and optimizer and in simulated runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ HEADS = 270
 
 
 def crossed(rng, *, runs, n=40, heads=HEADS, ratio=2.0, sd=0.0, shared=0.0):
-    """Differences (runs, n, heads) without any change: noise of samples, partly common to heads, and of runs.
+    """Differences (runs, n, heads) without any change: noise of samples (partly common to heads) and of runs.
 
-    `ratio` is the variance that runs add to a mean over that which samples add; `sd` how the logarithm of the runs'
-    standard deviation varies over heads; `shared` the share of the runs' variance that all heads have in common.
+    Args:
+        rng: random generator.
+        runs: number of runs.
+        n: number of samples.
+        heads: number of heads.
+        ratio: variance of a mean due to runs, divided by that due to samples.
+        sd: standard deviation over heads of the logarithm of the run noise.
+        shared: fraction of the run variance that is common to all heads.
     """
     size = np.exp(0.5 * rng.standard_normal(heads))
     of_sample = np.sqrt(0.5) * rng.standard_normal((n, heads)) + 0.5 * rng.standard_normal((n, 1))
@@ -47,7 +53,7 @@ def test_variance_components_are_those_of_two_way_analysis_of_variance():
 @pytest.mark.parametrize("runs", [2, 3, 5])
 def test_p_values_are_the_mixtures_by_adaptive_quadrature(runs: int, sd: float):
     values = crossed(np.random.default_rng(runs), runs=runs, sd=sd)
-    found = crossed_means(values + 4.0 * (np.arange(HEADS) % 7))  # some far from zero
+    found = crossed_means(values + 4.0 * (np.arange(HEADS) % 7))  # some means far from zero
     p = found.p_values()
     assert p.min() < 1e-6
     for head in [int(np.argmin(p)), int(np.argmax(p)), *range(0, HEADS, 61)]:
@@ -58,7 +64,7 @@ def _by_quadrature(found: CrossedMeans, head: int) -> float:
     a, b, c = found.over_samples[head], found.over_runs[head], found.interaction[head]
     df = found.d0 + found.runs - 1
 
-    def at(share: float) -> float:  # of the chi-squared distribution
+    def at(share: float) -> float:  # quantile of the chi-squared distribution
         beta = (found.d0 * found.s2 * a + (found.runs - 1) * b) / stats.chi2.ppf(share, df)
         return 2 * stats.t.sf(abs(found.mean[head]) / np.sqrt(a + max(beta - c, 0)), found.samples - 1)
 
@@ -98,7 +104,7 @@ def test_the_fit_over_heads_is_the_likeliest(runs: int, d0: float, s2: float):
 
 
 def test_run_noise_is_not_taken_to_be_more_even_than_samples_can_tell():
-    """The ratio b / a varies with a, which n - 1 degrees of freedom know: F(R - 1, n - 1) is the narrowest."""
+    """The ratio b / a varies with a, which has n - 1 degrees of freedom; F(R - 1, n - 1) is the narrowest law."""
     rng = np.random.default_rng(6)
     found = [crossed_means(crossed(rng, runs=3, n=12)).d0 for _ in range(10)]
     assert max(found) <= 11
@@ -116,7 +122,7 @@ def test_one_run_is_the_paired_t_test():
 @pytest.mark.parametrize("ratio", [0, 0.5, 2, 8])
 @pytest.mark.parametrize("runs", [2, 3, 5])
 def test_intervals_of_one_mean_cover_whatever_runs_add(runs: int, ratio: float):
-    """Of 3,000 means, all with the variance of samples that is known by 29 degrees of freedom."""
+    """Coverage of 3,000 means whose variance due to samples has 29 degrees of freedom."""
     rng = np.random.default_rng(runs)
     a, b = rng.chisquare(29, 3000) / 29, ratio * rng.chisquare(runs - 1, 3000) / (runs - 1)
     covered = np.abs(np.sqrt(1 + ratio) * rng.standard_normal(3000)) < RunNoise(a, 29, b, runs - 1).half_width()
@@ -147,7 +153,7 @@ def test_run_effects_that_heads_share_are_noticed(runs: int, shared: float, warn
 @pytest.mark.parametrize("sd", [0.0, 0.7])
 @pytest.mark.parametrize("runs", [2, 3])
 def test_heads_are_rarely_found_where_only_runs_differ(runs: int, sd: float):
-    """5 % of replicates may find a head: 8 of 40 or more is chance once in a thousand runs."""
+    """At a true rate of 5 %, 8 or more of 40 replicates find a head once in a thousand runs."""
     rng = np.random.default_rng(runs)
     found = [(q_values(crossed_means(crossed(rng, runs=runs, sd=sd)).p_values()) < 0.05).any() for _ in range(40)]
     assert sum(found) < 8

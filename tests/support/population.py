@@ -13,7 +13,7 @@ HEADS = 270
 
 @dataclass(frozen=True)
 class Population:
-    """What a replicate's samples are drawn from."""
+    """The population that a replicate samples from."""
 
     level: np.ndarray  # (heads)
     sign: np.ndarray  # (heads): a_h
@@ -37,7 +37,7 @@ class Population:
         return scale * self.level * stats.foldnorm(np.abs(self.sign)).mean()
 
     def scale(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """(n, heads): what the samples bring along, the same before and after."""
+        """(n, heads): scales of the samples, the same before and after fine-tuning."""
         factors = rng.standard_normal((n, 3)) @ self.factors.T
         return np.exp(self.sigma * rng.standard_normal((n, 1)) + factors)
 

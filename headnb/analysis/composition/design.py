@@ -1,4 +1,4 @@
-"""The measured patterns of a combination fit, and which combinations of them are target, predictors and null models."""
+"""Design of a combination fit: measured patterns, and their linear combinations that form target and predictors."""
 
 from __future__ import annotations
 
@@ -27,64 +27,68 @@ SHRINKAGE, OTHERS, SHUFFLED_ANSWERS = "shrinkage alone", "the mean change of oth
 
 @dataclass(frozen=True)
 class Design:
-    """The measured patterns of a fit, and which combinations of them are target, predictors and nulls."""
+    """The measured patterns of a fit, and their combinations that form target, predictors and null models."""
 
     patterns: list[MeasuredPattern]
     rows: Array  # (patterns, heads)
     basics: list[str]
-    nulls: dict[str, Array]  # (patterns, k) each
+    nulls: dict[str, Array]  # null model -> (patterns, k) combinations
     layers: Array  # (heads)
     present: NDArray[np.bool_]  # (layers x heads), bool
     grid: xr.DataArray
-    n: int  # samples of the target
+    n: int  # number of samples of the target
 
     @classmethod
     def of(
         cls, stages: Mapping[str, Stages], basics: Sequence[str], others: Sequence[str], *, on: str, scale_free: bool
     ) -> Design:
-        """The design of stages named "target", "basic ...", "other ..." and, where there is one, "shuffled"."""
-        present = ~np.any([one.missing for one in stages.values()], axis=0)
+        """Build the design from stages named "target", "basic ...", "other ..." and, optionally, "shuffled".
+
+        Raises:
+            HeadnbError: too few heads that all patterns have, or a pattern that the given changes do not determine.
+        """
+        present = ~np.any([stage.missing for stage in stages.values()], axis=0)
         if present.sum() <= len(basics) + 1:
-            raise HeadnbError(f"{present.sum()} heads are in all patterns: too few to fit {len(basics)} weights")
+            raise HeadnbError(f"{present.sum()} common heads are too few to fit {len(basics)} weights")
         names = list(stages)
-        patterns = [_measure(name, one, present, on, scale_free=scale_free) for name, one in stages.items()]
+        patterns = [_measure(name, stage, present, on, scale_free=scale_free) for name, stage in stages.items()]
         target = stages["target"]
         if target.before is not None:
             names.append("before")
             key = patterns[0].sample_set
             patterns.append(MeasuredPattern(target.before[None][..., present], None, key, scale_free))
         unit = np.eye(len(names))
-        place = {name: unit[i] for i, name in enumerate(names)}
-        nulls = {SHRINKAGE: place["before"][:, None]} if "before" in place else {}
+        vector = {name: unit[i] for i, name in enumerate(names)}
+        nulls = {SHRINKAGE: vector["before"][:, None]} if "before" in vector else {}
         if others:
-            nulls[OTHERS] = np.mean([place[f"other {name}"] for name in others], axis=0)[:, None]
-        if "shuffled" in place:
-            nulls[SHUFFLED_ANSWERS] = place["shuffled"][:, None]
+            nulls[OTHERS] = np.mean([vector[f"other {name}"] for name in others], axis=0)[:, None]
+        if "shuffled" in vector:
+            nulls[SHUFFLED_ANSWERS] = vector["shuffled"][:, None]
         rows = np.stack([pattern.values() for pattern in patterns])
         return cls(patterns, rows, list(basics), nulls, target.layers[present], present, target.grid, target.n)
 
     @property
     def observed(self) -> Array:
-        """(heads): the target."""
+        """(heads): the target pattern."""
         return np.asarray(self.rows[0])
 
     @property
     def predictors(self) -> Array:
-        """(heads, basics)."""
+        """(heads, basics): the basic tasks' patterns."""
         return np.asarray(self.rows[1 : 1 + len(self.basics)].T)
 
     @property
     def target(self) -> Array:
-        """(patterns): which of them is the target."""
+        """(patterns): the unit vector that selects the target."""
         return np.asarray(np.eye(len(self.patterns))[0])
 
     @property
     def columns(self) -> Array:
-        """(patterns, basics)."""
+        """(patterns, basics): the unit vectors that select the basics."""
         return np.eye(len(self.patterns))[:, 1 : 1 + len(self.basics)]
 
     def evidence(self) -> list[Evidence]:
-        """Of the target and of each basic."""
+        """Reliability of the target and of each basic."""
         return [pattern.components().evidence for pattern in self.patterns[: 1 + len(self.basics)]]
 
     def on_grid(self, heads: Array) -> xr.DataArray:
@@ -95,22 +99,23 @@ class Design:
 
 
 def selection_frequency(design: Design, form: Form, resamples: int = 500, seed: int = 0) -> Array:
-    """(basics): in what share of resamples of samples (pairs kept together) and of runs the weight is above zero.
+    """(basics): fraction of bootstrap resamples in which the weight is above zero.
 
-    NaN where a pattern has too few samples to know its noise: one that is bare would always be drawn as it is.
+    Samples (before/after pairs stay together) and training runs are resampled. NaN if a pattern has too few samples:
+    a pattern without samples would be the same in every resample.
     """
     if any(pattern.samples < MIN_SAMPLES for pattern in design.patterns[: 1 + len(design.basics)]):
         return np.full(len(design.basics), np.nan)
     rng = np.random.default_rng(seed)
     counts: dict[object, Array] = {}
-    drawn = []
+    resampled = []
     for pattern in design.patterns[: 1 + len(design.basics)]:
         n, runs = pattern.samples, len(pattern.plus)
         if pattern.sample_set not in counts:
             counts[pattern.sample_set] = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
         run_counts = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
-        drawn.append(pattern.resampled(counts[pattern.sample_set], run_counts))
-    y, X = drawn[0], np.stack(drawn[1:], axis=-1)
+        resampled.append(pattern.resampled(counts[pattern.sample_set], run_counts))
+    y, X = resampled[0], np.stack(resampled[1:], axis=-1)
     weights = np.array([form.fit(X[i], y[i])[0] for i in range(resamples)])
     return np.asarray((weights > 0).mean(axis=0))
 
@@ -118,10 +123,10 @@ def selection_frequency(design: Design, form: Form, resamples: int = 500, seed: 
 def _measure(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, scale_free: bool) -> MeasuredPattern:
     if stages.before is None and (scale_free or on == "after"):
         wanted = "a scale-free form" if scale_free else "a pattern after fine-tuning"
-        raise HeadnbError(f"{name}: a bare difference has no {wanted}; give a (before, after) pair")
+        raise HeadnbError(f"{name}: a difference alone does not determine {wanted}; give a (before, after) pair")
     if scale_free and stages.signed:
-        raise HeadnbError("scale_free is for activation levels; signed scores have no scale of this kind")
-    # Tasks evaluated on the same samples share their noise; other patterns have none in common.
+        raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
+    # Tasks evaluated on the same samples share sample noise; other patterns have independent noise.
     key = (stages.task, stages.samples) if stages.n else (name,)
     minus = stages.before[:, present] if on == "change" and stages.before is not None else None
     return MeasuredPattern(stages.after[..., present], minus, key, scale_free)

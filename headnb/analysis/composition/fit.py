@@ -1,12 +1,12 @@
-"""Is a complex task's change made of basic tasks' changes? Finding 2 of arXiv 2409.15820.
+"""Linear fit of a complex task's change by basic tasks' changes. Finding 2 of arXiv 2409.15820.
 
 With AP the pattern of activation levels and dAP = AP(after) - AP(before) of fine-tuning on a task, over the heads,
 
     dAP_complex = sum over i of alpha_i dAP_i + error.
 
-An R^2 by itself says little: patterns of different tasks are alike, so if fine-tuning merely shrank them (after = c *
-before; levels fall with the loss), the fit would still reach 0.8 to 0.9. So every fit comes with null models and with
-the reliability that bounds it; the verdict is that of `evidence`, which needs three training runs of each task.
+R^2 alone is weak evidence. Patterns of different tasks are similar. If fine-tuning merely shrinks them (after = c *
+before, because levels fall with the loss), the fit still reaches 0.8 to 0.9. Therefore every fit comes with null models
+and with the reliability that bounds R^2. The verdict follows from `evidence`, which needs three training runs per task.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ FITTED_ON = ("change", "after")
 
 @dataclass(frozen=True, repr=False)
 class CombinationFit(FitData):
-    """A target's pattern as a combination of basic ones, and what it is worth."""
+    """Fit of a target's pattern by basic tasks' patterns, with null models and evidence for composition."""
 
     @property
     def supported(self) -> bool:
-        """Whether composition is shown: shared with these basics or more, and each basic adds to the others."""
+        """Whether composition is supported: *shared with these basics* or higher, each with a unique contribution."""
         return self.evidence.composed
 
     @property
     def verdict(self) -> str:
-        """The level of evidence and what it rests on, in sentences."""
+        """The level of evidence and the numbers behind it, in sentences."""
         return fit_verdict(self)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per basic task: weights (plain, ordinary, corrected with interval), and what each task is worth."""
+        """One row per basic task: weights (fitted, unconstrained, noise-corrected), contribution and R^2 alone."""
         columns = {
             "weight": self.weights,
             "ordinary": self.ordinary.weights,
@@ -118,7 +118,7 @@ class CombinationFit(FitData):
         uncentred = f"R² {estimate_text(self.r2_uncentred)} ({UNCENTRED})"
         chart = chart_row(
             regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
-            weights(self.interval, name="corrected for noise", others=others, selected=self.selected),
+            weights(self.interval, name="noise-corrected", others=others, selected=self.selected),
             nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
         )
         title = f"{self.target} from {', '.join(map(str, self.weights['basic'].values))}"
@@ -131,23 +131,19 @@ class CombinationFit(FitData):
                 f"{self.table.to_string(float_format=_format)}\n",
                 f"{self._r2_line()}\n",
                 f"{self.nulls.to_string(float_format=_format, na_rep='–')}\n",
-                *(
-                    [f"{self.evidence.table.to_string(float_format=_format, na_rep='–')}\n"]
-                    if self._has_verdict
-                    else []
-                ),
+                *([f"{self.evidence.table.to_string(float_format=_format, na_rep='–')}\n"] if self._was_tested else []),
                 self.verdict,
             ]
         )
 
     def _repr_html_(self) -> str:
         parts = [self._title(), self.table, self._r2_line(), self.nulls]
-        evidence = [self.evidence.table] if self._has_verdict else []
+        evidence = [self.evidence.table] if self._was_tested else []
         return result_html(*parts, *evidence, verdict=self.verdict, float_format=_format, na_rep="–")
 
     @property
-    def _has_verdict(self) -> bool:
-        return not self.evidence.unjudged
+    def _was_tested(self) -> bool:
+        return not self.evidence.reason_untested
 
     def _title(self) -> str:
         what = "change" if self.on == "change" else "pattern after fine-tuning"
@@ -158,9 +154,9 @@ class CombinationFit(FitData):
 
     def _r2_line(self) -> str:
         return (
-            f"R² {self.r2:.3g} ({self.r2_uncentred:.3g} {UNCENTRED}), leaving layers out {self.r2_cv:.3g}, "
-            f"ceiling {self.ceiling:.3g}; corrected for noise "
-            f"{self.r2_corrected}; ordinary fit {self.ordinary.r2:.3g}; condition number {self.condition:.3g}"
+            f"R² {self.r2:.3g} ({self.r2_uncentred:.3g} {UNCENTRED}), leave-layers-out {self.r2_cv:.3g}, "
+            f"ceiling {self.ceiling:.3g}; noise-corrected {self.r2_corrected}; ordinary least squares "
+            f"{self.ordinary.r2:.3g}; condition number {self.condition:.3g}"
         )
 
 
@@ -183,29 +179,30 @@ def fit_combination(
 ) -> CombinationFit:
     """Fit a complex task's pattern by basic tasks' patterns over the heads (arXiv 2409.15820, finding 2).
 
-    Each change may be a (before, after) pair of scores of the same samples, a list of such pairs (training runs of
-    different seeds), or, with nothing known about noise, a pair of patterns or a bare difference (layer, head).
+    Each change is a (before, after) pair of scores of the same samples, or a list of such pairs (training runs with
+    different seeds). A pair of patterns or a difference (layer, head) is also accepted; its noise is unknown.
 
     Args:
         target: the complex task's change.
         basics: the basic tasks' changes by name.
-        name: of the target; by default its scores' task.
+        name: name of the target; by default the task of its scores.
         on: "change" (AP after - AP before) or "after" (AP after fine-tuning).
-        scale_free: divide every pattern by its mean over heads first: magnitudes fall with the loss.
-        nonnegative: weights >= 0 (scipy.optimize.nnls); the unconstrained fit is always given beside it.
+        scale_free: divide every pattern by its mean over heads first, because magnitudes fall with the loss.
+        nonnegative: constrain weights to >= 0 (scipy.optimize.nnls); the result also has the unconstrained fit.
         intercept: whether the fit has a constant.
-        others: changes of tasks that are neither target nor basic: evidence beyond *gain* needs as many as basics, of
-            three training runs each.
-        shuffled: changes by fine-tuning on shuffled answers, task -> change; evidence *beyond format* needs those of
-            every task, run i with the seed of that task's own run i. The target's alone is a null model.
-        level: of the intervals, over samples (pairs kept together) and training runs, never over heads; and of the
-            evidence, whose limits are one-sided.
-        permutations: shufflings of heads within layers.
-        resamples: of samples and runs, for the selection frequency.
-        seed: of groups, permutations and resamples.
+        others: changes of tasks that are neither target nor basic. Evidence above *gain* needs at least as many as
+            there are basics, with three training runs each.
+        shuffled: changes by fine-tuning on shuffled answers, task -> change. Evidence *beyond format* needs them for
+            every task; run i has the seed of run i on that task's own answers. A single change is the target's and
+            serves as a null model.
+        level: confidence level of the intervals (over samples, with before/after pairs kept together, and training
+            runs, never over heads) and of the one-sided limits of the evidence.
+        permutations: number of permutations of heads within layers.
+        resamples: number of resamples of samples and runs, for the selection frequency.
+        seed: seed of groups, permutations and resamples.
 
     Raises:
-        HeadnbError: no basics, patterns of different heads, or a form that the given changes do not have.
+        HeadnbError: no basics, patterns of different heads, or a fit that the given changes do not determine.
     """
     if on not in FITTED_ON:
         raise unknown_name("fit", on, FITTED_ON)
@@ -237,11 +234,11 @@ def fit_combination(
 
 
 def _named_stages(inputs: CompositionInputs) -> dict[str, Stages]:
-    """The stages of the fit and its null models, by the names that `Design` knows."""
-    found = {"target": inputs.own[inputs.target]}
+    """The stages of the fit and its null models, by the names that `Design.of` expects."""
+    stages = {"target": inputs.own[inputs.target]}
     for kind, names in (("basic", inputs.basics), ("other", inputs.others)):
-        found |= {f"{kind} {name}": inputs.own[name] for name in names}
-    return found | ({"shuffled": inputs.shuffled[inputs.target]} if inputs.target in inputs.shuffled else {})
+        stages |= {f"{kind} {name}": inputs.own[name] for name in names}
+    return stages | ({"shuffled": inputs.shuffled[inputs.target]} if inputs.target in inputs.shuffled else {})
 
 
 def _basic_columns(design: Design, weights: Interval, fit: LinearFit, selected: Array) -> dict[str, Any]:
@@ -259,13 +256,13 @@ def _single_task_r2(design: Design, form: Form) -> xr.DataArray:
 
 
 def _task_columns(design: Design, names: list[str], stages: Sequence[Stages]) -> dict[str, Any]:
-    """Of the target and each basic, which are the first of the stages."""
-    found = design.evidence()
-    needed = {name: ("task", [getattr(one, name) for one in found]) for name in ("samples_for_090", "runs_for_090")}
-    reliability = xr.DataArray([one.reliability for one in found], {"task": names, **needed}, ("task",), "reliability")
+    """Reliability and numbers of samples and runs of the target and each basic, the first entries of `stages`."""
+    evidence = design.evidence()
+    needed = {name: ("task", [getattr(e, name) for e in evidence]) for name in ("samples_for_090", "runs_for_090")}
+    reliability = xr.DataArray([e.reliability for e in evidence], {"task": names, **needed}, ("task",), "reliability")
     columns = {
-        "samples": [one.n for one in stages[: len(names)]],
-        "runs": [one.runs for one in stages[: len(names)]],
+        "samples": [s.n for s in stages[: len(names)]],
+        "runs": [s.runs for s in stages[: len(names)]],
     }
     counted = {name: xr.DataArray(column, {"task": names}, name=name) for name, column in columns.items()}
     return {"reliability": reliability, **counted}

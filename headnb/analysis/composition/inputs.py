@@ -1,4 +1,4 @@
-"""The tasks that enter a composition: reading what a caller hands over, and what evidence can be weighed from it."""
+"""Inputs of a composition: reads and checks the tasks' changes, and evaluates the evidence that they allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headnb.analysis.before_after import Change, Stages
 
 MIN_RUNS = 3
-MIN_LAYERS = 5  # with fewer a sign-flip test cannot reach p < 0.05
+MIN_LAYERS = 5  # with fewer layers a sign-flip test cannot reach p < 0.05
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class CompositionInputs:
 
     Attributes:
         target: name of the complex task.
-        basics: names of the basic tasks; `others`: of tasks that are neither.
-        own: task -> before and after fine-tuning on it, the target first, then the basics, then the others.
-        shuffled: task -> before and after fine-tuning on its prompts with shuffled answers, as far as there is any.
+        basics: names of the basic tasks.
+        others: names of tasks that are neither target nor basic.
+        own: task -> scores before and after fine-tuning on it; the target first, then the basics, then the others.
+        shuffled: task -> scores before and after fine-tuning on its prompts with shuffled answers, where available.
     """
 
     target: str
@@ -49,108 +50,110 @@ class CompositionInputs:
         shuffled: Change | Mapping[str, Change] | None,
         name: str | None = None,
     ) -> CompositionInputs:
-        """Read and check them; `shuffled` that is no mapping is the target's.
+        """Read and check the changes; `shuffled` that is not a mapping belongs to the target.
 
         Raises:
-            HeadnbError: no basics, a name that stands for two tasks or for none, or patterns of different heads.
+            HeadnbError: no basics, a name of two tasks, shuffled answers of an unknown task, or patterns of different
+                heads.
         """
         if not basics:
             raise HeadnbError('there are no basic tasks to combine; give them by name: {"gsm8k": (before, after), ...}')
         if twice := set(basics) & set(others):
             raise HeadnbError(f"{', '.join(sorted(twice))} cannot be both a basic and another task")
         first = read_stages(target, "target")
-        called = name or first.task or "target"
+        target_name = name or first.task or "target"
         for kind, names in (("a basic", basics), ("another", others)):
-            if called in names:
-                raise HeadnbError(f"{called!r} is both the target and {kind} task")
-        own = {called: first} | {each: read_stages(change, each) for each, change in {**basics, **others}.items()}
-        controls = shuffled if isinstance(shuffled, Mapping) else {} if shuffled is None else {called: shuffled}
-        if unknown := [each for each in controls if each not in own]:
+            if target_name in names:
+                raise HeadnbError(f"{target_name!r} is both the target and {kind} task")
+        own = {target_name: first} | {task: read_stages(change, task) for task, change in {**basics, **others}.items()}
+        controls = shuffled if isinstance(shuffled, Mapping) else {} if shuffled is None else {target_name: shuffled}
+        if unknown := [task for task in controls if task not in own]:
             raise unknown_name("task of the shuffled answers", unknown[0], own)
-        labelled = {("own", each): one for each, one in own.items()}
-        labelled |= {("shuffled", each): read_stages(one, f"shuffled {each}") for each, one in controls.items()}
-        check_same_grid({_role(called, basics, *key): one for key, one in labelled.items()})
+        labelled = {("own", task): stages for task, stages in own.items()}
+        labelled |= {("shuffled", task): read_stages(change, f"shuffled {task}") for task, change in controls.items()}
+        check_same_grid({_role(target_name, basics, *key): stages for key, stages in labelled.items()})
         common = on_common_samples(labelled)
-        parts = {kind: {each: one for (k, each), one in common.items() if k == kind} for kind in ("own", "shuffled")}
-        return cls(called, tuple(basics), tuple(others), parts["own"], parts["shuffled"])
+        own, shuffled_stages = (
+            {task: stages for (k, task), stages in common.items() if k == kind} for kind in ("own", "shuffled")
+        )
+        return cls(target_name, tuple(basics), tuple(others), own, shuffled_stages)
 
     @property
     def comparable_others(self) -> list[str]:
-        """Other tasks with samples and runs enough to compare with."""
+        """Other tasks with enough samples and runs for a comparison."""
         return [name for name in self.others if not self._too_few(self.own[name])]
 
     def changes(self, others: list[str], *, subtract_shuffled: bool = False) -> ComparisonInputs:
-        """Patterns and changes of target, basics and some others: dAP, or own answers less shuffled answers."""
+        """Patterns and changes of target, basics and `others`: dAP, or AP(own answers) - AP(shuffled answers)."""
         names = (self.target, *self.basics, *others)
         own = [self.own[name] for name in names]
         controls = [self.shuffled[name] for name in names] if subtract_shuffled else []
-        present = ~np.any([one.missing for one in (*own, *controls)], axis=0)
-        before = [
-            MeasuredPattern(one.required_before[None][..., present], None, (one.task, one.samples)) for one in own
-        ]
+        present = ~np.any([stages.missing for stages in (*own, *controls)], axis=0)
+        before = [MeasuredPattern(s.required_before[None][..., present], None, (s.task, s.samples)) for s in own]
         if subtract_shuffled:
             change = [_difference_from_control(*pair, present) for pair in zip(own, controls, strict=True)]
         else:
             change = [
-                MeasuredPattern(one.after[..., present], one.required_before[:, present], (one.task, one.samples))
-                for one in own
+                MeasuredPattern(s.after[..., present], s.required_before[:, present], (s.task, s.samples)) for s in own
             ]
         return ComparisonInputs(names, len(self.basics), tuple(before), tuple(change), own[0].layers[present])
 
     def reason_untestable(self) -> str:
-        """Why no evidence can be weighed; empty where it can."""
+        """Why composition cannot be tested; empty if it can."""
         needed = {name: self.own[name] for name in (self.target, *self.basics)}
-        if bare := [name for name, one in needed.items() if one.before is None or not one.n]:
-            return f"this needs scores per sample before and after fine-tuning, also of {join_names(bare)}"
-        if few := [f"{name} ({one.n})" for name, one in needed.items() if one.n < MIN_SAMPLES]:
-            return f"this needs {MIN_SAMPLES} samples of each task or more, also of {join_names(few)}"
-        if few := [f"{name} ({one.runs})" for name, one in needed.items() if one.runs < MIN_RUNS]:
-            needs = f"this needs {MIN_RUNS} training runs of each task or more, with different seeds"
-            return f"{needs}; there are fewer of {join_names(few)}"
+        if bare := [name for name, stages in needed.items() if stages.before is None or not stages.n]:
+            return f"it needs scores per sample before and after fine-tuning, not available for {join_names(bare)}"
+        if few := [f"{name} ({stages.n})" for name, stages in needed.items() if stages.n < MIN_SAMPLES]:
+            return f"it needs at least {MIN_SAMPLES} samples of each task; too few for {join_names(few)}"
+        if few := [f"{name} ({stages.runs})" for name, stages in needed.items() if stages.runs < MIN_RUNS]:
+            needs = f"it needs at least {MIN_RUNS} training runs of each task, with different seeds"
+            return f"{needs}; too few for {join_names(few)}"
         changes = self.changes(self.comparable_others)
         layers, heads = len(np.unique(changes.layers)), len(changes.layers)
         if layers < MIN_LAYERS:
-            return f"this needs {MIN_LAYERS} layers or more, not {layers}"
+            return f"it needs at least {MIN_LAYERS} layers, got {layers}"
         if heads - 2 * layers < 2 * (len(changes.names) + len(self.basics)):
             return f"{heads} heads in {layers} layers are too few for {len(changes.names)} tasks"
         return ""
 
     def with_shuffled_controls(self) -> tuple[list[str], list[str]]:
-        """Tasks that lack shuffled answers in enough runs on the same samples, and other tasks that have them."""
+        """Target and basics without usable controls by shuffled answers, and other tasks with them.
+
+        A control is usable if it has enough runs and the same samples as the task's own scores.
+        """
 
         def has(name: str) -> bool:
-            one = self.shuffled.get(name)
-            return one is not None and not self._too_few(one) and one.samples == self.own[name].samples
+            control = self.shuffled.get(name)
+            return control is not None and not self._too_few(control) and control.samples == self.own[name].samples
 
-        return [name for name in (self.target, *self.basics) if not has(name)], [
-            n for n in self.comparable_others if has(n)
-        ]
+        without = [name for name in (self.target, *self.basics) if not has(name)]
+        return without, [name for name in self.comparable_others if has(name)]
 
-    def _too_few(self, one: Stages) -> bool:
-        return one.before is None or one.n < MIN_SAMPLES or one.runs < MIN_RUNS
+    def _too_few(self, stages: Stages) -> bool:
+        return stages.before is None or stages.n < MIN_SAMPLES or stages.runs < MIN_RUNS
 
 
 def evaluate_evidence(inputs: CompositionInputs, level: float = 0.95, seed: int = 0) -> CompositionEvidence:
-    """The evidence for composition that the tasks give; see `headnb.analysis.composition.evidence`."""
+    """Evaluate the evidence for composition; see `headnb.analysis.composition.evidence`."""
     if reason := inputs.reason_untestable():
-        return CompositionEvidence(inputs.target, inputs.basics, unjudged=reason)
+        return CompositionEvidence(inputs.target, inputs.basics, reason_untested=reason)
     change = compare(inputs.changes(inputs.comparable_others), level, seed)
-    size, rivals = len(inputs.basics), inputs.comparable_others
+    size, available = len(inputs.basics), len(inputs.comparable_others)
     without, controlled = inputs.with_shuffled_controls()
-    beyond, lacking = None, ""
-    if len(rivals) < size:
-        lacking = f"{_count_of_other_tasks(size)} with {MIN_RUNS} training runs each or more; there are {len(rivals)}"
+    beyond_format, missing = None, ""
+    if available < size:
+        missing = f"at least {MIN_RUNS} training runs each of {_count_of_other_tasks(size)}; {available} available"
     elif without:
-        lacking = f"training on shuffled answers of {join_names(without)}, {MIN_RUNS} runs each or more"
+        missing = f"training on shuffled answers of {join_names(without)}, at least {MIN_RUNS} runs each"
     elif len(controlled) < size:
-        lacking = f"training on shuffled answers of {_count_of_other_tasks(size)}; there are {len(controlled)}"
+        missing = f"training on shuffled answers of {_count_of_other_tasks(size)}; {len(controlled)} available"
     else:
-        beyond = compare(inputs.changes(controlled, subtract_shuffled=True), level, seed)
-    return CompositionEvidence(inputs.target, inputs.basics, change, beyond, lacking=lacking)
+        beyond_format = compare(inputs.changes(controlled, subtract_shuffled=True), level, seed)
+    return CompositionEvidence(inputs.target, inputs.basics, change, beyond_format, missing=missing)
 
 
 def _difference_from_control(own: Stages, control: Stages, present: np.ndarray) -> MeasuredPattern:
-    """AP(own) - AP(shuffled) of runs in their order: equal numbers stand for equal seeds."""
+    """AP(own) - AP(shuffled), run by run: run i of both has the same seed."""
     runs = min(own.runs, control.runs)
     differences = own.after[:runs, :, present] - control.after[:runs, :, present]
     return MeasuredPattern(differences, None, (own.task, own.samples))

@@ -1,8 +1,8 @@
 """Errors of each layer predicted from the other layers: pure functions on products of patterns.
 
-Everywhere `products` is (..., layers, q, q). The first patterns are Z, which every prediction may use; the pattern
-behind them is the one that is predicted. Z is taken out once (Frisch, Waugh and Lovell), then sets of the other
-patterns are compared by small matrices.
+`products` is (..., layers, q, q) everywhere. The first z patterns are Z, which every prediction uses; the pattern after
+them is the predicted one. Z is regressed out once (Frisch-Waugh-Lovell), so that sets of the remaining patterns are
+compared with small matrices.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-_MIN_EIGENVALUE = 1e-3  # of products at unit length; below it noise decides, and patterns count as dependent
+_MIN_EIGENVALUE = 1e-3  # of the products of unit-length patterns; below it patterns count as linearly dependent
 
 
 class Residuals(NamedTuple):
-    """Products of what Z leaves of the other patterns, (..., layers, q - z, q - z); the first is the predicted one."""
+    """Products of the other patterns' residuals after Z, (..., layers, q - z, q - z); the predicted one first."""
 
-    training: Array  # over the other layers
-    held_out: Array  # over the layer itself, by the weights of the others
+    training: Array  # summed over the other layers
+    held_out: Array  # of the layer itself, with the weights fitted to the other layers
 
 
 def independent_combinations(products: Array) -> Array:
-    """(z, z) products over all heads -> (z, r): combinations of the patterns, without what noise alone tells apart."""
+    """Linearly independent combinations of patterns, (z, r), from their (z, z) products over all heads."""
     scale = np.sqrt(np.where(np.diag(products) > 0, np.diag(products), np.inf))
     values, vectors = np.linalg.eigh(products / np.outer(scale, scale))
     return np.asarray(vectors[:, values > _MIN_EIGENVALUE] / scale[:, None])
 
 
 def regress_out(products: Array, z: int, combinations: Array) -> Residuals:
-    """What the first `z` patterns, as `independent_combinations` combinations of them (z, r), leave of the others."""
+    """Regress the first `z` patterns out of the others, using their `independent_combinations` (z, r)."""
     rest = products.shape[-1] - z
     r = combinations.shape[1]
     turn = np.zeros((z + rest, r + rest))
@@ -51,23 +51,23 @@ def regress_out(products: Array, z: int, combinations: Array) -> Residuals:
 
 
 def prediction_errors(residuals: Residuals, predictors: Sequence[int]) -> Array:
-    """(..., layers): squared errors of the predicted pattern; NaN where the predictors are dependent or only noise."""
+    """(..., layers): squared errors of the predicted pattern; NaN if the predictors are dependent or only noise."""
     learnt, held_out = residuals
-    places = list(predictors)
-    if not places:
+    rows = list(predictors)
+    if not rows:
         return np.asarray(held_out[..., 0, 0])
-    gram, long = _unit_length(learnt[..., places, :][..., places])
+    gram, long = _unit_length(learnt[..., rows, :][..., rows])
     usable = long & (np.linalg.eigvalsh(gram)[..., 0] > _MIN_EIGENVALUE)
-    gram = np.where(usable[..., None, None], gram, np.eye(len(places)))
-    length = np.sqrt(np.where(usable[..., None], _diagonal(learnt)[..., places], 1))
-    weights = np.linalg.solve(gram, (learnt[..., places, 0] / length)[..., None])[..., 0] / length
-    crossed = (weights * held_out[..., places, 0]).sum(axis=-1)
-    squares = np.einsum("...i,...ij,...j->...", weights, held_out[..., places, :][..., places], weights)
+    gram = np.where(usable[..., None, None], gram, np.eye(len(rows)))
+    length = np.sqrt(np.where(usable[..., None], _diagonal(learnt)[..., rows], 1))
+    weights = np.linalg.solve(gram, (learnt[..., rows, 0] / length)[..., None])[..., 0] / length
+    crossed = (weights * held_out[..., rows, 0]).sum(axis=-1)
+    squares = np.einsum("...i,...ij,...j->...", weights, held_out[..., rows, :][..., rows], weights)
     return np.where(usable, held_out[..., 0, 0] - 2 * crossed + squares, np.nan)
 
 
 def condition_after_regression(products: Array, z: int, combinations: Array, predictors: Sequence[int]) -> float:
-    """Condition number, at unit length, of what Z leaves of the predictors over all heads; infinite if only noise."""
+    """Condition number of the predictors' unit-length residuals after Z, over all heads; infinite if only noise."""
     total = products.sum(axis=0)
     Z = combinations.T @ total[:z, :z] @ combinations
     crossed = combinations.T @ total[:z, z:]
@@ -78,7 +78,7 @@ def condition_after_regression(products: Array, z: int, combinations: Array, pre
 
 
 def _unit_length(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Products at unit length, and where there is a length to divide by; the identity elsewhere."""
+    """Products of unit-length patterns, and whether all lengths are positive; the identity where they are not."""
     squares = _diagonal(gram)
     usable = np.asarray((squares > 0).all(axis=-1))
     length = np.sqrt(np.where(usable[..., None], squares, 1))

@@ -1,6 +1,6 @@
 """Least squares over heads, with and without non-negative weights: pure functions on arrays.
 
-Everywhere `X` is (heads, basics), `y` is (heads), and `layers` is (heads), the layer of each head.
+`X` is (heads, basics), `y` is (heads), and `layers` is (heads), the layer of each head, everywhere.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Form:
-    """Which fit: y = constant + X weights, the constant 0 without `intercept`, the weights >= 0 if `nonnegative`."""
+    """Form of a fit: y = constant + X weights; constant 0 without `intercept`, weights >= 0 if `nonnegative`."""
 
     nonnegative: bool = True
     intercept: bool = False
 
     def fit(self, X: Array, y: Array) -> tuple[Array, float]:
-        """Weights (basics) and constant of least squares."""
+        """Least-squares weights (basics) and constant."""
         x_mean, y_mean = (X.mean(axis=0), float(y.mean())) if self.intercept else (np.zeros(X.shape[1]), 0.0)
         weights = _solve(X - x_mean, y - y_mean, nonnegative=self.nonnegative)
         return weights, float(y_mean - x_mean @ weights)
 
     def fit_products(self, products: Products, target: Array, columns: Array) -> tuple[Array, float]:
-        """Weights and R^2 of the fit that mean products over heads determine; NaN where they determine none.
+        """Weights and R^2 of the fit determined by mean products over heads; NaN if they do not determine a fit.
 
         Args:
-            products: of q patterns.
+            products: products of q patterns.
             target: (q), the combination of these patterns that is fitted.
-            columns: (q, k), the combinations that it is fitted from.
+            columns: (q, k), the combinations that are the predictors.
         """
         M = products.about_mean if self.intercept else products.about_zero
         G, c, yy = columns.T @ M @ columns, columns.T @ M @ target, target @ M @ target
         total = float(target @ products.about_mean @ target)
         scale = np.sqrt(np.diag(G)) if (np.diag(G) > 0).all() else np.full(len(G), np.nan)
         G, c = G / np.outer(scale, scale), c / scale
-        # Noise may leave nothing of a predictor, or nothing that tells two of them apart.
+        # After noise correction a predictor may have no length left, or two predictors may be collinear.
         if not total > 0 or not np.isfinite(G).all() or np.linalg.eigvalsh(G)[0] < 1e-6:
             return np.full(len(G), np.nan), np.nan
         root = np.linalg.cholesky(G)
@@ -53,19 +53,19 @@ class Form:
 
 
 def r_squared(X: Array, y: Array, form: Form) -> float:
-    """1 - SSE / SS about the mean of y: may be negative without an intercept."""
+    """1 - SSE / SS about the mean of y; negative values are possible without an intercept."""
     weights, constant = form.fit(X, y)
     return float(descriptive.r_squared(y, constant + X @ weights))
 
 
 def uncentred_r_squared(y: Array, fitted: Array) -> float:
-    """1 - SSE / sum of squares of y: patterns that merely shrank reach 0.8, so it is high without composition."""
+    """1 - SSE / sum of squares of y; patterns that merely shrink reach 0.8, so it is high even without composition."""
     squares = float((y**2).sum())
     return 1 - float(((y - fitted) ** 2).sum()) / squares if squares > 0 else np.nan
 
 
 def predicted_across_layers(X: Array, y: Array, layers: Array, form: Form) -> Array:
-    """Each layer's heads predicted by the fit to all other layers, (heads); NaN where there is one layer only."""
+    """(heads): each layer predicted by the fit to all other layers; NaN if there is only one layer."""
     predicted = np.full(len(y), np.nan)
     for layer in np.unique(layers) if len(np.unique(layers)) > 1 else []:
         held_out = layers == layer
@@ -75,7 +75,7 @@ def predicted_across_layers(X: Array, y: Array, layers: Array, form: Form) -> Ar
 
 
 def permuted_r_squared(X: Array, y: Array, layers: Array, form: Form, permutations: int = 1000, seed: int = 0) -> Array:
-    """R^2 of fits to the target with its heads shuffled within their layers: (permutations)."""
+    """(permutations): R^2 of fits to the target with its heads shuffled within their layers."""
     rng = np.random.default_rng(seed)
     order = np.argsort(layers, kind="stable")
     X, y, layers = X[order], y[order], layers[order]
@@ -91,7 +91,7 @@ def permuted_r_squared(X: Array, y: Array, layers: Array, form: Form, permutatio
 
 
 def condition_number(X: Array, form: Form) -> float:
-    """Of the predictors at unit length (Belsley, Kuh and Welsch 1980): 1 if orthogonal; above 30 they are alike."""
+    """Condition number of the unit-length predictors (Belsley et al. 1980): 1 if orthogonal; above 30 collinear."""
     X = X - X.mean(axis=0) if form.intercept else X
     norms = np.linalg.norm(X, axis=0)
     return float(np.linalg.cond(X / norms)) if (norms > 0).all() else np.inf

@@ -1,4 +1,4 @@
-"""What a combination fit and its evidence show, in sentences made from their numbers."""
+"""Verdict of a combination fit and its evidence, as sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.design import SHRINKAGE
-from headnb.analysis.composition.evidence import COLLINEAR
+from headnb.analysis.composition.evidence import COLLINEAR, MIN_RELIABILITY
 from headnb.stats.reliability import TARGET_RELIABILITY, Evidence
 
 if TYPE_CHECKING:
@@ -19,119 +19,136 @@ UNCENTRED = "uncentred: high without composition"
 
 
 def fit_verdict(fit: FitData) -> str:
-    """The evidence, then the fit beside it."""
+    """The evidence for composition, then the fit and its noise."""
     lines = (describe_evidence(fit.evidence), _r_squared(fit), _shrinkage(fit), _collinear(fit), _noise(fit))
     return " ".join(filter(None, lines))
 
 
 def describe_evidence(evidence: CompositionEvidence) -> str:
-    """The level that was reached and what the next one lacks, or why there is no verdict."""
-    target, basics = evidence.target, join_names(evidence.basics)
-    found = evidence.change
-    if found is None:
-        return f"No verdict on composition: {evidence.unjudged}."
-    if not found.reliable:
+    """The level of evidence and what is missing for the next level, or why there is no verdict."""
+    target, basics, one_basic = evidence.target, join_names(evidence.basics), len(evidence.basics) == 1
+    change = evidence.change
+    if change is None:
+        return f"No verdict on composition: {evidence.reason_untested}."
+    if not change.reliable:
         return (
-            f"No verdict on composition: what the patterns before fine-tuning leave of the change of {target} is too "
-            f"noisy (reliability {found.reliability:.2f}, 0.50 needed); use more samples or training runs."
+            f"No verdict on composition: the part of the change of {target} that the patterns before fine-tuning do "
+            f"not explain is too noisy (reliability {change.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed); "
+            "use more samples or training runs."
         )
-    if not found.apart:
+    if not change.separable:
         return (
-            f"No composition is shown: {basics} cannot be told apart from each other or from noise (condition number "
-            f"above {COLLINEAR} after the patterns before fine-tuning)."
+            f"No evidence for composition: {basics} cannot be distinguished from "
+            f"{'noise' if one_basic else 'each other or from noise'} (condition number above {COLLINEAR} after "
+            "regression on the patterns before fine-tuning)."
         )
-    if not found.has_gain:
+    if not change.has_gain:
         return (
-            f"No composition is shown: beyond the patterns before fine-tuning, {basics} do not explain the change of "
-            f"{target} (gain {_format_limit(found.gain)})."
+            f"No evidence for composition: beyond the patterns before fine-tuning, {basics} "
+            f"{'does' if one_basic else 'do'} not explain the change of {target} (gain {_format_limit(change.gain)})."
         )
-    lead = (
-        f"Level of evidence: {evidence.level}. Beyond the patterns before fine-tuning, {basics} explain a part of the"
+    gain = (
+        f"Level of evidence: {evidence.level}. Beyond the patterns before fine-tuning, {basics} "
+        f"{'explains' if one_basic else 'explain'} part of the change of {target} (gain {_format_limit(change.gain)})."
     )
-    gain = f"change of {target}: gain {_format_limit(found.gain)}."
-    return " ".join(
-        filter(None, (lead, gain, _describe_additions(evidence, found), _describe_next_level(evidence, found)))
-    )
+    sentences = (gain, _describe_contributions(evidence, change), _describe_next_level(evidence, change))
+    return " ".join(filter(None, sentences))
 
 
-def _describe_next_level(evidence: CompositionEvidence, found: Comparison) -> str:
-    """What more was tested, what was not found, and what could not be tested."""
-    if not found.has_excess:
-        tested = f"{_describe_excess(found)}. " if found.excess is not None else ""
-        needs = f" To test that, this needs {evidence.lacking}." if evidence.lacking and not tested else ""
+def _describe_next_level(evidence: CompositionEvidence, comparison: Comparison) -> str:
+    """The tests above *gain*: their results, or what is missing to make them."""
+    if not comparison.has_excess:
+        tested = f"{_describe_excess(comparison, evidence.basics)}. " if comparison.excess is not None else ""
+        needs = f" Testing this needs {evidence.missing}." if evidence.missing and not tested else ""
         return f"{tested}A change common to all fine-tuning is not excluded.{needs}"
-    lines = [f"{_describe_excess(found)}."]
-    beyond = evidence.beyond
+    sentences = [f"{_describe_excess(comparison, evidence.basics)}."]
+    beyond = evidence.beyond_format
     if beyond is None:
-        return f"{lines[0]} A format of the answers that they share is not excluded: that needs {evidence.lacking}."
-    less = "With own answers less shuffled answers"
-    if not beyond.reliable:
-        lines.append(f"{less} the rest is too noisy (reliability {beyond.reliability:.2f}, 0.50 needed).")
+        return f"{sentences[0]} A common answer format is not excluded; testing this needs {evidence.missing}."
+    if beyond.reliable:
+        excess = f"; {_describe_excess(beyond, evidence.basics)}" if beyond.excess is not None else ""
+        sentences.append(f"For own minus shuffled answers: gain {_format_limit(beyond.gain)}{excess}.")
     else:
-        excess = f"; {_describe_excess(beyond, start='they ')}" if beyond.excess is not None else ""
-        lines.append(f"{less}: gain {_format_limit(beyond.gain)}{excess}.")
+        sentences.append(
+            f"For own minus shuffled answers the change is too noisy (reliability {beyond.reliability:.2f}, at least "
+            f"{MIN_RELIABILITY:.2f} needed)."
+        )
     if not beyond.has_excess:
-        lines.append("A format of the answers that they share is not excluded.")
-    return " ".join(lines)
+        sentences.append("A common answer format is not excluded.")
+    return " ".join(sentences)
 
 
-def _describe_additions(evidence: CompositionEvidence, found: Comparison) -> str:
+def _describe_contributions(evidence: CompositionEvidence, comparison: Comparison) -> str:
     if len(evidence.basics) == 1:
         return ""
-    if len(found.adding) == len(evidence.basics):
-        return "Each of them adds to the others."
-    lacking = [f"{name} ({_format_limit(one)})" for name, one in found.adds.items() if name not in found.adding]
-    return f"Not shown to add to the others: {join_names(lacking)}; so a combination of all of them is not shown."
+    if len(comparison.contributing) == len(evidence.basics):
+        return "Each basic task has a unique contribution."
+    not_shown = [
+        f"{name} ({_format_limit(limit)})"
+        for name, limit in comparison.unique_contributions.items()
+        if name not in comparison.contributing
+    ]
+    return (
+        f"No unique contribution is shown for {join_names(not_shown)}, so a combination of all basic tasks is not "
+        "supported."
+    )
 
 
-def _describe_excess(found: Comparison, start: str = "They ") -> str:
-    if found.excess is None:
+def _describe_excess(comparison: Comparison, basics: Sequence[str]) -> str:
+    if comparison.excess is None:
         return ""
-    shown = "explain more" if found.has_excess else "are not shown to explain more"
-    return f"{start}{shown} than {join_names(found.rivals)} ({_format_limit(found.excess)})"
+    if comparison.has_excess:
+        shown = "explains more" if len(basics) == 1 else "explain more"
+    else:
+        shown = "is not shown to explain more" if len(basics) == 1 else "are not shown to explain more"
+    alternatives = join_names(comparison.alternatives)
+    return f"{join_names(basics)} {shown} than {alternatives} (excess {_format_limit(comparison.excess)})"
 
 
-def _format_limit(one: Limit) -> str:
-    test = "" if math.isnan(one.p) else f", p = {one.p:.2g} over layers"
-    return f"{one.value:.2f}, at least {one.low:.2f}{test}".replace("-", "−")
+def _format_limit(limit: Limit) -> str:
+    test = "" if math.isnan(limit.p) else f", p = {limit.p:.2g} over layers"
+    return f"{limit.value:.2f}, lower limit {limit.low:.2f}{test}".replace("-", "−")
 
 
 def _r_squared(fit: FitData) -> str:
     what = "change" if fit.on == "change" else "pattern after fine-tuning"
     scale = ", scale-free," if fit.scale_free else ""
-    ceiling = "" if math.isnan(fit.ceiling) else f", at most {fit.ceiling:.2f} with this much noise"
+    ceiling = "" if math.isnan(fit.ceiling) else f", noise ceiling {fit.ceiling:.2f}"
     return (
-        f"The fit to the {what}{scale} has R² {fit.r2:.2f}, {fit.r2_cv:.2f} leaving layers "
-        f"out{ceiling} (R² {fit.r2_uncentred:.2f} {UNCENTRED})."
+        f"The fit to the {what}{scale} has R² {fit.r2:.2f} (leave-layers-out {fit.r2_cv:.2f}{ceiling}; "
+        f"{fit.r2_uncentred:.2f} {UNCENTRED})."
     )
 
 
 def _shrinkage(fit: FitData) -> str:
-    """The shrinkage null in its own words, where its weight has them."""
+    """The shrinkage null model, if its weight is the factor by which the pattern shrank, minus 1."""
     if fit.on != "change" or fit.scale_free or fit.form.intercept or SHRINKAGE not in fit.nulls.index:
         return ""
     row = fit.nulls.loc[SHRINKAGE]
-    return f"That the pattern merely became {1 + row['weight']:.2f} times what it was has R² {row['r2']:.2f}."
+    return f"Shrinkage alone ({1 + row['weight']:.2f} times the pattern before fine-tuning) has R² {row['r2']:.2f}."
 
 
 def _collinear(fit: FitData) -> str:
     if fit.condition <= COLLINEAR:
         return ""
-    return f"The basic tasks are too alike to weigh them apart (condition number {fit.condition:.0f})."
+    return (
+        "The weights of the basic tasks cannot be separated, because their patterns are nearly collinear (condition "
+        f"number {fit.condition:.0f})."
+    )
 
 
 def _noise(fit: FitData) -> str:
-    """Of the least reliable pattern below 0.9: what would raise it."""
+    """Reliability of the least reliable pattern, if below 0.9, and what would raise it."""
     known = fit.reliability.dropna("task")
     if not known.size:
-        return "Without scores per sample nothing is known about noise."
+        return "The noise is unknown: there are no scores per sample."
     task = str(known.idxmin().item())
-    least = known.sel(task=task)
-    if least >= TARGET_RELIABILITY:
+    lowest = known.sel(task=task)
+    if lowest >= TARGET_RELIABILITY:
         return ""
     samples, runs = (int(count.sel(task=task)) for count in (fit.samples, fit.runs))
-    needed = [int(least[name]) for name in ("samples_for_090", "runs_for_090")]
-    return f"{task}: {Evidence(samples, float(least), needed[0], runs, needed[1]).sentence}."
+    needed = [int(lowest[name]) for name in ("samples_for_090", "runs_for_090")]
+    return f"{task}: {Evidence(samples, float(lowest), needed[0], runs, needed[1]).sentence}."
 
 
 def join_names(names: Sequence[str]) -> str:

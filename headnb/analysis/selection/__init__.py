@@ -1,3 +1,3 @@
-"""Choosing instructions by head patterns: application 2 of arXiv 2409.15820."""
+"""Instruction selection by head patterns: application 2 of arXiv 2409.15820."""
 
 from __future__ import annotations

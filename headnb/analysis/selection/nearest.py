@@ -1,8 +1,8 @@
-"""The samples of a large pool that are most like a target's few, read part by part in bounded memory.
+"""Streaming search for the samples of a large pool that are most similar to a target, in bounded memory.
 
-A sample is a vector of unit length, so a similarity is a scalar product: what the vectors are (patterns of heads,
-weighted words) is decided elsewhere. Of each part only what is among the best so far is kept, so memory grows with the
-number of samples chosen, not with the pool.
+Samples are vectors of unit length, so the similarity is a scalar product. `views` defines the vectors (patterns of
+heads, weighted words). The pool is read in parts, and only the best samples so far are stored. Memory therefore grows
+with the number of chosen samples, not with the pool.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = Array | sparse.csr_array
 
-# Matrix products round differently with the number of rows; that must not decide between equal samples.
+# Rounding of matrix products depends on the number of rows; it must not decide between equal samples.
 DECIMALS = 12
 
 
 class PoolPart(NamedTuple):
-    """Some samples (b) of a pool."""
+    """A part of a pool: b samples."""
 
     positions: NDArray[np.int64]
-    """Where each is in the pool: decides between equally similar ones."""
+    """(b): position in the pool; orders equally similar samples."""
     ids: NDArray[np.object_]
     keys: NDArray[np.int64]
-    """Hashes of what the samples hold: equal for copies."""
+    """(b): hash of the sample's content; equal for copies."""
     vectors: Vectors
     """(b, d), of unit length or zero."""
 
 
 class Ranked(NamedTuple):
-    """Samples (b) with what they were ranked by; NaN and -1 where nothing was compared."""
+    """Samples (b) with their similarities; NaN and -1 if nothing was compared."""
 
     positions: NDArray[np.int64]
     ids: NDArray[np.object_]
     keys: NDArray[np.int64]
     similarity: Array
     nearest: NDArray[np.int64]
-    """Which of the target's samples is most like it."""
+    """(b): index of the most similar sample of the target."""
     nearest_similarity: Array
 
-    def take(self, places: NDArray[np.int64]) -> Ranked:
-        """Some of them, in this order."""
-        columns: Any = (column[places] for column in self)
+    def take(self, rows: NDArray[np.int64]) -> Ranked:
+        """The samples in these rows, in this order."""
+        columns: Any = (column[rows] for column in self)
         return Ranked(*columns)
 
     def concat(self, other: Ranked) -> Ranked:
-        """These, and the others behind them."""
+        """These samples, followed by the other samples."""
         columns: Any = (np.concatenate(pair) for pair in zip(self, other, strict=True))
         return Ranked(*columns)
 
 
 def rank_part(part: PoolPart, target: Vectors, to: str) -> Ranked:
-    """Similarities of a part's samples to the target's (m, d).
+    """Compute the similarities of a part's samples to the target.
 
     Args:
-        part: of the pool.
-        target: unit vectors.
-        to: "mean": the cosine to the mean of the target's vectors; "nearest": the largest of the cosines to each.
+        part: a part of the pool.
+        target: (m, d), unit vectors.
+        to: "mean": cosine to the mean of the target's vectors; "nearest": largest cosine to any of them.
     """
-    each = np.round(dense(part.vectors @ target.T), DECIMALS)  # (b, m)
-    nearest = each.argmax(axis=1)
-    nearest_similarity = each[np.arange(len(each)), nearest]
+    cosines = np.round(dense(part.vectors @ target.T), DECIMALS)  # (b, m)
+    nearest = cosines.argmax(axis=1)
+    nearest_similarity = cosines[np.arange(len(cosines)), nearest]
     similarity = nearest_similarity
     if to == "mean":
         centre = unit_rows(dense(target).mean(axis=0, keepdims=True))
@@ -78,63 +78,63 @@ def rank_part(part: PoolPart, target: Vectors, to: str) -> Ranked:
 
 
 def select_best(parts: Iterable[Ranked], count: int, *, without: NDArray[np.int64], deduplicate: bool) -> Ranked | None:
-    """The `count` most similar samples, the earlier first among equals; None of an empty pool.
+    """The `count` most similar samples, ties in the order of the pool; None for an empty pool.
 
     Args:
         parts: all samples of the pool, in any order.
-        count: how many, or fewer if there are not so many.
-        without: keys of samples that are passed over.
-        deduplicate: of samples with the same key, keep the best only.
+        count: number of samples; fewer are returned if the pool has fewer.
+        without: keys of samples to skip.
+        deduplicate: use only the best of the samples with the same key.
     """
-    kept: Ranked | None = None
+    best: Ranked | None = None
     for part in parts:
         new = part.take(np.flatnonzero(~np.isin(part.keys, without)))
-        both = new if kept is None else kept.concat(new)
+        both = new if best is None else best.concat(new)
         order = np.lexsort((both.positions, -both.similarity))
         if deduplicate:
             _, first = np.unique(both.keys[order], return_index=True)
             order = order[np.sort(first)]
-        kept = both.take(order[:count])
-    return kept
+        best = both.take(order[:count])
+    return best
 
 
 def gather_vectors(parts: Iterable[PoolPart], positions: NDArray[np.int64]) -> Vectors:
     """The vectors of the samples at these positions of the pool, in this order: (len(positions), d)."""
-    found, places = [], []
+    vectors, found = [], []
     for part in parts:
         wanted = np.flatnonzero(np.isin(part.positions, positions))
-        found.append(part.vectors[wanted])
-        places.append(part.positions[wanted])
-    rows = np.argsort(np.concatenate(places))[np.argsort(np.argsort(positions))]
-    stacked = sparse.vstack(found, "csr") if sparse.issparse(found[0]) else np.concatenate(found)
+        vectors.append(part.vectors[wanted])
+        found.append(part.positions[wanted])
+    rows = np.argsort(np.concatenate(found))[np.argsort(np.argsort(positions))]
+    stacked = sparse.vstack(vectors, "csr") if sparse.issparse(vectors[0]) else np.concatenate(vectors)
     return stacked[rows]
 
 
 def select_diverse(similarity: Array, vectors: Vectors, count: int, weight: float) -> NDArray[np.int64]:
-    """Places of `count` samples by maximal marginal relevance (Carbonell and Goldstein 1998), in the order chosen.
+    """Indices of `count` samples by maximal marginal relevance (Carbonell and Goldstein 1998), in the order of choice.
 
-    Each next one has the largest (1 - weight) * similarity - weight * (largest cosine to those chosen already).
+    The next sample maximises (1 - weight) * similarity - weight * (largest cosine to the samples chosen before).
 
     Args:
-        similarity: (c), to the target.
-        vectors: (c, d), of unit length.
+        similarity: (c), similarity to the target.
+        vectors: (c, d), unit vectors.
         count: at most c.
-        weight: of diversity, 0 to below 1.
+        weight: weight of diversity, 0 to below 1.
     """
-    left = np.ones(len(similarity), bool)
+    available = np.ones(len(similarity), bool)
     redundancy = np.full(len(similarity), -np.inf)
     chosen: list[int] = []
     while len(chosen) < count:
         penalty = redundancy if chosen else np.zeros(len(similarity))
-        place = int(np.where(left, (1 - weight) * similarity - weight * penalty, -np.inf).argmax())
-        chosen.append(place)
-        left[place] = False
-        redundancy = np.maximum(redundancy, dense(vectors @ vectors[[place]].T)[:, 0])
+        best = int(np.where(available, (1 - weight) * similarity - weight * penalty, -np.inf).argmax())
+        chosen.append(best)
+        available[best] = False
+        redundancy = np.maximum(redundancy, dense(vectors @ vectors[[best]].T)[:, 0])
     return np.array(chosen)
 
 
 def unit_rows(vectors: Array) -> Array:
-    """Rows (n, d) at length 1; a row of zeros stays one, and is like nothing."""
+    """Scale the rows of (n, d) to length 1; rows of zeros stay zero and have similarity 0 to all samples."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0))
 

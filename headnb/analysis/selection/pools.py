@@ -1,8 +1,7 @@
-"""What instructions are chosen from and for: samples, or their scores, from whatever a user holds.
+"""Pools and targets of instruction selection: samples or their scores, from any source.
 
-A pool may be larger than memory: its scores are made and kept in stores of `SAMPLES_PER_STORE` samples,
-and read `ROWS_PER_READ` at
-a time. Samples themselves (text) are in memory, as everywhere in headnb.
+A pool may be larger than memory. Its scores are written to stores of `SAMPLES_PER_STORE` samples and read
+`ROWS_PER_READ` at a time. The samples themselves (text) are in memory, as everywhere in headnb.
 """
 
 from __future__ import annotations
@@ -32,33 +31,33 @@ if TYPE_CHECKING:
     from headnb.tasks.samples import Id, Sample, TokenSample
 
 ROWS_PER_READ = 4096  # samples read at once
-SAMPLES_PER_STORE = 8192  # samples of one store, where the pool is scored here
+SAMPLES_PER_STORE = 8192  # samples of one store, if the pool is scored by select_instructions
 
 Scores: TypeAlias = xr.Dataset | Path
 Scorer: TypeAlias = Callable[..., xr.Dataset]
-"""`score_heads` with all but the task, `out` and `on_progress`."""
+"""`score_heads` with all arguments bound except the task, `out` and `on_progress`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One of the sources of a pool: a task, or scores."""
+    """One source of a pool: a task, or scores."""
 
     name: str
-    """Of the source, where a pool has several by name; else empty."""
+    """Name of the source in a pool of named sources; else empty."""
     content: Task | Scores
 
     def ids(self, own: Sequence[Any]) -> NDArray[np.object_]:
-        """The ids in the pool of samples with these ids in the source."""
+        """Ids in the pool for ids in the source: `name/id`, or the id itself in an unnamed source."""
         return np.array([f"{self.name}/{key}" if self.name else key for key in own], object)
 
 
 def read_pool(pool: object) -> list[Source]:
-    """The sources of a pool: of one thing, or of name -> thing.
+    """Read the sources of a pool, given as one source or as name -> source.
 
     Raises:
-        HeadnbError: something that is neither scores nor anything that `load_task` accepts.
+        HeadnbError: an empty pool, or a source that is neither scores nor accepted by `load_task`.
     """
-    if isinstance(pool, xr.Dataset) or not isinstance(pool, Mapping):  # a data set is a mapping, too
+    if isinstance(pool, xr.Dataset) or not isinstance(pool, Mapping):  # a Dataset is a Mapping as well
         return [Source("", part) for part in _read_source(pool)]
     if not pool:
         raise HeadnbError("the pool is empty")
@@ -66,14 +65,14 @@ def read_pool(pool: object) -> list[Source]:
 
 
 def read_target(target: object) -> Task | Scores:
-    """A target: scores, or a task.
+    """Read a target: scores, or a task.
 
     Raises:
-        HeadnbError: as `read_pool` does; or a folder of several stores.
+        HeadnbError: the errors of `read_pool`, or a folder with several stores.
     """
     parts = _read_source(target)
     if len(parts) > 1:
-        raise HeadnbError(f"{target} holds {len(parts)} stores; a target is one task, or its scores")
+        raise HeadnbError(f"{target} has {len(parts)} stores; a target must be one task or its scores")
     return parts[0]
 
 
@@ -90,36 +89,36 @@ def _read_source(value: object) -> list[Task | Scores]:
 
 
 def all_tasks(sources: Sequence[Source]) -> bool:
-    """Whether every source brings its samples."""
+    """Whether every source is a task (has samples)."""
     return all(isinstance(source.content, Task) for source in sources)
 
 
 def score_sources(sources: Sequence[Source], score: Scorer | None, out: Path, on_progress: Any) -> list[Source]:
-    """The sources with their scores in place of tasks.
+    """Score the sources that are tasks; return all sources with scores.
 
     Args:
-        sources: of a pool.
-        score: scores a task; None: there is no model, and tasks are an error.
-        out: a folder for `part-00000.zarr` and so on, in a folder of the source's name if it has one. What an earlier
-            call wrote there is used again.
-        on_progress: called as `score_heads` does, with the numbers of the whole pool.
+        sources: sources of a pool.
+        score: scores a task; None if there is no model, which makes tasks an error.
+        out: folder for `part-00000.zarr` and so on, in a subfolder with the source's name if it has one. Stores that
+            an earlier call wrote there are reused.
+        on_progress: callback of `score_heads`; its numbers are those of the whole pool.
     """
-    waiting = sum(len(source.content) for source in sources if isinstance(source.content, Task))
+    total = sum(len(source.content) for source in sources if isinstance(source.content, Task))
     before = 0
-    found: list[Source] = []
+    scored: list[Source] = []
     for source in sources:
         if not isinstance(source.content, Task):
-            found.append(source)
+            scored.append(source)
             continue
         if score is None:
-            raise HeadnbError(f"{source.content.name} is a task without scores: give model= and tokenizer=, or scores")
+            raise HeadnbError(f"{source.content.name} is a task without scores; give model= and tokenizer=, or scores")
         folder = out / source.name if source.name else out
         for number, part in enumerate(_split_task(source.content)):
             path = folder / f"part-{number:05}.zarr"
-            score(part, out=path, on_progress=_overall_progress(on_progress, before, waiting))
-            found.append(Source(source.name, path))
+            score(part, out=path, on_progress=_overall_progress(on_progress, before, total))
+            scored.append(Source(source.name, path))
             before += len(part)
-    return found
+    return scored
 
 
 def _split_task(task: Task) -> Iterator[Task]:
@@ -142,7 +141,7 @@ def _overall_progress(on_progress: Any, before: int, total: int) -> Callable[[Pr
 
 
 def score_rows(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.int64], xr.Dataset]]:
-    """Source, positions in the pool (b) and scores of some samples at a time, at most `ROWS_PER_READ`."""
+    """Yield source, positions in the pool (b) and scores of at most `ROWS_PER_READ` samples at a time."""
     start = 0
     for source in sources:
         following = start
@@ -154,10 +153,10 @@ def score_rows(sources: Sequence[Source]) -> Iterator[tuple[Source, NDArray[np.i
 
 
 def incomplete_sources(sources: Sequence[Source]) -> list[str]:
-    """One line about each source whose scoring was stopped, or goes on."""
+    """One line about each source whose scoring is not complete."""
     first = [(source, next(read_parts(source.content, 1), None)) for source in sources]  # type: ignore[arg-type]
     return [
-        f"{source.name or source.content} is not scored to its end; only what is there was compared"
+        f"{source.name or source.content} is not completely scored; only the scored samples were compared"
         for source, part in first
         if part is None or not part.attrs.get("complete", 1)
     ]
@@ -166,11 +165,11 @@ def incomplete_sources(sources: Sequence[Source]) -> list[str]:
 def text_rows(
     sources: Sequence[Source],
 ) -> Iterator[tuple[Source, NDArray[np.int64], tuple[Id, ...], tuple[Sample | TokenSample, ...]]]:
-    """Source, positions in the pool (b), ids in the source and samples, at most `ROWS_PER_READ` at a time."""
+    """Yield source, positions in the pool (b), ids in the source and samples, at most `ROWS_PER_READ` at a time."""
     start = 0
     for source in sources:
         task = source.content
-        assert isinstance(task, Task)  # noqa: S101  who calls has looked
+        assert isinstance(task, Task)  # noqa: S101  callers check this
         for first in range(0, len(task), ROWS_PER_READ):
             part = slice(first, first + ROWS_PER_READ)
             ids = task.ids[part]
@@ -179,25 +178,25 @@ def text_rows(
 
 
 def sample_keys(samples: Sequence[Sample | TokenSample]) -> NDArray[np.int64]:
-    """A hash of each sample's content (n)."""
+    """(n): hash of each sample's content."""
     lines = [json.dumps(sample_line(sample), sort_keys=True).encode() for sample in samples]
     digests = [hashlib.blake2b(line, digest_size=8).digest() for line in lines]
     return np.array([int.from_bytes(digest, "little", signed=True) for digest in digests], np.int64)
 
 
 def chosen_task(sources: Sequence[Source], ids: Sequence[Id], name: str) -> Task:
-    """A task of the samples with these ids, in this order.
+    """Build a task of the samples with these ids, in this order.
 
     Raises:
-        HeadnbError: the sources hold scores, or no sample with one of the ids.
+        HeadnbError: an id is not in the sources.
     """
-    wanted = {key: place for place, key in enumerate(ids)}
+    wanted = {key: row for row, key in enumerate(ids)}
     found: dict[int, Sample | TokenSample] = {}
     for source, _, own, samples in text_rows(sources):
         for key, sample in zip(source.ids(own), samples, strict=True):
             if key in wanted:
                 found[wanted[key]] = sample
-    if missing := [key for key, place in wanted.items() if place not in found]:
+    if missing := [key for key, row in wanted.items() if row not in found]:
         raise HeadnbError(f"{len(missing)} of the chosen samples are not in this pool (the first: {missing[0]!r})")
     described = ", ".join(source.name or source.content.name for source in sources if isinstance(source.content, Task))
-    return Task(name, tuple(found[place] for place in range(len(ids))), tuple(ids), described)
+    return Task(name, tuple(found[row] for row in range(len(ids))), tuple(ids), described)

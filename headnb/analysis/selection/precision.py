@@ -1,4 +1,4 @@
-"""Which way of choosing instructions finds those of the target's own task, in a pool of many tasks."""
+"""Precision of instruction selection: the fraction of chosen samples that belong to the target's own task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-# The method whose scores a way compares; the other ways read text, or nothing.
+# Score methods of the selection methods that compare scores; the other selection methods use text, or nothing.
 SCORE_METHODS = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}
 
 
@@ -30,45 +30,46 @@ def selection_precision(
     to: str = "mean",
     seeds: Iterable[int] = (0,),
 ) -> xr.DataArray:
-    """The share of the first k chosen samples that are of the target's task: (target, k).
+    """Fraction of the first k chosen samples that belong to the target's task: (target, k).
 
     Args:
-        targets: task -> its few samples, or their scores, as `select_instructions` takes them.
+        targets: task -> its few samples, or their scores, as in `select_instructions`.
         pool: task -> samples of the same tasks, or their scores.
-        ks: how many are chosen.
-        by: a way of `select_instructions`.
-        to: as for `select_instructions`.
-        seeds: of "random", whose mean over them is taken, with other draws for each target; the other ways use none.
+        ks: numbers of chosen samples.
+        by: a selection method of `select_instructions`.
+        to: as in `select_instructions`.
+        seeds: seeds of "random", which is averaged over them and chooses independently for each target; ignored by the
+            other methods.
 
     Raises:
-        HeadnbError: a target that the pool does not have, no ks, or what `select_instructions` raises.
+        HeadnbError: a target that the pool does not have, no targets, no ks, or an error of `select_instructions`.
     """
     if not ks or not targets:
         raise HeadnbError("a precision needs at least one target and one k")
     if missing := [name for name in targets if name not in pool]:
-        raise HeadnbError(f"the pool has no samples of {missing[0]}; precision is the share of the target's own")
-    found = np.empty((len(targets), len(ks)))
-    draws_of = tuple(seeds) if by == "random" else (0,)
+        raise HeadnbError(f"the pool has no samples of {missing[0]}, so the precision for this target is undefined")
+    precision = np.empty((len(targets), len(ks)))
+    seeds = tuple(seeds) if by == "random" else (0,)
     for row, (name, target) in enumerate(targets.items()):
-        own_seeds = [seed_of_task(seed, name) for seed in draws_of]
-        draws = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in own_seeds]
-        own = np.mean([[source_of_sample(str(key), pool) == name for key in chosen.ids] for chosen in draws], axis=0)
-        found[row] = [own[:k].mean() for k in ks]
+        own_seeds = [seed_of_task(seed, name) for seed in seeds]
+        selections = [select_instructions(target, pool, max(ks), by, to=to, seed=seed) for seed in own_seeds]
+        own = np.mean([[source_of_sample(str(key), pool) == name for key in s.ids] for s in selections], axis=0)
+        precision[row] = [own[:k].mean() for k in ks]
     coords = {"target": list(targets), "k": list(ks)}
-    return xr.DataArray(found, coords, ("target", "k"), "precision")
+    return xr.DataArray(precision, coords, ("target", "k"), "precision")
 
 
 def source_of_sample(key: str, pool: Iterable[str]) -> str:
-    """The source of a chosen sample by its id `source/id`; names of sources may have slashes, too."""
+    """The source of a chosen sample with id `source/id`; names of sources may contain slashes."""
     return max((name for name in pool if key.startswith(f"{name}/")), key=len)
 
 
 def mean_over_targets(precision: xr.DataArray, level: float = 0.95) -> xr.Dataset:
-    """The mean over targets with Student's t intervals: `value`, `low`, `high` (..., k).
+    """Mean over targets with Student's t intervals: `value`, `low`, `high` (..., k).
 
     Args:
-        precision: (..., target, k), or differences of two.
-        level: of the intervals; of one target there are none.
+        precision: (..., target, k), precisions or differences of precisions.
+        level: confidence level of the intervals, which are NaN for one target.
     """
     rest = tuple(dim for dim in precision.dims if dim != "target")
     values: Array = precision.transpose("target", *rest).to_numpy()

@@ -1,8 +1,8 @@
-"""Instructions for a task of which there are only a few samples: application 2 of arXiv 2409.15820.
+"""Instruction selection for a target task with only a few samples: application 2 of arXiv 2409.15820.
 
-From a pool of instructions those are chosen whose activation patterns are nearest to the target's. The similarity
-measure of the paper and its baselines are not known; what is offered here is said in `select_instructions`, and the
-baselines that need no model or no gradient stand beside it.
+Selects the instructions of a pool whose activation patterns are most similar to the target's. The paper's similarity
+measure and baselines are not known. `select_instructions` documents the methods offered here, including baselines that
+need no gradient or no model.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ if TYPE_CHECKING:
 WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
 WITHOUT_MODEL = {"tfidf", "random"}
 AIMS = ("mean", "nearest")
-REPR_ROWS = 10  # samples in a repr
-CANDIDATES = 10  # times k, among which a diverse selection is made
+REPR_ROWS = 10  # rows of the table in a repr
+CANDIDATES = 10  # a diverse selection chooses from this many times k candidates
 
 
 @dataclass(frozen=True, repr=False)
 class Selection:
-    """Samples of a pool, chosen for a target; the most similar first, or in the order of the diverse choice.
+    """Samples of a pool chosen for a target, most similar first (or in the order of the diverse selection).
 
     Attributes:
-        table: one row per sample, by `rank` (from 1): `sample` (its id), `similarity` (what it was ranked by),
-            `nearest` (the target's sample most like it) and `nearest_similarity`.
-        by: how, one of `WAYS`.
+        table: one row per sample, indexed by `rank` (from 1): `sample` (its id), `similarity` (the ranking criterion),
+            `nearest` (the most similar sample of the target) and `nearest_similarity`.
+        by: selection method, one of `WAYS`.
         to: "mean" or "nearest".
-        pool_size: samples that were compared.
-        pool_similarity: their mean similarity: what a random choice would have.
-        target_size: the target's samples.
-        target_reliability: reliability of the target's pattern; NaN where no pattern was used, or below four samples.
-        notes: what a user should know.
+        pool_size: number of compared samples.
+        pool_similarity: mean similarity of the pool, the expected similarity of a random selection.
+        target_size: number of samples of the target.
+        target_reliability: reliability of the target's pattern; NaN without patterns or below four samples.
+        notes: warnings for the user.
     """
 
     table: pd.DataFrame
@@ -81,32 +81,32 @@ class Selection:
 
     @property
     def ids(self) -> tuple[Any, ...]:
-        """The ids of the samples; of a pool of several sources `gsm8k/17`."""
+        """Ids of the chosen samples; `source/id` (such as `gsm8k/17`) in a pool of named sources."""
         return tuple(self.table["sample"])
 
     @property
     def task(self) -> Task:
-        """The samples, for `finetune`.
+        """The chosen samples as a task, for example for `finetune`.
 
         Raises:
-            HeadnbError: the pool was given as scores; `of` takes the samples from the tasks that were scored.
+            HeadnbError: the pool was given as scores; use `of` with the tasks that were scored.
         """
         if not all_tasks(self._sources):
-            raise HeadnbError("the pool was given as scores; selection.of(pool) takes the samples from the tasks")
+            raise HeadnbError("the pool was given as scores and has no samples; call selection.of(pool) with the tasks")
         return self.of(self._sources)
 
     def of(self, pool: object) -> Task:
-        """The chosen samples out of the pool of tasks whose scores were compared.
+        """Take the chosen samples from the tasks whose scores were compared.
 
         Args:
-            pool: a task or anything that `load_task` accepts, or name -> task, under the names that the scores had.
+            pool: a task, anything that `load_task` accepts, or name -> task with the names of the scores.
 
         Raises:
-            HeadnbError: it lacks a chosen sample.
+            HeadnbError: the pool has scores instead of tasks, or lacks a chosen sample.
         """
         sources = pool if pool is self._sources else read_pool(pool)
         if not all_tasks(sources):
-            raise HeadnbError("samples are taken from tasks, not from scores")
+            raise HeadnbError("expected tasks, got scores, which have no samples")
         return chosen_task(sources, self.ids, f"selection by {self.by}")
 
     def __len__(self) -> int:
@@ -124,9 +124,9 @@ class Selection:
     def _lines(self) -> list[str]:
         lines = [f"{len(self)} of {self.pool_size} samples by {self.by}, for {self.target_size} samples of the target"]
         if self.by != "random":
-            of = "the mean of the target" if self.to == "mean" else "the nearest sample of the target"
+            to = "the mean of the target" if self.to == "mean" else "the nearest sample of the target"
             mean = self.table["similarity"].mean()
-            lines.append(f"similarity to {of}: {mean:.3f} on average, {self.pool_similarity:.3f} in the whole pool")
+            lines.append(f"mean similarity to {to}: {mean:.3f}, in the whole pool {self.pool_similarity:.3f}")
         if not np.isnan(self.target_reliability):
             lines.append(f"reliability of the target's pattern: {self.target_reliability:.2f}")
         return lines
@@ -152,39 +152,42 @@ def select_instructions(
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Selection:
-    """Choose the k samples of a pool that are most like a target's few samples (arXiv 2409.15820, application 2).
+    """Choose the k samples of a pool that are most similar to a target's samples (arXiv 2409.15820, application 2).
 
-    Samples that are also the target's are never chosen. Equal similarities: the earlier in the pool. The similarity
-    measure and the baselines of the paper are not known.
+    Samples of the target are never chosen. Ties are in the order of the pool. The paper's similarity measure and
+    baselines are not known.
 
     Args:
         target: scores of the target's samples (as `score_heads` returns or stores them), a `Task`, or anything that
             `load_task` accepts; a name stands for its train split.
-        pool: the same, or name -> any of them; then ids are `name/id`. Stores are read some thousand samples at a
-            time and never held whole; a path to a netCDF file is.
-        k: how many.
-        by: "pattern": correlation over heads of the samples' levels |s|, of each sample relative to its mean head
-            and of each head in standard deviations over the pool. So neither how large a sample's gradients are
-            decides, nor the heads that are strong on every text. "cosine": plain cosine of |s|, nothing taken out.
-            "gradient-free": as "pattern", of the heads' activity in a forward pass. "tfidf": cosine of the weighted
-            words of prompt and completion; needs samples and no model. "random".
-        to: "mean": similarity to the mean of the target's samples (of unit length each). "nearest": to the sample of
-            the target that is most like it, for a target of several kinds.
-        diversity: 0 to below 1, the weight of being unlike the samples chosen before (maximal marginal relevance).
-        candidates: how many of the most similar samples a diverse choice is made from; 10 k by default.
-        deduplicate: choose one of equal samples (equal tokens where there are scores, equal text else).
-        model: scores what is given as a task.
-        tokenizer: of the model.
-        method: how it scores: "activation" by default, "output-norm" for "gradient-free".
-        out: a folder for the pool's scores, which the next call with the same pool and model uses again.
-        batch_tokens: as for `score_heads`.
-        max_length: cut longer samples to so many tokens.
-        seed: of "random".
-        on_progress: as for `score_heads`, while the pool is scored.
+        pool: the same, or name -> source; ids are then `name/id`. Stores are read some thousand samples at a time;
+            a netCDF file is read whole.
+        k: number of samples to choose.
+        by: selection method.
+            "pattern": correlation over heads of the samples' levels |s|. Each sample is divided by its mean over heads,
+            and each head is standardised over the pool. So neither the size of a sample's gradients nor heads that are
+            strong on every text decide.
+            "cosine": plain cosine of |s|.
+            "gradient-free": like "pattern", with the heads' activity in a forward pass.
+            "tfidf": cosine of TF-IDF vectors of prompt and completion; needs samples but no model.
+            "random": random samples.
+        to: "mean": similarity to the mean of the target's samples (each of unit length). "nearest": similarity to the
+            most similar sample of the target, for targets of several kinds.
+        diversity: weight of dissimilarity to the samples chosen before, 0 to below 1 (maximal marginal relevance).
+        candidates: number of most similar samples that a diverse selection chooses from; default 10 k.
+        deduplicate: choose only one of equal samples (equal tokens with scores, equal text otherwise).
+        model: model that scores sources given as tasks.
+        tokenizer: tokenizer of the model.
+        method: score method; default "activation", for "gradient-free" "output-norm".
+        out: folder for the pool's scores; later calls with the same pool and model reuse them.
+        batch_tokens: as in `score_heads`.
+        max_length: truncate samples to this many tokens.
+        seed: seed of "random".
+        on_progress: as in `score_heads`, while the pool is scored.
 
     Raises:
-        HeadnbError: an unknown way (the nearest is named), tasks without a model, scores of different models, methods
-            or heads, text that is needed and not there, or fewer than k different samples in the pool.
+        HeadnbError: an unknown selection method, tasks without a model, scores of different models, methods or heads,
+            missing text, or fewer than k different samples in the pool.
     """
     _check_choice(by, to, k, diversity, candidates)
     choice = _Choice(by, to, k, diversity, candidates or CANDIDATES * k, deduplicate)
@@ -203,7 +206,7 @@ def select_instructions(
 
 @dataclass(frozen=True)
 class _Choice:
-    """Which samples are chosen of those that a view ranks."""
+    """The settings of a selection."""
 
     by: str
     to: str
@@ -214,15 +217,15 @@ class _Choice:
 
     @property
     def diverse(self) -> bool:
-        """Whether a sample's likeness to those chosen before it counts."""
+        """Whether similarity to the samples chosen before counts."""
         return bool(self.diversity) and self.by != "random"
 
 
 def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
     pool = _PoolStatistics()
-    found = _chosen_samples(view, pool, choice)
+    chosen = _chosen_samples(view, pool, choice)
     return Selection(
-        table=_table(found, view, choice.by),
+        table=_table(chosen, view, choice.by),
         by=choice.by,
         to=choice.to,
         pool_size=pool.size,
@@ -235,24 +238,24 @@ def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
 
 
 def _chosen_samples(view: View, pool: _PoolStatistics, choice: _Choice) -> Ranked:
-    """The k most similar samples, or a diverse choice of the candidates; `pool` counts what was compared."""
+    """The k most similar samples, or a diverse selection from the candidates; `pool` counts compared samples."""
     most = choice.candidates if choice.diverse else choice.k
     ranked = pool.count(view.ranked(choice.to))
-    found = select_best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
-    if found is None or len(found.ids) < choice.k:
-        left = 0 if found is None else len(found.ids)
+    chosen = select_best(ranked, most, without=view.target_keys, deduplicate=choice.deduplicate)
+    if chosen is None or len(chosen.ids) < choice.k:
+        available = 0 if chosen is None else len(chosen.ids)
         different = "different " if choice.deduplicate else ""
-        what = f"{different}samples that are not the target's"
-        raise HeadnbError(f"k={choice.k}, but the pool has {left} {what} ({pool.size} in all)")
+        samples = f"{different}samples that are not the target's"
+        raise HeadnbError(f"k={choice.k}, but the pool has {available} {samples} ({pool.size} in all)")
     if not choice.diverse:
-        return found
-    vectors = gather_vectors(view.parts(), found.positions)
-    return found.take(select_diverse(found.similarity, vectors, choice.k, choice.diversity))
+        return chosen
+    vectors = gather_vectors(view.parts(), chosen.positions)
+    return chosen.take(select_diverse(chosen.similarity, vectors, choice.k, choice.diversity))
 
 
 @dataclass
 class _PoolStatistics:
-    """What is counted of a pool while it passes."""
+    """Number and total similarity of the pool's samples, counted during iteration."""
 
     size: int = 0
     total: float = 0.0
@@ -270,14 +273,14 @@ def _view_without_model(target: Task | Scores, sources: list[Source], choice: _C
             return TextView.of(sources, target)
         return RandomView(sources, target, seed, choice.deduplicate)
     if choice.by == "tfidf":
-        raise HeadnbError("by='tfidf' compares text: give target and pool as tasks, not as scores")
+        raise HeadnbError("by='tfidf' needs text; give target and pool as tasks, not as scores")
     if isinstance(target, Task) or any(isinstance(source.content, Task) for source in sources):
         raise HeadnbError("by='random' needs target and pool both as tasks, or both as scores")
     return RandomView(sources, _load_scores(target), seed, choice.deduplicate)
 
 
 def _score(model: Any, tokenizer: Any, scoring: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
-    from headnb.scoring.run import score_heads  # noqa: PLC0415  torch, which scores that are there do not need
+    from headnb.scoring.run import score_heads  # noqa: PLC0415  loads torch, which existing scores do not need
 
     return score_heads(model, tokenizer, task, **scoring, **where)
 
@@ -285,20 +288,20 @@ def _score(model: Any, tokenizer: Any, scoring: dict[str, Any], task: Task, **wh
 def _target_scores(target: Task | Scores, score: Callable[..., xr.Dataset] | None, by: str) -> xr.Dataset:
     if isinstance(target, Task):
         if score is None:
-            raise HeadnbError("the target is a task without scores: give model= and tokenizer=, or its scores")
+            raise HeadnbError("the target is a task without scores; give model= and tokenizer=, or its scores")
         scores = score(target)
     else:
         scores = _load_scores(target)
     if "sample" not in scores.dims or not scores.sizes["sample"]:
-        raise HeadnbError("the target has no scores of samples")
-    used = str(scores.attrs.get("method"))
-    if by == "gradient-free" and _takes_gradients(used):
-        raise HeadnbError(f"by='gradient-free' needs scores of a forward pass, such as 'output-norm', not {used!r}")
+        raise HeadnbError("the target has no scores per sample")
+    method = str(scores.attrs.get("method"))
+    if by == "gradient-free" and _needs_gradients(method):
+        raise HeadnbError(f"by='gradient-free' needs scores of a forward pass, such as 'output-norm', not {method!r}")
     return scores
 
 
-def _takes_gradients(method: str) -> bool:
-    from headnb.scoring.registry import find_method, methods  # noqa: PLC0415  torch, as above
+def _needs_gradients(method: str) -> bool:
+    from headnb.scoring.registry import find_method, methods  # noqa: PLC0415  loads torch
 
     return method in methods() and find_method(method).gradient
 
@@ -312,27 +315,27 @@ def _reliability(scores: xr.Dataset) -> float:
     return components(levels.to_numpy().reshape(levels.sizes["sample"], -1)).reliability
 
 
-def _table(found: Ranked, view: View, by: str) -> pd.DataFrame:
-    nothing = np.full(len(found.ids), np.nan)
-    nearest = np.array([None if place < 0 else view.target_ids[place] for place in found.nearest], object)
+def _table(chosen: Ranked, view: View, by: str) -> pd.DataFrame:
+    unknown = np.full(len(chosen.ids), np.nan)
+    nearest = np.array([None if row < 0 else view.target_ids[row] for row in chosen.nearest], object)
     columns = {
-        "sample": ("rank", found.ids),
-        "similarity": ("rank", nothing if by == "random" else found.similarity),
+        "sample": ("rank", chosen.ids),
+        "similarity": ("rank", unknown if by == "random" else chosen.similarity),
         "nearest": ("rank", nearest),
-        "nearest_similarity": ("rank", found.nearest_similarity),
+        "nearest_similarity": ("rank", chosen.nearest_similarity),
     }
-    return xr.Dataset(columns, {"rank": np.arange(1, len(found.ids) + 1)}).to_dataframe()
+    return xr.Dataset(columns, {"rank": np.arange(1, len(chosen.ids) + 1)}).to_dataframe()
 
 
 def _check_choice(by: str, to: str, k: object, diversity: float, candidates: int | None) -> None:
     if by not in WAYS:
-        raise unknown_name("way to select", by, WAYS)
+        raise unknown_name("selection method", by, WAYS)
     if to not in AIMS:
-        raise unknown_name("aim", to, AIMS)
+        raise unknown_name("value of to", to, AIMS)
     for name, value in (("k", k), *([("candidates", candidates)] if candidates is not None else [])):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise HeadnbError(f"{name} must be a whole number of samples, 1 or more, not {value!r}")
-    if candidates is not None and candidates < k:  # type: ignore[operator]  # a number now
-        raise HeadnbError(f"candidates={candidates} are fewer than k={k}")
+            raise HeadnbError(f"{name} must be a whole number of samples, at least 1; got {value!r}")
+    if candidates is not None and candidates < k:  # type: ignore[operator]  # checked above
+        raise HeadnbError(f"candidates must be at least k; got candidates={candidates} and k={k}")
     if not 0 <= diversity < 1:
-        raise HeadnbError(f"diversity lies between 0 and below 1, not {diversity!r}")
+        raise HeadnbError(f"diversity must be at least 0 and below 1; got {diversity!r}")

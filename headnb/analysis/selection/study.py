@@ -1,4 +1,4 @@
-"""Choosing instructions by patterns, measured: how many are the target's own, and what is learnt from the chosen."""
+"""Study of instruction selection: precision of selection methods, and losses after fine-tuning on the selection."""
 
 from __future__ import annotations
 
@@ -28,55 +28,55 @@ BASELINES = ("random", "tfidf")
 
 @dataclass(frozen=True, repr=False)
 class SelectionStudy(AnalysisResult):
-    """Ways to choose instructions for targets of a few samples, from a pool of several tasks.
+    """Comparison of selection methods for targets with a few samples, in a pool of several tasks.
 
     Attributes:
-        arrays: Dataset of `precision` (way, target, k), as `selection_precision` gives it. Where models were tuned on
-            what was chosen: `loss_before` (target, sample) of samples of the target's task that are neither target
-            nor pool, and `loss` (tuned_way, target, tuned_k, seed, sample) after fine-tuning on so many chosen samples.
-            Attributes: `pool_samples`, `target_samples`.
+        arrays: Dataset with `precision` (way, target, k) of `selection_precision`, where `way` is the selection method.
+            If models were fine-tuned on the selections: `loss_before` (target, sample) of samples of the target's task
+            that are in neither target nor pool, and `loss` (tuned_way, target, tuned_k, seed, sample) after fine-tuning
+            on tuned_k chosen samples. Attributes: `pool_samples`, `target_samples` (numbers per task).
     """
 
     arrays: xr.Dataset
 
     @cached_property
     def precision(self) -> xr.Dataset:
-        """`value`, `low`, `high` (way, k): means over targets with Student's t intervals, within 0 and 1."""
+        """`value`, `low`, `high` (way, k): means over targets with Student's t intervals, clipped to 0 to 1."""
         found = mean_over_targets(self.arrays["precision"], LEVEL).clip(0, 1).transpose("way", "k")
-        found["value"].attrs["quantity"] = "share of the target's own task"
+        found["value"].attrs["quantity"] = "fraction of the target's own task"
         return found
 
     @property
     def ways(self) -> list[str]:
-        """The ways that were compared, those that read patterns or activity first."""
+        """The compared selection methods; those that use patterns or activity come first."""
         return sorted(map(str, self.arrays["way"].to_numpy()), key=lambda way: way not in SCORE_METHODS)
 
     @property
     def most(self) -> int:
-        """The largest k that the pool's samples of one task can fill, where ways are compared; else the smallest."""
+        """The k of comparisons: the largest that a task's samples in the pool can fill, else the smallest."""
         ks = [int(k) for k in self.arrays["k"].to_numpy()]
         return max((k for k in ks if k <= self.arrays.attrs["pool_samples"]), default=min(ks))
 
     @property
     def tuned_ks(self) -> list[int]:
-        """The numbers of chosen samples that models were tuned on; none where no model was."""
+        """The numbers of chosen samples that models were fine-tuned on; empty without fine-tuning."""
         return [int(k) for k in self.arrays["tuned_k"].to_numpy()] if "loss" in self.arrays else []
 
     def precision_of(self, way: str, k: int, less: str = "") -> Estimate:
-        """The precision at k; with `less` that less another way's, paired by target."""
+        """Precision at k; with `less`, minus the precision of that method, paired by target."""
         precision = self.arrays["precision"]
         if less:
-            of_way, other = (precision.sel(way=name, drop=True) for name in (way, less))
-            found = mean_over_targets((of_way - other).sel(k=k), LEVEL)
+            one, other = (precision.sel(way=name, drop=True) for name in (way, less))
+            found = mean_over_targets((one - other).sel(k=k), LEVEL)
         else:
             found = self.precision.sel(way=way, k=k)
         value, low, high = (float(found[name]) for name in ("value", "low", "high"))
         return Estimate(value, low, high, LEVEL, precision.sizes["target"], value)
 
     def change_of(self, way: str, k: int, less: str = "") -> Estimate:
-        """The change of the target's loss by fine-tuning on k chosen samples, in nats; with `less` that less another's.
+        """Change of the target's loss by fine-tuning on k chosen samples, in nats; with `less`, minus that method's.
 
-        Mean over these targets; the interval is over samples and training seeds, and pairs both.
+        The value is the mean over targets. The interval is over samples and training seeds, both paired.
         """
         loss = self.arrays["loss"].sel(tuned_k=k, drop=True)
         other = loss.sel(tuned_way=less, drop=True) if less else self.arrays["loss_before"]
@@ -85,7 +85,7 @@ class SelectionStudy(AnalysisResult):
 
     @property
     def changes(self) -> xr.Dataset:
-        """`change_of` every tuned way and k: `value`, `low`, `high` (way, samples_chosen)."""
+        """`change_of` for every fine-tuned method and k: `value`, `low`, `high` (way, samples_chosen)."""
         ways = [str(way) for way in self.arrays["tuned_way"].to_numpy()]
         found = [[self.change_of(way, k) for k in self.tuned_ks] for way in ways]
         columns = {
@@ -97,21 +97,21 @@ class SelectionStudy(AnalysisResult):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a way: precision at each k, at `most` less that of the baselines; changes of the loss."""
+        """One row per method: precision at each k, differences from the baselines at `most`, changes of the loss."""
         rows = {}
         for way in self.ways:
             row = {f"at {int(k)}": _format_share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
             for less in self._baselines(way):
-                row[f"less {less}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, less))
+                row[f"minus {less}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, less))
             for k in self.tuned_ks:
                 if way in self.arrays["tuned_way"].to_numpy():
-                    row[f"change of the loss by {k}"] = format_estimate(self.change_of(way, k))
+                    row[f"change of loss, {k} samples"] = format_estimate(self.change_of(way, k))
             rows[way] = row
-        return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("way")
+        return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("method")
 
     @property
     def supported(self) -> bool | None:
-        """Whether the first way finds more of the target's own task than words do (or than chance, without words)."""
+        """Whether the first method is more precise than TF-IDF (or than random, without TF-IDF); None if undecided."""
         way = self.ways[0]
         baselines = self._baselines(way)
         found = direction(self.precision_of(way, self.most, baselines[-1])) if baselines else 0
@@ -119,20 +119,20 @@ class SelectionStudy(AnalysisResult):
 
     @property
     def verdict(self) -> str:
-        """What the numbers show, in sentences."""
+        """The results, in sentences."""
         return " ".join([*self._precision_sentences(), *self._loss_sentences()])
 
     def plot(self) -> Chart:
-        """Precision against the number chosen, and what fine-tuning on the chosen samples did to the loss."""
-        title = "which samples are chosen"
+        """Precision against the number of chosen samples, and the change of loss by fine-tuning on them."""
+        title = "precision of the selection"
         charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
-        if len(self.tuned_ks) == 1:  # a band of one point is not seen
-            title = f"what is learnt from {self.tuned_ks[0]} of them"
+        if len(self.tuned_ks) == 1:  # a line needs two points
+            title = f"fine-tuning on {self.tuned_ks[0]} chosen samples"
             charts.append(weights(self.changes.isel(samples_chosen=0, drop=True), name="change", title=title))
         elif self.tuned_ks:
-            title = "what is learnt from them"
+            title = "fine-tuning on the chosen samples"
             charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
-        return chart_row(*charts, title=f"for {self.arrays.sizes['target']} targets, from one pool")
+        return chart_row(*charts, title=f"selection for {self.arrays.sizes['target']} targets from one pool")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""
@@ -166,14 +166,17 @@ class SelectionStudy(AnalysisResult):
         k, targets, (first, *others) = self.most, self.arrays.sizes["target"], self.ways
         rest = ", ".join(f"{way} {_format_share(self.precision_of(way, k))}" for way in others)
         yield (
-            f"Of the first {k} samples that {first} chooses {_format_share(self.precision_of(first, k))} "
-            "are of the target's "
-            f"own task, mean of {targets} target{'s' if targets > 1 else ''}{f'; {rest}' if rest else ''}."
+            f"Precision at {k}, the fraction of chosen samples of the target's own task, mean of {targets} "
+            f"target{'s' if targets > 1 else ''}: {first} {_format_share(self.precision_of(first, k))}"
+            f"{f'; {rest}' if rest else ''}."
         )
-        words = {1: "finds more of them than", -1: "finds fewer of them than", 0: "is not shown to differ from"}
+        comparison = {1: "is higher than", -1: "is lower than", 0: "is not shown to differ from"}
         for less in self._baselines(first):
             found = self.precision_of(first, k, less)
-            yield f"Paired by target, {first} {words[direction(found)]} {less} ({format_estimate(found)})."
+            yield (
+                f"Paired by target, the precision of {first} {comparison[direction(found)]} that of {less} (difference "
+                f"{format_estimate(found)})."
+            )
 
     def _loss_sentences(self) -> Iterator[str]:
         if not self.tuned_ks:
@@ -181,13 +184,14 @@ class SelectionStudy(AnalysisResult):
         k, tuned = self.tuned_ks[-1], [str(way) for way in self.arrays["tuned_way"].to_numpy()]
         first, seeds = tuned[0], self.arrays.sizes["seed"]
         yield (
-            f"Fine-tuning on {k} samples chosen by {first} changes the loss of the target's other samples by "
+            f"Fine-tuning on {k} samples chosen by {first} changes the loss of the target's held-out samples by "
             f"{format_estimate(self.change_of(first, k))} nats ({seeds} training seed{'s' if seeds > 1 else ''})."
         )
-        words = {1: "worse than", -1: "better than", 0: "not shown to differ from"}
+        comparison = {1: "is higher than", -1: "is lower than", 0: "is not shown to differ from"}
         for less in self._baselines(first, tuned):
             found = self.change_of(first, k, less)
-            yield f"That is {words[direction(found)]} {less} (difference {format_estimate(found)})."
+            result, difference = comparison[direction(found)], format_estimate(found)
+            yield f"The resulting loss {result} that with {less} (difference {difference} nats)."
 
 
 def _format_share(found: Estimate) -> str:

@@ -1,4 +1,4 @@
-"""TF-IDF: how alike texts are by the words that they share, rare words weighing more (Salton and Buckley 1988)."""
+"""TF-IDF vectors of texts: word counts with higher weights of rare words (Salton and Buckley 1988)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TfIdf:
 
     Attributes:
         columns: word -> its column.
-        idf: (words), 1 + ln((1 + n) / (1 + texts with the word)): never below 1, so that no word counts for nothing.
+        idf: (words), 1 + ln((1 + n) / (1 + texts with the word)); at least 1, so that every word counts.
     """
 
     columns: dict[str, int]
@@ -32,19 +32,19 @@ class TfIdf:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> TfIdf:
-        """The words of these texts, which are read once and not kept."""
-        found: Counter[str] = Counter()
+        """Count the words of these texts, reading each text once."""
+        texts_with: Counter[str] = Counter()
         n = 0
         for text in texts:
-            found.update(set(split_words(text)))
+            texts_with.update(set(split_words(text)))
             n += 1
-        counts = np.fromiter(found.values(), np.float64, len(found))
-        return cls({word: column for column, word in enumerate(found)}, 1 + np.log((1 + n) / (1 + counts)))
+        counts = np.fromiter(texts_with.values(), np.float64, len(texts_with))
+        return cls({word: column for column, word in enumerate(texts_with)}, 1 + np.log((1 + n) / (1 + counts)))
 
     def vectors(self, texts: Sequence[str]) -> sparse.csr_array:
-        """(texts, words): occurrences times idf, each row at length 1.
+        """(texts, words): word counts times idf, each row of length 1.
 
-        Words that no text of the collection has are left out; a text without any other is a row of zeros.
+        Words that are not in the collection are ignored. A text without words of the collection is a row of zeros.
         """
         counted = [Counter(word for word in split_words(text) if word in self.columns) for text in texts]
         starts = np.cumsum([0, *map(len, counted)])
@@ -56,5 +56,5 @@ class TfIdf:
 
 
 def split_words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, in lower case."""
+    """Split text into lower-case words of letters, digits and underscores."""
     return WORD.findall(text.lower())

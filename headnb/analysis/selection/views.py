@@ -1,4 +1,4 @@
-"""Three views of a pool and a target in which samples can be alike: patterns of heads, words, and none at all."""
+"""Vector representations of pool and target for selection: patterns of heads, words, or random order."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """The pool as vectors, with the target beside it."""
+    """Vectors of a pool and its target."""
 
     @property
     def target_ids(self) -> Sequence[Any]:
-        """(m)."""
+        """Ids of the target's samples (m)."""
 
     @property
     def target_keys(self) -> NDArray[np.int64]:
-        """(m), comparable with the parts'."""
+        """Content hashes of the target's samples (m), comparable with the keys of `parts`."""
 
     def parts(self) -> Iterator[PoolPart]:
-        """The pool, from its beginning."""
+        """Iterate over the pool in parts, from its beginning."""
 
     def ranked(self, to: str) -> Iterator[Ranked]:
-        """The pool compared with the target."""
+        """Iterate over the pool with similarities to the target."""
 
 
 @dataclass(frozen=True)
 class PatternView:
     """Samples as patterns of heads (d = heads that are not NaN).
 
-    A sample's levels |s| are divided by their mean over heads: a sample that the model finds easy has small gradients
-    in all heads, which says nothing about which heads it uses. With `standardised` each head then has its mean over
-    the pool subtracted and is divided by its standard deviation there: some heads are strong on every text, and left
-    as they are these would decide that everything is like everything. Vectors are then centred over heads, which makes
-    their cosine a correlation. Else the levels stay as they are, and their plain cosine is taken. A sample whose scores
-    are all zero has no pattern: it is in no mean, and its vector is zero.
+    A sample's levels |s| are divided by their mean over heads, because an easy sample has small gradients in all heads,
+    regardless of which heads it uses. With `standardised`, each head is then centred and scaled by its mean and
+    standard deviation over the pool. Otherwise heads that are strong on every text would dominate, and all samples
+    would be similar. Standardised vectors are also centred over heads, so that their cosine is a correlation. Without
+    `standardised`, the similarity is the plain cosine. A sample whose scores are all zero is excluded from the means,
+    and its vector is zero.
     """
 
     sources: Sequence[Source]
@@ -63,7 +63,7 @@ class PatternView:
 
     @classmethod
     def of(cls, sources: Sequence[Source], target: xr.Dataset, *, standardised: bool) -> PatternView:
-        """Reads the pool once, for the heads' means and standard deviations, if they are wanted."""
+        """Create the view; if `standardised`, read the pool once for the heads' means and standard deviations."""
         heads = target.sizes["layer"] * target.sizes["head"]
         view = cls(sources, target, standardised, np.zeros(heads), np.ones(heads))
         if not standardised:
@@ -77,10 +77,10 @@ class PatternView:
             total += levels.sum(axis=0)
             squares += (levels**2).sum(axis=0)
         if not read:
-            raise HeadnbError("the pool holds no scores yet")
+            raise HeadnbError("the pool has no scores yet")
         mean = total / max(1, n)
         deviation = np.sqrt(np.maximum(squares / max(1, n) - mean**2, 0))
-        # Below this a head is the same on all samples, but for rounding.
+        # Below this a head is constant over samples, up to rounding.
         varies = deviation > 1e-6 * np.abs(mean)
         scale = np.divide(1, deviation, out=np.zeros(heads), where=varies)
         return cls(sources, target, standardised, mean, scale)
@@ -104,26 +104,26 @@ class PatternView:
         return (rank_part(part, target, to) for part in self.parts())
 
     def levels(self, scores: xr.Dataset) -> Array:
-        """(b, layers x heads) of the mean head; 0 for a head that does not exist."""
+        """(b, layers x heads): levels divided by their mean over heads; 0 for missing heads."""
         levels = patterns.sample_levels(scores).transpose("sample", *patterns.HEADS)
         flat = np.nan_to_num(levels.values.reshape(levels.sizes["sample"], -1))
         size = np.abs(flat).mean(axis=1, keepdims=True)
         return np.asarray(np.divide(flat, size, out=np.zeros_like(flat), where=size > 0))
 
     def vectors(self, scores: xr.Dataset) -> Array:
-        """(b, heads), of unit length."""
+        """(b, heads): unit vectors, or zero."""
         levels = self.levels(scores)
         if not self.standardised:
             return unit_rows(levels)
         standard = (levels - self.mean) * self.scale
         varies = self.scale > 0
-        centre = standard.sum(axis=1, keepdims=True) / max(1, varies.sum())  # the other heads are 0
+        centre = standard.sum(axis=1, keepdims=True) / max(1, varies.sum())  # constant heads are 0
         return unit_rows(np.where(varies & levels.any(axis=1, keepdims=True), standard - centre, 0))
 
 
 @dataclass(frozen=True)
 class TextView:
-    """Samples as weighted words of prompt and completion; word frequencies are the pool's."""
+    """Samples as TF-IDF vectors of prompt and completion, with the document frequencies of the pool."""
 
     sources: Sequence[Source]
     target: Task
@@ -131,7 +131,7 @@ class TextView:
 
     @classmethod
     def of(cls, sources: Sequence[Source], target: Task) -> TextView:
-        """Reads the pool once, for its words."""
+        """Create the view; read the pool once for its document frequencies."""
         texts = (sample_text(sample) for _, _, _, samples in text_rows(sources) for sample in samples)
         return cls(sources, target, TfIdf.of(texts))
 
@@ -157,7 +157,7 @@ class TextView:
 
 @dataclass(frozen=True)
 class RandomView:
-    """Samples in random order, from scores or from text."""
+    """Samples in random order, given as scores or as text."""
 
     sources: Sequence[Source]
     target: Task | xr.Dataset
@@ -182,16 +182,16 @@ class RandomView:
             yield PoolPart(positions, source.ids(own), _fingerprints(scores), np.zeros((len(own), 0)))
 
     def ranked(self, to: str) -> Iterator[Ranked]:
-        """Ranked by a hash of seed and content: a sample that is there twice is no likelier than others."""
+        """Rank by a hash of seed and content, so that repeated samples are not more likely to be chosen."""
         del to
         for part in self.parts():
-            draws = _draws(part.keys if self.distinct else part.positions, self.seed)
-            nothing = np.full(len(draws), np.nan)
-            yield Ranked(part.positions, part.ids, part.keys, draws, np.full(len(draws), -1), nothing)
+            ranks = _random_numbers(part.keys if self.distinct else part.positions, self.seed)
+            unknown = np.full(len(ranks), np.nan)
+            yield Ranked(part.positions, part.ids, part.keys, ranks, np.full(len(ranks), -1), unknown)
 
 
-def _draws(keys: NDArray[np.int64], seed: int) -> Array:
-    """A number in [0, 1) of each key and the seed, wherever the key stands (splitmix64, Steele et al. 2014)."""
+def _random_numbers(keys: NDArray[np.int64], seed: int) -> Array:
+    """A number in [0, 1) per key, a function of key and seed only (splitmix64, Steele et al. 2014)."""
     start = np.random.default_rng(seed).integers(2**63, dtype=np.uint64)
     mixed = (keys.astype(np.uint64) + start) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -200,29 +200,31 @@ def _draws(keys: NDArray[np.int64], seed: int) -> Array:
 
 
 def sample_text(sample: Sample | TokenSample) -> str:
-    """The words of prompt and completion.
+    """The text of prompt and completion.
 
     Raises:
-        HeadnbError: a sample that is encoded already.
+        HeadnbError: the sample is already encoded.
     """
     if isinstance(sample, TokenSample):
-        raise HeadnbError("by='tfidf' compares text, and these samples are encoded already")
+        raise HeadnbError("by='tfidf' needs text, but these samples are already encoded")
     parts = (sample.prompt, sample.completion)
     return "\n".join(part if isinstance(part, str) else "\n".join(map(message_text, part)) for part in parts)
 
 
 def _fingerprints(scores: xr.Dataset) -> NDArray[np.int64]:
     if "fingerprint" not in scores:
-        raise HeadnbError("these scores do not say which samples are the same (no fingerprint); score them again")
+        raise HeadnbError("these scores have no fingerprint, so equal samples cannot be detected; score them again")
     return np.asarray(scores["fingerprint"].values, np.int64)
 
 
 def _check_same_kind(scores: xr.Dataset, target: xr.Dataset, source: Source) -> None:
-    """Patterns are alike only if they are of the same heads and the same score."""
+    """Raise HeadnbError unless pool and target have the same model, score method and heads."""
     where = source.name or str(scores.attrs.get("task", "the pool"))
     for name in ("model", "model_fingerprint", "method"):
         one, other = target.attrs.get(name), scores.attrs.get(name)
         if one != other:
-            raise HeadnbError(f"target and pool cannot be compared: {name} is {one!r} there and {other!r} in {where}")
+            raise HeadnbError(
+                f"target and pool cannot be compared: {name} is {one!r} in the target and {other!r} in {where}"
+            )
     if any(not target.get_index(dim).equals(scores.get_index(dim)) for dim in patterns.HEADS):
-        raise HeadnbError(f"target and pool cannot be compared: {where} has scores of other heads")
+        raise HeadnbError(f"target and pool cannot be compared: {where} has scores of different heads")
