@@ -1,4 +1,4 @@
-"""Answers are read as a person would read them, and code is never run."""
+"""Answers are extracted as a person would read them, and code is never executed."""
 
 from __future__ import annotations
 

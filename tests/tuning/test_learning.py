@@ -1,4 +1,4 @@
-"""Fine-tunings one after the other: what is merged is what was learnt, and weights come back bit for bit."""
+"""Sequential fine-tuning: the merged weights equal the applied adapter, and weights are restored bitwise."""
 
 from __future__ import annotations
 

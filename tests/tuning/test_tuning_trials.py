@@ -1,4 +1,4 @@
-"""A trial's losses are those of a model that was tuned by hand; the model is as it was; what is kept is used again."""
+"""Losses of a trial equal those of a separately tuned model; the model is restored; stored results are reused."""
 
 from __future__ import annotations
 
