@@ -1,4 +1,4 @@
-"""Scores from the workers of a Dask cluster are those of one process, also where a worker dies in between."""
+"""Scores from the workers of a Dask cluster equal those of one process, also if a worker dies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def threads() -> Iterator[Client]:
 
 
 def stop_after(done: int, stop: Callable[[], object]) -> Callable[[headnb.scoring.Progress], None]:
-    """An `on_progress` that calls `stop` once, when so many samples are scored."""
+    """An `on_progress` that calls `stop` once, when more than `done` samples are scored."""
     stopped: list[int] = []
 
     def on_progress(progress: headnb.scoring.Progress) -> None:
@@ -63,7 +63,7 @@ def stop_after(done: int, stop: Callable[[], object]) -> Callable[[headnb.scorin
 
 @contextmanager
 def scheduler_and_worker() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a scheduler with one worker, and its process."""
+    """Address and process of a scheduler with one worker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -153,7 +153,7 @@ def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(HeadnbError, match="the cluster of client= has no workers"):
             scores(client=client)
         monkeypatch.setattr(workers, "STARTUP_SECONDS", 300.0)
-        cluster.scale(1)  # it comes while the call waits
+        cluster.scale(1)  # the worker starts while the call waits
         assert_same(scores(client=client), scores())
 
 
@@ -161,11 +161,11 @@ def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
 def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     out = tmp_path / "x.zarr"
     with (
-        dask.config.set({"distributed.scheduler.worker-ttl": "10s"}),  # five minutes without
+        dask.config.set({"distributed.scheduler.worker-ttl": "10s"}),  # default: 5 minutes
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        cluster.scheduler.worker_ttl = 600.0  # for now: whoever imports torch on a busy machine is silent for long too
+        cluster.scheduler.worker_ttl = 600.0  # at first: a worker that imports torch may not respond for long either
         hanging = psutil.Process(next(iter(client.run(os.getpid).values())))
 
         def hang() -> None:
