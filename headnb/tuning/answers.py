@@ -52,9 +52,9 @@ class AnswerForm:
         return bool(re.search(self.complete, text, re.IGNORECASE) or _NEXT_QUESTION.search(text))
 
 
-def _number(text: str, behind: str = "", *, first: bool = False) -> str:
-    """The first or the last number that follows the mark `behind`; the text's last number if none follows it."""
-    marked = re.findall(rf"{behind}\s*({_NUMBER})", text, re.ASCII) if behind else []
+def _number(text: str, mark: str = "", *, first: bool = False) -> str:
+    """The first or the last number that follows `mark`; the text's last number if none follows it."""
+    marked = re.findall(rf"{mark}\s*({_NUMBER})", text, re.ASCII) if mark else []
     numbers = marked or re.findall(_NUMBER, text, re.ASCII)
     if not numbers:
         return ""
@@ -95,10 +95,10 @@ ANSWER_FORMS = {
         AnswerForm(
             "final-number",
             "the number after ####, else the last number",
-            partial(_number, behind="####", first=True),
+            partial(_number, mark="####", first=True),
             complete=r"####[^\n]*\d[^\n]*\n",
         ),
-        AnswerForm("equation", "the number after the last =, else the last number", partial(_number, behind="=")),
+        AnswerForm("equation", "the number after the last =, else the last number", partial(_number, mark="=")),
         AnswerForm("number", "the last number", _number),
         AnswerForm(
             "choice", "answer1, option2, ... stated or first mentioned", _choice, complete=_STATED_ANSWER + _CHOICE

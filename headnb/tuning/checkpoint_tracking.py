@@ -93,8 +93,8 @@ def track_checkpoints(
     Returns:
         A study as `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`
         (step, layer). Movement is relative to the base model, or to the first checkpoint if the files of the base model
-        are not available. `tokens_seen` and `train_loss` are present if the trainer recorded them. `samples_seen` is
-        NaN, because trainers do not record it.
+        are not available. If the trainer did not record them, `tokens_seen` is NaN and `train_loss` is missing.
+        `samples_seen` is NaN, because trainers do not record it.
 
     Raises:
         HeadnbError: there are no checkpoints, they are of different runs, the base model is missing or does not fit,

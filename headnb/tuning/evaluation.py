@@ -57,7 +57,7 @@ def evaluate(
     """Loss and exact match of every sample of a task.
 
     Exact match: greedy decoding continues the prompt up to an end-of-sequence token or until the answer is complete.
-    The answer extracted from this text equals the answer extracted from the sample's completion.
+    The sample matches if the answer extracted from this text equals the answer extracted from its completion.
 
     Args:
         model: as for `score_heads`; it is not changed.
@@ -78,9 +78,9 @@ def evaluate(
     Returns:
         Dataset with `loss` in nats and `answer_tokens` (sample); `exact_match` (sample): 1, 0, or NaN if there is no
         answer to compare; the answers `expected` and `prediction` and the whole text `generated` (sample); `ended`
-        (sample): whether the generation ended before `max_new_tokens`; `mean_loss` with its Student's t interval
-        `loss_low`, `loss_high`; `accuracy` with its Wilson interval `accuracy_low`, `accuracy_high`.
-        `.attrs["summary"]` states the result in one line.
+        (sample): false if the generated text was truncated; `mean_loss` with its Student's t interval `loss_low`,
+        `loss_high`; `accuracy` with its Wilson interval `accuracy_low`, `accuracy_high`. `.attrs["summary"]` states the
+        result in one line.
 
     Raises:
         HeadnbError: the input is invalid, or a loss is not finite.

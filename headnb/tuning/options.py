@@ -89,7 +89,7 @@ def check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
     elif inplace and model.dtype in {torch.bfloat16, torch.float16}:
         warnings.warn(
             f"the weights are {str(model.dtype).removeprefix('torch.')}, so most updates of full tuning are rounded to "
-            'zero; use load_model(..., dtype="float32") with bf16=True for mixed precision',
+            'zero; for mixed precision use load_model(..., dtype="float32") and finetune(..., bf16=True)',
             stacklevel=4,
         )
 

@@ -67,7 +67,7 @@ def test_a_random_mixture_draws_from_all_samples_of_tasks_of_different_size(tmp_
     assert abs(sum(drawn) - size * share) < 4 * (size * share * (1 - share)) ** 0.5
 
 
-def test_where_no_weight_is_above_zero_the_other_mixtures_are_left(run: Run) -> None:
+def test_without_positive_weights_only_the_other_mixtures_are_returned(run: Run) -> None:
     store_fit(run, (-0.1, 0.0))
     assert list(mixture_runs.mixtures_for(run, "leg_counting", 0, 4, WAYS[:2])) == ["random"]
 
@@ -85,7 +85,7 @@ def test_names_that_are_unknown_are_answered_with_the_nearest(run: Run) -> None:
         continual_runs.task_order(run, ["gdc"])
 
 
-def test_what_is_not_made_names_the_notebook_that_makes_it(run: Run) -> None:
+def test_missing_results_name_the_notebook_that_computes_them(run: Run) -> None:
     with pytest.raises(HeadnbError, match="notebook 07_mixture_training makes one"):
         mixture_runs.mixture_effect_of(run, "leg_counting")
     with pytest.raises(HeadnbError, match="notebook 12_continual_training makes them"):

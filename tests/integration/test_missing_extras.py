@@ -238,7 +238,7 @@ def test_other_samples_than_the_bundled_ones_name_the_extra_and_what_there_is(as
     assert "64 samples with seed 0 of gsm_symbolic (test)" in str(caught.value)
 
 
-def test_the_files_are_what_the_script_writes():
+def test_the_data_files_equal_the_output_of_the_script():
     import write_procedural
 
     assert write_procedural.samples() == procedural.SAMPLES.read_text()

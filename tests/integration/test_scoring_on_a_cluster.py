@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Pa
 
 
 @pytest.mark.long
-def test_the_only_worker_that_is_killed_is_waited_for_until_it_is_replaced(tmp_path: Path):
+def test_a_killed_single_worker_is_waited_for_until_it_is_replaced(tmp_path: Path):
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
@@ -177,7 +177,7 @@ def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     assert_same(found, scores())
 
 
-def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
+def test_hanging_workers_end_the_call_and_the_same_call_resumes(
     processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, settings = tmp_path / "x.zarr", {"client": processes}
@@ -203,7 +203,7 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_goes_on(
+def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_resumes(
     threads: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ):
     out = tmp_path / "x.zarr"
@@ -244,7 +244,7 @@ def test_workers_that_share_a_process_each_score_with_their_own_copy():
         assert_same(scores(client=client), scores())
 
 
-def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):
+def test_an_interrupt_keeps_scored_samples_and_one_process_resumes(threads: Client, tmp_path: Path):
     def stop(progress: headnb.scoring.Progress) -> None:
         if progress.done > 20:
             raise KeyboardInterrupt
@@ -275,12 +275,12 @@ def test_memory_that_runs_out_on_a_worker_makes_batches_smaller(threads: Client)
     assert any("going on with" in message for message in messages)
 
 
-def test_until_holds_on_a_cluster_too(threads: Client):
+def test_until_works_on_a_cluster(threads: Client):
     found = scores(client=threads, until=0.3)
     assert 64 <= found.sizes["sample"] < len(TASK)
 
 
-def test_an_error_on_a_worker_is_told_as_here(threads: Client):
+def test_an_error_on_a_worker_is_raised_as_in_one_process(threads: Client):
     model = tiny_model()
     with torch.no_grad():
         model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
@@ -299,6 +299,6 @@ def test_an_error_on_a_worker_is_told_as_here(threads: Client):
         ({"client": "tcp://127.0.0.1:1"}, "takes a distributed.Client"),
     ],
 )
-def test_what_cannot_be_spread_is_refused(threads: Client, settings: dict[str, Any], words: str):
+def test_methods_that_cannot_be_distributed_are_refused(threads: Client, settings: dict[str, Any], words: str):
     with pytest.raises(HeadnbError, match=words):
         scores(**{"client": threads, **settings})

@@ -26,7 +26,7 @@ OLD_RUN = FIXTURES / "format-1" / "run"
 NOW = {"scoring_revision": SCORING_REVISION}
 
 
-def test_a_run_of_an_earlier_revision_opens_and_is_not_gone_on_with(tmp_path):
+def test_a_run_of_an_earlier_revision_opens_and_is_not_resumed(tmp_path):
     folder = shutil.copytree(OLD_RUN, tmp_path / "run")
     settings = Run(folder).settings
     with pytest.raises(HeadnbError, match=f"holds a run {REFUSED}"):
@@ -36,7 +36,7 @@ def test_a_run_of_an_earlier_revision_opens_and_is_not_gone_on_with(tmp_path):
     assert Run.create(new, Settings("tiny", ("gcd",))).settings.model == "tiny"
 
 
-def test_a_fine_tuning_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+def test_a_fine_tuning_of_an_earlier_revision_is_not_resumed(tmp_path):
     settings = {"model": "tiny", "seed": 0}
     open_folder(tmp_path / "old", settings, resume=True, inplace=False)
     with pytest.raises(HeadnbError, match=f"holds a fine-tuning {REFUSED}"):
@@ -45,7 +45,7 @@ def test_a_fine_tuning_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
     open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
 
 
-def test_a_study_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+def test_a_study_of_an_earlier_revision_is_not_resumed(tmp_path):
     study = Study(tmp_path, {"model": "tiny"})
     study.add(TrackedStep(0, {}, np.zeros(2), 0.0, 0.0))
     study.write()

@@ -123,7 +123,7 @@ def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
     assert len(alive) == 3
 
 
-def test_what_the_trainer_noted_is_in_the_study(full_run):
+def test_records_of_the_trainer_are_in_the_study(full_run):
     logs = [{"step": step, "loss": 1.0 / step, "num_tokens": 7.0 * step} for step in (1, 2, 3)]
     for step, known in zip(STEPS, (1, 2, 3), strict=True):
         noted = {"global_step": known, "log_history": logs[:known]}
@@ -136,7 +136,7 @@ def test_what_the_trainer_noted_is_in_the_study(full_run):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, base, kind):
+def test_an_interrupted_call_keeps_finished_checkpoints_and_resumes(request, tmp_path, base, kind):
     run = request.getfixturevalue("full_run" if kind == "full" else "adapter_run")
     expected = track_checkpoints(run, PAIRS, base=base)
 
@@ -190,7 +190,7 @@ def test_checkpoints_that_do_not_belong_together_are_refused(full_run, adapter_r
         track_checkpoints(adapter_run, PAIRS)
 
 
-def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
+def test_errors_name_what_is_missing(full_run, adapter_run, tmp_path):
     with pytest.raises(HeadnbError, match=r"no folder matches .*chekpoint-\*.*contains checkpoint-10, checkpoint-100"):
         track_checkpoints(f"{full_run}/chekpoint-*", PAIRS)
     with pytest.raises(HeadnbError, match=r"is not a checkpoint and contains none \(checkpoint-\*\)"):

@@ -44,7 +44,7 @@ def test_held_out_loss_falls_and_the_base_keeps_every_bit(model: PreTrainedModel
     assert result.patterns.dims == ("step", "task", "layer", "head")
 
 
-def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() -> None:
+def test_biases_that_an_adapter_trains_are_restored_when_it_is_removed() -> None:
     model = tiny_model(attention_bias=True)
     values = values_of(model)
     adapters = LoraConfig(r=4, target_modules="all-linear", bias="all", task_type="CAUSAL_LM")
@@ -58,13 +58,13 @@ def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() 
     assert same_values(values, model)
 
 
-def test_a_loss_that_is_not_a_number_is_not_called_zero(model: PreTrainedModel) -> None:
+def test_a_nan_loss_is_not_logged_as_zero(model: PreTrainedModel) -> None:
     losses = short_finetuning(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
     assert losses[0] > 1
     assert losses[-1].isnull()
 
 
-def test_online_scores_of_experts_say_that_their_routers_loss_is_in_them() -> None:
+def test_online_scores_of_experts_warn_about_the_router_loss() -> None:
     with pytest.warns(UserWarning, match="routers' auxiliary loss"):
         warn_of_router_loss(build("mixtral", torch.float32), {})
     with warnings.catch_warnings():
@@ -81,7 +81,7 @@ def test_a_packed_sample_is_trained_on_whole_however_long() -> None:
     assert result.online_scores.answer_tokens.max() > 1024
 
 
-def test_the_tuned_model_is_there_while_applied_and_gone_after(model: PreTrainedModel, tmp_path: Path) -> None:
+def test_the_adapter_is_active_only_while_applied(model: PreTrainedModel, tmp_path: Path) -> None:
     result = short_finetuning(model, track={"held": HELD_OUT}, peft_config=None)
     state, before = state_of(model), headnb.score_heads(model, tiny_tokenizer(), HELD_OUT)
     again = headnb.open_study(result.save(tmp_path / "saved"))
@@ -206,7 +206,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path) -> None:
+def test_a_run_killed_again_before_its_next_tracked_step_resumes(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:
         def stop(progress: TuningProgress) -> None:
             if progress.step == step:
@@ -223,7 +223,7 @@ def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path
 
 
 @pytest.mark.long
-def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
+def test_a_run_killed_after_its_last_checkpoint_keeps_its_last_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> None:
@@ -264,7 +264,7 @@ def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options:
     assert "\n" not in str(raised.value)
 
 
-def test_models_that_cannot_be_tuned_so_are_refused(model: PreTrainedModel) -> None:
+def test_models_that_cannot_be_tuned_are_refused(model: PreTrainedModel) -> None:
     wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear"))
     with pytest.raises(HeadnbError, match="merge_and_unload"):
         short_finetuning(wrapped)
@@ -295,7 +295,7 @@ def test_nothing_is_printed_and_the_tokenizer_and_adapters_stay_as_they_are(
     assert capfd.readouterr() == ("", "")
 
 
-def test_progress_tells_steps_losses_and_what_is_tracked(model: PreTrainedModel) -> None:
+def test_progress_reports_steps_losses_and_tracked_steps(model: PreTrainedModel) -> None:
     reports: list[tuple[int, int, bool, int]] = []
 
     def note(progress: TuningProgress) -> None:

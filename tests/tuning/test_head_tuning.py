@@ -178,7 +178,7 @@ def test_resumed_tuning_of_heads_equals_one_run(tmp_path):
         short_finetuning(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **(options | {"heads": "L0H1"}))
 
 
-def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(monkeypatch):
+def test_an_interrupt_right_after_an_update_leaves_other_weights_unchanged(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

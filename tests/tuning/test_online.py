@@ -154,7 +154,7 @@ def test_in_bfloat16_online_scores_rank_the_heads_of_each_layer_as_in_float32(tm
         assert spearmanr(levels[torch.float32][layer], levels[torch.bfloat16][layer]).statistic >= 0.999
 
 
-def test_a_loss_that_is_no_mean_over_answer_tokens_is_refused(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_mean_over_answer_tokens_is_refused(tmp_path: Path) -> None:
     trainer = sft_trainer(tiny_model(), tmp_path, headnb.HeadScoreCallback(online=True), loss_type="dft")
     with pytest.raises(HeadnbError, match="mean over answer tokens"):
         trainer.train()
@@ -185,7 +185,7 @@ def test_evaluation_during_training_leaves_online_scores_alone(tmp_path: Path) -
     np.testing.assert_array_equal(*scores)
 
 
-def test_a_model_without_hooks_stays_behind(tmp_path: Path) -> None:
+def test_no_hooks_remain_on_the_model(tmp_path: Path) -> None:
     model = tiny_model()
     sft_trainer(model, tmp_path, headnb.HeadScoreCallback(online=True)).train()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

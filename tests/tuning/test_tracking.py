@@ -156,7 +156,7 @@ def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None
     assert callback.study.train_loss["update"].values.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_numbers_reach_what_the_trainer_reports_to_and_its_own_log_stays(tmp_path: Path) -> None:
+def test_numbers_are_logged_by_the_trainer_without_replacing_its_own_log(tmp_path: Path) -> None:
     callback = headnb.HeadScoreCallback(SUMS, every=2)
     trainer = sft_trainer(tiny_model(), tmp_path, max_steps=4)
     trainer.add_callback(callback)
@@ -170,7 +170,7 @@ def test_numbers_reach_what_the_trainer_reports_to_and_its_own_log_stays(tmp_pat
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
-def test_steps_that_are_none_are_refused(every: Any) -> None:
+def test_invalid_steps_are_refused(every: Any) -> None:
     with pytest.raises(HeadnbError, match="every must be a number of steps"):
         schedule(every)
 
