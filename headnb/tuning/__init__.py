@@ -1,3 +1,3 @@
-"""Fine-tuning, and what is tracked along the way."""
+"""Fine-tuning, and head scores tracked during the training."""
 
 from __future__ import annotations

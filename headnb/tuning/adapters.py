@@ -1,4 +1,4 @@
-"""`compare_adapter`: what an adapter changes about a model's heads, without a second copy of the model."""
+"""`compare_adapter`: the effect of an adapter on the head scores, without a second copy of the model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def compare_adapter(
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Scores:
-    """Score a model with and without its active adapters, and compare.
+    """Score a model with and without its active adapters, and compare the scores.
 
     Args:
-        model: wrapped by peft, or with adapters that transformers added. It is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: wrapped by peft, or with adapters that transformers added. It is not changed.
+        tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
         alpha: as for `compare`.
         scale_free: as for `compare`.
@@ -53,15 +53,15 @@ def compare_adapter(
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
-        seed: of the order of work, and of what `compare` draws.
+        seed: of the batch order, and of the random numbers of `compare`.
         on_progress: as for `score_heads`, which runs twice: first without the adapters.
 
     Returns:
-        What `compare(before, after)` gives, with the model without its adapters as before.
+        The result of `compare(before, after)`. `before` is the model without its adapters.
 
     Raises:
-        HeadnbError: no adapter, adapters that are disabled, or merged into the weights, or what `score_heads` says, for
-            instance of adapters that add tokens to the samples (prompt tuning, p-tuning).
+        HeadnbError: there is no adapter, or the adapters are disabled or merged into the weights. Also every error of
+            `score_heads`, for example for adapters that add tokens to the samples (prompt tuning, p-tuning).
     """
     adapters = _active_adapters(model)
     task = task if isinstance(task, Task) else load_task(task)
@@ -80,7 +80,7 @@ def compare_adapter(
         )
 
     with model_lock(model):
-        find_loss_computer(model)  # refuses what cannot be scored with its adapters, before it is scored without them
+        find_loss_computer(model)  # raises early if the model cannot be scored with its adapters
         with restore_model(model), _without_adapters(model):
             before = scored()
         after = scored()
@@ -91,42 +91,41 @@ def compare_adapter(
 
 
 def _active_adapters(model: PreTrainedModel) -> list[str]:
-    """Names of the adapters that the model computes with.
+    """Names of the active adapters.
 
     Raises:
-        HeadnbError: there is none, or none that can be left out.
+        HeadnbError: there is no adapter, or no adapter that can be disabled.
     """
     layers: list[Any] = [
         module for module in model.modules() if hasattr(module, "active_adapters") and hasattr(module, "merged")
     ]
-    if not layers and getattr(model, "peft_config", None):  # peft's wrapper around what no layer knows of
+    if not layers and getattr(model, "peft_config", None):  # a peft wrapper without adapter layers
         return _active_outside_layers(model)
     if not layers:
-        hint = "; load_model(id, adapter=...) puts one on"
-        raise HeadnbError(f"{model_name(model)} has no adapter to compare with and without{hint}")
+        raise HeadnbError(f"{model_name(model)} has no adapter to compare; load_model(id, adapter=...) adds one")
     if any(layer.merged for layer in layers):
-        raise HeadnbError("the adapter is merged into the weights; model.unmerge_adapter() takes it out again")
+        raise HeadnbError("the adapter is merged into the weights; undo this with model.unmerge_adapter()")
     if any(getattr(config, "bias", "none") != "none" for config in getattr(model, "peft_config", {}).values()):
         raise HeadnbError(
-            "the adapter trained biases in the model's own place, so there is no model without it here; "
-            "compare(before, after) takes scores of the base, loaded anew, and of this one"
+            "the adapter replaced biases of the model, so the base model cannot be restored from it; "
+            "load the base model separately and use compare(before, after)"
         )
     if disabled := sum(bool(layer.disable_adapters) for layer in layers):
-        some = "" if disabled == len(layers) else f"in {disabled} of {len(layers)} layers "
-        raise HeadnbError(f"the adapters are {some}disabled: there is nothing to compare until they are enabled")
+        some = "" if disabled == len(layers) else f" in {disabled} of {len(layers)} layers"
+        raise HeadnbError(f"the adapters are disabled{some}; enable them first")
     return list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
 
 
 def _active_outside_layers(model: Any) -> list[str]:
-    """The active adapter of a kind that has no layers with weights of their own: prefix tuning, LLaMA-Adapter."""
+    """The active adapter of a type without adapter layers: prefix tuning, LLaMA-Adapter."""
     if getattr(model, "_adapters_disabled", False):
-        raise HeadnbError("the adapter is disabled: there is nothing to compare until it is enabled")
+        raise HeadnbError("the adapter is disabled; enable it first")
     return [model.active_adapter]
 
 
 @contextmanager
 def _without_adapters(model: Any) -> Iterator[None]:
-    """`restore_model` puts back what peft changes about gradients on the way."""
+    """Disable the adapters inside the context. `restore_model` restores the gradient flags that peft changes."""
     if hasattr(model, "disable_adapter"):  # peft's wrapper
         with model.disable_adapter():
             yield

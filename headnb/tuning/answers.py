@@ -1,8 +1,8 @@
-r"""What counts as the answer in a completion: read from the text, which is never executed.
+r"""Extraction of the answer from a completion. The text is parsed and never executed.
 
-The tasks of the registry name one of the forms below (`TaskCard.answer`). A completion is right if the same answer is
-read from it as from the sample's own: `#### 1,200` and `#### 1200.0` agree, and so do an equation and one with its
-operands exchanged.
+Each task of the registry names one of the answer forms below (`TaskCard.answer`). A completion is correct if its
+extracted answer equals the answer extracted from the sample's completion. `#### 1,200` and `#### 1200.0` are equal, and
+so are two equations that differ in the order of their operands.
 """
 
 from __future__ import annotations
@@ -26,63 +26,62 @@ NO_ANSWER = "none"
 _NUMBER = r"(?:(?<![\w)])[-\u2212])?\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:e[+-]?\d\d?\b)?"
 _CHOICE = r"(answer|ending|option)\s?([1-9])"
 _TRUTH = r"(true|false|yes|no)\b"
-_STATED_ANSWER = (
-    r"answer\b[^.\n]{0,60}? is:?\s*[\"'(*]*"  # what is so stated comes before any answer mentioned on the way
-)
-_NEXT_QUESTION = re.compile(r"\n\s*Question:")  # a model that has not learnt to stop goes on in the prompt's form
+# An answer in this form has priority over answers that the text mentions earlier.
+_STATED_ANSWER = r"answer\b[^.\n]{0,60}? is:?\s*[\"'(*]*"
+_NEXT_QUESTION = re.compile(r"\n\s*Question:")  # a model that has not learnt to stop writes another question
 
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """How the answer is read from a completion."""
+    """Rule that extracts the answer from a completion."""
 
     name: str
     meaning: str
-    """What is read and compared, for people."""
+    """Description of the compared text, shown to users."""
     read: Reader
-    """The answer in a text, in one way of writing it; empty if there is none."""
+    """Function from a text to its answer in normalised form; empty if there is no answer."""
     complete: str = r"(?!)"
-    """A pattern that is found in a text once nothing behind it can matter."""
+    """Regular expression that matches a text once further text cannot change the answer."""
 
     def answer(self, text: str) -> str:
-        """What is read from a text up to where the next question begins."""
+        """The answer in a text, which ends where the next question begins."""
         return self.read(_NEXT_QUESTION.split(text, maxsplit=1)[0])
 
     def is_complete(self, text: str) -> bool:
-        """Whether the answer can be read from a text that ends like this."""
+        """Whether further text cannot change the answer."""
         return bool(re.search(self.complete, text, re.IGNORECASE) or _NEXT_QUESTION.search(text))
 
 
-def _number(text: str, behind: str = "", *, first: bool = False) -> str:
-    """The number behind a mark, the first or the last such one; the text's last number if nothing is so marked."""
-    marked = re.findall(rf"{behind}\s*({_NUMBER})", text, re.ASCII) if behind else []
-    found = marked or re.findall(_NUMBER, text, re.ASCII)
-    if not found:
+def _number(text: str, mark: str = "", *, first: bool = False) -> str:
+    """The first or the last number that follows `mark`; the text's last number if none follows it."""
+    marked = re.findall(rf"{mark}\s*({_NUMBER})", text, re.ASCII) if mark else []
+    numbers = marked or re.findall(_NUMBER, text, re.ASCII)
+    if not numbers:
         return ""
-    plain = re.sub(r"[$,]", "", found[0 if marked and first else -1]).replace("\u2212", "-")
+    plain = re.sub(r"[$,]", "", numbers[0 if marked and first else -1]).replace("\u2212", "-")
     digits = format(Decimal(plain), "f")
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return "0" if digits == "-0" else digits
 
 
 def _choice(text: str) -> str:
-    found = re.search(_STATED_ANSWER + _CHOICE, text, re.IGNORECASE) or re.search(_CHOICE, text, re.IGNORECASE)
-    return f"{found[1].lower()}{found[2]}" if found else ""
+    match = re.search(_STATED_ANSWER + _CHOICE, text, re.IGNORECASE) or re.search(_CHOICE, text, re.IGNORECASE)
+    return f"{match[1].lower()}{match[2]}" if match else ""
 
 
 def _truth(text: str) -> str:
-    found = (
+    match = (
         re.search(_STATED_ANSWER + _TRUTH, text, re.IGNORECASE)
         or re.search(r"\b(true|false)\b", text, re.IGNORECASE)
         or re.match(r"\W*" + _TRUTH, text, re.IGNORECASE)
     )
-    return {"yes": "true", "no": "false"}.get(found[1].lower(), found[1].lower()) if found else ""
+    return {"yes": "true", "no": "false"}.get(match[1].lower(), match[1].lower()) if match else ""
 
 
 def _function_body(text: str) -> str:
-    """The indented lines that a text begins with, without blank ones and what stands behind a line."""
+    """The indented lines at the start of a text, without blank lines and trailing white space."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    end = next((place for place, line in enumerate(lines) if not line[0].isspace()), len(lines))
+    end = next((index for index, line in enumerate(lines) if not line[0].isspace()), len(lines))
     return textwrap.dedent("\n".join(lines[:end]))
 
 
@@ -95,43 +94,43 @@ ANSWER_FORMS = {
     for form in (
         AnswerForm(
             "final-number",
-            "the number behind ####, else the last number",
-            partial(_number, behind="####", first=True),
+            "the number after ####, else the last number",
+            partial(_number, mark="####", first=True),
             complete=r"####[^\n]*\d[^\n]*\n",
         ),
-        AnswerForm("equation", "the number behind the last =, else the last number", partial(_number, behind="=")),
+        AnswerForm("equation", "the number after the last =, else the last number", partial(_number, mark="=")),
         AnswerForm("number", "the last number", _number),
         AnswerForm(
-            "choice", "answer1, option2, ... as stated or first mentioned", _choice, complete=_STATED_ANSWER + _CHOICE
+            "choice", "answer1, option2, ... stated or first mentioned", _choice, complete=_STATED_ANSWER + _CHOICE
         ),
         AnswerForm(
             "truth",
-            "true or false (yes or no), as stated or first mentioned",
+            "true or false (yes or no), stated or first mentioned",
             _truth,
             complete=_STATED_ANSWER + _TRUTH + r"\W",
         ),
         AnswerForm(
             "code",
-            "the text of the function's body, blank lines aside; it is never run, so only the same text counts",
+            "the text of the function's body without blank lines; the code is compared as text and never run",
             _function_body,
             complete=r"\n(?=\S)",
         ),
-        AnswerForm("text", "the whole text, white space folded", _collapse_whitespace),
+        AnswerForm("text", "the whole text with collapsed white space", _collapse_whitespace),
     )
 }
 
 
 def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]) -> AnswerForm | None:
-    """The form in which a task's answers are read; None if it has none.
+    """The answer form of a task; None if its answers are not compared.
 
     Args:
-        answer: a name in `ANSWER_FORMS`, a function from a completion to its answer, "none", or "auto": what the task's
-            card says, else "number" if all completions are numbers, else "text".
+        answer: a name in `ANSWER_FORMS`, a function from a completion to its answer, "none", or "auto". "auto" takes
+            the form of the task's card; without a card, "number" if all completions are numbers, else "text".
         task: the task's name.
-        completions: its samples' own.
+        completions: the completions of the task's samples.
 
     Raises:
-        HeadnbError: no such form.
+        HeadnbError: the form is unknown.
     """
     if callable(answer):
         own = answer
@@ -141,7 +140,7 @@ def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]
     if answer == "auto":
         answer = _usual_form(task, completions)
     if answer != NO_ANSWER and answer not in ANSWER_FORMS:
-        raise unknown_name("form of answers", answer, ["auto", NO_ANSWER, *ANSWER_FORMS])
+        raise unknown_name("answer form", answer, ["auto", NO_ANSWER, *ANSWER_FORMS])
     return ANSWER_FORMS.get(answer)
 
 

@@ -1,7 +1,6 @@
-"""`track_checkpoints`: head scores along a training that is over, from the checkpoints that it left.
+"""`track_checkpoints`: head scores of the saved checkpoints of a finished training.
 
-One model is in memory at a time: adapters are put on one base one after the other, whole models are loaded one after
-the other.
+One model is in memory at a time. Adapters are applied to one base model in turn. Full models are loaded in turn.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class TrackingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `track_checkpoints`; `study` holds the checkpoints that were scored until then."""
+    """Ctrl-C during `track_checkpoints`; `study` contains the checkpoints scored before the interrupt."""
 
     def __init__(self, study: xr.Dataset) -> None:
-        super().__init__(f"interrupted; {study.sizes.get('step', 0)} steps are scored")
+        super().__init__(f"interrupted after {study.sizes.get('step', 0)} scored steps")
         self.study = study
 
 
@@ -69,76 +68,98 @@ def track_checkpoints(
     dtype: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Score tasks with every checkpoint of a finished training, of any trainer: whole models or PEFT adapters.
+    """Score tasks with every checkpoint of a finished training. Checkpoints are full models or PEFT adapters.
+
+    Any trainer may have written the checkpoints.
 
     Args:
-        checkpoints: a pattern such as "runs/checkpoint-*", a trainer's output_dir, or several of them. Their order is
-            that of their steps.
+        checkpoints: a pattern such as "runs/checkpoint-*", a trainer's output_dir, or a list of these. Checkpoints are
+            sorted by step.
         task: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
-        base: the model that was trained: step 0. Adapters say which it was; for whole models it is left out unless it
-            is named. A model that is loaded already is left as it is.
-        tokenizer: by default that of the checkpoints, or else of the base.
-        out: a folder to write each checkpoint's scores to: the same call again goes on behind the last one, and
-            `open_study` reads it, with the scores of every sample.
+        base: the model before fine-tuning, which is step 0. Adapters name their base model. Checkpoints of full models
+            have no step 0 unless `base` is given. A loaded model is not changed.
+        tokenizer: default: the tokenizer of the checkpoints, else that of the base model.
+        out: folder for the scores of each checkpoint. Run the same call again to resume. `open_study` reads the folder,
+            with the scores of every sample.
         method: one of `methods()`.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
         device: as for `load_model`.
         dtype: as for `load_model`.
-        on_progress: called with the number of checkpoints done (the base is one) and their total; raising in it stops
-            the work.
+        on_progress: called with the number of finished checkpoints and their total, both including the base model. An
+            exception raised in it stops the call.
 
     Returns:
-        What `finetune(...).study` is: `level` (step, task, layer, head), `eval_loss` (step, task), `movement` (step,
-        layer) from the base, or from the first checkpoint where the base's files are not at hand; `tokens_seen` and
-        `train_loss` as far as the trainer noted them; `samples_seen`, which trainers do not note, is NaN.
+        A study as `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`
+        (step, layer). Movement is relative to the base model, or to the first checkpoint if the files of the base model
+        are not available. If the trainer did not record them, `tokens_seen` is NaN and `train_loss` is missing.
+        `samples_seen` is NaN, because trainers do not record it.
 
     Raises:
-        HeadnbError: no checkpoints, a mixture of runs, a base that is missing or another one, a bad task, or an `out`
-            that holds something else.
-        TrackingInterrupted: on Ctrl-C; it holds the checkpoints that are done.
+        HeadnbError: there are no checkpoints, they are of different runs, the base model is missing or does not fit,
+            the task is invalid, or `out` contains a different study.
+        TrackingInterrupted: on Ctrl-C; it contains the finished checkpoints.
     """
-    found = find_checkpoints(checkpoints)
+    saved = find_checkpoints(checkpoints)
     find_method(method, of_samples=True)
     tasks = tracked_tasks(task)
-    models = _CheckpointModels(found, base, tokenizer, device, dtype)
-    wanted: list[Checkpoint | None] = [None] if models.has_base and found[0].step else []
-    wanted += found
-    settings = {
-        "model": models.name,
-        "kind_of_tuning": "adapter" if found[0].is_adapter else "full",
-        "method": method,
-        "encoding": encoding,
-        "max_length": -1 if max_length is None else max_length,
-        REVISION: SCORING_REVISION,
-        "tracked": json.dumps({name: each.fingerprint() for name, each in tasks.items()}),
-    }
-    study = _study(out, settings, found)
     scoring = {"method": method, "batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
-    try:
-        for done, checkpoint in enumerate(wanted):
-            if (0 if checkpoint is None else checkpoint.step) in study.steps:
-                continue
 
-            def tick(_: object, done: int = done) -> None:
-                if on_progress is not None:
-                    on_progress(done, len(wanted))
-
-            tick(None)
-            study.add(_score(models, checkpoint, tasks, {**scoring, "on_progress": tick}))
-            study.write()
-    except KeyboardInterrupt:
-        raise TrackingInterrupted(study.dataset()) from None
-    if on_progress is not None:
-        on_progress(len(wanted), len(wanted))
+    models = _CheckpointModels(saved, base, tokenizer, device, dtype)
+    study = _open_study(out, _settings(models, tasks, scoring), saved)
+    with_base = models.has_base and saved[0].step > 0
+    _score_checkpoints(study, models, [None, *saved] if with_base else saved, tasks, scoring, on_progress)
     return study.dataset()
 
 
-def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpoint]) -> Study:
-    """A new study, or the one in `out` if it is of the same."""
+def _settings(models: _CheckpointModels, tasks: dict[str, Task], scoring: dict[str, Any]) -> dict[str, Any]:
+    """Settings that must be equal in two calls that write to the same folder."""
+    return {
+        "model": models.name,
+        "kind_of_tuning": "adapter" if models.of_adapters else "full",
+        "method": scoring["method"],
+        "encoding": scoring["encoding"],
+        "max_length": -1 if scoring["max_length"] is None else scoring["max_length"],
+        REVISION: SCORING_REVISION,
+        "tracked": json.dumps({name: task.fingerprint() for name, task in tasks.items()}),
+    }
+
+
+def _score_checkpoints(
+    study: Study,
+    models: _CheckpointModels,
+    checkpoints: Sequence[Checkpoint | None],
+    tasks: dict[str, Task],
+    scoring: dict[str, Any],
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Score the checkpoints (None: the base model) that the study does not contain, and add them to it."""
+
+    def report(done: int) -> None:
+        if on_progress is not None:
+            on_progress(done, len(checkpoints))
+
+    try:
+        for done, checkpoint in enumerate(checkpoints):
+            if (0 if checkpoint is None else checkpoint.step) in study.steps:
+                continue
+
+            def report_batch(_: object, done: int = done) -> None:
+                report(done)
+
+            report(done)
+            study.add(_score(models, checkpoint, tasks, {**scoring, "on_progress": report_batch}))
+            study.write()
+    except KeyboardInterrupt:
+        raise TrackingInterrupted(study.dataset()) from None
+    report(len(checkpoints))
+
+
+def _open_study(out: str | Path | None, settings: dict[str, Any], checkpoints: list[Checkpoint]) -> Study:
+    """A new study, or the study in `out` if its settings and checkpoints are the same."""
     folder = None if out is None else user_path(out)
-    stamps = {str(checkpoint.step): checkpoint.file_signature for checkpoint in found}
+    signatures = {str(checkpoint.step): checkpoint.file_signature for checkpoint in checkpoints}
     study = Study(folder)
     if folder is not None and (folder / STUDY).is_file():
         study = read_study(folder)
@@ -149,12 +170,13 @@ def _study(out: str | Path | None, settings: dict[str, Any], found: list[Checkpo
             if study.attrs.get(name) != value
         ]
         if differ:
-            raise HeadnbError(f"{folder} holds a study with {'; '.join(differ)}; choose another `out` or remove it")
+            raise HeadnbError(f"{folder} contains a study with {'; '.join(differ)}; choose another `out` or remove it")
         stored = json.loads(str(study.attrs["checkpoints"]))
-        if changed := [step for step in map(str, study.steps) if step != "0" and stored.get(step) != stamps.get(step)]:
-            raise HeadnbError(f"{folder} holds step {changed[0]} of other weights than these; choose another `out`")
-    study.attrs |= {**settings, "checkpoints": json.dumps(stamps), "steps_done": found[-1].step}
-    study.train_loss = found[-1].train_loss
+        steps = [str(step) for step in study.steps if step != 0]
+        if changed := [step for step in steps if stored.get(step) != signatures.get(step)]:
+            raise HeadnbError(f"{folder} contains scores of step {changed[0]} with other weights; choose another `out`")
+    study.attrs |= {**settings, "checkpoints": json.dumps(signatures), "steps_done": checkpoints[-1].step}
+    study.train_loss = checkpoints[-1].train_loss
     return study
 
 
@@ -170,18 +192,18 @@ def _score(
 
 @dataclass
 class _CheckpointModels:
-    """The base and the checkpoints as models, one at a time."""
+    """Loads the base model and the checkpoints, one at a time."""
 
-    found: list[Checkpoint]
+    checkpoints: list[Checkpoint]
     base: str | Path | PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
     device: str
     dtype: str
-    _resident: PreTrainedModel | None = None  # the base of adapters
+    _adapter_base: PreTrainedModel | None = None  # the loaded base model of the adapters
 
     @property
     def of_adapters(self) -> bool:
-        return self.found[0].is_adapter
+        return self.checkpoints[0].is_adapter
 
     @property
     def has_base(self) -> bool:
@@ -189,15 +211,15 @@ class _CheckpointModels:
 
     @property
     def name(self) -> str:
-        """What the study calls the model."""
+        """Name of the model in the study."""
         if isinstance(self.base, (str, Path)) or self.base is None:
-            source = str(self.base or self.found[0].base[0]) or self.found[0].folder.resolve().parent.name
+            source = str(self.base or self.checkpoints[0].base[0]) or self.checkpoints[0].folder.resolve().parent.name
             return Path(source).name if Path(source).is_dir() else source
         return model_name(self.base)
 
     @contextmanager
     def at(self, checkpoint: Checkpoint | None) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase | None]]:
-        """The model of a checkpoint, or the base, and the tokenizer, which is the same for all."""
+        """The model of a checkpoint (None: the base model), and the tokenizer, which all checkpoints share."""
         release_memory()
         tokenizer = self._find_tokenizer()
         if checkpoint is None:
@@ -212,7 +234,7 @@ class _CheckpointModels:
             yield load_weights(checkpoint.folder, self.device, self.dtype), tokenizer
 
     def movement(self, model: PreTrainedModel, checkpoint: Checkpoint | None) -> np.ndarray:
-        """How far each layer moved, (L,). An adapter is spent by it."""
+        """Relative parameter distance of each layer from the base model, (L,). It sets LoRA factors of `model` to 0."""
         layout = find_heads(model)
         if checkpoint is None:
             return np.zeros(len(layout.heads))
@@ -220,19 +242,19 @@ class _CheckpointModels:
             return moved_weights(self._origin(), checkpoint.folder, len(layout.heads))
         distance = Movement(model, layout)
         for name, factor in model.named_parameters():
-            if "lora_B" in name:  # without it the weights are the base's
+            if "lora_B" in name:  # B = 0 gives the base model's weights
                 factor.data.zero_()
         return distance.measure()
 
     def _load_base(self) -> PreTrainedModel:
         if not isinstance(self.base, (str, Path, NoneType)):
             return self.base
-        if self._resident is not None:
-            return self._resident
-        folder, (named, revision) = self.found[0].folder, self.found[0].base
+        if self._adapter_base is not None:
+            return self._adapter_base
+        folder, (named, revision) = self.checkpoints[0].folder, self.checkpoints[0].base
         source = self.base or named
         if not source:
-            raise HeadnbError(f"{folder} does not say which model it adapts; base= names it")
+            raise HeadnbError(f"{folder} does not name its base model; give it with base=")
         try:
             model, tokenizer = load_model(
                 source, device=self.device, dtype=self.dtype, revision=None if self.base is not None else revision
@@ -241,23 +263,23 @@ class _CheckpointModels:
             if self.base is not None:
                 raise
             raise HeadnbError(
-                f"{folder} adapts {source!r}, which cannot be loaded ({error}); base= names it"
+                f"{folder} adapts {source!r}, which cannot be loaded ({error}); give the base model with base="
             ) from error
         self.tokenizer = self.tokenizer or tokenizer
         if self.of_adapters:
-            self._resident = model
+            self._adapter_base = model
         return model
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The one given, else that of the checkpoints, else the base's."""
+        """The given tokenizer, else that of the checkpoints, else that of the base model."""
         if self.tokenizer is None:
-            self.tokenizer = load_tokenizer_or_none(str(self.found[-1].folder))
+            self.tokenizer = load_tokenizer_or_none(str(self.checkpoints[-1].folder))
         if self.tokenizer is None and self.has_base:
             self._load_base()
         return self.tokenizer
 
     def _origin(self) -> Path:
-        """The folder with the weights that movement is measured from."""
+        """Folder of the weights that movement is relative to."""
         source = str(self.base) if isinstance(self.base, (str, Path)) else loadable_name(self.base)
         folder = weights_folder(source) if source else None
-        return folder or self.found[0].folder
+        return folder or self.checkpoints[0].folder

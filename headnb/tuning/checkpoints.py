@@ -1,6 +1,6 @@
-"""Checkpoints that a trainer left: finding them, in the order of their steps, and how far their weights moved.
+"""Discovery of saved checkpoints, and the parameter distance between two of them.
 
-Only files are read here: a checkpoint's weights come into memory one tensor at a time.
+Only files are read. Weights are loaded one tensor at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SHAPE = ("model_type", "num_hidden_layers", "num_attention_heads", "num_key_val
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that a trainer saved after so many steps: a whole model, or a PEFT adapter."""
+    """A folder that a trainer saved after `step` updates: a full model or a PEFT adapter."""
 
     folder: Path
     step: int
@@ -43,85 +43,85 @@ class Checkpoint:
 
     @property
     def trainer_state(self) -> dict[str, Any]:
-        """What the trainer noted in it; empty if it is no trainer's."""
+        """Content of trainer_state.json; empty if there is no such file."""
         return _json(self.folder / "trainer_state.json")
 
     @property
     def base(self) -> tuple[str, str | None]:
-        """What an adapter adapts, as it says itself, and its revision; the name is empty if it does not."""
+        """Name and revision of an adapter's base model; the name is empty if the adapter does not record it."""
         return adapter_base(self.folder) if self.is_adapter else ("", None)
 
     @property
     def file_signature(self) -> str:
-        """Changes when other weights are saved to the folder."""
+        """Hash of the weight files' names, sizes and times. It changes when other weights are saved to the folder."""
         files = sorted(self.folder.glob("*.safetensors"))
-        kept = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.blake2b(json.dumps(kept).encode(), digest_size=8).hexdigest()
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.blake2b(json.dumps(stats).encode(), digest_size=8).hexdigest()
 
     @property
     def tokens_seen(self) -> float:
-        """Training tokens until then, as transformers or TRL counted them; NaN if they did not."""
+        """Training tokens up to this step, counted by transformers or TRL; NaN if they were not counted."""
         state = self.trainer_state
         logged = [log["num_tokens"] for log in state.get("log_history", ()) if "num_tokens" in log]
         return float(state.get("num_input_tokens_seen") or (logged[-1] if logged else math.nan))
 
     @property
     def train_loss(self) -> dict[int, float]:
-        """Update -> training loss, as the trainer logged it until then."""
+        """Update -> training loss, as the trainer logged it up to this step."""
         return {
             int(log["step"]): float(log["loss"]) for log in self.trainer_state.get("log_history", ()) if "loss" in log
         }
 
 
-def find_checkpoints(places: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
-    """Checkpoints in the order of their steps.
+def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoint]:
+    """Checkpoints, sorted by step.
 
     Args:
-        places: a pattern such as "runs/checkpoint-*", a trainer's output_dir, or several of them.
+        paths: a pattern such as "runs/checkpoint-*", a trainer's output_dir, or a list of these.
 
     Raises:
-        HeadnbError: nothing there, a folder without weights or without a step, two of the same step, adapters and
-            whole models mixed, or models of different shapes.
+        HeadnbError: there is no checkpoint; a checkpoint has no weights or no step; two have the same step; adapters
+            and full models are mixed; or the models have different shapes.
     """
-    several = [places] if isinstance(places, (str, Path)) else list(places)
-    folders = dict.fromkeys(folder for place in several for folder in _checkpoint_folders(place))
-    found = sorted((_checkpoint(folder) for folder in folders), key=lambda each: each.step)
-    for one, other in itertools.pairwise(found):
+    patterns = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    folders = dict.fromkeys(folder for pattern in patterns for folder in _checkpoint_folders(pattern))
+    checkpoints = sorted((_checkpoint(folder) for folder in folders), key=lambda checkpoint: checkpoint.step)
+    for one, other in itertools.pairwise(checkpoints):
         if one.step == other.step:
             raise HeadnbError(
-                f"{one.folder} and {other.folder} are both of step {one.step}: give one run's checkpoints"
+                f"{one.folder} and {other.folder} both have step {one.step}; give the checkpoints of one run"
             )
         if one.is_adapter != other.is_adapter:
             adapter, model = (one, other) if one.is_adapter else (other, one)
             raise HeadnbError(
-                f"{adapter.folder} is an adapter and {model.folder} a whole model: give one run's checkpoints"
+                f"{adapter.folder} is an adapter and {model.folder} is a full model; give the checkpoints of one run"
             )
         if (difference := _difference(one, other)) is not None:
             raise HeadnbError(f"{one.folder} and {other.folder} are of different models: {difference}")
-    return found
+    return checkpoints
 
 
-def _checkpoint_folders(place: str | Path) -> list[Path]:
-    folder = user_path(place)
+def _checkpoint_folders(pattern: str | Path) -> list[Path]:
+    folder = user_path(pattern)
     if folder.is_dir():
         inside = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("checkpoint-")]
         if _is_checkpoint(folder) and not inside:
             return [folder]
         if not inside:
-            raise HeadnbError(f"{folder} is no checkpoint, and there is none (checkpoint-*) inside")
+            raise HeadnbError(f"{folder} is not a checkpoint and contains none (checkpoint-*)")
         return inside
-    found = [Path(path) for path in glob.glob(str(folder)) if Path(path).is_dir()]  # noqa: PTH207  absolute patterns
-    if not found:
-        raise HeadnbError(f"no folder matches {str(place)!r}{_folder_hint(folder)}")
-    return found
+    folders = [Path(path) for path in glob.glob(str(folder)) if Path(path).is_dir()]  # noqa: PTH207  absolute patterns
+    if not folders:
+        raise HeadnbError(f"no folder matches {str(pattern)!r}{_folder_hint(folder)}")
+    return folders
 
 
 def _folder_hint(pattern: Path) -> str:
-    """What there is instead."""
+    """The folders in the nearest existing parent, for an error message."""
     parent = next((folder for folder in pattern.parents if folder.is_dir()), Path())
     names = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
     more = ", ..." if len(names) > 6 else ""
-    return f"; {parent.resolve()} holds {', '.join(names[:6]) + more if names else 'no folders'}"
+    return f"; {parent.resolve()} contains {', '.join(names[:6]) + more if names else 'no folders'}"
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -130,7 +130,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 def _checkpoint(folder: Path) -> Checkpoint:
     if not _is_checkpoint(folder):
-        raise HeadnbError(f"{folder} is no checkpoint: it has neither {FULL} nor {ADAPTER}")
+        raise HeadnbError(f"{folder} is not a checkpoint: it has neither {FULL} nor {ADAPTER}")
     is_adapter = (folder / ADAPTER).is_file()
     if not is_adapter:
         check_folder(folder)
@@ -139,21 +139,21 @@ def _checkpoint(folder: Path) -> Checkpoint:
     number = re.search(r"(\d+)$", folder.name)
     step = _json(folder / "trainer_state.json").get("global_step", number and int(number[1]))
     if step is None:
-        raise HeadnbError(f"{folder} does not say after which step it was saved: name it checkpoint-STEP")
+        raise HeadnbError(f"the step of {folder} is not recorded; rename the folder to checkpoint-STEP")
     return Checkpoint(folder, int(step), is_adapter)
 
 
 def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
-    """What two checkpoints that cannot be of one run differ in."""
+    """Description of a difference that two checkpoints of one run cannot have; None if there is none."""
     if one.is_adapter:
         if one.base == other.base:
             return None
         first, second = (
             name if revision is None else f"{name} at {revision}" for name, revision in (one.base, other.base)
         )
-        return f"they adapt {first!r} and {second!r}"
-    where = {"trust_remote_code": False}
-    configs = [read_config(str(each.folder), where).get_text_config() for each in (one, other)]
+        return f"their base models are {first!r} and {second!r}"
+    options = {"trust_remote_code": False}
+    configs = [read_config(str(checkpoint.folder), options).get_text_config() for checkpoint in (one, other)]
     for name in _SHAPE:
         a, b = (getattr(config, name, None) for config in configs)
         if a != b:
@@ -162,10 +162,10 @@ def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file.
+    """Read a JSON object; empty if there is no such file.
 
     Raises:
-        HeadnbError: the file holds something else.
+        HeadnbError: the file cannot be read or does not contain a JSON object.
     """
     if not path.is_file():
         return {}
@@ -174,14 +174,14 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{path} cannot be read: {error}") from error
     if not isinstance(read, dict):
-        raise HeadnbError(f"{path} holds no JSON object")
+        raise HeadnbError(f"{path} does not contain a JSON object")
     return read
 
 
 def moved_weights(before: Path, after: Path, layers: int) -> np.ndarray:
-    """The relative L2 distance of each layer's weights in two folders, || W - W0 || / || W0 ||, (L,).
+    """Relative L2 distance of each layer's weights in two folders, || W - W0 || / || W0 ||, (L,).
 
-    A layer that has other weights in the one than in the other is NaN.
+    It is NaN for a layer whose weights have other names or shapes in the two folders.
     """
     import torch  # noqa: PLC0415
 
@@ -205,24 +205,24 @@ def moved_weights(before: Path, after: Path, layers: int) -> np.ndarray:
 
 
 def _tensors(folder: Path, files: ExitStack) -> dict[str, Callable[[], Tensor]]:
-    """Name -> what reads it, of all weights in a folder; the files stay open until `files` is closed."""
+    """Name -> function that reads the weight, for all weights in a folder. Files stay open until `files` is closed."""
     from safetensors import safe_open  # noqa: PLC0415
 
-    found: dict[str, Callable[[], Tensor]] = {}
+    readers: dict[str, Callable[[], Tensor]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         opened: Any = files.enter_context(safe_open(path, framework="pt"))
-        for name in opened.keys():  # noqa: SIM118  it is no mapping
-            found[name] = lambda opened=opened, name=name: opened.get_tensor(name)  # type: ignore[misc]
-    return found
+        for name in opened.keys():  # noqa: SIM118  it is not a mapping
+            readers[name] = lambda opened=opened, name=name: opened.get_tensor(name)  # type: ignore[misc]
+    return readers
 
 
 def _same_weight(name: str, weights: Mapping[str, Callable[[], Tensor]]) -> Tensor | None:
-    """The weight of a name; files on the hub may lack the prefix that trainers write."""
+    """Read the weight `name`. Files on the hub may lack the prefix that trainers write."""
     while name not in weights and "." in name:
         name = name.partition(".")[2]
     return weights[name]() if name in weights else None
 
 
 def _layer_of(name: str) -> int | None:
-    found = re.search(r"\.(\d+)\.", f".{name}")
-    return int(found[1]) if found else None
+    match = re.search(r"\.(\d+)\.", f".{name}")
+    return int(match[1]) if match else None

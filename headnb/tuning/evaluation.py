@@ -1,6 +1,6 @@
-"""How good a model is on a task: the loss of each sample, and whether its greedy answer is the right one.
+"""Evaluation of a model on a task: the loss and the exact match of each sample.
 
-Generated text is only read (`answers`), never executed.
+Answers are extracted from generated text (`answers`), which is never executed.
 """
 
 from __future__ import annotations
@@ -56,38 +56,37 @@ def evaluate(
 ) -> xr.Dataset:
     """Loss and exact match of every sample of a task.
 
-    Exact match: the prompt is continued greedily, up to an end-of-sequence token or to where the answer is complete,
-    and the answer read from that text is the one read from the sample's completion.
+    Exact match: greedy decoding continues the prompt up to an end-of-sequence token or until the answer is complete.
+    The sample matches if the answer extracted from this text equals the answer extracted from its completion.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already: then there are losses only.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: the model's tokenizer; None if the samples are already encoded, which gives losses only.
         task: a `Task`, or anything that `load_task` accepts.
-        answer: how answers are read: a name in `answers.FORMS`, a function from a completion to its answer, or "none"
-            for losses only. "auto": as the registry says of the task, else "number" if all completions are numbers,
-            else "text". Code is compared as text; where that says nothing (mbpp), there is no exact match.
-        max_new_tokens: where a text is cut off.
-        batch_size: prompts that are continued together.
+        answer: the answer form: a name in `answers.ANSWER_FORMS`, a function from a completion to its answer, or "none"
+            for losses only. "auto": the form that the registry names for the task, else "number" if all completions are
+            numbers, else "text". Code is compared as text. If text cannot be compared (mbpp), there is no exact match.
+        max_new_tokens: maximum number of generated tokens.
+        batch_size: number of prompts that are continued together.
         batch_tokens: tokens of a batch for the losses, padding included.
-        max_length: cut longer samples to so many tokens for the losses.
+        max_length: truncate longer samples to this many tokens for the losses.
         encoding: as for `score_heads`.
-        level: of the intervals.
-        seed: of the order of work.
-        on_progress: called with the number of samples done and their total; raising in it stops the work.
+        level: confidence level of the intervals.
+        seed: of the batch order.
+        on_progress: called with the number of finished samples and their total; an exception in it stops the call.
 
     Returns:
-        A Dataset with `loss` in nats and `answer_tokens` (sample); `exact_match` (sample), 1, 0 or NaN where there is
-        no answer to compare; `expected`, `prediction`, the answers, and `generated`, the whole text (sample); whether
-        it `ended` by itself (sample); and the means `mean_loss` with its Student's t interval `loss_low`, `loss_high`,
-        `accuracy` with its Wilson interval `accuracy_low`, `accuracy_high`. `.attrs["summary"]` says it in a line.
+        Dataset with `loss` in nats and `answer_tokens` (sample); `exact_match` (sample): 1, 0, or NaN if there is no
+        answer to compare; the answers `expected` and `prediction` and the whole text `generated` (sample); `ended`
+        (sample): false if the generated text was truncated; `mean_loss` with its Student's t interval `loss_low`,
+        `loss_high`; `accuracy` with its Wilson interval `accuracy_low`, `accuracy_high`. `.attrs["summary"]` states the
+        result in one line.
 
     Raises:
-        HeadnbError: bad input, or a loss that is not finite.
+        HeadnbError: the input is invalid, or a loss is not finite.
     """
     level = checked_level(level, "level")
-    for name, count in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
-        if count < 1:
-            raise HeadnbError(f"{name} must be at least 1, not {count}")
+    _check_counts(max_new_tokens=max_new_tokens, batch_size=batch_size)
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     total = len(encoded.samples)
@@ -101,49 +100,67 @@ def evaluate(
     with model_lock(model), frozen(model):
         losses = _losses(model, encoded, batch_tokens, seed, lambda done: report(0 if form else done))
         if form is None or tokenizer is None:
-            columns = _empty_answers(total)
+            answers = _empty_answers(total)
         else:
-            columns = _compare_answers(model, tokenizer, questions, form, max_new_tokens, batch_size, report)
+            answers = _compare_answers(model, tokenizer, questions, form, max_new_tokens, batch_size, report)
     report(total)
+
+    attrs = _attributes(model, task, encoded, form)
+    attrs |= {"level": level, "encoding": encoding, "max_new_tokens": max_new_tokens}
+    return _assemble(encoded, losses, answers, attrs)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise HeadnbError(f"{name} must be at least 1, not {count}")
+
+
+def _attributes(model: PreTrainedModel, task: Task, encoded: EncodedTask, form: AnswerForm | None) -> dict[str, Any]:
+    """Attributes of the result that describe the model and the samples."""
+    return {
+        "model": model_name(model),
+        **weights_source(model),
+        "task": task.name,
+        "answer": f"{form.name}: {form.meaning}" if form else NO_ANSWER,
+        "units": "nats",
+        "samples": len(encoded.samples),
+        "left_out": len(encoded.left_out),
+        "truncated": encoded.truncated,
+        **encoded.notices,
+    }
+
+
+def _assemble(
+    encoded: EncodedTask, losses: np.ndarray, answers: dict[str, np.ndarray], attrs: dict[str, Any]
+) -> xr.Dataset:
+    """The result of `evaluate`: the columns of the samples, their means, and the summary."""
     result = xr.Dataset(
         {
             "loss": ("sample", losses),
             "answer_tokens": ("sample", encoded.answer_tokens.astype(np.int32)),
-            **{name: ("sample", values) for name, values in columns.items()},
-            **_means(losses, columns["exact_match"], level),
+            **{name: ("sample", values) for name, values in answers.items()},
+            **_means(losses, answers["exact_match"], attrs["level"]),
         },
         coords={"sample": list(encoded.ids)},
-        attrs={
-            "model": model_name(model),
-            **weights_source(model),
-            "task": task.name,
-            "answer": f"{form.name}: {form.meaning}" if form else NO_ANSWER,
-            "units": "nats",
-            "level": level,
-            "samples": total,
-            "left_out": len(encoded.left_out),
-            "truncated": encoded.truncated,
-            **encoded.notices,
-            "encoding": encoding,
-            "max_new_tokens": max_new_tokens,
-        },
+        attrs=attrs,
     )
     result.attrs["summary"] = summary(result)
     return result
 
 
 def summary(evaluation: xr.Dataset) -> str:
-    """An evaluation in a line: means with their intervals, and what keeps the numbers from saying more."""
+    """One-line summary: means with intervals, and how many answers were compared and truncated."""
     attrs = evaluation.attrs
     loss, low, high = (float(evaluation[name]) for name in ("mean_loss", "loss_low", "loss_high"))
     known = int(evaluation["exact_match"].count())
     interval = "" if np.isnan(low) else f" ({attrs['level']:.0%} interval {low:.3g} to {high:.3g})"
     parts = [f"loss {loss:.3g} nats{interval}"]
     if known:
-        share, low, high = (100 * float(evaluation[name]) for name in ("accuracy", "accuracy_low", "accuracy_high"))
-        parts.append(f"exact match {share:.3g} % ({low:.3g} to {high:.3g}), {known} answers compared")
-        if cut := known - int(evaluation["ended"].sum()):
-            parts.append(f"{cut} cut off at {attrs['max_new_tokens']} tokens")
+        accuracy, low, high = (100 * float(evaluation[name]) for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        parts.append(f"exact match {accuracy:.3g} % ({low:.3g} to {high:.3g}), {known} answers compared")
+        if truncated := known - int(evaluation["ended"].sum()):
+            parts.append(f"{truncated} truncated at {attrs['max_new_tokens']} tokens")
     else:
         parts.append("no exact match: this task has no answer that can be compared as text")
     return f"{attrs['model']} on {attrs['samples']} samples of {attrs['task']}: {'; '.join(parts)}"
@@ -151,16 +168,16 @@ def summary(evaluation: xr.Dataset) -> str:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a model is asked, and what the sample itself answers."""
+    """The prompt of a sample and its reference completion."""
 
-    prompt: np.ndarray  # (T,)
+    prompt: np.ndarray  # (T,), token ids
     completion: str
 
 
 def _questions(
     task: Task, tokenizer: PreTrainedTokenizerBase | None, encoded: EncodedTask, encoding: EncodingName
 ) -> list[_Question]:
-    """One for each encoded sample, whole where `max_length` cuts the sample; none without a tokenizer."""
+    """One question per encoded sample, not truncated to `max_length`. An empty list without a tokenizer."""
     if tokenizer is None:
         return []
     whole = encode_task(task, tokenizer, encoding=encoding) if encoded.truncated else encoded
@@ -169,7 +186,7 @@ def _questions(
     for key in encoded.ids:
         answer = samples[key].labels != IGNORED
         start = int(answer.argmax())
-        length = int(np.append(~answer[start:], True).argmax())  # up to the next turn, if there is one
+        length = int(np.append(~answer[start:], True).argmax())  # up to the next turn of a conversation
         completion = tokenizer.decode(samples[key].labels[start : start + length], skip_special_tokens=True)
         questions.append(_Question(samples[key].prompt, str(completion)))
     return questions
@@ -178,13 +195,13 @@ def _questions(
 def _losses(
     model: PreTrainedModel, encoded: EncodedTask, batch_tokens: int, seed: int, tick: Callable[[int], None]
 ) -> np.ndarray:
-    """Loss of each sample (n,) float64, by forward passes alone."""
+    """Loss of each sample (n,), float64, from forward passes only."""
     loss_computer, device = find_loss_computer(model), input_device(model)
     plan = plan_batches(encoded.lengths, batch_tokens=max_batch_tokens(model, batch_tokens), seed=seed)
     losses = np.full(len(encoded.samples), np.nan)
-    for places in plan.batches():
-        tick(int(places[0]))
-        positions = plan.order[places]
+    for batch_slots in plan.batches():
+        tick(int(batch_slots[0]))
+        positions = plan.order[batch_slots]
         batch = collate([encoded.samples[position] for position in positions])
         losses[positions] = loss_computer.losses(batch, device).double().cpu().numpy()
     if len(broken := np.flatnonzero(~np.isfinite(losses))):
@@ -197,22 +214,22 @@ def _compare_answers(
     tokenizer: PreTrainedTokenizerBase,
     questions: list[_Question],
     form: AnswerForm,
-    most: int,
+    max_new_tokens: int,
     batch_size: int,
     report: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """What the model answers beside what the samples do; a sample without a prompt is not asked."""
-    asked = [place for place, question in enumerate(questions) if len(question.prompt)]
-    prompts = [questions[place].prompt for place in asked]
-    written = continue_greedily(
-        model, tokenizer, prompts, most, batch_size=batch_size, is_complete=form.is_complete, on_token=report
+    """Generated and expected answers of each sample, (n,) each. Samples without a prompt are skipped."""
+    with_prompt = [index for index, question in enumerate(questions) if len(question.prompt)]
+    prompts = [questions[index].prompt for index in with_prompt]
+    continuations = continue_greedily(
+        model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, is_complete=form.is_complete, on_token=report
     )
     texts, ended = [""] * len(questions), np.zeros(len(questions), bool)
-    for place, row in zip(asked, written, strict=True):
-        texts[place], ended[place] = continuation_text(tokenizer, row), row.ended
+    for index, continuation in zip(with_prompt, continuations, strict=True):
+        texts[index], ended[index] = continuation_text(tokenizer, continuation), continuation.ended
     expected = np.array([form.answer(question.completion) for question in questions], str)
     predicted = np.array([form.answer(generated) for generated in texts], str)
-    known = (expected != "") & np.isin(np.arange(len(questions)), asked)
+    known = (expected != "") & np.isin(np.arange(len(questions)), with_prompt)
     return {
         "exact_match": np.where(known, expected == predicted, np.nan),
         "expected": expected,
@@ -236,15 +253,15 @@ def _empty_answers(samples: int) -> dict[str, np.ndarray]:
 def _means(losses: np.ndarray, exact_match: np.ndarray, level: float) -> dict[str, float]:
     loss = t_intervals(losses[:, None], level)
     known = exact_match[~np.isnan(exact_match)]
-    share, low, high = np.nan, np.nan, np.nan
+    accuracy, low, high = np.nan, np.nan, np.nan
     if len(known):
-        share = float(known.mean())
+        accuracy = float(known.mean())
         low, high = stats.binomtest(int(known.sum()), len(known)).proportion_ci(level, method="wilson")
     return {
         "mean_loss": float(loss.mean[0]),
         "loss_low": float(loss.low[0]),
         "loss_high": float(loss.high[0]),
-        "accuracy": share,
+        "accuracy": accuracy,
         "accuracy_low": float(low),
         "accuracy_high": float(high),
     }

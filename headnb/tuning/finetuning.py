@@ -1,8 +1,7 @@
-"""`finetune`: supervised fine-tuning with TRL's SFTTrainer, with head scores along the way.
+"""`finetune`: supervised fine-tuning with TRL's SFTTrainer, with head scores tracked during the training.
 
-Samples are encoded by `encoding` and given to the trainer as token ids and a mask of the completion, so that training
-and scoring see the same tokens. The trainer works inside contexts that put the model, random numbers and settings
-back, whatever happens.
+Samples are encoded by headnb. The trainer receives token ids and a mask of the completion, so that training and scoring
+use the same tokens. Context managers restore the model, the random state and the settings, also after an error.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ if TYPE_CHECKING:
     from headnb.tuning.head_slices import HeadSlice
     from headnb.tuning.result import FineTuned
 
-TRACKED_SAMPLES = 64  # samples of a tracked task, where none were chosen
-MAX_PROCEDURAL_SAMPLES = 4096  # samples of a procedural task at the most
-MIN_PACK_TOKENS = 1024  # tokens of a row of packed samples at least
+TRACKED_SAMPLES = 64  # default number of samples of a tracked task
+MAX_PROCEDURAL_SAMPLES = 4096  # maximum number of samples of a procedural task
+MIN_PACK_TOKENS = 1024  # minimum length of a row of packed samples
 ADAPTER_RATE = 2e-4
 FULL_RATE = 2e-5
 
@@ -88,42 +87,44 @@ def finetune(
     on_progress: Callable[[TuningProgress], None] | None = None,
     **training_arguments: Any,
 ) -> FineTuned:
-    """Fine-tune a model on a task, and track what happens to its heads.
+    """Fine-tune a model on a task, and track how its head scores change.
 
-    By default LoRA adapters are trained, and the model is afterwards as it was, bit for bit. A model that was loaded
-    in 4 bits is trained the same way (QLoRA).
+    The default trains LoRA adapters and leaves the weights of `model` bitwise unchanged. A model that was loaded in 4
+    bits is trained in the same way (QLoRA).
 
     Args:
         model: a causal decoder without adapters.
-        tokenizer: its tokenizer.
-        task: a `Task`, or anything that `load_task` accepts; a name stands for its train split.
-        steps: updates. None: as many as `num_train_epochs` makes.
-        track: what is scored along the way: a task, a list, or name -> task; a name stands for 64 samples of its
-            test split. None: `held_out`, or else `task` itself. [] tracks nothing.
-        every: so many steps apart, or the steps themselves: [0, 1, 2, 5, 10]. The last step is always tracked.
-        online: score the training batches too, in the training's own backward pass.
-        inplace: tune all weights of `model` itself.
+        tokenizer: the model's tokenizer.
+        task: a `Task`, or anything that `load_task` accepts; a name stands for the task's train split.
+        steps: number of updates. None: `num_train_epochs` determines it.
+        track: tasks that are scored during the training: a task, a list, or name -> task. A name stands for 64 samples
+            of the task's test split. None: `held_out` if given, else `task`. []: no tracked tasks.
+        every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10]. The last
+            step is always tracked.
+        online: also score the training batches, from the backward pass of the training.
+        inplace: train all weights of `model` itself.
         held_out: a task that is not trained on; it is tracked too, with its loss.
-        output_dir: for checkpoints, the adapter and what is tracked. None: a folder that goes with the result.
-        resume: go on from the last checkpoint in `output_dir`, or begin if there is none.
-        seed: of adapters, order of samples, and dropout.
-        batch_size: samples of an update on each device; `gradient_accumulation_steps` multiplies them.
-        learning_rate: 2e-4 for adapters and 2e-5 for all weights, unless given.
-        max_length: cut longer samples to so many tokens, in training and in scoring. Those without an answer token
-            then are left out; how many is in `study.attrs`: `train_left_out` and `train_truncated`.
+        output_dir: folder for checkpoints, the adapter and the study. None: a temporary folder that is deleted with the
+            result.
+        resume: resume from the last checkpoint in `output_dir`; without a checkpoint the training starts at step 0.
+        seed: of the adapter's initial weights, the sample order, and dropout.
+        batch_size: samples per update and device; `gradient_accumulation_steps` multiplies it.
+        learning_rate: default: 2e-4 for adapters, 2e-5 for `inplace`.
+        max_length: truncate longer samples to this many tokens, in training and in scoring. Samples that lose all
+            answer tokens are left out. `study.attrs` counts both: `train_truncated` and `train_left_out`.
         encoding: as for `score_heads`.
-        method: what is tracked, one of `methods()`.
-        peft_config: of other adapters than LoRA of rank 16 on all linear layers.
-        heads: tune these heads alone, "L3H5,L7H1" or what `choose_heads` gives: their slices of the query and output
-            projections, and a key/value head's if all heads that share it are chosen. With `inplace=True` all other
-            weights keep every bit; without, the adapter is a LoRA that is zero outside the slices.
-        on_progress: called with a `TuningProgress` before the first update and after each.
+        method: score method of the tracked tasks, one of `methods()`.
+        peft_config: the adapter. Default: LoRA of rank 16 on all linear layers.
+        heads: train only these heads: "L3H5,L7H1", or the result of `choose_heads`. The trained slices are those of the
+            query and output projections, and those of key/value heads whose query heads are all selected. With
+            `inplace=True` all other weights stay bitwise unchanged; otherwise the LoRA is zero outside the slices.
+        on_progress: called with a `TuningProgress` before the first update and after every update.
         **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments.
 
     Raises:
-        HeadnbError: bad input, an unknown option (the nearest is named), an extra that is missing, memory that is too
-            small, or an `output_dir` that holds another fine-tuning.
-        TuningInterrupted: on Ctrl-C; it holds what was trained and tracked.
+        HeadnbError: the input is invalid, an option is unknown (the error names the nearest option), an optional
+            dependency is missing, memory is insufficient, or `output_dir` contains another fine-tuning.
+        TuningInterrupted: on Ctrl-C; it contains the result of the finished steps.
     """
     own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
@@ -163,23 +164,28 @@ def finetune(
     with _folder_lock(folder, needed=output_dir is not None):
         checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
         if checkpoint is not None and began_with_other_weights(folder, record):
-            warnings.warn("the model's weights are tuned already: movement from here on is not known", stacklevel=3)
+            warnings.warn(
+                "the resumed training started from other weights than the model has now; movement is not available",
+                stacklevel=3,
+            )
             callback.forget_movement()
         arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)
-        alone = None if slices is None else SliceTraining(model, slices, inplace=inplace)
-        tuning = TuningRun(model, tokenizer, encoded, callback, arguments, folder, checkpoint, temporary_folder, alone)
+        selected = None if slices is None else SliceTraining(model, slices, inplace=inplace)
+        tuning = TuningRun(
+            model, tokenizer, encoded, callback, arguments, folder, checkpoint, temporary_folder, selected
+        )
         return tuning.run(adapters, on_progress)
 
 
 def _folder_lock(folder: Path, *, needed: bool) -> AbstractContextManager[None]:
-    """One fine-tuning at a time in a folder; the processes that a launcher starts for one training share its lock."""
+    """Lock that permits one fine-tuning per folder. Processes of a distributed training share the lock of rank 0."""
     first = os.environ.get("RANK", "0") == "0"
     return write_lock(folder, "a fine-tuning") if first and needed else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """How a model is tuned: what `finetune` was asked for, checked and with its defaults."""
+    """Checked arguments of `finetune`, with defaults filled in."""
 
     model: PreTrainedModel
     steps: int | None
@@ -190,28 +196,28 @@ class _Settings:
     inplace: bool
     peft_config: PeftConfig | None
     trainer: dict[str, Any]
-    """Options of the trainer that were given."""
+    """Trainer options given by the user."""
 
     @property
     def samples(self) -> int | None:
-        """How many the updates use; None where epochs decide."""
+        """Number of samples used by all updates; None if `num_train_epochs` determines it."""
         of_update = self.batch_size * self.trainer.get("gradient_accumulation_steps", 1)
         return None if self.steps is None else self.steps * of_update
 
     def check_packing(self) -> None:
-        """Refuse packed samples where the model cannot keep them apart."""
+        """Raise an error if samples are packed and the model cannot separate packed samples."""
         if self.trainer.get("packing") or self.trainer.get("padding_free"):
             with model_lock(self.model):
                 check_packed_training(self.model)
 
     def adapters(self, slices: list[HeadSlice] | None) -> PeftConfig | None:
-        """The adapters that are trained; None where the model's own weights are."""
+        """Configuration of the trained adapters; None if the model's own weights are trained."""
         if self.inplace:
             return None
         return lora_of_slices(slices, self.peft_config) if slices else self.peft_config or _lora()
 
     def attributes(self, train: Task, heads: list[str]) -> dict[str, Any]:
-        """Attributes of the study: what is trained on what, and how."""
+        """Attributes of the study: model, task and training settings."""
         kind = kind_of_tuning(self.model, inplace=self.inplace, other_adapters=self.peft_config is not None)
         of_heads = {"kind_of_tuning": "heads" if self.inplace else "lora of heads", "heads": ",".join(heads)}
         return {
@@ -228,9 +234,9 @@ class _Settings:
     def record(
         self, callback: HeadScoreCallback, scoring: dict[str, Any], adapters: PeftConfig | None
     ) -> dict[str, Any]:
-        """What `output_dir` keeps, to tell this fine-tuning from another one."""
+        """Settings stored in `output_dir`, which identify this fine-tuning."""
         tracked = {name: task.fingerprint() for name, task in callback.tasks.items()}
-        with model_lock(self.model):  # another run may have put adapters into it
+        with model_lock(self.model):  # another run may have added adapters to the model
             base = weights_fingerprint(self.model)
         about = {REVISION: SCORING_REVISION, **scoring, "tracked": tracked}
         return callback.attrs | about | training_settings(adapters, self.trainer) | {BASE: base}
@@ -241,14 +247,14 @@ class _Settings:
             **defaults(self.model, every, self.steps, self.trainer, keep=keep),
             "learning_rate": self.learning_rate,
             "seed": self.seed,
-            "max_length": self.max_length,  # for packing; else the samples are cut already
+            "max_length": self.max_length,  # used for packing only: the samples are already truncated
             **self.trainer,
             "output_dir": str(folder),
             "max_steps": -1 if self.steps is None else self.steps,
             "per_device_train_batch_size": self.batch_size,
             "completion_only_loss": True,
         }
-        if self.trainer.get("packing"):  # the length of a pack, to which longer samples would be cut
+        if self.trainer.get("packing"):  # length of a packed row; the trainer would truncate longer samples
             arguments["max_length"] = self.max_length or max(MIN_PACK_TOKENS, int(encoded.lengths.max()))
         return arguments
 
@@ -256,7 +262,7 @@ class _Settings:
 def _slices_of_heads(
     model: PreTrainedModel, heads: str | Iterable[str] | None
 ) -> tuple[list[str], list[HeadSlice] | None]:
-    """The heads that are tuned alone, and their slices of the weights; None: all weights are tuned."""
+    """Names of the selected heads and their slices of the weights; ([], None) without a selection."""
     if heads is None:
         return [], None
     with model_lock(model), frozen(model):
@@ -272,7 +278,7 @@ def _lora() -> PeftConfig:
 
 
 def _train_task(source: Any, seed: int, samples: int | None) -> Task:
-    """The task to train on; of a procedural one as many `samples` as are used, but not more than are worth making."""
+    """The task to train on. A procedural task gets the `samples` that are used, at most `MAX_PROCEDURAL_SAMPLES`."""
     if isinstance(source, Task):
         return source
     if isinstance(source, str):
@@ -280,20 +286,22 @@ def _train_task(source: Any, seed: int, samples: int | None) -> Task:
         if card is None or not card.procedural:
             return load_task(source, split="train", seed=seed)
         if samples is None:
-            raise HeadnbError(f"{source} has no end, so there are no epochs of it; steps= says how many updates to do")
+            raise HeadnbError(
+                f"{source} generates unlimited samples, so it has no epochs; give the updates with steps="
+            )
         return load_task(source, split="train", n=min(samples, MAX_PROCEDURAL_SAMPLES), seed=seed)
     return load_task(source, split="train")
 
 
 def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> dict[str, Task]:
-    """Name -> task, of all that is scored along the way."""
+    """Name -> task, for all tasks that are scored during the training."""
 
     def named(value: Any) -> Any:
-        """A name stands for some samples of its test split."""
+        """Replace a task name by a random subset of the task's test split."""
         if not isinstance(value, str) or Path(value).is_file():
             return value
-        whole = load_task(value, split="test")
-        return _subsample(whole, seed)
+        test_split = load_task(value, split="test")
+        return _subsample(test_split, seed)
 
     if track is None:
         default = source if isinstance(source, str) else _subsample(train, seed)

@@ -1,11 +1,11 @@
-"""Training of selected heads alone: everything else keeps every bit, whatever the optimizer does.
+"""Training of selected heads only. All other weights stay bitwise unchanged with every optimizer.
 
-A gradient of zero does not hold a weight still: weight decay moves it, and an optimizer that looks at a whole matrix
-may too. So gradients outside the slices are set to zero, before clipping and Adam's moments see them, and after each
-update the weights there are put back from a copy.
+A zero gradient does not keep a weight constant: weight decay changes it, and so may an optimizer that uses the whole
+matrix. Therefore gradients outside the slices are set to zero before clipping and before Adam's moments. After each
+update, the weights outside the slices are restored from a copy.
 
-As an adapter the selection is a LoRA dW = s B A whose B has rows, or whose A has columns, of zeros outside the slices:
-zero times anything stays zero in dW, so the adapter is an ordinary one, and merges into the slices alone.
+With an adapter, the selection is a LoRA dW = s B A. Outside the slices the rows of B, or the columns of A, are zero, so
+dW is zero there. The result is a standard LoRA adapter, and merging it changes the slices only.
 """
 
 # ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
@@ -37,44 +37,47 @@ ALLOWED_LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target
 
 @dataclass
 class _TrainedSlice:
-    """The slice of one parameter that is trained, and what the rest of it is."""
+    """The trained slice of one parameter, and a copy of the parameter's other values."""
 
     weight: nn.Parameter
     dim: int
     features: Tensor
-    """(n,) along `dim`: trained."""
+    """Trained indices along `dim`, (n,)."""
     others: Tensor = field(init=False)
-    kept: Tensor = field(init=False)
+    """Frozen indices along `dim`."""
+    frozen_values: Tensor = field(init=False)
     """The weight at `others`."""
 
     def __post_init__(self) -> None:
         self.features = self.features.to(self.weight.device)
-        still = torch.ones(self.weight.shape[self.dim], dtype=torch.bool, device=self.weight.device)
-        still[self.features] = False
-        self.others = still.nonzero()[:, 0]
-        self.kept = self.weight.detach().index_select(self.dim, self.others)
+        frozen = torch.ones(self.weight.shape[self.dim], dtype=torch.bool, device=self.weight.device)
+        frozen[self.features] = False
+        self.others = frozen.nonzero()[:, 0]
+        self.frozen_values = self.weight.detach().index_select(self.dim, self.others)
 
     @property
     def size(self) -> int:
-        """Numbers that are trained."""
+        """Number of trained values."""
         return self.weight.numel() // self.weight.shape[self.dim] * len(self.features)
 
     def mask_gradient(self, gradient: Tensor) -> Tensor:
-        """A gradient that is zero outside the slice; NaN there is, too."""
+        """The gradient with zeros outside the slice. NaN outside the slice becomes zero, too."""
         return gradient.index_fill(self.dim, self.others, 0)
 
     @torch.no_grad()
     def restore(self) -> None:
-        self.weight.index_copy_(self.dim, self.others, self.kept)
+        """Restore the frozen values."""
+        self.weight.index_copy_(self.dim, self.others, self.frozen_values)
 
 
 class SliceTraining(TrainerCallback):
-    """Trains slices of a model's projections, in place or through a LoRA, and nothing else.
+    """Trainer callback that trains only slices of a model's projections, in place or through a LoRA.
 
     Args:
-        model: bare; its weights' flags are set, or a trainer puts adapters of `lora` into it.
-        slices: what is trained.
-        inplace: the weights themselves.
+        model: a model without adapters. In place, `prepare` sets its `requires_grad` flags; otherwise the trainer adds
+            the adapters of `lora_of_slices`.
+        slices: the trained slices.
+        inplace: train the weights themselves.
     """
 
     def __init__(self, model: nn.Module, slices: Sequence[HeadSlice], *, inplace: bool) -> None:
@@ -82,20 +85,20 @@ class SliceTraining(TrainerCallback):
         self._parts: list[_TrainedSlice] = []
 
     def prepare(self) -> None:
-        """Before a trainer is made: in place, of all weights those with a slice are trained."""
+        """Call before creating the trainer. In place, only parameters that contain a slice require a gradient."""
         if not self._inplace:
             return
         self._model.requires_grad_(False)
-        for each in self._slices:
-            for weight in self._model.get_submodule(each.name).parameters(recurse=False):
-                if weight.ndim > 1 or each.of_outputs:
+        for part in self._slices:
+            for weight in self._model.get_submodule(part.name).parameters(recurse=False):
+                if weight.ndim > 1 or part.of_outputs:
                     weight.requires_grad_(True)
 
     @contextmanager
     def running(self, trainer: Any) -> Iterator[None]:
-        """Once a trainer is made: hold all but the slices still, while the context is open."""
+        """Freeze everything outside the slices while the context is open. Call after creating the trainer."""
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise HeadnbError("heads cannot be tuned alone where FSDP or DeepSpeed shards the weights")
+            raise HeadnbError("heads cannot be tuned separately with weights that FSDP or DeepSpeed shards")
         self._parts = list(self._in_place() if self._inplace else self._in_adapters())
         trainer.add_callback(self)
         hooks = [part.weight.register_hook(part.mask_gradient) for part in self._parts]  # type: ignore[no-untyped-call]
@@ -104,7 +107,7 @@ class SliceTraining(TrainerCallback):
         finally:
             for hook in hooks:
                 hook.remove()
-            for part in self._parts:  # an interrupt may come between an update and what is done behind it
+            for part in self._parts:  # an interrupt may occur between an update and `on_optimizer_step`
                 part.restore()
 
     def on_optimizer_step(
@@ -115,55 +118,57 @@ class SliceTraining(TrainerCallback):
 
     @property
     def frozen_count(self) -> int:
-        """How many numbers of the parameters that are trained are none of the slices'."""
+        """Number of values outside the slices, in parameters that require a gradient."""
         return sum(part.weight.numel() - part.size for part in self._parts)
 
     def _in_place(self) -> Iterator[_TrainedSlice]:
-        for each in self._slices:
-            for weight in self._model.get_submodule(each.name).parameters(recurse=False):
+        for part in self._slices:
+            for weight in self._model.get_submodule(part.name).parameters(recurse=False):
                 if weight.requires_grad:  # (out, in), or a bias (out)
-                    yield _TrainedSlice(weight, 0 if each.of_outputs else 1, each.features)
+                    yield _TrainedSlice(weight, 0 if part.of_outputs else 1, part.features)
 
     def _in_adapters(self) -> Iterator[_TrainedSlice]:
-        for each in self._slices:
-            layer: Any = self._model.get_submodule(each.name)
-            if each.of_outputs:
-                yield _TrainedSlice(layer.lora_B["default"].weight, 0, each.features)  # (out, r), zeros
+        for part in self._slices:
+            layer: Any = self._model.get_submodule(part.name)
+            if part.of_outputs:
+                yield _TrainedSlice(layer.lora_B["default"].weight, 0, part.features)  # (out, r), zeros
             else:
-                yield _TrainedSlice(
-                    _rescale_features(layer.lora_A["default"].weight, each.features), 1, each.features
-                )  # (r, in)
+                A = _rescale_features(layer.lora_A["default"].weight, part.features)  # (r, in)
+                yield _TrainedSlice(A, 1, part.features)
 
 
 @torch.no_grad()
 def _rescale_features(A: nn.Parameter, features: Tensor) -> nn.Parameter:
-    """A (r, in) as peft drew it, uniform within 1 / sqrt(in), as it would be of these input features alone."""
+    """Set A (r, in) to zero outside `features`, and scale it to the initial variance for that many input features.
+
+    peft samples A uniformly within 1 / sqrt(in).
+    """
     chosen = A.index_select(1, features.to(A.device)) * math.sqrt(A.shape[1] / len(features))
     A.zero_().index_copy_(1, features.to(A.device), chosen)
     return A
 
 
 def lora_of_slices(slices: Sequence[HeadSlice], chosen: PeftConfig | None) -> LoraConfig:
-    """The LoRA of the projections with a slice.
+    """LoRA configuration for the projections that contain a slice.
 
     Args:
-        slices: what is trained.
-        chosen: where rank, alpha and dropout come from; None: rank 16, alpha 32.
+        slices: the trained slices.
+        chosen: the user's configuration, for rank, alpha and dropout; None: rank 16, alpha 32.
 
     Raises:
-        HeadnbError: it asks for more than these, which could train other than the slices.
+        HeadnbError: `chosen` sets other options, which could train weights outside the slices.
     """
     from peft import LoraConfig  # noqa: PLC0415
 
     given: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA}
     if chosen is not None:
         if type(chosen) is not LoraConfig:
-            raise HeadnbError(f"heads are tuned by LoRA, not by {type(chosen).__name__}; give a LoraConfig or none")
+            raise HeadnbError(f"heads= needs a LoraConfig or no peft_config, not {type(chosen).__name__}")
         given = {name: getattr(chosen, name) for name in ALLOWED_LORA_OPTIONS}
-        plain = LoraConfig(**given)
-        names = [each.name for each in dataclasses.fields(chosen)]
-        if more := [name for name in names if getattr(chosen, name) != getattr(plain, name)]:
+        allowed = LoraConfig(**given)
+        names = [option.name for option in dataclasses.fields(chosen)]
+        if more := [name for name in names if getattr(chosen, name) != getattr(allowed, name)]:
             raise HeadnbError(
-                f"with heads a LoraConfig chooses {', '.join(ALLOWED_LORA_OPTIONS[:4])} only; this one sets {more[0]}"
+                f"with heads= a LoraConfig may set only {', '.join(ALLOWED_LORA_OPTIONS[:4])}; this one sets {more[0]}"
             )
-    return LoraConfig(**given | {"target_modules": [each.name for each in slices], "task_type": "CAUSAL_LM"})
+    return LoraConfig(**given | {"target_modules": [part.name for part in slices], "task_type": "CAUSAL_LM"})

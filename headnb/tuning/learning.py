@@ -1,4 +1,4 @@
-"""Fine-tunings one after the other on the same weights, and the weights put back: curricula and continual learning."""
+"""Sequential fine-tuning of the same weights, for curricula and continual learning."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def finetune_and_merge(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, full: bool, **how: Any
 ) -> FineTuned:
-    """Fine-tune, and make what was learnt a part of the model's own weights, so that it can go on from there.
+    """Fine-tune a model and merge the result into its weights, so that a next fine-tuning continues from it.
 
     Args:
         model: the model; its weights change.
-        tokenizer: its tokenizer.
-        task: what is trained on.
-        full: tune all weights; else LoRA, whose adapters are merged into the weights.
-        **how: as for `finetune`, which says what it raises.
+        tokenizer: the model's tokenizer.
+        task: the task to train on.
+        full: train all weights; otherwise train LoRA adapters and merge them into the weights.
+        **how: other arguments of `finetune`. Errors are those of `finetune`.
     """
     tuned = finetune(model, tokenizer, task, inplace=full, **how)
     if tuned.adapter is not None:

@@ -1,8 +1,9 @@
-"""How far parameters moved in training, layer by layer, to set beside how far the pattern moved.
+"""Relative parameter distance of each layer from its weights before training.
 
     movement[l] = || W[l] - W0[l] || / || W0[l] ||        (L2 over all weights of layer l)
 
-Under LoRA W - W0 = s (B A - B0 A0), which is never made: with P = s [B, -B0] and Q = [A; A0], both of small rank,
+With LoRA, W - W0 = s (B A - B0 A0). The norm is computed without this product. With the low-rank factors
+P = s [B, -B0] and Q = [A; A0],
 
     || P Q ||^2 = sum over i, j of (P^T P)[i, j] * (Q Q^T)[i, j]
 """
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class _LayerWeights:
-    """What is remembered of one layer."""
+    """Initial weights of one layer."""
 
     squared_norm: float = 0.0
-    """Of its weights without adapters."""
+    """Squared L2 norm of the layer's weights without adapters."""
     weights: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Those that are trained in place, and a copy of what they were."""
+    """Weights that are trained in place, each with a copy of its initial value."""
     factors: list[_LoraFactors] = field(default_factory=list)
     unknown: bool = False
-    """Something is trained here whose effect on the weights has no simple form."""
+    """Whether the layer has trained adapter parameters whose effect on the weights is not computed."""
 
     @torch.no_grad()
     def movement(self) -> float:
@@ -47,13 +48,13 @@ class _LayerWeights:
 
 
 class Movement:
-    """The relative L2 distance of each layer's weights from what they were when this object was made.
+    """Relative L2 distance of each layer's weights from their values when this object was created.
 
-    Trainable weights are copied to main memory; adapters' factors are small, and frozen weights do not move.
+    Trainable weights and LoRA factors are copied to main memory. Frozen weights do not change and are not copied.
 
     Args:
-        model: bare or wrapped by peft.
-        layout: what `find_heads(model)` gave.
+        model: with or without peft adapters.
+        layout: result of `find_heads(model)`.
     """
 
     def __init__(self, model: nn.Module, layout: HeadLayout) -> None:
@@ -64,26 +65,26 @@ class Movement:
             layer = layer_of(name)
             if layer is None:
                 continue
-            held = self._layers[layer]
-            held.factors += (found := list(_lora_factors(module)))
-            parts = set(_adapter_parameters(module))
-            known = {factor for pair in found for factor in (pair.A, pair.B)}
-            held.unknown = held.unknown or any(part.requires_grad for part in parts - known)
-            adapters |= parts
-            for weight in module.parameters(recurse=False):  # of a wrapped module, after its wrapper
+            initial = self._layers[layer]
+            initial.factors += (factors := list(_lora_factors(module)))
+            parameters = set(_adapter_parameters(module))
+            known = {factor for pair in factors for factor in (pair.A, pair.B)}
+            initial.unknown = initial.unknown or any(parameter.requires_grad for parameter in parameters - known)
+            adapters |= parameters
+            for weight in module.parameters(recurse=False):  # a wrapped module comes after its wrapper
                 if weight in adapters:
                     continue
-                held.squared_norm += _squares(_dense(module, weight))
+                initial.squared_norm += _squares(_dense(module, weight))
                 if weight.requires_grad:
-                    held.weights.append((weight, weight.detach().to("cpu", copy=True)))
+                    initial.weights.append((weight, weight.detach().to("cpu", copy=True)))
 
     def measure(self) -> np.ndarray:
-        """Movement of each layer, (L,); NaN where it is not known."""
+        """Movement of each layer, (L,); NaN where it cannot be computed."""
         return np.array([layer.movement() for layer in self._layers])
 
 
 class _LoraFactors:
-    """A pair of LoRA factors, A (r, in) and B (out, r), and what they were."""
+    """A pair of LoRA factors, A (r, in) and B (out, r), with copies of their initial values."""
 
     def __init__(self, A: Tensor, B: Tensor, scaling: float) -> None:
         self.A, self.B, self._scaling = A, B, scaling
@@ -100,8 +101,8 @@ def _float64_copy(factor: Tensor) -> Tensor:
 
 
 def _lora_factors(module: Any) -> Iterator[_LoraFactors]:
-    """The factors of a linear layer that peft wrapped with LoRA; those of experts' weights are several in one."""
-    if hasattr(module, "parameter_name"):  # of peft's wrapper for a parameter
+    """The LoRA factors of a linear layer. Factors of expert weights are skipped: they combine several matrices."""
+    if hasattr(module, "parameter_name"):  # peft's wrapper of a single parameter, such as experts
         return
     A, B = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
     if isinstance(A, nn.ModuleDict) and isinstance(B, nn.ModuleDict):
@@ -112,7 +113,7 @@ def _lora_factors(module: Any) -> Iterator[_LoraFactors]:
 
 
 def _adapter_parameters(module: Any) -> Iterator[Tensor]:
-    """Parameters that an adapter adds to a layer that peft wrapped."""
+    """Adapter parameters of a layer that peft wrapped."""
     for name in getattr(module, "adapter_layer_names", ()):
         part = getattr(module, name, None)
         if isinstance(part, (nn.Module, nn.ParameterDict)):
@@ -120,7 +121,7 @@ def _adapter_parameters(module: Any) -> Iterator[Tensor]:
 
 
 def _dense(module: nn.Module, weight: nn.Parameter) -> Tensor:
-    """A weight as numbers; a quantized one is packed."""
+    """The weight in floating point; a quantized weight is dequantized."""
     if weight.is_floating_point():
         return weight.detach()
     with optional_import("train"):
@@ -136,14 +137,14 @@ def _squares(values: Tensor) -> float:
 
 
 def _layer_finder(model: nn.Module, layout: HeadLayout) -> Callable[[str], int | None]:
-    """What tells a module's layer from its name; the names of the attention modules say where the layers are."""
+    """Function from a module's name to its layer index. The names of the attention modules give the name pattern."""
     names = {module: name for name, module in model.named_modules()}
-    places = [names[module] for _, module in (*layout.attention, *layout.projections)]
-    stems = {found[1] for place in places if (found := re.match(r"(.*?\.)\d+\.", place))}
+    attention = [names[module] for _, module in (*layout.attention, *layout.projections)]
+    stems = {match[1] for name in attention if (match := re.match(r"(.*?\.)\d+\.", name))}
     pattern = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(stems)))})(\d+)(?:\.|$)")
 
     def layer_of(name: str) -> int | None:
-        found = pattern.match(name)
-        return int(found[1]) if found and int(found[1]) < len(layout.heads) else None
+        match = pattern.match(name)
+        return int(match[1]) if match and int(match[1]) < len(layout.heads) else None
 
     return layer_of

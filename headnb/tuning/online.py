@@ -1,13 +1,13 @@
-"""Scores of training batches from the training's own backward pass, and the count of what was trained on.
+"""Scores of training batches from the training's own backward pass, and counts of trained samples and tokens.
 
-The head outputs O and dL/dO pass by in every training step: their product is the score, no further pass is needed.
-What differs from `score_heads` is the loss that is differentiated. A trainer's loss is a sum over all answer tokens of
-its (accumulated, distributed) batch, times one factor c: one over their number, times the number of processes, times
-the scale of mixed precision. c is read off the gradient that arrives at the model's loss, so that
+Every training step computes the head outputs O and the gradient dL/dO. Their product gives the score without a further
+pass. Only the loss differs from `score_heads`. A trainer's loss is the sum over all answer tokens of the (accumulated,
+distributed) batch, times a factor c. c is 1 / (number of answer tokens), times the number of processes, times the loss
+scale of mixed precision. The gradient with respect to the model's loss gives c, so that
 
     s[x, l, h] = (sum over q, d of O dL_train/dO) / (c n_x)          n_x: answer tokens of sample x
 
-is the score under the sample's own mean loss, whatever the trainer does behind the model.
+is the score under the sample's mean loss, for every scaling that the trainer applies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What one forward pass of a training was given."""
+    """Inputs of one forward pass of the training."""
 
     input_ids: Tensor
     """(B, T)"""
@@ -46,19 +46,19 @@ class TrainingBatch:
     token_mask: Tensor
     """(B, T), false on padding."""
     sample: Tensor | None
-    """(B, T): the number of each token's sample, where several are packed into a row; None: each row is one."""
+    """(B, T): index of each token's sample if rows are packed; None: each row is one sample."""
     samples: int
-    """How many there are, those of padding included."""
+    """Number of samples, padding rows included."""
 
     @classmethod
     def read(cls, inputs: Mapping[str, Any]) -> TrainingBatch:
-        """From the keyword arguments of a model.
+        """Read the batch from the keyword arguments of a model.
 
-        Packed rows are known by position ids that begin again at 0, without a mask.
+        A batch is packed if it has position ids but no attention mask. A sample starts where the position id is 0.
         """
         ids, mask, positions = (inputs.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
         if ids is None:
-            raise HeadnbError("the training gives its model no input_ids, so its samples cannot be told apart")
+            raise HeadnbError("the trainer passes no input_ids to the model, so samples cannot be distinguished")
         token_mask = (
             mask.bool() if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
         )
@@ -71,21 +71,21 @@ class TrainingBatch:
 
     @property
     def answer_tokens(self) -> Tensor:
-        """Answer tokens of each sample (samples,); 0 for one that is padding."""
+        """Number of answer tokens of each sample, (samples,); 0 for padding."""
         if self.labels is None:
             return torch.ones(self.samples, dtype=torch.long, device=self.input_ids.device)
         return self.sums((self.labels != IGNORED)[:, 1:].long())
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sums over the tokens of each sample: (B, T or T - 1, ...) -> (samples, ...)."""
+        """Sum over the tokens of each sample: (B, T or T - 1, ...) -> (samples, ...)."""
         if self.sample is None:
             return values.sum(1)
         sample = self.sample[:, self.sample.shape[1] - values.shape[1] :].flatten()
         return values.new_zeros(self.samples, *values.shape[2:]).index_add_(0, sample, values.flatten(0, 1))
 
     def encoded(self) -> list[EncodedSample]:
-        """Every sample's own tokens, without padding."""
-        assert self.labels is not None  # noqa: S101  only scored batches are asked
+        """The samples without padding."""
+        assert self.labels is not None  # noqa: S101  only called for scored batches
         ids, labels, token_mask = (part.cpu().numpy() for part in (self.input_ids, self.labels, self.token_mask))
         if self.sample is None:
             return [EncodedSample(ids[row, token_mask[row]], labels[row, token_mask[row]]) for row in range(len(ids))]
@@ -95,7 +95,7 @@ class TrainingBatch:
 
 
 class _ReadGradient(torch.autograd.Function):
-    """The identity, whose backward pass hands O and dL/dO to `receive`. O is saved as any activation is."""
+    """Identity whose backward pass calls `receive(O, dL/dO)`. Autograd saves O as any activation."""
 
     @staticmethod
     def forward(ctx: Any, O: Tensor, receive: Callable[[Tensor, Tensor], None]) -> Tensor:
@@ -112,28 +112,28 @@ class _ReadGradient(torch.autograd.Function):
 
 @dataclass
 class _TrainingPass:
-    """One forward and backward pass of the training, of one part of an accumulated batch."""
+    """One forward and backward pass of the training: one micro-batch of an accumulated batch."""
 
     batch: TrainingBatch
-    update: int = -1  # the number of the update that it became a part of
+    update: int = -1  # the update that this micro-batch belongs to; -1: not yet known
     scores: dict[int, Tensor] = field(default_factory=dict)  # layer -> (samples, H), under the training loss
-    factors: Tensor | None = None  # least and largest c over the answer tokens, (2,)
+    factors: Tensor | None = None  # minimum and maximum of c over the answer tokens, (2,)
 
 
 class TrainingBatches:
-    """Watches the batches that a model is trained on: counts samples and tokens, and scores them if asked.
+    """Hooks that count the samples and tokens of the training batches, and optionally score them.
 
     Args:
-        model: as the trainer hands it to callbacks.
-        layout: what `find_heads(model)` gave.
-        reduce: how O and dL/dO make scores: `scoring.gradient.activation` or `taylor_token`. None: only count.
+        model: the model that the trainer passes to callbacks.
+        layout: result of `find_heads(model)`.
+        reduce: function from O and dL/dO to scores: `scoring.gradient.activation` or `taylor_token`. None: only count.
     """
 
     def __init__(self, model: nn.Module, layout: HeadLayout, reduce: Callable[..., Tensor] | None = None) -> None:
         self.layout = layout
         self.layers_without_gradient: tuple[int, ...] = ()
         self._reduce = reduce
-        self._counts = torch.zeros(2, dtype=torch.float64)  # samples and tokens, in this process
+        self._counts = torch.zeros(2, dtype=torch.float64)  # samples and tokens of this process
         self._current: _TrainingPass | None = None
         self._passes: list[_TrainingPass] = []
         self._undo = ExitStack()
@@ -143,20 +143,21 @@ class TrainingBatches:
             self._undo.enter_context(head_outputs(model, self._tap, layout, ()))  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         self._undo.close()
 
     def counts(self) -> np.ndarray:
-        """Samples and tokens in all processes until now, (2,)."""
-        from accelerate.utils import gather_object  # noqa: PLC0415  a trainer has imported it
+        """Number of samples and tokens so far, summed over all processes, (2,)."""
+        from accelerate.utils import gather_object  # noqa: PLC0415  the trainer has already imported it
 
         return np.asarray(np.sum(gather_object([self._counts.numpy().copy()]), axis=0))
 
     def end_update(self, update: int) -> None:
-        """What was seen since the last call belongs to this update."""
+        """Assign the passes since the last call to this update."""
         self._current = None
-        for each in self._passes:
-            each.update = update if each.update < 0 else each.update
+        for training_pass in self._passes:
+            if training_pass.update < 0:
+                training_pass.update = update
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, model: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
@@ -169,8 +170,7 @@ class TrainingBatches:
         if self._reduce is not None:
             if batch.labels is None:
                 raise HeadnbError(
-                    "online scores need the labels among the model's inputs, as SFTTrainer has them; with this trainer "
-                    "or loss, track tasks instead"
+                    "online scores need labels in the model's inputs, as with SFTTrainer; track tasks instead"
                 )
             self._current = _TrainingPass(batch)
             self._passes.append(self._current)
@@ -184,7 +184,7 @@ class TrainingBatches:
         def receive(gradient: Tensor, divisor: Any = -1) -> None:
             current.factors = torch.stack(torch.aminmax(gradient / divisor)).detach()
 
-        if (log_probs := getattr(outputs, "log_probs", None)) is not None:  # TRL's fused head: a loss for each token
+        if (log_probs := getattr(outputs, "log_probs", None)) is not None:  # TRL's fused head: one loss per token
             log_probs.register_hook(receive)
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
@@ -196,30 +196,30 @@ class TrainingBatches:
         current = self._current
         if current is None or not O.requires_grad:
             return O
-        passed: Tensor = _ReadGradient.apply(O, partial(self._receive, current, layer))  # type: ignore[no-untyped-call]
-        return passed
+        same: Tensor = _ReadGradient.apply(O, partial(self._receive, current, layer))  # type: ignore[no-untyped-call]
+        return same
 
     def _receive(self, current: _TrainingPass, layer: int, O: Tensor, dO: Tensor) -> None:
         reduce = self._reduce
-        assert reduce is not None  # noqa: S101  there is no tap otherwise
+        assert reduce is not None  # noqa: S101  `_tap` is not installed otherwise
         if current.batch.sample is None:
             current.scores[layer] = reduce(O, dO)  # (B, H)
             return
-        # Each token as a sample of its own, (B * T, 1, H, D), then the tokens of a sample together.
+        # Reduce each token separately, (B * T, 1, H, D), then sum over the tokens of a sample.
         tokens = reduce(O.flatten(0, 1)[:, None], dO.flatten(0, 1)[:, None])  # (B * T, H)
         current.scores[layer] = current.batch.sums(tokens.view(*O.shape[:3]))
 
     def collect(self) -> xr.Dataset | None:
-        """Scores (sample, layer, head) of all processes since the last call, ordered by update; None: none.
+        """Scores (sample, layer, head) of all processes since the last call, ordered by update; None without scores.
 
-        `step` (sample) is the update that a sample was in, `fingerprint` that of its tokens (see `EncodedTask`).
+        `step` (sample) is the update that used the sample. `fingerprint` identifies its tokens (see `EncodedTask`).
 
         Raises:
-            HeadnbError: the loss is not a mean over answer tokens, or not the model's own.
+            HeadnbError: the loss is not a mean over answer tokens, or is not the model's own loss.
         """
-        if any(each.factors is None and each.scores for each in self._passes):
-            raise HeadnbError("online scores need the model's own loss, and this training makes another of its logits")
-        rows = [self._rows(each) for each in self._passes if each.factors is not None]
+        if any(training_pass.factors is None and training_pass.scores for training_pass in self._passes):
+            raise HeadnbError("online scores need the model's own loss, but this trainer computes another loss")
+        rows = [self._rows(training_pass) for training_pass in self._passes if training_pass.factors is not None]
         self._passes.clear()
         from accelerate.utils import gather_object  # noqa: PLC0415
 
@@ -229,7 +229,7 @@ class TrainingBatches:
         columns = {name: np.concatenate([row[name] for row in gathered]) for name in gathered[0]}
         order = np.argsort(columns["step"], kind="stable")
         finite = ~np.isinf(columns["score"]).any((1, 2)) & np.isfinite(columns["factor"])
-        order = order[finite[order]]  # mixed precision leaves updates out whose gradients overflow
+        order = order[finite[order]]  # mixed precision skips updates whose gradients overflow
         score, step = columns["score"][order], columns["step"][order]
         return xr.Dataset(
             {
@@ -245,36 +245,38 @@ class TrainingBatches:
             },
         )
 
-    def _rows(self, each: _TrainingPass) -> dict[str, np.ndarray]:
-        assert each.factors is not None  # noqa: S101
-        low, high = each.factors.cpu().double().tolist()
+    def _rows(self, training_pass: _TrainingPass) -> dict[str, np.ndarray]:
+        assert training_pass.factors is not None  # noqa: S101
+        low, high = training_pass.factors.cpu().double().tolist()
         if high - low > 1e-6 * abs(high):
-            raise HeadnbError("online scores need a loss that is a mean over answer tokens, and this training's is not")
-        answers = each.batch.answer_tokens.cpu()
+            raise HeadnbError(
+                "online scores need a loss that is the mean over answer tokens; this trainer's loss is not"
+            )
+        answers = training_pass.batch.answer_tokens.cpu()
         layers, heads = self.layout.shape
         scores = torch.full((len(answers), layers, heads), torch.nan)
-        for layer, score in each.scores.items():
+        for layer, score in training_pass.scores.items():
             scores[:, layer, : score.shape[1]] = score.float().cpu()
-        self._warn_missing_layers(each)
+        self._warn_missing_layers(training_pass)
         trained = (answers > 0).numpy()
         scores /= high * answers.clamp(min=1)[:, None, None]
-        encoded = each.batch.encoded()
+        encoded = training_pass.batch.encoded()
         return {
             "score": scores.numpy()[trained],
-            "step": np.full(trained.sum(), each.update),
+            "step": np.full(trained.sum(), training_pass.update),
             "answer_tokens": answers.numpy().astype(np.int32)[trained],
             "fingerprint": np.array([sample.fingerprint for sample in encoded], np.int64)[trained],
             "factor": np.full(trained.sum(), high),
         }
 
-    def _warn_missing_layers(self, each: _TrainingPass) -> None:
+    def _warn_missing_layers(self, training_pass: _TrainingPass) -> None:
         expected = {layer for layer, heads in enumerate(self.layout.heads) if heads}
-        missing = tuple(sorted(expected - each.scores.keys()))
+        missing = tuple(sorted(expected - training_pass.scores.keys()))
         if missing and not self.layers_without_gradient:
             names = ", ".join(f"L{layer}" for layer in missing)
             warnings.warn(
-                f"no gradient reaches the heads of {names} in this training, because nothing below them is trained: "
-                "their online scores are NaN; tracked tasks have scores for them",
+                f"online scores of {names} are NaN: nothing below these layers is trained, so no gradient reaches "
+                "their heads; scores of tracked tasks include these layers",
                 stacklevel=2,
             )
             self.layers_without_gradient = missing

@@ -1,4 +1,4 @@
-"""What a fine-tuning gives: the study, the scores, the adapter, and the tuned model for as long as it is wanted."""
+"""Result of a fine-tuning: the study, the scores, the adapter, and a context with the tuned model."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class FineTuned:
-    """What a fine-tuning gave.
+    """Result of a fine-tuning.
 
     Attributes:
-        study: Dataset of what was tracked. `level` (step, task, layer, head) is the mean level over the task's
-            samples, `eval_loss` (step, task) their mean loss; `movement` (step, layer) how far the parameters moved,
-            relative L2; `samples_seen` and `tokens_seen` (step) what was trained on until then; `train_loss` (update);
-            `online_level` (update, layer, head) of the training batches. Step 0 is before training.
-        scores: task -> Dataset of scores (step, sample, layer, head), the same samples at each step.
-        online_scores: scores of the training batches (sample, layer, head), their update as `step`; None without.
+        study: Dataset of the tracked quantities. Step 0 is before fine-tuning. `level` (step, task, layer, head): mean
+            level over the task's samples. `eval_loss` (step, task): mean loss of these samples. `movement` (step,
+            layer): relative L2 distance of the parameters from step 0. `samples_seen`, `tokens_seen` (step): training
+            samples and tokens so far. `train_loss` (update). `online_level` (update, layer, head): mean level over the
+            training batch.
+        scores: task -> Dataset of scores (step, sample, layer, head), with the same samples at each step.
+        online_scores: scores of the training batches (sample, layer, head), with the update as `step`; None without
+            online scoring.
         adapter: folder of the adapter; None after full tuning.
     """
 
@@ -48,24 +50,24 @@ class FineTuned:
     online_scores: xr.Dataset | None
     adapter: Path | None
     _study: Study = field(compare=False)
-    _temporary_folder: Any = field(default=None, compare=False)  # a temporary folder lives as long as this
-    _model: Any = field(default=None, compare=False)  # a weak reference to the model that full tuning changed
+    _temporary_folder: Any = field(default=None, compare=False)  # this reference keeps the temporary folder
+    _model: Any = field(default=None, compare=False)  # weak reference to the tuned model
 
     @property
     def patterns(self) -> Pattern:
         """The patterns (step, task, layer, head): `study["level"]`."""
         if "level" not in self.study:
-            raise HeadnbError("no task was tracked; track={'name': task} does")
+            raise HeadnbError("no task was tracked; use track={'name': task}")
         return cast("Pattern", self.study["level"])
 
     @property
     def trained_parameters(self) -> int:
-        """How many numbers were trained; of selected heads, those of their slices and of the adapter's other factor."""
+        """Number of trained parameters. For selected heads: their slices, and the other LoRA factor of adapters."""
         return int(self.study.attrs["trained_parameters"])
 
     def __repr__(self) -> str:
         attrs, losses = self.study.attrs, self.study.get("train_loss")
-        on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # checkpoints do not tell
+        on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # not recorded in checkpoints
         trained = f"{attrs.get('model')}{on}, {attrs.get('kind_of_tuning')}"
         loss = "" if losses is None else f", loss {float(losses[0]):.3g} -> {float(losses[-1]):.3g}"
         where = f", adapter in {self.adapter}" if self.adapter else ""
@@ -73,20 +75,20 @@ class FineTuned:
 
     @contextlib.contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-        """The tuned model, while the context is open; then `model` is again as it was.
+        """Context with the tuned model. On exit the adapter is removed from `model`.
 
         Args:
-            model: the model that was tuned, or another copy of it. After full tuning only the model itself is tuned,
-                and is yielded as it is.
+            model: the base model, or another copy of it. After full tuning it must be the tuned model itself, which the
+                context yields without a change.
 
         Raises:
-            HeadnbError: the adapter does not fit, or the model is another than the one that full tuning changed.
+            HeadnbError: the adapter does not fit, or `model` is not the model that full tuning changed.
         """
         if self.adapter is None:
             if self._model is None or self._model() is not model:
                 raise HeadnbError(
-                    "there is no adapter to apply: full tuning changed the model itself, which this one is not; "
-                    "load_model reads it from a checkpoint-N of its output_dir"
+                    "there is no adapter to apply: full tuning changed another model object than this one; "
+                    "use load_model with a checkpoint-N folder of its output_dir"
                 )
             yield model
             return
@@ -103,7 +105,7 @@ class FineTuned:
             yield tuned.eval()
 
     def save(self, folder: str | Path) -> Path:
-        """Write study, scores and adapter to a folder, for `headnb.open_study`; returns the folder."""
+        """Write study, scores and adapter to a folder for `headnb.open_study`. Returns the folder."""
         folder = user_path(folder)
         self._study.copy_to(folder)
         if self.adapter is not None and self.adapter.resolve() != (folder / "adapter").resolve():
@@ -113,7 +115,7 @@ class FineTuned:
 
 @check_arguments
 def open_study(folder: str | Path) -> FineTuned:
-    """What `FineTuned.save` wrote, or what a training with `HeadScoreCallback` left in its output_dir.
+    """Open a folder written by `FineTuned.save`, or the output_dir of a training with `HeadScoreCallback`.
 
     Raises:
         HeadnbError: there is no study, or it is damaged.
@@ -128,6 +130,8 @@ def open_study(folder: str | Path) -> FineTuned:
 def tuned_result(
     study: Study, adapter: Path | None, temporary_folder: Any = None, model: PreTrainedModel | None = None
 ) -> FineTuned:
-    """What a study and an adapter are to a user; `kept` is held for as long as they are, `model` is what was tuned."""
-    tuned = None if model is None else weakref.ref(model)
-    return FineTuned(study.dataset(), study.scores(), study.online_scores(), adapter, study, temporary_folder, tuned)
+    """Build a `FineTuned`, which keeps `temporary_folder` alive and refers to the tuned `model` weakly."""
+    reference = None if model is None else weakref.ref(model)
+    return FineTuned(
+        study.dataset(), study.scores(), study.online_scores(), adapter, study, temporary_folder, reference
+    )

@@ -1,12 +1,12 @@
-"""A study: what was tracked along one training run, as labelled arrays and on disk.
+"""A study: the quantities tracked in one training run, as labelled arrays and on disk.
 
-On disk it is a folder, in which every file is written beside its place and moved there, so that a kill leaves what
-was complete:
+On disk a study is a folder. Every file is written to a temporary name and then renamed, so that a killed process leaves
+only complete files:
 
     study.nc                             the study: levels, movement, losses
-    scores/<task>/step-<step>.nc         every sample's scores
+    scores/<task>/step-<step>.nc         scores of every sample
     online/step-<step>.nc                scores of the training batches up to that step
-    adapter/                             what was trained, where `finetune` did it
+    adapter/                             the adapter, if `finetune` trained one
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from headnb.storage.zarr_columns import Attribute
 
 STUDY = "study.nc"
-FOLDER = "head_scores"  # of a study, inside a trainer's output_dir
-_SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # the same at every step
+FOLDER = "head_scores"  # folder of a study in a trainer's output_dir
+_SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # equal at every step
 _TASK_ATTRS = {
     "task",
     "task_fingerprint",
@@ -52,21 +52,22 @@ _TASK_ATTRS = {
 
 @dataclass(frozen=True)
 class TrackedStep:
-    """What is known after so many steps of training; step 0 is before."""
+    """The quantities tracked at one step of a training; step 0 is before fine-tuning."""
 
     step: int
     scores: Mapping[str, xr.Dataset]
-    """Task -> its scores (sample, layer, head)."""
+    """Task -> scores (sample, layer, head)."""
     movement: np.ndarray
-    """(L,): relative L2 distance of each layer's parameters from step 0."""
+    """Relative L2 distance of each layer's parameters from step 0, (L,)."""
     samples_seen: float
-    """Training samples until then; NaN if not known."""
+    """Training samples up to this step; NaN if not recorded."""
     tokens_seen: float
+    """Training tokens up to this step; NaN if not recorded."""
 
 
 @dataclass
 class Study:
-    """Collects tracked steps and writes them to a folder, if there is one."""
+    """Collects tracked steps, and writes them to `folder` if it is given."""
 
     folder: Path | None = None
     attrs: dict[str, Attribute] = field(default_factory=dict)
@@ -74,30 +75,30 @@ class Study:
     train_loss: dict[int, float] = field(default_factory=dict)
     """Update -> training loss, as the trainer logs it."""
     online: list[xr.Dataset] = field(default_factory=list)
-    """Scores of training batches, in parts."""
+    """Scores of training batches, one Dataset per write."""
     seen: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Step -> samples and tokens, at checkpoints too."""
+    """Step -> number of training samples and tokens, at tracked steps and checkpoints."""
 
     def add(self, tracked: TrackedStep) -> None:
-        """Keep a step, and write its scores."""
+        """Add a tracked step, and write its scores."""
         self.steps[tracked.step] = tracked
         self.seen[tracked.step] = (tracked.samples_seen, tracked.tokens_seen)
         for task, scores in tracked.scores.items():
             self._write(_score_path(task, tracked.step), scores)
 
     def add_online(self, scores: xr.Dataset) -> None:
-        """Keep scores of training batches, and write them."""
+        """Add scores of training batches, and write them."""
         if scores.sizes["sample"]:
             scores = as_result(scores)
             self.online.append(scores)
             self._write(Path("online") / f"step-{int(scores['step'].max())}.nc", scores)
 
     def write(self) -> None:
-        """Write the study itself."""
+        """Write study.nc."""
         self._write(Path(STUDY), self.dataset())
 
     def dataset(self) -> xr.Dataset:
-        """The study, all but the samples' scores: what `FineTuned.study` describes."""
+        """The study without the samples' scores, as `FineTuned.study` describes it."""
         parts = [self._tracked()] if self.steps else []
         if self.train_loss:
             updates = sorted(self.train_loss)
@@ -112,39 +113,39 @@ class Study:
         return study
 
     def scores(self) -> dict[str, xr.Dataset]:
-        """Task -> scores with a leading dim `step`: the same samples at each."""
-        tracked = [self.steps[step] for step in sorted(self.steps)]
-        tasks = dict.fromkeys(task for each in tracked for task in each.scores)
-        return {task: _stack_steps([(each.step, each.scores[task]) for each in tracked]) for task in tasks}
+        """Task -> scores with a leading dim `step`, with the same samples at each step."""
+        tracked = self._tracked_steps()
+        tasks = dict.fromkeys(task for step in tracked for task in step.scores)
+        return {task: _stack_steps([(step.step, step.scores[task]) for step in tracked]) for task in tasks}
 
     def online_scores(self) -> xr.Dataset | None:
-        """Scores of training batches (sample, layer, head), with the update that each sample was in as `step`."""
+        """Scores of training batches (sample, layer, head). `step` (sample) is the update that used the sample."""
         if not self.online:
             return None
-        whole = xr.concat(self.online, "sample", combine_attrs="override")
-        return as_result(whole.assign_coords(sample=np.arange(whole.sizes["sample"])))
+        scores = xr.concat(self.online, "sample", combine_attrs="override")
+        return as_result(scores.assign_coords(sample=np.arange(scores.sizes["sample"])))
 
-    def up_to(self, step: int) -> Study:
-        """What was known after `step` steps: where a resumed run goes on."""
-        parts = [part.isel(sample=np.flatnonzero(part["step"].values <= step)) for part in self.online]
+    def up_to(self, last: int) -> Study:
+        """A copy that contains the steps up to `last`, for a resumed run."""
+        parts = [part.isel(sample=np.flatnonzero(part["step"].values <= last)) for part in self.online]
         return replace(
             self,
-            steps={each: tracked for each, tracked in self.steps.items() if each <= step},
-            train_loss={each: loss for each, loss in self.train_loss.items() if each <= step},
-            seen={each: seen for each, seen in self.seen.items() if each <= step},
+            steps={step: tracked for step, tracked in self.steps.items() if step <= last},
+            train_loss={step: loss for step, loss in self.train_loss.items() if step <= last},
+            seen={step: seen for step, seen in self.seen.items() if step <= last},
             online=[part for part in parts if part.sizes["sample"]],
         )
 
     def remove_files_after(self, step: int) -> None:
-        """Remove what an earlier run wrote behind the step at which a training is resumed."""
+        """Remove files of later steps, which an interrupted run wrote before the training was resumed at `step`."""
         if self.folder is not None:
-            self.write()  # before they go: a study on disk that names files which are gone could not be read again
+            self.write()  # before the removal: a study.nc that refers to removed files cannot be read
             for path in [*self.folder.glob("online/step-*.nc"), *self.folder.glob("scores/*/step-*.nc")]:
                 if _step_of(path) > step:
                     path.unlink()
 
     def copy_to(self, folder: Path) -> None:
-        """Write all of it to another folder, in place of a study that is there."""
+        """Write the study to another folder and replace an existing study."""
         if (folder / STUDY).exists() and folder != self.folder:
             for name in ("scores", "online"):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -156,30 +157,34 @@ class Study:
         copy.write()
 
     def _tracked(self) -> xr.Dataset:
-        tracked = [self.steps[step] for step in sorted(self.steps)]
-        tasks = list(dict.fromkeys(task for each in tracked for task in each.scores))
+        """Variables of the tracked steps, with dim `step`."""
+        tracked = self._tracked_steps()
+        tasks = list(dict.fromkeys(task for step in tracked for task in step.scores))
         variables: dict[str, Any] = {
-            "movement": (("step", "layer"), np.stack([each.movement for each in tracked])),
-            "samples_seen": ("step", [each.samples_seen for each in tracked]),
-            "tokens_seen": ("step", [each.tokens_seen for each in tracked]),
+            "movement": (("step", "layer"), np.stack([step.movement for step in tracked])),
+            "samples_seen": ("step", [step.samples_seen for step in tracked]),
+            "tokens_seen": ("step", [step.tokens_seen for step in tracked]),
         }
         coords: dict[str, Any] = {
-            "step": [each.step for each in tracked],
+            "step": [step.step for step in tracked],
             "layer": np.arange(variables["movement"][1].shape[1]),
         }
         if tasks:
-            levels = [[sample_levels(each.scores[task]).mean("sample") for task in tasks] for each in tracked]
-            losses = [[float(each.scores[task]["loss"].mean()) for task in tasks] for each in tracked]
+            levels = [[sample_levels(step.scores[task]).mean("sample") for task in tasks] for step in tracked]
+            losses = [[float(step.scores[task]["loss"].mean()) for task in tasks] for step in tracked]
             variables["level"] = (("step", "task", "layer", "head"), np.array(levels))
             variables["eval_loss"] = (("step", "task"), losses)
             coords |= {"task": tasks, "head": levels[0][0]["head"].values}
         return xr.Dataset(variables, coords=coords)
 
+    def _tracked_steps(self) -> list[TrackedStep]:
+        return [self.steps[step] for step in sorted(self.steps)]
+
     def _first_scores(self) -> xr.Dataset | None:
-        return next((scores for each in self.steps.values() for scores in each.scores.values()), None)
+        return next((scores for tracked in self.steps.values() for scores in tracked.scores.values()), None)
 
     def _provenance(self) -> dict[str, Any]:
-        """What the scores say of themselves, as far as it holds for all of them, and what is known of the training."""
+        """Attributes of the scores that apply to all tasks, and the attributes of the training."""
         first = self._first_scores()
         of_scores = {} if first is None else {k: v for k, v in first.attrs.items() if k not in _TASK_ATTRS}
         return of_scores | self.attrs
@@ -188,11 +193,11 @@ class Study:
         scores = self._first_scores()
         if scores is None:
             return {}
-        kept = ["model", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION]
-        if len({task for each in self.steps.values() for task in each.scores}) == 1:
-            kept += NOTICES  # which are of one task
+        names = ["model", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION]
+        if len({task for tracked in self.steps.values() for task in tracked.scores}) == 1:
+            names += NOTICES  # these belong to one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
-        attrs = {name: scores.attrs[name] for name in kept if name in scores.attrs}
+        attrs = {name: scores.attrs[name] for name in names if name in scores.attrs}
         return attrs | {"kind": kind, "units": pattern_units(scores)}
 
     def _write(self, name: Path, dataset: xr.Dataset) -> None:
@@ -202,13 +207,13 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """The study in a folder.
+    """Read the study in a folder.
 
     Raises:
-        HeadnbError: there is none, or it is damaged.
+        HeadnbError: there is no study, or it is damaged.
     """
     if not (folder / STUDY).is_file():
-        raise HeadnbError(f"there is no study in {folder}: it has no {STUDY}")
+        raise HeadnbError(f"there is no study in {folder}: {STUDY} is missing")
     stored = read_dataset(folder / STUDY)
     with report_corruption(folder / STUDY):
         return _study_of(folder, stored)
@@ -223,10 +228,10 @@ def _study_of(folder: Path, stored: xr.Dataset) -> Study:
         study.train_loss = dict(zip(losses["update"].values.tolist(), losses.values.tolist(), strict=True))
     tasks = stored["task"].values.tolist() if "task" in stored.dims else []
     for step in stored["step"].values.tolist() if "step" in stored.dims else []:
-        at = stored.sel(step=step)
+        at_step = stored.sel(step=step)
         scores = {task: read_dataset(folder / _score_path(task, step)) for task in tasks}
-        seen_then = (float(at["samples_seen"]), float(at["tokens_seen"]))
-        study.steps[step] = TrackedStep(step, scores, at["movement"].values, *seen_then)
+        counts = (float(at_step["samples_seen"]), float(at_step["tokens_seen"]))
+        study.steps[step] = TrackedStep(step, scores, at_step["movement"].values, *counts)
     parts = sorted((folder / "online").glob("step-*.nc"), key=_step_of)
     study.online = [read_dataset(path) for path in parts]
     return study
@@ -244,16 +249,16 @@ def _stack_steps(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
     """Scores of the same samples at several steps, (step, sample, layer, head)."""
     steps, parts = zip(*scores, strict=True)
     changing = [part[["score", "loss"]] for part in parts]
-    whole: xr.Dataset = xr.concat(
+    stacked: xr.Dataset = xr.concat(
         changing, xr.DataArray(list(steps), dims="step", name="step"), combine_attrs="override"
     )
-    whole = whole.assign({name: parts[0][name] for name in _SAMPLE_VARIABLES if name in parts[0]})
-    whole.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
-    return as_result(whole)
+    stacked = stacked.assign({name: parts[0][name] for name in _SAMPLE_VARIABLES if name in parts[0]})
+    stacked.attrs = {name: value for name, value in parts[0].attrs.items() if name != "model_fingerprint"}
+    return as_result(stacked)
 
 
 def _online_levels(scores: xr.Dataset | None) -> xr.Dataset:
-    """The mean level of the samples of each update, (update, layer, head)."""
+    """Mean level over the samples of each update, (update, layer, head)."""
     if scores is None:
         return xr.Dataset()
     levels = sample_levels(scores).groupby("step").mean().rename(step="update")

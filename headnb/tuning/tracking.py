@@ -1,7 +1,7 @@
-"""`HeadScoreCallback`: head scores along a training run, in any Trainer of transformers or TRL.
+"""`HeadScoreCallback`: head scores during a training with any Trainer of transformers or TRL.
 
-Tracking changes nothing about the training: it happens between updates, when no gradient is under way; scores ask for
-no gradient of parameters; and random numbers go on as if none had been drawn.
+Tracking does not change the training. It runs between updates, when no gradient is accumulated. Scoring computes no
+gradients of parameters. The random state is restored after scoring.
 """
 
 # ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
@@ -42,35 +42,36 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodingName
 
-FLUSH_EVERY = 50  # updates after which online scores are written at the latest
+FLUSH_EVERY = 50  # maximum number of updates between two writes of online scores
 
 
 class HeadScoreCallback(TrainerCallback):
-    """Scores tracked tasks before training, every few steps, and after the last step.
+    """Trainer callback that scores tracked tasks before fine-tuning, every few steps, and after the last step.
 
         callback = headnb.HeadScoreCallback({"gsm8k": task}, tokenizer=tokenizer, every=20)
         trainer.add_callback(callback)
         trainer.train()
         callback.study
 
-    What is tracked is written to `head_scores` in the trainer's output_dir as it comes (`open_study` reads it), and a
-    resumed training goes on with it.
+    The study is written to `head_scores` in the trainer's output_dir during the training (`open_study` reads it). A
+    resumed training continues the study.
 
     Args:
         tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
-        tokenizer: of the model; by default the trainer's processing class.
-        every: so many steps apart, or the steps themselves: [0, 1, 2, 5, 10, 20, 50].
-        online: score the training batches too, in the training's own backward pass (`.online_scores`).
+        tokenizer: the model's tokenizer; default: the trainer's processing class.
+        every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10, 20, 50].
+        online: also score the training batches, from the backward pass of the training (`.online_scores`).
         method: one of `methods()`.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
-        movement: measure how far the parameters moved; full tuning then keeps a copy of them in main memory.
-        on_tracked: called with the step after each step that was tracked.
-        log: what logs numbers: `trainer.log` sends them where the trainer reports, to TensorBoard for instance.
+        movement: measure the relative parameter distance from step 0. For full tuning this keeps a copy of the
+            parameters in main memory.
+        on_tracked: called with the step number after each tracked step.
+        log: function that logs numbers. `trainer.log` sends them to the trainer's reports, such as TensorBoard.
 
     Raises:
-        HeadnbError: a bad task, step or method, or two tasks of one name.
+        HeadnbError: a task, step or method is invalid, or two tasks have the same name.
     """
 
     @check_arguments
@@ -91,7 +92,7 @@ class HeadScoreCallback(TrainerCallback):
     ) -> None:
         reduce = find_method(method, of_samples=True).online
         if online and reduce is None:
-            raise unknown_name("method of online scores", method, online_methods())
+            raise unknown_name("method for online scores", method, online_methods())
         self.tasks = tracked_tasks(tasks)
         self.attrs: dict[str, Any] = {}
         self.log = log
@@ -113,27 +114,27 @@ class HeadScoreCallback(TrainerCallback):
 
     @property
     def study(self) -> xr.Dataset:
-        """What was tracked: see `FineTuned.study`."""
+        """The study so far; see `FineTuned.study`."""
         return self.collected.dataset()
 
     @property
     def scores(self) -> dict[str, xr.Dataset]:
-        """Task -> scores (step, sample, layer, head), of the same samples at each tracked step."""
+        """Task -> scores (step, sample, layer, head), with the same samples at each tracked step."""
         return self.collected.scores()
 
     @property
     def online_scores(self) -> xr.Dataset | None:
-        """Scores of the training batches (sample, layer, head), each with its update as `step`; None without."""
+        """Scores of the training batches (sample, layer, head), with the update as `step`; None without any."""
         return self.collected.online_scores()
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Remember the parameters, before a checkpoint is loaded into them."""
+        """Record the initial parameters, before the trainer loads a checkpoint."""
         self._record_weights(given["model"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Score the tasks before the first update; in a resumed training, take up what is in output_dir."""
+        """Score the tasks before the first update. A resumed training continues the study in output_dir."""
         self.close()
         model = given["model"]
         self._tokenizer = self._tokenizer or given.get("processing_class")
@@ -142,8 +143,8 @@ class HeadScoreCallback(TrainerCallback):
             self._movement = None
             if self.tasks:
                 raise HeadnbError(
-                    "tasks are scored on whole weights, and this training shards them; online=True scores its batches, "
-                    "track_checkpoints its checkpoints"
+                    "tasks cannot be scored during a training with sharded weights; use online=True to score its "
+                    "batches, or track_checkpoints for its checkpoints"
                 )
         elif state.global_step == 0:
             self._record_weights(model)
@@ -156,11 +157,11 @@ class HeadScoreCallback(TrainerCallback):
                 self._track(model, 0, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Score the tasks, if it is time to."""
+        """Score the tasks if this step is tracked."""
         if self._batches is None:
             return
         step = state.global_step
-        self.collected.attrs["steps_done"] = step  # the steps that are tracked may lie far apart
+        self.collected.attrs["steps_done"] = step  # also at steps that are not tracked
         self._batches.end_update(step)
         with self._closed_on_error():
             if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:
@@ -169,24 +170,24 @@ class HeadScoreCallback(TrainerCallback):
                 self._write(step)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Write what belongs to a checkpoint that is about to be made."""
+        """Write the study if the trainer is about to save a checkpoint."""
         if self._batches is not None and control.should_save:
             with self._closed_on_error():
                 self._write(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Complete what an adapter's checkpoint says of its base."""
+        """Record the base model in an adapter's checkpoint."""
         if state.is_world_process_zero:
             record_base(given["model"], Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Keep the training loss."""
+        """Record the training loss."""
         logs = given.get("logs") or {}
         if "loss" in logs:
             self.collected.train_loss[state.global_step] = float(logs["loss"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Score after the last step, where that was not foreseen, and take the hooks off the model."""
+        """Score the tasks after the last step if this is not yet done, and remove the hooks."""
         if self._batches is None:
             return
         with self._closed_on_error():
@@ -204,11 +205,11 @@ class HeadScoreCallback(TrainerCallback):
             raise
 
     def forget_movement(self) -> None:
-        """For a training that goes on in weights of which nobody knows what they were."""
+        """Turn off movement, for a resumed training whose initial weights are not available."""
         self._with_movement = False
 
     def close(self) -> None:
-        """Take the hooks off the model: at the end of a training by itself, after an error or an interrupt by hand."""
+        """Remove the hooks from the model. The end of a training calls it; call it after an interrupt."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -217,10 +218,10 @@ class HeadScoreCallback(TrainerCallback):
         if self._with_movement:
             with _scoring_mode(model):
                 layout = find_heads(model)  # type: ignore[arg-type]
-            self._movement = Movement(model, layout)  # which asks what is trained
+            self._movement = Movement(model, layout)  # outside the context, which clears the requires_grad flags
 
     def _start_study(self, state: TrainerState, folder: Path) -> None:
-        """A new study, or what the one in `folder` knew at the step where a training is resumed."""
+        """Start a new study, or continue the study in `folder` from the step of the resumed training."""
         resumed, writes = state.global_step > 0, state.is_world_process_zero
         self.collected = Study()
         if resumed and (folder / STUDY).exists():
@@ -233,29 +234,29 @@ class HeadScoreCallback(TrainerCallback):
         self.collected.train_loss = train_losses(state)
         if resumed:
             self.collected.remove_files_after(state.global_step)
-        not_known = (np.nan, np.nan) if resumed else (0.0, 0.0)
-        self._seen_before = np.array(self.collected.seen.get(state.global_step, not_known))
+        default = (np.nan, np.nan) if resumed else (0.0, 0.0)
+        self._seen_before = np.array(self.collected.seen.get(state.global_step, default))
 
     def _track(self, model: nn.Module, step: int, control: TrainerControl) -> None:
         scores = {}
         with _scoring_mode(model):
             for name, task in self.tasks.items():
                 scores[name] = score_heads(model, self._tokenizer, task, **self._scoring)  # type: ignore[arg-type]
-        assert self._batches is not None  # noqa: S101  training is under way
+        assert self._batches is not None  # noqa: S101  the training is running
         layers = len(self._batches.layout.heads)
         movement = np.full(layers, np.nan) if self._movement is None else self._movement.measure()
         samples, tokens = self._counts()
         self.collected.add(TrackedStep(step, scores, movement, samples, tokens))
         self._write(step)
         if self.log is not None:
-            trainer_logs = control.should_log
+            should_log = control.should_log
             self.log(self._numbers(step))
-            control.should_log = trainer_logs  # logging takes it back
+            control.should_log = should_log  # `trainer.log` resets it
         if self._on_tracked is not None:
             self._on_tracked(step)
 
     def _write(self, step: int) -> None:
-        """Bring the study on disk up to date."""
+        """Update the study on disk."""
         assert self._batches is not None  # noqa: S101
         self.collected.seen[step] = self._counts()
         self.collected.attrs["steps_done"] = step
@@ -285,7 +286,7 @@ class HeadScoreCallback(TrainerCallback):
         return self.collected.attrs
 
     def _numbers(self, step: int) -> dict[str, float]:
-        """What of a tracked step is logged."""
+        """The logged numbers of a tracked step."""
         study = self.collected.dataset().sel(step=step)
         numbers = {"heads/movement": float(study["movement"].mean())}
         for name in self.tasks:
@@ -299,16 +300,16 @@ class HeadScoreCallback(TrainerCallback):
 
 
 def train_losses(state: TrainerState) -> dict[int, float]:
-    """Update -> training loss, of all that a trainer's state knows."""
+    """Update -> training loss, from the log of a trainer's state."""
     return {int(log["step"]): log["loss"] for log in state.log_history if "loss" in log}
 
 
 @contextmanager
 def _scoring_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients of parameters, random numbers kept, and without a trainer's autocast."""
+    """Context for scoring: evaluation mode, no parameter gradients, no trainer autocast; restores the random state."""
     wrapped = vars(model).get("forward")
     try:
-        if "_original_forward" in vars(model):  # accelerate's, under mixed precision
+        if "_original_forward" in vars(model):  # set by accelerate in mixed precision
             model.forward = vars(model)["_original_forward"]
         with restore_random_state(), frozen(model):
             yield
@@ -318,42 +319,47 @@ def _scoring_mode(model: Any) -> Iterator[None]:
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    """Whether each process holds a part of each weight (FSDP)."""
+    """Whether FSDP distributes each weight over the processes."""
     return any(isinstance(module, FullyShardedDataParallel) for module in model.modules()) or any(
         isinstance(weight, DTensor) for weight in model.parameters()
     )
 
 
 def tracked_tasks(tasks: object) -> dict[str, Task]:
-    """Name -> task, of a task, a list of tasks, or a mapping.
+    """Name -> task, for a task, a list of tasks, or a mapping.
 
     Raises:
-        HeadnbError: what `load_task` says, or two tasks of one name.
+        HeadnbError: an error of `load_task`, or two tasks have the same name.
     """
     if isinstance(tasks, Mapping):
         return {str(name): load_task(task, name=str(name)) for name, task in tasks.items()}
-    several = isinstance(tasks, (list, tuple)) and all(isinstance(task, (str, Path, Task)) for task in tasks)
-    loaded = [load_task(task) for task in (tasks if several else [tasks])]  # type: ignore[attr-defined]
+    is_list = isinstance(tasks, (list, tuple)) and all(isinstance(task, (str, Path, Task)) for task in tasks)
+    loaded = [load_task(task) for task in (tasks if is_list else [tasks])]  # type: ignore[attr-defined]
     names = [task.name for task in loaded]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise HeadnbError(f"two tracked tasks are called {min(twice)!r}; give them names: {{'name': task, ...}}")
+        raise HeadnbError(f"two tracked tasks have the name {min(twice)!r}; give names with {{'name': task, ...}}")
     return dict(zip(names, loaded, strict=True))
 
 
 def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
-    """Whether a step is tracked; the first and the last one are in any case, where steps are not named one by one.
+    """Function from a step to whether it is tracked. The caller always tracks the last step.
+
+    Args:
+        every: a number of steps between two tracked steps (step 0 is tracked), or the tracked steps.
 
     Raises:
-        HeadnbError: neither a whole number of 1 or more, nor steps of 0 or more.
+        HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
     """
     if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
         return lambda step: step % every == 0
     steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
     if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
-        raise HeadnbError(f"every is a number of steps, or the steps themselves as [0, 1, 2, 5, 10], not {every!r:.60}")
+        raise HeadnbError(
+            f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
+        )
     return steps.__contains__
 
 
 def _flat(level: xr.DataArray) -> np.ndarray:
-    """One pattern (layer, head) as (heads)."""
+    """A pattern (layer, head) as a vector (layer * head,)."""
     return level.to_numpy().ravel()

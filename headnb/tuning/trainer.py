@@ -1,4 +1,4 @@
-"""The trainer of transformers, imported after bitsandbytes, which peft would otherwise import with a warning in red."""
+"""Trainer classes of transformers. bitsandbytes is imported first, to suppress a warning when peft imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of TRL's SFTTrainer, in contexts that put the model, random numbers and settings back, whatever happens."""
+"""One run of TRL's SFTTrainer. Contexts restore the model, the random state and the settings, also after an error."""
 
 # ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
 from __future__ import annotations
@@ -45,30 +45,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuningProgress:
-    """How far a fine-tuning is."""
+    """Progress of a fine-tuning."""
 
     step: int
-    """Updates done, those of an earlier run that is resumed included."""
+    """Number of finished updates, including those of an earlier run that was resumed."""
     total: int
+    """Total number of updates."""
     seconds: float
-    """Since this run began."""
+    """Seconds since the start of this run."""
     seconds_left: float | None
-    """None before the first update."""
+    """Estimated remaining seconds; None before the first update."""
     train_loss: float
-    """Of the last update; NaN before it."""
+    """Training loss of the last update; NaN before the first update."""
     tracked: bool
-    """Whether tasks were scored since the last report: the study has something new."""
+    """Whether tasks were scored since the last report."""
     study: Callable[[], xr.Dataset]
-    """What is tracked so far, as `FineTuned.study`."""
+    """Returns the study so far, as `FineTuned.study`."""
     scores: Callable[[], dict[str, xr.Dataset]]
-    """As `FineTuned.scores`."""
+    """Returns the scores so far, as `FineTuned.scores`."""
 
 
 class TuningInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `finetune`; `result` holds what was trained and tracked until then, `step` is the last update."""
+    """Ctrl-C during `finetune`. `result` is the result of the finished updates, `step` their number."""
 
     def __init__(self, result: FineTuned, step: int) -> None:
-        super().__init__(f"interrupted; {step} steps are done")
+        super().__init__(f"interrupted after {step} steps")
         self.result = result
         self.step = step
 
@@ -86,7 +87,7 @@ class TuningRun:
     checkpoint: Path | None
     temporary_folder: Any
     slices: SliceTraining | None = None
-    """What alone is trained; None: all that can be."""
+    """The trained slices of selected heads; None: no selection."""
 
     def run(self, adapters: PeftConfig | None, on_progress: Callable[[TuningProgress], None] | None) -> FineTuned:
         interrupted = False
@@ -110,9 +111,9 @@ class TuningRun:
                     interrupted = True
                 except torch.OutOfMemoryError as error:
                     raise HeadnbError(
-                        f"memory is too small for {self.arguments['per_device_train_batch_size']} samples at a time; a "
-                        "smaller batch_size with gradient_accumulation_steps, gradient_checkpointing=True or a shorter "
-                        "max_length need less"
+                        f"out of memory with batch_size {self.arguments['per_device_train_batch_size']}; use a smaller "
+                        "batch_size with gradient_accumulation_steps, gradient_checkpointing=True, or a smaller "
+                        "max_length"
                     ) from error
                 finally:
                     self.callback.close()
@@ -120,25 +121,25 @@ class TuningRun:
         result = tuned_result(self.callback.collected, adapter, self.temporary_folder, self.model)
         if interrupted:
             if self.callback.collected.steps:
-                self.callback.collected.write()  # how far the adapter beside it is
+                self.callback.collected.write()  # records the step of the saved adapter
             raise TuningInterrupted(result, trainer.state.global_step)
         return result
 
     def _count(self, model: nn.Module) -> int:
-        """How many numbers are trained."""
-        found = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        return found - (self.slices.frozen_count if self.slices is not None else 0)
+        """Number of trained parameters."""
+        trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        return trainable - (self.slices.frozen_count if self.slices is not None else 0)
 
     def _train(self, trainer: Any) -> None:
         if self.checkpoint is None:
             trainer.train()
             return
-        before = TrainerState.load_from_json(str(self.checkpoint / STATE))
-        if before.max_steps <= step_of(self.checkpoint):  # a Trainer would do one step more
-            trainer._load_from_checkpoint(str(self.checkpoint))  # noqa: SLF001  the only way to load and not train
+        state = TrainerState.load_from_json(str(self.checkpoint / STATE))
+        if state.max_steps <= step_of(self.checkpoint):  # a Trainer would do one more step
+            trainer._load_from_checkpoint(str(self.checkpoint))  # noqa: SLF001  loads without training
             self.callback.collected = study = read_study(self.folder / FOLDER)
-            # A run that was killed behind its last checkpoint did not write its last loss any more.
-            study.train_loss = train_losses(before)
+            # The study lacks the last loss if the run was killed after its last checkpoint.
+            study.train_loss = train_losses(state)
             if trainer.is_world_process_zero():
                 study.write()
             return
@@ -154,42 +155,42 @@ class TuningRun:
                 model=self.model,
                 args=SFTConfig(**self.arguments),
                 train_dataset=Dataset.from_list(_rows(self.encoded)),
-                processing_class=copy.deepcopy(self.tokenizer),  # it gets a padding token if it has none
+                processing_class=copy.deepcopy(self.tokenizer),  # the trainer may add a padding token
                 peft_config=copy.deepcopy(adapters),
                 callbacks=[self.callback, *report],
             )
         except (ValueError, TypeError, ImportError) as error:
-            raise HeadnbError(f"the trainer refuses this: {error}") from error
+            raise HeadnbError(f"SFTTrainer raised an error: {error}") from error
         trainer.remove_callback(PrinterCallback)
         self.callback.log = partial(Trainer.log, trainer)
         trainer._load_from_checkpoint = partial(_load_in_same_dtype, trainer, trainer._load_from_checkpoint)  # noqa: SLF001
         return trainer
 
     def _save_adapter(self, trainer: Any) -> Path:
-        """The adapter's folder, written beside its place and moved there."""
-        place, draft = self.folder / "adapter", self.folder / ".adapter.draft"
+        """Save the adapter under a temporary name, rename the folder, and return its path."""
+        folder, draft = self.folder / "adapter", self.folder / ".adapter.draft"
         if trainer.is_world_process_zero():
             try:
                 trainer.model.save_pretrained(str(draft))
                 record_base(trainer.model, draft)
-                shutil.rmtree(place, ignore_errors=True)
-                draft.replace(place)
+                shutil.rmtree(folder, ignore_errors=True)
+                draft.replace(folder)
             except OSError as error:
-                raise HeadnbError(f"the adapter cannot be written to {place}: {error.strerror or error}") from error
-        return place
+                raise HeadnbError(f"the adapter cannot be written to {folder}: {error.strerror or error}") from error
+        return folder
 
 
-def _load_in_same_dtype(trainer: Any, load: Callable[..., None], *where: Any) -> None:
-    """A checkpoint's weights as they were trained: an adapter in bfloat16 (QLoRA) comes back from peft in float32."""
+def _load_in_same_dtype(trainer: Any, load: Callable[..., None], *arguments: Any) -> None:
+    """Load a checkpoint without a change of dtype: peft loads an adapter in bfloat16 (QLoRA) as float32."""
     trained = {name: weight.dtype for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-    load(*where)
+    load(*arguments)
     for name, dtype in trained.items():
         weight = trainer.model.get_parameter(name)
         weight.data = weight.data.to(dtype)
 
 
 class _ProgressReporter(TrainerCallback):
-    """Tells how far a training is."""
+    """Trainer callback that reports a `TuningProgress` before the first update and after every update."""
 
     def __init__(self, report: Callable[[TuningProgress], None], callback: HeadScoreCallback) -> None:
         self._report, self._callback = report, callback
@@ -202,7 +203,7 @@ class _ProgressReporter(TrainerCallback):
         self._report_progress(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not control.should_log:  # else the loss is about to be known
+        if not control.should_log:  # otherwise `on_log` reports, with the loss
             self._report_progress(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
@@ -229,11 +230,11 @@ class _ProgressReporter(TrainerCallback):
 
 
 def _rows(encoded: EncodedTask) -> list[dict[str, list[int]]]:
-    """What SFTTrainer takes as it is: token ids, and 1 where a token is part of the completion."""
+    """Rows for SFTTrainer: token ids, and a mask that is 1 for tokens of the completion."""
     for key, sample in zip(encoded.ids, encoded.samples, strict=True):
         answer = sample.labels != IGNORED
         if (sample.labels[answer] != sample.input_ids[answer]).any():
-            raise HeadnbError(f"the labels of sample {key!r} are other tokens than its input_ids; that is not trained")
+            raise HeadnbError(f"labels of sample {key!r} differ from its input_ids; such labels cannot be trained")
     return [
         {"input_ids": sample.input_ids.tolist(), "completion_mask": (sample.labels != IGNORED).astype(int).tolist()}
         for sample in encoded.samples
@@ -242,7 +243,7 @@ def _rows(encoded: EncodedTask) -> list[dict[str, list[int]]]:
 
 @contextlib.contextmanager
 def _restore_weights(weights: list[nn.Parameter]) -> Iterator[None]:
-    """Those of the weights that are trained in place (adapters may be configured to train biases) are put back."""
+    """Restore the trainable weights on exit. An adapter configuration may train biases of the model."""
     trained = [(weight, weight.detach().clone()) for weight in weights if weight.requires_grad]
     try:
         yield
@@ -254,17 +255,17 @@ def _restore_weights(weights: list[nn.Parameter]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(*, offline: bool) -> Iterator[None]:
-    """Without the reports and bars of the libraries that train, and without their calls to the hub."""
+    """Suppress warnings, logs and progress bars of the training libraries, and their calls to the hub if `offline`."""
     import datasets  # noqa: PLC0415
-    from transformers.utils import logging as reports  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
     loggers = [logging.getLogger(name) for name in ("trl", "peft", "accelerate")]
     levels = [logger.level for logger in loggers]
-    level, bars = reports.get_verbosity(), datasets.are_progress_bars_disabled()
+    verbosity, bars_disabled = transformers_logging.get_verbosity(), datasets.are_progress_bars_disabled()
     with warnings.catch_warnings(), hub.offline() if offline else contextlib.nullcontext():
         warnings.filterwarnings("ignore", module=r"(trl|transformers|peft|accelerate|torch|datasets)\b")
         try:
-            reports.set_verbosity_error()  # type: ignore[no-untyped-call]
+            transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
             datasets.disable_progress_bars()
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
@@ -272,6 +273,6 @@ def _quiet(*, offline: bool) -> Iterator[None]:
         finally:
             for logger, before in zip(loggers, levels, strict=True):
                 logger.setLevel(before)
-            reports.set_verbosity(level)
-            if not bars:
+            transformers_logging.set_verbosity(verbosity)
+            if not bars_disabled:
                 datasets.enable_progress_bars()

@@ -1,6 +1,6 @@
-"""Fine-tunings that are compared by the losses they leave: one model, tuned in many ways and put back after each.
+"""Fine-tuning trials that are compared by their test losses. The model is restored after each trial.
 
-Each trial keeps its losses in a file, so that a comparison of many that was stopped goes on where it was.
+Each trial stores its losses in a file, so that an interrupted comparison of many trials can resume.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ def losses_after(
     max_length: int | None = None,
     **how: Any,
 ) -> xr.Dataset:
-    """The losses of test samples after fine-tuning; the model is afterwards as it was.
+    """Losses of test samples after fine-tuning. The model is restored afterwards.
 
     Args:
         model: as for `finetune`.
-        tokenizer: its tokenizer.
-        samples: what is trained on.
-        tested: task -> samples that are not trained on.
-        keep: a netCDF file for the result. One that is there and was made by the same is the result, without training.
-        max_length: longer samples are cut to so many tokens, in training and in testing.
-        **how: as `finetune` takes it.
+        tokenizer: the model's tokenizer.
+        samples: training samples.
+        tested: task -> test samples.
+        keep: netCDF file for the result. If it exists and its settings are the same, it is read and nothing is trained.
+        max_length: truncate longer samples to this many tokens, in training and in testing.
+        **how: other arguments of `finetune`.
 
     Returns:
-        `loss` (evaluated, sample) as `losses_of` gives it; attribute `trained_parameters`: how many numbers.
+        `loss` (evaluated, sample) as `losses_of` returns it. Attribute `trained_parameters`: number of trained
+        parameters.
     """
     settings = json.dumps(
         {
@@ -61,16 +62,16 @@ def losses_after(
         },
         sort_keys=True,
     )
-    if keep.exists() and (kept := load_dataset(keep, "")).attrs.get("settings") == settings:
-        return kept
+    if keep.exists() and (stored := load_dataset(keep, "")).attrs.get("settings") == settings:
+        return stored
     with restore_weights(model) if how.get("inplace") else contextlib.nullcontext():
         tuned = finetune(model, tokenizer, samples, track=[], max_length=max_length, **how)
         with tuned.applied(model) as tuned_model:
             losses = losses_of(tuned_model, tokenizer, tested, max_length=max_length)
     attrs = {"settings": settings, "trained_parameters": tuned.trained_parameters}
-    found = xr.Dataset({"loss": losses}, attrs=attrs)
-    write_dataset(keep, found)
-    return found
+    result = xr.Dataset({"loss": losses}, attrs=attrs)
+    write_dataset(keep, result)
+    return result
 
 
 def losses_of(
@@ -80,7 +81,7 @@ def losses_of(
     *,
     max_length: int | None = None,
 ) -> xr.DataArray:
-    """Losses in nats (evaluated, sample) of each task's samples in their order, NaN behind the last of them."""
+    """Losses of each task's samples in nats, (evaluated, sample). Shorter tasks are padded with NaN."""
     columns = [
         evaluate(model, tokenizer, task, answer="none", max_length=max_length)["loss"].to_numpy()
         for task in tested.values()

@@ -1,10 +1,10 @@
-"""How fast a head grid is drawn and answers the mouse, in headless Chromium: `python tests/benchmarks/grid.py`.
+"""Drawing and hover times of a head grid in headless Chromium: `python tests/benchmarks/grid.py`.
 
-First draw: from handing the payload to the live widget, on a fresh page, until its canvas is painted. Hover: from the
-mouse's event until tooltip and outline are up to date. Limits: 100 ms and 16 ms for 126 x 128 heads.
+First draw: the time from passing the payload to the live widget, on a new page, until its canvas is painted. Hover: the
+time from the mouse event until tooltip and outline are updated. Limits: 100 ms and 16 ms for 126 x 128 heads.
 
-Then what Python does before: a payload of 126 x 128 heads (300 kB at most), its HTML (2 MB, 0.5 s), and a study of 200
-steps x 12 tasks x 1024 heads from its numbers to the painted canvas (2 s).
+The benchmark also measures the work in Python: a payload of 126 x 128 heads (limit 300 kB), its HTML (2 MB, 0.5 s), and
+a study of 200 steps x 12 tasks x 1024 heads from its values to the painted canvas (2 s).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ MEASURE = """async ({ payload, script }) => {
 
 
 def measure(browser: Browser, found: Payload, script: str) -> tuple[list[float], list[float]]:
-    """Milliseconds of first draws, each on a page that has run nothing yet, and of hovers."""
+    """Milliseconds of first draws, each on a new page, and of hovers."""
     draws, hovers = [], []
     for _ in range(PAGES):
         page = browser.new_page(viewport={"width": 1000, "height": 900})
@@ -82,7 +82,7 @@ def made(layers: int, heads: int) -> Payload:
 
 
 def seconds(work: Callable[[], Made]) -> tuple[float, Made]:
-    """Of the fastest of three."""
+    """Seconds of the fastest of three runs, and the result."""
     times = []
     for _ in range(3):
         began = time.perf_counter()
@@ -102,7 +102,7 @@ def study(steps: int, tasks: int, layers: int, heads: int) -> xr.DataArray:
 
 
 def sizes(browser: Browser, script: str) -> None:
-    """What Python does before the first draw, and what it sends."""
+    """Print time and size of the payloads that Python prepares before the first draw."""
     grid = made(126, 128)
     took, text = seconds(lambda: card(grid))
     print(f"126 x 128: payload {len(json.dumps(grid)) / 1e3:.0f} kB, HTML {len(text) / 1e6:.2f} MB in {took:.2f} s")

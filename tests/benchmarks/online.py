@@ -1,9 +1,9 @@
-"""What online scores cost a training: seconds of a step with them and without, in turn, in one process.
+"""Cost of online scores: seconds of a training step with and without them, alternating in one process.
 
     python tests/benchmarks/online.py            # needs HEADNB_DATA and the default model; two minutes
 
-Each round trains the same steps of the same batches twice, once with online scores and once without, in an order that
-alternates; the table gives the median of the rounds' ratios and an interval for it (order statistics).
+Each round trains the same steps on the same batches with and without online scores. The order alternates. The table
+gives the median of the rounds' ratios and an interval for it (order statistics).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of each update, from its begin to its end, all callbacks of the update included."""
+    """Seconds of each update, including all callbacks of the update."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -39,7 +39,7 @@ class StepTimes(TrainerCallback):
 def seconds_of_steps(
     model: Any, tokenizer: Any, rows: Any, steps: int, batch_size: int, *, online: bool, cpu: bool = True
 ) -> float:
-    """Median seconds of a step after the first."""
+    """Median seconds of a step, without the first step."""
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(SFTTrainer):
@@ -60,11 +60,11 @@ def seconds_of_steps(
             save_strategy="no",
             max_steps=steps,
             per_device_train_batch_size=batch_size,
-            learning_rate=0.0,  # every round finds the same weights
+            learning_rate=0.0,  # the weights stay the same in all rounds
             completion_only_loss=True,
             max_length=None,
         )
-        # The clock is the last callback, so that what online scores do at the end of a step is in it.
+        # The timing callback comes last, so that it includes the work of online scores at the end of a step.
         Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[*callbacks, times]).train()
     return statistics.median(times.seconds[1:])
 
@@ -100,7 +100,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"{len(ratios)} rounds of {options.steps} steps of {options.batch_size} samples, {threads} threads")
     print(f"a step without online scores: {statistics.median(plain):.2f} s")
-    print(f"with them: {statistics.median(ratios):.4f} times as long [{low:.4f}, {high:.4f}]")
+    print(f"with online scores: {statistics.median(ratios):.4f} times as long [{low:.4f}, {high:.4f}]")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Speed and memory of activation scores by headnb and by other tools: the same weights, tokens, labels and loss.
+"""Speed and memory of activation scores by headnb and other tools, with the same weights, tokens, labels and loss.
 
     pip install --target peers --no-deps -r tests/benchmarks/peers.txt
     PYTHONPATH=peers python tests/benchmarks/peers.py      # half an hour; needs HEADNB_DATA and the default model
 
-First all must agree, to 1e-5 of the largest score. Then each method, in a process of its own, does the same samples in
-turn: the table gives medians over rounds, and for the ratios of a round's times an interval for their median.
+First, all methods must agree to 1e-5 of the largest score. Then the methods take turns on the same samples, each in its
+own process. The table gives medians over rounds, and intervals for the medians of the time ratios within rounds.
 
-Peers are used as a careful user would: parameters frozen, one backward pass for all layers, no gradient below the
-embeddings, cross-entropy at answer positions only, sdpa attention where the tool allows it. At equal length they get
-the samples of headnb's own batches; on the mix of lengths, batches of eight in the data's order, padded on the right,
-and no mask (padding on the right needs none, and attention is faster without).
+Peers are configured carefully: frozen parameters, one backward pass for all layers, no gradient below the embeddings,
+cross-entropy at answer positions only, and sdpa attention if the tool supports it. For samples of equal length, peers
+get the batches of headnb. For mixed lengths, they get batches of eight in the order of the data, padded on the right,
+without a mask: padding on the right needs no mask, and attention is faster without one.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ Method: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # ids (B, T), labels (B,
 
 LENGTHS = (64, 256, 1024)
 MIX = "mix"
-STREAM = 500  # samples of gsm8k that workloads are taken from
+STREAM = 500  # number of gsm8k samples that workloads are taken from
 
 
 def sum_of_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Each sample's mean cross-entropy over its answer tokens, summed: logits (B, T, V), labels (B, T) -> ()."""
     answer = labels[:, 1:] != IGNORED
     losses = functional.cross_entropy(logits[:, :-1][answer], labels[:, 1:][answer], reduction="none")
-    share = (1 / answer.sum(1, keepdim=True)).expand(answer.shape)[answer]  # of a token in its sample's mean
-    return (losses * share).sum()
+    weight = (1 / answer.sum(1, keepdim=True)).expand(answer.shape)[answer]  # weight of a token in its sample's mean
+    return (losses * weight).sum()
 
 
 def by_head(products: Tensor, heads: int) -> Tensor:
-    """(B, T, H * D) or (B, T, H, D) -> (B, H)"""
+    """Sum over tokens and head dimensions: (B, T, H * D) or (B, T, H, D) -> (B, H)."""
     return products.reshape(*products.shape[:2], heads, -1).sum((1, 3))
 
 
 def eager_attentions(model: PreTrainedModel) -> Method:
-    """Transformers alone: attention matrices and their gradients."""
+    """Plain transformers: attention matrices and their gradients."""
     model.set_attn_implementation("eager")
 
     def scores(ids: Tensor, labels: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def captum(model: PreTrainedModel) -> Method:
 
 
 def transformer_lens(model: PreTrainedModel) -> Method:
-    """Its bridge from a loaded module, which computes attention matrices itself."""
+    """TransformerLens' bridge from a loaded module, which computes attention matrices itself."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     bridge = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
@@ -105,14 +105,14 @@ def transformer_lens(model: PreTrainedModel) -> Method:
         def start(embeddings: Tensor, hook: Any) -> Tensor:
             return embeddings.detach().requires_grad_()
 
-        def keep(layer: int, value: Tensor, hook: Any) -> None:
+        def record(layer: int, value: Tensor, hook: Any) -> None:
             z[layer] = value.detach()
 
         def score(layer: int, gradient: Tensor, hook: Any) -> None:
             found[layer] = by_head(z[layer] * gradient, heads)
 
         names = [f"blocks.{layer}.attn.hook_z" for layer in range(layers)]
-        forward = [(name, partial(keep, layer)) for layer, name in enumerate(names)]
+        forward = [(name, partial(record, layer)) for layer, name in enumerate(names)]
         backward = [(name, partial(score, layer)) for layer, name in enumerate(names)]
         with bridge.hooks(fwd_hooks=[("hook_embed", start), *forward], bwd_hooks=backward):
             sum_of_losses(bridge(ids, return_type="logits"), labels).backward()
@@ -152,7 +152,7 @@ def headnb_scores(model: PreTrainedModel, samples: Samples) -> np.ndarray:
 
 
 def peer_scores(method: Method, samples: Samples, groups: list[np.ndarray]) -> np.ndarray:
-    """Scores (n, L, H) of samples that a peer gets in these groups of positions."""
+    """Scores (n, L, H) of the samples by a peer, which processes them in these groups of positions."""
     scored = []
     for group in groups:
         batch = collate([samples[position] for position in group])
@@ -162,7 +162,7 @@ def peer_scores(method: Method, samples: Samples, groups: list[np.ndarray]) -> n
 
 
 def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
-    """The positions of the samples of each batch that a peer gets."""
+    """Positions of the samples in each batch of a peer."""
     if not equal:
         return np.split(np.arange(len(samples)), range(8, len(samples), 8))
     plan = plan_batches(
@@ -172,9 +172,10 @@ def groups_of(samples: Samples, *, equal: bool) -> list[np.ndarray]:
 
 
 def workloads(stream: Samples, lengths: tuple[int, ...], tokens: int, mix: int) -> dict[str, Samples]:
-    """Samples of equal length, cut out of a stream of real tokens; and `mix` samples of the stream as they are.
+    """Samples of equal length, sliced from a stream of real tokens, and `mix` unmodified samples of the stream.
 
-    The latter are taken eight in a row from places all over the stream: how much lengths differ changes along it.
+    The unmodified samples are runs of eight consecutive samples, spread evenly over the stream, because the variation
+    of lengths changes along the stream.
     """
     ids = np.concatenate([sample.input_ids for sample in stream])
     found = {}
@@ -197,10 +198,10 @@ def model_and_workloads(options: argparse.Namespace) -> tuple[PreTrainedModel, d
 
 
 def child(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
-    """One method, ready: it answers with the seconds and the peak memory of a workload, above the loaded model."""
+    """Prepare one method. The result is a function that measures the time and peak memory of a workload."""
     model, tasks = model_and_workloads(options)
     model.requires_grad_(False)
-    sum(weight.sum() for weight in model.parameters())  # a file's pages come into memory when they are first read
+    sum(weight.sum() for weight in model.parameters())  # reads the memory-mapped weights into memory
     loaded = resident()
     method = PEERS[options.child](model) if options.child in PEERS else None
 
@@ -221,11 +222,11 @@ def child(options: argparse.Namespace) -> Callable[[str], dict[str, Any]]:
 
 
 def compare(workload: str, workers: dict[str, Worker], rounds: int) -> None:
-    """Agreement, which is the warm-up too, then rounds in turn, and their table."""
+    """Check the agreement, which is also the warm-up, then measure the rounds and print their table."""
     print(f"\n{workload if workload == MIX else f'samples of {workload} tokens'}")
     first = {name: worker.ask(workload) for name, worker in workers.items()}
     for name in [name for name, run in first.items() if "error" in run]:
-        print(f"{name}: does not work here: {first.pop(name)['error']}")
+        print(f"{name}: not available: {first.pop(name)['error']}")
         workers.pop(name).close()
     reference = np.load(first["headnb"]["scores"])
     for name, run in first.items():
@@ -256,17 +257,17 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
         ratio = f"{statistics.median(ratios):7.2f}x{interval:>18}{memory[name] / memory['headnb']:7.2f}x"
         print(f"{name:22}{measured}{ratio}")
     padded = next((run["padded"] / run["tokens"] - 1 for name, (run, *_) in found.items() if name != "headnb"), 0)
-    print(f"peers compute {padded:.0%} more tokens than there are, as padding")
+    print(f"peers compute {padded:.0%} additional padding tokens")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8, help="0: agreement only")
-    parser.add_argument("--tokens", type=int, default=2048, help="of all samples of one length")
-    parser.add_argument("--mix", type=int, default=16, help="samples of gsm8k, eight in a row each")
+    parser.add_argument("--tokens", type=int, default=2048, help="total tokens of the samples of one length")
+    parser.add_argument("--mix", type=int, default=16, help="number of gsm8k samples of mixed length, in runs of eight")
     parser.add_argument("--quick", action="store_true", help="two rounds of a quarter of the tokens")
-    parser.add_argument("--only", nargs="+", choices=[*map(str, LENGTHS), MIX], help="some of the tables")
-    parser.add_argument("--tiny", action="store_true", help="a tiny random model: do all peers work?")
+    parser.add_argument("--only", nargs="+", choices=[*map(str, LENGTHS), MIX], help="print only these tables")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny random model, to test whether all peers work")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -280,7 +281,7 @@ def main() -> None:
         names = ["headnb", *PEERS]
         workers = {name: Worker(__file__, "--child", name, "--folder", folder, *sizes) for name in names}
         lengths = (8, 32) if options.tiny else LENGTHS
-        print(f"{torch.get_num_threads()} threads, medians of {options.rounds} rounds; ratios are to headnb in a round")
+        print(f"{torch.get_num_threads()} threads, medians of {options.rounds} rounds; ratios to headnb in a round")
         for workload in options.only or [*map(str, lengths), MIX]:
             compare(workload, workers, options.rounds)
         for worker in workers.values():

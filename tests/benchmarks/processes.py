@@ -1,7 +1,7 @@
-"""Child processes of a benchmark that wait for their turn, and what a process knows of its own memory (Linux).
+"""Child processes of a benchmark that answer requests, and the memory use of the current process (Linux).
 
-Each method lives in one process for the whole benchmark, so that rounds can go from method to method without loading a
-model again, and memory is the method's own.
+Each method runs in one process for the whole benchmark. Rounds can alternate between methods without reloading a model,
+and each memory measurement belongs to one method.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """This Python with a script that calls `serve`; its first answer is to nothing, when it is ready."""
+    """A Python process that runs a script that calls `serve`."""
 
     def __init__(self, script: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -26,7 +26,7 @@ class Worker:
         )
 
     def ask(self, question: str) -> dict[str, Any]:
-        """The answer; {"error": ...} if the process could not give one."""
+        """The answer to a question; {"error": ...} if the process cannot answer."""
         try:
             print(question, file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
@@ -40,32 +40,35 @@ class Worker:
 
 
 def serve(prepare: Callable[[], Callable[[str], dict[str, Any]]]) -> None:
-    """Answer the parent's questions, one JSON line each. An exception is an answer too, in one line."""
+    """Answer each question of the parent with one JSON line. `prepare` runs at the first question.
+
+    An exception is answered as {"error": ...}.
+    """
     with protocol() as answers:
         answer = None
         for question in sys.stdin:
             try:
                 answer = answer or prepare()
                 found = answer(question.strip())
-            except Exception as error:  # noqa: BLE001  whatever a peer raises is what the table says of it
+            except Exception as error:  # noqa: BLE001  the table shows every error of a peer
                 found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"}
             print(json.dumps(found), file=answers, flush=True)
 
 
 def protocol() -> IO[str]:
-    """Standard output for answers alone: what libraries print goes to standard error from here on."""
+    """Standard output, reserved for answers. Output of libraries is redirected to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now."""
+    """Current resident memory of this process, in bytes."""
     return _status("VmRSS")
 
 
 def peak() -> int:
-    """Most bytes that it held since the last `forget_peak`."""
+    """Peak resident memory since the last `forget_peak`, in bytes."""
     return _status("VmHWM")
 
 

@@ -1,13 +1,19 @@
-"""How much training runs differ beside samples, on the real model and real tasks: what the simulated range should hold.
+"""Variance between training runs relative to variance between samples, on the default model and real tasks.
 
     nice python tests/benchmarks/run_noise.py            # needs HEADNB_DATA, the default model and half an hour
 
-Each task is trained with several seeds (LoRA, 20 steps of 4 samples; a seed draws adapters, samples and their order)
-and scored on the same test samples before and after. The table has, over heads, the ratio (b - c) / a of the variance
-that runs add to a head's mean change to that which samples add (`headnb.stats.run_variance`): its median and its 10 %
-and 90 % quantiles, which lie far apart by R - 1 degrees of freedom alone; `s2` and `d0` of the distribution that the
-heads share; `uneven`, the standard deviation over heads of the logarithm of the run noise for which d0 stands; and
-`shared`, the first direction's share of the run variance. Scores are kept in `--folder` for the next run.
+The simulations should cover the range that this benchmark measures. Each task is trained with several seeds (LoRA, 20
+steps of 4 samples). The seed determines adapters, samples and their order. The same test samples are scored before and
+after fine-tuning. The columns of the table are computed over heads:
+
+    median, 10 %, 90 %    of the ratio (b - c) / a (`headnb.stats.run_variance`): the variance of a head's mean change
+                          from runs, relative to that from samples. With R - 1 degrees of freedom, the quantiles differ
+                          widely.
+    s2, d0                parameters of the distribution of the run variance over heads
+    uneven                standard deviation over heads of the logarithm of the run noise, derived from d0
+    shared                fraction of the run variance in its first direction
+
+Scores are stored in `--folder` and reused by the next run.
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ def default_model() -> tuple:
 
 
 def kept_scores(name: str, seed: int | None, options: argparse.Namespace) -> xr.Dataset:
-    """Scores of the test samples by the default model, before training or after that with a seed; made once."""
+    """Scores of the test samples before fine-tuning (`seed` None) or after it; read from a file if it exists."""
     path = options.folder / f"{name}.{'before' if seed is None else f'seed{seed}'}.nc"
     if not path.exists():
         model, tokenizer = default_model()
@@ -55,7 +61,7 @@ def kept_scores(name: str, seed: int | None, options: argparse.Namespace) -> xr.
 
 
 def run_noise(stages: Stages, *, scale_free: bool) -> dict[str, float]:
-    """The row of one task."""
+    """The table row of one task."""
     before, after = stages.start, stages.after
     if scale_free:
         before, after = relative_to_mean_head(before), np.stack([relative_to_mean_head(run) for run in after])

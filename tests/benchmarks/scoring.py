@@ -1,9 +1,9 @@
-"""Speed and memory of activation scores, beside the paper's script and plain transformers.
+"""Speed and memory of activation scores, compared with the paper's script and plain transformers.
 
     python tests/benchmarks/scoring.py            # needs HEADNB_DATA, the default model, 20 GB and a quarter of an hour
 
-Every method runs in a process of its own, the methods in turn, and the table gives medians over rounds. First the
-methods that give scores must agree. Ratios are to headnb in the same round.
+Every method runs in its own process, and the methods take turns. The table gives medians over rounds and ratios to
+headnb in the same round. The scores of all methods are compared.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def headnb_scores(model: PreTrainedModel, samples: Samples) -> np.ndarray:
 
 
 def official(model: PreTrainedModel, samples: Samples) -> np.ndarray:
-    """The paper's script: eager, batches of four padded to 1024 tokens, gradients of everything."""
+    """The paper's script: eager attention, batches of four padded to 1024 tokens, gradients of all parameters."""
     model.requires_grad_(True)
     return attention_matrix_scores(model, samples, length=1024)
 
 
 def eager_dynamic(model: PreTrainedModel, samples: Samples) -> np.ndarray:
-    """The paper's script with one line changed: padded to the longest of each four."""
+    """The paper's script with one change: batches are padded to their longest sample."""
     model.requires_grad_(True)
     return attention_matrix_scores(model, samples)
 
 
 def eager_frozen(model: PreTrainedModel, samples: Samples) -> np.ndarray:
-    """The same by a careful user: no gradients of parameters either."""
+    """As `eager_dynamic`, without gradients of parameters."""
     model.requires_grad_(False)
     return attention_matrix_scores(model, samples)
 
@@ -78,13 +78,13 @@ def attention_matrix_scores(model: PreTrainedModel, samples: Samples, length: in
         output.loss.backward()
         tokens = (labels[:, 1:] != IGNORED).sum(1)
         scores = torch.stack([(A.detach() * A.grad).sum((2, 3)) for A in output.attentions], 1)
-        found.append(scores * (tokens.sum() / tokens)[:, None, None])  # from batch-mean to sample-mean
+        found.append(scores * (tokens.sum() / tokens)[:, None, None])  # batch-mean to sample-mean loss
         model.zero_grad()
     return torch.cat(found).float().cpu().numpy()
 
 
 def plain_backward(model: PreTrainedModel, samples: Samples) -> None:
-    """No scores: a forward pass with labels and a backward pass to the embeddings, on batches of like length."""
+    """Forward pass with labels and backward pass to the embeddings, without scores, on batches of similar length."""
     with frozen(model):
         for batch in padded_batches(samples):
             embeddings = model.get_input_embeddings()(batch.input_ids).detach().requires_grad_()
@@ -92,10 +92,10 @@ def plain_backward(model: PreTrainedModel, samples: Samples) -> None:
 
 
 def padded_batches(samples: Samples) -> Iterator:
-    """What headnb makes where it cannot pack: at most 5 % of padding. A packed row would cost plain attention more."""
+    """headnb's batches without packing: at most 5 % padding. Plain attention is slower on packed rows."""
     plan = plan_batches(np.array([len(sample) for sample in samples]), batch_tokens=4096)
-    for places in plan.batches():
-        yield collate([samples[position] for position in plan.order[places]])
+    for slots in plan.batches():
+        yield collate([samples[position] for position in plan.order[slots]])
 
 
 METHODS = {
@@ -115,7 +115,7 @@ def default_model(samples: int) -> tuple[PreTrainedModel, Samples]:
 
 
 def llama_shaped(samples: int) -> tuple[PreTrainedModel, Samples]:
-    """Two layers of TinyLlama's shape and a vocabulary that costs next to nothing, with the same sample lengths."""
+    """Two layers of TinyLlama's shape with a small vocabulary, and samples of the same lengths."""
     _, real = default_model(samples)
     config = LlamaConfig(
         vocab_size=1024,
@@ -127,20 +127,20 @@ def llama_shaped(samples: int) -> tuple[PreTrainedModel, Samples]:
     )
     torch.manual_seed(0)
     ids = [np.asarray(sample.input_ids) % 1024 for sample in real]
-    cut = [
+    mapped = [
         EncodedSample(row, np.where(sample.labels == IGNORED, IGNORED, row))
         for row, sample in zip(ids, real, strict=True)
     ]
-    return LlamaForCausalLM(config).eval(), tuple(cut)
+    return LlamaForCausalLM(config).eval(), tuple(mapped)
 
 
 MODELS = {"smollm2-135m": default_model, "llama-shaped layers": llama_shaped}
 
 
 def measure(model_name: str, method: str, samples: int, save: str | None) -> dict[str, float]:
-    """One process's work: seconds of the second run, peak memory, and scores for comparison."""
+    """The work of one process: seconds of the second run, peak memory, and scores for the comparison."""
     model, encoded = MODELS[model_name](samples)
-    # Padded to 1024 tokens, every batch of four costs the same: the official settings run one of them, cold.
+    # With padding to 1024 tokens all batches cost the same, so the official settings run one batch without warm-up.
     part = encoded[:4] if method == "official settings" else encoded
     if part is encoded:
         METHODS[method](model, part)  # warm up
@@ -154,7 +154,7 @@ def measure(model_name: str, method: str, samples: int, save: str | None) -> dic
 
 
 def least_seconds(model: PreTrainedModel, samples: Samples) -> float:
-    """4 floating-point operations a weight and token (2 forward, 2 backward) at this machine's matrix-product rate."""
+    """Lower limit: 4 operations per weight and token (2 forward, 2 backward) at the measured matrix-product rate."""
     head = model.get_output_embeddings().weight.numel()
     body = sum(weight.numel() for name, weight in model.named_parameters() if "layers" in name)
     work = 4 * (body * sum(map(len, samples)) + head * sum(sample.answer_tokens for sample in samples))
@@ -172,7 +172,7 @@ def matrix_rate(size: int = 2048, repeats: int = 5) -> float:
 
 
 def long_sample(tokens: int = 8192) -> dict[str, float]:
-    """One long sample of which half is the answer."""
+    """Time and memory of one long sample whose second half is the answer."""
     model, _ = default_model(1)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     ids = np.random.default_rng(0).integers(0, 40_000, tokens)
@@ -224,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--without-official", action="store_true", help="it needs 20 GB")
+    parser.add_argument("--without-official", action="store_true", help="omit the official settings, which need 20 GB")
     parser.add_argument("--child", choices=[*METHODS, "long"], help=argparse.SUPPRESS)
     parser.add_argument("--model", choices=list(MODELS), help=argparse.SUPPRESS)
     parser.add_argument("--save", help=argparse.SUPPRESS)
@@ -241,9 +241,7 @@ def main() -> None:
         agreement(folder)
         compare("llama-shaped layers", ["headnb", "plain forward + backward"], options.rounds, options.samples, folder)
         long = child("--child", "long")
-        print(
-            f"\none sample of 8192 tokens, half of it answer: {long['seconds']:.0f} s, peak {long['peak'] / 1e9:.2f} GB"
-        )
+        print(f"\none sample of 8192 tokens, half answer: {long['seconds']:.0f} s, peak {long['peak'] / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

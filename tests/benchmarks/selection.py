@@ -1,10 +1,10 @@
-"""Which way of choosing instructions finds those of the target's own task, on the real model and real tasks.
+"""Precision of methods that select instructions of the target's task, on the default model and real tasks.
 
     nice python tests/benchmarks/selection.py            # needs HEADNB_DATA, the default model and a quarter of an hour
 
-The pool has 40 training samples of each task; the target is 16 test samples of one task after another. The tables have
-the precision at 40 (a perfect choice has 1) and at 100 (at best 0.4), by task and on average; a random choice has 1 / 7
-of seven tasks. Intervals of the averages are over tasks. Scores are kept in `--folder` for the next run.
+The pool has 40 training samples of each task. The target is 16 test samples of each task in turn. The tables give the
+precision at 40 (maximum 1) and at 100 (maximum 0.4), by task and on average. A random selection from seven tasks has
+precision 1 / 7. Intervals of the averages are over tasks. Scores are stored in `--folder` and reused by the next run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def default_model() -> tuple:
 
 
 def kept_scores(task: Task, split: str, method: str, folder: Path) -> xr.Dataset:
-    """Scores of the default model, made once."""
+    """Scores of the default model; read from a file if it exists."""
     path = folder / f"{task.name}.{split}.{method}.nc"
     if not path.exists():
         scores = headnb.score_heads(*default_model(), task, method=method, max_length=LENGTH)
@@ -42,7 +42,7 @@ def kept_scores(task: Task, split: str, method: str, folder: Path) -> xr.Dataset
 
 
 def precisions(by: str, to: str, targets: dict[str, Task], pool: dict[str, Task], folder: Path) -> xr.DataArray:
-    """(target, k): the share of the chosen that are of the target's task."""
+    """Fraction of the selected samples that belong to the target's task, (target, k)."""
     if by not in SCORE_METHODS:
         return selection_precision(targets, pool, AT, by, to=to)
     wanted = {name: kept_scores(task, "test", SCORE_METHODS[by], folder) for name, task in targets.items()}
@@ -65,7 +65,7 @@ def main() -> None:
         for to in (("mean", "nearest") if by != "random" else ("mean",))
     }
     for k in AT:
-        print(f"\nprecision at {k}; a random choice has {1 / len(names):.2f}")
+        print(f"\nprecision at {k}; random selection: {1 / len(names):.2f}")
         print(f"{'':24}{'average':>14}" + "".join(f"{name[:9]:>10}" for name in names))
         for (by, to), found in table.items():
             mean = mean_over_targets(found).sel(k=k)

@@ -1,4 +1,4 @@
-"""Random llamas of a given shape, and random samples for them: what needs no download and can be of any size."""
+"""Random llamas of a given shape, and random samples for them, which need no download."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ SHAPES: dict[str, dict[str, Any]] = {
 def random_llama(
     shape: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", **changes: Any
 ) -> PreTrainedModel:
-    """A llama in eval mode, made on its device in its dtype: 8B weights are never on the CPU or in float32."""
+    """A llama in eval mode, created directly on its device and in its dtype, which saves memory for 8B weights."""
     config = LlamaConfig(**SHAPES[shape] | {"max_position_embeddings": 16384} | changes)
     torch.manual_seed(0)
-    usual = torch.get_default_dtype()
+    default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             return LlamaForCausalLM(config).eval()
     finally:
-        torch.set_default_dtype(usual)
+        torch.set_default_dtype(default)
 
 
 def random_samples(count: int, tokens: int, vocabulary: int) -> tuple[EncodedSample, ...]:
-    """Samples of so many tokens each, the second half the answer."""
+    """`count` samples of `tokens` tokens each, whose second half is the answer."""
     ids = np.random.default_rng(0).integers(3, vocabulary, (count, tokens))
     labels = np.where(np.arange(tokens) < tokens // 2, IGNORED, ids)
     return tuple(EncodedSample(*sample) for sample in zip(ids, labels, strict=True))
 
 
 def as_rows(samples: tuple[EncodedSample, ...]) -> list[dict[str, list[int]]]:
-    """Samples as `score_heads` takes them."""
+    """Samples in the form that `score_heads` accepts."""
     return [{"input_ids": sample.input_ids.tolist(), "labels": sample.labels.tolist()} for sample in samples]

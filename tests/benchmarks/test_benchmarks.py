@@ -1,4 +1,4 @@
-"""What the benchmarks compute, where no peer, no GPU and no clock is needed for it."""
+"""Tests of the benchmarks' computations that need no peer, GPU or clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paths import BENCHMARKS
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """The module of a benchmark, by name."""
+    """Function that imports a benchmark module by name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
@@ -30,9 +30,9 @@ def test_exponent_of_a_power_law_is_its_power_whatever_small_sizes_cost(benchmar
 def test_interval_of_a_median_leaves_out_at_most_a_fortieth_on_each_side(benchmark):
     interval = benchmark("rounds").median_interval
     assert interval([3, 1, 2]) == (1, 3)
-    # Of 8 values the median lies outside of the extremes with 2 * 2^-8, and outside of the next ones with 18 * 2^-8.
+    # 8 values: the median is outside the extremes with probability 2 * 2^-8, outside the next values with 18 * 2^-8.
     assert interval(list(range(8))) == (0, 7)
-    # 9 values: 2 * (1 + 9) * 2^-9 = 3.9 %, with the second lowest and the second highest.
+    # 9 values: 2 * (1 + 9) * 2^-9 = 3.9 % for the second lowest and the second highest value.
     assert interval(list(range(9))) == (1, 7)
 
 

@@ -1,8 +1,9 @@
-"""What a second worker of a Dask cluster saves: `score_heads(client=...)` with two workers of one thread, and with one.
+"""Speed-up by a second worker of a Dask cluster: `score_heads(client=...)` with one and two single-threaded workers.
 
-    python tests/benchmarks/workers.py    # needs HEADNB_DATA and the default model; five minutes, two quiet cores
+    python tests/benchmarks/workers.py    # needs HEADNB_DATA and the default model; five minutes, two idle cores
 
-Rounds take turns; the table gives the median of their ratios and an interval for it. Sending the model is in the time.
+One and two workers take turns. The table gives the median of the rounds' ratios and an interval for it. The time
+includes sending the model.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scoring import default_model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=32, help="of gsm8k")
+    parser.add_argument("--samples", type=int, default=32, help="number of gsm8k samples")
     options = parser.parse_args()
     model, samples = default_model(options.samples)
     rows = as_rows(samples)
@@ -34,7 +35,7 @@ def main() -> None:
                 LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
                 Client(cluster) as client,
             ):
-                client.run(headnb.methods)  # imports are no part of it
+                client.run(headnb.methods)  # so that the time does not include imports
                 began = time.perf_counter()
                 scores[workers] = headnb.score_heads(model, None, rows, batch_tokens=512, client=client).score.values
                 seconds[workers].append(time.perf_counter() - began)

@@ -31,10 +31,10 @@ def lora(**options: Any) -> LoraConfig:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"peft_config": lora(lora_alpha=64)}, "peft_config.lora_alpha as by default, not 64"),
-        ({"peft_config": lora(r=8)}, "peft_config.r 4, not as by default"),
-        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps as by default, not 4"),
-        ({"dataloader_drop_last": True}, "dataloader_drop_last as by default, not True"),
+        ({"peft_config": lora(lora_alpha=64)}, "peft_config.lora_alpha the default, not 64"),
+        ({"peft_config": lora(r=8)}, "peft_config.r 4, not the default"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps the default, not 4"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last the default, not True"),
         ({"model": tiny_model(seed=1)}, "model_fingerprint"),
     ],
 )
@@ -52,7 +52,7 @@ def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Pa
     model = tiny_model()
     with pytest.raises(TuningInterrupted):
         short_finetuning(model, inplace=True, output_dir=tmp_path, on_progress=stop)
-    with pytest.warns(UserWarning, match="movement from here on is not known"):
+    with pytest.warns(UserWarning, match="movement is not available"):
         resumed = short_finetuning(model, inplace=True, output_dir=tmp_path, resume=True).study
     whole = short_finetuning(tiny_model(), inplace=True).study
     np.testing.assert_array_equal(resumed.level, whole.level)

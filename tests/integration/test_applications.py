@@ -1,4 +1,4 @@
-"""Mixtures and sequences of tasks in a run folder: what is trained on, and what is refused."""
+"""Mixtures and sequences of tasks in a run folder: the training samples, and the errors for invalid arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def store_fit(run: Run, weights: tuple[float, float], contributions: tuple[float, float] = (1.0, 1.0)) -> None:
-    """As notebook 04 stores it; the second basic task explains more alone."""
+    """Store a fit as notebook 04 does. The second basic task alone explains more."""
     rows = [
         {"basic": basic, "weight": weight, "contribution": contribution, "alone": alone}
         for basic, weight, contribution, alone in zip(TASKS, weights, contributions, (0.2, 0.4), strict=False)
@@ -49,9 +49,9 @@ def test_mixtures_have_the_shares_of_the_stored_fit_and_no_scored_sample(run: Ru
 
 
 def test_a_random_mixture_draws_from_all_samples_of_tasks_of_different_size(tmp_path: Path) -> None:
-    """900 and 60 samples to train on, each as likely as another."""
+    """The tasks have 900 and 60 training samples. Each sample has the same probability."""
     large, small = (str(tmp_path / f"{name}.jsonl") for name in ("large", "small"))
-    for name, count in ((large, 906), (small, 66)):  # six of each are scored
+    for name, count in ((large, 906), (small, 66)):  # six samples of each are scored and not trained on
         rows = [json.dumps({"prompt": f"{count} {row}", "completion": "x"}) for row in range(count)]
         Path(name).write_text("\n".join(rows))
     run = Run.create(tmp_path / "run", Settings("tiny", (large, small), n=6))
@@ -67,25 +67,25 @@ def test_a_random_mixture_draws_from_all_samples_of_tasks_of_different_size(tmp_
     assert abs(sum(drawn) - size * share) < 4 * (size * share * (1 - share)) ** 0.5
 
 
-def test_where_no_weight_is_above_zero_the_other_mixtures_are_left(run: Run) -> None:
+def test_without_positive_weights_only_the_other_mixtures_are_returned(run: Run) -> None:
     store_fit(run, (-0.1, 0.0))
     assert list(mixture_runs.mixtures_for(run, "leg_counting", 0, 4, WAYS[:2])) == ["random"]
 
 
 def test_names_that_are_unknown_are_answered_with_the_nearest(run: Run) -> None:
     store_fit(run, (0.6, 0.2))
-    for said, arguments in (
+    for message, arguments in (
         ("did you mean 'uniform'", ("leg_counting", 0, 4, ["unifrm"])),
         ("did you mean 'leg_counting'", ("leg_countin", 0, 4, ["uniform"])),
         ("known: dAP", ("leg_counting", 0, 4, ["uniform"], "after")),
     ):
-        with pytest.raises(HeadnbError, match=said):
+        with pytest.raises(HeadnbError, match=message):
             mixture_runs.mixtures_for(run, *arguments)
     with pytest.raises(HeadnbError, match="did you mean 'gcd'"):
         continual_runs.task_order(run, ["gdc"])
 
 
-def test_what_is_not_made_names_the_notebook_that_makes_it(run: Run) -> None:
+def test_missing_results_name_the_notebook_that_computes_them(run: Run) -> None:
     with pytest.raises(HeadnbError, match="notebook 07_mixture_training makes one"):
         mixture_runs.mixture_effect_of(run, "leg_counting")
     with pytest.raises(HeadnbError, match="notebook 12_continual_training makes them"):

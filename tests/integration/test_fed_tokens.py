@@ -1,7 +1,7 @@
-"""One row gives the same tokens and labels everywhere: in scoring, training, tracking, evaluation and selection.
+"""A task row gives the same tokens and labels in scoring, training, tracking, evaluation and selection.
 
-What a training is given is recorded at the model's own call. Where losses are computed, each sample's loss is that of
-transformers' own for the tokens and labels written here by hand.
+The inputs of a training are recorded at the model's call. Losses are compared with the loss of transformers for the
+explicit tokens and labels in this file.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def ids(text: str) -> list[int]:
 
 
 def parted(prompt: str, completion: str) -> tuple[list[int], int]:
-    """Tokens of the whole text, and how many of them are the prompt's."""
+    """Tokens of prompt and completion, and the number of leading tokens that belong to the prompt."""
     alone, whole = ids(prompt), ids(prompt + completion)
     same = [a == b for a, b in zip(alone, whole, strict=False)]
     return whole, same.index(False) if False in same else len(alone)
 
 
 def expected(family: str) -> list[tuple[list[int], int]]:
-    """Token ids of each sample, and where its answer begins."""
+    """Token ids of each sample, and the index of its first answer token."""
     if family == "encoded":
         return OF_ENCODED
     if family == "official":
@@ -84,7 +84,7 @@ def labels_of(tokens: list[int], start: int) -> list[int]:
 
 
 def losses(family: str) -> np.ndarray:
-    """Of each sample alone, by transformers."""
+    """Loss of each sample, computed separately by transformers."""
     model = tiny_model()
     with torch.no_grad():
         return np.array(
@@ -97,7 +97,7 @@ def losses(family: str) -> np.ndarray:
 
 @contextmanager
 def recorded(model: torch.nn.Module) -> Any:
-    """What each call of the model is given: token ids, mask and labels."""
+    """Records the inputs of each call of the model: token ids, mask and labels."""
     calls: list[dict[str, Any]] = []
     names = ("input_ids", "attention_mask", "labels")
 
@@ -112,7 +112,7 @@ def recorded(model: torch.nn.Module) -> Any:
 
 
 def unpadded(call: dict[str, Any]) -> list[tuple[list[int], ...]]:
-    """The rows of a call without padding: token ids, and labels where there are some."""
+    """The rows of a call without padding: token ids, and labels if the call has labels."""
     parts = [call[name] for name in ("input_ids", "labels") if name in call]
     return [tuple(part[row][mask.bool()].tolist() for part in parts) for row, mask in enumerate(call["attention_mask"])]
 

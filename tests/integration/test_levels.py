@@ -1,4 +1,4 @@
-"""What import-linter cannot see: the accessor used below its level, and what lies at the top of the package."""
+"""Layout rules that import-linter does not check: use of the accessor, and the content of the top-level package."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F811  a test's argument is the fixture of that name
-"""Without an extra, whatever needs it says in one line what to install, and the rest works."""
+"""Without an extra, each entry point that needs it raises a one-line error with the install command."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 
 @dataclass
 class Place:
-    """What an entry point is tried on."""
+    """Arguments for the entry points."""
 
     model: Any
     tokenizer: Any
     folder: Path
-    """Of the model."""
+    """Folder of the model."""
     adapter: Path
     tuned: headnb.FineTuned
     tmp_path: Path
@@ -139,9 +139,9 @@ def cases(entries: dict[str, Any]) -> list[Any]:
     ]
 
 
-def check_line(said: str, package: str, extra: str) -> None:
-    assert f"this needs {NAMES.get(package, package)}: pip install 'headnb[{extra}]'" in said
-    assert "\n" not in said.strip()
+def check_line(message: str, package: str, extra: str) -> None:
+    assert f"this needs {NAMES.get(package, package)}: pip install 'headnb[{extra}]'" in message
+    assert "\n" not in message.strip()
 
 
 @pytest.mark.usefixtures("nothing_outside")
@@ -176,10 +176,10 @@ def test_a_command_says_what_to_install(words, package, extra, place, monkeypatc
     ]
     with blocked(package):
         assert run_command(monkeypatch, *words) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert said.count("headnb: ") == 1
-    check_line(said.splitlines()[-1], package, extra)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("headnb: ") == 1
+    check_line(error.splitlines()[-1], package, extra)
 
 
 MAGICS = {
@@ -195,8 +195,8 @@ MAGICS = {
 @pytest.mark.parametrize(("line", "package", "extra"), cases(MAGICS))
 def test_a_magic_says_what_to_install(line, package, extra, place, shell):
     with blocked(package):
-        said = error_of(shell, line.format(folder=place.folder, adapter=place.adapter))
-    check_line(said, package, extra)
+        message = error_of(shell, line.format(folder=place.folder, adapter=place.adapter))
+    check_line(message, package, extra)
 
 
 @pytest.mark.parametrize("package", ["reasoning_gym", "datasets", "trl"])
@@ -238,7 +238,7 @@ def test_other_samples_than_the_bundled_ones_name_the_extra_and_what_there_is(as
     assert "64 samples with seed 0 of gsm_symbolic (test)" in str(caught.value)
 
 
-def test_the_files_are_what_the_script_writes():
+def test_the_data_files_equal_the_output_of_the_script():
     import write_procedural
 
     assert write_procedural.samples() == procedural.SAMPLES.read_text()

@@ -1,4 +1,4 @@
-"""Notebooks in a real kernel: how often a cell draws, and whether the quickstart runs and becomes a page."""
+"""Notebooks in a real kernel: outputs per cell, and execution and HTML export of the quickstart notebook."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTEBOOKS = sorted(notebooks.notebooks_folder().glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model's folder."""
+    """Folder of a tiny model."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_model().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def executed(*cells: str) -> list[list[Any]]:
-    """The outputs of each cell, run in one kernel."""
+    """Run the cells in one kernel, and return the outputs of each cell."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
     return [cell.outputs for cell in notebook.cells]
@@ -66,8 +66,8 @@ def test_a_users_error_stops_a_batch_run_with_one_line(folder: Path) -> None:
     )
     with pytest.raises(Exception, match="UsageError"):
         NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
-    said = [output for output in notebook.cells[0].outputs if output.output_type == "stream"]
-    assert [output.text.strip() for output in said] == [
+    streams = [output for output in notebook.cells[0].outputs if output.output_type == "stream"]
+    assert [output.text.strip() for output in streams] == [
         "UsageError: unknown task 'gsm_symbolc'; did you mean 'gsm_symbolic'?"
     ]
 
@@ -116,7 +116,7 @@ def test_the_quickstart_runs_and_becomes_a_page(folder: Path, tmp_path: Path) ->
     assert [len(cell.outputs) for cell in drawn] == [1] * 5
     assert {file.name for file in out.iterdir()} == {"gsm_symbolic.nc", "gsm_symbolic.heads.json"}
     page = notebooks.html_page(ran, tmp_path / "ran.html").read_text()
-    assert page.count('role="img"') == 5  # a picture for each
+    assert page.count('role="img"') == 5  # one image per drawn cell
     assert not re.search(r"<script|<link|src=\"http", page)
 
 

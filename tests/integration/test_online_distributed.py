@@ -1,4 +1,4 @@
-"""Online scores of two processes: all samples are there, and each scores as it does alone."""
+"""Online scores of two processes: they contain all samples, and equal the scores of a single process."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ ENCODED = encode_task(TASK, tiny_tokenizer())
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("distributed")
+    output = tmp_path_factory.mktemp("distributed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
-        multiprocessing.spawn(run_rank, args=(port, str(place)), nprocs=2)
-    return place
+        multiprocessing.spawn(run_rank, args=(port, str(output)), nprocs=2)
+    return output
 
 
 def relative_error(found: dict[str, Any], weights: dict[int, Any]) -> float:
-    """Against `score_heads` in one process, with the weights of each update."""
+    """Largest relative difference from `score_heads` in one process, with the weights of each update."""
     model = tiny_model()
     worst = 0.0
     for update, state in weights.items():
         model.load_state_dict(state)
         expected = headnb.score_heads(model, tiny_tokenizer(), TASK).score.values
         rows = found["step"] == update
-        places = [int(np.flatnonzero(ENCODED.fingerprints == mark)[0]) for mark in found["fingerprint"][rows]]
-        worst = max(worst, abs(found["score"][rows] - expected[places]).max() / abs(expected).max())
+        samples = [int(np.flatnonzero(ENCODED.fingerprints == mark)[0]) for mark in found["fingerprint"][rows]]
+        worst = max(worst, abs(found["score"][rows] - expected[samples]).max() / abs(expected).max())
     return float(worst)
 
 
 def test_under_ddp_with_accumulation_each_sample_scores_as_alone(folder: Path) -> None:
     found = np.load(folder / "ddp.npz")
-    assert np.bincount(found["step"]).tolist() == [0, 8, 8, 8]  # 2 processes, 2 parts, 2 samples
+    assert np.bincount(found["step"]).tolist() == [0, 8, 8, 8]  # 2 processes, 2 micro-batches, 2 samples each
     assert relative_error(found, torch.load(folder / "weights.pt")) < 1e-4
 
 

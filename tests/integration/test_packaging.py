@@ -1,6 +1,6 @@
-"""What the wheel and the sdist hold, and the front end as pip installs it: registered with JupyterLab.
+"""Content of the wheel and the sdist, and registration of the front end with JupyterLab.
 
-.ci/check_wheel.py tries the wheel in a fresh environment.
+.ci/check_wheel.py tests the wheel in a fresh environment.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from paths import ROOT
 
 
 def listed(environment: dict[str, str], tmp_path: Path) -> dict[Path, str]:
-    """What `jupyter labextension list` says about headnb, by the folder that it found it in."""
+    """Lines about headnb in the output of `jupyter labextension list`, by extension folder."""
     own = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CONFIG", "RUNTIME")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
     command = [sys.executable, "-m", "jupyter", "labextension", "list"]
-    found = subprocess.run(command, env=inherited | own | environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, env=inherited | own | environment, capture_output=True, text=True, check=True)
     folder, lines = Path(), {}
-    for line in (found.stdout + found.stderr).splitlines():
+    for line in (result.stdout + result.stderr).splitlines():
         if line.startswith("/"):
             folder = Path(line.strip())
         elif line.split()[:1] == ["headnb"]:
@@ -43,7 +43,7 @@ def test_pip_registers_the_renderer_of_this_installation(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the sdist, made of the built front end."""
+    """Build the wheel and the sdist with the built front end."""
     home = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", home], cwd=ROOT, capture_output=True, check=True)
     (wheel,), (sdist,) = home.glob("headnb-*.whl"), home.glob("headnb-*.tar.gz")
@@ -80,7 +80,7 @@ def test_the_sdist_holds_every_tracked_file(built: tuple[Path, Path], tracked: l
 
 @pytest.fixture(scope="module")
 def installed_wheel(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that has headnb's wheel and nothing else."""
+    """A virtual environment that contains only headnb's wheel."""
     home = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     venv.create(home / "env")

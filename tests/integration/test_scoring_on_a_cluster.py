@@ -1,4 +1,4 @@
-"""Scores from the workers of a Dask cluster are those of one process, also where a worker dies in between."""
+"""Scores from the workers of a Dask cluster equal those of one process, also if a worker dies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def threads() -> Iterator[Client]:
 
 
 def stop_after(done: int, stop: Callable[[], object]) -> Callable[[headnb.scoring.Progress], None]:
-    """An `on_progress` that calls `stop` once, when so many samples are scored."""
+    """An `on_progress` that calls `stop` once, when more than `done` samples are scored."""
     stopped: list[int] = []
 
     def on_progress(progress: headnb.scoring.Progress) -> None:
@@ -63,7 +63,7 @@ def stop_after(done: int, stop: Callable[[], object]) -> Callable[[headnb.scorin
 
 @contextmanager
 def scheduler_and_worker() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a scheduler with one worker, and its process."""
+    """Address and process of a scheduler with one worker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_costs_no_sample(processes: Client, tmp_path: Pa
 
 
 @pytest.mark.long
-def test_the_only_worker_that_is_killed_is_waited_for_until_it_is_replaced(tmp_path: Path):
+def test_a_killed_single_worker_is_waited_for_until_it_is_replaced(tmp_path: Path):
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
@@ -153,7 +153,7 @@ def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(HeadnbError, match="the cluster of client= has no workers"):
             scores(client=client)
         monkeypatch.setattr(workers, "STARTUP_SECONDS", 300.0)
-        cluster.scale(1)  # it comes while the call waits
+        cluster.scale(1)  # the worker starts while the call waits
         assert_same(scores(client=client), scores())
 
 
@@ -161,11 +161,11 @@ def test_a_cluster_without_workers_is_one_line(monkeypatch: pytest.MonkeyPatch):
 def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     out = tmp_path / "x.zarr"
     with (
-        dask.config.set({"distributed.scheduler.worker-ttl": "10s"}),  # five minutes without
+        dask.config.set({"distributed.scheduler.worker-ttl": "10s"}),  # default: 5 minutes
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        cluster.scheduler.worker_ttl = 600.0  # for now: whoever imports torch on a busy machine is silent for long too
+        cluster.scheduler.worker_ttl = 600.0  # at first: a worker that imports torch may not respond for long either
         hanging = psutil.Process(next(iter(client.run(os.getpid).values())))
 
         def hang() -> None:
@@ -177,7 +177,7 @@ def test_a_worker_that_hangs_costs_no_sample(tmp_path: Path):
     assert_same(found, scores())
 
 
-def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
+def test_hanging_workers_end_the_call_and_the_same_call_resumes(
     processes: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, settings = tmp_path / "x.zarr", {"client": processes}
@@ -203,7 +203,7 @@ def test_workers_that_all_hang_are_given_up_and_the_same_call_goes_on(
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_goes_on(
+def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_resumes(
     threads: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ):
     out = tmp_path / "x.zarr"
@@ -244,7 +244,7 @@ def test_workers_that_share_a_process_each_score_with_their_own_copy():
         assert_same(scores(client=client), scores())
 
 
-def test_an_interrupt_keeps_what_is_done_and_one_process_goes_on(threads: Client, tmp_path: Path):
+def test_an_interrupt_keeps_scored_samples_and_one_process_resumes(threads: Client, tmp_path: Path):
     def stop(progress: headnb.scoring.Progress) -> None:
         if progress.done > 20:
             raise KeyboardInterrupt
@@ -275,12 +275,12 @@ def test_memory_that_runs_out_on_a_worker_makes_batches_smaller(threads: Client)
     assert any("going on with" in message for message in messages)
 
 
-def test_until_holds_on_a_cluster_too(threads: Client):
+def test_until_works_on_a_cluster(threads: Client):
     found = scores(client=threads, until=0.3)
     assert 64 <= found.sizes["sample"] < len(TASK)
 
 
-def test_an_error_on_a_worker_is_told_as_here(threads: Client):
+def test_an_error_on_a_worker_is_raised_as_in_one_process(threads: Client):
     model = tiny_model()
     with torch.no_grad():
         model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
@@ -299,6 +299,6 @@ def test_an_error_on_a_worker_is_told_as_here(threads: Client):
         ({"client": "tcp://127.0.0.1:1"}, "takes a distributed.Client"),
     ],
 )
-def test_what_cannot_be_spread_is_refused(threads: Client, settings: dict[str, Any], words: str):
+def test_methods_that_cannot_be_distributed_are_refused(threads: Client, settings: dict[str, Any], words: str):
     with pytest.raises(HeadnbError, match=words):
         scores(**{"client": threads, **settings})

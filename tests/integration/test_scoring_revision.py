@@ -1,4 +1,4 @@
-"""What was computed under another scoring revision is opened, and neither resumed nor mixed with new numbers."""
+"""Results of another scoring revision can be opened, but not resumed or mixed with new results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headnb.stats.findings_revision import FINDINGS_REVISION
 from headnb.stats.scoring_revision import SCORING_REVISION, revision_note
 from headnb.storage.files import write_dataset, write_json
 from headnb.suite import graph as suite_graph
-from headnb.tuning.checkpoint_tracking import _study
+from headnb.tuning.checkpoint_tracking import _open_study
 from headnb.tuning.run_folder import open_folder
 from headnb.tuning.study import Study, TrackedStep, read_study
 
@@ -26,7 +26,7 @@ OLD_RUN = FIXTURES / "format-1" / "run"
 NOW = {"scoring_revision": SCORING_REVISION}
 
 
-def test_a_run_of_an_earlier_revision_opens_and_is_not_gone_on_with(tmp_path):
+def test_a_run_of_an_earlier_revision_opens_and_is_not_resumed(tmp_path):
     folder = shutil.copytree(OLD_RUN, tmp_path / "run")
     settings = Run(folder).settings
     with pytest.raises(HeadnbError, match=f"holds a run {REFUSED}"):
@@ -36,7 +36,7 @@ def test_a_run_of_an_earlier_revision_opens_and_is_not_gone_on_with(tmp_path):
     assert Run.create(new, Settings("tiny", ("gcd",))).settings.model == "tiny"
 
 
-def test_a_fine_tuning_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+def test_a_fine_tuning_of_an_earlier_revision_is_not_resumed(tmp_path):
     settings = {"model": "tiny", "seed": 0}
     open_folder(tmp_path / "old", settings, resume=True, inplace=False)
     with pytest.raises(HeadnbError, match=f"holds a fine-tuning {REFUSED}"):
@@ -45,13 +45,13 @@ def test_a_fine_tuning_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
     open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
 
 
-def test_a_study_of_an_earlier_revision_is_not_gone_on_with(tmp_path):
+def test_a_study_of_an_earlier_revision_is_not_resumed(tmp_path):
     study = Study(tmp_path, {"model": "tiny"})
     study.add(TrackedStep(0, {}, np.zeros(2), 0.0, 0.0))
     study.write()
     assert sorted(read_study(tmp_path).steps) == [0]
     with pytest.raises(HeadnbError, match=f"holds a study {REFUSED}"):
-        _study(tmp_path, {"model": "tiny", **NOW}, [])
+        _open_study(tmp_path, {"model": "tiny", **NOW}, [])
 
 
 def test_keys_of_a_suite_change_with_the_revision(tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_old_findings_open_with_a_warning_and_nothing_new_is_computed_from_them(
     path = run.findings.save("composition", {"gcd": 1}, xr.Dataset({"x": 1.0}, attrs={"level": 0.95}))
     assert run.findings.numbers("composition", current=True) == {"gcd": 1}
     assert run.findings.arrays("composition").attrs == {"level": 0.95}
-    write_json(path, {"gcd": 1})  # as earlier versions did
+    write_json(path, {"gcd": 1})  # the format of earlier versions
     write_dataset(path.with_suffix(".nc"), xr.Dataset({"x": 1.0}))
     with pytest.warns(UserWarning, match="findings of revision 1"):
         assert run.findings.numbers("composition") == {"gcd": 1}
@@ -89,7 +89,7 @@ def test_old_findings_open_with_a_warning_and_nothing_new_is_computed_from_them(
 
 
 @pytest.mark.parametrize(
-    ("attrs", "said"),
+    ("attrs", "expected"),
     [
         ({}, ""),
         (NOW, ""),
@@ -98,7 +98,7 @@ def test_old_findings_open_with_a_warning_and_nothing_new_is_computed_from_them(
         ({"scoring_revision": SCORING_REVISION + 1}, "a later version"),
     ],
 )
-def test_the_note_says_which_revision_scores_are_of(attrs, said):
+def test_the_note_says_which_revision_scores_are_of(attrs, expected):
     note = revision_note(attrs)
-    assert said in note
-    assert bool(note) == bool(said)
+    assert expected in note
+    assert bool(note) == bool(expected)

@@ -1,4 +1,4 @@
-"""What users call and read, as committed texts: a change of either is to be seen in review."""
+"""Snapshots of the public API and of user-visible texts, so that review shows each change."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ import user_strings
     ids=["public API", "texts"],
 )
 def test_snapshot_is_as_committed(made, path):
-    assert made() == path.read_text(), f"if the change is wanted: python tests/support/{path.stem}.py"
+    assert made() == path.read_text(), f"to accept the change, run python tests/support/{path.stem}.py"

@@ -1,4 +1,4 @@
-"""What type checkers and editors see of the public API, in a user's file."""
+"""Type checkers know the public API in a user's file."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_mypy_knows_the_public_names_and_their_types(user: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--config-file", "", "--follow-imports", "silent", str(user)]
     found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout.splitlines()
     lines = [(int(line.split(":")[1]), line) for line in found if line.startswith("user.py:")]
-    for number, said in {**REVEALED, **WRONG}.items():
-        assert any(at == number and said in line for at, line in lines), (number, said, found)
+    for number, word in {**REVEALED, **WRONG}.items():
+        assert any(at == number and word in line for at, line in lines), (number, word, found)
     assert {at for at, line in lines if "error:" in line} == set(WRONG)
 
 
@@ -49,10 +49,10 @@ def test_mypy_knows_the_public_names_and_their_types(user: Path) -> None:
 def test_pyright_knows_the_public_names_and_their_types(user: Path) -> None:
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(user)]
     found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout
-    said = [(one["range"]["start"]["line"] + 1, one) for one in json.loads(found)["generalDiagnostics"]]
+    reported = [(entry["range"]["start"]["line"] + 1, entry) for entry in json.loads(found)["generalDiagnostics"]]
     for number, word in {**REVEALED, **WRONG}.items():
-        assert any(at == number and word in one["message"] for at, one in said), (number, word, found)
-    assert {at for at, one in said if one["severity"] == "error"} == set(WRONG)
+        assert any(at == number and word in entry["message"] for at, entry in reported), (number, word, found)
+    assert {at for at, entry in reported if entry["severity"] == "error"} == set(WRONG)
 
 
 def test_every_public_name_is_typed_and_loads() -> None:

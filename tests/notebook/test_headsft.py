@@ -151,10 +151,10 @@ def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(she
         ("%headsft model gsm_symbolc", "did you mean 'gsm_symbolic'"),
         ("%headsft model pairs --stps 3", "there is no option --stps; did you mean --steps?"),
         ("%headsft model pairs --every soon", "--every is a number of steps, or steps as 0,1,2,5,10, not 'soon'"),
-        ("%headsft model pairs --every 0", "every is a number of steps"),
-        ("%headsft model pairs --every -2", "every is a number of steps"),
-        ("%headsft model pairs --steps 0", "steps is a whole number from 1 on, not 0"),
-        ("%headsft model pairs --batch-size 0", "batch_size is a whole number from 1 on, not 0"),
+        ("%headsft model pairs --every 0", "every must be a number of steps"),
+        ("%headsft model pairs --every -2", "every must be a number of steps"),
+        ("%headsft model pairs --steps 0", "steps must be a whole number of at least 1, not 0"),
+        ("%headsft model pairs --batch-size 0", "batch_size must be a whole number of at least 1, not 0"),
         ("%headsft model pairs --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headsft model pairs --seed 4294967296", "seed must be from 0 to 4294967295, not 4294967296"),
         ("%headsft model pairs -n 0", "n must be a whole number of samples, 1 or more, not 0"),
@@ -164,7 +164,7 @@ def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(she
         ("%headsft model pairs --track gsm_symbolc", "did you mean 'gsm_symbolic'"),
         ("%headsft model pairs --method activatoin", "did you mean 'activation'"),
         ("%headsft model pairs --into 3x", "--into 3x"),
-        ("%headsft model pairs --track pairs --track pairs", "two tracked tasks are called"),
+        ("%headsft model pairs --track pairs --track pairs", "two tracked tasks have the name"),
     ],
 )
 def test_an_error_is_one_line(shell, line, said):

@@ -1,4 +1,4 @@
-"""A comparison with and without an adapter is that of the base and of a model with the adapter merged in."""
+"""`compare_adapter` equals the comparison of the base model with a model that has the adapter merged."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_model_without_an_adapter_to_leave_out_is_refused():
         compare_adapter(tiny_model(), TOKENIZER, PAIRS)
     model = with_adapter(tiny_model(), 10)
     model.merge_adapter()
-    with pytest.raises(HeadnbError, match=r"merged into the weights; model.unmerge_adapter\(\)"):
+    with pytest.raises(HeadnbError, match=r"merged into the weights; undo this with model.unmerge_adapter\(\)"):
         compare_adapter(model, TOKENIZER, PAIRS)
     model.unmerge_adapter()
     model.base_model.disable_adapter_layers()
@@ -127,7 +127,7 @@ def test_every_kind_of_adapter_is_compared_with_the_base(kind):
 
 
 def test_scores_with_a_prefix_are_those_of_the_attention_matrix():
-    """sum over queries and keys, those of the prefix among them, of A * dL/dA, from the matrices of eager attention."""
+    """Sum over queries and keys (prefix included) of A * dL/dA, from the matrices of eager attention."""
     model = peft_model(KINDS["prefix"])
     ids = torch.arange(5, 17)
     labels = torch.where(torch.arange(12) < 6, -100, ids)
@@ -159,7 +159,7 @@ def test_adapters_that_add_tokens_are_refused_before_any_scoring(config):
 @pytest.mark.parametrize("kind", ["prefix", "lora"])
 def test_a_disabled_adapter_is_refused(kind):
     model = peft_model(copy.deepcopy(KINDS[kind]))
-    with model.disable_adapter(), pytest.raises(HeadnbError, match="disabled: there is nothing to compare"):
+    with model.disable_adapter(), pytest.raises(HeadnbError, match="disabled; enable"):
         compare_adapter(model, TOKENIZER, PAIRS)
 
 

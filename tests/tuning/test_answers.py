@@ -1,4 +1,4 @@
-"""Answers are read as a person would read them, and code is never run."""
+"""Answers are extracted as a person would read them, and code is never executed."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_answer_is_read(form, completion, answer):
         ("text", "anything\n\n", False),
     ],
 )
-def test_a_text_is_complete_when_nothing_behind_it_can_matter(form, end, complete):
+def test_a_text_is_complete_when_further_text_cannot_change_the_answer(form, end, complete):
     assert ANSWER_FORMS[form].is_complete(end) is complete
 
 
-def test_code_is_read_and_not_run(tmp_path):
+def test_code_is_parsed_and_not_executed(tmp_path):
     body = f"    open({str(tmp_path / 'made')!r}, 'w')\n    return 1\n"
     assert ANSWER_FORMS["code"].answer(body).endswith("return 1")
     assert list(tmp_path.iterdir()) == []
@@ -87,11 +87,11 @@ def test_every_card_names_a_form_or_none():
         (str.upper, "mine", ["12"], "own"),
     ],
 )
-def test_form_is_what_the_card_says_else_what_the_completions_look_like(answer, task, completions, name):
+def test_form_is_that_of_the_card_else_inferred_from_the_completions(answer, task, completions, name):
     assert find_answer_form(answer, task, completions).name == name
 
 
-def test_a_reader_of_ones_own_may_find_nothing():
+def test_a_custom_reader_may_return_none():
     form = find_answer_form(lambda text: text if "x" in text else None, "mine", [])
     assert [form.answer("x"), form.answer("y")] == ["x", ""]
 

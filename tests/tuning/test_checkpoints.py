@@ -1,4 +1,4 @@
-"""Finished runs: what is tracked is what each checkpoint gives when it is loaded on its own."""
+"""`track_checkpoints` gives the scores of each checkpoint that is loaded and scored separately."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from adapter_models import PAIRS, TOKENIZER, with_adapter
 from model_state import state
 from tiny import tiny_model
 
-STEPS = (2, 10, 100)  # as text they sort otherwise
+STEPS = (2, 10, 100)  # sorted as text, the order differs
 
 
 def moved(model, step):
-    """The model after `step` steps of a training that only adds noise."""
+    """The model after `step` steps of a simulated training that adds noise."""
     torch.manual_seed(step)
     with torch.no_grad():
         for weight in model.parameters():
@@ -55,11 +55,11 @@ def adapter_run(tmp_path, base):
 
 
 def relative_distance(model, other):
-    """Of each layer, by hand."""
+    """Relative L2 distance of each layer, computed directly."""
     distances = []
     for layer, before in zip(model.model.layers, other.model.layers, strict=True):
         one, two = (
-            torch.cat([weight.flatten() for weight in each.parameters()]).detach().double() for each in (layer, before)
+            torch.cat([weight.flatten() for weight in part.parameters()]).detach().double() for part in (layer, before)
         )
         distances.append(float((one - two).norm() / two.norm()))
     return distances
@@ -123,7 +123,7 @@ def test_one_model_is_in_memory_at_a_time(full_run, monkeypatch):
     assert len(alive) == 3
 
 
-def test_what_the_trainer_noted_is_in_the_study(full_run):
+def test_records_of_the_trainer_are_in_the_study(full_run):
     logs = [{"step": step, "loss": 1.0 / step, "num_tokens": 7.0 * step} for step in (1, 2, 3)]
     for step, known in zip(STEPS, (1, 2, 3), strict=True):
         noted = {"global_step": known, "log_history": logs[:known]}
@@ -136,7 +136,7 @@ def test_what_the_trainer_noted_is_in_the_study(full_run):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, base, kind):
+def test_an_interrupted_call_keeps_finished_checkpoints_and_resumes(request, tmp_path, base, kind):
     run = request.getfixturevalue("full_run" if kind == "full" else "adapter_run")
     expected = track_checkpoints(run, PAIRS, base=base)
 
@@ -145,7 +145,7 @@ def test_an_interrupted_call_keeps_what_is_done_and_goes_on(request, tmp_path, b
         if done == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(TrackingInterrupted, match="2 steps are scored") as stopped:
+    with pytest.raises(TrackingInterrupted, match="after 2 scored steps") as stopped:
         track_checkpoints(run, PAIRS, base=base, out=tmp_path / "out", on_progress=stop)
     xr.testing.assert_equal(stopped.value.study["level"], expected["level"].isel(step=slice(2)))
     seen = []
@@ -167,10 +167,10 @@ def test_a_study_of_something_else_is_refused(full_run, tmp_path):
     out = tmp_path / "out"
     track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=out)
     for other in ({"method": "taylor-token"}, {"max_length": 9}, {"task": PAIRS[:2]}):
-        with pytest.raises(HeadnbError, match="holds a study with"):
+        with pytest.raises(HeadnbError, match="contains a study with"):
             track_checkpoints(full_run, other.pop("task", PAIRS), tokenizer=TOKENIZER, out=out, **other)
     moved(tiny_model(), 11).save_pretrained(full_run / "checkpoint-10")
-    with pytest.raises(HeadnbError, match="step 10 of other weights"):
+    with pytest.raises(HeadnbError, match="step 10 with other weights"):
         track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=out)
 
 
@@ -179,24 +179,24 @@ def test_checkpoints_that_do_not_belong_together_are_refused(full_run, adapter_r
     tiny_model(layers=3).save_pretrained(other)
     with pytest.raises(HeadnbError, match="different models: num_hidden_layers 2 and 3"):
         track_checkpoints([full_run, other], PAIRS)
-    with pytest.raises(HeadnbError, match="both of step 2"):
+    with pytest.raises(HeadnbError, match="both have step 2"):
         track_checkpoints([full_run, adapter_run], PAIRS)
-    with pytest.raises(HeadnbError, match=r"is an adapter and .* a whole model"):
+    with pytest.raises(HeadnbError, match=r"is an adapter and .* is a full model"):
         track_checkpoints([full_run / "checkpoint-2", adapter_run / "checkpoint-10"], PAIRS)
     stranger = json.loads((adapter_run / "checkpoint-10" / "adapter_config.json").read_text())
     stranger["base_model_name_or_path"] = "somebody/else"
     (adapter_run / "checkpoint-10" / "adapter_config.json").write_text(json.dumps(stranger))
-    with pytest.raises(HeadnbError, match=r"they adapt .* and 'somebody/else'"):
+    with pytest.raises(HeadnbError, match=r"their base models are .* and 'somebody/else'"):
         track_checkpoints(adapter_run, PAIRS)
 
 
-def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
-    with pytest.raises(HeadnbError, match=r"no folder matches .*chekpoint-\*.*holds checkpoint-10, checkpoint-100"):
+def test_errors_name_what_is_missing(full_run, adapter_run, tmp_path):
+    with pytest.raises(HeadnbError, match=r"no folder matches .*chekpoint-\*.*contains checkpoint-10, checkpoint-100"):
         track_checkpoints(f"{full_run}/chekpoint-*", PAIRS)
-    with pytest.raises(HeadnbError, match=r"is no checkpoint, and there is none \(checkpoint-\*\) inside"):
+    with pytest.raises(HeadnbError, match=r"is not a checkpoint and contains none \(checkpoint-\*\)"):
         track_checkpoints(tmp_path, PAIRS)
     (tmp_path / "base").rename(tmp_path / "gone")
-    with pytest.raises(HeadnbError, match=r"adapts .*, which cannot be loaded .*; base= names it"):
+    with pytest.raises(HeadnbError, match=r"adapts .*, which cannot be loaded .*; give the base model with base="):
         track_checkpoints(adapter_run, PAIRS)
     study = track_checkpoints(adapter_run, PAIRS, base=tmp_path / "gone")
     assert study.sizes["step"] == 4
@@ -206,10 +206,10 @@ def test_what_is_missing_is_said(full_run, adapter_run, tmp_path):
     with pytest.raises(HeadnbError, match="checkpoint-10 has no weights"):
         track_checkpoints(full_run, PAIRS)
     (full_run / "checkpoint-10" / "config.json").unlink()
-    with pytest.raises(HeadnbError, match="checkpoint-10 is no checkpoint"):
+    with pytest.raises(HeadnbError, match="checkpoint-10 is not a checkpoint"):
         track_checkpoints(full_run, PAIRS)
     (full_run / "checkpoint-2").rename(full_run / "checkpoint-last")
-    with pytest.raises(HeadnbError, match="checkpoint-last does not say after which step"):
+    with pytest.raises(HeadnbError, match=r"the step of .*checkpoint-last is not recorded"):
         track_checkpoints(full_run / "checkpoint-last", PAIRS)
 
 

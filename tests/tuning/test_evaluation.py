@@ -1,4 +1,4 @@
-"""Losses, answers and intervals of an evaluation equal those made by hand."""
+"""Losses, answers and intervals of `evaluate` equal an independent computation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROMPTS = [prompt for prompt, _ in TEXT]
 
 
 def written(model, prompt, most):
-    """What the model answers greedily, by a loop of one's own."""
+    """Greedy continuation of the prompt by an independent loop."""
     ids = TOKENIZER(prompt, add_special_tokens=False)["input_ids"]
     return TOKENIZER.decode(
         reference_continuation(model, ids, most, [TOKENIZER.eos_token_id]), skip_special_tokens=True
@@ -57,9 +57,9 @@ def test_an_answer_is_right_if_it_is_what_the_model_writes_greedily(batch_size):
     assert list(found["generated"].values) == texts
     assert list(found["exact_match"].values) == [0, 1, 0, 1]
     assert list(found["prediction"].values) == [" ".join(text.split()) for text in texts]
-    assert found.attrs["answer"] == "text: the whole text, white space folded"
+    assert found.attrs["answer"] == "text: the whole text with collapsed white space"
     assert not found["ended"].any()
-    assert "4 cut off at 8 tokens" in found.attrs["summary"]
+    assert "4 truncated at 8 tokens" in found.attrs["summary"]
 
 
 def test_share_of_right_answers_has_the_wilson_interval():
@@ -109,7 +109,7 @@ def test_encoded_samples_are_asked_where_there_is_a_tokenizer():
 
 def test_only_the_first_answer_of_a_conversation_is_asked_for():
     ids = TOKENIZER("one two three four", add_special_tokens=False)["input_ids"]
-    labels = [-100 if place in {0, 1, 5, 6} else token for place, token in enumerate(ids)]
+    labels = [-100 if position in {0, 1, 5, 6} else token for position, token in enumerate(ids)]
     found = evaluate(tiny_model(), TOKENIZER, [{"input_ids": ids, "labels": labels}], max_new_tokens=2, answer="text")
     assert found["expected"].item() == TOKENIZER.decode(ids[2:5]).strip()
     assert found["generated"].item() == TOKENIZER.decode(reference_continuation(tiny_model(), ids[:2], 2, [2]))
@@ -119,11 +119,11 @@ def test_cutting_samples_changes_losses_and_no_answer():
     whole = evaluate(tiny_model(), TOKENIZER, TEXT, max_new_tokens=4)
     longest = int(whole["answer_tokens"].max())
     cut = evaluate(tiny_model(), TOKENIZER, TEXT, max_new_tokens=4, max_length=longest + 3)
-    kept = whole.sel(sample=cut["sample"])
+    same = whole.sel(sample=cut["sample"])
     assert cut.attrs["truncated"] > 0
-    assert (cut["loss"] != kept["loss"]).any()
+    assert (cut["loss"] != same["loss"]).any()
     for name in ("expected", "generated", "exact_match"):
-        np.testing.assert_array_equal(cut[name], kept[name])
+        np.testing.assert_array_equal(cut[name], same[name])
 
 
 def test_chat_messages_are_asked_in_the_models_template():

@@ -1,4 +1,4 @@
-"""`finetune`: it learns, on the tokens that are scored, and leaves everything else as it was."""
+"""`finetune` learns from exactly the scored tokens, and restores the model and the random state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_held_out_loss_falls_and_the_base_keeps_every_bit(model: PreTrainedModel
     assert result.patterns.dims == ("step", "task", "layer", "head")
 
 
-def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() -> None:
+def test_biases_that_an_adapter_trains_are_restored_when_it_is_removed() -> None:
     model = tiny_model(attention_bias=True)
     values = values_of(model)
     adapters = LoraConfig(r=4, target_modules="all-linear", bias="all", task_type="CAUSAL_LM")
@@ -53,18 +53,18 @@ def test_biases_that_an_adapter_trains_are_the_bases_own_again_when_it_is_off() 
     before = bias.clone()
     with result.applied(model) as tuned:
         assert not torch.equal(bias, before)
-        with pytest.raises(HeadnbError, match="trained biases in the model's own place"):
+        with pytest.raises(HeadnbError, match="the adapter replaced biases of the model"):
             headnb.compare_adapter(tuned, tiny_tokenizer(), PAIRS)
     assert same_values(values, model)
 
 
-def test_a_loss_that_is_not_a_number_is_not_called_zero(model: PreTrainedModel) -> None:
+def test_a_nan_loss_is_not_logged_as_zero(model: PreTrainedModel) -> None:
     losses = short_finetuning(model, inplace=True, learning_rate=1e4, track=[], max_grad_norm=0).study.train_loss
     assert losses[0] > 1
     assert losses[-1].isnull()
 
 
-def test_online_scores_of_experts_say_that_their_routers_loss_is_in_them() -> None:
+def test_online_scores_of_experts_warn_about_the_router_loss() -> None:
     with pytest.warns(UserWarning, match="routers' auxiliary loss"):
         warn_of_router_loss(build("mixtral", torch.float32), {})
     with warnings.catch_warnings():
@@ -81,12 +81,12 @@ def test_a_packed_sample_is_trained_on_whole_however_long() -> None:
     assert result.online_scores.answer_tokens.max() > 1024
 
 
-def test_the_tuned_model_is_there_while_applied_and_gone_after(model: PreTrainedModel, tmp_path: Path) -> None:
+def test_the_adapter_is_active_only_while_applied(model: PreTrainedModel, tmp_path: Path) -> None:
     result = short_finetuning(model, track={"held": HELD_OUT}, peft_config=None)
     state, before = state_of(model), headnb.score_heads(model, tiny_tokenizer(), HELD_OUT)
     again = headnb.open_study(result.save(tmp_path / "saved"))
-    for kept in (result, again):
-        with kept.applied(model) as tuned:
+    for tuning in (result, again):
+        with tuning.applied(model) as tuned:
             after = headnb.score_heads(tuned, tiny_tokenizer(), HELD_OUT)
         np.testing.assert_array_equal(after.score, result.scores["held"].score.isel(step=-1))
     assert (before.score != after.score).any()
@@ -137,8 +137,8 @@ def test_full_tuning_changes_the_model_and_nothing_else_of_it(model: PreTrainedM
 def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: PreTrainedModel, tmp_path: Path) -> None:
     result = short_finetuning(model, inplace=True, track=[])
     opened = headnb.open_study(result.save(tmp_path))
-    for kept, other in ((result, tiny_model()), (opened, model)):
-        with pytest.raises(HeadnbError, match="full tuning changed the model itself"), kept.applied(other):
+    for tuning, other in ((result, tiny_model()), (opened, model)):
+        with pytest.raises(HeadnbError, match="full tuning changed another model object"), tuning.applied(other):
             pass
 
 
@@ -147,13 +147,13 @@ def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(mod
     model = tiny_model(context=4096)
     task = headnb.load_task([*PAIRS[:7], long])
     encoded = encode_task(task, tiny_tokenizer())
-    assert max(encoded.lengths) > 1024  # where TRL cuts by itself
+    assert max(encoded.lengths) > 1024  # TRL's default max_length
     result = short_finetuning(model, task, steps=1, track=[], online=True)
     online = result.online_scores
     assert sorted(online.fingerprint.values) == sorted(encoded.fingerprints)
     plain = headnb.score_heads(tiny_model(context=4096), tiny_tokenizer(), task)
     mean = float((plain.loss * plain.answer_tokens).sum() / plain.answer_tokens.sum())
-    assert float(result.study.train_loss[0]) == pytest.approx(mean, rel=1e-5)  # of completions only
+    assert float(result.study.train_loss[0]) == pytest.approx(mean, rel=1e-5)  # completion tokens only
 
 
 def test_a_maximal_length_cuts_in_training_and_in_scoring(model: PreTrainedModel) -> None:
@@ -186,11 +186,11 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True}
     with pytest.raises(RuntimeError):
         short_finetuning(tiny_model(), output_dir=tmp_path / "b", on_progress=stop, **options)
-    with pytest.raises(HeadnbError, match="resume=True goes on"):
+    with pytest.raises(HeadnbError, match="continue it with resume=True"):
         short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
     with pytest.raises(HeadnbError, match="seed 0, not 1"):
         short_finetuning(tiny_model(), output_dir=tmp_path / "b", resume=True, seed=1, **options)
-    (tmp_path / "b" / "checkpoint-5").mkdir()  # killed while it was written
+    (tmp_path / "b" / "checkpoint-5").mkdir()  # as if the process was killed while it wrote the checkpoint
     seen: list[int] = []
     resumed = short_finetuning(
         tiny_model(), output_dir=tmp_path / "b", resume=True, on_progress=lambda p: seen.append(p.step), **options
@@ -206,7 +206,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path) -> None:
+def test_a_run_killed_again_before_its_next_tracked_step_resumes(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:
         def stop(progress: TuningProgress) -> None:
             if progress.step == step:
@@ -215,7 +215,7 @@ def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path
         return stop
 
     options: dict[str, Any] = {"steps": 6, "every": [0, 5], "save_steps": 4, "track": HELD_OUT, "resume": True}
-    for step in (5, 4):  # what was tracked at step 5 is behind the checkpoint, and is removed
+    for step in (5, 4):  # step 5 is tracked after the last checkpoint, so its files are removed
         with pytest.raises(RuntimeError, match="killed"):
             short_finetuning(tiny_model(), output_dir=tmp_path / "b", on_progress=stop_at(step), **options)
     resumed = short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
@@ -223,7 +223,7 @@ def test_a_run_killed_again_before_it_tracks_anything_new_goes_on(tmp_path: Path
 
 
 @pytest.mark.long
-def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
+def test_a_run_killed_after_its_last_checkpoint_keeps_its_last_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> None:
@@ -246,16 +246,16 @@ def test_a_run_killed_behind_its_last_checkpoint_keeps_its_last_loss(
         ({"warmup_step": 1}, "warmup_steps"),
         ({"max_steps": 3}, "is called steps here"),
         ({"per_device_train_batch_size": 3}, "is called batch_size here"),
-        ({"loss_type": "nul"}, "the trainer refuses this"),
-        ({"every": 0}, "every is a number of steps"),
+        ({"loss_type": "nul"}, "SFTTrainer raised an error"),
+        ({"every": 0}, "every must be a number of steps"),
         ({"track": "gsm8kk"}, "gsm8k"),
-        ({"steps": 0}, "steps is a whole number from 1 on"),
-        ({"steps": -3}, "steps is a whole number from 1 on"),
-        ({"batch_size": 0}, "batch_size is a whole number from 1 on"),
-        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is a whole number from 1 on"),
-        ({"task": "gsm_symbolic", "steps": None}, "no epochs of it"),
-        ({"packing": True, "packing_strategy": "wrapped"}, "cuts samples"),
-        ({"peft_config": LoraConfig(init_lora_weights="olora")}, "not found again"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"steps": -3}, "steps must be a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be a whole number of at least 1"),
+        ({"task": "gsm_symbolic", "steps": None}, "it has no epochs"),
+        ({"packing": True, "packing_strategy": "wrapped"}, "splits samples"),
+        ({"peft_config": LoraConfig(init_lora_weights="olora")}, "irreversibly"),
     ],
 )
 def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:
@@ -264,12 +264,12 @@ def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options:
     assert "\n" not in str(raised.value)
 
 
-def test_models_that_cannot_be_tuned_so_are_refused(model: PreTrainedModel) -> None:
+def test_models_that_cannot_be_tuned_are_refused(model: PreTrainedModel) -> None:
     wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear"))
     with pytest.raises(HeadnbError, match="merge_and_unload"):
         short_finetuning(wrapped)
     model.is_loaded_in_4bit = True
-    with pytest.raises(HeadnbError, match="without inplace=True adapters are"):
+    with pytest.raises(HeadnbError, match="omit inplace=True to train adapters"):
         short_finetuning(model, inplace=True)
 
 
@@ -295,14 +295,14 @@ def test_nothing_is_printed_and_the_tokenizer_and_adapters_stay_as_they_are(
     assert capfd.readouterr() == ("", "")
 
 
-def test_progress_tells_steps_losses_and_what_is_tracked(model: PreTrainedModel) -> None:
-    told: list[tuple[int, int, bool, int]] = []
+def test_progress_reports_steps_losses_and_tracked_steps(model: PreTrainedModel) -> None:
+    reports: list[tuple[int, int, bool, int]] = []
 
     def note(progress: TuningProgress) -> None:
-        told.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
+        reports.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
 
     result = short_finetuning(model, on_progress=note)
-    assert told == [(0, 4, True, 1), (1, 4, False, 1), (2, 4, True, 2), (3, 4, False, 2), (4, 4, True, 3)]
+    assert reports == [(0, 4, True, 1), (1, 4, False, 1), (2, 4, True, 2), (3, 4, False, 2), (4, 4, True, 3)]
     assert result.study.train_loss.notnull().all()
 
 

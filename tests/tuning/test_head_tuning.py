@@ -1,4 +1,4 @@
-"""Tuning of selected heads: their slices move as a loop by hand moves them, and nothing else moves by a bit."""
+"""Tuning of selected heads: the slices equal an independent loop, and all other weights stay bitwise unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from short_trainings import same_values, short_finetuning, state_of, values_of
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS, rows
 
-HEADS = ["L0H1", "L1H2", "L1H3"]  # in layer 1 the whole of the second key/value group
+HEADS = ["L0H1", "L1H2", "L1H3"]  # in layer 1, all heads of the second key/value group
 SIZE = 8
 SEPARATE = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi", "olmo2", "cohere", "glm4", "opt", "gptj",
             "gpt_neo", "biogpt", "xglm", "gpt_oss", "starcoder2", "modernbert-decoder"]  # fmt: skip
@@ -34,14 +34,14 @@ def slice_of(head):
 
 
 def may_move(model):
-    """name -> where HEADS lie, by hand."""
+    """Parameter name -> mask of the values that belong to HEADS, written out explicitly."""
     masks = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in model.named_parameters()}
     for layer, head in ((0, 1), (1, 2), (1, 3)):
-        of = f"model.layers.{layer}.self_attn"
-        masks[f"{of}.q_proj.weight"][slice_of(head)] = True
-        masks[f"{of}.o_proj.weight"][:, slice_of(head)] = True
-        if f"{of}.q_proj.bias" in masks:
-            masks[f"{of}.q_proj.bias"][slice_of(head)] = True
+        attention = f"model.layers.{layer}.self_attn"
+        masks[f"{attention}.q_proj.weight"][slice_of(head)] = True
+        masks[f"{attention}.o_proj.weight"][:, slice_of(head)] = True
+        if f"{attention}.q_proj.bias" in masks:
+            masks[f"{attention}.q_proj.bias"][slice_of(head)] = True
     for name in ("k_proj", "v_proj"):
         masks[f"model.layers.1.self_attn.{name}.weight"][slice_of(1)] = True
         if f"model.layers.1.self_attn.{name}.bias" in masks:
@@ -63,10 +63,10 @@ def test_other_weights_keep_every_bit_under_weight_decay(optim, checkpointing):
         model, inplace=True, heads=HEADS, optim=optim, weight_decay=0.3, gradient_checkpointing=checkpointing
     )
     masks = may_move(model)
-    for name, places in moved(values, model).items():
-        assert not places[~masks[name]].any(), name
-        if masks[name].any() and not name.endswith("k_proj.bias"):  # softmax does not see a bias of all keys
-            assert places[masks[name]].float().mean() > 0.9, name
+    for name, changed in moved(values, model).items():
+        assert not changed[~masks[name]].any(), name
+        if masks[name].any() and not name.endswith("k_proj.bias"):  # softmax is invariant to a bias of all keys
+            assert changed[masks[name]].float().mean() > 0.9, name
     assert state_of(model) == state
     assert result.trained_parameters == sum(int(mask.sum()) for mask in masks.values())
     assert result.study.attrs["kind_of_tuning"] == "heads"
@@ -75,7 +75,7 @@ def test_other_weights_keep_every_bit_under_weight_decay(optim, checkpointing):
 
 
 def test_without_weight_decay_held_still_weights_have_no_moments(monkeypatch):
-    """Gradients outside the slices are zero before anything sees them: they are not merely put back."""
+    """Gradients outside the slices are zero before the optimizer step; restoring the weights is not enough."""
     model, seen = tiny_model(), []
     step = torch.optim.AdamW.step
 
@@ -104,7 +104,7 @@ def test_one_step_equals_a_loop_of_masked_gradient_descent(clip):
     )  # fmt: skip
     answers = 0
     loss = torch.zeros((), dtype=torch.float64)
-    for row in rows(pairs):  # the trainer's loss: the mean over all answer tokens of the batch
+    for row in rows(pairs):  # the trainer's loss is the mean over all answer tokens of the batch
         ids, mask = torch.tensor(row["input_ids"]), torch.tensor(row["completion_mask"]).bool()
         logits = by_hand(ids[None], use_cache=False).logits[0, :-1][mask[1:]]
         loss = loss + functional.cross_entropy(logits, ids[1:][mask[1:]], reduction="sum")
@@ -133,17 +133,17 @@ def test_the_adapter_is_zero_outside_the_slices_and_merges_to_the_same_logits(tm
     stored = load_file(result.adapter / "adapter_model.safetensors")
     trained = 0
     for name, factor in stored.items():
-        place, _, which = name.removeprefix("base_model.model.").rpartition(".lora_")
-        mask = masks[f"{place}.weight"]
-        rows_of, columns_of = mask.any(1), mask.any(0)
+        projection, _, which = name.removeprefix("base_model.model.").rpartition(".lora_")
+        mask = masks[f"{projection}.weight"]
+        outputs, inputs = mask.any(1), mask.any(0)
         if which == "B.weight":
-            assert not factor[~rows_of].any()
-            assert factor[rows_of].all()
-            trained += rank * int(rows_of.sum())
+            assert not factor[~outputs].any()
+            assert factor[outputs].all()
+            trained += rank * int(outputs.sum())
         else:
-            assert not factor[:, ~columns_of].any()
-            assert factor[:, columns_of].all()
-            trained += rank * int(columns_of.sum())
+            assert not factor[:, ~inputs].any()
+            assert factor[:, inputs].all()
+            trained += rank * int(inputs.sum())
     assert len(stored) == 2 * (2 + 4)
     assert result.trained_parameters == trained
 
@@ -153,9 +153,9 @@ def test_the_adapter_is_zero_outside_the_slices_and_merges_to_the_same_logits(tm
     merged = loaded.merge_and_unload()
     torch.testing.assert_close(merged(ids).logits, logits, rtol=1e-4, atol=1e-4)
     assert (logits - model(ids).logits).abs().max() > 1e-2
-    for name, places in moved(values, merged).items():
-        assert not places[~masks[name]].any(), name
-        assert places[masks[name]].all() or not masks[name].any(), name
+    for name, changed in moved(values, merged).items():
+        assert not changed[~masks[name]].any(), name
+        assert changed[masks[name]].all() or not masks[name].any(), name
     with result.applied(model) as tuned:
         torch.testing.assert_close(tuned(ids).logits, logits)
 
@@ -178,7 +178,7 @@ def test_resumed_tuning_of_heads_equals_one_run(tmp_path):
         short_finetuning(parts, steps=4, output_dir=tmp_path / "parts", resume=True, **(options | {"heads": "L0H1"}))
 
 
-def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(monkeypatch):
+def test_an_interrupt_right_after_an_update_leaves_other_weights_unchanged(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -197,7 +197,7 @@ def test_an_interrupt_right_behind_an_update_leaves_other_weights_as_they_were(m
 
 @pytest.mark.parametrize("name", SEPARATE)
 def test_a_slice_is_what_its_heads_are_computed_from(name):
-    """Changed query rows change their head's output and no other's; key and value rows that of their group's heads."""
+    """A change of query rows affects only their head's output; of key and value rows, only the heads of the group."""
     model = build(name, torch.float32)
     layout = find_heads(model)
     groups = layout.kv_heads
@@ -206,26 +206,26 @@ def test_a_slice_is_what_its_heads_are_computed_from(name):
     found = {part.name.rpartition(".")[2]: part for part in head_slices(model, layout, chosen)}
     assert set(found) > {"q_proj", "k_proj", "v_proj"}
     heads = set(range(shared, 2 * shared))
-    before, given = outputs_of(model)
+    before, projected = outputs_of(model)
     for part in ("q_proj", "k_proj", "v_proj"):
         slice_ = found[part]
         weight = model.get_submodule(slice_.name).weight
-        kept = weight.detach().clone()
+        original = weight.detach().clone()
         with torch.no_grad():
             weight[slice_.features] *= -1.5
         after, _ = outputs_of(model)
         with torch.no_grad():
-            weight.copy_(kept)
+            weight.copy_(original)
         changed = {head for head in range(layout.heads[0]) if (after - before)[..., head, :].abs().max() > 1e-5}
-        normed_together = name == "olmo2" and part != "v_proj"  # its norm runs over all heads' queries
+        normed_together = name == "olmo2" and part != "v_proj"  # its norm covers the queries of all heads
         assert heads <= changed
         assert normed_together or changed == heads, part
     (output,) = (part for part in found.values() if not part.of_outputs)
-    torch.testing.assert_close(given[..., output.features], before[:, :, sorted(heads)].flatten(2))
+    torch.testing.assert_close(projected[..., output.features], before[:, :, sorted(heads)].flatten(2))
 
 
 def outputs_of(model):
-    """Layer 0: the heads' outputs (B, T, H, D), and what its output projection is given (B, T, H D)."""
+    """Layer 0: the heads' outputs (B, T, H, D), and the input of the output projection (B, T, H D)."""
     seen = {}
 
     def see(layer, outputs):
@@ -243,7 +243,9 @@ def outputs_of(model):
 @pytest.mark.parametrize("name", FUSED)
 def test_heads_in_fused_projections_are_refused_in_one_line(name):
     model = build(name, torch.float32)
-    with pytest.raises(HeadnbError, match=r"^\w+ has no projections q_proj, k_proj.*llama, qwen.*$"):
+    with pytest.raises(
+        HeadnbError, match=r"^the heads of \w+ cannot be tuned separately: .* q_proj, k_proj.*llama, .*$"
+    ):
         head_slices(model, find_heads(model), ["L0H0"])
 
 

@@ -1,4 +1,4 @@
-"""Fine-tunings one after the other: what is merged is what was learnt, and weights come back bit for bit."""
+"""Sequential fine-tuning: the merged weights equal the applied adapter, and weights are restored bitwise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_adapter_becomes_a_part_of_the_weights(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_second_task_goes_on_from_the_first_and_the_weights_come_back(tokenizer: Any, *, full: bool) -> None:
+def test_a_second_task_continues_from_the_first_and_the_weights_are_restored(tokenizer: Any, *, full: bool) -> None:
     model = tiny_model()
     before = weights(model)
     with restore_weights(model):

@@ -1,4 +1,4 @@
-"""Scores from the training's own backward pass are those of `score_heads` with the weights of that step."""
+"""Online scores, from the training's own backward pass, equal `score_heads` with the weights of that step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAU
 
 
 def offline_scores(online: xr.Dataset, model: Any, weights: Weights, method: str = "activation") -> np.ndarray:
-    """What `score_heads` says of each row of the online scores, with the weights before its update."""
+    """Scores by `score_heads` of each sample of the online scores, with the weights before its update."""
     task = headnb.load_task(PAIRS)
     fingerprints = encode_task(task, tiny_tokenizer()).fingerprints
     expected = np.zeros_like(online.score.values)
@@ -44,7 +44,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 class ScaledLoss(QuietSFTTrainer):
-    """As a loss scaler of mixed precision does."""
+    """Scales the loss as the loss scaler of mixed precision does."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         return 1024 * super().compute_loss(*args, **kwargs)
@@ -89,7 +89,7 @@ def test_a_plain_trainer_gives_the_same_online_scores(tmp_path: Path) -> None:
     data = [
         {
             "input_ids": row["input_ids"],
-            "labels": [token if kept else -100 for token, kept in zip(*row.values(), strict=True)],
+            "labels": [token if answer else -100 for token, answer in zip(*row.values(), strict=True)],
         }
         for row in rows()
     ]
@@ -122,7 +122,7 @@ def test_layers_without_a_gradient_are_named_and_the_others_scored(tmp_path: Pat
     upper = LoraConfig(r=4, target_modules=r".*layers\.2\..*(q_proj|v_proj)", task_type="CAUSAL_LM")
     weights, callback = Weights(), headnb.HeadScoreCallback(online=True)
     trainer = sft_trainer(model, tmp_path, callback, weights, peft_config=upper)
-    with pytest.warns(UserWarning, match="no gradient reaches the heads of L0, L1 "):
+    with pytest.warns(UserWarning, match="online scores of L0, L1 are NaN"):
         trainer.train()
     online = callback.online_scores
     assert online.attrs["layers_without_gradient"] == "L0,L1"
@@ -141,27 +141,27 @@ def test_online_levels_are_the_mean_absolute_scores_of_the_batch(tmp_path: Path)
 
 
 def test_in_bfloat16_online_scores_rank_the_heads_of_each_layer_as_in_float32(tmp_path: Path) -> None:
-    found = {}
+    levels = {}
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny_model(layers=3, heads=64, kv_heads=64, hidden=512)
-        for layer in model.model.layers:  # heads as unlike each other as those of a trained model
+        for layer in model.model.layers:  # scales that differ between heads as in a trained model
             layer.self_attn.v_proj.weight.data.view(64, 8, -1).mul_(torch.logspace(-1.5, 0.5, 64)[:, None, None])
         model = model.to(torch.bfloat16).to(dtype)  # the same weights in both
         callback = headnb.HeadScoreCallback(online=True, movement=False)
         sft_trainer(model, tmp_path / str(dtype), callback, max_steps=1, per_device_train_batch_size=24).train()
-        found[dtype] = callback.study.online_level.sel(update=1).values
+        levels[dtype] = callback.study.online_level.sel(update=1).values
     for layer in range(3):
-        assert spearmanr(found[torch.float32][layer], found[torch.bfloat16][layer]).statistic >= 0.999
+        assert spearmanr(levels[torch.float32][layer], levels[torch.bfloat16][layer]).statistic >= 0.999
 
 
-def test_a_loss_that_is_no_mean_over_answer_tokens_is_refused(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_mean_over_answer_tokens_is_refused(tmp_path: Path) -> None:
     trainer = sft_trainer(tiny_model(), tmp_path, headnb.HeadScoreCallback(online=True), loss_type="dft")
     with pytest.raises(HeadnbError, match="mean over answer tokens"):
         trainer.train()
 
 
 class LossOfLogits(QuietSFTTrainer):
-    """Makes a loss of its own."""
+    """Computes its own loss from the logits."""
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         outputs = model(**inputs)
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_the_models_own_is_refused(tmp_path: Path) -> None:
 
 
 def test_evaluation_during_training_leaves_online_scores_alone(tmp_path: Path) -> None:
-    """Its batches are no training batches, and what is scored along the way is not scored online."""
+    """Batches of evaluations and tracked tasks are not training batches and get no online scores."""
     scores = []
     for tasks in ((), {"sums": PAIRS[:5]}):
         callback = headnb.HeadScoreCallback(tasks, online=True, every=1)
@@ -185,7 +185,7 @@ def test_evaluation_during_training_leaves_online_scores_alone(tmp_path: Path) -
     np.testing.assert_array_equal(*scores)
 
 
-def test_a_model_without_hooks_stays_behind(tmp_path: Path) -> None:
+def test_no_hooks_remain_on_the_model(tmp_path: Path) -> None:
     model = tiny_model()
     sft_trainer(model, tmp_path, headnb.HeadScoreCallback(online=True)).train()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

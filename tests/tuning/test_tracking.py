@@ -1,4 +1,4 @@
-"""`HeadScoreCallback` in a trainer: what it measures, and that the training does not notice."""
+"""`HeadScoreCallback` in a trainer: its measurements are correct and do not change the training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lora() -> LoraConfig:
 
 
 class Steps(TrainerCallback):
-    """The weights after each update, by name; `stop` interrupts before an update."""
+    """Records the weights after each update, by name; `stop` interrupts the training before an update."""
 
     def __init__(self, stop: int = -1) -> None:
         self.after: dict[int, dict[str, torch.Tensor]] = {}
@@ -52,7 +52,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("adapters", [False, True])
 def test_tracking_changes_no_bit_of_the_training(adapters: bool, tmp_path: Path) -> None:
-    """With dropout, accumulation and checkpointing, which all would show a number drawn or a flag left."""
+    """Dropout, accumulation and checkpointing would reveal a changed random state or flag."""
     runs = []
     for tracked in (False, True):
         model, steps = tiny_model(attention_dropout=0.2), Steps()
@@ -92,7 +92,7 @@ def test_tracked_scores_are_those_of_the_weights_of_that_step(adapters: bool, tm
 def test_samples_and_tokens_seen_are_those_of_the_batches_also_when_packed(tmp_path: Path) -> None:
     lengths = [len(row["input_ids"]) for row in rows()]
     callback = headnb.HeadScoreCallback(every=1)
-    sft_trainer(tiny_model(), tmp_path / "a", callback, max_steps=6).train()  # an epoch of 24 samples in fours
+    sft_trainer(tiny_model(), tmp_path / "a", callback, max_steps=6).train()  # an epoch of 24 samples in batches of 4
     assert callback.study.samples_seen.values.tolist() == [0, 4, 8, 12, 16, 20, 24]
     assert callback.study.tokens_seen.values[-1] == sum(lengths)
     packed = headnb.HeadScoreCallback(every=1)
@@ -113,8 +113,8 @@ def test_movement_is_the_relative_distance_of_the_dense_weights(tmp_path: Path) 
         for layer in range(2):
             names = [name for name in start if f"layers.{layer}." in name]
             moved = sum(float((end[name].double() - start[name].double()).square().sum()) for name in names)
-            whole = sum(float(start[name].double().square().sum()) for name in names)
-            assert callback.study.movement.sel(step=3, layer=layer) == pytest.approx((moved / whole) ** 0.5, rel=1e-4)
+            norm = sum(float(start[name].double().square().sum()) for name in names)
+            assert callback.study.movement.sel(step=3, layer=layer) == pytest.approx((moved / norm) ** 0.5, rel=1e-4)
         assert (callback.study.movement.sel(step=0) == 0).all()
 
 
@@ -138,8 +138,8 @@ def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_pat
         return trainer.model.state_dict(), callback
 
     run(tmp_path / "b", stop=5, resume=False)
-    left = headnb.open_study(tmp_path / "b")
-    assert left.study.step.values.tolist() == [0, 2, 4]  # what a kill leaves
+    interrupted = headnb.open_study(tmp_path / "b")
+    assert interrupted.study.step.values.tolist() == [0, 2, 4]
     resumed, again = run(tmp_path / "b", stop=-1, resume=True)
     whole, once = run(tmp_path / "a", stop=-1, resume=False)
     assert equal(resumed, whole)
@@ -156,7 +156,7 @@ def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None
     assert callback.study.train_loss["update"].values.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_numbers_reach_what_the_trainer_reports_to_and_its_own_log_stays(tmp_path: Path) -> None:
+def test_numbers_are_logged_by_the_trainer_without_replacing_its_own_log(tmp_path: Path) -> None:
     callback = headnb.HeadScoreCallback(SUMS, every=2)
     trainer = sft_trainer(tiny_model(), tmp_path, max_steps=4)
     trainer.add_callback(callback)
@@ -170,13 +170,13 @@ def test_numbers_reach_what_the_trainer_reports_to_and_its_own_log_stays(tmp_pat
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
-def test_steps_that_are_none_are_refused(every: Any) -> None:
-    with pytest.raises(HeadnbError, match="every is a number of steps"):
+def test_invalid_steps_are_refused(every: Any) -> None:
+    with pytest.raises(HeadnbError, match="every must be a number of steps"):
         schedule(every)
 
 
 def test_tasks_of_one_name_and_unknown_methods_are_refused() -> None:
-    with pytest.raises(HeadnbError, match="two tracked tasks are called 'sums'"):
+    with pytest.raises(HeadnbError, match="two tracked tasks have the name 'sums'"):
         headnb.HeadScoreCallback([SUMS, SUMS])
     with pytest.raises(HeadnbError, match="activation"):
         headnb.HeadScoreCallback(SUMS, method="activatoin")

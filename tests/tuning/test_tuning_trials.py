@@ -1,4 +1,4 @@
-"""A trial's losses are those of a model that was tuned by hand; the model is as it was; what is kept is used again."""
+"""Losses of a trial equal those of a separately tuned model; the model is restored; stored results are reused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_losses_are_those_of_a_copy_that_was_tuned(model, tokenizer, tmp_path, k
     assert (found["loss"] != losses_of(model, tokenizer, TESTED)).any()
 
 
-def test_what_is_kept_is_used_again_and_only_for_the_same(model, tokenizer, tmp_path, monkeypatch) -> None:
+def test_a_stored_result_is_reused_only_with_the_same_settings(model, tokenizer, tmp_path, monkeypatch) -> None:
     keep = tmp_path / "folder" / "kept.nc"
     first = losses_after(model, tokenizer, sums(0, 6), TESTED, keep, **HOW)
     with monkeypatch.context() as patched:
@@ -48,7 +48,7 @@ def test_what_is_kept_is_used_again_and_only_for_the_same(model, tokenizer, tmp_
     assert not losses_after(model, tokenizer, sums(1, 6), TESTED, keep, **HOW).identical(first)
 
 
-def test_weights_come_back_after_an_error_too(model, tokenizer, tmp_path, monkeypatch) -> None:
+def test_weights_are_restored_after_an_error_too(model, tokenizer, tmp_path, monkeypatch) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     monkeypatch.setattr(tuning_trials, "losses_of", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
