@@ -222,7 +222,9 @@ class _GateFit:
         return np.asarray(np.concatenate(order)[draws - epochs[0] * n])
 
     def _try_loss(self, logits: Tensor, positions: np.ndarray) -> float | None:
-        """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out (the budget is halved)."""
+        """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out (then the budget is
+        halved).
+        """
         try:
             return self._loss(logits, positions)
         except RuntimeError as error:

@@ -190,8 +190,8 @@ def rule_for(until: Until) -> Rule | None:
         limit = float("nan")
     if isinstance(until, bool) or not 0 < limit < 1:
         raise HeadnbError(
-            f"until={until!r} is not valid; give a relative standard error between 0 and 1 such as 0.02, a number of "
-            'top heads such as "top20", or a reliability such as "reliability0.9"'
+            f"until={until!r} is not a relative standard error between 0 and 1 (such as 0.02), a number of top heads "
+            '(such as "top20") or a reliability (such as "reliability0.9")'
         )
     return Reliable(limit) if reliable else RelativeError(limit)
 

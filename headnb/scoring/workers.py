@@ -40,7 +40,7 @@ TIMEOUT_SECONDS = (
     1800.0  # seconds without a finished batch after which the run fails; Dask replaces hanging workers earlier
 )
 STARTUP_SECONDS = 30.0  # seconds to wait for the first worker, when a cluster starts or replaces its only worker
-LOST_MESSAGE = "the Dask scheduler, or every worker that held the model, is lost or hangs"
+LOST_MESSAGE = "the Dask scheduler, or every worker that held the model, was lost or hangs"
 MAX_ATTEMPTS = 5  # at sending the model, after all workers that held it were lost
 BATCHES_PER_THREAD = 2  # batches sent to each worker thread, so that no thread waits for its next batch
 

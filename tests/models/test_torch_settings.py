@@ -1,4 +1,4 @@
-"""What the user has set for torch around a call changes no result."""
+"""The user's torch settings around a call do not change results."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ CALLS = {
 
 
 def in_setting(setting, call):
-    """The models are made outside, as users load them, and are in place before the call."""
+    """The result of a call inside a setting. The models are created outside, as users load them."""
     with pytest.MonkeyPatch.context() as patch:
         made = tiny_model()
         wrapped = with_adapter(tiny_model(), 10)
         patch.setitem(globals(), "tiny_model", lambda: made)
-        patch.setitem(globals(), "adapted", lambda *_: wrapped)
+        patch.setitem(globals(), "with_adapter", lambda *_: wrapped)
         with setting():
             return np.asarray(call())
 
