@@ -74,9 +74,7 @@ class AblationScorer:
         return torch.zeros((), dtype=outputs.dtype, device=outputs.device)
 
     def _losses_without(self, batch: Batch, layer: int, heads: Tensor, hidden: list[Any]) -> Tensor:
-        """Losses (heads, B) with each of these heads of a layer ablated, in one pass over one copy of the batch per
-        head.
-        """
+        """Losses (heads, B) with each of these heads ablated in turn; one pass, with one copy of the batch per head."""
         copies = batch.repeat_batch(len(heads))
         ablated = torch.zeros(len(heads), self.layout.heads[layer], 1, dtype=torch.bool)
         ablated[torch.arange(len(heads)), heads] = True
@@ -110,8 +108,8 @@ class MeanAblationScorer(AblationScorer):
         batch_sums: dict[int, Tensor] = {}
 
         def add(layer: int, outputs: Tensor) -> Tensor:
-            tokens = outputs.flatten(0, 1) if batch.token_mask is None else outputs[batch.token_mask.to(outputs.device)]
-            batch_sums[layer] = tokens.sum(0, dtype=torch.float64)  # (n, H, D) -> (H, D)
+            rows = outputs.flatten(0, 1) if batch.token_mask is None else outputs[batch.token_mask.to(outputs.device)]
+            batch_sums[layer] = rows.sum(0, dtype=torch.float64)  # (n, H, D) -> (H, D)
             return outputs
 
         with batch_context(self.model, self.layout, batch), head_outputs(self.model, add, self.layout):
@@ -132,9 +130,7 @@ def zero_ablation_scorer(model: PreTrainedModel) -> AblationScorer:
 
 
 def mean_ablation_scorer(model: PreTrainedModel) -> MeanAblationScorer:
-    """Create a scorer that replaces head outputs by their means. Call `prepare` with every batch of the task before
-    scoring.
-    """
+    """Create a scorer that replaces head outputs by their means; call its `prepare` with all batches before scoring."""
     return MeanAblationScorer(*_inspect_model(model))
 
 

@@ -207,7 +207,7 @@ class ActivityScorer:
     @torch.no_grad()
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B, L, H) and losses (B,), on the CPU; NaN for heads that a layer does not have."""
-        del budget  # one forward pass needs no more memory than any other method
+        del budget  # there is no variant of a plain forward pass that takes less memory
         layer_scores: dict[int, Tensor] = {}  # layer -> (B, heads of this layer)
 
         def measure_outputs(layer: int, outputs: Tensor) -> Tensor:

@@ -199,8 +199,7 @@ def _from_attention_module(
 
 
 def _html(attention: HeadAttention) -> str:
-    """The tokens shaded twice, without script: by the attention of the answer's predictions, and by the summed
-    products.
+    """The tokens twice: shaded by the attention of the answer's predictions, and by the summed products. No script.
 
     A token is predicted at the position before it, so the mean is over the rows before the answer tokens.
     """

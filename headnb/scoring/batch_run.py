@@ -36,7 +36,10 @@ _Done = TypeVar("_Done")
 
 @dataclass
 class BatchRun:
-    """A pass that scores the pending batches of `table` and writes the scores into it."""
+    """A pass that scores the pending batches of `table` and writes the scores into it.
+
+    `places` are positions in the order of work, `positions` are positions in the task.
+    """
 
     scorer: Scorer
     encoded: EncodedTask
@@ -150,7 +153,7 @@ class BatchRun:
                 yield places, done
 
     def _missing_message(self) -> str:
-        """How many samples are missing if the run ends now, and how to continue."""
+        """How many samples are not scored if the run ends now, and how to continue."""
         missing = f"{int((~self.table.done).sum())} of {len(self.table.done)} samples are not scored"
         if self.table.on_disk:
             return f"{missing}; the scored ones are saved: run the same call with a new client to resume"

@@ -222,9 +222,7 @@ class _GateFit:
         return np.asarray(np.concatenate(order)[draws - epochs[0] * n])
 
     def _try_loss(self, logits: Tensor, positions: np.ndarray) -> float | None:
-        """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out (then the budget is
-        halved).
-        """
+        """Mean loss of some samples, with its gradient in `logits.grad`. Returns None if memory ran out."""
         try:
             return self._loss(logits, positions)
         except RuntimeError as error:

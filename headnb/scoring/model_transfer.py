@@ -57,7 +57,7 @@ class SerializedModel:
         return cls(model, rest.getvalue(), pickler.storages)
 
     def __reduce__(self) -> tuple[Callable[..., SerializedModel], tuple[bytes, list[Bytes]]]:
-        """Pass the storages as arrays, which pickle can send out of band; torch's storages it cannot."""
+        """Pass the storages as arrays, because pickle can send arrays out of band but not torch's storages."""
         return _deserialize, (self.pickled, [_bytes_of(storage.cpu()) for storage in self.storages])  # type: ignore[no-untyped-call]
 
 
