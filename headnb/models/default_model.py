@@ -109,9 +109,7 @@ def check(folder: Path) -> None:
     try:
         folder_checksums.check_files(folder)
     except HeadnbError as error:
-        raise HeadnbError(
-            f"{error}; remove the folder {folder}, then the next call converts the model again"
-        ) from error
+        raise HeadnbError(f"{error}; remove the folder {folder}, and the next call converts the model again") from error
 
 
 def _checked(folder: Path) -> Path:

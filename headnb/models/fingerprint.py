@@ -24,9 +24,7 @@ _IRRELEVANT_ENTRIES = re.compile(
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """32 hex digits that depend on every weight, on the config entries that affect the computation, and on the
-    adapters.
-
+    """32 hex digits that depend on every weight, on the adapters, and on the config entries that affect scores.
     The hash is the same on every device. Each tensor enters with the row sums and column sums of its bits, as wrapping
     integers, whose sum does not depend on the order. A changed weight changes both sums; two exchanged weights change
     at least one of them. Weights that accelerate offloaded to disk or memory are read from there.

@@ -45,8 +45,9 @@ def keep_four_bit_layout(model: nn.Module) -> Iterator[None]:
     layers: list[Any] = [module for module in model.modules() if vars(module).get(_CPU_KERNEL_FLAG)]
     if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
-            "bitsandbytes has converted this model's 4-bit weights to its inference layout for CPUs, which gradients "
-            "cannot pass; load the model again and use it with headnb before any other forward pass"
+            "bitsandbytes has converted this model's 4-bit weights to its inference layout for CPUs: gradients cannot "
+            "pass them, and reading damages them; load the model again and use it with headnb before any other "
+            "forward pass"
         )
     for layer in layers:
         setattr(layer, _CPU_KERNEL_FLAG, False)

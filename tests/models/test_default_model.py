@@ -113,7 +113,7 @@ def test_weights_never_come_from_a_temporary_folder_that_others_can_write_to(
         theirs.chmod(0o777)
     else:
         private.symlink_to(theirs)
-    with pytest.raises(HeadnbError, match="others can write to it"):
+    with pytest.raises(HeadnbError, match="other users can write to it"):
         default_model.default_folder(saving(model, tokenizer))
 
 
