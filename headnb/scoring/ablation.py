@@ -178,8 +178,8 @@ def losses_with_heads_replaced(
     partial_forward = find_partial_forward(model, layout) if worth_it else PartialForward(())
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
     done = 0
-    for places in batches:
-        positions = plan.order[places]
+    for rows in batches:
+        positions = plan.order[rows]
         samples = [encoded.samples[position] for position in positions]
         batch = pack(samples) if packing else collate(samples)
         with batch_context(model, layout, batch), partial_forward.record_outputs() as hidden:

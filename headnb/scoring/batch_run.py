@@ -38,7 +38,7 @@ _Done = TypeVar("_Done")
 class BatchRun:
     """A pass that scores the pending batches of `table` and writes the scores into it.
 
-    `places` are positions in the order of work, `positions` are positions in the task.
+    `rows` are rows of the table, which is in the order of work; `positions` are positions in the task.
     """
 
     scorer: Scorer
@@ -74,7 +74,7 @@ class BatchRun:
         if self._should_stop():
             return
         pending = self.table.pending()
-        pending_tokens = sum(int(self._lengths(places).sum()) for places in pending)
+        pending_tokens = sum(int(self._lengths(rows).sum()) for rows in pending)
         before = int(self.table.done.sum())
         if pending and isinstance(self.scorer, PreparedScorer):
             for _ in self._process(self.table.plan.batches(), partial(self._prepare, self.scorer)):
@@ -86,9 +86,9 @@ class BatchRun:
             else self._process_on_workers(pending, self.workers)
         )
         with closing(scored):  # after an error here the workers' pending batches are cancelled at once
-            for places, (scores, losses) in scored:
-                self.table.write(places, *self._weighted(places, scores, losses))
-                self.tokens += int(self._lengths(places).sum())
+            for rows, (scores, losses) in scored:
+                self.table.write(rows, *self._weighted(rows, scores, losses))
+                self.tokens += int(self._lengths(rows).sum())
                 self._report(before, pending_tokens)
                 if self._should_stop():
                     return
@@ -96,7 +96,7 @@ class BatchRun:
     def _padding(self) -> float:
         """Fraction of padding among the tokens of all batches of the plan."""
         batches = self.table.plan.batches()
-        computed = sum(int(self._padded_tokens(places).sum()) for places in batches)
+        computed = sum(int(self._padded_tokens(rows).sum()) for rows in batches)
         return 1 - int(self.encoded.lengths.sum()) / computed
 
     def _should_stop(self) -> bool:
@@ -108,13 +108,13 @@ class BatchRun:
         """Each batch with the result of `work`. After memory ran out, the remaining batches are smaller."""
         queue = deque(self._within_budget(batches))
         while queue:
-            places = queue.popleft()
-            done = self._try_batch(work, places)
+            rows = queue.popleft()
+            done = self._try_batch(work, rows)
             if done is None:
-                self._shrink_budget(places)
-                queue = deque(self._within_budget([places, *queue]))
+                self._shrink_budget(rows)
+                queue = deque(self._within_budget([rows, *queue]))
             else:
-                yield places, done
+                yield rows, done
 
     def _process_on_workers(
         self, batches: list[np.ndarray], workers: Workers
@@ -141,16 +141,16 @@ class BatchRun:
         """Submit the batches in the queue, a few at a time, and yield the results."""
         while queue or running:
             while queue and len(running) < workers.max_pending:
-                places = queue.popleft()
-                running.submit(places, self._batch(places), self.budget)
-            places, done = running.next()
+                rows = queue.popleft()
+                running.submit(rows, self._batch(rows), self.budget)
+            rows, done = running.next()
             if done is None:
-                self._shrink_budget(places)
-                smaller = self._within_budget([places, *queue])
+                self._shrink_budget(rows)
+                smaller = self._within_budget([rows, *queue])
                 queue.clear()
                 queue.extend(smaller)
             else:
-                yield places, done
+                yield rows, done
 
     def _missing_message(self) -> str:
         """How many samples are not scored if the run ends now, and how to continue."""
@@ -159,31 +159,31 @@ class BatchRun:
             return f"{missing}; the scored ones are saved: run the same call with a new client to resume"
         return f"{missing}; out= would have saved the scored ones"
 
-    def _try_batch(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
+    def _try_batch(self, work: Callable[[np.ndarray], _Done], rows: np.ndarray) -> _Done | None:
         """The result of `work`; None if memory ran out. Afterwards nothing refers to the failed batch's tensors."""
         try:
-            return work(places)
+            return work(rows)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             return None
 
-    def _prepare(self, scorer: PreparedScorer, places: np.ndarray) -> bool:
-        scorer.prepare(self._batch(places))
+    def _prepare(self, scorer: PreparedScorer, rows: np.ndarray) -> bool:
+        scorer.prepare(self._batch(rows))
         return True
 
-    def _score(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.scorer(self._batch(places), budget=self.budget)
+    def _score(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.scorer(self._batch(rows), budget=self.budget)
 
-    def _weighted(self, places: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _weighted(self, rows: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Scores (b, L, H) of the requested loss, and mean losses (b,), of one batch."""
-        positions = self.table.plan.order[places]
+        positions = self.table.plan.order[rows]
         self._check_finite(positions, scores, losses)
         weights = self.weights[positions]
         return scores.numpy() * weights[:, None, None], losses.numpy()
 
-    def _batch(self, places: np.ndarray) -> Batch:
-        samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
+    def _batch(self, rows: np.ndarray) -> Batch:
+        samples = [self.encoded.samples[position] for position in self.table.plan.order[rows]]
         if self.packed and len({len(sample) for sample in samples}) > 1:
             return pack(samples)
         return collate(samples, side=self.side)  # samples of one length need no padding
@@ -218,24 +218,24 @@ class BatchRun:
 
     def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:
         """Split batches to fit the budget, and store the new plan in the table."""
-        smaller = [part for places in batches for part in self._split(places)]
+        smaller = [part for rows in batches for part in self._split(rows)]
         if len(smaller) > len(batches):
             batch = self.table.plan.batch.copy()
-            for number, places in enumerate(smaller, start=int(batch.max()) + 1):
-                batch[places] = number
+            for number, rows in enumerate(smaller, start=int(batch.max()) + 1):
+                batch[rows] = number
             self.table.replan(BatchPlan(self.table.plan.order, batch))
         return smaller
 
-    def _split(self, places: np.ndarray) -> list[np.ndarray]:
-        return [places[group] for group in split_at_budget(self._padded_tokens(places), self.budget)]
+    def _split(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[group] for group in split_at_budget(self._padded_tokens(rows), self.budget)]
 
-    def _padded_tokens(self, places: np.ndarray) -> np.ndarray:
+    def _padded_tokens(self, rows: np.ndarray) -> np.ndarray:
         """Tokens that each sample takes in a batch of these samples, padding included."""
-        lengths = self._lengths(places)
+        lengths = self._lengths(rows)
         return lengths if self.packed else np.full_like(lengths, lengths.max())
 
-    def _lengths(self, places: np.ndarray) -> np.ndarray:
-        return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.encoded.lengths[self.table.plan.order[rows]])
 
     def _report(self, before: int, pending_tokens: int, doing: str = "") -> None:
         if self.on_progress is None:

@@ -247,8 +247,8 @@ class _GateFit:
             max_padding=0.2,
         )
         total = 0.0
-        for places in plan.batches():
-            chosen = positions[plan.order[places]]
+        for rows in plan.batches():
+            chosen = positions[plan.order[rows]]
             samples = [encoded.samples[position] for position in chosen]
             losses = self._backward(logits, pack(samples) if packed else collate(samples))
             if not losses.isfinite().all():
@@ -281,9 +281,9 @@ class _GateFit:
         if self.request.on_progress is None:
             return
         seconds = time.perf_counter() - began
-        here = self.done - before
-        left = seconds * (self.total - self.done) / here if here else None
-        rate = here / seconds if seconds else 0.0
+        done = self.done - before  # in this run
+        left = seconds * (self.total - self.done) / done if done else None
+        rate = done / seconds if seconds else 0.0
         self.request.on_progress(
             Progress(self.done, self.total, seconds, rate, left, self.tokens, self.message, self.result, "steps")
         )

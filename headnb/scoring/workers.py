@@ -134,16 +134,16 @@ class PendingBatches(Sized):
         """Number of pending batches."""
         return len(self.futures)
 
-    def submit(self, places: np.ndarray, batch: Batch, budget: int) -> None:
-        """Submit a batch."""
+    def submit(self, rows: np.ndarray, batch: Batch, budget: int) -> None:
+        """Submit a batch; `rows` are its rows of the score table."""
         workers = self.workers
         future = workers.client.submit(
             _score, self.run, self.model, workers.method, dict(workers.settings), batch, budget, pure=False
         )
-        self.futures[future] = places
+        self.futures[future] = rows
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
-        """Wait for a batch: its places, and scores (b, L, H) and losses (b,), or None if memory ran out.
+        """Wait for a batch: its rows of the table, and scores (b, L, H) and losses (b,), or None if memory ran out.
 
         Raises:
             LostError: workers died repeatedly with this batch, the model or the whole cluster was lost, or no batch
