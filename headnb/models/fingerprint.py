@@ -1,4 +1,4 @@
-"""Which weights a model has, in a word that is short enough for every result."""
+"""Short hash of a model's weights, stored in every result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-# Entries of a config that say where a model is from, how it is run, or how text is made of it. A trainer sets some.
+# Config entries about origin, execution and text generation, which do not affect scores. Trainers change some of them.
 _IRRELEVANT_ENTRIES = re.compile(
     r"^(_name_or_path|architectures|torch_dtype|dtype|transformers_version|use_cache|return_dict|output_(attentions|hidden_states|router_logits)"
     r"|(pad|bos|eos)_token_id|_?\w*(attn|experts)_implementation\w*)$"
@@ -24,20 +24,19 @@ _IRRELEVANT_ENTRIES = re.compile(
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """32 hex digits that change with any weight, with what the config says of the computation, and with the adapters.
-
-    They are the same on every device. Each tensor counts with the sums of the rows and of the columns of its bits, as
-    wrapping integers, which no order of summing changes. One changed weight changes both, and two weights exchanged
-    change at least one of the two. Weights that accelerate holds on disk or in memory are read from there.
+    """32 hex digits that depend on every weight, on the adapters, and on the config entries that affect scores.
+    The hash is the same on every device. Each tensor enters with the row sums and column sums of its bits, as wrapping
+    integers, whose sum does not depend on the order. A changed weight changes both sums; two exchanged weights change
+    at least one of them. Weights that accelerate offloaded to disk or memory are read from there.
 
     Raises:
-        HeadnbError: a weight is on the meta device, and accelerate does not hold it either.
+        HeadnbError: a weight is on the meta device and accelerate does not hold it.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in _weights(model):
         digest.update(f"{name.removeprefix('_orig_mod.')} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.is_meta:
-            raise HeadnbError(f"the model's weight {name} is on the meta device, and no offload folder holds it")
+            raise HeadnbError(f"the model's weight {name} is on the meta device, and no offload folder contains it")
         if weight.numel():
             for sums in _bit_sums(weight.detach()):
                 digest.update(sums.cpu().numpy().tobytes())
@@ -53,17 +52,19 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and weights in the order of the names, offloaded ones where accelerate's hooks hold them."""
-    held: dict[str, tuple[Any, str]] = {}
+    """Names and weights in the order of the names; offloaded weights are read through accelerate's hooks."""
+    offloaded: dict[str, tuple[Any, str]] = {}
     for prefix, module in model.named_modules():
         hook: Any = getattr(module, "_hf_hook", None)
-        for each in getattr(hook, "hooks", (hook,)):
-            if getattr(each, "weights_map", None) is not None:
+        for part in getattr(hook, "hooks", (hook,)):
+            if getattr(part, "weights_map", None) is not None:
                 tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-                held.update({f"{prefix}.{name}" if prefix else name: (each.weights_map, name) for name, _ in tensors})
+                offloaded.update(
+                    {f"{prefix}.{name}" if prefix else name: (part.weights_map, name) for name, _ in tensors}
+                )
     for name, weight in sorted(model.state_dict().items()):
-        if weight.is_meta and name in held:
-            weights, key = held[name]
+        if weight.is_meta and name in offloaded:
+            weights, key = offloaded[name]
             with contextlib.suppress(KeyError, OSError):
                 yield name, weights[key]
                 continue
@@ -71,19 +72,19 @@ def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _bit_sums(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums along both axes of the weight's bits, seen as a matrix of integers, eight bytes each where they divide."""
+    """Sums along both axes of the weight's bits, as a matrix of integers of eight bytes each if the size allows."""
     import torch  # noqa: PLC0415
 
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     flat = weight.contiguous().view(-1)
-    flat = flat.clone() if flat.storage_offset() else flat  # eight bytes at a time need their alignment
+    flat = flat.clone() if flat.storage_offset() else flat  # 8-byte integers must be aligned
     bits = flat.view(whole[flat.element_size() if flat.nbytes % 8 else 8])
     matrix = bits.view(-1, math.gcd(bits.numel(), 4096))
     return matrix.sum(0), matrix.sum(1)
 
 
 def _computation(config: Any) -> str:
-    """The config as JSON, without what neither the weights' use nor their scores depend on."""
+    """The config as JSON, without the entries that do not affect scores."""
     if not hasattr(config, "to_diff_dict"):
         return ""
     return json.dumps(_relevant_entries(config.to_diff_dict()), sort_keys=True, default=str)
@@ -92,6 +93,8 @@ def _computation(config: Any) -> str:
 def _relevant_entries(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            str(key): _relevant_entries(held) for key, held in value.items() if not _IRRELEVANT_ENTRIES.search(str(key))
+            str(key): _relevant_entries(entry)
+            for key, entry in value.items()
+            if not _IRRELEVANT_ENTRIES.search(str(key))
         }
     return value

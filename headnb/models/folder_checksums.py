@@ -1,8 +1,8 @@
-"""Checksums of a model's files, so that a bit that flipped on the disk never becomes a weight or a token.
+"""Checksums of a model's files, which detect bits that flipped on disk.
 
-Each file has an XXH3 hash of 128 bits: it costs little more than reading the file, where a CRC-32 takes three times as
-long and a cryptographic hash up to ten times. It finds accidents, not forgeries. It is computed once in a process, and
-again for files whose size or time of change differs.
+Each file has a 128-bit XXH3 hash. Hashing costs little more than reading the file; CRC-32 takes three times as long, a
+cryptographic hash up to ten times. The hash detects accidents, not forgeries. A process checks a folder once, and again
+if the size or modification time of a file changes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _one_at_a_time = threading.Lock()
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the checksums of the files in a folder beside them."""
-    found = {
+    """Write the checksums of the files in a folder to checksums.json in it."""
+    hashes = {
         path.name: _hash(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name not in {FILE, f".{FILE}"}
     }
     draft = folder / f".{FILE}"
-    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draft.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
     draft.replace(folder / FILE)
 
 
@@ -50,7 +50,7 @@ def check_files(folder: Path) -> None:
     except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{listed} is damaged: {error}") from error
     if not isinstance(expected, dict):
-        raise HeadnbError(f"{listed} is damaged: it holds no checksums")
+        raise HeadnbError(f"{listed} is damaged: it contains no checksums")
     with _one_at_a_time:
         try:
             stamp = _stamp(listed, *(folder / name for name in expected))
@@ -60,12 +60,12 @@ def check_files(folder: Path) -> None:
         except (OSError, ValueError) as error:
             raise HeadnbError(f"{folder} is damaged: {error}") from error
         if changed is not None:
-            raise HeadnbError(f"{folder / changed} is damaged: it is not what was written")
+            raise HeadnbError(f"{folder / changed} is damaged: its content changed after it was written")
         _sound[folder] = stamp
 
 
 def _stamp(*paths: Path) -> Stamp:
-    return tuple((path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in paths)
+    return tuple((path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
 
 
 def _hash(path: Path) -> str:

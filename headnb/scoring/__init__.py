@@ -1,3 +1,3 @@
-"""Head scores: `run.score_heads`, one module per family of scores, and the registry of methods."""
+"""Head scores: `run.score_heads`, the registry of methods, and one module for each family of scores."""
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What becomes of a task when heads are taken out of a model, or scaled: losses, and greedy text before and after.
+"""Effect of ablating or scaling heads on a task: the change of each sample's loss, and greedy text before and after.
 
-Each sample's loss is taken twice, with the model as it is and with the heads' outputs multiplied by a factor, so the
-change is paired. A change says more beside that of as many other heads drawn from the same layers: `controls`.
+The loss of each sample is computed twice, with the unmodified model and with the outputs of the heads multiplied by a
+factor, so the change is paired. `controls` compares the change with that of equally many random heads of the same
+layers.
 """
 
 from __future__ import annotations
@@ -56,29 +57,29 @@ def ablate(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """The loss of every sample before and after some heads' outputs are multiplied by a factor.
+    """Compute every sample's loss before and after the outputs of some heads are multiplied by a factor.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
-        heads: their names, "L3H5,L7H1" or ["L3H5", "L7H1"].
-        factor: 0 takes the heads out, 1 leaves them as they are.
-        controls: so many times as many other heads are drawn from the same layers and scaled instead.
-        batch_tokens: tokens of a batch, padding included.
-        max_length: cut longer samples to so many tokens.
+        heads: head names, "L3H5,L7H1" or ["L3H5", "L7H1"].
+        factor: 0 ablates the heads, 1 leaves them unchanged.
+        controls: number of random sets of equally many other heads of the same layers, which are scaled for comparison.
+        batch_tokens: maximum number of tokens in a batch, padding included.
+        max_length: truncate longer samples to this number of tokens.
         encoding: as for `score_heads`.
-        level: of the interval.
-        seed: of the controls, and of the order of work.
-        on_progress: called with the number of samples done and their total; raising in it stops the work.
+        level: confidence level of the interval.
+        seed: seed of the controls and of the order of work.
+        on_progress: called with the number of samples done and the total; an exception in it stops the work.
 
     Returns:
-        A Dataset with `loss_before`, `loss_after` and `change` (sample), in nats; their means' difference
-        `mean_change` with its Student's t interval `low`, `high` over samples; and `control_change` (control), the
-        mean change for each drawing of `control_heads`.
+        A Dataset with `loss_before`, `loss_after` and `change` (sample), in nats; `mean_change` with its Student's t
+        interval `low`, `high` over samples; and `control_change` (control), the mean change for each random set
+        `control_heads`.
 
     Raises:
-        HeadnbError: no such head, bad input, or no other heads to draw controls from.
+        HeadnbError: no such head, bad input, or too few other heads for controls.
     """
     task = task if isinstance(task, Task) else load_task(task)
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
@@ -102,28 +103,28 @@ def ablate(
 
 
 def checked_heads(heads: str | Iterable[str], layout: HeadLayout) -> list[str]:
-    """Head names in their usual form, each once, in the order given.
+    """Head names in canonical form, without duplicates, in the given order.
 
     Raises:
-        HeadnbError: no name at all, or one that the model does not have.
+        HeadnbError: no head is named, or the model does not have one of them.
     """
-    named = dict.fromkeys(head_name(*place) for place in parse_heads(heads))
+    named = dict.fromkeys(head_name(layer, head) for layer, head in parse_heads(heads))
     for name in named:
         find_head(name, layout)
     return list(named)
 
 
 def _controls(chosen: list[str], layout: HeadLayout, count: int, seed: int) -> list[list[str]]:
-    """`count` drawings of as many heads from the same layers, none of them chosen."""
+    """`count` random sets of equally many heads of the same layers, without the chosen heads."""
     if count < 0:
         raise HeadnbError(f"controls must be at least 0, not {count}")
     random = np.random.default_rng(seed)
-    places = parse_heads(chosen)
-    layers = sorted({layer for layer, _ in places})
-    others = {layer: [head for head in range(layout.heads[layer]) if (layer, head) not in places] for layer in layers}
-    wanted = {layer: sum(at == layer for at, _ in places) for layer in layers}
+    pairs = parse_heads(chosen)
+    layers = sorted({layer for layer, _ in pairs})
+    others = {layer: [head for head in range(layout.heads[layer]) if (layer, head) not in pairs] for layer in layers}
+    wanted = {layer: sum(at == layer for at, _ in pairs) for layer in layers}
     if count and (short := [layer for layer in layers if wanted[layer] > len(others[layer])]):
-        raise HeadnbError(f"layer {short[0]} has too few other heads to draw controls from; use controls=0")
+        raise HeadnbError(f"not enough heads left in layer {short[0]} for random controls; use controls=0")
     return [
         [
             head_name(layer, int(head))
@@ -136,7 +137,7 @@ def _controls(chosen: list[str], layout: HeadLayout, count: int, seed: int) -> l
 
 @dataclass(frozen=True)
 class Replacement:
-    """What becomes of some heads' outputs O: factor * O + value; see `headnb.engine.interventions`."""
+    """Replacement of some heads' outputs O by factor * O + value; see `headnb.engine.interventions`."""
 
     heads: tuple[str, ...]
     factor: float = 0.0
@@ -145,7 +146,7 @@ class Replacement:
 
     def __str__(self) -> str:
         if not self.heads:
-            return "of the model as it is"
+            return "with the unmodified model"
         how = f"scaled by {self.factor:g}" if self.values is None else "replaced by their mean outputs"
         return f"with {','.join(self.heads)} {how}"
 
@@ -159,10 +160,10 @@ def losses_with_heads_replaced(
     seed: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> np.ndarray:
-    """Loss of each sample with each set of heads replaced, (sets, n) float64; batch by batch, so that each is paired.
+    """Losses (sets, n), float64, of each sample with each set of heads replaced.
 
-    Samples are packed where `score_heads` would, and the layers below the lowest replaced head run once for all sets.
-    The model is to be frozen, and locked.
+    All sets run on the same batches, so the losses of a sample are paired. Samples are packed where `score_heads` would
+    pack them. The layers below the lowest replaced head run once for all sets. The caller locks and freezes the model.
 
     Raises:
         HeadnbError: a loss is not finite.
@@ -171,28 +172,28 @@ def losses_with_heads_replaced(
     packing = loss_computer.supports_packing and packing_is_faster(model)
     most = max_batch_tokens(model, batch_tokens, packed=packing)
     plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packing, seed=seed)
-    batches, lowest = plan.batches(), [_lowest_layer(each, layout) for each in sets]
-    # To find out whether passes can begin in the middle takes as many short passes as there are layers.
+    batches, lowest = plan.batches(), [_lowest_layer(replacement, layout) for replacement in sets]
+    # `find_partial_forward` runs one short pass per layer, so it must save more passes than that.
     worth_it = len(sets) * len(batches) > len(layout.heads)
     partial_forward = find_partial_forward(model, layout) if worth_it else PartialForward(())
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
     done = 0
-    for places in batches:
-        positions = plan.order[places]
+    for rows in batches:
+        positions = plan.order[rows]
         samples = [encoded.samples[position] for position in positions]
         batch = pack(samples) if packing else collate(samples)
         with batch_context(model, layout, batch), partial_forward.record_outputs() as hidden:
-            whole = loss_computer.losses(batch, device)
-        for row, (each, layer) in enumerate(zip(sets, lowest, strict=True)):
+            unmodified = loss_computer.losses(batch, device)
+        for row, (replacement, layer) in enumerate(zip(sets, lowest, strict=True)):
             if on_progress is not None:
                 on_progress(done, len(encoded.samples))
             with (
                 batch_context(model, layout, batch),
-                replace_heads(model, each.heads, layout, each.factor, each.values),
+                replace_heads(model, replacement.heads, layout, replacement.factor, replacement.values),
                 partial_forward.start_at(layer, hidden),
             ):
-                found = loss_computer.losses(batch, device) if each.heads else whole
-            losses[row, positions] = found.double().cpu().numpy()
+                replaced = loss_computer.losses(batch, device) if replacement.heads else unmodified
+            losses[row, positions] = replaced.double().cpu().numpy()
         done += len(positions)
     if on_progress is not None:
         on_progress(done, done)
@@ -203,23 +204,23 @@ def losses_with_heads_replaced(
 
 
 def _lowest_layer(replacement: Replacement, layout: HeadLayout) -> int:
-    """The layer that a pass may begin at; 0 where nothing is replaced."""
+    """The layer at which a pass may start; 0 if nothing is replaced."""
     return min((find_head(name, layout)[0] for name in replacement.heads), default=0)
 
 
 def _comparison(encoded: EncodedTask, losses: np.ndarray, level: float, controls: list[list[str]]) -> xr.Dataset:
-    """Losses (sets, n) of the model as it is, of the chosen heads and of each control, as a labelled comparison."""
+    """Labelled comparison of losses (sets, n): of the unmodified model, the chosen heads, and each control."""
     before, after, *of_controls = losses
-    found = t_intervals((after - before)[:, None], level)
+    interval = t_intervals((after - before)[:, None], level)
     return xr.Dataset(
         {
             "loss_before": ("sample", before),
             "loss_after": ("sample", after),
             "change": ("sample", after - before),
             "answer_tokens": ("sample", encoded.answer_tokens.astype(np.int32)),
-            "mean_change": ((), float(found.mean[0])),
-            "low": ((), float(found.low[0])),
-            "high": ((), float(found.high[0])),
+            "mean_change": ((), float(interval.mean[0])),
+            "low": ((), float(interval.low[0])),
+            "high": ((), float(interval.high[0])),
             "control_change": ("control", np.array([(control - before).mean() for control in of_controls])),
             "control_heads": ("control", np.array([",".join(names) for names in controls], dtype=str)),
         },
@@ -236,13 +237,13 @@ def _comparison(encoded: EncodedTask, losses: np.ndarray, level: float, controls
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model writes after a sample's prompt, token by token the most probable one."""
+    """Greedy text of a model after a sample's prompt."""
 
     sample: Id
     prompt: str
     before: str
     after: str
-    """With the heads scaled."""
+    """Text with the heads scaled."""
 
 
 @check_arguments
@@ -257,29 +258,29 @@ def generate_both(
     max_new_tokens: int = 40,
     on_token: Callable[[], None] | None = None,
 ) -> Generation:
-    """Greedy text after one sample's prompt, with the model as it is and with heads scaled.
+    """Generate greedy text after one sample's prompt, with the unmodified model and with heads scaled.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: the model's tokenizer.
         task: a `Task` or anything that `load_task` accepts.
         heads: as for `ablate`.
         factor: as for `ablate`.
-        sample: the id of the sample whose prompt is continued; None: the first.
-        max_new_tokens: when to stop at the latest.
-        on_token: called for every token; raising in it stops the work.
+        sample: id of the sample whose prompt is continued; None: the first.
+        max_new_tokens: maximum number of tokens to generate.
+        on_token: called for every token; an exception in it stops the work.
 
     Raises:
         HeadnbError: no such head or sample, or a sample without a prompt.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    one = task.only(task.ids[0] if sample is None else sample)
-    encoded = encode_task(one, tokenizer).samples[0]
+    single = task.only(task.ids[0] if sample is None else sample)
+    encoded = encode_task(single, tokenizer).samples[0]
     prompt = encoded.prompt
     if not len(prompt):
-        raise HeadnbError(f"sample {one.ids[0]!r} has no prompt to continue")
+        raise HeadnbError(f"sample {single.ids[0]!r} has no prompt to continue")
 
-    def written() -> str:
+    def generate() -> str:
         (row,) = continue_greedily(
             model, tokenizer, [prompt], max_new_tokens, on_token=lambda _: on_token and on_token()
         )
@@ -287,7 +288,7 @@ def generate_both(
 
     with model_lock(model), frozen(model):
         chosen = checked_heads(heads, find_heads(model))
-        before = written()
+        before = generate()
         with scale_heads(model, dict.fromkeys(chosen, factor)):
-            after = written()
-    return Generation(one.ids[0], str(tokenizer.decode(prompt)), before, after)
+            after = generate()
+    return Generation(single.ids[0], str(tokenizer.decode(prompt)), before, after)

@@ -1,17 +1,18 @@
-"""Ablation scores: what a head's absence does to the loss of each sample.
+"""Ablation scores: the increase of a sample's loss when one head is ablated.
 
     ablate-zero    s[x, l, h] = L(x; O[l, h] = 0) - L(x)
     ablate-mean    s[x, l, h] = L(x; O[l, h] = m[l, h]) - L(x)
 
-O[l, h] (T, D) is the head's output before the output projection, L(x) the mean cross-entropy over the answer tokens of
-x, and m[l, h] (D) the mean of O[l, h] over all tokens of the task, prompts and answers alike, taken in a first pass.
+O[l, h] (T, D) is the head's output before the output projection. L(x) is the mean cross-entropy over the answer tokens
+of x. m[l, h] (D) is the mean of O[l, h] over all tokens of the task, prompts and answers, computed in a first pass.
 
-Sign and direction: positive where the head helps (without it the loss rises), negative where it harms; the pattern is
-the signed mean. In nats. Zero takes the model further from what it was trained on than the mean does, so heads that
-add a constant score higher by zero. Cost: a forward pass a head and batch, of the layers from the head's own upwards,
-so about half the number of heads in whole passes, and one more pass for the mean; several heads share a pass where
-the token budget has room. Memory: a forward pass's, and the hidden states between the layers of one batch. Source: the
-standard definition; no single one is followed.
+Scores are in nats. A positive score means that the head helps: the loss rises without it. A negative score means that
+the head harms. The pattern is the signed mean. Replacement by zero moves the model further from its training
+distribution than replacement by the mean, so heads with a constant output score higher with `ablate-zero`.
+
+Cost: one forward pass per head and batch, which starts at the head's layer; in total about half as many whole passes as
+there are heads, and one more pass for the mean. Several heads share a pass if the token budget allows. Memory: a
+forward pass, and the hidden states between the layers for one batch. Source: the standard definition.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AblationScorer:
-    """Scores batches by replacing each head's output by zero. Use `zero_ablation_scorer` to make one."""
+    """Scores batches by replacing each head's output by zero. Create it with `zero_ablation_scorer`."""
 
     model: PreTrainedModel
     layout: HeadLayout
@@ -46,43 +47,43 @@ class AblationScorer:
 
     @property
     def supports_packing(self) -> bool:
-        """Whether the model keeps the samples of a packed batch apart."""
+        """Whether the model keeps the samples of a packed batch separate."""
         return self.loss_computer.supports_packing
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
-        """Rises of the loss (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head.
+        """Increases of the loss (B, L, H) and losses (B,), on the CPU; NaN for heads that a layer does not have.
 
         Args:
-            batch: at least one answer token in each row.
-            budget: tokens of a forward pass at most, if more than one head is to be replaced in it.
+            batch: every row has at least one answer token.
+            budget: maximum number of tokens in a forward pass that replaces more than one head.
         """
         with batch_context(self.model, self.layout, batch), self.partial_forward.record_outputs() as hidden:
             before = self.loss_computer.losses(batch, input_device(self.model))
         scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=before.dtype, device=before.device)
         copies = max(1, (budget or 0) // batch.input_ids.numel())
         for layer, heads in enumerate(self.layout.heads):
-            for some in torch.split(torch.arange(heads), copies) if heads else ():
-                after = self._losses_without(batch, layer, some, hidden)  # (heads, B)
-                scores[:, layer, some] = (after - before).T
+            for group in torch.split(torch.arange(heads), copies) if heads else ():
+                after = self._losses_without(batch, layer, group, hidden)  # (heads of the group, B)
+                scores[:, layer, group] = (after - before).T
         return scores.cpu(), before.cpu()
 
     def replacement(self, layer: int, outputs: Tensor) -> Tensor:
-        """What stands in place of a head's output (B, T, H, D): broadcastable to it."""
+        """The value that replaces the outputs (B, T, H, D) of the heads of a layer, broadcastable to them."""
         del layer
         return torch.zeros((), dtype=outputs.dtype, device=outputs.device)
 
     def _losses_without(self, batch: Batch, layer: int, heads: Tensor, hidden: list[Any]) -> Tensor:
-        """Losses (heads, B) without each of some heads of a layer, in one pass over a copy of the batch for each."""
+        """Losses (heads, B) with each of these heads ablated in turn; one pass, with one copy of the batch per head."""
         copies = batch.repeat_batch(len(heads))
-        gone = torch.zeros(len(heads), self.layout.heads[layer], 1, dtype=torch.bool)
-        gone[torch.arange(len(heads)), heads] = True
-        gone = batch.expand_over_copies(gone)  # (copies * B, 1, H, 1), or (1, copies * N, H, 1)
+        ablated = torch.zeros(len(heads), self.layout.heads[layer], 1, dtype=torch.bool)
+        ablated[torch.arange(len(heads)), heads] = True
+        ablated = batch.expand_over_copies(ablated)  # (copies * B, 1, H, 1), or (1, copies * N, H, 1)
 
         def transform(at: int, outputs: Tensor) -> Tensor:
             if at != layer:
                 return outputs
-            return torch.where(gone.to(outputs.device), self.replacement(layer, outputs), outputs)
+            return torch.where(ablated.to(outputs.device), self.replacement(layer, outputs), outputs)
 
         with (
             batch_context(self.model, self.layout, copies),
@@ -94,27 +95,27 @@ class AblationScorer:
 
 @dataclass(frozen=True)
 class MeanAblationScorer(AblationScorer):
-    """Scores batches by replacing each head's output by its mean over the tokens of the task, once it has seen it."""
+    """Scores batches by replacing each head's output by its mean over the task's tokens. `prepare` sums them."""
 
     sums: dict[int, Tensor] = field(default_factory=dict)
-    """Of the outputs of each layer's heads over the tokens seen so far, (H, D) float64."""
+    """layer -> sum of the head outputs over the tokens processed so far, (H, D) float64."""
     tokens: dict[int, int] = field(default_factory=dict)
-    """How many those are."""
+    """layer -> number of those tokens."""
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
-        """Add the outputs on one batch's tokens to the mean; a batch that fails leaves it as it was."""
-        found: dict[int, Tensor] = {}
+        """Add the head outputs at the tokens of one batch to the means. A batch that fails changes nothing."""
+        batch_sums: dict[int, Tensor] = {}
 
         def add(layer: int, outputs: Tensor) -> Tensor:
-            own = outputs.flatten(0, 1) if batch.token_mask is None else outputs[batch.token_mask.to(outputs.device)]
-            found[layer] = own.sum(0, dtype=torch.float64)  # (n, H, D) -> (H, D)
+            rows = outputs.flatten(0, 1) if batch.token_mask is None else outputs[batch.token_mask.to(outputs.device)]
+            batch_sums[layer] = rows.sum(0, dtype=torch.float64)  # (n, H, D) -> (H, D)
             return outputs
 
         with batch_context(self.model, self.layout, batch), head_outputs(self.model, add, self.layout):
             self.loss_computer.losses(batch, input_device(self.model))
         tokens = batch.input_ids.numel() if batch.token_mask is None else int(batch.token_mask.sum())
-        for layer, total in found.items():
+        for layer, total in batch_sums.items():
             self.sums[layer] = self.sums[layer] + total if layer in self.sums else total
             self.tokens[layer] = self.tokens.get(layer, 0) + tokens
 
@@ -124,12 +125,12 @@ class MeanAblationScorer(AblationScorer):
 
 
 def zero_ablation_scorer(model: PreTrainedModel) -> AblationScorer:
-    """Look at a model once, and make what scores its batches; raises HeadnbError as `gradient_scorer` does."""
+    """Create a scorer that replaces head outputs by zero; raises HeadnbError as `gradient_scorer` does."""
     return AblationScorer(*_inspect_model(model))
 
 
 def mean_ablation_scorer(model: PreTrainedModel) -> MeanAblationScorer:
-    """The same for the mean; `prepare` must have seen the whole task before the first batch is scored."""
+    """Create a scorer that replaces head outputs by their means; call its `prepare` with all batches before scoring."""
     return MeanAblationScorer(*_inspect_model(model))
 
 

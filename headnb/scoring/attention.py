@@ -1,12 +1,12 @@
-"""The attention of one head on one sample: its matrix A (T, T), and A * dL/dA, entry by entry.
+"""Attention of one head on one sample: its matrix A (T, T) and the products A * dL/dA.
 
-The scores need neither (see `headnb.scoring.gradient`), so they are made for the one head that somebody looks at:
-A from the query, key and mask of its layer by the architecture's own eager function, and dL/dA = (dL/dO) V^T from the
-gradient of the head's output. That takes O(T^2) memory, whichever kernel the model runs with. The result is checked:
-A V must be what the model's own kernel gave as the head's output.
+Scores need neither (see `headnb.scoring.gradient`), so both are computed only for the head that the user inspects. The
+architecture's eager function computes A from the query, key and mask of the layer. dL/dA = (dL/dO) V^T comes from the
+gradient of the head's output. This takes O(T^2) memory with every attention kernel. The result is checked: A V must
+equal the head's output from the model's own kernel.
 
-Older architectures compute attention in their own code and hand out the matrices of a layer's heads; there they, and
-their gradients, are taken as they are.
+Older architectures compute attention in their own code and return the matrices of a layer's heads. For these, the
+returned matrices and their gradients are used.
 """
 
 from __future__ import annotations
@@ -46,29 +46,29 @@ if TYPE_CHECKING:
     from headnb.engine.tokenization import EncodedSample, EncodingName
     from headnb.tasks.samples import Id
 
-_PRODUCT_LEGEND = "more of this weight would raise the loss (orange) or lower it (blue)"
+_PRODUCT_LEGEND = "a larger weight raises the loss (orange) or lowers it (blue)"
 
 
 @dataclass(frozen=True, eq=False)
 class HeadAttention:
-    """One head's attention on one sample of T tokens. Rows are queries, columns are keys."""
+    """Attention of one head on one sample of T tokens. Rows are queries, columns are keys."""
 
     head: str
     sample: Id
     tokens: tuple[str, ...]
     """The text of each token."""
     answer: np.ndarray
-    """(T,) bool: the tokens of the answer, whose loss L is the mean of."""
+    """(T,) bool: True for the answer tokens, over which the loss L is averaged."""
     weights: np.ndarray
     """A (T, T)"""
     products: np.ndarray
-    """A * dL/dA (T, T), in nats; their sum is the head's score."""
+    """A * dL/dA (T, T), in nats; the sum is the head's score."""
     loss: float
     """L, the sample's mean cross-entropy over its answer tokens, in nats."""
 
     @property
     def score(self) -> float:
-        """The head's score on this sample, sum of A * dL/dA: signed, in nats."""
+        """The head's signed score on this sample, the sum of A * dL/dA, in nats."""
         return float(self.products.sum(dtype=np.float64))
 
     def _repr_html_(self) -> str:
@@ -92,19 +92,19 @@ def head_attention(
     max_length: int | None = None,
     encoding: EncodingName = "official",
 ) -> HeadAttention:
-    """The attention weights of one head on one sample, and how each of them bears on the loss.
+    """Compute one head's attention weights on one sample, and the effect of each weight on the loss.
 
     Args:
-        model: as for `score_heads`; it is left as it was.
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: as for `score_heads`; it is not changed.
+        tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
-        head: its name, L3H10.
-        sample: the id of the sample; None: the first.
-        max_length: cut a longer sample to so many tokens, as for `score_heads`.
+        head: head name, such as L3H10.
+        sample: id of the sample; None: the first.
+        max_length: truncate a longer sample to this number of tokens, as for `score_heads`.
         encoding: as for `score_heads`.
 
     Raises:
-        HeadnbError: no such head or sample, or attention that cannot be computed again exactly.
+        HeadnbError: no such head or sample, or the recomputed attention does not reproduce the model's output.
     """
     task = task if isinstance(task, Task) else load_task(task)
     chosen = encode_task(
@@ -120,8 +120,8 @@ def head_attention(
         check_gradients(model)
         layout = find_heads(model)
         layer, number = find_head(head, layout)
-        look = _through_interface if layer in dict(layout.attention) else _from_attention_module
-        A, dA, loss = look(model, layout, layer, number, batch)
+        compute = _through_interface if layer in dict(layout.attention) else _from_attention_module
+        A, dA, loss = compute(model, layout, layer, number, batch)  # (T, T), (T, T)
     return HeadAttention(
         head=head_name(layer, number),
         sample=chosen.ids[0],
@@ -143,22 +143,22 @@ def _texts(encoded: EncodedSample, tokenizer: PreTrainedTokenizerBase | None) ->
 def _through_interface(
     model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
 ) -> tuple[Tensor, Tensor, float]:
-    """A and dL/dA (T, T), and L, from what the layer's attention function is given."""
+    """A and dL/dA (T, T), and L, computed from the arguments of the layer's attention function."""
     loss_computer = find_loss_computer(model)
     calls: list[AttentionCall] = []
-    taken: list[Tensor] = []
+    graph_start: list[Tensor] = []
 
     def start_graph(at: int, outputs: Tensor) -> Tensor:
         if at != layer:
             return outputs
-        taken.append(outputs.detach().requires_grad_())
-        return taken[0]
+        graph_start.append(outputs.detach().requires_grad_())
+        return graph_start[0]
 
     module = dict(layout.attention)[layer]
     with observe_attention_calls(model, {module: calls.append}), head_outputs(model, start_graph, layout, [layer]):
         loss = loss_computer.backward(batch, input_device(model))
     A, V = attention_of_head(calls[0], head)
-    gradient = taken[0].grad
+    gradient = graph_start[0].grad  # (1, T, H, D)
     assert gradient is not None  # noqa: S101  the loss depends on every layer
     dO = gradient[0, :, head].to(V)  # (T, D)
     return A, dO @ V.T, float(loss[0])
@@ -167,7 +167,7 @@ def _through_interface(
 def _from_attention_module(
     model: PreTrainedModel, layout: HeadLayout, layer: int, head: int, batch: Batch
 ) -> tuple[Tensor, Tensor, float]:
-    """A and dL/dA (T, T), and L, of an architecture whose attention modules return their matrices."""
+    """A and dL/dA (T, T), and L, for an architecture whose attention modules return their matrices."""
     loss_computer = find_loss_computer(model)
     projection = dict(layout.projections)[layer]
     module = next(module for module in model.modules() if any(child is projection for child in module.children()))
@@ -183,7 +183,7 @@ def _from_attention_module(
         length = batch.input_ids.shape[1]
         if weights is None or weights.shape != (1, layout.heads[layer], length, length):
             raise HeadnbError(
-                f"{type(module).__name__} makes no attention matrix with this kernel; "
+                f"{type(module).__name__} returns no attention matrix with this kernel; "
                 "load the model with attn_implementation='eager'"
             )
         weights.retain_grad()
@@ -199,22 +199,25 @@ def _from_attention_module(
 
 
 def _html(attention: HeadAttention) -> str:
-    """The tokens twice, without script: how much the answer's predictions look at each, and what that is worth.
+    """The tokens twice: shaded by the attention of the answer's predictions, and by the summed products. No script.
 
-    A token is predicted at the position before it, so the rows that count are those before the answer's tokens.
+    A token is predicted at the position before it, so the mean is over the rows before the answer tokens.
     """
     predicting = np.flatnonzero(attention.answer[1:])
-    looked_at, worth = attention.weights[predicting].mean(0), attention.products.sum(0)  # (T,), (T,)
+    mean_weights, products = attention.weights[predicting].mean(0), attention.products.sum(0)  # (T,), (T,)
     parts = [
-        ("Attention weight A of each token, mean over the predictions of the answer", _shaded(attention, looked_at)),
-        (f"A · dL/dA, sum over queries: {_PRODUCT_LEGEND}", _shaded(attention, worth)),
+        (
+            "Attention weight A of each token, mean over the positions that predict the answer",
+            _shaded(attention, mean_weights),
+        ),
+        (f"A · dL/dA, sum over queries: {_PRODUCT_LEGEND}", _shaded(attention, products)),
     ]
     head, score, loss = attention.head, format_number(attention.score), format_number(attention.loss)
     return render("attention.html", head=head, sample=repr(attention.sample), score=score, loss=loss, parts=parts)
 
 
 def _shaded(attention: HeadAttention, values: np.ndarray) -> list[tuple[str, str, str, bool]]:
-    """Each token, its value, a background as strong as its share of the largest value, and whether it is answer."""
+    """For each token: text, value, a background by the value relative to the largest, and whether it is answer."""
     largest = float(np.abs(values).max()) or 1.0
     shades = [paint(value, (-largest, largest)) for value in values.tolist()]
     colours = [f"{shade.colour}{round(255 * 0.8 * shade.opacity):02x}" for shade in shades]

@@ -1,28 +1,29 @@
 """Self-attention attribution: attention weights times the integrated gradient of the answer's probability.
 
-    Attr[x, l, h] = A / m * sum over k = 0 .. m - 1 of dF(k A / m)/dA        (T, T), entry by entry
+    Attr[x, l, h] = A / m * sum over k = 0 .. m - 1 of dF(k A / m)/dA        (T, T), elementwise
     attattr         s[x, l, h] = max over q, k of Attr[x, l, h]
 
-A is the attention of head h, and F(a A) the probability of the gold answer when the weights of *all* heads of layer l
-are multiplied by a, the other layers as they are (Hao et al. 2021, section 3 and the released code's
-`prune_head_with_attr.py`; the sum begins at 0, as there). For an answer of several tokens F is the geometric mean of
-their probabilities, exp(-L): for one token that is the probability itself. The paper's F is a classifier's.
+A is the attention of head h. F(a A) is the probability of the gold answer when the weights of *all* heads of layer l
+are multiplied by a and all other layers are unchanged. Source: Hao et al. 2021, section 3, and
+`prune_head_with_attr.py` of their code; as there, the sum starts at k = 0. F of the paper is a classifier's. For an
+answer of several tokens F is here the geometric mean of their probabilities, exp(-L); for one token that is its
+probability.
 
-No attention matrix goes through the model. The output is linear in the weights, O = A V, so the layer's outputs are
-scaled instead, and with G the mean over k of dF/dO,
+No attention matrix goes through the model. The output is linear in the weights, O = A V, so the outputs of the layer
+are scaled instead. With G the mean over k of dF/dO,
 
     Attr = A * (G V^T)
 
-whose largest entry is found for some queries at a time.
+Its largest entry is computed for a few queries at a time.
 
-Sign and direction: the largest entry, not the largest absolute one, so a head whose every weight lowers the answer's
-probability scores 0 (the weights that the causal mask forbids are 0 and count); large where the head is needed. The
-pattern is the mean. In probability: an answer that is unlikely in any case gives small scores.
+The score is the largest entry, not the largest absolute entry. A head whose weights all lower the answer's probability
+scores 0, because the weights that the causal mask forbids are 0 and count. Scores are large where the head is needed.
+The pattern is the mean. The unit is probability: an answer that is unlikely in any case gives small scores.
 
-Cost: m forward and backward passes a layer and batch, of the layers from that one upwards, so about layers * m / 2
-whole passes; several k share a pass where the token budget has room. Memory: a gradient pass's, the hidden states
-between the layers, and 16 MB of weights. Architectures whose attention is code of their own (bloom, gptj, ...) hide
-queries, keys and values, and cannot be scored.
+Cost: m forward and backward passes per layer and batch, which start at that layer, so about layers * m / 2 whole
+passes. Several k share a pass if the token budget allows. Memory: a gradient pass, the hidden states between the
+layers, and 16 MB of weights. Architectures with their own attention code (bloom, gptj, ...) hide queries, keys and
+values, and cannot be scored.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttributionScorer:
-    """Scores batches of one model by attributions. Use `attribution_scorer` to make one."""
+    """Scores the batches of one model by attribution. Create it with `attribution_scorer`."""
 
     model: PreTrainedModel
     layout: HeadLayout
@@ -65,11 +66,11 @@ class AttributionScorer:
 
     @property
     def supports_packing(self) -> bool:
-        """Whether the model keeps the samples of a packed batch apart."""
+        """Whether the model keeps the samples of a packed batch separate."""
         return self.loss_computer.supports_packing
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
-        """Scores (B, L, H) and losses (B,), on the CPU; NaN where a layer has no such head."""
+        """Scores (B, L, H) and losses (B,), on the CPU; NaN for heads that a layer does not have."""
         with (
             torch.no_grad(),
             batch_context(self.model, self.layout, batch),
@@ -86,7 +87,7 @@ class AttributionScorer:
 
     @torch.no_grad()
     def _call(self, batch: Batch, layer: int, module: nn.Module, hidden: list[Any]) -> AttentionCall:
-        """What the attention function of a layer is given and gives."""
+        """The call of a layer's attention function: its arguments and result."""
         calls: list[AttentionCall] = []
         with (
             batch_context(self.model, self.layout, batch),
@@ -97,24 +98,24 @@ class AttributionScorer:
         return calls[0]
 
     def _mean_gradient(self, batch: Batch, layer: int, hidden: list[Any], budget: int | None) -> Tensor:
-        """G (B, T, H, D): the mean of dF/dO over the scales k / m of a layer's outputs O."""
-        together = max(1, (budget or 0) // batch.input_ids.numel())
+        """G (B, T, H, D): the mean of dF/dO over the scales k / m of the layer's outputs O."""
+        scales_per_pass = max(1, (budget or 0) // batch.input_ids.numel())
         total: Tensor | None = None
-        for scales in torch.split(torch.arange(self.steps, dtype=torch.float64) / self.steps, together):
+        for scales in torch.split(torch.arange(self.steps, dtype=torch.float64) / self.steps, scales_per_pass):
             gradient = self._gradients(batch, layer, scales, hidden, budget)
             total = gradient if total is None else total + gradient
         assert total is not None  # noqa: S101  there is at least one step
         return total / self.steps
 
     def _gradients(self, batch: Batch, layer: int, scales: Tensor, hidden: list[Any], budget: int | None) -> Tensor:
-        """The sum of dF/dO (B, T, H, D) over some scales, in one pass over a copy of the batch for each."""
+        """The sum of dF/dO (B, T, H, D) over some scales, in one pass with one copy of the batch per scale."""
         copies = batch.repeat_batch(len(scales))
         scaled: list[Tensor] = []
 
         def transform(at: int, outputs: Tensor) -> Tensor:
             if at != layer:
                 return outputs
-            factors = batch.expand_over_copies(scales[:, None, None]).to(outputs)  # (copies * B, 1, 1, 1) or alike
+            factors = batch.expand_over_copies(scales[:, None, None]).to(outputs)  # (copies * B, 1, 1, 1) or packed
             scaled.append((outputs.detach() * factors).requires_grad_())
             return scaled[-1]
 
@@ -137,23 +138,23 @@ class AttributionScorer:
 
 
 def attribution_scorer(model: PreTrainedModel, steps: int) -> AttributionScorer:
-    """Look at a model once, and make what scores its batches with m = `steps`.
+    """Create a scorer for a model, with m = `steps`.
 
     Raises:
-        HeadnbError: as for `gradient_scorer`; or the model computes attention in code of its own.
+        HeadnbError: as for `gradient_scorer`; or the model has its own attention code.
     """
     check_gradients(model)
     layout, loss_computer = find_heads_and_loss_computer(model)
     if layout.projections:
         raise HeadnbError(
-            f"{type(model).__name__} computes attention in code of its own, where the values that the weights "
-            "multiply cannot be seen; attattr cannot score it"
+            f"{type(model).__name__} has its own attention code, which hides the values that the weights multiply; "
+            "attattr cannot score it"
         )
     return AttributionScorer(model, layout, loss_computer, find_partial_forward(model, layout), steps)
 
 
 def _largest_attribution(call: AttentionCall, gradient: Tensor, batch: Batch) -> Tensor:
-    """max over q, k of A * (G V^T), of each sample and head (B, H)."""
+    """max over q, k of A * (G V^T) for each sample and head, (B, H)."""
     if batch.lengths is None:
         return _largest(call, gradient, None if batch.token_mask is None else batch.token_mask.to(gradient.device))
     parts = zip(split_samples(call, batch.lengths), torch.split(gradient, list(batch.lengths), 1), strict=True)

@@ -1,4 +1,4 @@
-"""One pass over the batches that a table of scores is waiting for, on this machine or on a cluster."""
+"""One pass over the pending batches of a score table, in this process or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -36,19 +36,22 @@ _Done = TypeVar("_Done")
 
 @dataclass
 class BatchRun:
-    """See the module."""
+    """A pass that scores the pending batches of `table` and writes the scores into it.
+
+    `rows` are rows of the table, which is in the order of work; `positions` are positions in the task.
+    """
 
     scorer: Scorer
     encoded: EncodedTask
     table: ScoreTable
-    weights: np.ndarray  # (n,): a sample's loss as asked for, over its mean loss
+    weights: np.ndarray  # (n,): requested loss of a sample divided by its mean loss
     packed: bool
-    side: Side  # of the padding, where batches are not packed
-    budget: int  # tokens of a batch; shrinks when memory runs out
+    side: Side  # padding side of batches that are not packed
+    budget: int  # maximum number of tokens in a batch; halved when memory runs out
     on_progress: Callable[[Progress], None] | None = None
     stopping: Stopping | None = None
     workers: Workers | None = None
-    """Of a cluster, which score instead of this process."""
+    """Workers of a cluster that score instead of this process."""
     message: str = ""
     tokens: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -57,7 +60,7 @@ class BatchRun:
         """The scores of the whole task.
 
         Raises:
-            ScoringInterrupted: on Ctrl-C; it holds what was scored.
+            ScoringInterrupted: on Ctrl-C; it holds the scores so far.
         """
         try:
             self._score_pending()
@@ -71,29 +74,29 @@ class BatchRun:
         if self._should_stop():
             return
         pending = self.table.pending()
-        waiting = sum(int(self._lengths(places).sum()) for places in pending)
+        pending_tokens = sum(int(self._lengths(rows).sum()) for rows in pending)
         before = int(self.table.done.sum())
         if pending and isinstance(self.scorer, PreparedScorer):
             for _ in self._process(self.table.plan.batches(), partial(self._prepare, self.scorer)):
-                self._report(before, waiting, "a first pass over the task")
-        self._report(before, waiting)
+                self._report(before, pending_tokens, "first pass over the task")
+        self._report(before, pending_tokens)
         scored = (
             self._process(pending, self._score)
             if self.workers is None
             else self._process_on_workers(pending, self.workers)
         )
-        with closing(scored):  # an error here calls back at once what workers still do
-            for places, (scores, losses) in scored:
-                self.table.write(places, *self._weighted(places, scores, losses))
-                self.tokens += int(self._lengths(places).sum())
-                self._report(before, waiting)
+        with closing(scored):  # after an error here the workers' pending batches are cancelled at once
+            for rows, (scores, losses) in scored:
+                self.table.write(rows, *self._weighted(rows, scores, losses))
+                self.tokens += int(self._lengths(rows).sum())
+                self._report(before, pending_tokens)
                 if self._should_stop():
                     return
 
     def _padding(self) -> float:
-        """The share of tokens in the whole plan's batches that are padding."""
+        """Fraction of padding among the tokens of all batches of the plan."""
         batches = self.table.plan.batches()
-        computed = sum(int(self._padded_tokens(places).sum()) for places in batches)
+        computed = sum(int(self._padded_tokens(rows).sum()) for rows in batches)
         return 1 - int(self.encoded.lengths.sum()) / computed
 
     def _should_stop(self) -> bool:
@@ -102,21 +105,21 @@ class BatchRun:
     def _process(
         self, batches: list[np.ndarray], work: Callable[[np.ndarray], _Done]
     ) -> Generator[tuple[np.ndarray, _Done]]:
-        """Each batch and what `work` makes of it; in smaller batches from where memory runs out."""
+        """Each batch with the result of `work`. After memory ran out, the remaining batches are smaller."""
         queue = deque(self._within_budget(batches))
         while queue:
-            places = queue.popleft()
-            done = self._try_batch(work, places)
+            rows = queue.popleft()
+            done = self._try_batch(work, rows)
             if done is None:
-                self._shrink_budget(places)
-                queue = deque(self._within_budget([places, *queue]))
+                self._shrink_budget(rows)
+                queue = deque(self._within_budget([rows, *queue]))
             else:
-                yield places, done
+                yield rows, done
 
     def _process_on_workers(
         self, batches: list[np.ndarray], workers: Workers
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
-        """As `_process` scores, on a cluster: in the order in which batches are done."""
+        """Score batches on a cluster; yields them in the order in which they are done."""
         queue = deque(self._within_budget(batches))
         tries = 0
         try:
@@ -135,52 +138,52 @@ class BatchRun:
     def _submit_and_collect(
         self, queue: deque[np.ndarray], running: PendingBatches, workers: Workers
     ) -> Generator[tuple[np.ndarray, tuple[Tensor, Tensor]]]:
-        """Send out what is in the queue, a few batches at a time, and wait for what comes back."""
+        """Submit the batches in the queue, a few at a time, and yield the results."""
         while queue or running:
             while queue and len(running) < workers.max_pending:
-                places = queue.popleft()
-                running.submit(places, self._batch(places), self.budget)
-            places, done = running.next()
+                rows = queue.popleft()
+                running.submit(rows, self._batch(rows), self.budget)
+            rows, done = running.next()
             if done is None:
-                self._shrink_budget(places)
-                smaller = self._within_budget([places, *queue])
+                self._shrink_budget(rows)
+                smaller = self._within_budget([rows, *queue])
                 queue.clear()
                 queue.extend(smaller)
             else:
-                yield places, done
+                yield rows, done
 
     def _missing_message(self) -> str:
-        """What a run that ends here leaves."""
-        missing = f"{int((~self.table.done).sum())} of {len(self.table.done)} samples are missing"
+        """How many samples are not scored if the run ends now, and how to continue."""
+        missing = f"{int((~self.table.done).sum())} of {len(self.table.done)} samples are not scored"
         if self.table.on_disk:
-            return f"{missing}, the others are kept, and the same call goes on with a new client"
-        return f"{missing}; with out= the others would have been kept"
+            return f"{missing}; the scored ones are saved: run the same call with a new client to resume"
+        return f"{missing}; out= would have saved the scored ones"
 
-    def _try_batch(self, work: Callable[[np.ndarray], _Done], places: np.ndarray) -> _Done | None:
-        """None if memory ran out; on return nothing holds the failed batch's tensors any more."""
+    def _try_batch(self, work: Callable[[np.ndarray], _Done], rows: np.ndarray) -> _Done | None:
+        """The result of `work`; None if memory ran out. Afterwards nothing refers to the failed batch's tensors."""
         try:
-            return work(places)
+            return work(rows)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             return None
 
-    def _prepare(self, scorer: PreparedScorer, places: np.ndarray) -> bool:
-        scorer.prepare(self._batch(places))
+    def _prepare(self, scorer: PreparedScorer, rows: np.ndarray) -> bool:
+        scorer.prepare(self._batch(rows))
         return True
 
-    def _score(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.scorer(self._batch(places), budget=self.budget)
+    def _score(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self.scorer(self._batch(rows), budget=self.budget)
 
-    def _weighted(self, places: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (b, L, H) of the loss that is asked for, and mean losses (b,), of one batch."""
-        positions = self.table.plan.order[places]
+    def _weighted(self, rows: np.ndarray, scores: Tensor, losses: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (b, L, H) of the requested loss, and mean losses (b,), of one batch."""
+        positions = self.table.plan.order[rows]
         self._check_finite(positions, scores, losses)
         weights = self.weights[positions]
         return scores.numpy() * weights[:, None, None], losses.numpy()
 
-    def _batch(self, places: np.ndarray) -> Batch:
-        samples = [self.encoded.samples[position] for position in self.table.plan.order[places]]
+    def _batch(self, rows: np.ndarray) -> Batch:
+        samples = [self.encoded.samples[position] for position in self.table.plan.order[rows]]
         if self.packed and len({len(sample) for sample in samples}) > 1:
             return pack(samples)
         return collate(samples, side=self.side)  # samples of one length need no padding
@@ -192,52 +195,54 @@ class BatchRun:
         if not len(broken_samples):
             return
         row = int(broken_samples[0])
-        key, sample = self.encoded.ids[positions[row]], self.encoded.samples[positions[row]]
+        sample_id, sample = self.encoded.ids[positions[row]], self.encoded.samples[positions[row]]
         if not losses[row].isfinite():
-            raise NotFiniteError(f"the loss of sample {key!r} is {losses[row].item()}", sample)
+            raise NotFiniteError(f"the loss of sample {sample_id!r} is {losses[row].item()}", sample)
         layer = int(expected.nonzero()[:, 0][broken[row]][-1])
-        raise NotFiniteError(f"sample {key!r} has scores that are not finite, from layer {layer} down", sample)
+        raise NotFiniteError(f"the scores of sample {sample_id!r} are not finite from layer {layer} down", sample)
 
     def _shrink_budget(self, failed: np.ndarray) -> None:
-        """Half the budget, after memory ran out in a batch."""
+        """Halve the budget after a batch ran out of memory."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         longest = int(self._lengths(failed).max())
         if len(failed) == 1 and longest > self.budget:
-            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
+            raise HeadnbError(
+                f"memory is too small for one sample of {longest} tokens; truncate samples with max_length"
+            )
         tokens = int(self._padded_tokens(failed).sum())
-        if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget shrank
+        if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget was halved
             return
         self.budget = max(1, min(self.budget, tokens) // 2)
-        self.message = f"out of memory with {tokens} tokens a batch; going on with {self.budget}"
+        self.message = f"out of memory with {tokens} tokens per batch; continuing with {self.budget}"
 
     def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:
-        """The same work in batches that the budget allows; the table keeps the new plan."""
-        smaller = [part for places in batches for part in self._split(places)]
+        """Split batches to fit the budget, and store the new plan in the table."""
+        smaller = [part for rows in batches for part in self._split(rows)]
         if len(smaller) > len(batches):
             batch = self.table.plan.batch.copy()
-            for number, places in enumerate(smaller, start=int(batch.max()) + 1):
-                batch[places] = number
+            for number, rows in enumerate(smaller, start=int(batch.max()) + 1):
+                batch[rows] = number
             self.table.replan(BatchPlan(self.table.plan.order, batch))
         return smaller
 
-    def _split(self, places: np.ndarray) -> list[np.ndarray]:
-        return [places[group] for group in split_at_budget(self._padded_tokens(places), self.budget)]
+    def _split(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[group] for group in split_at_budget(self._padded_tokens(rows), self.budget)]
 
-    def _padded_tokens(self, places: np.ndarray) -> np.ndarray:
-        """Tokens that each sample costs in a batch of these, padding included."""
-        lengths = self._lengths(places)
+    def _padded_tokens(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens that each sample takes in a batch of these samples, padding included."""
+        lengths = self._lengths(rows)
         return lengths if self.packed else np.full_like(lengths, lengths.max())
 
-    def _lengths(self, places: np.ndarray) -> np.ndarray:
-        return np.asarray(self.encoded.lengths[self.table.plan.order[places]])
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.encoded.lengths[self.table.plan.order[rows]])
 
-    def _report(self, before: int, waiting: int, doing: str = "") -> None:
+    def _report(self, before: int, pending_tokens: int, doing: str = "") -> None:
         if self.on_progress is None:
             return
         seconds = time.perf_counter() - self.started
         done = int(self.table.done.sum())
-        left = seconds * (waiting - self.tokens) / self.tokens if self.tokens else None
+        left = seconds * (pending_tokens - self.tokens) / self.tokens if self.tokens else None
         self.on_progress(
             Progress(
                 done=done,

@@ -1,4 +1,4 @@
-"""Models and samples that `score_heads` refuses, and the cause of scores that are not finite."""
+"""Checks of the models and samples given to `score_heads`, and the diagnosis of scores that are not finite."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_loaded(model: object, tokenizer: object) -> None:
-    """Refuse what is not a model with weights, or not a tokenizer."""
+    """Raise HeadnbError if the first argument is not a model with weights, or the second is not a tokenizer."""
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise HeadnbError(
-            f"the first argument is {type(model).__name__}, not a model; load_model(id) gives model and tokenizer"
+            f"the first argument is {type(model).__name__}, not a model; load_model(id) returns model and tokenizer"
         )
     if tokenizer is not None and not callable(tokenizer):
         raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
@@ -33,64 +33,66 @@ def check_loaded(model: object, tokenizer: object) -> None:
 
 
 def check_tokens(encoded: EncodedTask, model: PreTrainedModel) -> None:
-    """Token ids outside the vocabulary would be a crash on a CPU, and an unusable process on CUDA."""
+    """Raise HeadnbError for token ids outside the vocabulary: they crash a CPU run and break a CUDA process."""
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
-    for key, sample in zip(encoded.ids, encoded.samples, strict=True):
+    for sample_id, sample in zip(encoded.ids, encoded.samples, strict=True):
         lowest, highest = int(sample.input_ids.min()), int(max(sample.input_ids.max(), sample.labels.max()))
         if lowest < 0 or highest >= vocabulary:
             token = lowest if lowest < 0 else highest
             raise HeadnbError(
-                f"sample {key!r} has the token {token}, and the model has {vocabulary}; is this the model's tokenizer?"
+                f"sample {sample_id!r} has token id {token}, but the model's vocabulary has {vocabulary} tokens; check "
+                "that the tokenizer belongs to the model"
             )
 
 
 def check_left_padding(
     score: Callable[..., tuple[torch.Tensor, torch.Tensor]], samples: Sequence[EncodedSample], dtype: torch.dtype
 ) -> None:
-    """Score the shortest sample, and the longest one that would be padded, with padding on the left and without.
+    """Check on two samples that padding on the left does not change the scores.
 
-    Some decoders count positions from the row's first place, padding or not (bart), carry a state through the padding
-    (recurrent_gemma) or pool over windows of places (deepseek_v4), and no mask keeps their scores right.
+    The samples are the shortest one and the longest one that would be padded. Some decoders count positions from the
+    start of the row including padding (bart), carry a state through padding (recurrent_gemma), or pool over windows of
+    positions (deepseek_v4). No attention mask corrects their scores.
 
     Args:
-        score: a `Scorer` that needs no survey: scores (B, L, H) and losses (B,) of a batch.
-        samples: what is going to be scored.
-        dtype: of the model, which says how much is rounding.
+        score: a `Scorer` without `prepare`: scores (B, L, H) and losses (B,) of a batch.
+        samples: the samples to be scored.
+        dtype: dtype of the model, which determines the rounding error.
 
     Raises:
         HeadnbError: the scores differ by more than rounding.
     """
-    tolerance = max(1e-3, 32 * torch.finfo(dtype).eps)  # a quarter in bfloat16, where rounding changes experts' routes
+    tolerance = max(1e-3, 32 * torch.finfo(dtype).eps)  # 0.25 in bfloat16, where rounding changes the choice of experts
     by_length = sorted(samples, key=len)
     longest = by_length[-1]
     shorter = [sample for sample in by_length if len(sample) < len(longest)]
     for sample in shorter[:1] + shorter[1:][-1:]:
         alone, _ = score(collate([sample]), budget=1)
         padded, _ = score(collate([sample, longest], side="left"), budget=1)
-        expected, found = alone[0].nan_to_num(), padded[0].nan_to_num()  # (L, H)
-        if (found - expected).norm() > tolerance * expected.norm():
-            raise HeadnbError("this model gives other scores when padding is on the left; use padding_side='right'")
+        expected, actual = alone[0].nan_to_num(), padded[0].nan_to_num()  # (L, H)
+        if (actual - expected).norm() > tolerance * expected.norm():
+            raise HeadnbError("padding on the left changes the scores of this model; use padding_side='right'")
 
 
 def explain_not_finite(model: PreTrainedModel, sample: EncodedSample) -> str:
-    """What can be said of a sample whose loss or scores are not finite, and what to do: the rest of a sentence.
+    """Locate where a sample's values stop being finite, and give advice; continues an error message, may be empty.
 
     Raises:
-        HeadnbError: the weights themselves are NaN or infinite (`check_weights`).
+        HeadnbError: weights of the model are NaN or infinite (`check_weights`).
     """
     check_weights(model)
     broken: list[int] = []
 
-    def look(layer: int, O: torch.Tensor) -> torch.Tensor:
+    def check(layer: int, O: torch.Tensor) -> torch.Tensor:
         if not O.isfinite().all():
             broken.append(layer)
         return O
 
     ids = torch.from_numpy(sample.input_ids)[None].to(input_device(model))
-    short_of_memory = contextlib.suppress(RuntimeError)
-    with short_of_memory, torch.no_grad(), frozen(model), head_outputs(model, look, layers=()):
+    ignore_out_of_memory = contextlib.suppress(RuntimeError)
+    with ignore_out_of_memory, torch.no_grad(), frozen(model), head_outputs(model, check, layers=()):
         model(input_ids=ids, use_cache=False)
     where = f"; head outputs are not finite from layer {min(broken)} on" if broken else ""
     if getattr(model, "dtype", None) == torch.float16:
-        where += "; float16 ends at 65504: load_model(..., dtype='bfloat16') or 'float32' has room"
+        where += "; float16 overflows above 65504: use load_model(..., dtype='bfloat16') or 'float32'"
     return where

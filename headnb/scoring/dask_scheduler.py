@@ -1,4 +1,4 @@
-"""Asking a Dask scheduler that may never answer: it hangs, or its machine is gone without a word."""
+"""Calls to a Dask scheduler that may not answer, because it hangs or its machine is gone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-SHUTDOWN_SECONDS = 10.0  # seconds that a cluster which is left may take for what it is still told
+SHUTDOWN_SECONDS = 10.0  # limit for the last calls to a cluster
 
 
 def call_scheduler(client: Client, what: str, patience: float) -> Any:
-    """What one of the scheduler's own calls ("ncores", "identity") returns.
+    """The result of one of the scheduler's own calls ("ncores", "identity").
 
     Raises:
         TimeoutError: no answer for `patience` seconds.
-        OSError: the scheduler, or the client, is gone; TimeoutError is one, too.
+        OSError: the scheduler or the client is gone (TimeoutError is a subclass).
     """
     scheduler = client.scheduler
     if scheduler is None or client.status != "running":
@@ -28,11 +28,11 @@ def call_scheduler(client: Client, what: str, patience: float) -> Any:
 
 
 def best_effort(*calls: Callable[[], object]) -> None:
-    """Make these calls, one after another, without waiting for long and without an error where they fail."""
+    """Make these calls in order, ignore their errors, and wait for at most SHUTDOWN_SECONDS."""
 
     def make() -> None:
         for call in calls:
-            with contextlib.suppress(Exception):  # a cluster that is gone has nothing left to be told
+            with contextlib.suppress(Exception):  # the cluster may be gone
                 call()
 
     thread = threading.Thread(target=make, daemon=True)

@@ -1,31 +1,32 @@
-"""Causal head gating: a gate for each head, fitted to the task under two opposite rewards (arXiv 2505.13737).
+"""Causal head gating: one gate per head, fitted to the task under two opposite rewards (arXiv 2505.13737).
 
-The output of head (l, h) is multiplied by a gate g[l, h] = sigmoid(z[l, h]) in front of the output projection; the
-model stays as it is, and z is what minimises
+The output of head (l, h) is multiplied by a gate g[l, h] = sigmoid(z[l, h]) before the output projection. The model is
+frozen, and z minimises
 
     mean over x of L(x; g) - lambda * mean over (l, h) of clamp(z[l, h], -4, 4)
 
-three times: with lambda = 0 from random gates, and from what that gave with lambda = +0.1, which rewards open gates,
-and -0.1, which rewards closed ones. L(x; g) is the mean cross-entropy over the answer tokens of x.
+L(x; g) is the mean cross-entropy over the answer tokens of x. There are three fits: one with lambda = 0 from random
+gates, and from its result one with lambda = +0.1, which rewards open gates, and one with -0.1, which rewards closed
+ones.
 
     facilitating   open under both rewards: the task needs the head
-    interfering    closed under both: the task is better without it
-    irrelevant     open or closed as the reward has it
+    interfering    closed under both rewards: the task is better without the head
+    irrelevant     open or closed, as the reward demands
 
-Loss and settings (Adam at 1.0, gradient norm at most 1, 500 steps each) are those of the code,
-`andrewnam/causal_head_gating`, but for its 16-bit arithmetic, its two batches of 32 a step (here one), and its random
-gates from all of 0 to 1: here from sigmoid(-4) to sigmoid(4), since beyond the clamp no reward is felt, and a head
-without any effect would stay there and be taken for one that has. The code has no classes. The paper's figure caption
-states them as above; its text could not be had, so that a gate of more than 0.5 counts as open is a choice made here.
-"undecided" is a gate that is open only where closing is rewarded.
+Loss and settings (Adam at 1.0, gradient norm at most 1, 500 steps each) follow the code `andrewnam/causal_head_gating`
+with three differences: no 16-bit arithmetic, one batch of 32 per step instead of two, and initial gates between
+sigmoid(-4) and sigmoid(4) instead of 0 and 1. Beyond the clamp the reward has no gradient, so a head without effect
+would stay there and look like a head with effect. The code has no classes; the paper's figure caption defines them as
+above. The paper's text was not available, so counting a gate above 0.5 as open is a choice made here. "undecided" is a
+gate that is open only where closed gates are rewarded.
 
-The result has no samples: `score` (layer, head) is the gate under the reward for closing, between 0 and 1, large where
-the task needs the head; `gate` (penalty, layer, head) has all three, `role` (layer, head) the class and `loss`
-(penalty, step) the course of the fits, in nats. Heads that are irrelevant alone may be needed together, and which of
-them stays open depends on the seed: fit with several. One seed gives one result.
+The result has no sample dimension. `score` (layer, head) is the gate under the reward for closed gates, from 0 to 1,
+large where the task needs the head. `gate` (penalty, layer, head) has all three gates, `role` (layer, head) the class,
+and `loss` (penalty, step) the loss at each step in nats. Heads that are irrelevant alone may be needed together; which
+of them stays open depends on the seed, so fit with several seeds.
 
-Cost: 3 * steps forward and backward passes of `samples` samples. Memory: those of a gradient pass within the token
-budget. An interrupt keeps the gates so far; with `out` the same call goes on from the last state on disk.
+Cost: 3 * steps forward and backward passes of `samples` samples. Memory: a gradient pass within the token budget. An
+interrupt returns the gates so far. With `out`, run the same call again to resume from the last saved state.
 """
 
 from __future__ import annotations
@@ -71,24 +72,24 @@ SECONDS_BETWEEN_WRITES = 10.0
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What is to be fitted to which samples, and where it is kept."""
+    """What to fit to which samples, and where to store it."""
 
     encoded: EncodedTask
     attrs: dict[str, Attribute]
-    """Of the result: flat scalars."""
+    """Attributes of the result: flat scalars."""
     options: Mapping[str, int | float]
     budget: int
-    """Tokens of a batch at most."""
+    """Maximum number of tokens in a batch."""
     seed: int
     out: str | Path | None
     on_progress: Callable[[Progress], None] | None
 
 
 def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
-    """The gates of a model's heads on a task; see the module for what the result holds.
+    """Fit the gates of a model's heads to a task; the module docstring describes the result.
 
     Raises:
-        HeadnbError: as for `gradient_scorer`, memory too small for one sample, or `out` belongs to something else.
+        HeadnbError: as for `gradient_scorer`, not enough memory for one sample, or `out` belongs to another result.
         NotFiniteError: a loss is not finite.
         ScoringInterrupted: on Ctrl-C; it holds the gates so far.
     """
@@ -106,18 +107,18 @@ def fit_gates(model: PreTrainedModel, request: FitRequest) -> xr.Dataset:
 
 
 def roles(favoured: np.ndarray, disfavoured: np.ndarray) -> np.ndarray:
-    """The class of each head, from its gates under the reward for open and for closed gates; "" of NaN."""
-    kept, closed = favoured > OPEN_GATE, disfavoured <= OPEN_GATE
-    named = np.select(
-        [np.isnan(favoured), kept & ~closed, ~kept & closed, kept],
+    """The class of each head from its gates under the rewards for open and for closed gates; "" where a gate is NaN."""
+    opened, closed = favoured > OPEN_GATE, disfavoured <= OPEN_GATE
+    classes = np.select(
+        [np.isnan(favoured), opened & ~closed, ~opened & closed, opened],
         ["", "facilitating", "interfering", "irrelevant"],
         "undecided",
     )
-    return np.asarray(named, dtype=str)
+    return np.asarray(classes, dtype=str)
 
 
 class _GateFit:
-    """Three fits, one after the other; a step is one update of the gates."""
+    """Three fits, one after another; a step is one update of the gates."""
 
     def __init__(
         self, model: PreTrainedModel, layout: HeadLayout, loss_computer: LossComputer, request: FitRequest
@@ -133,19 +134,19 @@ class _GateFit:
         random = np.random.default_rng(request.seed).uniform(lowest, 1 - lowest, (1, *layout.shape))
         self.exists = np.arange(layout.shape[1]) < np.array(layout.heads)[:, None]  # (L, H)
         self.logits = np.repeat(np.log(random / (1 - random)), 3, 0).astype(np.float32)  # (3, L, H)
-        self.moments = np.zeros((2, *layout.shape), np.float32)  # of Adam, of the fit that is going on
+        self.moments = np.zeros((2, *layout.shape), np.float32)  # Adam's, for the current fit
         self.losses = np.full((3, self.steps), np.nan, np.float32)
 
     @property
     def total(self) -> int:
         return 3 * self.steps
 
-    def restore(self, kept: xr.Dataset | None) -> None:
-        """Go on from a state that was kept."""
-        if kept is not None:
-            self.done = int(kept.attrs["steps_done"])
-            self.logits, self.moments = kept["state_logits"].values, kept["state_moments"].values
-            self.losses = kept["loss"].values
+    def restore(self, saved: xr.Dataset | None) -> None:
+        """Continue from a saved state; None: from the start."""
+        if saved is not None:
+            self.done = int(saved.attrs["steps_done"])
+            self.logits, self.moments = saved["state_logits"].values, saved["state_moments"].values
+            self.losses = saved["loss"].values
 
     def write(self, store: FitStore) -> None:
         store.save(self.result(), {"logits": self.logits, "moments": self.moments})
@@ -162,16 +163,16 @@ class _GateFit:
             self._report(began, before)
 
     def result(self) -> xr.Dataset:
-        """The gates so far: before the last fit has begun `score` is that of the one that is going on."""
+        """The gates so far. Until the last fit has begun, `score` is the gate of the current fit."""
         gates = np.where(self.exists, 1 / (1 + np.exp(-self.logits)), np.nan)
         shown = min(self.done, self.total - 1) // self.steps
         complete = self.done == self.total
-        named = roles(gates[1], gates[2]) if complete else np.full(self.layout.shape, "")
-        found = xr.Dataset(
+        classes = roles(gates[1], gates[2]) if complete else np.full(self.layout.shape, "")
+        gate_fit = xr.Dataset(
             {
                 "score": (("layer", "head"), gates[shown].astype(np.float32)),
                 "gate": (("penalty", "layer", "head"), gates.astype(np.float32)),
-                "role": (("layer", "head"), named),
+                "role": (("layer", "head"), classes),
                 "loss": (("penalty", "step"), self.losses),
             },
             coords={
@@ -181,29 +182,29 @@ class _GateFit:
             },
             attrs=self.request.attrs | {"steps_done": self.done, "steps_total": self.total, "complete": int(complete)},
         )
-        return as_result(found)
+        return as_result(gate_fit)
 
     @torch.enable_grad()
     def _update(self, fit: int, step: int) -> None:
-        """One step of Adam, and what it changes kept together: an interrupt comes before or after it."""
+        """Take one step of Adam. All state changes together at the end, so an interrupt cannot split the step."""
         positions = self._batch_positions(fit, step)
         logits = torch.tensor(self.logits[fit], requires_grad=True)
         while (loss := self._try_loss(logits, positions)) is None:
             logits.grad = None
-        kept = torch.from_numpy(self.exists)
-        reward = logits.clamp(-CLAMP, CLAMP)[kept].mean() * float(self.penalties[fit])
+        exists = torch.from_numpy(self.exists)
+        reward = logits.clamp(-CLAMP, CLAMP)[exists].mean() * float(self.penalties[fit])
         (-reward).backward()  # type: ignore[no-untyped-call]
         moments = self.moments if step else np.zeros_like(self.moments)
-        after, moments = self._adam_step(logits, step, moments)
+        updated, moments = self._adam_step(logits, step, moments)
         self.logits = self.logits.copy()
-        self.logits[fit or slice(None)] = after  # the later fits begin where the first ends
+        self.logits[fit or slice(None)] = updated  # the later fits start from the result of the first
         self.moments = moments
         self.losses[fit, step] = loss
         self.done += 1
         self.tokens += int(self.request.encoded.lengths[positions].sum())
 
     def _adam_step(self, logits: Tensor, step: int, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (L, H) and Adam's moments (2, L, H) after a step along the gradient of `logits`."""
+        """Logits (L, H) and Adam's moments (2, L, H) after one step along the gradient of `logits`."""
         torch.nn.utils.clip_grad_norm_([logits], GRADIENT_NORM)
         optimizer = torch.optim.Adam([logits], lr=float(self.request.options["learning_rate"]))
         mean, square = torch.tensor(moments)
@@ -212,16 +213,16 @@ class _GateFit:
         return logits.detach().numpy(), torch.stack([mean, square]).numpy()
 
     def _batch_positions(self, fit: int, step: int) -> np.ndarray:
-        """Positions of a step's samples: the task shuffled again and again, cut into steps."""
+        """Positions of a step's samples. The task is shuffled anew for each epoch and divided into steps."""
         n = len(self.request.encoded.samples)
         size = min(int(self.request.options["samples"]), n)
-        places = np.arange(step * size, (step + 1) * size)
-        epochs = np.unique(places // n)
+        draws = np.arange(step * size, (step + 1) * size)
+        epochs = np.unique(draws // n)
         order = [np.random.default_rng([self.request.seed, fit, int(epoch)]).permutation(n) for epoch in epochs]
-        return np.asarray(np.concatenate(order)[places - epochs[0] * n])
+        return np.asarray(np.concatenate(order)[draws - epochs[0] * n])
 
     def _try_loss(self, logits: Tensor, positions: np.ndarray) -> float | None:
-        """The mean loss of some samples, its gradient in `logits.grad`; None if memory ran out: with less next time."""
+        """Mean loss of some samples, with its gradient in `logits.grad`. Returns None if memory ran out."""
         try:
             return self._loss(logits, positions)
         except RuntimeError as error:
@@ -229,30 +230,32 @@ class _GateFit:
                 raise
         longest = int(self.request.encoded.lengths[positions].max())
         if self.budget == 1:
-            raise HeadnbError(f"memory is too small for one sample of {longest} tokens; max_length cuts samples")
+            raise HeadnbError(
+                f"memory is too small for one sample of {longest} tokens; truncate samples with max_length"
+            )
         self.budget = max(1, self.budget // 2)
-        self.message = f"out of memory; going on with {self.budget} tokens a batch"
+        self.message = f"out of memory; continuing with {self.budget} tokens per batch"
         return None
 
     def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
         encoded = self.request.encoded
-        together = self.loss_computer.supports_packing and input_device(self.model).type == "cpu"
+        packed = self.loss_computer.supports_packing and input_device(self.model).type == "cpu"
         plan = plan_batches(
             encoded.lengths[positions],
             batch_tokens=max_batch_tokens(self.model, self.budget),
-            packed=together,
+            packed=packed,
             max_padding=0.2,
         )
         total = 0.0
-        for places in plan.batches():
-            chosen = positions[plan.order[places]]
+        for rows in plan.batches():
+            chosen = positions[plan.order[rows]]
             samples = [encoded.samples[position] for position in chosen]
-            losses = self._backward(logits, pack(samples) if together else collate(samples))
+            losses = self._backward(logits, pack(samples) if packed else collate(samples))
             if not losses.isfinite().all():
                 first = int((~losses.isfinite()).nonzero()[0])
-                place = chosen[first]
+                position = chosen[first]
                 raise NotFiniteError(
-                    f"the loss of sample {encoded.ids[place]!r} is {losses[first].item()}", encoded.samples[place]
+                    f"the loss of sample {encoded.ids[position]!r} is {losses[first].item()}", encoded.samples[position]
                 )
             total += float(losses.sum(dtype=torch.float64))
         assert logits.grad is not None  # noqa: S101  the loss depends on every layer
@@ -260,7 +263,7 @@ class _GateFit:
         return total / len(positions)
 
     def _backward(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Losses (B,) of a batch, and the gradient of their sum added to `logits.grad`."""
+        """Losses (B,) of a batch; adds the gradient of their sum to `logits.grad`."""
         gates = logits.sigmoid()
 
         def transform(layer: int, outputs: Tensor) -> Tensor:
@@ -278,9 +281,9 @@ class _GateFit:
         if self.request.on_progress is None:
             return
         seconds = time.perf_counter() - began
-        here = self.done - before
-        left = seconds * (self.total - self.done) / here if here else None
-        rate = here / seconds if seconds else 0.0
+        done = self.done - before  # in this run
+        left = seconds * (self.total - self.done) / done if done else None
+        rate = done / seconds if seconds else 0.0
         self.request.on_progress(
             Progress(self.done, self.total, seconds, rate, left, self.tokens, self.message, self.result, "steps")
         )

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and what an interrupt keeps."""
+"""Progress of a scoring run, and the exceptions that end one."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a scoring run."""
 
     done: int
-    """Samples scored, those of an earlier run included; steps, of a method that fits."""
+    """Number of scored samples, including those of an earlier run; number of steps if the method is a fit."""
     total: int
     seconds: float
-    """Since this run began."""
+    """Time since this run began."""
     samples_per_second: float
     seconds_left: float | None
     """Estimated from tokens, not samples; None before the first batch."""
     tokens: int
-    """Tokens scored in this run, padding not counted."""
+    """Tokens scored in this run, without padding."""
     message: str
-    """What a user should know, for instance that memory ran out and batches are smaller now; else empty."""
+    """A notice for the user, for instance that memory ran out and batches are smaller now; else empty."""
     scores: Callable[[], xr.Dataset]
-    """The scores of the blocks that are complete (of all that is done, during the first block)."""
+    """Returns the scores of complete blocks (during the first block: of all scored samples)."""
     unit: str = "samples"
-    """What is counted."""
+    """What `done` and `total` count."""
 
 
 class ScoringInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `score_heads`; `scores` holds what was scored until then.
+    """Ctrl-C during `score_heads`; `scores` holds the scores so far.
 
     Attributes:
-        done: how many samples are scored, or steps of a fit done.
+        done: number of scored samples, or of steps of a fit.
         words: "12 of 64 samples are scored".
     """
 
     def __init__(self, scores: xr.Dataset) -> None:
-        about = scores.attrs
+        attrs = scores.attrs
         if "sample" in scores.sizes:
             self.done = scores.sizes["sample"]
-            total = about.get("samples_requested", self.done) - about.get("left_out", 0)
+            total = attrs.get("samples_requested", self.done) - attrs.get("left_out", 0)
             self.words = f"{self.done} of {total} samples are scored"
         else:
-            self.done = about["steps_done"]
-            self.words = f"{self.done} of {about['steps_total']} steps are done"
+            self.done = attrs["steps_done"]
+            self.words = f"{self.done} of {attrs['steps_total']} steps are done"
         super().__init__(f"interrupted; {self.words}")
         self.scores = scores
 
@@ -61,12 +61,12 @@ class ScoringInterrupted(KeyboardInterrupt):
 class NotFiniteError(Exception):
     """The loss or a score of `sample` is NaN or infinite; the message says which."""
 
-    def __init__(self, words: str, sample: EncodedSample) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, sample: EncodedSample) -> None:
+        super().__init__(message)
         self.sample = sample
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has an error type of its own; the CPU's allocator and MPS say it in words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error).lower() for said in words)
+    """Whether memory ran out. CUDA has its own error type; the CPU allocator and MPS only have messages."""
+    messages = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error).lower() for message in messages)

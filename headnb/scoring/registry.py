@@ -1,4 +1,4 @@
-"""The registry of head scores: what each is called, what it is, and how samples make a pattern of it."""
+"""Registry of the head score methods: name, meaning, unit, options, and how sample scores make a pattern."""
 
 from __future__ import annotations
 
@@ -34,47 +34,48 @@ class Scorer(Protocol):
 
     @property
     def supports_packing(self) -> bool:
-        """Whether batches may be packed (`batching.pack`)."""
+        """Whether packed batches (`batching.pack`) are supported."""
 
     def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
-        """Scores (B, L, H) and losses (B,) on the CPU.
+        """Scores (B, L, H) and losses (B,), on the CPU.
 
-        `budget` is how many tokens may be in a forward pass: a sample of more is scored in less memory and more time,
-        and a scorer that runs a batch in many variants may put several into one pass.
+        `budget` is the number of tokens allowed in one forward pass. A longer sample is scored with less memory and
+        more time. A scorer that runs several variants of a batch may put them into one pass within the budget.
         """
 
 
 @runtime_checkable
 class PreparedScorer(Scorer, Protocol):
-    """A scorer that wants to see the whole task before it scores any of it."""
+    """A scorer that needs a first pass over the whole task before it scores a batch."""
 
     def prepare(self, batch: Batch) -> None:
-        """See one batch; all of the task's batches come, in the same order in every run."""
+        """Process one batch of the first pass. Every batch of the task is passed, in the same order in every run."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of head score: all that is known of it. Results carry `attrs`, and nothing else tells methods apart."""
+    """A method of scoring heads. Other modules distinguish methods only by `attrs`, which results carry."""
 
     name: str
     summary: str
     """One line: meaning, cost and source."""
     units: str
-    """Of a score; "nats" of a share of the loss."""
+    """Unit of a score; "nats" for a contribution to the loss."""
     reduction: Literal["mean-abs", "mean"]
-    """How the scores of samples make a pattern: the mean of their absolute values, or of the signed values."""
+    """How a pattern is computed from sample scores: the mean of absolute values, or of signed values."""
     scorer: Callable[..., Scorer] | None = None
-    """Of a model and the options; None if the method has no scores of samples."""
+    """Creates a scorer from a model and the options; None if the method has no sample scores."""
     fit: Callable[[PreTrainedModel, FitRequest], xr.Dataset] | None = None
-    """Of a method that fits one value a head to the whole task."""
+    """Fits one value per head to the whole task, for methods without sample scores."""
     label: str = ""
-    """What a value of the pattern is called, if not by the method's name."""
+    """Name of a value of the pattern; empty: the name of the method."""
     online: Callable[[Tensor, Tensor], Tensor] | None = None
-    """(B, H) of O and dL/dO (B, T, H, D), if that is all it takes: scores of the batches that a training runs."""
+    """Computes scores (B, H) from O and dL/dO (B, T, H, D); used to score the batches of a training run. None if the
+    method needs more than O and dL/dO."""
     gradient: bool = False
-    """Whether it takes a backward pass through the model."""
+    """Whether the method needs a backward pass through the model."""
     options: Mapping[str, Option] = field(default_factory=dict)
-    """What `score_heads(options=...)` may set, with the defaults."""
+    """Options of `score_heads(options=...)` and their defaults."""
 
     def __post_init__(self) -> None:
         if not (self.name and self.units) or (self.scorer is None) == (self.fit is None):
@@ -82,32 +83,32 @@ class Method:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Of `score`."""
+        """Dimensions of `score`."""
         return ("sample", "layer", "head") if self.scorer else ("layer", "head")
 
     @property
     def attrs(self) -> dict[str, str]:
-        """What results say of the method that made them, `METHOD_ATTRIBUTES`."""
-        told = (self.name, self.label or self.name, self.units, self.reduction)
-        return dict(zip(METHOD_ATTRIBUTES, told, strict=True))
+        """The attributes of results that describe the method, `METHOD_ATTRIBUTES`."""
+        values = (self.name, self.label or self.name, self.units, self.reduction)
+        return dict(zip(METHOD_ATTRIBUTES, values, strict=True))
 
     @property
     def follows_loss(self) -> bool:
-        """Whether a score is a share of the loss, and so linear in it."""
+        """Whether a score is a contribution to the loss, and therefore linear in it."""
         return self.units == "nats"
 
     def settings(self, options: Mapping[str, Option] | None) -> dict[str, Option]:
-        """The options as asked for, with defaults.
+        """The given options, completed by the defaults.
 
         Raises:
-            HeadnbError: the method has no such option, or not of this size.
+            HeadnbError: the method does not have such an option, or the value is not a number above 0.
         """
         for name, value in (options or {}).items():
             if name not in self.options:
                 raise unknown_name(f"option of {self.name}", name, self.options)
             whole = isinstance(self.options[name], int)
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value <= 0:
-                raise HeadnbError(f"{name} is a {'whole ' if whole else ''}number above 0, not {value!r}")
+                raise HeadnbError(f"{name} must be {'an integer' if whole else 'a number'} above 0, not {value!r}")
         return {**self.options, **(options or {})}
 
 
@@ -126,19 +127,19 @@ _METHODS = {
     for method in (
         _gradient(
             "activation",
-            "activation level: sum of attention weight times loss gradient; one forward, one backward (2409.15820)",
+            "activation level: sum of attention weight times loss gradient; 1 forward, 1 backward pass (2409.15820)",
             gradient.activation,
             label="activation level",
         ),
         _gradient(
             "taylor-token",
-            "the same product summed as absolute values per token; one forward, one backward (Michel et al. 2019)",
+            "as activation, with absolute values per token; 1 forward, 1 backward pass (Michel et al. 2019)",
             gradient.taylor_token,
         ),
         Method(
             "attattr",
-            "attention weight times integrated gradient of the answer's probability, its largest entry; about "
-            "layers x steps / 2 forwards and backwards (Hao et al. 2021)",
+            "largest attention weight times integrated gradient of the answer's probability; about layers x steps / 2 "
+            "forward and backward passes (Hao et al. 2021)",
             "probability",
             "mean-abs",
             attribution.attribution_scorer,
@@ -147,22 +148,23 @@ _METHODS = {
         ),
         Method(
             "ablate-zero",
-            "rise of the loss without the head; about heads / 2 forwards",
+            "increase of the loss if the head's output is replaced by zero; about heads / 2 forward passes",
             "nats",
             "mean",
             ablation_scores.zero_ablation_scorer,
         ),
         Method(
             "ablate-mean",
-            "rise of the loss with the head's output replaced by its mean over the task; about heads / 2 forwards",
+            "increase of the loss if the head's output is replaced by its mean over the task; about heads / 2 forward "
+            "passes",
             "nats",
             "mean",
             ablation_scores.mean_ablation_scorer,
         ),
         Method(
             "gates",
-            "causal head gating: the gate that a head keeps although closing it is rewarded; 3 x steps forwards and "
-            "backwards of 32 samples (2505.13737)",
+            "causal head gating: gate of the head after a fit that rewards closed gates; 3 x steps forward and "
+            "backward passes of 32 samples (2505.13737)",
             "gate",
             "mean-abs",
             fit=gates.fit_gates,
@@ -175,29 +177,31 @@ _METHODS = {
 
 
 def find_method(name: str, *, of_samples: bool = False) -> Method:
-    """The method of a name; with `of_samples` one that scores every sample.
+    """The method with this name; `of_samples` requires one that scores every sample.
 
     Raises:
-        HeadnbError: there is none; the message names the nearest.
+        HeadnbError: no such method (the message names the nearest), or it does not score samples.
     """
     if name not in _METHODS:
         raise unknown_name("method", name, _METHODS)
     if of_samples and "sample" not in _METHODS[name].dims:
-        raise HeadnbError(f"the method {name!r} has one value a head and none of samples, which are needed here")
+        raise HeadnbError(
+            f"the method {name!r} has one value per head; a method that scores every sample is needed here"
+        )
     return _METHODS[name]
 
 
 @check_arguments
 def methods(*, of_samples: bool = False) -> dict[str, str]:
-    """Names of the head scores, and one line about each; with `of_samples` those that score every sample."""
+    """Name -> one-line description of each method; with `of_samples` only methods that score every sample."""
     return {name: method.summary for name, method in _METHODS.items() if "sample" in method.dims or not of_samples}
 
 
 def online_methods() -> list[str]:
-    """Names of the methods that `HeadScoreCallback(online=True)` has."""
+    """Names of the methods that `HeadScoreCallback(online=True)` supports."""
     return [name for name, method in _METHODS.items() if method.online]
 
 
 def stored_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as attributes of the scores: none where the method has none."""
+    """Options as attributes of the scores; empty if the method has no options."""
     return {f"option_{name}": value for name, value in settings.items()}

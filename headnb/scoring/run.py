@@ -1,4 +1,4 @@
-"""`score_heads`: from a model and a task to a labelled array of scores, batch by batch."""
+"""`score_heads`: score the heads of a model on a task, batch by batch, into a labelled array."""
 
 from __future__ import annotations
 
@@ -75,47 +75,49 @@ def score_heads(
 ) -> Scores:
     """Score every attention head of a model on every sample of a task.
 
-    The model is left as it was.
+    The model is not changed.
 
     Args:
-        model: a causal decoder of transformers, bare, compiled, quantized or wrapped by peft.
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: a causal decoder of transformers: plain, compiled, quantized or wrapped by peft.
+        tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
-        method: one of `methods()`.
-        loss: what is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
-            "sum": its sum. "batch-mean": the mean over the answer tokens of four samples at a time in the order
-            of the task, as the paper's script has it, where longer answers weigh more.
-        batch_tokens: tokens of a batch at most, padding included. A longer sample runs alone, and recomputes its
-            activations in the backward pass to stay in about the same memory.
-        max_length: cut longer samples to so many tokens. None: a sample longer than the context is an error.
-        encoding: "official" tokenizes prompt and completion apart, "trl" together (see `encode_task`).
-        padding_side: "right" needs no attention mask and is faster; the scores are the same.
-        packed: several samples in one row, each attending to itself alone: no padding, and the same scores. None: on a
-            CPU, where the model allows it.
-        seed: of the order of work.
-        out: a Zarr store to write to, after each batch, or each second where batches are faster. The same call again
-            goes on behind the last batch that was written.
-        options: settings of the method itself, as {"steps": 50} for "attattr" or "gates".
-        until: end earlier, after 64 samples at least. A number between 0 and 1: when
-            norm(standard errors) / norm(levels) is as small. "top20": when random halves of the samples agree on 90 %
-            of their top 20 heads. "reliability0.9": when the pattern is as reliable (`.heads.reliability()`). What it
-            came to is in `attrs["until"]`; with the same `out` and another `until`, or none, the run goes on.
-        client: a `dask.distributed.Client`: its workers score batches side by side, each with a copy of the model,
-            and this process writes. Batches of a worker that is lost are scored by another.
-        on_progress: called with a `Progress` before the first batch and after each.
+        method: a name from `methods()`.
+        loss: the loss that is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
+            "sum": its sum. "batch-mean": the mean over the answer tokens of four consecutive samples of the task, as in
+            the paper's script; longer answers weigh more.
+        batch_tokens: maximum number of tokens in a batch, padding included. A longer sample is scored alone and
+            recomputes its activations in the backward pass, to take about the same memory.
+        max_length: truncate longer samples to this number of tokens. None: a sample longer than the context is an
+            error.
+        encoding: "official" tokenizes prompt and completion separately, "trl" together (see `encode_task`).
+        padding_side: "right" needs no attention mask and is faster; both sides give the same scores.
+        packed: put several samples in one row, each attending only to itself: no padding, and the same scores. None:
+            pack on a CPU, if the model allows it.
+        seed: seed of the order of work.
+        out: a Zarr store, written after each batch, at most once a second. Run the same call again to resume after the
+            last written batch.
+        options: options of the method, such as {"steps": 50} for "attattr" or "gates".
+        until: stop early, after at least 64 samples. A number between 0 and 1: stop when norm(standard errors) /
+            norm(levels) is at most this number. "top20": when random halves of the samples agree on 90 % of their top
+            20 heads. "reliability0.9": when the reliability of the pattern (`.heads.reliability()`) is at least 0.9.
+            `attrs["until"]` holds the value reached. To continue, run the call again with the same `out` and another
+            `until` or none.
+        client: a `dask.distributed.Client`. Its workers score batches in parallel, each with a copy of the model, and
+            this process writes. Batches of a lost worker are scored by another one.
+        on_progress: called with a `Progress` before the first batch and after each batch.
 
     Returns:
         A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and
-        `answer_tokens` (sample). `.heads` has what one does with it; a score's unit is that of the loss, nats, unless
-        the method has another; `attrs["padding"]` is the share of padding among the tokens that were computed, at most
-        5 %. With `out`, more than 64 MB of scores stay on disk and are read where they are used. "gates" has no
-        samples: see `headnb.scoring.gates`.
+        `answer_tokens` (sample). `.heads` holds the methods to analyse it. The unit of a score is nats, the unit of the
+        loss, unless the method has another. `attrs["padding"]` is the fraction of padding among the computed tokens, at
+        most 5 %. With `out`, scores above 64 MB stay on disk and are read when needed. The result of "gates" has no
+        sample dimension: see `headnb.scoring.gates`.
 
     Raises:
-        HeadnbError: bad input, a model that cannot be scored, or not with padding on the left, NaN in weights or
-            losses, memory too small for one sample, or an `out` that belongs to something else or that another run is
-            writing to.
-        ScoringInterrupted: on Ctrl-C; it holds what was scored.
+        HeadnbError: bad input; a model that cannot be scored, or not with padding on the left; NaN in weights or
+            losses; not enough memory for one sample; or an `out` that belongs to another result or that another run
+            is writing.
+        ScoringInterrupted: on Ctrl-C; it holds the scores so far.
     """
     check_loaded(model, tokenizer)
     check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until, options=options)
@@ -124,17 +126,17 @@ def score_heads(
     check_tokens(encoded, model)
     chosen = find_method(method)
     settings = chosen.settings(options)
-    asked = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
-    asked |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
+    request_attrs = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
+    request_attrs |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
 
-    with _explain_not_finite(model), ExitStack() as alone:
-        alone.enter_context(model_lock(model))
-        alone.enter_context(frozen(model))  # once, not for each batch anew: with many weights that takes milliseconds
+    with _explain_not_finite(model), ExitStack() as model_use:
+        model_use.enter_context(model_lock(model))
+        model_use.enter_context(frozen(model))  # once for all batches: with many weights it takes milliseconds
         if chosen.scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
-            _reject_client(client, f"{method} is a fit to all samples at once")
-            about = _attributes(model, task, encoded, chosen, find_heads(model)) | asked
-            request = FitRequest(encoded, about, settings, batch_tokens, seed, out, on_progress)
+            _reject_client(client, f"{method} is fitted to all samples at once")
+            attrs = _attributes(model, task, encoded, chosen, find_heads(model)) | request_attrs
+            request = FitRequest(encoded, attrs, settings, batch_tokens, seed, out, on_progress)
             return cast("Scores", chosen.fit(model, request))
 
         scorer = chosen.scorer(model, **settings)
@@ -145,15 +147,15 @@ def score_heads(
         most = max_batch_tokens(model, batch_tokens, packed=packed)
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
 
-        about = _attributes(model, task, encoded, chosen, scorer.layout) | asked
-        with open_table(out, about, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
+        attrs = _attributes(model, task, encoded, chosen, scorer.layout) | request_attrs
+        with open_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
             run = BatchRun(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
             if (rule := rule_for(until)) is not None:
                 run.stopping = Stopping(rule, 1 if packed else BLOCK, absolute=chosen.reduction == "mean-abs")
             if workers is not None:
                 run.workers = workers
-                alone.close()  # workers may be threads of this process, and then wait for the same lock
+                model_use.close()  # workers may be threads of this process, which need the same lock
             return cast("Scores", run.scores())
 
 
@@ -166,16 +168,16 @@ def check_settings(
     until: Until = None,
     options: Mapping[str, Option] | None = None,
 ) -> None:
-    """Refuse settings that `score_heads` does not know. Who loads a model first asks here before.
+    """Raise HeadnbError for settings that `score_heads` does not accept. Call it before loading a model.
 
     Raises:
-        HeadnbError: there is no such method, loss, encoding or side (the nearest is named), no such loss with this
-            method, no such rule to stop by, or no such option of the method.
+        HeadnbError: unknown method, loss, encoding or padding side (the nearest name is given); a loss that the method
+            does not support; an unknown stopping rule; or an option that the method does not have.
     """
     chosen = find_method(method)
     chosen.settings(options)
     if rule_for(until) is not None and chosen.scorer is None:
-        raise HeadnbError(f"until= counts samples, and {method} is a fit to all of them at once")
+        raise HeadnbError(f"until= is not available for {method}: the method is fitted to all samples at once")
     for kind, name, known in (
         ("loss", loss, LOSS_REDUCTIONS),
         ("encoding", encoding, ENCODINGS),
@@ -184,38 +186,40 @@ def check_settings(
         if name not in known:
             raise unknown_name(kind, name, known)
     if loss != "sample-mean" and not chosen.follows_loss:
-        raise HeadnbError(f"the method {method} is no share of a loss; it has loss='sample-mean' only")
+        raise HeadnbError(f"scores of the method {method} are not contributions to a loss; use loss='sample-mean'")
 
 
 @contextmanager
 def _explain_not_finite(model: PreTrainedModel) -> Iterator[None]:
-    """A loss or score that is not finite is told with where in the model it comes from."""
+    """Turn NotFiniteError into HeadnbError, and add where in the model the value arises."""
     try:
         yield
-    except NotFiniteError as found:
-        raise HeadnbError(f"{found}{explain_not_finite(model, found.sample)}") from None
+    except NotFiniteError as error:
+        raise HeadnbError(f"{error}{explain_not_finite(model, error.sample)}") from None
 
 
 def _workers(
     client: Client, model: PreTrainedModel, scorer: Scorer, method: Method, settings: dict[str, Option]
 ) -> Workers:
     if isinstance(scorer, PreparedScorer):
-        _reject_client(client, f"{method.name} sees the whole task before it scores any of it")
+        _reject_client(client, f"{method.name} needs a first pass over the whole task")
     if is_offloaded(model):
-        _reject_client(client, "weights of this model are offloaded")
+        _reject_client(client, "the weights of this model are offloaded")
     return Workers(checked_client(client), model, method.name, settings)
 
 
 def _reject_client(client: object, reason: str) -> None:
     if client is not None:
-        raise HeadnbError(f"{reason}, and cannot be spread over the workers of client=")
+        raise HeadnbError(f"client= cannot be used: {reason}")
 
 
-def _choose_packing(asked: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
-    """Whether to pack."""
-    if asked and not scorer.supports_packing:
-        raise HeadnbError("this model, method or attention implementation cannot keep packed samples apart")
-    return scorer.supports_packing and side == "right" and packing_is_faster(model) if asked is None else asked
+def _choose_packing(packed: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
+    """Whether to pack; raises HeadnbError if packing is requested but not supported."""
+    if packed and not scorer.supports_packing:
+        raise HeadnbError(
+            "packed=True: this model, method or attention implementation does not separate packed samples"
+        )
+    return scorer.supports_packing and side == "right" and packing_is_faster(model) if packed is None else packed
 
 
 def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:

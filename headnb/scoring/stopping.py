@@ -1,8 +1,8 @@
-"""When enough samples are scored: `score_heads(..., until=0.02)`, `until="top20"` or `until="reliability0.9"`.
+"""Stopping rules of `score_heads`: `until=0.02`, `until="top20"` or `until="reliability0.9"`.
 
-The rules are judged on a fair sample of the task: samples in the shuffled order of work, and where batches are sorted
-by length, whole blocks of them. Looking often makes it likelier to stop at a lucky moment, which matters little here:
-the standard error of a mean over hundreds of samples varies by a few percent itself.
+The rules are evaluated on a random sample of the task: samples in the shuffled order of work, or whole blocks of them
+if batches are sorted by length. Frequent evaluation makes it more likely to stop at a lucky moment. The effect is
+small: the standard error of a mean over hundreds of samples varies by only a few percent.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from headnb.stats.reliability import Components
 if TYPE_CHECKING:
     from headnb.storage.score_store import ScoreTable
 
-MIN_SAMPLES = 64  # samples, before which no rule is asked
-AGREEMENT = 0.9  # of the top heads of one half of the samples with those of the other
-GROUP_SIZE = 8  # samples whose levels are summed, for halves to be made of
-MAX_GROUPS = 128  # then pairs of them are added up: memory stays the same for any number of samples
+MIN_SAMPLES = 64  # no rule stops before this number of samples
+AGREEMENT = 0.9  # fraction of top heads that two halves of the samples must share
+GROUP_SIZE = 8  # samples whose levels are summed; halves consist of such groups
+MAX_GROUPS = 128  # then pairs of groups are merged, so that memory does not grow with the number of samples
 RANDOM_SPLITS = 20
 
 Until: TypeAlias = float | str | None
 
 
 class Rule(Protocol):
-    """Judges a pattern from what each sample adds to it."""
+    """Decides from the levels of the samples whether a pattern is precise enough."""
 
     def add(self, levels: np.ndarray) -> None:
-        """Levels (b, heads) of more samples, in random order."""
+        """Add the levels (b, heads) of more samples, which come in random order."""
 
     def reached(self) -> bool:
-        """Whether these are enough."""
+        """Whether enough samples were added."""
 
     @property
     def words(self) -> str:
-        """How far it is."""
+        """The current value and the limit, as text."""
 
 
 @dataclass
 class _RunningVariance:
-    """Mean and spread of each head's level, whatever parts the samples come in."""
+    """Running mean and sum of squared deviations of each head's level."""
 
     limit: float
     _samples: int = 0
     _mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    _squares: np.ndarray = field(default_factory=lambda: np.zeros(1))  # of deviations from the mean
+    _squares: np.ndarray = field(default_factory=lambda: np.zeros(1))  # sum of squared deviations from the mean
 
     def add(self, levels: np.ndarray) -> None:
-        """By Chan's update, which loses no digits where the spread is small beside the mean."""
+        """Add samples by Chan's update, which is accurate even if the deviations are small compared with the mean."""
         added = len(levels)
         mean = levels.mean(axis=0)
         step = mean - self._mean
@@ -67,7 +67,7 @@ class RelativeError(_RunningVariance):
 
     @property
     def value(self) -> float:
-        """Of the samples so far; infinite where they tell nothing."""
+        """The relative error of the samples so far; infinite if it is undefined."""
         norm = float(np.linalg.norm(self._mean))
         if self._samples < 2 or norm == 0:
             return float("inf")
@@ -75,44 +75,44 @@ class RelativeError(_RunningVariance):
         return float(np.linalg.norm(errors)) / norm
 
     def reached(self) -> bool:
-        """Whether the error is small enough."""
+        """Whether the error is at most `limit`."""
         return self.value <= self.limit
 
     @property
     def words(self) -> str:
-        """How far it is."""
+        """The current error and the limit, as text."""
         return f"relative standard error {self.value:.3g}, until {self.limit:g}"
 
 
 class Reliable(_RunningVariance):
-    """The pattern's reliability, that of the line under its grid, is at least `limit`."""
+    """The reliability of the pattern, as shown under its grid, is at least `limit`."""
 
     def add(self, levels: np.ndarray) -> None:
-        """Centred over heads, as reliability is."""
+        """Add samples; levels are centred over heads, as for the reliability."""
         super().add(levels - levels.mean(axis=1, keepdims=True))
 
     @property
     def value(self) -> Components:
-        """Of the samples so far."""
+        """The variance components of the samples so far."""
         n = max(self._samples, 2)
         a = float(self._squares.mean()) / (n - 1) / n
         return Components(float((self._mean**2).mean()) - a, n * a, 0.0, 0.0, self._samples, 1)
 
     def reached(self) -> bool:
-        """Whether it is reliable enough."""
-        return self.value.reliability >= self.limit  # NaN is not
+        """Whether the reliability is at least `limit`."""
+        return self.value.reliability >= self.limit  # False for NaN
 
     @property
     def words(self) -> str:
-        """How far it is."""
+        """The current reliability and the limit, as text."""
         needed = self.value.samples_for(self.limit)
-        about = f" (about {needed} samples)" if needed > 0 else ""
-        return f"reliability {self.value.reliability:.2f}, until {self.limit:g}{about}"
+        estimate = f" (about {needed} samples)" if needed > 0 else ""
+        return f"reliability {self.value.reliability:.2f}, until {self.limit:g}{estimate}"
 
 
 @dataclass
 class StableTop:
-    """Halves of the samples agree on their top heads: on average over random halves, 90 % of them are the same."""
+    """Random halves of the samples share, on average, 90 % of their top `count` heads."""
 
     count: int
     _sums: list[np.ndarray] = field(default_factory=list)
@@ -121,7 +121,7 @@ class StableTop:
     _missing: int = GROUP_SIZE
 
     def add(self, levels: np.ndarray) -> None:
-        """Sum them up in groups of equal size."""
+        """Add samples; their levels are summed in groups of equal size."""
         while len(levels):
             part, levels = levels[: self._missing], levels[self._missing :]
             summed = part.sum(axis=0)
@@ -134,19 +134,21 @@ class StableTop:
 
     def _merge(self) -> None:
         if len(self._sums) == MAX_GROUPS:
-            self._sums = [one + other for one, other in zip(self._sums[::2], self._sums[1::2], strict=True)]
+            self._sums = [first + second for first, second in zip(self._sums[::2], self._sums[1::2], strict=True)]
             self._size *= 2
             self._missing = self._size
 
     @property
     def value(self) -> float:
-        """The share of top heads that halves have in common; NaN before there are halves."""
+        """The fraction of top heads that halves share; NaN before there are two groups."""
         if len(self._sums) < 2:
             return float("nan")
         groups = np.array(self._sums)
         heads = np.abs(groups.sum(axis=0))
         if self.count >= len(heads):
-            raise HeadnbError(f"until='top{self.count}' needs a model with more heads than that; this has {len(heads)}")
+            raise HeadnbError(
+                f"until='top{self.count}' needs a model with more than {self.count} heads; this model has {len(heads)}"
+            )
         random = np.random.default_rng(0)
         shared = [self._shared(groups[random.permutation(len(groups))]) for _ in range(RANDOM_SPLITS)]
         return float(np.mean(shared))
@@ -160,20 +162,20 @@ class StableTop:
         return len(tops[0] & tops[1]) / self.count
 
     def reached(self) -> bool:
-        """Whether halves agree enough."""
+        """Whether the halves share enough top heads."""
         return self.value >= AGREEMENT
 
     @property
     def words(self) -> str:
-        """How far it is."""
+        """The current agreement and the limit, as text."""
         return f"halves agree on {self.value:.0%} of their top {self.count} heads, until {AGREEMENT:.0%}"
 
 
 def rule_for(until: Until) -> Rule | None:
-    """The rule that `until` names.
+    """The stopping rule for a value of `until`.
 
     Raises:
-        HeadnbError: it is not a number between 0 and 1, alone or behind "reliability", nor "top" and a number.
+        HeadnbError: the value is not a number between 0 and 1, "top" with a number, or "reliability" with a number.
     """
     if until is None:
         return None
@@ -187,20 +189,20 @@ def rule_for(until: Until) -> Rule | None:
         limit = float("nan")
     if isinstance(until, bool) or not 0 < limit < 1:
         raise HeadnbError(
-            f"until={until!r} is not a relative standard error between 0 and 1, as 0.02, a number of top heads, as "
-            '"top20", or a reliability, as "reliability0.9"'
+            f"until={until!r} is not a relative standard error between 0 and 1 (such as 0.02), a number of top heads "
+            '(such as "top20") or a reliability (such as "reliability0.9")'
         )
     return Reliable(limit) if reliable else RelativeError(limit)
 
 
 @dataclass
 class Stopping:
-    """Asks a rule about what a table holds so far.
+    """Applies a rule to the scores of a table.
 
     Attributes:
-        rule: when it is enough.
-        block: samples that are a fair sample of the task only together; 1 if they come in random order.
-        absolute: whether levels are |score| and not the score.
+        rule: the stopping rule.
+        block: number of samples that must be complete to be a random sample of the task; 1 if each is in random order.
+        absolute: whether levels are |score|, not the signed score.
     """
 
     rule: Rule
@@ -210,11 +212,11 @@ class Stopping:
 
     def reached(self, table: ScoreTable) -> bool:
         """Whether enough samples are scored."""
-        whole = table.scored_prefix()
-        fair = whole if whole == len(table.done) else whole - whole % self.block
-        for rows in table.score_rows(self.counted, fair):
+        scored = table.scored_prefix()
+        usable = scored if scored == len(table.done) else scored - scored % self.block
+        for rows in table.score_rows(self.counted, usable):
             flat = rows.reshape(len(rows), -1).astype(np.float64)
             flat = flat[:, ~np.isnan(flat).all(axis=0)] if np.isnan(flat).any() else flat
             self.rule.add(np.abs(flat) if self.absolute else flat)
-        self.counted = fair
+        self.counted = usable
         return self.counted >= MIN_SAMPLES and self.rule.reached()

@@ -1,7 +1,8 @@
-"""Batches scored by the workers of a Dask cluster, each with a copy of the model of its own.
+"""Scoring of batches by the workers of a Dask cluster, each with its own copy of the model.
 
-Workers only compute. The process that asks plans the batches and writes the one store, so that a lost worker leaves
-nothing half written: Dask gives its batches to another one. Scores are as small (4 bytes a head and sample) as tokens.
+Workers only compute. The calling process plans the batches and writes the one store, so a lost worker leaves nothing
+half written: Dask gives its batches to another worker. Scores take 4 bytes per head and sample, so they are cheap to
+send.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ if TYPE_CHECKING:
     Scored = tuple[Tensor, Tensor]
 
 TIMEOUT_SECONDS = (
-    1800.0  # seconds without any batch until a cluster is given up; before, Dask replaces workers that hang
+    1800.0  # seconds without a finished batch after which the run fails; Dask replaces hanging workers earlier
 )
-STARTUP_SECONDS = 30.0  # seconds for a first worker to come, where a cluster starts, or replaces the only one
+STARTUP_SECONDS = 30.0  # seconds to wait for the first worker, when a cluster starts or replaces its only worker
 LOST_MESSAGE = "the Dask scheduler, or every worker that held the model, was lost or hangs"
-MAX_ATTEMPTS = 5  # at sending the model, after workers were lost that held it
-BATCHES_PER_THREAD = 2  # batches sent to each thread of a worker, so that none waits for the next
+MAX_ATTEMPTS = 5  # at sending the model, after all workers that held it were lost
+BATCHES_PER_THREAD = 2  # batches sent to each worker thread, so that no thread waits for its next batch
 
 
 @dataclass
 class Workers:
-    """The workers of a cluster, and what they need to score with one method."""
+    """The workers of a cluster, and the model and method to score with."""
 
     client: Client
     model: PreTrainedModel
@@ -55,12 +56,12 @@ class Workers:
 
     @property
     def max_pending(self) -> int:
-        """How many batches may be out at a time; raises LostError where nobody answers."""
+        """Maximum number of submitted batches at a time; raises LostError if the scheduler does not answer."""
         return max(1, BATCHES_PER_THREAD * self._threads())
 
     @contextmanager
     def scoring(self) -> Iterator[PendingBatches]:
-        """Send the model to every worker; what is still out when the context closes is called back.
+        """Send the model to every worker; on exit, cancel the batches that are not done.
 
         Raises:
             HeadnbError: there are no workers, or the model cannot be sent.
@@ -72,7 +73,7 @@ class Workers:
         except (TypeError, AttributeError, RuntimeError, ImportError, PicklingError) as error:
             raise HeadnbError(f"this model cannot be sent to the workers: {error!s:.200}") from error
         except OSError as error:
-            raise HeadnbError("a worker was lost while the model was sent to it; the same call tries again") from error
+            raise HeadnbError("a worker was lost while the model was sent to it; run the same call again") from error
         pending = PendingBatches(self, sent)
         try:
             yield pending
@@ -80,14 +81,14 @@ class Workers:
             best_effort(lambda: self.client.cancel([*pending.futures, sent]))
 
     def _threads(self) -> int:
-        """Of all workers."""
+        """Number of threads of all workers."""
         try:
             return sum(call_scheduler(self.client, "ncores", TIMEOUT_SECONDS).values())
         except OSError as error:
             raise LostError(LOST_MESSAGE) from error
 
     def _wait_for_a_worker(self) -> None:
-        """Dask's own waiting never ends where the scheduler does not answer."""
+        """Wait for a worker; Dask's own `wait_for_workers` never ends if the scheduler does not answer."""
         end = time.monotonic() + STARTUP_SECONDS
         while not self._threads():
             if time.monotonic() > end:
@@ -95,11 +96,11 @@ class Workers:
             time.sleep(0.1)
 
     def _send(self) -> Future[SerializedModel]:
-        """The model, on every worker; from here where they can be reached, else through the scheduler's memory."""
-        from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
-        from headnb.scoring.model_transfer import SerializedModel  # noqa: PLC0415  what it needs comes with Dask
+        """The model on every worker: sent directly if workers can be reached, else through the scheduler."""
+        from headnb.models.locks import model_lock  # noqa: PLC0415
+        from headnb.scoring.model_transfer import SerializedModel  # noqa: PLC0415  needs cloudpickle, a part of Dask
 
-        with model_lock(self.model):  # another thread's hooks stay here
+        with model_lock(self.model):  # so that hooks of another thread are not pickled
             model = SerializedModel.of(self.model)
         sent: Future[SerializedModel]
         try:
@@ -110,19 +111,19 @@ class Workers:
 
 
 class LostError(Exception):
-    """Batches will not come back."""
+    """Submitted batches will not return."""
 
 
 class ModelLostError(LostError):
-    """They will not, but may be sent again: the worker that is gone was the last that held the model.
+    """The last worker that held the model is gone; the batches can be submitted again.
 
-    Dask keeps one copy of what is sent to every worker, once none waits for it.
+    Dask keeps only one copy of a model sent to every worker, once no task waits for it.
     """
 
 
 @dataclass
 class PendingBatches(Sized):
-    """Batches that are out."""
+    """Batches that are submitted to the workers."""
 
     workers: Workers
     model: Future[SerializedModel]
@@ -130,23 +131,23 @@ class PendingBatches(Sized):
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of pending batches."""
         return len(self.futures)
 
-    def submit(self, places: np.ndarray, batch: Batch, budget: int) -> None:
-        """Send a batch out."""
-        about = self.workers
-        future = about.client.submit(
-            _score, self.run, self.model, about.method, dict(about.settings), batch, budget, pure=False
+    def submit(self, rows: np.ndarray, batch: Batch, budget: int) -> None:
+        """Submit a batch; `rows` are its rows of the score table."""
+        workers = self.workers
+        future = workers.client.submit(
+            _score, self.run, self.model, workers.method, dict(workers.settings), batch, budget, pure=False
         )
-        self.futures[future] = places
+        self.futures[future] = rows
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
-        """Wait for one: its places, and scores (b, L, H) and losses (b,), or None where memory ran out.
+        """Wait for a batch: its rows of the table, and scores (b, L, H) and losses (b,), or None if memory ran out.
 
         Raises:
-            LostError: workers were lost with this batch again and again, the model or the whole cluster was, or
-                nothing comes.
+            LostError: workers died repeatedly with this batch, the model or the whole cluster was lost, or no batch
+                returned in time.
         """
         from distributed import KilledWorker, wait  # noqa: PLC0415
 
@@ -166,15 +167,15 @@ class PendingBatches(Sized):
 
 
 def checked_client(client: Any) -> Client:
-    """A Dask client; raises HeadnbError for anything else."""
+    """The Dask client; raises HeadnbError for anything else."""
     with optional_import("suite"):
         from distributed import Client  # noqa: PLC0415
     if not isinstance(client, Client) or client.asynchronous:
-        raise HeadnbError(f"client= takes a distributed.Client that is not asynchronous, not {type(client).__name__}")
+        raise HeadnbError(f"client= must be a synchronous distributed.Client, not {type(client).__name__}")
     return client
 
 
-# In a process of workers: the scorers of the run that they work for, one for each copy of the model.
+# In a worker process: the scorers of the current run, one for each copy of the model.
 _scorers: dict[tuple[str, int], Scorer] = {}
 _scorer_lock = threading.Lock()
 
@@ -182,15 +183,15 @@ _scorer_lock = threading.Lock()
 def _score(
     run: str, sent: SerializedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
 ) -> Scored | None:
-    """On a worker: scores and losses of a batch; None where memory ran out."""
-    from headnb.models.locks import model_lock  # noqa: PLC0415  which is built on this module
+    """On a worker: scores and losses of a batch; None if memory ran out."""
+    from headnb.models.locks import model_lock  # noqa: PLC0415
 
     model = sent.model
     with model_lock(model):
         with _scorer_lock:
             if (run, id(model)) not in _scorers:
                 make = find_method(method).scorer
-                assert make is not None  # noqa: S101  methods without scores of samples are refused before
+                assert make is not None  # noqa: S101  methods without sample scores are rejected earlier
                 for other in [key for key in _scorers if key[0] != run]:
                     del _scorers[other]
                 _scorers[run, id(model)] = make(model, **settings)

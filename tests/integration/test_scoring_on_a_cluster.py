@@ -195,8 +195,8 @@ def test_hanging_workers_end_the_call_and_the_same_call_resumes(
     kept = headnb.open_scores(out).sizes["sample"]
     assert 20 < kept < len(TASK)
     assert str(given_up.value) == (
-        f"no batch came back from the workers in 0.05 minutes; {len(TASK) - kept} of {len(TASK)} samples are missing, "
-        "the others are kept, and the same call goes on with a new client"
+        f"no batch came back from the workers in 0.05 minutes; {len(TASK) - kept} of {len(TASK)} samples are not "
+        "scored; the scored ones are saved: run the same call with a new client to resume"
     )
     assert_same(scores(**settings, out=out), scores())
 
@@ -221,8 +221,8 @@ def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_resumes(
     assert 20 < kept < len(TASK)
     assert str(lost.value) == (
         "the Dask scheduler, or every worker that held the model, was lost or hangs; "
-        f"{len(TASK) - kept} of {len(TASK)} samples are missing, the others are kept, and the same call goes on with a "
-        "new client"
+        f"{len(TASK) - kept} of {len(TASK)} samples are not scored; the scored ones are saved: run the same call with a "
+        "new client to resume"
     )
     assert_same(scores(client=threads, out=out), scores())
 
@@ -230,7 +230,7 @@ def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_resumes(
 def test_a_client_that_is_closed_is_one_line(threads: Client):
     closed = Client(threads.scheduler.address)
     closed.close()
-    with pytest.raises(HeadnbError, match="was lost or hangs; 180 of 180 samples are missing"):
+    with pytest.raises(HeadnbError, match="was lost or hangs; 180 of 180 samples are not scored"):
         scores(client=closed)
 
 
@@ -272,7 +272,7 @@ def test_memory_that_runs_out_on_a_worker_makes_batches_smaller(threads: Client)
     found = scores(model, client=threads, on_progress=lambda progress: messages.append(progress.message))
     hook.remove()
     assert_same(found, expected)
-    assert any("going on with" in message for message in messages)
+    assert any("continuing with" in message for message in messages)
 
 
 def test_until_works_on_a_cluster(threads: Client):
@@ -294,9 +294,9 @@ def test_an_error_on_a_worker_is_raised_as_in_one_process(threads: Client):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"method": "gates"}, "gates is a fit"),
-        ({"method": "ablate-mean"}, "ablate-mean sees the whole task"),
-        ({"client": "tcp://127.0.0.1:1"}, "takes a distributed.Client"),
+        ({"method": "gates"}, "gates is fitted to all samples"),
+        ({"method": "ablate-mean"}, "ablate-mean needs a first pass"),
+        ({"client": "tcp://127.0.0.1:1"}, "must be a synchronous distributed.Client"),
     ],
 )
 def test_methods_that_cannot_be_distributed_are_refused(threads: Client, settings: dict[str, Any], words: str):

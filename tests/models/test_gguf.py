@@ -1,4 +1,4 @@
-"""GGUF files give the weights that the format's own library reads in them."""
+"""GGUF files load with the weights that the format's own library reads from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headnb.models.loading import load_model, model_name, weights_fingerprint
 
 
 def test_gguf_file_gives_its_weights(tmp_path, tokenizer):
-    """A GGUF file written with the format's own library, one tensor quantized, against that library's numbers."""
+    """Compare with what the format's own library reads from a file that it wrote, with one quantized tensor."""
     path, written = write_gguf(tmp_path / "tiny.gguf", tokenizer)
     model, its_tokenizer = load_model(path)
     weights = model.state_dict()
@@ -29,7 +29,7 @@ def test_gguf_file_gives_its_weights(tmp_path, tokenizer):
 
 
 def write_gguf(path, tokenizer):
-    """A llama of one layer; query and key stay out of the comparison, as GGUF permutes their rows."""
+    """Write a llama of one layer; query and key are not compared, because GGUF permutes their rows."""
     width, heads, vocabulary = 32, 2, len(tokenizer)
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")

@@ -1,4 +1,4 @@
-"""Models: every source gives the saved weights, what is dangerous or no decoder is refused, and nothing waits."""
+"""Loading: every source gives the saved weights, unsafe or unsupported models are refused, and no call waits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_folder_gives_the_saved_model_in_eval_mode(folder, model, tokenizer, inp
 def test_half_precision_is_widened_exactly_on_a_cpu_unless_asked_for(folder, model):
     model.to(torch.bfloat16).save_pretrained(folder)
     wide, _ = load_model(folder, device="cpu")
-    kept, _ = load_model(folder, device="cpu", dtype="bfloat16")
-    assert (wide.dtype, kept.dtype) == (torch.float32, torch.bfloat16)
-    for name, weight in kept.state_dict().items():
+    half, _ = load_model(folder, device="cpu", dtype="bfloat16")
+    assert (wide.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    for name, weight in half.state_dict().items():
         assert torch.equal(wide.state_dict()[name], weight.float())
 
 
@@ -70,7 +70,7 @@ def test_adapter_that_names_no_base_or_does_not_fit(adapter, tokenizer, tmp_path
         load_model(other, adapter=path)
     config = json.loads((path / "adapter_config.json").read_text())
     (path / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
-    with pytest.raises(HeadnbError, match="does not say which model it adapts"):
+    with pytest.raises(HeadnbError, match="does not name its base model"):
         load_model(path)
     (path / "adapter_config.json").write_text("{")
     with pytest.raises(HeadnbError, match=r"cannot read .*adapter_config\.json"):
@@ -86,7 +86,7 @@ def test_pickled_adapter_is_refused(adapter):
 
 
 class Trap:
-    """A pickle that leaves a mark when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -114,7 +114,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.M"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
-    with pytest.raises(HeadnbError, match="needs code of its own"):
+    with pytest.raises(HeadnbError, match="needs its own code"):
         load_model(folder)
     assert not (tmp_path / "mark").exists()
 
@@ -153,7 +153,7 @@ def test_what_is_no_causal_decoder_is_refused(kind, message, tokenizer, tmp_path
 
 
 def test_broken_folders_say_what_is_missing(folder):
-    with pytest.raises(HeadnbError, match="no GGUF; give the folder"):
+    with pytest.raises(HeadnbError, match="not a GGUF file; give the folder"):
         load_model(folder / "config.json")
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(HeadnbError, match="cannot load"):
@@ -197,9 +197,9 @@ def test_adapter_of_the_hub_without_a_network(folder):
         load_model(folder, adapter="somebody/lora")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_there(folder):
-    with pytest.raises(HeadnbError, match="no device 'cuda' here"):
+    with pytest.raises(HeadnbError, match="no device 'cuda' on this machine"):
         load_model(folder, device="cuda")
 
 

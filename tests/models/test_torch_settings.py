@@ -1,4 +1,4 @@
-"""What the user has set for torch around a call changes no result."""
+"""The user's torch settings around a call do not change results."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CALLS = {
 
 
 def in_setting(setting, call):
-    """The models are made outside, as users load them, and are in place before the call."""
+    """The result of a call inside a setting. The models are created outside, as users load them."""
     with pytest.MonkeyPatch.context() as patch:
         made = tiny_model()
         wrapped = with_adapter(tiny_model(), 10)

@@ -37,7 +37,7 @@ def test_returns_the_losses_of_the_same_call_in_python_and_draws_once(shell):
         ("%headablate model pairs --heads 3.10", "'3.10' is not a head"),
         ("%headablate model pairs --heads L0H1 --factr 2", "did you mean --factor"),
         ("%headablate model pairs --heads L0H1 --factor much", "--factor"),
-        ("%headablate model pairs --heads L0H0,L0H1,L0H2 --controls 1", "too few other heads"),
+        ("%headablate model pairs --heads L0H0,L0H1,L0H2 --controls 1", "not enough heads left"),
     ],
 )
 def test_an_error_is_one_line(shell, line, message):

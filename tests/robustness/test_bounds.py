@@ -77,7 +77,7 @@ def test_patterns_of_names_alternatives_and_wildcards_are_handed_on(pattern):
 
 @pytest.mark.parametrize("pattern", [*ENDLESS, "q" * 3000, 3])
 def test_other_patterns_are_not(pattern):
-    with pytest.raises(HeadnbError, match="does not hand to peft"):
+    with pytest.raises(HeadnbError, match="does not pass to peft"):
         _check_pattern(pattern, "x")
 
 

@@ -75,7 +75,7 @@ def test_overflow_in_half_precision_is_named_with_what_to_do():
     with torch.no_grad():
         model.model.layers[1].self_attn.v_proj.weight.mul_(3e3)
         model.model.layers[1].self_attn.o_proj.weight.mul_(3e3)
-    advice = r"sample \d .*; float16 ends at 65504: load_model\(\.\.\., dtype='bfloat16'\) or 'float32' has room"
+    advice = r"sample \d .*; float16 overflows above 65504: use load_model\(\.\.\., dtype='bfloat16'\) or 'float32'"
     with pytest.raises(HeadnbError, match=advice):
         score_heads(model, None, TASK[:2])
     assert np.isfinite(score_heads(model.float(), None, TASK[:2]).score).all()

@@ -1,4 +1,4 @@
-"""Losses with heads scaled equal those of a model whose output projection is changed by hand."""
+"""Losses with scaled heads equal those of a model whose output projection is scaled by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tiny import tiny_model
 
 
 def by_hand(model, heads, factor):
-    """Scaling head h is scaling its columns of W_o."""
+    """Scale heads by scaling their columns of W_o."""
     size = model.config.head_dim
     with torch.no_grad():
         for layer, head in heads:
@@ -55,15 +55,15 @@ def test_controls_are_as_many_other_heads_of_the_same_layers():
     found = ablate(model, TOKENIZER, TEXT, "L0H1,L2H3,L2H0", controls=6)
     assert found.sizes["control"] == 6
     for names, change in zip(found["control_heads"].values, found["control_change"].values, strict=True):
-        places = [(int(name[1]), int(name[3])) for name in str(names).split(",")]
-        assert [layer for layer, _ in places] == [0, 2, 2]
-        assert len(set(places)) == 3
-        assert not set(places) & {(0, 1), (2, 3), (2, 0)}
-        changed = by_hand(tiny_model(layers=3, dtype=torch.float64), places, 0.0)
+        heads = [(int(name[1]), int(name[3])) for name in str(names).split(",")]
+        assert [layer for layer, _ in heads] == [0, 2, 2]
+        assert len(set(heads)) == 3
+        assert not set(heads) & {(0, 1), (2, 3), (2, 0)}
+        changed = by_hand(tiny_model(layers=3, dtype=torch.float64), heads, 0.0)
         expected = np.mean([reference_loss(changed, *pair) - reference_loss(model, *pair) for pair in TEXT])
         assert change == pytest.approx(expected, abs=1e-10)
     assert len(set(found["control_heads"].values)) > 1
-    with pytest.raises(HeadnbError, match="layer 0 has too few other heads"):
+    with pytest.raises(HeadnbError, match="not enough heads left in layer 0"):
         ablate(model, TOKENIZER, TEXT, "L0H1,L0H2,L0H3", controls=1)
 
 
@@ -82,8 +82,8 @@ def test_generation_is_greedy_before_and_after():
     heads = [(0, 1), (1, 2), (2, 3)]
     found = generate_both(model, TOKENIZER, TEXT, "L0H1,L1H2,L2H3", sample=1, max_new_tokens=6)
     texts = [
-        TOKENIZER.decode(greedy_by_hand(one, TEXT[1][0], 6), skip_special_tokens=True)
-        for one in (model, by_hand(tiny_model(layers=3), heads, 0.0))
+        TOKENIZER.decode(greedy_by_hand(variant, TEXT[1][0], 6), skip_special_tokens=True)
+        for variant in (model, by_hand(tiny_model(layers=3), heads, 0.0))
     ]
     assert [found.before, found.after] == texts
     assert texts[0] != texts[1]

@@ -1,4 +1,4 @@
-"""Ablation scores are losses of a model with one hook on one head, one pass a head and sample."""
+"""Ablation scores equal losses of a model with one hook on one head, computed one head and sample at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENGTHS = (6, 11, 8, 13)
 FOUR_LAYERS = LLAMA_LIKE | {"num_hidden_layers": 4, "pad_token_id": 0}
 TWO_KINDS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 5}
 UNUSUAL = {
-    # Layers without heads; layers that share keys and values; layers that hand on more than hidden states.
+    # Layers without heads; layers that share keys and values; layers that pass on more than hidden states.
     "lfm2": FOUR_LAYERS | {"layer_types": ["conv", "full_attention"] * 2},
     "gemma3n_text": FOUR_LAYERS
     | TWO_KINDS
@@ -44,7 +44,7 @@ UNUSUAL = {
 
 
 def mean_inputs(model, projections, samples):
-    """Of each projection, the mean of its input over all tokens of all samples, (H * D)."""
+    """For each projection, the mean of its input over all tokens of all samples, (H * D)."""
     seen = [[] for _ in projections]
     hooks = [
         projection.register_forward_pre_hook(lambda _, args, at=at: seen[at].append(args[0][0]))
@@ -59,7 +59,7 @@ def mean_inputs(model, projections, samples):
 
 
 def by_hooks(model, name, samples, *, mean):
-    """The scores (B, L, H): a loop with one hook a head."""
+    """Scores (B, L, H) from a loop with one hook per head."""
     projections = output_projections(model, name)
     means = mean_inputs(model, projections, samples)
     heads = find_heads(model).heads
@@ -100,11 +100,11 @@ def test_scores_depend_neither_on_the_batch_nor_on_how_many_heads_share_a_pass(m
         scorer.prepare(collate(samples[:2]))
         scorer.prepare(pack(samples[2:]))
     alone = torch.cat([scorer(collate([sample]))[0] for sample in samples])
-    whole = replace(scorer, partial_forward=PartialForward(()))  # every pass a whole one
+    whole = replace(scorer, partial_forward=PartialForward(()))  # every pass runs all layers
     for batch in (collate(samples), collate(samples, side="left"), pack(samples)):
-        for one in (scorer, whole):
+        for variant in (scorer, whole):
             for budget in (None, 120):
-                found, _ = one(batch, budget=budget)
+                found, _ = variant(batch, budget=budget)
                 assert (found - alone).abs().max() < 2e-5 * alone.abs().max()
 
 
@@ -122,7 +122,7 @@ def test_heads_share_passes_within_the_token_budget(monkeypatch):
 
 
 def test_a_planted_harmful_head_is_negative_and_a_planted_useful_one_positive():
-    """The answer is always token 7: one head's constant output raises its logit, another one's lowers it."""
+    """The answer is always token 7. The constant output of one head raises its logit, that of another lowers it."""
     model = tiny_model(layers=1, heads=4, kv_heads=4, dtype=torch.float64)
     size = model.config.head_dim
     direction = model.lm_head.weight[7] - model.lm_head.weight.mean(0)
@@ -133,11 +133,11 @@ def test_a_planted_harmful_head_is_negative_and_a_planted_useful_one_positive():
     projection = model.model.layers[0].self_attn.o_proj
 
     def plant(_, args, output):
-        silent = args[0].clone()
-        help_, harm = (silent[..., head * size].abs() + 1 for head in (1, 2))
-        kept = [(silent[..., head * size : (head + 1) * size] != 0).any(-1) for head in (1, 2)]
-        pushed = help_ * kept[0] - harm * kept[1]
-        return output + 3 * pushed[..., None] * direction / direction.norm()
+        outputs = args[0].clone()
+        help_, harm = (outputs[..., head * size].abs() + 1 for head in (1, 2))
+        active = [(outputs[..., head * size : (head + 1) * size] != 0).any(-1) for head in (1, 2)]
+        shift = help_ * active[0] - harm * active[1]
+        return output + 3 * shift[..., None] * direction / direction.norm()
 
     with projection.register_forward_hook(plant):
         pattern = score_heads(model, None, token_task(samples), method="ablate-zero").heads.pattern()
@@ -179,7 +179,7 @@ def test_a_stopped_run_goes_on_to_the_same_scores_with_the_same_mean(tmp_path, p
         score_heads(model, None, task, out=out, on_progress=stop, **settings)
     assert 0 < stopped.value.scores.sizes["sample"] == open_scores(out).sizes["sample"] < 7
     assert same_scores(score_heads(model, None, task, out=out, on_progress=seen.append, **settings), whole)
-    assert seen[0].message == "a first pass over the task"
+    assert seen[0].message == "first pass over the task"
     assert seen[-1].message == ""
     assert seen[-1].done == 7
 

@@ -1,4 +1,4 @@
-"""Each activity score is its definition on explicit attention matrices, in every way that batches are laid out."""
+"""Each activity score equals its definition on explicit attention matrices, for every batch layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from random_samples import mean_loss, random_samples, token_task
 from tiny import tiny_model
 
 LENGTHS = (6, 11, 8)
-SEEN = ("llama", "gpt2", "gemma2", "gpt_oss", "deepseek_v3")  # grouped heads; a window and caps; sinks; latent values
+SEEN = ("llama", "gpt2", "gemma2", "gpt_oss", "deepseek_v3")  # grouped heads; window and capping; sinks; latent values
 
 
 def explicit_parts(model, sample):
@@ -30,7 +30,7 @@ def explicit_parts(model, sample):
 
 
 def by_definition(A, V, O):
-    """All 13 scores (L, H), with loops over heads and tokens."""
+    """All 13 scores (L, H), computed by loops over heads and tokens."""
     layers, heads, tokens, _ = A.shape
     raw = {name: np.zeros((layers, heads)) for name in (
         "output-norm", "output-norm-last", "value-norm", "value-norm-first", "first-token", "entropy",
@@ -56,9 +56,9 @@ def by_definition(A, V, O):
 
 
 def definitions(model, samples):
-    """Of each score, (B, L, H)."""
+    """All 13 scores, (B, L, H) each."""
     found = [by_definition(*explicit_parts(model, sample)) for sample in samples]
-    return {name: np.stack([each[name] for each in found]) for name in found[0]}
+    return {name: np.stack([scores[name] for scores in found]) for name in found[0]}
 
 
 @pytest.mark.parametrize("name", SEEN)
@@ -83,7 +83,7 @@ def test_scores_are_their_definitions_on_attention_matrices(name, dtype):
     for method, score in ACTIVITIES.items():
         scorer = activity_scorer(model, score)
         batches = [collate(samples)] + [pack(samples)] * scorer.supports_packing
-        if dtype == torch.float32 or name not in FLOAT32_INSIDE:  # masks in float64 overflow in a softmax in float32
+        if dtype == torch.float32 or name not in FLOAT32_INSIDE:  # float64 masks overflow in a float32 softmax
             batches.append(collate(samples, side="left"))
         for batch in batches:
             with wide_softmax():
@@ -108,7 +108,7 @@ def test_code_that_hides_keys_and_values_has_output_norms_and_says_so(name):
     expected = torch.stack([O.norm(dim=-1).mean(0) for O in outputs])
     assert torch.allclose(found[0], expected, rtol=1e-5)
     for method in ("entropy", "first-token", "value-norm", "attattr"):
-        with pytest.raises(HeadnbError, match="attention in code of its own"):
+        with pytest.raises(HeadnbError, match="has its own attention code"):
             score_heads(model, None, token_task([sample]), method=method)
 
 
@@ -169,7 +169,7 @@ def test_patterns_are_levels_in_units_of_their_own():
 
 def test_no_other_loss_changes_a_score_that_is_no_share_of_a_loss():
     model, task = tiny_model(), token_task(random_samples())
-    with pytest.raises(HeadnbError, match=r"entropy is no share of a loss"):
+    with pytest.raises(HeadnbError, match=r"method entropy are not contributions to a loss"):
         score_heads(model, None, task, method="entropy", loss="sum")
     with pytest.raises(HeadnbError, match=r"entropy are not parts of a loss"):
         score_heads(model, None, task, method="entropy").heads.with_loss("sum")

@@ -1,4 +1,4 @@
-"""The attention view's matrices are those of eager attention, for one head, whatever kernel the model runs with."""
+"""The matrices of the attention view equal those of eager attention, with every attention kernel."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TEXT = [("Question: What is 12 + 30?\nAnswer: ", "The answer is 42."), ("How man
 
 
 def encoded_task(length=14):
-    """One sample of random tokens; two thirds are its answer."""
+    """One sample of random tokens, of which two thirds are the answer."""
     ids = np.random.default_rng(0).integers(1, VOCABULARY, length).tolist()
-    labels = [-100 if place < length // 3 else token for place, token in enumerate(ids)]
+    labels = [-100 if position < length // 3 else token for position, token in enumerate(ids)]
     return Task("random", (TokenSample(ids, labels),), (0,), "made here")
 
 
 def eager_matrices(model, sample):
-    """A and dL/dA (L, H, T, T) as eager attention makes them, all layers at once."""
+    """A and dL/dA (L, H, T, T) of all layers, from eager attention."""
     ids, labels = torch.tensor(sample.input_ids), torch.tensor(sample.labels)
     output = model(input_ids=ids[None], output_attentions=True, use_cache=False)
     logits = output.logits[0, :-1].to(model.dtype)
@@ -63,14 +63,14 @@ def test_matrices_of_one_head_are_those_of_eager_attention(name):
 
 WINDOW = {
     "sdpa": {},
-    "flash: told by options": {"mask": None},
+    "flash: an option": {"mask": None},
     "flex: a function": {"mask": SimpleNamespace(mask_mod=lambda b, h, q, k: (k <= q) & (q - k < 5))},
 }
 
 
 @pytest.mark.parametrize("form", WINDOW)
 def test_every_kernels_form_of_mask_gives_the_same_matrix(form):
-    """A window of 5 tokens, in the ways that kernels are told of it."""
+    """A window of 5 tokens, in the form of each kernel."""
     task = encoded_task(20)
     A, _, _ = eager_matrices(build("mistral", torch.float32, attn_implementation="eager"), task.samples[0])
     model = build("mistral", torch.float32)
@@ -102,7 +102,7 @@ def test_in_bfloat16_the_matrix_is_taken_in_float32():
 
 
 def test_a_matrix_that_does_not_give_the_heads_output_is_refused():
-    """A kernel that does more than the eager function says: here outputs are doubled behind its back."""
+    """The kernel's outputs differ from those of the eager function: here they are scaled by 1.01."""
     model = build("llama", torch.float32)
     layout = find_heads(model)
     calls = []

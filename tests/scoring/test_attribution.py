@@ -1,4 +1,4 @@
-"""attattr is its definition: explicit attention matrices in float64, scaled one layer at a time, and differentiated."""
+"""`attattr` equals its definition: explicit float64 attention matrices, scaled one layer at a time, differentiated."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STEPS = 4
 
 
 def probability(model, sample):
-    """Of the answer: the geometric mean of its tokens' probabilities."""
+    """Probability of the answer: the geometric mean of its tokens' probabilities."""
     ids, labels = torch.tensor(sample.input_ids)[None], torch.tensor(sample.labels)
     logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
     return torch.exp(-functional.cross_entropy(logits, labels[1:], ignore_index=-100))
 
 
 def gradient_at(model, sample, layer, weights):
-    """dF/dA (H, T, T) at these weights of a layer, with the matrix itself as the variable."""
+    """dF/dA (H, T, T) at these weights of a layer, with the attention matrix itself as the variable."""
     variable = weights.clone().requires_grad_()
     with attention_weights({layer: variable}):
         (gradient,) = torch.autograd.grad(probability(model, sample), variable)
@@ -40,13 +40,13 @@ def gradient_at(model, sample, layer, weights):
 
 
 def attributions(model, sample, layer, steps):
-    """A / m * sum over k of dF(k A / m)/dA, (H, T, T), by a loop over k."""
+    """A / m * sum over k of dF(k A / m)/dA, (H, T, T), computed by a loop over k."""
     A = matrices(model, sample.input_ids)[layer].A
     return A / steps * sum(gradient_at(model, sample, layer, A * k / steps) for k in range(steps))
 
 
 def by_definition(name, samples, steps=STEPS):
-    """(B, L, H)"""
+    """Scores (B, L, H)."""
     model = with_explicit_attention(build(name, torch.float64))
     layers = model.config.num_hidden_layers
     rows = [
@@ -62,7 +62,7 @@ def test_scores_are_the_largest_entries_of_attributions_by_a_direct_loop(name):
     assert (expected.amax((0, 2)) > 0).all()
     scorer = attribution_scorer(build(name, torch.float64), STEPS)
     batches = [collate(samples)] + [pack(samples)] * scorer.supports_packing
-    if name not in FLOAT32_INSIDE:  # transformers' masks in float64 overflow in a softmax in float32
+    if name not in FLOAT32_INSIDE:  # transformers' float64 masks overflow in a float32 softmax
         batches.append(collate(samples, side="left"))
     for batch in batches:
         found, _ = scorer(batch)
@@ -71,7 +71,7 @@ def test_scores_are_the_largest_entries_of_attributions_by_a_direct_loop(name):
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_attributions_of_a_layer_sum_to_what_its_attention_adds_to_the_probability(layer):
-    """Completeness: F(A) - F(0), when the steps grow; the error of m steps falls with 1 / m."""
+    """Completeness: the sum approaches F(A) - F(0), with an error that falls as 1 / m."""
     (sample,) = random_samples((9,), answer=0.2)
     assert sample.answer_tokens == 1
     model = with_explicit_attention(build("llama", torch.float64))
@@ -83,12 +83,12 @@ def test_attributions_of_a_layer_sum_to_what_its_attention_adds_to_the_probabili
     errors = [float(attributions(model, sample, layer, steps).sum()) - added for steps in (20, 80, 160)]
     assert abs(errors[2]) < 0.05 * abs(added)
     assert abs(errors[2]) < abs(errors[0]) / 7
-    if layer:  # below, embeddings are small beside what attention adds, and the way from 0 to A bends sharply
+    if layer:  # in layer 0 embeddings are small compared with attention's output, so F bends sharply from 0 to A
         assert errors[1] / errors[2] == pytest.approx(2, rel=0.01)
 
 
 def test_the_score_approaches_what_a_head_adds_to_the_probability_where_one_weight_is_all_of_it():
-    """One head, and a prompt of one token: its single weight is 1, and its attribution is F(1) - F(0)."""
+    """One head and a prompt of one token: its single weight is 1, and its attribution is F(1) - F(0)."""
     model = tiny_model(layers=3, heads=1, kv_heads=1, dtype=torch.float64)
     samples = [EncodedSample(np.array([7, answer]), np.array([-100, answer])) for answer in range(20, 28)]
     added = torch.zeros(len(samples), 3, dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_the_score_approaches_what_a_head_adds_to_the_probability_where_one_weig
                 silent.remove()
     assert (added > 0).any(0).all()
     assert (added < 0).any()
-    expected = added.clamp(min=0)  # the weights that the mask forbids are 0, and count
+    expected = added.clamp(min=0)  # the weights that the mask forbids are 0 and count
     scores = [attribution_scorer(model, steps)(collate(samples))[0][..., 0] for steps in (40, 80)]
     errors = [(found - expected).abs().amax(0) for found in scores]  # (L)
     assert (errors[1] < 0.02 * expected.amax(0)).all()
@@ -109,7 +109,7 @@ def test_the_score_approaches_what_a_head_adds_to_the_probability_where_one_weig
 
 
 def test_scores_approach_the_largest_entry_of_the_integral_as_steps_grow():
-    """The integral by Gauss's rule, whose nodes and weights have nothing in common with steps."""
+    """The integral is computed by Gauss-Legendre quadrature, which shares no nodes with the steps."""
     (sample,) = random_samples((9,))
     model = with_explicit_attention(build("llama", torch.float64))
     nodes, weights = np.polynomial.legendre.leggauss(48)
@@ -136,7 +136,7 @@ def test_scores_depend_neither_on_the_budget_nor_on_the_block_of_queries(monkeyp
     expected, _ = scorer(collate(samples))
     monkeypatch.setattr(blocks, "MAX_WEIGHT_ELEMENTS", 2 * 4 * 9 * 3)
     for batch in (collate(samples), pack(samples)):
-        for budget in (5, 60, 1000):  # checkpointed; two scales a pass; all of them
+        for budget in (5, 60, 1000):  # checkpointed; two scales per pass; all scales in one pass
             found, _ = scorer(batch, budget=budget)
             assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
@@ -160,7 +160,7 @@ def test_a_store_of_other_steps_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"stepps": 3}, "did you mean 'steps'"), ({"steps": 0}, "above 0"), ({"steps": 1.5}, "a whole number")],
+    [({"stepps": 3}, "did you mean 'steps'"), ({"steps": 0}, "above 0"), ({"steps": 1.5}, "an integer above 0")],
 )
 def test_options_that_do_not_exist_are_refused(options, message):
     with pytest.raises(HeadnbError, match=message):

@@ -1,4 +1,4 @@
-"""Left padding is refused where it would make scores wrong, and nowhere else."""
+"""Left padding is refused for models whose scores it changes, and for no others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLES = [
 ]
 TASK = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in SAMPLES]
 WRONG_WITH_LEFT_PADDING = {
-    "bart": {  # counts positions from the first place
+    "bart": {  # counts positions from the start of the row
         "d_model": 32,
         "decoder_layers": 2,
         "decoder_attention_heads": 4,
@@ -29,7 +29,7 @@ WRONG_WITH_LEFT_PADDING = {
         "max_position_embeddings": 64,
     },
     "recurrent_gemma": LLAMA_LIKE | {"lru_width": 32},  # carries a state through the padding
-    "deepseek_v4": LLAMA_LIKE  # pools over windows of places
+    "deepseek_v4": LLAMA_LIKE  # pools over windows of positions
     | {
         "num_key_value_heads": 1,
         "q_lora_rank": 16,
@@ -62,7 +62,7 @@ def test_left_padding_is_refused_where_it_makes_scores_wrong(kind, dtype):
     alone, _ = score(collate(SAMPLES[2:]))
     padded, _ = score(collate(SAMPLES, side="left"))
     largest = alone.abs().nan_to_num().max()
-    assert (padded[2:] - alone).abs().nan_to_num().max() > 0.3 * largest  # else there would be nothing to refuse
+    assert (padded[2:] - alone).abs().nan_to_num().max() > 0.3 * largest  # otherwise the refusal would be wrong
     with pytest.raises(HeadnbError, match="use padding_side='right'"):
         score_heads(score.model, None, TASK, padding_side="left")
 
@@ -70,7 +70,7 @@ def test_left_padding_is_refused_where_it_makes_scores_wrong(kind, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["llama", "mistral", "mixtral", "gpt2", "opt", "bloom", "mpt", "gemma3"])
 def test_left_padding_is_allowed_where_scores_stay_right(name, dtype):
-    """Up to rounding, which in half precision changes what experts are asked."""
+    """Scores agree up to rounding, which in half precision changes the choice of experts."""
     left, right = (score_heads(build(name, dtype), None, TASK, padding_side=side).score for side in ("left", "right"))
     rounding = 1e-5 if dtype == torch.float32 else 0.2
     assert np.linalg.norm(left - right) < rounding * np.linalg.norm(right)
@@ -79,5 +79,5 @@ def test_left_padding_is_allowed_where_scores_stay_right(name, dtype):
 def test_samples_of_one_length_need_no_padding_on_any_side():
     model = scorer("bart", torch.float32).model
     left, right = (score_heads(model, None, TASK[:1] * 3, padding_side=side).score for side in ("left", "right"))
-    assert left.shape == (3, 2, 4)  # bart's config counts the layers of the encoder that is not there
+    assert left.shape == (3, 2, 4)  # bart's config counts encoder layers, which this model does not have
     assert np.allclose(left, right, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Fitted gates tell planted heads apart, follow the method's loss, and go on after any stop to the same result."""
+"""Fitted gates identify planted heads, follow the method's loss, and resume after any stop with the same result."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FEW = {"steps": 4, "samples": 3}
 
 @pytest.fixture(scope="module")
 def planted():
-    """Head 1 raises the logit of the answer, head 2 lowers it, and what heads 0 and 3 give is dropped."""
+    """Head 1 raises the answer's logit, head 2 lowers it, and the output of heads 0 and 3 is discarded."""
     model = tiny_model(layers=1, heads=4, kv_heads=4)
     size, answer = model.config.head_dim, 7
     attention = model.model.layers[0].self_attn
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 3.0  # what all tokens share, for the values to build on
+        model.model.embed_tokens.weight[:, 0] = 3.0  # a constant feature that the values read
         direction = model.lm_head.weight[answer] - model.lm_head.weight.mean(0)
         attention.o_proj.weight.zero_()
         attention.v_proj.weight.zero_()
@@ -53,11 +53,11 @@ def test_planted_useful_harmful_and_dead_heads_have_their_classes(planted, seed)
     assert found.role.values.tolist() == [["irrelevant", "facilitating", "interfering", "irrelevant"]]
     assert found.role.dims == ("layer", "head")
     assert found.layer.values.tolist() == [0]
-    free, kept, closed = found.gate.values[:, 0]
-    assert (kept[[0, 3]] > 0.9).all()
+    free, opened, closed = found.gate.values[:, 0]
+    assert (opened[[0, 3]] > 0.9).all()
     assert (closed[[0, 3]] < 0.1).all()
-    assert min(free[1], kept[1], closed[1]) > 0.9
-    assert max(free[2], kept[2], closed[2]) < 0.1
+    assert min(free[1], opened[1], closed[1]) > 0.9
+    assert max(free[2], opened[2], closed[2]) < 0.1
     np.testing.assert_array_equal(found.score, found.gate.sel(penalty=-0.1))
     course = found.loss.values[0]
     assert course[-5:].mean() < course[:5].mean()
@@ -65,12 +65,12 @@ def test_planted_useful_harmful_and_dead_heads_have_their_classes(planted, seed)
 
 def test_roles_are_those_of_both_rewards():
     favoured, disfavoured = np.array([[0.9, 0.9, 0.1, 0.1, np.nan]]), np.array([[0.9, 0.1, 0.1, 0.9, np.nan]])
-    named = gates.roles(favoured, disfavoured).tolist()
-    assert named == [["facilitating", "irrelevant", "interfering", "undecided", ""]]
+    classes = gates.roles(favoured, disfavoured).tolist()
+    assert classes == [["facilitating", "irrelevant", "interfering", "undecided", ""]]
 
 
 def gate_of(logits):
-    """What multiplies each head, in the input of the output projection: the heads (D each) side by side."""
+    """A pre-hook of the output projection that multiplies the output of each head by its gate."""
 
     def gate(_, args):
         O = args[0].unflatten(-1, (len(logits), -1))  # (B, T, H, D)
@@ -81,7 +81,7 @@ def gate_of(logits):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "bloom"])
 def test_fits_follow_the_methods_loss_by_a_direct_implementation(name):
-    """All samples in every step; one pass a sample, the loss written out, and Adam over all of it."""
+    """The direct implementation uses all samples in every step, one pass per sample, and Adam on the explicit loss."""
     model = build(name, torch.float32)
     samples = random_samples((6, 9, 7))
     options = {"steps": 3, "samples": 3, "learning_rate": 0.3, "penalty": 0.1}
@@ -96,16 +96,16 @@ def test_fits_follow_the_methods_loss_by_a_direct_implementation(name):
         adam = torch.optim.Adam([logits], lr=0.3)
         for _ in range(3):
             adam.zero_grad()
-            each = []
+            sample_losses = []
             for sample in samples:
                 with ExitStack() as hooks:
                     for projection, of_layer in zip(projections, logits, strict=True):
                         hooks.enter_context(projection.register_forward_pre_hook(gate_of(of_layer)))
                     out = model(torch.tensor(sample.input_ids)[None], use_cache=False).logits[0, :-1]
-                each.append(functional.cross_entropy(out, torch.tensor(sample.labels)[1:], ignore_index=-100))
-            nll = sum(each) / 3
+                sample_losses.append(functional.cross_entropy(out, torch.tensor(sample.labels)[1:], ignore_index=-100))
+            nll = sum(sample_losses) / 3
             (nll - penalty * logits.clamp(-4, 4).mean()).backward()
-            # the penalty is no part of what is clipped separately: one norm of the whole gradient
+            # the gradient of loss and penalty together is clipped
             torch.nn.utils.clip_grad_norm_([logits], 1.0)
             adam.step()
             losses.append(nll.item())
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_is_named_by_sample():
 def test_what_needs_scores_of_samples_refuses_gates(tmp_path):
     from headnb.scoring.registry import find_method, methods
 
-    with pytest.raises(HeadnbError, match="'gates' has one value a head"):
+    with pytest.raises(HeadnbError, match="'gates' has one value per head"):
         find_method("gates", of_samples=True)
     assert "gates" in methods()
     assert "gates" not in methods(of_samples=True)

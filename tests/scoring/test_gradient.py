@@ -1,4 +1,4 @@
-"""The gradient scores against finite differences, the official formula and direct slow implementations."""
+"""Gradient scores equal finite differences, the official formula and direct slow implementations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tiny import tiny_model
 
 
 def test_activation_score_equals_finite_difference_of_a_gate_on_the_head():
-    """s is the derivative of the loss by a factor on the head's output, at factor 1."""
-    model = build("gpt2")  # whose code stays in float64: a root-mean-square norm would round to float32
+    """s is the derivative of the loss with respect to a factor on the head's output, at factor 1."""
+    model = build("gpt2")  # its code stays in float64; RMS norms of other models round to float32
     sample = random_samples()[3]
     scores, _ = gradient_scorer(model, activation)(collate([sample]))
     step = 1e-4
@@ -44,18 +44,18 @@ def test_activation_score_equals_finite_difference_of_a_gate_on_the_head():
 def test_taylor_token_equals_a_loop_over_tokens_and_heads():
     model = build("llama")
     (sample,) = random_samples((12,))
-    kept = {}
+    head_outputs_of_layer = {}
 
-    def keep(layer, outputs):
+    def record(layer, outputs):
         outputs.retain_grad()
-        kept[layer] = outputs
+        head_outputs_of_layer[layer] = outputs
         return outputs
 
-    with head_outputs(model, keep):
+    with head_outputs(model, record):
         logits = model(torch.tensor(sample.input_ids)[None]).logits[0, :-1]
         functional.cross_entropy(logits, torch.tensor(sample.labels)[1:], ignore_index=IGNORED).backward()
     expected = torch.zeros(3, 4, dtype=torch.float64)
-    for layer, outputs in kept.items():
+    for layer, outputs in head_outputs_of_layer.items():
         for head in range(4):
             for token in range(12):
                 product = sum(
@@ -87,7 +87,7 @@ def test_scores_do_not_depend_on_the_token_budget_the_order_or_packing(batch_tok
 
 
 def official_scores(model, samples, batch_size=4):
-    """As the paper's script: eager attention, batches in the data's order, one mean over a batch's answer tokens."""
+    """Scores as the paper's script computes them: eager attention, batches in task order, one mean per batch."""
     found = []
     for start in range(0, len(samples), batch_size):
         batch = collate(samples[start : start + batch_size])
@@ -102,7 +102,7 @@ def official_scores(model, samples, batch_size=4):
 
 
 def test_a_sample_without_a_prompt_scores_the_same_with_padding_on_either_side():
-    """Its first token is predicted from nothing, and not from the padding before it."""
+    """The first token is not predicted from the padding before it."""
     scorer = gradient_scorer(tiny_model(layers=3), activation)
     samples = random_samples((6, 11, 8), answer=1)
     assert all(sample.labels[0] != IGNORED for sample in samples)
@@ -130,7 +130,7 @@ def test_sum_is_the_gradient_of_the_summed_loss():
 
 
 def test_bfloat16_scores_are_summed_in_float32():
-    """A bfloat16 sum of so many products would be off by several per cent of the largest product."""
+    """A bfloat16 sum of this many products would be wrong by several per cent of the largest product."""
     random = torch.Generator().manual_seed(0)
     O, dO = (torch.randn(1, 4096, 2, 64, generator=random).bfloat16() for _ in range(2))
     expected = (O.double() * dO.double()).sum((1, 3))
@@ -161,7 +161,7 @@ def test_compiled_models_score_as_uncompiled_ones():
     by_layer = tiny_model(layers=2)
     for layer in by_layer.model.layers:
         layer.compile(backend="aot_eager")
-    by_layer(torch.arange(1, 9)[None])  # traced before the capture, so that the capture must undo that trace
+    by_layer(torch.arange(1, 9)[None])  # traced before the hooks exist, so scoring must not use this trace
     for model in (whole, in_place, by_layer):
         found = score_heads(model, None, token_task(samples)).score.values
         assert abs(found - expected).max() < 1e-6 * abs(expected).max()
@@ -201,8 +201,8 @@ def test_model_without_a_head_is_refused():
         gradient_scorer(tiny_model().model, activation)
 
 
-class Waits(TorchDispatchMode):
-    """Notes the operations whose result the host must know before it can go on."""
+class HostSyncs(TorchDispatchMode):
+    """Records the operations for which the host must wait for the device."""
 
     KINDS = ("nonzero", "masked_select", "bincount", "_local_scalar_dense", "equal", "is_nonzero", "_unique2")
 
@@ -227,12 +227,12 @@ def test_between_a_batchs_tokens_and_its_scores_nothing_waits_for_the_device(red
     scorer = gradient_scorer(tiny_model(layers=3), reduce)
     batch = collate(random_samples(lengths))
     expected, _ = scorer(batch)
-    with Waits() as waits:  # would they be seen?
+    with HostSyncs() as waits:  # check that HostSyncs records these operations
         assert len(collate(random_samples(lengths)).answers.tokens) == (batch.labels[:, 1:] != IGNORED).sum()
     assert {"nonzero", "bincount"} <= set(waits.found)
-    with Waits() as own:  # transformers looks once, before the first layer, whether the row is packed
+    with HostSyncs() as own:  # transformers checks once whether the row is packed
         scorer.model(batch.input_ids, use_cache=False)
-    with Waits() as waits:
+    with HostSyncs() as waits:
         found, _ = scorer(batch)
     assert waits.found == own.found
     assert torch.equal(found, expected)

@@ -1,4 +1,4 @@
-"""docs/methods.md has every method with its own unit and options."""
+"""docs/methods.md lists every method with its unit and options."""
 
 from __future__ import annotations
 

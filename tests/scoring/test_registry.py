@@ -1,4 +1,4 @@
-"""A method's registry entry is all that is known of the method, and results say it of themselves."""
+"""All properties of a method come from its registry entry, and results carry them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_new_method_has_its_unit_and_label_wherever_its_results_are_shown(monk
     scores = headnb.score_heads(tiny_model(), None, TASK, method="drop")
     assert {name: scores.attrs[name] for name in METHOD_ATTRIBUTES} == NEW.attrs
     shown = [payload(data) for data in (scores, scores["score"].mean("sample"), scores.heads.pattern())]
-    assert [(each["quantity"], each["units"]) for each in (shown[0], shown[2])] == [("drop of evidence", "bits")] * 2
+    assert [(part["quantity"], part["units"]) for part in (shown[0], shown[2])] == [("drop of evidence", "bits")] * 2
     assert shown[1]["units"] == ""  # computed from scores
     changed = payload(headnb.compare(scores, scores))
     assert (changed["quantity"], changed["units"]) == ("change in drop of evidence", "bits")
@@ -46,7 +46,7 @@ def test_a_new_method_has_its_unit_and_label_wherever_its_results_are_shown(monk
 
 @pytest.mark.parametrize("name", registry._METHODS)
 def test_scores_that_were_written_before_units_were_keep_theirs(name):
-    """Earlier versions wrote no unit of the methods that are shares of the loss, and no label at all."""
+    """Earlier versions stored no label, and no unit for methods in nats."""
     method = registry._METHODS[name]
     attrs = {name: value for name, value in method.attrs.items() if name != "method_label"}
     if method.units == "nats":

@@ -1,4 +1,4 @@
-"""`score_heads` as a run: progress, memory, interrupts, stores that go on, and bad input."""
+"""`score_heads` as a run: progress, memory, interrupts, resumed stores, and bad input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tiny import tiny_model
 
 @pytest.fixture
 def whole(model):
-    """Scores of an undisturbed run."""
+    """Scores of an uninterrupted run."""
     return score_heads(model, None, TASK, batch_tokens=BUDGET)
 
 
@@ -84,7 +84,7 @@ def test_model_is_left_as_it_was(model):
 
 
 def scarce_memory(monkeypatch, limit):
-    """Make scoring fail, as a GPU does, for batches of more than `limit` tokens that are not recomputed."""
+    """Make scoring fail, as on a GPU, for batches of more than `limit` tokens that are not recomputed."""
     score = gradient.GradientScorer.__call__
     tried = []
 
@@ -153,10 +153,10 @@ def test_dropout_sleeps_while_scoring_and_wakes_afterwards():
 def test_two_threads_may_score_one_model(model, whole):
     found = [None, None]
 
-    def work(place):
-        found[place] = score_heads(model, None, TASK, batch_tokens=BUDGET)
+    def work(index):
+        found[index] = score_heads(model, None, TASK, batch_tokens=BUDGET)
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -187,7 +187,9 @@ def test_lost_or_broken_chunks_are_scored_again_or_named(model, whole, tmp_path)
 
 def test_one_sample_that_does_not_fit_is_an_error_with_advice(model, monkeypatch):
     scarce_memory(monkeypatch, 3)
-    with pytest.raises(HeadnbError, match=r"memory is too small for one sample of \d+ tokens; max_length"):
+    with pytest.raises(
+        HeadnbError, match=r"memory is too small for one sample of \d+ tokens; truncate samples with max_length"
+    ):
         score_heads(model, None, TASK)
 
 
@@ -202,7 +204,7 @@ def test_interrupt_keeps_what_was_scored(model, whole):
 
 
 def test_an_interrupt_counts_without_the_samples_that_are_left_out(model):
-    task = [{"input_ids": [5] * 50, "labels": [-100] * 48 + [5, 5]}, *TASK]  # its answer is cut away
+    task = [{"input_ids": [5] * 50, "labels": [-100] * 48 + [5, 5]}, *TASK]  # its answer is truncated away
     with pytest.raises(ScoringInterrupted, match=r"interrupted; \d+ of 30 samples are scored"):
         score_heads(
             model, None, task, max_length=40, batch_tokens=BUDGET, on_progress=stop_after(4, KeyboardInterrupt())
@@ -214,11 +216,11 @@ def test_the_same_call_goes_on_after_the_last_complete_batch(model, whole, tmp_p
     out = tmp_path / "a.zarr"
     with pytest.raises((ScoringInterrupted, RuntimeError)):
         score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=stop_after(3, error))
-    kept = open_scores(out).sizes["sample"]
-    assert 0 < kept < 30
+    stored = open_scores(out).sizes["sample"]
+    assert 0 < stored < 30
     seen = []
     found = score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
-    assert seen[0].done == kept
+    assert seen[0].done == stored
     assert same_scores(found, whole)
     assert same_scores(open_scores(out), whole)
     score_heads(model, None, TASK, batch_tokens=BUDGET, out=out, on_progress=seen.append)
@@ -228,14 +230,14 @@ def test_the_same_call_goes_on_after_the_last_complete_batch(model, whole, tmp_p
 KILLED = """
     import os, signal, sys
     import torch
-    torch.set_num_threads(1)  # as here: sums over several threads differ in the last bit
-    from scored import BUDGET, TASK
+    torch.set_num_threads(1)  # as in this process: sums over several threads differ in the last bit
+    from scoring_samples import BUDGET, TASK
     from tiny import tiny_model
     from headnb import score_heads
     from headnb.storage import score_store
     from headnb.storage.score_store import ScoreTable
 
-    score_store.WRITTEN_EVERY = 0.0
+    score_store.WRITE_INTERVAL = 0.0
     writes = 0
     write = ScoreTable.{method}
 
@@ -345,7 +347,7 @@ def test_a_loss_that_is_not_finite_is_named_by_sample(model):
 
 def test_packing_is_refused_where_samples_would_mix():
     model = tiny_model(attn_implementation="eager")
-    with pytest.raises(HeadnbError, match="cannot keep packed samples apart"):
+    with pytest.raises(HeadnbError, match="does not separate packed samples"):
         score_heads(model, None, TASK, packed=True)
 
 
@@ -364,7 +366,7 @@ def test_packing_is_refused_where_samples_would_mix():
         ({"tokenizer": "gpt2"}, "the second argument is str, not a tokenizer"),
         (
             {"task": [{"input_ids": [1, 999], "labels": [-100, 999]}]},
-            "sample 0 has the token 999, and the model has 320",
+            "sample 0 has token id 999, but the model's vocabulary has 320",
         ),
         ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids are 0 or more"),
         ({"out": "s3://bucket/a.zarr"}, "is an address"),

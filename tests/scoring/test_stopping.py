@@ -1,4 +1,4 @@
-"""Scoring ends when enough samples are scored, and not before: `until`."""
+"""`until` ends scoring when enough samples are scored, and not earlier."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_halves_that_share_their_top_heads_are_told_from_halves_that_do_not():
     noise.add(RANDOM.normal(1, 0.1, (80, 8)))
     assert clear.value == 1
     assert clear.reached()
-    assert 0.1 < noise.value < 0.7  # 3/8 of them by chance
+    assert 0.1 < noise.value < 0.7  # 3/8 are shared by chance
     assert not noise.reached()
 
 
@@ -115,7 +115,7 @@ def test_other_rules_are_refused(until: object):
 
 
 def test_what_cannot_stop_early_is_refused():
-    with pytest.raises(HeadnbError, match="gates is a fit"):
+    with pytest.raises(HeadnbError, match="until= is not available for gates"):
         scores(0.1, method="gates")
-    with pytest.raises(HeadnbError, match="more heads than that"):
+    with pytest.raises(HeadnbError, match="needs a model with more than 5000 heads"):
         scores("top5000")
