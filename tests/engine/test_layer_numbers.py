@@ -191,7 +191,7 @@ def test_scores_of_heads_that_do_not_run_are_refused(method):
     scorer = find_method(method).scorer(model, **({"steps": 2} if method == "attattr" else {}))
     skip(model.model.layers[1])
     batch = collate(encode_task(headnb.load_task(rows), None).samples)
-    with pytest.raises(HeadnbError, match="did not call the attention of"):
+    with pytest.raises(HeadnbError, match="did not run the attention of"):
         scorer.prepare(batch) if method == "ablate-mean" else scorer(batch)
 
 
@@ -204,7 +204,7 @@ def test_scaling_heads_that_do_not_run_is_an_error_and_a_factor_of_one_is_none()
     context.__enter__()
     skip(model.model.layers[1])
     model(TOKENS)
-    with pytest.raises(HeadnbError, match="did not call the attention of layer 1"):
+    with pytest.raises(HeadnbError, match="did not run the attention of layer 1"):
         context.__exit__(None, None, None)
     with scale_heads(tiny_model(layers=3), {"L1H2": 0.0}):
         pass  # no pass at all

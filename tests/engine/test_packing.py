@@ -31,7 +31,7 @@ def test_models_that_tell_samples_by_their_positions_may(name, dtype):
 @pytest.mark.parametrize("name", ["opt", "bloom", "gpt_oss"])
 def test_others_are_refused(name, dtype):
     said = refusal(build(name, dtype))
-    assert said.endswith("train without packing") or "does not take packed samples" in said
+    assert said.endswith("train without packing") or "does not support packed samples" in said
 
 
 def test_layers_that_are_told_where_samples_begin_may():

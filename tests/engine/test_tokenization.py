@@ -67,7 +67,7 @@ def test_chat_messages_are_rendered_by_the_template_and_nothing_is_put_around_th
 def test_chat_messages_need_a_template(framing):
     framing.chat_template = None
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
-    with pytest.raises(HeadnbError, match="chat messages, and the tokenizer has no chat template"):
+    with pytest.raises(HeadnbError, match="chat messages, but the tokenizer has no chat template"):
         encode_task(load_task(rows), framing)
 
 
@@ -95,5 +95,5 @@ def test_a_sample_longer_than_the_context_is_an_error_that_names_it():
 
 
 def test_text_without_a_tokenizer_is_an_error():
-    with pytest.raises(HeadnbError, match="a tokenizer is needed"):
+    with pytest.raises(HeadnbError, match="need a tokenizer"):
         encode_task(load_task(PAIRS), None)

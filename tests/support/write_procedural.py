@@ -31,7 +31,7 @@ def task_list() -> str:
             module = generator.__module__.split(".")[1]
             language = module == "algorithmic" and LANGUAGE.search(name)
             group = "language" if language else GROUPS.get(module, "logic")
-            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), made by rule"]
+            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), procedurally generated"]
     return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(about)}" for name, about in tasks.items()) + "\n}\n"
 
 

@@ -43,7 +43,7 @@ def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
     assert not set(test.ids) & set(train.ids)
     assert all(i % 7 for i in test.ids + train.ids)
     assert test.samples[0].completion == f"SAY {test.ids[0]}"
-    with pytest.raises(HeadnbError, match=r"has 9 samples .*n=10 asks for more"):
+    with pytest.raises(HeadnbError, match=r"has 9 samples .*fewer than n=10"):
         load_task("infinity_instruct", split="test", n=10)
 
 
