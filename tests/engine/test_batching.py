@@ -1,4 +1,4 @@
-"""Plans and batches against simple counts and by hand."""
+"""Batch plans and batches against simple counts and hand calculations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_block_is_a_fair_sample_and_its_batches_come_in_random_order():
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_collate_pads_on_the_side_that_is_asked_for(side):
+def test_collate_pads_on_the_given_side(side):
     samples = [
         EncodedSample(np.array([5, 6, 7]), np.array([IGNORED, 6, 7])),
         EncodedSample(np.array([8, 4]), np.array([8, 4])),
@@ -49,7 +49,7 @@ def test_collate_pads_on_the_side_that_is_asked_for(side):
     batch = collate(samples, side=side, pad=9)
     short = [8, 4, 9] if side == "right" else [9, 8, 4]
     assert batch.input_ids.tolist() == [[5, 6, 7], short]
-    assert batch.labels.tolist()[1] == [4 if token == 4 else IGNORED for token in short]  # nothing predicts the first
+    assert batch.labels.tolist()[1] == [4 if token == 4 else IGNORED for token in short]  # the first is not predicted
     if side == "right":
         assert batch.attention_mask is None
     else:
@@ -68,7 +68,7 @@ def test_answers_are_read_one_token_before_them_in_their_own_row(side, places):
     assert answers.counts.tolist() == [2, 1]
 
 
-def test_pack_lays_samples_behind_each_other_and_predicts_no_first_token():
+def test_pack_concatenates_samples_and_predicts_no_first_token():
     samples = [
         EncodedSample(np.array([5, 6, 7]), np.array([5, 6, 7])),
         EncodedSample(np.array([8, 9]), np.array([8, 9])),

@@ -1,4 +1,7 @@
-"""A process that writes a store: `python store_writer_process.py STORE MOMENT` pauses, or is killed, at a moment."""
+"""A process that writes a store, and pauses or is killed at a given moment.
+
+Usage: `python store_writer_process.py STORE MOMENT`, where MOMENT names a function of this module.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ OPTIONS = {"batch_tokens": BUDGET}
 
 
 def pause():
-    """Say that the moment has come, and wait to be told to go on."""
+    """Print "paused" and wait for a line of input."""
     print("paused", flush=True)
     sys.stdin.readline()
 
@@ -46,7 +49,7 @@ def die_before_the_rename():
 
 
 def die_while_replanning():
-    """Memory runs out in the fourth batch; of the plan's chunks the fifth is not written any more."""
+    """Run out of memory in the fourth batch, and die before the fifth chunk of the new plan is written."""
     score, batches = gradient.GradientScorer.__call__, []
 
     def scarce(self, batch, *, budget):
@@ -60,13 +63,13 @@ def die_while_replanning():
 
 
 def die_while_marking():
-    """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
-    OPTIONS["packed"] = False  # the batches of this plan lie so
+    """Die when a batch with samples in the third and the fourth chunk is marked as done in the fourth only."""
+    OPTIONS["packed"] = False  # this plan has such a batch
     die_before_write("done/c/2", beside="done/c/3", times=1)
 
 
 def die_before_write(chunk, beside, times):
-    """Before this chunk is written a second time, and after the one beside it was so many times."""
+    """Die before `chunk` is written a second time, and after the chunk `beside` was written `times` times."""
     write, begun, written = LocalStore.set, Counter(), Counter()
     beside_is_written = asyncio.Event()
 
@@ -85,8 +88,8 @@ def die_before_write(chunk, beside, times):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
+    torch.set_num_threads(1)  # as in the tests, because sums over several threads differ in the last bit
     out, moment = sys.argv[1:]
-    score_store.WRITE_INTERVAL = 0.0  # each batch, so that there are moments between
+    score_store.WRITE_INTERVAL = 0.0  # write after each batch
     globals()[moment]()
     score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

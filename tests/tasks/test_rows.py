@@ -1,4 +1,4 @@
-"""Rows of many forms give the samples that are in them, or one line: masks, packed rows, named tuples, transforms."""
+"""Rows of many forms (masks, packed rows, named tuples, transforms) give their samples or a one-line error."""
 
 from __future__ import annotations
 
@@ -142,10 +142,10 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"loss_mask": [1] * 5}, r"has 'loss_mask', which is not supported"),
     ],
 )
-def test_rows_that_would_be_read_otherwise_than_they_are_meant_are_refused(change, message):
+def test_inconsistent_and_unsupported_rows_are_refused(change, message):
     for fields in (None, {"input_ids": "input_ids", "labels": "labels"}):
         if fields and "_mask" in next(iter(change)) and "attention" not in next(iter(change)):
-            continue  # who names the labels does not want other masks
+            continue  # with a column for labels given, label masks are not read
         with pytest.raises(HeadnbError, match=message) as caught:
             load_task([PLAIN | change], fields=fields)
         assert "\n" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_fields_name_masks_and_keep_the_others():
 
 @st.composite
 def padded_rows(draw):
-    """Samples, and one row that holds them packed, padded and with holes."""
+    """Samples, and one row that contains them packed, padded and with masked tokens in between."""
     samples = [draw(st.lists(st.integers(3, 99), min_size=2, max_size=6)) for _ in range(draw(st.integers(1, 3)))]
     row = {"input_ids": [], "labels": [], "attention_mask": [], "position_ids": []}
 
@@ -192,13 +192,13 @@ def test_scores_of_padded_and_packed_rows_are_those_of_the_samples_alone(case):
     expected, row = case
     found = headnb.score_heads(FUZZED, None, [row])
     assert found.sizes["sample"] == len(expected)
-    for place, (ids, labels) in enumerate(expected):
+    for index, (ids, labels) in enumerate(expected):
         alone = headnb.score_heads(FUZZED, None, [{"input_ids": ids, "labels": labels}])
         scale = float(abs(alone.score).max())
-        np.testing.assert_allclose(found.score[place], alone.score[0], atol=1e-5 * scale)
+        np.testing.assert_allclose(found.score[index], alone.score[0], atol=1e-5 * scale)
         with torch.no_grad():
             loss = FUZZED(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        assert float(found.loss[place]) == pytest.approx(float(loss), rel=1e-5)
+        assert float(found.loss[index]) == pytest.approx(float(loss), rel=1e-5)
 
 
 class Pair(NamedTuple):
@@ -266,7 +266,7 @@ def test_a_transform_that_fails_is_one_line():
     assert len(str(caught.value)) < 500
 
 
-def test_columns_chosen_in_a_format_are_the_ones_that_are_read():
+def test_columns_selected_by_the_format_of_a_data_set_are_read():
     source = datasets.Dataset.from_list([PLAIN | {"position_ids": [9] * 5}])
     chosen = source.with_format("torch", columns=["input_ids", "labels"])
     assert load_task(chosen).samples == (WHOLE,)
@@ -281,7 +281,7 @@ def test_typed_rows_may_be_packed():
 
 
 def test_plain_rows_keep_their_fingerprints():
-    """What earlier versions computed, so that stores of plain tasks go on."""
+    """The fingerprints of earlier versions, so that existing stores of plain tasks can be resumed."""
     pairs = load_task([("a", "b"), ("c", "d")])
     chat = load_task([{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}])
     tokens = load_task([PLAIN])
@@ -293,7 +293,7 @@ def test_plain_rows_keep_their_fingerprints():
 
 
 def test_a_further_kind_of_rows_is_an_entry_of_one_table(tmp_path, monkeypatch):
-    """Preferences, whose chosen answer is scored: known by a column that no other kind has."""
+    """Example: preference pairs, whose chosen answer is scored, recognized by the column `chosen`."""
 
     def read_chosen(row, where):
         return samples._read_pair({**row, "completion": row["chosen"]}, where)

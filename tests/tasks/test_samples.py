@@ -1,4 +1,4 @@
-"""A row becomes a sample, or one plain error that says where and why."""
+"""A row becomes a sample, or a one-line error that names the row and the cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
         ([{"prompt": "a", "completion": None}], r"line 1: completion is empty \(None\)"),
         ([{"prompt": "a", "completion": [{"role": "assistant"}]}], r"'role' and 'content'"),
         ([{"prompt": "a", "completion": [{"role": "x", "content": "y"}]}], r"both be text or both be chat"),
-        ([{"messages": [{"role": "user", "content": "y"}] * 2}], r"last message is scored and must be from the assistant"),
+        (
+            [{"messages": [{"role": "user", "content": "y"}] * 2}],
+            r"last message is scored and must be from the assistant",
+        ),
         ([b'{"prompt": "\\ud800", "completion": "b"}'], r"unpaired surrogate \(position 0\)"),
         ([{"input_ids": [1, 2]}], r"neither 'labels' nor 'completion_mask'"),
         ([{"input_ids": [1, 2], "labels": [1]}], r"2 input_ids but 1 labels"),
