@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.engine.template_process import TemplateRefusedError, render_apart
 from headnb.errors import HeadnbError, one_line
 from headnb.tasks.chat_rows import message_text, missing_text
-from headnb.tasks.row_values import check_text
+from headnb.tasks.row_values import check_text, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ def _apply_template(
     except Exception as error:
         raise HeadnbError(one_line(f"{failure}{type(error).__name__}: {one_line(error)}")) from error
     if not isinstance(text, str):
-        raise HeadnbError(f"{where}: the chat template returns a {type(text).__name__}, not text")
+        raise HeadnbError(f"{where}: the chat template returns {type_name(text)}, not text")
     check_text(text, f"{where}: the output of the chat template")
     return text
 

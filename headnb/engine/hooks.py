@@ -122,7 +122,7 @@ def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """The device of the model's token ids: that of the input embedding."""
+    """The device of the model's token ids: that of the input embedding, or the CPU if it is offloaded."""
     # Under FSDP1 the embedding has no parameter of its own: its weight is part of the model's flat parameter.
     embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")

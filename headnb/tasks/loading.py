@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
+from headnb.tasks.row_values import type_name
 from headnb.tasks.samples import (
     Sample,
     TokenSample,
@@ -68,7 +69,7 @@ class Task:
         where = f"task {self.name!r}"
         for name, values in (("samples", self.samples), ("ids", self.ids)):
             if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
-                raise HeadnbError(f"{where}: {name} must be a list or a tuple, not a {type(values).__name__}")
+                raise HeadnbError(f"{where}: {name} must be a list or a tuple, not {type_name(values)}")
         ids = read_ids(self.ids, where)
         samples = tuple(read_row(row, f"{where}: sample {index}") for index, row in enumerate(self.samples))
         if not samples:

@@ -19,8 +19,14 @@ def describe_type(value: object) -> str:
     if isinstance(value, Mapping):
         return f"a dict with {column_names(value)}"
     if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+        return f"{type_name(value)} of length {len(value)}"
+    return type_name(value)
+
+
+def type_name(value: object) -> str:
+    """The name of a value's type with its article, for errors."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def column_names(row: Mapping[str, Any]) -> str:

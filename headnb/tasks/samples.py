@@ -116,7 +116,7 @@ def _read_pair(row: Mapping[str, Any], where: str) -> Read:
     if missing:
         raise HeadnbError(
             f"{where} lacks {' and '.join(map(repr, missing))}; it has {column_names(row)}"
-            ' (other names: fields={"prompt": ..., "completion": ...})'
+            '; name the columns by fields={"prompt": ..., "completion": ...}'
         )
     return [(None, _text_sample(row, where))]
 
@@ -184,7 +184,7 @@ def as_named_row(row: object, where: str) -> Mapping[str, Any]:
 
 
 def sample_line(sample: Sample | TokenSample) -> dict[str, Any]:
-    """A sample as JSON without empty fields, so that a new optional field changes no hash of samples without it."""
+    """A sample as JSON without fields that are None, so that new optional fields do not change existing hashes."""
     return {name: value for name, value in dataclasses.asdict(sample).items() if value is not None}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headnb import hub
 from headnb.errors import HeadnbError, first_line, one_line, unknown_name
 from headnb.tasks import procedural, registry
-from headnb.tasks.row_values import parse_json
+from headnb.tasks.row_values import parse_json, type_name
 from headnb.tasks.samples import as_mapping, as_named_row, read_field, read_ids
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def find_rows(source: object, split: str, n: int | None, seed: int, fields: Mapp
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return with_ids(Rows("samples", "samples in memory", source, range(len(source))), fields)
     raise HeadnbError(
-        f"cannot load a task from a {type(source).__name__}; give the name of a task, a JSONL file, a data set,"
+        f"cannot load a task from {type_name(source)}; give the name of a task, a JSONL file, a data set,"
         " or a list of (prompt, completion) pairs"
     )
 

@@ -59,29 +59,29 @@ def die_while_replanning():
         return score(self, batch, budget=budget)
 
     gradient.GradientScorer.__call__ = scarce
-    die_before_write("batch/c/4", beside="batch/c/3", times=2)
+    die_before_write("batch/c/4", other="batch/c/3", times=2)
 
 
 def die_while_marking():
     """Die when a batch with samples in the third and the fourth chunk is marked as done in the fourth only."""
     OPTIONS["packed"] = False  # this plan has such a batch
-    die_before_write("done/c/2", beside="done/c/3", times=1)
+    die_before_write("done/c/2", other="done/c/3", times=1)
 
 
-def die_before_write(chunk, beside, times):
-    """Die before `chunk` is written a second time, and after the chunk `beside` was written `times` times."""
+def die_before_write(chunk, other, times):
+    """Die before `chunk` is written a second time, and after the chunk `other` was written `times` times."""
     write, begun, written = LocalStore.set, Counter(), Counter()
-    beside_is_written = asyncio.Event()
+    other_is_written = asyncio.Event()
 
     async def dying(self, name, value):
         begun[name] += 1
         if name == chunk and begun[chunk] == 2:
-            await beside_is_written.wait()
+            await other_is_written.wait()
             die()
         await write(self, name, value)
         written[name] += 1
-        if written[beside] == times:
-            beside_is_written.set()
+        if written[other] == times:
+            other_is_written.set()
 
     LocalStore.set = dying
     zarr_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks

@@ -70,7 +70,7 @@ ONE_SAMPLE = {
 def test_masked_positions_are_dropped(row, form, jsonl):
     made = ONE_SAMPLE[row]
     convert = {"array": np.array, "tensor": torch.tensor}.get(form, list)
-    rows = [{name: convert(held) if isinstance(held, list) else held for name, held in made.items()}]
+    rows = [{name: convert(value) if isinstance(value, list) else value for name, value in made.items()}]
     source = {
         "batch encoding": [BatchEncoding(made)],
         "dataset": datasets.Dataset.from_list([made]) if form == "dataset" else None,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
         ([b"1" * 5000], r"line 1 is not JSON"),
         ([{"question": "a", "completion": "b"}], r"line 1 lacks 'prompt'; it has 'question', 'completion'"),
         ([{"prompt": "a", "completion": " \n"}], r"line 1: the completion is empty"),
-        ([{"prompt": "a", "completion": 3}], r"line 1: completion is a int, not text"),
+        ([{"prompt": "a", "completion": 3}], r"line 1: completion is an int, not text"),
         ([{"prompt": "a", "completion": None}], r"line 1: completion is empty \(None\)"),
         ([{"prompt": "a", "completion": [{"role": "assistant"}]}], r"'role' and 'content'"),
         ([{"prompt": "a", "completion": [{"role": "x", "content": "y"}]}], r"both be text or both be chat"),
@@ -69,7 +69,7 @@ def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
     [
         ("{none}", r"does not fit the template '{none}': column 'none' is empty \(None\), not text or a number"),
         ("{yes}", r"column 'yes' is a bool, not text or a number"),
-        ("{many}", r"column 'many' is a list of 1, not text or a number"),
+        ("{many}", r"column 'many' is a list of length 1, not text or a number"),
         ("{missing}", r"does not fit the template '{missing}': no column 'missing'; it has"),
         ("{text.__class__}", r"may contain only column names"),
         ("{many[0]}", r"may contain only column names"),
