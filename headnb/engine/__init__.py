@@ -1,3 +1,3 @@
-"""What runs a model: tokenization, batches, hooks on head outputs, losses, interventions and generation."""
+"""Running a model: tokenization, batches, hooks on head outputs, losses, interventions and generation."""
 
 from __future__ import annotations

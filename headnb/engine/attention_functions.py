@@ -1,9 +1,9 @@
-"""Attention functions of a model, wrapped while a context is open.
+"""Wrappers around a model's attention functions while a context is open.
 
-Transformers hands every attention layer its attention function through `AttentionInterface.get_interface`. Here that
-call is answered with the same function, and with what has been set on the layer's module: a substitute, a listener,
-transforms. They act on forward passes of the thread that set them. No configuration, mask, kernel choice or module is
-changed, so nothing has to be put back.
+Every attention layer of transformers gets its function from `AttentionInterface.get_interface`. A wrapped interface
+returns the same function, which then also calls what is registered for the layer's module: a substitute, a listener,
+transforms. Registrations act only on forward passes of the thread that made them. The model's configuration, masks,
+kernels and modules stay unchanged, so nothing in the model needs restoring.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _Called = TypeVar("_Called")
 
 
 class _Registration(NamedTuple, Generic[_Called]):
-    """What a capture sets on an attention module."""
+    """A callable registered for an attention module."""
 
     call: _Called
     is_own_pass: Callable[[], bool]
-    """Whether a forward pass is one of the thread that set it."""
+    """Whether the current forward pass belongs to the thread that registered the callable."""
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What one layer's attention function was given and gave: enough to compute any of its heads again."""
+    """Inputs and outputs of one layer's attention function: enough to recompute any of its heads."""
 
     module: nn.Module
     attend: Callable[..., Any]
-    """The function itself."""
+    """The attention function that ran."""
     eager: Callable[..., Any]
-    """The architecture's own function that makes attention matrices, whichever kernel ran."""
+    """The architecture's eager attention function, which returns attention weights, whichever kernel ran."""
     query: Tensor
     """(B, H, T, Dk)"""
     key: Tensor
@@ -58,26 +58,25 @@ class AttentionCall:
     value: Tensor
     """(B, kv_heads, T, D)"""
     mask: Any
-    """In the form that the kernel wants: None, a tensor of bool or of addends (B, 1 or H, T, T), a BlockMask."""
+    """In the kernel's form: None, a bool or additive tensor (B, 1 or H, T, T), a padding mask (B, T), a BlockMask."""
     options: dict[str, Any]
-    """Its keyword arguments: scaling, sliding_window, softcap, ..."""
+    """Keyword arguments of the attention function: scaling, sliding_window, softcap, ..."""
     outputs: Tensor
     """(B, T, H, D), before any transform."""
 
 
 _lock = threading.RLock()
-# Each with a function that tells whether the pass that asks is one of the thread that set it.
 _transforms: WeakKeyDictionary[nn.Module, tuple[_Registration[Callable[[Tensor], Tensor]], ...]] = WeakKeyDictionary()
 _substitutes: WeakKeyDictionary[nn.Module, _Registration[Callable[..., Any]]] = WeakKeyDictionary()
 _listeners: WeakKeyDictionary[nn.Module, _Registration[Callable[[AttentionCall], None]]] = WeakKeyDictionary()
-_wrap_counts: Counter[int] = Counter()  # how many captures look through an interface, by the interface's id
+_wrap_counts: Counter[int] = Counter()  # number of open contexts that wrap an interface, by the interface's id
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # traced into a compiled graph, a gradient taken in a transform would be silently wrong
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # in a compiled graph, a gradient taken in a transform would be silently wrong
 def _attend(
     function: Callable[..., Any], eager: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Any]:
-    """The model's own attention function, followed by the transforms that this thread has set on this module."""
+    """Run the attention function or its substitute, then the listener and the transforms of this thread."""
     if (substitute := _substitutes.get(module)) is not None and substitute.is_own_pass():
         function = partial(substitute.call, function)
     outputs, weights = function(module, *args, **kwargs)
@@ -92,17 +91,17 @@ def _attend(
 
 
 def _interfaces(model: nn.Module) -> list[AttentionInterface]:
-    """The interfaces that the model's code looks attention functions up in; nearly always the one of transformers."""
+    """The attention interfaces that the model's modules use; nearly always the one of transformers."""
     sources = {type(module).__module__ for module in model.modules()}
-    found = (getattr(sys.modules.get(source), "ALL_ATTENTION_FUNCTIONS", None) for source in sources)
-    return list({id(interface): interface for interface in found if interface is not None}.values())
+    candidates = (getattr(sys.modules.get(source), "ALL_ATTENTION_FUNCTIONS", None) for source in sources)
+    return list({id(interface): interface for interface in candidates if interface is not None}.values())
 
 
 def _wrap_interface(interface: AttentionInterface) -> None:
     _wrap_counts[id(interface)] += 1
     if _wrap_counts[id(interface)] == 1:
         original = interface.get_interface
-        # On the instance, so that deleting the attribute brings the class's own method back.
+        # Set on the instance, so that deleting the attribute restores the class's method.
         interface.get_interface = lambda name, eager: partial(_attend, original(name, eager), eager)  # type: ignore[method-assign,assignment]
 
 
@@ -116,7 +115,7 @@ def _unwrap_interface(interface: AttentionInterface) -> None:
 def transform_attention_outputs(
     model: nn.Module, transforms: Mapping[nn.Module, Callable[[Tensor], Tensor]]
 ) -> Iterator[None]:
-    """Set transforms on attention modules of `model`. Captures may nest: the outer one's transform comes first."""
+    """Apply transforms to the outputs of attention modules. In nested contexts the outer transform runs first."""
     interfaces, ours = _interfaces(model), this_thread_check()
     given = {module: _Registration(transform, ours) for module, transform in transforms.items()}
     with _lock:
@@ -138,7 +137,7 @@ def transform_attention_outputs(
 
 @contextmanager
 def replace_attention(model: nn.Module, layout: HeadLayout, attend: Callable[..., Any]) -> Iterator[None]:
-    """Have `attend` called in place of every layer's attention function, with that function before its arguments."""
+    """Call `attend` in place of every layer's attention function, with that function as its first argument."""
     with transform_attention_outputs(model, {}):
         ours = this_thread_check()
         _substitutes.update({module: _Registration(attend, ours) for _, module in layout.attention})
@@ -153,20 +152,20 @@ def replace_attention(model: nn.Module, layout: HeadLayout, attend: Callable[...
 def observe_attention_calls(
     model: PreTrainedModel, listeners: Mapping[nn.Module, Callable[[AttentionCall], None]]
 ) -> Iterator[None]:
-    """Call each listener with what the attention function of its module is given and gives in every forward pass.
+    """Call each listener with the inputs and outputs of its module's attention function in every forward pass.
 
     Raises:
-        HeadnbError: as for `check_hooks_ran`, on exit.
+        HeadnbError: on exit, as for `check_hooks_ran`.
     """
     with check_hooks_ran(model, list(listeners)) as reached, transform_attention_outputs(model, {}):
         ours = this_thread_check()
 
-        def hear(listener: Callable[[AttentionCall], None], call: AttentionCall) -> None:
+        def notify(listener: Callable[[AttentionCall], None], call: AttentionCall) -> None:
             reached(call.module)
             listener(call)
 
         _listeners.update(
-            {module: _Registration(partial(hear, listener), ours) for module, listener in listeners.items()}
+            {module: _Registration(partial(notify, listener), ours) for module, listener in listeners.items()}
         )
         try:
             yield

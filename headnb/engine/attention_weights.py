@@ -1,7 +1,7 @@
-"""Attention weights A from what a layer's attention function was given, whichever kernel ran.
+"""Attention weights A recomputed from the inputs of a layer's attention function, whichever kernel ran.
 
-The architecture's own eager function makes them of query, key and mask: all heads for some queries at a time, so that
-memory is bounded, or one head's whole matrix. The result is checked: A V must be what the model's own kernel gave.
+The architecture's eager function computes A from query, key and mask: either all heads for a block of queries, which
+bounds the memory, or the whole matrix of one head. The result is checked: A V must equal the kernel's output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.attention_functions import AttentionCall
 
-# Elements of the attention weights that exist at one time: 16 MB in float32.
+# Maximum number of attention weights in memory at one time: 16 MB in float32.
 MAX_WEIGHT_ELEMENTS = 4_000_000
 
 
@@ -29,7 +29,7 @@ def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
     """A (T, T) and V (T, D) of one head of the first sample, in float32 or better.
 
     Raises:
-        HeadnbError: A V is not what the model's own kernel gave.
+        HeadnbError: A V differs from the output of the model's kernel.
     """
     first = replace(call, **{name: getattr(call, name)[:1] for name in ("query", "key", "value", "outputs")})
     if isinstance(call.mask, Tensor):
@@ -41,14 +41,14 @@ def attention_of_head(call: AttentionCall, head: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def attention_rows(call: AttentionCall, token_mask: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """A of all heads, some queries at a time: the queries, and (B, H, R, T) in float32 or better.
+    """A of all heads by blocks of queries: each block's slice of queries, and A (B, H, R, T) in float32 or better.
 
     Args:
-        call: of one attention layer.
-        token_mask: (B, T), false on padding, whose weights have no meaning; None: there is none.
+        call: the call of one attention layer.
+        token_mask: (B, T), false on padding, whose weights have no meaning; None: no padding.
 
     Raises:
-        HeadnbError: A V is not what the model's own kernel gave.
+        HeadnbError: A V differs from the output of the model's kernel.
     """
     batch, heads, length, _ = call.query.shape
     step = max(1, MAX_WEIGHT_ELEMENTS // (batch * heads * length))
@@ -58,7 +58,7 @@ def attention_rows(call: AttentionCall, token_mask: Tensor | None = None) -> Ite
 
 
 def split_samples(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:
-    """The calls (1, ...) of samples that share a row, each attending to itself alone."""
+    """Split the call of a packed row into one call (1, ...) per sample; each sample attends only to itself."""
     for end, length in zip(accumulate(lengths), lengths, strict=True):
         part = slice(end - length, end)
         mask = call.mask[..., part, part] if isinstance(call.mask, Tensor) and call.mask.ndim == 4 else None
@@ -67,17 +67,17 @@ def split_samples(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[Att
 
 
 def repeat_for_query_heads(tensor: Tensor, heads: int) -> Tensor:
-    """(B, kv_heads, ...) as (B, H, ...): what the query heads of a group share stands once for each of them."""
+    """Repeat (B, kv_heads, ...) to (B, H, ...): each key/value head once for every query head of its group."""
     return tensor.repeat_interleave(heads // tensor.shape[1], 1)
 
 
 class _OneHead:
-    """An attention module as its eager function sees it, with one query head."""
+    """A view of an attention module with a single query head, for its eager function."""
 
     def __init__(self, module: nn.Module, head: int) -> None:
         self._module = module
         self.num_key_value_groups = 1
-        if (sinks := getattr(module, "sinks", None)) is not None:  # (H,): a logit that takes weight and has no value
+        if (sinks := getattr(module, "sinks", None)) is not None:  # (H,): an extra softmax logit without a value
             self.sinks = sinks[head : head + 1]
 
     def __getattr__(self, name: str) -> Any:
@@ -85,7 +85,7 @@ class _OneHead:
 
 
 def _weights(call: AttentionCall, rows: slice, head: int | None, token_mask: Tensor | None = None) -> Tensor:
-    """A (B, H, R, T) of some queries, of all heads or (B, 1, R, T) of one."""
+    """A of a block of queries: (B, H, R, T) of all heads, or (B, 1, R, T) of one head."""
     wide = torch.promote_types(call.query.dtype, torch.float32)
     module: Any = call.module if head is None else _OneHead(call.module, head)
     heads, shared = slice(None), slice(None)
@@ -103,8 +103,8 @@ def _weights(call: AttentionCall, rows: slice, head: int | None, token_mask: Ten
         difference = difference.masked_fill(~token_mask[:, rows], 0)
     if weights is None or not difference.max() <= tolerance:
         raise HeadnbError(
-            f"the attention of {type(call.module).__name__} cannot be computed again exactly: its matrix would not "
-            "give the head's output; load the model with attn_implementation='eager'"
+            f"the attention weights of {type(call.module).__name__} cannot be recomputed exactly: they do not "
+            "reproduce the head outputs; load the model with attn_implementation='eager'"
         )
     return torch.as_tensor(weights)
 
@@ -114,11 +114,11 @@ def _kv_head(call: AttentionCall, head: int) -> int:
 
 
 def _additive_mask(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor | None:
-    """The mask (B or 1, H or 1, R, T) as eager attention takes it: 0 where a query may look, else the lowest number."""
+    """The additive mask (B or 1, H or 1, R, T) of eager attention: 0 on visible keys, else the lowest number."""
     mask, (batch, _, length, _) = call.mask, call.query.shape
     allowed: Tensor
     lowest = torch.finfo(dtype).min
-    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):  # (B, T), of kernels that take no matrix
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):  # (B, T): the kernel takes a padding mask only
         allowed = _causal(call, rows)
         if mask is not None:
             allowed = allowed & mask[:, None, None].bool()
@@ -135,9 +135,9 @@ def _additive_mask(call: AttentionCall, heads: slice, rows: slice, dtype: torch.
 
 
 def _causal(call: AttentionCall, rows: slice) -> Tensor:
-    """Where a query may look (1, 1, R, T) when the kernel is told so by its options instead of by a mask."""
-    place = torch.arange(call.query.shape[2], device=call.query.device)
-    distance = place[rows, None] - place  # query - key
+    """Visible keys (1, 1, R, T), where the kernel's options instead of a mask define them."""
+    position = torch.arange(call.query.shape[2], device=call.query.device)
+    distance = position[rows, None] - position  # query - key
     allowed = torch.ones_like(distance, dtype=torch.bool)
     if call.options.get("is_causal", getattr(call.module, "is_causal", True)):
         allowed &= distance >= 0
@@ -147,7 +147,7 @@ def _causal(call: AttentionCall, rows: slice) -> Tensor:
 
 
 def _slice_matrix(call: AttentionCall, given: Any, heads: slice, rows: slice) -> Any:
-    """A tensor of matrices (B, H or 1, T, T) cut to some heads and queries; anything else as it is."""
+    """Select heads and queries of a tensor (B, H or 1, T, T); anything else is returned unchanged."""
     _, count, length, _ = call.query.shape
     if not isinstance(given, Tensor) or given.ndim != 4:
         return given

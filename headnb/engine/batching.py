@@ -1,8 +1,8 @@
-"""From encoded samples to batches: which samples together, in which order, and their tensors.
+"""Batches of encoded samples: their grouping, their order and their tensors.
 
-Batches hold samples of nearly one length, so that no pass is spent on padding; yet the order of work stays fair:
-samples are shuffled into blocks, sorted by length inside a block only, and a block's batches run in random order, so
-that what is done at a block's end is a random part of the task.
+A batch holds samples of similar length, which avoids padding. Samples are shuffled into blocks and sorted by length
+only inside a block; the batches of a block run in random order. So the samples scored at the end of any block are a
+random subset of the task.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from headnb.engine.tokenization import EncodedSample
 
 SIDES = ("right", "left")
-BLOCK = 256  # samples that are sorted by length together
+BLOCK = 256  # number of samples that are sorted by length together
 
 Side: TypeAlias = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """In which order samples are scored, and together with which others.
+    """Processing order of the samples, and their grouping into batches.
 
-    `order` (n,) holds the positions of the samples in the order of work, `batch` (n,) the number of the batch that
-    each place of `order` belongs to; batches are numbered in the order of work.
+    `order` (n,) holds the positions of the samples in processing order. `batch` (n,) holds the batch number of each
+    entry of `order`; batches are numbered in processing order.
     """
 
     order: np.ndarray
     batch: np.ndarray
 
     def batches(self) -> list[np.ndarray]:
-        """The places in the order of work (not the samples' positions) of each batch."""
+        """The indices into `order` (not the positions of samples) of each batch."""
         edges = np.flatnonzero(np.diff(self.batch)) + 1
         return np.split(np.arange(len(self.order)), edges)
 
@@ -60,12 +60,15 @@ def plan_batches(
     A sample longer than the budget gets a batch of its own.
 
     Args:
-        lengths: tokens of each sample, (n,).
-        batch_tokens: the token budget of a batch, padding included.
-        packed: batches will be packed: there is no padding to avoid, and so nothing is sorted.
-        seed: of the shuffles.
-        max_padding: a batch closes when another sample would push its share of padding over this.
-        block: samples that are sorted by length together.
+        lengths: number of tokens of each sample, (n,).
+        batch_tokens: token budget of a batch, padding included.
+        packed: whether batches will be packed; then there is no padding, and samples are not sorted.
+        seed: seed of the shuffles.
+        max_padding: largest fraction of padding; a batch closes before a sample that would exceed it.
+        block: number of samples that are sorted by length together.
+
+    Raises:
+        HeadnbError: `batch_tokens` is less than 1.
     """
     if batch_tokens < 1:
         raise HeadnbError(f"batch_tokens must be at least 1, not {batch_tokens}")
@@ -78,20 +81,20 @@ def plan_batches(
     for start in range(0, len(lengths), block):
         members = shuffled[start : start + block]
         grouped = _group(members[np.argsort(lengths[members], kind="stable")], lengths, batch_tokens, max_padding)
-        batches += [grouped[place] for place in random.permutation(len(grouped))]
+        batches += [grouped[index] for index in random.permutation(len(grouped))]
     sizes = [len(batch) for batch in batches]
     return BatchPlan(np.concatenate(batches), np.repeat(np.arange(len(batches)), sizes))
 
 
 def split_at_budget(tokens: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Places 0 to n - 1 in consecutive groups of at most `batch_tokens` tokens, or of one place that has more."""
+    """Split indices 0 to n - 1 into consecutive groups of at most `batch_tokens` tokens; a longer sample is alone."""
     groups: list[list[int]] = []
     total = 0
-    for place, length in enumerate(tokens.tolist()):
+    for index, length in enumerate(tokens.tolist()):
         if not groups or total + length > batch_tokens:
             groups.append([])
             total = 0
-        groups[-1].append(place)
+        groups[-1].append(index)
         total += length
     return [np.array(group) for group in groups]
 
@@ -111,74 +114,78 @@ def _group(by_length: np.ndarray, lengths: np.ndarray, batch_tokens: int, max_pa
 
 
 class Answers(NamedTuple):
-    """The answer tokens of a batch, N in all, sample by sample."""
+    """The N answer tokens of a batch, sample by sample."""
 
     token_indices: torch.Tensor
-    """(N,): where each is predicted, one token before it, in the batch's tokens one behind the other."""
+    """(N,): the position that predicts each answer token (one before it), in the flattened batch."""
     tokens: torch.Tensor
-    """(N,): what each is."""
+    """(N,): the id of each answer token."""
     samples: torch.Tensor
-    """(N,): the sample of each."""
+    """(N,): the sample of each answer token."""
     counts: torch.Tensor
-    """(B,): how many each sample has."""
+    """(B,): number of answer tokens of each sample."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of some samples: padded to a row each, or packed one behind the other into one row.
+    """Tensors of some samples: padded, with one row per sample, or packed into a single row.
 
-    Padding on the right needs no mask: a decoder's tokens never see what comes after them, and no loss is taken on
-    padding. So attention runs unmasked, on the fast kernels. Padding on the left needs mask and positions.
+    Padding on the right needs no mask: a decoder's tokens never see later tokens, and padding has no loss. So attention
+    runs unmasked, on the fast kernels. Padding on the left needs a mask and positions.
     """
 
     input_ids: torch.Tensor
     """(B, T), or (1, N) of a packed batch."""
     labels: torch.Tensor
-    """Of the same shape; -100 outside the answer, and on a sample's first token, which nothing predicts."""
+    """Same shape; -100 outside the answer, and on a sample's first token, which no token predicts."""
     attention_mask: torch.Tensor | None = None
-    """(B, T), 1 on tokens; None without padding on the left."""
+    """(B, T), 1 on tokens; None unless padding is on the left."""
     lengths: tuple[int, ...] | None = None
-    """Tokens of each sample of a packed batch; None of a padded one."""
+    """Number of tokens of each sample of a packed batch; None for a padded batch."""
     token_mask: torch.Tensor | None = None
-    """(B, T), true on the samples' tokens and false on padding; None where there is none."""
+    """(B, T), true on tokens of samples and false on padding; None for a packed batch."""
 
     def __len__(self) -> int:
-        """How many samples."""
+        """Number of samples."""
         return len(self.input_ids) if self.lengths is None else len(self.lengths)
 
     @cached_property
     def answers(self) -> Answers:
-        """What the loss is a mean over; found here once, since looking for it on a device would wait for the device."""
+        """The tokens that the loss is a mean over; found on the CPU, because `nonzero` on a device waits for it."""
         labels = self.labels.flatten()
-        places = (labels != IGNORED).nonzero()[:, 0]
-        samples = self.sample_of_token.flatten()[places]
-        return Answers(places - 1, labels[places], samples, samples.bincount(minlength=len(self)))
+        indices = (labels != IGNORED).nonzero()[:, 0]
+        samples = self.sample_of_token.flatten()[indices]
+        return Answers(indices - 1, labels[indices], samples, samples.bincount(minlength=len(self)))
 
     @property
     def longest_sample(self) -> int:
-        """Tokens of the longest sample."""
+        """Number of tokens of the longest sample."""
         return self.input_ids.shape[1] if self.lengths is None else max(self.lengths)
 
     def repeat_batch(self, copies: int) -> Batch:
-        """The same samples again and again: in rows of their own, (copies * B, T), or packed, (1, copies * N)."""
+        """Repeat the samples: padded as (copies * B, T), packed as (1, copies * N)."""
         tensors = (self.input_ids, self.labels, self.attention_mask, self.token_mask)
         ids, labels, mask, token_mask = (None if given is None else self.repeat(given, copies) for given in tensors)
         return Batch(ids, labels, mask, self.lengths and self.lengths * copies, token_mask)  # type: ignore[arg-type]
 
     def repeat(self, tensor: torch.Tensor, copies: int) -> torch.Tensor:
-        """A tensor (B, T, ...) or (1, N, ...) as in `repeat_batch`: (copies * B, T, ...) or (1, copies * N, ...)."""
+        """Repeat a tensor (B, T, ...) to (copies * B, T, ...), or (1, N, ...) to (1, copies * N, ...)."""
         times = (copies, 1) if self.lengths is None else (1, copies)
         return tensor.repeat(*times, *(1 for _ in tensor.shape[2:]))
 
     def expand_over_copies(self, factors: torch.Tensor) -> torch.Tensor:
-        """One row (copies, ...) for each copy as what multiplies a repeated tensor: (copies * B, 1, ...) or alike."""
+        """Expand factors (copies, ...), one row per copy, to broadcast over a repeated tensor.
+
+        Returns:
+            (copies * B, 1, ...), or (1, copies * N, ...) of a packed batch.
+        """
         if self.lengths is None:
             return factors.repeat_interleave(len(self.input_ids), 0)[:, None]
         return factors.repeat_interleave(self.input_ids.shape[1], 0)[None]
 
     @property
     def sample_of_token(self) -> torch.Tensor:
-        """(B, T) or (1, N): which of the batch's samples a token belongs to."""
+        """(B, T) or (1, N): index of the sample that each token belongs to."""
         import torch  # noqa: PLC0415
 
         if self.lengths is None:
@@ -187,7 +194,7 @@ class Batch:
 
 
 def pack(samples: Sequence[EncodedSample]) -> Batch:
-    """Samples one behind the other in a row, for models that `Readout.packs` says can keep them apart."""
+    """Pack samples into one row, for models whose `LossComputer.supports_packing` is true."""
     import torch  # noqa: PLC0415
 
     row = torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]).astype(np.int64))
@@ -196,7 +203,11 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
 
 
 def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int = 0) -> Batch:
-    """Pad samples to one length."""
+    """Pad samples to the length of the longest one.
+
+    Raises:
+        HeadnbError: unknown padding side.
+    """
     import torch  # noqa: PLC0415
 
     if side not in SIDES:
@@ -206,15 +217,15 @@ def collate(samples: Sequence[EncodedSample], *, side: Side = "right", pad: int 
     labels = np.full((len(samples), length), IGNORED, np.int64)
     mask = np.zeros((len(samples), length), np.int64)
     for row, sample in enumerate(samples):
-        place = slice(0, len(sample)) if side == "right" else slice(length - len(sample), length)
-        input_ids[row, place] = sample.input_ids
-        labels[row, place] = _predictable_labels(sample)
-        mask[row, place] = 1
+        span = slice(0, len(sample)) if side == "right" else slice(length - len(sample), length)
+        input_ids[row, span] = sample.input_ids
+        labels[row, span] = _predictable_labels(sample)
+        mask[row, span] = 1
     attention_mask = torch.from_numpy(mask) if side == "left" else None
     token_mask = torch.from_numpy(mask).bool()
     return Batch(torch.from_numpy(input_ids), torch.from_numpy(labels), attention_mask, token_mask=token_mask)
 
 
 def _predictable_labels(sample: EncodedSample) -> np.ndarray:
-    """The labels (T,) without the first token's."""
+    """The labels (T,), with the first token's set to -100."""
     return np.concatenate([[IGNORED], sample.labels[1:]])

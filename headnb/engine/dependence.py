@@ -1,8 +1,8 @@
-"""Whether some of a model's logits depend on some of its tokens, decided by a gradient.
+"""Gradient test of whether some of a model's logits depend on some of its input tokens.
 
-The gradient of a logit by the embedding of a token that it cannot see is exactly zero, in every precision: masked
-attention weights are zero, and the products of a mixture of experts, which round differently with each batch, have no
-part in it. Two forward passes with different tokens cannot tell a small dependence from rounding.
+The gradient of a logit with respect to the embedding of a token that it cannot see is exactly zero in every precision,
+because masked attention weights are exactly zero. Rounding that differs between batches, as in a mixture of experts,
+does not affect it. Two forward passes with different tokens cannot distinguish a small dependence from rounding.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def depends_on_tokens(model: PreTrainedModel, run: Callable[[], Tensor], at: sli
     """Whether logits at some positions depend on tokens at other positions of the same row.
 
     Args:
-        model: what `run` runs; it is left as it was.
-        run: makes logits (B, T, V) of token ids (B, T).
-        at: the positions of the logits.
-        tokens: the positions of the tokens.
+        model: the model that `run` runs; it is left unchanged.
+        run: computes logits (B, T, V) of fixed token ids (B, T).
+        at: positions of the logits.
+        tokens: positions of the tokens.
 
     Returns:
-        None where no finite gradient reaches the tokens at `at` themselves, so that nothing can be said.
+        None if this cannot be determined: no finite gradient reaches the tokens at `at` themselves.
     """
     embedded: list[Tensor] = []
 
@@ -45,13 +45,13 @@ def depends_on_tokens(model: PreTrainedModel, run: Callable[[], Tensor], at: sli
         stack.enter_context(model.get_input_embeddings().register_forward_hook(this_thread_only(start_graph)))
         stack.enter_context(frozen(model))
         stack.enter_context(torch.enable_grad())
-        if is_offloaded(model):  # what autograd saves would hold all weights
+        if is_offloaded(model):  # otherwise autograd's saved tensors would hold all weights in memory
             stack.enter_context(checkpointed(model))
         try:
             logits = run()
-            read = logits[:, at]
-            (gradient,) = torch.autograd.grad(read, embedded[0], _random_weights(read))  # (B, T, C)
-        except (RuntimeError, IndexError):  # weights without a backward pass, or embeddings that are not called
+            selected = logits[:, at]
+            (gradient,) = torch.autograd.grad(selected, embedded[0], _random_weights(selected))  # (B, T, C)
+        except (RuntimeError, IndexError):  # weights without a backward pass, or unused embeddings
             return None
     size = gradient.abs().amax((0, 2))  # (T,)
     if len(size) != logits.shape[1] or not size.isfinite().all() or not size[at].any():
@@ -60,6 +60,6 @@ def depends_on_tokens(model: PreTrainedModel, run: Callable[[], Tensor], at: sli
 
 
 def _random_weights(logits: Tensor) -> Tensor:
-    """Random weights of the logits, the same in each call, so that no sum of logits is constant by design."""
+    """Weights of the summed logits, the same in each call; random, because a plain sum may be constant by design."""
     random = torch.Generator().manual_seed(0)
     return torch.randn(logits.shape, generator=random).to(logits)

@@ -1,7 +1,7 @@
-"""Greedy text: after each prompt the most probable token, again and again, several prompts at a time.
+"""Greedy decoding of several prompts at a time.
 
-Prompts of different lengths are padded on the left and masked, so that each is continued as it would be alone. Once
-half of a batch has come to its end, the others wait for company: nobody pays for rows that are done.
+Prompts of different lengths are padded on the left and masked, so that the batch does not change a continuation. A
+batch stops when half of its rows are finished, and the unfinished rows join a later batch: finished rows cost no time.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TAIL_TOKENS = 48  # tokens at the end of a text in which its completion is looked for
+TAIL_TOKENS = 48  # number of last tokens that `is_complete` is given as text
 
 
 @dataclass
 class Continuation:
-    """What a model writes after a prompt."""
+    """The tokens that a model generates after a prompt."""
 
     prompt: np.ndarray
     """Token ids, (T,)."""
     room: int
-    """New tokens at the most."""
+    """Maximum number of new tokens."""
     tokens: list[int] = field(default_factory=list)
-    """The new tokens, the end-of-sequence token included."""
+    """The new tokens, including the end-of-sequence token."""
     ended: bool = False
-    """Whether it came to an end; else it was cut off at the most tokens, or where the model's context ends."""
+    """Whether the text ended by itself; otherwise it was truncated at `room` tokens."""
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is to be written."""
+        """Whether no further token is generated."""
         return self.ended or len(self.tokens) >= self.room
 
     @property
     def ids(self) -> np.ndarray:
-        """Token ids of the prompt and of what is written so far."""
+        """Token ids of the prompt and of the new tokens so far."""
         return np.concatenate([self.prompt, np.array(self.tokens, np.int64)])
 
 
@@ -61,19 +61,19 @@ def continue_greedily(
     is_complete: Callable[[str], bool] | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Continuation]:
-    """The greedy continuation of each prompt, by a model that is locked and frozen.
+    """Continue each prompt greedily. The caller locks and freezes the model.
 
-    What a checkpoint's own generation settings ask for, such as sampling or a repetition penalty, is left out; the
-    end-of-sequence tokens that they name count beside the tokenizer's.
+    The generation settings of the checkpoint, such as sampling or a repetition penalty, are ignored. Only their
+    end-of-sequence tokens are used, in addition to the tokenizer's.
 
     Args:
         model: a causal decoder.
         tokenizer: its tokenizer.
-        prompts: token ids of each, (T,), none of them empty.
-        most: new tokens at the most.
-        batch_size: prompts that are continued together; fewer where memory runs out.
-        is_complete: given the last tokens of a text, says whether the text is complete.
-        on_token: called for every token with the number of prompts that are done; raising in it stops the work.
+        prompts: token ids of each prompt, (T,), not empty.
+        most: maximum number of new tokens.
+        batch_size: number of prompts in a batch; halved when memory runs out.
+        is_complete: whether a text is complete, given its last tokens as text.
+        on_token: called after every token with the number of finished prompts; an exception in it stops the generation.
 
     Raises:
         HeadnbError: memory is too small for one prompt.
@@ -106,7 +106,7 @@ def continue_greedily(
 
 
 def continuation_text(tokenizer: PreTrainedTokenizerBase, row: Continuation, last: int = 0) -> str:
-    """The text of a continuation, or of its last tokens."""
+    """The text of a continuation, or of its `last` tokens."""
     return str(tokenizer.decode(row.tokens[-last:], skip_special_tokens=True))
 
 
@@ -117,13 +117,13 @@ def _generate_batch(
     take: Callable[[Continuation, int], None],
     report: Callable[[], None],
 ) -> bool:
-    """Continue rows until half of them are done or one has no room. False if memory ran out; what is written stays."""
+    """Continue rows until half are done or one has no room. False if memory ran out; new tokens so far are kept."""
     from transformers import GenerationConfig  # noqa: PLC0415
 
     def stop(ids: Tensor, _: object, **__: object) -> Tensor:
         report()
         for row, token in zip(rows, ids[:, -1].tolist(), strict=True):
-            if not row.done:  # behind its end a row is only padded
+            if not row.done:  # a finished row receives padding only
                 take(row, token)
         left = sum(not row.done for row in rows)
         return torch.full((len(rows),), left <= len(rows) // 2, device=ids.device)
@@ -164,16 +164,16 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
 
 @contextmanager
 def _ignore_generation_config(model: nn.Module) -> Iterator[None]:
-    """`generate` fills what a caller leaves open from the model's settings; meanwhile these are empty."""
+    """Empty the model's generation settings, which `generate` would use for every argument that is not given."""
     from transformers import GenerationConfig  # noqa: PLC0415
 
-    held: dict[nn.Module, Any] = {
+    original: dict[nn.Module, Any] = {
         module: vars(module)["generation_config"] for module in model.modules() if "generation_config" in vars(module)
     }
     try:
-        for module in held:
+        for module in original:
             vars(module)["generation_config"] = GenerationConfig()  # type: ignore[no-untyped-call]
         yield
     finally:
-        for module, settings in held.items():
+        for module, settings in original.items():
             vars(module)["generation_config"] = settings

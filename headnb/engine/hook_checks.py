@@ -1,4 +1,4 @@
-"""A check that hooks ran: a pass that does not reach them would leave a model unchanged without a sign of it."""
+"""Check that hooks ran. A forward pass that skips a hook would otherwise leave the model unchanged without an error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ _Target = TypeVar("_Target", int, nn.Module)
 
 @contextmanager
 def check_hooks_ran(model: PreTrainedModel, wanted: Collection[_Target]) -> Iterator[Callable[[_Target], None]]:
-    """Check on exit that the forward passes inside reached every place; what is yielded is called with each.
+    """Check on exit that the forward passes inside reached every target.
 
     Args:
         model: the model that runs inside.
-        wanted: numbers of layers, or attention modules; none: nothing is checked.
+        wanted: targets: layer numbers or attention modules; if empty, nothing is checked.
+
+    Yields:
+        The function that each hook calls with its target.
 
     Raises:
-        HeadnbError: a whole pass ran and did not reach one of them, or passes ran in other threads only.
+        HeadnbError: a forward pass of the decoder did not reach a target, or passes ran only in other threads.
     """
     if not wanted:
         yield lambda _: None
@@ -42,20 +45,20 @@ def check_hooks_ran(model: PreTrainedModel, wanted: Collection[_Target]) -> Iter
 
     with decoder_of(model).register_forward_hook(count):
         yield reached.add
-    missing = [place for place in wanted if place not in reached]
+    missing = [target for target in wanted if target not in reached]
     if missing and passes[True]:
         raise HeadnbError(
-            f"a forward pass of {type(model).__name__} did not call the attention of {_target_names(model, missing)}, "
-            "so its "
-            "heads were neither seen nor changed; headnb cannot work on this model"
+            f"a forward pass of {type(model).__name__} did not run the attention of {_target_names(model, missing)}, "
+            "so its heads were neither read nor changed; headnb does not support this model"
         )
     if missing and passes[False]:
         raise HeadnbError(
-            "the model ran in another thread, where its heads stay as they are; run it in the thread that opened the "
-            "context"
+            "the model ran in another thread, where the hooks of this context do not act; run it in the thread that "
+            "opened the context"
         )
 
 
-def _target_names(model: nn.Module, places: list[_Target]) -> str:
-    name = {module: name for name, module in model.named_modules()}
-    return ", ".join(f"layer {place}" if isinstance(place, int) else name.get(place, "?") for place in places[:3])
+def _target_names(model: nn.Module, targets: list[_Target]) -> str:
+    """The first three targets, for errors."""
+    names = {module: name for name, module in model.named_modules()}
+    return ", ".join(f"layer {target}" if isinstance(target, int) else names.get(target, "?") for target in targets[:3])

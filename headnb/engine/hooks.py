@@ -1,12 +1,11 @@
-"""The only place that touches a model's inside: see, scale or replace the outputs of attention heads.
+"""Hooks that read, scale or replace the outputs of attention heads.
 
-The output of a head is what its attention weights make of the values, O = A V, with shape (B, T, H, D), before the
-output projection mixes the heads. While a model is captured its attention functions are followed by the caller's
-transform (see `attention_functions`), so every implementation (eager, sdpa, flash, flex, the model's own) works as it
-is.
+The output of a head is O = A V, its attention weights times the values, before the output projection mixes the heads;
+all heads have shape (B, T, H, D). While a context is open, the caller's transform runs after each attention function
+(see `attention_functions`). So every implementation (eager, sdpa, flash, flex, custom) works unchanged.
 
-A few older architectures compute attention in their own code. There the transform sits in front of the output
-projection, which receives the heads side by side.
+A few older architectures compute attention in their own code. There the transform runs before the output projection,
+whose input holds the concatenated heads.
 """
 
 from __future__ import annotations
@@ -40,28 +39,28 @@ if TYPE_CHECKING:
 
 
 class Transform(Protocol):
-    """What to do with one layer's head outputs (B, T, H, D); the returned tensor flows on through the model."""
+    """Maps one layer's head outputs (B, T, H, D) to the tensor that the model continues with."""
 
     def __call__(self, layer: int, outputs: Tensor, /) -> Tensor: ...
 
 
 def find_heads(model: PreTrainedModel) -> HeadLayout:
-    """Find the attention heads by running the model once on four tokens and looking where attention happens.
+    """Find the attention heads by running the model once on four tokens and recording where attention runs.
 
     Raises:
-        HeadnbError: no softmax attention is found, or a module attends more than once in one forward pass,
-            or its layer cannot be told.
+        HeadnbError: no softmax attention is found, an attention module runs more than once in one forward pass,
+            or its layer cannot be determined.
     """
-    with torch.no_grad(), frozen(model), record_heads(model) as found:
+    with torch.no_grad(), frozen(model), record_heads(model) as layout:
         model_logits(model, torch.arange(4, device=input_device(model))[None])
-    return found()
+    return layout()
 
 
 def model_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """A model's logits (B, T, V) of some token ids (B, T).
+    """A model's logits (B, T, V) for token ids (B, T).
 
     Raises:
-        HeadnbError: the model needs more than token ids.
+        HeadnbError: the model needs other inputs than token ids.
     """
     try:
         logits: Tensor = model(input_ids=tokens, use_cache=False, return_dict=True).logits
@@ -72,27 +71,30 @@ def model_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def record_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
-    """See where attention happens in the one forward pass inside; what is yielded tells it afterwards.
+    """Record where attention runs in the one forward pass inside.
+
+    Yields:
+        A function that returns the layout after the pass.
 
     Raises:
-        HeadnbError: as for `find_heads`; when it is asked, or inside.
+        HeadnbError: as for `find_heads`, during the pass or when the yielded function is called.
     """
     seen: dict[nn.Module, int] = {}  # attention module -> query heads, in the order of the forward pass
     projected: set[nn.Module] = set()
 
-    def refuse_again(module: nn.Module, before: Container[nn.Module]) -> None:
-        if module in before:
+    def check_first_call(module: nn.Module, called: Container[nn.Module]) -> None:
+        if module in called:
             raise HeadnbError(
-                f"{type(module).__name__} is used more than once in a forward pass; its heads have no single score"
+                f"{type(module).__name__} runs more than once in a forward pass, so its heads have no single score"
             )
 
     def note(module: nn.Module, outputs: Tensor) -> Tensor:
-        refuse_again(module, seen)
+        check_first_call(module, seen)
         seen[module] = outputs.shape[2]
         return outputs
 
     def note_projection(module: nn.Module, _: Any) -> None:
-        refuse_again(module, projected)
+        check_first_call(module, projected)
         projected.add(module)
 
     with ExitStack() as stack:
@@ -105,7 +107,7 @@ def record_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
 
 
 def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout:
-    """What `find_heads` returns, from the query heads of attention modules in the order of a forward pass."""
+    """Build the layout from the query heads of each attention module, in the order of a forward pass."""
     config = model.config.get_text_config()
     attention = tuple(zip(layer_numbers(model, list(seen)), seen, strict=True))
     projections = tuple(watched_projections(model))
@@ -113,15 +115,15 @@ def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout
     heads |= {layer: seen[module] for layer, module in attention}
     heads |= {layer: config.num_attention_heads for layer, _ in projections}
     if not any(heads.values()):
-        raise HeadnbError(f"{type(model).__name__} has no softmax attention heads that headnb can see")
+        raise HeadnbError(f"{type(model).__name__} has no softmax attention heads that headnb can find")
     groups = max((getattr(module, "num_key_value_groups", 1) for module in seen), default=1)
     kv_heads = max(heads.values()) // groups if seen else _configured_kv_heads(config)
     return HeadLayout(tuple(heads[layer] for layer in sorted(heads)), kv_heads, attention, projections)
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """The device that takes the model's token ids: where its first parameter lies."""
-    # Sharded by FSDP in its first form, the embedding's weight is a part of the whole model's one flat parameter.
+    """The device of the model's token ids: that of the input embedding, or the CPU if it is offloaded."""
+    # Under FSDP1 the embedding has no parameter of its own: its weight is part of the model's flat parameter.
     embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
 
@@ -143,38 +145,30 @@ def head_outputs(
     layout: HeadLayout | None = None,
     layers: Collection[int] | None = None,
 ) -> Iterator[HeadLayout]:
-    """See, scale or replace the outputs of every attention head while the context is open.
+    """Read, scale or replace the outputs of every attention head while the context is open.
 
-    That is in forward passes of the thread that opened it: those of other threads with the same model are left alone.
+    Only forward passes of the thread that opened the context are affected; passes of other threads with the same model
+    are not.
 
-    Parameters
-    ----------
-    model
-        A decoder from transformers, bare, compiled, quantized or wrapped by peft.
-    transform
-        Called as ``transform(layer, O)`` with O (B, T, H, D) in every forward pass; returns what flows on (O itself, to
-        look only). It must not change O in place.
-    layout
-        What `find_heads(model)` gave, if it is at hand already.
-    layers
-        The layers that a pass inside must reach; None: all that have heads.
+    Args:
+        model: a decoder from transformers, plain, compiled, quantized or wrapped by peft.
+        transform: called as `transform(layer, O)` with O (B, T, H, D) in every forward pass. It returns the tensor that
+            the model continues with: O itself to read only. It must not change O in place.
+        layout: the result of `find_heads(model)`, if already known.
+        layers: the layers that every pass inside must reach; None: all layers that have heads.
 
-    Yields
-    ------
-    HeadLayout
-        Where the model's heads are.
+    Yields:
+        The layout of the model's heads.
 
-    Raises
-    ------
-    HeadnbError
-        On exit: a pass inside did not reach one of the layers, or passes ran in other threads only.
+    Raises:
+        HeadnbError: on exit: a pass inside did not reach one of the layers, or passes ran only in other threads.
     """
     layout = layout or find_heads(model)
     wanted = [layer for layer, heads in enumerate(layout.heads) if heads] if layers is None else layers
     with ExitStack() as stack:
         reached = stack.enter_context(check_hooks_ran(model, wanted))
 
-        def changed(layer: int, outputs: Tensor) -> Tensor:
+        def checked_transform(layer: int, outputs: Tensor) -> Tensor:
             reached(layer)
             return transform(layer, outputs)
 
@@ -185,24 +179,23 @@ def head_outputs(
                 _: nn.Module, args: tuple[Tensor, ...], layer: int = layer, heads: int = heads
             ) -> tuple[Tensor, ...]:
                 merged = args[0]  # (B, T, H * D)
-                outputs = changed(layer, merged.view(*merged.shape[:-1], heads, -1))
+                outputs = checked_transform(layer, merged.view(*merged.shape[:-1], heads, -1))
                 return (outputs.flatten(-2), *args[1:])
 
             stack.callback(projection.register_forward_pre_hook(this_thread_only(before)).remove)
-        stack.enter_context(
-            transform_attention_outputs(model, {module: partial(changed, layer) for layer, module in layout.attention})
-        )
+        transforms = {module: partial(checked_transform, layer) for layer, module in layout.attention}
+        stack.enter_context(transform_attention_outputs(model, transforms))
         yield layout
 
 
 @check_arguments
 @contextmanager
 def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterator[None]:
-    """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it as it is.
+    """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it unchanged.
 
     Args:
         model: as for `head_outputs`.
-        factors: head name to factor, as {"L3H5": 0.0, "L7H1": 2.0}.
+        factors: head name to factor, for example `{"L3H5": 0.0, "L7H1": 2.0}`.
 
     Raises:
         HeadnbError: a name is not of the form L3H5, or the model has no such head; on exit as for `head_outputs`.
@@ -221,14 +214,14 @@ def scale_heads(model: PreTrainedModel, factors: Mapping[str, float]) -> Iterato
 
 
 def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
-    """Layer and head of one name, checked against the model's layout.
+    """Layer and head number of a head name, checked against the model's layout.
 
     Raises:
-        HeadnbError: it is not one head's name, or the model has no such head.
+        HeadnbError: the text does not name exactly one head, or the model has no such head.
     """
     named = parse_heads(name)
     if len(named) > 1:
-        raise HeadnbError(f"one head is wanted here, and {name!r} names {len(named)}")
+        raise HeadnbError(f"expected one head, but {name!r} names {len(named)}")
     ((layer, head),) = named
     layers, _ = layout.shape
     if layer >= layers:
@@ -240,16 +233,16 @@ def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no parameter asks for a gradient, and torch has its usual settings; all is put back on exit.
+    """Set evaluation mode, `requires_grad` False and torch's default settings; all are restored on exit.
 
-    Passes of other threads with the same model give the same numbers meanwhile if the model is in evaluation mode.
+    If the model is already in evaluation mode, forward passes of other threads give the same numbers as before.
 
     Raises:
-        HeadnbError: as for `keep_four_bit_layout`; or the weights were made in inference mode.
+        HeadnbError: as for `keep_four_bit_layout`; or the weights were created in inference mode.
     """
     check_no_inference_weights(model)
     training = [module for module in model.modules() if module.training]
-    # By name, since accelerate exchanges the parameters of an offloaded model in each forward pass.
+    # By name, because accelerate replaces the parameters of an offloaded model in each forward pass.
     trainable = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad]
     try:
         for module in training:
@@ -267,10 +260,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[None]:
-    """Recompute each layer in the backward pass, so that memory holds one layer's activations at a time.
+    """Gradient checkpointing: recompute each layer in the backward pass, so memory holds one layer's activations.
 
-    Each layer's forward is wrapped, for passes of this thread. Transformers' own checkpointing is bound to the flag
-    for training, which would also turn on dropout.
+    The forward function of each layer is wrapped, for passes of this thread. Transformers' own checkpointing works only
+    in training mode, which would also enable dropout.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     offloaded, ours = is_offloaded(model), this_thread_check()
@@ -279,7 +272,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         if not ours():
             return forward(*args, **kwargs)
 
-        with set_checkpoint_early_stop(not offloaded):  # the last hook takes the last weights away again
+        with set_checkpoint_early_stop(not offloaded):  # the hooks that unload weights must also run
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     with replace_forward(layers, lambda forward: partial(recompute, forward)):
@@ -290,14 +283,14 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
 def replace_forward(
     modules: Sequence[nn.Module], replace: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Give each module what `replace` makes of its forward function; the functions are put back on exit."""
-    before = [vars(module).get("forward") for module in modules]
+    """Set each module's forward function to `replace(forward)`; the original functions are restored on exit."""
+    original = [vars(module).get("forward") for module in modules]
     try:
         for module in modules:
             vars(module)["forward"] = replace(module.forward)
         yield
     finally:
-        for module, forward in zip(modules, before, strict=True):
+        for module, forward in zip(modules, original, strict=True):
             vars(module).pop("forward", None)
             if forward is not None:
                 vars(module)["forward"] = forward

@@ -1,7 +1,7 @@
-"""Heads whose output is replaced: O becomes factor * O + value, the value being zero or the head's mean over tokens.
+"""Replacement of head outputs: O becomes factor * O + value, where value is zero or the head's mean over tokens.
 
-A head that is set to zero takes away what it adds to every token alike, a bias that later layers count on, together
-with what it does for the token at hand. Its mean in place of it leaves the former and takes the latter.
+Zero ablation removes two parts of a head's output: the part that varies with the token, and the mean over tokens, which
+later layers use like a bias. Mean ablation removes only the part that varies.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def mean_outputs(
     run: Callable[[Batch], object],
     batch_tokens: int = 4096,
 ) -> dict[int, Tensor]:
-    """Each head's mean output over all tokens of the samples, those of prompts included: layer -> (H, D) float64.
+    """Mean output of each head over all tokens of the samples, including prompt tokens: layer -> (H, D) float64.
 
     Args:
-        model: it is left as it was.
-        samples: whose tokens are averaged over, each token counting once.
-        layout: what `find_heads(model)` gave.
-        run: has the model's decoder see one batch.
-        batch_tokens: tokens of a batch, padding included.
+        model: the model; it is left unchanged.
+        samples: samples to average over; every token has the same weight.
+        layout: the result of `find_heads(model)`.
+        run: runs the model's decoder on one batch.
+        batch_tokens: token budget of a batch, padding included.
     """
     sums: dict[int, Tensor] = {}
     is_token = torch.empty(0)  # (B, T) bool: not padding
@@ -55,8 +55,8 @@ def mean_outputs(
     lengths = np.array([len(sample) for sample in samples])
     plan = plan_batches(lengths, batch_tokens=max_batch_tokens(model, batch_tokens))
     with frozen(model), head_outputs(model, add, layout):
-        for places in plan.batches():
-            positions = plan.order[places]
+        for indices in plan.batches():
+            positions = plan.order[indices]
             batch = collate([samples[position] for position in positions])
             is_token = torch.arange(batch.input_ids.shape[1]) < torch.from_numpy(lengths[positions])[:, None]
             run(batch)
@@ -71,14 +71,14 @@ def replace_heads(
     factor: float = 0.0,
     values: Mapping[int, Tensor] | None = None,
 ) -> Iterator[None]:
-    """While the context is open each of the heads gives factor * O + value in place of its output O.
+    """Replace the output O of some heads by factor * O + value while the context is open.
 
     Args:
         model: as for `head_outputs`.
-        heads: their names.
-        layout: what `find_heads(model)` gave.
-        factor: 0 replaces the output, 1 keeps it beside the value.
-        values: layer -> (H, D), as `mean_outputs` gives them; None: zeros.
+        heads: names of the heads.
+        layout: the result of `find_heads(model)`.
+        factor: 0 replaces the output by the value, 1 adds the value to it.
+        values: layer -> (H, D), as `mean_outputs` returns them; None: zeros.
 
     Raises:
         HeadnbError: the model has no such head; on exit as for `head_outputs`.

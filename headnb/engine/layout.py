@@ -1,4 +1,4 @@
-"""Where a model's softmax attention heads are."""
+"""Layout of a model's softmax attention heads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Output projections, which take the outputs of all heads side by side, (B, T, H * D): an attention module has one.
+# Names of the output projection, which takes the concatenated head outputs (B, T, H * D).
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "Wo")
-# Attention classes that compute attention in their own code, where nothing but the output projection can be watched.
+# Classes that compute attention in their own code, where only the output projection can be hooked.
 OWN_CODE = {
     "BloomAttention",
     "CodeGenAttention",
@@ -27,30 +27,30 @@ OWN_CODE = {
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """Where a model's softmax attention heads are."""
+    """Number of softmax attention heads of each layer, and the modules to hook."""
 
     heads: tuple[int, ...]
-    """Query heads of each layer; 0 where a layer has no softmax attention (linear attention, Mamba, ...)."""
+    """Number of query heads of each layer; 0 for layers without softmax attention (linear attention, Mamba, ...)."""
     kv_heads: int
-    """Key/value heads that a layer's query heads share; equal to their number without grouping."""
+    """Number of key/value heads of a layer; without grouped-query attention equal to the number of query heads."""
     attention: tuple[tuple[int, nn.Module], ...]
-    """(layer, attention module) for layers that are reached through the attention interface."""
+    """(layer, attention module) for layers that use the attention interface of transformers."""
     projections: tuple[tuple[int, nn.Module], ...]
-    """(layer, output projection) for layers of older architectures."""
+    """(layer, output projection) for layers that compute attention in their own code."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the layer x head grid; the widest layer counts."""
+        """Rows and columns of the layer x head grid: number of layers, and of heads in the widest layer."""
         return len(self.heads), max(self.heads)
 
 
 def output_projection(attention: nn.Module) -> str | None:
-    """The name of an attention module's output projection; None: it has none of these."""
+    """The name of an attention module's output projection; None if it has none of `OUTPUT_PROJECTIONS`."""
     return next((name for name in OUTPUT_PROJECTIONS if isinstance(getattr(attention, name, None), nn.Module)), None)
 
 
 def watched_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
-    """Layers and output projections of attention modules with code of their own, in layer order."""
+    """Layer and output projection of each attention module of a class in `OWN_CODE`, in layer order."""
     own = [module for module in model.modules() if OWN_CODE & {base.__name__ for base in type(module).__mro__}]
     for layer, module in enumerate(own):
         name = output_projection(module)

@@ -1,7 +1,7 @@
-"""How losses come from a model: the last hidden states, and the head at answer positions only.
+"""Losses of a model: the decoder at all positions, and the language-model head at answer positions only.
 
-A model's decoder and its language-model head are looked for once, by a pass or two over eight tokens, and are used
-apart only where their product is what the model itself gives.
+The decoder and the language-model head are found once, by one or two passes over eight tokens. They run separately only
+if together they reproduce the model's own logits.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ if TYPE_CHECKING:
 
     from headnb.engine.layout import HeadLayout
 
-# Elements of the float32 logits that exist at one time. 32 MB is as large as glibc hands out again from memory that it
-# holds; anything larger comes fresh from the system, page by page, and takes four times as long to fill.
+# Maximum number of float32 logits in memory at one time. Up to 32 MB, glibc reuses freed memory; the system maps larger
+# blocks anew, page by page, and they take four times as long to fill.
 MAX_LOGIT_ELEMENTS = 8_000_000
 
 
 @contextmanager
 def batch_context(model: PreTrainedModel, layout: HeadLayout, batch: Batch) -> Iterator[None]:
-    """The model frozen, and the samples of a packed batch kept apart."""
+    """Freeze the model, and let each sample of a packed batch attend only to itself."""
     with frozen(model), packed_attention(model, layout, batch.lengths) if batch.lengths else nullcontext():
         yield
 
 
 @dataclass(frozen=True)
 class LossComputer:
-    """How a model's losses come from its last hidden states.
+    """Computes losses from a model's last hidden states.
 
-    `states` gives what is read (B, T, C) and `logits` turns rows of it (N, C) into logits (N, V).
+    `states` computes the hidden states (B, T, C); `logits` maps rows of them (N, C) to logits (N, V).
     """
 
     states: Callable[..., Tensor]
     logits: Callable[[Tensor], Tensor]
     vocabulary: int
     supports_packing: bool = False
-    """Whether sequences that share a row, with positions of their own and `packing.packed_attention`, stay apart."""
+    """Whether packed sequences, each with its own positions, stay independent under `packing.packed_attention`."""
 
     def backward(self, batch: Batch, device: torch.device) -> Tensor:
-        """Each sample's loss (B,), after a backward pass of their sum.
+        """Run the backward pass of the summed losses; returns each sample's loss (B,).
 
-        Logits are made, used and dropped for a few hundred answer positions at a time; the gradient of the states
-        is collected, and then goes back through the model once.
+        Logits exist for a few hundred answer positions at a time. The gradient of the states is collected over them,
+        followed by one backward pass through the decoder.
         """
         states, answers = self._read(batch, device)
         gradient = torch.empty_like(states)
@@ -69,17 +69,17 @@ class LossComputer:
 
     @torch.no_grad()
     def losses(self, batch: Batch, device: torch.device) -> Tensor:
-        """Each sample's loss (B,), by a forward pass alone."""
+        """Each sample's loss (B,), by a forward pass only."""
         return self._losses(*self._read(batch, device))
 
     def _read(self, batch: Batch, device: torch.device) -> tuple[Tensor, Answers]:
-        """What the answer tokens are predicted from (N, C), and what they are."""
+        """The states (N, C) that predict the answer tokens, and the answer tokens."""
         states = self.states(**_inputs(batch, device)).flatten(0, 1)  # (B * T, C)
         answers = Answers(*(_to_device(tensor, states.device) for tensor in batch.answers))
         return states.index_select(0, answers.token_indices), answers
 
     def _losses(self, states: Tensor, answers: Answers, gradient: Tensor | None = None) -> Tensor:
-        """Each sample's loss (B,); `gradient` (N, C) is filled with that of their sum by the states (N, C)."""
+        """Each sample's loss (B,); `gradient` (N, C) is filled with d(sum of losses) / d(states)."""
         wide = torch.promote_types(states.dtype, torch.float32)
         loss = torch.zeros(len(answers.counts), dtype=wide, device=states.device)
         size = max(1, MAX_LOGIT_ELEMENTS // self.vocabulary)
@@ -90,54 +90,54 @@ class LossComputer:
             log_p = torch.log_softmax(logits.detach(), -1, dtype=wide)
             target = answers.tokens[part].to(log_p.device)[:, None]
             samples = answers.samples[part]
-            share = 1 / answers.counts[samples].to(wide)  # of a token in its sample's mean
-            loss.index_add_(0, samples, -log_p.gather(1, target)[:, 0].to(loss.device) * share)
+            weight = 1 / answers.counts[samples].to(wide)  # of a token in its sample's mean
+            loss.index_add_(0, samples, -log_p.gather(1, target)[:, 0].to(loss.device) * weight)
             if gradient is not None:
                 d_logits = log_p.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=wide))  # p - onehot
                 (d_read,) = torch.autograd.grad(logits, read, d_logits.to(logits.dtype))
-                gradient[part] = d_read * share[:, None]
+                gradient[part] = d_read * weight[:, None]
         return loss
 
 
 def find_heads_and_loss_computer(model: PreTrainedModel) -> tuple[HeadLayout, LossComputer]:
-    """Heads of a causal decoder, and its losses: `find_heads` and `find_loss_computer` in the same passes.
+    """Find the heads and the loss computer of a causal decoder in the same passes.
 
     Raises:
-        HeadnbError: the model is no causal decoder, has no softmax attention heads, or no language-model head.
+        HeadnbError: the model is not a causal decoder, has no softmax attention heads, or no language-model head.
     """
     name = type(model).__name__
     if model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model.config, "is_decoder", False):
         raise HeadnbError(f"{name} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{name} is an encoder-decoder; headnb scores decoder-only models")
-    with record_heads(model) as found:
+    with record_heads(model) as recorded_layout:
         probe = _probe(model)
-    layout = found()
+    layout = recorded_layout()
     return layout, _build_loss_computer(model, probe, layout)
 
 
 def find_loss_computer(model: PreTrainedModel, layout: HeadLayout | None = None) -> LossComputer:
-    """The decoder and the head, apart, where their product is exactly what the model itself gives; else the model.
+    """Find a loss computer that runs decoder and language-model head separately, or else the whole model.
 
-    Models differ in what they do to the logits behind the head (scaling, soft caps). The known forms are tried
-    on a few tokens; a model that does something else gives its logits at every position, which costs memory only.
-    With `layout` the same tokens are tried packed into one row, too.
+    Some models change the logits after the head (scaling, soft caps). The known forms are tested on a few tokens. A
+    model with another form computes its logits at every position, which costs memory but changes no result. If `layout`
+    is given, packing of the same tokens into one row is tested too.
 
     Raises:
-        HeadnbError: the model has no language-model head, adds tokens of its own, or sees later tokens.
+        HeadnbError: the model has no language-model head, adds tokens to its input, or sees later tokens.
     """
     return _build_loss_computer(model, _probe(model), layout)
 
 
 class _ProbePass(NamedTuple):
-    """A model's own pass over two short sequences whose first two tokens agree."""
+    """The whole model's pass over two short sequences that share their first two tokens."""
 
     tokens: Tensor
     """(2, 4)"""
     logits: Tensor
     """(2, 4, V)"""
     states: Tensor | None
-    """(2, 4, C), what its decoder gave; None where that cannot be seen."""
+    """(2, 4, C), the decoder's last hidden states; None if they were not observed."""
 
 
 def _probe(model: PreTrainedModel) -> _ProbePass:
@@ -152,10 +152,10 @@ def _probe(model: PreTrainedModel) -> _ProbePass:
 
 
 def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: HeadLayout | None) -> LossComputer:
-    """What the trial says of how to read the model, and what one or two more passes say."""
+    """Choose how to compute losses from the probe pass and one or two more passes."""
     if probe.logits.shape[:2] != probe.tokens.shape:
         raise HeadnbError(
-            f"{type(model).__name__} adds tokens of its own to every sample, as prompt tuning does; it cannot be scored"
+            f"{type(model).__name__} adds tokens to every sample, as prompt tuning does; such models cannot be scored"
         )
     _check_causal(model, probe)
     config = model.config.get_text_config()
@@ -169,8 +169,9 @@ def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: Head
         return _post_process_logits(head(hidden), config)
 
     whole = LossComputer(partial(_full_logits, model), nn.Identity(), probe.logits.shape[-1])
-    if any(getattr(each, "alora_invocation_tokens", None) for each in getattr(model, "peft_config", {}).values()):
-        return whole  # such an adapter begins to work at tokens that the wrapped model looks for
+    adapters = getattr(model, "peft_config", {}).values()
+    if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in adapters):
+        return whole  # the wrapped model looks for the invocation tokens that activate such an adapter
     split = LossComputer(states, logits, probe.logits.shape[-1])
     with torch.no_grad(), frozen(model):
         head_is_known = probe.states is not None and _reproduces(partial(logits, probe.states), probe.logits)
@@ -182,13 +183,13 @@ def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: Head
 
 
 def _full_logits(model: PreTrainedModel, **inputs: Any) -> Tensor:
-    """The model's own logits (B, T, V)."""
-    given: Tensor = model(**inputs, use_cache=False, return_dict=True).logits
-    return given
+    """The whole model's logits (B, T, V)."""
+    logits: Tensor = model(**inputs, use_cache=False, return_dict=True).logits
+    return logits
 
 
 def _reproduces(compute: Callable[[], Tensor], expected: Tensor) -> bool:
-    """Whether a way of reading a model works, and gives what the model gives."""
+    """Whether `compute` runs and returns the expected logits."""
     try:
         return torch.allclose(compute(), expected, equal_nan=True)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
@@ -198,7 +199,7 @@ def _reproduces(compute: Callable[[], Tensor], expected: Tensor) -> bool:
 def _packing_is_exact(
     model: PreTrainedModel, layout: HeadLayout, loss_computer: LossComputer, probe: _ProbePass
 ) -> bool:
-    """Whether the sequences of the trial, packed into one row, give the logits that they give alone."""
+    """Whether the probe sequences, packed into one row, have the same logits as in separate rows."""
     if not can_pack(model, layout):
         return False
     lengths = (probe.tokens.shape[1],) * len(probe.tokens)
@@ -209,18 +210,18 @@ def _packing_is_exact(
     try:
         with packed_attention(model, layout, lengths):
             positions = torch.arange(lengths[0], device=probe.tokens.device).repeat(len(lengths))
-            found = logits(probe.tokens.view(1, -1), positions[None])
-            rounding = torch.finfo(found.dtype).eps ** 0.5
-            # In half precision that is some percent, in which much can hide.
+            packed = logits(probe.tokens.view(1, -1), positions[None])
+            rounding = torch.finfo(packed.dtype).eps ** 0.5
+            # In half precision this tolerance is several percent, which could hide an interaction.
             mixed = rounding > 1e-2 and samples_interact(model, logits)
     except (TypeError, ValueError, RuntimeError):
         return False
-    most = rounding * probe.logits.abs().max()
-    return not mixed and bool((found.view_as(probe.logits) - probe.logits).abs().max() <= most)
+    tolerance = rounding * probe.logits.abs().max()
+    return not mixed and bool((packed.view_as(probe.logits) - probe.logits).abs().max() <= tolerance)
 
 
 def _post_process_logits(logits: Tensor, config: Any) -> Tensor:
-    """What known architectures do to the head's logits."""
+    """Apply the architecture's scaling or soft cap to the logits of the head."""
     if (scale := getattr(config, "logit_scale", None)) is not None:  # cohere
         logits = logits * scale
     if (scale := getattr(config, "logits_scaling", None)) is not None:  # granite
@@ -231,18 +232,21 @@ def _post_process_logits(logits: Tensor, config: Any) -> Tensor:
 
 
 def _check_causal(model: PreTrainedModel, probe: _ProbePass) -> None:
-    """The logits of the first two tokens, which both sequences share, must not depend on those behind them.
+    """Check that the logits of the first two tokens, which both sequences share, do not depend on later tokens.
 
-    Where they are equal bit by bit they do not. A mixture of experts rounds them differently; there the gradient says.
+    If they are bitwise equal, they do not. Otherwise rounding may differ (mixture of experts); the gradient decides.
+
+    Raises:
+        HeadnbError: the model sees later tokens.
     """
     first, other = probe.logits
     if torch.equal(first[:2], other[:2]):
         return
     bare = getattr(model, "_orig_mod", model)  # torch.compile would trace the passes again
     ahead = depends_on_tokens(bare, partial(_full_logits, bare, input_ids=probe.tokens), slice(0, 2), slice(2, None))
-    if ahead is None:  # no gradient passes quantized weights: an encoder's logits differ about as much everywhere
-        shared, behind = ((first[part] - other[part]).norm() for part in (slice(0, 2), slice(2, None)))
-        ahead = bool(shared > 0.1 * behind)
+    if ahead is None:  # no gradient through quantized weights; an encoder's logits differ about equally everywhere
+        shared, later = ((first[part] - other[part]).norm() for part in (slice(0, 2), slice(2, None)))
+        ahead = bool(shared > 0.1 * later)
     if ahead:
         raise HeadnbError(f"{type(model).__name__} sees later tokens: it is an encoder, and headnb scores decoders")
 
@@ -259,5 +263,5 @@ def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the batch on the model's device; nobody waits for the copy where the device can read by itself."""
+    """Copy a tensor of the batch to the device; from pinned memory to CUDA the copy is asynchronous."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

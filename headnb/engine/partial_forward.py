@@ -1,8 +1,8 @@
-"""Forward passes that begin at a later decoder layer: what is below a change is computed once and not again.
+"""Forward passes that start at a later decoder layer: layers below a change run only once.
 
-What enters each layer is kept from one whole pass. In a later pass the layers below the first that matters hand on
-what was kept, and cost nothing. Architectures in which a layer needs more from those below than the hidden states
-(keys and values that layers share, for instance) are told by a trial, and there every pass is a whole one.
+One whole pass records the output of each layer. In a later pass the layers below the start return the recorded output,
+which costs nothing. In some architectures a layer needs more from lower layers than the hidden states, for example
+shared keys and values. A trial detects them, and every pass there is a whole pass.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PartialForward:
-    """The decoder layers of one model; empty where passes cannot begin in the middle."""
+    """The decoder layers of one model; empty if passes cannot start at a later layer."""
 
     layers: tuple[nn.Module, ...]
 
     @contextmanager
     def record_outputs(self) -> Iterator[list[Any]]:
-        """Collect what each layer gives in the one forward pass that runs inside."""
+        """Record the output of each layer in the one forward pass that runs inside."""
         outputs: list[Any] = []
         with ExitStack() as hooks:
             for layer in self.layers:
@@ -48,38 +48,38 @@ class PartialForward:
     def start_at(
         self, at: int, outputs: list[Any], expand: Callable[[Tensor], Tensor] = lambda hidden: hidden
     ) -> Iterator[None]:
-        """Start passes at layer `at`, on what `record_outputs` collected; `expand` may repeat rows (B, T, C)."""
+        """Start passes at layer `at` with the outputs of `record_outputs`; `expand` may repeat rows (B, T, C)."""
         below = self.layers[:at]
-        given = _with_hidden(outputs[at - 1], expand) if below else None
+        recorded = _with_hidden(outputs[at - 1], expand) if below else None
         ours = this_thread_check()
 
-        def give(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            return given if ours() else forward(*args, **kwargs)
+        def skip(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return recorded if ours() else forward(*args, **kwargs)
 
-        with replace_forward(below, lambda forward: partial(give, forward)):
+        with replace_forward(below, lambda forward: partial(skip, forward)):
             yield
 
 
 def find_partial_forward(model: PreTrainedModel, layout: HeadLayout) -> PartialForward:
-    """Find the decoder layers, and try whether passes that begin at each of them give the model's own logits."""
-    found = PartialForward(decoder_layers(model, layout))
-    if not found.layers:
-        return found
+    """Find the decoder layers, and test whether passes that start at each of them reproduce the model's logits."""
+    candidate = PartialForward(decoder_layers(model, layout))
+    if not candidate.layers:
+        return candidate
     with torch.no_grad(), frozen(model):
-        return found if _starts_anywhere(model, found) else PartialForward(())
+        return candidate if _starts_anywhere(model, candidate) else PartialForward(())
 
 
-def _starts_anywhere(model: PreTrainedModel, found: PartialForward) -> bool:
-    """Whether passes over a few tokens that begin at any of the layers give the logits of a whole one."""
+def _starts_anywhere(model: PreTrainedModel, candidate: PartialForward) -> bool:
+    """Whether passes over a few tokens that start at any of the layers give the logits of a whole pass."""
     tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
     whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
-    with found.record_outputs() as outputs:
+    with candidate.record_outputs() as outputs:
         expected = whole().logits
-    if len(outputs) != len(found.layers):
+    if len(outputs) != len(candidate.layers):
         return False
     try:
-        for at in range(1, len(found.layers)):
-            with found.start_at(at, outputs):
+        for at in range(1, len(candidate.layers)):
+            with candidate.start_at(at, outputs):
                 if not torch.allclose(whole().logits, expected, equal_nan=True):
                     return False
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
@@ -88,7 +88,7 @@ def _starts_anywhere(model: PreTrainedModel, found: PartialForward) -> bool:
 
 
 def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...]:
-    """One module for each layer of the layout, with that layer's heads in it; empty where they cannot be told."""
+    """The module of each layer of the layout, which contains that layer's heads; empty if it cannot be determined."""
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if len(layers) != len(layout.heads):
         return ()
@@ -100,10 +100,10 @@ def decoder_layers(model: nn.Module, layout: HeadLayout) -> tuple[nn.Module, ...
 
 
 def _with_hidden(outputs: Any, expand: Callable[[Tensor], Tensor]) -> Any:
-    """A layer's outputs spread: the hidden states (B, T, C), or a tuple that begins with them, all that has B rows."""
+    """Expand a layer's output: hidden states (B, T, C), or all tensors with B rows of a tuple that begins with them."""
     if isinstance(outputs, Tensor):
         return expand(outputs)
     rows = len(outputs[0])
     return tuple(
-        expand(each) if isinstance(each, Tensor) and each.ndim > 1 and len(each) == rows else each for each in outputs
+        expand(part) if isinstance(part, Tensor) and part.ndim > 1 and len(part) == rows else part for part in outputs
     )

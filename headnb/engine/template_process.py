@@ -1,6 +1,6 @@
-"""Chat templates rendered in a process beside this one, which is ended when one takes too long: see `template_worker`.
+"""Rendering of chat templates in a separate process, which is killed when a template takes too long.
 
-The process is begun with the first template (a tenth of a second) and answers the next ones as well.
+The process (see `template_worker`) starts with the first template, in about 0.1 s, and renders later templates as well.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WORKER = Path(__file__).with_name("template_worker.py")
-# Of the environment the process gets what Python needs to start, and no tokens.
+# The environment variables that the process gets: those that Python needs to start, without access tokens.
 _ENVIRONMENT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONHOME", "TZ")
-# A processor that is shared with others gives a rendering its seconds later; where the worker has no limit, this is it.
+# Wall-clock limit in seconds. The worker limits its own processor time, which takes longer on a shared processor. On
+# systems where it cannot, this is the only limit.
 _PATIENCE = 10 * SECONDS if hasattr(signal, "setitimer") else SECONDS
 
 
 class TemplateRefusedError(Exception):
-    """A template failed, or took more than it may; the text says what.
+    """A template failed, or exceeded a limit; the message gives the reason.
 
     Attributes:
-        failed: by an error of its own.
+        failed: whether the template itself raised an error.
     """
 
     def __init__(self, reason: str, *, failed: bool = False) -> None:
@@ -41,12 +42,12 @@ class TemplateRefusedError(Exception):
 
 
 class _Renderer:
-    """One process; calls of several threads take turns."""
+    """A single worker process; calls from several threads run one after the other."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0  # a fork of this process must not read another's answers
+        self._owner = 0  # process id of the owner: a fork must not read the answers to its parent
 
     def render(self, template: str, variables: Mapping[str, Any]) -> str:
         line = json.dumps({"template": template, "variables": variables}).encode() + b"\n"
@@ -63,14 +64,16 @@ class _Renderer:
                     answer = process.stdout.readline()  # type: ignore[union-attr]
             finally:
                 overdue.cancel()
-                if not answer.endswith(b"\n"):  # an interrupt, too: what comes later is no answer to the next question
+                if not answer.endswith(
+                    b"\n"
+                ):  # also after an interrupt: a late answer must not be read as the next one
                     self._end()
         if not answer.endswith(b"\n"):
             raise TemplateRefusedError(_reason(process.returncode))
-        found = json.loads(answer)
-        if "text" not in found:
-            raise TemplateRefusedError(*found.values(), failed="error" in found)
-        return str(found["text"])
+        reply = json.loads(answer)
+        if "text" not in reply:
+            raise TemplateRefusedError(*reply.values(), failed="error" in reply)
+        return str(reply["text"])
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
@@ -83,10 +86,10 @@ class _Renderer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # an interrupt of the terminal is this process's alone
+                start_new_session=True,  # an interrupt in the terminal must not reach the worker
             )
         except OSError as error:
-            raise HeadnbError(f"cannot start a process to render chat templates in: {error}") from error
+            raise HeadnbError(f"cannot start the process that renders chat templates: {error}") from error
         self._owner = os.getpid()
         return self._process
 

@@ -1,12 +1,12 @@
-"""The process that renders chat templates: a program of its own, which loads jinja2 and nothing of headnb or torch.
+"""Worker program that renders chat templates; it imports jinja2, but neither headnb nor torch.
 
-A template is a program of whoever made the model. It may loop for ever or fill the memory, and neither can be stopped
-inside the process that runs it. So this one limits itself: `SECONDS` of processor time for one rendering, after which
-the system ends it, and `MEMORY` bytes altogether.
+A template is a program by the author of the model. It may loop forever or fill the memory, and the process that runs it
+can stop neither. So this process limits itself: `SECONDS` of processor time for one rendering, after which the system
+ends the process, and `MEMORY` bytes in total.
 
-It reads one JSON object a line, `{"template": ..., "variables": {...}}`, and answers each with `{"text": ...}`,
-`{"error": ...}` or `{"limit": ...}`. The environment is that of `apply_chat_template` in transformers: the same
-sandbox, filters, globals and tags. (`tests/tasks/test_chat_rows.py` compares the two.)
+It reads one JSON object per line, `{"template": ..., "variables": {...}}`, and answers each with `{"text": ...}`,
+`{"error": ...}` or `{"limit": ...}`. The jinja2 environment has the sandbox, filters, globals and tags of
+`apply_chat_template` in transformers. (`tests/tasks/test_chat_rows.py` compares the two.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST = 2**26  # characters of a rendered text
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}`, which marks what an assistant wrote: the text stays as it is."""
+    """The tag `{% generation %}`, which marks the text of the assistant; the text is unchanged."""
 
     tags = {"generation"}  # noqa: RUF012  as jinja2 declares it
 
@@ -42,7 +42,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Dict:
-    """`dict` without its attributes."""
+    """A `dict` for templates, without the attributes of the type."""
 
     def __call__(self, *args: Any, **entries: Any) -> dict[Any, Any]:
         return dict(*args, **entries)
@@ -52,7 +52,7 @@ class _Dict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """`namespace` without names that begin with an underscore."""
+    """A `namespace` for templates that rejects names with a leading underscore."""
 
     def __init__(*args: Any, **entries: Any) -> None:  # an entry may be called self
         for name in (given := dict(*args[1:], **entries)):
@@ -99,15 +99,15 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
         text = _compiled(request["template"]).render(request["variables"])
     except MemoryError:
         return {"limit": f"it takes more than {MEMORY // 2**20} MB of memory"}
-    except Exception as error:  # noqa: BLE001  a stranger's program may raise anything
+    except Exception as error:  # noqa: BLE001  an untrusted program may raise anything
         return {"error": f"{type(error).__name__}: {error}"}
     return {"text": text} if len(text) <= LONGEST else {"limit": f"it writes more than {LONGEST} characters"}
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     limit_time: Any = float  # no limit
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none of these
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not available on Windows
         import resource  # noqa: PLC0415
         import signal  # noqa: PLC0415
 

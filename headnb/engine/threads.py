@@ -1,8 +1,8 @@
-"""Forward passes of this thread, told apart from those that other threads make with the same model.
+"""Restriction of hooks to forward passes of one thread.
 
-Hooks and transforms are set on a model that other threads may be running: an explorer, a server, a text streamer. They
-act on the passes of the thread that set them and leave all others alone. Under gradient checkpointing on an accelerator
-layers are computed again in a thread of autograd's own; those passes count as this thread's.
+Other threads may run a model while it has hooks: an explorer, a server, a text streamer. Hooks and transforms act only
+on forward passes of the thread that registered them. With gradient checkpointing on an accelerator, autograd recomputes
+layers in its own thread; these passes count as passes of the registering thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 def this_thread_check() -> Callable[[], bool]:
-    """A function that tells whether the forward pass that calls it was started by the thread that is running now."""
+    """A function that tells whether the forward pass that calls it belongs to the thread that created the function."""
     owner = threading.get_ident()
 
     def ours() -> bool:
@@ -31,7 +31,7 @@ def this_thread_check() -> Callable[[], bool]:
 
 
 def this_thread_only(hook: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result | None]:
-    """A module's hook that acts on passes of this thread; on others it does nothing."""
+    """Restrict a module's hook to forward passes of this thread; in other passes it does nothing."""
     ours = this_thread_check()
 
     @functools.wraps(hook)
@@ -42,6 +42,6 @@ def this_thread_only(hook: Callable[_Parameters, _Result]) -> Callable[_Paramete
 
 
 def _in_autograd_thread() -> bool:
-    """Whether a backward pass runs this in a thread that Python did not start."""
-    in_backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001  there is no public name
+    """Whether this runs in a backward pass, in a thread that Python did not start."""
+    in_backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001  no public name
     return in_backward and isinstance(threading.current_thread(), threading._DummyThread)  # noqa: SLF001

@@ -1,8 +1,9 @@
-"""From samples of text to token ids and labels.
+"""Tokenization of text samples: token ids and labels.
 
-Prompt and completion are tokenized apart and joined, as the paper's script does; the labels are the completion's
-tokens and the end-of-sequence token, -100 elsewhere. A beginning-of-sequence token that a prompt begins with, and an
-end-of-sequence token that a completion ends with, are not added again, in either encoding (TRL would).
+In the encoding "official", prompt and completion are tokenized separately and joined, as in the paper's script. The
+labels are the completion's tokens and the end-of-sequence token, and -100 elsewhere. If the prompt already begins with
+the beginning-of-sequence token, or the completion ends with the end-of-sequence token, it is not added again, in either
+encoding. (TRL would add it.)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ EncodingName: TypeAlias = Literal["official", "trl"]
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Token ids of prompt and completion, and the labels: the completion's ids, -100 on the prompt. Both (T,)."""
+    """Token ids of prompt and completion (T,), and labels (T,): the completion's ids, -100 on the prompt."""
 
     input_ids: np.ndarray
     labels: np.ndarray
@@ -45,7 +46,7 @@ class EncodedSample:
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens the loss of this sample is a mean over. The first token is never predicted."""
+        """Number of tokens that the loss of this sample is a mean over. The first token is never predicted."""
         return int((self.labels[1:] != IGNORED).sum())
 
     @property
@@ -56,41 +57,41 @@ class EncodedSample:
 
     @property
     def prompt(self) -> np.ndarray:
-        """The tokens before the first one of the answer, (t,)."""
+        """The tokens before the answer's first token, (t,)."""
         answer = np.flatnonzero(self.labels != IGNORED)
         return self.input_ids[: answer[0] if len(answer) else len(self.input_ids)]
 
-    def cut(self, length: int) -> EncodedSample:
+    def truncate(self, length: int) -> EncodedSample:
         """The first `length` tokens."""
         return EncodedSample(self.input_ids[:length], self.labels[:length])
 
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """What is scored of a task: samples with at least one answer token."""
+    """The scored samples of a task: those with at least one answer token."""
 
     samples: tuple[EncodedSample, ...]
     ids: tuple[int | str, ...]
     left_out: tuple[int | str, ...]
-    """Ids of samples that have no answer token (left)."""
+    """Ids of samples without an answer token (after truncation)."""
     truncated: int
-    """How many samples were cut to `max_length`."""
+    """Number of samples truncated to `max_length`."""
     notices: Mapping[str, int] = field(default_factory=dict)
-    """What the text of these samples holds: see `row_values.NOTICES`."""
+    """Unusual properties of the samples' texts and their counts: see `stats.patterns.NOTICES`."""
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each sample, (samples,)."""
+        """Number of tokens of each sample, (samples,)."""
         return np.array([len(sample) for sample in self.samples])
 
     @cached_property
     def answer_tokens(self) -> np.ndarray:
-        """Answer tokens of each sample, (samples,)."""
+        """Number of answer tokens of each sample, (samples,)."""
         return np.array([sample.answer_tokens for sample in self.samples])
 
     @cached_property
     def fingerprints(self) -> np.ndarray:
-        """A hash of each sample's tokens and labels, (samples,) int64: the same sample has the same everywhere."""
+        """Hash of each sample's tokens and labels, (samples,) int64: equal samples have equal hashes everywhere."""
         return np.array([sample.fingerprint for sample in self.samples], np.int64)
 
 
@@ -105,16 +106,16 @@ def encode_task(
     """Encode every sample of a task.
 
     Args:
-        task: the samples; those that are encoded already are taken as they are.
+        task: the samples; already encoded samples are used unchanged.
         tokenizer: may be None only for encoded samples.
-        encoding: "official" tokenizes prompt and completion apart; "trl" together, as TRL's trainers do: there the
-            answer begins where the tokens of the prompt alone and of the whole text part.
-        max_length: cut longer samples at the end to so many tokens. None: cut nothing.
-        context: the model's longest sequence in tokens, None if it has no limit.
+        encoding: "official" tokenizes prompt and completion separately, "trl" together, as TRL's trainers do. With
+            "trl" the answer begins at the first token that differs from the tokens of the prompt alone.
+        max_length: truncate longer samples at the end to this number of tokens. None: no truncation.
+        context: the model's context length in tokens; None if it has no limit.
 
     Raises:
-        HeadnbError: no tokenizer for samples of text, a sample longer than the context while `max_length` is
-            None, or no sample with an answer token.
+        HeadnbError: an unknown encoding, `max_length` less than 1 or more than the context, no tokenizer for text
+            samples, a sample longer than the context while `max_length` is None, or no sample with an answer token.
     """
     if encoding not in ENCODINGS:
         raise unknown_name("encoding", encoding, ENCODINGS)
@@ -122,43 +123,43 @@ def encode_task(
         raise HeadnbError(f"max_length must be at least 1 token, not {max_length}")
     if max_length is not None and context is not None and max_length > context:
         raise HeadnbError(f"max_length={max_length} is more than the model's context of {context} tokens")
-    found = _encode_samples(task, tokenizer, encoding)
-    whole = [sample for sample, _ in found]
+    encoded = _encode_samples(task, tokenizer, encoding)
+    whole = [sample for sample, _ in encoded]
     for key, sample in zip(task.ids, whole, strict=True):
         if max_length is None and context is not None and len(sample) > context:
             raise HeadnbError(
                 f"sample {key!r} of {task.name} has {len(sample)} tokens, more than the model's context of {context}; "
-                f"max_length={context} cuts such samples"
+                f"max_length={context} truncates such samples"
             )
-    cut = [sample if max_length is None else sample.cut(max_length) for sample in whole]
-    kept = [place for place, sample in enumerate(cut) if sample.answer_tokens]
-    if not kept:
+    truncated = [sample if max_length is None else sample.truncate(max_length) for sample in whole]
+    scored = [index for index, sample in enumerate(truncated) if sample.answer_tokens]
+    if not scored:
         where = f" within max_length={max_length} tokens" if max_length else ""
-        raise HeadnbError(f"no sample of {task.name} has an answer token{where}: there is nothing to score")
+        raise HeadnbError(f"no sample of {task.name} has an answer token{where}, so there is nothing to score")
     return EncodedTask(
-        samples=tuple(cut[place] for place in kept),
-        ids=tuple(task.ids[place] for place in kept),
-        left_out=tuple(key for key, sample in zip(task.ids, cut, strict=True) if not sample.answer_tokens),
-        truncated=sum(len(whole[place]) > len(cut[place]) for place in kept),
-        notices=_count_notices([found[place][1] for place in kept]),
+        samples=tuple(truncated[index] for index in scored),
+        ids=tuple(task.ids[index] for index in scored),
+        left_out=tuple(key for key, sample in zip(task.ids, truncated, strict=True) if not sample.answer_tokens),
+        truncated=sum(len(whole[index]) > len(truncated[index]) for index in scored),
+        notices=_count_notices([encoded[index][1] for index in scored]),
     )
 
 
 @dataclass(frozen=True)
 class _RenderedText:
-    """A sample as text, and whether a chat template wrote it (then all special tokens are in it already)."""
+    """A sample as text; one rendered by a chat template (`chat`) already contains all special tokens."""
 
     prompt: str
     completion: str
     chat: bool
     loses_text: bool = False
     special: int = 0
-    """Special tokens in the messages that the chat template wrote."""
+    """Number of special tokens in the texts of the chat messages."""
 
 
 @dataclass
 class _Notice:
-    """What is remarkable about the text of one sample: see `row_values.NOTICES`."""
+    """Unusual properties of the text of one sample: special tokens in it, and text that the chat template omits."""
 
     bos: bool = False
     eos: bool = False
@@ -187,7 +188,7 @@ def _encode_samples(
             tokens = EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64))
             encoded.append((tokens, _Notice()))
         elif tokenizer is None:
-            raise HeadnbError(f"the samples of {task.name} are text: a tokenizer is needed")
+            raise HeadnbError(f"the samples of {task.name} are text and need a tokenizer")
         else:
             texts.append(_render(sample, tokenizer, special, f"sample {key!r:.60} of {task.name}"))
     if not texts or tokenizer is None:
@@ -196,9 +197,9 @@ def _encode_samples(
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """What finds any of these texts, the longest first."""
-    listed = sorted(filter(None, texts), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, listed))) if listed else None
+    """A pattern that matches any of these texts, the longest first."""
+    ordered = sorted(filter(None, texts), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def _render(
@@ -212,7 +213,7 @@ def _render(
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Id and text of every token that stands for no text of its own, the unknown token apart."""
+    """Id and text of every special token, except the unknown token."""
     added: dict[int, str] = {}
     with contextlib.suppress(NotImplementedError, AttributeError):  # mistral_common's tokenizers have no such list
         added = {key: token.content for key, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -221,10 +222,10 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 class _Tokenization:
-    """From texts to tokens. Special tokens that a tokenizer puts around a text are put there once.
+    """Tokenizes texts and adds the tokenizer's special tokens once.
 
-    A prompt that was rendered by hand begins with the beginning-of-sequence token, and such a completion may end with
-    the end-of-sequence token: neither is added again.
+    A prompt that the user rendered may begin with the beginning-of-sequence token, and a completion may end with the
+    end-of-sequence token; neither is added again.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -233,7 +234,7 @@ class _Tokenization:
         self._special = _special_tokens(tokenizer).keys()
 
     def encoded(self, texts: Sequence[_RenderedText], *, together: bool) -> list[tuple[EncodedSample, _Notice]]:
-        """Tokens, labels and what is remarkable, of prompt and completion tokenized apart or together."""
+        """Tokens, labels and notices of each text, with prompt and completion tokenized together or separately."""
         prompts = self._ids([text.prompt for text in texts])
         if together:
             wholes = self._ids([text.prompt + text.completion for text in texts])
@@ -249,7 +250,7 @@ class _Tokenization:
     def _add_special_tokens(
         self, prompt: list[int], answer: list[int], text: _RenderedText
     ) -> tuple[EncodedSample, _Notice]:
-        """A sample with the tokens that come before and behind a text; a chat template has written them already."""
+        """The sample with beginning and end tokens added, unless a chat template has already written them."""
         front, end, ids = self._prefix, self._tokenizer.eos_token_id, prompt + answer
         notice = _Notice(special=text.special, loses_text=text.loses_text)
         if not text.chat:
@@ -263,26 +264,26 @@ class _Tokenization:
         return EncodedSample(np.array(prompt + answer, np.int64), labels), notice
 
     def _ends_with_eos(self, answer: list[int]) -> bool:
-        """Whether an answer ends with the end-of-sequence token, white space behind it aside."""
+        """Whether an answer ends with the end-of-sequence token, ignoring white space after it."""
         end = self._tokenizer.eos_token_id
         if end is None or end not in answer:
             return False
-        behind = answer[len(answer) - answer[::-1].index(end) :]
-        return not behind or not str(self._tokenizer.decode(behind)).strip()
+        rest = answer[len(answer) - answer[::-1].index(end) :]
+        return not rest or not str(self._tokenizer.decode(rest)).strip()
 
 
 def _split_at_common_prefix(prompt: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
-    """The tokens of a whole text, cut where they and the prompt's own part."""
-    place = _common_prefix_length(prompt, whole)
-    return whole[:place], whole[place:]
+    """Split the tokens of a whole text at the first one that differs from the prompt's tokens."""
+    length = _common_prefix_length(prompt, whole)
+    return whole[:length], whole[length:]
 
 
-def _common_prefix_length(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists have in common at their beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _common_prefix_length(first: list[int], second: list[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _prefix_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer puts before a text."""
     bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     return list(full[: full.index(bare[0])]) if bare and bare[0] in full else []

@@ -1,3 +1,3 @@
-"""Tasks: samples of prompt and completion, and the sources they are loaded from."""
+"""Tasks: samples of prompt and completion, and the sources that provide them."""
 
 from __future__ import annotations

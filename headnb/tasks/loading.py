@@ -1,8 +1,8 @@
-"""A task is what a model is scored on: samples of prompt and completion, with ids, and where they came from.
+"""Tasks: samples of prompt and completion with ids and a source, on which a model is scored.
 
-`load_task` turns what a user has into a `Task`: a name from the registry (`known_tasks()`), a JSONL file, a data
-set of the `datasets` library or a hub id, pairs, chat messages, or samples that are encoded already. Nothing of
-torch, datasets or reasoning-gym is imported before a source needs it, and no text of a source is ever executed.
+`load_task` makes a `Task` from a name in the registry (`known_tasks()`), a JSONL file, a data set of the `datasets`
+library, a hub id, pairs, chat messages, or encoded samples. It imports torch, datasets and reasoning-gym only if a
+source needs them, and never executes text of a source.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
+from headnb.tasks.row_values import type_name
 from headnb.tasks.samples import (
     Sample,
     TokenSample,
@@ -44,16 +45,16 @@ class Task:
     """Samples to score, in order.
 
     Attributes:
-        name: what results are labelled with.
-        samples: all `Sample` (text or chat messages) or all `TokenSample` (encoded already).
-            What `load_task` takes as a row is made into one of these.
+        name: label of the task in results.
+        samples: all `Sample` (text or chat messages) or all `TokenSample` (encoded). Rows in any form that `load_task`
+            accepts are converted.
         ids: one per sample, unique, all text or all whole numbers (64 bits): the row number in the source, or the
-            source's own id. Scores of the same task before and after training are paired by them.
-        source: where the samples came from, for people to read.
+            source's own id. Scores of the same task before and after fine-tuning are paired by id.
+        source: origin of the samples, a text for display.
 
     Raises:
-        HeadnbError: no samples, one that is none or has no answer, ids that are not unique or not one per sample,
-            or the two kinds mixed.
+        HeadnbError: no samples, an invalid sample or one without an answer, ids that are not unique or not one per
+            sample, or text samples mixed with encoded samples.
     """
 
     name: str
@@ -68,9 +69,9 @@ class Task:
         where = f"task {self.name!r}"
         for name, values in (("samples", self.samples), ("ids", self.ids)):
             if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
-                raise HeadnbError(f"{where}: {name} must be a list or a tuple, not a {type(values).__name__}")
+                raise HeadnbError(f"{where}: {name} must be a list or a tuple, not {type_name(values)}")
         ids = read_ids(self.ids, where)
-        samples = tuple(read_row(row, f"{where}: sample {place}") for place, row in enumerate(self.samples))
+        samples = tuple(read_row(row, f"{where}: sample {index}") for index, row in enumerate(self.samples))
         if not samples:
             raise HeadnbError(f"{where} has no samples ({self.source})")
         if len(ids) != len(samples):
@@ -87,38 +88,41 @@ class Task:
         return f"Task({self.name!r}, {len(self)} samples from {self.source})"
 
     def only(self, key: Id) -> Task:
-        """A task of one of these samples.
+        """A task of the single sample with this id.
 
         Raises:
             HeadnbError: no sample has this id.
         """
         if key not in self.ids:
             raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids[:20]))
-        place = self.ids.index(key)
-        return Task(self.name, (self.samples[place],), (key,), self.source)
+        index = self.ids.index(key)
+        return Task(self.name, (self.samples[index],), (key,), self.source)
 
     def with_shuffled_answers(self, seed: int = 0) -> Task:
-        """Each prompt with the completion of another sample: what can be learnt of a task's form without its content.
+        """A control task with the form of this one but not its content: each prompt has another sample's completion.
 
-        The samples change completions along one random cycle, so none keeps its own; where answers are few, as yes
-        and no, many prompts still get the text that theirs was.
+        The completions move along one random cycle, so no sample keeps its own. If the task has few distinct answers,
+        such as yes and no, many prompts still get a completion with the same text.
+
+        Args:
+            seed: seed of the cycle.
 
         Raises:
-            HeadnbError: one sample only, or encoded samples, whose answers are not told apart as text.
+            HeadnbError: only one sample, or encoded samples, whose answers cannot be exchanged as text.
         """
         texts = [sample for sample in self.samples if isinstance(sample, Sample)]
         if len(texts) < len(self):
-            raise HeadnbError(f"{self.name} holds encoded samples; answers are shuffled as text")
+            raise HeadnbError(f"cannot shuffle the answers of {self.name}: encoded samples are not supported")
         if len(texts) < 2:
-            raise HeadnbError(f"{self.name} has one sample; its answer cannot go to another")
+            raise HeadnbError(f"cannot shuffle the answers of {self.name}: it has only one sample")
         cycle = random.Random(seed).sample(range(len(texts)), len(texts))  # noqa: S311  not for secrets
         samples = list(texts)
-        for place, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-            samples[place] = dataclasses.replace(texts[place], completion=texts[other].completion)
+        for index, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            samples[index] = dataclasses.replace(texts[index], completion=texts[other].completion)
         return dataclasses.replace(self, name=f"{self.name}, answers shuffled", samples=tuple(samples))
 
     def fingerprint(self) -> str:
-        """32 hex digits that change with any sample, any id, or their order; name and source do not matter."""
+        """Hash of the samples, their ids and their order (32 hex digits); independent of name and source."""
         digest = hashlib.blake2b(digest_size=16)
         for key, sample in zip(self.ids, self.samples, strict=True):
             line = json.dumps([key, sample_line(sample)], sort_keys=True)
@@ -127,7 +131,7 @@ class Task:
 
 
 def known_tasks() -> dict[str, TaskCard]:
-    """Name -> card of every task in the registry, the procedural ones of reasoning-gym last."""
+    """Name -> card of every task in the registry; the procedural tasks of reasoning-gym come last."""
     return {**registry.CARDS, **procedural.procedural_cards()}
 
 
@@ -140,30 +144,31 @@ def load_task(
     name: str | None = None,
     fields: Mapping[str, str] | None = None,
 ) -> Task:
-    r"""A task from whatever holds its samples.
+    r"""Load a task from a name, a file, a data set or samples in memory.
 
     Args:
-        source: one of: a name in `known_tasks()`; a path to a JSONL file (one object a line: `prompt` and
+        source: one of: a name in `known_tasks()`; a path to a JSONL file (one object per line: `prompt` and
             `completion`, or `messages`, or `input_ids` and `labels`); the hub id or the folder of a data set;
             a `datasets.Dataset` (read through its own transform, if it has one); a list of pairs, of dicts, of named
             tuples or dataclasses with those names, or of samples; a `Task`.
-            Encoded rows lose masked tokens, and packed ones are split: row 7 gives the samples "7/0", "7/1".
-            Rows that have an `id` keep it, in all of these; those of a task in `known_tasks()` are numbered.
-            If the folder that the environment's HEADNB_DATA names holds `{source}.{split}.jsonl`, that is read.
-        split: which split, where the source has several. For a procedural task any name: each gives other samples.
-        n: how many samples, drawn by `seed` without replacement (a larger n with the same seed keeps those of a
-            smaller one). None takes all, in the source's order; of a procedural task 64.
+            Masked tokens of encoded rows are dropped, and packed rows are split: row 7 gives samples "7/0", "7/1".
+            Rows with an `id` keep it; rows without one, and rows of tasks in `known_tasks()`, have their number as id.
+            If the folder in the environment variable HEADNB_DATA has `{source}.{split}.jsonl`, this file is read.
+        split: the split of a source with several splits. A procedural task accepts any name; each name gives other
+            samples.
+        n: number of samples, a random subset without replacement (a larger n with the same seed contains the smaller
+            subset). None takes all samples in the source's order; 64 samples of a procedural task.
             Procedural tasks need the extra `tasks`, except for up to 64 samples of gsm_symbolic and
             sentence_reordering with seed 0.
-        seed: of the draw, and of what a procedural task makes.
-        name: what to call the task; by default what `source` is called.
-        fields: which columns hold what: `{"prompt": "question", "completion": "answer"}`, or templates:
-            `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`. A template names columns, and
-            nothing of Python's format language; a column holds text, or numbers, which are taken as Python writes
-            them. `"id"` names the column of the ids.
+        seed: seed of the sampling, and of the generator of a procedural task.
+        name: name of the task; by default that of `source`.
+        fields: columns of prompt and completion: `{"prompt": "question", "completion": "answer"}`, or templates:
+            `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`. A template contains column names
+            only, without Python's format specifications. Columns hold text or numbers; numbers are written by `str`.
+            `"id"` names the column of the ids.
 
     Raises:
-        HeadnbError: unknown name (the nearest ones are named), fewer than n samples, a row that is no sample, or a
+        HeadnbError: an unknown name (the error suggests similar names), fewer than n samples, an invalid row, or a
             procedural task without reasoning-gym.
     """
     check_fields(fields)
@@ -175,13 +180,13 @@ def load_task(
         rows = sources.Rows(source.name, source.source, source.samples, source.ids)
     else:
         rows = sources.find_rows(source, split, n, seed, fields)
-    taken = list(itertools.islice(_samples(rows, n, seed, fields), n))
-    if n is not None and len(taken) < n:
-        raise HeadnbError(f"{rows.name} has {len(taken)} samples ({rows.source}); n={n} asks for more")
+    selected = list(itertools.islice(_samples(rows, n, seed, fields), n))
+    if n is not None and len(selected) < n:
+        raise HeadnbError(f"{rows.name} has {len(selected)} samples ({rows.source}), fewer than n={n}")
     return Task(
         name=name or rows.name,
-        samples=tuple(sample for _, _, sample in taken),
-        ids=_ids([(key, part) for key, part, _ in taken]),
+        samples=tuple(sample for _, _, sample in selected),
+        ids=_ids([(key, part) for key, part, _ in selected]),
         source=rows.source,
     )
 
@@ -189,9 +194,9 @@ def load_task(
 def _samples(
     rows: Rows, n: int | None, seed: int, fields: Mapping[str, str] | None
 ) -> Iterator[tuple[Id, int | None, Sample | TokenSample]]:
-    """Of every row in order: its id, the place in it if it is packed, and the sample.
+    """Each sample in order, with the id of its row and, in a packed row, its number in the row.
 
-    A template's rows without an answer are passed over.
+    Rows for which a registered task's template finds no answer are skipped.
     """
     for index in _order(len(rows.rows), n, seed):
         row, where = rows.row(index), rows.where(index)
@@ -203,15 +208,15 @@ def _samples(
             yield rows.ids[index], part, sample
 
 
-def _ids(taken: list[tuple[Id, int | None]]) -> tuple[Id, ...]:
-    """The ids of samples: "7/0" of the first one in the packed row 7; all are text where a row is packed."""
-    if all(part is None for _, part in taken):
-        return tuple(key for key, _ in taken)
-    return tuple(str(key) if part is None else f"{key}/{part}" for key, part in taken)
+def _ids(parts: list[tuple[Id, int | None]]) -> tuple[Id, ...]:
+    """Sample ids: "7/0" for the first sample of the packed row 7; if any row is packed, all ids are text."""
+    if all(part is None for _, part in parts):
+        return tuple(key for key, _ in parts)
+    return tuple(str(key) if part is None else f"{key}/{part}" for key, part in parts)
 
 
 def _order(total: int, n: int | None, seed: int) -> list[int]:
-    """A seeded permutation, whose first n are the draw: so a draw of 32 is the beginning of a draw of 64."""
+    """A seeded permutation of the rows, so that the first 32 samples are the same for n=32 and n=64."""
     order = list(range(total))
     if n is not None:
         random.Random(seed).shuffle(order)  # noqa: S311  not for secrets

@@ -1,7 +1,7 @@
-r"""The registry of tasks: where each comes from, under which licence, and how a row becomes a question and an answer.
+r"""Registry of tasks: origin, licence, and the template that makes prompt and completion of a row.
 
-Texts have the form `Question: ...\nAnswer: ` of the script published with arXiv 2409.15820. Multiple-choice tasks
-are worded as by Hu et al. 2023, *LLM-Adapters* (arXiv 2304.01933); MBPP and MathQA are functions to complete, as in
+Prompts have the form `Question: ...\nAnswer: ` of the script published with arXiv 2409.15820. Multiple-choice tasks
+have the wording of Hu et al. 2023, *LLM-Adapters* (arXiv 2304.01933). MBPP and MathQA are functions to complete, as in
 Athiwaratkun et al. 2022 (arXiv 2210.14868).
 """
 
@@ -23,20 +23,21 @@ MXEVAL = "https://raw.githubusercontent.com/amazon-science/mxeval/e09974f990eeaf
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskCard:
-    """What is known of a task before it is loaded.
+    """Description of a task, available before it is loaded.
 
     Attributes:
         group: math, code, logic, language, reasoning or instructions.
-        description: one line for people.
+        description: one line of text for display.
         origin: the hub id of the data set, or reasoning-gym.
-        licence: of the samples, as their makers state it.
+        licence: licence of the samples, as stated by their authors.
         config: the data set's configuration, if it has several.
-        splits: the data set's splits that hold answers.
+        splits: the data set's splits that have answers.
         template: row -> `{"prompt": ..., "completion": ...}`; None for procedural tasks.
-        url: of a JSONL file, for a data set that the hub has only with a loading script.
-        large: too large to download for a few samples; rows are streamed, and drawn among the first ones.
-        answer: how answers are read and compared, a name in `answers.FORMS`, or "none" where only judgement or running
-            a program tells what is right; None: as the completions look.
+        url: address of a JSONL file, for a data set that the hub offers only with a loading script.
+        large: whether the data set is too large to download for a few samples; then rows are streamed, and samples are
+            taken from the first rows.
+        answer: how answers are parsed and compared: a name in `answers.FORMS`; "none" if answers can only be judged by
+            a person or by running code; None: inferred from the completions.
     """
 
     group: str
@@ -52,16 +53,19 @@ class TaskCard:
 
     @property
     def procedural(self) -> bool:
-        """Whether samples are made by rule (reasoning-gym) instead of loaded."""
+        """Whether samples are generated (by reasoning-gym) instead of loaded."""
         return self.template is None
 
     @property
     def held_out(self) -> bool:
-        """Whether our test split is every tenth row of the only split there is, and train the other rows."""
+        """Whether the data set has one split; then every tenth row is in the test split, the other rows in train."""
         return len(self.splits) == 1
 
     def source_split(self, split: str) -> str | None:
-        """The data set's split that serves as ours, or None: validation stands in for a test without answers."""
+        """The data set's split to load for a split of the task; None if there is none.
+
+        Validation, or else the first split, replaces a test split without answers.
+        """
         if split in self.splits:
             return split
         if split != "test":
@@ -70,12 +74,12 @@ class TaskCard:
 
 
 def question_answer(question: str, answer: str) -> dict[str, str]:
-    """The prompt form of all tasks that are not code to complete."""
+    """Prompt and completion of a question, for all tasks except code completion."""
     return {"prompt": f"Question: {question}\nAnswer: ", "completion": answer}
 
 
 def _choices(question: str, label: str, texts: Sequence[str], correct: int) -> dict[str, str]:
-    """`label` is Answer, Ending or Option; `correct` counts from 0."""
+    """A multiple-choice question; `label` is Answer, Ending or Option, and `correct` counts from 0."""
     listed = " ".join(f"{label}{number}: {text}" for number, text in enumerate(texts, 1))
     names = "/".join(f"{label.lower()}{number}" for number in range(1, len(texts) + 1))
     return question_answer(
@@ -92,7 +96,7 @@ def _svamp(row: Row) -> dict[str, str]:
     body = row["Body"].strip()
     if not body.endswith((".", "?", "!", ",")):
         body += "."
-    # Answers are written as C's %g would: 8 instead of 8.0.
+    # Format answers like %g in C: 8 instead of 8.0.
     return question_answer(f"{body} {row['Question'].strip()}", f"{row['Equation']} = {float(row['Answer']):g}")
 
 
@@ -138,7 +142,7 @@ def _winogrande(row: Row) -> dict[str, str]:
 
 
 def _code_search_net(row: Row) -> dict[str, str]:
-    """The code holds its documentation once more, which would make copying most of the answer."""
+    """Remove the docstring from the code, because it repeats the prompt: much of the answer would be copied text."""
     documentation, code = row["func_documentation_string"], row["func_code_string"]
     docstring = rf"""\n[ \t]*[rRuU]?(\"{{1,3}}|'{{1,3}})\s*{re.escape(documentation.strip())}\s*\1(?!\S)"""
     return question_answer(documentation, re.sub(docstring, "", code, count=1))
@@ -149,11 +153,11 @@ def _sgsm(row: Row) -> dict[str, str]:
 
 
 def _conversation(row: Row) -> dict[str, str]:
-    """The first exchange: later ones refer to text that is not the question."""
-    said = {"human": "", "gpt": ""}
+    """The first question and answer of a conversation; later questions refer to earlier text."""
+    first = {"human": "", "gpt": ""}
     for turn in reversed(row["conversations"]):
-        said[turn["from"]] = turn["value"]
-    return question_answer(said["human"], said["gpt"])
+        first[turn["from"]] = turn["value"]
+    return question_answer(first["human"], first["gpt"])
 
 
 def _hub(path: str, group: str, description: str, licence: str, template: Template, **more: Any) -> TaskCard:
@@ -161,10 +165,10 @@ def _hub(path: str, group: str, description: str, licence: str, template: Templa
 
 
 def fill_template(template: Template, row: Any, where: str) -> dict[str, Any] | None:
-    """The template's prompt and completion of one row, or None if the row has no answer.
+    """Prompt and completion of one row by a template, or None if the row has no answer.
 
     Raises:
-        HeadnbError: the row has other columns than the template needs: the data set has changed.
+        HeadnbError: the row lacks columns of the template, because the data set has changed.
     """
     try:
         filled = template(row)
@@ -172,7 +176,7 @@ def fill_template(template: Template, row: Any, where: str) -> dict[str, Any] | 
         names = ", ".join(map(repr, row)) if isinstance(row, Mapping) else type(row).__name__
         raise HeadnbError(
             f"{where} does not fit the registry's template ({type(error).__name__}: {error}); it has {names};"
-            " give fields={'prompt': ..., 'completion': ...} with the data set's id"
+            " load the data set by its hub id, with fields={'prompt': ..., 'completion': ...}"
         ) from error
     return filled if filled["completion"].strip() else None
 
@@ -210,7 +214,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         "mbpp": _hub(
             "amazon-science/mxeval",
             "code",
-            "Python functions from their docstrings (MBPP as released in MBXP)",
+            "Python functions, given their docstrings (MBPP as released in MBXP)",
             "CC BY 4.0",
             _function,
             url=f"{MXEVAL}/mbxp/mbpp_release_v1.jsonl",
@@ -230,8 +234,8 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         "code_search_net": _hub(
             "code-search-net/code_search_net",
             "code",
-            "Python functions from GitHub, from their documentation",
-            "several, each function's own",
+            "Python functions from GitHub, given their documentation",
+            "differs between functions",
             _code_search_net,
             config="python",
             large=True,
@@ -267,7 +271,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         "hellaswag": _hub(
             "Rowan/hellaswag",
             "reasoning",
-            "the likely ending of a description, multiple choice",
+            "the most likely ending of a description, multiple choice",
             "MIT",
             _hellaswag,
             splits=("train", "validation"),
@@ -276,7 +280,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         "winogrande": _hub(
             "allenai/winogrande",
             "reasoning",
-            "which of two nouns a sentence refers to",
+            "which of two options fills the blank in a sentence",
             "not stated",
             _winogrande,
             config="winogrande_xl",
@@ -286,7 +290,7 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
         "infinity_instruct": _hub(
             "BAAI/Infinity-Instruct",
             "instructions",
-            "instructions of many kinds (terms to accept on the hub first)",
+            "instructions of many kinds (accept the terms on the hub first)",
             "CC BY-SA 4.0",
             _conversation,
             config="0625",

@@ -1,4 +1,4 @@
-"""Single values of a row: what they are called in errors, and which of them are text, whole numbers or JSON."""
+"""Values of a row: their checks and conversions (text, integers, JSON), and their descriptions in errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any
 
 from headnb.errors import HeadnbError
 
-IGNORED = -100  # the label of a token that is not part of the answer
-MAX_DEPTH = 50  # levels of nested JSON
+IGNORED = -100  # label of a token outside the answer
+MAX_DEPTH = 50  # maximum number of levels of nested JSON
 
 
 def describe_type(value: object) -> str:
-    """What a value is, for errors."""
+    """A short description of a value's type, for errors."""
     if value is None:
         return "empty (None)"
     if isinstance(value, Mapping):
         return f"a dict with {column_names(value)}"
     if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+        return f"{type_name(value)} of length {len(value)}"
+    return type_name(value)
+
+
+def type_name(value: object) -> str:
+    """The name of a value's type with its article, for errors."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def column_names(row: Mapping[str, Any]) -> str:
@@ -29,18 +35,18 @@ def column_names(row: Mapping[str, Any]) -> str:
 
 
 def check_text(text: str, where: str) -> None:
-    """Half a character pair can be in a str, but not in a file: raise HeadnbError."""
+    """Raise HeadnbError if a text has an unpaired surrogate: a str may contain one, a file may not."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise HeadnbError(f"{where} holds half of a character pair (position {error.start})") from error
+        raise HeadnbError(f"{where} contains an unpaired surrogate (position {error.start})") from error
 
 
 def integers(values: Any, where: str) -> list[int]:
-    """A flat list, array or tensor of whole numbers (or of True and False) as a list.
+    """Convert a flat list, array or tensor of integers or booleans to a list of integers.
 
     Raises:
-        HeadnbError: anything else.
+        HeadnbError: `values` is anything else.
     """
     if hasattr(values, "tolist"):  # an array or a tensor
         values = values.tolist()
@@ -50,10 +56,10 @@ def integers(values: Any, where: str) -> list[int]:
 
 
 def json_value(value: Any, where: str, depth: int = 0) -> Any:
-    """A value as JSON has it: text, numbers, True, False, None, lists and dicts; arrays become lists.
+    """Convert a value to JSON types: text, numbers, True, False, None, lists and dicts; arrays become lists.
 
     Raises:
-        HeadnbError: something else, keys that are not text, or more than `MAX_DEPTH` levels.
+        HeadnbError: a value of another type, keys that are not text, or more than `MAX_DEPTH` levels.
     """
     if depth > MAX_DEPTH:
         raise HeadnbError(f"{where} is nested more than {MAX_DEPTH} levels deep")
@@ -70,23 +76,23 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
         for key in value:
             check_text(key, where)
         return {str(key): json_value(part, where, depth + 1) for key, part in value.items()}
-    raise HeadnbError(f"{where} holds {describe_type(value)}; it may hold what JSON has")
+    raise HeadnbError(f"{where} contains {describe_type(value)}; only JSON values are supported")
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON text in which no object has a key twice.
+    """Parse a JSON text in which no object has a duplicate key.
 
     Raises:
-        HeadnbError: it is not JSON, or an object has a key twice, of which Python would silently take the last.
+        HeadnbError: the text is not JSON, or has a duplicate key, of which Python would silently use the last value.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for key, value in pairs:
-            if key in found:
+            if key in result:
                 raise HeadnbError(f"{where} has the key {key!r:.60} twice in one object")
-            found[key] = value
-        return found
+            result[key] = value
+        return result
 
     try:
         return json.loads(text, object_pairs_hook=unique)

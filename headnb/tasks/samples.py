@@ -1,4 +1,4 @@
-"""One sample of a task, and how a row of somebody's data becomes one, or a plain error that says where and why."""
+"""Samples of a task, and their conversion from rows of data, with errors that name the row and the cause."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Sample:
 
     Attributes:
         prompt: text, or messages with all their fields (`tool_calls`, `reasoning_content`, content in parts of text).
-        completion: the same.
-        tools: what `apply_chat_template` is given with the messages, as JSON; None: nothing.
-        documents: the same.
+        completion: text or messages, like the prompt.
+        tools: tools for `apply_chat_template`, as JSON; None: no tools.
+        documents: documents for `apply_chat_template`, as JSON; None: no documents.
         chat_template_kwargs: variables of the chat template, such as `{"enable_thinking": False}`.
     """
 
@@ -60,11 +60,11 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenSample:
-    """A sample that is encoded already: no tokenizer is needed.
+    """An encoded sample, which needs no tokenizer.
 
     Attributes:
         input_ids: token ids of prompt and completion.
-        labels: as long as `input_ids`: the token id where the token is part of the answer, else -100.
+        labels: same length: the token id where the token is part of the answer, else -100.
     """
 
     input_ids: list[int]
@@ -72,7 +72,7 @@ class TokenSample:
 
 
 Read: TypeAlias = list[tuple[int | None, Sample | TokenSample]]
-"""The samples of one row, each with its place in it if the row is packed, else with None."""
+"""The samples of one row, each with its index in the row if the row is packed, else with None."""
 
 
 def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -> Sample | TokenSample:
@@ -82,31 +82,28 @@ def read_row(row: object, where: str, fields: Mapping[str, str] | None = None) -
         row: a (prompt, completion) pair, a `Sample` or `TokenSample`, or a mapping, named tuple or dataclass with
             `prompt` and `completion` (text or chat messages), with `messages` (the last one, of the assistant, is the
             completion), or with `input_ids` and `labels` (or TRL's `completion_mask` and `assistant_masks`).
-            Messages go to the chat template with all their fields, and with the row's `tools`, `documents` and
+            The chat template gets the messages with all their fields, and the row's `tools`, `documents` and
             `chat_template_kwargs`. Encoded rows may have an `attention_mask`, `position_ids` and `seq_lengths`.
-        where: names the row in errors, for instance "pairs.jsonl line 3".
-        fields: which columns hold what, `{"prompt": "question", "completion": "answer"}`; a value with
-            braces is a template, `"Question: {question}\nAnswer: "`. Numbers are taken as they are written in
-            Python: the column's 72 is the text "72".
+        where: name of the row in errors, for example "pairs.jsonl line 3".
+        fields: columns of the prompt and the completion, `{"prompt": "question", "completion": "answer"}`; a value
+            with braces is a template, `"Question: {question}\nAnswer: "`. Numbers are converted by `str`: the number 72
+            becomes the text "72".
 
     Raises:
-        HeadnbError: the row is of another type, lacks a field, holds something that is not text, or several samples.
+        HeadnbError: the row has another type, lacks a field, has a value that is not text, or has several samples.
     """
     samples = read_samples(row, where, fields)
     if len(samples) > 1:
-        raise HeadnbError(f"{where} is {len(samples)} packed samples, and one was expected; load_task splits such rows")
+        raise HeadnbError(f"{where} has {len(samples)} packed samples, expected one; load_task splits such rows")
     return samples[0][1]
 
 
 def read_samples(row: object, where: str, fields: Mapping[str, str] | None = None) -> Read:
-    """The samples of one row (see `read_row`).
-
-    Of a packed row, samples without an answer are left out.
-    """
+    """The samples of one row (see `read_row`), without the samples of a packed row that have no answer."""
     row = as_named_row(row, where)
     if fields is not None:
         row = _rename_columns(row, fields, where)
-    read = next((each.read for each in KINDS if each.columns[0] in row), _read_pair)
+    read = next((kind.read for kind in KINDS if kind.columns[0] in row), _read_pair)
     return read(row, where)
 
 
@@ -119,7 +116,7 @@ def _read_pair(row: Mapping[str, Any], where: str) -> Read:
     if missing:
         raise HeadnbError(
             f"{where} lacks {' and '.join(map(repr, missing))}; it has {column_names(row)}"
-            ' (other names: fields={"prompt": ..., "completion": ...})'
+            '; name the columns by fields={"prompt": ..., "completion": ...}'
         )
     return [(None, _text_sample(row, where))]
 
@@ -129,56 +126,56 @@ def _read_chat(row: Mapping[str, Any], where: str) -> Read:
 
 
 class RowKind(NamedTuple):
-    """A kind of rows that task files and data sets may have."""
+    """A kind of row in task files and data sets."""
 
     columns: tuple[str, ...]
-    """Made into a sample; the first tells the kind."""
-    beside: tuple[str, ...]
-    """What is read besides, where a row has it."""
+    """The columns of the sample; a row that has the first one is of this kind."""
+    optional: tuple[str, ...]
+    """Other columns that are read if a row has them."""
     read: Callable[[Mapping[str, Any], str], Read]
-    """Of a row, and of how errors name it."""
+    """Reads a row; the second argument is the name of the row in errors."""
 
 
-KINDS = (  # the first that fits
+KINDS = (  # the first matching kind is used
     RowKind(("input_ids", "labels", *MASK_COLUMNS), SEQUENCE_COLUMNS, _read_encoded),
     RowKind(("completion", "prompt"), EXTRAS, _read_pair),
     RowKind(("messages",), EXTRAS, _read_chat),
 )
-FIELDS = (*dict.fromkeys(name for each in KINDS for name in (*each.columns, *each.beside)), "id")
-_BESIDE = {*MEDIA, *(name for each in KINDS for name in each.beside)}
+FIELDS = (*dict.fromkeys(name for kind in KINDS for name in (*kind.columns, *kind.optional)), "id")
+_OPTIONAL = {*MEDIA, *(name for kind in KINDS for name in kind.optional)}
 
 
 def _rename_columns(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The columns that `fields` names, and those that say how these are to be understood."""
-    found = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
+    """The columns of `fields` under their new names, and the optional columns of the row."""
+    renamed = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     used = set(fields.values())
     for name, value in row.items():
-        if name in _BESIDE or is_other_input(name):
-            found.setdefault(name, None if name in used else value)
-    return found
+        if name in _OPTIONAL or is_other_input(name):
+            renamed.setdefault(name, None if name in used else value)
+    return renamed
 
 
 def as_mapping(row: object) -> Mapping[str, Any] | None:
-    """A mapping, named tuple or dataclass by its names; None: it has none."""
+    """A mapping, named tuple or dataclass as a mapping of its names; None for other types."""
     if isinstance(row, Mapping):
         return row
     if isinstance(row, tuple) and hasattr(row, "_asdict"):
-        found: dict[str, Any] = row._asdict()
-        return found
+        values: dict[str, Any] = row._asdict()
+        return values
     if dataclasses.is_dataclass(row) and not isinstance(row, type):
         return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     return None
 
 
 def as_named_row(row: object, where: str) -> Mapping[str, Any]:
-    """The row with a name for each of its parts.
+    """A row as a mapping; the parts of a pair are named `prompt` and `completion`.
 
     Raises:
-        HeadnbError: it is no pair, no sample and no mapping.
+        HeadnbError: the row is not a pair, a sample or a mapping.
     """
-    found = as_mapping(row)
-    if found is not None:
-        return found
+    mapping = as_mapping(row)
+    if mapping is not None:
+        return mapping
     if isinstance(row, (tuple, list)) and len(row) == 2:
         return {"prompt": row[0], "completion": row[1]}
     raise HeadnbError(
@@ -187,15 +184,15 @@ def as_named_row(row: object, where: str) -> Mapping[str, Any]:
 
 
 def sample_line(sample: Sample | TokenSample) -> dict[str, Any]:
-    """A sample as JSON: what it has, so that plain samples are the same whatever others may have."""
+    """A sample as JSON without fields that are None, so that new optional fields do not change existing hashes."""
     return {name: value for name, value in dataclasses.asdict(sample).items() if value is not None}
 
 
 def check_fields(fields: object) -> None:
-    """Refuse what `read_row` cannot use as `fields`.
+    """Check the argument `fields` of `read_row`.
 
     Raises:
-        HeadnbError: no mapping of the names in `FIELDS` to text.
+        HeadnbError: `fields` is not a mapping from names in `FIELDS` to text.
     """
     if fields is None:
         return
@@ -211,10 +208,10 @@ def check_fields(fields: object) -> None:
 
 
 def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> Any:
-    """What `fields[name] = column` takes from a row: a column as it is, or a template filled.
+    """The value that `fields[name] = column` selects from a row: a column, or a filled template.
 
     Raises:
-        HeadnbError: no such column, or a template that names one without text or a number in this row.
+        HeadnbError: the row has no such column, or a column of the template has neither text nor a number.
     """
     if column in row:
         value = row[column]
@@ -237,60 +234,60 @@ def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> An
 
 @functools.lru_cache
 def _template(text: str) -> tuple[tuple[str, str | None], ...]:
-    """Pieces of text, each with the column that follows it.
+    """Pieces of literal text, each with the column that follows it.
 
-    Python's own format would also reach into attributes, and pad one letter to gigabytes.
+    `str.format` is not used: it would give access to attributes, and could pad one letter to gigabytes.
     """
     try:
         pieces = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise HeadnbError(f"the template {text!r} cannot be read: {error}") from error
+        raise HeadnbError(f"the template {text!r} is not valid: {error}") from error
     for _, key, form, conversion in pieces:
         if key is not None and (form or conversion or not key or set(key) & set(".[]{}")):
-            raise HeadnbError(f"the template {text!r} may hold names of columns only, such as {{question}}")
+            raise HeadnbError(f"the template {text!r} may contain only column names, such as {{question}}")
     return tuple((literal, key) for literal, key, _, _ in pieces)
 
 
 def _as_text(value: object, where: str) -> str:
-    """Text as it is, a number as Python writes it; True and False are neither."""
+    """Text unchanged, or a number converted by `str`; True and False are not numbers."""
     if isinstance(value, str):
         return value
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
-            written = str(value)
-        except ValueError as error:  # more digits than Python writes
+            text = str(value)
+        except ValueError as error:  # more digits than Python converts
             raise HeadnbError(f"{where}: {error}") from error
-        if written not in {"nan", "inf", "-inf"}:
-            return written
+        if text not in {"nan", "inf", "-inf"}:
+            return text
     raise HeadnbError(f"{where} is {describe_type(value)}, not text or a number")
 
 
 def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
-    """The ids of a task's samples, one of a kind each.
+    """Check the ids of a task's samples and convert NumPy scalars.
 
     Raises:
-        HeadnbError: not all text or all whole numbers of 64 bits; text that files cannot hold, or that is longer than
-            `LONGEST_ID`: an array of ids gives each the length of the longest; or an id twice.
+        HeadnbError: the ids are not all text or all 64-bit integers, are not unique, contain characters that files
+            cannot store, or are longer than `LONGEST_ID` (in an array of ids each takes the space of the longest).
     """
-    taken: dict[Id, None] = {}
-    for place, held in enumerate(ids):
-        key = held.item() if hasattr(held, "item") and getattr(held, "ndim", None) == 0 else held
+    unique: dict[Id, None] = {}
+    for index, value in enumerate(ids):
+        key = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
         if not isinstance(key, (int, str)) or isinstance(key, bool):
-            raise HeadnbError(f"{where}: the id of sample {place} is {describe_type(key)}, not text or a whole number")
+            raise HeadnbError(f"{where}: the id of sample {index} is {describe_type(key)}, not text or a whole number")
         if isinstance(key, str):
-            check_text(key, f"{where}: the id of sample {place}")
+            check_text(key, f"{where}: the id of sample {index}")
             if len(key) > LONGEST_ID:
-                raise HeadnbError(f"{where}: the id of sample {place} has more than {LONGEST_ID} characters")
+                raise HeadnbError(f"{where}: the id of sample {index} has more than {LONGEST_ID} characters")
             if "\0" in key:
-                raise HeadnbError(f"{where}: the id of sample {place} holds a null character")
+                raise HeadnbError(f"{where}: the id of sample {index} contains a null character")
         elif not -(2**63) <= key < 2**63:
-            raise HeadnbError(f"{where}: the id of sample {place} is a number of more than 64 bits; give it as text")
-        if key in taken:
+            raise HeadnbError(f"{where}: the id of sample {index} is a number of more than 64 bits; give it as text")
+        if key in unique:
             raise HeadnbError(f"{where} has the sample id {key!r:.60} twice; ids must be unique")
-        taken[key] = None
-    if len({isinstance(key, str) for key in taken}) > 1:
+        unique[key] = None
+    if len({isinstance(key, str) for key in unique}) > 1:
         raise HeadnbError(f"{where}: some sample ids are text and some are numbers; use one kind")
-    return tuple(taken)
+    return tuple(unique)
 
 
 def _text_sample(row: Mapping[str, Any], where: str) -> Sample:
@@ -315,8 +312,8 @@ def _text_sample(row: Mapping[str, Any], where: str) -> Sample:
 
 def _split_messages(messages: object, where: str) -> dict[str, Any]:
     if not isinstance(messages, Sequence) or isinstance(messages, str) or len(messages) < 2:
-        raise HeadnbError(f"{where}: messages must be a list of at least a question and its answer")
+        raise HeadnbError(f"{where}: messages must be a list of at least two messages, a question and its answer")
     last = messages[-1]
     if not isinstance(last, Mapping) or last.get("role") != "assistant":
-        raise HeadnbError(f"{where}: the last message must be the assistant's: it is what is scored")
+        raise HeadnbError(f"{where}: the last message is scored and must be from the assistant")
     return {"prompt": list(messages[:-1]), "completion": [last]}

@@ -1,4 +1,4 @@
-"""Where samples come from: files, the hub, reasoning-gym, and what a user holds in memory, all as numbered rows."""
+"""Sources of samples as numbered rows: files, the hub, reasoning-gym, and data in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headnb import hub
 from headnb.errors import HeadnbError, first_line, one_line, unknown_name
 from headnb.tasks import procedural, registry
-from headnb.tasks.row_values import parse_json
+from headnb.tasks.row_values import parse_json, type_name
 from headnb.tasks.samples import as_mapping, as_named_row, read_field, read_ids
 
 if TYPE_CHECKING:
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from headnb.tasks.samples import Id
 
 DATA_FOLDER = "HEADNB_DATA"
-LINE_LIMIT = 10_000_000  # bytes; a longer line is a broken file rather than a sample
-PROCEDURAL_SAMPLES = 64  # where a source has no end
-STREAMED_ROWS = 20_000  # of a large data set, among which samples are drawn
+LINE_LIMIT = 10_000_000  # bytes; a longer line indicates a broken file
+PROCEDURAL_SAMPLES = 64  # default number, because a procedural task has no end
+STREAMED_ROWS = 20_000  # first rows of a large data set, from which samples are taken
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
-    """What a source holds, before it is drawn from.
+    """All rows of a source, before samples are selected.
 
     Attributes:
-        name: of the task, unless the user names it.
-        source: where the rows are from, for people.
-        rows: anything that `samples.read_row` or the template understands.
-        ids: one per row.
-        lines: the line of each row in its file, counted from 1; empty when there is no file.
-        template: makes prompt and completion of a row; None where rows have them.
-        form: of a data set: "arrow", which fills fields that some rows lack with None, or "custom", where the user's
-            own transform makes the rows; else empty.
+        name: name of the task, unless the user gives one.
+        source: origin of the rows, a text for display.
+        rows: rows in any form that `samples.read_row` or the template accepts.
+        ids: one id per row.
+        lines: line number of each row in its file, from 1; empty without a file.
+        template: makes prompt and completion of a row; None if the rows have them.
+        form: "arrow" for a data set, in which missing nested fields are None; "custom" for a data set with the user's
+            own transform; else empty.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Rows:
             raise HeadnbError(f"{self.where(index)}: the data set's own transform fails ({reason})") from error
 
     def where(self, index: int) -> str:
-        """How errors name a row."""
+        """The name of a row in errors."""
         if self.lines:
             return f"{self.source} line {self.lines[index]}"
         return f"{self.name}: sample {self.ids[index]!r}"
 
 
 def find_rows(source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None) -> Rows:
-    """The rows of any source that `load_task` documents, apart from a Task."""
+    """The rows of any source that `load_task` accepts, except a Task."""
     if isinstance(source, (str, Path)):
         return _rows_by_name(str(source), split, n, seed, fields)
     if type(source).__module__.partition(".")[0] == "datasets":
@@ -82,7 +82,7 @@ def find_rows(source: object, split: str, n: int | None, seed: int, fields: Mapp
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return with_ids(Rows("samples", "samples in memory", source, range(len(source))), fields)
     raise HeadnbError(
-        f"a task cannot be made of a {type(source).__name__}; give a task's name, a JSONL file, a data set,"
+        f"cannot load a task from {type_name(source)}; give the name of a task, a JSONL file, a data set,"
         " or a list of (prompt, completion) pairs"
     )
 
@@ -107,14 +107,14 @@ def _rows_by_name(source: str, split: str, n: int | None, seed: int, fields: Map
         return rows if fields is None else with_ids(dataclasses.replace(rows, template=None), fields)
     if "/" in source or fields is not None:
         return with_ids(_from_hub(source, source, split), fields)
-    made_by_rule = procedural.procedural_cards()
-    if source in made_by_rule:
+    generated = procedural.procedural_cards()
+    if source in generated:
         return _procedural(source, split, n or PROCEDURAL_SAMPLES, seed)
-    raise unknown_name("task", source, [*registry.CARDS, *made_by_rule])
+    raise unknown_name("task", source, [*registry.CARDS, *generated])
 
 
 def read_jsonl(path: Path) -> Rows:
-    """The objects of a JSON Lines file, numbered; empty lines are passed over.
+    """The objects of a JSON Lines file; empty lines are skipped.
 
     Raises:
         HeadnbError: no such file, or a line that is not UTF-8, not JSON, not an object, or over 10 MB.
@@ -143,45 +143,45 @@ def _parse_line(line: bytes, where: str) -> object:
         raise HeadnbError(f"{where} is not UTF-8 text") from error
     row = parse_json(text, where)
     if not isinstance(row, dict):
-        raise HeadnbError(f"{where} is a JSON {type(row).__name__}, not an object; JSON Lines has one object a line")
+        raise HeadnbError(f"{where} is a JSON {type(row).__name__}, not an object; JSON Lines has one object per line")
     return row
 
 
 def with_ids(rows: Rows, fields: Mapping[str, str] | None) -> Rows:
-    """The rows with the ids that they bring: of the column or template `fields["id"]`, else of their own `id`.
+    """Set the ids of rows from the column or template `fields["id"]`, or else from the column `id`.
 
-    Rows that bring none keep their numbers.
+    Without such a column the rows keep their numbers as ids.
 
     Raises:
-        HeadnbError: some rows have an id and some have none, or they are no ids (`samples.read_ids`).
+        HeadnbError: some rows have an id and some do not, or the ids are invalid (`samples.read_ids`).
     """
     column = (fields or {}).get("id")
     count = len(rows.rows)
     if column is not None:
-        held = [read_field(as_named_row(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
+        ids = [read_field(as_named_row(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
     elif not _may_have_ids(rows):
-        return rows  # without reading a whole data set
+        return rows  # avoids reading a whole data set
     else:
-        held = [(as_mapping(rows.row(i)) or {}).get("id") for i in range(count)]
-        without = [i for i, key in enumerate(held) if key is None]
-        if len(without) == len(held):
+        ids = [(as_mapping(rows.row(i)) or {}).get("id") for i in range(count)]
+        without = [i for i, key in enumerate(ids) if key is None]
+        if len(without) == len(ids):
             return rows
         if without:
             raise HeadnbError(f"{rows.where(without[0])} has no id, while other rows have one")
-    return dataclasses.replace(rows, ids=read_ids(held, rows.source))
+    return dataclasses.replace(rows, ids=read_ids(ids, rows.source))
 
 
 def _may_have_ids(rows: Rows) -> bool:
-    if rows.form == "custom":  # the first row tells what the transform makes
+    if rows.form == "custom":  # only a row shows the columns that the transform makes
         return len(rows.rows) > 0 and "id" in (as_mapping(rows.row(0)) or {})
     return "id" in getattr(rows.rows, "column_names", ["id"])
 
 
 def _without_none(value: Any, *, of_row: bool = True) -> Any:
-    """A row of Arrow without nested fields that are None: there each message has the fields that any message has."""
+    """A row without the nested None fields that Arrow adds: it gives all messages of a data set the same fields."""
     if isinstance(value, dict):
-        kept = {name: held for name, held in value.items() if of_row or held is not None or name == "content"}
-        return {name: _without_none(held, of_row=False) for name, held in kept.items()}
+        fields = {name: field for name, field in value.items() if of_row or field is not None or name == "content"}
+        return {name: _without_none(field, of_row=False) for name, field in fields.items()}
     if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
         return [_without_none(part, of_row=False) for part in value]
     return value
@@ -194,11 +194,11 @@ def _dataset(source: Any, split: str, fields: Mapping[str, str] | None) -> Rows:
             raise HeadnbError(f"the data set has no split {split!r}; it has {', '.join(map(repr, source))}")
         source = source[split]
     if not hasattr(source, "__len__"):
-        raise HeadnbError("a streamed data set has no length: take some of it, list(dataset.take(1000))")
-    chosen = source.format
-    form = "custom" if chosen["type"] == "custom" else "arrow"
-    if form == "arrow":  # plain Python values of the columns that the user chose, in whatever format they are read
-        source = source.with_format(None, None if chosen["output_all_columns"] else chosen["columns"])
+        raise HeadnbError("a streamed data set has no length; pass a list of rows: list(dataset.take(1000))")
+    format_ = source.format
+    form = "custom" if format_["type"] == "custom" else "arrow"
+    if form == "arrow":  # plain Python values of the columns that the user selected
+        source = source.with_format(None, None if format_["output_all_columns"] else format_["columns"])
     name = source.info.dataset_name or "dataset"
     return with_ids(Rows(name, f"data set {name}", source, range(len(source)), form=form), fields)
 
@@ -209,26 +209,26 @@ def _from_hub(source: str, name: str, split: str) -> Rows:
 
 
 def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
-    """Rows of a registered task, with their numbers in the data set as ids."""
-    ours = card.source_split(split)
-    if ours is None:
+    """Rows of a registered task, with their row numbers in the data set as ids."""
+    source_split = card.source_split(split)
+    if source_split is None:
         raise HeadnbError(
             f"task {name!r} has no split {split!r}; it has {', '.join(dict.fromkeys((*card.splits, 'test')))}"
         )
     if card.url is None:
         stream = card.large and n is not None
-        rows = _load_dataset(card.origin, name=card.config, split=ours, stream=stream)
+        rows = _load_dataset(card.origin, name=card.config, split=source_split, stream=stream)
     else:
         rows = read_jsonl(hub.download(card.url)).rows
-    kept: Sequence[int] = range(len(rows))
+    ids: Sequence[int] = range(len(rows))
     if card.held_out and split in {"train", "test"}:
-        kept = [i for i in kept if (i % 10 == 9) == (split == "test")]
-        rows = [rows[i] for i in kept]
-    return Rows(name, f"{card.origin} ({split})", rows, kept, template=card.template)
+        ids = [i for i in ids if (i % 10 == 9) == (split == "test")]
+        rows = [rows[i] for i in ids]
+    return Rows(name, f"{card.origin} ({split})", rows, ids, template=card.template)
 
 
 def _load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Sequence[object]:
-    """`datasets.load_dataset`, with every failure as one plain line."""
+    """`datasets.load_dataset`; every failure becomes a one-line HeadnbError."""
     try:
         import datasets  # noqa: PLC0415  slow to import
     except ImportError as error:
@@ -243,23 +243,23 @@ def _load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Seque
     except Exception as error:
         reason = first_line(error)
         if not online:
-            reason = "no network, and it is not in the cache"
+            reason = "no network, and the data set is not in the cache"
         raise HeadnbError(f"cannot load the data set {path!r}: {reason}") from error
 
 
 @contextlib.contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Without progress bars, which fill a notebook; the user's setting comes back."""
-    shown = datasets.are_progress_bars_disabled()
+    """Disable progress bars, which fill a notebook; the user's setting is restored on exit."""
+    disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if not shown:
+        if not disabled:
             datasets.enable_progress_bars()
 
 
 def _procedural(name: str, split: str, n: int, seed: int) -> Rows:
-    made = procedural.question_answers(name, split, n, seed)
-    rows = [registry.question_answer(question, answer) for question, answer in made]
+    pairs = procedural.question_answers(name, split, n, seed)
+    rows = [registry.question_answer(question, answer) for question, answer in pairs]
     return Rows(name, f"reasoning-gym ({split}, seed {seed})", rows, range(n))

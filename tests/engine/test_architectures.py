@@ -1,4 +1,4 @@
-"""Head scores equal the attention-matrix form of the method, whatever the architecture."""
+"""Head scores equal the attention-matrix form of the method, for every architecture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from architectures import (
 
 
 def samples(lengths: tuple[int, ...] = (9, 14, 14)) -> list[EncodedSample]:
-    """Random tokens; two thirds of each sample are its answer."""
+    """Samples of random tokens; the last two thirds of each sample are its answer."""
     random = np.random.default_rng(0)
     ids = [random.integers(1, VOCABULARY, length) for length in lengths]
     return [EncodedSample(row, np.where(np.arange(len(row)) < len(row) // 3, IGNORED, row)) for row in ids]
@@ -38,7 +38,7 @@ def test_activation_score_equals_attention_matrix_form(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_score_of_a_sample_depends_on_nothing_but_the_sample(name):
-    """In float32, as used: padding side, the other samples of the batch, and recomputing make no difference."""
+    """In float32, as in normal use. Padding side, other samples of the batch and recomputation have no effect."""
     scorer = gradient_scorer(build(name, torch.float32), activation)
     alone = torch.cat([scorer(collate([sample]))[0] for sample in samples()])
     largest = alone.abs().max()
@@ -51,8 +51,8 @@ def test_score_of_a_sample_depends_on_nothing_but_the_sample(name):
         assert (found - alone).abs().max() < 1e-5 * largest
 
 
-# Attention in code of their own, eager only, attention in chunks that count from the start of the row, or a head of
-# several layers.
+# Custom attention code, eager attention only, attention chunks counted from the start of the row, or a language-model
+# head of several layers.
 NOT_PACKED = {
     "bloom", "codegen", "gemma2", "gpt_neo", "gpt_oss", "gptj", "llama4", "modernbert-decoder", "mpt", "xglm",
 }  # fmt: skip
@@ -60,7 +60,7 @@ NOT_PACKED = {
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_samples_score_as_they_do_alone(name):
-    """Lengths on both sides of every sliding window."""
+    """Some lengths are shorter, some longer than every sliding window."""
     scorer = gradient_scorer(build(name, torch.float32), activation)
     assert scorer.supports_packing == (name not in NOT_PACKED and "falcon" not in name)
     if scorer.supports_packing:

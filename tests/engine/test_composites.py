@@ -1,4 +1,4 @@
-"""Scores of models that also see pictures, and of models whose weights lie elsewhere, are those of the plain model."""
+"""Scores of multimodal models and of models with offloaded weights equal the scores of the plain text model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EYES = {
 LLAMA4_EYES = {"projector_input_dim": 32, "projector_output_dim": 32, "vision_output_dim": 32}
 QWEN_EYES = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 32}
 ROTARY = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-# Text part, and its other parts.
+# Options of the text configuration, and the other configurations.
 COMPOSITES = {
     "gemma3": (LLAMA_LIKE | {"sliding_window": 5, "sliding_window_pattern": 2}, {"vision_config": EYES}),
     "gemma4": (
@@ -90,12 +90,12 @@ def test_scores_of_a_composite_on_text_equal_those_of_its_text_model_alone(kind)
 
 
 def from_disk_by_map(folder):
-    """Some layers stay in memory, the others lie on disk."""
+    """A model with some layers in memory and the other layers on disk."""
     tiny_model(layers=3).save_pretrained(folder / "saved")
-    places = dict.fromkeys(("model.layers.1", "model.layers.2", "model.norm", "lm_head"), "disk")
-    places |= dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.rotary_emb"), "cpu")
+    device_map = dict.fromkeys(("model.layers.1", "model.layers.2", "model.norm", "lm_head"), "disk")
+    device_map |= dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.rotary_emb"), "cpu")
     return AutoModelForCausalLM.from_pretrained(
-        folder / "saved", device_map=places, offload_folder=folder / "weights", dtype=torch.float32
+        folder / "saved", device_map=device_map, offload_folder=folder / "weights", dtype=torch.float32
     )
 
 
@@ -108,7 +108,7 @@ def from_memory(_):
 
 
 @pytest.mark.parametrize("offloaded", [from_disk_by_map, from_disk, from_memory])
-def test_scores_of_offloaded_weights_equal_those_of_weights_at_hand(offloaded, tmp_path):
+def test_scores_of_offloaded_weights_equal_those_of_weights_in_memory(offloaded, tmp_path):
     model = offloaded(tmp_path)
     meta, before = [weight.is_meta for weight in model.parameters()], state(model)
     assert any(meta)
@@ -121,11 +121,11 @@ def test_scores_of_offloaded_weights_equal_those_of_weights_at_hand(offloaded, t
 
 
 def peak():
-    """The most memory that this process held, in bytes, since the last time it was forgotten (Linux)."""
+    """Peak memory of this process in bytes since the last reset (Linux)."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peak memory")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is not available on this system")
 def test_weights_on_disk_are_in_memory_a_layer_at_a_time(tmp_path):
     model = tiny_model(layers=16, hidden=768)
     whole = sum(weight.nbytes for weight in model.parameters())

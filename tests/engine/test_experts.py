@@ -1,4 +1,4 @@
-"""Mixtures of experts are decoders, and are known as such; models that see later tokens are not."""
+"""Mixtures of experts are recognized as decoders; models that see later tokens are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(kind, dtype, seeds):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_a_mixture_that_sees_later_tokens_is_refused(kind):
-    """In float32 grouped products round each row differently; by the seed every second model was refused."""
+    """In float32 grouped matrix products round each row differently, which must not count as a dependence."""
     check(kind, torch.float32, range(3))
 
 
@@ -55,7 +55,7 @@ def test_precision_makes_no_difference(kind, dtype):
 
 
 def larger(kind, seed):
-    """Of a size at which two threads split products, each its own way."""
+    """A model of a size at which two threads split matrix products, with different rounding in each thread."""
     shape = LLAMA_LIKE | {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 4096, "head_dim": 16}
     experts = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def larger(kind, seed):
 
 
 @pytest.mark.parametrize("kind", ["gpt_oss", "mixtral", "granitemoe", "olmoe"])
-def test_products_in_two_threads_make_no_encoder(kind):
+def test_products_in_two_threads_are_not_taken_for_an_encoder(kind):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -1,4 +1,4 @@
-"""Greedy continuation of many prompts together equals an argmax loop over one, token by token."""
+"""Greedy continuation of a batch of prompts equals an argmax loop over each prompt alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_padded_prompts_are_continued_as_each_alone(name):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16])
-def test_rows_that_end_early_and_those_that_wait_for_company_are_the_same(size):
+def test_early_ends_and_later_batches_do_not_change_a_continuation(size):
     model = tiny_model(dtype=torch.float64)
     prompts = prompts_of(320)
     alone = [reference_continuation(model, prompt, 20) for prompt in prompts]
@@ -61,7 +61,7 @@ def test_a_text_stops_where_it_is_complete():
     assert not whole.ended
 
 
-def test_settings_that_come_with_a_checkpoint_change_nothing_and_stay():
+def test_generation_settings_of_a_checkpoint_are_ignored_and_restored():
     model = tiny_model()
     prompts = prompts_of(320)
     expected = [reference_continuation(model, prompt, 8) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Capturing leaves a model exactly as it was, and sees the real head outputs."""
+"""Hooks receive the real head outputs and leave the model unchanged afterwards."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_transform_that_looks_only_changes_no_logit(name):
 
 @pytest.mark.parametrize("name", ["llama", "gptj"])
 def test_scaled_head_equals_scaled_slice_of_the_output_projection(name):
-    """O is linear in the projection that reads it: scaling head h is scaling its columns of W_o."""
+    """The output projection W_o is linear: scaling head h equals scaling its columns of W_o."""
     model = build(name)
     with scale_heads(model, {"L1H2": 0.25, "L2H0": 3.0}):
         found = model(TOKENS).logits
@@ -77,8 +77,8 @@ def test_scaled_head_equals_scaled_slice_of_the_output_projection(name):
     assert not torch.allclose(found, model(TOKENS).logits, rtol=0, atol=1e-3)
 
 
-def test_captures_nest():
-    """Scaling inside scaling multiplies; the inner one alone is undone first."""
+def test_contexts_nest():
+    """Nested scalings multiply; closing the inner context undoes only the inner scaling."""
     model = build("llama")
     with scale_heads(model, {"L0H1": 0.5}):
         half = model(TOKENS).logits
@@ -89,7 +89,7 @@ def test_captures_nest():
         assert torch.allclose(model(TOKENS).logits, quarter, rtol=0, atol=1e-12)
 
 
-def test_two_models_are_captured_in_two_threads():
+def test_two_models_have_hooks_in_two_threads():
     models = [build("llama"), build("qwen2")]
     expected = []
     for model in models:
@@ -97,19 +97,19 @@ def test_two_models_are_captured_in_two_threads():
             expected.append(model(TOKENS).logits)
     found = {}
 
-    def work(place):
+    def work(index):
         for _ in range(20):
-            with scale_heads(models[place], {"L1H1": 0.0}):
-                found[place] = models[place](TOKENS).logits
-            if not torch.equal(found[place], expected[place]):
+            with scale_heads(models[index], {"L1H1": 0.0}):
+                found[index] = models[index](TOKENS).logits
+            if not torch.equal(found[index], expected[index]):
                 break
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(found[place], expected[place]) for place in range(2))
+    assert all(torch.equal(found[index], expected[index]) for index in range(2))
     assert "get_interface" not in ALL_ATTENTION_FUNCTIONS.__dict__
 
 
@@ -149,8 +149,8 @@ def test_model_without_any_softmax_head_is_refused():
         find_heads(AutoModelForCausalLM.from_config(config))
 
 
-def test_checkpointing_wakes_no_dropout():
-    """OPT's layer asks its own training flag about dropout; checkpointing needs that flag on the same layer."""
+def test_checkpointing_enables_no_dropout():
+    """A layer of OPT uses its training flag for dropout; transformers' checkpointing needs the same flag to be set."""
     model = build("opt")
     assert model.config.dropout > 0
     expected = model(TOKENS, use_cache=False).logits
@@ -158,9 +158,9 @@ def test_checkpointing_wakes_no_dropout():
         assert torch.equal(model(TOKENS, use_cache=False).logits, expected)
 
 
-def test_checkpointing_keeps_less_for_the_backward_pass():
+def test_checkpointing_saves_less_for_the_backward_pass():
     model = tiny_model(layers=6)
-    kept = []
+    saved = []
     for memory in (False, True):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
@@ -169,13 +169,13 @@ def test_checkpointing_keeps_less_for_the_backward_pass():
                     model(TOKENS, use_cache=False)
             else:
                 model(TOKENS, use_cache=False)
-        kept.append(sum(sizes))
-    assert kept[1] < 0.6 * kept[0]
+        saved.append(sum(sizes))
+    assert saved[1] < 0.6 * saved[0]
 
 
-def test_every_tested_architecture_is_captured_through_one_of_the_two_ways():
-    ways = {name: find_heads(build(name, torch.float32)) for name in ARCHITECTURES}
-    assert all(bool(layout.attention) != bool(layout.projections) for layout in ways.values())
-    assert {name for name, layout in ways.items() if layout.projections} == {
+def test_every_tested_architecture_is_hooked_by_one_of_the_two_methods():
+    layouts = {name: find_heads(build(name, torch.float32)) for name in ARCHITECTURES}
+    assert all(bool(layout.attention) != bool(layout.projections) for layout in layouts.values())
+    assert {name for name, layout in layouts.items() if layout.projections} == {
         "bloom", "codegen", "falcon grouped alibi", "falcon parallel multi-query", "gpt_neo", "gptj", "mpt", "xglm",
     }  # fmt: skip

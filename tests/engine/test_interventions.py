@@ -1,4 +1,4 @@
-"""Mean outputs, and losses with heads replaced by them, equal those of a loop of hooks on the output projections."""
+"""Mean head outputs, and losses with heads replaced by them, equal a reference with hooks on the output projections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT = [
 ]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])  # packed, and padded
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])  # sdpa is packed, eager is padded
 @pytest.mark.parametrize("batch_tokens", [1, 60, 4096])
 def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens, attention):
     model = tiny_model(layers=3, dtype=torch.float64, attn_implementation=attention)
@@ -40,8 +40,8 @@ def test_mean_outputs_and_losses_equal_a_loop_of_hooks(batch_tokens, attention):
     sets = [Replacement(()), Replacement(("L0H1", "L0H2", "L2H3"), 0.0, found), Replacement(("L0H1",), 0.0)]
     losses = losses_with_heads_replaced(model, encoded, sets, layout, batch_tokens, 0, None)
     size = model.config.head_dim
-    of = [expected[layer].view(-1, size) for layer in range(3)]
-    by_mean = {0: {1: of[0][1], 2: of[0][2]}, 2: {3: of[2][3]}}
+    means = [expected[layer].view(-1, size) for layer in range(3)]
+    by_mean = {0: {1: means[0][1], 2: means[0][2]}, 2: {3: means[2][3]}}
     for row, values in enumerate(({}, by_mean, {0: {1: torch.zeros(size, dtype=torch.float64)}})):
         direct = [reference_loss(model, sample, values) for sample in encoded.samples]
         np.testing.assert_allclose(losses[row], direct, rtol=1e-10)
@@ -59,7 +59,15 @@ def test_layers_below_the_lowest_replaced_head_run_once_for_all_sets():
     ]
     losses_with_heads_replaced(model, encoded, sets, layout, 4096, 0, None)
     tokens = sum(encoded.lengths)
-    assert [at for at, n in ran if n == tokens] == [0, 1, 2, 2, 1, 2, 2]  # one batch: whole, L2H0, L1H0, L2H0
+    assert [at for at, n in ran if n == tokens] == [
+        0,
+        1,
+        2,
+        2,
+        1,
+        2,
+        2,
+    ]  # one batch: the whole pass, then L2H0, L1H0, L2H0
     for hook in hooks:
         hook.remove()
 

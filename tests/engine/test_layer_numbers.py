@@ -1,4 +1,4 @@
-"""A head's layer is the decoder layer that contains it, and what is done to a head is done in that layer."""
+"""A head's layer number is the decoder layer that contains it, and interventions act in that layer."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def hybrid(kind):
 
 
 def decoder_lists(model):
-    """The module lists as long as the model is deep: its layers, by nothing that headnb uses."""
+    """Module lists with as many modules as the model has layers, found independently of headnb."""
     depth = getattr(model.config, "num_layers", None) or model.config.num_hidden_layers
     return [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
 
 
 def layers_that_run(model):
-    """(layer that headnb says, decoder layer whose forward is running) for each layer with heads."""
+    """(layer number from headnb, decoder layer whose forward is running) for each layer with heads."""
     (layers,) = decoder_lists(model)
     running, found = [], []
 
@@ -80,14 +80,14 @@ def layers_that_run(model):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_layer_is_the_decoder_layer_that_runs(name):
-    found = layers_that_run(build(name, torch.float32))
-    assert found
-    assert all(said == ran for said, ran in found)
+    pairs = layers_that_run(build(name, torch.float32))
+    assert pairs
+    assert all(number == running for number, running in pairs)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - WITHOUT_SOFTMAX - {"longcat_flash"}))
 def test_layer_is_the_decoder_layer_that_runs_in_mixtures(kind):
-    assert all(said == ran for said, ran in layers_that_run(build_moe(kind)))
+    assert all(number == running for number, running in layers_that_run(build_moe(kind)))
 
 
 @pytest.mark.parametrize("kind", HYBRIDS)
@@ -101,7 +101,7 @@ def test_layers_of_zamba_are_those_of_its_hybrid_blocks(kind):
 
 @pytest.mark.parametrize("kind", HYBRIDS)
 def test_ablation_in_zamba_is_that_of_the_output_projection(kind):
-    """The columns of the projection that read a head, set to zero by hand."""
+    """Compared with setting the head's columns of the output projection to zero."""
     model = hybrid(kind)
     rows = [{"input_ids": list(range(5, 17)), "labels": [-100] * 6 + list(range(11, 17))}]
     attention = model.model.layers[4].shared_transformer if kind == "zamba2" else model.model.layers[4].shared_transf
@@ -132,7 +132,7 @@ def renumber(model, numbers):
 
 
 @pytest.mark.parametrize("numbers", [[-1, -1, -1], [None, None, None], [0, 0, 1], [2, 1, 0], [4, 5, 9]])
-def test_what_modules_say_of_their_layer_does_not_count(numbers):
+def test_layer_idx_of_the_modules_is_not_used(numbers):
     model = tiny_model(layers=3)
     rows = [{"input_ids": list(range(5, 17)), "labels": [-100] * 6 + list(range(11, 17))}]
     expected = headnb.score_heads(model, None, rows).score
@@ -141,7 +141,7 @@ def test_what_modules_say_of_their_layer_does_not_count(numbers):
     np.testing.assert_array_equal(headnb.score_heads(model, None, rows).score, expected)
 
 
-def test_layers_removed_by_the_user_are_counted_anew():
+def test_layers_are_renumbered_after_the_user_removed_one():
     model = tiny_model(layers=4)
     del model.model.layers[1]
     model.config.num_hidden_layers = 3
@@ -179,19 +179,19 @@ def test_a_layer_that_runs_twice_is_refused(name):
 
 
 def skip(layer):
-    """The layer hands on what it is given."""
+    """Make a layer return its input."""
     layer.forward = lambda hidden, *_, **__: hidden
 
 
 @pytest.mark.parametrize("method", ["activation", "output-norm", "value-norm", "ablate-zero", "ablate-mean", "attattr"])
 def test_scores_of_heads_that_do_not_run_are_refused(method):
-    """A layer that runs while headnb looks at the model, and not when it is scored."""
+    """The layer runs while headnb finds the heads, but not while the model is scored."""
     model = tiny_model(layers=3)
     rows = [{"input_ids": list(range(5, 17)), "labels": [-100] * 6 + list(range(11, 17))}]
     scorer = find_method(method).scorer(model, **({"steps": 2} if method == "attattr" else {}))
     skip(model.model.layers[1])
     batch = collate(encode_task(headnb.load_task(rows), None).samples)
-    with pytest.raises(HeadnbError, match="did not call the attention of"):
+    with pytest.raises(HeadnbError, match="did not run the attention of"):
         scorer.prepare(batch) if method == "ablate-mean" else scorer(batch)
 
 
@@ -204,7 +204,7 @@ def test_scaling_heads_that_do_not_run_is_an_error_and_a_factor_of_one_is_none()
     context.__enter__()
     skip(model.model.layers[1])
     model(TOKENS)
-    with pytest.raises(HeadnbError, match="did not call the attention of layer 1"):
+    with pytest.raises(HeadnbError, match="did not run the attention of layer 1"):
         context.__exit__(None, None, None)
     with scale_heads(tiny_model(layers=3), {"L1H2": 0.0}):
         pass  # no pass at all

@@ -1,4 +1,4 @@
-"""How a model's losses are read, against the model's own logits."""
+"""Losses by `LossComputer` against losses from the model's own logits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_logits_in_many_parts_give_the_same_scores(monkeypatch):
     assert torch.allclose(losses, losses_in_parts, rtol=1e-12, atol=0)
 
 
-def test_to_look_at_a_model_takes_two_passes():
+def test_finding_heads_and_losses_takes_two_passes():
     model = tiny_model(layers=3)
     passes = []
     with model.model.register_forward_hook(lambda *_: passes.append(None)):
@@ -42,7 +42,7 @@ def test_to_look_at_a_model_takes_two_passes():
 
 
 class HalvedLogits(LlamaForCausalLM):
-    """Does something behind its head that headnb does not know."""
+    """Changes the logits after the language-model head in a form unknown to headnb."""
 
     def forward(self, *args, **kwargs):
         output = super().forward(*args, **kwargs)
@@ -51,14 +51,14 @@ class HalvedLogits(LlamaForCausalLM):
 
 
 class LargerEmbeddings(LlamaForCausalLM):
-    """Gives its decoder something else than the tokens: the decoder called alone gives other states."""
+    """Passes scaled embeddings to its decoder, so that the decoder called with the tokens returns other states."""
 
     def forward(self, input_ids=None, **kwargs):
         return super().forward(inputs_embeds=3 * self.model.embed_tokens(input_ids), **kwargs)
 
 
 @pytest.mark.parametrize("kind", [HalvedLogits, LargerEmbeddings])
-def test_a_model_that_is_more_than_decoder_and_head_is_read_as_a_whole(kind):
+def test_a_model_that_is_more_than_decoder_and_head_runs_as_a_whole(kind):
     model = build("llama")
     model.__class__ = kind
     samples = random_samples()
@@ -68,8 +68,8 @@ def test_a_model_that_is_more_than_decoder_and_head_is_read_as_a_whole(kind):
     assert losses.tolist() == pytest.approx([mean_loss(model, sample).item() for sample in samples], rel=1e-12)
 
 
-def test_a_model_whose_tokens_look_back_beside_attention_is_not_packed():
-    """As token shifts, convolutions and recurrences do: the first token of a sample would see the one before it."""
+def test_a_model_whose_tokens_interact_outside_attention_is_not_packed():
+    """For example by token shifts, convolutions or recurrences: a sample would see the sample before it."""
     model = tiny_model(layers=3)
     assert gradient_scorer(model, activation).supports_packing
 
@@ -81,7 +81,7 @@ def test_a_model_whose_tokens_look_back_beside_attention_is_not_packed():
     assert gradient_scorer(model, activation).supports_packing
 
 
-def test_a_little_that_samples_see_of_each_other_is_not_taken_for_the_rounding_of_half_precision():
+def test_a_small_interaction_of_samples_is_distinguished_from_rounding_in_half_precision():
     model = tiny_model(layers=3, dtype=torch.bfloat16)
     assert gradient_scorer(model, activation).supports_packing
 
@@ -92,7 +92,7 @@ def test_a_little_that_samples_see_of_each_other_is_not_taken_for_the_rounding_o
         assert not gradient_scorer(model, activation).supports_packing
 
 
-def test_an_adapter_that_waits_for_tokens_is_seen():
+def test_an_adapter_that_is_activated_by_invocation_tokens_is_scored():
     begins = [50, 51]
     model = get_peft_model(
         tiny_model(),
@@ -112,7 +112,7 @@ def test_an_adapter_that_waits_for_tokens_is_seen():
     assert abs(of_base - loss).item() > 1e-3
 
 
-def test_weights_that_let_no_gradient_through_are_refused():
+def test_quantized_weights_without_a_backward_pass_are_refused():
     model = tiny_model()
     method = SimpleNamespace(quant_method="mxfp4")
     model.hf_quantizer = SimpleNamespace(is_trainable=False, quantization_config=method)
@@ -122,7 +122,7 @@ def test_weights_that_let_no_gradient_through_are_refused():
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_long_sample_does_not_give_the_short_ones_its_frequencies(packed):
+def test_a_long_sample_does_not_change_the_rope_frequencies_of_short_samples(packed):
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 32}
     rope |= {"short_factor": [1.0] * 4, "long_factor": [1.5, 4.0, 8.0, 16.0]}
     shape = LLAMA_LIKE | {"pad_token_id": 0, "max_position_embeddings": 512, "original_max_position_embeddings": 32}

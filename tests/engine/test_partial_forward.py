@@ -1,4 +1,4 @@
-"""Passes that begin at a later layer give what whole passes give, and are not tried where they would not."""
+"""Passes that start at a later layer give the logits of whole passes, and are not used in models where they differ."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_layers_below_do_not_run_and_rows_can_be_repeated():
         hook.remove()
 
 
-def test_the_model_is_left_as_it_was_also_after_an_error():
+def test_the_model_is_unchanged_also_after_an_error():
     model = tiny_model(layers=3)
     before, forwards = state(model), [vars(layer).get("forward") for layer in model.model.layers]
     later = find_partial_forward(model, find_heads(model))
@@ -62,7 +62,7 @@ def test_the_model_is_left_as_it_was_also_after_an_error():
 
 
 def test_a_model_whose_layers_need_more_than_hidden_states_runs_whole():
-    """As with keys and values that layers share: here the last layer adds what the first one was given."""
+    """For example shared keys and values. Here the last layer's output depends on the first layer's input."""
     model = tiny_model(layers=3)
     first, _, last = model.model.layers
     remembered = []

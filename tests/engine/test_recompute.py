@@ -1,4 +1,4 @@
-"""What autograd keeps is made smaller, and no number changes."""
+"""Autograd saves less memory, and no number changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from random_samples import random_samples
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "gpt2", "phi"])
-def test_scores_are_bit_for_bit_those_of_everything_kept(name, monkeypatch):
+def test_scores_are_bitwise_equal_to_those_without_recomputation(name, monkeypatch):
     model = build(name)
     batch = pack(random_samples())
     scorer = gradient_scorer(model, activation)
@@ -27,16 +27,16 @@ def test_scores_are_bit_for_bit_those_of_everything_kept(name, monkeypatch):
     assert torch.equal(small, whole)
 
 
-def test_an_activation_is_not_kept_beside_what_it_was_made_of(monkeypatch):
+def test_an_activation_is_not_saved_in_addition_to_its_input(monkeypatch):
     mlp = build("llama").model.layers[0].mlp.requires_grad_(False)
     x = torch.randn(1, 64, mlp.gate_proj.in_features, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(mlp(x).sum(), x)
-    held = []
-    keep = recompute._pack
-    monkeypatch.setattr(recompute, "_pack", lambda tensor: held.append(keep(tensor)) or held[-1])
+    saved = []
+    pack_tensor = recompute._pack
+    monkeypatch.setattr(recompute, "_pack", lambda tensor: saved.append(pack_tensor(tensor)) or saved[-1])
     with recompute_activations(mlp):
         y = mlp(x)
-    wide = [one for one in held if isinstance(one, torch.Tensor) and one.requires_grad]
-    assert len({one.data_ptr() for one in wide}) == 2  # g and u
+    tensors = [entry for entry in saved if isinstance(entry, torch.Tensor) and entry.requires_grad]
+    assert len({tensor.data_ptr() for tensor in tensors}) == 2  # g and u
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], expected)
     assert not any(module._forward_hooks for module in mlp.modules())

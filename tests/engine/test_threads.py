@@ -1,4 +1,4 @@
-"""Another thread runs the model while headnb does: neither changes what the other computes."""
+"""Another thread runs the model at the same time as headnb; neither changes the results of the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logits(model):
 
 @contextmanager
 def run_elsewhere(model):
-    """Another thread runs the model all the time; its logits must always be those of the model alone."""
+    """Run the model in another thread all the time; its logits must equal those without headnb."""
     expected, stop = logits(model), threading.Event()
 
     def work():
@@ -57,8 +57,8 @@ def model_named(name):
     return tiny_model(layers=3) if name == "tiny" else build(name, torch.float32)
 
 
-def scored(method, **how):
-    return lambda model: headnb.score_heads(model, None, TASK, method=method, **how).score
+def scored(method, **arguments):
+    return lambda model: headnb.score_heads(model, None, TASK, method=method, **arguments).score
 
 
 CALLS = {
@@ -76,7 +76,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_passes_of_another_thread_and_ours_do_not_meet(name):
+def test_passes_of_two_threads_do_not_affect_each_other(name):
     model = model_named("tiny")
     expected = np.asarray(CALLS[name](model))
     with run_elsewhere(model):
@@ -86,7 +86,7 @@ def test_passes_of_another_thread_and_ours_do_not_meet(name):
 
 @pytest.mark.parametrize("method", ["activation", "ablate-zero", "head_attention"])
 @pytest.mark.parametrize("name", ["gptj", "mixtral"])
-def test_nor_in_other_ways_of_capture(name, method):
+def test_passes_of_two_threads_do_not_affect_each_other_with_other_hooks(name, method):
     model, call = model_named(name), CALLS[method]
     eager = build(name, torch.float32, attn_implementation="eager") if method == "head_attention" else model
     expected = np.asarray(call(eager))
@@ -95,16 +95,16 @@ def test_nor_in_other_ways_of_capture(name, method):
 
 
 def in_another_thread(work):
-    """What a function gives there, before this thread goes on."""
-    given = []
-    thread = threading.Thread(target=lambda: given.append(work()))
+    """Run a function in another thread and wait for its result."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()
     thread.join()
-    return given[0]
+    return results[0]
 
 
 def test_every_kind_of_hook_leaves_other_threads_alone():
-    """One after the other, so that nothing depends on timing."""
+    """The passes run one after the other, so that the result does not depend on timing."""
     model = tiny_model(layers=3)
     layout = find_heads(model)
     expected = logits(model)
@@ -120,26 +120,26 @@ def test_every_kind_of_hook_leaves_other_threads_alone():
         assert not torch.equal(logits(model), expected)
 
 
-def test_layers_computed_again_in_the_backward_pass_are_of_the_thread_that_began_it():
-    """With two threads at once, each scoring a model of its own with checkpointing."""
+def test_layers_recomputed_in_the_backward_pass_belong_to_the_thread_that_started_it():
+    """Two threads at once, each scoring its own model with gradient checkpointing."""
     models = [tiny_model(layers=3, seed=seed) for seed in range(2)]
     batch = collate(random_samples((20, 12)))
     scorers = [gradient_scorer(model, activation) for model in models]
     expected = [scorer(batch, budget=1)[0] for scorer in scorers]
     found = {}
 
-    def work(place):
-        found[place] = [scorers[place](batch, budget=1)[0] for _ in range(5)]
+    def work(index):
+        found[index] = [scorers[index](batch, budget=1)[0] for _ in range(5)]
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(one, expected[place]) for place in range(2) for one in found[place])
+    assert all(torch.equal(scores, expected[index]) for index in range(2) for scores in found[index])
 
 
-def test_heads_scaled_for_another_thread_only_are_an_error():
+def test_scaling_heads_while_only_another_thread_runs_is_an_error():
     model = tiny_model(layers=3)
     with pytest.raises(HeadnbError, match="ran in another thread"), scale_heads(model, {"L1H2": 0.0}):
         in_another_thread(lambda: logits(model))

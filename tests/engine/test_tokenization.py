@@ -1,4 +1,4 @@
-"""Tokens and labels against texts made by hand and TRL's own tokenization."""
+"""Tokens and labels against hand-made texts and TRL's own tokenization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiny import framing_tokenizer
 PAIRS = [("Question: What is 12 + 30?\nAnswer: ", "The answer is 42."), ("Say it: ", "apples")]
 
 
-def test_prompt_and_completion_are_tokenized_apart_and_closed(tokenizer):
+def test_prompt_and_completion_are_tokenized_separately_and_end_with_eos(tokenizer):
     encoded = encode_task(load_task(PAIRS), tokenizer)
     for sample, (prompt, completion) in zip(encoded.samples, PAIRS, strict=True):
         first = tokenizer(prompt, add_special_tokens=False).input_ids
@@ -44,7 +44,7 @@ def framing():
 
 
 @pytest.mark.parametrize("encoding", ["official", "trl"])
-def test_tokens_that_the_tokenizer_puts_in_front_come_once_and_none_come_between(framing, encoding):
+def test_special_tokens_of_the_tokenizer_are_added_only_around_the_sample(framing, encoding):
     (sample,) = encode_task(load_task(PAIRS[:1]), framing, encoding=encoding).samples
     ids = sample.input_ids.tolist()
     assert ids[0] == framing.bos_token_id
@@ -54,7 +54,7 @@ def test_tokens_that_the_tokenizer_puts_in_front_come_once_and_none_come_between
 
 
 @pytest.mark.parametrize("encoding", ["official", "trl"])
-def test_chat_messages_are_rendered_by_the_template_and_nothing_is_put_around_them(framing, encoding):
+def test_chat_messages_are_rendered_by_the_template_without_further_special_tokens(framing, encoding):
     prompt = [{"role": "user", "content": "What is 12 + 30?"}]
     completion = [{"role": "assistant", "content": "42"}]
     rows = [{"prompt": prompt, "completion": completion}]
@@ -67,11 +67,11 @@ def test_chat_messages_are_rendered_by_the_template_and_nothing_is_put_around_th
 def test_chat_messages_need_a_template(framing):
     framing.chat_template = None
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
-    with pytest.raises(HeadnbError, match="chat messages, and the tokenizer has no chat template"):
+    with pytest.raises(HeadnbError, match="chat messages, but the tokenizer has no chat template"):
         encode_task(load_task(rows), framing)
 
 
-def test_truncation_leaves_out_and_counts_samples_whose_answer_is_gone():
+def test_samples_without_an_answer_after_truncation_are_left_out_and_counted():
     rows = [
         {"input_ids": [1] * 10, "labels": [IGNORED] * 8 + [1, 1]},
         {"input_ids": [1] * 10, "labels": [IGNORED] * 2 + [1] * 8},
@@ -95,5 +95,5 @@ def test_a_sample_longer_than_the_context_is_an_error_that_names_it():
 
 
 def test_text_without_a_tokenizer_is_an_error():
-    with pytest.raises(HeadnbError, match="a tokenizer is needed"):
+    with pytest.raises(HeadnbError, match="need a tokenizer"):
         encode_task(load_task(PAIRS), None)

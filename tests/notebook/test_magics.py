@@ -179,7 +179,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --method taylor-tokens", "did you mean 'taylor-token'"),
         ("%headscore model pairs --loss sums", "did you mean 'sum'"),
         ("%headscore model pairs -n many", "invalid int value: 'many'"),
-        ("%headscore model pairs -n 5", "n=5 asks for more"),
+        ("%headscore model pairs -n 5", "fewer than n=5"),
         ("%headscore model pairs --encodng trl", "no option --encodng; did you mean --encoding?"),
         ("%headscore model pairs --options steps=many", "--options 'steps=many': write NAME=NUMBER"),
         ("%headscore model pairs --options steps=5", "unknown option of activation 'steps'"),

@@ -101,8 +101,8 @@ UNUSUAL = {
     "a very long prompt": ("many words " * 10_000, "3"),
 }
 REFUSED = {
-    "half of a character pair": (("\ud800", "3"), "half of a character pair"),
-    "half of a pair in the answer": (("a", "\udfff"), "half of a character pair"),
+    "half of a character pair": (("\ud800", "3"), "unpaired surrogate"),
+    "half of a pair in the answer": (("a", "\udfff"), "unpaired surrogate"),
     "an empty completion": (("a", ""), "the completion is empty"),
     "a completion of blanks": (("a", " \n\t"), "the completion is empty"),
     "one token": ({"input_ids": [5], "labels": [5]}, "no token has a label"),
@@ -130,6 +130,6 @@ def test_unusual_text_is_scored_or_refused_in_one_line(model, tokenizer):
 def test_a_file_with_a_name_that_is_no_text_is_refused_before_its_scores_cannot_be_written(tmp_path):
     path = tmp_path / "half\udcff.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}')
-    with pytest.raises(HeadnbError, match=r"the name of a task, .* holds half of a character pair"):
+    with pytest.raises(HeadnbError, match=r"the name of a task, .* contains an unpaired surrogate"):
         load_task(path)
     assert load_task(path, name="half").name == "half"

@@ -110,7 +110,7 @@ def test_a_matrix_that_does_not_give_the_heads_output_is_refused():
         model(torch.arange(1, 9)[None])
     attention_of_head(calls[0], 0)
     calls[0].outputs.detach().mul_(1.01)
-    with pytest.raises(HeadnbError, match=r"cannot be computed again.*eager"):
+    with pytest.raises(HeadnbError, match=r"cannot be recomputed.*eager"):
         attention_of_head(calls[0], 0)
 
 
@@ -143,7 +143,7 @@ def test_tokens_and_answer_are_those_of_the_sample():
     ("head", "sample", "message"),
     [
         ("L0H4", None, "4 heads"),
-        ("L0H1,L0H2", None, "one head is wanted"),
+        ("L0H1,L0H2", None, "expected one head"),
         ("3.1", None, "write layer 3, head 10"),
         ("L0H0", 7, "unknown sample"),
     ],

@@ -368,11 +368,11 @@ def test_packing_is_refused_where_samples_would_mix():
             {"task": [{"input_ids": [1, 999], "labels": [-100, 999]}]},
             "sample 0 has token id 999, but the model's vocabulary has 320",
         ),
-        ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids are 0 or more"),
+        ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids must be 0 or more"),
         ({"out": "s3://bucket/a.zarr"}, "is an address"),
         ({"task": []}, "no samples"),
         ({"task": "gsm9k"}, "unknown task 'gsm9k'; did you mean 'gsm8k'"),
-        ({"task": [("text", "needs a tokenizer")]}, "a tokenizer is needed"),
+        ({"task": [("text", "needs a tokenizer")]}, "need a tokenizer"),
         (
             {"task": [{"input_ids": [1] * 600, "labels": [1] * 600}]},
             "sample 0 .* has 600 tokens, more than the model's context of 512",

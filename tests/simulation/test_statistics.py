@@ -56,7 +56,7 @@ def covered(n: int, replicates: int, seed: int) -> dict[str, tuple[int, int]]:
     shown = dict.fromkeys(STATISTICS, 0)
     for replicate in range(replicates):
         population = Population.random(rng, sigma=(0.5, 1.0)[replicate % 2])
-        other = population.tuned(rng, likeness=(0.5, 0.95)[replicate // 2 % 2])
+        other = population.tuned(rng, correlation=(0.5, 0.95)[replicate // 2 % 2])
         levels, other_levels = population.activation_levels, other.activation_levels
         truth = true_statistics(levels)
         truth["correlation of tasks"] = truth["correlation before and after"] = np.corrcoef(levels, other_levels)[0, 1]
@@ -94,7 +94,7 @@ def difference_coverage(n: int, replicates: int, seed: int, *, scale_free: bool)
     shares = np.empty(replicates)
     for replicate in range(replicates):
         before = Population.random(rng, sigma=(0.5, 1.0)[replicate % 2])
-        after = before.tuned(rng, likeness=0.95)
+        after = before.tuned(rng, correlation=0.95)
         scale, noise = before.scale(rng, n), half_shared(rng, n)
         pair = (as_scores(p.scores(scale, e)) for p, e in zip((before, after), noise, strict=True))
         change = headnb.compare(*pair, scale_free=scale_free)

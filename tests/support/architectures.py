@@ -47,7 +47,7 @@ MULTI_LATENT: dict[str, Any] = {
     "head_dim": 4,
 }
 
-# Each line: what the architecture adds to the others.
+# Name -> model type and configuration.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", LLAMA_LIKE),
     "mistral": ("mistral", LLAMA_LIKE | {"sliding_window": 5}),
@@ -159,16 +159,16 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# Transformers' code for these computes attention or router weights in float32 in the middle of a float64 model.
+# Architectures whose code in transformers computes attention or router weights in float32 inside a float64 model.
 FLOAT32_INSIDE = {
     "bloom", "codegen", "deepseek_v3", "gemma2", "gpt_neo", "gptj", "mpt", "olmoe", "qwen2_moe", "qwen3_moe",
 }  # fmt: skip
-FLOAT32_ONLY = {"xglm"}  # its code does not run in float64
-EAGER_ONLY = {"falcon grouped alibi"}  # transformers' sdpa and eager code give this model different logits
+FLOAT32_ONLY = {"xglm"}  # the code does not run in float64
+EAGER_ONLY = {"falcon grouped alibi"}  # the logits of sdpa and eager attention in transformers differ
 
 
 def tolerance(name: str) -> float:
-    """The largest difference to allow, relative to the largest score."""
+    """The largest allowed difference, relative to the largest score."""
     return 1e-6 if name in FLOAT32_INSIDE | FLOAT32_ONLY else 1e-12
 
 
@@ -181,13 +181,13 @@ def build(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> PreT
         options = {"attn_implementation": "eager"}
     model = AutoModelForCausalLM.from_config(config, **options).to(dtype).eval()
     if model.config._experts_implementation != "eager" and dtype == torch.float64:
-        model.set_experts_implementation("eager")  # the grouped matrix product has no float64
+        model.set_experts_implementation("eager")  # the grouped matrix product does not support float64
     return randomize(model)
 
 
 @torch.no_grad()
 def randomize(model: PreTrainedModel) -> PreTrainedModel:
-    """Weights in place of the small initial ones: large enough that heads differ and losses depend on them."""
+    """Replace the small initial weights by larger ones, so that heads differ and losses depend on them."""
     for name, weight in model.named_parameters():
         if weight.ndim > 1 and "norm" not in name:
             weight.copy_(torch.randn(weight.shape, dtype=torch.float64) * 0.2)
@@ -195,13 +195,13 @@ def randomize(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def attention_matrix_scores(name: str, samples: list[EncodedSample], dtype: torch.dtype = torch.float64) -> Tensor:
-    """The scores (B, L, H) of the method's definition."""
+    """The scores (B, L, H) by the definition of the method."""
     with wide_softmax():
         return eager_matrix_scores(build(name, dtype, attn_implementation="eager"), samples)
 
 
 def eager_matrix_scores(model: PreTrainedModel, samples: list[EncodedSample]) -> Tensor:
-    """sum_qk A * dL/dA (B, L, H) from the matrices of a model with eager attention, one sample at a time."""
+    """sum_qk A * dL/dA (B, L, H) from the attention matrices of a model with eager attention, sample by sample."""
     scores = []
     for sample in samples:
         ids, labels = torch.tensor(sample.input_ids), torch.tensor(sample.labels)
@@ -215,7 +215,7 @@ def eager_matrix_scores(model: PreTrainedModel, samples: list[EncodedSample]) ->
 
 @contextmanager
 def wide_softmax() -> Iterator[None]:
-    """Eager attention takes its softmax in float32, whatever the model's dtype; for a truth in float64 it must not."""
+    """Let eager attention compute its softmax in float64 in a float64 model; transformers always uses float32."""
     narrow = functional.softmax
 
     def softmax(logits: Tensor, dim: int | None = None, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
@@ -227,7 +227,7 @@ def wide_softmax() -> Iterator[None]:
 
 
 def hybrid_model() -> PreTrainedModel:
-    """Four layers of 4 heads each; layers 0 and 2 are linear attention, which has no softmax heads."""
+    """A model of four layers; layers 1 and 3 have 4 softmax heads, layers 0 and 2 linear attention without softmax."""
     config = AutoConfig.for_model(
         "qwen3_next",
         **LLAMA_LIKE | {"num_hidden_layers": 4, "num_experts": 0},

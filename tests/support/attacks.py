@@ -1,8 +1,8 @@
-"""Files of strangers that are small and cost a reader much memory or time, each with the call that meets it.
+"""Malicious files that are small but cost a reader much memory or time, each with the call that reads it.
 
     python attacks.py NAME FOLDER
 
-runs one of them with limits of memory and time, and prints as JSON what came of it.
+runs one attack with limits of memory and time, and prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MEMORY = 6 * 2**30  # bytes of addresses: torch takes some for its libraries
+MEMORY = 6 * 2**30  # bytes of address space, including the libraries of torch
 SECONDS = 90  # of processor time
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
@@ -47,9 +47,9 @@ def netcdf_of_a_run(folder: Path) -> None:
 
 
 def frame(size: int) -> bytes:
-    """A Zstandard frame of so many zeros, made of blocks that repeat one byte."""
+    """A Zstandard frame that decompresses to `size` zeros, made of run-length blocks."""
     blocks = [2**17] * (size // 2**17)
-    headers = (int(place == len(blocks) - 1) | 1 << 1 | length << 3 for place, length in enumerate(blocks))
+    headers = (int(index == len(blocks) - 1) | 1 << 1 | length << 3 for index, length in enumerate(blocks))
     written = b"".join(header.to_bytes(3, "little") + b"\0" for header in headers)
     return b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + written
 
@@ -90,10 +90,10 @@ def zarr_codec(folder: Path) -> None:
     from stores import score_into
 
     score_into(folder / "a.zarr")
-    about = folder / "a.zarr" / "loss" / "zarr.json"
-    told = json.loads(about.read_text())
-    told["codecs"] = [told["codecs"][0], {"name": "gzip", "configuration": {"level": 5}}]
-    about.write_text(json.dumps(told))
+    path = folder / "a.zarr" / "loss" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["codecs"] = [metadata["codecs"][0], {"name": "gzip", "configuration": {"level": 5}}]
+    path.write_text(json.dumps(metadata))
     open_scores(folder / "a.zarr")
 
 
@@ -125,7 +125,7 @@ def yaml_number(folder: Path) -> None:
 def gguf_entries(folder: Path) -> None:
     from headnb import load_model
 
-    key = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 4, 10**12)  # an array of so many numbers
+    key = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 4, 10**12)  # an array of 10**12 numbers
     (folder / "a.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key)
     load_model(folder / "a.gguf")
 
@@ -209,8 +209,8 @@ def _adapter(folder: Path, change: Callable[[dict[str, object]], object]) -> Non
     base.save_pretrained(folder / "base")
     tiny_tokenizer().save_pretrained(folder / "base")
     get_peft_model(base, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(folder / "adapter")
-    about = folder / "adapter" / "adapter_config.json"
-    about.write_text(json.dumps(change(json.loads(about.read_text()))))
+    path = folder / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
     load_model(folder / "base", adapter=folder / "adapter")
 
 
@@ -230,7 +230,7 @@ def adapter_list(folder: Path) -> None:
     _adapter(folder, lambda config: [config])
 
 
-# Name -> what the refusal says.
+# Name -> pattern of the error message.
 ATTACKS = {
     "netcdf": "bytes would become more than 256 MB",
     "netcdf_of_a_run": "bytes would become more than 256 MB",
@@ -264,13 +264,13 @@ def main(name: str, folder: Path) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    said = None
+    message = None
     try:
         globals()[name](folder)
     except headnb.HeadnbError as error:
-        said = str(error)
+        message = str(error)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"refused": said, "peak": peak}))
+    print(json.dumps({"refused": message, "peak": peak}))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Packages that are installed, made to look as if they were not."""
+"""Simulation of packages that are not installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-# A package that was imported before keeps what it imported: it is forgotten with what is blocked.
+# Packages that keep a reference to a blocked package after their import, and must be imported again too.
 _IMPORTED_BY = {"nbclient": "papermill", "pycosat": "reasoning_gym"}
 
 
@@ -28,18 +28,18 @@ class _Blocker(MetaPathFinder):
 
 @contextlib.contextmanager
 def blocked(package: str, error: ImportError | None = None) -> Iterator[None]:
-    """Importing the package, or anything of it, raises the error, by default the one for a package that is missing."""
+    """Let imports of the package and its modules raise an error, by default that of a missing package."""
     missing = ModuleNotFoundError(f"No module named {package!r}", name=package)
-    forgotten = (f"{package}.", f"{_IMPORTED_BY.get(package, package)}.")
+    prefixes = (f"{package}.", f"{_IMPORTED_BY.get(package, package)}.")
 
-    def forget() -> dict[str, ModuleType]:
-        return {name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(forgotten)}
+    def remove_modules() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(prefixes)}
 
     blocker = _Blocker(package, error or missing)
-    kept = forget()
+    removed = remove_modules()
     try:
         with mock.patch.object(sys, "meta_path", [blocker, *sys.meta_path]):
             yield
     finally:
-        forget()
-        sys.modules.update(kept)  # what else was imported meanwhile stays: some modules cannot be imported twice
+        remove_modules()
+        sys.modules.update(removed)  # other new modules stay, because some cannot be imported twice

@@ -1,4 +1,4 @@
-"""Python in a process of its own with bounds on memory and time: what takes too much fails, and the machine lives."""
+"""Python code in a separate process with limits of memory and time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ GB = 2**30
 def run_bounded(
     code: str, *, memory: int = 12 * GB, seconds: int = 60, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """What a process that runs `code` wrote; `seconds` are of its processor, not of the clock."""
+    """Run `code` in a limited process and return its output; `seconds` limits processor time, not wall-clock time."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
-    given: dict[str, Any] = {**os.environ, **environment}
-    given["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, check=False, preexec_fn=limit)
+    env: dict[str, Any] = {**os.environ, **environment}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False, preexec_fn=limit)

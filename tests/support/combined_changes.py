@@ -1,4 +1,4 @@
-"""Changes that are combinations of others."""
+"""Simulated changes of a task that are combinations of the changes of basic tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BASICS = {name: random_change(seed, name) for seed, name in enumerate(("gsm8k", 
 
 
 def combined_change(weights: dict[str, float], n: int = 12, noise: float = 0.2, task: str = "sgsm"):
-    """A task whose true change is that combination of the basics' changes (as they are at hand)."""
+    """(before, after) scores of a task whose true change is this combination of the measured changes of the basics."""
     change = sum(w * flat(BASICS[name]).reshape(8, 5) for name, w in weights.items())
     before = np.full((8, 5), 9.0)
     rng = np.random.default_rng(4)

@@ -1,4 +1,4 @@
-"""What each of two processes does in the tests of distributed training (gloo on the CPU)."""
+"""The code of each of the two processes in the tests of distributed training (gloo on the CPU)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 
 def run_rank(rank: int, port: int, folder: str) -> None:
-    """DDP in TRL's trainer, then both forms of FSDP in a loop of our own: accelerate refuses FSDP on a CPU."""
+    """Train with DDP in TRL's trainer, then with both versions of FSDP in a loop: accelerate refuses FSDP on a CPU."""
     torch.set_num_threads(1)
     os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
     os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -62,7 +62,7 @@ def fsdp2(model: Any) -> Any:
 
 
 def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
-    """One update of eight samples, four in each process, under the mean loss of all their answer tokens."""
+    """Scores of one update with eight samples, four per process; the loss is the mean over all answer tokens."""
     import headnb
     from headnb.engine.batching import collate
     from headnb.engine.hooks import find_heads
@@ -74,13 +74,13 @@ def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     from trainers import PAIRS
 
     encoded = encode_task(headnb.load_task(PAIRS[:8]), tiny_tokenizer())
-    mine = encoded.samples[4 * rank : 4 * rank + 4]
+    samples = encoded.samples[4 * rank : 4 * rank + 4]
     model = sharded(tiny_model().train())
     batches = TrainingBatches(model, find_heads(model), activation)
-    batch = collate(mine)
-    mask = torch.tensor([[place < len(sample) for place in range(batch.input_ids.shape[1])] for sample in mine])
+    batch = collate(samples)
+    mask = torch.tensor([[index < len(sample) for index in range(batch.input_ids.shape[1])] for sample in samples])
     tokens = int(encoded.answer_tokens.sum())
-    given = {"input_ids": batch.input_ids, "labels": batch.labels, "attention_mask": mask.long()}
-    (2 * model(**given, num_items_in_batch=tokens).loss).backward()
+    inputs = {"input_ids": batch.input_ids, "labels": batch.labels, "attention_mask": mask.long()}
+    (2 * model(**inputs, num_items_in_batch=tokens).loss).backward()
     batches.end_update(1)
     return batches.collect(), batches.counts()

@@ -1,4 +1,4 @@
-"""Values that hypothesis draws for what strangers may have written, and what may come of reading them."""
+"""Hypothesis strategies for untrusted input, and the allowed outcomes of reading it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ plain = st.recursive(
 
 
 def tried(examples):
-    """Each case drawn anew on every machine alike; `examples` of them."""
+    """Settings of hypothesis for this number of examples, the same on every machine."""
     return settings(
         max_examples=examples,
         deadline=None,
@@ -35,7 +35,7 @@ def tried(examples):
 
 
 def outcome(found, call):
-    """Count whether `call` is refused in one line of bearable length, or goes through; nothing else may come of it."""
+    """Count whether `call` succeeds or raises HeadnbError with one line of limited length; anything else fails."""
     try:
         result = call()
     except HeadnbError as error:

@@ -1,6 +1,6 @@
-"""Attention of the textbook for any model of transformers' interface: its matrices can be looked at and replaced.
+"""Textbook attention for models that use transformers' attention interface; its matrices can be read and replaced.
 
-It uses nothing of headnb, so that scores can be held against definitions written with it.
+It is independent of headnb, so that scores can be compared with definitions written with it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Matrices(NamedTuple):
-    """Of one layer and one sample: of every query head."""
+    """Matrices of every query head, for one layer and one sample."""
 
     A: Tensor  # (H, T, T): the attention weights that multiply V
     V: Tensor  # (H, T, D)
     O: Tensor  # (H, T, D): A V
 
 
-_made: dict[int, Matrices] = {}
-_given: dict[int, Tensor] = {}
+_recorded: dict[int, Matrices] = {}
+_replacements: dict[int, Tensor] = {}
 
 
 def _attention(
@@ -50,12 +50,12 @@ def _attention(
         logits = torch.tanh(logits / softcap) * softcap
     if attention_mask is not None:
         logits = logits + attention_mask
-    if s_aux is not None:  # a sink: one more column, that takes weight and gives nothing
+    if s_aux is not None:  # a sink: an extra column of weights without a value
         logits = torch.cat([logits, s_aux.view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
     weights = torch.softmax(logits, -1)[..., : key.shape[2]]
-    weights = _given.get(module.layer_idx, weights)
+    weights = _replacements.get(module.layer_idx, weights)
     outputs = weights @ value
-    _made[module.layer_idx] = Matrices(*(part[0].detach() for part in (weights, value, outputs)))
+    _recorded[module.layer_idx] = Matrices(*(part[0].detach() for part in (weights, value, outputs)))
     return outputs.transpose(1, 2), weights
 
 
@@ -64,24 +64,24 @@ AttentionMaskInterface.register("explicit", eager_mask)
 
 
 def with_explicit_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself, its attention changed."""
+    """Set the attention of a model to this one; returns the same model."""
     model.set_attn_implementation("explicit")
     return model
 
 
 def matrices(model: PreTrainedModel, input_ids: Any) -> dict[int, Matrices]:
-    """Layer -> what its attention did with one sample."""
-    _made.clear()
+    """Layer -> matrices of its attention for one sample."""
+    _recorded.clear()
     with torch.no_grad():
         model(input_ids=torch.as_tensor(input_ids)[None], use_cache=False)
-    return dict(_made)
+    return dict(_recorded)
 
 
 @contextmanager
 def attention_weights(given: Mapping[int, Tensor]) -> Iterator[None]:
-    """Use these weights (H, T, T) of some layers in place of the model's own."""
-    _given.update({layer: weights[None] for layer, weights in given.items()})
+    """Use these weights (H, T, T) of some layers in place of the model's own weights."""
+    _replacements.update({layer: weights[None] for layer, weights in given.items()})
     try:
         yield
     finally:
-        _given.clear()
+        _replacements.clear()

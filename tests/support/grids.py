@@ -1,4 +1,4 @@
-"""Made-up patterns of the data model's form, small and large, that the browser tests look at."""
+"""Synthetic patterns, small and large, for the browser tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACTS = {
 
 
 def levels(layers: int = 30, heads: int = 9, seed: int = 0, **attrs: object) -> xr.DataArray:
-    """Heavy-tailed activation levels, strongest about two thirds of the way up, as models have them."""
+    """Heavy-tailed activation levels, largest at about 60 % of the depth, as in real models."""
     rng = np.random.default_rng(seed)
     depth = np.arange(layers) / layers
     values = rng.lognormal(-4.5, 0.8, (layers, heads)) * (0.4 + np.exp(-(((depth - 0.6) / 0.25) ** 2)))[:, None]
@@ -36,19 +36,19 @@ def grid(**options: object) -> HeadGrid:
 
 
 def tasks() -> HeadGrid:
-    """Three panels."""
+    """A grid of three panels, one per task."""
     return HeadGrid.of({name: levels(seed=seed, task=name) for seed, name in enumerate(("gsm8k", "mbpp", "boolq"))})
 
 
 def steps() -> HeadGrid:
-    """Panels along fine-tuning."""
+    """A grid of panels at steps of fine-tuning."""
     courses = [levels() * (1 + 0.1 * step * levels(seed=9) / levels(seed=9).mean()) for step in range(6)]
     along = xr.concat(courses, dim=xr.Variable("step", np.arange(6) * 20))
     return HeadGrid.of(along.assign_attrs(levels().attrs))
 
 
 def change() -> HeadGrid:
-    """A comparison: three heads of L8 rise significantly, L11H9 falls."""
+    """A grid of a comparison: three heads of L8 rise significantly, L11H9 falls."""
     values = np.random.default_rng(1).normal(0, 0.002, (16, 16))
     values[8, :3], values[11, 9] = 0.02, -0.025
     dims = ("layer", "head")
@@ -70,13 +70,13 @@ def change() -> HeadGrid:
 
 
 def hybrid() -> HeadGrid:
-    """A model where only every fourth layer has softmax heads."""
+    """A grid of a model in which only every fourth layer has softmax heads."""
     pattern = levels(28, 12)
     return HeadGrid.of(pattern.where(pattern["layer"] % 4 == 3, other=np.nan).assign_attrs(pattern.attrs))
 
 
 def study() -> HeadGrid:
-    """Two tasks along fine-tuning."""
+    """A grid of two tasks at steps of fine-tuning."""
     courses = [
         [levels(seed=task) * (1 + 0.1 * step * levels(seed=9 - task) / levels(seed=9).mean()) for task in range(2)]
         for step in range(6)

@@ -1,4 +1,4 @@
-"""A head grid on a page, as a reader handles it. Where its cells stand is taken from Python's own geometry."""
+"""A head grid on a web page, operated like a reader would; the positions of its cells come from the Python geometry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Colour = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Drawn:
-    """The drawing of `grid` inside `root`, with `panels` panels beside each other."""
+    """The drawing of `grid` inside `root`, with `panels` panels in one row."""
 
     page: Page
     root: Locator
@@ -33,14 +33,14 @@ class Drawn:
         return self.root.locator(".tooltip")
 
     def place(self, layer: int, head: int, panel: int = 0) -> tuple[float, float]:
-        """The middle of a cell, from the stage's top left corner."""
+        """The centre of a cell relative to the stage's top left corner."""
         layout = geometry.grid_geometry(self.grid.payload, self.panels)
         x, y = layout.origin(panel)
         across, down = (layout.cell_width - layout.gap) / 2, (layout.cell_height - layout.gap) / 2
         return x + layout.x(head) + across, y + layout.y(layer) + down
 
     def point(self, layer: int, head: int, panel: int = 0) -> tuple[float, float]:
-        """The same on the page."""
+        """The centre of a cell relative to the page."""
         self.stage.scroll_into_view_if_needed()
         box = self.stage.bounding_box()
         assert box is not None
@@ -71,12 +71,12 @@ class Drawn:
         self.root.get_by_role("button", name=name, exact=True).click()
 
     def selected(self) -> str:
-        """The selected heads as the card names them."""
+        """The names of the selected heads as displayed."""
         names = self.root.locator(".selection .names")
         return names.inner_text() if names.is_visible() else ""
 
     def pixel(self, layer: int, head: int, panel: int = 0) -> Colour:
-        """Red, green, blue and opacity in the middle of a cell, as it is painted."""
+        """Red, green, blue and opacity of the drawing at the centre of a cell."""
         x, y = self.place(layer, head, panel)
         found = self.stage.locator("canvas").first.evaluate(
             "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data]", [int(x), int(y)]
@@ -84,7 +84,7 @@ class Drawn:
         return tuple(found)
 
     def becomes(self, ink: Literal["dark", "light"]) -> bool:
-        """Whether what is painted left of the cells, the layers' numbers, comes to be dark or light on average."""
+        """Whether the mean colour of the layer numbers, left of the cells, becomes dark or light."""
         low, high = (0, 100) if ink == "dark" else (150, 255)
         try:
             self.page.wait_for_function(

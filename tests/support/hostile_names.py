@@ -1,4 +1,4 @@
-"""Names that a page, a picture, a script or a terminal would take for more than text."""
+"""Names that a web page, an image, a script or a terminal could interpret as more than text."""
 
 from __future__ import annotations
 

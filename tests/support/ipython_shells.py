@@ -23,7 +23,7 @@ PAIRS = [("2 + 3 = ", "5"), ("The sky is", " blue"), ("def square(n):\n", "    r
 
 @pytest.fixture
 def shell() -> Iterator[InteractiveShell]:
-    shell = InteractiveShell.instance()  # `display` publishes to the one instance there is
+    shell = InteractiveShell.instance()  # `display` publishes to the global instance
     shell.run_line_magic("load_ext", "headnb")
     shell.push({"model": tiny_model(), "tokenizer": tiny_tokenizer(), "pairs": PAIRS})
     yield shell
@@ -31,22 +31,22 @@ def shell() -> Iterator[InteractiveShell]:
 
 
 def run(shell: InteractiveShell, code: str) -> tuple[Any, Any]:
-    """The cell's result, and what was captured: stdout (with the last value's text), stderr, and displays."""
+    """The cell's result, and its captured stdout (with the text of the last value), stderr and displays."""
     with capture_output() as captured:
         result = shell.run_cell(code, store_history=True)
     return result, captured
 
 
 def error_of(shell: InteractiveShell, code: str) -> str:
-    """The one line that a user sees; anything but a single UsageError line fails."""
+    """The error line that a user sees; anything other than a single UsageError line fails."""
     result, captured = run(shell, code)
     assert result.error_in_exec is not None
     lines = [line for line in captured.stderr.splitlines() if line.strip() and "samples [" not in line]
-    said = [line[line.index("UsageError: ") :] for line in captured.stderr.splitlines() if "UsageError: " in line]
-    assert len(said) == 1, captured.stderr
+    errors = [line[line.index("UsageError: ") :] for line in captured.stderr.splitlines() if "UsageError: " in line]
+    assert len(errors) == 1, captured.stderr
     assert len(lines) <= 1, captured.stderr
     assert "Traceback" not in captured.stderr + captured.stdout
-    return said[0]
+    return errors[0]
 
 
 def completions(shell: InteractiveShell, code: str) -> list[str]:
@@ -55,18 +55,18 @@ def completions(shell: InteractiveShell, code: str) -> list[str]:
 
 
 def other_tokenizer() -> Any:
-    """A tokenizer of single bytes: all other token ids than those of `tiny_tokenizer`."""
+    """A tokenizer of single bytes; its token ids differ from those of `tiny_tokenizer`."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=5)}
-    made = Tokenizer(models.BPE(vocab=letters, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return PreTrainedTokenizerFast(tokenizer_object=made, name_or_path="somebody/else")
+    vocabulary = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), start=5)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, name_or_path="somebody/else")
 
 
 def raising(error: BaseException) -> Any:
-    """A function that raises."""
+    """A function that raises `error`."""
 
     def raise_it(*_: Any, **__: Any) -> Any:
         raise error

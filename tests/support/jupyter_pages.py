@@ -1,4 +1,4 @@
-"""Notebooks put into the test server and opened in a browser."""
+"""Notebooks of the test server, opened in a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _names = itertools.count()
 
 @dataclass(frozen=True)
 class Jupyter:
-    """A running server with JupyterLab and Notebook 7; `files` is its root folder, `environment` what it runs in."""
+    """A running server with JupyterLab and Notebook 7, its root folder `files` and its environment variables."""
 
     address: str
     token: str
@@ -34,7 +34,7 @@ class Jupyter:
     environment: dict[str, str]
 
     def save(self, notebook: NotebookNode, *, trusted: bool = False) -> str:
-        """Write a notebook under a name of its own; a trusted one is signed as if this user had run it."""
+        """Write a notebook under a unique name; a trusted notebook is signed as if this user had run it."""
         name = f"notebook{next(_names)}.ipynb"
         if trusted:
             self.notary.sign(notebook)
@@ -42,7 +42,7 @@ class Jupyter:
         return name
 
     def open_lab(self, page: Page, name: str) -> None:
-        """Open a file in a workspace of its own, so that no tab of another test comes back."""
+        """Open a file in a new workspace, so that JupyterLab restores no tab of another test."""
         page.goto(f"{self.address}/lab/workspaces/w{next(_names)}/tree/{name}?token={self.token}")
         page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current")
 
@@ -52,7 +52,7 @@ class Jupyter:
 
 
 def shown_notebook(*grids: object, kernel: bool = False) -> NotebookNode:
-    """A notebook with one saved output a grid, as Jupyter stores it."""
+    """A notebook with one saved output per grid, as Jupyter stores it."""
     cells = []
     for grid in grids:
         bundle = grid if isinstance(grid, dict) else HeadGrid.of(grid)._repr_mimebundle_()
@@ -67,7 +67,7 @@ def notebook(*sources: str) -> NotebookNode:
 
 
 def no_kernel(page: Page) -> None:
-    """Answer JupyterLab's question for a kernel."""
+    """Answer JupyterLab's kernel dialog with "No Kernel"."""
     page.get_by_role("dialog").get_by_role("button", name="No Kernel").click()
 
 
@@ -77,7 +77,7 @@ def run_all(page: Page) -> None:
 
 
 def kernel_ready(page: Page) -> None:
-    """Wait for the kernel's connection: before it is there, JupyterLab would ask for another kernel."""
+    """Wait for the connection to the kernel; without it, JupyterLab would ask for another kernel."""
     page.wait_for_function(
         "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'",
         timeout=60_000,
@@ -85,7 +85,7 @@ def kernel_ready(page: Page) -> None:
 
 
 def start_cell(page: Page, cell: int) -> Locator:
-    """Start a cell of the notebook that is open; the result is what it writes."""
+    """Start a cell of the open notebook; returns its output area."""
     kernel_ready(page)
     page.evaluate("cell => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell; }", cell)
     command(page, "notebook:run-cell")
@@ -93,26 +93,26 @@ def start_cell(page: Page, cell: int) -> Locator:
 
 
 def finished(page: Page, cell: int) -> None:
-    """Wait until a cell has its number, as it gets in a notebook that is run from top to bottom."""
+    """Wait until a cell shows its execution count; the notebook runs from top to bottom."""
     prompt = page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first
     expect(prompt).to_have_text(f"[{cell + 1}]:", timeout=60_000)
 
 
 def run_cell(page: Page, cell: int) -> Locator:
-    """Run a cell to its end; the result is what it wrote."""
-    written = start_cell(page, cell)
+    """Run a cell to its end; returns its output area."""
+    output = start_cell(page, cell)
     finished(page, cell)
-    return written
+    return output
 
 
 def command(page: Page, name: str, arguments: dict[str, Any] | None = None) -> None:
-    """Start a command of JupyterLab or Notebook 7, as its menus would."""
+    """Start a command of JupyterLab or Notebook 7."""
     page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, arguments or {}])
 
 
 def quiet_settings(folder: Path) -> None:
-    """No question about news, which would stand before every test."""
-    place = folder / "@jupyterlab" / "apputils-extension"
-    place.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (place / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    """Disable the dialog about news, which would block every test."""
+    settings_folder = folder / "@jupyterlab" / "apputils-extension"
+    settings_folder.mkdir(parents=True)
+    settings = {"fetchNews": "false", "checkForUpdates": False}
+    (settings_folder / "notification.jupyterlab-settings").write_text(json.dumps(settings))

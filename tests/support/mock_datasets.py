@@ -6,7 +6,7 @@ import datasets
 
 
 def mock_load_dataset(monkeypatch, rows):
-    """The hub's answer, made here: what load_dataset gives for these rows; the calls are recorded."""
+    """Replace `datasets.load_dataset` by a function that returns these rows; returns the list of recorded calls."""
     calls = []
 
     def load_dataset(path, *, streaming, **arguments):

@@ -1,4 +1,4 @@
-"""What a model is like, to compare before and after."""
+"""State of a model, to compare before and after a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def state(model):
-    """Everything of a model that a capture could leave changed."""
+    """Everything of a model that hooks could leave changed."""
     return {
         "training": [module.training for module in model.modules()],
         "attributes": [{key: id(value) for key, value in module.__dict__.items()} for module in model.modules()],

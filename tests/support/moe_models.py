@@ -1,4 +1,4 @@
-"""Tiny mixtures of experts, of each kind that transformers builds small, and causal models that see later tokens."""
+"""Tiny mixtures of experts of each kind that transformers can build small, and bidirectional attention for them."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ FLOAT32_ONLY = {"inkling2_text"}
 
 
 def build_moe(kind: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A random model, with the weights that its class begins a training with."""
+    """A random model with the initial weights of its class."""
     config = AutoConfig.for_model(
         kind, **_COMMON | (MULTI_LATENT if kind in _LATENT else {}), bos_token_id=None, eos_token_id=None
     )
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config).to(dtype).eval()
     if dtype == torch.float64:
-        model.set_experts_implementation("eager")  # the grouped matrix product has no float64
+        model.set_experts_implementation("eager")  # the grouped matrix product does not support float64
     return model
 
 
 @contextmanager
 def seeing_later_tokens(model: PreTrainedModel) -> Iterator[None]:
-    """While the context is open attention is bidirectional: no mask, and no causal kernel."""
+    """Make attention bidirectional while the context is open: no mask, and no causal kernel."""
 
     def attend(function: Any, module: Any, query: Any, key: Any, value: Any, *_: Any, **options: Any) -> Any:
         options.pop("attention_mask", None)

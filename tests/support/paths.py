@@ -1,4 +1,4 @@
-"""Where the tests, their fixtures and the checkout lie."""
+"""Folders of the tests, their fixtures and the repository."""
 
 from __future__ import annotations
 

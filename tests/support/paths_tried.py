@@ -1,9 +1,10 @@
-"""Every public call that takes a path, a name or a file, with paths that no machine looks up.
+"""Every public call that takes a path, a name or a file, tested with unusual paths.
 
     python paths_tried.py FOLDER CASES
 
-tries them all, and CASES drawn ones each with the calls that are cheap, under limits of memory and time; it prints as
-JSON how many there were, and what came of those that were neither read nor refused in a line.
+tries all fixed paths, and CASES generated paths with the cheap calls, under limits of memory and time. It prints as
+JSON the number of calls, and the outcome of calls that neither succeeded nor failed with a one-line error. A negative
+CASES includes the calls that write or load a model.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS = 120  # for one call: more than any takes on a busy machine, less than for ever
+SECONDS = 120  # limit of one call: enough on a busy machine
 MEMORY = 8 * 2**30
 
 
 def strange_paths(folder: Path) -> dict[str, str]:
-    """What each is called, and the path."""
+    """Description -> path."""
     with contextlib.suppress(FileExistsError):
         os.mkfifo(folder / "pipe")
         (folder / "loop").symlink_to(folder / "loop")
@@ -68,7 +69,7 @@ def strange_paths(folder: Path) -> dict[str, str]:
 
 
 def readers() -> dict[str, Callable[[str], Any]]:
-    """The calls that need no model."""
+    """The calls that read a path and need no model."""
     from headnb import load_task, open_scores, open_study
     from headnb.display.grid import HeadGrid
     from headnb.experiments import Run
@@ -122,11 +123,11 @@ def writers(folder: Path) -> dict[str, Callable[[str], Any]]:
 
 
 class HangsError(BaseException):
-    """A call took too long."""
+    """A call exceeded its time limit."""
 
 
 def tried(found: dict[str, Any], name: str, call: Callable[[str], Any], path: str) -> None:
-    """Count a call, and note what is neither an answer nor a refusal in a line."""
+    """Count a call, and record an outcome that is neither a success nor a one-line error."""
     found["tried"] += 1
     if threading.current_thread() is threading.main_thread():
         signal.alarm(SECONDS)
@@ -136,7 +137,7 @@ def tried(found: dict[str, Any], name: str, call: Callable[[str], Any], path: st
         found["refused"] += 1
         if "\n" in str(error) or len(str(error)) > 1000 + 2 * len(path):
             found["wrong"].append(f"{name} {path!r:.60}: a long or broken line")
-    except BaseException as error:  # noqa: BLE001  that is what is looked for
+    except BaseException as error:  # noqa: BLE001  any other error is a finding
         found["wrong"].append(f"{name} {path!r:.60}: {type(error).__name__}: {error!s:.120}")
     finally:
         signal.alarm(0)
@@ -169,10 +170,10 @@ def main(folder: Path, cases: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(path=drawn, name=st.sampled_from(sorted(set(calls) - {"find_checkpoints"})))
-    def one(path: str, name: str) -> None:
+    def try_case(path: str, name: str) -> None:
         tried(found, name, calls[name], path)
 
-    one()
+    try_case()
     print(json.dumps(found))
 
 

@@ -1,6 +1,6 @@
-"""Valid payloads with one change each, and whether schema and reader take them, for the tests in both languages.
+"""Valid payloads with one change each, and whether schema and parser accept them, for the tests in both languages.
 
-`python tests/support/payload_changes.py` draws the changes anew and writes what Python answers.
+`python tests/support/payload_changes.py` generates new changes and writes them with the results of Python.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def recorded() -> list[dict[str, Any]]:
 
 
 def name(change: dict[str, Any]) -> str:
-    """For a test."""
-    place = ".".join(map(str, change["path"]))
-    return f"{change['file']}:{place}:{change.get('value', 'gone')}"
+    """The name of a change as a test id."""
+    path = ".".join(map(str, change["path"]))
+    return f"{change['file']}:{path}:{change.get('value', 'gone')}"
 
 
 def changed(change: dict[str, Any]) -> object:
-    """The payload: a value stands at `path`, or nothing; `value` is its place in VALUES."""
+    """The changed payload: `VALUES[value]` replaces the value at `path`; without `value`, the path is deleted."""
     payload = json.loads((PAYLOADS / f"{change['file']}.heads.json").read_text(encoding="utf-8"))
     *keys, last = change["path"]
     at = payload
@@ -64,7 +64,7 @@ def changed(change: dict[str, Any]) -> object:
 
 
 def drawn(rng: random.Random, file: str) -> dict[str, Any]:
-    """Something, or nothing, at a random place; at times a field that other payloads have."""
+    """A random change: a value or a deletion at a random path, sometimes a field of other payloads."""
     at = json.loads((PAYLOADS / f"{file}.heads.json").read_text(encoding="utf-8"))
     path: list[str | int] = []
     while isinstance(at, (dict, list)) and at and (not path or rng.random() < 0.7):
@@ -72,12 +72,12 @@ def drawn(rng: random.Random, file: str) -> dict[str, Any]:
         at = at[path[-1]]
     if rng.random() < 0.15:
         return {"file": file, "path": path}
-    alike = [place for place, value in enumerate(VALUES) if type(value) is type(at)]
+    same_type = [index for index, value in enumerate(VALUES) if type(value) is type(at)]
     if rng.random() < 0.2:
         panel = ["step", "course", "low", "significant", "runs", "withheld", "cells", "statistics_line"]
         top = ["layer_numbers", "kv_heads", "scale", "alpha", "interval_level", "columns", "progress"]
         path = ["panels", 0, rng.choice(panel)] if rng.random() < 0.5 else [rng.choice(top)]
-    return {"file": file, "path": path, "value": rng.choice(alike if rng.random() < 0.7 else range(len(VALUES)))}
+    return {"file": file, "path": path, "value": rng.choice(same_type if rng.random() < 0.7 else range(len(VALUES)))}
 
 
 def main() -> None:

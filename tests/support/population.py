@@ -13,7 +13,7 @@ HEADS = 270
 
 @dataclass(frozen=True)
 class Population:
-    """The population that a replicate samples from."""
+    """The distribution of the scores of a replicate's samples."""
 
     level: np.ndarray  # (heads)
     sign: np.ndarray  # (heads): a_h
@@ -25,10 +25,10 @@ class Population:
         factors = 0.25 * rng.standard_normal((HEADS, 3))
         return cls(np.exp(0.55 * rng.standard_normal(HEADS)), rng.normal(0, 0.7, HEADS), factors, sigma)
 
-    def tuned(self, rng: np.random.Generator, likeness: float) -> Population:
-        """Other levels, correlated with these on the log scale."""
+    def tuned(self, rng: np.random.Generator, correlation: float) -> Population:
+        """A population with other levels; their logarithms have this correlation with the logarithms of these."""
         own = 0.55 * rng.standard_normal(HEADS)
-        level = np.exp(likeness * np.log(self.level) + np.sqrt(1 - likeness**2) * own)
+        level = np.exp(correlation * np.log(self.level) + np.sqrt(1 - correlation**2) * own)
         return Population(level, self.sign, self.factors, self.sigma)
 
     @property
@@ -37,7 +37,7 @@ class Population:
         return scale * self.level * stats.foldnorm(np.abs(self.sign)).mean()
 
     def scale(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """(n, heads): scales of the samples, the same before and after fine-tuning."""
+        """Factors of the samples (n, heads), the same before and after fine-tuning."""
         factors = rng.standard_normal((n, 3)) @ self.factors.T
         return np.exp(self.sigma * rng.standard_normal((n, 1)) + factors)
 
@@ -70,10 +70,10 @@ def as_scores(score: np.ndarray) -> xr.Dataset:
     )
 
 
-def significantly_below(hits: int, replicates: int, share: float) -> bool:
-    """Would chance alone give so few hits in less than one run of a thousand, if the share were the true one?"""
-    return bool(stats.binomtest(hits, replicates, share, alternative="less").pvalue < 0.001)
+def significantly_below(hits: int, replicates: int, rate: float) -> bool:
+    """Whether the number of hits is significantly (p < 0.001) below that of this true rate, by a binomial test."""
+    return bool(stats.binomtest(hits, replicates, rate, alternative="less").pvalue < 0.001)
 
 
-def significantly_above(hits: int, replicates: int, share: float) -> bool:
-    return bool(stats.binomtest(hits, replicates, share, alternative="greater").pvalue < 0.001)
+def significantly_above(hits: int, replicates: int, rate: float) -> bool:
+    return bool(stats.binomtest(hits, replicates, rate, alternative="greater").pvalue < 0.001)

@@ -12,6 +12,6 @@ PROJECTION = {
 
 
 def output_projections(model, name):
-    """The output projection of each layer, whose input is the heads side by side."""
+    """The output projection of each layer; its input is the concatenated head outputs."""
     base = model.model.layers if hasattr(model, "model") else model.transformer.h
     return [layer.get_submodule(PROJECTION[name]) for layer in base]

@@ -1,7 +1,7 @@
 """The public API as text: every public name with its signature. `python tests/support/public_api.py` writes it.
 
-Read by griffe from the sources, without importing them. A change of this file in a commit is a change of what users
-call, and belongs in CHANGELOG.md.
+griffe reads the sources without importing them. A change of the snapshot is a change of the API for users, and belongs
+in CHANGELOG.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ACCESSORS = ("headnb.accessor.PatternHeads", "headnb.accessor.ScoresHeads")
 
 
 def public_api() -> str:
-    """One line a name: functions with their parameters, classes with their public methods."""
+    """One line per name: functions with their parameters, classes with their public methods."""
     package = griffe.load("headnb", search_paths=[str(ROOT)], resolve_aliases=True)
     stub = griffe.visit("stub", filepath=Path("stub.pyi"), code=(ROOT / "headnb" / "__init__.pyi").read_text())
     targets = {name: member.target_path.lstrip(".") for name, member in stub.members.items() if member.is_alias}
@@ -29,14 +29,14 @@ def public_api() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lines(name: str, found: griffe.Object | griffe.Alias) -> list[str]:
-    if found.is_function:
-        return [f"{name}({_parameters(found)}) -> {found.returns}"]
+def _lines(name: str, item: griffe.Object | griffe.Alias) -> list[str]:
+    if item.is_function:
+        return [f"{name}({_parameters(item)}) -> {item.returns}"]
     lines = [name]
-    for member in sorted(found.members):
+    for member in sorted(item.members):
         public = not member.startswith("_") or member in {"__getitem__", "__init__"}
-        if found.is_class and public and not found.members[member].is_alias:
-            lines += _lines(f"{name}.{member}", found.members[member])
+        if item.is_class and public and not item.members[member].is_alias:
+            lines += _lines(f"{name}.{member}", item.members[member])
     return lines
 
 
@@ -46,13 +46,13 @@ def _parameters(function: griffe.Function) -> str:
         griffe.ParameterKind.var_keyword: "**",
     }
     parts, keywords = [], False
-    for each in function.parameters:
-        if each.kind is griffe.ParameterKind.keyword_only and not keywords:
+    for parameter in function.parameters:
+        if parameter.kind is griffe.ParameterKind.keyword_only and not keywords:
             parts.append("*")
             keywords = True
-        text = f"{marks.get(each.kind, '')}{each.name}"
-        text += f": {each.annotation}" if each.annotation is not None else ""
-        text += f" = {each.default}" if each.default is not None and each.kind not in marks else ""
+        text = f"{marks.get(parameter.kind, '')}{parameter.name}"
+        text += f": {parameter.annotation}" if parameter.annotation is not None else ""
+        text += f" = {parameter.default}" if parameter.default is not None and parameter.kind not in marks else ""
         parts.append(text)
     return ", ".join(parts)
 

@@ -1,4 +1,4 @@
-"""Random encoded samples, and their loss by definition."""
+"""Random encoded samples, and their loss computed directly from the logits."""
 
 from __future__ import annotations
 

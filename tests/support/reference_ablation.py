@@ -1,4 +1,4 @@
-"""Losses without heads, by a direct loop."""
+"""Reference loss of a text sample, computed directly from the logits."""
 
 from __future__ import annotations
 

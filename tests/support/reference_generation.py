@@ -1,4 +1,4 @@
-"""Greedy text, token by token."""
+"""Reference for greedy decoding: one prompt, token by token."""
 
 from __future__ import annotations
 

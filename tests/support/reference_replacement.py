@@ -1,4 +1,4 @@
-"""Losses with replaced heads, by direct hooks."""
+"""Reference for head replacement: mean head outputs, and losses with replaced heads, by hooks on the projections."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ def projections_of(model):
 
 
 def reference_means(model, samples):
-    """(L, H * D): one sample at a time, what the output projections are given."""
-    given = [[] for _ in projections_of(model)]
+    """Mean input of each layer's output projection, (L, H * D), one sample at a time."""
+    inputs = [[] for _ in projections_of(model)]
     hooks = [
-        projection.register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0][0].detach()))
-        for projection, kept in zip(projections_of(model), given, strict=True)
+        projection.register_forward_pre_hook(lambda _, args, recorded=recorded: recorded.append(args[0][0].detach()))
+        for projection, recorded in zip(projections_of(model), inputs, strict=True)
     ]
     for sample in samples:
         model(torch.tensor(sample.input_ids)[None], use_cache=False)
     for hook in hooks:
         hook.remove()
-    return [torch.cat(kept).mean(0) for kept in given]
+    return [torch.cat(recorded).mean(0) for recorded in inputs]
 
 
 def reference_loss(model, sample, values):
-    """values: layer -> {head -> (D,)}, put in place of what the output projection is given."""
+    """Loss with `values`, layer -> {head -> (D,)}, in place of these heads' outputs in the projection's input."""
     size = model.config.head_dim
 
-    def put(layer):
+    def replacement(layer):
         def hook(_, args):
             changed = args[0].clone()
             for head, value in values.get(layer, {}).items():
@@ -37,7 +37,7 @@ def reference_loss(model, sample, values):
 
         return hook
 
-    hooks = [p.register_forward_pre_hook(put(layer)) for layer, p in enumerate(projections_of(model))]
+    hooks = [p.register_forward_pre_hook(replacement(layer)) for layer, p in enumerate(projections_of(model))]
     logits = model(torch.tensor(sample.input_ids)[None], use_cache=False).logits[0, :-1]
     for hook in hooks:
         hook.remove()

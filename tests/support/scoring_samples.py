@@ -1,4 +1,4 @@
-"""A small task to score, and whether two scores are the same."""
+"""A small task to score, and a comparison of two results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BUDGET = 120
 
 
 def same_scores(found, expected):
-    """Bit by bit; when, and by which run, they were made may differ."""
+    """Whether two results are bitwise equal, ignoring attributes such as the creation time."""
     return xr.Dataset.identical(found.drop_attrs(), expected.drop_attrs())
 
 
 def stop_after(batches, error):
-    """An `on_progress` that raises after so many batches."""
+    """An `on_progress` callback that raises `error` after this number of batches."""
     seen = []
 
     def on_progress(progress):

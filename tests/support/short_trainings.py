@@ -1,4 +1,4 @@
-"""Short trainings of tiny models, and what to compare of them."""
+"""Short trainings of tiny models, and their state to compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def state_of(model: PreTrainedModel) -> Any:
-    """All that a user could see changed: weights, modules, flags, hooks, methods, configuration."""
+    """The parts of a model that a user could find changed: weights, modules, flags, hooks, methods, configuration."""
     modules = [
         (
             name,
@@ -35,8 +35,8 @@ def values_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def same_values(one: dict[str, torch.Tensor], model: PreTrainedModel) -> bool:
-    return all(torch.equal(one[name], value) for name, value in model.state_dict().items())
+def same_values(values: dict[str, torch.Tensor], model: PreTrainedModel) -> bool:
+    return all(torch.equal(values[name], value) for name, value in model.state_dict().items())
 
 
 def short_finetuning(model: PreTrainedModel, task: Any = PAIRS, **options: Any) -> headnb.FineTuned:

@@ -1,20 +1,20 @@
-"""Made-up studies of a complex task, two basic and three other tasks, in which composition is there, or something else.
+"""Simulated studies of a complex task, two basic tasks and three other tasks, with and without composition.
 
-Each task's levels before are log-normal and alike (correlation 0.64 of the logarithms); its fine-tuning shrinks them
-by a factor of its own and adds a change of each head that is proportional to the level. Samples have a scale of their
-own in all heads, noise that is half shared by before and after, and each training run moves every head by a share of
-its level. What else the worlds have, in place of unrelated changes:
+Before fine-tuning, the levels of each task are log-normal; the logarithms of two tasks have the correlation 0.64.
+Fine-tuning shrinks the levels by a factor of the task, and adds a change that is proportional to the level and differs
+between heads. Each sample has a scale common to all heads. Half of the noise variance is shared before and after
+fine-tuning. Each training run changes every head by a random fraction of its level. The worlds differ in the changes:
 
-    composed        `share` of the target's own change (in squares) is the sum of those of the basics
-    one basic task  the same, of the first basic alone
-    null            nothing: every task changes in its own way
-    noise only      no task changes at all
+    composed        the fraction `share` of the target's squared change is the sum of the changes of the basic tasks
+    one basic task  the same with the first basic task only
+    null            every task has an independent change
+    noise only      no task changes
     additive        all tasks also change by one common pattern
-    multiplicative  all tasks' levels are also multiplied by one common pattern
-    layer profile, ...            every head of a layer changes alike, in all tasks, or in target and basics
+    multiplicative  the levels of all tasks are also multiplied by one common pattern
+    layer profile, ...            all heads of a layer have the same change, in all tasks, or in target and basics
     layer profile times level, ...   the same, in proportion to the head's level
-    collinear       the basics change in the same way, and the target in part as they do
-    format          target and basics share a change that training on shuffled answers makes as well
+    collinear       the basic tasks have nearly the same change, and the target contains part of it
+    format          target and basic tasks share a change that training on shuffled answers causes as well
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def study(
     shrunk = np.ones(len(TASKS)) if world == "noise only" else rng.uniform(0.5, 0.9, len(TASKS))
     changes, formats = _changes(rng, world, before, layers, share)
     own, shuffled = {}, {}
-    for place, name in enumerate(TASKS):
+    for index, name in enumerate(TASKS):
         scale = np.exp(0.5 * rng.standard_normal((n, 1)))
         shared = rng.standard_normal((n, heads))
 
@@ -66,14 +66,14 @@ def study(
             noise = (shared + rng.standard_normal((n, heads))) / np.sqrt(2)
             return scores_of((scale * levels * np.exp(0.5 * noise)).reshape(n, layers, width), name)
 
-        def tuned(change, place=place, draw=draw):
-            levels = np.maximum(shrunk[place] * before[place] + change, 0.05 * before[place])
+        def tuned(change, index=index, draw=draw):
+            levels = np.maximum(shrunk[index] * before[index] + change, 0.05 * before[index])
             return draw(levels * np.maximum(1 + run_noise * rng.standard_normal(heads), 0.02))
 
-        first = draw(before[place])
-        untaught = formats[place] + 0.15 * before[place] * rng.standard_normal(heads)
-        own[name] = [(first, tuned(changes[place] + formats[place])) for _ in range(runs)]
-        shuffled[name] = [(first, tuned(untaught)) for _ in range(runs)]
+        first = draw(before[index])
+        shuffled_change = formats[index] + 0.15 * before[index] * rng.standard_normal(heads)
+        own[name] = [(first, tuned(changes[index] + formats[index])) for _ in range(runs)]
+        shuffled[name] = [(first, tuned(shuffled_change)) for _ in range(runs)]
     basics, others = TASKS[1 : 1 + BASICS], TASKS[1 + BASICS :]
     return {
         "target": own["target"],
@@ -89,7 +89,7 @@ def _levels_before(rng: np.random.Generator, heads: int) -> np.ndarray:
 
 
 def _changes(rng: np.random.Generator, world: str, before: np.ndarray, layers: int, share: float):
-    """Of each task: the change by its own answers, and that by its format; (tasks, heads) both."""
+    """The changes of each task by its answers and by its format, (tasks, heads) each."""
     heads, width = before.shape[1], before.shape[1] // layers
     own = 0.35 * before * rng.standard_normal(before.shape)
     formats = np.zeros_like(own)

@@ -1,4 +1,4 @@
-"""Made-up fine-tunings for tests: scores before and after, with known patterns behind them."""
+"""Simulated fine-tunings: scores before and after fine-tuning, with known true patterns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from population import HEADS, Population, as_scores
 
 
 def scores_of(levels: np.ndarray, task: str = "sums", **attrs: object) -> xr.Dataset:
-    """Scores whose absolute values are `levels` (n, layers, heads), with signs that alternate over samples."""
+    """Scores with the absolute values `levels` (n, layers, heads), and signs that alternate over samples."""
     n, layers, heads = levels.shape
     signs = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None, None]
     return xr.Dataset(
@@ -22,28 +22,28 @@ def scores_of(levels: np.ndarray, task: str = "sums", **attrs: object) -> xr.Dat
 
 
 def random_change(seed: int, task: str, n: int = 12, layers: int = 8, heads: int = 5, noise: float = 0.2):
-    """(before, after) scores of unrelated patterns, gamma noise of mean 1 on every sample and head."""
+    """(before, after) scores of independent patterns, with gamma noise of mean 1 on every sample and head."""
     rng = np.random.default_rng(seed)
     stages = rng.lognormal(sigma=0.5, size=(2, layers, heads))
     return tuple(scores_of(stage * rng.gamma(noise**-2, noise**2, (n, layers, heads)), task) for stage in stages)
 
 
 def flat(pair: tuple[xr.Dataset, xr.Dataset]) -> np.ndarray:
-    """dAP of a pair, (heads): the plain way."""
+    """The change of a pair's activation levels, (heads,), without a noise correction."""
     before, after = (np.abs(stage["score"].values).mean(axis=0).ravel() for stage in pair)
     return after - before
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A task's populations of scores (see test_statistics_simulation) before and after, the truth in closed form."""
+    """A task's populations of scores before and after fine-tuning, with the true patterns in closed form."""
 
     before: Population
     after: Population
 
     @classmethod
     def of(cls, before: Population, after_levels: np.ndarray) -> FineTuning:
-        """With activation levels (heads) after."""
+        """A fine-tuning that ends at these activation levels (heads,)."""
         levels = before.level * np.maximum(after_levels, 0.02 * before.activation_levels) / before.activation_levels
         return cls(before, replace(before, level=levels))
 
@@ -58,9 +58,9 @@ class FineTuning:
         return after - before if on == "change" else after
 
     def draw(self, rng: np.random.Generator, n: int, task: str, runs: int = 1, spread: float = 0.2):
-        """(before, after) scores of each training run: the same samples, noise that is half shared.
+        """(before, after) scores of each training run: the same samples, and half of the noise variance shared.
 
-        A run's levels are the population's times 1 + `spread` times a normal number of each head (none below zero).
+        The levels of a run are those of the population times 1 + `spread` * a normal number per head, at least 0.
         """
         scale, shared = self.before.scale(rng, n), rng.standard_normal((n, HEADS))
 
@@ -77,7 +77,9 @@ class FineTuning:
         return [(before, scored(replace(self.after, level=self.after.level * factor))) for factor in drawn]
 
 
-def similar_populations(rng: np.random.Generator, sigma: float, tasks: int, likeness: float = 0.8) -> list[Population]:
-    """Populations of tasks whose patterns are alike, as those of one model are."""
+def similar_populations(
+    rng: np.random.Generator, sigma: float, tasks: int, correlation: float = 0.8
+) -> list[Population]:
+    """Populations of tasks with similar patterns, as in one model."""
     first = Population.random(rng, sigma)
-    return [first.tuned(rng, likeness) for _ in range(tasks)]
+    return [first.tuned(rng, correlation) for _ in range(tasks)]

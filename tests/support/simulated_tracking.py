@@ -1,4 +1,4 @@
-"""Patterns along a training, made to measure."""
+"""Simulated patterns at the steps of a training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SHAPE = (6, 5)
 
 
 def simulated_study(done: np.ndarray, noise: float = 0.0, n: int = 24, seed: int = 0):
-    """(study, scores) of a pattern that is `done` of the way from one to another at each step."""
+    """(study, scores) of a pattern that has completed the fraction `done` of its change at each step."""
     rng = np.random.default_rng(seed)
     first, last = rng.lognormal(sigma=0.5, size=(2, *SHAPE))
     shared = rng.standard_normal((n, *SHAPE))
     parts = []
-    for share in done:
+    for fraction in done:
         factor = np.exp(noise * (0.9 * shared + 0.43 * rng.standard_normal((n, *SHAPE))) - noise**2 / 2)
-        parts.append(scores_of((first + share * (last - first)) * factor, "gsm8k"))
+        parts.append(scores_of((first + fraction * (last - first)) * factor, "gsm8k"))
     scores = xr.concat(parts, xr.DataArray(STEPS, dims="step", name="step"), combine_attrs="override")
     levels = abs(scores["score"]).mean("sample").expand_dims(task=["gsm8k"]).transpose("step", "task", "layer", "head")
     study = xr.Dataset(

@@ -1,4 +1,7 @@
-"""A process that writes a store: `python store_writer_process.py STORE MOMENT` pauses, or is killed, at a moment."""
+"""A process that writes a store, and pauses or is killed at a given moment.
+
+Usage: `python store_writer_process.py STORE MOMENT`, where MOMENT names a function of this module.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ OPTIONS = {"batch_tokens": BUDGET}
 
 
 def pause():
-    """Say that the moment has come, and wait to be told to go on."""
+    """Print "paused" and wait for a line of input."""
     print("paused", flush=True)
     sys.stdin.readline()
 
@@ -46,7 +49,7 @@ def die_before_the_rename():
 
 
 def die_while_replanning():
-    """Memory runs out in the fourth batch; of the plan's chunks the fifth is not written any more."""
+    """Run out of memory in the fourth batch, and die before the fifth chunk of the new plan is written."""
     score, batches = gradient.GradientScorer.__call__, []
 
     def scarce(self, batch, *, budget):
@@ -56,37 +59,37 @@ def die_while_replanning():
         return score(self, batch, budget=budget)
 
     gradient.GradientScorer.__call__ = scarce
-    die_before_write("batch/c/4", beside="batch/c/3", times=2)
+    die_before_write("batch/c/4", other="batch/c/3", times=2)
 
 
 def die_while_marking():
-    """A batch has samples in the third and the fourth chunk; only those in the fourth are marked as done."""
-    OPTIONS["packed"] = False  # the batches of this plan lie so
-    die_before_write("done/c/2", beside="done/c/3", times=1)
+    """Die when a batch with samples in the third and the fourth chunk is marked as done in the fourth only."""
+    OPTIONS["packed"] = False  # this plan has such a batch
+    die_before_write("done/c/2", other="done/c/3", times=1)
 
 
-def die_before_write(chunk, beside, times):
-    """Before this chunk is written a second time, and after the one beside it was so many times."""
+def die_before_write(chunk, other, times):
+    """Die before `chunk` is written a second time, and after the chunk `other` was written `times` times."""
     write, begun, written = LocalStore.set, Counter(), Counter()
-    beside_is_written = asyncio.Event()
+    other_is_written = asyncio.Event()
 
     async def dying(self, name, value):
         begun[name] += 1
         if name == chunk and begun[chunk] == 2:
-            await beside_is_written.wait()
+            await other_is_written.wait()
             die()
         await write(self, name, value)
         written[name] += 1
-        if written[beside] == times:
-            beside_is_written.set()
+        if written[other] == times:
+            other_is_written.set()
 
     LocalStore.set = dying
     zarr_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # as in the tests: sums over several threads differ in the last bit
+    torch.set_num_threads(1)  # as in the tests, because sums over several threads differ in the last bit
     out, moment = sys.argv[1:]
-    score_store.WRITE_INTERVAL = 0.0  # each batch, so that there are moments between
+    score_store.WRITE_INTERVAL = 0.0  # write after each batch
     globals()[moment]()
     score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

@@ -1,4 +1,4 @@
-"""Stores and run folders for tests of faults: made without a model, so that thousands of cases are cheap."""
+"""Score stores for fault tests, written without a model, so that thousands of cases are cheap."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ KNOWN = {
 
 
 def score_into(path: Path | None, *, batches: int | None = None) -> xr.Dataset:
-    """What scoring does to a store, with numbers that are known: goes on with what is missing, `batches` at most."""
+    """Write known scores to a store like a scoring: resume with the missing batches, at most `batches` of them."""
     plan = plan_batches(_LENGTHS, batch_tokens=120)
     ids = tuple(f"sämple-{number}" for number in range(SAMPLES))
     with score_store.open_table(path, ABOUT, ids, KNOWN, plan, (LAYERS, HEADS)) as table:
-        for places in table.pending()[:batches]:
-            positions = table.plan.order[places]
-            table.write(places, SCORE[positions], LOSS[positions])
+        for indices in table.pending()[:batches]:
+            positions = table.plan.order[indices]
+            table.write(indices, SCORE[positions], LOSS[positions])
         return table.scores()
 
 
 def scores_are_correct(scores: xr.Dataset) -> bool:
-    """Whether each sample that is there has its own numbers."""
+    """Whether every sample in the scores has its known values."""
     at = [int(str(name).removeprefix("sämple-")) for name in scores["sample"].values]
     return (
         len(set(at)) == len(at)
@@ -60,7 +60,7 @@ def scores_are_correct(scores: xr.Dataset) -> bool:
 
 
 def one_line(error: HeadnbError) -> str:
-    """What an error says, in one line that a terminal can bear."""
+    """The message of an error, which must be one line of less than 2000 characters."""
     text = str(error)
     assert "\n" not in text
     assert len(text) < 2000
@@ -68,10 +68,10 @@ def one_line(error: HeadnbError) -> str:
 
 
 def corrupt(content: bytes, moments: random.Random) -> bytes:
-    """One bit flipped, or (one time in four) the end cut off, at a random place."""
+    """Flip a random bit, or (with probability 1/4) truncate at a random position."""
     if moments.random() < 0.25:
         return content[: moments.randrange(len(content))]
-    place = moments.randrange(8 * len(content))
+    bit = moments.randrange(8 * len(content))
     flipped = bytearray(content)
-    flipped[place // 8] ^= 1 << place % 8
+    flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)

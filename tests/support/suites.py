@@ -1,4 +1,4 @@
-"""Small suites of notebooks that need no model: a second each."""
+"""Small suites of notebooks that need no model; each notebook runs in about a second."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TRAIN = (
     'run_folder: str = "run"\ntask: str = ""\nseed: int = 0\nsteps: int = 2',
     "import os, time\nfrom pathlib import Path",
     'folder = Path(run_folder, "sft", task, f"seed{seed}")\nfolder.mkdir(parents=True, exist_ok=True)',
-    'said = Path(os.environ.get("SUITE_TEST_GATE", "nowhere"), f"{task}{seed}")',
-    'given = Path(run_folder, "start.txt").read_text()',
-    # Waits where a test wants to see it in the middle.
-    'said.with_suffix(".here").write_text(str(os.getpid())) if said.with_suffix(".wait").exists() else None',
-    'while said.with_suffix(".wait").exists():\n    time.sleep(0.05)',
-    '(folder / "result.txt").write_text(f"{given} {task} {seed} {steps * 7}")',
+    'gate = Path(os.environ.get("SUITE_TEST_GATE", "nowhere"), f"{task}{seed}")',
+    'start = Path(run_folder, "start.txt").read_text()',
+    # A test pauses the notebook here by a file with the suffix .wait.
+    'gate.with_suffix(".here").write_text(str(os.getpid())) if gate.with_suffix(".wait").exists() else None',
+    'while gate.with_suffix(".wait").exists():\n    time.sleep(0.05)',
+    '(folder / "result.txt").write_text(f"{start} {task} {seed} {steps * 7}")',
 )
 END = (
     'run_folder: str = "run"\ntasks: list[str] = []\nseeds: list[int] = []\ncompositions: dict[str, list[str]] = {}',
@@ -55,7 +55,7 @@ PROFILE: dict[str, Any] = {
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
-    """A notebook of a parameters cell and others."""
+    """Write a notebook with a parameters cell and further code cells."""
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
@@ -70,7 +70,7 @@ def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
 
 
 def write_suite(folder: Path, *, notebooks: dict[str, Any] | None = None, **profile: Any) -> Path:
-    """suite.yaml with its notebooks and one profile, `tiny`."""
+    """Write suite.yaml with its notebooks and one profile, `tiny`; returns the path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, cells in (("start", START), ("train", TRAIN), ("end", END)):
         write_notebook(folder / f"{name}.ipynb", *cells)
@@ -81,10 +81,10 @@ def write_suite(folder: Path, *, notebooks: dict[str, Any] | None = None, **prof
 
 
 def graph(suite: Path, out: Path, **settings: Any) -> list[Node]:
-    """The nodes of a suite that `write_suite` wrote."""
+    """The graph nodes of a suite written by `write_suite`."""
     return build_graph(*check_suite(read_suite(suite, "tiny", settings)), out)
 
 
 def results(out: Path) -> dict[str, str]:
-    """Every text that the notebooks of a suite wrote."""
+    """Relative path -> content of every text file written by the notebooks of a suite."""
     return {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*.txt"))}

@@ -1,4 +1,4 @@
-"""Made-up patterns, comparisons and scores of the data model's form, for the tests of what is displayed."""
+"""Synthetic patterns, comparisons and scores for the tests of displays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def pattern(values: object, **attrs: object) -> xr.DataArray:
 
 
 def random_pattern(layers: int, heads: int, seed: int = 0, **attrs: object) -> xr.DataArray:
-    """Heavy-tailed levels, as models have them."""
+    """Heavy-tailed levels, as in real models."""
     return pattern(np.random.default_rng(seed).lognormal(-4, 0.8, (layers, heads)), **attrs)
 
 
 def comparison(differences: object, significant: object, **attrs: object) -> xr.Dataset:
-    """A comparison with intervals of +-0.001."""
+    """A comparison with confidence intervals of +-0.001."""
     values = np.asarray(differences, dtype=float)
     dims = ("layer", "head")
     columns = {"difference": values, "low": values - 0.001, "high": values + 0.001}

@@ -1,4 +1,4 @@
-"""A small random model and a small tokenizer, built in memory: no download, the same on every machine."""
+"""A small random model and a small tokenizer, built in memory without a download, and equal on every machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
 
-# A few merges, one of them across a space, so that tokenizing prompt and completion apart and together differ.
+# The merges include one across a space, so that prompt and completion tokenized separately and together differ.
 CORPUS = [
     "Question: How many apples are there?\nAnswer: There are 3 apples.",
     "Question: What is 12 + 30?\nAnswer: The answer is 42.",
@@ -53,7 +53,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def framing_tokenizer() -> PreTrainedTokenizerFast:
-    """The tiny tokenizer, which puts <s> in front of a text and </s> behind."""
+    """The tiny tokenizer, with <s> added before and </s> after a text."""
     framing = tiny_tokenizer()
     special = [("<s>", framing.bos_token_id), ("</s>", framing.eos_token_id)]
     framing.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
@@ -72,7 +72,7 @@ def tiny_model(
     dtype: torch.dtype = torch.float32,
     **config: Any,
 ) -> PreTrainedModel:
-    """A random llama in eval mode. Weights are five times the usual size, so that heads differ clearly."""
+    """A random llama in evaluation mode. Weights are five times the usual size, so that heads differ clearly."""
     settings = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,

@@ -1,4 +1,4 @@
-"""Trainers of the tiny model that call nobody, and samples of many lengths."""
+"""Trainers of the tiny model without telemetry, and samples of many lengths."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PAIRS = [
 
 
 class QuietSFTTrainer(SFTTrainer):
-    """TRL's, without its message home."""
+    """TRL's trainer without telemetry."""
 
     def _send_telemetry(self) -> None:
         pass
 
 
 def rows(pairs: list[tuple[str, str]] = PAIRS) -> list[dict[str, list[int]]]:
-    """Encoded by hand: prompt and completion apart, and the end-of-sequence token."""
+    """Encoded rows: prompt and completion tokenized separately, followed by the end-of-sequence token."""
     tokenizer = tiny_tokenizer()
     encoded = []
     for prompt, completion in pairs:
@@ -73,7 +73,7 @@ def sft_trainer(
 
 
 class Weights(TrainerCallback):
-    """The weights before each update."""
+    """Records the weights before each update."""
 
     def __init__(self) -> None:
         self.before: dict[int, dict[str, Any]] = {}

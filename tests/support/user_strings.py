@@ -1,7 +1,7 @@
-"""All texts that a person may read, as a list to review. `python tests/support/user_strings.py` writes it.
+"""All texts for users, as a list to review. `python tests/support/user_strings.py` writes it.
 
-String literals of at least three words in headnb/ (errors, notes, labels, help) with {} for what is filled in, and the
-prose of the notebooks. Docstrings are read in the code.
+The list has the string literals of at least three words in headnb/ (errors, notes, labels, help), with {} for inserted
+values, and the prose of the notebooks. It does not include docstrings.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SNAPSHOT = ROOT / "tests" / "fixtures" / "user_strings.txt"
 
 
 def user_strings() -> str:
-    """One line a text, below a line with the file's name."""
+    """One line per text, below a line with the name of the file."""
     lines = []
     for path in sorted((ROOT / "headnb").rglob("*.py")):
-        found = sorted({" ".join(text.split()) for text in _texts(path.read_text())})
-        found = [text for text in found if text.count(" ") >= 2]
-        if found:
-            lines += ["", path.relative_to(ROOT).as_posix(), *(f"    {text}" for text in found)]
+        texts = sorted({" ".join(text.split()) for text in _texts(path.read_text())})
+        texts = [text for text in texts if text.count(" ") >= 2]
+        if texts:
+            lines += ["", path.relative_to(ROOT).as_posix(), *(f"    {text}" for text in texts)]
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
         prose = [" ".join("".join(cell["source"]).split()) for cell in cells]
@@ -34,7 +34,7 @@ def user_strings() -> str:
 
 
 def _texts(source: str) -> Iterator[str]:
-    """String literals and f-strings that are not docstrings, implicit concatenations as one."""
+    """String literals and f-strings without docstrings; implicitly concatenated strings are one text."""
     tree = ast.parse(source)
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):

@@ -1,8 +1,8 @@
-"""Jupyter kernels that are forked from one warm process, so that a test does not wait for torch to be imported.
+"""Jupyter kernels forked from one warm process, so that a test does not wait for the import of torch.
 
-`kernelspec(folder)` starts the warm process and writes a kernelspec `python3` that uses it. What Jupyter starts is a
-small client, which asks for a fork over a socket, hands it its standard streams, passes signals on, and ends as the
-kernel ends. A client that is killed takes its kernel with it.
+`kernelspec(folder)` starts the warm process and writes a kernelspec `python3` that uses it. Jupyter starts a small
+client, which requests a fork over a socket, passes its standard streams to the fork, forwards signals, and ends with
+the exit code or signal of the kernel. If the client is killed, its kernel is killed too.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ PRELOADED = (
     "headnb.scoring.run",
     "headnb.tuning.finetuning",
 )
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def kernelspec(folder: Path) -> Iterator[None]:
-    """Have a warm process, and the kernelspec that uses it in `folder`, which is to be on JUPYTER_PATH."""
+    """Run the warm process and write its kernelspec in `folder`, which must be on JUPYTER_PATH."""
     address = folder / "socket"
     spec = folder / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
     command = [sys.executable, "-S", __file__, "start", str(address), "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
-    ready, told = os.pipe()
-    with subprocess.Popen([sys.executable, __file__, "serve", str(address), str(told)], pass_fds=[told]) as server:
-        os.close(told)
+    ready, writer = os.pipe()
+    with subprocess.Popen([sys.executable, __file__, "serve", str(address), str(writer)], pass_fds=[writer]) as server:
+        os.close(writer)
         with os.fdopen(ready) as pipe:
             assert pipe.read() == "ready", "a preloaded module cannot be imported"
         try:
@@ -57,8 +57,8 @@ def kernelspec(folder: Path) -> Iterator[None]:
             server.kill()
 
 
-def serve(address: str, told: int) -> None:
-    """The warm process: import what kernels need, and fork one for each connection."""
+def serve(address: str, ready: int) -> None:
+    """The warm process: import the modules that kernels need, and fork a supervisor for each connection."""
     for name in PRELOADED:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
@@ -66,8 +66,8 @@ def serve(address: str, told: int) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
-    os.write(told, b"ready")
-    os.close(told)
+    os.write(ready, b"ready")
+    os.close(ready)
     while True:
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -78,7 +78,7 @@ def serve(address: str, told: int) -> None:
 
 
 def supervise(connection: socket.socket) -> None:
-    """Fork one kernel, pass on the signals that its client sends, and tell the client how it ended."""
+    """Fork one kernel, forward the signals of its client, and send the client the exit code."""
     message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     request = json.loads(message)
     supervisor = os.getpid()
@@ -105,14 +105,14 @@ def supervise(connection: socket.socket) -> None:
 
 
 def run_kernel(request: dict[str, Any], supervisor: int) -> None:
-    """Be a kernel as if Jupyter had started it here."""
+    """Run a kernel with the environment, arguments and folder of the client."""
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:] = ["", *(entry for entry in sys.path if entry != str(Path(__file__).parent))]
     sys.argv = ["ipykernel_launcher.py", f"--IPKernelApp.parent_handle={supervisor}", *request["arguments"]]
-    for number in PASSED_ON:
+    for number in FORWARDED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: SIM115, PTH123
@@ -125,11 +125,11 @@ def run_kernel(request: dict[str, Any], supervisor: int) -> None:
 
 
 def start(address: str, *arguments: str) -> None:
-    """The client: what Jupyter takes for the kernel."""
+    """The client, which Jupyter treats as the kernel."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     request = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}  # noqa: PTH109
-    for number in PASSED_ON:
+    for number in FORWARDED:
         signal.signal(number, lambda sent, _: connection.sendall(bytes([sent])))
     socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
     code = json.loads(connection.recv(100) or b"1")
@@ -140,8 +140,8 @@ def start(address: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    action, *words = sys.argv[1:]
+    action, *arguments = sys.argv[1:]
     if action == "serve":
-        serve(words[0], int(words[1]))
+        serve(arguments[0], int(arguments[1]))
     else:
-        start(*words)
+        start(*arguments)

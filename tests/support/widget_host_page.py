@@ -1,19 +1,24 @@
-"""A page that hosts a widget without Jupyter."""
+"""A web page that hosts a widget without Jupyter."""
 
 from __future__ import annotations
 
-# A model with the methods of the specification, whose changes are told to those who asked for them by name.
+# The model has the methods of the anywidget specification, and notifies the listeners of each trait.
 HOST = """async ({ script, traits }) => {
   const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
-  const found = (await import(url)).default;
-  const widget = typeof found === 'function' ? await found() : found;
-  const heard = new Map();
+  const exported = (await import(url)).default;
+  const widget = typeof exported === 'function' ? await exported() : exported;
+  const listeners = new Map();
   const model = {
     get: name => traits[name],
-    set: (name, value) => { traits[name] = value; for (const one of heard.get('change:' + name) ?? []) one(); },
+    set: (name, value) => {
+      traits[name] = value;
+      for (const listener of listeners.get('change:' + name) ?? []) listener();
+    },
     save_changes: () => { window.saved = structuredClone(traits.selected); },
-    on: (name, one) => { heard.set(name, [...(heard.get(name) ?? []), one]); },
-    off: (name, one) => { heard.set(name, (heard.get(name) ?? []).filter(other => other !== one)); },
+    on: (name, listener) => { listeners.set(name, [...(listeners.get(name) ?? []), listener]); },
+    off: (name, listener) => {
+      listeners.set(name, (listeners.get(name) ?? []).filter(other => other !== listener));
+    },
     send: content => { (window.sent ??= []).push(content); },
   };
   const signal = new AbortController().signal;
@@ -23,5 +28,5 @@ HOST = """async ({ script, traits }) => {
   el.id = 'widget';
   cleanups.push(await widget.render({ model, el, signal, experimental }));
   window.model = model;
-  window.leave = () => { cleanups.forEach(one => one?.()); return [...heard.values()].flat().length; };
+  window.leave = () => { cleanups.forEach(cleanup => cleanup?.()); return [...listeners.values()].flat().length; };
 }"""

@@ -8,7 +8,7 @@ import re
 from headnb.tasks import procedural
 from reasoning_gym.factory import DATASETS
 
-# reasoning-gym sorts its tasks by module; these are our groups for its modules.
+# Group of the tasks of each module of reasoning-gym; other modules are logic.
 GROUPS = {
     "algebra": "math",
     "arithmetic": "math",
@@ -17,9 +17,9 @@ GROUPS = {
     "algorithmic": "code",
     "code": "code",
 }
-# Of the algorithmic ones, those about words and letters.
+# Names of algorithmic tasks about words and letters.
 LANGUAGE = re.compile(r"anagram|caesar|isomorphic|letter|palindrome|ransom|sentence|spell|string_(?!manip)|word")
-# Their generators give no answer (several are right, and a program judges), or need settings of their own.
+# Tasks without a stated answer (several are correct, and a program checks them), or with required settings.
 WITHOUT_ANSWER = {"boxnet", "composite", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
 
 
@@ -31,7 +31,7 @@ def task_list() -> str:
             module = generator.__module__.split(".")[1]
             language = module == "algorithmic" and LANGUAGE.search(name)
             group = "language" if language else GROUPS.get(module, "logic")
-            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), made by rule"]
+            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), procedurally generated"]
     return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(about)}" for name, about in tasks.items()) + "\n}\n"
 
 
@@ -39,8 +39,8 @@ def samples() -> str:
     """The bundled samples, as JSON Lines."""
     lines = []
     for task, split in procedural.BUNDLED:
-        made = procedural.question_answers(task, split, procedural.BUNDLED_SAMPLES, procedural.BUNDLED_SEED)
-        lines += [json.dumps({"task": task, "split": split, "question": q, "answer": a}) for q, a in made]
+        pairs = procedural.question_answers(task, split, procedural.BUNDLED_SAMPLES, procedural.BUNDLED_SEED)
+        lines += [json.dumps({"task": task, "split": split, "question": q, "answer": a}) for q, a in pairs]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Chat rows reach the template whole; answers that it leaves out are refused, other lost text is counted."""
+"""Chat rows reach the template with all fields; omitted text of an answer is an error, other lost text is counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORMS = {
 }
 
 OK, LOST, REFUSED = "all of it", "text lost", "refused"
-# What each template of these models writes, read from the templates: what they do not know they leave out.
+# Outcome of each form, determined by reading the templates: a template omits the fields that it does not know.
 OUTCOMES = {
     "qwen3": [OK, OK, LOST, OK, OK, OK, OK, REFUSED],
     "qwen2_5": [OK, REFUSED, LOST, OK, OK, OK, OK, REFUSED],
@@ -100,7 +100,7 @@ def test_all_forms_of_a_row_give_the_same_tokens(how):
         source = [row | {"images": [], "video": None, "audio": "a file's name"}]
     elif how == "prompt and completion":
         source = [{"prompt": messages[:-1], "completion": messages[-1:], "tools": TOOLS}]
-    elif how == "data set":  # Arrow gives each message all fields, and each call all arguments
+    elif how == "data set":  # Arrow gives every message the same fields, and every call the same arguments
         other = CALL | {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}
         source = datasets.Dataset.from_list([row, {"messages": [USER, other], "tools": TOOLS}]).select([0])
         assert source[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["x"] is None
@@ -113,7 +113,7 @@ def test_all_forms_of_a_row_give_the_same_tokens(how):
     assert tokenizer.decode(sample.input_ids) == expected
 
 
-def test_variables_of_the_template_are_handed_to_it():
+def test_variables_of_the_template_are_passed_to_it():
     tokenizer = with_template("{{ mood }}{% for m in messages %}<{{ m.content }}>{% endfor %}")
     task = load_task([{"messages": [USER, ANSWER], "chat_template_kwargs": {"mood": "calm"}}])
     (sample,) = encode_task(task, tokenizer).samples
@@ -130,21 +130,21 @@ PROMPT_ONLY = "It is 42.{% for m in messages %}{{ m.role }}{% endfor %}"
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ 1 / 0 }}", "refuses messages with the roles user: ZeroDivisionError: division by zero"),
+        ("{{ 1 / 0 }}", "fails on messages with the roles user: ZeroDivisionError: division by zero"),
         ("{{ nothing.at.all }}", "UndefinedError"),
         ("{{ messages + 1 }}", "TypeError"),
         ("{{ [].pop() }}", "SecurityError|IndexError"),
         ("{{ raise_exception('first\nsecond\x1b[2J' + 'x' * 2000) }}", "TemplateError: first second"),
         ("{% if %}", "TemplateSyntaxError"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
-        ("{{ '\ud800' }}", "half of a character pair|UnicodeEncodeError"),
-        (SHORT, "leaves out text of the answer: 'It is 42.'"),
-        (PROMPT_ONLY, "leaves out text of the answer"),
-        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "leaves out text of the answer"),
-        ("{% if add_generation_prompt %}a{% else %}b{% endif %}", "writes the prompt in another way"),
+        ("{{ '\ud800' }}", "unpaired surrogate|UnicodeEncodeError"),
+        (SHORT, "omits text of the answer: 'It is 42.'"),
+        (PROMPT_ONLY, "omits text of the answer"),
+        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "omits text of the answer"),
+        ("{% if add_generation_prompt %}a{% else %}b{% endif %}", "renders the prompt differently"),
     ],
 )
-def test_a_template_may_fail_in_any_way_and_it_is_one_line(template, message):
+def test_every_failure_of_a_template_is_a_one_line_error(template, message):
     with pytest.raises(HeadnbError, match=message) as caught:
         encode_task(load_task([FORMS["plain"]]), with_template(template))
     assert str(caught.value).isprintable()
@@ -159,19 +159,19 @@ def test_a_template_may_fail_in_any_way_and_it_is_one_line(template, message):
             r"of type 'image'; only",
         ),
         ({"messages": [{"role": "user", "content": ["x"]}, ANSWER]}, r"part 0 of a message's content is a str"),
-        ({"messages": [{"role": "user", "content": []}, ANSWER]}, r"content is a list of 0"),
+        ({"messages": [{"role": "user", "content": []}, ANSWER]}, r"content is a list of length 0"),
         ({"messages": [{"role": "user", "content": None}, ANSWER]}, r"content is empty \(None\)"),
-        ({"messages": [USER, ANSWER | {"reasoning_content": 3}]}, r"reasoning_content is a int, not text"),
+        ({"messages": [USER, ANSWER | {"reasoning_content": 3}]}, r"reasoning_content is an int, not text"),
         ({"messages": [USER, CALL | {"tool_calls": "x"}]}, r"tool_calls are a str, not a list"),
-        ({"messages": [USER, ANSWER | {"extra": {1, 2}}]}, r"holds a set; it may hold what JSON has"),
+        ({"messages": [USER, ANSWER | {"extra": {1, 2}}]}, r"contains a set; only JSON values are supported"),
         ({"messages": [USER, {"role": "assistant", "content": " ", "reasoning": "\n"}]}, r"completion is empty"),
         ({"tools": "no json"}, r"tools is not JSON"),
-        ({"tools": [print]}, r"tools holds a builtin_function"),
+        ({"tools": [print]}, r"tools contains a builtin_function"),
         ({"tools": {"name": "x"}}, r"tools is a dict with 'name', not a list of dicts"),
-        ({"documents": ["x"]}, r"documents is a list of 1, not a list of dicts"),
-        ({"chat_template_kwargs": [1]}, r"chat_template_kwargs is a list of 1, not a dict"),
-        ({"chat_template_kwargs": {"tokenize": True}}, r"holds 'tokenize', which is not a template's variable"),
-        ({"images": [[1, 2]]}, r"has 'images', which is not read"),
+        ({"documents": ["x"]}, r"documents is a list of length 1, not a list of dicts"),
+        ({"chat_template_kwargs": [1]}, r"chat_template_kwargs is a list of length 1, not a dict"),
+        ({"chat_template_kwargs": {"tokenize": True}}, r"has 'tokenize', which is not a template variable"),
+        ({"images": [[1, 2]]}, r"has 'images', which is not supported"),
     ],
 )
 def test_chat_rows_of_another_form_are_refused(change, message):
@@ -180,7 +180,7 @@ def test_chat_rows_of_another_form_are_refused(change, message):
     assert str(caught.value).isprintable()
 
 
-def test_words_and_views_of_a_sample_show_all_that_it_says():
+def test_views_of_a_sample_show_its_full_text():
     task = load_task([FORMS["result"] | {"messages": [USER, THINKING, *PARTS[:1], CALL]}])
     (sample,) = task.samples
     for text in ("What is 40 + 2?", "Add them.", "weather", "Zürich"):

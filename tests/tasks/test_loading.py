@@ -1,4 +1,4 @@
-"""Tasks: what each source gives, that draws pair up, and that bad input is one plain error."""
+"""Tasks from each source, samples of one seed that contain each other, and one-line errors for bad input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_pairs_in_order_with_row_numbers_as_ids():
     assert len(task) == 20
 
 
-def test_draw_is_seeded_without_replacement_and_ids_are_rows():
+def test_sampling_is_seeded_without_replacement_and_ids_are_rows():
     task = load_task(PAIRS, n=8, seed=3)
     assert len(set(task.ids)) == 8
     assert [(s.prompt, s.completion) for s in task.samples] == [PAIRS[i] for i in task.ids]
@@ -38,7 +38,7 @@ def test_draw_is_seeded_without_replacement_and_ids_are_rows():
 
 
 @given(small=st.integers(1, 20), large=st.integers(1, 20), seed=st.integers(0, 2**31))
-def test_a_larger_draw_keeps_the_smaller_one(small, large, seed):
+def test_a_larger_sample_contains_the_smaller_one(small, large, seed):
     small, large = sorted((small, large))
     assert load_task(PAIRS, n=large, seed=seed).ids[:small] == load_task(PAIRS, n=small, seed=seed).ids
 
@@ -50,7 +50,7 @@ def test_each_sample_is_drawn_equally_often():
     assert all(60 < count < 140 for count in counts)
 
 
-def test_a_task_is_drawn_from_with_its_own_ids():
+def test_a_sample_of_a_task_keeps_its_ids():
     task = load_task([{"id": f"q{i}", "prompt": p, "completion": c} for i, (p, c) in enumerate(PAIRS)])
     part = load_task(task, n=3, name="part")
     assert part.name == "part"
@@ -97,7 +97,7 @@ def test_dataset_with_columns_and_templates():
     assert [s.completion for s in task.samples] == [str(int(key[1:]) + 1) for key in task.ids]
     with pytest.raises(HeadnbError, match=r"no split 'test'; it has 'train'"):
         load_task(datasets.DatasetDict(train=source), fields=fields)
-    with pytest.raises(HeadnbError, match="take some of it"):
+    with pytest.raises(HeadnbError, match="pass a list of rows"):
         load_task(source.to_iterable_dataset(), fields=fields)
 
 
@@ -128,21 +128,21 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         ("gsm9k", {}, r"unknown task 'gsm9k'; did you mean 'gsm8k'"),
         ("nothing.jsonl", {}, r"cannot read nothing\.jsonl: No such file"),
         ([], {}, r"has no samples"),
-        (PAIRS, {"n": 21}, r"has 20 samples .*n=21 asks for more"),
+        (PAIRS, {"n": 21}, r"has 20 samples .*fewer than n=21"),
         (PAIRS, {"n": 0}, r"n must be a whole number"),
         (PAIRS, {"n": 2.0}, r"n must be a whole number"),
         (("prompt", "completion"), {}, r"sample 0 is a str"),
-        ([3], {}, r"sample 0 is a int"),
-        (5, {}, r"cannot be made of a int"),
-        ({"prompt": "a", "completion": "b"}, {}, r"cannot be made of a dict"),
-        (b"gsm8k", {}, r"cannot be made of a bytes"),
+        ([3], {}, r"sample 0 is an int"),
+        (5, {}, r"cannot load a task from an int"),
+        ({"prompt": "a", "completion": "b"}, {}, r"cannot load a task from a dict"),
+        (b"gsm8k", {}, r"cannot load a task from a bytes"),
         (PAIRS, {"fields": {"prompt": "q", "completion": "a"}}, r"no column 'q' for 'prompt'"),
         (PAIRS, {"fields": {"prompt": "{q}", "completion": "a"}}, r"does not fit the template '{q}'"),
         ("somebody/something", {}, r"cannot load the data set 'somebody/something': no network"),
         (PAIRS, {"fields": "q"}, r"fields must be a dict .*, not 'q'"),
         (PAIRS, {"fields": {}}, r"fields must be a dict"),
         (PAIRS, {"fields": {"promt": "prompt"}}, r"unknown field 'promt'; did you mean 'prompt'"),
-        (PAIRS, {"fields": {"prompt": 3}}, r"'prompt' must name a column or be a template, not a int"),
+        (PAIRS, {"fields": {"prompt": 3}}, r"'prompt' must name a column or be a template, not an int"),
         (PAIRS, {"fields": {"id": "q"}}, r"no column 'q' for 'id'"),
         (PAIRS, {"seed": None}, r"seed must be a whole number"),
         (PAIRS, {"split": None}, r"split must be a name"),
@@ -166,7 +166,7 @@ def test_bad_source_is_one_plain_error(source, arguments, message):
         ([TokenSample([1, 2], None)], [0], r"sample 0: labels must be a flat list of integers"),
         ([TokenSample(np.ones((2, 2), int), [1, 2])], [0], r"flat list of integers"),
         ([Sample("a", "")], [0], r"sample 0: the completion is empty"),
-        ([Sample("a", "b"), Sample("\ud800", "b")], [0, 1], r"sample 1: prompt holds half of a character pair"),
+        ([Sample("a", "b"), Sample("\ud800", "b")], [0, 1], r"sample 1: prompt contains an unpaired surrogate"),
         ([{"question": "a"}], [0], r"sample 0 lacks 'prompt' and 'completion'"),
         ([Sample("a", "b")], [[0]], r"the id of sample 0 is a list"),
         ([Sample("a", "b")], [True], r"the id of sample 0 is a bool"),
@@ -192,7 +192,7 @@ def test_a_task_made_by_hand_holds_what_load_task_would():
     assert {type(token) for token in task.samples[0].input_ids} == {int}
 
 
-def test_looking_for_an_id_twice_is_not_quadratic():
+def test_the_search_for_duplicate_ids_is_not_quadratic():
     class Counted(str):
         compared = 0
         __slots__ = ()
@@ -212,7 +212,7 @@ ANSWERS = [{"id": f"own{i}", "key": f"k{i}", "q": f"{i} + 1?", "a": i + 1} for i
 
 
 @pytest.mark.parametrize("kind", ["list", "jsonl", "dataset", "hub", "folder of data", "card"])
-def test_ids_and_numbers_come_alike_from_every_source(kind, jsonl, tmp_path, monkeypatch):
+def test_ids_and_numbers_are_the_same_from_every_source(kind, jsonl, tmp_path, monkeypatch):
     mock_load_dataset(monkeypatch, ANSWERS)
     monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
     (tmp_path / "mine.test.jsonl").write_text("\n".join(map(json.dumps, ANSWERS)))
@@ -271,7 +271,7 @@ def test_import_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_shuffled_answers_are_the_same_ones_each_at_another_prompt():
+def test_shuffled_answers_are_a_permutation_without_fixed_points():
     pairs = [(f"question {i}", f"answer {i}") for i in range(9)]
     task = load_task(pairs, name="quiz")
     shuffled = task.with_shuffled_answers(seed=3)
@@ -286,9 +286,9 @@ def test_shuffled_answers_are_the_same_ones_each_at_another_prompt():
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"),
+    ("samples", "message"),
     [([("a", "b")], "one sample"), ([{"input_ids": [1, 2], "labels": [-100, 2]}] * 2, "encoded samples")],
 )
-def test_answers_that_cannot_be_shuffled_are_refused(samples, said):
-    with pytest.raises(HeadnbError, match=said):
+def test_answers_that_cannot_be_shuffled_are_refused(samples, message):
+    with pytest.raises(HeadnbError, match=message):
         load_task(samples).with_shuffled_answers()

@@ -1,4 +1,4 @@
-"""The tasks known by name: what is asked of the hub, what a row becomes, and what is made by a procedure."""
+"""Registered tasks: requests to the hub, templates of rows, and procedural samples."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_hub_task_asks_for_its_configuration_and_a_split_with_answers(monkeypatc
     assert task.samples[0].completion == "the correct answer is option2"
 
 
-def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
-    def said(text):
+def test_large_hub_task_is_streamed_and_splits_are_disjoint(monkeypatch):
+    def conversation(text):
         return {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text.upper()}]}
 
-    rows = [said(f"say {i}" if i % 7 else "") for i in range(100)]  # every seventh has no answer
+    rows = [conversation(f"say {i}" if i % 7 else "") for i in range(100)]  # every seventh has no answer
     calls = mock_load_dataset(monkeypatch, rows)
     test = load_task("infinity_instruct", split="test", n=8)
     train = load_task("infinity_instruct", split="train", n=70)
@@ -43,7 +43,7 @@ def test_large_hub_task_is_streamed_and_splits_do_not_meet(monkeypatch):
     assert not set(test.ids) & set(train.ids)
     assert all(i % 7 for i in test.ids + train.ids)
     assert test.samples[0].completion == f"SAY {test.ids[0]}"
-    with pytest.raises(HeadnbError, match=r"has 9 samples .*n=10 asks for more"):
+    with pytest.raises(HeadnbError, match=r"has 9 samples .*fewer than n=10"):
         load_task("infinity_instruct", split="test", n=10)
 
 
@@ -59,7 +59,7 @@ def test_changed_hub_columns_are_named(monkeypatch):
         load_task("gsm8k")
 
 
-def test_file_of_the_web_comes_out_of_the_cache(monkeypatch, tmp_path):
+def test_task_from_a_url_reads_the_downloaded_file(monkeypatch, tmp_path):
     rows = [{"prompt": f"\n\ndef f{i}():\n", "canonical_solution": "    return 1"} for i in range(20)]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -70,7 +70,7 @@ def test_file_of_the_web_comes_out_of_the_cache(monkeypatch, tmp_path):
     assert task.source == "amazon-science/mxeval (test)"
 
 
-def test_a_split_that_a_task_lacks_is_answered_with_those_it_has():
+def test_the_error_for_an_unknown_split_names_the_splits_of_the_task():
     with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, test$"):
         load_task("gsm8k", split="tset")
     with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, validation, test$"):
@@ -78,7 +78,7 @@ def test_a_split_that_a_task_lacks_is_answered_with_those_it_has():
 
 
 @pytest.mark.parametrize("quote", ['"""', "'''", "'", 'r"""'])
-def test_code_to_write_does_not_repeat_the_documentation_that_asks_for_it(quote):
+def test_completion_of_code_does_not_contain_the_docstring_of_the_prompt(quote):
     documentation = "Add (two) numbers.\n\n    :param a: the first"
     code = f"def add(a, b):\n    {quote}{{}}{quote.lstrip('r')}\n    return a + b  # Add (two) numbers."
     for docstring in (documentation, f"\n    {documentation}\n    "):
@@ -152,7 +152,7 @@ def test_template(name):
 
 
 def choices_of(prompt, completion):
-    """The row that a multiple-choice text was made of, read back from the text."""
+    """The row of a multiple-choice text, parsed from the text."""
     question, listed = re.fullmatch(
         r"Question: Please choose the correct answer to the question: (.*)\n\n(.*)\n\n.*\n.*", prompt, re.DOTALL
     ).groups()
@@ -176,11 +176,11 @@ def test_template_gives_the_text_of_the_data_folder(name, data_folder):
         elif name == "gsm8k":
             row = {"question": question, "answer": completion}
         else:
-            body, _, asked = question.rpartition(". ")
+            body, _, last = question.rpartition(". ")
             equation, _, answer = completion.rpartition(" = ")
-            row = {"Body": body, "Question": asked, "Equation": equation, "Answer": f"{float(answer)}"}
+            row = {"Body": body, "Question": last, "Equation": equation, "Answer": f"{float(answer)}"}
         same += registry.CARDS[name].template(row) == {"prompt": prompt, "completion": completion}
-    assert same >= 0.97 * len(samples)  # a few texts hold a separator of their own, and cannot be read back
+    assert same >= 0.97 * len(samples)  # a few texts contain a separator and cannot be parsed
 
 
 @pytest.mark.data

@@ -1,4 +1,4 @@
-"""Rows of many forms give the samples that are in them, or one line: masks, packed rows, named tuples, transforms."""
+"""Rows of many forms (masks, packed rows, named tuples, transforms) give their samples or a one-line error."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ONE_SAMPLE = {
 def test_masked_positions_are_dropped(row, form, jsonl):
     made = ONE_SAMPLE[row]
     convert = {"array": np.array, "tensor": torch.tensor}.get(form, list)
-    rows = [{name: convert(held) if isinstance(held, list) else held for name, held in made.items()}]
+    rows = [{name: convert(value) if isinstance(value, list) else value for name, value in made.items()}]
     source = {
         "batch encoding": [BatchEncoding(made)],
         "dataset": datasets.Dataset.from_list([made]) if form == "dataset" else None,
@@ -96,7 +96,7 @@ def test_packed_rows_are_split_into_their_samples(how):
     assert task.ids == ("0/0", "0/1", "1")
     named = load_task([PACKED | how | {"id": "a"}], n=1)
     assert (named.samples, named.ids) == ((WHOLE,), ("a/0",))
-    with pytest.raises(HeadnbError, match="sample 0 is 2 packed samples, and one was expected"):
+    with pytest.raises(HeadnbError, match="sample 0 has 2 packed samples, expected one"):
         Task("t", [PACKED | how], [0], "made here")
 
 
@@ -109,7 +109,7 @@ def test_a_packed_row_that_is_padded_and_masked_is_split_too():
     }
     assert load_task([row]).samples == (WHOLE, SECOND)
     assert load_task([row], n=2).ids == ("0/0", "0/1")
-    with pytest.raises(HeadnbError, match=r"has 2 samples .*n=3 asks for more"):
+    with pytest.raises(HeadnbError, match=r"has 2 samples .*fewer than n=3"):
         load_task([row], n=3)
 
 
@@ -121,31 +121,31 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"attention_mask": [1, 1]}, r"5 input_ids but an attention_mask of 2"),
-        ({"attention_mask": [1, 1, 2, 2, 2]}, r"attention_mask may hold 0 and 1 only"),
+        ({"attention_mask": [1, 1]}, r"5 input_ids but 2 entries in attention_mask"),
+        ({"attention_mask": [1, 1, 2, 2, 2]}, r"attention_mask may contain only 0 and 1"),
         ({"attention_mask": [[1] * 5]}, r"attention_mask must be a flat list of integers"),
         ({"attention_mask": [0] * 5}, r"no token has a label"),
-        ({"position_ids": [0, 1, 3, 4, 5]}, r"neither count on nor begin again at 0 \(token 2 has 3\)"),
-        ({"position_ids": [2, 3, 4, 5, 6]}, r"neither count on nor begin again at 0 \(token 0 has 2\)"),
-        ({"position_ids": [4, 3, 2, 1, 0]}, r"neither count on"),
+        ({"position_ids": [0, 1, 3, 4, 5]}, r"must increase by 1 or restart at 0 \(token 2 has 3\)"),
+        ({"position_ids": [2, 3, 4, 5, 6]}, r"must increase by 1 or restart at 0 \(token 0 has 2\)"),
+        ({"position_ids": [4, 3, 2, 1, 0]}, r"must increase by 1"),
         ({"position_ids": [0, 1]}, r"5 input_ids but 2 position_ids"),
         ({"seq_lengths": [2, 2]}, r"5 input_ids, but seq_lengths add up to 4"),
         ({"seq_lengths": [6, -1]}, r"seq_lengths"),
-        ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"do not begin samples at the same tokens"),
+        ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"samples start at different tokens"),
         ({"completion_mask": [0, 0, 0, 1, 1]}, r"labels are set where completion_mask is 0"),
         ({"assistant_masks": [0, 0, 0, 1, 1]}, r"labels are set where assistant_masks is 0"),
-        ({"inputs_embeds": [[0.5]]}, r"has 'inputs_embeds', which is not read"),
-        ({"pixel_values": [[0.5]]}, r"has 'pixel_values', which is not read"),
-        ({"token_type_ids": [0, 0, 1, 1, 1]}, r"has 'token_type_ids', which is not read"),
-        ({"cu_seq_lens_q": [0, 2, 5]}, r"has 'cu_seq_lens_q', which is not read"),
-        ({"encoder_outputs": [1]}, r"has 'encoder_outputs', which is not read"),
-        ({"loss_mask": [1] * 5}, r"has 'loss_mask', which is not read"),
+        ({"inputs_embeds": [[0.5]]}, r"has 'inputs_embeds', which is not supported"),
+        ({"pixel_values": [[0.5]]}, r"has 'pixel_values', which is not supported"),
+        ({"token_type_ids": [0, 0, 1, 1, 1]}, r"has 'token_type_ids', which is not supported"),
+        ({"cu_seq_lens_q": [0, 2, 5]}, r"has 'cu_seq_lens_q', which is not supported"),
+        ({"encoder_outputs": [1]}, r"has 'encoder_outputs', which is not supported"),
+        ({"loss_mask": [1] * 5}, r"has 'loss_mask', which is not supported"),
     ],
 )
-def test_rows_that_would_be_read_otherwise_than_they_are_meant_are_refused(change, message):
+def test_inconsistent_and_unsupported_rows_are_refused(change, message):
     for fields in (None, {"input_ids": "input_ids", "labels": "labels"}):
         if fields and "_mask" in next(iter(change)) and "attention" not in next(iter(change)):
-            continue  # who names the labels does not want other masks
+            continue  # with a column for labels given, label masks are not read
         with pytest.raises(HeadnbError, match=message) as caught:
             load_task([PLAIN | change], fields=fields)
         assert "\n" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_fields_name_masks_and_keep_the_others():
 
 @st.composite
 def padded_rows(draw):
-    """Samples, and one row that holds them packed, padded and with holes."""
+    """Samples, and one row that contains them packed, padded and with masked tokens in between."""
     samples = [draw(st.lists(st.integers(3, 99), min_size=2, max_size=6)) for _ in range(draw(st.integers(1, 3)))]
     row = {"input_ids": [], "labels": [], "attention_mask": [], "position_ids": []}
 
@@ -192,13 +192,13 @@ def test_scores_of_padded_and_packed_rows_are_those_of_the_samples_alone(case):
     expected, row = case
     found = headnb.score_heads(FUZZED, None, [row])
     assert found.sizes["sample"] == len(expected)
-    for place, (ids, labels) in enumerate(expected):
+    for index, (ids, labels) in enumerate(expected):
         alone = headnb.score_heads(FUZZED, None, [{"input_ids": ids, "labels": labels}])
         scale = float(abs(alone.score).max())
-        np.testing.assert_allclose(found.score[place], alone.score[0], atol=1e-5 * scale)
+        np.testing.assert_allclose(found.score[index], alone.score[0], atol=1e-5 * scale)
         with torch.no_grad():
             loss = FUZZED(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        assert float(found.loss[place]) == pytest.approx(float(loss), rel=1e-5)
+        assert float(found.loss[index]) == pytest.approx(float(loss), rel=1e-5)
 
 
 class Pair(NamedTuple):
@@ -266,12 +266,12 @@ def test_a_transform_that_fails_is_one_line():
     assert len(str(caught.value)) < 500
 
 
-def test_columns_chosen_in_a_format_are_the_ones_that_are_read():
+def test_columns_selected_by_the_format_of_a_data_set_are_read():
     source = datasets.Dataset.from_list([PLAIN | {"position_ids": [9] * 5}])
     chosen = source.with_format("torch", columns=["input_ids", "labels"])
     assert load_task(chosen).samples == (WHOLE,)
     for every in (source, source.with_format("torch", columns=["input_ids", "labels"], output_all_columns=True)):
-        with pytest.raises(HeadnbError, match="position_ids neither count on"):
+        with pytest.raises(HeadnbError, match="position_ids must increase by 1"):
             load_task(every)
 
 
@@ -281,7 +281,7 @@ def test_typed_rows_may_be_packed():
 
 
 def test_plain_rows_keep_their_fingerprints():
-    """What earlier versions computed, so that stores of plain tasks go on."""
+    """The fingerprints of earlier versions, so that existing stores of plain tasks can be resumed."""
     pairs = load_task([("a", "b"), ("c", "d")])
     chat = load_task([{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}])
     tokens = load_task([PLAIN])
@@ -293,7 +293,7 @@ def test_plain_rows_keep_their_fingerprints():
 
 
 def test_a_further_kind_of_rows_is_an_entry_of_one_table(tmp_path, monkeypatch):
-    """Preferences, whose chosen answer is scored: known by a column that no other kind has."""
+    """Example: preference pairs, whose chosen answer is scored, recognized by the column `chosen`."""
 
     def read_chosen(row, where):
         return samples._read_pair({**row, "completion": row["chosen"]}, where)

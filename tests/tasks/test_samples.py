@@ -1,4 +1,4 @@
-"""A row becomes a sample, or one plain error that says where and why."""
+"""A row becomes a sample, or a one-line error that names the row and the cause."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
         ([b"1" * 5000], r"line 1 is not JSON"),
         ([{"question": "a", "completion": "b"}], r"line 1 lacks 'prompt'; it has 'question', 'completion'"),
         ([{"prompt": "a", "completion": " \n"}], r"line 1: the completion is empty"),
-        ([{"prompt": "a", "completion": 3}], r"line 1: completion is a int, not text"),
+        ([{"prompt": "a", "completion": 3}], r"line 1: completion is an int, not text"),
         ([{"prompt": "a", "completion": None}], r"line 1: completion is empty \(None\)"),
         ([{"prompt": "a", "completion": [{"role": "assistant"}]}], r"'role' and 'content'"),
         ([{"prompt": "a", "completion": [{"role": "x", "content": "y"}]}], r"both be text or both be chat"),
-        ([{"messages": [{"role": "user", "content": "y"}] * 2}], r"last message must be the assistant's"),
-        ([b'{"prompt": "\\ud800", "completion": "b"}'], r"half of a character pair \(position 0\)"),
+        (
+            [{"messages": [{"role": "user", "content": "y"}] * 2}],
+            r"last message is scored and must be from the assistant",
+        ),
+        ([b'{"prompt": "\\ud800", "completion": "b"}'], r"unpaired surrogate \(position 0\)"),
         ([{"input_ids": [1, 2]}], r"neither 'labels' nor 'completion_mask'"),
         ([{"input_ids": [1, 2], "labels": [1]}], r"2 input_ids but 1 labels"),
         ([{"input_ids": [1, 2], "labels": [2, -100]}], r"no token has a label"),
@@ -43,9 +46,9 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
         ([{"id": 2**63, "prompt": "a", "completion": "b"}], r"id of sample 0 is a number of more than 64 bits"),
         ([{"id": True, "prompt": "a", "completion": "b"}], r"the id of sample 0 is a bool"),
         ([{"id": [1], "prompt": "a", "completion": "b"}], r"the id of sample 0 is a list"),
-        ([{"id": "a\0", "prompt": "a", "completion": "b"}], r"the id of sample 0 holds a null character"),
-        ([b'{"id": "\\ud800", "prompt": "a", "completion": "b"}'], r"id of sample 0 holds half of a character pair"),
-        ([{"input_ids": [1, 2], "completion_mask": [0, 1, 1]}], r"2 input_ids but a completion_mask of 3"),
+        ([{"id": "a\0", "prompt": "a", "completion": "b"}], r"the id of sample 0 contains a null character"),
+        ([b'{"id": "\\ud800", "prompt": "a", "completion": "b"}'], r"id of sample 0 contains an unpaired surrogate"),
+        ([{"input_ids": [1, 2], "completion_mask": [0, 1, 1]}], r"2 input_ids but 3 entries in completion_mask"),
         ([{"input_ids": [1, 2**40], "labels": [1, 2]}], r"more than 31 bits"),
     ],
 )
@@ -66,15 +69,15 @@ def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
     [
         ("{none}", r"does not fit the template '{none}': column 'none' is empty \(None\), not text or a number"),
         ("{yes}", r"column 'yes' is a bool, not text or a number"),
-        ("{many}", r"column 'many' is a list of 1, not text or a number"),
+        ("{many}", r"column 'many' is a list of length 1, not text or a number"),
         ("{missing}", r"does not fit the template '{missing}': no column 'missing'; it has"),
-        ("{text.__class__}", r"may hold names of columns only"),
-        ("{many[0]}", r"may hold names of columns only"),
-        ("{text:>30000000}", r"may hold names of columns only"),
-        ("{text!r}", r"may hold names of columns only"),
-        ("{text:{number}}", r"may hold names of columns only"),
-        ("{}", r"may hold names of columns only"),
-        ("{text", r"cannot be read: expected '}'"),
+        ("{text.__class__}", r"may contain only column names"),
+        ("{many[0]}", r"may contain only column names"),
+        ("{text:>30000000}", r"may contain only column names"),
+        ("{text!r}", r"may contain only column names"),
+        ("{text:{number}}", r"may contain only column names"),
+        ("{}", r"may contain only column names"),
+        ("{text", r"is not valid: expected '}'"),
         ("many", r"completion|chat message"),
         ("none", r"completion is empty \(None\)"),
         ("yes", r"column 'yes' is a bool"),
