@@ -169,7 +169,7 @@ function wrongShape(where: string, layers: number, heads: number): never {
 function checkedScale(scale: Scale, { kind }: Given): Scale {
   const { low, high } = scale;
   if (!(kind === "level" ? low >= 0 : low === -high) || !(high - low >= DRAWING.smallest_scale)) {
-    fail(`scale is ${low} to ${high}; its low end must be 0 or above for levels, else minus its high end`);
+    fail(`scale.low must be at least 0 for levels, and -scale.high for others; got ${low} to ${high}`);
   }
   return { low, high };
 }
