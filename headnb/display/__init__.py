@@ -1,3 +1,3 @@
-"""What a person sees: head grids as JSON payload, HTML, SVG and text, at rest and while a result is computed."""
+"""Display of head grids as JSON payload, HTML, SVG and text, for finished results and during a computation."""
 
 from __future__ import annotations

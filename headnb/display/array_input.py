@@ -1,4 +1,4 @@
-"""Anybody's numbers as labelled arrays: what a head grid can be drawn of without any attribute.
+"""Conversion of plain matrices to labelled arrays that a head grid can draw.
 
 A matrix is layers x heads; leading dims become panels.
 """
@@ -17,21 +17,21 @@ HEADS = ("layer", "head")
 
 
 def is_matrix_like(value: object) -> bool:
-    """Whether a value is a matrix of numpy, torch, pandas or nested lists, asked without importing any of these."""
+    """Whether a value is a matrix of numpy, torch, pandas or nested lists; imports none of these packages."""
     if isinstance(value, (list, tuple)):
         return bool(value) and isinstance(value[0], (list, tuple, np.ndarray)) and _is_matrix(value)
     return (isinstance(value, np.ndarray) or _is_tensor(value) or _is_frame(value)) and value.ndim >= 2  # type: ignore[attr-defined]
 
 
 def to_labelled_array(value: Any) -> xr.DataArray:
-    """A matrix of layers x heads, perhaps with leading dims, as an array with these dims.
+    """Convert a matrix of layers x heads, with optional leading dims, to a DataArray with these dims.
 
     Args:
-        value: an array of xarray, numpy or torch, a DataFrame or nested lists. Integers that label a frame's rows and
-            columns are the model's own numbers of layers and heads.
+        value: an array of xarray, numpy or torch, a DataFrame or nested lists. Integer labels of a frame's rows and
+            columns become the layer and head numbers.
 
     Raises:
-        HeadnbError: it has fewer than two dims, no values, or values that are no real numbers.
+        HeadnbError: the value has fewer than two dims, no values, or values that are not real numbers.
     """
     if isinstance(value, xr.DataArray):
         unnamed = [str(dim) for dim in value.dims] == ["dim_0", "dim_1"]
@@ -48,8 +48,8 @@ def to_labelled_array(value: Any) -> xr.DataArray:
     except (TypeError, ValueError) as error:
         raise HeadnbError(f"a head grid needs a matrix of numbers, layers x heads: {error}") from None
     if numbers.ndim < 2 or not numbers.size:
-        raise HeadnbError(f"a head grid needs a matrix, layers x heads; got the shape {numbers.shape}")
-    leading = [f"panel_{place}" if numbers.ndim > 3 else "panel" for place in range(numbers.ndim - 2)]
+        raise HeadnbError(f"a head grid needs a matrix, layers x heads; got an array of shape {numbers.shape}")
+    leading = [f"panel_{axis}" if numbers.ndim > 3 else "panel" for axis in range(numbers.ndim - 2)]
     return xr.DataArray(numbers, dims=[*leading, *HEADS], coords=coords)
 
 
@@ -66,5 +66,5 @@ def _is_frame(value: object) -> bool:
 def _is_matrix(rows: Any) -> bool:
     try:
         return np.asarray(rows, dtype=np.float64).ndim >= 2
-    except (TypeError, ValueError):  # rows of several lengths, or no numbers
+    except (TypeError, ValueError):  # rows of different lengths, or not numbers
         return False

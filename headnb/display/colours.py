@@ -1,7 +1,7 @@
-"""From values to colours: one shared scale for all panels, safe for colour-blind readers, on light and dark pages.
+"""Colours of values on one scale for all panels, safe for colour-blind readers, on light and dark pages.
 
-Levels are drawn with viridis, which carries its own background. Differences fade into the page instead: the hue says
-the sign, the opacity the size, so that "no change" is the page's own colour in every theme without knowing the theme.
+Levels are drawn in opaque viridis. Differences are drawn with a hue for the sign and an opacity for the size. A
+difference of zero is therefore transparent and shows the page's background in every theme.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from headnb.display.constants import DRAWING
 _LEVELS = DRAWING["levels"]
 BINS = len(_LEVELS)
 RISE, FALL = DRAWING["rise"], DRAWING["fall"]
-# Lines and points of a chart: told apart with any kind of colour blindness, seen on white and on black.
+# Colours of lines and points: distinguishable with any kind of colour blindness, visible on white and on black.
 SERIES = (FALL, RISE, "#06b371", "#d89505", "#7f57e9", "#c3519b", "#6d6d6d")
 
 
 class Paint(NamedTuple):
-    """A colour and how much of the page shows through it."""
+    """A colour and its opacity."""
 
     colour: str
     opacity: float = 1.0
 
 
 def shared_scale(values: np.ndarray, kind: Kind) -> tuple[float, float]:
-    """The colour scale's two ends for all finite `values` of a picture.
+    """Ends (low, high) of the colour scale for all finite `values` of a picture.
 
-    Zero is always on it: it is the lower end for levels and the middle for signed values and differences. Where one
-    head stands far above all others (arc_easy on a small model: kurtosis 24), the scale ends at the 99.5th percentile,
-    since otherwise that head would be the only one to be seen; the picture marks the end and says what lies beyond.
+    Zero is the lower end for levels and the middle for signed values and differences. Where a few heads far exceed all
+    other heads, the scale ends at the 99.5th percentile, since otherwise only these heads would be visible. The
+    picture marks the end of the scale and counts the heads off scale.
     """
     sizes = np.abs(values[np.isfinite(values)])
     if sizes.size == 0 or sizes.max() < DRAWING["smallest_scale"]:
@@ -45,7 +45,7 @@ def shared_scale(values: np.ndarray, kind: Kind) -> tuple[float, float]:
 
 
 def paint(value: float, scale: tuple[float, float]) -> Paint:
-    """The colour of one value, in BINS steps; beyond the scale it is the scale's end."""
+    """The colour of one value, in BINS steps; values off scale get the colour of the scale's end."""
     low, high = scale
     if low < 0:
         share = min(abs(value) / high, 1.0)
@@ -55,7 +55,7 @@ def paint(value: float, scale: tuple[float, float]) -> Paint:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """At most `count` + 1 round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    """At most `count` + 1 round numbers from `low` to `high`, spaced by 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -64,7 +64,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _rounded_up(value: float) -> float:
-    """Up to three significant digits, so that the largest value itself stays on the scale."""
+    """Round up to three significant digits, so that the largest value stays on the scale."""
     power = 10.0 ** (math.floor(math.log10(value)) - 2)
     return float(f"{math.ceil(value / power - 1e-9) * power:.3g}")
 

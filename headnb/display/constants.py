@@ -1,6 +1,6 @@
-"""What Python and the front end draw by: the payload's schema and the constants beside it.
+"""Payload schema and drawing constants, shared by Python and the front end.
 
-The build of the front end generates its validator and its constants from the same two files.
+The front end's build generates its validator and its constants from the same two JSON files.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ class Drawing(TypedDict):
     """Contents of `drawing.json`."""
 
     levels: list[str]
-    """Viridis (by Smith and van der Walt, in the public domain) from low to high."""
+    """Viridis from low to high (by Smith and van der Walt, in the public domain)."""
     rise: str
     fall: str
     scale_quantile: float
-    """Where the colour scale ends if the largest value is more than `scale_excess` times this quantile."""
+    """Quantile at which the colour scale ends if the largest value exceeds `scale_excess` times this quantile."""
     scale_excess: float
     smallest_scale: float
-    """Least difference between the ends of a colour scale."""
+    """Smallest difference between the ends of a colour scale."""
     most_cells: int
-    """Of all panels together."""
+    """Maximum number of cells of all panels together."""
     most_compact_cells: int
-    """The same where all panels are compact."""
+    """Maximum number of cells where all panels have compact values."""
     largest_file: int
-    """In bytes."""
+    """Maximum size of a file in bytes."""
 
 
 def _read(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Text for streams that cannot show every letter: what they lack is written as the nearest ASCII."""
+"""Text for streams with a limited encoding: characters that the encoding lacks become the nearest ASCII."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 import sys
 import unicodedata
 
-_NEAREST = "headnb-nearest"  # the name of the error handler
-# The shades of a heat map stay in order and apart, as do the signs of a table.
+_NEAREST = "headnb-nearest"  # name of the error handler
+# The replacements of a heat map's shades keep their order and stay distinct; so do those of a table's marks.
 _ASCII = dict(zip("▁▂▃▄▅▆▇█▀·×−–—✓✗▶‖⊘○", "_.-:=+*##.x---+x>=#o", strict=True)) | {
     "→": "->",
     "±": "+-",
@@ -18,14 +18,17 @@ _ASCII = dict(zip("▁▂▃▄▅▆▇█▀·×−–—✓✗▶‖⊘○", 
 
 
 def show_nearest() -> None:
-    """Let stdout and stderr write the nearest ASCII in place of what their encoding lacks, not raise."""
+    """Make stdout and stderr write the nearest ASCII for characters that their encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_NEAREST)
 
 
 def encodable(text: str, stream: object) -> str:
-    """A text with the nearest ASCII in place of what a stream's encoding lacks; a stream in memory has none."""
+    """The text with the nearest ASCII for characters that the stream's encoding lacks.
+
+    A stream without an encoding, such as one in memory, gets the text unchanged.
+    """
     encoding = getattr(stream, "encoding", None)
     return text if encoding is None else text.encode(encoding, _NEAREST).decode(encoding)
 

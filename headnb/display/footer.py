@@ -1,7 +1,7 @@
-"""What stands under a head grid, as text: its statistics and how reliable it is.
+"""Text below a head grid: its statistics and its reliability.
 
-The payload carries the text, so that HTML, terminals and the front end show it as it is. The statistics are those of
-`stats.score_statistics.CONCENTRATION`: a row there is a statistic under every grid.
+The payload carries the finished text; HTML, terminals and the front end show it unchanged. The statistics are the
+entries of `stats.score_statistics.CONCENTRATION`.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 UNKNOWN = "–"
 
-_TOP_HEAD: Column = {"label": "top head", "help": "Head with the largest value or change"}
+_TOP_HEAD: Column = {"label": "top head", "help": "Head with the largest absolute value or change"}
 _EVIDENCE: dict[str, Column] = {
     "samples": {"label": "samples", "help": "Number of samples"},
     "runs": {"label": "runs", "help": "Number of training runs"},
     "reliability": {"label": "reliability", "help": "Expected correlation over heads with a replication"},
     "samples_for_090": {
         "label": "samples for 0.90",
-        "help": "Samples that would give reliability 0.90 with as many training runs",
+        "help": "Number of samples that gives reliability 0.90 with the same number of training runs",
     },
     "runs_for_090": {
         "label": "runs for 0.90",
-        "help": "Fewest training runs with which some number of samples gives reliability 0.90",
+        "help": "Smallest number of training runs at which enough samples give reliability 0.90",
     },
 }
 
 
 def evidence_fields(count: Callable[[str], int | None], reliability: float | None) -> EvidenceFields:
-    """The fields; `count` gives a number that is 0 or above by its name."""
+    """The evidence fields of a panel; `count` returns the non-negative number of a given name, or None."""
     counts = {name: count(name) for name in _EVIDENCE if name != "reliability"}
     return cast("EvidenceFields", counts | {"reliability": reliability})
 
 
 def add_footer(payload: Payload) -> None:
-    """Write into a payload what its numbers say: the lines of each panel, and the table that compares panels."""
+    """Add the text lines of each panel and the table that compares panels to a payload, in place."""
     panels = payload["panels"]
     statistics, evidence = _statistics_of(panels), _evidence_of(panels)
     labels = [_column(name) for name in statistics]
@@ -74,34 +74,34 @@ def _column(name: str) -> Column:
 
 
 def _statistics_of(panels: Sequence[Panel]) -> list[str]:
-    """Names of the statistics that any panel has or withholds; known ones in their order, as JSON may lose it."""
-    found = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
-    return [*(name for name in CONCENTRATION if name in found), *(name for name in found if name not in CONCENTRATION)]
+    """Names of the statistics that any panel has or withholds; known names first, in the order of CONCENTRATION."""
+    names = dict.fromkeys(name for panel in panels for name in (*panel["statistics"], *panel.get("withheld", {})))
+    return [*(name for name in CONCENTRATION if name in names), *(name for name in names if name not in CONCENTRATION)]
 
 
 def _statistic_text(panel: Panel, name: str) -> str:
-    """A statistic with its interval, or why it is withheld."""
-    found = panel["statistics"].get(name)
-    if found is None:
+    """A statistic with its interval, or the reason why it is withheld."""
+    statistic = panel["statistics"].get(name)
+    if statistic is None:
         return panel.get("withheld", {}).get(name, UNKNOWN)
-    return format_with_interval(found["value"], found.get("low", math.nan), found.get("high", math.nan))
+    return format_with_interval(statistic["value"], statistic.get("low", math.nan), statistic.get("high", math.nan))
 
 
 def _evidence_of(panels: Sequence[EvidenceFields]) -> list[str]:
-    """Names of the fields that the table shows; runs only where some panel has several."""
+    """Names of the fields that the table shows; fields of runs only if some panel has several runs."""
     several = any((panel["runs"] or 1) > 1 for panel in panels)
     return [name for name in _EVIDENCE if several or "runs" not in name]
 
 
 def _evidence_text(panel: EvidenceFields, name: str) -> str:
-    found: float | None = panel[name]  # type: ignore[literal-required]
-    if found is None:
+    value: float | None = panel[name]  # type: ignore[literal-required]
+    if value is None:
         return UNKNOWN
-    return f"{found:.2f}".replace("-", "−") if name == "reliability" else f"{found:.0f}"
+    return f"{value:.2f}".replace("-", "−") if name == "reliability" else f"{value:.0f}"
 
 
 def _reliability_line(panel: EvidenceFields) -> str:
-    """See `Evidence.sentence`; empty for numbers of which no count of samples is known."""
+    """The text of `Evidence.sentence`; empty if the number of samples is not available."""
     if panel["samples"] is None:
         return ""
     given = {name: panel[name] for name in _EVIDENCE}  # type: ignore[literal-required]

@@ -1,4 +1,4 @@
-"""The built front end, as it stands in the installed package."""
+"""Scripts of the built front end in the installed package."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _STATIC = Path(__file__).parent.parent / "static"
 
 
 def bundle(name: str) -> Path:
-    """The path of a built script. Raises HeadnbError where this copy of headnb was never built."""
+    """The path of a built script. Raises HeadnbError if the front end of this copy of headnb is not built."""
     path = _STATIC / name
     if not path.is_file():
         raise HeadnbError(
-            "headnb's front end is not built here; in a source checkout: pip install -e . (needs no Node)"
+            "headnb's front end is not built; in a source checkout run: pip install -e . (Node is not needed)"
         )
     return path

@@ -1,7 +1,7 @@
-"""Where things stand in a head grid's picture, in pixels: pure arithmetic, no drawing.
+"""Geometry of a head grid's picture in pixels: arithmetic without drawing.
 
-Layer 0 is the top row and head 0 the left column, as in the array itself, in a printed table and for a screen
-reader. Heads that share a key/value head stand together; a gap separates one group from the next.
+Layer 0 is the top row and head 0 the left column, as in the array, in a printed table and for a screen reader. Heads
+that share a key/value head form a group; a gap separates neighbouring groups.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROW_LABEL, _COLUMN_LABEL = 15, 24
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of one panel's cells and the places of all panels."""
+    """Sizes of a panel's cells and positions of all panels."""
 
     layers: int
     heads: int
@@ -38,12 +38,12 @@ class Geometry:
 
     @property
     def gap(self) -> int:
-        """Space between cells: none where cells are too small to spare it."""
+        """Space between cells; 0 if the cells are too small."""
         return 1 if min(self.cell_width, self.cell_height) >= 7 else 0
 
     @property
     def top(self) -> int:
-        """Height above a panel's cells: its title, and the brackets of the key/value groups."""
+        """Height above a panel's cells, for its title and the brackets of the key/value groups."""
         return (20 if self.titled else 2) + (20 if self.group_gap else 14)
 
     @property
@@ -64,7 +64,7 @@ class Geometry:
 
     @property
     def columns(self) -> int:
-        """Panels beside each other."""
+        """Number of panels in a row."""
         fit = (MAX_WIDTH + _PANEL_GAP) // (self.panel_width + _PANEL_GAP)
         return max(1, min(self.panels, fit))
 
@@ -77,15 +77,15 @@ class Geometry:
         return LEGEND_HEIGHT + math.ceil(self.panels / self.columns) * self.panel_height
 
     def x(self, head: int) -> int:
-        """Left edge of a head's cells, from the grid's left edge."""
+        """Left edge of a head's cells, relative to the grid's left edge."""
         return head * self.cell_width + head // self.group * self.group_gap
 
     def y(self, layer: int) -> int:
-        """Top edge of a layer's cells, from the grid's top edge."""
+        """Top edge of a layer's cells, relative to the grid's top edge."""
         return layer * self.cell_height
 
     def origin(self, panel: int) -> tuple[int, int]:
-        """The top left corner of a panel's cells in the picture."""
+        """Top left corner of a panel's cells in the picture."""
         row, column = divmod(panel, self.columns)
         return (
             _LEFT + column * (self.panel_width + _PANEL_GAP),
@@ -100,7 +100,10 @@ class Geometry:
 
 
 def grid_geometry(payload: Payload, panels: int) -> Geometry:
-    """Cells as large as keeps one panel about a text column wide, and several smaller, but never below 3 pixels."""
+    """Geometry of a picture with this number of panels.
+
+    Cells are as large as fits one panel into a text column, and smaller for several panels, but at least 3 pixels.
+    """
     layers, heads = payload["layers"], payload["heads"]
     several = panels > 1
     height, width = (300, 186) if several else (420, 420)
@@ -116,6 +119,6 @@ def grid_geometry(payload: Payload, panels: int) -> Geometry:
 
 
 def _tick_step(cell: int, label: int) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 50, ... cells that leaves room for a label."""
+    """The smallest number of cells out of 1, 2, 5, 10, 20, 50, ... that has room for a label."""
     steps = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
     return next(step for step in steps if step * cell >= label)

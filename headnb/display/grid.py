@@ -1,4 +1,4 @@
-"""HeadGrid: one result as an output that every front end can draw, now and in years, without a kernel."""
+"""HeadGrid: one result as a notebook output that every front end can draw without a kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
 
 _WRITERS: dict[str, Callable[[Payload], str]] = {
-    ".heads.json": lambda found: json.dumps(found, allow_nan=False, separators=(",", ":")) + "\n",
+    ".heads.json": lambda payload: json.dumps(payload, allow_nan=False, separators=(",", ":")) + "\n",
     ".svg": html.standalone,
     ".html": html.page,
 }
@@ -29,16 +29,17 @@ _WRITERS: dict[str, Callable[[Payload], str]] = {
 
 @dataclass(frozen=True, repr=False)
 class HeadGrid:
-    """A head grid to be looked at: in a notebook as a cell's last value, in a terminal with `print`, or saved.
+    """A head grid, drawn as a notebook cell's last value, printed in a terminal with `print`, or saved to a file.
 
-    `payload` is plain data (see `headnb.display.payload`). Make one with `HeadGrid.of(pattern)`, or open a saved one.
+    `payload` is plain data (see `headnb.display.payload`). Create a grid with `HeadGrid.of(pattern)`, or open a saved
+    grid with `HeadGrid.open(path)`.
     """
 
     payload: Payload
 
     @classmethod
     def of(cls, data: object, *, title: str = "") -> HeadGrid:
-        """The grid of what `headnb.display.payload` takes, of a payload, or the grid itself."""
+        """Create a grid from a payload or from data that `headnb.display.payload` accepts; a grid is returned as is."""
         if isinstance(data, HeadGrid):
             return data
         if isinstance(data, dict) and "version" in data and "panels" in data:
@@ -47,20 +48,20 @@ class HeadGrid:
 
     @classmethod
     def open(cls, path: str | Path) -> HeadGrid:
-        """A grid saved as `*.heads.json`. Raises HeadnbError when the file is not one."""
+        """Open a grid saved as `*.heads.json`. Raises HeadnbError if the file does not hold a head grid."""
         return cls(read_payload(user_path(path)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the grid, in the form that the name ends on: `.heads.json` (data), `.svg` or `.html` (pictures)."""
+        """Save the grid as data (`.heads.json`) or as a picture (`.svg`, `.html`), by the suffix of the name."""
         path = user_path(path)
         write_atomically(path, writer_for(path)(self.payload))
         return path
 
     def save_page(self, path: str | Path) -> Path:
-        """Write the interactive grid as one HTML file that needs no kernel and no network.
+        """Save the interactive grid as one HTML file that needs no kernel and no network.
 
         Raises:
-            HeadnbError: the file cannot be written, or this copy of headnb has no built front end.
+            HeadnbError: the file cannot be written, or the front end of this copy of headnb is not built.
         """
         from headnb.display.page import interactive_page  # noqa: PLC0415  reads the bundle
 
@@ -88,18 +89,20 @@ class HeadGrid:
 
 
 def writer_for(path: Path) -> Callable[[Payload], str]:
-    """What makes the text of a grid's file of this name. Raises HeadnbError if its ending is none of `.save`'s."""
+    """The function that writes a grid in the format of this name. Raises HeadnbError for an unknown suffix."""
     for ending, make in _WRITERS.items():
         if path.name.endswith(ending):
             return make
-    raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(_WRITERS)}")
+    raise HeadnbError(
+        f"cannot tell the file format from the name {path.name!r}; use a name that ends in {', '.join(_WRITERS)}"
+    )
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a name that `HeadGrid.save` cannot write to, before the work whose picture it is to hold.
+    """Check that `HeadGrid.save` can write to this path; call it before a long computation.
 
     Raises:
-        HeadnbError: its ending is none of `.save`'s, or its folder is not there or not to be written to.
+        HeadnbError: the suffix is unknown, or the folder does not exist or is not writable.
     """
     writer_for(path)
     if not path.parent.is_dir():
@@ -109,14 +112,14 @@ def check_writable(path: Path) -> None:
 
 
 def show(data: object, *, title: str = "") -> None:
-    """Draw `data` (see `HeadGrid.of`) in the notebook, or print it where there is none."""
+    """Draw `data` (see `HeadGrid.of`) in the notebook, or print it outside a notebook."""
     from IPython.display import display  # noqa: PLC0415  importing headnb must not load IPython
 
     display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Write a file so that no half of it is ever seen under its name."""
+    """Write a file atomically: the name never refers to a partly written file."""
     try:
         with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             file.write(content)

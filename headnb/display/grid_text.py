@@ -1,4 +1,4 @@
-"""The words under a head grid, and the whole grid as text for terminals and plain notebooks."""
+"""Text below a head grid, and the whole grid as text for terminals and plain notebooks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from headnb.display.colours import paint
 from headnb.display.compact import decompress_values
+from headnb.errors import printable
 from headnb.stats.rounding import interval_numbers
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _MAX_MAP_ROWS = 64
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
+    """A measured value with a fixed number of significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
     return _typographic(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
 
 
@@ -38,15 +39,16 @@ def _typographic(digits: str) -> str:
 
 
 def panel_matrix(panel: Panel, name: str = "values") -> np.ndarray:
-    """One of the panel's matrices as a float array (layer, head), NaN where null."""
-    found = panel[name]  # type: ignore[literal-required]
-    return np.array(found, dtype=float) if isinstance(found, list) else decompress_values(found)
+    """One of the panel's matrices as a float array (layer, head), with NaN for null."""
+    matrix = panel[name]  # type: ignore[literal-required]
+    return np.array(matrix, dtype=float) if isinstance(matrix, list) else decompress_values(matrix)
 
 
 def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
-    """At most MAX_PANELS panels for a picture without a slider, and a note where some are left out.
+    """At most MAX_PANELS panels for a picture without a slider, and a note if the payload has more.
 
-    Evenly chosen with the first and the last; of several courses the same steps of each, as many as fit.
+    The panels are evenly spaced and include the first and the last. With several courses, the same steps of each course
+    are chosen, as many as fit.
     """
     panels = payload["panels"]
     if len(panels) <= MAX_PANELS:
@@ -54,27 +56,27 @@ def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
     steps = sorted({panel["step"] for panel in panels if "step" in panel})
     courses = len({panel.get("course", panel["title"]) for panel in panels})
     if steps and 1 < courses <= MAX_PANELS:
-        kept = {steps[i] for i in _evenly_spaced(len(steps), MAX_PANELS // courses)}
-        chosen = [panel for panel in panels if panel.get("step") in kept]
+        chosen_steps = {steps[i] for i in _evenly_spaced(len(steps), MAX_PANELS // courses)}
+        chosen = [panel for panel in panels if panel.get("step") in chosen_steps]
     else:
         chosen = [panels[i] for i in _evenly_spaced(len(panels), MAX_PANELS)]
     return chosen, f"{len(chosen)} of {len(panels)} panels are shown."
 
 
 def _evenly_spaced(size: int, count: int) -> list[int]:
-    """`count` of the places up to `size`, the first and the last among them; of one place the last."""
+    """`count` evenly spaced indices below `size`, including the first and the last; a count of 1 gives the last."""
     return [size - 1] if count == 1 else [round(i * (size - 1) / (count - 1)) for i in range(min(count, size))]
 
 
 def heading(payload: Payload) -> str:
-    """What the picture is of, in one line."""
+    """Title of the picture, in one line."""
     if payload.get("title"):
         return payload["title"]
     return " · ".join(filter(None, (payload.get("model"), payload.get("task")))) or "attention heads"
 
 
 def subtitle(payload: Payload) -> str:
-    """Shape and settings, in one line."""
+    """Shape and scoring settings, in one line."""
     layers, heads, kv_heads = payload["layers"], payload["heads"], payload["kv_heads"]
     parts = [f"{layers} layers × {heads} heads"]
     if kv_heads < heads:
@@ -87,33 +89,33 @@ def subtitle(payload: Payload) -> str:
 
 
 def quantity(payload: Payload) -> str:
-    """What a value is, with its units: `activation level (nats)`."""
+    """Name of the quantity with its units: `activation level (nats)`."""
     name = payload["quantity"] or "score"
     return f"{name} ({payload['units']})" if payload["units"] else name
 
 
 def numbers(payload: Payload, side: Literal["layer", "head"]) -> Sequence[int]:
-    """The model's own numbers of the grid's layers or heads."""
-    found = payload.get("layer_numbers") if side == "layer" else payload.get("head_numbers")
-    return found or range(payload["layers"] if side == "layer" else payload["heads"])
+    """The model's numbers of the grid's layers or heads."""
+    selected = payload.get("layer_numbers") if side == "layer" else payload.get("head_numbers")
+    return selected or range(payload["layers"] if side == "layer" else payload["heads"])
 
 
-def head_name(payload: Payload, place: tuple[int, int]) -> str:
-    """`L3H10`, of a head's row and column in the grid."""
-    layer, head = place
+def head_name(payload: Payload, cell: tuple[int, int]) -> str:
+    """The name of the head in a (row, column) of the grid, such as `L3H10`."""
+    layer, head = cell
     return f"L{numbers(payload, 'layer')[layer]}H{numbers(payload, 'head')[head]}"
 
 
 def ranking(panel: Panel) -> list[tuple[int, int]]:
-    """All heads that have a value as (layer, head), the largest (by absolute value) first."""
+    """(row, column) of all heads that have a value, in descending order of the absolute value."""
     sizes = np.abs(panel_matrix(panel))
     order = np.argsort(-sizes, axis=None, kind="stable")
     present = np.isfinite(sizes).sum()
-    return [divmod(int(place), sizes.shape[1]) for place in order[:present]]  # NaN sorts last
+    return [divmod(int(index), sizes.shape[1]) for index in order[:present]]  # NaN sorts last
 
 
 def format_with_interval(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A value with the digits that its interval carries: `0.41 [0.18, 0.64]`."""
+    """A value and its interval, with as many digits as the interval's width supports: `0.41 [0.18, 0.64]`."""
     if math.isnan(low) or math.isnan(high):
         return format_number(value)
     first, *ends = map(_typographic, interval_numbers(value, low, high))
@@ -122,16 +124,16 @@ def format_with_interval(value: float, low: float = math.nan, high: float = math
 
 def top_line(payload: Payload, panel: Panel, count: int = 5) -> str:
     """`Top heads: L5H2 0.12 · L3H1 0.11`."""
-    found = ranking(panel)[:count]
-    if not found:
+    top = ranking(panel)[:count]
+    if not top:
         return "No layer of this model has softmax attention heads."
     values = panel_matrix(panel)
     name = {"level": "Top heads", "signed": "Largest", "difference": "Largest changes"}[payload["kind"]]
-    return f"{name}: " + " · ".join(f"{head_name(payload, place)} {format_number(values[place])}" for place in found)
+    return f"{name}: " + " · ".join(f"{head_name(payload, cell)} {format_number(values[cell])}" for cell in top)
 
 
 def significance_line(payload: Payload, panel: Panel) -> str:
-    """How many heads differ significantly; empty where that was not tested."""
+    """Number of heads that changed significantly; empty if the panel has no test."""
     if "significant" not in panel:
         return ""
     marked = int(np.sum(panel["significant"]))
@@ -145,7 +147,7 @@ def significance_line(payload: Payload, panel: Panel) -> str:
 
 
 def missing_line(payload: Payload) -> str:
-    """Which layers have no values, and why; empty when all have."""
+    """Sentence about the layers without values; empty if all layers have values."""
     missing = np.all([np.isnan(panel_matrix(panel)).all(axis=1) for panel in payload["panels"]], axis=0)
     layers = np.array(numbers(payload, "layer"))[missing]
     if layers.size == 0:
@@ -156,10 +158,10 @@ def missing_line(payload: Payload) -> str:
 
 
 def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -> str:
-    """The payload for a terminal: heading, per panel the top heads, statistics and the line on reliability.
+    """Format the payload for a terminal: heading, and per panel its top heads, statistics and reliability.
 
-    `heat_map` adds the grid itself in block characters, one line a layer; `colour` draws it in 24-bit colour, two
-    layers a line.
+    `heat_map` adds the grid in block characters with one line per layer. `colour` draws it in 24-bit colour with two
+    layers per line.
     """
     several = len(payload["panels"]) > 1
     head = [printable(line) for line in (heading(payload), f"{quantity(payload)}, {subtitle(payload)}")]
@@ -176,17 +178,12 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
 
 
 def progress_line(payload: Payload) -> str:
-    """How far the computation is; empty for a finished one."""
+    """Progress of the computation; empty for a finished result."""
     if "progress" not in payload:
         return ""
     progress = payload["progress"]
     unit = progress.get("unit", "samples")
-    return f"So far {progress['done']} of {progress['total']} {unit}. {progress['message']}".rstrip()
-
-
-def printable(line: str) -> str:
-    """Without control characters: a name must not steer the reader's terminal, and XML has no place for them."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
+    return f"{progress['done']} of {progress['total']} {unit} done. {progress['message']}".rstrip()
 
 
 def _number_ranges(layers: np.ndarray) -> str:
@@ -200,7 +197,7 @@ def _heat_map(payload: Payload, panel: Panel, *, colour: bool) -> list[str]:
     if colour:
         return _colour_map(payload, values)
     if len(values) > _MAX_MAP_ROWS:
-        return [f"(a heat map of {len(values)} layers is left out)"]
+        return [f"(no heat map: {len(values)} layers, at most {_MAX_MAP_ROWS} are drawn as text)"]
     scale = payload["scale"]
     if payload["kind"] == "level":
         shades = _LEVEL_SHADES
@@ -219,7 +216,7 @@ def _shade(share: float, shades: str) -> str:
 
 
 def _colour_map(payload: Payload, values: np.ndarray) -> list[str]:
-    """Half blocks, two layers a line: the foreground is one layer, the background the other."""
+    """Lines of half blocks with two layers per line: the upper layer is the foreground, the lower the background."""
     scale = (payload["scale"]["low"], payload["scale"]["high"])
     lines = []
     for layer in range(0, len(values), 2):
@@ -239,6 +236,6 @@ def _two_cells(top: float, bottom: float, scale: tuple[float, float]) -> str:
 
 
 def _channels(value: float, scale: tuple[float, float]) -> str:
-    """Red, green and blue for a terminal escape; differences fade into black, as most terminals are dark."""
+    """Red, green and blue of a terminal escape; differences fade into black, as most terminals are dark."""
     colour, opacity = paint(value, scale)
     return ";".join(str(round(int(colour[i : i + 2], 16) * opacity)) for i in (1, 3, 5))

@@ -1,7 +1,7 @@
-"""The self-contained forms of a picture: an HTML card, a whole HTML page, and a standalone SVG file.
+"""Self-contained forms of a picture: an HTML card, an HTML page and a standalone SVG file.
 
-No script, nothing fetched, no class names or ids. The card takes the page's colours and has no background of its
-own, so it is at home in light and dark notebooks.
+They have no scripts, external resources, class names or ids. The card uses the page's text colour and has no
+background, so it suits light and dark notebooks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headnb.display import grid_text, svg
 from headnb.display.templating import render
+from headnb.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
 
     _Table = tuple[list[Column], list[list[str]]]  # columns and rows
 
-IMAGE_INK = "#767676"  # as an image a picture cannot know its page: readable on white and on black
+IMAGE_INK = "#767676"  # an image cannot use the page's text colour; this grey is readable on white and on black
 
 
 def card(payload: Payload) -> str:
-    """The `text/html` form."""
+    """The `text/html` form of a payload."""
     panels, note = grid_text.shown_panels(payload)
     plain = svg.picture(payload, panels, titles=False)
     drawn, lines = plain, [*_lines(payload, panels), note]
     if payload["layers"] * payload["heads"] * len(panels) <= svg.MAX_TITLED_CELLS:
         drawn = svg.picture(payload, panels, titles=True)
     else:
-        lines.append("Values under the mouse are left out of a picture this large.")
+        lines.append(f"No hover texts: the picture has more than {svg.MAX_TITLED_CELLS} cells.")
     table = _table(payload, panels) if len(panels) > 1 else None
     return picture_card(
         _inline(payload, drawn),
@@ -45,13 +46,13 @@ def card(payload: Payload) -> str:
 
 
 def preview(payload: Payload) -> str:
-    """The picture alone, without hover texts: light enough to be sent twice a second."""
+    """The picture alone, without hover texts, so that it is small enough for two updates per second."""
     panels, _ = grid_text.shown_panels(payload)
     return _inline(payload, svg.picture(payload, panels, titles=False))
 
 
 def static_html(payload: Payload) -> str:
-    """What stands where the interactive grid is drawn: heading, picture and words, without hover texts."""
+    """Static content in place of the interactive grid: heading, picture and text, without hover texts."""
     panels, note = grid_text.shown_panels(payload)
     heading, subtitle = grid_text.heading(payload), grid_text.subtitle(payload)
     lines = [*_panel_lines(panels), *_lines(payload, panels), note]
@@ -59,12 +60,12 @@ def static_html(payload: Payload) -> str:
 
 
 def page(payload: Payload) -> str:
-    """A whole HTML file around the card; it follows the reader's light or dark setting."""
+    """A complete HTML file with the card; it follows the reader's light or dark setting."""
     return render("page.html", title=grid_text.heading(payload), card=card(payload))
 
 
 def standalone(payload: Payload, *, ink: str = "#222") -> str:
-    """The `image/svg+xml` form: heading, picture and words in one SVG file, without hover texts.
+    """The `image/svg+xml` form: heading, picture and text in one SVG file, without hover texts.
 
     `ink` is the colour of text and lines.
     """
@@ -77,9 +78,10 @@ def standalone(payload: Payload, *, ink: str = "#222") -> str:
 def picture_card(
     inline: str, picture: Picture, heading: str, lines: Sequence[str], subtitle: str = "", table: _Table | None = None
 ) -> str:
-    """A picture under its heading, above a table and lines of text.
+    """A heading, a picture, a table and lines of text, in this order.
 
-    `inline` is the picture as an `<svg>` element; `picture` is shown as an image where a page removes inline SVG.
+    `inline` is the picture as an `<svg>` element. `picture` is the same picture, shown as an image if a page removes
+    inline SVG.
     """
     image = base64.b64encode(svg_file(picture, IMAGE_INK).encode()).decode()
     columns, rows = table or ([], [])
@@ -88,14 +90,14 @@ def picture_card(
 
 
 def inline_svg(picture: Picture, name: str) -> str:
-    """An `<svg>` element for an HTML page; screen readers say `name`."""
+    """An `<svg>` element for an HTML page; `name` is its label for screen readers."""
     return render("picture.svg", picture=picture, name=name)
 
 
 def svg_file(
     picture: Picture, ink: str, title: str = "", subtitle: str = "", notes: Sequence[str] = (), least_width: int = 0
 ) -> str:
-    """An SVG file with text and lines in the colour `ink`: a picture, and what is above and below it."""
+    """An SVG file of a picture with a title and subtitle above and notes below; `ink` colours text and lines."""
     width = max(picture.width, least_width)
     titles, subtitles, below = (wrap_lines(lines, width) for lines in ([title], [subtitle], notes))
     words = {"titles": titles, "subtitles": subtitles, "notes": below}
@@ -109,7 +111,7 @@ def _inline(payload: Payload, picture: Picture) -> str:
 
 
 def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
-    """The words under the picture; several panels have theirs in the table."""
+    """Lines of text below the picture; the statistics of several panels are in the table instead."""
     lines = []
     if len(panels) == 1:
         panel = panels[0]
@@ -125,7 +127,7 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
 
 
 def _panel_lines(panels: list[Panel]) -> list[str]:
-    """What the table says, as one line a panel, where there can be no table."""
+    """The content of the table as one line per panel, for forms without a table."""
     if len(panels) == 1:
         return []
     return [
@@ -135,12 +137,12 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
 
 
 def _table(payload: Payload, panels: list[Panel]) -> _Table:
-    """Statistics and reliability of several panels."""
+    """Table of the statistics and reliability of several panels."""
     columns: list[Column] = [{"label": "", "help": ""}, *payload["columns"]]
     return columns, [[panel["title"], *panel["cells"]] for panel in panels]
 
 
 def wrap_lines(lines: Sequence[str], width: int) -> list[str]:
-    """Lines of text broken so that each is at most about `width` pixels wide; empty ones are left out."""
+    """Wrap lines of text to about `width` pixels; empty lines are dropped."""
     letters = max(int(width / 7.2), 20)
-    return [part for line in lines if line for part in textwrap.wrap(grid_text.printable(line), letters)]
+    return [part for line in lines if line for part in textwrap.wrap(printable(line), letters)]

@@ -1,12 +1,12 @@
-"""A head grid that fills while its scores are computed: one display, drawn once, updated in place.
+"""Live display of a head grid that is updated in place while its scores are computed.
 
     with LiveGrid("smollm2-135m · gsm8k") as live:
         scores = headnb.score_heads(model, tokenizer, task, on_progress=live.update)
 
-In a notebook an update carries the payload for JupyterLab's renderer, and for other front ends a progress bar with a
-light picture; at the end the result's full forms take their place. Updates are at most two a second and 300 kB a
-second, since Jupyter cuts a cell's output off at 1 MB/s, and drawing takes at most a fifth of the time. Elsewhere
-there is a tqdm bar on stderr, and the result as text.
+In a notebook an update carries the payload for JupyterLab's renderer, and a progress bar with a small picture for other
+front ends. At the end the full forms of the result replace them. Updates are limited to two per second and 300 kB per
+second, since Jupyter stops a cell's output at 1 MB/s, and drawing takes at most a fifth of the time. Outside a notebook
+a tqdm bar is shown on stderr, and the result is printed as text.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
 MAX_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
-_BYTES_A_VALUE = 4  # of compact values, with what is said of their panels
+_BYTES_A_VALUE = 4  # of compact values, including the other fields of their panels
 
 
 class Progress(Protocol):
-    """How far scoring is: what `headnb.scoring.progress.Progress` tells a display."""
+    """Progress of scoring: the attributes of `headnb.scoring.progress.Progress` that a display needs."""
 
     @property
     def done(self) -> int: ...
@@ -63,30 +63,30 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class LiveState:
-    """How far a computation is, and what of it can be shown."""
+    """Progress of a computation and its partial result."""
 
     done: int
     total: int
     unit: str
-    """What is counted: samples, steps."""
+    """What `done` and `total` count: samples or steps."""
     line: str
-    """All of it in words."""
+    """The progress as one line of text."""
     message: str
-    """What the picture says of it beside the count."""
+    """Text that the picture shows next to the count."""
     sketch: Callable[[], object]
-    """What is drawn on the way, light enough for twice a second; None: nothing yet."""
+    """Partial result to draw, small enough for two updates per second; returns None if there is none yet."""
     result: Callable[[], object]
-    """What is drawn if the computation ends here."""
+    """Result to draw if the computation ends here."""
     note: str = ""
-    """What stays worth saying when it has ended."""
+    """Text to keep as a note of the final result."""
 
 
 class LiveGrid:
-    """A progress display that becomes the result. Use it as a context manager; `update` is the `on_progress`.
+    """A progress display that becomes the result. Use it as a context manager and pass `update` as `on_progress`.
 
-    Leaving the context draws the final result, unless `finish` did so; after an interrupt or an error it draws what
-    was scored until then and says so; a user's error before the first sample leaves no display behind. A partial
-    result that cannot be drawn is left out and stops nothing.
+    Leaving the context draws the final result, unless `finish` has drawn it. After an interrupt or an error it draws
+    the partial result with a note. After a HeadnbError before the first sample it removes the display. An error while
+    a partial result is drawn does not stop the computation.
     """
 
     def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,11 +102,11 @@ class LiveGrid:
         return self
 
     def message(self, words: str) -> None:
-        """Say what is going on before there is anything to count, such as loading the model."""
+        """Show a message before there is anything to count, such as while the model is loaded."""
         self._output.show_message(self.title, words)
 
     def update(self, progress: Progress) -> None:
-        """Show how far the scoring is; skipped when the last update was too short a time ago."""
+        """Show the progress of scoring; skipped if the last update was too recent."""
         self.show(
             LiveState(
                 progress.done,
@@ -121,22 +121,22 @@ class LiveGrid:
         )
 
     def update_study(self, study: xr.DataArray, words: str = "", *, done: int = 0, total: int = 0) -> None:
-        """Show the patterns of a training so far, (step, layer, head) or (step, task, layer, head).
+        """Show the patterns of a training run so far, (step, layer, head) or (step, task, layer, head).
 
-        The reader's task stays in front, and the newest step, until the slider is moved to another one. A long study
-        is sent with fewer of its steps, the first and the newest among them, so that updates stay small; `finish` and
-        leaving the context draw all of it.
+        The display keeps the reader's choice of task. It follows the newest step until the reader moves the slider to
+        an earlier step. Updates of a long study contain only some of its steps, including the first and the newest, so
+        that they stay small; `finish` and leaving the context draw all steps.
 
         Args:
             study: patterns along `step`; only arrays with the dims above.
-            words: what is going on, in one line.
-            done: updates of the training so far, for the progress bar.
-            total: all updates of the training.
+            words: progress message in one line.
+            done: number of training steps completed, for the progress bar.
+            total: total number of training steps.
         """
         self.show(LiveState(done, total, "steps", words, words, sketch=lambda: thin_steps(study), result=lambda: study))
 
     def show(self, state: LiveState) -> None:
-        """Show a moment; skipped when the last one was too short a time ago."""
+        """Show a state; skipped if the last update was too recent."""
         self._last = state
         started = self._clock()
         if not self._open or started < self._next:
@@ -147,28 +147,28 @@ class LiveGrid:
         self._next = started + pause
 
     def finish(self, result: object, *, note: str = "") -> HeadGrid:
-        """Put the result's full forms in the display's place; `result` is anything that `HeadGrid.of` accepts.
+        """Replace the display by the full forms of the result; `result` is anything that `HeadGrid.of` accepts.
 
-        An error or an interrupt while they are made leaves one line in their place, and goes on to the caller.
+        An error or an interrupt while the result is drawn leaves a one-line message and propagates to the caller.
         """
         with self.drawing():
             return self._finish(result, note)
 
     @contextlib.contextmanager
     def drawing(self) -> Iterator[None]:
-        """While the picture of a finished result is made: what stops it leaves a line that the result is there."""
+        """Context in which a finished result is drawn: an error shows a one-line message, and propagates."""
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
             if self._open:
-                said = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
-                self._close(f"finished, but not drawn: {said}")
+                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
+                self._close(f"finished, but not drawn: {reason}")
             raise
 
     def _finish(self, result: object, note: str) -> HeadGrid:
         grid = HeadGrid.of(result, title="" if isinstance(result, (dict, HeadGrid)) else self.title)
-        heard = self._last.note if self._last is not None else ""
-        if notes := [words for words in (note, heard) if words]:
+        last_note = self._last.note if self._last is not None else ""
+        if notes := [words for words in (note, last_note) if words]:
             panels = [*grid.payload["panels"]]
             front = -1 if grid.payload["dimension"] == "step" else 0
             panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
@@ -178,7 +178,7 @@ class LiveGrid:
         return grid
 
     def discard(self) -> None:
-        """Take the display away: nothing came of it, and the error that a user sees says why."""
+        """Remove the display; the user sees the error message instead."""
         self._open = False
         self._output.clear()
 
@@ -199,11 +199,11 @@ class LiveGrid:
         reason = "Interrupted" if isinstance(error, KeyboardInterrupt) else f"Stopped by {type(error).__name__}"
         try:
             self._finish_partial(error, reason)
-        except (Exception, KeyboardInterrupt):  # noqa: BLE001  the error that stopped the computation is to be seen
+        except (Exception, KeyboardInterrupt):  # noqa: BLE001  it must not hide the error that stopped the computation
             self._close(reason)
 
     def _finish_partial(self, error: BaseException, reason: str) -> None:
-        """Draw what was scored before `error`: an interrupted run brings its scores, else those last reported."""
+        """Draw the scores that `error` carries, or else the scores of the last update."""
         scores = getattr(error, "scores", None)
         if scores is None and self._last is not None and self._last.done:
             scores = self._last.result()
@@ -218,7 +218,7 @@ class LiveGrid:
 
 
 def thin_steps(study: xr.DataArray) -> xr.DataArray:
-    """Every second, fourth, eighth, ... step and the newest one: as many as an update has room for."""
+    """Select every 2nd, 4th, 8th, ... step and the newest step, as many as the size limit of an update allows."""
     room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * study[0].size)
     stride, steps = 1, study.sizes["step"]
     while (steps / stride + 1) * study[0].size > room and stride < steps:
@@ -227,10 +227,10 @@ def thin_steps(study: xr.DataArray) -> xr.DataArray:
 
 
 def suppress_redisplay(result: object) -> None:
-    """Keep IPython from drawing `result` a second time when it is the running cell's last value.
+    """Keep IPython from drawing `result` a second time if it is the running cell's last value.
 
     A magic that draws and returns the same result calls this. `_` and `Out` still get the object; other values are
-    drawn as ever. IPython puts its own display hook back at the end of the cell.
+    drawn as usual. IPython restores its own display hook at the end of the cell.
     """
     inherited = sys.displayhook
 
@@ -247,12 +247,12 @@ def suppress_redisplay(result: object) -> None:
 
 
 class _Output(Protocol):
-    """Where a live grid is shown."""
+    """Destination of a live grid: a notebook or a terminal."""
 
     def show_message(self, title: str, words: str) -> None: ...
 
     def draw(self, title: str, state: LiveState) -> int:
-        """Show a moment; returns the bytes that this cost."""
+        """Show a state; returns the number of bytes sent."""
 
     def end(self, grid: HeadGrid) -> None: ...
 
@@ -305,7 +305,7 @@ class _NotebookOutput:
 
 
 class _TerminalOutput:
-    """A tqdm bar on stderr; the result as text on stdout."""
+    """A tqdm bar on stderr, and the result as text on stdout."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -361,7 +361,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in words for people: `42 s`, `3 min 5 s`."""
+    """A duration such as `42 s`, `3 min 5 s` or `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -370,12 +370,12 @@ def format_duration(seconds: float) -> str:
 
 
 def _partial_payload(title: str, state: LiveState) -> Payload | None:
-    """The picture so far, or None where there is none yet."""
+    """The payload of the partial result, or None if there is none or it cannot be drawn."""
     try:
         sketch = state.sketch()
         counted = {"done": state.done, "total": state.total, "unit": state.unit, "message": state.message}
         return None if sketch is None else payload(sketch, title=title, progress=counted)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  whatever is wrong with the picture, the computation goes on and its end will tell
+    except Exception:  # noqa: BLE001  a faulty picture must not stop the computation; the final drawing raises
         return None
 
 
@@ -384,7 +384,7 @@ def _progress_html(title: str, line: str, state: LiveState | None = None, pictur
 
 
 def _in_notebook() -> bool:
-    """In a kernel, whose displays can be updated; a terminal IPython would print each update anew."""
+    """Whether a Jupyter kernel runs the code: its displays can be updated, unlike those of IPython in a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and getattr(shell, "kernel", None) is not None

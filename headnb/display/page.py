@@ -1,7 +1,7 @@
-"""The interactive HTML page: one file that needs no server, no kernel and no network.
+"""Interactive HTML page in one file, without a server, a kernel or a network.
 
-It holds the payload as JSON and the front end's script. Its content security policy names that one script by its
-hash and allows nothing to be fetched, so that nothing in the data can run.
+The file contains the payload as JSON and the front end's script. Its content security policy allows only this script,
+by its hash, and no requests, so that nothing in the data can run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def interactive_page(payload: Payload) -> str:
-    """An HTML file that shows the payload as JupyterLab does; it follows the reader's light or dark setting.
+    """An HTML file that shows the payload like JupyterLab; it follows the reader's light or dark setting.
 
-    Without scripts it shows the grid's words. Raises HeadnbError where the front end is not built.
+    In a browser without scripts it shows the grid as text. Raises HeadnbError if the front end is not built.
     """
     return render(
         "interactive.html",
@@ -31,5 +31,5 @@ def interactive_page(payload: Payload) -> str:
 
 
 def page_script() -> str:
-    """The script that draws every grid and chart of a page: each stands as JSON after the element that it fills."""
+    """The script that draws all grids and charts of a page from the JSON after each element that it fills."""
     return bundle("page.js").read_text(encoding="utf-8").strip()

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from headnb.display.payload_types import Statistic
 
-Statistics: TypeAlias = "tuple[dict[str, Statistic], dict[str, str]]"  # those shown; those withheld, each with why
+Statistics: TypeAlias = "tuple[dict[str, Statistic], dict[str, str]]"  # statistics shown; reasons of those withheld
 
 
 def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
-    """Statistics of every pattern as it is, all of them at once; none of differences."""
+    """Uncorrected statistics of every pattern along the leading dims; empty for values that are not levels."""
     values = cells["values"]
     patterns = int(np.prod(values.shape[:-2]))
     if cells.attrs.get("kind") != "level":
@@ -31,14 +31,14 @@ def pattern_statistics(cells: xr.Dataset) -> list[Statistics]:
             name: np.array([one.of_pattern(row) for row in flat], dtype=np.float64)
             for name, one in CONCENTRATION.items()
         }
-    found = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
-    rows = [{name: column[i] for name, column in found.items()} for i in range(patterns)]
+    shown = {name: [rounded(value, 4) for value in column.tolist()] for name, column in columns.items()}
+    rows = [{name: column[i] for name, column in shown.items()} for i in range(patterns)]
     return [({name: {"value": value} for name, value in row.items() if value is not None}, {}) for row in rows]
 
 
 def score_statistics(data: xr.Dataset) -> Statistics:
-    """Of scores, corrected for their number, with intervals; and why others are withheld."""
-    found: dict[str, Statistic] = {}
+    """Statistics of scores, bias-corrected, with 95 % intervals, and the reasons of those withheld."""
+    shown: dict[str, Statistic] = {}
     withheld: dict[str, str] = {}
     samples = samples_of(data)
     for name, one in CONCENTRATION.items():
@@ -47,13 +47,13 @@ def score_statistics(data: xr.Dataset) -> Statistics:
         if value is None:
             withheld[name] = estimate.reason
             continue
-        found[name] = {"value": value}
+        shown[name] = {"value": value}
         low, high = (rounded(getattr(estimate, end, None), 4) for end in ("low", "high"))
         if low is not None and high is not None:
-            found[name] |= {"low": low, "high": high}
-    return found, withheld
+            shown[name] |= {"low": low, "high": high}
+    return shown, withheld
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """A number with so many significant digits; None if it is not finite."""
+    """A number rounded to this many significant digits; None if it is not finite."""
     return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""The display payload: what a picture of head scores needs, as plain JSON without any script.
+"""Display payload: the content of a head grid's picture as plain JSON.
 
-One payload holds one or several panels (tasks, stages, steps) of the same layers x heads on one colour scale. It is
-what the HTML, SVG and text forms, JupyterLab's renderer and a `*.heads.json` file are all drawn from.
-`pattern.schema.json` beside this file describes it. A value that does not exist (a layer without softmax heads) is
-null, since JSON has no NaN. Readers ignore fields they do not know.
+A payload holds one or several panels (tasks, stages, steps) of the same layers x heads on one colour scale. The HTML,
+SVG and text forms, JupyterLab's renderer and `*.heads.json` files all use it. `pattern.schema.json` in this folder
+describes its format. A missing value (of a layer without softmax heads) is null, since JSON has no NaN. Readers ignore
+unknown fields.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Matrix, Panel, Payload, Progress
 
 MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
-VALUE = "value"  # the kind of numbers of which nothing is known; drawn as levels or signed, with neither's words
-COMPACT_ABOVE = 20_000  # values of all panels
+VALUE = "value"  # kind of plain numbers without known meaning; drawn as levels or signed values
+COMPACT_ABOVE = 20_000  # total number of values above which they are stored as float16
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class _PanelData:
-    """One panel before rounding: `cells` has `values` and perhaps `low`, `high`, `significant`, each (layer, head).
+    """One panel before rounding: `cells` has `values` and optionally `low`, `high`, `significant`, each (layer, head).
 
-    `facts` are its attributes, and coordinates where these differ between grids; `numbers` are the model's own numbers
-    of its layers and of its heads.
+    `facts` are its attributes, and the coordinates that differ between panels. `numbers` are the model's numbers of its
+    layers and of its heads.
     """
 
     title: str
@@ -73,13 +73,14 @@ class _PanelData:
 
 
 def payload(data: object, *, title: str = "", progress: Progress | None = None) -> Payload:
-    """Describe `data` for display.
+    """Create the display payload of `data`.
 
     `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
     panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, or a mapping from panel titles
-    to any of these. Numbers that say nothing of themselves, or that were computed from results (see `stats.results`),
-    are drawn as values, without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
-    Raises HeadnbError when it is none of these, when panels do not fit together, or when a level is negative.
+    to any of these. Arrays without headnb's attributes, and arrays computed from results (see `stats.results`), are
+    drawn as plain values without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
+    Raises HeadnbError if `data` has another type, if the panels differ in shape, kind or units, or if a level is
+    negative.
     """
     grids = list(_grids(data))
     if not grids:
@@ -89,10 +90,10 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
     low, high = shared_scale(values, kind)
     factor = scale_factor(values) if values.size > COMPACT_ABOVE else None
-    numbers = [_require_equal(f"{dim}s", [grid.numbers[place] for grid in grids]) for place, dim in enumerate(HEADS)]
+    numbers = [_require_equal(f"{dim}s", [grid.numbers[axis] for grid in grids]) for axis, dim in enumerate(HEADS)]
     chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
     groups = {grid.count("kv_heads") or heads for grid in grids}
-    # of a selection of heads it is not known which share a key/value head
+    # in a selection of heads it is not known which of them share a key/value head
     kv_heads = groups.pop() if len(groups) == 1 and "head_numbers" not in chosen else heads
     facts = ("model", "task", "method", "loss_reduction")
     models, tasks, method, loss = (_common_or_empty([grid.text(name) for grid in grids]) for name in facts)
@@ -158,23 +159,23 @@ def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
 
 
 def _cells(pattern: xr.DataArray) -> xr.Dataset:
-    """A pattern as a panel's variables, with the attributes that are true of its values."""
+    """A pattern as a Dataset of panel variables, with the attributes that describe its values."""
     cells = pattern.compute().to_dataset(name="values")
-    name = "" if "method" in pattern.dims else str(pattern.name or "")  # xr.concat keeps the first one's
+    name = "" if "method" in pattern.dims else str(pattern.name or "")  # xr.concat keeps the name of the first array
     facts = {"quantity": name, **trusted_attrs(pattern)} if is_result(pattern) else _attrs_without_units(pattern)
     cells.attrs = {"kind": VALUE, **facts}
     return cells
 
 
-def _attrs_without_units(found: xr.DataArray | xr.Dataset) -> dict[str, Any]:
-    """Of numbers that are no result."""
-    return {**trusted_attrs(found), "kind": VALUE, "computed": int(is_computed(found))}
+def _attrs_without_units(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+    """Attributes of numbers that are not a result of headnb."""
+    return {**trusted_attrs(data), "kind": VALUE, "computed": int(is_computed(data))}
 
 
 def _summary(scores: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
-    """Scores as a pattern with its intervals: only these know how much the samples leave open.
+    """The pattern of scores with its intervals, which need the scores of the samples.
 
-    Several sets of scores (leading dims) and methods without samples come as patterns alone.
+    Scores with leading dims and methods without samples give a pattern without intervals.
     """
     levels = pattern(scores)
     cells = levels.to_dataset(name="values")
@@ -195,8 +196,8 @@ def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Ite
         raise HeadnbError(f"a head grid needs the dims layer and head last, got {values.dims}")
     if cells.attrs.get("kind") == "level" and (values < 0).any():
         raise HeadnbError(
-            "activation levels are never negative, and these values are: they are not levels; remove the attribute "
-            "kind, or take differences with headnb.compare"
+            "activation levels are never negative, but these values contain negative ones: remove the attribute kind, "
+            "or compute differences with headnb.compare"
         )
     cells = cells.transpose(..., "layer", "head")
     leading = [str(dim) for dim in cells["values"].dims[:-2]]
@@ -211,51 +212,51 @@ def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Ite
         for name, coord in cells.coords.items()
         if set(coord.dims) <= set(leading)
     ]
-    for index, found in zip(np.ndindex(*(cells.sizes[dim] for dim in leading)), own, strict=True):
-        place = dict(zip(leading, index, strict=True))
-        names = {dim: labels[dim][at] for dim, at in place.items()}
+    for index, panel_statistics in zip(np.ndindex(*(cells.sizes[dim] for dim in leading)), own, strict=True):
+        position = dict(zip(leading, index, strict=True))
+        names = {dim: labels[dim][at] for dim, at in position.items()}
         course = [title, *(name for dim, name in names.items() if dim != "step" or not steps)]
         yield _PanelData(
             " · ".join(filter(None, (title, *names.values()))),
             {name: column[index] for name, column in columns.items()},
-            {**cells.attrs, **{name: column[tuple(place[dim] for dim in dims)] for name, (dims, column) in facts}},
+            {**cells.attrs, **{name: column[tuple(position[dim] for dim in dims)] for name, (dims, column) in facts}},
             numbers,
-            found,
+            panel_statistics,
             dimension,
-            steps[place["step"]] if steps else None,
+            steps[position["step"]] if steps else None,
             " · ".join(filter(None, course)),
         )
 
 
 def _numbers(cells: xr.Dataset, dim: str) -> tuple[int, ...]:
-    """The model's own numbers of its layers or heads: of a selection these are not the places in the array."""
+    """The model's numbers of the layers or heads, which differ from the array's indices in a selection."""
     if dim not in cells.coords or cells.coords[dim].dtype.kind not in "iu":
         return (*range(cells.sizes[dim]),)
-    found = tuple(cells.coords[dim].values.tolist())
-    if len(set(found)) < len(found) or not all(0 <= number < MAX_SIDE for number in found):
-        raise HeadnbError(f"a head grid needs {dim}s numbered from 0 to {MAX_SIDE - 1}, none of them twice")
-    return found
+    numbers = tuple(cells.coords[dim].values.tolist())
+    if len(set(numbers)) < len(numbers) or not all(0 <= number < MAX_SIDE for number in numbers):
+        raise HeadnbError(f"a head grid needs unique {dim} numbers from 0 to {MAX_SIDE - 1}")
+    return numbers
 
 
 def _steps(cells: xr.Dataset, leading: list[str]) -> list[float]:
-    """The training steps along the data, if they are numbers."""
+    """The training steps along the dim step, if they are numbers."""
     if "step" not in leading or "step" not in cells.coords or cells.coords["step"].dtype.kind not in "iuf":
         return []
     return list(cells.coords["step"].values.tolist())
 
 
 def _labels(cells: xr.Dataset, dim: str) -> list[str]:
-    """The name of each slice: `gsm8k` along task, but `step 20`, since a bare number says nothing."""
+    """The name of each slice along a dim: `gsm8k` for a text, `step 20` for a number."""
     values = cells.coords[dim].values.tolist() if dim in cells.coords else range(cells.sizes[dim])
     return [value if isinstance(value, str) else f"{dim} {value}" for value in values]
 
 
 def _panel(grid: _PanelData, factor: float | None) -> Panel:
-    """`factor` is that of compact values; None: as numbers."""
+    """A panel with compact values scaled by `factor`, or with plain numbers if `factor` is None."""
     cells = grid.cells
     reliability = rounded(grid.number("reliability"), 4)
     panel: Panel = {
-        **evidence_fields(grid.count, reliability),  # type: ignore[typeddict-item]  # it lacks what is not required
+        **evidence_fields(grid.count, reliability),  # type: ignore[typeddict-item]  # add_footer adds the other fields
         "title": grid.title or grid.text("task") or "pattern",
         "values": _matrix(cells["values"], 4) if factor is None else compress_values(cells["values"], factor),
         "statistics": grid.statistics[0],
@@ -273,27 +274,27 @@ def _panel(grid: _PanelData, factor: float | None) -> Panel:
 
 
 def _notes(grid: _PanelData) -> list[str]:
-    """What a reader of the picture must know about how it came to be."""
+    """Notes on how the values were computed, such as missing or truncated samples."""
     notes = []
     if grid.number("complete") == 0:
         if steps := grid.count("steps_total"):
             notes.append(f"Stopped early: {grid.count('steps_done')} of {steps} steps are done.")
         else:
-            asked = grid.count("samples_requested")
-            why = grid.text("until")
-            notes.append(f"Stopped early: {grid.count('samples')} of {asked} samples are scored{why and f' ({why})'}.")
-    if left_out := grid.count("left_out"):
-        notes.append(f"Left out: {left_out} sample(s) without an answer token after truncation.")
+            requested = grid.count("samples_requested")
+            reason = grid.text("until") and f" ({grid.text('until')})"
+            notes.append(f"Stopped early: {grid.count('samples')} of {requested} samples are scored{reason}.")
+    if excluded := grid.count("left_out"):
+        notes.append(f"Excluded: {excluded} sample(s) without an answer token after truncation.")
     if truncated := grid.count("truncated"):
         notes.append(f"Truncated: {truncated} sample(s).")
     if unpaired := grid.count("samples_unpaired"):
-        notes.append(f"Not compared: {unpaired} sample(s) that only one of the two has.")
+        notes.append(f"Not compared: {unpaired} sample(s) that occur in only one of the two results.")
     if note := revision_note(grid.facts):
         notes.append(note)
     if grid.number("computed"):
         notes.append(
-            "Plain values computed from head scores: no units, intervals or reliability are known. "
-            "headnb.compare(before, after) compares two scores."
+            "Plain values computed from head scores: units, intervals and reliability are not available. "
+            "Use headnb.compare(before, after) to compare two scores."
         )
     return [*notes, *text_notes(grid.count)]
 
@@ -303,16 +304,18 @@ def _matrix(values: np.ndarray, digits: int) -> Matrix:
 
 
 def _kind_of(grids: list[_PanelData]) -> tuple[Kind, bool]:
-    """How grids are drawn together, and whether nothing more is known of their values than the numbers.
+    """The kind of all panels, and whether their values are plain numbers without known meaning.
 
     Raises:
-        HeadnbError: they are of several kinds, or of none that there is.
+        HeadnbError: the panels have different kinds, or an unknown kind.
     """
     kind = _require_equal("kind", [grid.text("kind") for grid in grids])
     if kind == VALUE:
         return "signed" if any((grid.cells["values"] < 0).any() for grid in grids) else "level", True
     if kind not in KINDS:
-        raise HeadnbError(f"a pattern's attribute kind is one of {', '.join((*KINDS, VALUE))}; got {kind or 'none'!r}")
+        raise HeadnbError(
+            f"a pattern's attribute kind must be one of {', '.join((*KINDS, VALUE))}; got {kind or 'none'!r}"
+        )
     return cast("Kind", kind), False
 
 
@@ -324,10 +327,10 @@ def _quantity(grids: list[_PanelData], kind: Kind) -> str:
     return f"change in {name or 'score'}" if kind == "difference" else name or "score"
 
 
-def _require_equal(what: str, found: list[_T]) -> _T:
-    if len(set(found)) > 1:
-        raise HeadnbError(f"panels on one scale need the same {what}, got {' and '.join(map(str, set(found)))}")
-    return found[0]
+def _require_equal(what: str, values: list[_T]) -> _T:
+    if len(set(values)) > 1:
+        raise HeadnbError(f"panels on one scale need the same {what}, got {' and '.join(map(str, set(values)))}")
+    return values[0]
 
 
 def _common_or_empty(names: list[str]) -> str:

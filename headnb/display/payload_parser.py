@@ -1,7 +1,7 @@
-"""Reading a display payload that came from somewhere else: a file, a notebook, the network.
+"""Parser and validator of display payloads from untrusted sources: a file, a notebook, the network.
 
-Nothing in it is believed. `pattern.schema.json` says what a payload may be, here and in the front end; checks stand
-here where a schema cannot express them, or where their error helps more than that of a schema.
+`pattern.schema.json` defines valid payloads, here and in the front end. This module adds the checks that a schema
+cannot express, and checks with a more helpful error message than the schema's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from headnb.display.colours import shared_scale
 from headnb.display.constants import DRAWING, KINDS, SCHEMA, VERSION
 from headnb.display.footer import add_footer
-from headnb.display.grid_text import panel_matrix, printable
-from headnb.errors import HeadnbError, unknown_name
+from headnb.display.grid_text import panel_matrix
+from headnb.errors import HeadnbError, printable, unknown_name
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ _MATRICES = ("values", "low", "high", "significant")
 
 
 def read_payload(source: str | Path) -> Payload:
-    """Read a payload from a file, or from JSON text (a string that begins with a brace), and check it.
+    """Read and validate a payload from a file, or from JSON text (a string that begins with a brace or a bracket).
 
-    Returns a new payload with defaults filled in and unknown fields dropped. Raises HeadnbError, naming the field,
-    for anything that is not a version 1 payload.
+    Returns a new payload with defaults filled in and unknown fields dropped. Raises HeadnbError with the name of the
+    invalid field if the source is not a version 1 payload.
     """
     text = source if isinstance(source, str) and source.lstrip()[:1] in {"{", "["} else _file_text(user_path(source))
     return _of_json(lambda: text)
 
 
-def parse_payload(found: object) -> Payload:
-    """A payload of which every field has been checked: see `read_payload`."""
-    return _of_json(lambda: json.dumps(found, allow_nan=False))
+def parse_payload(source: object) -> Payload:
+    """Validate every field of a payload given as Python objects: see `read_payload`."""
+    return _of_json(lambda: json.dumps(source, allow_nan=False))
 
 
-def _of_json(written: Callable[[], str]) -> Payload:
+def _of_json(json_text: Callable[[], str]) -> Payload:
     try:
-        found = json.loads(written(), parse_constant=_reject_constant, parse_float=_number)
+        found = json.loads(json_text(), parse_constant=_reject_constant, parse_float=_number)
     except (ValueError, TypeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise HeadnbError(f"not a head grid: the text is not JSON ({reason})") from None
@@ -58,10 +58,10 @@ def _of_json(written: Callable[[], str]) -> Payload:
     known: dict[str, Any] = _known(found, SCHEMA)
     payload = cast("Payload", known)
     _check_sizes(payload)
-    for place, panel in enumerate(payload["panels"]):
+    for index, panel in enumerate(payload["panels"]):
         for name in _MATRICES:
             if name in panel:
-                _check_matrix(panel, name, place, (payload["layers"], payload["heads"]))
+                _check_matrix(panel, name, index, (payload["layers"], payload["heads"]))
     if "scale" not in known:
         low, high = shared_scale(np.array([panel_matrix(panel) for panel in payload["panels"]]), payload["kind"])
         known["scale"] = {"low": low, "high": high}
@@ -73,7 +73,7 @@ def _of_json(written: Callable[[], str]) -> Payload:
 def _file_text(path: Path) -> str:
     try:
         if path.stat().st_size > DRAWING["largest_file"]:
-            raise HeadnbError(f"{path} is larger than {DRAWING['largest_file'] // 2**20} MB: no head grid is")
+            raise HeadnbError(f"{path} is larger than {DRAWING['largest_file'] // 2**20} MB, the limit of a head grid")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise HeadnbError(f"cannot read {str(path)!r:.300}: {error.strerror or error}") from None
@@ -88,7 +88,7 @@ def _reject_constant(token: str) -> NoReturn:
 
 
 def _number(digits: str) -> float:
-    """JSON knows one kind of number: 3.0 is the whole number 3."""
+    """Parse a JSON number; JSON has one number type, so that 3.0 is the integer 3."""
     number = float(digits)
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
@@ -99,12 +99,12 @@ def _validator() -> Callable[[object], object]:
 
 
 def _described(error: fastjsonschema.JsonSchemaValueException) -> str:
-    """What is wrong and where, in one line."""
+    """The invalid field and its fault, in one line."""
     where = printable((error.name or "").removeprefix("data").lstrip(".") or "payload")[:120]
     if error.rule == "propertyNames":
-        return f"{where} has a name that is too long or holds half of a character pair"
+        return f"{where} has a name that is too long or contains an unpaired surrogate (half of a character pair)"
     if error.rule_definition == SCHEMA["$defs"]["text"]["pattern"]:
-        return f"{where} holds half of a character pair"
+        return f"{where} contains an unpaired surrogate (half of a character pair)"
     return f"{where}{error.message.removeprefix(error.name or '')[:100]}, got {_abbreviate(error.value)}"
 
 
@@ -117,7 +117,7 @@ def _check_version_and_kind(found: object) -> None:
 
 
 def _known(found: Any, schema: dict[str, Any]) -> Any:
-    """What has been validated, without the fields that the schema does not name."""
+    """A validated value without the fields that the schema does not define."""
     if "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
     if "if" in schema:
@@ -133,12 +133,12 @@ def _known(found: Any, schema: dict[str, Any]) -> Any:
 
 
 def _check_sizes(payload: Payload) -> None:
-    """Cells of all panels, key/value heads, and numbers of layers and heads; fills in the key/value heads."""
+    """Check the total number of cells and the numbers of key/value heads, layers and heads; set a default kv_heads."""
     layers, heads, panels = payload["layers"], payload["heads"], payload["panels"]
     compact = all(isinstance(panel["values"], dict) for panel in panels)
     most = DRAWING["most_compact_cells" if compact else "most_cells"]
     if layers * heads * len(panels) > most:
-        raise HeadnbError(f"this head grid has {layers * heads * len(panels)} cells; at most {most} are drawn")
+        raise HeadnbError(f"this head grid has {layers * heads * len(panels)} cells, but at most {most} are drawn")
     if heads % payload.setdefault("kv_heads", heads):
         raise HeadnbError(f"not a head grid: kv_heads must divide heads ({heads}), got {payload['kv_heads']}")
     for name, size in (("layer_numbers", layers), ("head_numbers", heads)):
@@ -146,14 +146,14 @@ def _check_sizes(payload: Payload) -> None:
             raise HeadnbError(f"not a head grid: {name} must have {size} numbers")
 
 
-def _check_matrix(panel: Panel, name: str, place: int, shape: tuple[int, int]) -> None:
+def _check_matrix(panel: Panel, name: str, index: int, shape: tuple[int, int]) -> None:
     try:
         numbers = panel_matrix(panel, name)
-    except ValueError:  # rows of different lengths, no base64
+    except ValueError:  # rows of different lengths, or invalid base64
         numbers = np.empty(0)
     if numbers.shape != shape or np.isinf(numbers).any():
         raise HeadnbError(
-            f"not a head grid: panels[{place}].{name} must have {shape[0]} rows of {shape[1]} finite entries"
+            f"not a head grid: panels[{index}].{name} must have {shape[0]} rows of {shape[1]} finite entries"
         )
 
 
@@ -162,10 +162,10 @@ def _check_scale(payload: Payload) -> None:
     lowest = low >= 0 if payload["kind"] == "level" else low == -high
     if not (lowest and high - low >= DRAWING["smallest_scale"]):
         raise HeadnbError(
-            f"not a head grid: scale goes from {low} to {high}; levels start at 0 or above, others at -high"
+            f"not a head grid: scale.low must be at least 0 for levels, and -scale.high for others; got {low} to {high}"
         )
 
 
 def _abbreviate(found: object) -> str:
-    """A few characters of something that may be anything."""
+    """The first characters of a value of any type."""
     return "nothing" if found is None else repr(found)[:60]

@@ -1,4 +1,4 @@
-"""Types of the display payload, the same as in `pattern.schema.json`."""
+"""Types of the display payload, equal to those of `pattern.schema.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Matrix = list[list[float | None]]
 
 
 class Statistic(TypedDict):
-    """One number about a panel, with its interval where one is known."""
+    """A statistic of a panel, with its interval if available."""
 
     value: float
     low: NotRequired[float]
@@ -27,7 +27,7 @@ class Column(TypedDict):
 
 
 class EvidenceFields(TypedDict):
-    """`headnb.stats.reliability.Evidence` in a payload: what is not known is null."""
+    """`headnb.stats.reliability.Evidence` in a payload; a value that is not available is null."""
 
     samples: int | None
     runs: int | None
@@ -37,7 +37,7 @@ class EvidenceFields(TypedDict):
 
 
 class FooterFields(TypedDict):
-    """What `add_footer` writes into a panel; `cells` are its row in the table."""
+    """The fields that `add_footer` adds to a panel; `cells` is the panel's row in the table."""
 
     statistics_line: str
     reliability_line: str
@@ -45,7 +45,7 @@ class FooterFields(TypedDict):
 
 
 class Scale(TypedDict):
-    """The two ends of the colour scale, shared by all panels."""
+    """Ends of the colour scale, shared by all panels."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ class Scale(TypedDict):
 class Panel(EvidenceFields, FooterFields):
     """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
 
-    Panels of one `course` are the same thing, such as a task, at several training `step`s.
+    Panels with the same `course` show one subject, such as a task, at several training `step`s.
     """
 
     title: str
@@ -65,24 +65,24 @@ class Panel(EvidenceFields, FooterFields):
     high: NotRequired[Matrix]
     significant: NotRequired[list[list[int]]]
     statistics: dict[str, Statistic]
-    withheld: NotRequired[dict[str, str]]  # statistics that are not shown -> why
+    withheld: NotRequired[dict[str, str]]  # name of a statistic that is not shown -> reason
     notes: list[str]
 
 
 class Progress(TypedDict):
-    """How far a computation is whose partial result the payload shows."""
+    """Progress of the computation whose partial result the payload shows."""
 
     done: int
     total: int
     unit: NotRequired[str]
-    """What is counted; samples unless it says otherwise."""
+    """What is counted; samples by default."""
     message: str
 
 
 class Payload(TypedDict):
-    """See `headnb.display.payload`; `quantity` says in words what a value is, `dimension` what differs between panels.
+    """See `headnb.display.payload`. `quantity` names the values; `dimension` names the dim along which panels differ.
 
-    A name that differs between panels, such as that of the method, is empty, and an alpha that does is null.
+    A text that differs between panels, such as the method, is empty; an alpha that differs is null.
     """
 
     version: int
@@ -97,9 +97,9 @@ class Payload(TypedDict):
     layers: int
     heads: int
     layer_numbers: NotRequired[list[int]]
-    """The model's own numbers of the rows; absent where they count from 0, as all of a model's layers do."""
+    """The model's layer numbers of the rows; absent if they are 0, 1, 2, ..."""
     head_numbers: NotRequired[list[int]]
-    """The same of the columns."""
+    """The model's head numbers of the columns; absent if they are 0, 1, 2, ..."""
     kv_heads: int
     dimension: str
     scale: Scale

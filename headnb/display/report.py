@@ -1,8 +1,8 @@
-"""The report of a study: one HTML file that opens without a network and still says everything where no script runs.
+"""Report of a study: one HTML file that needs no network and is complete without scripts.
 
-A report is described by plain values (`ReportContents`): this module knows how findings, sentences, tables, charts and
-grids look, and nothing of where they come from. Text and tables are HTML. Charts and grids stand in the page as SVG,
-which is what is printed, and as data, from which one copy of each script draws the interactive form in their place.
+`ReportContents` describes a report as plain values; this module only lays out findings, sentences, tables, charts and
+grids. Text and tables are HTML. The page contains each chart and grid as SVG, which is also printed, and as data, from
+which a script draws the interactive form in its place. Each script is included once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Number:
-    """One measured number of a finding, and what the paper gives for it ("" where that is not known)."""
+    """One measured number of a finding, and the paper's number ("" if the paper gives none)."""
 
     name: str
     value: Cell
@@ -45,7 +45,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to a section's question: whether it holds here (None: cannot be told), why, and the numbers."""
+    """The answer to a section's question: whether it is supported (None: undecided), the reason, and the numbers."""
 
     supported: bool | None
     sentence: str
@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts, numbers and estimates (shown with their intervals); None is a dash."""
+    """Rows of texts, numbers and estimates (shown with their intervals); None is shown as a dash."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -64,12 +64,13 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise HeadnbError(
-                    f"a row of the table {self.caption!r} has {len(row)} cells for {len(self.columns)} columns"
+                    f"a row of the table {self.caption!r} has {len(row)} cells, but the table has "
+                    f"{len(self.columns)} columns"
                 )
 
     @classmethod
     def of(cls, table: pd.DataFrame, caption: str = "") -> Table:
-        """A data frame, its index first."""
+        """The table of a data frame, with its index as the first column."""
         columns = (str(table.index.name or ""), *map(str, table.columns))
         rows = tuple((str(index), *map(_value, row)) for index, row in zip(table.index, table.to_numpy(), strict=True))
         return cls(columns, rows, caption)
@@ -77,14 +78,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One question and what answers it, in the order in which it is shown.
+    """One question and its answer, with fields in the order in which they are shown.
 
     Attributes:
-        title: short, for the list of contents.
-        question: what is asked.
-        finding: the answer; sections with one are listed in the summary.
-        sentences: paragraphs, computed from the results.
-        charts, tables, grids: below each other.
+        title: short title, also used in the list of contents.
+        question: the question that the section answers.
+        finding: the answer; the summary lists all sections that have one.
+        sentences: paragraphs computed from the results.
+        charts, tables, grids: shown below each other.
     """
 
     title: str
@@ -101,11 +102,11 @@ class ReportContents:
     """A whole report.
 
     Attributes:
-        title: what was studied.
-        sections: in order.
-        lead: paragraphs above everything else.
+        title: heading of the report.
+        sections: the sections in order.
+        lead: paragraphs above the summary.
         provenance: group (versions, hardware, ...) -> name -> value.
-        shown_as: text -> what the page has in its place, wherever it stands.
+        shown_as: text -> replacement, applied everywhere in the page.
     """
 
     title: str
@@ -126,14 +127,14 @@ def _value(value: Any) -> Cell:
 def report(contents: ReportContents, out: str | Path) -> Path:
     """Write the report as one HTML file; returns its path.
 
-    The page is 1.4 MB and its pictures: BokehJS is 1.3 MB, once.
+    The file has 1.4 MB (BokehJS is 1.3 MB of it) plus the size of its pictures.
 
     Raises:
         HeadnbError: the file cannot be written, Bokeh is not installed, or the front end is not built.
     """
     out = user_path(out)
     if out.suffix not in {".html", ".htm"}:
-        raise HeadnbError(f"a report is an HTML file; name it {out.name}.html, not {out.name!r}")
+        raise HeadnbError(f"a report is an HTML file: name it {out.name}.html, not {out.name!r}")
     write_atomically(out, page(contents))
     return out
 
@@ -142,7 +143,7 @@ def page(contents: ReportContents) -> str:
     """The report as HTML."""
     charts = any(section.charts for section in contents.sections)
     grids = any(section.grids for section in contents.sections)
-    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415  importing headnb stays quick
+    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415  keeps the import of headnb fast
     from markupsafe import escape  # noqa: PLC0415
 
     html_page = render(
@@ -158,8 +159,8 @@ def page(contents: ReportContents) -> str:
     )
     body, end, code = html_page.partition("</main>")
     for text, shown in sorted(contents.shown_as.items(), key=lambda pair: -len(pair[0])):
-        for written in (escape, htmlsafe_json_dumps):  # in HTML, and in data as JSON
-            body = body.replace(str(written(text)).strip('"'), str(written(shown)).strip('"'))
+        for encode in (escape, htmlsafe_json_dumps):  # in HTML, and in data as JSON
+            body = body.replace(str(encode(text)).strip('"'), str(encode(shown)).strip('"'))
     return body + end + code
 
 

@@ -1,9 +1,9 @@
-"""Head grids as SVG: the colour bar, and per panel its cells, axes, key/value groups and layer profile.
+"""Head grids as SVG: colour bar, and per panel its cells, axes, key/value groups and layer profile.
 
-Cells are strokes rather than rectangles (`M<x> 0h<width>` in a row's own coordinates), which keeps 126 x 128 heads
-with a hover title each near a megabyte. Text and lines take the page's own colour (`currentColor`). No ids, styles
-or scripts: several pictures on one page cannot disturb each other, and sanitisers have nothing to remove. Labels
-inherit `fill-opacity`: what embeds a picture decides how loud they are.
+Cells are strokes rather than rectangles (`M<x> 0h<width>` relative to a row), which keeps 126 x 128 heads with hover
+titles near one megabyte. Text and lines use the page's text colour (`currentColor`). There are no ids, styles or
+scripts, so that several pictures on one page do not interfere and sanitisers remove nothing. Labels inherit
+`fill-opacity` from the embedding element.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from headnb.display import geometry, grid_text
 from headnb.display.colours import BINS, paint, ticks
+from headnb.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from headnb.display.geometry import Geometry
     from headnb.display.payload_types import Panel, Payload
 
-MAX_TITLED_CELLS = 20_000  # above, a picture without titles stays small enough for a notebook
+MAX_TITLED_CELLS = 20_000  # with more cells a picture with titles would be too large for a notebook
 _FULL_TITLES = 4_096
 _BAR_WIDTH, _BAR_TOP, _BAR_HEIGHT = 192, 18, 10
-_LETTER = 6.2  # a mean letter's width in 11 px text
+_LETTER = 6.2  # mean width of a letter in 11 px text
 
 
 class Picture(NamedTuple):
-    """SVG elements, and the size of what they draw in pixels."""
+    """SVG elements and the size of the picture in pixels."""
 
     body: str
     width: int
@@ -38,9 +39,10 @@ class Picture(NamedTuple):
 
 
 def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Picture:
-    """A picture of `panels`: all of the payload's, or some.
+    """Draw `panels`, which are all or some of the payload's panels.
 
-    `titles` gives every cell its hover text; without it cells of one colour are one path, a tenth of the size.
+    `titles` adds a hover text to every cell. Without titles all cells of one colour are one path, which takes a tenth
+    of the size.
     """
     place = geometry.grid_geometry(payload, len(panels))
     means = [_layer_means(panel) for panel in panels]
@@ -89,20 +91,20 @@ def _merged_cells(payload: Payload, panel: Panel, place: Geometry) -> Iterator[s
 
 
 def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
-    """What the mouse shows: head, value with units, and where there is room interval, rank and key/value head."""
-    values, found = grid_text.panel_matrix(panel), grid_text.ranking(panel)
-    full = len(found) <= _FULL_TITLES
+    """Hover text of each cell: head, value with units and rank; in smaller grids also interval and key/value head."""
+    values, ranked = grid_text.panel_matrix(panel), grid_text.ranking(panel)
+    full = len(ranked) <= _FULL_TITLES
     units = escaped(f" {payload['units']}") if payload["units"] else ""
     bounds = [grid_text.panel_matrix(panel, name) for name in ("low", "high") if name in panel]
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
-    for rank, (layer, head) in enumerate(found, start=1):
+    for rank, (layer, head) in enumerate(ranked, start=1):
         line = f"{grid_text.head_name(payload, (layer, head))} {grid_text.format_number(values[layer, head], 4)}{units}"
         if full:
             if len(bounds) == 2 and np.isfinite([bounds[0][layer, head], bounds[1][layer, head]]).all():
                 low, high = (grid_text.format_number(bound[layer, head]) for bound in bounds)
                 line += f"\n{100 * payload['interval_level']:g} % interval {low} to {high}"
-            line += f"\nrank {rank} of {len(found)}"
+            line += f"\nrank {rank} of {len(ranked)}"
             line += f"\nkey/value head {head // group}" if group > 1 else ""
             line += "\nsignificant" if "significant" in panel and panel["significant"][layer][head] else ""
         else:
@@ -112,7 +114,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
 
 
 def _missing(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
-    """Heads without a value: a slash a cell, so that whole layers look hatched."""
+    """A slash in each cell without a value, so that complete layers look hatched."""
     absent = np.isnan(grid_text.panel_matrix(panel))
     if not absent.any():
         return
@@ -128,7 +130,7 @@ def _missing(payload: Payload, panel: Panel, place: Geometry) -> Iterator[str]:
 
 
 def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
-    """A dot on every significant head: black in a white ring, to be seen on every colour and page."""
+    """A dot on every significant head: black in a white ring, visible on every colour and page."""
     if "significant" not in panel:
         return
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
@@ -149,7 +151,7 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
         yield label(
             _truncate(panel["title"], place.panel_width - 40), 0, -28 if place.group_gap else -20, size=12, weight=True
         )
-    if payload["kind"] != "level":  # cells near zero fade into the page: the frame keeps the grid's shape
+    if payload["kind"] != "level":  # cells near zero fade into the page, so a frame shows the grid's outline
         frame = f'x="-1.5" y="-1.5" width="{width - gap + 3}" height="{height - gap + 3}"'
         yield f'<rect {frame} fill="none" stroke="currentColor" stroke-opacity=".3"/>'
     if place.group_gap:
@@ -172,7 +174,7 @@ def _axes(payload: Payload, panel: Panel, place: Geometry, *, first: bool) -> It
 
 
 def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometry) -> Iterator[str]:
-    """A bar a layer: the mean of its heads, all panels on one scale."""
+    """One bar per layer for the mean of its heads; all panels have the same scale."""
     left, gap = place.grid_width + geometry.PROFILE_GAP, place.gap
     signed = payload["kind"] != "level"
     zero = left + geometry.PROFILE_WIDTH / 2 if signed else left
@@ -192,7 +194,7 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
 
 
 def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
-    """The colour bar with units, and what the other signs in the picture mean."""
+    """Colour bar with units, and the meaning of the other marks in the picture."""
     low, high = payload["scale"]["low"], payload["scale"]["high"]
     yield '<g transform="translate(40 0)">'
     yield label(grid_text.quantity(payload), 0, 11, size=11)
@@ -209,15 +211,15 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     values = np.concatenate([grid_text.panel_matrix(panel).ravel() for panel in panels])
     values = values[np.isfinite(values)]
     keys = []
-    beyond = values[(values > high) | (values < low)]
-    if beyond.size:
+    off_scale = values[(values > high) | (values < low)]
+    if off_scale.size:
         tip = f"M{_BAR_WIDTH + 1} {_BAR_TOP}l8 {_BAR_HEIGHT / 2:g}l-8 {_BAR_HEIGHT / 2:g}z"
         yield f'<path d="{tip}" {_fill(paint(high, (low, high)))}/>'
         if low < 0:
             tip = f"M-1 {_BAR_TOP}l-8 {_BAR_HEIGHT / 2:g}l8 {_BAR_HEIGHT / 2:g}z"
             yield f'<path d="{tip}" {_fill(paint(low, (low, high)))}/>'
-        furthest = grid_text.format_number(beyond[np.argmax(np.abs(beyond))])
-        keys.append(f"▸ {beyond.size} head{'s' if beyond.size > 1 else ''} beyond, up to {furthest}")
+        furthest = grid_text.format_number(off_scale[np.argmax(np.abs(off_scale))])
+        keys.append(f"▸ {off_scale.size} head{'s' if off_scale.size > 1 else ''} off scale, up to {furthest}")
     if any("significant" in panel for panel in panels):
         keys.append(
             "● significant" + ("" if payload["alpha"] is None else f" (q < {grid_text.format_short(payload['alpha'])})")
@@ -256,14 +258,14 @@ def label(
     weight: bool = False,
     ink: str = "currentColor",
 ) -> str:
-    """Words at a place, in the page's own colour."""
+    """A text element at (x, y), by default in the page's text colour."""
     style = f'font-size="{size}" text-anchor="{anchor}" fill="{ink}"' + (' font-weight="600"' if weight else "")
     return f'<text x="{x:g}" y="{y:g}" {style}>{escaped(words)}</text>'
 
 
 def escaped(words: str) -> str:
-    """Words as the content of an SVG element."""
-    return escape(grid_text.printable(words))
+    """Text as the content of an SVG element: escaped, and without control characters, which XML does not allow."""
+    return escape(printable(words))
 
 
 def _truncate(words: str, width: float) -> str:

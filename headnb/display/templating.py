@@ -1,7 +1,7 @@
-"""HTML and SVG from the files in `templates/`, by one Jinja2 environment that escapes every text.
+"""HTML and SVG from the files in `templates/`, rendered by one Jinja2 environment that escapes every text.
 
-A template marks what is markup already, such as a picture, as `|safe`. Every other text is also freed of control
-characters, unless it is marked `|e`: texts that a model reads or writes are shown as they are.
+A template marks content that is already markup, such as a picture, as `|safe`. Control characters of other texts are
+written out in hexadecimal, unless a template marks the text as `|e`: prompts and completions are shown unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headnb.display.grid_text import printable
+from headnb.errors import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,13 +21,13 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(template: str, /, **values: object) -> str:
-    """A template of this package, filled in."""
+    """Render a template of this package with the given values."""
     return _environment().get_template(template).render(values)
 
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  importing headnb stays quick
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  keeps the import of headnb fast
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -36,19 +36,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_without_control_characters,
+        finalize=_write_out_control_characters,
     )
     environment.globals["source_of"] = _source_of
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
 
-def _without_control_characters(value: object) -> object:
+def _write_out_control_characters(value: object) -> object:
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "\n".join(map(printable, value.split("\n")))
 
 
 def _source_of(content: str) -> str:
-    """What a content security policy calls this script or style."""
+    """The source of a script or style in a content security policy: its SHA-256 hash."""
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""Notes under a grid on what the text of its samples holds that changes their tokens: see `row_values.NOTICES`."""
+"""Notes below a grid on special tokens and lost text in its samples: see `row_values.NOTICES`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def text_notes(count: Callable[[str], int | None]) -> list[str]:
-    """The notes; `count` gives an attribute that is a number, or None where it is not there."""
+    """The notes; `count` returns a numeric attribute by name, or None if it is missing."""
     notes = []
     if begun := count("bos_in_text"):
         notes.append(f"{begun} prompt(s) begin with the beginning-of-sequence token already; none was added.")

@@ -1,8 +1,8 @@
 """One Jupyter server and one browser for all browser tests.
 
-The server serves JupyterLab and Notebook 7, in folders of its own, with the front end of the headnb that is
-imported. Chromium is Debian's or the one that HEADNB_CHROMIUM names; without it Playwright's own. A missing browser
-fails the tests: it does not skip them.
+The server runs JupyterLab and Notebook 7 in temporary folders, with the front end of the imported headnb. The browser
+is the Chromium that HEADNB_CHROMIUM names, else Debian's, else Playwright's. Without a browser the tests fail; they are
+not skipped.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="package")  # its event loop would stop others that come later in this process
+@pytest.fixture(scope="package")  # with a longer scope its event loop would break later tests that need their own
 def browser() -> Iterator[Browser]:
     debian = Path("/usr/bin/chromium")
     path = os.environ.get("HEADNB_CHROMIUM") or (str(debian) if debian.exists() else None)
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A fresh page; an error in headnb's scripts fails the test (Jupyter's own errors are not ours)."""
+    """A new page; an error in headnb's scripts fails the test, but an error in Jupyter's scripts does not."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(60_000)
     opened = context.new_page()
@@ -72,7 +72,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
-    """The server, and the ways to put notebooks into it."""
+    """The server, with methods to save and open notebooks."""
     home = tmp_path_factory.mktemp("jupyter")
     token, port = secrets.token_hex(16), _free_port()
     environment = {
@@ -109,19 +109,19 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
 
 
 def _share(home: Path) -> Path:
-    """A Jupyter path with the front end last built in a source checkout; an installed headnb brings its own."""
+    """A Jupyter path with the front end built in a source checkout; an installed headnb has its own."""
     built = Path(headnb.__file__).parent / "labextension"
     if built.is_dir():
-        place = home / "share" / "labextensions"
-        place.mkdir(parents=True)
-        (place / "headnb").symlink_to(built)
+        extensions = home / "share" / "labextensions"
+        extensions.mkdir(parents=True)
+        (extensions / "headnb").symlink_to(built)
     return home / "share"
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

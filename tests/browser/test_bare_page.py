@@ -1,6 +1,6 @@
-"""The widgets' modules on a bare page: they need what anywidget's specification promises (AFM), and nothing of Jupyter.
+"""The widgets' modules on a page without Jupyter: they need only anywidget's specification (AFM).
 
-So they run in VS Code, Colab and marimo too.
+They therefore run in VS Code, Colab and marimo too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def hosted(page: Page, name: str, traits: dict[str, Any]) -> None:
     expect(page.locator("#widget .stage")).to_be_visible()
 
 
-def test_the_grid_selects_and_listens(page: Page) -> None:
+def test_the_selection_is_sent_and_received(page: Page) -> None:
     hosted(page, "widget.js", {"payload": grids.grid().payload, "selected": ["L3H5"]})
     names = page.locator("#widget .selection .names")
     expect(names).to_have_text("L3H5")
@@ -52,7 +52,7 @@ def test_the_grid_selects_and_listens(page: Page) -> None:
     expect(page.locator("#widget .stage")).to_have_count(0)
 
 
-def test_a_grid_that_fills_goes_on_explaining_the_head_under_the_mouse_and_keeps_its_tabs(page: Page) -> None:
+def test_an_update_of_the_payload_keeps_the_tooltip_the_tabs_and_the_scroll_position(page: Page) -> None:
     parts = {"gsm8k": grids.levels(), "mbpp": grids.levels(seed=1, task="mbpp")}
     study = HeadGrid.of(parts)
     hosted(page, "widget.js", {"payload": study.payload, "selected": []})
@@ -76,7 +76,7 @@ def test_a_grid_that_fills_goes_on_explaining_the_head_under_the_mouse_and_keeps
     expect(drawn.tooltip).to_be_hidden()
 
 
-def test_the_page_is_dark_where_only_its_colour_scheme_says_so(page: Page) -> None:
+def test_a_page_that_is_dark_only_by_its_colour_scheme_is_recognised(page: Page) -> None:
     page.evaluate("document.documentElement.style.colorScheme = 'dark'")
     grid = grids.change()
     hosted(page, "widget.js", {"payload": grid.payload, "selected": []})
@@ -88,7 +88,7 @@ def test_the_page_is_dark_where_only_its_colour_scheme_says_so(page: Page) -> No
     assert int(ground[:2], 16) < 64 < 192 < int(ink[:2], 16)
 
 
-def test_the_keyboard_stays_among_the_chosen_heads_and_thousands_are_not_all_named(page: Page) -> None:
+def test_the_focus_stays_on_a_chip_and_thousands_of_heads_are_not_all_named(page: Page) -> None:
     grid = grids.grid(layers=40, heads=40)
     some = ["L1H2", "L3H4", "L5H6"]
     hosted(page, "explorer.js", EXPLORER | {"payload": grid.payload, "selected": some, "focused": "L1H2"})
@@ -100,12 +100,12 @@ def test_the_keyboard_stays_among_the_chosen_heads_and_thousands_are_not_all_nam
     expect(chip).to_have_attribute("aria-pressed", "true")
     page.locator("#widget .stage").press("Control+a")
     expect(page.locator(".chips")).to_contain_text("and 1499 more")
-    expect(page.locator(".chips button")).to_have_count(101)  # the head looked at among them
+    expect(page.locator(".chips button")).to_have_count(101)  # 100 and the focused head
     page.get_by_role("tab", name="Intervene").click()
     expect(page.locator(".tabpanel:visible")).to_contain_text("and 1560 more")
 
 
-def test_the_explorer_commands_and_stops_when_its_last_view_leaves(page: Page) -> None:
+def test_the_explorer_sends_commands_and_stops_when_its_last_view_is_closed(page: Page) -> None:
     hosted(page, "explorer.js", EXPLORER | {"payload": grids.grid().payload})
     page.get_by_role("button", name="Run").click()
     page.evaluate("window.model.set('status', {...window.model.get('status'), error: 'out of <b>memory</b>'})")
@@ -115,7 +115,7 @@ def test_the_explorer_commands_and_stops_when_its_last_view_leaves(page: Page) -
 
 
 @pytest.mark.parametrize("colour", ["#111111", "#eeeeee"])
-def test_ink_is_the_pages_own_colour_without_any_hosts_variables(page: Page, colour: str) -> None:
+def test_text_has_the_pages_colour_if_the_host_sets_no_variables(page: Page, colour: str) -> None:
     page.evaluate("colour => { document.body.style.color = colour; }", colour)
     hosted(page, "widget.js", {"payload": grids.grid().payload, "selected": []})
     found = page.locator("#widget .title").evaluate("title => getComputedStyle(title).color")

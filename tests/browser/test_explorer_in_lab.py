@@ -1,4 +1,4 @@
-"""The explorer in a real notebook: it scores, stops, shows a head's samples and attention, and takes heads out."""
+"""The explorer in a notebook: it scores, stops, shows a head's samples and attention, and ablates heads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ explorer = headnb.explore(model, tokenizer, {"sums": sums, "words": words}, batc
 seen = []
 explorer.observe(lambda change: seen.append(change["new"]), "selected")
 explorer"""
-# The model waits in the middle of every forward pass until somebody stops it.
+# Every forward pass is slow, so that a run can be stopped.
 SLOW = """slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.25))"""
 SHOTS = os.environ.get("HEADNB_SHOTS")
 
@@ -48,12 +48,12 @@ def idle(explorer: Locator) -> None:
 
 
 def shot(page: Page, name: str) -> None:
-    """A picture for a person to look at, where one is asked for."""
+    """Save a screenshot if HEADNB_SHOTS is set."""
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
 
-def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupyter) -> None:
+def test_explorer_scores_shows_a_head_and_ablates_it(page: Page, jupyter: Jupyter) -> None:
     page.set_viewport_size({"width": 1280, "height": 1300})
     explorer = open_notebook(page, jupyter, "explorer.selected, seen", 'explorer.selected = ["L2H5", "L4H1"]')
     expect(explorer.locator(".progress")).to_have_text(EMPTY_MESSAGE)
@@ -90,7 +90,7 @@ def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupy
 
     explorer.get_by_role("tab", name="Intervene").click()
     explorer.get_by_label("words", exact=True).check()
-    explorer.get_by_label("compare with 3 draws").check()
+    explorer.get_by_label("compare with 3 random sets").check()
     press(explorer, "Measure")
     idle(explorer)
     rows = explorer.locator(".tabpanel tbody tr:visible")
@@ -101,7 +101,7 @@ def test_explorer_scores_shows_a_head_and_takes_it_out(page: Page, jupyter: Jupy
 
 
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_stop_is_heard_while_it_scores_and_the_kernel_stays_free(page: Page, jupyter: Jupyter, host: str) -> None:
+def test_stop_works_during_scoring_and_the_kernel_stays_responsive(page: Page, jupyter: Jupyter, host: str) -> None:
     explorer = open_notebook(page, jupyter, SLOW, "6 * 7", "explorer.scores.sizes['sample']", host=host)
     run_cell(page, 1)
     press(explorer, "Run")

@@ -1,4 +1,4 @@
-"""`%headscore` typed in a real notebook: its grid fills in place, ends as one output, and survives typos and Stop."""
+"""`%headscore` in a notebook: one grid that is updated in place, one-line errors, and partial results on interrupt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jupyter_pages import Jupyter, command, finished, notebook, run_cell, start_
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-# Every forward pass takes a while, so that a reader sees the grid fill.
+# Every forward pass is slow, so that the grid is updated several times.
 MADE = """%load_ext headnb
 import sys, time
 import torch
@@ -34,13 +34,13 @@ def open_notebook(page: Page, jupyter: Jupyter, *cells: str) -> str:
 
 
 def filling(page: Page, cell: int) -> Locator:
-    """A cell's grid while it fills: the first samples are drawn, others are still to come."""
+    """A cell's grid with its first samples, while scoring continues."""
     drawn = page.locator(".jp-CodeCell").nth(cell).locator(".headnb-grid")
-    expect(drawn.locator(".progress")).to_contain_text(re.compile(r"So far \d+ of 64 samples"), timeout=60_000)
+    expect(drawn.locator(".progress")).to_contain_text(re.compile(r"\d+ of 64 samples done"), timeout=60_000)
     return drawn
 
 
-def test_headscore_fills_one_grid_in_place_and_ends_as_one_output(page: Page, jupyter: Jupyter) -> None:
+def test_headscore_updates_one_grid_in_place_and_ends_as_one_output(page: Page, jupyter: Jupyter) -> None:
     name = open_notebook(page, jupyter, SCORE, "_.sizes['sample'], _.heads.pattern().heads.top(1).index[0]")
     written = start_cell(page, 1)
     drawn = filling(page, 1)
@@ -49,7 +49,7 @@ def test_headscore_fills_one_grid_in_place_and_ends_as_one_output(page: Page, ju
     drawn.locator(".top button").first.click()
     chosen = drawn.locator(".selection .names").inner_text()
     expect(drawn.locator(".progress")).not_to_have_text(before)
-    expect(drawn.locator(".progress")).to_contain_text("So far")
+    expect(drawn.locator(".progress")).to_contain_text("samples done")
     finished(page, 1)
     expect(drawn.locator(".progress")).to_be_hidden()
     expect(written).to_have_count(1)
@@ -66,7 +66,7 @@ def test_headscore_fills_one_grid_in_place_and_ends_as_one_output(page: Page, ju
     assert output.data[MIME_TYPE]["panels"][0]["samples"] == 64
 
 
-def test_a_typo_is_one_line_with_the_nearest_name(page: Page, jupyter: Jupyter) -> None:
+def test_a_typo_is_a_one_line_error_with_the_nearest_name(page: Page, jupyter: Jupyter) -> None:
     lines = {
         "%headscore model gsm_symbolc": "'gsm_symbolic'",
         "%headscore model sums --method activatoin": "'activation'",
@@ -79,7 +79,7 @@ def test_a_typo_is_one_line_with_the_nearest_name(page: Page, jupyter: Jupyter) 
         assert len("\n".join(written.all_inner_texts()).strip().splitlines()) == 1
 
 
-def test_an_interrupt_keeps_what_is_scored_and_says_so(page: Page, jupyter: Jupyter) -> None:
+def test_an_interrupt_keeps_the_partial_scores_and_notes_it(page: Page, jupyter: Jupyter) -> None:
     open_notebook(page, jupyter, SCORE, "_.sizes['sample']", "slow.remove()", SCORE)
     written = start_cell(page, 1)
     drawn = filling(page, 1)

@@ -1,4 +1,4 @@
-"""`%headsft` typed in a real notebook: one grid with a slider grows while training goes on, and is the result."""
+"""`%headsft` in a notebook: one grid with a slider gets new steps during training, and becomes the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jupyter_pages import Jupyter
 
-# Every training step takes a while, so that a reader sees the steps come.
+# Every training step is slow, so that the grid is updated several times.
 MADE = """%load_ext headnb
 import sys, time
 from tiny import tiny_model, tiny_tokenizer
@@ -32,7 +32,7 @@ def test_the_grid_follows_the_steps_and_ends_as_one_output(page: Page, jupyter: 
     expect(run_cell(page, 0)).to_have_count(0)
     written = start_cell(page, 1)
     drawn = page.locator(".jp-CodeCell").nth(1).locator(".headnb-grid")
-    words = re.compile(r"So far [3-7] of 8 steps\. loss \d\.\d+ · \d+ s left")
+    words = re.compile(r"[3-7] of 8 steps done\. loss \d\.\d+ · \d+ s left")
     expect(drawn.locator(".progress")).to_contain_text(words, timeout=60_000)
     expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [246]"))
     finished(page, 1)
@@ -58,7 +58,7 @@ def test_an_interrupt_keeps_the_steps_that_were_tracked(page: Page, jupyter: Jup
     expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [2-9]"), timeout=60_000)
     command(page, "notebook:interrupt-kernel")
     finished(page, 1)
-    expect(written).to_have_count(2)  # the grid, and one line that ends the cell and "Run All"
+    expect(written).to_have_count(2)  # the grid, and the error line that stops "Run All"
     expect(written.last).to_contain_text("interrupted; ")
     expect(drawn.locator(".aside")).to_contain_text(re.compile(r"Interrupted: \d+ of 50 steps are done\."))
     expect(run_cell(page, 2)).to_contain_text("'step'")

@@ -1,4 +1,4 @@
-"""Names that would run in a page stay text in Chromium: in the HTML and SVG forms, and in the drawing core."""
+"""Names with markup stay text in Chromium: in the HTML and SVG forms, and in the drawing core."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _named(name: str) -> xr.DataArray:
 
 
 def _grids() -> list[Payload]:
-    """Every name at every place for words, in as few grids as show all their panels."""
+    """Grids with every name in every text field, with as few grids as possible."""
     grids: list[Payload] = []
     for start in range(0, len(NAMES), MAX_PANELS):
         names = NAMES[start : start + MAX_PANELS]
@@ -40,24 +40,24 @@ def _grids() -> list[Payload]:
 
 @pytest.fixture
 def watched(page: Page) -> Page:
-    """A page on which a dialog or a request to elsewhere fails the test."""
-    page.on("dialog", lambda dialog: pytest.fail(f"a dialog said {dialog.message}"))
-    page.on("request", lambda request: _only_here(request.url))
+    """A page on which a dialog or a network request fails the test."""
+    page.on("dialog", lambda dialog: pytest.fail(f"the page opened a dialog: {dialog.message}"))
+    page.on("request", lambda request: _check_local(request.url))
     return page
 
 
-def _only_here(url: str) -> None:
+def _check_local(url: str) -> None:
     assert url.startswith(("file:", "data:", "blob:", "about:")), url
 
 
-def _nothing_ran(page: Page) -> None:
+def _check_no_script_ran(page: Page) -> None:
     page.wait_for_timeout(200)
     assert page.evaluate("window.ran") is None
 
 
 def test_names_stay_text_in_html(watched: Page) -> None:
     watched.set_content("<!doctype html>" + "".join(card(grid) + static_html(grid) for grid in _grids()))
-    _nothing_ran(watched)
+    _check_no_script_ran(watched)
     expect(watched.get_by_text(NAMES[0], exact=True).first).to_be_attached()
 
 
@@ -67,7 +67,7 @@ def test_names_stay_text_in_svg(watched: Page, tmp_path: Path) -> None:
         path.write_text(standalone(grid), encoding="utf-8")
         watched.goto(path.as_uri())
         assert watched.evaluate("document.documentElement.tagName") == "svg"
-        _nothing_ran(watched)
+        _check_no_script_ran(watched)
 
 
 def test_names_stay_text_in_the_drawing_core(watched: Page) -> None:
@@ -79,4 +79,4 @@ def test_names_stay_text_in_the_drawing_core(watched: Page) -> None:
         stage.focus()
         stage.press("ArrowDown")
         expect(watched.locator("#widget .tooltip").first).to_be_visible()
-        _nothing_ran(watched)
+        _check_no_script_ran(watched)

@@ -1,4 +1,4 @@
-"""What a reader does with a grid, on the offline page: the same code draws in JupyterLab and in the widget."""
+"""Interaction with a grid on the offline page; JupyterLab and the widget use the same code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Opened = "Callable[..., Drawn]"
 
 @pytest.fixture
 def opened(page: Page, tmp_path: Path) -> Opened:
-    """Open a grid's offline page; nothing may be fetched from anywhere."""
+    """A function that opens a grid's offline page and checks that the page sends no requests."""
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
 
@@ -64,7 +64,7 @@ def test_cells_have_the_colours_of_the_python_picture(opened: Opened, make: Call
         assert np.allclose(found[:3], expected[:3], atol=8 if opacity == 1 else 40) or opacity < 0.1
 
 
-def test_hover_tells_head_value_interval_rank_and_group(opened: Opened) -> None:
+def test_the_tooltip_has_head_value_interval_rank_and_group(opened: Opened) -> None:
     drawn = opened(grids.change())
     drawn.hover(11, 9)
     expect(drawn.tooltip).to_contain_text("L11H9  −0.02500 nats")
@@ -76,7 +76,7 @@ def test_hover_tells_head_value_interval_rank_and_group(opened: Opened) -> None:
     expect(drawn.tooltip).to_be_hidden()
 
 
-def test_words_beside_the_grid_are_those_of_python(opened: Opened) -> None:
+def test_text_next_to_the_grid_is_equal_to_pythons(opened: Opened) -> None:
     drawn = opened(grids.grid())
     payload = drawn.grid.payload
     (panel,) = payload["panels"]
@@ -106,7 +106,7 @@ def test_click_shift_control_and_drag_select(opened: Opened) -> None:
     assert drawn.selected() == ""
 
 
-def test_the_keyboard_moves_selects_and_speaks(opened: Opened) -> None:
+def test_the_keyboard_moves_selects_and_announces(opened: Opened) -> None:
     drawn = opened(grids.grid())
     drawn.stage.focus()
     drawn.press("ArrowDown", "ArrowDown", "ArrowRight", "Space", "Shift+ArrowDown")
@@ -119,7 +119,7 @@ def test_the_keyboard_moves_selects_and_speaks(opened: Opened) -> None:
     assert drawn.selected() == ""
 
 
-def test_the_keyboards_head_is_scrolled_into_sight(opened: Opened) -> None:
+def test_the_head_at_the_keyboard_cursor_is_scrolled_into_view(opened: Opened) -> None:
     drawn = opened(grids.grid(layers=4, heads=128))
     drawn.page.set_viewport_size({"width": 340, "height": 800})
     drawn.stage.focus()
@@ -141,7 +141,7 @@ def test_the_selection_is_copied(opened: Opened) -> None:
     assert drawn.page.evaluate("navigator.clipboard.readText()") == "L3H5,L3H6"
 
 
-def test_several_tasks_share_one_scale_and_point_at_the_same_head(opened: Opened) -> None:
+def test_several_tasks_share_one_scale_and_the_tooltip_lists_all_tasks(opened: Opened) -> None:
     drawn = opened(grids.tasks(), panels=3)
     drawn.hover(12, 4, panel=1)
     expect(drawn.tooltip).to_contain_text("mbpp")
@@ -256,7 +256,7 @@ def test_the_page_follows_light_and_dark(opened: Opened) -> None:
     assert drawn.becomes("light")
 
 
-def test_a_narrow_page_still_holds_the_grid(opened: Opened) -> None:
+def test_the_grid_fits_a_narrow_page(opened: Opened) -> None:
     drawn = opened(grids.grid())
     drawn.page.set_viewport_size({"width": 340, "height": 800})
     drawn.page.wait_for_timeout(200)

@@ -1,4 +1,4 @@
-"""Grids of a running kernel: fresh results, results that fill in place, and the selection that Python shares."""
+"""Grids with a running kernel: new results, updates in place, and the selection shared with Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from IPython.display import display
 from headnb.display.grid import HeadGrid
 partial = dict(grids.grid().payload, title="filling", progress={"done": 4, "total": 32, "message": ""})
 handle = display(HeadGrid.of(partial), display_id=True)
-input("go on?")
+input("continue?")
 handle.update(HeadGrid.of(dict(grids.grid().payload, title="filled")))"""
 
 
@@ -39,14 +39,14 @@ def test_trusted_grid_with_a_kernel_that_has_run_nothing(page: Page, jupyter: Ju
     expect(drawn.tooltip).to_contain_text("L5H2")
 
 
-def test_run_all_draws_and_an_update_fills_the_same_grid(page: Page, jupyter: Jupyter) -> None:
+def test_run_all_draws_and_an_update_changes_the_same_grid(page: Page, jupyter: Jupyter) -> None:
     jupyter.open_lab(page, jupyter.save(notebook(MADE + "grids.tasks()", FILLING)))
     run_all(page)
     question = page.locator(".jp-Stdin-input")
     question.wait_for(timeout=60_000)
     expect(page.locator(".headnb-grid .title").first).to_have_text("smollm2-135m")
     drawn = Drawn(page, page.locator(".headnb-grid").nth(1), grids.grid())
-    expect(drawn.root.locator(".progress")).to_contain_text("So far 4 of 32 samples.")
+    expect(drawn.root.locator(".progress")).to_contain_text("4 of 32 samples done.")
     drawn.click(5, 2)
     drawn.stage.evaluate("stage => { stage.dataset.same = 'yes'; }")
     question.fill("yes")
@@ -58,7 +58,7 @@ def test_run_all_draws_and_an_update_fills_the_same_grid(page: Page, jupyter: Ju
 
 
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_the_selection_goes_from_browser_to_python_and_back(page: Page, jupyter: Jupyter, host: str) -> None:
+def test_the_selection_is_synchronised_between_browser_and_python(page: Page, jupyter: Jupyter, host: str) -> None:
     name = jupyter.save(notebook(MADE + WIDGET, "grid.selected, seen", 'grid.selected = ["L7H1", "L3H5"]'))
     (jupyter.open_lab if host == "lab" else jupyter.open_notebook)(page, name)
     cells = page.locator(".jp-CodeCell")

@@ -1,4 +1,4 @@
-"""The report in a browser: charts and grids come alive without a network, follow the theme, and run nobody's script."""
+"""The report in a browser: charts and grids are interactive without a network, follow the theme, and run no data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOSTILE = "</script><img src=x onerror='window.hurt=1'>$$x$$"
 
 @pytest.fixture
 def opened(page: Page, tmp_path: Path) -> Page:
-    """A report with a chart whose names are markup, and two grids; whatever it asks the network for is in `asked`."""
+    """A report with a chart whose names are markup, and two grids; network requests and errors fail the test."""
     coords = {"task": [HOSTILE, "boolq"], "step": np.arange(4)}
     values = xr.DataArray(np.linspace(0, 1, 8).reshape(2, 4), coords, tuple(coords))
     chart = plots.trajectory(values, title=HOSTILE)
@@ -47,7 +47,7 @@ def _no_error(kind: str, words: str) -> None:
     assert kind not in {"error", "warning"}, words
 
 
-def test_charts_and_grids_come_alive(opened: Page) -> None:
+def test_charts_and_grids_become_interactive(opened: Page) -> None:
     plot = opened.locator(".plot")
     plot.scroll_into_view_if_needed()
     expect(plot.locator(".live canvas").first).to_be_visible()
@@ -56,11 +56,11 @@ def test_charts_and_grids_come_alive(opened: Page) -> None:
     assert opened.locator(".grid .live .card").count() == 2
 
 
-def test_the_mouse_asks_a_point_for_its_name_as_text(opened: Page) -> None:
+def test_the_tooltip_of_a_point_has_its_name_as_text(opened: Page) -> None:
     canvas = opened.locator(".plot .live canvas").first
     canvas.scroll_into_view_if_needed()
     expect(canvas).to_be_visible()
-    opened.wait_for_timeout(300)  # Bokeh draws in frames of its own
+    opened.wait_for_timeout(300)  # Bokeh draws asynchronously
     place = opened.evaluate(
         """() => {
             const view = [...Bokeh.index].find((one) => one.model.type === "Figure");
@@ -75,7 +75,7 @@ def test_the_mouse_asks_a_point_for_its_name_as_text(opened: Page) -> None:
     assert opened.evaluate("window.hurt") is None
 
 
-def test_a_change_of_theme_is_followed(opened: Page) -> None:
+def test_charts_follow_a_change_of_the_theme(opened: Page) -> None:
     canvas = opened.locator(".plot .live canvas").first
     expect(canvas).to_be_visible()
     assert _inks(opened) == ["rgb(28, 30, 33)"]
@@ -83,12 +83,12 @@ def test_a_change_of_theme_is_followed(opened: Page) -> None:
     for _ in range(50):
         if _inks(opened) == ["rgb(228, 230, 233)"]:
             break
-        opened.wait_for_timeout(100)  # the page allows no evaluation of strings, which waiting for an expression needs
+        opened.wait_for_timeout(100)  # the page's policy forbids eval, which waiting for an expression needs
     assert _inks(opened) == ["rgb(228, 230, 233)"]
 
 
 def _inks(page: Page) -> list[str]:
-    """The colour of the ticks' names in every chart that Bokeh holds."""
+    """The colour of the tick labels in every Bokeh figure."""
     return page.evaluate(
         """() => [...Bokeh.index]
             .filter((view) => view.model.type === "Figure")
@@ -96,7 +96,7 @@ def _inks(page: Page) -> list[str]:
     )
 
 
-def test_paper_gets_the_pictures(opened: Page) -> None:
+def test_the_static_pictures_are_printed(opened: Page) -> None:
     expect(opened.locator(".plot .live canvas").first).to_be_visible()
     opened.emulate_media(media="print")
     expect(opened.locator(".plot .still svg")).to_be_visible()
@@ -111,7 +111,7 @@ def _matrix(size: int) -> xr.DataArray:
 
 
 def _frame_widths(page: Page) -> list[float]:
-    """Of every chart that Bokeh holds, once it stands."""
+    """The frame width of every Bokeh figure, after it is drawn."""
     page.wait_for_selector(".bk-Figure", state="attached")
     page.wait_for_timeout(500)
     return page.evaluate(
@@ -122,7 +122,7 @@ def _frame_widths(page: Page) -> list[float]:
     )
 
 
-def test_cells_with_words_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:
+def test_cells_with_text_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:
     chart = plots.train_eval(_matrix(12))
     page.set_viewport_size({"width": 420, "height": 800})
     page.goto(report(ReportContents("narrow", (Section("one", charts=(chart,)),)), tmp_path / "report.html").as_uri())
@@ -130,7 +130,7 @@ def test_cells_with_words_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: P
     assert width == pytest.approx(chart.plots[0].width, abs=3)
 
 
-def test_figures_beside_each_other_have_their_own_sizes(page: Page, tmp_path: Path) -> None:
+def test_figures_in_a_row_keep_their_sizes(page: Page, tmp_path: Path) -> None:
     chart = chart_row(plots.train_eval(_matrix(3)), plots.weights(_matrix(3)[0]))
     (tmp_path / "row.html").write_text(file_html(chart.bokeh(), INLINE, "row"))
     page.goto((tmp_path / "row.html").as_uri())

@@ -1,4 +1,4 @@
-"""A saved grid is drawn again, for years: without a kernel, without trust, in JupyterLab and in Notebook 7."""
+"""Saved grids are drawn without a kernel and without trust, in JupyterLab and in Notebook 7."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_saved_grid_is_drawn_without_a_kernel(page: Page, jupyter: Jupyter, *, t
 def test_a_saved_widget_is_drawn_as_a_grid_without_a_kernel(page: Page, jupyter: Jupyter) -> None:
     grid = grids.grid()
     view, _ = HeadGridWidget(grid)._repr_mimebundle_()
-    jupyter.open_lab(page, jupyter.save(shown_notebook(view)))  # a trusted one waits for a kernel, for the live view
+    jupyter.open_lab(page, jupyter.save(shown_notebook(view)))  # a trusted notebook waits for a kernel
     no_kernel(page)
     drawn = Drawn(page, page.locator(".headnb-grid"), grid)
     drawn.hover(5, 2)
     expect(drawn.tooltip).to_contain_text("L5H2")
 
 
-def test_keys_in_a_grid_are_not_jupyterlabs(page: Page, jupyter: Jupyter) -> None:
+def test_keys_typed_in_a_grid_do_not_trigger_jupyterlabs_shortcuts(page: Page, jupyter: Jupyter) -> None:
     grid = grids.grid()
     jupyter.open_lab(page, jupyter.save(shown_notebook(grid)))
     no_kernel(page)
@@ -70,11 +70,11 @@ def test_a_grid_follows_jupyterlabs_theme(page: Page, jupyter: Jupyter) -> None:
     assert drawn.becomes("dark")
 
 
-def test_a_grid_out_of_sight_follows_jupyterlabs_theme_when_it_comes_into_sight(page: Page, jupyter: Jupyter) -> None:
+def test_a_grid_out_of_view_follows_jupyterlabs_theme_when_it_scrolls_into_view(page: Page, jupyter: Jupyter) -> None:
     grid = grids.grid()
     jupyter.open_lab(page, jupyter.save(shown_notebook(*[grid] * 8)))
     no_kernel(page)
-    expect(page.locator(".headnb-grid")).to_have_count(8, timeout=60_000)  # cells are attached one by one
+    expect(page.locator(".headnb-grid")).to_have_count(8, timeout=60_000)  # cells are attached one at a time
     last = Drawn(page, page.locator(".headnb-grid").last, grid)
     last.hover(20, 2)
     assert last.becomes("dark")
@@ -99,7 +99,7 @@ def test_heads_json_opens_as_a_grid(page: Page, jupyter: Jupyter) -> None:
 
 
 @pytest.mark.parametrize("name", ["cut-off", "nan-token", "nested-too-deeply", "a-million-cells"])
-def test_a_bad_heads_json_is_one_line_of_error(page: Page, jupyter: Jupyter, name: str) -> None:
+def test_an_invalid_heads_json_is_a_one_line_error(page: Page, jupyter: Jupyter, name: str) -> None:
     found = PAYLOADS / "invalid-beyond-schema" / f"{name}.heads.json"
     (jupyter.files / found.name).write_bytes(found.read_bytes())
     jupyter.open_lab(page, found.name)
@@ -107,8 +107,8 @@ def test_a_bad_heads_json_is_one_line_of_error(page: Page, jupyter: Jupyter, nam
     expect(page.locator(".headnb-grid canvas").first).to_be_hidden()
 
 
-def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyter: Jupyter) -> None:
-    """All invalid payloads and one with markup in every text, as outputs of one untrusted notebook."""
+def test_hostile_payloads_run_nothing_and_the_page_stays_responsive(page: Page, jupyter: Jupyter) -> None:
+    """One untrusted notebook has all invalid payloads and one with markup in every text as outputs."""
     bad = [json.loads(path.read_text()) for path in sorted((PAYLOADS / "invalid").glob("*.heads.json"))]
     bad += [
         None,
@@ -132,7 +132,7 @@ def test_hostile_payloads_run_nothing_and_leave_the_page_alive(page: Page, jupyt
     assert drawn.locator("script, img, svg[onload]").count() == 0
     page.locator(".jp-Notebook-cell").last.scroll_into_view_if_needed()
     last = page.locator(".headnb-grid").last.get_by_role("alert")
-    expect(last).to_contain_text("at most 500000 are drawn", timeout=60_000)  # cells are attached one by one
+    expect(last).to_contain_text("at most 500000 are drawn", timeout=60_000)  # cells are attached one at a time
     assert dialogs == []
 
 

@@ -135,7 +135,7 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
         (["score", "./nowhere", "gsm_symbolic", "--options", "steps"], 1, "write NAME=NUMBER"),
         (["score", "./nowhere", "gsm_symbolic", "--method", "gates", "--options", "step=5"], 1, "did you mean 'steps'"),
         (["score", "./nowhere", "gsm_symbolic", "--encodng", "trl"], 2, "--encoding"),
-        (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "cannot tell the form from the name 'x.png'"),
+        (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "file format from the name 'x.png'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
         (["show", "nowhere.zarr"], 1, "there is no nowhere.zarr"),

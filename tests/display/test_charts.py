@@ -1,4 +1,4 @@
-"""A chart's marks stand where a calculation by hand puts them, in the SVG and in the Bokeh figure alike."""
+"""Chart renderers: positions of marks in the SVG and in the Bokeh figure match hand calculations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTHING = np.full(3, np.nan)
 
 
 class Tags(HTMLParser):
-    """All tags with the names of their attributes."""
+    """Parser that collects all tags with the names of their attributes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ def paths(root: ET.Element, **attributes: str) -> list[str]:
 
 
 def sources(figure_: object) -> list[dict[str, list]]:
-    """The columns behind each glyph."""
+    """The data columns of each glyph."""
     return [{k: list(v) for k, v in one.data_source.data.items()} for one in figure_.renderers]
 
 
-def test_a_line_runs_through_its_values() -> None:
+def test_a_line_passes_through_its_values() -> None:
     root = drawn(line([0, 0.5, 1]))
     assert "M0.0 50.0L50.0 25.0L100.0 0.0" in paths(root, stroke=RISE)
     (markers,) = [d for d in paths(root, fill=RISE) if d.count("M") == 3]
@@ -81,10 +81,10 @@ def test_an_interval_is_a_band_between_its_ends() -> None:
 def test_a_missing_value_breaks_the_line_and_has_no_marker() -> None:
     root = drawn(line([0.2, np.nan, 0.4]))
     assert "M0.0 40.0M100.0 30.0" in paths(root, stroke=RISE)
-    assert sum(d.count("a2.5") for d in paths(root, fill=RISE)) == 2 * 2  # two arcs a circle
+    assert sum(d.count("a2.5") for d in paths(root, fill=RISE)) == 2 * 2  # two arcs per circle
 
 
-def test_each_mark_says_what_it_is_when_pointed_at() -> None:
+def test_each_mark_has_a_hover_text() -> None:
     chart = Chart("a chart", (plot(line([0, 0.5, 1])),))
     titles = re.findall(r"<title>(.*?)</title>", svg.inline(chart))
     assert titles == ["gsm8k step 0", "gsm8k step 5", "gsm8k step 10"]
@@ -100,7 +100,7 @@ def test_a_plot_of_very_many_points_stays_small_and_draws_them_all() -> None:
     assert text.count("a3.5") == 2 * many
 
 
-def test_segments_cells_and_rules_stand_at_their_values() -> None:
+def test_segments_cells_and_rules_are_drawn_at_their_values() -> None:
     one = np.array([1.0])
     bar = Segments("", one, np.array([0.5]), 9 * one, np.array([0.5]), FALL, 3.0)
     root = drawn(bar, Rule("half", x=5), Rule("", y=0.1), y=Axis(0, 1))
@@ -113,12 +113,12 @@ def test_segments_cells_and_rules_stand_at_their_values() -> None:
     assert squares == [["0.0", "0.0", "49.0", "24.0", RISE], ["50.0", "25.0", "49.0", "24.0", FALL]]
 
 
-def test_the_line_of_equality_joins_the_points_where_both_axes_agree() -> None:
+def test_the_line_of_equality_joins_the_points_where_x_equals_y() -> None:
     root = drawn(Rule("equal"), x=Axis(0, 10), y=Axis(5, 15))
     assert paths(root, **{"stroke-dasharray": "3 3"}) == ["M50.0 50.0L100.0 25.0"]
 
 
-def test_a_logarithmic_axis_keeps_zero_and_makes_large_ratios_equal() -> None:
+def test_a_logarithmic_axis_includes_zero_and_spaces_large_ratios_equally() -> None:
     axis = Axis(0, 1000, unit=1)
     assert axis.fractions([0, 1000]).tolist() == [0, 1]
     places = axis.transform([100, 200, 400, 800])
@@ -183,7 +183,7 @@ def test_bokeh_gets_names_as_plain_text_only() -> None:
     assert "PlainText" in models
 
 
-def test_a_chart_shows_itself_without_script_and_survives_sanitizers() -> None:
+def test_a_chart_is_drawn_without_script_and_survives_sanitizers() -> None:
     chart = Chart("a chart", (plot(line([0, 0.5, 1])),), notes=("a note",))
     bundle = chart._repr_mimebundle_()
     assert set(bundle) == {"text/html", "image/svg+xml", "text/plain"}
@@ -194,17 +194,17 @@ def test_a_chart_shows_itself_without_script_and_survives_sanitizers() -> None:
     assert "a note" in "".join(ET.fromstring(bundle["image/svg+xml"]).itertext())
 
 
-def test_saving_takes_the_form_from_the_name(tmp_path: Path) -> None:
+def test_the_file_format_follows_from_the_name(tmp_path: Path) -> None:
     chart = Chart("a chart", (plot(line([0, 0.5, 1])),))
     ET.parse(chart.save(tmp_path / "x.svg"))
     assert chart.save(tmp_path / "x.html").read_text().startswith("<!doctype html>")
-    with pytest.raises(HeadnbError, match=r"it ends on \.svg, \.html"):
+    with pytest.raises(HeadnbError, match=r"ends in \.svg, \.html"):
         chart.save(tmp_path / "x.png")
     with pytest.raises(HeadnbError, match="cannot write"):
         chart.save(tmp_path / "missing" / "x.svg")
 
 
-def test_charts_beside_each_other_keep_their_plots_and_wrap() -> None:
+def test_a_row_of_charts_keeps_their_plots_and_wraps() -> None:
     one = Chart("one", (plot(line([0, 0.5, 1]), width=310),), ("up",), ("same",))
     both = chart_row(one, one, one, title="three")
     assert [p.title for p in both.plots] == ["one"] * 3
@@ -237,13 +237,13 @@ SEEN = {
 
 
 @pytest.mark.parametrize("eyes", SEEN)
-def test_series_are_told_apart_by_every_kind_of_eyes(eyes: str) -> None:
+def test_series_colours_are_distinguishable_with_colour_blindness(eyes: str) -> None:
     labs = [_lab(np.array(SEEN[eyes]) @ _linear(colour)) for colour in SERIES]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(labs, 2)) > 10  # CIE76; 2.3 is just noticeable
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#131517"])
-def test_series_are_seen_on_light_and_dark_pages(page: str) -> None:
+def test_series_colours_have_contrast_on_light_and_dark_pages(page: str) -> None:
     def luminance(colour: str) -> float:
         return float(_linear(colour) @ [0.2126, 0.7152, 0.0722])
 

@@ -1,4 +1,4 @@
-"""What is drawn is what the payload says, is safe to put on a page, and is not too large."""
+"""HTML and SVG of head grids: they match the payload, contain no markup from data, and have a limited size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Page(HTMLParser):
-    """All tags with their attributes, and the text of titles."""
+    """Parser that collects all tags with their attributes, all text, and the text of titles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class Page(HTMLParser):
 
 
 def cells(text: str) -> dict[str, str]:
-    """Head name -> stroke colour, of every titled cell."""
-    found = re.findall(r'stroke="(#\w+)"[^>]*><title>(L\d+H\d+) ', text)
-    return {name: colour for colour, name in found}
+    """Head name -> stroke colour of every cell with a title."""
+    matches = re.findall(r'stroke="(#\w+)"[^>]*><title>(L\d+H\d+) ', text)
+    return {name: colour for colour, name in matches}
 
 
 def rgb(code: str) -> np.ndarray:
@@ -126,12 +126,12 @@ def test_layers_without_heads_are_hatched_and_explained() -> None:
     assert set(cells(text)) == {"L0H0", "L0H1", "L2H0", "L2H1"}
 
 
-def test_values_beyond_the_scale_are_counted_at_the_colour_bar() -> None:
+def test_heads_off_scale_are_counted_at_the_colour_bar() -> None:
     values = np.linspace(0.5, 1, 270)
     values[17] = 25.0
     made = payload(pattern(values.reshape(30, 9)))
-    beyond = int((values > made["scale"]["high"]).sum())
-    assert f"{beyond} head{'s' if beyond > 1 else ''} beyond, up to 25.0" in card(made)
+    off_scale = int((values > made["scale"]["high"]).sum())
+    assert f"{off_scale} head{'s' if off_scale > 1 else ''} off scale, up to 25.0" in card(made)
 
 
 def test_several_panels_share_the_scale_and_have_a_table() -> None:
@@ -142,7 +142,7 @@ def test_several_panels_share_the_scale_and_have_a_table() -> None:
     assert text.count("<tr>") == 3
 
 
-def test_many_panels_are_thinned_with_first_and_last_kept() -> None:
+def test_of_many_panels_a_subset_with_the_first_and_the_last_is_drawn() -> None:
     study = xr.concat([random_pattern(2, 2, s) for s in range(40)], xr.IndexVariable("step", range(40)))
     made = payload(study)
     panels, note = shown_panels(made)
@@ -173,6 +173,13 @@ def test_a_page_that_removes_inline_svg_shows_the_same_picture_as_an_image() -> 
     assert colours >= set(cells(card(made)).values())
 
 
+def test_control_characters_of_names_are_written_out() -> None:
+    named = payload(pattern([[0.1, 0.2]]), title="a\x1b[31m\x00b\u202e")
+    for draw in (card, standalone):
+        assert "a\\x1b[31m\\x00b\\u202e" in draw(named)
+    ET.fromstring(standalone(named))
+
+
 def test_standalone_svg_of_names_with_control_characters_is_well_formed() -> None:
     root = ET.fromstring(standalone(read_payload(HOSTILE)))
     assert "<script>alert(1)</script>" in "".join(root.itertext())
@@ -195,7 +202,7 @@ def test_html_is_well_formed_enough_to_be_xml() -> None:
 
 
 @pytest.mark.parametrize("kind", ["level", "difference"])
-def test_a_large_grid_is_no_heavier_than_a_notebook_can_bear(kind: str) -> None:
+def test_a_large_grid_has_a_limited_size(kind: str) -> None:
     data = random_pattern(126, 128)
     made = payload(data if kind == "level" else comparison(data - data.mean(), data > data.quantile(0.95)))
     text = card(made)
@@ -204,11 +211,11 @@ def test_a_large_grid_is_no_heavier_than_a_notebook_can_bear(kind: str) -> None:
     assert len(standalone(made)) < 400_000
 
 
-def test_above_twenty_thousand_cells_hover_texts_give_way_to_size() -> None:
+def test_above_twenty_thousand_cells_there_are_no_hover_texts() -> None:
     made = payload({"a": random_pattern(126, 128), "b": random_pattern(126, 128, seed=1)})
     text = card(made)
     assert not cells(text)
-    assert "left out of a picture this large" in text
+    assert "No hover texts: the picture has more than 20000 cells." in text
     assert len(text) < 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""The Python side of the interactive grid: the offline page and the live widget."""
+"""Python side of the interactive grid: offline page and live widget."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_page_allows_its_own_script_and_nothing_else() -> None:
     assert policy is not None
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    said = html.unescape(policy[1])
-    assert f"script-src 'sha256-{digest}';" in said
-    assert "default-src 'none'" in said
+    sources = html.unescape(policy[1])
+    assert f"script-src 'sha256-{digest}';" in sources
+    assert "default-src 'none'" in sources
 
 
 def test_page_holds_names_as_data_only() -> None:
@@ -47,7 +47,7 @@ def test_page_holds_names_as_data_only() -> None:
     assert json.loads(data) == given
 
 
-def test_widget_checks_what_it_is_told_to_select() -> None:
+def test_widget_validates_its_selection() -> None:
     grid = HeadGridWidget(random_pattern(12, 4), selected=["L10H0", "L2H3", "L10H0"])
     assert grid.selected == ["L2H3", "L10H0"]
     with pytest.raises(HeadnbError, match="unknown head 'L9H4'"):
@@ -55,14 +55,14 @@ def test_widget_checks_what_it_is_told_to_select() -> None:
     assert grid.selected == ["L2H3", "L10H0"]
 
 
-def test_heads_of_a_selection_of_layers_are_selected_by_the_models_own_names() -> None:
+def test_heads_of_a_selection_of_layers_have_the_models_numbers() -> None:
     grid = HeadGridWidget(random_pattern(12, 4)[9:], selected=["L11H0", "L9H3"])
     assert grid.selected == ["L9H3", "L11H0"]
     with pytest.raises(HeadnbError, match="unknown head 'L1H1'"):
         grid.selected = ["L1H1"]
 
 
-def test_widget_shows_whatever_a_grid_can() -> None:
+def test_widget_accepts_the_same_data_as_a_grid() -> None:
     grid = HeadGridWidget(random_pattern(2, 2))
     pattern = random_pattern(3, 4)
     grid.payload = pattern
@@ -77,14 +77,14 @@ def test_a_smaller_payload_drops_heads_that_it_does_not_have() -> None:
     assert grid.selected == ["L1H1"]
 
 
-def test_a_browser_cannot_select_what_is_not_there() -> None:
+def test_a_browser_cannot_select_heads_that_do_not_exist() -> None:
     grid = HeadGridWidget(random_pattern(3, 4), selected=["L2H3"])
     with pytest.raises(HeadnbError, match="unknown head 'L9H4'"):
         grid.set_state({"selected": ["L9H4"]})
     assert grid.selected == ["L2H3"]
 
 
-def test_a_headnb_that_was_never_built_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_front_end_that_is_not_built_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(frontend, "_STATIC", tmp_path)
     with pytest.raises(HeadnbError, match="not built"):
         interactive_page(HeadGrid.open(MARKUP).payload)

@@ -1,4 +1,4 @@
-"""HeadGrid: one object for every front end."""
+"""HeadGrid: forms for all front ends, saving and opening."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_bundle_carries_every_form() -> None:
+def test_bundle_has_every_form() -> None:
     grid = HeadGrid.of(random_pattern(3, 4))
     bundle = grid._repr_mimebundle_()
     assert list(bundle) == [MIME_TYPE, "text/html", "image/svg+xml", "text/plain"]
@@ -28,7 +28,7 @@ def test_bundle_carries_every_form() -> None:
     assert bundle["text/plain"] == repr(grid)
 
 
-def test_bundle_makes_only_what_is_asked_for() -> None:
+def test_bundle_has_only_the_requested_forms() -> None:
     grid = HeadGrid.of(random_pattern(3, 4))
     assert list(grid._repr_mimebundle_(include={"text/plain"})) == ["text/plain"]
     assert "text/html" not in grid._repr_mimebundle_(exclude={"text/html"})
@@ -39,7 +39,7 @@ def test_saved_data_is_opened_as_the_same_grid(tmp_path: Path) -> None:
     assert HeadGrid.open(grid.save(tmp_path / "change.heads.json")) == grid
 
 
-def test_saved_pictures_are_whole_files(tmp_path: Path) -> None:
+def test_saved_pictures_are_complete_files(tmp_path: Path) -> None:
     grid = HeadGrid.of(random_pattern(3, 4))
     page = grid.save(tmp_path / "grid.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
@@ -49,7 +49,7 @@ def test_saved_pictures_are_whole_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.html", "grid.svg"]
 
 
-def test_an_unknown_form_and_an_unwritable_place_are_errors(tmp_path: Path) -> None:
+def test_an_unknown_format_and_an_unwritable_path_are_errors(tmp_path: Path) -> None:
     grid = HeadGrid.of(random_pattern(1, 2))
     with pytest.raises(HeadnbError, match=r"\.heads\.json, \.svg, \.html"):
         grid.save(tmp_path / "grid.png")
@@ -57,7 +57,7 @@ def test_an_unknown_form_and_an_unwritable_place_are_errors(tmp_path: Path) -> N
         grid.save(tmp_path / "nowhere" / "grid.svg")
 
 
-def test_the_accessors_grid_is_of_the_same_values() -> None:
+def test_the_accessors_grid_has_the_same_values() -> None:
     data = scores(8)
     assert data.heads.grid().payload == HeadGrid.of(data).payload
     levels = data.heads.pattern()

@@ -1,4 +1,4 @@
-"""The live grid: few and light updates, one display that becomes the result, and plain words after a stop."""
+"""Live grid: rate and size of updates, one display that becomes the result, and messages after an interrupt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Display:
-    """Stands for the notebook's display: keeps what was published, with the time."""
+    """Replacement of the notebook's display that records each published bundle and its time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -57,7 +57,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Display:
-    """A notebook's display, with everything that is published to it."""
+    """A replaced notebook display that records all bundles."""
     display = Display(clock)
     monkeypatch.setattr(live, "_in_notebook", lambda: True)
     monkeypatch.setattr(live._NotebookOutput, "_publish", lambda _, bundle: display.publish(bundle))
@@ -80,7 +80,7 @@ def test_updates_are_at_most_two_a_second_and_300_kb_a_second(
         assert now - then >= len(json.dumps(bundle)) / 300_000 - 1e-9
 
 
-def test_an_update_carries_the_payload_and_light_forms(clock: Clock, shown: Display) -> None:
+def test_an_update_has_the_payload_and_small_forms(clock: Clock, shown: Display) -> None:
     with LiveGrid("smollm2-135m · gsm8k", clock=clock) as grid:
         grid.update(progress(12, message="memory ran out"))
         _, bundle = shown.sent[-1]
@@ -103,7 +103,7 @@ def test_a_large_grids_updates_have_a_bar_without_picture(clock: Clock, shown: D
     assert len(json.dumps(bundle)) < 300_000
 
 
-def test_before_the_first_sample_there_is_a_bar_only(clock: Clock, shown: Display) -> None:
+def test_before_the_first_sample_there_is_only_a_bar(clock: Clock, shown: Display) -> None:
     with LiveGrid("m", clock=clock) as grid:
         grid.update(progress(0, seconds_left=None))
         assert set(shown.sent[-1][1]) == {"text/plain", "text/html"}
@@ -133,7 +133,7 @@ def test_the_end_is_the_full_bundle_without_progress(clock: Clock, shown: Displa
 def test_leaving_without_finish_draws_the_last_scores(clock: Clock, shown: Display) -> None:
     with LiveGrid("m · t", clock=clock) as grid:
         grid.update(progress(10))
-        grid.update(progress(32))  # too soon to be shown, but not to be the result
+        grid.update(progress(32))  # too early to be shown, but it is the result
     assert shown.sent[-1][1][MIME_TYPE]["panels"][0]["samples"] == 32
 
 
@@ -143,7 +143,7 @@ def stopped(error: BaseException, done: int) -> None:
         raise error
 
 
-def test_an_interrupt_leaves_the_partial_result_and_says_so(shown: Display) -> None:
+def test_an_interrupt_leaves_the_partial_result_with_a_note(shown: Display) -> None:
     partial = scores(12, complete=0, samples_requested=32)
     with pytest.raises(ScoringInterrupted):
         stopped(ScoringInterrupted(partial), done=8)
@@ -153,7 +153,7 @@ def test_an_interrupt_leaves_the_partial_result_and_says_so(shown: Display) -> N
     assert "Stopped early: 12 of 32 samples are scored." in shown.sent[-1][1]["text/html"]
 
 
-def test_a_second_interrupt_while_the_partial_picture_is_made_loses_no_scores(
+def test_a_second_interrupt_while_the_partial_result_is_drawn_loses_no_scores(
     shown: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
@@ -166,7 +166,7 @@ def test_a_second_interrupt_while_the_partial_picture_is_made_loses_no_scores(
     assert shown.sent[-1][1]["text/plain"] == "m · t · Interrupted"
 
 
-def test_a_result_whose_picture_stops_is_said_to_be_finished(shown: Display, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_drawn_is_reported_as_finished(shown: Display, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ValueError("no ink")
 
@@ -177,7 +177,7 @@ def test_a_result_whose_picture_stops_is_said_to_be_finished(shown: Display, mon
     assert shown.sent[-1][1]["text/plain"] == "m · t · finished, but not drawn: no ink"
 
 
-def test_an_error_leaves_what_was_reported_last(shown: Display) -> None:
+def test_an_error_leaves_the_scores_of_the_last_update(shown: Display) -> None:
     with pytest.raises(headnb.HeadnbError):
         stopped(headnb.HeadnbError("out of disk"), done=8)
     panel = shown.sent[-1][1][MIME_TYPE]["panels"][0]
@@ -190,9 +190,7 @@ def test_a_stop_before_the_first_sample_leaves_one_line(shown: Display) -> None:
     assert shown.sent[-1][1]["text/plain"] == "m · t · Interrupted before the first sample"
 
 
-def test_a_study_is_sent_with_all_its_tasks_and_as_many_steps_as_there_is_room_for(
-    clock: Clock, shown: Display
-) -> None:
+def test_a_study_is_sent_with_all_tasks_and_as_many_steps_as_fit(clock: Clock, shown: Display) -> None:
     values = np.random.default_rng(0).lognormal(-4, 1, (100, 3, 32, 32))
     dims, coords = ("step", "task", "layer", "head"), {"step": np.arange(100), "task": ["a", "b", "c"]}
     study = xr.DataArray(values, dims=dims, coords=coords, attrs={"kind": "level", "units": "nats"})
@@ -253,8 +251,8 @@ NOTEBOOK = [
     """
 import sys, time
 from scoring_progress import progress
-from synthetic import scores
-from headnb.display.live import LiveGrid, already_drawn
+from synthetic_results import scores
+from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.scoring.progress import ScoringInterrupted
 """,
     """
@@ -264,7 +262,7 @@ with LiveGrid("m · t") as grid:
         time.sleep(0.55)
     result = scores(32)
     grid.finish(result)
-already_drawn(result)
+suppress_redisplay(result)
 result
 """,
     "assert Out[2] is result and _ is result\nresult.attrs['model']",
@@ -282,7 +280,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """A notebook that uses live grids, run by nbclient, as papermill runs it."""
+    """A notebook with live grids, executed by nbclient, like papermill does."""
     cells = [nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()

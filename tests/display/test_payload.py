@@ -1,4 +1,4 @@
-"""The payload says what the arrays say, in the form of its schema."""
+"""Display payload: its content matches the arrays, and its form matches the schema."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_payload_follows_the_schema_and_is_read_back_unchanged(data: object) -> 
     assert read_payload(written) == made
 
 
-def test_schema_is_itself_valid_in_the_version_that_it_names() -> None:
+def test_the_schema_is_valid_under_its_own_json_schema_version() -> None:
     version = jsonschema.Draft202012Validator
     assert SCHEMA["$schema"] == version.META_SCHEMA["$id"]
     assert version(version.META_SCHEMA).is_valid(SCHEMA)
@@ -63,7 +63,7 @@ def test_intervals_and_marks_of_a_comparison() -> None:
     assert panel["statistics"] == {}, "a Gini coefficient of differences would be an error"
 
 
-def test_statistics_of_scores_are_the_corrected_ones_with_intervals() -> None:
+def test_statistics_of_scores_are_bias_corrected_with_intervals() -> None:
     data = scores(40, 6, 5)
     found = payload(data)["panels"][0]["statistics"]["gini"]
     expected = data.heads.gini()
@@ -72,7 +72,7 @@ def test_statistics_of_scores_are_the_corrected_ones_with_intervals() -> None:
     )
 
 
-def test_statistics_of_too_few_samples_are_left_out() -> None:
+def test_statistics_of_too_few_samples_are_withheld() -> None:
     panel = payload(scores(3))["panels"][0]
     assert panel["statistics"] == {}
     assert (panel["samples"], panel["reliability"], panel["samples_for_090"]) == (3, None, None)
@@ -87,7 +87,7 @@ def test_leading_dims_become_panels_in_order() -> None:
     assert made["scale"] == {"low": 0, "high": 4}
 
 
-def test_a_study_of_tasks_along_steps_is_courses_of_compact_values() -> None:
+def test_a_study_of_tasks_along_steps_has_courses_with_compact_values() -> None:
     rng = np.random.default_rng(0)
     values = rng.lognormal(-4, 1, (20, 3, 30, 16))
     values[:, :, 7, 3] = np.nan
@@ -116,21 +116,21 @@ def test_two_leading_dims_name_each_panel_by_both() -> None:
     assert [panel["title"] for panel in payload(study)["panels"]] == ["gsm8k · before", "gsm8k · after"]
 
 
-def test_facts_that_differ_between_panels_are_read_from_coordinates() -> None:
+def test_attributes_that_differ_between_panels_are_read_from_coordinates() -> None:
     study = xr.concat([pattern([[1.0, 2.0]]), pattern([[3.0, 4.0]])], xr.IndexVariable("task", ["gsm8k", "mbpp"]))
     study = study.assign_coords(samples=("task", [32, 64]), reliability=("task", [0.8, 0.9]))
     panels = payload(study)["panels"]
     assert [(panel["samples"], panel["reliability"]) for panel in panels] == [(32, 0.8), (64, 0.9)]
 
 
-def test_a_title_names_model_and_task_where_panels_share_them() -> None:
+def test_a_title_has_the_model_and_task_that_all_panels_share() -> None:
     assert payload(random_pattern(1, 2))["title"] == "smollm2-135m · gsm8k"
     two = {"a": random_pattern(1, 2), "b": random_pattern(1, 2, task="mbpp")}
     assert payload(two)["title"] == "smollm2-135m"
     assert payload(comparison([[0.1]], [[True]], model_before="base"))["title"] == "base → smollm2-135m · gsm8k"
 
 
-def test_what_differs_between_panels_is_named_of_none() -> None:
+def test_texts_that_differ_between_panels_are_empty() -> None:
     one = random_pattern(1, 2)
     other = random_pattern(1, 2, method="taylor-token", loss_reduction="sum").rename("taylor-token")
     made = payload({"a": one, "b": other})
@@ -153,13 +153,13 @@ def test_what_differs_between_panels_is_named_of_none() -> None:
         ([[1e-40, 1e-42]], "level", 0, 1e-40),
     ],
 )
-def test_scale_holds_zero_and_the_largest_value(values: object, kind: str, low: float, high: float) -> None:
+def test_scale_includes_zero_and_the_largest_value(values: object, kind: str, low: float, high: float) -> None:
     assert payload(pattern(values, kind=kind))["scale"] == {"low": low, "high": high}
 
 
-def test_scale_is_not_given_to_a_single_outlier() -> None:
+def test_a_single_outlier_does_not_determine_the_scale() -> None:
     values = np.linspace(0.5, 1, 270)
-    values[17] = 25.0  # numpy's 99.5th percentile of 270 lies between the second and the third largest
+    values[17] = 25.0  # numpy's 99.5th percentile of 270 values is between the second and the third largest
     high = payload(pattern(values.reshape(30, 9)))["scale"]["high"]
     assert 0.99 < high < 1.01
 
@@ -169,11 +169,11 @@ def test_a_large_grid_stays_under_300_kb() -> None:
     assert len(written) < 300_000
 
 
-def test_what_a_reader_must_know_is_noted() -> None:
+def test_partial_excluded_and_truncated_samples_are_noted() -> None:
     notes = payload(scores(8, complete=0, samples_requested=32, left_out=2, truncated=1))["panels"][0]["notes"]
     assert notes == [
         "Stopped early: 8 of 32 samples are scored.",
-        "Left out: 2 sample(s) without an answer token after truncation.",
+        "Excluded: 2 sample(s) without an answer token after truncation.",
         "Truncated: 1 sample(s).",
     ]
 
@@ -192,7 +192,7 @@ def test_a_selection_keeps_the_models_numbers_of_layers_and_heads() -> None:
     assert not {"layer_numbers", "head_numbers"} & set(payload(random_pattern(8, 6)))
 
 
-def test_a_selection_is_named_as_the_model_names_it() -> None:
+def test_heads_of_a_selection_have_the_models_names() -> None:
     data = pattern(np.arange(24.0).reshape(6, 4)).isel(layer=slice(3, 6))
     data[1] = np.nan
     made = payload(data)
@@ -207,7 +207,7 @@ def test_a_selection_is_named_as_the_model_names_it() -> None:
     assert "<td>L5H3" in re.sub("<td[^>]*>", "<td>", html.card(payload({"a": data, "b": data})))
 
 
-def test_a_comparison_of_selections_is_named_as_the_model_names_it() -> None:
+def test_heads_of_a_comparison_of_selections_have_the_models_names() -> None:
     before = scores(8, layers=6)
     after = before.copy(deep=True)
     after["score"][:, 4, 2] *= 9
@@ -219,12 +219,12 @@ def test_a_comparison_of_selections_is_named_as_the_model_names_it() -> None:
     ("data", "message"),
     [
         ({"a": random_pattern(4, 2)[:2], "b": random_pattern(4, 2)[2:]}, "same layers"),
-        (random_pattern(2, 2).isel(layer=[1, 1]), "none of them twice"),
+        (random_pattern(2, 2).isel(layer=[1, 1]), "unique layer numbers"),
         (3, "got int"),
         ({}, "nothing to show"),
         (xr.Dataset({"other": 1}), "got Dataset"),
         (xr.DataArray([1.0], dims="layer"), "layer and head"),
-        (pattern([[1.0]], kind="levels"), "kind is one of level, signed, difference"),
+        (pattern([[1.0]], kind="levels"), "kind must be one of level, signed, difference"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0, 2.0]])}, "same layers x heads"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], kind="signed")}, "same kind"),
         ({"a": pattern([[1.0]]), "b": pattern([[1.0]], units="share")}, "same units"),
@@ -234,6 +234,6 @@ def test_a_comparison_of_selections_is_named_as_the_model_names_it() -> None:
         ),
     ],
 )
-def test_what_is_no_head_grid_is_an_error_that_says_so(data: object, message: str) -> None:
+def test_data_that_is_not_a_head_grid_is_a_clear_error(data: object, message: str) -> None:
     with pytest.raises(HeadnbError, match=message):
         payload(data)

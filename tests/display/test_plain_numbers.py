@@ -1,4 +1,4 @@
-"""Anybody's numbers draw as values without claims: the truth is the matrix that was given."""
+"""Plain matrices are drawn as values without units, reliability or statistics; the truth is the given matrix."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_matrix_is_drawn_as_values(form, signed):
     html = grid._repr_mimebundle_()["text/html"]
     assert "nats" not in html
     assert "eliabilit" not in html
-    assert HeadGrid.of(payload).payload == payload  # other readers take it
-    assert HeadGrid.of(find_drawable("x", Variables({"x": given}))).payload == payload  # as %headgrid does
+    assert HeadGrid.of(payload).payload == payload  # the validator accepts it
+    assert HeadGrid.of(find_drawable("x", Variables({"x": given}))).payload == payload  # like %headgrid
     if isinstance(given, xr.DataArray) and "layer" in given.dims:
         assert given.heads.grid().payload == payload
 
@@ -72,7 +72,7 @@ def test_missing_and_infinite_values_are_not_drawn():
 @pytest.mark.parametrize(
     "given", [[], [1.0, 2.0], np.zeros(3), np.zeros((0, 3)), [[1, 2], [3]], [["a"]], "abc", None, 3.0, {"a": 1}]
 )
-def test_what_is_no_matrix_is_one_line(given):
+def test_input_that_is_not_a_matrix_is_a_one_line_error(given):
     for live in (False, True):
         with pytest.raises(HeadnbError) as error:
             headnb.grid(given, live=live)

@@ -1,4 +1,4 @@
-"""Each plot function draws the arrays that it is given, and says what is wrong with those that it cannot draw."""
+"""Plot functions: marks match the given arrays, and invalid arrays are clear errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def study(**coords: object) -> xr.DataArray:
     return xr.DataArray(values, dims=("task", "step"), coords=names, name="level", attrs={"units": "nats"})
 
 
-def test_a_trajectory_is_a_line_a_task_with_its_interval() -> None:
+def test_a_trajectory_has_one_line_per_task_with_its_interval() -> None:
     value = study()
     chart = plots.trajectory(xr.Dataset({"value": value, "low": value - 0.1, "high": value + 0.1}))
     lines = marks(chart, Line)
@@ -39,14 +39,14 @@ def test_a_trajectory_is_a_line_a_task_with_its_interval() -> None:
     assert "gsm8k: 1.00 → 0.400 over step 0 to 20" in repr(chart)
 
 
-def test_a_trajectory_runs_along_samples_seen_as_well() -> None:
+def test_a_trajectory_may_have_samples_seen_as_its_x_axis() -> None:
     chart = plots.trajectory(study(samples_seen=("step", [0, 8, 40, 160])), along="samples_seen", log=True)
     assert marks(chart, Line)[0].x.tolist() == [0, 8, 40, 160]
     assert chart.plots[0].x.unit == 8
     assert chart.plots[0].x.label == "samples seen"
 
 
-def test_training_seeds_share_the_colour_of_their_task() -> None:
+def test_training_seeds_have_the_colour_of_their_task() -> None:
     runs = study().expand_dims(seed=[0, 1]).transpose("task", "seed", "step")
     lines = marks(plots.trajectory(runs), Line)
     assert [line.name for line in lines] == ["gsm8k", "", "boolq", ""]
@@ -54,7 +54,7 @@ def test_training_seeds_share_the_colour_of_their_task() -> None:
     assert lines[3].hover[0].startswith("boolq · seed 1 · step 0")
 
 
-def test_marks_of_a_trajectory_are_upright_lines() -> None:
+def test_marks_of_a_trajectory_are_vertical_lines() -> None:
     rules = marks(plots.trajectory(study(), marks={"50 %": 3.5}), Rule)
     assert [(rule.text, rule.x) for rule in rules] == [("50 %", 3.5)]
 
@@ -83,14 +83,14 @@ def test_a_distribution_of_one_head_over_samples_names_the_samples() -> None:
 
 
 def blocks() -> xr.DataArray:
-    """Two groups of tasks, given in turns."""
+    """Correlations of two groups of tasks in alternating order."""
     names = ["math1", "text1", "math2", "text2"]
     same = np.array([[n[0] == m[0] for n in names] for m in names])
     matrix = np.where(same, 0.8, -0.2) + np.eye(4) * 0.2
     return xr.DataArray(matrix, dims=("task", "other_task"), coords={"task": names, "other_task": names})
 
 
-def test_like_tasks_stand_beside_each_other() -> None:
+def test_similar_tasks_are_next_to_each_other() -> None:
     order = clustered(blocks())
     assert {frozenset(order[:2]), frozenset(order[2:])} == {
         frozenset({"math1", "math2"}),
@@ -128,14 +128,14 @@ def test_a_train_eval_matrix_has_rows_of_training_and_columns_of_evaluation(sign
 
 
 def matrix(values: np.ndarray) -> xr.DataArray:
-    """Rows and columns with names as losses after each of several tasks have them."""
+    """A matrix with row and column names like those of losses after each of several tasks."""
     rows, columns = (range(size) for size in values.shape)
     coords = {"stage": [f"after task {row}" for row in rows], "task": [f"task {column}" for column in columns]}
     return xr.DataArray(values, coords, ("stage", "task"))
 
 
 def drawn_width(words: str, size: float) -> float:
-    """In pixels, in DejaVu Sans, whose letters are among the widest that a page's own font may have."""
+    """Width in pixels in DejaVu Sans, one of the widest fonts that a page may use."""
     return size * sum({".": 0.318, "−": 0.838, "e": 0.615}.get(letter, 0.636) for letter in words)
 
 
@@ -149,7 +149,7 @@ SHAPED = pytest.mark.parametrize(
 
 @SIZED
 @SHAPED
-def test_words_fit_into_the_cells_of_a_matrix_in_both_forms(size: int, factor: float, shift: float) -> None:
+def test_text_fits_into_the_cells_of_a_matrix_in_both_renderers(size: int, factor: float, shift: float) -> None:
     values = factor * (np.random.default_rng(size).gamma(2, 1, (size, size)) + shift)
     chart = plots.train_eval(matrix(values))
     (cells,) = marks(chart, Cells)
@@ -169,7 +169,7 @@ def test_words_fit_into_the_cells_of_a_matrix_in_both_forms(size: int, factor: f
 
 
 @SIZED
-def test_words_fit_into_the_cells_of_correlations(size: int) -> None:
+def test_text_fits_into_the_cells_of_correlations(size: int) -> None:
     names = [f"task{place}" for place in range(size)]
     values = np.corrcoef(np.random.default_rng(size).normal(size=(size, 4)))
     chart = plots.correlation_matrix(
@@ -180,14 +180,14 @@ def test_words_fit_into_the_cells_of_correlations(size: int) -> None:
     assert any(cells.texts) == (size < 30)
 
 
-def test_cells_that_are_too_small_for_words_say_their_value_under_the_mouse() -> None:
+def test_cells_that_are_too_small_for_text_have_hover_texts() -> None:
     values = np.random.default_rng(0).gamma(2, 1, (30, 30))
     (cells,) = marks(plots.train_eval(matrix(values)), Cells)
     assert not any(cells.texts)
     assert cells.hover[31] == f"after task 1 · task 1 · {values[1, 1]:.3g}"
 
 
-def test_fewer_digits_are_written_in_smaller_cells_and_no_minus_before_zero() -> None:
+def test_smaller_cells_have_fewer_digits_and_zero_has_no_minus() -> None:
     values = np.full((2, 12), -0.0004)
     values[0] = -0.0968
     few, many = (marks(plots.train_eval(matrix(values[:, :columns])), Cells)[0].texts for columns in (3, 12))
@@ -212,7 +212,7 @@ def test_regression_gives_the_r_squared_of_the_formula_and_names_heads() -> None
     assert [rule for rule in marks(chart, Rule) if rule.x is None and rule.y is None]
 
 
-def test_weights_have_their_intervals_and_say_how_often_they_were_selected() -> None:
+def test_weights_have_intervals_and_a_note_on_how_often_they_were_selected() -> None:
     coords = {"basic": ["gsm8k", "mbpp"]}
     columns = {
         name: ("basic", values) for name, values in (("value", [0.6, 0.1]), ("low", [0.4, -0.1]), ("high", [0.8, 0.3]))
@@ -225,7 +225,7 @@ def test_weights_have_their_intervals_and_say_how_often_they_were_selected() -> 
     interval = marks(chart, Segments)[0]
     assert (interval.x0.tolist(), interval.x1.tolist()) == ([0.4, -0.1], [0.8, 0.3])
     np.testing.assert_array_equal(interval.y0, own.y)
-    assert chart.notes == ("Above zero in resamples: gsm8k 90%, mbpp 40%.",)
+    assert chart.notes == ("Fraction of resamples with a weight above zero: gsm8k 90%, mbpp 40%.",)
 
 
 def test_slopes_join_the_stages_of_each_task() -> None:
@@ -239,7 +239,7 @@ def test_slopes_join_the_stages_of_each_task() -> None:
     np.testing.assert_array_equal(marks(chart, Segments, 1)[1].y1, [6.5, 7.5])
 
 
-def test_a_null_far_below_zero_stands_at_the_edge_with_its_number() -> None:
+def test_a_null_model_far_below_zero_is_drawn_at_the_edge_with_its_number() -> None:
     table = pd.DataFrame({"r2": [0.6, -5.2], "r2_cv": [0.5, np.nan]}, index=["the fit", "a null"])
     chart = plots.nulls(table, ceiling=0.8)
     r2, r2_cv = marks(chart, Points)
@@ -247,21 +247,21 @@ def test_a_null_far_below_zero_stands_at_the_edge_with_its_number() -> None:
     assert r2.labels == ("", "−5.20")
     assert r2_cv.labels == ("", "")
     assert 0.8 in [rule.x for rule in marks(chart, Rule)]
-    assert "a null: R² −5.20, layers left out –" in repr(chart)
+    assert "a null: R² −5.20, leave-layers-out R² –" in repr(chart)
 
 
-def test_what_cannot_be_drawn_is_named() -> None:
+def test_arrays_that_cannot_be_drawn_are_clear_errors() -> None:
     with pytest.raises(HeadnbError, match=r"no coordinate 'epoch'.*have task, step"):
         plots.trajectory(study(), along="epoch")
     with pytest.raises(HeadnbError, match="nothing to draw"):
         plots.trajectory(study().isel(step=[]))
     with pytest.raises(HeadnbError, match="got list"):
         plots.trajectory([1, 2])
-    with pytest.raises(HeadnbError, match="logarithmic axis needs step from 0 on"):
+    with pytest.raises(HeadnbError, match="logarithmic axis needs step of at least 0; got"):
         plots.trajectory(study(step=[-1, 0, 1, 2]), log=True)
     with pytest.raises(HeadnbError, match="no groups"):
         plots.distribution({})
-    with pytest.raises(HeadnbError, match="the order needs each of"):
+    with pytest.raises(HeadnbError, match="the order must contain each of"):
         plots.correlation_matrix(blocks(), order=["math1"])
     with pytest.raises(HeadnbError, match="same names along both"):
         plots.correlation_matrix(blocks().isel(task=[0, 1]))
@@ -276,7 +276,7 @@ def test_what_cannot_be_drawn_is_named() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, 0.3])
-def test_arrays_of_one_value_or_none_at_all_are_drawn(value: float) -> None:
+def test_constant_arrays_and_arrays_without_values_are_drawn(value: float) -> None:
     flat = study() * 0 + value
     coords = {"layer": range(2), "head": range(2)}
     grid = xr.DataArray(np.full((2, 2), value), dims=("layer", "head"), coords=coords)

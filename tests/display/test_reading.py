@@ -1,4 +1,4 @@
-"""Payloads from elsewhere: what is valid is read, everything else is one clear error.
+"""Payload parser: valid payloads are read, and invalid ones are a clear one-line error.
 
 The files in tests/fixtures/payloads are shared with the front end's tests.
 """
@@ -36,7 +36,7 @@ KEYWORDS = {
     *("$ref", "$defs", "if", "then", "else", "default"),
     *("$schema", "$id", "title", "description"),
 }
-"""What fastjsonschema (draft 7) and @exodus/schemasafe both know."""
+"""Keywords that both fastjsonschema (draft 7) and @exodus/schemasafe support."""
 
 
 def fixtures(folder: str) -> list[object]:
@@ -65,7 +65,7 @@ def test_invalid_file_is_refused_by_schema_and_reader(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", fixtures("invalid-beyond-schema"))
-def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) -> None:
+def test_invalid_file_that_the_schema_accepts_is_refused_by_the_reader(path: Path) -> None:
     with pytest.raises(HeadnbError) as refused:
         read_payload(path)
     assert "\n" not in str(refused.value)
@@ -74,14 +74,14 @@ def test_file_that_a_schema_cannot_judge_is_refused_by_the_reader(path: Path) ->
 
 @pytest.mark.parametrize("change", payload_changes.recorded(), ids=payload_changes.name)
 def test_schema_generated_validator_and_reader_answer_as_recorded(change: dict[str, object]) -> None:
-    """The front end's tests hold its validator and reader to the same record."""
+    """The front end's tests compare its validator and reader with the same record."""
     found = payload_changes.changed(change)
     assert VALIDATOR.is_valid(found) == change["schema"]
-    assert taken(GENERATED, found) == change["schema"]
-    assert taken(parse_payload, found) == change["reader"]
+    assert accepted(GENERATED, found) == change["schema"]
+    assert accepted(parse_payload, found) == change["reader"]
 
 
-def taken(check: Callable[[object], object], found: object) -> bool:
+def accepted(check: Callable[[object], object], found: object) -> bool:
     try:
         check(found)
     except (HeadnbError, fastjsonschema.JsonSchemaValueException):
@@ -89,7 +89,7 @@ def taken(check: Callable[[object], object], found: object) -> bool:
     return True
 
 
-def test_schema_has_no_keyword_that_a_validator_may_not_know() -> None:
+def test_schema_has_only_keywords_that_all_validators_support() -> None:
     parts = [SCHEMA]
     for part in parts:
         assert part.keys() <= KEYWORDS
@@ -115,7 +115,7 @@ def test_numbers_that_json_does_not_have_are_refused(place: str, number: float) 
         read_payload(json.dumps(found))
 
 
-def test_errors_name_the_place() -> None:
+def test_errors_name_the_invalid_field() -> None:
     minimal = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     minimal["panels"].append({"values": [[0.1, "0.2"]]})
     with pytest.raises(HeadnbError, match=r"panels\[1\]\.values\[0\]\[1\] must be number or null, got '0.2'"):
@@ -138,7 +138,7 @@ def test_the_models_numbers_of_a_selection_are_read() -> None:
     assert (found["layer_numbers"], found["head_numbers"]) == ([3, 4], [5, 1, 2])
 
 
-def test_the_text_under_a_grid_is_made_of_its_numbers_and_fits_into_a_payload() -> None:
+def test_the_text_below_a_grid_is_computed_from_its_numbers_and_fits_into_a_payload() -> None:
     found = json.loads((PAYLOADS / "valid" / "minimal.heads.json").read_text(encoding="utf-8"))
     names = [letter * 2000 for letter in "abcdefghijklmnopqrst"]
     found["panels"][0] |= {
@@ -160,14 +160,14 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
         read_payload(tmp_path)
 
 
-def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.heads.json"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(HeadnbError, match="UTF-8"):
         read_payload(path)
 
 
-def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
+def test_an_unpaired_surrogate_is_an_error_in_texts_and_in_names() -> None:
     for field in ({"title": "\ud800"}, {"panels": [{"values": [[1]], "statistics": {"\udfff": {"value": 1}}}]}):
         payload = {
             "version": 1,
@@ -177,7 +177,7 @@ def test_half_of_a_character_pair_is_an_error_in_texts_and_in_names() -> None:
             "heads": 1,
             "panels": [{"values": [[1]]}],
         }
-        with pytest.raises(HeadnbError, match="half of a character pair"):
+        with pytest.raises(HeadnbError, match="unpaired surrogate"):
             read_payload(json.dumps(payload | field))
 
 
@@ -194,7 +194,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no finding
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is not a failure
 @given(
     st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
     JSON_VALUES,
@@ -222,4 +222,4 @@ def test_generated_validator_accepts_what_the_schema_accepts(name: str, value: o
         written = json.loads(json.dumps(found, allow_nan=False))
     except ValueError:
         return
-    assert taken(GENERATED, written) == VALIDATOR.is_valid(written)
+    assert accepted(GENERATED, written) == VALIDATOR.is_valid(written)

@@ -1,4 +1,4 @@
-"""The report is one page that says everything without script, fetches nothing, and lets no name become markup."""
+"""Report: one page that is complete without scripts, sends no requests, and never treats names as markup."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the contents of scripts, and the words between tags."""
+    """Parser that collects tags with their attributes, the contents of scripts, and the text between tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def contents(name: str = "gsm8k") -> ReportContents:
     first = Section(
         title=name,
         question=name,
-        finding=Finding(False, f"{name} does not hold", numbers),
+        finding=Finding(False, f"{name} is not shown", numbers),
         sentences=(name,),
         charts=(chart(name), plots.distribution({name: random_pattern(3, 2)})),
         tables=(Table((name, "n", "Gini"), ((name, 3, None), ("b", 2.5, 0.25)), name),),
@@ -86,16 +86,30 @@ def contents(name: str = "gsm8k") -> ReportContents:
     return ReportContents(name, (first, Section("another")), (name,), {name: {name: name}})
 
 
-def test_the_page_says_everything_without_script() -> None:
+@pytest.mark.parametrize(
+    ("supported", "mark", "css_class"),
+    [
+        (True, "✓ supported", "supported"),
+        (False, "✗ not supported", "not-supported"),
+        (None, "? undecided", "undecided"),
+    ],
+)
+def test_a_finding_has_the_mark_of_its_verdict(supported: bool | None, mark: str, css_class: str) -> None:
+    text = page(ReportContents("t", (Section("s", finding=Finding(supported, "a sentence")),)))
+    assert text.count(f'<span class="verdict {css_class}">{mark}</span>') == 2  # in the summary and in the section
+    assert re.search(rf"^\.{css_class} {{", text, re.MULTILINE)
+
+
+def test_the_page_is_complete_without_script() -> None:
     words = " ".join(Page(page(contents())).words)
-    assert "✗ does not hold" in words
-    assert "gsm8k does not hold" in words
+    assert "✗ not supported" in words
+    assert "gsm8k is not shown" in words
     assert "0.331 [0.300, 0.360]" in words
     assert re.search(r"2\.50\s+0\.250", words)
     assert "activation level" in words
 
 
-def test_charts_and_grids_stand_there_as_pictures_too() -> None:
+def test_charts_and_grids_are_included_as_pictures_too() -> None:
     found = Page(page(contents()))
     stills = [place for place, (tag, attrs) in enumerate(found.tags) if tag == "div" and attrs.get("class") == "still"]
     pictures = [place for place, (tag, _) in enumerate(found.tags) if tag == "svg"]
@@ -103,7 +117,7 @@ def test_charts_and_grids_stand_there_as_pictures_too() -> None:
     assert all(still < picture for still, picture in zip(stills, pictures, strict=True))
 
 
-def test_data_of_charts_and_grids_are_those_given() -> None:
+def test_the_page_has_the_given_data_of_charts_and_grids() -> None:
     made = contents()
     data = [json.loads(text) for attrs, text in Page(page(made)).scripts if attrs.get("type") == "application/json"]
     shows = [a["data-shows"] for a, _ in Page(page(made)).scripts if "data-shows" in a]
@@ -112,7 +126,7 @@ def test_data_of_charts_and_grids_are_those_given() -> None:
     assert "gsm8k · step 1 · 0.500" in json.dumps(data[0], ensure_ascii=False)
 
 
-def test_each_script_is_there_once_and_nothing_else_may_run() -> None:
+def test_each_script_is_included_once_and_nothing_else_may_run() -> None:
     text = page(contents())
     found = Page(text)
     policy = next(attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
@@ -141,11 +155,11 @@ def test_names_stay_text(name: str) -> None:
     assert [sorted(attrs) for _, attrs in hostile.tags] == [sorted(attrs) for _, attrs in plain.tags]
     run = [[script for attrs, script in found.scripts if "type" not in attrs] for found in (plain, hostile)]
     assert run[0] == run[1]
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    shown = name.replace("\x1b", "\\x1b").replace("\x00", "\\x00")
     assert shown in "".join(hostile.words)
 
 
-def test_a_page_without_charts_carries_no_bokeh() -> None:
+def test_a_page_without_charts_does_not_include_bokeh() -> None:
     grids = ReportContents("grids", (Section("one", grids=(HeadGrid.of(random_pattern(2, 2)),)),))
     assert len(page(grids)) < 300_000
     words = page(ReportContents("words", (Section("one", sentences=("a sentence",)),)))
@@ -161,13 +175,13 @@ def test_the_summary_lists_findings_and_links_to_them() -> None:
     assert {link[1:] for link in links} <= anchors
 
 
-def test_the_file_is_whole_and_named_html(tmp_path: Path) -> None:
+def test_the_file_is_complete_and_named_html(tmp_path: Path) -> None:
     path = report(contents(), tmp_path / "report.html")
     assert path.read_text(encoding="utf-8").endswith("</body></html>\n")
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(HeadnbError, match=r"name it run\.html"):
         report(contents(), tmp_path / "run")
-    with pytest.raises(HeadnbError, match="has 1 cells for 2 columns"):
+    with pytest.raises(HeadnbError, match="has 1 cells, but the table has 2 columns"):
         page(ReportContents("t", (Section("s", tables=(Table(("a", "b"), (("x",),)),)),)))
 
 

@@ -1,4 +1,4 @@
-"""What a saved notebook keeps of a widget: beside the live view the last picture, for who cannot show the view."""
+"""Saved widgets: a notebook contains the live view and the last picture, for readers without the view."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def widget(request, scores):
 
 
 def saved(widget):
-    """What a kernel sends of a cell's last value."""
+    """The bundle that a kernel sends for a cell's last value."""
     data, _ = DisplayFormatter().format(widget)
     return data
 
 
-def test_the_bundle_has_the_view_first_and_the_picture_beside_it(widget, scores):
+def test_the_bundle_has_the_view_first_and_also_the_picture(widget, scores):
     data = saved(widget)
     expected = HeadGrid(widget.payload)._repr_mimebundle_()
     assert data[VIEW]["model_id"] == widget.model_id
@@ -63,7 +63,7 @@ def test_a_page_shows_the_picture(widget, tmp_path, exporter):
     assert not re.search(r"(HeadGridWidget|Explorer)\(", page)
 
 
-def test_what_was_scored_and_ablated_last_is_shown():
+def test_the_last_scores_and_the_last_ablation_are_shown():
     explorer = explore(tiny_model(), tiny_tokenizer(), {"pairs": PAIRS})
     empty = saved(explorer)
     assert explorer.wait(30)

@@ -1,4 +1,4 @@
-"""The words under a grid, and the grid as text."""
+"""Text below a grid, and the grid as text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_statistics_have_the_digits_that_their_interval_carries(found: dict[str,
     assert statistics_line(statistics={"gini": found}) == f"Gini {expected}"
 
 
-def test_a_statistic_that_is_withheld_says_why() -> None:
+def test_a_statistic_that_is_withheld_has_a_reason() -> None:
     found = statistics_line(statistics={"cv": {"value": 0.62}}, withheld={"kurtosis": "needs more samples"})
     assert found == "CV 0.620 · excess kurtosis needs more samples"
 
@@ -85,10 +85,10 @@ def test_text_names_top_heads_statistics_and_reliability() -> None:
     assert lines[4] == "Reliability 0.87 (32 samples); about 60 samples give 0.90"
 
 
-def test_heat_map_has_a_line_a_layer_and_a_sign_a_head() -> None:
+def test_heat_map_has_one_line_per_layer_and_one_character_per_head() -> None:
     lines = as_text(payload(pattern([[0.0, 0.4], [np.nan, 0.2]])), heat_map=True).splitlines()
     assert "layer   0 ▁█" in lines
-    assert "layer   1  ▅" in lines  # half of seven steps, rounded to the even fourth
+    assert "layer   1  ▅" in lines  # half of seven steps is 3.5, which rounds to 4
 
 
 def test_colour_heat_map_puts_two_layers_on_a_line() -> None:

@@ -115,7 +115,7 @@ def test_samples_that_max_length_leaves_out_or_cuts_are_counted_under_the_grid(s
     assert result.success
     said = " ".join(captured.stdout.split())
     assert "Training: 1 sample(s) without an answer token after truncation left out, 1 sample(s) truncated." in said
-    assert "Left out: 1 sample(s) without an answer token after truncation." in said
+    assert "Excluded: 1 sample(s) without an answer token after truncation." in said
     assert ("Truncated: 1 sample(s)." in said) == (not track)
 
 

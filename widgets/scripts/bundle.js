@@ -1,4 +1,4 @@
-/** Bundle the live widgets (each one ES module, for anywidget) and the HTML page's script. */
+/** Bundle the live widgets (one ES module each, for anywidget) and the script of the HTML page. */
 
 import { build } from "esbuild";
 

@@ -1,4 +1,4 @@
-/** Remove what a build makes: hatch keeps an existing build, so a release must begin without one. */
+/** Remove all build outputs: hatch reuses an existing build, so a release must start without one. */
 
 import { rmSync } from "node:fs";
 

@@ -1,7 +1,7 @@
 /**
- * Write `src/generated` from what Python reads too: the payload's schema and the constants of drawing.
+ * Generate `src/generated` from the payload schema and the drawing constants, which Python reads too.
  *
- * The validator is plain code: a page whose policy forbids `eval` runs it.
+ * The generated validator does not use `eval`, so it runs on pages whose content security policy forbids it.
  */
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -17,7 +17,7 @@ function write(name, lines) {
   writeFileSync(`${FOLDER}/${name}.ts`, `${lines.join("\n")}\n`);
 }
 
-/** The TypeScript type of what a part of the schema takes. */
+/** The TypeScript type of the values that a part of the schema accepts. */
 function type(part, schema) {
   if (part.$ref) return type(schema.$defs[part.$ref.replace("#/$defs/", "")], schema);
   if (part.if) return `${type(part.then, schema)} | ${type(part.else, schema)}`;

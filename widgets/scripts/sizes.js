@@ -1,4 +1,4 @@
-/** Print what each bundle weighs over the wire; fail when one is too heavy. */
+/** Print the gzipped size of each bundle; fail if one is too large. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";

@@ -1,10 +1,10 @@
-/** The explorer: `headnb.explorer.explorer.Explorer` through anywidget. */
+/** Front end of `headnb.explorer.explorer.Explorer`, through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
 import type { ExplorerModel } from "./explorer/model";
 import { ExplorerView, TRAITS } from "./explorer/view";
 
-/** One for each model: when nobody looks at it any more, what it computes is stopped. */
+/** One instance per widget model; closing its last view stops the running computation. */
 export default () => {
   let views = 0;
 

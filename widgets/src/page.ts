@@ -1,4 +1,4 @@
-/** The script of the offline pages: each grid and chart stands as JSON after the element that it fills. */
+/** Script of the offline pages: draws each grid and chart from the JSON after the element that it fills. */
 
 import { showChart } from "./view/chart";
 import { GridView } from "./view/grid-view";

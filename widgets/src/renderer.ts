@@ -1,4 +1,4 @@
-/** JupyterLab's and Notebook's renderer of head grids, and their `*.heads.json` files. */
+/** Renderer of head grids and `*.heads.json` files for JupyterLab and Notebook. */
 
 import type { IRenderMime } from "@jupyterlab/rendermime-interfaces";
 import { Widget } from "@lumino/widgets";

@@ -1,10 +1,10 @@
-/** The live widget: `headnb.explorer.grid_widget.HeadGridWidget` through anywidget. */
+/** Front end of `headnb.explorer.grid_widget.HeadGridWidget`, through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
 import { GridView } from "./view/grid-view";
 
 interface HeadGridModel {
-  /** The payload as Python made it. */
+  /** The payload, created in Python. */
   payload: unknown;
   /** Names of the selected heads, in the grid's order. */
   selected: string[];

@@ -35,14 +35,14 @@ describe("a matrix", () => {
     const part = new DataView(whole.buffer, 4);
     expect([...matrix(part, 2).values]).toEqual([1, 2, 3, 4]);
   });
-  test("of another size than its tokens is refused", () => {
+  test("whose size does not match the tokens is refused", () => {
     expect(() => matrix(sent([1, 2, 3]), 2)).toThrow("12 bytes are not a matrix of 2 x 2");
   });
 });
 
 describe("a matrix as pixels", () => {
   const alpha = (pixels: Uint32Array) => [...pixels].map((pixel) => pixel >>> 24);
-  test("is as strong as the square root of each entry's share of the largest, in the colour of its sign", () => {
+  test("has opacities by the square root of each entry relative to the largest, in the colour of its sign", () => {
     const found = matrixPixels(matrix(sent([1, 0, -0.25, 0]), 2), null);
     expect(alpha(found)).toEqual([255, 0, 128, 0]);
     const [rise, , fall] = [...new Uint8ClampedArray(found.buffer)].flatMap((_, i, bytes) =>
@@ -53,28 +53,28 @@ describe("a matrix as pixels", () => {
       [0x1f, 0x83, 0xd6],
     ]);
   });
-  test("has a veil over the chosen query's row and nowhere else", () => {
+  test("has a minimum opacity in the row of the selected query only", () => {
     expect(alpha(matrixPixels(matrix(sent([1, 0, 0, 0]), 2), 1))).toEqual([255, 0, 40, 40]);
   });
-  test("of nothing but zeros is empty", () => {
+  test("of zeros is transparent", () => {
     expect(alpha(matrixPixels(matrix(sent([0, 0, 0, 0]), 2), null))).toEqual([0, 0, 0, 0]);
   });
 });
 
 describe("tokens are shaded by", () => {
-  test("the weights' mean over the positions that predict the answer", () => {
+  test("the mean of the weights over the positions that predict the answer", () => {
     expect(predicting([0, 1, 1])).toEqual([0, 1]);
     expect([...tokenValues(attention, "weights", null)]).toEqual([0.625, 0.375, 0]);
   });
-  test("the products' sum over all queries, which adds up to the score", () => {
+  test("the sum of the products over all queries, whose total is the score", () => {
     const values = [...tokenValues(attention, "products", null)];
     expect(values).toEqual([1.5, -1, 0]);
     expect(values.reduce((sum, value) => sum + value, 0)).toBeCloseTo(attention.message.score);
   });
-  test("one query's row", () => {
+  test("the row of one query", () => {
     expect([...tokenValues(attention, "products", 1)]).toEqual([0.5, -1, 0]);
   });
-  test("nothing where no token is predicted", () => {
+  test("zero if no token is predicted", () => {
     const mute = { ...attention, message: { ...attention.message, answer: [1, 0, 0] } };
     expect([...tokenValues(mute, "weights", null)]).toEqual([0, 0, 0]);
   });
@@ -85,11 +85,11 @@ test("the largest value counts without its sign", () => {
   expect(largest(new Float32Array(0))).toBe(0);
 });
 
-test("tokens that would not be seen have a sign", () => {
+test("invisible tokens get a visible symbol", () => {
   expect([visible("\n"), visible("\t"), visible(""), visible(" a")]).toEqual(["⏎\n", "⇥", "∅", " a"]);
 });
 
-test("bars are as wide as their bins and as high as their share of the fullest", () => {
+test("bars are as wide as their bins, with heights relative to the largest count", () => {
   expect(bars([1, 4, 0], [0, 1, 3, 4], 80, 40)).toEqual([
     { x: 0, y: 30, width: 20, height: 10 },
     { x: 20, y: 0, width: 40, height: 40 },
@@ -97,11 +97,11 @@ test("bars are as wide as their bins and as high as their share of the fullest",
   ]);
 });
 
-test("bars of nothing are none, and a single value is one bar", () => {
+test("an empty histogram has no bars, and a single bin has one", () => {
   expect(bars([], [], 80, 40)).toEqual([]);
   expect(bars([3], [1.5, 2.5], 80, 40)).toEqual([{ x: 0, y: 0, width: 80, height: 40 }]);
 });
 
-test("changes carry their sign", () => {
+test("changes have a sign", () => {
   expect([signed(0.5), signed(-0.5), signed(0)]).toEqual(["+0.500", "−0.500", "0"]);
 });

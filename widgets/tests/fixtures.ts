@@ -1,4 +1,4 @@
-/** The payload files that Python's tests read too. */
+/** Payload files shared with Python's tests. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -9,7 +9,7 @@ export function fixture(name: string): string {
   return readFileSync(`${FOLDER}/${name}.heads.json`, "utf8");
 }
 
-/** `[name, text]` of every file of a folder. */
+/** `[name, text]` of every file in a folder. */
 export function fixtures(folder: string): [string, string][] {
   const names = readdirSync(`${FOLDER}/${folder}`).map((name) => name.replace(".heads.json", ""));
   return names.map((name) => [name, fixture(`${folder}/${name}`)]);
@@ -18,13 +18,13 @@ export function fixtures(folder: string): [string, string][] {
 interface Change {
   readonly file: string;
   readonly path: readonly (string | number)[];
-  /** Its place among the values; absent where something is taken away. */
+  /** Index of the new value among `values`; absent for a removal. */
   readonly value?: number;
   readonly schema: boolean;
   readonly reader: boolean;
 }
 
-/** `[name, payload, change]` of every change that `tests/support/payload_changes.py` recorded. */
+/** `[name, payload, change]` of every change recorded by `tests/support/payload_changes.py`. */
 export function changes(): [string, unknown, Change][] {
   const recorded: { values: unknown[]; changes: Change[] } = JSON.parse(
     readFileSync(`${FOLDER}/../payload_changes.json`, "utf8"),

@@ -13,7 +13,7 @@ const base: LayoutOptions = { panels: 1, width: 900, titled: false, groups: true
 
 describe.each(SHAPES)("$layers x $heads", (shape) => {
   test.each([1, 3, 7])(
-    "with %i panels every cell is found under its own middle, and nothing else is",
+    "with %i panels the hit test at the middle of a cell returns this cell only",
     (panels) => {
       const layout = arrange(shape, { ...base, panels, titled: panels > 1 });
       for (let panel = 0; panel < panels; panel++) {
@@ -29,14 +29,14 @@ describe.each(SHAPES)("$layers x $heads", (shape) => {
     },
   );
 
-  test.each([200, 500, 1400])("in %i pixels a panel fits, or its cells are the smallest", (width) => {
+  test.each([200, 500, 1400])("a panel fits into %i pixels, or its cells have the smallest size", (width) => {
     const layout = arrange(shape, { ...base, width });
     expect(layout.panelWidth <= width || layout.cellWidth === 3).toBe(true);
     expect(layout.width).toBeGreaterThanOrEqual(layout.panelWidth);
   });
 });
 
-test("beside a row is its layer, above a column its key/value group, elsewhere nothing", () => {
+test("next to a row is its layer, above a column its key/value group, elsewhere nothing", () => {
   const layout = arrange({ layers: 3, heads: 4, kvHeads: 2 }, base);
   const [origin] = layout.origins;
   if (!origin) throw new Error("no panel");
@@ -48,7 +48,7 @@ test("beside a row is its layer, above a column its key/value group, elsewhere n
   expect(hitTest(layout, origin.x + 5, origin.y + layout.gridHeight + 5)).toBeNull();
 });
 
-test("a wide page holds panels beside each other, a narrow one below each other", () => {
+test("panels are side by side on a wide page and below each other on a narrow page", () => {
   const shape = { layers: 30, heads: 9, kvHeads: 3 };
   expect(arrange(shape, { ...base, panels: 3, width: 1000 }).columns).toBe(3);
   expect(arrange(shape, { ...base, panels: 3, width: 320 }).columns).toBe(1);

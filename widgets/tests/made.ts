@@ -1,4 +1,4 @@
-/** Payloads made up for a test. */
+/** Synthetic payloads for tests. */
 
 import type { Kind, Panel, Payload } from "../src/grid/payload";
 import { sharedScale } from "../src/grid/statistics";

@@ -6,13 +6,13 @@ import { changes, fixture, fixtures, schema } from "./fixtures";
 
 const valid = new Ajv2020({ allowUnionTypes: true, useDefaults: false }).compile(schema());
 
-/** The values of a matrix; of compact ones as `numpy` reads them, which is noted in the file. */
+/** The values of a matrix; for compact values those that `numpy` decodes, which the file contains too. */
 function numbers(values: unknown): unknown {
   return Array.isArray(values) ? values.flat() : (values as { numbers: unknown }).numbers;
 }
 
-describe("the files that Python reads too", () => {
-  test.each(fixtures("valid"))("valid %s: schema and reader take it", (_, text) => {
+describe("files shared with Python's tests", () => {
+  test.each(fixtures("valid"))("valid %s: schema and reader accept it", (_, text) => {
     const given = JSON.parse(text);
     expect(valid(given)).toBe(true);
     const read = readPayload(text);
@@ -21,7 +21,7 @@ describe("the files that Python reads too", () => {
     expect(back).toEqual(flat);
   });
 
-  test("the model's numbers of a selection are read", () => {
+  test("the model's layer and head numbers of a selection are read", () => {
     const { layerNumbers, headNumbers } = readPayload(fixture("valid/selection"));
     expect([layerNumbers, headNumbers]).toEqual([
       [3, 4],
@@ -35,27 +35,30 @@ describe("the files that Python reads too", () => {
     expect(() => readPayload(JSON.parse(text))).toThrow(PayloadError);
   });
 
-  test.each(fixtures("invalid-beyond-schema"))("%s: the reader refuses it in one short line", (_, text) => {
-    try {
-      readPayload(text);
-      expect.unreachable();
-    } catch (error) {
-      expect(error).toBeInstanceOf(PayloadError);
-      expect(String(error)).not.toContain("\n");
-      expect(String(error).length).toBeLessThan(300);
-    }
-  });
+  test.each(fixtures("invalid-beyond-schema"))(
+    "%s: the reader refuses it with a short one-line message",
+    (_, text) => {
+      try {
+        readPayload(text);
+        expect.unreachable();
+      } catch (error) {
+        expect(error).toBeInstanceOf(PayloadError);
+        expect(String(error)).not.toContain("\n");
+        expect(String(error).length).toBeLessThan(300);
+      }
+    },
+  );
 });
 
-describe("valid files with a change, of which Python says the same", () => {
+describe("changed valid files, for which Python has the same verdict", () => {
   test.each(changes())("%s", (_, given, change) => {
     expect(valid(given)).toBe(change.schema);
     expect(validate(given)).toBe(change.schema);
-    expect(taken(given)).toBe(change.reader);
-    expect(taken(JSON.stringify(given))).toBe(change.reader);
+    expect(accepted(given)).toBe(change.reader);
+    expect(accepted(JSON.stringify(given))).toBe(change.reader);
   });
 
-  function taken(source: unknown): boolean {
+  function accepted(source: unknown): boolean {
     try {
       readPayload(source);
       return true;
@@ -70,23 +73,28 @@ describe("valid files with a change, of which Python says the same", () => {
 describe("errors", () => {
   const minimal = () => JSON.parse(fixture("valid/minimal"));
 
-  test("name the place", () => {
+  test("name the invalid field", () => {
     const found = minimal();
     found.panels.push({ values: [[0.1, "0.2"]] });
-    expect(() => readPayload(found)).toThrow('panels[1].values[0][1] breaks the rule type, got "0.2"');
+    expect(() => readPayload(found)).toThrow(
+      'panels[1].values[0][1] violates the schema rule type, got "0.2"',
+    );
   });
 
-  test("send the reader of a newer file to pip", () => {
+  test("for a newer file recommend an upgrade", () => {
     expect(() => readPayload({ ...minimal(), version: 2 })).toThrow("pip install -U headnb");
   });
 
-  test.each([undefined, null, 3, [], "", "{"])("come for %j, too", (source) => {
+  test.each([undefined, null, 3, [], "", "{"])("are raised for %j", (source) => {
     expect(() => readPayload(source)).toThrow(PayloadError);
   });
 
-  test.each(["title", "kv_heads", "interval_level", "scale", "progress"])("come for a %s of null", (name) => {
-    expect(() => readPayload({ ...minimal(), [name]: null })).toThrow(name);
-  });
+  test.each(["title", "kv_heads", "interval_level", "scale", "progress"])(
+    "are raised for a %s of null",
+    (name) => {
+      expect(() => readPayload({ ...minimal(), [name]: null })).toThrow(name);
+    },
+  );
 });
 
 test("defaults are filled in", () => {
@@ -94,7 +102,7 @@ test("defaults are filled in", () => {
   expect([found.kvHeads, found.scale, found.intervalLevel]).toEqual([2, { low: 0, high: 0.1 }, 0.95]);
 });
 
-test("a statistic named __proto__ is a statistic like any other", () => {
+test("a statistic named __proto__ is validated like any other", () => {
   const found = JSON.parse(fixture("valid/minimal"));
   found.panels[0].statistics = JSON.parse('{"__proto__": {"value": 1}}');
   readPayload(found);
@@ -102,7 +110,7 @@ test("a statistic named __proto__ is a statistic like any other", () => {
   expect(() => readPayload(found)).toThrow("panels[0].statistics.__proto__.value");
 });
 
-test("the text under a grid is drawn as it stands in the payload", () => {
+test("the text below a grid is read unchanged from the payload", () => {
   const found = JSON.parse(fixture("valid/minimal"));
   Object.assign(found, { columns: [{ label: "Gini", help: "evenness" }] });
   Object.assign(found.panels[0], {
@@ -119,7 +127,7 @@ test("the text under a grid is drawn as it stands in the payload", () => {
   ]).toEqual(["Gini", "Gini 0.1", "Reliability 1", ["0.1"]]);
 });
 
-test("text is measured in characters, as Python measures it", () => {
+test("the length of a text is counted in code points, as in Python", () => {
   const title = "😀".repeat(2000);
   expect(readPayload({ ...JSON.parse(fixture("valid/minimal")), title }).title).toBe(title);
 });

@@ -18,20 +18,20 @@ function typed(...keys: string[]): Selection {
 
 describe("the mouse", () => {
   const click = (selection: Selection, cell: number) => selected(selection, [cell], "replace", shape);
-  test("a click selects, another replaces, the same clears", () => {
+  test("a click selects a head, a click on another head replaces it, a click on the same head clears it", () => {
     const first = click(NOTHING, 5);
     expect(names(first)).toBe("L1H1");
     expect(names(click(first, 6))).toBe("L1H2");
     expect(names(click(first, 5))).toBe("");
   });
-  test("a shift-click extends from the last click to a rectangle", () => {
+  test("a shift-click selects the rectangle from the last click", () => {
     expect(names(selected(click(NOTHING, 5), [10], "extend", shape))).toBe("L1H1,L1H2,L2H1,L2H2");
   });
-  test("extending again starts from the same head", () => {
+  test("a second shift-click starts from the same head", () => {
     const twice = selected(selected(click(NOTHING, 5), [10], "extend", shape), [0], "extend", shape);
     expect(names(twice)).toBe("L0H0,L0H1,L1H0,L1H1");
   });
-  test("a control-click adds and takes away", () => {
+  test("a control-click adds or removes a head", () => {
     const both = selected(click(NOTHING, 0), [11], "toggle", shape);
     expect(names(both)).toBe("L0H0,L2H3");
     expect(names(selected(both, [0], "toggle", shape))).toBe("L2H3");
@@ -39,7 +39,7 @@ describe("the mouse", () => {
 });
 
 describe("the keyboard", () => {
-  test("the first arrow goes to the first head, further ones move, the edge holds", () => {
+  test("the first arrow key goes to the first head, further ones move the cursor within the grid", () => {
     expect(typed("ArrowDown").cursor).toBe(0);
     expect(typed("ArrowDown", "ArrowDown", "ArrowRight").cursor).toBe(5);
     expect(typed("ArrowDown", "ArrowLeft", "ArrowUp").cursor).toBe(0);
@@ -52,10 +52,10 @@ describe("the keyboard", () => {
     expect(names(typed("ArrowDown", " ", "ArrowRight", "Enter"))).toBe("L0H1");
     expect(names(typed("ArrowDown", " ", "Escape"))).toBe("");
   });
-  test("Shift and arrows draw a rectangle", () => {
+  test("Shift and arrow keys select a rectangle", () => {
     expect(names(typed("ArrowDown", "ArrowRight", "⇧ArrowRight", "⇧ArrowDown"))).toBe("L0H1,L0H2,L1H1,L1H2");
   });
-  test("Control A selects all, other keys are none of the grid's business", () => {
+  test("Control A selects all heads, and other keys are ignored", () => {
     expect(typed("⌃a").cells.size).toBe(12);
     expect(pressed(NOTHING, { key: "s", shift: false, control: true }, shape)).toBeNull();
     expect(pressed(NOTHING, { key: "Escape", shift: false, control: false }, shape)).toBeNull();
@@ -64,10 +64,10 @@ describe("the keyboard", () => {
 
 describe("names", () => {
   test.each(["L2H3", " L0H0 "])("%s is a head", (name) => expect(headPlace(name, shape)).not.toBeNull());
-  test.each(["L3H0", "L0H4", "3.1", "L1", "H1", "L-1H0", "L0H0x", ""])("%j is none", (name) =>
+  test.each(["L3H0", "L0H4", "3.1", "L1", "H1", "L-1H0", "L0H0x", ""])("%j is not a head", (name) =>
     expect(headPlace(name, shape)).toBeNull(),
   );
-  test("of a selection of layers and heads are the model's own", () => {
+  test("of a selection of layers and heads have the model's numbers", () => {
     const part = { layers: 2, heads: 2, kvHeads: 2, layerNumbers: [4, 5], headNumbers: [6, 1] };
     expect(namesOf([0, 3], part)).toEqual(["L4H6", "L5H1"]);
     expect(headPlace("L5H6", part)).toEqual({ layer: 1, head: 0 });
@@ -75,7 +75,7 @@ describe("names", () => {
     expect(sameHeads(part, { ...part })).toBe(true);
     expect(sameHeads(part, { ...part, layerNumbers: null })).toBe(false);
   });
-  test("come in the grid's order, whatever else is among them", () => {
+  test("are in the grid's order, and invalid names are ignored", () => {
     expect(namesOf(cellsOf(["L2H0", 3, "L9H9", null, "L0H1"], shape), shape)).toEqual(["L0H1", "L2H0"]);
   });
 });

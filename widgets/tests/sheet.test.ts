@@ -21,13 +21,13 @@ describe("a saved picture", () => {
   const tasks = [panel([1, 2], { title: "gsm8k" }), panel([4, 1], { title: "mbpp" })];
   const several = payload(1, 2, tasks, { title: "tiny" });
 
-  test("of one of several panels says which", () => {
+  test("of one of several panels has its title", () => {
     expect(saved(several, { sideBySide: false, panel: 1 })[0]).toBe("tiny · mbpp");
     expect(saved(several, { difference: [1, 0] })[0]).toBe("tiny · mbpp − gsm8k");
     expect(saved(several, { sideBySide: true })[0]).toBe("tiny");
     expect(saved(payload(1, 2, tasks.slice(0, 1), { title: "tiny" }))[0]).toBe("tiny");
   });
-  test("has the words that stand beside it on the page", () => {
+  test("has the text that is next to it on the page", () => {
     const notes = ["Stopped early: 30 of 64 samples are scored.", "Truncated: 1 sample(s)."];
     const one = panel([1, Number.NaN], { significant: Float64Array.of(1, 0), notes });
     const progress = { done: 30, total: 64, unit: "samples", message: "" };
@@ -37,20 +37,22 @@ describe("a saved picture", () => {
         ...notes,
         "1 of 1 heads changed significantly (q &lt; 0.05).",
         "Layer 1 is hatched: it has no softmax attention heads.",
-        "So far 30 of 64 samples.",
+        "30 of 64 samples done.",
       ]),
     );
   });
-  test("of several panels has their notes with their titles", () => {
+  test("of several panels has their notes with the panels' titles", () => {
     const stopped = { ...several, panels: tasks.map((one) => ({ ...one, notes: ["Truncated."] })) };
     expect(saved(stopped)).toEqual(expect.arrayContaining(["gsm8k: Truncated.", "mbpp: Truncated."]));
   });
-  test("of a difference that the reader made says what tests it", () => {
+  test("of a difference chosen by the reader names the function that tests it", () => {
     const words = saved(several, { difference: [1, 0] }).join(" ");
-    expect(words).toContain("Reliability not known: headnb.compare(before, after) tests which heads changed");
+    expect(words).toContain(
+      "Reliability not available: headnb.compare(before, after) tests which heads changed",
+    );
     expect(words.match(/Reliability/g)).toHaveLength(1);
   });
-  test("loses no words to its edge", () => {
+  test("wraps long text", () => {
     const note = "so many words ".repeat(40).trim();
     const words = saved(payload(1, 2, [panel([1, 2], { notes: [note] })]));
     expect(words.join(" ")).toContain(note);
@@ -58,13 +60,13 @@ describe("a saved picture", () => {
   });
 });
 
-test("words are broken between words, and within one that is too long", () => {
+test("text is wrapped between words, and within a word that is too long", () => {
   expect(wrapped("one two three", 57, 10)).toEqual(["one two", "three"]);
   expect(wrapped("abcdefghijklm no", 57, 10)).toEqual(["abcdefghij", "klm no"]);
   expect(wrapped("", 57, 10)).toEqual([""]);
 });
 
-test("a file's name has the panel's, in letters that every system takes", () => {
+test("a file name has the panel's title, in characters that every system accepts", () => {
   expect(fileName("tiny · gsm8k", "step 20")).toBe("tiny-gsm8k-step-20");
   expect(fileName("tiny", "")).toBe("tiny");
   expect(fileName("…", "")).toBe("heads");

@@ -11,7 +11,7 @@ const MARKUP =
 const NETWORK = /\bfetch\(|XMLHttpRequest|WebSocket|import\(|sendBeacon|EventSource/;
 const PAGE = /\b(document|window|navigator)\./;
 
-test.each(files)("%s makes no markup of data, runs none of it and fetches nothing", (name) => {
+test.each(files)("%s does not turn data into markup or code, and sends no requests", (name) => {
   const source = readFileSync(`${SOURCE}/${name}`, "utf8");
   expect(source).not.toMatch(MARKUP);
   expect(source).not.toMatch(NETWORK);
@@ -19,7 +19,7 @@ test.each(files)("%s makes no markup of data, runs none of it and fetches nothin
 });
 
 test.each(files.filter((name) => name.startsWith("grid")))(
-  "%s, of the drawing core, knows no page",
+  "%s of the drawing core does not use the page",
   (name) => {
     expect(readFileSync(`${SOURCE}/${name}`, "utf8")).not.toMatch(PAGE);
   },

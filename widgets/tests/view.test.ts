@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { coursesOf } from "../src/grid/courses";
 import { picture } from "../src/grid/picture";
 import { sceneAsSvg } from "../src/grid/svg";
-import { changed, firstView, kept, shown } from "../src/grid/view";
+import { changed, firstView, keepView, shown } from "../src/grid/view";
 import { panel, payload } from "./made";
 
 const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
@@ -18,8 +18,8 @@ const study = (...numbers: number[]) =>
     numbers.flatMap((step) => ["gsm8k", "mbpp"].map((task) => along([step, 1], step, task))),
   );
 
-describe("what is looked at first", () => {
-  test("one panel alone, a few tasks beside each other, steps at the last one", () => {
+describe("the initial view shows", () => {
+  test("one panel, a few tasks side by side, or the last step", () => {
     expect(firstView(payload(1, 2, [panel([1, 2])])).sideBySide).toBe(false);
     expect(firstView(tasks)).toMatchObject({ sideBySide: true, panel: 0 });
     expect(firstView(steps)).toMatchObject({ sideBySide: false, panel: 1 });
@@ -35,13 +35,13 @@ describe("what is looked at first", () => {
 });
 
 describe("a difference", () => {
-  test("is of the two chosen panels, diverging, on a scale of its own", () => {
+  test("has the two chosen panels, diverging colours and its own scale", () => {
     const found = shown(tasks, { ...firstView(tasks), difference: [1, 0] });
     expect([...(found.panels[0]?.values ?? [])]).toEqual([3, -1]);
     expect(found.payload).toMatchObject({ kind: "difference", scale: { low: -3, high: 3 } });
     expect(found.payload.quantity).toBe("change in activation level, b − a");
   });
-  test("begins and ends with a scale that is not pinned", () => {
+  test("unpins the scale when it is switched on or off", () => {
     const pinned = { ...firstView(tasks), pinned: { low: 0, high: 1 } };
     expect(changed(pinned, { spread: "rank" }).pinned).not.toBeNull();
     expect(changed(pinned, { difference: [1, 0] }).pinned).toBeNull();
@@ -52,29 +52,29 @@ describe("a difference", () => {
   });
 });
 
-describe("a new payload in the same place", () => {
-  test("keeps how it is looked at", () => {
+describe("a new payload in an existing view", () => {
+  test("keeps the view settings", () => {
     const view = { ...firstView(tasks), spread: "rank" as const, sideBySide: false, panel: 1 };
-    expect(kept(view, tasks, tasks)).toEqual(view);
+    expect(keepView(view, tasks, tasks)).toEqual(view);
   });
-  test("follows the last step, but stays with an earlier one", () => {
+  test("follows the newest step, but stays at an earlier step", () => {
     const longer = payload(1, 2, [...steps.panels, along([5, 5], 40)]);
-    expect(kept(firstView(steps), steps, longer).panel).toBe(2);
-    expect(kept({ ...firstView(steps), panel: 0 }, steps, longer).panel).toBe(0);
+    expect(keepView(firstView(steps), steps, longer).panel).toBe(2);
+    expect(keepView({ ...firstView(steps), panel: 0 }, steps, longer).panel).toBe(0);
   });
-  test("drops what the new one does not have", () => {
+  test("drops settings that do not apply to it", () => {
     const one = payload(1, 2, [panel([1, 2])]);
     const view = { ...firstView(tasks), panel: 1, difference: [1, 0] as const };
-    expect(kept(view, tasks, one)).toMatchObject({ panel: 0, difference: null, sideBySide: false });
+    expect(keepView(view, tasks, one)).toMatchObject({ panel: 0, difference: null, sideBySide: false });
   });
   test("of another kind drops a pinned scale", () => {
     const change = payload(1, 2, two, { kind: "difference" });
-    expect(kept({ ...firstView(tasks), pinned: { low: 0, high: 1 } }, tasks, change).pinned).toBeNull();
+    expect(keepView({ ...firstView(tasks), pinned: { low: 0, high: 1 } }, tasks, change).pinned).toBeNull();
   });
 });
 
 describe("a study of tasks along steps", () => {
-  test("has its tasks as courses and its steps apart", () => {
+  test("has its tasks as courses, separate from its steps", () => {
     const { titles, steps: found, panel: at, courseOf } = coursesOf(study(0, 10, 20));
     expect([titles, found]).toEqual([
       ["gsm8k", "mbpp"],
@@ -82,7 +82,7 @@ describe("a study of tasks along steps", () => {
     ]);
     expect([at(1, 10), at(1, 15), at(0, 99), courseOf(3)]).toEqual([3, 3, 4, 1]);
   });
-  test("begins with the first task at the last step, and beside each other shows all tasks of one step", () => {
+  test("starts with the first task at the last step, and side by side shows all tasks of one step", () => {
     const found = study(0, 10);
     expect(firstView(found)).toMatchObject({ panel: 2, sideBySide: false });
     const drawn = shown(found, { ...firstView(found), panel: 1, sideBySide: true });
@@ -91,26 +91,27 @@ describe("a study of tasks along steps", () => {
       [0, "mbpp"],
     ]);
   });
-  test("that grows keeps the task and follows the newest step, unless the reader stands at another", () => {
+  test("that grows keeps the task and follows the newest step, unless an earlier step is shown", () => {
     const [before, after] = [study(0, 10), study(0, 10, 20)];
-    const at = (panel: number) => after.panels[kept({ ...firstView(before), panel }, before, after).panel];
+    const at = (panel: number) =>
+      after.panels[keepView({ ...firstView(before), panel }, before, after).panel];
     expect(at(3)).toMatchObject({ course: "mbpp", step: 20 });
     expect(at(1)).toMatchObject({ course: "mbpp", step: 0 });
   });
-  test("that is thinned goes to the step before, and finds a task in another order", () => {
+  test("with fewer steps goes to the nearest earlier step, and finds a task in another order", () => {
     const [before, after] = [study(0, 10, 20), study(0, 20)];
     const turned = payload(1, 2, [...after.panels].reverse());
-    expect(after.panels[kept({ ...firstView(before), panel: 3 }, before, after).panel]).toMatchObject({
+    expect(after.panels[keepView({ ...firstView(before), panel: 3 }, before, after).panel]).toMatchObject({
       course: "mbpp",
       step: 0,
     });
-    const found = turned.panels[kept({ ...firstView(before), panel: 5 }, before, turned).panel];
+    const found = turned.panels[keepView({ ...firstView(before), panel: 5 }, before, turned).panel];
     expect(found?.course).toBe("mbpp");
   });
-  test("keeps a difference of its steps, whose end goes on to the newest", () => {
+  test("keeps a difference of its steps, which follows the newest step", () => {
     const [before, after] = [study(0, 10), study(0, 10, 20)];
     const view = { ...firstView(before), difference: [2, 0] as const };
-    expect(kept(view, before, after).difference).toEqual([4, 0]);
+    expect(keepView(view, before, after).difference).toEqual([4, 0]);
   });
 });
 
@@ -119,13 +120,13 @@ describe("the picture", () => {
     const found = payload(1, 2, [panel([1, 2], { title: "a" })], fields);
     return sceneAsSvg(picture(shown(found, firstView(found)), theme, 600).scene, theme, "<b>&");
   };
-  test("as SVG has every name as text, never as markup", () => {
+  test("as SVG has all names as text, never as markup", () => {
     const evil = '<script>alert(1)</script>"\u0007';
     const svg = drawn({ quantity: evil, units: "]]>" });
     for (const raw of ["<script", "<b>", "\u0007"]) expect(svg).not.toContain(raw);
     expect(svg).toContain("&lt;script&gt;alert(1)&lt;/script&gt;&quot;\ufffd");
   });
-  test("cuts words that have no room, and names what they are of", () => {
+  test("truncates labels that are too long", () => {
     const one = payload(1, 2, [panel([1, 2])], { quantity: "change ".repeat(40) });
     const svg = sceneAsSvg(
       picture(shown(one, { ...firstView(one), distribution: true }), theme, 600).scene,
@@ -134,13 +135,14 @@ describe("the picture", () => {
     );
     const long = [...svg.matchAll(/<text[^>]*>([^<]{40,})</g)].map(([, words]) => words ?? "");
     expect(long).toHaveLength(2);
-    for (const words of long) expect(words).toMatch(/^(heads \(at most 1\) by )?change .{30,60}…$/);
+    for (const words of long)
+      expect(words).toMatch(/^(number of heads per bin \(max 1\) by )?change .{30,60}…$/);
   });
-  test("has the model's own numbers at the rows and columns of a selection", () => {
+  test("labels the rows and columns of a selection with the model's numbers", () => {
     const words = [...drawn({ layerNumbers: [4], headNumbers: [61, 7] }).matchAll(/<text[^>]*>(\d+)</g)];
     expect(words.map(([, number]) => number)).toEqual(expect.arrayContaining(["4", "61", "7"]));
   });
-  test("has the two heads in two colours, and no cell for a missing head", () => {
+  test("has two heads in two colours, and no cell for a missing head", () => {
     const fills = (svg: string) => new Set(svg.match(/d="[^"]*" fill="#(440154|fde725|[0-9a-f]{6})"/g));
     expect(fills(drawn({})).size).toBeGreaterThan(1);
     const missing = payload(1, 2, [panel([Number.NaN, Number.NaN])]);

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import {
-  beyondLine,
   headLines,
   missingLine,
   namesLine,
   number,
+  offScaleLine,
   percent,
   short,
   significanceLine,
@@ -41,9 +41,9 @@ test.each([
   [0.0471, "4.7"],
   [2.13e-7, "2.1e-5"],
   [0, "0"],
-])("a share of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
+])("a fraction of %f is %s percent", (share, words) => expect(percent(share)).toBe(words));
 
-test("a head is described by value, interval, rank and key/value head", () => {
+test("the lines of a head have its value, interval, rank and key/value head", () => {
   const one = panel([0.1, 0.2, 0.05, 0.4], {
     low: Float64Array.of(0, 0.15, 0, 0),
     high: Float64Array.of(1, 0.25, 1, 1),
@@ -57,12 +57,12 @@ test("a head is described by value, interval, rank and key/value head", () => {
   ]);
 });
 
-test("a head that is not there is said to be none", () => {
+test("the lines of a head that does not exist say so", () => {
   const one = panel([Number.NaN, 1]);
   expect(headLines(payload(1, 2, [one]), one, { layer: 0, head: 0 })).toEqual(["L0H0", "no softmax head"]);
 });
 
-test("layers without heads are named in runs", () => {
+test("layers without heads are listed as ranges", () => {
   const values = [0, 0, 1, 0, 1, 0].map((value) => (value ? 1 : Number.NaN));
   expect(missingLine(payload(6, 1, [panel(values)]))).toBe(
     "Layers 0–1, 3, 5 are hatched: they have no softmax attention heads.",
@@ -71,26 +71,26 @@ test("layers without heads are named in runs", () => {
   expect(missingLine(payload(1, 1, [panel([1])]))).toBe("");
 });
 
-test("layers and heads of a selection are named by the model's own numbers", () => {
+test("layers and heads of a selection are named by the model's numbers", () => {
   const one = panel([Number.NaN, Number.NaN, 1, 2]);
   const found = payload(2, 2, [one], { layerNumbers: [4, 5], headNumbers: [6, 1] });
   expect(missingLine(found)).toContain("Layer 4 is hatched");
   expect(headLines(found, one, { layer: 1, head: 0 })[0]).toBe("L5H6  1.000 nats");
 });
 
-test("significance is counted among the heads that are there", () => {
+test("significant heads are counted among the existing heads", () => {
   const marked = panel([1, 2, Number.NaN], { significant: Float64Array.of(1, 0, 0) });
   expect(significanceLine(payload(1, 3, [marked], { alpha: 0.05 }), marked)).toBe(
     "1 of 2 heads changed significantly (q < 0.05).",
   );
 });
 
-test("what lies beyond the scale is counted", () => {
-  expect(beyondLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads beyond, up to −4.00");
-  expect(beyondLine([panel([1])], 0, 2)).toBe("");
+test("heads off scale are counted", () => {
+  expect(offScaleLine([panel([1, 3, -4])], -2, 2)).toBe("2 heads off scale, up to −4.00");
+  expect(offScaleLine([panel([1])], 0, 2)).toBe("");
 });
 
-test("a few heads are named, of thousands the first", () => {
+test("a few heads are all named, and of thousands only the first", () => {
   expect(namesLine([])).toBe("");
   expect(namesLine(["L3H5", "L7H1"])).toBe("L3H5, L7H1");
   const many = Array.from({ length: 16_128 }, (_, head) => `L0H${head}`);

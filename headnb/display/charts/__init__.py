@@ -1,3 +1,3 @@
-"""Charts: one description of marks and axes, drawn as SVG and as Bokeh figures."""
+"""Charts: one description of marks and axes, rendered as SVG and as Bokeh figures."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Charts as Bokeh figures: the same marks at the same places as in the SVG, to zoom, to ask and to switch off.
+"""Bokeh renderer of charts, with the same marks and positions as the SVG renderer, plus zoom, tooltips and legends.
 
-Axes are drawn with fixed ticks of our own and names as plain text, never as Bokeh's own strings: it would read `$$` in
-a task's name as mathematics and fetch a typesetter from the network.
+Axes have the ticks of `marks.Axis`. Names are passed as plain text, never as Bokeh strings: Bokeh would read `$$` in a
+task's name as mathematics and load a typesetter from the network.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _DASHES = [5, 3]
 
 
 def layout(chart: Drawing) -> Any:
-    """One figure, or a row of them. Raises HeadnbError where Bokeh is not installed."""
+    """A figure, or a row of figures if the chart has several plots. Raises HeadnbError if Bokeh is not installed."""
     figures = [figure(plot) for plot in chart.plots]
     if len(figures) == 1:
         return figures[0]
     from bokeh.layouts import row  # noqa: PLC0415
 
     for drawn in figures:
-        drawn.sizing_mode = "fixed"  # a row has no width of its own to scale them to
+        drawn.sizing_mode = "fixed"  # a row has no width to which its figures could scale
     return row(*figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
 
 
 def show(chart: Drawing) -> None:
-    """Draw in a notebook; BokehJS is loaded with the first chart of a kernel."""
+    """Draw the chart in a notebook; the first chart of a kernel loads BokehJS."""
     drawn = layout(chart)
     from bokeh.io import output_notebook  # noqa: PLC0415
     from bokeh.io import show as show_figure  # noqa: PLC0415
@@ -64,7 +64,7 @@ def show(chart: Drawing) -> None:
 
 
 def as_json(plot: Plot) -> dict[str, Any]:
-    """A plot as BokehJS embeds it."""
+    """A plot as the JSON that BokehJS embeds."""
     drawn = figure(plot)
     from bokeh.embed import json_item  # noqa: PLC0415
 
@@ -72,14 +72,14 @@ def as_json(plot: Plot) -> dict[str, Any]:
 
 
 def resources() -> Any:
-    """BokehJS as a part of the page, without widgets, tables, WebGL and mathematics: a third of all of it."""
+    """BokehJS for inclusion in a page, without widgets, tables, WebGL and mathematics: a third of the full size."""
     with optional_import("suite"):
         from bokeh.resources import Resources  # noqa: PLC0415
     return Resources(mode="inline", components=["bokeh"], log_level="warn")
 
 
 def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
-    """One plot as a Bokeh figure, its text and lines in the colour `ink`."""
+    """One plot as a Bokeh figure with text and lines in the colour `ink`."""
     with optional_import("suite"):
         from bokeh.models import HoverTool, PlainText, Range1d  # noqa: PLC0415
         from bokeh.models.annotations import Title  # noqa: PLC0415
@@ -106,7 +106,7 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     )
     drawn.toolbar.logo = None
     drawn.toolbar.autohide = True
-    drawn.toolbar_inner = True  # over the frame while the mouse is there: beside it, every chart would give it room
+    drawn.toolbar_inner = True  # drawn over the frame; outside it, every chart would reserve room for it
     drawn.toolbar.stylesheets = [":host{background:none!important}"]
     _axis(drawn.xaxis[0], drawn.xgrid[0], plot.x, plot.width, ink, lined=plot.has_grid and not plot.x.names)
     _axis(drawn.yaxis[0], drawn.ygrid[0], plot.y, plot.height, ink, lined=plot.has_grid)
@@ -117,9 +117,9 @@ def figure(plot: Plot, *, ink: str = IMAGE_INK) -> Any:
     if plot.title:
         look: dict[str, Any] = {"text_font": _FONT, "text_font_size": f"{TITLE_SIZE}px", "text_color": ink}
         drawn.title = Title(text=PlainText(text=plot.title), **look)
-    asked = [glyph for mark in plot.marks for glyph in _mark(drawn, plot, mark, ink)]
-    if asked:
-        drawn.add_tools(HoverTool(renderers=asked, tooltips=_TOOLTIP, visible=False))
+    hoverable = [glyph for mark in plot.marks for glyph in _mark(drawn, plot, mark, ink)]
+    if hoverable:
+        drawn.add_tools(HoverTool(renderers=hoverable, tooltips=_TOOLTIP, visible=False))
     if plot.series:
         _legend(drawn, plot, ink)
     return drawn
@@ -131,13 +131,15 @@ def _range(axis: Axis) -> dict[str, Any]:
 
 
 def _axis(drawn: Any, grid: Any, axis: Axis, length: float, ink: str, *, lined: bool) -> None:
-    """Our own ticks and names: Bokeh's would stand elsewhere on an axis that keeps zero beside powers of ten."""
+    """Set the ticks of `axis`; Bokeh has no scale that is logarithmic and includes zero."""
     from bokeh.models import FixedTicker, PlainText  # noqa: PLC0415
 
-    found = axis.ticks(length)
-    places = axis.transform([value for value, _ in found]).tolist()
-    drawn.ticker = FixedTicker(ticks=places)
-    drawn.major_label_overrides = {place: PlainText(text=name) for place, (_, name) in zip(places, found, strict=True)}
+    ticks = axis.ticks(length)
+    positions = axis.transform([value for value, _ in ticks]).tolist()
+    drawn.ticker = FixedTicker(ticks=positions)
+    drawn.major_label_overrides = {
+        position: PlainText(text=name) for position, (_, name) in zip(positions, ticks, strict=True)
+    }
     drawn.axis_label = PlainText(text=axis.label) if axis.label else None
     drawn.axis_label_text_font = drawn.major_label_text_font = _FONT
     drawn.axis_label_text_font_size = drawn.major_label_text_font_size = f"{LABEL_SIZE}px"
@@ -150,7 +152,7 @@ def _axis(drawn: Any, grid: Any, axis: Axis, length: float, ink: str, *, lined: 
 
 
 def _mark(drawn: Any, plot: Plot, mark: Mark, ink: str) -> list[Any]:
-    """Draw a mark; the renderers that answer the mouse."""
+    """Draw a mark; returns the renderers that have a tooltip."""
     match mark:
         case Line():
             return [_line(drawn, plot, mark, ink)]
@@ -188,13 +190,13 @@ def _points(drawn: Any, plot: Plot, points: Points, ink: str) -> Any:
     if points.hollow:
         look = {"fill_alpha": 0, "line_color": colour, "line_width": 1.4}
     look |= {"marker": {"value": points.marker}, "size": points.size}
-    found = _glyph(drawn, "Scatter", columns, points.name, **look)
-    labelled = [place for place, words in enumerate(points.labels) if words and np.isfinite(y[place])]
+    renderer = _glyph(drawn, "Scatter", columns, points.name, **look)
+    labelled = [index for index, words in enumerate(points.labels) if words and np.isfinite(y[index])]
     if labelled:
-        words = [points.labels[place] for place in labelled]
-        leftwards = [plot.label_fits_left(points.x[place], points.labels[place]) for place in labelled]
+        words = [points.labels[index] for index in labelled]
+        leftwards = [plot.label_fits_left(points.x[index], points.labels[index]) for index in labelled]
         _draw_texts(drawn, x[labelled], y[labelled], words, ink, leftwards, beside=points.size)
-    return found
+    return renderer
 
 
 def _cells(drawn: Any, plot: Plot, cells: Cells, ink: str) -> Any:
@@ -205,10 +207,10 @@ def _cells(drawn: Any, plot: Plot, cells: Cells, ink: str) -> Any:
     squares: dict[str, Any] = {"fill_color": {"field": "colour"}, "fill_alpha": {"field": "opacity"}}
     squares["width"] = 1 - 1 / plot.width * abs(plot.x.end - plot.x.start)
     squares["height"] = 1 - 1 / plot.height * abs(plot.y.end - plot.y.start)
-    found = _glyph(drawn, "Rect", columns, line_color=None, **squares)
+    renderer = _glyph(drawn, "Rect", columns, line_color=None, **squares)
     words: dict[str, Any] = {"text_color": {"field": "ink"}, "text_font_size": f"{LABEL_SIZE}px"}
     _glyph(drawn, "Text", columns, text_align="center", **words, **_TEXT_STYLE)
-    return found
+    return renderer
 
 
 def _rule(drawn: Any, plot: Plot, rule: Rule, ink: str) -> None:
@@ -248,7 +250,7 @@ def _draw_texts(
     beside: float = 4,
     below: float = 0,
 ) -> None:
-    """Words beside places, each at the right or the left of its own."""
+    """Draw each text to the right of its position (x, y), or to the left if its entry of `leftwards` is true."""
     columns: dict[str, Any] = {"x": x, "y": y, "text": list(words)}
     columns["align"] = ["right" if left else "left" for left in leftwards]
     columns["shift"] = [-beside if left else beside for left in leftwards]
@@ -257,7 +259,7 @@ def _draw_texts(
 
 
 def _legend(drawn: Any, plot: Plot, ink: str) -> None:
-    """A click on a name hides its series; at the right the names stand in the order in which the lines end."""
+    """Add a legend whose entries hide their series on a click; a legend at the right is in the order of line ends."""
     from bokeh.core.properties import value  # noqa: PLC0415
     from bokeh.models.annotations import Legend, LegendItem  # noqa: PLC0415
 
@@ -266,7 +268,8 @@ def _legend(drawn: Any, plot: Plot, ink: str) -> None:
         series = sorted(series, key=_last_value, reverse=plot.y.end > plot.y.start)
     entries = [
         LegendItem(
-            label=value(truncate(mark.name)), renderers=[one for one in drawn.renderers if one.name == mark.name]
+            label=value(truncate(mark.name)),
+            renderers=[renderer for renderer in drawn.renderers if renderer.name == mark.name],
         )
         for mark in series
     ]
@@ -287,7 +290,7 @@ def _last_value(mark: Line | Points) -> float:
 
 
 def _glyph(drawn: Any, kind: str, columns: dict[str, Any], name: str = "", **look: Any) -> Any:
-    """Add a glyph by itself: the figure's own methods make four of each, for selections that no chart has."""
+    """Add a glyph directly: the figure's methods add four glyphs each, for selections, which charts do not use."""
     from bokeh.models import ColumnDataSource, glyphs  # noqa: PLC0415
 
     glyph = getattr(glyphs, kind)(**look)

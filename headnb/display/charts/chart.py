@@ -1,4 +1,4 @@
-"""A chart to be looked at: shown in a notebook, saved, or drawn with Bokeh."""
+"""Chart: a drawing that a notebook shows, that can be saved, or drawn with Bokeh."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Chart(Drawing):
-    """A chart to be looked at: in a notebook as a cell's last value, saved, or in a report.
+    """A chart, drawn as a notebook cell's last value, saved to a file, or shown in a report.
 
-    What a notebook stores is a picture without script, which every front end shows, also years later and in an
-    untrusted notebook; `interactive()` draws it with Bokeh instead.
+    A notebook stores it as a picture without scripts, which every front end shows, also in an untrusted notebook;
+    `interactive()` draws it with Bokeh instead.
     """
 
     def svg(self) -> str:
@@ -30,7 +30,7 @@ class Chart(Drawing):
         return svg.standalone(self, ink="#222")
 
     def bokeh(self) -> Any:
-        """The chart as a Bokeh figure, or a row of figures where it has several plots.
+        """The chart as a Bokeh figure, or as a row of figures if it has several plots.
 
         Raises:
             HeadnbError: Bokeh is not installed.
@@ -38,19 +38,21 @@ class Chart(Drawing):
         return bokeh.layout(self)
 
     def interactive(self) -> None:
-        """Draw the chart with Bokeh in a notebook: zoom, pan, names under the mouse, series that can be hidden.
+        """Draw the chart with Bokeh in a notebook, with zoom, pan, tooltips, and series that can be hidden.
 
-        BokehJS goes into the notebook once, with the first interactive chart (2.5 MB). Nothing is drawn in an
-        untrusted notebook. Raises HeadnbError where Bokeh is not installed.
+        The first interactive chart adds BokehJS (2.5 MB) to the notebook. An untrusted notebook draws nothing. Raises
+        HeadnbError if Bokeh is not installed.
         """
         bokeh.show(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write the chart in the form that the name ends on: `.svg` or `.html`, both without script."""
+        """Save the chart as `.svg` or `.html`, by the suffix of the name; both are without scripts."""
         path = user_path(path)
         forms: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": lambda: svg.page(self)}
         if path.suffix not in forms:
-            raise HeadnbError(f"cannot tell the form from the name {path.name!r}; it ends on {', '.join(forms)}")
+            raise HeadnbError(
+                f"cannot tell the file format from the name {path.name!r}; use a name that ends in {', '.join(forms)}"
+            )
         write_atomically(path, forms[path.suffix]())
         return path
 
@@ -73,13 +75,13 @@ class Chart(Drawing):
 
 
 def chart_row(*charts: Chart, title: str = "") -> Chart:
-    """Several charts as one: their plots beside each other, each under its chart's title.
+    """Combine charts into one with all their plots in a row, each with its chart's title.
 
     Raises:
-        HeadnbError: there is no chart.
+        HeadnbError: no chart is given.
     """
     if not charts:
-        raise HeadnbError("no charts to put beside each other")
+        raise HeadnbError("no charts given: a row of charts needs at least one")
     plots = [
         replace(plot, title=" · ".join(filter(None, (chart.title, plot.title))))
         for chart in charts

@@ -1,4 +1,4 @@
-"""How values are spread over heads or samples, as a chart: every point to be seen, and their middle half."""
+"""Chart of the distribution of values over heads or samples, with all points and a box plot."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ _ROW, _WIDTH = 58, 520
 def distribution(
     groups: Values | Mapping[str, xr.DataArray], *, log: bool = False, title: str = "", quantity: str = ""
 ) -> Chart:
-    """How values are spread: a row for each group, a point for each head (or sample), the middle half as a box.
+    """Distribution of values: one row per group, one point per head (or sample), and a box plot.
 
-    Points are moved aside by how many others there are, so that a row is also the outline of its distribution. The
-    box has the median and the quartiles, its whiskers the 5th and the 95th percentile; the largest value is named.
+    The jitter of the points is proportional to their density, so that a row also shows the shape of its distribution.
+    The box shows the median and the quartiles, the whiskers the 5th and 95th percentiles. The largest value is named.
 
     Args:
         groups: name -> values; or an array whose first dim is the group, such as (task, layer, head).
-        log: equal distances for equal ratios, for levels, of which few are large; zero stays on the axis.
-        title: by default what the values are.
-        quantity: what the values are, where the arrays do not say it.
+        log: use a logarithmic axis that includes zero; suits levels, few of which are large.
+        title: by default the name of the values.
+        quantity: name of the values if the arrays have none.
     """
     if isinstance(groups, Mapping) and not isinstance(groups, xr.Dataset):
         parts = {str(name): read_estimates(part).value for name, part in groups.items()}
     else:
         value = read_estimates(groups).value
         names = names_along(value, value.dims[0])
-        parts = {name: value.isel({value.dims[0]: place}) for place, name in enumerate(names)}
+        parts = {name: value.isel({value.dims[0]: index}) for index, name in enumerate(names)}
     if not parts:
-        raise HeadnbError("there is nothing to draw: no groups")
+        raise HeadnbError("nothing to draw: no groups")
     what = quantity or quantity_label(next(iter(parts.values())))
-    every = np.concatenate([flat_values(part) for part in parts.values()])
-    every = every[np.isfinite(every)]
-    if log and (every.size == 0 or every.min() < 0 or every.max() <= 0):
-        raise HeadnbError("a logarithmic axis needs values from 0 on")
-    x = Axis(*padded_range(every, least=0.0), what)
+    values = np.concatenate([flat_values(part) for part in parts.values()])
+    values = values[np.isfinite(values)]
+    if log and (values.size == 0 or values.min() < 0 or values.max() <= 0):
+        raise HeadnbError("a logarithmic axis needs values of at least 0, not all of them 0")
+    x = Axis(*padded_range(values, least=0.0), what)
     if log:
-        unit = float(np.percentile(every[every > 0], 5))  # few values lie below
-        x = Axis(-0.1 * unit, float(every.max()) * 1.15, what, unit)
+        unit = float(np.percentile(values[values > 0], 5))  # few values are smaller
+        x = Axis(-0.1 * unit, float(values.max()) * 1.15, what, unit)
     points = [_points(name, part, row, x) for row, (name, part) in enumerate(parts.items())]
     boxes = _boxes([flat_values(part) for part in parts.values()])
     plot = Plot(x, Axis.rows(list(parts)), (*points, *boxes), width=_WIDTH, height=_ROW * len(parts) + 8)
@@ -69,7 +69,7 @@ def distribution(
 
 
 def _points(name: str, part: xr.DataArray, row: int, x: Axis) -> Points:
-    """A group's values, moved aside from their row; the largest is named."""
+    """A group's values with jitter around their row; the largest value is labelled."""
     values, names = flat_values(part), point_names(part)
     hover = tuple(f"{name} · {point} · {estimate_text(value)}" for point, value in zip(names, values, strict=True))
     labels = [""] * len(names)
@@ -81,7 +81,7 @@ def _points(name: str, part: xr.DataArray, row: int, x: Axis) -> Points:
 
 
 def _boxes(groups: list[Array]) -> list[Segments]:
-    """Of every row the whiskers, the box and the median."""
+    """Whiskers, box and median of every row."""
     present = [values[np.isfinite(values)] for values in groups]
     unknown = [np.nan] * 5
     quantiles = [np.percentile(values, [5, 25, 50, 75, 95]) if values.size else unknown for values in present]
@@ -94,20 +94,20 @@ def _boxes(groups: list[Array]) -> list[Segments]:
     ]
 
 
-def _jitter(places: Array) -> Array:
-    """How far points step aside, -1 to 1: evenly, and in proportion to how dense they lie."""
+def _jitter(positions: Array) -> Array:
+    """Evenly distributed offsets of points from their row, from -1 to 1, in proportion to their density."""
     from scipy.stats import gaussian_kde  # noqa: PLC0415  half a second to import
 
-    steps = np.modf(np.arange(len(places)) * 0.618033988749895)[0] * 2 - 1  # the golden ratio fills gaps evenly
-    present = np.isfinite(places)
-    found = places[present]
-    density = np.zeros(len(places))
-    if found.size > 2 and np.ptp(found) > 0:
-        grid = np.linspace(found.min(), found.max(), 200)
-        heights = gaussian_kde(found)(grid)
-        density[present] = np.interp(found, grid, heights / heights.max())
-    sides: Array = steps * density
-    return sides
+    steps = np.modf(np.arange(len(positions)) * 0.618033988749895)[0] * 2 - 1  # the golden ratio fills gaps evenly
+    present = np.isfinite(positions)
+    finite = positions[present]
+    density = np.zeros(len(positions))
+    if finite.size > 2 and np.ptp(finite) > 0:
+        grid = np.linspace(finite.min(), finite.max(), 200)
+        heights = gaussian_kde(finite)(grid)
+        density[present] = np.interp(finite, grid, heights / heights.max())
+    offsets: Array = steps * density
+    return offsets
 
 
 def _quantiles(values: Array) -> str:
@@ -115,5 +115,5 @@ def _quantiles(values: Array) -> str:
     if values.size == 0:
         return "no values"
     low, middle, high = np.percentile(values, [5, 50, 95])
-    usual = f"median {format_number(middle)}, 5th to 95th percentile {format_number(low)} to {format_number(high)}"
-    return f"{usual}, largest {format_number(float(values.max()))}"
+    center = f"median {format_number(middle)}, 5th to 95th percentile {format_number(low)} to {format_number(high)}"
+    return f"{center}, largest {format_number(float(values.max()))}"

@@ -1,4 +1,4 @@
-"""Labelled arrays as charts need them: values with their intervals, names of coordinates, words for hovering."""
+"""Input of charts from labelled arrays: values with intervals, names of coordinates, hover texts."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 
 class Estimates(NamedTuple):
-    """Values and the ends of their intervals, NaN where none are known: all of the same dims in the same order."""
+    """Values and the ends of their intervals (NaN without an interval), all with the same dims in the same order."""
 
     value: xr.DataArray
     low: xr.DataArray
     high: xr.DataArray
 
     def map(self, do: Callable[[xr.DataArray], xr.DataArray]) -> Estimates:
-        """The same done to values and intervals."""
+        """Apply a function to the values and to both ends of the intervals."""
         return Estimates(do(self.value), do(self.low), do(self.high))
 
     def arrays(self) -> tuple[Array, Array, Array]:
-        """As plain numbers."""
+        """Values, lower ends and upper ends as float arrays."""
         value, low, high = (np.asarray(part, dtype=np.float64) for part in self)
         return value, low, high
 
 
 def read_estimates(values: Values) -> Estimates:
-    """Values with intervals from a DataArray, or from a Dataset of `value` and perhaps `low` and `high`.
+    """Read values with intervals from a DataArray, or from a Dataset of `value` and optionally `low` and `high`.
 
     Raises:
-        HeadnbError: it is neither, or it is empty.
+        HeadnbError: `values` has another type, or is empty.
     """
     if isinstance(values, xr.DataArray):
         value, ends = values, []
@@ -53,11 +53,11 @@ def read_estimates(values: Values) -> Estimates:
         ends = [values[name] for name in ("low", "high") if name in values]
     else:
         raise HeadnbError(
-            "a chart needs a DataArray, or a Dataset with the variable value (and low and high where intervals are "
-            f"known); got {type(values).__name__}"
+            "a chart needs a DataArray, or a Dataset with the variable value (and low and high for intervals); got "
+            f"{type(values).__name__}"
         )
     if value.size == 0:
-        raise HeadnbError(f"there is nothing to draw: no values along {', '.join(map(str, value.dims))}")
+        raise HeadnbError(f"nothing to draw: no values along {', '.join(map(str, value.dims))}")
     if len(ends) < 2:
         ends = [xr.full_like(value, np.nan, dtype=np.float64)] * 2
     low, high = (end.broadcast_like(value).transpose(*value.dims) for end in ends)
@@ -65,45 +65,45 @@ def read_estimates(values: Values) -> Estimates:
 
 
 def flat_values(array: xr.DataArray) -> Array:
-    """All values as one row."""
+    """All values as a one-dimensional float array."""
     return np.asarray(array, dtype=np.float64).ravel()
 
 
 def names_along(array: xr.DataArray, dim: Hashable) -> list[str]:
-    """What stands along a dim: texts as they are; numbers with the dim's name, since `0` says nothing."""
-    found = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
-    return [str(name) if isinstance(name, str) else f"{label_of(dim)} {name}" for name in found.tolist()]
+    """The coordinates of a dim as names: texts unchanged, numbers with the dim's name, such as `seed 0`."""
+    coords = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
+    return [str(name) if isinstance(name, str) else f"{label_of(dim)} {name}" for name in coords.tolist()]
 
 
 def point_names(array: xr.DataArray) -> list[str]:
-    """The name of each value in the array's order: `L3H5` where the dims are layer and head."""
+    """The name of each value in the array's order, such as `L3H5` for the dims layer and head."""
     dims = array.dims
     if set(HEADS) <= set(dims):
         rest = [dim for dim in dims if dim not in HEADS]
         layers, heads = (array.get_index(dim) for dim in HEADS)
         names = [names_along(array, dim) for dim in rest]
-        found = []
-        for place in np.ndindex(array.shape):
-            at = dict(zip(dims, place, strict=True))
+        points = []
+        for index in np.ndindex(array.shape):
+            at = dict(zip(dims, index, strict=True))
             others = [names[i][at[dim]] for i, dim in enumerate(rest)]
-            found.append(" ".join([*others, head_name(int(layers[at["layer"]]), int(heads[at["head"]]))]))
-        return found
+            points.append(" ".join([*others, head_name(int(layers[at["layer"]]), int(heads[at["head"]]))]))
+        return points
     names = [names_along(array, dim) for dim in dims]
-    return [" ".join(names[i][p] for i, p in enumerate(place)) for place in np.ndindex(array.shape)]
+    return [" ".join(names[i][p] for i, p in enumerate(index)) for index in np.ndindex(array.shape)]
 
 
 def leading_slices(estimates: Estimates, trailing: int) -> Iterator[tuple[str, Estimates]]:
-    """A title and the values of every place along the dims before the last `trailing`."""
+    """A title and the estimates of every slice along the dims before the last `trailing` dims."""
     leading = estimates.value.dims[: estimates.value.ndim - trailing]
     names = [names_along(estimates.value, dim) for dim in leading]
-    for place in np.ndindex(tuple(estimates.value.sizes[dim] for dim in leading)):
-        at = dict(zip(leading, place, strict=True))
-        title = " · ".join(names[i][p] for i, p in enumerate(place))
+    for index in np.ndindex(tuple(estimates.value.sizes[dim] for dim in leading)):
+        at = dict(zip(leading, index, strict=True))
+        title = " · ".join(names[i][p] for i, p in enumerate(index))
         yield title, estimates.map(lambda part, at=at: part.isel(at))  # type: ignore[misc]
 
 
 def quantity_label(array: xr.DataArray) -> str:
-    """What the values are, with units: `activation level (nats)`."""
+    """Name of the values with units: `activation level (nats)`."""
     name = label_of(array.attrs.get("quantity") or array.name or "")
     name = "" if name == "value" else name
     units = str(array.attrs.get("units", ""))
@@ -111,12 +111,12 @@ def quantity_label(array: xr.DataArray) -> str:
 
 
 def estimate_text(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """`0.123 [0.101, 0.145]`, or a dash where there is no value."""
+    """`0.123 [0.101, 0.145]`, or a dash for a missing value."""
     return "–" if math.isnan(value) else format_with_interval(value, low, high)
 
 
 def padded_range(*arrays: ArrayLike, pad: float = 0.06, least: float | None = None) -> tuple[float, float]:
-    """A range with some room around all finite values; from `least` on where no value is below."""
+    """The range of all finite values with padding; it starts at or above `least` if no value is below `least`."""
     values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays])
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -130,5 +130,5 @@ def padded_range(*arrays: ArrayLike, pad: float = 0.06, least: float | None = No
 
 
 def label_of(name: object) -> str:
-    """A name of a dim, a coordinate or a variable as words."""
+    """The name of a dim, a coordinate or a variable with spaces instead of underscores."""
     return str(name).replace("_", " ")

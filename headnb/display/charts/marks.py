@@ -1,7 +1,7 @@
-"""What a chart shows, apart from how it is drawn: axes, marks and words, which SVG and Bokeh both draw from.
+"""Renderer-independent description of a chart: axes, marks and text, drawn as SVG and with Bokeh.
 
-A chart is one plot or several beside each other. Marks hold values; an axis says where a value stands on it, which
-ticks it has and what they are called, so that the two renderers cannot disagree. `INK` is the page's own text colour.
+A chart has one or several plots. Marks hold values. An axis maps values to positions and defines the ticks and their
+labels, so that both renderers agree. `INK` is the page's text colour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INK = "currentColor"
 LABEL_SIZE, TITLE_SIZE = 11, 12
 LINE_HEIGHT = 13
 MAX_NAME_LENGTH = 34
-_LETTER = 0.6  # of the font's size: a mean letter's width
+_LETTER = 0.6  # mean width of a letter, relative to the font size
 _TICK_SPACE = 34
 
 Marker = Literal["circle", "square", "triangle", "diamond"]
@@ -35,10 +35,10 @@ MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond")
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis, from `start` (left or bottom) to `end`, in values.
+    """An axis from the value `start` (left or bottom) to the value `end`.
 
-    `unit` makes it logarithmic and keeps zero on it: a value stands at log(1 + value / unit). With `names`, the
-    value i is called names[i].
+    `unit` makes the axis logarithmic with zero included: the position of a value is log(1 + value / unit). With
+    `names`, the tick at the value i is labelled names[i].
     """
 
     start: float
@@ -49,46 +49,46 @@ class Axis:
 
     @classmethod
     def rows(cls, names: Sequence[str], label: str = "") -> Axis:
-        """Names from top to bottom."""
+        """An axis with the names from top to bottom."""
         return cls(len(names) - 0.5, -0.5, label, names=tuple(names))
 
     @classmethod
     def columns(cls, names: Sequence[str], label: str = "") -> Axis:
-        """Names from left to right."""
+        """An axis with the names from left to right."""
         return cls(-0.5, len(names) - 0.5, label, names=tuple(names))
 
     def transform(self, values: ArrayLike) -> Array:
-        """Where values stand: equal distances are equally far apart in the picture."""
-        found = np.asarray(values, dtype=np.float64)
-        return found if self.unit is None else np.log1p(found / self.unit)
+        """Map values to linear positions: the logarithm on a logarithmic axis, otherwise the values."""
+        array = np.asarray(values, dtype=np.float64)
+        return array if self.unit is None else np.log1p(array / self.unit)
 
     def fractions(self, values: ArrayLike) -> Array:
-        """How far along the axis values stand: 0 at its start, 1 at its end."""
+        """Map values to fractions of the axis: 0 at its start, 1 at its end."""
         start, end = self.transform([self.start, self.end])
         shares: Array = (self.transform(values) - start) / (end - start)
         return shares
 
     def ticks(self, length: float) -> list[tuple[float, str]]:
-        """Values that are marked on an axis of `length` pixels, and their names."""
+        """Values and labels of the ticks on an axis of `length` pixels."""
         if self.names:
-            return [(float(place), truncate(name)) for place, name in enumerate(self.names)]
+            return [(float(index), truncate(name)) for index, name in enumerate(self.names)]
         room = max(int(length / _TICK_SPACE), 2)
         if self.unit is None:
             return [
                 (tick, format_short(tick)) for tick in ticks(min(self.start, self.end), max(self.start, self.end), room)
             ]
-        found, last = [], -math.inf
+        spaced, last = [], -math.inf
         for value in [*([0.0] if self.start <= 0 else []), *_log_ticks(self.unit, self.end)]:
-            place = float(self.fractions(value)) * length
-            if place - last >= _TICK_SPACE:
-                found.append((value, format_short(value)))
-                last = place
-        return found
+            position = float(self.fractions(value)) * length
+            if position - last >= _TICK_SPACE:
+                spaced.append((value, format_short(value)))
+                last = position
+        return spaced
 
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """Values along x as a line through markers, with their interval as a band where `low` and `high` are not NaN."""
+    """A line with markers, and a band for the interval where `low` and `high` are not NaN."""
 
     name: str
     x: Array
@@ -103,7 +103,7 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Single values; `labels` are written beside them where they are not empty."""
+    """Separate points; a non-empty entry of `labels` is written next to its point."""
 
     name: str
     x: Array
@@ -119,7 +119,7 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Straight strokes, such as intervals and boxes, `width` pixels wide; of the series `name`."""
+    """Straight strokes of the series `name`, `width` pixels wide, such as intervals and boxes."""
 
     name: str
     x0: Array
@@ -133,7 +133,7 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """A table of coloured squares of side 1 around (x, y), each with its words in its own ink."""
+    """Coloured unit squares centred at (x, y), each with a text and its colour."""
 
     x: Array
     y: Array
@@ -146,9 +146,9 @@ class Cells:
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of reference over the whole plot: at an x, at a y, or where x equals y when neither is given.
+    """A reference line across the plot: at `x`, at `y`, or where x equals y if neither is given.
 
-    `lane` is the line of text that its words stand on, for neighbours that would write over each other.
+    `lane` is the text line of the label, so that labels of neighbouring rules do not overlap.
     """
 
     text: str = ""
@@ -171,7 +171,7 @@ class Margins(NamedTuple):
 
 @dataclass(frozen=True)
 class Plot:
-    """Axes and the marks on them. `names_at` says where series are named: at the lines' ends, above, or nowhere."""
+    """Axes and their marks; `names_at` sets where the names of series are: at line ends, at the top, or nowhere."""
 
     x: Axis
     y: Axis
@@ -184,24 +184,24 @@ class Plot:
 
     @property
     def series(self) -> list[Line | Points]:
-        """The marks that have a name to be shown."""
+        """The marks whose names are shown."""
         named = [mark for mark in self.marks if isinstance(mark, (Line, Points)) and mark.name]
         return named if self.names_at != "none" else []
 
     @property
     def has_cell_texts(self) -> bool:
-        """Whether words stand in cells: a picture in which letters keep their size must not make these smaller."""
+        """Whether cells contain text; such a plot must not shrink, since the font size stays the same."""
         return any(any(mark.texts) for mark in self.marks if isinstance(mark, Cells))
 
     @property
     def labels_rotated(self) -> bool:
-        """Whether the names below the columns are too long to lie flat."""
+        """Whether the names below the columns are too long for horizontal labels."""
         widest = max((text_width(name) for _, name in self.x.ticks(self.width)), default=0)
         return bool(self.x.names) and widest + 6 > self.width / len(self.x.names)
 
     @property
     def margins(self) -> Margins:
-        """The space that titles, ticks and names need."""
+        """The space for titles, tick labels and names of series."""
         names = [name for _, name in self.y.ticks(self.height)]
         left = 10 + max(map(text_width, names), default=0) + (18 if self.y.label else 0)
         below = max((text_width(name) for _, name in self.x.ticks(self.width)), default=0)
@@ -213,7 +213,7 @@ class Plot:
         return Margins(round(left), round(max(ends, 14)), top, round(bottom))
 
     def label_fits_left(self, x: float, words: str) -> bool:
-        """Whether words beside the value `x` stand to its left, since at its right they would leave the frame."""
+        """Whether a label at the value `x` goes to its left, because it would leave the frame at its right."""
         return float(self.x.fractions(x)) * self.width + text_width(words) + 8 > self.width
 
     @property
@@ -227,13 +227,13 @@ class Plot:
 
 @dataclass(frozen=True, repr=False)
 class Drawing:
-    """A chart as data: what the SVG and Bokeh renderers draw.
+    """A chart as data for the SVG and Bokeh renderers.
 
     Attributes:
-        title: what the chart is of.
-        plots: one or several, beside each other.
-        words: what the chart shows, in words: for terminals and screen readers.
-        notes: what a reader must know, written below.
+        title: title of the chart.
+        plots: one or several plots in a row.
+        words: the content of the chart as text, for terminals and screen readers.
+        notes: notes below the chart.
     """
 
     title: str
@@ -242,49 +242,49 @@ class Drawing:
     notes: tuple[str, ...] = ()
 
 
-def series_colour(place: int) -> str:
-    """The colour of the series at a place: after the last one they begin again."""
-    return SERIES[place % len(SERIES)]
+def series_colour(index: int) -> str:
+    """The colour of the series with this index; colours repeat."""
+    return SERIES[index % len(SERIES)]
 
 
-def series_style(place: int) -> tuple[Marker, bool]:
-    """The marker of the series at a place, and whether its line is dashed: names do not rest on colour alone."""
-    return MARKERS[place % len(MARKERS)], place >= len(SERIES)
+def series_style(index: int) -> tuple[Marker, bool]:
+    """The marker of the series with this index, and whether its line is dashed, so that colour is not needed."""
+    return MARKERS[index % len(MARKERS)], index >= len(SERIES)
 
 
-def offset_in_row(place: int, among: int, width: float) -> float:
-    """How far the series at a place stands from the middle, when so many share a row of this width."""
-    return width * (place / (among - 1) - 0.5) if among > 1 else 0.0
+def offset_in_row(index: int, count: int, width: float) -> float:
+    """The offset of a series from the middle of a row of this width that `count` series share."""
+    return width * (index / (count - 1) - 0.5) if count > 1 else 0.0
 
 
 def truncate(name: str, longest: int = MAX_NAME_LENGTH) -> str:
-    """A name of at most `longest` letters."""
+    """Truncate a name to at most `longest` characters."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def text_width(words: str, size: float = LABEL_SIZE) -> float:
-    """About how many pixels wide words are."""
+    """Approximate width of a text in pixels."""
     return len(truncate(words)) * size * _LETTER
 
 
 def space_out(wanted: ArrayLike, gap: float, low: float, high: float) -> Array:
-    """Places near the wanted ones, at least `gap` apart and within low..high as far as they fit."""
+    """Positions close to the wanted ones, at least `gap` apart, and within low..high if they fit."""
     wanted = np.asarray(wanted, dtype=np.float64)
     order = np.argsort(wanted, kind="stable")
-    found = np.clip(wanted[order], low, high)
-    for i in range(1, len(found)):
-        found[i] = max(found[i], found[i - 1] + gap)
-    if len(found) and found[-1] > high:
-        found[-1] = high
-        for i in range(len(found) - 2, -1, -1):
-            found[i] = min(found[i], found[i + 1] - gap)
-    places: Array = np.empty_like(found)
-    places[order] = found
-    return places
+    spaced = np.clip(wanted[order], low, high)
+    for i in range(1, len(spaced)):
+        spaced[i] = max(spaced[i], spaced[i - 1] + gap)
+    if len(spaced) and spaced[-1] > high:
+        spaced[-1] = high
+        for i in range(len(spaced) - 2, -1, -1):
+            spaced[i] = min(spaced[i], spaced[i + 1] - gap)
+    positions: Array = np.empty_like(spaced)
+    positions[order] = spaced
+    return positions
 
 
 def finite_runs(values: Array) -> Iterator[slice]:
-    """Stretches of values that exist: a line is broken where one does not."""
+    """Slices of consecutive finite values; a line is interrupted between them."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.isfinite(values), [0]]).astype(int)))
     for start, end in edges.reshape(-1, 2).tolist():
         yield slice(start, end)
@@ -293,5 +293,5 @@ def finite_runs(values: Array) -> Iterator[slice]:
 def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten from `low` to `high`."""
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-    found = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]
-    return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    values = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]
+    return [value for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]

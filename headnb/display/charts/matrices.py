@@ -1,4 +1,4 @@
-"""Square tables as charts: correlations of tasks, and models fine-tuned on one task scored on every other."""
+"""Charts of matrices: correlations of tasks, and models trained on one task and evaluated on others."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
 
 _CELL_WIDTH, _CELL_HEIGHT = 48, 30
 _MAX_WIDTH = 500
-_MIN_TEXT_WIDTH = 33  # pixels of a cell that holds a minus, a point and two digits
-_DIGITS = (3, 2, 1)  # of a table's largest value: the first number of them that fits into the cells is written
-_DIGIT, _SPACE = 0.64, 4  # a digit's width in a wide font, of the font's size; pixels that stay free
-_STRONGEST = 0.72  # of a difference's colour: the page's ink can be read on it in light and dark
+_MIN_TEXT_WIDTH = 33  # width in pixels of a cell with a minus, a point and two digits
+_DIGITS = (3, 2, 1)  # significant digits of the largest value; the first of these that fits into the cells is used
+_DIGIT, _SPACE = 0.64, 4  # width of a digit in a wide font, relative to the font size; padding in pixels
+_STRONGEST = 0.72  # maximum opacity of differences, so that the text stays readable on light and dark pages
 
 
 def correlation_matrix(correlations: Values, *, order: Sequence[str] | None = None, title: str = "") -> Chart:
-    """Correlations of every pair, coloured by sign and size, similar ones beside each other.
+    """Matrix of the correlations of all pairs, coloured by sign and size, with similar tasks next to each other.
 
     Args:
-        correlations: (..., task, other_task) as `headnb.stats.patterns.correlations` makes them; a place along the dims
-            before those (a stage) is a plot of its own, all in one order.
-        order: names in the order wanted; by default that of a hierarchical clustering of the mean matrix.
+        correlations: (..., task, other_task) as returned by `headnb.stats.patterns.correlations`; each slice along
+            leading dims (such as stage) is a separate plot, all with the same order of tasks.
+        order: the order of the names; by default that of a hierarchical clustering of the mean matrix.
         title: by default "correlation of patterns".
 
     Raises:
-        HeadnbError: the last two dims are not the same names, or `order` leaves some out.
+        HeadnbError: the last two dims do not have the same names, or `order` does not contain each name once.
     """
     found = read_estimates(correlations)
     names = _square_names(found.value)
     wanted = clustered(found.value) if order is None else list(order)
     if sorted(wanted) != sorted(names):
-        raise HeadnbError(f"the order needs each of {', '.join(names)} once; got {', '.join(map(str, wanted))}")
+        raise HeadnbError(f"the order must contain each of {', '.join(names)} once; got {', '.join(map(str, wanted))}")
     at = [names.index(name) for name in wanted]
     plots, words = [], []
     for heading, part in leading_slices(found, 2):
@@ -64,7 +64,7 @@ def correlation_matrix(correlations: Values, *, order: Sequence[str] | None = No
 
 
 def clustered(correlations: xr.DataArray) -> list[str]:
-    """The names in the order of an average-linkage clustering of 1 - r, near ones beside each other."""
+    """The names in the order of an average-linkage clustering of 1 - r, with similar names next to each other."""
     names = _square_names(correlations)
     if len(names) < 3:
         return names
@@ -76,18 +76,18 @@ def clustered(correlations: xr.DataArray) -> list[str]:
     distance = np.clip(1 - (mean + mean.T) / 2, 0, None)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
-    return [names[place] for place in leaves_list(tree).tolist()]
+    return [names[leaf] for leaf in leaves_list(tree).tolist()]
 
 
 def train_eval(values: Values, *, title: str = "") -> Chart:
-    """Every model (a row: the task that it was fine-tuned on) scored on every task (a column).
+    """Matrix of models (rows: the task trained on) and tasks (columns: the task evaluated on).
 
     Args:
-        values: (..., train, eval), any quantity; a place along the dims before those is a plot of its own.
-        title: by default what the values are.
+        values: (..., train, eval), any quantity; each slice along leading dims is a separate plot.
+        title: by default the name of the values.
 
     Raises:
-        HeadnbError: fewer than two dims.
+        HeadnbError: `values` has fewer than two dims.
     """
     found = read_estimates(values)
     if found.value.ndim < 2:
@@ -102,7 +102,7 @@ def train_eval(values: Values, *, title: str = "") -> Chart:
             f"{' '.join(filter(None, (heading, row)))}: " + ", ".join(map(format_number, line))
             for row, line in zip(rows, part.arrays()[0], strict=True)
         ]
-    return Chart(title or quantity_label(found.value) or "fine-tuned on × scored on", tuple(plots), tuple(words))
+    return Chart(title or quantity_label(found.value) or "trained on × evaluated on", tuple(plots), tuple(words))
 
 
 def _table(
@@ -117,17 +117,17 @@ def _table(
     diagonal: bool = True,
     labels: Sequence[object] = ("", ""),
 ) -> Plot:
-    """Cells with their values; without `diagonal`, where each is compared with itself, there is only the number."""
+    """A plot of cells with their values; without `diagonal`, cells with equal row and column names are not coloured."""
     width = int(min(_CELL_WIDTH, max(_MAX_WIDTH / len(columns), 14)))
     names = [(row, column) for row in rows for column in columns]
-    written = _cell_texts(value.ravel().tolist(), scale[1], width)
+    cell_texts = _cell_texts(value.ravel().tolist(), scale[1], width)
     cells = [
         _cell(cell, words, scale, muted=not diagonal and row == column)
-        for (row, column), cell, words in zip(names, value.ravel().tolist(), written, strict=True)
+        for (row, column), cell, words in zip(names, value.ravel().tolist(), cell_texts, strict=True)
     ]
     numbers = zip(names, value.ravel(), low.ravel(), high.ravel(), strict=True)
     hover = tuple(f"{row} · {column} · {estimate_text(*of_cell)}" for (row, column), *of_cell in numbers)
-    y, x = (places.ravel().astype(np.float64) for places in np.indices(value.shape))
+    y, x = (indices.ravel().astype(np.float64) for indices in np.indices(value.shape))
     colours, opacities, texts, inks = zip(*cells, strict=True)
     return Plot(
         Axis.columns(columns, label_of(labels[1])),
@@ -141,7 +141,7 @@ def _table(
 
 
 def _cell(value: float, words: str, scale: tuple[float, float], *, muted: bool) -> tuple[str, float, str, str]:
-    """A cell's colour, opacity, words and the ink of the words."""
+    """A cell's colour, opacity, text and text colour."""
     if not np.isfinite(value):
         return INK, 0.0, "", INK
     if muted:
@@ -153,16 +153,16 @@ def _cell(value: float, words: str, scale: tuple[float, float], *, muted: bool) 
 
 
 def _cell_texts(values: Sequence[float], largest: float, width: int) -> list[str]:
-    """The words of a table's cells, all of one number of decimals; empty where not even few digits fit the width."""
+    """Texts of all cells with the same number of decimals; empty if not even one digit fits the width."""
     for digits in _DIGITS if width >= _MIN_TEXT_WIDTH else ():
-        written = [_cell_text(value, largest, digits) if np.isfinite(value) else "" for value in values]
-        if max(map(len, written)) * _DIGIT * LABEL_SIZE + _SPACE <= width:
-            return written
+        texts = [_cell_text(value, largest, digits) if np.isfinite(value) else "" for value in values]
+        if max(map(len, texts)) * _DIGIT * LABEL_SIZE + _SPACE <= width:
+            return texts
     return [""] * len(values)
 
 
 def _cell_text(value: float, largest: float, digits: int) -> str:
-    """With as many decimals as the table's largest value needs for so many digits, so that columns can be compared."""
+    """A value with the number of decimals that gives the table's largest value this many significant digits."""
     decimals = max(digits - 1 - math.floor(math.log10(largest)), 0)
     if decimals > 4:
         return format_number(value, 2)
@@ -170,30 +170,30 @@ def _cell_text(value: float, largest: float, digits: int) -> str:
 
 
 def _contrasting_ink(colour: str) -> str:
-    """Black or white, whichever is read better on a colour (WCAG's relative luminance)."""
+    """Black or white, whichever has more contrast to a colour (by WCAG's relative luminance)."""
     red, green, blue = ((int(colour[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
 
 
 def _square_names(correlations: xr.DataArray) -> list[str]:
     if correlations.ndim < 2:
-        raise HeadnbError(f"a correlation matrix has two dims of the same names; got {correlations.dims}")
+        raise HeadnbError(f"a correlation matrix needs two dims with the same names; got {correlations.dims}")
     rows, columns = (names_along(correlations, dim) for dim in correlations.dims[-2:])
     if len(rows) != len(columns) or any(
         str(one) != str(other)
         for one, other in zip(*(correlations.get_index(dim) for dim in correlations.dims[-2:]), strict=True)
     ):
-        raise HeadnbError(f"a correlation matrix has the same names along both dims; got {rows} and {columns}")
+        raise HeadnbError(f"a correlation matrix needs the same names along both dims; got {rows} and {columns}")
     return rows
 
 
 def _strongest(names: Sequence[str], value: Array, heading: str) -> list[str]:
-    """The pair that is most and the pair that is least alike."""
+    """The most similar and the least similar pair, as text."""
     pairs = np.where(np.tri(len(names), k=-1, dtype=bool), value, np.nan)
     if not np.isfinite(pairs).any():
         return []
-    said = []
-    for words, place in (("most", np.nanargmax(pairs)), ("least", np.nanargmin(pairs))):
-        i, j = divmod(int(place), len(names))
-        said.append(f"{words} alike {names[i]} and {names[j]}, r = {format_number(value[i, j])}")
-    return [f"{heading}: {'; '.join(said)}".removeprefix(": ")]
+    parts = []
+    for degree, index in (("most", np.nanargmax(pairs)), ("least", np.nanargmin(pairs))):
+        i, j = divmod(int(index), len(names))
+        parts.append(f"{degree} similar: {names[i]} and {names[j]}, r = {format_number(value[i, j])}")
+    return [f"{heading}: {'; '.join(parts)}".removeprefix(": ")]

@@ -1,8 +1,8 @@
-"""From labelled arrays to charts: what a study, a comparison or a fit looks like.
+"""Chart functions for the labelled arrays of studies, comparisons and fits.
 
-Values are a DataArray, or a Dataset of `value`, `low` and `high` where intervals are known. Lines and rows are named
-by their coordinates, heads `L3H5`. Each function returns a `Chart`, which shows itself, and raises HeadnbError where
-the arrays do not have the dims that it draws along.
+Values are a DataArray, or a Dataset of `value`, `low` and `high` for values with intervals. Lines and rows are named by
+their coordinates, heads as `L3H5`. Each function returns a `Chart`, which a notebook shows, and raises HeadnbError if
+the arrays lack the dims that it needs.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def trajectory(
     marks: Mapping[str, float] | None = None,
     title: str = "",
 ) -> Chart:
-    """Values over the steps of a training run, a line for each place along the other dims, intervals as bands.
+    """Line chart of values over training steps, with one line per slice along the other dims and intervals as bands.
 
     Args:
-        values: with the dim that `along` lies on.
-        along: a coordinate: the step, or what goes with it (samples_seen, tokens_seen).
-        log: equal distances for equal ratios; zero stays on the axis.
-        marks: upright lines of reference: what it is -> where along the axis.
-        title: by default what the values are.
+        values: values with the dim of the coordinate `along`.
+        along: coordinate of the x axis: step, or another coordinate of the same dim (samples_seen, tokens_seen).
+        log: use a logarithmic x axis that includes zero.
+        marks: vertical reference lines: label -> position on the x axis.
+        title: by default the name of the values.
     """
     found = read_estimates(values)
     if along not in found.value.coords or found.value.coords[along].ndim != 1:
@@ -80,9 +80,9 @@ def trajectory(
     x = flat_values(found.value.coords[along])
     if log and (x.min() < 0 or x.max() <= 0):
         raise HeadnbError(
-            f"a logarithmic axis needs {along} from 0 on; got {format_short(x.min())} to {format_short(x.max())}"
+            f"a logarithmic axis needs {along} of at least 0; got {format_short(x.min())} to {format_short(x.max())}"
         )
-    rules = [Rule(str(name), x=float(place), lane=lane) for lane, (name, place) in enumerate((marks or {}).items())]
+    rules = [Rule(str(name), x=float(at), lane=lane) for lane, (name, at) in enumerate((marks or {}).items())]
     plot = Plot(
         _along_axis(x, label_of(along), log=log),
         Axis(*padded_range(*found.arrays(), least=0.0), quantity_label(found.value)),
@@ -94,25 +94,25 @@ def trajectory(
 
 
 def curves(values: xr.Dataset, *, along: str = "step", log: bool = False, title: str = "") -> Chart:
-    """Several quantities over the steps of a training run, one plot beside the other.
+    """Line charts of several quantities over training steps, one plot per quantity.
 
     Args:
-        values: each variable as `trajectory` takes it.
-        along: as for `trajectory`.
-        log: as for `trajectory`.
-        title: by default "over" what they are drawn along.
+        values: a Dataset whose variables are as in `trajectory`.
+        along: as in `trajectory`.
+        log: as in `trajectory`.
+        title: by default "over" and the name of `along`.
     """
     parts = [trajectory(column, along=along, log=log) for column in values.values()]
     return chart_row(*parts, title=title or f"over {label_of(along)}")
 
 
 def slopes(values: Values, *, title: str = "") -> Chart:
-    """What became of each task's value: a line from stage to stage, with intervals.
+    """Slope chart of each task's value from stage to stage, with intervals.
 
     Args:
-        values: (..., task, stage), the stages in order, such as before and after; a place along the dims before
-            those (a statistic) is a plot of its own.
-        title: by default what the values are.
+        values: (..., task, stage), the stages in order, such as before and after; each slice along leading dims (such
+            as a statistic) is a separate plot.
+        title: by default the name of the values.
     """
     found = read_estimates(values)
     if found.value.ndim < 2 or found.value.sizes[found.value.dims[-1]] < 2:
@@ -122,7 +122,7 @@ def slopes(values: Values, *, title: str = "") -> Chart:
     plots, words = [], []
     for heading, part in leading_slices(found, 2):
         label = "" if heading else quantity_label(found.value)
-        marks = [mark for place, name in enumerate(rows) for mark in _slope_marks(part, place, name, stages)]
+        marks = [mark for index, name in enumerate(rows) for mark in _slope_marks(part, index, name, stages)]
         y = Axis(*padded_range(*part.arrays()), label)
         plots.append(Plot(Axis.columns(stages), y, tuple(marks), heading, _SLOPE_WIDTH, names_at="ends"))
         words += [
@@ -133,24 +133,24 @@ def slopes(values: Values, *, title: str = "") -> Chart:
 
 
 def _lines(found: Estimates, along: str, x: Array) -> list[Line]:
-    """A line each place: colours go along the first dim, further dims (seeds) repeat its colour without its name."""
+    """One line per slice; lines along further dims (seeds) have the colour of the first dim's line, without a name."""
     first = names_along(found.value, found.value.dims[0]) if found.value.ndim > 1 else [""]
     repeats = math.prod(found.value.shape[1:-1])
     lines = []
     for index, (name, line) in enumerate(leading_slices(found, 1)):
-        place, run = divmod(index, repeats)
+        series, run = divmod(index, repeats)
         y, low, high = line.arrays()
         hover = tuple(
-            " · ".join(filter(None, (name, f"{label_of(along)} {format_short(at)}", estimate_text(*of_place))))
-            for at, *of_place in zip(x, y, low, high, strict=True)
+            " · ".join(filter(None, (name, f"{label_of(along)} {format_short(at)}", estimate_text(*estimate))))
+            for at, *estimate in zip(x, y, low, high, strict=True)
         )
-        shown = first[place] if run == 0 else ""
-        lines.append(Line(shown, x, y, low, high, hover, series_colour(place), *series_style(place)))
+        shown = first[series] if run == 0 else ""
+        lines.append(Line(shown, x, y, low, high, hover, series_colour(series), *series_style(series)))
     return lines
 
 
 def _slope_marks(part: Estimates, task: int, name: str, stages: list[str]) -> list[Mark]:
-    """One task's line, a little aside of the others', so that their intervals can be told apart."""
+    """One task's line, with a small horizontal offset so that the intervals of different tasks do not overlap."""
     value, low, high = (end[task] for end in part.arrays())
     x = np.arange(len(stages), dtype=np.float64) + offset_in_row(task, len(part.value), 0.14)
     hover = tuple(
@@ -173,9 +173,9 @@ def _along_axis(x: Array, label: str, *, log: bool) -> Axis:
 
 def _describe_course(name: str, along: str, x: Array, y: Array) -> str:
     """`gsm8k: 0 → 0.62 over step 0 to 60`."""
-    there = np.flatnonzero(np.isfinite(y))
-    if there.size == 0:
+    present = np.flatnonzero(np.isfinite(y))
+    if present.size == 0:
         return f"{name}: no values".removeprefix(": ")
-    first, last = there[0], there[-1]
+    first, last = present[0], present[-1]
     span = f"over {label_of(along)} {format_short(x[first])} to {format_short(x[last])}"
     return f"{name}: {estimate_text(y[first])} → {estimate_text(y[last])} {span}".removeprefix(": ")

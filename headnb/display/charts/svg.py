@@ -1,6 +1,6 @@
-"""Charts as SVG: no script, nothing fetched, no ids or styles, text and lines in the page's own colour.
+"""SVG renderer of charts, without scripts, external resources, ids or styles; text and lines have the page's colour.
 
-Marks carry their hover text as `<title>`; where a plot has too many, those of one series are one path without.
+Marks carry their hover text as `<title>`. In a plot with too many marks, each series is one path without hover texts.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ _DASHES = "5 3"
 
 
 def card(chart: Drawing) -> str:
-    """The `text/html` form: title, picture, notes."""
+    """The `text/html` form: title, picture and notes."""
     plain = picture(chart, titles=False)
     return html.picture_card(inline(chart), plain, chart.title, chart.notes)
 
 
 def page(chart: Drawing) -> str:
-    """A whole HTML file around the card; it follows the reader's light or dark setting."""
+    """A complete HTML file with the card; it follows the reader's light or dark setting."""
     return render("page.html", title=chart.title, card=card(chart))
 
 
 def standalone(chart: Drawing, *, ink: str) -> str:
-    """The `image/svg+xml` form: title, picture and notes in one file, in the colour `ink`."""
+    """The `image/svg+xml` form: title, picture and notes in one file, with text in the colour `ink`."""
     plain = picture(chart, titles=False)
     return html.svg_file(plain, ink, chart.title, notes=chart.notes, least_width=420)
 
 
 def inline(chart: Drawing, plots: Iterable[Plot] | None = None) -> str:
-    """An `<svg>` element of a chart, or of some of its plots, for an HTML page."""
+    """An `<svg>` element of a chart, or of the given plots of it, for an HTML page."""
     return html.inline_svg(picture(chart, plots), ". ".join([chart.title, *chart.words]))
 
 
 def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool = True) -> Picture:
-    """A chart's plots, as many beside each other as fit."""
+    """The plots of a chart in rows of as many plots as fit."""
     parts: list[str] = []
     x = y = width = row = 0
     for plot in chart.plots if plots is None else plots:
@@ -90,13 +90,13 @@ def _plot(plot: Plot, *, titles: bool) -> Iterator[str]:
 
 
 def _frame(plot: Plot) -> Iterator[str]:
-    """Title, grid lines, ticks with their names, and what the axes are."""
+    """Title, grid lines, tick labels and axis labels."""
     width, height = plot.width, plot.height
     if plot.title:
         shown = truncate(plot.title, int(plot.outer_width / (TITLE_SIZE * 0.58)))
         yield label(shown, 0, 14 - plot.margins.top, size=TITLE_SIZE, weight=True)
-    columns = [(_x(plot, [place])[0], name) for place, name in plot.x.ticks(width)]
-    rows = [(_y(plot, [place])[0], name) for place, name in plot.y.ticks(height)]
+    columns = [(_x(plot, [value])[0], name) for value, name in plot.x.ticks(width)]
+    rows = [(_y(plot, [value])[0], name) for value, name in plot.y.ticks(height)]
     if plot.has_grid:
         lines = "".join(f"M0 {y:.1f}h{width}" for y, _ in rows)
         lines += "" if plot.x.names else "".join(f"M{x:.1f} 0v{height}" for x, _ in columns)
@@ -137,9 +137,9 @@ def _line(plot: Plot, line: Line, *, titled: bool) -> Iterator[str]:
     x, y = _x(plot, line.x), _y(plot, line.y)
     low, high = _y(plot, line.low), _y(plot, line.high)
     for run in finite_runs(low + high):
-        there = _polyline(x[run], high[run])
-        back = _polyline(x[run][::-1], low[run][::-1]).replace("M", "L", 1)
-        yield f'<path d="{there}{back}Z" fill="{line.colour}" fill-opacity=".16"/>'
+        upper = _polyline(x[run], high[run])
+        lower = _polyline(x[run][::-1], low[run][::-1]).replace("M", "L", 1)
+        yield f'<path d="{upper}{lower}Z" fill="{line.colour}" fill-opacity=".16"/>'
     course = "".join(_polyline(x[run], y[run]) for run in finite_runs(y))
     dashes = f' stroke-dasharray="{_DASHES}"' if line.dashed else ""
     yield f'<path d="{course}" fill="none" stroke="{line.colour}" stroke-width="1.8" stroke-linejoin="round"{dashes}/>'
@@ -153,21 +153,21 @@ def _points(plot: Plot, points: Points, *, titled: bool) -> Iterator[str]:
     if points.hollow:
         look = f'fill="{points.colour}" fill-opacity="0" stroke="{points.colour}" stroke-width="1.4"'
     yield from _shapes(x, y, _outline(points.marker, points.size), look, points.hover, titled=titled)
-    for place, (right, down, words) in enumerate(zip(x, y, points.labels, strict=False)):
-        if words and np.isfinite(y[place]):
-            leftwards = plot.label_fits_left(points.x[place], words)
+    for index, (right, down, words) in enumerate(zip(x, y, points.labels, strict=False)):
+        if words and np.isfinite(y[index]):
+            leftwards = plot.label_fits_left(points.x[index], words)
             shift = -points.size if leftwards else points.size
             yield label(words, round(right + shift, 1), round(down + 3.5, 1), anchor="end" if leftwards else "start")
 
 
 def _shapes(x: Array, y: Array, outline: str, look: str, hover: Iterable[str], *, titled: bool) -> Iterator[str]:
-    """One outline at every place: a path each with its title, or one path for all."""
-    places = [(right, down, words) for right, down, words in zip(x, y, hover, strict=True) if np.isfinite(right + down)]
+    """The outline at every position: one path with a title per position, or one path for all positions."""
+    points = [(right, down, words) for right, down, words in zip(x, y, hover, strict=True) if np.isfinite(right + down)]
     if titled:
-        for right, down, words in places:
+        for right, down, words in points:
             yield f'<path d="M{right:.1f} {down:.1f}{outline}" {look}><title>{escaped(words)}</title></path>'
-    elif places:
-        yield f'<path d="{"".join(f"M{right:.1f} {down:.1f}{outline}" for right, down, _ in places)}" {look}/>'
+    elif points:
+        yield f'<path d="{"".join(f"M{right:.1f} {down:.1f}{outline}" for right, down, _ in points)}" {look}/>'
 
 
 def _segments(plot: Plot, strokes: Segments) -> str:
@@ -184,17 +184,17 @@ def _segments(plot: Plot, strokes: Segments) -> str:
 def _cells(plot: Plot, cells: Cells, *, titled: bool) -> Iterator[str]:
     left, right = _x(plot, cells.x - 0.5), _x(plot, cells.x + 0.5)
     top, bottom = _y(plot, cells.y - 0.5), _y(plot, cells.y + 0.5)
-    for place, words in enumerate(cells.texts):
-        corner = f'x="{left[place]:.1f}" y="{top[place]:.1f}"'
-        size = f'width="{right[place] - left[place] - 1:.1f}" height="{bottom[place] - top[place] - 1:.1f}"'
-        look = f'fill="{cells.colours[place]}" fill-opacity="{cells.opacities[place]:g}"'
-        written = ""
+    for index, words in enumerate(cells.texts):
+        corner = f'x="{left[index]:.1f}" y="{top[index]:.1f}"'
+        size = f'width="{right[index] - left[index] - 1:.1f}" height="{bottom[index] - top[index] - 1:.1f}"'
+        look = f'fill="{cells.colours[index]}" fill-opacity="{cells.opacities[index]:g}"'
+        text = ""
         if words:
-            across, down = (left[place] + right[place]) / 2, (top[place] + bottom[place]) / 2 + 3.5
-            ink = cells.inks[place]
-            written = label(words, round(across, 1), round(down, 1), anchor="middle", size=LABEL_SIZE, ink=ink)
-        title = f"<title>{escaped(cells.hover[place])}</title>" if titled else ""
-        yield f"<g>{title}<rect {corner} {size} {look}/>{written}</g>"
+            across, down = (left[index] + right[index]) / 2, (top[index] + bottom[index]) / 2 + 3.5
+            ink = cells.inks[index]
+            text = label(words, round(across, 1), round(down, 1), anchor="middle", size=LABEL_SIZE, ink=ink)
+        title = f"<title>{escaped(cells.hover[index])}</title>" if titled else ""
+        yield f"<g>{title}<rect {corner} {size} {look}/>{text}</g>"
 
 
 def _rule(plot: Plot, rule: Rule) -> Iterator[str]:
@@ -216,20 +216,20 @@ def _rule(plot: Plot, rule: Rule) -> Iterator[str]:
 
 
 def _line_labels(plot: Plot) -> Iterator[str]:
-    """Each line's name beside its last value, moved apart where lines end close together."""
+    """Each line's name next to its last value, with overlapping names moved apart."""
     lines = [mark for mark in plot.series if isinstance(mark, Line) and np.isfinite(mark.y).any()]
     lasts = [int(np.flatnonzero(np.isfinite(line.y))[-1]) for line in lines]
     ends = [float(_y(plot, line.y[[last]])[0]) for line, last in zip(lines, lasts, strict=True)]
-    places = space_out(ends, LINE_HEIGHT, 0, plot.height)
-    for line, last, end, place in zip(lines, lasts, ends, places, strict=True):
+    heights = space_out(ends, LINE_HEIGHT, 0, plot.height)
+    for line, last, end, height in zip(lines, lasts, ends, heights, strict=True):
         x = float(_x(plot, line.x[[last]])[0])
-        path = f"M{x + 4:.1f} {end:.1f}L{plot.width + 10} {place:.1f}"
+        path = f"M{x + 4:.1f} {end:.1f}L{plot.width + 10} {height:.1f}"
         yield f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-opacity=".6"/>'
-        yield label(truncate(line.name), plot.width + 13, round(place + 3.8, 1), size=LABEL_SIZE)
+        yield label(truncate(line.name), plot.width + 13, round(height + 3.8, 1), size=LABEL_SIZE)
 
 
 def _legend(plot: Plot) -> Iterator[str]:
-    """The series' signs and names in a row above the frame."""
+    """Markers and names of the series in a row above the frame."""
     x = 5.0
     for mark in plot.series:
         outline = _outline(mark.marker, 7)
@@ -241,7 +241,7 @@ def _legend(plot: Plot) -> Iterator[str]:
 
 
 def _outline(marker: Marker, size: float) -> str:
-    """A marker around the current point, as relative path commands."""
+    """A marker centred at the current point, as relative path commands."""
     r = size / 2
     if marker == "circle":
         return f"m{-r:g} 0a{r:g} {r:g} 0 1 0 {size:g} 0a{r:g} {r:g} 0 1 0 {-size:g} 0z"

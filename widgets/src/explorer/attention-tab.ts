@@ -1,4 +1,4 @@
-/** The attention view: a sample's tokens, shaded by A or by A * dL/dA, and the matrix itself. */
+/** Attention tab: the tokens of a sample, shaded by A or by A * dL/dA, and the matrix. */
 
 import { FALL, RISE } from "../grid/colours";
 import { number } from "../grid/words";
@@ -15,18 +15,18 @@ import {
 import type { AttentionMessage } from "./model";
 
 const KINDS: readonly Kind[] = ["weights", "products"];
-const NAMES = ["attention weights A", "A · dL/dA (what they are worth to the loss, nats)"];
+const NAMES = ["attention weights A", "A · dL/dA (first-order contribution to the loss, nats)"];
 const MATRIX_SIZE = 320;
 
 export class AttentionTab {
   readonly node = element("div");
   private readonly title = element("p", { class: "words" });
-  private readonly kind = choice("What to show", (place) => this.show(KINDS[place] ?? "weights"));
+  private readonly kind = choice("What to show", (index) => this.show(KINDS[index] ?? "weights"));
   private readonly tokens = element("div", {
     class: "tokens",
     role: "group",
     tabindex: "0",
-    "aria-label": "Tokens; arrow keys choose a query",
+    "aria-label": "Tokens; arrow keys select a query token",
   });
   private readonly canvas = element("canvas", { class: "matrix", role: "img" });
   private readonly readout = element("div", { class: "readout", role: "status" });
@@ -54,8 +54,8 @@ export class AttentionTab {
     this.canvas.addEventListener("pointerleave", () => this.readout.replaceChildren());
     this.canvas.addEventListener("click", (event) => this.choose(this.at(event).query));
     this.tokens.addEventListener("click", (event) => {
-      const place = this.spans.indexOf(event.target as HTMLElement);
-      if (place >= 0) this.choose(place);
+      const token = this.spans.indexOf(event.target as HTMLElement);
+      if (token >= 0) this.choose(token);
     });
     this.tokens.addEventListener("keydown", (event) => this.move(event));
     this.refresh(null);
@@ -66,27 +66,29 @@ export class AttentionTab {
     this.query = null;
     this.readout.replaceChildren();
     if (!message) {
-      this.say("Choose a sample of a selected head to see its attention there.");
+      this.showMessage(
+        'Press "Attention" next to a sample in the Head tab to see the attention of the head on it.',
+      );
       return;
     }
     try {
       this.attention = attentionOf(message);
     } catch (error) {
-      this.say(`this attention cannot be drawn (${String(error)})`);
+      this.showMessage(`the attention cannot be drawn (${String(error)})`);
       return;
     }
     const { head, task, sample, score, loss, tokens, answer } = message;
     this.title.textContent = `${head} on sample ${sample} of ${task}: score ${number(score)} nats, loss ${number(loss)} nats, ${tokens.length} tokens`;
-    this.spans = tokens.map((token, place) =>
-      element("span", answer[place] ? { class: "answered" } : {}, visible(token)),
+    this.spans = tokens.map((token, index) =>
+      element("span", answer[index] ? { class: "answered" } : {}, visible(token)),
     );
     this.tokens.replaceChildren(...this.spans);
     this.node.replaceChildren(this.title, this.body);
     this.draw();
   }
 
-  /** Words instead of a picture. */
-  private say(words: string): void {
+  /** Show a text instead of a picture. */
+  private showMessage(words: string): void {
     this.title.textContent = words;
     this.node.replaceChildren(this.title);
   }
@@ -118,29 +120,29 @@ export class AttentionTab {
     if (!attention) return;
     const values = tokenValues(attention, this.shown, this.query);
     const most = largest(values) || 1;
-    this.spans.forEach((span, place) => {
-      const value = values[place] ?? 0;
+    this.spans.forEach((span, index) => {
+      const value = values[index] ?? 0;
       const share = Math.round((80 * Math.abs(value)) / most);
       span.style.background = `color-mix(in srgb, ${value > 0 ? RISE : FALL} ${share}%, transparent)`;
       span.title = number(value);
-      span.classList.toggle("query", place === this.query);
+      span.classList.toggle("query", index === this.query);
     });
-    this.help.textContent = `${this.explanation()} Tokens of the answer are underlined.`;
+    this.help.textContent = `${this.explanation()} Answer tokens are underlined.`;
     this.drawMatrix(attention);
   }
 
   private explanation(): string {
-    const worth = "More of such a weight would raise the loss (orange) or lower it (blue).";
+    const sign = "A larger attention weight would raise the loss (orange) or lower it (blue).";
     if (this.query !== null) {
-      const of =
+      const row =
         this.shown === "weights"
-          ? "What the outlined token looks at."
-          : `Of the outlined token's weights. ${worth}`;
-      return `${of} Click it again for all queries.`;
+          ? "Attention weights of the outlined query token."
+          : `Contributions of the outlined query token. ${sign}`;
+      return `${row} Click the token again to show all queries.`;
     }
     return this.shown === "weights"
-      ? "Mean over the predictions of the answer; click a token for what it looks at itself."
-      : `Sum over queries: adds up to the score. ${worth}`;
+      ? "Mean over the positions that predict the answer. Click a token to show its own attention weights."
+      : `Sum over all queries; the values of all tokens add up to the score. ${sign}`;
   }
 
   private drawMatrix({ message, [this.shown]: matrix }: Attention): void {
@@ -157,11 +159,11 @@ export class AttentionTab {
 
   private at(event: PointerEvent | MouseEvent): { query: number; key: number } {
     const box = this.canvas.getBoundingClientRect();
-    const place = (offset: number, extent: number) =>
+    const index = (offset: number, extent: number) =>
       Math.min(Math.max(Math.floor((offset / extent) * this.canvas.width), 0), this.canvas.width - 1);
     return {
-      query: place(event.clientY - box.top, box.height),
-      key: place(event.clientX - box.left, box.width),
+      query: index(event.clientY - box.top, box.height),
+      key: index(event.clientX - box.left, box.width),
     };
   }
 
@@ -170,7 +172,7 @@ export class AttentionTab {
     const { query, key } = this.at(event);
     const { tokens } = this.attention.message;
     const value = this.attention[this.shown].values[query * tokens.length + key] ?? 0;
-    const name = (place: number) => `${place} ${JSON.stringify(tokens[place] ?? "")}`;
+    const name = (index: number) => `${index} ${JSON.stringify(tokens[index] ?? "")}`;
     this.readout.textContent = `query ${name(query)} → key ${name(key)}: ${number(value)}`;
   }
 }

@@ -1,4 +1,4 @@
-/** Small charts, as SVG. */
+/** Small SVG charts of the explorer. */
 
 import { scaleLinear } from "d3-scale";
 import { number, short } from "../grid/words";
@@ -11,7 +11,7 @@ export interface Bar {
   readonly height: number;
 }
 
-/** The bars of a histogram in a box: as wide as their bins, as high as their share of the fullest one. */
+/** The bars of a histogram in a box: as wide as their bins, with heights relative to the largest count. */
 export function bars(
   counts: readonly number[],
   edges: readonly number[],
@@ -52,7 +52,9 @@ export function histogram(counts: readonly number[], edges: readonly number[], l
       height: bar.height,
     });
     const [low, high] = [edges[bin] ?? 0, edges[bin + 1] ?? 0];
-    drawn.append(shape("title", {}, `${counts[bin]} of ${number(low)} to ${number(high)}`));
+    const count = counts[bin] ?? 0;
+    const samples = `${count} sample${count === 1 ? "" : "s"}`;
+    drawn.append(shape("title", {}, `${samples} with a score from ${number(low)} to ${number(high)}`));
     svg.append(drawn);
   });
   const x = scaleLinear([edges[0] ?? 0, edges.at(-1) ?? 1], [0, WIDTH]);
@@ -67,7 +69,7 @@ export function histogram(counts: readonly number[], edges: readonly number[], l
   return svg;
 }
 
-/** A change with its interval around zero, those by other heads as small marks. */
+/** A change with its interval on an axis around zero, and the changes by control heads as small circles. */
 export function intervalChart(
   change: number,
   low: number | null,

@@ -1,4 +1,4 @@
-/** The explorer's own style, beside the card's. */
+/** Style of the explorer, in addition to that of the card. */
 
 import { FALL, RISE } from "../grid/colours";
 

@@ -1,4 +1,4 @@
-/** One head: the distribution of its score over samples, and the samples that use it most. */
+/** Head tab: the distribution of a head's score over samples, and the samples with the largest scores. */
 
 import { number } from "../grid/words";
 import { button, element } from "../view/dom";
@@ -24,10 +24,10 @@ export class HeadTab {
   refresh(selected: readonly string[], focused: string, detail: HeadDetail | null): void {
     this.refreshChips(selected, focused);
     this.contents.replaceChildren(...this.words(focused, detail));
-    this.say(this.busy);
+    this.setBusy(this.busy);
   }
 
-  /** The same chips stay for the same heads, so that the keyboard's place among them is kept. */
+  /** Reuse the chips if the heads are the same, so that the focused chip keeps the keyboard focus. */
   private refreshChips(selected: readonly string[], focused: string): void {
     const names = selected.slice(0, MOST_CHIPS);
     if (!names.includes(focused) && focused) names.push(focused);
@@ -42,16 +42,16 @@ export class HeadTab {
       chip.setAttribute("aria-pressed", String(chip.textContent === focused));
   }
 
-  /** While something is computed no attention can be asked for. */
-  say(busy: boolean): void {
+  /** Disable the attention buttons during a computation. */
+  setBusy(busy: boolean): void {
     this.busy = busy;
     for (const one of this.node.querySelectorAll<HTMLButtonElement>(".samples button")) one.disabled = busy;
   }
 
   private words(focused: string, detail: HeadDetail | null): Node[] {
-    if (!focused) return [element("p", {}, "Select a head in the grid to see which samples use it.")];
+    if (!focused) return [element("p", {}, "Select a head in the grid to see its scores on the samples.")];
     if (!detail)
-      return [element("p", {}, `${focused} has no scores of samples of this task yet: press Run.`)];
+      return [element("p", {}, `${focused} has no scores on the samples of this task yet: press Run.`)];
     const { task, units, samples, mean, spread } = detail;
     const unit = units ? ` ${units}` : "";
     const figures =
@@ -62,7 +62,7 @@ export class HeadTab {
     return [
       element("p", { class: "words" }, line),
       histogram(detail.counts, detail.edges, line),
-      element("p", {}, "Samples that use it most"),
+      element("p", {}, "Samples with the largest absolute scores"),
       this.samples(detail),
     ];
   }
@@ -88,9 +88,9 @@ export class HeadTab {
 
   private row(head: string, { place, id, score, loss, prompt, completion }: StrongSample): Node {
     const text = element("td", { class: "text" }, prompt, element("span", { class: "answer" }, completion));
-    const look = element("td");
+    const action = element("td");
     if (place >= 0) {
-      look.append(
+      action.append(
         button("Attention", () => this.events.attend(head, place), {
           "aria-label": `Attention of ${head} on sample ${id}`,
         }),
@@ -103,7 +103,7 @@ export class HeadTab {
       element("td", { class: "number" }, number(score)),
       element("td", { class: "number" }, loss === null ? "–" : number(loss)),
       text,
-      look,
+      action,
     );
   }
 }

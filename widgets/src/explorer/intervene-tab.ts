@@ -1,4 +1,4 @@
-/** Scale or take out the selected heads: the change of each task's loss, and text before and after. */
+/** Intervene tab: ablate or scale the selected heads, and show the change of each task's loss and of generated text. */
 
 import { namesLine, number } from "../grid/words";
 import { button, element, field, show } from "../view/dom";
@@ -16,12 +16,12 @@ export class InterveneTab {
   readonly node = element("div");
   private readonly heads = element("p", { class: "words" });
   private readonly factor = field(
-    "Multiply their outputs by",
+    "Multiply head outputs by",
     { type: "number", step: "0.1", value: "0" },
     () => undefined,
   );
   private readonly controls = field(
-    `compare with ${CONTROLS} draws of other heads of the same layers`,
+    `compare with ${CONTROLS} random sets of other heads of the same layers`,
     { type: "checkbox" },
     () => undefined,
   );
@@ -39,7 +39,7 @@ export class InterveneTab {
         "div",
         { class: "row" },
         this.factor.node,
-        element("span", { class: "quiet" }, "0 takes them out, 1 leaves them"),
+        element("span", { class: "quiet" }, "0 ablates the heads, 1 leaves them unchanged"),
         this.controls.node,
       ),
       element("div", { class: "row" }, element("span", {}, "Loss on"), this.tasks, this.go),
@@ -51,7 +51,7 @@ export class InterveneTab {
     this.selected = selected;
     this.heads.textContent = selected.length
       ? `Selected: ${namesLine(selected)}`
-      : "Select heads in the grid to scale them or take them out.";
+      : "Select heads in the grid to ablate or scale them.";
     const offered = tasks.length > MOST_TASKS ? [task] : tasks;
     if (offered.join("\n") !== this.names.join("\n")) {
       this.names = offered;
@@ -64,15 +64,15 @@ export class InterveneTab {
     this.enable();
   }
 
-  say(busy: boolean): void {
+  setBusy(busy: boolean): void {
     this.busy = busy;
     this.enable();
   }
 
-  tell(ablation: Ablation | null): void {
+  showResult(ablation: Ablation | null): void {
     show(this.result, ablation !== null);
     if (!ablation) return;
-    const done = ablation.factor === 0 ? "taken out" : `scaled by ${ablation.factor}`;
+    const done = ablation.factor === 0 ? "ablated" : `scaled by ${ablation.factor}`;
     this.result.replaceChildren(
       element("p", { class: "words" }, `${namesLine(ablation.heads)} ${done}`),
       ablation.rows.length ? table(ablation.rows) : "",
@@ -107,10 +107,10 @@ function table(rows: readonly AblationRow[]): Node {
   const titles = [
     "task",
     "loss before",
-    "after",
+    "loss after",
     "change, 95 % interval (nats)",
     "",
-    ...(compared ? ["other heads (○)"] : []),
+    ...(compared ? ["change by random heads (○)"] : []),
     "samples",
   ];
   const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
@@ -138,7 +138,11 @@ function table(rows: readonly AblationRow[]): Node {
 function texts({ generation }: Ablation): Node[] {
   if (!generation) return [];
   const { task, sample, prompt, before, after } = generation;
-  const named = { [`prompt (sample ${sample} of ${task})`]: prompt, before, after };
+  const named = {
+    [`prompt (sample ${sample} of ${task})`]: prompt,
+    "before intervention": before,
+    "after intervention": after,
+  };
   const entries = Object.entries(named).flatMap(([name, text]) => [
     element("dt", {}, name),
     element("dd", { class: name.split(" ")[0] ?? "" }, text || "(nothing)"),

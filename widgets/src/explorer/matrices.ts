@@ -1,4 +1,4 @@
-/** One head's matrices on one sample, and what is read from them. Rows are queries, columns are keys. */
+/** Attention matrices of one head on one sample, and values derived from them. Rows are queries, columns are keys. */
 
 import { FALL, RISE } from "../grid/colours";
 import { pixel } from "../grid/raster";
@@ -6,12 +6,11 @@ import type { AttentionMessage } from "./model";
 
 export interface Matrix {
   readonly length: number;
-  /** Row by row. */
+  /** The entries row by row. */
   readonly values: Float32Array;
 }
 
-/** The entries as they were sent, little-endian as every browser's machine is; throws when they are not as many
- * as the tokens want. */
+/** Read a matrix of little-endian float32; throws if the number of entries does not match the number of tokens. */
 export function matrix({ buffer, byteOffset, byteLength }: DataView, length: number): Matrix {
   if (byteLength !== 4 * length * length) {
     throw new Error(`${byteLength} bytes are not a matrix of ${length} x ${length}`);
@@ -25,8 +24,8 @@ const [RISES, FALLS] = [RISE, FALL].map((colour) =>
 const VEIL = 40;
 
 /**
- * The matrix as pixels, a pixel an entry: more of it raises (or lowers) what is measured. Shades follow the square
- * root, since attention sinks would be all that is seen. A thin veil lies over the row of the chosen query.
+ * The matrix as pixels, one pixel per entry, in the colour of its sign. Opacities follow the square root of the size,
+ * since otherwise only attention sinks would be visible. The row of the selected query has a minimum opacity.
  */
 export function matrixPixels({ length, values }: Matrix, query: number | null): Uint32Array<ArrayBuffer> {
   const most = largest(values) || 1;
@@ -39,12 +38,12 @@ export function matrixPixels({ length, values }: Matrix, query: number | null): 
   return pixels;
 }
 
-/** What one query makes of every key. */
+/** The entries of one query for every key. */
 export function row({ length, values }: Matrix, query: number): Float32Array {
   return values.slice(query * length, (query + 1) * length);
 }
 
-/** The mean over some queries. */
+/** The mean over the given queries. */
 export function meanOver(matrix: Matrix, queries: readonly number[]): Float32Array {
   const sum = sumOver(matrix, queries);
   return queries.length ? sum.map((value) => value / queries.length) : sum;
@@ -58,7 +57,7 @@ export function sumOver({ length, values }: Matrix, queries: readonly number[]):
   return sum;
 }
 
-/** The positions that predict the answer: a token is predicted at the one before it. */
+/** The positions that predict the answer tokens: each token is predicted at the position before it. */
 export function predicting(answer: readonly number[]): number[] {
   return [...answer.keys()].slice(1).flatMap((place) => (answer[place] ? [place - 1] : []));
 }
@@ -85,18 +84,18 @@ export function attentionOf(message: AttentionMessage): Attention {
 }
 
 /**
- * What each token is shaded by: one query's row, or without a query the weights' mean over the predictions of the
- * answer and the products' sum over all queries (which adds up to the score).
+ * The value that shades each token: the row of a query, or without a query the mean of the weights over the positions
+ * that predict the answer, or the sum of the products over all queries (whose total is the score).
  */
 export function tokenValues(attention: Attention, kind: Kind, query: number | null): Float32Array {
-  const found = attention[kind];
-  if (query !== null) return row(found, query);
+  const chosen = attention[kind];
+  if (query !== null) return row(chosen, query);
   return kind === "weights"
-    ? meanOver(found, predicting(attention.message.answer))
-    : sumOver(found, [...attention.message.tokens.keys()]);
+    ? meanOver(chosen, predicting(attention.message.answer))
+    : sumOver(chosen, [...attention.message.tokens.keys()]);
 }
 
-/** A token as it is shown: what would not be seen has a sign. */
+/** A token with visible symbols for line breaks, tabs and an empty text. */
 export function visible(token: string): string {
   return token.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥") || "∅";
 }

@@ -1,9 +1,9 @@
-/** What Python's `Explorer` shares with the browser: see `headnb/explorer/explorer.py`. */
+/** Traits and commands that Python's `Explorer` shares with the browser: see `headnb/explorer/explorer.py`. */
 
 export interface Choices {
   readonly model: string;
   readonly tasks: readonly string[];
-  /** Name and one line about it; empty where there is no model to score. */
+  /** Name and one-line description of each method; empty if there is no model to score. */
   readonly methods: Readonly<Record<string, string>>;
 }
 
@@ -17,7 +17,7 @@ export interface Status {
 }
 
 export interface StrongSample {
-  /** Where it stands in the task; -1 where the task is not at hand. */
+  /** Index of the sample in the task; -1 if the task's samples are not available. */
   readonly place: number;
   readonly id: string;
   readonly score: number;
@@ -76,7 +76,7 @@ export interface Ablation {
   } | null;
 }
 
-/** Before Python has something to say, a trait is an empty object. */
+/** A trait is an empty object until Python sets it. */
 type Maybe<Trait> = Trait | Record<string, never>;
 
 export interface ExplorerModel {

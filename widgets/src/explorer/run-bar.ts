@@ -1,4 +1,4 @@
-/** What to score, Run and Stop, and how far it is. */
+/** Run bar: task, method and number of samples, Run and Stop buttons, and progress. */
 
 import { button, choice, element, field, fillChoice, show } from "../view/dom";
 import type { Choices, Status } from "./model";
@@ -16,9 +16,9 @@ export class RunBar {
   readonly state = element("div", { class: "state", role: "status" });
   readonly problem = element("div", { class: "error words", role: "alert" });
   private choices: Choices = { model: "", tasks: [], methods: {} };
-  private readonly task = choice("Task", (place) => this.events.task(this.choices.tasks[place] ?? ""));
-  private readonly method = choice("Method", (place) =>
-    this.events.method(Object.keys(this.choices.methods)[place] ?? ""),
+  private readonly task = choice("Task", (index) => this.events.task(this.choices.tasks[index] ?? ""));
+  private readonly method = choice("Method", (index) =>
+    this.events.method(Object.keys(this.choices.methods)[index] ?? ""),
   );
   private readonly samples = field("Samples", { type: "number", min: "1", step: "1" }, (input) => {
     const count = Math.floor(input.valueAsNumber);
@@ -53,7 +53,7 @@ export class RunBar {
     show(this.node, methods.length > 0);
   }
 
-  say(status: Status): void {
+  showStatus(status: Status): void {
     const idle = status.state === "idle";
     this.runButton.disabled = !idle;
     this.stopButton.disabled = status.state !== "running";

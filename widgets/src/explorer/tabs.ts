@@ -1,4 +1,4 @@
-/** Named panels of which one is in front; arrow keys go from tab to tab. */
+/** Named tab panels, one of which is visible; arrow keys switch between the tabs. */
 
 import { button, element, show } from "../view/dom";
 

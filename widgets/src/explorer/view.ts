@@ -1,4 +1,4 @@
-/** The explorer on a page: run bar, grid, and what there is to know about the selected heads. */
+/** The explorer on a page: run bar, grid, and tabs with details of the selected heads. */
 
 import { element } from "../view/dom";
 import { GridView } from "../view/grid-view";
@@ -12,7 +12,7 @@ import { type Command, type ExplorerModel, given } from "./model";
 import { RunBar } from "./run-bar";
 import { Tabs } from "./tabs";
 
-/** The traits, as a view reads and writes them. */
+/** Access of a view to the traits and commands. */
 export interface Traits {
   readonly get: <Name extends keyof ExplorerModel>(name: Name) => ExplorerModel[Name];
   readonly set: <Name extends keyof ExplorerModel>(name: Name, value: ExplorerModel[Name]) => void;
@@ -65,7 +65,7 @@ export class ExplorerView {
     for (const name of TRAITS) this.refresh(name);
   }
 
-  /** Show what a trait says now. */
+  /** Update the parts of the view that show a trait. */
   refresh(name: keyof ExplorerModel): void {
     this.parts[name]();
   }
@@ -91,7 +91,7 @@ export class ExplorerView {
     choices: () => this.showChoices(),
     status: () => this.showStatus(),
     attention: () => this.attentionTab.refresh(given(this.traits.get("attention"))),
-    ablation: () => this.interveneTab.tell(given(this.traits.get("ablation"))),
+    ablation: () => this.interveneTab.showResult(given(this.traits.get("ablation"))),
   };
 
   private attend(head: string, place: number): void {
@@ -125,9 +125,9 @@ export class ExplorerView {
   private showStatus(): void {
     const status = this.traits.get("status");
     const busy = status.state !== "idle";
-    this.bar.say(status);
-    this.headTab.say(busy);
-    this.interveneTab.say(busy);
+    this.bar.showStatus(status);
+    this.headTab.setBusy(busy);
+    this.interveneTab.setBusy(busy);
   }
 }
 

@@ -1,4 +1,4 @@
-/** What stands around a panel's cells: title, axes, brackets of the key/value heads, and the layers' means. */
+/** Elements around a panel's cells: title, axes, brackets of the key/value heads, and layer means. */
 
 import { headNumber, layerNumber } from "./heads";
 import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_WIDTH } from "./layout";
@@ -36,7 +36,7 @@ export function axes({ payload }: Shown, panel: Panel, layout: Layout, theme: Th
   return marks;
 }
 
-/** A bar a layer: the mean of its heads, all panels on one scale. */
+/** One bar per layer for the mean of its heads; all panels have the same scale. */
 export function profile(
   shown: Shown,
   means: Float64Array,
@@ -62,7 +62,7 @@ export function profile(
   ];
 }
 
-/** Cells near zero fade into the page: the frame keeps the grid's shape. */
+/** The outline of the grid, for pictures in which cells near zero fade into the page. */
 function frame({ gridWidth, gridHeight, gap }: Layout, theme: Theme): Mark {
   const right = gridWidth - gap + 1.5;
   const bottom = gridHeight - gap + 1.5;

@@ -1,12 +1,12 @@
-/** A scene painted on a canvas, whose units are CSS pixels. */
+/** Painting of a scene on a canvas; the units of a scene are CSS pixels. */
 
 import { raster } from "./raster";
 import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
 
 const LARGEST_SIDE = 16_384;
-const MOST_PIXELS = 32e6; // 128 MB: a browser that has no room for a canvas shows none
+const MOST_PIXELS = 32e6; // 128 MB; a browser without enough memory for a canvas shows an empty one
 
-/** Pixels to a unit of the scene: `wanted`, or fewer where the canvas would be too large. */
+/** Canvas pixels per unit of the scene: `wanted`, or less if the canvas would be too large. */
 export function sharpness({ width, height }: Pick<Scene, "width" | "height">, wanted: number): number {
   return Math.min(wanted, LARGEST_SIDE / Math.max(width, height), Math.sqrt(MOST_PIXELS / (width * height)));
 }
@@ -63,7 +63,7 @@ function paintMark(context: CanvasRenderingContext2D, mark: Mark, theme: Theme):
   context.restore();
 }
 
-/** Cells as one image, in the canvas's own pixels: painting a rectangle each would take tens of milliseconds. */
+/** Paint cells as one image in canvas pixels: one rectangle per cell would take tens of milliseconds. */
 function paintCells(context: CanvasRenderingContext2D, mark: Cells): void {
   const { a: ratio, e, f } = context.getTransform();
   const { x, y, width, height, pixels } = raster(mark, ratio, e, f);

@@ -1,6 +1,6 @@
 /**
- * From values to colours, the same as `headnb/display/colours.py`: viridis for levels; differences fade into the
- * page, the hue says the sign and the opacity the size.
+ * Colours of values, equal to those of `headnb/display/colours.py`: viridis for levels; a hue for the sign and an
+ * opacity for the size of differences.
  */
 
 import { DRAWING } from "../generated/drawing";
@@ -12,23 +12,23 @@ export const BINS = DRAWING.levels.length;
 export const RISE = DRAWING.rise;
 export const FALL = DRAWING.fall;
 
-/** How values are spread over the colours. */
+/** Methods to map values to colours. */
 export const SPREADS = ["linear", "rank", "layer"] as const;
 export type Spread = (typeof SPREADS)[number];
 
 export interface Colouring {
   readonly palette: readonly Paint[];
-  /** What the two ends of the colour bar stand for. */
+  /** Values at the two ends of the colour bar. */
   readonly ends: Scale;
-  /** A panel's cells as places in the palette; -1 where there is no value. */
+  /** Index in the palette of each cell of a panel; -1 for a missing value. */
   readonly places: (panel: Panel) => Int16Array;
-  /** The place in the palette of a value on the colour bar. */
+  /** Index in the palette of a value on the colour bar. */
   readonly onBar: (value: number) => number;
 }
 
 const LEVELS: readonly Paint[] = DRAWING.levels.map((colour) => ({ colour, opacity: 1 }));
 
-/** From the strongest fall through the bare page to the strongest rise. */
+/** Colours from the strongest fall through transparent to the strongest rise. */
 const SIGNED: readonly Paint[] = Array.from({ length: 2 * BINS + 1 }, (_, place) => ({
   colour: place > BINS ? RISE : FALL,
   opacity: Math.round((100 * Math.abs(place - BINS)) / BINS) / 100,
@@ -54,7 +54,7 @@ export function colouring(kind: Kind, spread: Spread, scale: Scale, shape: Shape
   return { palette: signed ? SIGNED : LEVELS, ends, places, onBar };
 }
 
-/** The share of the panel's heads that are smaller by absolute value, with the value's sign. */
+/** The fraction of the panel's other heads with a smaller absolute value, with the value's sign. */
 function rankShares(values: Float64Array): Float64Array {
   const order = ranking(values);
   const shares = new Float64Array(values.length).fill(Number.NaN);
@@ -70,7 +70,7 @@ function rankShares(values: Float64Array): Float64Array {
   return shares;
 }
 
-/** The share of the largest head of the same layer. */
+/** Values relative to the largest absolute value of the same layer. */
 function layerShares(values: Float64Array, shape: Shape): Float64Array {
   const peaks = layerPeaks(values, shape);
   return values.map((value, cell) => value / (peaks[Math.floor(cell / shape.heads)] || 1));

@@ -1,15 +1,15 @@
-/** Panels along training: those of one course are the same thing, such as a task, at several steps. */
+/** Panels along training: a course is a subject, such as a task, that is shown at several steps. */
 
 import type { Panel, Payload } from "./payload";
 
 export interface Courses {
-  /** What each course is of, in the order of their first panels. */
+  /** Subject of each course, in the order of their first panels. */
   readonly titles: readonly string[];
-  /** All steps, ascending; empty where there is no more than one. */
+  /** All steps in ascending order; empty if there is at most one. */
   readonly steps: readonly number[];
-  /** The panel of a course at a step, or the nearest one before; its first one where there is none. */
+  /** The panel of a course at a step, or else at the nearest earlier step, or else its first panel. */
   readonly panel: (course: number, step: number) => number;
-  /** Which course a panel belongs to. */
+  /** The course of a panel. */
   readonly courseOf: (panel: number) => number;
 }
 
@@ -48,7 +48,7 @@ function arranged(panels: readonly Panel[]): Courses {
   };
 }
 
-/** The step that a panel stands at; the last one where it has none. */
+/** The step of a panel; infinity for a panel without a step. */
 export function stepOf({ panels }: Pick<Payload, "panels">, panel: number): number {
   return panels[panel]?.step ?? Number.POSITIVE_INFINITY;
 }

@@ -1,4 +1,4 @@
-/** How many heads have which value: a histogram under each grid, all panels on one axis. */
+/** Histogram of the values of the heads below each grid; all panels have the same axis. */
 
 import { scaleLinear } from "d3-scale";
 import type { Colouring } from "./colours";
@@ -22,17 +22,17 @@ export function bins({ payload, panels }: Shown, layout: Layout): Histogram[] {
   return panels.map((panel) => ({ counts: counted(panel.values, domain, count), domain }));
 }
 
-/** How many values lie in each of `count` bins of one width; the domain's upper end is in the last. */
+/** The number of values in each of `count` equal bins; the last bin includes the domain's upper end. */
 function counted(values: Float64Array, { low, high }: Scale, count: number): number[] {
   const counts = new Array<number>(count).fill(0);
   values.forEach((value) => {
     const place = Math.min(Math.floor(((value - low) / (high - low)) * count), count - 1);
-    if (place >= 0) counts[place] = (counts[place] ?? 0) + 1; // NaN is nowhere
+    if (place >= 0) counts[place] = (counts[place] ?? 0) + 1; // NaN is not counted
   });
   return counts;
 }
 
-/** From values to x, from the grid's left edge. */
+/** Scale from values to x, relative to the grid's left edge. */
 export function valueAxis(domain: Scale, layout: Layout) {
   return scaleLinear([domain.low, domain.high], [0, layout.gridWidth - layout.gap]);
 }
@@ -52,7 +52,8 @@ export function distribution(
   const step = (found.domain.high - found.domain.low) / found.counts.length;
   const linear = shown.view.spread === "linear";
   const room = (layout.columns > 1 ? layout.panelWidth : layout.width) - LEFT;
-  const words = fitting(`heads (at most ${tallest}) by ${quantityWithUnits(shown.payload)}`, room, 9);
+  const title = `number of heads per bin (max ${tallest}) by ${quantityWithUnits(shown.payload)}`;
+  const words = fitting(title, room, 9);
   const marks: Mark[] = [label(theme, words, 0, top - 6, { size: 9 })];
   found.counts.forEach((count, place) => {
     if (!count) return;

@@ -1,7 +1,8 @@
-/** Heads by name and by place. A head is written `L3H10`, with the model's own numbers. */
+/** Names, places and cells of heads. A name such as `L3H10` has the model's layer and head numbers. */
 
 import type { Shape } from "./payload";
 
+/** Row and column of a head in the grid. */
 export interface HeadPlace {
   readonly layer: number;
   readonly head: number;
@@ -19,7 +20,7 @@ export function headName({ layer, head }: HeadPlace, shape: Shape): string {
   return `L${layerNumber(layer, shape)}H${headNumber(head, shape)}`;
 }
 
-/** The place that a name stands for, or null where the grid has no such head. */
+/** The place of a named head, or null if the grid does not have it. */
 export function headPlace(name: string, shape: Shape): HeadPlace | null {
   const found = /^L(\d{1,4})H(\d{1,4})$/.exec(name.trim());
   if (!found) return null;
@@ -28,7 +29,7 @@ export function headPlace(name: string, shape: Shape): HeadPlace | null {
   return layer === null || head === null ? null : { layer, head };
 }
 
-/** Where a number stands among the grid's layers or heads. */
+/** The index of a number among the grid's layers or heads, or null. */
 function row(number: number, size: number, numbers: Shape["layerNumbers"]): number | null {
   const place = numbers ? numbers.indexOf(number) : number;
   return place >= 0 && place < size ? place : null;
@@ -42,18 +43,18 @@ export function placeOf(cell: number, shape: Shape): HeadPlace {
   return { layer: Math.floor(cell / shape.heads), head: cell % shape.heads };
 }
 
-/** `L3H5,L7H1`, in the grid's order. */
+/** The names of cells, in the grid's order. */
 export function namesOf(cells: Iterable<number>, shape: Shape): string[] {
   return [...cells].sort((a, b) => a - b).map((cell) => headName(placeOf(cell, shape), shape));
 }
 
-/** The cells of those names that the model has. */
+/** The cells of the given names; names that the model does not have are ignored. */
 export function cellsOf(names: readonly unknown[], shape: Shape): Set<number> {
   const places = names.map((name) => (typeof name === "string" ? headPlace(name, shape) : null));
   return new Set(places.filter((place) => place !== null).map((place) => cellOf(place, shape)));
 }
 
-/** Whether a cell is the same head in both. */
+/** Whether every cell is the same head in both grids. */
 export function sameHeads(one: Shape, other: Shape): boolean {
   const own = ({ layers, heads, layerNumbers, headNumbers }: Shape) =>
     JSON.stringify([layers, heads, layerNumbers ?? null, headNumbers ?? null]);

@@ -1,9 +1,9 @@
-/** What of a picture lies under a point. */
+/** Hit test: the part of a picture at a point. */
 
 import { type HeadPlace, placeOf } from "./heads";
 import { cellX, headAt, type Layout, LEGEND_HEIGHT, layerAt, PANEL_GAP } from "./layout";
 
-/** A head; or a whole layer (its label or bar) or key/value group (its bracket) of a panel. */
+/** A head, a layer (by its label or bar) or a key/value group (by its bracket) of a panel. */
 export interface Hit {
   readonly panel: number;
   readonly at: "head" | "layer" | "group";
@@ -27,7 +27,7 @@ export function hitTest(layout: Layout, x: number, y: number): Hit | null {
   return null;
 }
 
-/** The box around a cell, from the picture's top left corner. */
+/** The box of a cell (x, y, width, height), relative to the picture's top left corner. */
 export function cellBox(
   layout: Layout,
   panel: number,
@@ -44,7 +44,7 @@ export function cellBox(
   ];
 }
 
-/** All cells of the rectangle between two heads. */
+/** All cells of the rectangle with two heads at opposite corners. */
 export function rectangle(layout: Pick<Layout, "heads">, from: HeadPlace, to: HeadPlace): number[] {
   const cells: number[] = [];
   for (let layer = Math.min(from.layer, to.layer); layer <= Math.max(from.layer, to.layer); layer++) {

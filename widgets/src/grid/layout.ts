@@ -1,8 +1,8 @@
 /**
- * Where things stand in a picture, in CSS pixels: pure arithmetic, no drawing.
+ * Layout of a picture in CSS pixels: arithmetic without drawing.
  *
- * Layer 0 is the top row and head 0 the left column. Heads that share a key/value head stand together; a gap
- * separates one group from the next. Sizes follow `headnb/display/geometry.py`, within the width that there is.
+ * Layer 0 is the top row and head 0 the left column. Heads that share a key/value head form a group; a gap separates
+ * neighbouring groups. Sizes follow `headnb/display/geometry.py`, within the available width.
  */
 
 import type { Shape } from "./payload";
@@ -33,7 +33,7 @@ export interface Layout extends Shape {
   readonly cellWidth: number;
   readonly cellHeight: number;
   readonly groupGap: number;
-  /** Space between cells: none where cells are too small to spare it. */
+  /** Space between cells; 0 if the cells are too small. */
   readonly gap: number;
   readonly gridWidth: number;
   readonly gridHeight: number;
@@ -56,7 +56,7 @@ export interface LayoutOptions {
   readonly distribution: boolean;
 }
 
-/** Cells as large as suits a notebook and the width allows, but never below 3 pixels. */
+/** The layout with cells as large as suits a notebook and the width allows, but at least 3 pixels. */
 export function arrange(shape: Shape, options: LayoutOptions): Layout {
   const { layers, heads, kvHeads } = shape;
   const { panels, titled, distribution } = options;
@@ -95,17 +95,17 @@ function cellSize({ layers, heads }: Shape, { panels, width }: LayoutOptions) {
   return { cellWidth, cellHeight: Math.min(height, 2 * cellWidth) };
 }
 
-/** Left edge of a head's cells, from the grid's left edge. */
+/** Left edge of a head's cells, relative to the grid's left edge. */
 export function cellX(layout: Layout, head: number): number {
   return head * layout.cellWidth + Math.floor(head / layout.group) * layout.groupGap;
 }
 
-/** Top edge of a layer's cells, from the grid's top edge. */
+/** Top edge of a layer's cells, relative to the grid's top edge. */
 export function cellY(layout: Layout, layer: number): number {
   return layer * layout.cellHeight;
 }
 
-/** The head whose column (with the gap after it) holds `x`, from the grid's left edge; null outside. */
+/** The head whose column (with the gap after it) contains `x`, relative to the grid's left edge; null outside. */
 export function headAt(layout: Layout, x: number): number | null {
   if (x < 0 || x >= layout.gridWidth) return null;
   const groupWidth = layout.group * layout.cellWidth + layout.groupGap;
@@ -126,7 +126,7 @@ export function headTicks(layout: Layout): number[] {
   return every(tickStep(layout.cellWidth, layout.heads > 10 ? COLUMN_LABEL : 10), layout.heads);
 }
 
-/** Top edge of a panel's distribution, from the grid's top edge. */
+/** Top edge of a panel's distribution, relative to the grid's top edge. */
 export function distributionTop(layout: Layout): number {
   return layout.gridHeight + BOTTOM + 20;
 }
@@ -135,7 +135,7 @@ function every(step: number, end: number): number[] {
   return Array.from({ length: Math.ceil(end / step) }, (_, index) => index * step);
 }
 
-/** The smallest of 1, 2, 5, 10, 20, 50, ... cells that leaves room for a label. */
+/** The smallest number of cells out of 1, 2, 5, 10, 20, 50, ... that has room for a label. */
 function tickStep(cell: number, label: number): number {
   const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
   return steps.find((step) => step * cell >= label) ?? 5000;

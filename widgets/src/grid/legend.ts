@@ -1,11 +1,11 @@
-/** The colour bar with its units, and what the other signs in the picture mean. */
+/** Colour bar with units, and the meaning of the other marks in the picture. */
 
 import { ticks } from "d3-array";
 import type { Colouring, Spread } from "./colours";
 import { BINS } from "./colours";
 import { fitting, label, type Mark, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
-import { beyondLine, quantityWithUnits, short } from "./words";
+import { offScaleLine, quantityWithUnits, short } from "./words";
 
 const WIDTH = 192;
 const TOP = 18;
@@ -33,7 +33,7 @@ export function legend(shown: Shown, theme: Theme, colours: Colouring, room: num
     marks.push(label(theme, short(tick), x, TOP + HEIGHT + 14, { anchor: "middle" }));
   }
   const keys = keysOf(shown);
-  if (keys.beyond) marks.push(...tips(shown, colours));
+  if (keys.offScale) marks.push(...tips(shown, colours));
   const lines = Object.values(keys).filter(Boolean);
   lines.forEach((key, line) => {
     const y = TOP + HEIGHT - 1 + 14 * (line - (lines.length > 1 ? 1 : 0));
@@ -45,25 +45,25 @@ export function legend(shown: Shown, theme: Theme, colours: Colouring, room: num
 function legendTitle({ payload, view }: Shown): string {
   const titles: Record<Spread, string> = {
     linear: quantityWithUnits(payload),
-    rank: `${payload.quantity || "score"}: rank within the panel, from last to first`,
-    layer: `${payload.quantity || "score"}: share of the layer's largest`,
+    rank: `${payload.quantity || "score"}: rank within the panel, 0 (smallest) to 1 (largest)`,
+    layer: `${payload.quantity || "score"}: relative to the largest of the layer`,
   };
   return titles[view.spread];
 }
 
 function keysOf({ payload, panels, view }: Shown) {
   const { low, high } = payload.scale;
-  const beyond = view.spread === "linear" ? beyondLine(panels, low, high) : "";
+  const offScale = view.spread === "linear" ? offScaleLine(panels, low, high) : "";
   const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
   const missing = panels.some((panel) => panel.values.some(Number.isNaN));
   return {
-    beyond: beyond && `▸ ${beyond}`,
+    offScale: offScale && `▸ ${offScale}`,
     significant: panels.some((panel) => panel.significant) ? `● significant${alpha}` : "",
     missing: missing ? "╱ no softmax heads" : "",
   };
 }
 
-/** Both ends of a diverging bar fade into the page in between: lines keep its shape. */
+/** The outline of a diverging colour bar, whose middle fades into the page. */
 function ends(theme: Theme): Mark[] {
   const top = TOP - 0.5;
   const bottom = TOP + HEIGHT + 0.5;
@@ -73,15 +73,15 @@ function ends(theme: Theme): Mark[] {
 function tips({ payload, panels }: Shown, colours: Colouring): Mark[] {
   const { low, high } = payload.scale;
   const middle = TOP + HEIGHT / 2;
-  const beyond = (side: (value: number) => boolean) => panels.some((panel) => panel.values.some(side));
+  const any = (test: (value: number) => boolean) => panels.some((panel) => panel.values.some(test));
   const tip = (value: number, corners: number[]): Mark => {
     const { colour, opacity } = colours.palette[colours.onBar(value)] ?? { colour: "", opacity: 0 };
     return { mark: "polygon", corners, fill: colour, opacity };
   };
   const marks: Mark[] = [];
-  if (beyond((value) => value > high)) {
+  if (any((value) => value > high)) {
     marks.push(tip(high, [WIDTH + 1, TOP, WIDTH + 9, middle, WIDTH + 1, TOP + HEIGHT]));
   }
-  if (beyond((value) => value < low)) marks.push(tip(low, [-1, TOP, -9, middle, -1, TOP + HEIGHT]));
+  if (any((value) => value < low)) marks.push(tip(low, [-1, TOP, -9, middle, -1, TOP + HEIGHT]));
   return marks;
 }

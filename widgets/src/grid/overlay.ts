@@ -1,4 +1,4 @@
-/** What is drawn over a picture: selected heads, the keyboard's place, and the head under the mouse in all panels. */
+/** Overlay of a picture: the selected heads, the keyboard cursor, and the head under the mouse in all panels. */
 
 import { valueAxis } from "./distribution";
 import { cellBox } from "./hit";
@@ -7,7 +7,7 @@ import type { Picture } from "./picture";
 import { type Mark, type Scene, strokes, type Theme } from "./scene";
 import type { Selection } from "./selection";
 
-/** `pointed`: the head under the mouse. `keyboard`: whether the keyboard's place is to be seen. */
+/** `pointed`: the head under the mouse. `keyboard`: whether to show the keyboard cursor. */
 export function overlay(
   found: Picture,
   theme: Theme,
@@ -30,7 +30,7 @@ export function overlay(
   return { width: scene.width, height: scene.height, marks };
 }
 
-/** The edges between selected and other cells, so that a selected block has one outline. */
+/** The edges between selected and unselected cells, so that a selected block has one outline. */
 function outlines({ layout }: Picture, panel: number, cells: ReadonlySet<number>): number[] {
   const ends: number[] = [];
   for (const cell of cells) {

@@ -1,7 +1,7 @@
 /**
- * What a head grid is drawn from: `headnb/display/pattern.schema.json` after it has been checked.
+ * Validated payload of a head grid; its JSON form is `headnb/display/pattern.schema.json`.
  *
- * Matrices are flat, layer after layer, with NaN where the JSON has null: a head's place is its cell
+ * Matrices are flat, layer after layer, with NaN where the JSON has null. The index of a head in them is its cell,
  * `layer * heads + head`.
  */
 
@@ -11,7 +11,7 @@ export type { Kind };
 
 export const MIME_TYPE = "application/vnd.headnb.pattern.v1+json";
 
-/** Both ends of the colour scale, shared by all panels. */
+/** Ends of the colour scale, shared by all panels. */
 export interface Scale {
   readonly low: number;
   readonly high: number;
@@ -23,12 +23,12 @@ export interface Column {
   readonly help: string;
 }
 
-/** One grid: a task, a stage, a step. */
+/** One grid, such as a task, a stage or a step. */
 export interface Panel {
   readonly title: string;
-  /** Training step; null where the panel is at none. */
+  /** Training step; null for a panel without one. */
   readonly step: number | null;
-  /** What is followed along the steps: a task. */
+  /** Subject that the panels show at several steps: a task. */
   readonly course: string;
   readonly values: Float64Array;
   readonly low: Float64Array | null;
@@ -36,9 +36,9 @@ export interface Panel {
   readonly significant: Float64Array | null;
   /** The statistics as text: `Gini 0.34 [0.32, 0.36] · CV 0.62`. */
   readonly statisticsLine: string;
-  /** How reliable the panel is, as text. */
+  /** The reliability of the panel as text. */
   readonly reliabilityLine: string;
-  /** The panel's row in the table that compares panels: see the payload's `columns`. */
+  /** The panel's row in the table that compares panels, with an entry for each of the payload's `columns`. */
   readonly cells: readonly string[];
   readonly notes: readonly string[];
 }
@@ -50,17 +50,17 @@ export interface Progress {
   readonly message: string;
 }
 
-/** Layers, heads, and key/value heads, each shared by neighbouring heads. */
+/** Numbers of layers, heads, and key/value heads, each of which neighbouring heads share. */
 export interface Shape {
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
-  /** The model's own numbers of layers and heads, where these are a selection. */
+  /** The model's layer and head numbers, if the grid is a selection. */
   readonly layerNumbers?: readonly number[] | null;
   readonly headNumbers?: readonly number[] | null;
 }
 
-/** A model's grid of which nothing is known yet: zero stands where there is a head. */
+/** Whether the grid has no scores yet; its values are then 0 for each existing head. */
 export function isUnscored({ progress }: Pick<Payload, "progress">): boolean {
   return progress?.done === 0;
 }

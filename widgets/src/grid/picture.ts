@@ -1,4 +1,4 @@
-/** The whole picture of what is shown: legend, and per panel its cells, axes, profile and distribution. */
+/** The picture of a grid: legend, and per panel its cells, axes, layer profile and distribution. */
 
 import { axes, profile } from "./axes";
 import { type Colouring, colouring } from "./colours";
@@ -15,11 +15,11 @@ export interface Picture {
   readonly layout: Layout;
   readonly shown: Shown;
   readonly colours: Colouring;
-  /** One a panel; none where distributions are not drawn. */
+  /** One histogram per panel; empty if distributions are not drawn. */
   readonly histograms: readonly Histogram[];
 }
 
-/** Draw what is shown within `width` CSS pixels (wider only where the smallest cells need it). */
+/** Draw the picture within `width` CSS pixels; it is wider only if the smallest cells need more. */
 export function picture(shown: Shown, theme: Theme, width: number): Picture {
   const { payload, panels, view } = shown;
   const { groups, distribution: distributed } = view;
@@ -55,7 +55,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
   return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, colours, histograms };
 }
 
-/** Heads that wait for their scores: all in one shade of the page's own ink. */
+/** Colours of heads without scores: one shade of the page's text colour. */
 function waiting({ ink }: Theme, colours: Colouring): Colouring {
   return { ...colours, palette: colours.palette.map(() => ({ colour: ink, opacity: 0.08 })) };
 }
@@ -72,7 +72,7 @@ function cells(panel: Panel, layout: Layout, colours: Colouring): Mark {
   };
 }
 
-/** Heads without a value: a slash a cell, so that whole layers look hatched. */
+/** A slash in each cell without a value, so that complete layers look hatched. */
 function missing(panel: Panel, layout: Layout, theme: Theme): Mark[] {
   const ends: number[] = [];
   panel.values.forEach((value, cell) => {
@@ -84,7 +84,7 @@ function missing(panel: Panel, layout: Layout, theme: Theme): Mark[] {
   return ends.length ? [strokes(theme.ink, ends, 0.8, 0.4)] : [];
 }
 
-/** A dot on every significant head: black in a white ring, to be seen on every colour and page. */
+/** A dot on every significant head: black in a white ring, visible on every colour and page. */
 function significant(panel: Panel, layout: Layout): Mark[] {
   const width = layout.cellWidth - layout.gap;
   const height = layout.cellHeight - layout.gap;

@@ -1,4 +1,4 @@
-/** A grid of cells as pixels, every cell on whole ones. */
+/** Rasterisation of a grid of cells, with every cell on whole pixels. */
 
 import type { Cells, Paint } from "./scene";
 
@@ -8,11 +8,11 @@ export interface Raster {
   readonly y: number;
   readonly width: number;
   readonly height: number;
-  /** Opacity, blue, green and red from the highest byte down: in memory red comes first, as a canvas has it. */
+  /** Opacity, blue, green and red from the highest to the lowest byte, so that red is first in memory, as in a canvas. */
   readonly pixels: Uint32Array<ArrayBuffer>;
 }
 
-/** `ratio` pixels to a unit of the scene; (x, y) is where the scene begins, in pixels. */
+/** Rasterise cells with `ratio` pixels per unit of the scene; (x, y) is the origin of the scene in pixels. */
 export function raster(cells: Cells, ratio: number, x: number, y: number): Raster {
   const { columns, places, palette } = cells;
   const across = spans(columns, cells.width, ratio, x);
@@ -33,7 +33,7 @@ export function raster(cells: Cells, ratio: number, x: number, y: number): Raste
   return { x: across.start, y: down.start, width, height: down.length, pixels };
 }
 
-/** Both ends of each column or row in whole pixels, counted from the first one. */
+/** Both ends of each column or row in whole pixels, relative to the first. */
 interface Spans {
   readonly start: number;
   readonly length: number;
@@ -41,7 +41,7 @@ interface Spans {
   readonly to: readonly number[];
 }
 
-/** Each is at least a pixel long. */
+/** The spans of columns or rows, each at least one pixel long. */
 function spans(edges: readonly number[], size: number, ratio: number, offset: number): Spans {
   const whole = (edge: number) => Math.round(offset + ratio * edge);
   const start = whole(edges[0] ?? 0);
@@ -50,7 +50,7 @@ function spans(edges: readonly number[], size: number, ratio: number, offset: nu
   return { start, length: to.at(-1) ?? 0, from, to };
 }
 
-/** A colour as `pixels` has it. */
+/** A colour in the format of `Raster.pixels`. */
 export function pixel({ colour, opacity }: Paint): number {
   const [red = 0, green = 0, blue = 0] = [1, 3, 5].map((i) => Number.parseInt(colour.slice(i, i + 2), 16));
   return ((Math.round(255 * opacity) << 24) | (blue << 16) | (green << 8) | red) >>> 0;

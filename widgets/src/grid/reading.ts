@@ -1,8 +1,8 @@
 /**
- * Reading a payload that came from somewhere else: a notebook, a file, a kernel. Nothing in it is believed.
+ * Parser and validator of payloads from untrusted sources: a notebook, a file, a kernel.
  *
- * `pattern.schema.json` says what a payload may be, here and in `headnb/display/payload_parser.py`; its validator is generated.
- * Checks that a schema cannot express stand here.
+ * `pattern.schema.json` defines valid payloads, here and in `headnb/display/payload_parser.py`; its validator is
+ * generated. This module adds the checks that a schema cannot express.
  */
 
 import { DRAWING } from "../generated/drawing";
@@ -15,12 +15,12 @@ type GivenPanel = Given["panels"][number];
 type Matrix = Exclude<GivenPanel["low"], undefined>;
 type Compact = Exclude<GivenPanel["values"], Matrix>;
 
-/** Something that is not a head grid; the message is one plain line for the reader. */
+/** The source is not a head grid; the message is one line for the reader. */
 export class PayloadError extends Error {
   override readonly name = "PayloadError";
 }
 
-/** A checked payload from parsed JSON, or from JSON text. Throws PayloadError, naming the field. */
+/** Validate a payload given as parsed JSON or as JSON text. Throws PayloadError with the name of the invalid field. */
 export function readPayload(source: unknown): Payload {
   const found = typeof source === "string" ? parsed(source) : source;
   checkVersion(found);
@@ -41,7 +41,9 @@ export function readPayload(source: unknown): Payload {
 
 function parsed(text: string): unknown {
   if (text.length > DRAWING.largest_file) {
-    throw new PayloadError(`this file is larger than ${DRAWING.largest_file / 2 ** 20} MB: no head grid is`);
+    throw new PayloadError(
+      `this file is larger than ${DRAWING.largest_file / 2 ** 20} MB, the limit of a head grid`,
+    );
   }
   try {
     return JSON.parse(text);
@@ -60,7 +62,7 @@ function checkVersion(found: unknown): void {
   }
 }
 
-/** Where the validator found something that the schema does not allow, and what. */
+/** The first invalid field, the rule of the schema that it violates, and its value. */
 function problem(found: unknown): string {
   const [
     { keywordLocation: rule, instanceLocation: place } = { keywordLocation: "", instanceLocation: "#" },
@@ -69,10 +71,10 @@ function problem(found: unknown): string {
   const where = keys.map((key) => (/^\d+$/.test(key) ? `[${key}]` : `.${key}`)).join("");
   const value = keys.reduce((at, key) => (at as Record<string, unknown> | undefined)?.[key], found);
   const named = where.replace(/^\./, "").slice(0, 120) || "payload";
-  return `${named} breaks the rule ${rule.split("/").at(-1)}, got ${shown(value)}`;
+  return `${named} violates the schema rule ${rule.split("/").at(-1)}, got ${shown(value)}`;
 }
 
-/** Of a JSON pointer. */
+/** A key of a JSON pointer without escapes. */
 function unescaped(key: string): string {
   return key.replaceAll("~1", "/").replaceAll("~0", "~");
 }
@@ -81,7 +83,8 @@ function checkSizes({ layers, heads, panels, ...found }: Given, kvHeads: number)
   const cells = layers * heads * panels.length;
   const compact = panels.every(({ values }) => isCompact(values));
   const most = compact ? DRAWING.most_compact_cells : DRAWING.most_cells;
-  if (cells > most) throw new PayloadError(`this head grid has ${cells} cells; at most ${most} are drawn`);
+  if (cells > most)
+    throw new PayloadError(`this head grid has ${cells} cells, but at most ${most} are drawn`);
   if (heads % kvHeads !== 0) fail(`kv_heads must divide heads (${heads}), got ${kvHeads}`);
   if ((found.layer_numbers?.length ?? layers) !== layers) fail(`layer_numbers must have ${layers} numbers`);
   if ((found.head_numbers?.length ?? heads) !== heads) fail(`head_numbers must have ${heads} numbers`);
@@ -112,7 +115,7 @@ function isCompact(values: GivenPanel["values"]): values is Compact {
   return !Array.isArray(values);
 }
 
-/** Half-precision numbers in base64: see `headnb/display/compact.py`. */
+/** Decode float16 numbers in base64: see `headnb/display/compact.py`. */
 function unpacked(found: Compact, where: string, layers: number, heads: number): Float64Array {
   const halves = bytes(found.float16, where);
   if (found.heads !== heads || halves.byteLength !== 2 * layers * heads) wrongShape(where, layers, heads);
@@ -138,10 +141,10 @@ function bytes(text: string, where: string): DataView {
 }
 
 const INFINITE = 0x7c00;
-/** What the last bit of a half is worth, by its exponent. */
+/** The value of the last bit of a float16, by its exponent. */
 const POWERS = Float64Array.from({ length: 32 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
 
-/** A finite IEEE half, or NaN: sign, 5 bits of exponent, 10 of fraction. */
+/** The value of a float16 that is finite or NaN: 1 sign bit, 5 exponent bits, 10 fraction bits. */
 function half(bits: number): number {
   const exponent = (bits >> 10) & 31;
   if (exponent === 31) return Number.NaN;
@@ -166,7 +169,7 @@ function wrongShape(where: string, layers: number, heads: number): never {
 function checkedScale(scale: Scale, { kind }: Given): Scale {
   const { low, high } = scale;
   if (!(kind === "level" ? low >= 0 : low === -high) || !(high - low >= DRAWING.smallest_scale)) {
-    fail(`scale goes from ${low} to ${high}; levels start at 0 or above, others at -high`);
+    fail(`scale.low must be at least 0 for levels, and -scale.high for others; got ${low} to ${high}`);
   }
   return { low, high };
 }
@@ -184,7 +187,7 @@ function fail(what: string): never {
   throw new PayloadError(`not a head grid: ${what}`);
 }
 
-/** A few characters of something that may be anything. */
+/** The first characters of a value of any type. */
 function shown(found: unknown): string {
   if (found === undefined || found === null) return "nothing";
   if (typeof found === "string") return JSON.stringify(found.slice(0, 50));

@@ -1,6 +1,6 @@
-/** A picture as a list of marks: what canvas and SVG are both painted from. */
+/** Scene: a picture as a list of marks, which is painted on a canvas or written as SVG. */
 
-/** Rectangles of one colour: x, y, width, height of each in turn. */
+/** Rectangles of one colour, as a flat list of x, y, width, height. */
 export interface Rects {
   readonly mark: "rects";
   readonly boxes: readonly number[];
@@ -8,7 +8,7 @@ export interface Rects {
   readonly opacity: number;
 }
 
-/** A grid of cells, row by row, each in one colour of the palette; a place of -1 is left empty. */
+/** A grid of cells. `places` has the palette index of each cell, row by row; -1 means no cell. */
 export interface Cells {
   readonly mark: "cells";
   /** Left edges of the columns and top edges of the rows. */
@@ -20,13 +20,13 @@ export interface Cells {
   readonly palette: readonly Paint[];
 }
 
-/** A colour, as #rrggbb, and how much of it covers the page. */
+/** A colour as #rrggbb, and its opacity. */
 export interface Paint {
   readonly colour: string;
   readonly opacity: number;
 }
 
-/** Straight strokes of one colour: x1, y1, x2, y2 of each in turn. */
+/** Straight strokes of one colour, as a flat list of x1, y1, x2, y2. */
 export interface Strokes {
   readonly mark: "strokes";
   readonly ends: readonly number[];
@@ -35,7 +35,7 @@ export interface Strokes {
   readonly width: number;
 }
 
-/** Discs of one colour: x, y of each centre in turn. */
+/** Discs of one colour, as a flat list of the centres' x, y. */
 export interface Discs {
   readonly mark: "discs";
   readonly centres: readonly number[];
@@ -43,7 +43,7 @@ export interface Discs {
   readonly fill: string;
 }
 
-/** A filled polygon: x, y of each corner in turn. */
+/** A filled polygon, as a flat list of the corners' x, y. */
 export interface Polygon {
   readonly mark: "polygon";
   readonly corners: readonly number[];
@@ -61,11 +61,11 @@ export interface Label {
   readonly bold: boolean;
   readonly fill: string;
   readonly opacity: number;
-  /** Read from below, as a vertical axis's name is. */
+  /** Whether the text runs upwards, like the label of a vertical axis. */
   readonly upwards: boolean;
 }
 
-/** Marks in coordinates of their own. */
+/** Marks with coordinates relative to (x, y). */
 export interface Group {
   readonly mark: "group";
   readonly x: number;
@@ -81,7 +81,7 @@ export interface Scene {
   readonly marks: readonly Mark[];
 }
 
-/** What the page around the picture looks like. */
+/** Text colour, background colour and font of the page. */
 export interface Theme {
   readonly ink: string;
   readonly page: string;
@@ -97,15 +97,15 @@ export function label(theme: Theme, words: string, x: number, y: number, style: 
   return { mark: "label", words, x, y, size, anchor, bold, upwards, opacity, fill: theme.ink };
 }
 
-const LETTER = 0.57; // a mean letter's width in bold text, of its size
+const LETTER = 0.57; // mean width of a letter in bold text, relative to the font size
 
-/** The words, or as many of their letters as there is width for. */
+/** The text, truncated to the width. */
 export function fitting(words: string, width: number, size: number): string {
   const letters = Math.max(Math.floor(width / (LETTER * size)), 4);
   return words.length <= letters ? words : `${words.slice(0, letters - 1)}…`;
 }
 
-/** The words in lines of this width, broken between words, and within one that is longer than a line. */
+/** Wrap a text to the width, between words, and within a word that is longer than a line. */
 export function wrapped(words: string, width: number, size: number): string[] {
   const letters = Math.max(Math.floor(width / (LETTER * size)), 4);
   const lines: string[] = [];

@@ -1,4 +1,4 @@
-/** Which heads are selected and where the keyboard stands: pure steps from one state to the next. */
+/** Selection state: the selected heads and the keyboard cursor, with pure functions from one state to the next. */
 
 import { cellOf, placeOf } from "./heads";
 import { rectangle } from "./hit";
@@ -6,25 +6,30 @@ import type { Shape } from "./payload";
 
 export interface Selection {
   readonly cells: ReadonlySet<number>;
-  /** The head that the keyboard stands on. */
+  /** The cell of the keyboard cursor. */
   readonly cursor: number | null;
-  /** The corner that a rectangle extends from. */
+  /** The fixed corner of a rectangle that is extended. */
   readonly anchor: number | null;
 }
 
 export const NOTHING: Selection = { cells: new Set(), cursor: null, anchor: null };
 
-/** `replace` selects these only, `toggle` adds or removes them, `extend` selects from the anchor to the last. */
-export type Way = "replace" | "toggle" | "extend";
+/** `replace` selects only these cells, `toggle` adds or removes them, `extend` selects from the anchor to the last. */
+export type SelectMode = "replace" | "toggle" | "extend";
 
-export function selected(before: Selection, cells: readonly number[], way: Way, shape: Shape): Selection {
+export function selected(
+  before: Selection,
+  cells: readonly number[],
+  mode: SelectMode,
+  shape: Shape,
+): Selection {
   const last = cells.at(-1);
   if (last === undefined) return before;
-  if (way === "extend") {
+  if (mode === "extend") {
     const anchor = before.anchor ?? last;
     return { cells: new Set(between(anchor, last, shape)), cursor: last, anchor };
   }
-  if (way === "toggle") {
+  if (mode === "toggle") {
     const all = cells.every((cell) => before.cells.has(cell));
     const after = new Set(before.cells);
     for (const cell of cells) all ? after.delete(cell) : after.add(cell);
@@ -34,7 +39,7 @@ export function selected(before: Selection, cells: readonly number[], way: Way, 
   return { cells: new Set(same ? [] : cells), cursor: last, anchor: last };
 }
 
-/** All cells of the rectangle between two. */
+/** All cells of the rectangle with two cells at opposite corners. */
 export function between(from: number, to: number, shape: Shape): number[] {
   return rectangle(shape, placeOf(from, shape), placeOf(to, shape));
 }
@@ -42,13 +47,13 @@ export function between(from: number, to: number, shape: Shape): number[] {
 export interface Key {
   readonly key: string;
   readonly shift: boolean;
-  /** Control, or Command on a Mac. */
+  /** Whether Control is pressed, or Command on a Mac. */
   readonly control: boolean;
 }
 
 const STRIDE = 5;
 
-/** The state after a key, or null for a key that means nothing here. */
+/** The state after a key, or null for a key without a function here. */
 export function pressed(before: Selection, key: Key, shape: Shape): Selection | null {
   const from = before.cursor ?? 0;
   if (key.key === "Escape") return before.cells.size ? { ...before, cells: new Set() } : null;

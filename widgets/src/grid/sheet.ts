@@ -1,4 +1,4 @@
-/** The picture with the words of the page around it: what is saved as a file. */
+/** The picture with its heading and text, as it is saved to a file. */
 
 import { isUnscored, type Panel } from "./payload";
 import type { Picture } from "./picture";
@@ -8,7 +8,7 @@ import { heading, missingLine, progressLine, significanceLine, subtitle } from "
 
 const LINE = 17;
 const SIZE = 12.5;
-const WIDEST = 900; // of a sheet whose picture is narrower
+const WIDEST = 900; // maximum width of a sheet whose picture is narrower
 const MARGIN = 12;
 
 export function sheet(found: Picture, theme: Theme): Scene {
@@ -37,7 +37,7 @@ export function sheet(found: Picture, theme: Theme): Scene {
   };
 }
 
-/** Which of several panels is shown alone; empty where all are, each with its title. */
+/** Title of the only panel shown out of several; empty if all panels are shown, each with its title. */
 export function frontTitle({ payload, panels, view }: Shown): string {
   const [panel] = panels;
   const oneOfSeveral = panels.length === 1 && (payload.panels.length > 1 || view.difference !== null);

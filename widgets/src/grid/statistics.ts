@@ -1,35 +1,35 @@
-/** Numbers about a panel: ranks, layer means, the shared scale, the difference of two panels. */
+/** Statistics of panels: ranks, layer means, the shared scale, and the difference of two panels. */
 
 import { max, quantile } from "d3-array";
 import { DRAWING } from "../generated/drawing";
 import type { Kind, Panel, Scale, Shape } from "./payload";
 
-/** Cells that have a value, the largest by absolute value first; equal ones in their order. */
+/** Cells that have a value, in descending order of the absolute value; ties keep their order. */
 export function ranking(values: Float64Array): Int32Array {
   const present = Int32Array.from(values.keys()).filter((cell) => Number.isFinite(values[cell]));
   return present.sort((a, b) => size(values, b) - size(values, a) || a - b);
 }
 
-/** The `count` cells that `ranking` puts first, without putting all of them in order. */
+/** The first `count` cells of the `ranking`, without sorting all cells. */
 export function largest(values: Float64Array, count: number): number[] {
-  const found: number[] = [];
-  let least = -1; // a larger one is among them
+  const top: number[] = [];
+  let least = -1; // a value must be larger to be among the top
   values.forEach((value, cell) => {
     if (!(Math.abs(value) > least)) return;
-    const place = found.findIndex((other) => size(values, other) < Math.abs(value));
-    found.splice(place < 0 ? found.length : place, 0, cell);
-    if (found.length > count) found.pop();
-    if (found.length === count) least = size(values, found[count - 1] ?? 0);
+    const place = top.findIndex((other) => size(values, other) < Math.abs(value));
+    top.splice(place < 0 ? top.length : place, 0, cell);
+    if (top.length > count) top.pop();
+    if (top.length === count) least = size(values, top[count - 1] ?? 0);
   });
-  return found;
+  return top;
 }
 
-/** The value of the largest size; 0 where there is none. */
+/** The value with the largest absolute value; 0 if there are no values. */
 export function furthest(values: Float64Array): number {
   return values.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
 }
 
-/** A cell's place in the `ranking`, 1 for the largest; and how many cells have a value. */
+/** A cell's rank (1 is the largest), and the number of cells that have a value. */
 export function rankOf(values: Float64Array, cell: number): { rank: number; of: number } {
   const own = size(values, cell);
   let [before, present] = [0, 0];
@@ -41,7 +41,7 @@ export function rankOf(values: Float64Array, cell: number): { rank: number; of: 
   return { rank: before + 1, of: present };
 }
 
-/** The mean of each layer's heads that have a value; NaN where none has. */
+/** The mean over each layer's heads that have a value; NaN for a layer without values. */
 export function layerMeans(values: Float64Array, shape: Shape): Float64Array {
   const sums = new Float64Array(shape.layers);
   const counts = new Float64Array(shape.layers);
@@ -54,7 +54,7 @@ export function layerMeans(values: Float64Array, shape: Shape): Float64Array {
   return sums.map((sum, layer) => sum / (counts[layer] ?? 0));
 }
 
-/** The largest absolute value of each layer; 0 where there is none. */
+/** The largest absolute value of each layer; 0 for a layer without values. */
 export function layerPeaks(values: Float64Array, shape: Shape): Float64Array {
   const peaks = new Float64Array(shape.layers);
   values.forEach((value, cell) => {
@@ -65,8 +65,8 @@ export function layerPeaks(values: Float64Array, shape: Shape): Float64Array {
 }
 
 /**
- * The colour scale's ends for all panels' values, by the rule of `headnb/display/colours.py`: zero is on it, and
- * where a few heads stand far above all others it ends below them.
+ * Ends of the colour scale for the values of all panels, by the rule of `headnb/display/colours.py`: the scale includes
+ * zero, and ends below a few heads that far exceed all other heads.
  */
 export function sharedScale(panels: readonly Pick<Panel, "values">[], kind: Kind): Scale {
   const sizes = joined(panels).filter(Number.isFinite).map(Math.abs);
@@ -87,7 +87,7 @@ export function joined(panels: readonly Pick<Panel, "values">[]): Float64Array {
   return all;
 }
 
-/** `after` minus `before`, head by head. What is known of each one's samples says nothing about their difference. */
+/** `after` minus `before`, head by head, without statistics: those of the two panels do not apply to the difference. */
 export function difference(after: Panel, before: Panel): Panel {
   return {
     title: `${after.title} − ${before.title}`,
@@ -98,13 +98,13 @@ export function difference(after: Panel, before: Panel): Panel {
     high: null,
     significant: null,
     statisticsLine: "",
-    reliabilityLine: "Reliability not known: headnb.compare(before, after) tests which heads changed",
+    reliabilityLine: "Reliability not available: headnb.compare(before, after) tests which heads changed",
     cells: [],
     notes: [],
   };
 }
 
-/** Up to three significant digits, so that the largest value itself stays on the scale. */
+/** Round up to three significant digits, so that the largest value stays on the scale. */
 function roundedUp(value: number): number {
   const power = 10 ** (Math.floor(Math.log10(value)) - 2);
   return Number((Math.ceil(value / power - 1e-9) * power).toPrecision(3));

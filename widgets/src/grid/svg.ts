@@ -1,4 +1,4 @@
-/** A scene as a standalone SVG file. All words are escaped; there is no script, id or style in it. */
+/** A scene as a standalone SVG file with escaped text, and without scripts, ids or styles. */
 
 import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
 
@@ -46,7 +46,7 @@ function asSvg(mark: Mark): string {
   }
 }
 
-/** One path a colour. */
+/** One path per colour. */
 function cellsAsSvg({ columns, rows, width, height, places, palette }: Cells): string {
   const paths = palette.map(() => "");
   const cell = `h${tidy(width)}v${tidy(height)}h${tidy(-width)}z`;
@@ -83,7 +83,7 @@ const ENTITIES = new Map([
   ['"', "&quot;"],
 ]);
 
-/** XML has no way to write control characters: they become the sign for what cannot be shown. */
+/** Escape a text for XML, which does not allow control characters: U+FFFD replaces them. */
 function escaped(words: string): string {
   return words
     .replace(/[&<>"]/g, (letter) => ENTITIES.get(letter) ?? letter)

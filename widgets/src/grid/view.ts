@@ -1,4 +1,4 @@
-/** What of a payload is looked at, and how; and the panels that come of it. */
+/** View settings of a payload, and the panels that they show. */
 
 import type { Spread } from "./colours";
 import { type Courses, coursesOf, stepOf } from "./courses";
@@ -6,22 +6,22 @@ import type { Kind, Panel, Payload, Scale } from "./payload";
 import { difference, sharedScale } from "./statistics";
 
 export interface View {
-  /** The panel in front. */
+  /** Index of the panel in front. */
   readonly panel: number;
-  /** All panels beside each other, rather than one in front. */
+  /** Whether all panels are shown side by side, rather than only the one in front. */
   readonly sideBySide: boolean;
   readonly spread: Spread;
-  /** The colour scale that the reader has pinned. */
+  /** Colour scale that the reader has pinned. */
   readonly pinned: Scale | null;
-  /** `[after, before]`: their difference instead of the panels. */
+  /** `[after, before]`: the two panels whose difference is shown instead of the panels. */
   readonly difference: readonly [number, number] | null;
   readonly groups: boolean;
   readonly distribution: boolean;
 }
 
-/** What is drawn: panels of one kind on one scale. */
+/** The panels that are drawn, of one kind and on one scale. */
 export interface Shown {
-  /** The payload, with the kind, scale, quantity and panels of what is drawn. */
+  /** The payload with the kind, scale, quantity and panels that are drawn. */
   readonly payload: Payload;
   readonly panels: readonly Panel[];
   readonly view: View;
@@ -29,10 +29,10 @@ export interface Shown {
 
 const MOST_SIDE_BY_SIDE = 6;
 
-/** More panels than this are not drawn beside each other: a picture of them all would freeze the page. */
+/** Maximum number of panels side by side; more would freeze the page. */
 export const MOST_DRAWN = 60;
 
-/** Steps come one at a time with a slider, a few panels without steps beside each other. */
+/** The initial view: one step at a time for steps, side by side for a few panels without steps. */
 export function firstView(payload: Payload): View {
   const { titles, steps, panel } = coursesOf(payload);
   const several = titles.length > 1 && titles.length <= MOST_SIDE_BY_SIDE;
@@ -47,17 +47,17 @@ export function firstView(payload: Payload): View {
   };
 }
 
-/** A view after a change of some of it; a pinned scale of levels is none of their differences. */
+/** A view after a change. The scale is unpinned if the change switches between levels and differences. */
 export function changed(view: View, change: Partial<View>): View {
   const after = { ...view, ...change };
   return Boolean(after.difference) === Boolean(view.difference) ? after : { ...after, pinned: null };
 }
 
 /**
- * The same view of another payload, as far as that has what is looked at: a course is found again by its title, a step
- * by its number. Who looks at the last step goes on to the newest; who looks at another stays there.
+ * The view of a new payload that keeps the settings of the old one as far as possible: a course keeps its title, a step
+ * its number. A view of the last step follows the newest step; a view of an earlier step stays there.
  */
-export function kept(view: View, before: Payload, payload: Payload): View {
+export function keepView(view: View, before: Payload, payload: Payload): View {
   const [old, now] = [coursesOf(before), coursesOf(payload)];
   const sameKind = before.kind === payload.kind;
   const both = view.difference?.map((panel) => movedPanel(panel, before, payload)) ?? [];
@@ -72,7 +72,7 @@ export function kept(view: View, before: Payload, payload: Payload): View {
   };
 }
 
-/** Where a panel of `before` is in `payload`; null where that has no such course. */
+/** The index in `payload` of a panel of `before`; null if `payload` does not have its course. */
 function movedPanel(panel: number, before: Payload, payload: Payload): number | null {
   const [old, now] = [coursesOf(before), coursesOf(payload)];
   const course = movedCourse(old.courseOf(panel), old, now);
@@ -85,8 +85,8 @@ function movedPanel(panel: number, before: Payload, payload: Payload): number | 
 function movedCourse(course: number, old: Courses, now: Courses): number | null {
   const title = old.titles[course] ?? "";
   if (now.titles[course] === title) return course;
-  const found = now.titles.indexOf(title);
-  return found >= 0 ? found : null;
+  const index = now.titles.indexOf(title);
+  return index >= 0 ? index : null;
 }
 
 export function shown(payload: Payload, view: View): Shown {

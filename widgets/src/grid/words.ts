@@ -1,4 +1,4 @@
-/** The words around a grid, the same as those of `headnb/display/grid_text.py`. */
+/** Text of a grid, equal to that of `headnb/display/grid_text.py`. */
 
 import { type HeadPlace, headName, layerNumber } from "./heads";
 import { isUnscored, type Kind, type Panel, type Payload } from "./payload";
@@ -6,31 +6,31 @@ import { furthest, joined, rankOf } from "./statistics";
 
 const MOST_NAMED = 40;
 
-/** A measured value with its significant digits: `0.0120`, `−0.400`, `2.10e-7`. */
+/** A measured value with a fixed number of significant digits: `0.0120`, `−0.400`, `2.10e-7`. */
 export function number(value: number, digits = 3): string {
   if (value === 0) return "0";
   const power = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(digits)))));
-  if (power < -4 || power >= digits) return dressed(value.toExponential(digits - 1));
-  return dressed(value.toPrecision(digits));
+  if (power < -4 || power >= digits) return typographic(value.toExponential(digits - 1));
+  return typographic(value.toPrecision(digits));
 }
 
 /** A round number without trailing zeros: `0.05`. */
 export function short(value: number): string {
   const digits = Number(value.toPrecision(6));
   const size = Math.abs(digits);
-  return dressed(size !== 0 && (size < 1e-4 || size >= 1e6) ? digits.toExponential() : String(digits));
+  return typographic(size !== 0 && (size < 1e-4 || size >= 1e6) ? digits.toExponential() : String(digits));
 }
 
-function dressed(text: string): string {
+function typographic(text: string): string {
   return text.replace("e+", "e").replace(/^-/, "−");
 }
 
-/** What the picture is of, in one line. */
+/** Title of the picture, in one line. */
 export function heading(payload: Payload): string {
   return payload.title || [payload.model, payload.task].filter(Boolean).join(" · ") || "attention heads";
 }
 
-/** Shape and settings, in one line. */
+/** Shape and scoring settings, in one line. */
 export function subtitle(payload: Payload): string {
   const { layers, heads, kvHeads, method, lossReduction } = payload;
   const parts = [`${layers} layers × ${heads} heads`];
@@ -40,13 +40,13 @@ export function subtitle(payload: Payload): string {
   return parts.join(" · ");
 }
 
-/** A share in percent, with two digits: `4.7`, `62`, `100`. */
+/** A fraction in percent, with two digits: `4.7`, `62`, `100`. */
 export function percent(share: number): string {
   const value = 100 * share;
   return value < 99.5 ? number(value, 2) : value.toFixed(0);
 }
 
-/** What a value is, with its units: `activation level (nats)`. */
+/** Name of the quantity with its units: `activation level (nats)`. */
 export function quantityWithUnits(payload: Pick<Payload, "quantity" | "units">): string {
   const name = payload.quantity || "score";
   return payload.units ? `${name} (${payload.units})` : name;
@@ -63,12 +63,12 @@ export function namesLine(names: readonly string[]): string {
   return names.slice(0, MOST_NAMED).join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
-/** What a list of the first heads of a ranking is called. */
+/** Heading of the list of top heads. */
 export function topName(kind: Kind): string {
   return { level: "Top heads", signed: "Largest", difference: "Largest changes" }[kind];
 }
 
-/** How many heads differ significantly; empty where that was not tested. */
+/** Number of heads that changed significantly; empty if the panel has no test. */
 export function significanceLine(payload: Payload, panel: Panel): string {
   if (!panel.significant) return "";
   const marked = panel.significant.reduce((sum, one) => sum + one, 0);
@@ -79,7 +79,7 @@ export function significanceLine(payload: Payload, panel: Panel): string {
     : `No head changed significantly${alpha}.`;
 }
 
-/** Which layers have no values in any panel, and why; empty when all have. */
+/** Sentence about the layers without values in any panel; empty if all layers have values. */
 export function missingLine(payload: Payload): string {
   const { layers, heads, panels } = payload;
   const missing = Array.from({ length: layers }, (_, layer) => layer).filter((layer) =>
@@ -92,22 +92,22 @@ export function missingLine(payload: Payload): string {
     : `Layers ${runs(numbers)} are hatched: they have no softmax attention heads.`;
 }
 
-/** How far the computation is; empty for a finished one. */
+/** Progress of the computation; empty for a finished result. */
 export function progressLine({ progress }: Payload): string {
   if (progress?.done === 0) return progress.message;
   return progress
-    ? `So far ${progress.done} of ${progress.total} ${progress.unit}. ${progress.message}`.trimEnd()
+    ? `${progress.done} of ${progress.total} ${progress.unit} done. ${progress.message}`.trimEnd()
     : "";
 }
 
-/** What lies beyond the colour scale: `2 heads beyond, up to 0.412`; empty when nothing does. */
-export function beyondLine(panels: readonly Panel[], low: number, high: number): string {
-  const beyond = joined(panels).filter((value) => value > high || value < low);
-  if (beyond.length === 0) return "";
-  return `${beyond.length} head${beyond.length > 1 ? "s" : ""} beyond, up to ${number(furthest(beyond))}`;
+/** Number of heads off the colour scale: `2 heads off scale, up to 0.412`; empty if there are none. */
+export function offScaleLine(panels: readonly Panel[], low: number, high: number): string {
+  const offScale = joined(panels).filter((value) => value > high || value < low);
+  if (offScale.length === 0) return "";
+  return `${offScale.length} head${offScale.length > 1 ? "s" : ""} off scale, up to ${number(furthest(offScale))}`;
 }
 
-/** Everything about one head, line by line: what the mouse and a screen reader are told. */
+/** Lines about one head, for the tooltip and for screen readers. */
 export function headLines(payload: Payload, panel: Panel, place: HeadPlace): string[] {
   const cell = place.layer * payload.heads + place.head;
   const value = panel.values[cell];

@@ -1,4 +1,4 @@
-/** What is said beside a grid: its largest heads, its statistics, and how reliable it is. */
+/** Text next to a grid: its top heads, statistics and reliability. */
 
 import { FALL, RISE } from "../grid/colours";
 import { headName, placeOf } from "../grid/heads";
@@ -25,7 +25,7 @@ export class Aside {
     const [panel] = panels;
     const single = panels.length === 1 && panel !== undefined;
     this.node.classList.toggle("below", !single);
-    const said = single
+    const content = single
       ? [
           ...this.top(payload, panel),
           ...lines([panel.statisticsLine, significanceLine(payload, panel), ...panel.notes]),
@@ -39,7 +39,7 @@ export class Aside {
       return;
     }
     const reliability = single ? [panel.reliabilityLine] : [];
-    this.node.replaceChildren(...said, ...lines([...reliability, missingLine(payload)]));
+    this.node.replaceChildren(...content, ...lines([...reliability, missingLine(payload)]));
   }
 
   private top(payload: Payload, panel: Panel): Node[] {
@@ -74,7 +74,7 @@ function lines(words: readonly string[]): Node[] {
   return words.filter(Boolean).map((line) => element("p", {}, line));
 }
 
-/** Statistics and reliability of several panels. */
+/** Table of the statistics and reliability of several panels. */
 function table({ columns }: Payload, panels: readonly Panel[]): Node {
   const rows = panels.map((panel) =>
     element(

@@ -1,4 +1,4 @@
-/** A chart of an offline page, drawn by the BokehJS that stands in the page before it comes into sight. */
+/** A chart of an offline page, drawn by the page's BokehJS shortly before the chart scrolls into view. */
 
 interface Embedding {
   embed_item(item: unknown, target: HTMLElement): Promise<{ clear(): void }>;
@@ -7,8 +7,8 @@ interface Embedding {
 const AHEAD = "400px";
 
 /**
- * Draw a figure as Bokeh's JSON into `host`, again whenever the page turns light or dark. `ink` is the colour that
- * stands in the JSON for the page's own. Without Bokeh, or if it fails, the picture that is there stays.
+ * Draw a figure, given as Bokeh's JSON, into `host`, and draw it again when the page turns light or dark. The page's text
+ * colour replaces the colour `ink` in the JSON. Without Bokeh, or if it fails, the static picture stays.
  */
 export function showChart(host: HTMLElement, figure: string, ink: string): void {
   const bokeh = (globalThis as { Bokeh?: { embed: Embedding } }).Bokeh;

@@ -1,4 +1,4 @@
-/** Which panel is in front: tabs, or a list where there are many, and a slider along steps that can be played. */
+/** Choice of the panel in front: tabs, or a list for many panels, and a slider with a Play button for steps. */
 
 import { coursesOf, stepOf } from "../grid/courses";
 import type { Payload } from "../grid/payload";
@@ -25,7 +25,7 @@ export class Chooser {
     this.tabs.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  /** `apart`: one course at a time; beside each other they need no tabs. */
+  /** `apart`: whether one course is shown at a time, which needs tabs. */
   refresh(payload: Payload, front: number, apart: boolean, visible: boolean): void {
     this.payload = payload;
     this.front = front;
@@ -67,7 +67,7 @@ export class Chooser {
     this.slider.setAttribute("aria-valuetext", this.place.value);
   }
 
-  /** The same tabs stay: a press on one of a grid that fills would be lost with it. */
+  /** Reuse existing tabs: replacing them during updates of a live grid would lose clicks and focus. */
   private refreshTabs(titles: readonly string[], chosen: number): void {
     const had = this.tabs.contains((this.tabs.getRootNode() as ShadowRoot).activeElement);
     let tabs = [...this.tabs.children] as HTMLElement[];

@@ -1,4 +1,4 @@
-/** The values as a table: for screen readers, and for whoever wants to read numbers. */
+/** Table of the values, for screen readers and for reading exact numbers. */
 
 import { headName, headNumber, layerNumber, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
@@ -7,7 +7,7 @@ import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
 
-const MOST_CELLS = 8192; // of all panels that are shown, since a page of 100,000 cells stands still
+const MOST_CELLS = 8192; // total of the panels shown; a page with 100,000 table cells freezes
 const MOST_LISTED = 500;
 
 export function dataTable(shown: Shown): HTMLElement {
@@ -23,7 +23,7 @@ export function dataTable(shown: Shown): HTMLElement {
   );
 }
 
-/** A row a layer and a column a head. */
+/** A table with one row per layer and one column per head. */
 function whole(shown: Shown, panel: Panel): HTMLElement {
   const { layers, heads } = shown.payload;
   const columns = Array.from({ length: heads }, (_, head) =>
@@ -47,7 +47,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
   );
 }
 
-/** The largest heads of a grid that is too large to be read as a whole. */
+/** A table of the largest heads, for a grid that is too large for a complete table. */
 function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
   const order = ranking(panel.values).subarray(0, listed);
   const rows = Array.from(order, (cell, place) =>
@@ -62,7 +62,7 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
   const columns = ["head", shown.payload.units || "value", "rank"].map((words) =>
     element("th", { scope: "col" }, words),
   );
-  const title = `${panel.title ? `${panel.title}: ` : ""}the ${order.length} largest of ${panel.values.length} heads; all are in Save, JSON`;
+  const title = `${panel.title ? `${panel.title}: ` : ""}the ${order.length} largest of ${panel.values.length} heads; save as JSON for all values`;
   return table(title, columns, rows);
 }
 

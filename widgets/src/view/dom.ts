@@ -1,4 +1,4 @@
-/** Elements with their contents. Words become text nodes, never markup. */
+/** Creation of elements with their content. Text becomes text nodes, never markup. */
 
 type Child = Node | string;
 
@@ -47,7 +47,7 @@ export function field(
   return { node: element("label", {}, ...parts), input };
 }
 
-/** A chooser among `names`, by place. */
+/** A select element; `changed` receives the index of the selected option. Fill it with `fillChoice`. */
 export function choice(label: string, changed: (place: number) => void) {
   const node = element("select", { "aria-label": label });
   node.addEventListener("change", () => changed(node.selectedIndex));

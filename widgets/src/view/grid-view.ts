@@ -1,4 +1,4 @@
-/** A head grid on a page: what the JupyterLab renderer, the live widget and the HTML page all show. */
+/** A head grid on a page, used by the JupyterLab renderer, the live widget and the HTML page. */
 
 import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
 import { isUnscored, type Payload } from "../grid/payload";
@@ -7,7 +7,7 @@ import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
-import { changed, firstView, kept, type Shown, shown, type View } from "../grid/view";
+import { changed, firstView, keepView, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
@@ -23,7 +23,7 @@ import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
 
 export interface GridEvents {
-  /** The reader selected other heads: their names, in the grid's order. */
+  /** Called with the names of the selected heads, in the grid's order, when the reader changes the selection. */
   readonly selected?: (names: string[]) => void;
 }
 
@@ -38,7 +38,7 @@ export class GridView {
   private readonly status = element("div", { class: "unseen", role: "status" });
   private readonly problem = element("div", { class: "error words", role: "alert" });
   private readonly scroller = element("div", { class: "scroller" });
-  /** Filled while it is open, since most readers open none. */
+  /** Drawers are filled only while they are open. */
   private readonly drawers = {
     Options: element("div", { class: "drawer", role: "group", "aria-label": "Options" }),
     Table: element("div"),
@@ -85,11 +85,11 @@ export class GridView {
     this.size.observe(this.card);
   }
 
-  /** Show a payload (parsed, or as JSON text). What cannot be shown is named in the output, and nothing else happens. */
+  /** Show a payload (parsed, or as JSON text). If it is invalid, show only an error message. */
   show(source: unknown): void {
     try {
       const payload = readPayload(source);
-      this.view = this.view && this.payload ? kept(this.view, this.payload, payload) : opened(payload);
+      this.view = this.view && this.payload ? keepView(this.view, this.payload, payload) : opened(payload);
       if (this.payload && !sameHeads(this.payload, payload)) {
         this.selection = NOTHING;
         this.stage.forget();
@@ -108,7 +108,7 @@ export class GridView {
     }
   }
 
-  /** Say in the output why there is no grid. */
+  /** Show an error message instead of the grid. */
   private fail(reason: string): void {
     this.chooser.stop();
     this.tooltip.hide();
@@ -117,7 +117,7 @@ export class GridView {
     show(this.body, false);
   }
 
-  /** Select heads by name; names that the model does not have are left out. */
+  /** Select heads by name; names that the model does not have are ignored. */
   select(names: readonly unknown[]): void {
     if (!this.payload) return;
     this.selection = { ...this.selection, cells: cellsOf(names, this.payload) };
@@ -240,8 +240,9 @@ export class GridView {
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
     const { low, high } = payload.scale;
-    const colours = `${quantityWithUnits(payload)}, colours from ${number(low)} to ${number(high)}`;
-    const keys = "Arrow keys move, Space selects, Shift extends, Control C copies, Escape clears.";
+    const colours = `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+    const keys =
+      "Arrow keys move the cursor, Space selects, Shift extends the selection, Control C copies it, Escape clears it.";
     this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}. ${keys}`);
   }
 
@@ -275,7 +276,7 @@ export class GridView {
     if (!this.payload) return;
     const done = await copy(namesOf(this.selection.cells, this.payload).join(","), this.card);
     this.bar.copied(done);
-    this.status.textContent = done ? "copied" : "the page may not write to the clipboard";
+    this.status.textContent = done ? "copied" : "this page cannot write to the clipboard";
   }
 
   private explain(at: Pointed | null): void {
@@ -297,7 +298,7 @@ export class GridView {
     return headLines(payload, found, placeOf(cell, payload)).join(", ");
   }
 
-  /** The panel that a selection is read from: the one in front, or the first of several. */
+  /** The panel whose values describe a selection: the one in front, or the first of several. */
   private front() {
     const panel = this.shown?.panels[0];
     if (!panel) throw new Error("nothing is shown");
@@ -305,7 +306,7 @@ export class GridView {
   }
 }
 
-/** A single grid has its distribution below it; several have enough to show. */
+/** The initial view; it shows the distribution below a single grid, but not below several. */
 function opened(payload: Payload): View {
   const view = firstView(payload);
   return { ...view, distribution: !view.sideBySide };

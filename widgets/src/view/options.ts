@@ -1,4 +1,4 @@
-/** What the drawer of options holds: how values become colours, which panels are drawn, what is drawn beside them. */
+/** Drawer of options: colours, colour scale, panels shown, difference of two panels, and quick selections. */
 
 import { SPREADS, type Spread } from "../grid/colours";
 import { coursesOf } from "../grid/courses";
@@ -115,7 +115,7 @@ export class Options {
     return field(words, { type: "checkbox" }, (box) => this.events.change(change(box.checked)));
   }
 
-  /** The panels that are chosen for a difference: at first the last minus the first. */
+  /** The two panels of the difference; initially the last minus the first. */
   private pair(): [number, number] {
     return [this.after.panel, this.before.panel];
   }
@@ -136,7 +136,7 @@ export class Options {
   }
 }
 
-/** The scale that a reader entered, or null where there can be none such. */
+/** The scale that the reader entered, or null if it is invalid. */
 function entered({ kind }: Payload, low: number, high: number): Scale | null {
   const from = kind === "level" ? low : -high;
   return Number.isFinite(from) && Number.isFinite(high) && high > from && (kind !== "level" || from >= 0)

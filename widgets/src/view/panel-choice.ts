@@ -1,4 +1,4 @@
-/** A panel chosen from lists: which course, and at which step. */
+/** Choice of a panel from two lists, its course and its step. */
 
 import { coursesOf, stepOf } from "../grid/courses";
 import type { Payload } from "../grid/payload";

@@ -1,4 +1,4 @@
-/** A picture or its data as a file, and words on the clipboard. */
+/** Saving of a picture or its data to a file, and copying of text to the clipboard. */
 
 import { paintScene, sharpness } from "../grid/canvas";
 import type { Picture } from "../grid/picture";
@@ -11,7 +11,7 @@ const SHARP = 2;
 
 export type Form = "png" | "svg" | "json";
 
-/** Save the picture with its heading and words (PNG, SVG), or the payload as it came (JSON). */
+/** Save the picture with its heading and text (PNG, SVG), or the unchanged payload (JSON). */
 export async function save(form: Form, picture: Picture, theme: Theme, source: unknown): Promise<void> {
   const title = heading(picture.shown.payload);
   const front = frontTitle(picture.shown);
@@ -53,7 +53,7 @@ function download(name: string, content: Blob): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Titles as a file name that every system accepts. */
+/** A file name from titles that every operating system accepts. */
 export function fileName(...titles: string[]): string {
   const names = titles.map((title) =>
     title
@@ -65,7 +65,7 @@ export function fileName(...titles: string[]): string {
   return names.filter(Boolean).join("-") || "heads";
 }
 
-/** Whether the words are on the clipboard now; a page that may not write there keeps them as they were. */
+/** Copy a text to the clipboard; returns whether that was possible. */
 export async function copy(words: string, near: Node): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(words);
@@ -75,7 +75,7 @@ export async function copy(words: string, near: Node): Promise<boolean> {
   }
 }
 
-/** For pages served without https, where there is no clipboard to write to. */
+/** Copy without the clipboard API, which pages served without https do not have. */
 function copyByHand(words: string, near: Node): boolean {
   const field = document.createElement("textarea");
   field.value = words;

@@ -1,4 +1,4 @@
-/** The line about the selected heads: their names, their share, and what can be done with them. */
+/** Line about the selected heads: their names, their fraction of the total level, and buttons to copy and clear. */
 
 import { namesOf } from "../grid/heads";
 import type { Panel, Payload } from "../grid/payload";
@@ -6,7 +6,7 @@ import { percent } from "../grid/words";
 import { button, element, show } from "./dom";
 
 const MOST_NAMED = 40;
-const HINT = "Click or drag to select heads; Shift extends, Control adds.";
+const HINT = "Click or drag to select heads; Shift extends the selection, Control adds to it.";
 
 export class SelectionBar {
   readonly node = element("div", { class: "selection" });
@@ -39,11 +39,11 @@ export class SelectionBar {
   }
 }
 
-/** How much of all heads' level the selected ones hold; said of levels only, which add up. */
+/** The selected heads' fraction of the sum over all heads, for levels only. */
 function share(payload: Payload, panel: Panel, cells: ReadonlySet<number>): string {
   if (payload.kind !== "level") return "";
   const sum = (values: Iterable<number>) => [...values].filter(Number.isFinite).reduce((a, b) => a + b, 0);
   const all = sum(panel.values);
   const part = sum([...cells].map((cell) => panel.values[cell] ?? 0));
-  return all > 0 ? `, ${percent(part / all)} % of the sum` : "";
+  return all > 0 ? `, ${percent(part / all)} % of the sum over all heads` : "";
 }

@@ -1,8 +1,9 @@
 /**
- * Keys typed inside the card stay there: JupyterLab would take "a" or an arrow key for one of its own shortcuts.
+ * Keep JupyterLab from handling keys typed inside the card: "a" and the arrow keys are shortcuts there.
  *
- * JupyterLab listens on the document while the event comes down, and looks for this attribute; the window is
- * asked before it. Combinations that are not the card's own, such as Control S, remain JupyterLab's.
+ * JupyterLab listens on the document in the capture phase and ignores elements with this attribute; a listener on the
+ * window runs before it and sets the attribute. Keys without a function in the card, such as Control S, remain
+ * JupyterLab's.
  */
 
 const ATTRIBUTE = "data-lm-suppress-shortcuts";

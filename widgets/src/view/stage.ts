@@ -1,4 +1,4 @@
-/** The picture itself: two canvases, one for the picture and one for what changes under the mouse; pointer and keys. */
+/** The picture on two canvases, one of them for the overlay that follows the mouse; handles pointer and keyboard. */
 
 import { paintScene, sharpness } from "../grid/canvas";
 import { placeOf } from "../grid/heads";
@@ -6,13 +6,13 @@ import { cellBox, type Hit, hitTest } from "../grid/hit";
 import { overlay } from "../grid/overlay";
 import { type Picture, picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
-import { between, type Key, pressed, type Selection, selected, type Way } from "../grid/selection";
+import { between, type Key, pressed, type Selection, type SelectMode, selected } from "../grid/selection";
 import type { Shown } from "../grid/view";
 import { element, show } from "./dom";
 
 export interface StageEvents {
   readonly selected: (selection: Selection) => void;
-  /** The head under the mouse or the keyboard's place, and where to explain it; null when there is none. */
+  /** The head under the mouse or at the keyboard cursor, and the position of its tooltip; null if there is none. */
   readonly pointed: (at: Pointed | null) => void;
   readonly copied: () => void;
 }
@@ -20,7 +20,7 @@ export interface StageEvents {
 export interface Pointed {
   readonly panel: number;
   readonly cell: number;
-  /** In CSS pixels from the stage's top left corner. */
+  /** CSS pixels from the stage's top left corner. */
   readonly x: number;
   readonly y: number;
 }
@@ -28,7 +28,7 @@ export interface Pointed {
 interface Drag {
   readonly from: Hit;
   readonly anchor: number | undefined;
-  /** What stays selected beside the rectangle. */
+  /** Cells that stay selected in addition to the rectangle. */
   readonly kept: ReadonlySet<number>;
   moved: boolean;
 }
@@ -42,7 +42,7 @@ export class Stage {
   });
   private readonly base = element("canvas", { "aria-hidden": "true" });
   private readonly above = element("canvas", { "aria-hidden": "true" });
-  // Two cells take turns, since a screen reader speaks when the active one becomes another
+  // Two cells alternate, since a screen reader speaks only when the active descendant changes.
   private readonly spoken = [0, 1].map((i) => element("div", { role: "gridcell", id: `cell-${i}` }));
   private readonly row = element("div", { role: "row", class: "unseen" }, ...this.spoken);
   private picture: Picture | null = null;
@@ -87,17 +87,17 @@ export class Stage {
     this.drawAbove();
   }
 
-  /** Say anew what is under the mouse, or at the keyboard's place: the picture is another one. */
+  /** Update the tooltip after the picture has changed. */
   explainAgain(): void {
     this.explain(this.explained);
   }
 
-  /** Nothing is pointed at any more: the heads are others. */
+  /** Forget the head under the mouse, after the grid's heads have changed. */
   forget(): void {
     this.pointed = this.explained = null;
   }
 
-  /** Show a head as if the mouse were on it; it is pointed at in all panels. */
+  /** Outline a head in all panels, as if the mouse were on it. */
   highlight(cell: number | null): void {
     this.pointed = cell === null ? null : { panel: 0, cell, x: 0, y: 0 };
     this.drawAbove();
@@ -175,8 +175,8 @@ export class Stage {
     if (key.control && key.key === "c" && this.selection.cells.size) {
       this.events.copied();
     } else {
-      const pages = key.shift && (key.control || key.key === "Enter"); // Shift Enter runs a cell
-      const after = pages ? null : pressed(this.selection, key, this.picture.layout);
+      const forPage = key.shift && (key.control || key.key === "Enter"); // Shift Enter runs a notebook cell
+      const after = forPage ? null : pressed(this.selection, key, this.picture.layout);
       if (!after) return;
       this.keyboard = true;
       this.set(after);
@@ -186,8 +186,8 @@ export class Stage {
     event.stopPropagation();
   }
 
-  private change(cells: readonly number[], way: Way): void {
-    if (this.picture) this.set(selected(this.selection, cells, way, this.picture.layout));
+  private change(cells: readonly number[], mode: SelectMode): void {
+    if (this.picture) this.set(selected(this.selection, cells, mode, this.picture.layout));
   }
 
   private set(selection: Selection): void {
@@ -196,7 +196,7 @@ export class Stage {
     this.events.selected(selection);
   }
 
-  /** Tell the keyboard's place to a screen reader, and to the eye where the mouse's explanation would be; scroll to it. */
+  /** Announce the head at the keyboard cursor to screen readers, show its tooltip, and scroll to it. */
   private speak(): void {
     const { cursor, cells } = this.selection;
     const layout = this.picture?.layout;
@@ -223,7 +223,7 @@ export class Stage {
   }
 }
 
-/** Paint a scene on a canvas of its size, in the screen's own pixels. */
+/** Paint a scene on a canvas of its size, at the resolution of the screen. */
 function paintOn(canvas: HTMLCanvasElement, scene: Scene, theme: Theme): void {
   const ratio = sharpness(scene, window.devicePixelRatio || 1);
   const width = Math.ceil(scene.width * ratio);
@@ -246,6 +246,6 @@ function capture(node: HTMLElement, pointer: number): void {
   try {
     node.setPointerCapture(pointer);
   } catch {
-    // A pointer that is gone already cannot be captured, and need not be
+    // The pointer may already be gone.
   }
 }

@@ -1,4 +1,4 @@
-/** The card's style, inside its own shadow root: it takes the page's colours and font and gives nothing to the page. */
+/** Style of the card in its shadow root: it uses the page's colours and font and does not affect the page. */
 
 const CSS = `
 :host { display: block; }
@@ -89,7 +89,7 @@ thead th { font-weight: 600; }
 
 let sheet: CSSStyleSheet | null = null;
 
-/** A shadow root on `host` that has the card's style. */
+/** The shadow root of `host`, with the card's style. */
 export function styledRoot(host: HTMLElement): ShadowRoot {
   const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   if (!sheet) {

@@ -1,4 +1,4 @@
-/** The page's colours as the canvas needs them, and word of their change, whichever way a host changes them. */
+/** The page's colours for the canvas, and detection of their change in every host. */
 
 import type { Theme } from "../grid/scene";
 
@@ -15,9 +15,9 @@ export function sameTheme(one: Theme | null, other: Theme): boolean {
 }
 
 /**
- * Calls `changed` when the page's colours may have changed: the probe's colours have a transition, whose course is
- * heard. JupyterLab exchanges its style sheets in several steps, so that a transition may be cancelled rather than
- * end; and cells out of sight have no transitions, so that `changed` is called too when the card comes into sight.
+ * Call `changed` when the page's colours may have changed: the probe's colours have a CSS transition, whose events are
+ * observed. JupyterLab replaces its style sheets in several steps, which may cancel a transition. Cells out of view have
+ * no transitions, so `changed` is also called when the card scrolls into view.
  */
 export function watchTheme(card: HTMLElement, probe: HTMLElement, changed: () => void): () => void {
   let waiting = false;
@@ -36,12 +36,12 @@ export function watchTheme(card: HTMLElement, probe: HTMLElement, changed: () =>
   return () => sight.disconnect();
 }
 
-/** The first background behind the card that is not see-through; null where the page has only the browser's own. */
+/** The nearest opaque background behind the card; null if the page has only the browser's default. */
 function pageBehind(card: HTMLElement): Channels | null {
   let node: Element | null = card;
   while (node) {
-    const found = channels(getComputedStyle(node).backgroundColor);
-    if (found[3] > 0.5) return found;
+    const background = channels(getComputedStyle(node).backgroundColor);
+    if (background[3] > 0.5) return background;
     const root: Node = node.getRootNode();
     node = node.parentElement ?? (root instanceof ShadowRoot ? root.host : null);
   }
@@ -50,7 +50,7 @@ function pageBehind(card: HTMLElement): Channels | null {
 
 const reader = new Map<string, Channels>();
 
-/** Red, green, blue and opacity of any CSS colour, as the canvas itself understands it. */
+/** Red, green, blue and opacity of any CSS colour, resolved by a canvas. */
 function channels(colour: string): Channels {
   const known = reader.get(colour) ?? plain(colour);
   if (known) return known;
@@ -66,7 +66,7 @@ function channels(colour: string): Channels {
   return found;
 }
 
-/** `rgb(1, 2, 3)` and `rgba(1, 2, 3, 0.5)`, as most pages' colours are computed to: a canvas takes milliseconds. */
+/** Parse `rgb(1, 2, 3)` and `rgba(1, 2, 3, 0.5)`, the most frequent forms, since a canvas takes milliseconds. */
 function plain(colour: string): Channels | null {
   const found = /^rgba?\((\d+), (\d+), (\d+)(?:, ([\d.]+))?\)$/.exec(colour);
   return found && [Number(found[1]), Number(found[2]), Number(found[3]), Number(found[4] ?? 1)];

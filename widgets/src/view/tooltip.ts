@@ -1,4 +1,4 @@
-/** The words beside the head under the mouse, and how it stands in the other panels. */
+/** Tooltip of the head under the mouse, with its values in the other panels. */
 
 import { coursesOf, stepOf } from "../grid/courses";
 import { placeOf } from "../grid/heads";
@@ -40,7 +40,7 @@ export class Tooltip {
   }
 }
 
-/** The head's course along the steps, and its value in a few other panels. */
+/** The head's values in a few other panels, and a sparkline along the steps or panels. */
 function elsewhere(whole: Payload, panel: Panel, cell: number): Node[] {
   const { titles, courseOf, steps, panel: at } = coursesOf(whole);
   const front = whole.panels.indexOf(panel);
@@ -62,7 +62,7 @@ function orNone(value: number | undefined, units: string): string {
   return value === undefined || Number.isNaN(value) ? "–" : measured(value, units, 3);
 }
 
-/** The head's course through the panels, with a dot at the one in front. */
+/** Sparkline of the head's value over the panels, with a dot at the panel in front. */
 function spark(panels: readonly Panel[], front: Panel, cell: number): Node {
   const values = panels.map((panel) => panel.values[cell] ?? Number.NaN);
   const present = values.filter(Number.isFinite);
