@@ -1,4 +1,4 @@
-"""Sections of the report on what patterns are good for, as far as the run folder has results of them."""
+"""Report sections on applications: training mixtures and continual learning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
-    """Mixtures before each complex task, and tasks learned one after another."""
+    """Sections on the mixtures for each target and on continual learning, if the run has their results."""
     sections = [
         mixture_section(mixture_effect_of(run, target), describe_fit(run, target))
         for target in targets
@@ -31,29 +31,30 @@ def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
 
 
 def mixture_chart(found: MixtureEffect) -> Chart:
-    """The change of the loss by every way, against plain fine-tuning and against a random mixture: a row each."""
+    """Loss of each training minus that of plain fine-tuning, and minus that of a random mixture: one plot each."""
     changes = found.loss_change
     parts = []
     for against in map(str, changes["against"].to_numpy()):
         others = [way for way in changes["way"].to_numpy() if way not in {BASE, against}]
         table = changes.sel(against=against, way=others).drop_vars("against")
         named = table.assign_coords(way=[NAMES[str(way)] for way in others])
-        parts.append(plots.weights(named, title=f"against {NAMES[against]}"))
+        parts.append(plots.weights(named, title=f"compared with {NAMES[against]}"))
     return chart_row(*parts, title=f"{found.target}: held-out loss after different trainings")
 
 
 def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
-    """What training on a mixture first did to one complex task; `of_fit` says what the weights are worth."""
+    """Section on the effect of training on a mixture first; `of_fit` describes the evidence for the weights."""
     numbers = [
         Number(
-            f"loss, {NAMES[FITTED]} against {NAMES[one]}", signed_text(found.loss_change.sel(against=one, way=FITTED))
+            f"change of the loss, {NAMES[FITTED]} compared with {NAMES[baseline]}",
+            signed_text(found.loss_change.sel(against=baseline, way=FITTED)),
         )
-        for one in (RANDOM, PLAIN)
-        if FITTED in found.loss["way"].to_numpy() and one in found.loss_change["against"].to_numpy()
+        for baseline in (RANDOM, PLAIN)
+        if FITTED in found.loss["way"].to_numpy() and baseline in found.loss_change["against"].to_numpy()
     ]
     return Section(
         f"Mixture for {found.target}",
-        f"Does training on the mixture that the fit gives, before {found.target}, help more than a random one?",
+        f"Does training on the fit's mixture before {found.target} lower the loss more than a random mixture?",
         Finding(found.supported, found.verdict, tuple(numbers)),
         sentences=(of_fit,),
         charts=(mixture_chart(found),),
@@ -62,27 +63,27 @@ def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
 
 
 def continual_section(found: Forgetting) -> Section:
-    """What became of tasks that were learned one after another."""
+    """Section on the forgetting of tasks that are learned one after another."""
     numbers = (
         Number("backward transfer, nats", signed_text(found.transfer)),
         Number("forgetting, nats", signed_text(found.mean)),
-        Number("rho of pattern and loss", found.association.value),
+        Number("rank correlation of pattern distance and loss", found.association.value),
     )
     return Section(
-        "Tasks one after another",
-        "Are earlier tasks forgotten, and do head patterns tell which?",
+        "Continual learning",
+        "Are earlier tasks forgotten, and do head patterns predict which?",
         Finding(found.supported, found.verdict, numbers),
         charts=continual_charts(found),
     )
 
 
 def continual_charts(found: Forgetting) -> tuple[Chart, ...]:
-    """The rise of every task's loss since it was learned, and how far its pattern moved since: stage by task."""
+    """Two charts (stage by task): rise of the loss since the task was learned, and distance of its pattern."""
     later = {"stage": slice(2, None), "task": slice(None, -1)}
     rise, moved = found.rise.isel(later), found.moved.isel(later)
     return (
         plots.train_eval(rise, title="rise of the loss since the task was learned, nats"),
-        plots.train_eval(moved, title="distance of the pattern since then, relative"),
+        plots.train_eval(moved, title="relative distance of the pattern since the task was learned"),
     )
 
 

@@ -1,4 +1,4 @@
-"""What notebooks show of several runs at once: means over seeds of what `trajectory` found of each."""
+"""Curves and tables over several runs: means over seeds of the results of `trajectory`."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
     assert dict(progress.sizes) == {"task": 2, "seed": 2, "step": 8}
     np.testing.assert_array_equal(progress["value"].sel(task="mbpp", seed=1), RUNS["mbpp", 1].steps["done"])
     halves = [RUNS["gsm8k", seed].half.value for seed in (0, 1)]
-    assert table.loc["gsm8k", "half"] == pytest.approx(np.mean(halves))
-    assert table.loc["gsm8k", "samples at half"] == pytest.approx(8 * np.mean(halves))
+    assert table.loc["gsm8k", "half-change step"] == pytest.approx(np.mean(halves))
+    assert table.loc["gsm8k", "samples at half-change"] == pytest.approx(8 * np.mean(halves))
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -73,5 +73,7 @@ def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them
         compared = headnb.compare(*pair, scale_free=scale_free)
         assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
         assert panel["samples"] == compared.attrs["samples"] == len(pair[0]["sample"])
-        assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
+        assert panel["reliability"] == pytest.approx(
+            compared.attrs["reliability"], abs=1e-3
+        )  # the runs are equal, so the reliability is that of one run
         np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task=task))

@@ -1,4 +1,4 @@
-"""A fine-tuning goes on in its folder as the one that it was, or not at all."""
+"""A fine-tuning resumes in its output folder only with the same settings."""
 
 from __future__ import annotations
 
