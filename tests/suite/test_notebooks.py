@@ -1,4 +1,4 @@
-"""The suite's notebooks on a tiny model, as the suite runs them: each reads what those before it wrote."""
+"""The notebooks of the suite on a tiny model, run in the suite's order: each reads the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SETTINGS = {
     "ks": [1, 3],
     "draws": 2,
 }
-APPLICATIONS = ("Mixture for lcm", "Tasks one after another")
+APPLICATIONS = ("Mixture for lcm", "Continual learning")
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_mixtures_train_first_and_are_compared_on_the_targets_own_samples(
     assert losses["base"] == pytest.approx(float(run.before("lcm").loss.mean()))
     assert losses["plain"] == pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()))
     assert losses["uniform"] != losses["plain"]
-    assert losses["uniform"] == pytest.approx(losses["single"])  # of one basic task they are the same samples
+    assert losses["uniform"] == pytest.approx(losses["single"])  # with one basic task, both have the same samples
     assert (found["samples"], found["runs"], found["asked"]) == (8, 1, 2)
     (result,) = mixture_results(run, "lcm").values()
     assert result["counts"]["uniform"] == {"gcd": 4}
@@ -215,7 +215,7 @@ def test_tasks_are_learned_on_top_of_each_other_and_looked_back_at(
     losses = {(row["stage"], row["task"]): row["value"] for row in found["loss"]}
     shared = run.after("gcd", 0, "lcm")["sample"]
     assert losses["before", "lcm"] == pytest.approx(float(run.before("lcm").loss.sel(sample=shared).mean()))
-    # The first task is learned from the model as it came, as notebook 02 does it.
+    # The first task is learned from the base model, as in notebook 02.
     assert losses["after gcd", "lcm"] == pytest.approx(float(run.after("gcd", 0, "lcm").loss.mean()), rel=1e-4)
     assert losses["after lcm", "lcm"] != pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()), rel=1e-4)
     assert found["transfer"]["value"] == pytest.approx(losses["after gcd", "gcd"] - losses["after lcm", "gcd"])
