@@ -104,11 +104,11 @@ def plan(
     from headnb.suite.timings import timings  # noqa: PLC0415
 
     folder, nodes, about = _graph(suite, profile, out, settings)
-    found = records(nodes, running=is_running(folder))
+    node_records = records(nodes, running=is_running(folder))
     most = workers or min(os.cpu_count() or 1, max(parallel_counts(nodes).values()))
     if about:
         echo(f"{profile}: {about}")
-    echo(plan_table(nodes, found, timings(nodes), most))
+    echo(plan_table(nodes, node_records, timings(nodes), most))
     for run_folder, (samples, runs) in planned_designs(nodes).items():
         echo(planned_reliability(run_folder, samples, runs))
 

@@ -47,9 +47,9 @@ def selectivity_of(run: Run) -> Selectivity:
     )
 
 
-def changes_of(found: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
+def changes_of(result: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
     """Task -> change of its pattern by fine-tuning on it (layer, head), in the form that a grid draws."""
-    heads = found.shapes if scale_free else found.heads
+    heads = result.shapes if scale_free else result.heads
     return {str(task): heads.sel(task=task).drop_vars("task") for task in heads["task"].to_numpy()}
 
 
@@ -129,20 +129,20 @@ def trajectories_of(run: Run, *, scale_free: bool = True) -> dict[tuple[str, int
     Raises:
         HeadnbError: no task is fine-tuned yet.
     """
-    found = {}
+    trajectories = {}
     for task, seeds in _trained(run).items():
         for seed in seeds:
             tuned = run.tuned(task, seed)
-            found[task, seed] = trajectory(tuned.study, tuned.scores, scale_free=scale_free)
-    return found
+            trajectories[task, seed] = trajectory(tuned.study, tuned.scores, scale_free=scale_free)
+    return trajectories
 
 
 def progress_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
     """Fraction of the change completed: `value`, `low`, `high` (task, seed, step)."""
     columns = {"done": "value", "done_low": "low", "done_high": "high"}
     rows: dict[str, list[xr.Dataset]] = {}
-    for (task, seed), one in trajectories.items():
-        steps = one.steps[list(columns)].rename(columns)
+    for (task, seed), of_run in trajectories.items():
+        steps = of_run.steps[list(columns)].rename(columns)
         rows.setdefault(task, []).append(steps.expand_dims(seed=[seed]))
     tasks = [xr.concat(seeds, "seed") for seeds in rows.values()]
     joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
@@ -159,8 +159,8 @@ def training_curves(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Da
     """
     names = ["relative_distance", "correlation_first", "correlation_final", "movement"]
     rows: dict[str, list[xr.Dataset]] = {}
-    for (task, _), one in trajectories.items():
-        rows.setdefault(task, []).append(one.steps[[*names, "samples_seen"]])
+    for (task, _), of_run in trajectories.items():
+        rows.setdefault(task, []).append(of_run.steps[[*names, "samples_seen"]])
     tasks = [xr.concat(seeds, "seed", join="outer").mean("seed") for seeds in rows.values()]
     joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
     for name in names:
@@ -173,14 +173,14 @@ def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.D
     rows = [
         {
             "task": task,
-            "half-change step": one.half.value,
-            "90 % step": one.ninety.value,
-            "samples at half-change": one.seen(one.half.value),
-            "early speed": one.early_speed.value,
-            "half-distance step of parameters": one.half_movement,
-            "parameter distance": float(one.steps["movement"][-1]),
+            "half-change step": of_run.half.value,
+            "90 % step": of_run.ninety.value,
+            "samples at half-change": of_run.seen(of_run.half.value),
+            "early speed": of_run.early_speed.value,
+            "half-distance step of parameters": of_run.half_movement,
+            "parameter distance": float(of_run.steps["movement"][-1]),
         }
-        for (task, _), one in trajectories.items()
+        for (task, _), of_run in trajectories.items()
     ]
     return pd.DataFrame(rows).groupby("task", sort=False).mean()
 

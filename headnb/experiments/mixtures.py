@@ -114,10 +114,10 @@ def evaluate_target(
     return result
 
 
-def save_evaluation(run: Run, target: str, seed: int, way: str, found: xr.Dataset) -> Path:
+def save_evaluation(run: Run, target: str, seed: int, way: str, evaluation: xr.Dataset) -> Path:
     """Save the result of `evaluate_target` for one mixing method and return the path."""
     path = run.paths.mixture(target, seed) / f"{way}.nc"
-    write_dataset(path, found)
+    write_dataset(path, evaluation)
     return path
 
 

@@ -100,18 +100,18 @@ def _patterns(run: Run) -> Section:
     rows = tuple(
         (
             task,
-            one.sizes["sample"],
-            float(one["loss"].mean()),
-            *concentration_of(one).values(),
-            one.heads.reliability(),
+            of_task.sizes["sample"],
+            float(of_task["loss"].mean()),
+            *concentration_of(of_task).values(),
+            of_task.heads.reliability(),
         )
-        for task, one in scores.items()
+        for task, of_task in scores.items()
     )
-    columns = ("task", "samples", "loss", *(one.label for one in CONCENTRATION.values()), "reliability")
+    columns = ("task", "samples", "loss", *(statistic.label for statistic in CONCENTRATION.values()), "reliability")
     return Section(
         "Before fine-tuning",
         "Which heads does each task use before fine-tuning?",
-        charts=(plots.distribution({task: one.heads.pattern() for task, one in scores.items()}, log=True),),
+        charts=(plots.distribution({task: of_task.heads.pattern() for task, of_task in scores.items()}, log=True),),
         tables=(Table(columns, rows, "Bias-corrected, with 95 % intervals."),),
         grids=(HeadGrid.of(scores),),
     )
@@ -121,23 +121,23 @@ def _training(run: Run) -> Section:
     results = [run.result(task, seed) for task, seeds in run.trained.items() for seed in seeds]
     rows = tuple(
         (
-            one["task"],
-            one["seed"],
-            one["kind_of_tuning"],
-            one["steps"],
-            one["loss"][one["task"]]["before"],
-            one["loss"][one["task"]]["after"],
-            one.get("accuracy_before"),
-            one.get("accuracy_after"),
-            one["movement"],
+            result["task"],
+            result["seed"],
+            result["kind_of_tuning"],
+            result["steps"],
+            result["loss"][result["task"]]["before"],
+            result["loss"][result["task"]]["after"],
+            result.get("accuracy_before"),
+            result.get("accuracy_after"),
+            result["movement"],
         )
-        for one in results
+        for result in results
     )
     columns = (
         *("task", "seed", "tuning", "steps", "loss before", "loss after", "accuracy before", "accuracy after"),
         "parameter distance",
     )
-    fell = sum(one["loss"][one["task"]]["after"] < one["loss"][one["task"]]["before"] for one in results)
+    fell = sum(result["loss"][result["task"]]["after"] < result["loss"][result["task"]]["before"] for result in results)
     return Section(
         "Fine-tuning",
         "Does fine-tuning lower the loss on test samples?",
@@ -146,14 +146,14 @@ def _training(run: Run) -> Section:
     )
 
 
-def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
-    change = found.concentration.sel(statistic="gini", stage="change")
+def _concentration(selectivity: Selectivity, papers: Mapping[str, str]) -> Section:
+    change = selectivity.concentration.sel(statistic="gini", stage="change")
     down, up, of = int((change["high"] < 0).sum()), int((change["low"] > 0).sum()), change.sizes["task"]
     supported = True if down > of / 2 else False if up > of / 2 else None
     numbers = []
-    for key in found.concentration["statistic"].values.tolist():
+    for key in selectivity.concentration["statistic"].values.tolist():
         name = CONCENTRATION[key].label
-        before, after = found.means(key)
+        before, after = selectivity.means(key)
         known = math.isfinite(before + after)
         numbers.append(
             Number(name, f"{before:.2f} → {after:.2f}" if known else NEEDS_MORE_SAMPLES, papers.get(name, ""))
@@ -161,35 +161,37 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
     return Section(
         "Concentration",
         "Does fine-tuning make a task's pattern more even?",
-        Finding(supported, found.verdict, tuple(numbers)),
+        Finding(supported, selectivity.verdict, tuple(numbers)),
         charts=(
             plots.slopes(
-                found.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage"), title="concentration"
+                selectivity.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage"), title="concentration"
             ),
-            plots.correlation_matrix(found.correlation.sel(stage=BOTH), order=found.order()),
+            plots.correlation_matrix(selectivity.correlation.sel(stage=BOTH), order=selectivity.order()),
         ),
-        tables=(Table.of(found.table, "Bias-corrected."),),
-        grids=(HeadGrid.of(changes_of(found)), HeadGrid.of(changes_of(found, scale_free=True))),
+        tables=(Table.of(selectivity.table, "Bias-corrected."),),
+        grids=(HeadGrid.of(changes_of(selectivity)), HeadGrid.of(changes_of(selectivity, scale_free=True))),
     )
 
 
-def _specificity(found: Specificity) -> Section:
-    models_differ, own_differs = found.p < 0.05, found.own_p < 0.05
+def _specificity(specificity: Specificity) -> Section:
+    models_differ, own_differs = specificity.p < 0.05, specificity.own_p < 0.05
     # A difference that is not significant may still exist: only a significant opposite order is "not supported".
-    supported = None if not own_differs else False if found.own < found.others else True if models_differ else None
+    supported = (
+        None if not own_differs else False if specificity.own < specificity.others else True if models_differ else None
+    )
     return Section(
         "Specificity",
         "Does the change of a pattern depend on the trained task?",
         Finding(
             supported,
-            found.verdict,
+            specificity.verdict,
             (
-                Number("relative change, trained on the evaluated task", found.own),
-                Number("relative change, trained on another task", found.others),
-                Number("p of the variance between models", found.p),
+                Number("relative change, trained on the evaluated task", specificity.own),
+                Number("relative change, trained on another task", specificity.others),
+                Number("p of the variance between models", specificity.p),
             ),
         ),
-        charts=(plots.train_eval(found.change, title="relative change of the pattern"),),
+        charts=(plots.train_eval(specificity.change, title="relative change of the pattern"),),
     )
 
 
@@ -228,18 +230,18 @@ def _composition_numbers(
 
 
 def _rapid(run: Run) -> Section:
-    found = trajectories_of(run)
-    means = trajectory_table(found)
-    faster = sum(one.early_speed.low > 1 for one in found.values())
-    slower = sum(one.early_speed.high < 1 for one in found.values())
-    supported = True if faster > len(found) / 2 else False if slower > len(found) / 2 else None
+    trajectories = trajectories_of(run)
+    means = trajectory_table(trajectories)
+    faster = sum(of_run.early_speed.low > 1 for of_run in trajectories.values())
+    slower = sum(of_run.early_speed.high < 1 for of_run in trajectories.values())
+    supported = True if faster > len(trajectories) / 2 else False if slower > len(trajectories) / 2 else None
     return Section(
         "Rapid change",
         "Do the first samples change a pattern sharply, with a small change of the parameters?",
         Finding(
             supported,
-            f"The pattern changes faster in early steps than in later steps in {faster} of {len(found)} runs, and more "
-            f"slowly in {slower}; the remaining runs are undecided (95 % intervals over samples).",
+            f"The pattern changes faster in early steps than in later steps in {faster} of {len(trajectories)} runs "
+            f"and more slowly in {slower}; the remaining runs are undecided (95 % intervals over samples).",
             (
                 Number("half-change step", float(means["half-change step"].mean())),
                 Number("samples at half-change", float(means["samples at half-change"].mean())),
@@ -247,10 +249,12 @@ def _rapid(run: Run) -> Section:
                 Number("parameter distance (relative)", float(means["parameter distance"].mean())),
             ),
         ),
-        sentences=tuple(f"Seed {seed}. {one.verdict}" for (_, seed), one in found.items()),
+        sentences=tuple(f"Seed {seed}. {of_run.verdict}" for (_, seed), of_run in trajectories.items()),
         charts=(
-            plots.trajectory(progress_of(found), title="fraction of the change completed"),
-            plots.curves(training_curves(found), along="samples_seen", log=True, title="distance to the final pattern"),
+            plots.trajectory(progress_of(trajectories), title="fraction of the change completed"),
+            plots.curves(
+                training_curves(trajectories), along="samples_seen", log=True, title="distance to the final pattern"
+            ),
         ),
         tables=(Table.of(means, "Mean over seeds; scale-free patterns."),),
     )
@@ -275,14 +279,19 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
     if manifests:
         made_with: dict[str, set[str]] = {}
         for name, version in (
-            (name, version) for one in manifests for name, version in one.get("versions", {}).items()
+            (name, version) for manifest in manifests for name, version in manifest.get("versions", {}).items()
         ):
             made_with.setdefault(name, set()).add(version)
         groups["versions"] |= {name: ", ".join(sorted(several)) for name, several in made_with.items()}
         groups["notebooks"] = {
-            str(one.get("node", "")): f"{one.get('seconds', math.nan):.0f} s, {one.get('memory_mb', 0) / 1024:.1f} GB, "
-            f"{one.get('threads', '?')} threads on {one.get('hardware', '?')}"
-            for one in manifests
+            str(manifest.get("node", "")): ", ".join(
+                (
+                    f"{manifest.get('seconds', math.nan):.0f} s",
+                    f"{manifest.get('memory_mb', 0) / 1024:.1f} GB",
+                    f"{manifest.get('threads', '?')} threads on {manifest.get('hardware', '?')}",
+                )
+            )
+            for manifest in manifests
         }
     return groups
 

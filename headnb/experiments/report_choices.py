@@ -24,22 +24,22 @@ def choice_sections(run: Run) -> Iterator[Section]:
         yield _selective(SelectiveTuning(run.findings.arrays("selective_tuning")))
 
 
-def _selection(found: SelectionStudy) -> Section:
-    attrs = found.arrays.attrs
+def _selection(study: SelectionStudy) -> Section:
+    attrs = study.arrays.attrs
     return Section(
         "Instruction selection",
         "Do head patterns select samples of the target's task from a pool better than text similarity does?",
         Finding(
-            found.supported,
-            found.verdict,
+            study.supported,
+            study.verdict,
             tuple(
-                Number(f"precision at {found.most}, {way}", found.precision_of(way, found.most)) for way in found.ways
+                Number(f"precision at {study.most}, {way}", study.precision_of(way, study.most)) for way in study.ways
             ),
         ),
-        charts=(found.plot(),),
+        charts=(study.plot(),),
         tables=(
             _texts(
-                found.table,
+                study.table,
                 f"Pool: {attrs['pool_samples']} training samples per task; {attrs['target_samples']} samples per "
                 "target. Intervals of the precision are over targets.",
             ),
@@ -47,17 +47,17 @@ def _selection(found: SelectionStudy) -> Section:
     )
 
 
-def _selective(found: SelectiveTuning) -> Section:
+def _selective(tuning: SelectiveTuning) -> Section:
     return Section(
         "Selective tuning",
         "Does training only the top heads of a task lower its loss more than training random heads?",
         Finding(
-            found.supported,
-            found.verdict,
-            tuple(Number(f"change of the loss, {way}", found.change(way, "trained task")) for way in found.ways),
+            tuning.supported,
+            tuning.verdict,
+            tuple(Number(f"change of the loss, {way}", tuning.change(way, "trained task")) for way in tuning.ways),
         ),
-        charts=(found.plot(),),
-        tables=(_texts(found.table, f"Losses in nats; the {TOP} have the highest activation levels."),),
+        charts=(tuning.plot(),),
+        tables=(_texts(tuning.table, f"Losses in nats; the {TOP} have the highest activation levels."),),
     )
 
 

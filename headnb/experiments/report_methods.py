@@ -35,16 +35,17 @@ def agreement_arrays(agreements: Mapping[str, Agreement], curves: Mapping[str, D
         curves: task -> result of `deletion_curve`, all with the same scoring method.
     """
     tasks = pd.Index(agreements, name="task")
-    parts = {"correlation": [one.correlation for one in agreements.values()]}
+    parts = {"correlation": [of_task.correlation for of_task in agreements.values()]}
     parts["rise"] = [curves[task].rise for task in tasks]
     parts["difference"] = [curves[task].difference.rename(choice="less_random") for task in tasks]
     joined = {
-        name: xr.concat([one[list(_INTERVAL_FIELDS)] for one in of_task], tasks) for name, of_task in parts.items()
+        name: xr.concat([of_task[list(_INTERVAL_FIELDS)] for of_task in of_tasks], tasks)
+        for name, of_tasks in parts.items()
     }
     return xr.merge(
         [
-            found.rename({end: name if end == "value" else f"{name}_{end}" for end in _INTERVAL_FIELDS})
-            for name, found in joined.items()
+            joined_estimates.rename({end: name if end == "value" else f"{name}_{end}" for end in _INTERVAL_FIELDS})
+            for name, joined_estimates in joined.items()
         ],
         combine_attrs="drop",
     )
@@ -116,8 +117,8 @@ def agreement_verdict(arrays: xr.Dataset, measure: str) -> str:
 def agreement_numbers(agreements: Mapping[str, Agreement], curves: Mapping[str, DeletionCurve]) -> dict[str, Any]:
     """All results as plain JSON values."""
     return {
-        "agreement": {task: one.to_dict() for task, one in agreements.items()},
-        "deletion": {task: one.to_dict() for task, one in curves.items()},
+        "agreement": {task: of_task.to_dict() for task, of_task in agreements.items()},
+        "deletion": {task: of_task.to_dict() for task, of_task in curves.items()},
     }
 
 

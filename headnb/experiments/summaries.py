@@ -43,11 +43,11 @@ def statistics_table(scores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """One row per task: samples, loss, Gini, coefficient of variation and kurtosis, with intervals over samples."""
     rows = {
         task: {
-            "samples": one.sizes["sample"],
-            "loss": f"{float(one['loss'].mean()):.2f}",
-            **{label: str(estimate) for label, estimate in concentration_of(one).items()},
+            "samples": of_task.sizes["sample"],
+            "loss": f"{float(of_task['loss'].mean()):.2f}",
+            **{label: str(estimate) for label, estimate in concentration_of(of_task).items()},
         }
-        for task, one in scores.items()
+        for task, of_task in scores.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -71,7 +71,7 @@ def correlation_summary(scores: Mapping[str, xr.Dataset]) -> str:
 
 def reliability(scores: Mapping[str, xr.Dataset]) -> str:
     """Reliability of the least reliable pattern, and the number of samples that it needs."""
-    evidence = {task: one.heads.evidence() for task, one in scores.items()}
+    evidence = {task: of_task.heads.evidence() for task, of_task in scores.items()}
     task = min(evidence, key=lambda name: np.nan_to_num(evidence[name].reliability, nan=-np.inf))
     return f"Least reliable pattern: {task}. {evidence[task].sentence}."
 
@@ -106,11 +106,11 @@ def losses_table(before: Mapping[str, xr.Dataset], after: Mapping[str, xr.Datase
     """One row per evaluated task: mean loss before and after fine-tuning, over the samples scored in both."""
     rows = {
         task: {
-            "samples": one.sizes["sample"],
-            "loss before": float(before[task]["loss"].sel(sample=one["sample"]).mean()),
-            "loss after": float(one["loss"].mean()),
+            "samples": of_task.sizes["sample"],
+            "loss before": float(before[task]["loss"].sel(sample=of_task["sample"]).mean()),
+            "loss after": float(of_task["loss"].mean()),
         }
-        for task, one in after.items()
+        for task, of_task in after.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -132,13 +132,13 @@ def shuffled_training_summary(result: Mapping[str, Any]) -> str:
     )
 
 
-def increased_heads(found: Selectivity, k: int = 8) -> str:
+def increased_heads(selectivity: Selectivity, k: int = 8) -> str:
     """Heads with the largest rise, one line per task: in nats, and relative to the mean over heads."""
     lines = []
-    for task in map(str, found.heads["task"].values):
+    for task in map(str, selectivity.heads["task"].values):
         of_task = []
         for scale_free in (False, True):
-            table = found.rose(task, k, scale_free=scale_free)
+            table = selectivity.rose(task, k, scale_free=scale_free)
             heads = [f"{head} ({row.difference:+.3f}, q = {row.q_value:.2g})" for head, row in table.iterrows()]
             of_task.append(", ".join(heads) or "no head rose")
         lines.append("**{}**: {}. Relative to the mean over heads: {}.".format(task, *of_task))
@@ -185,12 +185,12 @@ def summary(contents: ReportContents) -> str:
     return "\n".join(f"- **{title}**: {verdicts[finding.supported]}. {finding.sentence}" for title, finding in findings)
 
 
-def speed_summary(found: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
+def speed_summary(trajectories: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
     """Steps at 50 % and 90 % of the change, and the runs in which early steps change the pattern faster."""
-    faster = [f"{task} (seed {seed})" for (task, seed), course in found.items() if course.early_speed.low > 1]
+    faster = [f"{task} (seed {seed})" for (task, seed), course in trajectories.items() if course.early_speed.low > 1]
     return (
         f"Mean over tasks: half of the change is reached after **{means['half-change step'].mean():.1f}** steps "
         f"({means['samples at half-change'].mean():.0f} samples), 90 % after {means['90 % step'].mean():.1f} steps. "
         f"The pattern changes faster in early steps than in later steps (95 % interval over samples above 1) in "
-        f"**{len(faster)} of {len(found)}** runs{': ' + ', '.join(faster) if faster else ''}."
+        f"**{len(faster)} of {len(trajectories)}** runs{': ' + ', '.join(faster) if faster else ''}."
     )

@@ -244,8 +244,8 @@ def _versions() -> dict[str, str]:
 
     names = ("headnb", "torch", "transformers", "trl", "peft", "papermill")
     installed = {name: _version(name, importlib.metadata) for name in names}
-    found = {"python": platform.python_version(), **installed, "commit": _commit()}
-    return {name: version for name, version in found.items() if version}
+    versions = {"python": platform.python_version(), **installed, "commit": _commit()}
+    return {name: version for name, version in versions.items() if version}
 
 
 def _commit() -> str | None:

@@ -29,13 +29,13 @@ SIGNS = {
 }
 
 
-def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
+def status_table(nodes: Sequence[Node], node_records: Mapping[str, Record]) -> str:
     """One line per node with its state, after its dependencies, and the error of each failed node."""
-    states: Counter[str] = Counter(record.state for record in found.values())
+    states: Counter[str] = Counter(record.state for record in node_records.values())
     lines = [f"{len(nodes)} notebooks: " + ", ".join(f"{states[state]} {state}" for state in SIGNS if states[state])]
     width = max(len(_indented(node)) for node in nodes)
     for node, model in _with_models(nodes):
-        record = found[records.node_id(node)]
+        record = node_records[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         about: str = record.state
         if record.state in {"done", "failed"} and record.seconds is not None:
@@ -43,20 +43,22 @@ def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
         if record.state in {"running", "stopped"}:
             about += f" since {one_line(record.manifest.get('began', '?'))}"
         if record.state == "blocked":
-            about += f" by {_blocking(node, found)}"
+            about += f" by {_blocking(node, node_records)}"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {about}")
         if record.state == "failed":
             lines.append(f"{'':<{width}}    {one_line(record.error, LONGEST_MESSAGE)}")
     return "\n".join(lines)
 
 
-def plan_table(nodes: Sequence[Node], found: Mapping[str, Record], known: Mapping[str, Timing], workers: int) -> str:
+def plan_table(
+    nodes: Sequence[Node], node_records: Mapping[str, Record], known: Mapping[str, Timing], workers: int
+) -> str:
     """One line per node with dependencies, time and memory of earlier runs; then the total."""
     width = max(len(_indented(node)) for node in nodes)
     lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
-    todo = [node for node in nodes if found[records.node_id(node)].state != "done"]
+    todo = [node for node in nodes if node_records[records.node_id(node)].state != "done"]
     for node, model in _with_models(nodes):
-        record = found[records.node_id(node)]
+        record = node_records[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         needs = ", ".join(_summary(node))
         time, memory = "?", "?"
@@ -122,8 +124,12 @@ def _summary(node: Node) -> list[str]:
     return [name if number == 1 else f"{number} {name}" for name, number in count.items()]
 
 
-def _blocking(node: Node, found: Mapping[str, Record]) -> str:
+def _blocking(node: Node, node_records: Mapping[str, Record]) -> str:
     """Names of the failed notebooks that a node depends on, directly or indirectly."""
-    failed = [needed.name for needed in node.after if found[records.node_id(needed)].state == "failed"]
-    deeper = [_blocking(needed, found) for needed in node.after if found[records.node_id(needed)].state == "blocked"]
+    failed = [needed.name for needed in node.after if node_records[records.node_id(needed)].state == "failed"]
+    deeper = [
+        _blocking(needed, node_records)
+        for needed in node.after
+        if node_records[records.node_id(needed)].state == "blocked"
+    ]
     return ", ".join(dict.fromkeys([*failed, *deeper]))
