@@ -37,7 +37,7 @@ def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
     assert "Best pair of tasks for target: a + b, R²" in text
 
 
-def test_report_shows_the_uncentred_r_squared_beside_the_published_figure(run):
+def test_report_shows_the_uncentred_r_squared_next_to_the_published_value(run):
     section = _composition(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
     assert section.finding is not None
     assert section.finding.supported is True
@@ -57,7 +57,7 @@ def test_power_of_a_run_is_that_of_its_own_trainings(run):
     assert "beyond format" in found.table
 
 
-def test_trainings_of_two_tasks_have_other_seeds():
+def test_trainings_of_two_tasks_have_different_seeds():
     seeds = {training_seed(task, seed) for task in TASKS for seed in range(5)}
     assert len(seeds) == 5 * len(TASKS)
     assert all(0 <= seed < 2**32 for seed in seeds)

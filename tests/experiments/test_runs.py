@@ -75,7 +75,7 @@ def test_a_folder_without_a_run_names_the_first_notebook(tmp_path: Path) -> None
         _ = Run(tmp_path / "nowhere").settings
 
 
-def test_names_that_are_not_of_the_run_are_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
     with pytest.raises(HeadnbError, match="did you mean 'gsm_symbolic'"):
         run.samples.scored("gsm_symbolc")
@@ -134,7 +134,7 @@ def test_two_tasks_whose_answers_would_share_a_file_are_refused(tmp_path: Path, 
         _ = Run(tmp_path).settings
 
 
-def test_a_folder_is_never_there_by_half_while_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_removal_leaves_no_partial_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "trainer"
 
     def fill() -> None:

@@ -210,7 +210,7 @@ def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str,
 
 
 @pytest.mark.long
-def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
+def test_a_killed_scheduler_is_one_line_and_a_local_run_resumes(command: Command) -> None:
     # Two threads: the worker must still run only one notebook at a time.
     with scheduler_and_worker(command, "--nthreads", "2") as (address, scheduler, _):
         command.options = ("--scheduler", address)
@@ -252,7 +252,7 @@ def shorten_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(
+def test_a_hanging_only_worker_is_one_line_that_names_the_remaining_notebooks(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten_timeouts(monkeypatch)
@@ -279,7 +279,7 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
 
 
 @pytest.mark.long
-def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
+def test_a_hanging_scheduler_is_one_line_and_a_local_run_resumes(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten_timeouts(monkeypatch)
@@ -297,7 +297,7 @@ def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
     assert results(command.out) == COMPLETE
 
 
-def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_left(
+def test_gpu_notebooks_do_not_wait_forever_for_workers_without_a_gpu(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten_timeouts(monkeypatch)
@@ -324,7 +324,7 @@ def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_lef
     )
 
 
-def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() -> None:
+def test_a_local_cluster_listens_on_loopback_only_and_uses_tls() -> None:
     with execution._cluster(None, 1) as (client, _):
         client.wait_for_workers(1)
         this = psutil.Process()
@@ -397,7 +397,7 @@ def test_a_notebook_that_does_not_write_what_it_should_has_failed(tmp_path: Path
     assert "ended without writing" in run_node(first, Session("here")).error
 
 
-def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
+def test_a_kernel_that_always_dies_is_a_failure(tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite")
     write_notebook(tmp_path / "suite" / "start.ipynb", 'run_folder: str = ""', "import os; os._exit(1)")
     (first, *_) = graph(suite, tmp_path / "out")
@@ -407,7 +407,7 @@ def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
     assert records.records([first], running=False)[records.node_id(first)].state == "failed"
 
 
-def test_nothing_runs_behind_what_is_not_done(tmp_path: Path) -> None:
+def test_a_node_with_a_failed_dependency_is_blocked(tmp_path: Path) -> None:
     (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     assert run_node(first, Session("here"), Outcome("done"), Outcome("failed")).state == "blocked"
     assert not (tmp_path / "out").exists()

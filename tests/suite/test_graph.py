@@ -36,7 +36,7 @@ def keys(nodes: list[Node]) -> dict[str, str]:
     return {node.name: node.key for node in nodes}
 
 
-def test_the_graph_has_a_node_for_each_task_and_seed_behind_the_right_ones(tmp_path: Path) -> None:
+def test_the_graph_has_a_node_for_each_task_and_seed_after_its_dependencies(tmp_path: Path) -> None:
     notebooks = changed("end", after=["train", "more"])
     notebooks["more"] = {"file": "train.ipynb", "for": ["task", "seed"], "after": ["train"]}
     nodes = graph(write_suite(tmp_path, notebooks=notebooks), tmp_path / "out")
@@ -49,7 +49,7 @@ def test_the_graph_has_a_node_for_each_task_and_seed_behind_the_right_ones(tmp_p
     assert len(set(keys(nodes).values())) == 10
 
 
-def test_a_notebook_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
+def test_a_notebook_gets_the_values_of_its_parameters(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, compositions={"lcm": ["gcd"]})
     nodes = {node.name: node for node in graph(suite, tmp_path / "out", steps=5, seeds=[4])}
     run = str(tmp_path / "out" / "smollm2-135m")
@@ -73,7 +73,7 @@ def test_a_notebook_for_each_target_runs_for_the_complex_tasks_alone(tmp_path: P
     assert not [node for node in graph(suite, tmp_path / "out", compositions={}) if node.notebook == "null"]
 
 
-def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_path: Path) -> None:
+def test_an_excluded_notebook_has_no_node_and_its_users_do_not_wait(tmp_path: Path) -> None:
     notebooks = changed("end", uses=["null"])
     notebooks["null"] = {"file": "null.ipynb", "after": ["train"], "writes": ["null.txt"]}
     suite = write_suite(tmp_path / "suite", notebooks=notebooks, parameters={"steps": 3, "strength": 2})
@@ -85,9 +85,9 @@ def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_p
     assert left.keys() == whole.keys() - {"null"}
     assert {needed.notebook for needed in left["end"].after} == {"train"}
     assert {name for name in left if left[name].key != whole[name].key} == {"end"}
-    found = records.records(nodes, running=False)
-    assert "null" not in plan_table(nodes, found, timings(nodes), 1)
-    assert "null" not in status_table(nodes, found)
+    node_records = records.records(nodes, running=False)
+    assert "null" not in plan_table(nodes, node_records, timings(nodes), 1)
+    assert "null" not in status_table(nodes, node_records)
     for node in nodes[:-1]:
         done(node)
     assert list(records.records(nodes, running=False).values())[-1].state == "ready"
@@ -202,7 +202,7 @@ def test_an_untyped_parameter_is_refused(tmp_path: Path) -> None:
             check_suite(read_suite(suite, "tiny"))
 
 
-def test_keys_change_with_all_that_a_node_depends_on_and_with_nothing_else(
+def test_keys_change_with_every_dependency_and_with_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = write_suite(tmp_path / "suite")
@@ -328,7 +328,7 @@ def test_timings_are_of_the_last_run_or_of_other_tasks_and_seeds(tmp_path: Path)
 
 def test_time_and_memory_are_those_of_notebooks_side_by_side(tmp_path: Path) -> None:
     nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
-    known = {node.key: Timing(10.0 + place, 100.0 * place) for place, node in enumerate(nodes)}
+    known = {node.key: Timing(10.0 + index, 100.0 * index) for index, node in enumerate(nodes)}
     assert total_seconds(nodes, known, 1) == sum(range(10, 16))
     assert total_seconds(nodes, known, 2) == 10 + max(11 + 13, 12 + 14) + 15
     assert peak_memory_mb(nodes, known, 2) == 300 + 400
