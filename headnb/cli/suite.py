@@ -1,4 +1,4 @@
-"""`headnb suite ...`: the experiments as a graph of notebooks, from a shell."""
+"""Command `headnb suite ...`: run the experiments, a graph of notebooks, from a shell."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ if TYPE_CHECKING:
     from headnb.suite.job import Outcome
 
 app = typer.Typer(
-    help="Run the experiments' notebooks for models, tasks and seeds; a run that was stopped goes on.",
+    help="Run the notebooks of the experiments for models, tasks and seeds; an interrupted run resumes.",
     no_args_is_help=True,
 )
 
 EXIT_INTERRUPTED = 130
 
-File = Annotated[Path | None, typer.Argument(metavar="[SUITE.yaml]", help="Default: the one that comes with headnb.")]
-Profile = Annotated[str, typer.Option(help="demo, small, paper, or another that the file has.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the results. Default: runs/PROFILE.")]
+File = Annotated[Path | None, typer.Argument(metavar="[SUITE.yaml]", help="Suite file. Default: the suite of headnb.")]
+Profile = Annotated[
+    str, typer.Option(help="Profile of the suite file: demo, small, paper, or another profile of the file.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the results. Default: runs/PROFILE.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Instead of the profile's, e.g. --set 'models=[gpt2]' --set n=64 --set 'without=[shuffled]'.",
+        help="Replace a value of the profile, e.g. --set 'models=[gpt2]' --set n=64 --set 'without=[shuffled]'.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time. Default: one for each GPU or core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of notebooks at a time. Default: one per GPU, or one per core without a GPU."),
+]
 
 
 @app.command()
@@ -43,11 +48,14 @@ def run(
     out: Out = None,
     settings: Settings = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster that sees the same files. Default: local.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address of a Dask cluster that sees the same files. Default: a local cluster."
+        ),
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Run every notebook that is not done yet; the report is the last."""
+    """Run every notebook that is not done yet; the last one writes the report."""
     from headnb.suite.execution import SuiteInterrupted, run_suite  # noqa: PLC0415
     from headnb.suite.tables import outcome_line  # noqa: PLC0415
 
@@ -56,7 +64,7 @@ def run(
 
     def report(node: Node, outcome: Outcome | None) -> None:
         if outcome is None:
-            echo(f"        {node.name}: begins", err=True)
+            echo(f"        {node.name}: started", err=True)
             return
         ended.append(node)
         echo(outcome_line(node, outcome, len(ended), total), err=True)
@@ -67,13 +75,17 @@ def run(
         outcomes = run_suite(nodes, folder, scheduler=scheduler, workers=workers, report=report)
     except SuiteInterrupted as stopped:
         done = sum(outcome.state == "done" for outcome in stopped.outcomes.values())
-        echo(f"headnb: interrupted; {done} notebooks were done, the same command goes on", fg="red", err=True)
+        echo(
+            f"headnb: interrupted; {done} notebooks finished; run the same command again to resume", fg="red", err=True
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for report_file in dict.fromkeys(node.run / "report.html" for node in nodes):
         if report_file.exists():
             echo(f"report: {report_file}")
     if any(outcome.state != "done" for outcome in outcomes.values()):
-        raise HeadnbError("not all notebooks are done; `headnb suite status` shows which, the same command tries again")
+        raise HeadnbError(
+            "not all notebooks are done; see `headnb suite status`, then run the same command again to retry"
+        )
 
 
 @app.command()
@@ -84,7 +96,7 @@ def plan(
     settings: Settings = None,
     workers: Workers = None,
 ) -> None:
-    """Show the graph, what would run, time and memory by earlier runs, and how reliable the results will be."""
+    """Show the notebooks to run, expected time and memory from earlier runs, and the expected reliability."""
     from headnb.experiments.planned import planned_reliability  # noqa: PLC0415
     from headnb.suite.graph import parallel_counts, planned_designs  # noqa: PLC0415
     from headnb.suite.records import is_running, records  # noqa: PLC0415
@@ -92,18 +104,18 @@ def plan(
     from headnb.suite.timings import timings  # noqa: PLC0415
 
     folder, nodes, about = _graph(suite, profile, out, settings)
-    found = records(nodes, running=is_running(folder))
+    node_records = records(nodes, running=is_running(folder))
     most = workers or min(os.cpu_count() or 1, max(parallel_counts(nodes).values()))
     if about:
         echo(f"{profile}: {about}")
-    echo(plan_table(nodes, found, timings(nodes), most))
+    echo(plan_table(nodes, node_records, timings(nodes), most))
     for run_folder, (samples, runs) in planned_designs(nodes).items():
         echo(planned_reliability(run_folder, samples, runs))
 
 
 @app.command()
 def status(suite: File = None, profile: Profile = "demo", out: Out = None, settings: Settings = None) -> None:
-    """Show the graph with the state of every notebook."""
+    """Show the state of every notebook."""
     from headnb.suite.records import is_running, records  # noqa: PLC0415
     from headnb.suite.tables import status_table  # noqa: PLC0415
 
@@ -114,7 +126,7 @@ def status(suite: File = None, profile: Profile = "demo", out: Out = None, setti
 def _graph(
     suite: Path | None, profile: str, out: Path | None, settings: list[str] | None
 ) -> tuple[Path, list[Node], str]:
-    """The folder of the results, the graph, and what the profile says of itself."""
+    """Folder of the results, the graph, and the description of the profile."""
     from headnb.suite.checks import check_suite  # noqa: PLC0415
     from headnb.suite.definition import read_suite  # noqa: PLC0415
     from headnb.suite.graph import build_graph  # noqa: PLC0415
@@ -126,14 +138,14 @@ def _graph(
 
 
 def _values(settings: list[str]) -> dict[str, Any]:
-    """`name=value` with the value in YAML: numbers, lists, text."""
+    """Parse `NAME=VALUE` settings; a value is YAML (number, list, text)."""
     from headnb.suite.definition import parse_yaml  # noqa: PLC0415
 
     values = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise HeadnbError(f"--set {text!r:.60}: write NAME=VALUE, for instance --set steps=20")
+            raise HeadnbError(f"--set {text!r:.60} must be NAME=VALUE, for instance --set steps=20")
         values[name.strip()] = parse_yaml(value, f"--set {name.strip()!r:.60}: the value")
     return values
 

@@ -1,6 +1,6 @@
-"""The run folder of the notebooks: what they write for each other and read, summaries of it, and its report.
+"""Run folder of the notebooks: its files, summaries of its results, and its report.
 
-Names load on first use: `__init__.pyi` lists all that the notebooks import.
+Names load on first use. `__init__.pyi` lists every name that the notebooks import.
 """
 
 from __future__ import annotations

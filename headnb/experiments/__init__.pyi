@@ -1,4 +1,4 @@
-# What the notebooks import: one list for type checkers, editors and the lazy loader.
+# Names that the notebooks import: one list for type checkers, editors and the lazy loader.
 from . import continual as continual
 from . import layers as layers
 from . import mixtures as mixtures

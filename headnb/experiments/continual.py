@@ -1,7 +1,7 @@
-"""Tasks learned one after another in a run folder: what the notebooks on continual learning read and write.
+"""Continual learning in a run folder: the files that the two notebooks 12 write and read.
 
 continual/seed<k>/stage<i>/<task>.zarr   scores of a task after i tasks are learned
-continual/seed<k>/result.json            the order, and how it was trained; written last
+continual/seed<k>/result.json            order of the tasks and training settings; written last
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ TRAINING = "12_continual_training"
 
 
 def task_order(run: Run, order: Sequence[str]) -> list[str]:
-    """The tasks in the order in which they are learned; by default the run's.
+    """Tasks in the order of training; an empty `order` gives the order of the run.
 
     Raises:
-        HeadnbError: a task that the run does not have, or one twice.
+        HeadnbError: a task is not in the run, or is listed twice.
     """
     known = run.settings.tasks
-    for place, task in enumerate(order):
+    for position, task in enumerate(order):
         if task not in known:
             raise unknown_name("task of this run", task, known)
-        if task in order[:place]:
-            raise HeadnbError(f"the order has {task} twice")
+        if task in order[:position]:
+            raise HeadnbError(f"the order lists {task} twice")
     return list(order or known)
 
 
 def finish_continual(run: Run, seed: int, order: Sequence[str], how: dict[str, Any]) -> dict[str, Any]:
-    """Write result.json, which says that this seed is complete; returns what it holds."""
+    """Write result.json, which marks this seed as complete; return its content. `how` has the training settings."""
     result = {"order": list(order), "seed": seed, "how": how}
     write_json(run.paths.continual(seed) / "result.json", result)
     return result
 
 
 def continual_results(run: Run) -> dict[int, dict[str, Any]]:
-    """Seed -> result.json of the sequences that are complete; empty if none is."""
+    """Seed -> content of result.json, for the complete sequences; empty if there are none."""
     seeds = complete_seeds(run.paths.continual(0).parent)
     return {seed: read_json(run.paths.continual(seed) / "result.json", TRAINING) for seed in seeds}
 
 
 def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Dataset]]:
-    """Task -> scores, before and after each task of one sequence.
+    """Scores of every task (task -> scores) before the first and after each task of one sequence.
 
     Raises:
-        HeadnbError: scores that are not there or not complete.
+        HeadnbError: scores are missing or incomplete.
     """
     notebook_name = f"{TRAINING}, seed {seed}"
     later = [
@@ -68,7 +68,7 @@ def stages_of(run: Run, seed: int, order: Sequence[str]) -> list[dict[str, xr.Da
 
 
 def losses_of(run: Run, seed: int, order: Sequence[str]) -> xr.DataArray:
-    """Mean held-out loss (stage, task) of one sequence, of the samples that were scored at every stage."""
+    """Mean held-out loss (stage, task) of one sequence, over the samples that are scored at every stage."""
     stages = stages_of(run, seed, order)
     rows = [[float(s[task]["loss"].sel(sample=stages[-1][task]["sample"]).mean()) for task in order] for s in stages]
     labels = {"stage": [BEFORE, *(f"after {task}" for task in order)], "task": list(order)}
@@ -76,25 +76,24 @@ def losses_of(run: Run, seed: int, order: Sequence[str]) -> xr.DataArray:
 
 
 def describe_losses(losses: xr.DataArray) -> str:
-    """What one sequence did to the mean losses of `losses_of`."""
+    """Loss of each task before training, directly after learning it, and at the end; from `losses_of`."""
     tasks = losses["task"].to_numpy().tolist()
     texts = [
-        f"{task} {float(losses[0, j]):.2f}, when learned {float(losses[j + 1, j]):.2f}, at the end "
-        f"**{float(losses[-1, j]):.2f}**"
+        f"{task} {float(losses[0, j]):.2f} / {float(losses[j + 1, j]):.2f} / **{float(losses[-1, j]):.2f}**"
         for j, task in enumerate(tasks)
     ]
-    return f"Held-out loss before, in nats: {'; '.join(texts)}."
+    return f"Held-out loss in nats before training / after learning the task / at the end: {'; '.join(texts)}."
 
 
 def forgetting_of(run: Run) -> Forgetting:
-    """What became of each task, over the seeds that are complete.
+    """Forgetting of each task, over the complete seeds.
 
     Raises:
-        HeadnbError: there are none, or they were trained in different orders.
+        HeadnbError: no seed is complete, or the seeds used different orders.
     """
     results = continual_results(run)
     if not results:
-        raise HeadnbError(f"{run.folder} has no tasks learned one after another; notebook {TRAINING} makes them")
+        raise HeadnbError(f"{run.folder} has no sequence of trained tasks; run notebook {TRAINING} first")
     orders = {tuple(result["order"]) for result in results.values()}
     if len(orders) > 1:
         texts = sorted(", ".join(order) for order in orders)

@@ -1,4 +1,4 @@
-"""What the notebooks from 03 on found, in a run folder: numbers as JSON, arrays as netCDF."""
+"""Results of the notebooks 03 to 12 in a run folder: numbers as JSON, arrays as netCDF."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ NOTEBOOKS = {
 
 @dataclass(frozen=True)
 class Findings:
-    """The findings of a run, by the names in `NOTEBOOKS`.
+    """Findings of a run, by the names in `NOTEBOOKS`.
 
-    Reading raises HeadnbError where one is not there yet, and says which notebook makes it.
+    Reading a missing finding raises HeadnbError, which names the notebook to run.
     """
 
     paths: Paths
 
     def numbers(self, name: str, *, current: bool = False) -> dict[str, Any]:
-        """The numbers of a finding.
+        """Numbers of a finding.
 
         Args:
-            name: of the finding.
-            current: refuse numbers of another findings revision, which otherwise only warn.
+            name: name of the finding.
+            current: raise for numbers of another findings revision instead of warning.
         """
         path = self._path(name, "json")
         values = read_json(path, NOTEBOOKS[name])
@@ -52,7 +52,7 @@ class Findings:
         return {key: value for key, value in values.items() if key != FINDINGS_KEY}
 
     def arrays(self, name: str) -> xr.Dataset:
-        """The labelled arrays of a finding; those of another findings revision warn."""
+        """Labelled arrays of a finding; warns if they have another findings revision."""
         path = self._path(name, "nc")
         arrays = load_dataset(path, NOTEBOOKS[name])
         check_findings(path, arrays.attrs, NOTEBOOKS[name], current=False)
@@ -60,11 +60,11 @@ class Findings:
         return arrays
 
     def has_arrays(self, name: str) -> bool:
-        """Whether a finding with arrays is there."""
+        """Whether the arrays of a finding exist."""
         return self._path(name, "nc").exists()
 
     def save(self, name: str, numbers: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
-        """Write what a notebook found."""
+        """Write a finding and return the path of its JSON file."""
         revision = {FINDINGS_KEY: FINDINGS_REVISION}
         if arrays is not None:
             write_dataset(self._path(name, "nc"), arrays.assign_attrs(revision))

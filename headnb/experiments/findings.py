@@ -1,4 +1,4 @@
-"""The paper's three findings, computed from a run folder: what notebooks 03, 04 and 05 show and the report repeats."""
+"""The paper's three findings, computed from a run folder for notebooks 03 to 05 and for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headnb.analysis.trajectories import Trajectory
     from headnb.experiments.folder import Run
 
-# What a combination is fitted on. Magnitudes fall with the loss, so each has a scale-free form.
+# Quantities that a combination is fitted to. Levels fall with the loss, so each also has a scale-free form.
 FORMS: dict[str, dict[str, Any]] = {
     "dAP": {"on": "change"},
     "dAP, scale-free": {"on": "change", "scale_free": True},
@@ -35,10 +35,10 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def selectivity_of(run: Run) -> Selectivity:
-    """Finding 1, concentration: every fine-tuned task before and after fine-tuning on it, over seeds.
+    """Finding 1, concentration: each fine-tuned task before and after fine-tuning on it, over seeds.
 
     Raises:
-        HeadnbError: nothing is fine-tuned yet.
+        HeadnbError: no task is fine-tuned yet.
     """
     trained = _trained(run)
     return selectivity(
@@ -47,14 +47,14 @@ def selectivity_of(run: Run) -> Selectivity:
     )
 
 
-def changes_of(found: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
-    """Task -> comparison of its pattern before and after fine-tuning on it (layer, head), as a grid draws it."""
-    heads = found.shapes if scale_free else found.heads
+def changes_of(result: Selectivity, *, scale_free: bool = False) -> dict[str, xr.Dataset]:
+    """Task -> change of its pattern by fine-tuning on it (layer, head), in the form that a grid draws."""
+    heads = result.shapes if scale_free else result.heads
     return {str(task): heads.sel(task=task).drop_vars("task") for task in heads["task"].to_numpy()}
 
 
 def specificity_of(run: Run) -> Specificity:
-    """Finding 1, specificity: every fine-tuned model on every task.
+    """Finding 1, specificity: every fine-tuned model evaluated on every task.
 
     Raises:
         HeadnbError: fewer than two tasks are fine-tuned.
@@ -70,26 +70,26 @@ def specificity_of(run: Run) -> Specificity:
 
 
 def combinations_of(run: Run, target: str, basics: Sequence[str]) -> dict[str, CombinationFit]:
-    """Finding 2: a complex task from basic ones, in each of `FORMS`.
+    """Finding 2: fit of a complex task from basic tasks, in each of `FORMS`.
 
     Raises:
-        HeadnbError: one of them is not fine-tuned.
+        HeadnbError: one of the tasks is not fine-tuned.
     """
     changes = _composition_arguments(run, target, basics)
     return {form: fit_combination(**changes, **settings) for form, settings in FORMS.items()}
 
 
 def power_of(run: Run, target: str, basics: Sequence[str], replicates: int = 40) -> CompositionPower:
-    """What a study of this size and noise could find of a composition, simulated in the run's own data.
+    """Power of the composition test at this study's size and noise, simulated from the run's own data.
 
     Raises:
-        HeadnbError: one of them is not fine-tuned, or there are too few runs, samples, layers or heads.
+        HeadnbError: one of the tasks is not fine-tuned, or there are too few runs, samples, layers or heads.
     """
     return composition_power(**_composition_arguments(run, target, basics), replicates=replicates)
 
 
 def _composition_arguments(run: Run, target: str, basics: Sequence[str]) -> dict[str, Any]:
-    """What enters a composition, as `fit_combination` takes it."""
+    """Arguments of `fit_combination`."""
     trained = _trained(run)
     for name in (target, *basics):
         if name not in trained:
@@ -105,16 +105,16 @@ def _composition_arguments(run: Run, target: str, basics: Sequence[str]) -> dict
 
 
 def pairs_of(run: Run, target: str, form: str = "dAP, scale-free") -> pd.DataFrame:
-    """The fit of `target` from every two other fine-tuned tasks: `r2` and `r2_cv`, the best first.
+    """Fit of `target` from every pair of other fine-tuned tasks: `r2` and `r2_cv`, in descending order of `r2`.
 
     Raises:
-        HeadnbError: fewer than three tasks are fine-tuned, or an unknown form.
+        HeadnbError: fewer than three tasks are fine-tuned, or the form is unknown.
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
     changes = {task: run.pairs(task) for task in _trained(run) if task != target}
     if len(changes) < 2:
-        raise HeadnbError("a fit from every two tasks needs at least three fine-tuned tasks")
+        raise HeadnbError("a fit from pairs of tasks needs at least three fine-tuned tasks")
     rows = {}
     for names in itertools.combinations(changes, 2):
         parts = {name: changes[name] for name in names}
@@ -124,42 +124,43 @@ def pairs_of(run: Run, target: str, form: str = "dAP, scale-free") -> pd.DataFra
 
 
 def trajectories_of(run: Run, *, scale_free: bool = True) -> dict[tuple[str, int], Trajectory]:
-    """Finding 3: (task, seed) -> how fast the task's pattern changed.
+    """Finding 3: (task, seed) -> trajectory of the task's pattern during fine-tuning.
 
     Raises:
-        HeadnbError: nothing is fine-tuned yet.
+        HeadnbError: no task is fine-tuned yet.
     """
-    found = {}
+    trajectories = {}
     for task, seeds in _trained(run).items():
         for seed in seeds:
             tuned = run.tuned(task, seed)
-            found[task, seed] = trajectory(tuned.study, tuned.scores, scale_free=scale_free)
-    return found
+            trajectories[task, seed] = trajectory(tuned.study, tuned.scores, scale_free=scale_free)
+    return trajectories
 
 
 def progress_of(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
-    """How far each task's pattern is on its way: `value`, `low`, `high` (task, seed, step)."""
+    """Fraction of the change completed: `value`, `low`, `high` (task, seed, step)."""
     columns = {"done": "value", "done_low": "low", "done_high": "high"}
     rows: dict[str, list[xr.Dataset]] = {}
-    for (task, seed), one in trajectories.items():
-        steps = one.steps[list(columns)].rename(columns)
+    for (task, seed), of_run in trajectories.items():
+        steps = of_run.steps[list(columns)].rename(columns)
         rows.setdefault(task, []).append(steps.expand_dims(seed=[seed]))
     tasks = [xr.concat(seeds, "seed") for seeds in rows.values()]
     joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
-    joined["value"].attrs["long_name"] = "share of the change that is done"
+    joined["value"].attrs["long_name"] = "fraction of the change completed"
     return joined.transpose("task", "seed", "step")
 
 
 def training_curves(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Dataset:
-    """Mean over seeds of each task's course (task, step): what is far from, and what is like, first and last pattern.
+    """Mean curves over seeds (task, step) of the pattern and of the parameters.
 
-    `relative_distance` to the last pattern, over its first value; `correlation_first`, `correlation_final`; `movement`
-    of the parameters. Coordinate `samples_seen` (step): mean over the runs.
+    `relative_distance`: distance to the final pattern divided by its value at the first step. `correlation_first` and
+    `correlation_final`: correlation with the first and the final pattern. `movement`: relative parameter distance.
+    Coordinate `samples_seen` (step): mean over runs.
     """
     names = ["relative_distance", "correlation_first", "correlation_final", "movement"]
     rows: dict[str, list[xr.Dataset]] = {}
-    for (task, _), one in trajectories.items():
-        rows.setdefault(task, []).append(one.steps[[*names, "samples_seen"]])
+    for (task, _), of_run in trajectories.items():
+        rows.setdefault(task, []).append(of_run.steps[[*names, "samples_seen"]])
     tasks = [xr.concat(seeds, "seed", join="outer").mean("seed") for seeds in rows.values()]
     joined = xr.concat(tasks, xr.DataArray(list(rows), dims="task", name="task"), join="outer")
     for name in names:
@@ -168,18 +169,18 @@ def training_curves(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Da
 
 
 def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.DataFrame:
-    """A row per task, mean over seeds: steps and samples at half and nine tenths, early speed, parameter movement."""
+    """One row per task, mean over seeds: half-change and 90 % steps, early speed, relative parameter distance."""
     rows = [
         {
             "task": task,
-            "half": one.half.value,
-            "nine tenths": one.ninety.value,
-            "samples at half": one.seen(one.half.value),
-            "early speed": one.early_speed.value,
-            "parameters at half": one.half_movement,
-            "parameters moved": float(one.steps["movement"][-1]),
+            "half-change step": of_run.half.value,
+            "90 % step": of_run.ninety.value,
+            "samples at half-change": of_run.seen(of_run.half.value),
+            "early speed": of_run.early_speed.value,
+            "half-distance step of parameters": of_run.half_movement,
+            "parameter distance": float(of_run.steps["movement"][-1]),
         }
-        for (task, _), one in trajectories.items()
+        for (task, _), of_run in trajectories.items()
     ]
     return pd.DataFrame(rows).groupby("task", sort=False).mean()
 
@@ -187,5 +188,5 @@ def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.D
 def _trained(run: Run) -> dict[str, tuple[int, ...]]:
     trained = run.trained
     if not trained:
-        raise HeadnbError(f"{run.folder} has no fine-tuning yet; notebook 02_finetune makes one")
+        raise HeadnbError(f"{run.folder} has no fine-tuning yet; run notebook 02_finetune first")
     return trained

@@ -1,4 +1,4 @@
-"""Fine-tunings in a run folder: their seeds, and the result.json that says that one is complete."""
+"""Fine-tunings in a run folder: their seeds, and the result.json that marks each as complete."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def training_seed(task: str, seed: int) -> int:
-    """The seed that a task's training number `seed` takes: another one for each task.
+    """Training seed of run `seed` of a task; it differs between tasks.
 
-    The same noise in the runs of two tasks would look like something that their changes have in common.
+    Shared training noise would look like a change that two tasks have in common.
     """
     return seed_of_task(seed, task) % (MAX_TRAINING_SEED + 1)
 
 
 def finish_finetuning(run: Run, trained: str, seed: int, tuned: FineTuned) -> dict[str, Any]:
-    """Write result.json from a fine-tuning, its scores on every task and its answers; returns what it holds."""
+    """Write result.json of a fine-tuning: settings, losses on every task, accuracies; return its content."""
     losses = {task: _losses(run.before(task), run.after(trained, seed, task)) for task in run.settings.tasks}
     result = {"task": trained, "seed": seed, **_of_training(tuned), "loss": losses}
     for stage, answers in (("before", run.answers(trained)), ("after", run.answers(trained, seed))):
@@ -35,7 +35,7 @@ def finish_finetuning(run: Run, trained: str, seed: int, tuned: FineTuned) -> di
 
 
 def finish_shuffled(run: Run, task: str, seed: int, tuned: FineTuned) -> dict[str, Any]:
-    """Write result.json of a fine-tuning on shuffled answers; returns what it holds."""
+    """Write result.json of a fine-tuning on shuffled answers; return its content."""
     losses = _losses(run.before(task), run.after_shuffled(task, seed))
     result = {"task": task, "seed": seed, **_of_training(tuned), "loss": losses}
     write_json(run.paths.shuffled(task, seed) / "result.json", result)
@@ -43,13 +43,13 @@ def finish_shuffled(run: Run, task: str, seed: int, tuned: FineTuned) -> dict[st
 
 
 def _of_training(tuned: FineTuned) -> dict[str, Any]:
-    """How a model was tuned, and how far its parameters moved."""
+    """Training settings and mean relative parameter distance."""
     known = ("kind_of_tuning", "steps", "batch_size", "learning_rate")
     settings = {name: tuned.study.attrs[name] for name in known}
     return {**settings, "movement": float(tuned.study["movement"].isel(step=-1).mean())}
 
 
 def _losses(before: xr.Dataset, after: xr.Dataset) -> dict[str, float]:
-    """Mean loss before and after, of the samples that were scored both times."""
+    """Mean loss before and after fine-tuning, over the samples scored in both."""
     same = before["loss"].sel(sample=after["sample"])
     return {"before": float(same.mean()), "after": float(after["loss"].mean())}

@@ -1,4 +1,4 @@
-"""The run folder: what the notebooks of one model write for each other, with typed access."""
+"""Run folder of one model: typed access to the files that its notebooks share."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
     from headnb.tuning.result import FineTuned
 
-MAX_SAMPLES = 100_000  # of a task
+MAX_SAMPLES = 100_000  # per task
 FORMAT = 1
-FIRST = "01_patterns"  # the notebook that begins a run
+FIRST = "01_patterns"  # the notebook that creates a run
 _VERSIONS = ("headnb", "torch", "transformers")
 
 
 class Run:
     """One run folder.
 
-    Every method that reads raises HeadnbError where something is not there yet, and says which notebook makes it.
+    A method that reads a missing file raises HeadnbError, which names the notebook to run.
 
     Attributes:
-        folder: where it lies.
-        paths: where everything lies in it.
-        findings: what the notebooks from 03 on found.
+        folder: path of the run folder.
+        paths: paths of the files in it.
+        findings: results of the notebooks 03 to 12.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -50,7 +50,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | Path, settings: Settings) -> Run:
-        """Begin a run in a folder, or go on with the one that is there.
+        """Create a run in a folder, or open the existing one if its settings are the same.
 
         Raises:
             HeadnbError: the folder holds a run with other settings, or cannot be written.
@@ -60,9 +60,9 @@ class Run:
         wanted = dataclasses.asdict(settings)
         if run.paths.settings.exists():
             check_revision(run.folder, read_json(run.paths.settings, FIRST), revision, "a run")
-            there = dataclasses.asdict(run.settings)
+            stored = dataclasses.asdict(run.settings)
             differing = [
-                f"{name} {there[name]!r}, not {wanted[name]!r}" for name in there if there[name] != wanted[name]
+                f"{name} {stored[name]!r}, not {wanted[name]!r}" for name in stored if stored[name] != wanted[name]
             ]
             if differing:
                 raise HeadnbError(
@@ -75,23 +75,23 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """What run.json says."""
+        """Settings stored in run.json."""
         stored = read_json(self.paths.settings, FIRST)
         if stored.get("format") != FORMAT:
             raise HeadnbError(f"{self.folder} has format {stored.get('format')}; this version of headnb reads {FORMAT}")
         with report_corruption(self.paths.settings):
             values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
-            found = Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
-            numbers = (found.n, found.max_length, found.seed)
-            if not isinstance(found.model, str) or not all(type(number) is int for number in numbers):
+            settings = Settings(**(values | {"tasks": tuple(map(str, stored["tasks"]))}))
+            numbers = (settings.n, settings.max_length, settings.seed)
+            if not isinstance(settings.model, str) or not all(type(number) is int for number in numbers):
                 raise TypeError("model must be text; n, max_length and seed whole numbers")
-            if not 0 < found.n <= MAX_SAMPLES:
+            if not 0 < settings.n <= MAX_SAMPLES:
                 raise ValueError(f"n must be from 1 to {MAX_SAMPLES}")
-            return found
+            return settings
 
     @property
     def versions(self) -> dict[str, str]:
-        """Package -> version that began the run."""
+        """Package -> version with which the run was created."""
         with report_corruption(self.paths.settings):
             return dict(read_json(self.paths.settings, FIRST).get("versions", {}))
 
@@ -109,7 +109,7 @@ class Run:
         *,
         n: int | None = None,
     ) -> xr.Dataset:
-        """Score n of the scored samples with the run's settings into a store; one that is there already goes on."""
+        """Score a task's samples (at most n) with the run's settings into a store; an existing store is resumed."""
         from headnb.scoring.run import score_heads  # noqa: PLC0415
 
         settings, samples = self.settings, self.samples.scored(task, n)
@@ -125,44 +125,44 @@ class Run:
         seed: int | None = None,
         max_new_tokens: int = 64,
     ) -> xr.Dataset:
-        """Let a model answer n of the scored samples, and keep that at `paths.answers(task, seed)`."""
+        """Generate answers to n of the scored samples and save them at `paths.answers(task, seed)`."""
         from headnb.tuning.evaluation import evaluate  # noqa: PLC0415
 
-        asked = self.samples.scored(task, n)
-        found = evaluate(model, tokenizer, asked, max_new_tokens=max_new_tokens, max_length=self.settings.max_length)
-        write_dataset(self.paths.answers(task, seed), found)
-        return found
+        samples, length = self.samples.scored(task, n), self.settings.max_length
+        answers = evaluate(model, tokenizer, samples, max_new_tokens=max_new_tokens, max_length=length)
+        write_dataset(self.paths.answers(task, seed), answers)
+        return answers
 
     def answers(self, task: str, seed: int | None = None) -> xr.Dataset | None:
-        """What `answer` kept; None if nothing was asked."""
+        """Answers saved by `answer`; None if there are none."""
         path = self.paths.answers(task, seed)
         return load_dataset(path, FIRST) if path.exists() else None
 
     def before(self, task: str) -> xr.Dataset:
-        """Scores of the model as it came."""
+        """Scores of the base model."""
         return scores_at(self.paths.before(task), FIRST)
 
     def after(self, trained: str, seed: int, evaluated: str) -> xr.Dataset:
-        """Scores of the model fine-tuned on `trained` with `seed`, on the task `evaluated`."""
+        """Scores on the task `evaluated` of the model fine-tuned on `trained` with `seed`."""
         return scores_at(self.paths.after(trained, seed, evaluated), _finetuning_of(trained, seed))
 
     def pairs(self, trained: str, evaluated: str | None = None) -> list[tuple[xr.Dataset, xr.Dataset]]:
-        """(before, after) on `evaluated`, by default the trained task itself, for every seed it was trained with."""
+        """(before, after) scores on `evaluated` (default: the trained task), for each training seed."""
         on = evaluated or trained
         before = self.before(on)
         return [(before, self.after(trained, seed, on)) for seed in self.seeds(trained)]
 
     def after_shuffled(self, task: str, seed: int) -> xr.Dataset:
-        """Scores on a task of the model fine-tuned on its shuffled answers."""
+        """Scores on a task of the model fine-tuned on the task's shuffled answers."""
         return scores_at(self.paths.shuffled(task, seed) / "after.zarr", f"02_shuffled_answers for {task}, seed {seed}")
 
     def shuffled_pairs(self, task: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
-        """(before, after) of fine-tuning on shuffled answers, for every seed that is complete; empty if none is."""
+        """(before, after) scores of training on shuffled answers, for each complete seed; empty if there are none."""
         seeds = complete_seeds(self.paths.shuffled(task, 0).parent)
         return [(self.before(task), self.after_shuffled(task, seed)) for seed in seeds]
 
     def tuned(self, trained: str, seed: int) -> FineTuned:
-        """What one fine-tuning gave: study, tracked scores, adapter."""
+        """Result of one fine-tuning: study, tracked scores, adapter."""
         from headnb.tuning.result import open_study  # noqa: PLC0415
 
         folder = self.paths.finetuning(trained, seed)
@@ -171,24 +171,24 @@ class Run:
         return open_study(folder)
 
     def study(self, trained: str, seed: int) -> xr.Dataset:
-        """What was tracked during one fine-tuning."""
+        """Values tracked during one fine-tuning."""
         return self.tuned(trained, seed).study
 
     def result(self, trained: str, seed: int) -> dict[str, Any]:
-        """The numbers of one fine-tuning: result.json."""
+        """Content of result.json of one fine-tuning."""
         return read_json(self.paths.finetuning(trained, seed) / "result.json", _finetuning_of(trained, seed))
 
     @property
     def trained(self) -> dict[str, tuple[int, ...]]:
-        """Task -> seeds of the fine-tunings that are complete, in the order of the run's tasks."""
-        found = {task: complete_seeds(self.paths.finetuning(task, 0).parent) for task in self.settings.tasks}
-        return {task: seeds for task, seeds in found.items() if seeds}
+        """Task -> seeds of its complete fine-tunings, in the order of the run's tasks."""
+        seeds_of = {task: complete_seeds(self.paths.finetuning(task, 0).parent) for task in self.settings.tasks}
+        return {task: seeds for task, seeds in seeds_of.items() if seeds}
 
     def seeds(self, trained: str) -> tuple[int, ...]:
-        """The seeds that a task was trained with."""
+        """Seeds of the complete fine-tunings on a task."""
         complete = self.trained
         if trained not in complete:
-            raise HeadnbError(f"{self.folder} has no fine-tuning on {trained}; notebook 02_finetune makes one")
+            raise HeadnbError(f"{self.folder} has no fine-tuning on {trained}; run notebook 02_finetune first")
         return complete[trained]
 
 
@@ -197,10 +197,10 @@ def _finetuning_of(trained: str, seed: int) -> str:
 
 
 def scores_at(path: Path, notebook_name: str) -> xr.Dataset:
-    """Scores that the notebook `notebook_name` writes.
+    """Open scores that the notebook `notebook_name` writes.
 
     Raises:
-        HeadnbError: they are not there, or not complete.
+        HeadnbError: the scores are missing or incomplete.
     """
     from headnb.storage.score_store import open_scores  # noqa: PLC0415
 
@@ -208,5 +208,5 @@ def scores_at(path: Path, notebook_name: str) -> xr.Dataset:
         raise missing_file_error(path, notebook_name)
     scores = open_scores(path)
     if not scores.attrs.get("complete", 1):
-        raise HeadnbError(f"{path} is not complete; run notebook {notebook_name} again, it goes on")
+        raise HeadnbError(f"{path} is incomplete; run notebook {notebook_name} again to resume")
     return scores

@@ -1,6 +1,6 @@
-"""Representations in a run folder, and what fine-tuning changed in each layer: notebook 11 and its part of the report.
+"""Layer representations in a run folder, and their change by fine-tuning: notebook 11 and its report section.
 
-Fine-tuned weights are not kept, so notebooks 01 and 02 keep what is needed of the representations while they have them.
+The run folder has no fine-tuned weights, so notebooks 01 and 02 save the Gram matrices that notebook 11 needs.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 def represent(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, task: str, seed: int | None = None
 ) -> Path | None:
-    """Keep what a model makes of the scored samples in each layer; None of a model whose layers cannot be told."""
+    """Save Gram matrices of the scored samples in each layer; None if the model's layers cannot be identified."""
     from headnb.analysis.representations import UnknownLayersError, layer_grams  # noqa: PLC0415  torch
 
     try:
-        found = layer_grams(model, tokenizer, run.samples.scored(task), max_length=run.settings.max_length)
+        grams = layer_grams(model, tokenizer, run.samples.scored(task), max_length=run.settings.max_length)
     except UnknownLayersError:
         return None
     path = run.paths.layers(task, seed)
-    write_dataset(path, found)
+    write_dataset(path, grams)
     return path
 
 
 def representations(run: Run, task: str, seed: int | None = None) -> xr.Dataset:
-    """What `represent` kept.
+    """Gram matrices saved by `represent`.
 
     Raises:
-        HeadnbError: nothing is kept; the message says which notebook does.
+        HeadnbError: they are missing; the message names the notebook to run.
     """
     notebook_name = "01_patterns" if seed is None else f"02_finetune for {task}, seed {seed}"
     return load_dataset(run.paths.layers(task, seed), notebook_name)
 
 
 def layers_of(run: Run) -> LayerProfile:
-    """What fine-tuning changed in each layer, of every fine-tuned task on its own samples, over seeds.
+    """Change of each layer by fine-tuning, for each fine-tuned task on its own samples, over seeds.
 
     Raises:
-        HeadnbError: nothing is fine-tuned yet, or representations were not kept.
+        HeadnbError: no task is fine-tuned yet, or representations are missing.
     """
     changes = {
         task: [
@@ -67,23 +67,23 @@ def layers_of(run: Run) -> LayerProfile:
 
 
 def layer_sections(run: Run) -> list[Section]:
-    """The report's part on layers, where notebook 11 has run."""
+    """Report section on layers, if notebook 11 has run."""
     if not run.findings.has_arrays("layers"):
         return []
-    found = layers_of(run)
-    first, last = found.stages
+    profile = layers_of(run)
+    first, last = profile.stages
     numbers = (
         Number("shared layers", first),
-        Number("layers of transition", last - first),
-        Number("layers of refinement", found.similarity.sizes["layer"] - last),
-        Number("lowest CKA, mean over tasks", float(found.similarity["value"].min("layer").mean())),
+        Number("transition layers", last - first),
+        Number("refinement layers", profile.similarity.sizes["layer"] - last),
+        Number("lowest CKA, mean over tasks", float(profile.similarity["value"].min("layer").mean())),
     )
     return [
         Section(
             "Layers",
-            "Which layers does fine-tuning leave as they are, and which does it change?",
-            Finding(found.supported, found.verdict, numbers),
-            charts=(found.plot(), found.plot_across()),
-            tables=(Table.of(found.table, "CKA of the most changed layer, and how many layers are of which kind."),),
+            "Which layers does fine-tuning change?",
+            Finding(profile.supported, profile.verdict, numbers),
+            charts=(profile.plot(), profile.plot_across()),
+            tables=(Table.of(profile.table, "CKA of the most changed layer, and number of layers of each kind."),),
         )
     ]

@@ -1,21 +1,21 @@
-"""Where everything lies in the run folder that the notebooks of one model share.
+"""Paths of the files in the run folder that the notebooks of one model share.
 
-    run.json                        model, tasks, how their samples are drawn and cut, versions
-    before/<task>.zarr              scores of the model as it came
-    before/<task>.answers.nc        what it answers
-    before/<task>.layers.nc         what it makes of the samples in each layer: see layers.py
+    run.json                        model, tasks, sampling, maximum length, versions
+    before/<task>.zarr              scores of the base model
+    before/<task>.answers.nc        answers of the base model
+    before/<task>.layers.nc         Gram matrices of its layer representations: see layers.py
     sft/<task>/seed<k>/             one fine-tuning: study.nc, scores/, adapter/, answers.nc, layers.nc
-    sft/<task>/seed<k>/after/<evaluated task>.zarr
-    shuffled/<task>/seed<k>/        one on answers that belong to other questions: study.nc, after.zarr
-    selection/, selective/          what chosen instructions and heads are worth: see selection_trials.py
-    mixture/<target>/seed<k>/       ones that begin with a mixture of basic tasks: <way>.nc
-    continual/seed<k>/              one on all tasks in turn: stage<i>/<task>.zarr, the scores after i tasks are learned
-    findings/<name>.json, .nc       what the notebooks from 03 on found
-    notebooks/                      the executed notebooks, where the suite ran them
+    sft/<task>/seed<k>/after/<evaluated task>.zarr   scores of the fine-tuned model on each task
+    shuffled/<task>/seed<k>/        one fine-tuning on shuffled answers: study.nc, after.zarr
+    selection/, selective/          instruction selection and selective tuning: see selection_trials.py
+    mixture/<target>/seed<k>/       trainings on a mixture of basic tasks, then on the target: <way>.nc
+    continual/seed<k>/              one training on all tasks in sequence: stage<i>/<task>.zarr after i tasks
+    findings/<name>.json, .nc       results of the notebooks 03 to 12
+    notebooks/                      executed notebooks, if the suite ran them
     report.html
 
-A folder seed<k> also has result.json, written last. Each file is written beside its place and moved there, so it is
-whole or not there at all.
+A folder seed<k> also has result.json, written last. Each file is written under a temporary name and then renamed, so a
+file is either complete or absent.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths of a run folder; nothing is read or made. `seed` None is the model as it came."""
+    """Paths of a run folder; no file is read or created. `seed` None means the base model."""
 
     folder: Path
 
     @property
     def settings(self) -> Path:
-        """The settings and versions of the run."""
+        """Settings and versions of the run."""
         return self.folder / "run.json"
 
     def before(self, task: str) -> Path:
-        """Scores of the model as it came."""
+        """Scores of the base model on a task."""
         return self.folder / "before" / f"{safe_file_name(task)}.zarr"
 
     def answers(self, task: str, seed: int | None = None) -> Path:
@@ -65,15 +65,15 @@ class Paths:
         return self.folder / "shuffled" / safe_file_name(task) / f"seed{seed}"
 
     def mixture(self, target: str, seed: int) -> Path:
-        """The folder of the trainings of one target on mixtures."""
+        """The folder of the mixture trainings for one target."""
         return self.folder / "mixture" / safe_file_name(target) / f"seed{seed}"
 
     def continual(self, seed: int) -> Path:
-        """The folder of one sequence of tasks."""
+        """The folder of one training on all tasks in sequence."""
         return self.folder / "continual" / f"seed{seed}"
 
     def stage(self, seed: int, stage: int, task: str) -> Path:
-        """Scores of a task after `stage` tasks of a sequence are learned."""
+        """Scores on a task after `stage` tasks of a sequence are learned."""
         return self.continual(seed) / f"stage{stage}" / f"{safe_file_name(task)}.zarr"
 
     def finding(self, name: str, ending: str) -> Path:
@@ -86,6 +86,6 @@ class Paths:
 
 
 def complete_seeds(folder: Path) -> tuple[int, ...]:
-    """The seeds k of which a folder has seed<k>/result.json, in order."""
-    named = (path.parent.name.removeprefix("seed") for path in folder.glob("seed*/result.json"))
-    return tuple(sorted(int(seed) for seed in named if seed.isdecimal()))
+    """Seeds k for which the folder has seed<k>/result.json, in ascending order."""
+    names = (path.parent.name.removeprefix("seed") for path in folder.glob("seed*/result.json"))
+    return tuple(sorted(int(seed) for seed in names if seed.isdecimal()))

@@ -1,4 +1,4 @@
-"""How reliable the changes of a planned study will be, by the scores that its run folder holds of earlier trainings."""
+"""Expected reliability of a planned study, from the scores of earlier trainings in its run folder."""
 
 from __future__ import annotations
 
@@ -20,41 +20,39 @@ if TYPE_CHECKING:
 
 
 def planned_reliability(folder: Path, samples: int, runs: int) -> str:
-    """Reliability (`headnb.stats.reliability`) of each trained task's change with as many samples and runs, in a line.
+    """One line on the expected reliability (`headnb.stats.reliability`) of the change of each trained task.
 
     Args:
-        folder: of the run.
-        samples: of a task.
-        runs: training runs of a task.
+        folder: run folder.
+        samples: planned samples per task.
+        runs: planned training runs per task.
     """
     measured = _measured(folder)
-    design = f"{samples} samples and {runs} training run{'' if runs == 1 else 's'} of a task"
+    design = f"{samples} samples and {runs} training run{'' if runs == 1 else 's'} per task"
+    start = f"Expected reliability of a change with {design}"
     if not measured:
-        lacking = "not known before there are scores before and after a training in"
-        return f"Reliability of a change with {design}: {lacking} {folder}"
-    planned = {task: replace(one, n=samples, R=runs).reliability for task, one in measured.items()}
+        return f"{start} is not available: {folder} has no scores before and after a training yet"
+    planned = {task: replace(estimates, n=samples, R=runs).reliability for task, estimates in measured.items()}
     known = {task: value for task, value in planned.items() if np.isfinite(value)}
     if not known:
-        return f"Reliability of a change with {design}: not known, the last run has too few samples"
+        return f"{start} is not available: too few samples in the last run"
     least = min(known, key=lambda task: known[task])
-    counts = sorted({(one.n, one.R) for one in measured.values()})
+    counts = sorted({(estimates.n, estimates.R) for estimates in measured.values()})
     last = ", ".join(f"{n} samples and {R} run{'' if R == 1 else 's'}" for n, R in counts)
-    line = (
-        f"Reliability of a change with {design}: {np.median(list(known.values())):.2f} (median of {len(known)} tasks)"
-    )
-    line += f", least {known[least]:.2f} ({least}), by the variances of the last scores ({last})"
-    if any(one.R == 1 for one in measured.values()):
-        line += "; what training runs differ in is not in it where one run was scored"
+    line = f"{start}: {np.median(list(known.values())):.2f} (median of {len(known)} tasks)"
+    line += f", lowest {known[least]:.2f} ({least}), from the variances of the last scores ({last})"
+    if any(estimates.R == 1 for estimates in measured.values()):
+        line += "; tasks with one run do not include the variance between training runs"
     if known[least] < TARGET_RELIABILITY and (needed := replace(measured[least], n=samples, R=runs).evidence.sentence):
         line += f". {least}: {needed}"
     return line
 
 
 def _measured(folder: Path) -> dict[str, Components]:
-    """Task -> the components of its change, of the tasks whose scores can be read."""
-    run, found = Run(folder), {}
+    """Variance components of the change of each task whose scores can be read."""
+    run, measured = Run(folder), {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scores of an earlier revision tell variances as well
+        warnings.simplefilter("ignore")  # scores of an earlier revision are sufficient for variances
         try:
             trained = run.trained
         except HeadnbError:
@@ -65,5 +63,5 @@ def _measured(folder: Path) -> dict[str, Components]:
             except HeadnbError:
                 continue
             present = ~stages.missing
-            found[task] = components(stages.after[..., present] - stages.required_before[:, present])
-    return found
+            measured[task] = components(stages.after[..., present] - stages.required_before[:, present])
+    return measured

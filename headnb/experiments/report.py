@@ -1,4 +1,4 @@
-"""The report of a run folder: its findings, charts, grids and provenance as `headnb.display.report` shows them."""
+"""Report of a run folder: findings, charts, grids and provenance, rendered by `headnb.display.report`."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ if TYPE_CHECKING:
     from headnb.experiments.folder import Run
 
 BOTH = ["before", "after"]
-EVIDENCE = "Evidence: shares of the error that the patterns before fine-tuning leave, with one-sided 95 % limits."
+EVIDENCE = (
+    "Evidence: fractions of the error that remains after the patterns before fine-tuning, with one-sided 95 % limits."
+)
 
 
 def contents_of(
     run: Run, compositions: Mapping[str, Sequence[str]], published: Mapping[str, str] | None = None
 ) -> ReportContents:
-    """Everything that a run found.
+    """Contents of the report of a run.
 
     Args:
-        run: the folder, with at least one fine-tuning.
-        compositions: complex task -> the basic ones it may be made of.
-        published: name of a number in the report -> what the paper gives for it.
+        run: run folder with at least one fine-tuning.
+        compositions: complex task -> basic tasks.
+        published: name of a number in the report -> the paper's value.
 
     Raises:
-        HeadnbError: something is missing; the message says which notebook makes it.
+        HeadnbError: a result is missing; the message names the notebook to run.
     """
-    # The folder may be a stranger's: what is not as the notebooks write it is named.
+    # The folder may come from another person: a corrupt file is reported with its path.
     with report_corruption(run.folder):
         return _contents_of(run, compositions, dict(published or {}))
 
@@ -78,7 +80,7 @@ def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Ma
 
 
 def _names_of_paths(run: Run) -> dict[str, str]:
-    """The last part of each path among the run's model and tasks: reports are shared, and paths name people."""
+    """Absolute path -> its last part, for model and tasks: shared reports must not show user names."""
     paths = (name for name in (run.settings.model, *run.settings.tasks) if Path(name).is_absolute())
     return {path: Path(path).name for path in paths}
 
@@ -88,8 +90,8 @@ def _introduction(run: Run) -> str:
     seeds = max(map(len, trained.values()))
     runs = f"{seeds} training run{'s' if seeds > 1 else ''}"
     return (
-        f"{len(settings.tasks)} tasks, {settings.n} samples of each scored before and after fine-tuning, {runs} for "
-        f"each of {len(trained)} tasks. Intervals are over samples and training runs."
+        f"{len(settings.tasks)} tasks; {settings.n} samples of each are scored before and after fine-tuning; {runs} on "
+        f"each of {len(trained)} tasks. Intervals cover samples and training runs."
     )
 
 
@@ -98,19 +100,19 @@ def _patterns(run: Run) -> Section:
     rows = tuple(
         (
             task,
-            one.sizes["sample"],
-            float(one["loss"].mean()),
-            *concentration_of(one).values(),
-            one.heads.reliability(),
+            of_task.sizes["sample"],
+            float(of_task["loss"].mean()),
+            *concentration_of(of_task).values(),
+            of_task.heads.reliability(),
         )
-        for task, one in scores.items()
+        for task, of_task in scores.items()
     )
-    columns = ("task", "samples", "loss", *(one.label for one in CONCENTRATION.values()), "reliability")
+    columns = ("task", "samples", "loss", *(statistic.label for statistic in CONCENTRATION.values()), "reliability")
     return Section(
         "Before fine-tuning",
         "Which heads does each task use before fine-tuning?",
-        charts=(plots.distribution({task: one.heads.pattern() for task, one in scores.items()}, log=True),),
-        tables=(Table(columns, rows, "Corrected for the number of samples, with 95 % intervals."),),
+        charts=(plots.distribution({task: of_task.heads.pattern() for task, of_task in scores.items()}, log=True),),
+        tables=(Table(columns, rows, "Bias-corrected, with 95 % intervals."),),
         grids=(HeadGrid.of(scores),),
     )
 
@@ -119,39 +121,39 @@ def _training(run: Run) -> Section:
     results = [run.result(task, seed) for task, seeds in run.trained.items() for seed in seeds]
     rows = tuple(
         (
-            one["task"],
-            one["seed"],
-            one["kind_of_tuning"],
-            one["steps"],
-            one["loss"][one["task"]]["before"],
-            one["loss"][one["task"]]["after"],
-            one.get("accuracy_before"),
-            one.get("accuracy_after"),
-            one["movement"],
+            result["task"],
+            result["seed"],
+            result["kind_of_tuning"],
+            result["steps"],
+            result["loss"][result["task"]]["before"],
+            result["loss"][result["task"]]["after"],
+            result.get("accuracy_before"),
+            result.get("accuracy_after"),
+            result["movement"],
         )
-        for one in results
+        for result in results
     )
     columns = (
-        *("task", "seed", "tuning", "steps", "loss before", "loss after", "right before", "right after"),
-        "parameters moved",
+        *("task", "seed", "tuning", "steps", "loss before", "loss after", "accuracy before", "accuracy after"),
+        "parameter distance",
     )
-    fell = sum(one["loss"][one["task"]]["after"] < one["loss"][one["task"]]["before"] for one in results)
+    fell = sum(result["loss"][result["task"]]["after"] < result["loss"][result["task"]]["before"] for result in results)
     return Section(
         "Fine-tuning",
-        "What was learnt?",
-        sentences=(f"The loss of test samples fell in {fell} of {len(results)} fine-tunings.",),
-        tables=(Table(columns, rows, "Test samples; the parameters' distance is relative to their length."),),
+        "Does fine-tuning lower the loss on test samples?",
+        sentences=(f"The loss on test samples fell in {fell} of {len(results)} fine-tunings.",),
+        tables=(Table(columns, rows, "Test samples. The parameter distance is relative to the parameter norm."),),
     )
 
 
-def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
-    change = found.concentration.sel(statistic="gini", stage="change")
+def _concentration(selectivity: Selectivity, papers: Mapping[str, str]) -> Section:
+    change = selectivity.concentration.sel(statistic="gini", stage="change")
     down, up, of = int((change["high"] < 0).sum()), int((change["low"] > 0).sum()), change.sizes["task"]
-    holds = True if down > of / 2 else False if up > of / 2 else None
+    supported = True if down > of / 2 else False if up > of / 2 else None
     numbers = []
-    for key in found.concentration["statistic"].values.tolist():
+    for key in selectivity.concentration["statistic"].values.tolist():
         name = CONCENTRATION[key].label
-        before, after = found.means(key)
+        before, after = selectivity.means(key)
         known = math.isfinite(before + after)
         numbers.append(
             Number(name, f"{before:.2f} → {after:.2f}" if known else NEEDS_MORE_SAMPLES, papers.get(name, ""))
@@ -159,35 +161,37 @@ def _concentration(found: Selectivity, papers: Mapping[str, str]) -> Section:
     return Section(
         "Concentration",
         "Does fine-tuning make a task's pattern more even?",
-        Finding(holds, found.verdict, tuple(numbers)),
+        Finding(supported, selectivity.verdict, tuple(numbers)),
         charts=(
             plots.slopes(
-                found.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage"), title="concentration"
+                selectivity.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage"), title="concentration"
             ),
-            plots.correlation_matrix(found.correlation.sel(stage=BOTH), order=found.order()),
+            plots.correlation_matrix(selectivity.correlation.sel(stage=BOTH), order=selectivity.order()),
         ),
-        tables=(Table.of(found.table, "Corrected for the number of samples."),),
-        grids=(HeadGrid.of(changes_of(found)), HeadGrid.of(changes_of(found, scale_free=True))),
+        tables=(Table.of(selectivity.table, "Bias-corrected."),),
+        grids=(HeadGrid.of(changes_of(selectivity)), HeadGrid.of(changes_of(selectivity, scale_free=True))),
     )
 
 
-def _specificity(found: Specificity) -> Section:
-    differ, apart = found.p < 0.05, found.own_p < 0.05
-    # A difference that is not significant is not shown to be absent: only the opposite order is a "no".
-    holds = None if not apart else False if found.own < found.others else True if differ else None
+def _specificity(specificity: Specificity) -> Section:
+    models_differ, own_differs = specificity.p < 0.05, specificity.own_p < 0.05
+    # A difference that is not significant may still exist: only a significant opposite order is "not supported".
+    supported = (
+        None if not own_differs else False if specificity.own < specificity.others else True if models_differ else None
+    )
     return Section(
         "Specificity",
-        "Does it matter which task a model was trained on?",
+        "Does the change of a pattern depend on the trained task?",
         Finding(
-            holds,
-            found.verdict,
+            supported,
+            specificity.verdict,
             (
-                Number("change by training on the task itself", found.own),
-                Number("by training on another", found.others),
-                Number("p of the variance between models", found.p),
+                Number("relative change, trained on the evaluated task", specificity.own),
+                Number("relative change, trained on another task", specificity.others),
+                Number("p of the variance between models", specificity.p),
             ),
         ),
-        charts=(plots.train_eval(found.change, title="relative change of the pattern"),),
+        charts=(plots.train_eval(specificity.change, title="relative change of the pattern"),),
     )
 
 
@@ -195,17 +199,17 @@ def _composition(run: Run, target: str, basics: Sequence[str], papers: Mapping[s
     fits = combinations_of(run, target, basics)
     main = fits["dAP"]
     tables = [
-        Table.of(forms_table({target: fits}).reset_index("target", drop=True), "The fit in each form."),
+        Table.of(forms_table({target: fits}).reset_index("target", drop=True), "Fit in each form."),
         *([Table.of(main.evidence.table.reset_index("of"), EVIDENCE)] if len(main.evidence.table) else []),
         Table.of(main.table, "Weights of the fit to dAP."),
         Table.of(main.nulls, "Null models of the fit to dAP."),
     ]
     if len(run.trained) > 2:
-        tables.append(Table.of(pairs_of(run, target).head(10), "The fit from every two tasks: dAP, scale-free."))
+        tables.append(Table.of(pairs_of(run, target).head(10), "Fit from each pair of tasks to dAP, scale-free."))
     return Section(
         f"Composition of {target}",
-        f"Is what fine-tuning on {target} changes made of what {_join_names(basics)} change?",
-        # What is not shown is not shown to be absent.
+        f"Is the change by fine-tuning on {target} a combination of the changes by {_join_names(basics)}?",
+        # Missing evidence is not evidence against composition: "undecided", never "not supported".
         Finding(True if main.supported else None, main.verdict, tuple(_composition_numbers(fits, target, papers))),
         charts=(main.plot(),),
         tables=tuple(tables),
@@ -219,43 +223,45 @@ def _composition_numbers(
         paper = papers.get(f"R² {target}", "") if form == "dAP" else ""
         yield Number(f"R² ({form})", fit.r2, paper)
         if form == "dAP":
-            unknown = f"{paper}; which R² this is, is not known" if paper else ""
-            yield Number(f"R² ({form}; {UNCENTRED})", fit.r2_uncentred, unknown)
-    yield Number("R² (dAP), corrected for noise", fits["dAP"].r2_corrected)
-    yield Number("ceiling of R² (dAP)", fits["dAP"].ceiling)
+            ambiguous = f"{paper}; the paper does not state whether centred" if paper else ""
+            yield Number(f"R² ({form}; {UNCENTRED})", fit.r2_uncentred, ambiguous)
+    yield Number("R² (dAP), noise-corrected", fits["dAP"].r2_corrected)
+    yield Number("noise ceiling of R² (dAP)", fits["dAP"].ceiling)
 
 
 def _rapid(run: Run) -> Section:
-    found = trajectories_of(run)
-    means = trajectory_table(found)
-    sharp = sum(one.early_speed.low > 1 for one in found.values())
-    slow = sum(one.early_speed.high < 1 for one in found.values())
-    holds = True if sharp > len(found) / 2 else False if slow > len(found) / 2 else None
+    trajectories = trajectories_of(run)
+    means = trajectory_table(trajectories)
+    faster = sum(of_run.early_speed.low > 1 for of_run in trajectories.values())
+    slower = sum(of_run.early_speed.high < 1 for of_run in trajectories.values())
+    supported = True if faster > len(trajectories) / 2 else False if slower > len(trajectories) / 2 else None
     return Section(
         "Rapid change",
-        "Is a pattern changed sharply by the first samples, while the parameters hardly move?",
+        "Do the first samples change a pattern sharply, with a small change of the parameters?",
         Finding(
-            holds,
-            f"Early steps changed the pattern faster than later ones in {sharp} of {len(found)} runs beyond the noise "
-            f"of samples, more slowly in {slow}.",
+            supported,
+            f"The pattern changes faster in early steps than in later steps in {faster} of {len(trajectories)} runs "
+            f"and more slowly in {slower}; the remaining runs are undecided (95 % intervals over samples).",
             (
-                Number("steps to half of the change", float(means["half"].mean())),
-                Number("samples to half of the change", float(means["samples at half"].mean())),
-                Number("steps to nine tenths", float(means["nine tenths"].mean())),
-                Number("distance of the parameters", float(means["parameters moved"].mean())),
+                Number("half-change step", float(means["half-change step"].mean())),
+                Number("samples at half-change", float(means["samples at half-change"].mean())),
+                Number("90 % step", float(means["90 % step"].mean())),
+                Number("parameter distance (relative)", float(means["parameter distance"].mean())),
             ),
         ),
-        sentences=tuple(f"Seed {seed}. {one.verdict}" for (_, seed), one in found.items()),
+        sentences=tuple(f"Seed {seed}. {of_run.verdict}" for (_, seed), of_run in trajectories.items()),
         charts=(
-            plots.trajectory(progress_of(found), title="share of the change that is done"),
-            plots.curves(training_curves(found), along="samples_seen", log=True, title="the way to the final pattern"),
+            plots.trajectory(progress_of(trajectories), title="fraction of the change completed"),
+            plots.curves(
+                training_curves(trajectories), along="samples_seen", log=True, title="distance to the final pattern"
+            ),
         ),
         tables=(Table.of(means, "Mean over seeds; scale-free patterns."),),
     )
 
 
 def _provenance(run: Run) -> dict[str, dict[str, object]]:
-    """Settings, versions, and where and how long the notebooks ran, as far as the suite wrote it down."""
+    """Settings, versions, and the time, memory and hardware of each notebook that the suite ran."""
     settings = run.settings
     groups: dict[str, dict[str, object]] = {
         "settings": {
@@ -273,14 +279,19 @@ def _provenance(run: Run) -> dict[str, dict[str, object]]:
     if manifests:
         made_with: dict[str, set[str]] = {}
         for name, version in (
-            (name, version) for one in manifests for name, version in one.get("versions", {}).items()
+            (name, version) for manifest in manifests for name, version in manifest.get("versions", {}).items()
         ):
             made_with.setdefault(name, set()).add(version)
         groups["versions"] |= {name: ", ".join(sorted(several)) for name, several in made_with.items()}
         groups["notebooks"] = {
-            str(one.get("node", "")): f"{one.get('seconds', math.nan):.0f} s, {one.get('memory_mb', 0) / 1024:.1f} GB, "
-            f"{one.get('threads', '?')} threads on {one.get('hardware', '?')}"
-            for one in manifests
+            str(manifest.get("node", "")): ", ".join(
+                (
+                    f"{manifest.get('seconds', math.nan):.0f} s",
+                    f"{manifest.get('memory_mb', 0) / 1024:.1f} GB",
+                    f"{manifest.get('threads', '?')} threads on {manifest.get('hardware', '?')}",
+                )
+            )
+            for manifest in manifests
         }
     return groups
 

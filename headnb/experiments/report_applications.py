@@ -1,4 +1,4 @@
-"""Sections of the report on what patterns are good for, as far as the run folder has results of them."""
+"""Report sections on applications: training mixtures and continual learning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
-    """Mixtures before each complex task, and tasks learned one after another."""
+    """Sections on the mixtures for each target and on continual learning, if the run has their results."""
     sections = [
         mixture_section(mixture_effect_of(run, target), describe_fit(run, target))
         for target in targets
@@ -30,63 +30,64 @@ def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
     return [*sections, *([continual_section(forgetting_of(run))] if continual_results(run) else [])]
 
 
-def mixture_chart(found: MixtureEffect) -> Chart:
-    """The change of the loss by every way, against plain fine-tuning and against a random mixture: a row each."""
-    changes = found.loss_change
+def mixture_chart(effect: MixtureEffect) -> Chart:
+    """Loss of each training minus that of plain fine-tuning, and minus that of a random mixture: one plot each."""
+    changes = effect.loss_change
     parts = []
     for against in map(str, changes["against"].to_numpy()):
         others = [way for way in changes["way"].to_numpy() if way not in {BASE, against}]
         table = changes.sel(against=against, way=others).drop_vars("against")
         named = table.assign_coords(way=[NAMES[str(way)] for way in others])
-        parts.append(plots.weights(named, title=f"against {NAMES[against]}"))
-    return chart_row(*parts, title=f"{found.target}: held-out loss after different trainings")
+        parts.append(plots.weights(named, title=f"compared with {NAMES[against]}"))
+    return chart_row(*parts, title=f"{effect.target}: held-out loss after different trainings")
 
 
-def mixture_section(found: MixtureEffect, of_fit: str) -> Section:
-    """What training on a mixture first did to one complex task; `of_fit` says what the weights are worth."""
+def mixture_section(effect: MixtureEffect, of_fit: str) -> Section:
+    """Section on the effect of training on a mixture first; `of_fit` describes the evidence for the weights."""
     numbers = [
         Number(
-            f"loss, {NAMES[FITTED]} against {NAMES[one]}", signed_text(found.loss_change.sel(against=one, way=FITTED))
+            f"change of the loss, {NAMES[FITTED]} compared with {NAMES[baseline]}",
+            signed_text(effect.loss_change.sel(against=baseline, way=FITTED)),
         )
-        for one in (RANDOM, PLAIN)
-        if FITTED in found.loss["way"].to_numpy() and one in found.loss_change["against"].to_numpy()
+        for baseline in (RANDOM, PLAIN)
+        if FITTED in effect.loss["way"].to_numpy() and baseline in effect.loss_change["against"].to_numpy()
     ]
     return Section(
-        f"Mixture for {found.target}",
-        f"Does training on the mixture that the fit gives, before {found.target}, help more than a random one?",
-        Finding(found.supported, found.verdict, tuple(numbers)),
+        f"Mixture for {effect.target}",
+        f"Does training on the fit's mixture before {effect.target} lower the loss more than a random mixture?",
+        Finding(effect.supported, effect.verdict, tuple(numbers)),
         sentences=(of_fit,),
-        charts=(mixture_chart(found),),
-        tables=(_rows(found),),
+        charts=(mixture_chart(effect),),
+        tables=(_rows(effect),),
     )
 
 
-def continual_section(found: Forgetting) -> Section:
-    """What became of tasks that were learned one after another."""
+def continual_section(result: Forgetting) -> Section:
+    """Section on the forgetting of tasks that are learned one after another."""
     numbers = (
-        Number("backward transfer, nats", signed_text(found.transfer)),
-        Number("forgetting, nats", signed_text(found.mean)),
-        Number("rho of pattern and loss", found.association.value),
+        Number("backward transfer, nats", signed_text(result.transfer)),
+        Number("forgetting, nats", signed_text(result.mean)),
+        Number("rank correlation of pattern distance and loss", result.association.value),
     )
     return Section(
-        "Tasks one after another",
-        "Are earlier tasks forgotten, and do head patterns tell which?",
-        Finding(found.supported, found.verdict, numbers),
-        charts=continual_charts(found),
+        "Continual learning",
+        "Are earlier tasks forgotten, and do head patterns predict which?",
+        Finding(result.supported, result.verdict, numbers),
+        charts=continual_charts(result),
     )
 
 
-def continual_charts(found: Forgetting) -> tuple[Chart, ...]:
-    """The rise of every task's loss since it was learned, and how far its pattern moved since: stage by task."""
+def continual_charts(result: Forgetting) -> tuple[Chart, ...]:
+    """Two charts (stage by task): rise of the loss since the task was learned, and distance of its pattern."""
     later = {"stage": slice(2, None), "task": slice(None, -1)}
-    rise, moved = found.rise.isel(later), found.moved.isel(later)
+    rise, moved = result.rise.isel(later), result.moved.isel(later)
     return (
         plots.train_eval(rise, title="rise of the loss since the task was learned, nats"),
-        plots.train_eval(moved, title="distance of the pattern since then, relative"),
+        plots.train_eval(moved, title="relative distance of the pattern since the task was learned"),
     )
 
 
-def _rows(found: MixtureEffect) -> Table:
-    table = found.table
+def _rows(effect: MixtureEffect) -> Table:
+    table = effect.table
     rows = tuple((str(name), *map(str, row)) for name, row in zip(table.index, table.to_numpy(), strict=True))
     return Table(("", *map(str, table.columns)), rows, "Means over samples and training runs, with 95 % intervals.")

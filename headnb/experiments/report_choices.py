@@ -1,4 +1,4 @@
-"""The report's sections on instructions and heads that were chosen by patterns, where a run has measured them."""
+"""Report sections on instruction selection and selective tuning."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
 
 
 def choice_sections(run: Run) -> Iterator[Section]:
-    """One for each of the findings `instruction_selection` and `selective_tuning` that is there."""
+    """A section for each of the findings `instruction_selection` and `selective_tuning` that exists."""
     if run.findings.has_arrays("instruction_selection"):
         yield _selection(SelectionStudy(run.findings.arrays("instruction_selection")))
     if run.findings.has_arrays("selective_tuning"):
         yield _selective(SelectiveTuning(run.findings.arrays("selective_tuning")))
 
 
-def _selection(found: SelectionStudy) -> Section:
-    attrs = found.arrays.attrs
+def _selection(study: SelectionStudy) -> Section:
+    attrs = study.arrays.attrs
     return Section(
         "Instruction selection",
-        "Do head patterns find samples of the target's task in a pool better than words do?",
+        "Do head patterns select samples of the target's task from a pool better than text similarity does?",
         Finding(
-            found.supported,
-            found.verdict,
+            study.supported,
+            study.verdict,
             tuple(
-                Number(f"precision at {found.most}, {way}", found.precision_of(way, found.most)) for way in found.ways
+                Number(f"precision at {study.most}, {way}", study.precision_of(way, study.most)) for way in study.ways
             ),
         ),
-        charts=(found.plot(),),
+        charts=(study.plot(),),
         tables=(
             _texts(
-                found.table,
-                f"A pool of {attrs['pool_samples']} training samples of each task, {attrs['target_samples']} of the "
-                "target; intervals of the precision are over targets.",
+                study.table,
+                f"Pool: {attrs['pool_samples']} training samples per task; {attrs['target_samples']} samples per "
+                "target. Intervals of the precision are over targets.",
             ),
         ),
     )
 
 
-def _selective(found: SelectiveTuning) -> Section:
+def _selective(tuning: SelectiveTuning) -> Section:
     return Section(
         "Selective tuning",
-        "Does a task gain more by training its own heads alone than by training random ones?",
+        "Does training only the top heads of a task lower its loss more than training random heads?",
         Finding(
-            found.supported,
-            found.verdict,
-            tuple(Number(f"change of the loss, {way}", found.change(way, "trained task")) for way in found.ways),
+            tuning.supported,
+            tuning.verdict,
+            tuple(Number(f"change of the loss, {way}", tuning.change(way, "trained task")) for way in tuning.ways),
         ),
-        charts=(found.plot(),),
-        tables=(_texts(found.table, f"Losses in nats; {TOP} are those of the highest activation levels."),),
+        charts=(tuning.plot(),),
+        tables=(_texts(tuning.table, f"Losses in nats; the {TOP} have the highest activation levels."),),
     )
 
 

@@ -1,10 +1,11 @@
-"""What notebooks 08 and 09 measure in a run folder: instructions chosen by patterns, and chosen heads trained alone.
+"""Trials of notebooks 08 and 09 in a run folder: instruction selection and selective tuning.
 
-    selection/<method>/<task>.<pool or target>.<n>.zarr               scores of the pool, and of targets
-    selection/tuned/<target>.<way>.<k>.seed<s>.nc                     losses after fine-tuning on what was chosen
-    selective/<task>/seed<s>/scores.zarr, <way>.nc                    scores that choose heads, losses after each way
+    selection/<method>/<task>.<pool or target>.<n>.zarr   scores of the pool and of the targets
+    selection/tuned/<target>.<way>.<k>.seed<s>.nc         losses after fine-tuning on the selected samples
+    selective/<task>/seed<s>/scores.<n>.zarr              scores that choose the heads
+    selective/<task>/seed<s>/<way>.nc                     losses after training by each method
 
-What is there and was made by the same settings is used again.
+A "way" is a selection method or a tuning method. Files with the same settings are reused.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ if TYPE_CHECKING:
 
     from headnb.experiments.folder import Run
 
-DRAWS = 20  # of random choices, whose mean precision is taken
+DRAWS = 20  # random selections; their mean precision is reported
 
 
 class SelectionTrial:
-    """A pool of the run's tasks and targets of a few samples each, in each form that a way compares.
+    """Instruction selection from a pool of the run's tasks, for targets of a few samples each.
 
     Args:
-        run: with scores of the model as it came.
-        model: that model.
+        run: run folder with scores of the base model.
+        model: the base model.
         tokenizer: its tokenizer.
-        targets: tasks; none: every task of the run.
+        targets: target tasks; empty: every task of the run.
         pool_samples: training samples of each task in the pool.
-        target_samples: of each target; the other scored samples of its task are held out.
-        ways: of `select_instructions`.
+        target_samples: samples per target; the other scored samples of its task are held out.
+        ways: selection methods, as for `select_instructions`.
         to: as for `select_instructions`.
 
     Raises:
-        HeadnbError: an unknown task or way.
+        HeadnbError: an unknown task or selection method.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class SelectionTrial:
     ) -> None:
         for way in ways:
             if way not in WAYS:
-                raise unknown_name("way to select", way, WAYS)
+                raise unknown_name("selection method", way, WAYS)
         self._run, self._model, self._tokenizer, self._to = run, model, tokenizer, to
         self.ways = tuple(ways)
         settings = run.settings
@@ -78,24 +79,24 @@ class SelectionTrial:
         self._scores: dict[str, tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]] = {}
 
     def precision(self, ks: Sequence[int]) -> xr.Dataset:
-        """`precision` (way, target, k), as `SelectionStudy` takes it; of "random" the mean of `DRAWS` draws."""
-        found = [
+        """`precision` (way, target, k) for `SelectionStudy`; for "random", the mean over `DRAWS` selections."""
+        precisions = [
             selection_precision(*self._compared(way), ks, way, to=self._to, seeds=range(DRAWS)) for way in self.ways
         ]
-        precision = xr.concat(found, xr.DataArray(list(self.ways), dims="way", name="way"))
+        precision = xr.concat(precisions, xr.DataArray(list(self.ways), dims="way", name="way"))
         return xr.Dataset({"precision": precision}, attrs=self._sizes)
 
     def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **how: Any) -> xr.Dataset:
         """`loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample) of held-out samples.
 
-        Each model is tuned on the first k of the samples that a way chooses; "random" draws others for each seed
-        and target.
+        Each model is fine-tuned on the first k samples that a method selects. "random" selects different samples for
+        each seed and target.
 
         Args:
-            ways: some of the trial's.
-            ks: numbers of chosen samples.
-            seeds: of training and of random choices.
-            **how: as `finetune` takes it.
+            ways: selection methods, a subset of the trial's `ways`.
+            ks: numbers of selected samples.
+            seeds: seeds of the training and of the random selection.
+            **how: options of `finetune`.
         """
         tested = {
             name: _task_difference(self._run.samples.scored(name), target) for name, target in self.targets.items()
@@ -103,15 +104,15 @@ class SelectionTrial:
         length = self._run.settings.max_length
         before = losses_of(self._model, self._tokenizer, tested, max_length=length)
         loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
-        places = product(enumerate(ways), enumerate(tested.items()), enumerate(seeds))
-        for (row, way), (column, (name, task)), (place, seed) in places:
+        cases = product(enumerate(ways), enumerate(tested.items()), enumerate(seeds))
+        for (row, way), (column, (name, task)), (run, seed) in cases:
             chosen = self.chosen(way, name, max(ks), seed)
             for depth, k in enumerate(ks):
                 part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
-                keep = self._folder / "tuned" / f"{safe_file_name(name)}.{way}.{k}.seed{seed}.nc"
+                file = self._folder / "tuned" / f"{safe_file_name(name)}.{way}.{k}.seed{seed}.nc"
                 settings = {"max_length": length, "seed": seed, **how}
-                found = losses_after(self._model, self._tokenizer, part, {name: task}, keep, **settings)
-                loss[row, column, depth, place, : found.sizes["sample"]] = found["loss"].to_numpy()[0]
+                tuned = losses_after(self._model, self._tokenizer, part, {name: task}, file, **settings)
+                loss[row, column, depth, run, : tuned.sizes["sample"]] = tuned["loss"].to_numpy()[0]
         return xr.Dataset(
             {
                 "loss_before": before.rename(evaluated="target"),
@@ -121,7 +122,7 @@ class SelectionTrial:
         )
 
     def chosen(self, way: str, target: str, k: int, seed: int) -> Task:
-        """The k samples that a way chooses for a target, in order."""
+        """The k samples that a method selects for a target, best first."""
         targets, pool = self._compared(way)
         own = seed_of_task(seed, target)
         return select_instructions(targets[target], pool, k, way, to=self._to, seed=own).of(self.pool)
@@ -131,7 +132,7 @@ class SelectionTrial:
         return self._run.folder / "selection"
 
     def _compared(self, way: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        """Targets and pool as scores, or as they are for ways that read text or nothing."""
+        """Targets and pool as scores, or as tasks for methods that do not use scores."""
         if way not in SCORE_METHODS:
             return self.targets, self.pool
         method = SCORE_METHODS[way]
@@ -141,11 +142,11 @@ class SelectionTrial:
         return self._scores[method]
 
     def _of_target(self, name: str, method: str) -> xr.Dataset:
-        """Activation levels are those of notebook 01."""
+        """Scores of a target; activation levels are taken from notebook 01."""
         task = self.targets[name]
         if method == "activation":
             before = self._run.before(name)
-            scored = set(before["sample"].to_numpy().tolist())  # a sample without an answer within max_length is not
+            scored = set(before["sample"].to_numpy().tolist())  # excludes samples whose answer lies beyond max_length
             return before.sel(sample=[key for key in task.ids if key in scored])
         return self._score(task, method, name, "target")
 
@@ -171,23 +172,23 @@ def selective_losses(
     steps: int,
     batch_size: int,
 ) -> xr.Dataset:
-    """The arrays of a `SelectiveTuning`: every way trains on the same samples, and is tested on every task of the run.
+    """Arrays of a `SelectiveTuning`: each method trains on the same samples and is tested on every task of the run.
 
-    Heads are chosen by activation levels on training samples, so no test sample has a say.
+    Heads are chosen by activation levels on training samples, so test samples do not influence the choice.
 
     Args:
-        run: with the tasks' samples.
-        model: as it came.
+        run: run folder, which gives the samples of the tasks.
+        model: the base model.
         tokenizer: its tokenizer.
-        tasks: that are trained on; none: every task of the run.
-        seeds: of training, of its samples, and of the random heads, which are others for each task.
-        heads: how many are chosen.
-        choosing_samples: training samples that choose them.
+        tasks: trained tasks; empty: every task of the run.
+        seeds: seeds of the training, of its samples, and of the random heads (which also differ between tasks).
+        heads: number of heads that are trained.
+        choosing_samples: training samples that choose the heads.
         tested_samples: test samples of each task of the run.
-        beside: what is trained beside the chosen and the random heads: "all weights", "LoRA".
+        beside: additional tuning methods: "all weights", "LoRA".
         rates: "heads", "all weights", "LoRA" -> learning rate.
-        steps: updates.
-        batch_size: samples of each.
+        steps: number of updates.
+        batch_size: samples per update.
     """
     tasks, ways, length = _tasks(run, tasks), (TOP, RANDOM, *beside), run.settings.max_length
     tested = {name: run.samples.scored(name, tested_samples) for name in run.settings.tasks}
@@ -195,19 +196,19 @@ def selective_losses(
     loss = np.full((len(ways), len(tasks), len(seeds), *before.shape), np.nan)
     trained = np.zeros(loss.shape[:3])
     for column, task in enumerate(tasks):
-        for place, seed in enumerate(seeds):
+        for index, seed in enumerate(seeds):
             samples = run.samples.training(task, seed, steps * batch_size)
             folder = run.folder / "selective" / safe_file_name(task) / f"seed{seed}"
-            some = load_task(samples, n=min(choosing_samples, len(samples)), seed=seed)
-            out = folder / f"scores.{len(some)}.zarr"
-            scores = score_heads(model, tokenizer, some, max_length=length, seed=seed, out=out)
-            how = {"steps": steps, "batch_size": batch_size, "seed": seed, "max_length": length}
+            choosing = load_task(samples, n=min(choosing_samples, len(samples)), seed=seed)
+            out = folder / f"scores.{len(choosing)}.zarr"
+            scores = score_heads(model, tokenizer, choosing, max_length=length, seed=seed, out=out)
+            shared = {"steps": steps, "batch_size": batch_size, "seed": seed, "max_length": length}
             for row, way in enumerate(ways):
-                kind = _training_options(way, scores, heads, seed_of_task(seed, task), rates)
-                keep = folder / f"{safe_file_name(way)}.nc"
-                found = losses_after(model, tokenizer, samples, tested, keep, **how, **kind)
-                loss[row, column, place] = found["loss"].to_numpy()
-                trained[row, column, place] = found.attrs["trained_parameters"]
+                options = _training_options(way, scores, heads, seed_of_task(seed, task), rates)
+                file = folder / f"{safe_file_name(way)}.nc"
+                tuned = losses_after(model, tokenizer, samples, tested, file, **shared, **options)
+                loss[row, column, index] = tuned["loss"].to_numpy()
+                trained[row, column, index] = tuned.attrs["trained_parameters"]
     parameters = trained.mean(axis=(1, 2)) / model.num_parameters()
     return xr.Dataset(
         {
@@ -223,24 +224,24 @@ def selective_losses(
 def _training_options(
     way: str, scores: xr.Dataset, heads: int, seed: int, rates: Mapping[str, float]
 ) -> dict[str, Any]:
-    """How `finetune` trains it."""
+    """Options of `finetune` for a tuning method."""
     if way in BASELINE_WAYS:
         return {"inplace": way == "all weights", "learning_rate": _rate(rates, way)}
     if way not in {TOP, RANDOM}:
-        raise unknown_name("way to tune", way, BASELINE_WAYS)
+        raise unknown_name("tuning method", way, BASELINE_WAYS)
     which = "top" if way == TOP else "random"
-    chosen = choose_heads(scores, heads, which=which, seed=seed)  # type: ignore[arg-type]  # one of its words
+    chosen = choose_heads(scores, heads, which=which, seed=seed)  # type: ignore[arg-type]  # a Literal
     return {"inplace": True, "heads": chosen, "learning_rate": _rate(rates, "heads")}
 
 
 def _rate(rates: Mapping[str, float], kind: str) -> float:
     if kind not in rates:
-        raise HeadnbError(f"rates has no learning rate of {kind!r}, only of {', '.join(rates) or 'nothing'}")
+        raise HeadnbError(f"rates has no learning rate for {kind!r}, only for {', '.join(rates) or 'nothing'}; add it")
     return float(rates[kind])
 
 
 def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
-    """Some tasks of the run, or all where none is wanted."""
+    """The wanted tasks of the run, or all tasks if `wanted` is empty."""
     known = run.settings.tasks
     for name in (wanted := tuple(wanted)):
         if name not in known:
@@ -249,13 +250,16 @@ def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
 
 
 def _task_difference(task: Task, others: Task) -> Task:
-    """A task's samples that are none of the others.
+    """Samples of a task that are not in another.
 
     Raises:
-        HeadnbError: none is left.
+        HeadnbError: no sample is left.
     """
-    left = [place for place, key in enumerate(task.ids) if key not in set(others.ids)]
-    if not left:
-        raise HeadnbError(f"all {len(task)} scored samples of {task.name} are its target's; none is left to test on")
-    samples = tuple(task.samples[place] for place in left)
-    return Task(task.name, samples, tuple(task.ids[place] for place in left), task.source)
+    remaining = [index for index, key in enumerate(task.ids) if key not in set(others.ids)]
+    if not remaining:
+        raise HeadnbError(
+            f"all {len(task)} scored samples of {task.name} are in the target, none is left for the test; "
+            "use fewer target samples"
+        )
+    samples = tuple(task.samples[index] for index in remaining)
+    return Task(task.name, samples, tuple(task.ids[index] for index in remaining), task.source)

@@ -1,4 +1,4 @@
-"""What the notebooks use of other packages, without torch."""
+"""Names from other packages that the notebooks use and that do not import torch."""
 
 from __future__ import annotations
 

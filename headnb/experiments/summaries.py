@@ -1,4 +1,4 @@
-"""What the notebooks say below their pictures: sentences and small tables, computed from the results."""
+"""Sentences and small tables that the notebooks show below their charts, computed from the results."""
 
 from __future__ import annotations
 
@@ -27,139 +27,137 @@ if TYPE_CHECKING:
 
 
 def strongest_heads(scores: Mapping[str, xr.Dataset]) -> str:
-    """Each task's strongest heads, and those that all tasks have among their ten strongest."""
-    shared = sorted(set.intersection(*(set(one.heads.top(10).index) for one in scores.values())))
-    heads = "; ".join(f"{task} {', '.join(one.heads.top(3).index)}" for task, one in scores.items())
-    return f"Strongest heads: {heads}. Among the ten strongest of every task: **{', '.join(shared) or 'none'}**."
+    """Top three heads of each task, and the heads that are in the top ten of every task."""
+    shared = sorted(set.intersection(*(set(of_task.heads.top(10).index) for of_task in scores.values())))
+    heads = "; ".join(f"{task}: {', '.join(of_task.heads.top(3).index)}" for task, of_task in scores.items())
+    return f"Top three heads by level: {heads}. In the top ten of every task: **{', '.join(shared) or 'none'}**."
 
 
 def concentration_of(scores: xr.Dataset) -> dict[str, Estimate]:
-    """The statistics that stand under a grid, by their labels, corrected for the number of samples."""
+    """Bias-corrected concentration statistics of a pattern, by label."""
     samples = samples_of(scores)
-    return {one.label: one.of_samples(samples) for one in CONCENTRATION.values()}
+    return {statistic.label: statistic.of_samples(samples) for statistic in CONCENTRATION.values()}
 
 
 def statistics_table(scores: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """A row per task: samples, loss, Gini, coefficient of variation, kurtosis, with intervals over samples."""
+    """One row per task: samples, loss, Gini, coefficient of variation and kurtosis, with intervals over samples."""
     rows = {
         task: {
-            "samples": one.sizes["sample"],
-            "loss": f"{float(one['loss'].mean()):.2f}",
-            **{label: str(found) for label, found in concentration_of(one).items()},
+            "samples": of_task.sizes["sample"],
+            "loss": f"{float(of_task['loss'].mean()):.2f}",
+            **{label: str(estimate) for label, estimate in concentration_of(of_task).items()},
         }
-        for task, one in scores.items()
+        for task, of_task in scores.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def correlation_summary(scores: Mapping[str, xr.Dataset]) -> str:
-    """Which two tasks' patterns are least and most alike."""
+    """Pairs of tasks with the lowest and the highest correlation of their patterns."""
     pairs = {pair: scores[pair[0]].heads.correlation(scores[pair[1]]) for pair in itertools.combinations(scores, 2)}
     if not pairs:
-        return "There is only one task."
+        return "There is only one task, so no pair to compare."
     ranked = sorted((pair for pair in pairs if math.isfinite(pairs[pair].value)), key=lambda pair: pairs[pair].value)
     missing = len(pairs) - len(ranked)
-    unknown = [f"Of {missing} of {len(pairs)} pairs it cannot be told from so few samples."] if missing else []
+    unknown = [f"Not available for {missing} of {len(pairs)} pairs: too few samples."] if missing else []
     if not ranked:
-        return "How alike the patterns are cannot be told from so few samples."
+        return "Correlations between the patterns are not available: too few samples."
     lines = [
-        f"{word} alike are {first} and {second}: r = **{r}**, corrected for noise."
-        for word, (first, second) in (("Least", ranked[0]), ("Most", ranked[-1]))
-        for r in [pairs[first, second]]
+        f"{rank} noise-corrected correlation: {first} and {second}, r = **{pairs[first, second]}**."
+        for rank, (first, second) in (("Lowest", ranked[0]), ("Highest", ranked[-1]))
     ]
     return " ".join([*lines[: len(ranked)], *unknown])
 
 
 def reliability(scores: Mapping[str, xr.Dataset]) -> str:
-    """How reliable the least reliable of the patterns is, and what it would need."""
-    evidence = {task: one.heads.evidence() for task, one in scores.items()}
+    """Reliability of the least reliable pattern, and the number of samples that it needs."""
+    evidence = {task: of_task.heads.evidence() for task, of_task in scores.items()}
     task = min(evidence, key=lambda name: np.nan_to_num(evidence[name].reliability, nan=-np.inf))
-    return f"The least reliable pattern is that of {task}. {evidence[task].sentence}."
+    return f"Least reliable pattern: {task}. {evidence[task].sentence}."
 
 
 def training_summary(tuned: FineTuned, task: str) -> str:
-    """What the loss on a task's test samples did during a fine-tuning."""
+    """Loss on a task's test samples during a fine-tuning, and the parameter distance."""
     loss = tuned.study["eval_loss"].sel(task=task)
     lowest = int(loss["step"].to_numpy()[loss.to_numpy().argmin()])
     attrs = tuned.study.attrs
-    moved = float(tuned.study["movement"].isel(step=-1).mean())
+    distance = float(tuned.study["movement"].isel(step=-1).mean())
     return (
-        f"The loss of test samples of {task} went from **{float(loss[0]):.2f}** to **{float(loss[-1]):.2f}** nats in "
-        f"{attrs['steps']} steps of {attrs['batch_size']} samples, and was lowest at step {lowest}. The parameters "
-        f"moved by {moved:.2%} of their length."
+        f"Loss on test samples of {task}: **{float(loss[0]):.2f}** nats before and **{float(loss[-1]):.2f}** nats "
+        f"after {attrs['steps']} steps of {attrs['batch_size']} samples, lowest at step {lowest}. Relative parameter "
+        f"distance: {distance:.2%}."
     )
 
 
 def change_summary(before: xr.Dataset, after: xr.Dataset) -> str:
-    """What a fine-tuning did to a pattern: to its level, and to its shape."""
+    """Change of a pattern by fine-tuning: its mean level, and its shape."""
     shape = compare(before, after, scale_free=True)
     rose, fell = (int((shape["significant"] & (sign * shape["difference"] > 0)).sum()) for sign in (1, -1))
-    levels = [float(one.heads.pattern().mean()) for one in (before, after)]
+    levels = [float(scores.heads.pattern().mean()) for scores in (before, after)]
     r = before.heads.correlation(after)
     return (
-        f"The mean level went from {levels[0]:.4f} to {levels[1]:.4f} nats. Relative to it {rose} heads rose and "
-        f"{fell} fell significantly, of {int(shape['difference'].count())}; the "
-        f"correlation of the patterns before and after is **{r}**."
+        f"Mean level: {levels[0]:.4f} nats before and {levels[1]:.4f} nats after fine-tuning. Relative to the mean "
+        f"level, {rose} of {int(shape['difference'].count())} heads rose significantly and {fell} fell significantly. "
+        f"Correlation of the patterns before and after fine-tuning: **{r}**."
     )
 
 
 def losses_table(before: Mapping[str, xr.Dataset], after: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """A row per evaluated task: mean loss before and after, of the samples that were scored both times."""
+    """One row per evaluated task: mean loss before and after fine-tuning, over the samples scored in both."""
     rows = {
         task: {
-            "samples": one.sizes["sample"],
-            "loss before": float(before[task]["loss"].sel(sample=one["sample"]).mean()),
-            "loss after": float(one["loss"].mean()),
+            "samples": of_task.sizes["sample"],
+            "loss before": float(before[task]["loss"].sel(sample=of_task["sample"]).mean()),
+            "loss after": float(of_task["loss"].mean()),
         }
-        for task, one in after.items()
+        for task, of_task in after.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def answer_summary(result: Mapping[str, Any]) -> str:
-    """How many test samples were answered right before and after, from what `finish_finetuning` returns."""
+    """Accuracy before and after fine-tuning, from the result of `finish_finetuning`."""
     if "accuracy_after" not in result:
-        return "No answers were asked for."
+        return "No answers were generated, so there is no accuracy."
     before, after = (f"{result[f'accuracy_{stage}']:.0%}" for stage in ("before", "after"))
-    return f"Of {result['answers']} test samples {before} were answered right before and **{after}** after."
+    return f"Accuracy on {result['answers']} test samples: {before} before and **{after}** after fine-tuning."
 
 
 def shuffled_training_summary(result: Mapping[str, Any]) -> str:
-    """What the loss did in a fine-tuning on shuffled answers, from what `finish_shuffled` returns."""
+    """Loss before and after training on shuffled answers, from the result of `finish_shuffled`."""
     loss = result["loss"]
     return (
-        f"With answers of other questions the loss of test samples of {result['task']} went from "
-        f"**{loss['before']:.2f}** to **{loss['after']:.2f}** nats in {result['steps']} steps of "
-        f"{result['batch_size']} samples."
+        f"Training on shuffled answers, loss on test samples of {result['task']}: **{loss['before']:.2f}** nats before "
+        f"and **{loss['after']:.2f}** nats after {result['steps']} steps of {result['batch_size']} samples."
     )
 
 
-def increased_heads(found: Selectivity, k: int = 8) -> str:
-    """The heads that rose most with each task, a line per task: in nats, and relative to the mean head."""
+def increased_heads(selectivity: Selectivity, k: int = 8) -> str:
+    """Heads with the largest rise, one line per task: in nats, and relative to the mean over heads."""
     lines = []
-    for task in map(str, found.heads["task"].values):
+    for task in map(str, selectivity.heads["task"].values):
         of_task = []
         for scale_free in (False, True):
-            table = found.rose(task, k, scale_free=scale_free)
+            table = selectivity.rose(task, k, scale_free=scale_free)
             heads = [f"{head} ({row.difference:+.3f}, q = {row.q_value:.2g})" for head, row in table.iterrows()]
             of_task.append(", ".join(heads) or "no head rose")
-        lines.append("**{}**: {}. Relative to the mean head: {}.".format(task, *of_task))
+        lines.append("**{}**: {}. Relative to the mean over heads: {}.".format(task, *of_task))
     return "\n\n".join(lines)
 
 
 def forms_table(fits: Mapping[str, Mapping[str, CombinationFit]]) -> pd.DataFrame:
-    """A row per complex task and form of the fit: R², what bounds it, and the best null model beside it."""
+    """One row per complex task and form of the fit: R², its noise ceiling, and the best null model."""
     rows = [
         {
             "target": target,
             "fitted on": form,
             "R²": fit.r2,
             f"R² {UNCENTRED}": fit.r2_uncentred,
-            "layers left out": fit.r2_cv,
-            "corrected": str(fit.r2_corrected),
-            "ceiling": fit.ceiling,
-            "best null": fit.nulls["r2"].max(),
-            "which": fit.nulls["r2"].idxmax(),
+            "R² leave-layers-out": fit.r2_cv,
+            "R² noise-corrected": str(fit.r2_corrected),
+            "noise ceiling": fit.ceiling,
+            "R² of the best null": fit.nulls["r2"].max(),
+            "best null": fit.nulls["r2"].idxmax(),
         }
         for target, forms in fits.items()
         for form, fit in forms.items()
@@ -168,31 +166,31 @@ def forms_table(fits: Mapping[str, Mapping[str, CombinationFit]]) -> pd.DataFram
 
 
 def composition_summary(fits: Mapping[str, Mapping[str, CombinationFit]], pairs: Mapping[str, pd.DataFrame]) -> str:
-    """What evidence for composition there is, the same for each form of the fit, and which two tasks fit best."""
+    """Evidence for composition (the same for each form of the fit), and the pair of tasks with the best fit."""
     evidence = [next(iter(forms.values())).evidence for forms in fits.values()]
-    shown = [one.target for one in evidence if one.composed]
-    levels = [f"{one.target}: {one.level or 'no level reached'}" for one in evidence]
-    first = f"Composition is shown for **{len(shown)} of {len(evidence)}** complex tasks ({'; '.join(levels)})."
+    supported = sum(of_target.composed for of_target in evidence)
+    levels = [f"{of_target.target}: {of_target.level or 'no level reached'}" for of_target in evidence]
+    first = f"Composition is supported for **{supported} of {len(evidence)}** complex tasks ({'; '.join(levels)})."
     best = [
-        f"Of all pairs {table.index[0]} fits {target} best, with R² {table['r2'].iloc[0]:.2f}."
+        f"Best pair of tasks for {target}: {table.index[0]}, R² {table['r2'].iloc[0]:.2f}."
         for target, table in pairs.items()
     ]
     return " ".join([first, *best])
 
 
 def summary(contents: ReportContents) -> str:
-    """A line for each finding of a report."""
-    words = {True: "holds", False: "does not hold", None: "cannot be told"}
-    found = [(section.title, section.finding) for section in contents.sections if section.finding]
-    return "\n".join(f"- **{title}** {words[finding.supported]}: {finding.sentence}" for title, finding in found)
+    """One line for each finding of a report."""
+    verdicts = {True: "supported", False: "not supported", None: "undecided"}
+    findings = [(section.title, section.finding) for section in contents.sections if section.finding]
+    return "\n".join(f"- **{title}**: {verdicts[finding.supported]}. {finding.sentence}" for title, finding in findings)
 
 
-def speed_summary(found: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
-    """When half and nine tenths of the change are done, and in which runs the early steps are the faster ones."""
-    sharp = [f"{task} (seed {seed})" for (task, seed), one in found.items() if one.early_speed.low > 1]
+def speed_summary(trajectories: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
+    """Steps at 50 % and 90 % of the change, and the runs in which early steps change the pattern faster."""
+    faster = [f"{task} (seed {seed})" for (task, seed), course in trajectories.items() if course.early_speed.low > 1]
     return (
-        f"Half of the change is done after **{means['half'].mean():.1f}** steps or "
-        f"{means['samples at half'].mean():.0f} samples on average, nine tenths after "
-        f"{means['nine tenths'].mean():.1f} steps. Early steps are faster than later ones beyond the noise of samples "
-        f"in **{len(sharp)} of {len(found)}** runs{': ' + ', '.join(sharp) if sharp else ''}."
+        f"Mean over tasks: half of the change is reached after **{means['half-change step'].mean():.1f}** steps "
+        f"({means['samples at half-change'].mean():.0f} samples), 90 % after {means['90 % step'].mean():.1f} steps. "
+        f"The pattern changes faster in early steps than in later steps (95 % interval over samples above 1) in "
+        f"**{len(faster)} of {len(trajectories)}** runs{': ' + ', '.join(faster) if faster else ''}."
     )

@@ -1,4 +1,4 @@
-"""What the notebooks use of other packages to train one model several times."""
+"""Names from other packages that the notebooks use to train one model several times."""
 
 from __future__ import annotations
 

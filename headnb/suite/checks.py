@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a suite, found before a notebook runs: names, types, tasks and models."""
+"""Validation of a suite before a notebook runs: names, types, tasks and models."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def check_suite(suite: Suite) -> tuple[Suite, CheckedSuite]:
-    """Hold a suite against its notebooks, and its profile against tasks and models.
+    """Validate a suite against its notebooks, and its profile against the known tasks and models.
 
     Returns:
-        The suite without the notebooks that the profile leaves out, and with its files and folders as absolute paths,
-        since workers run elsewhere; what was learnt, of all notebooks.
+        The suite without the notebooks that the profile excludes, with absolute paths (workers have other working
+        directories); and the `CheckedSuite`, which covers all notebooks.
 
     Raises:
-        HeadnbError: a cycle; a notebook that is missing or has no typed parameters; a parameter that is unknown or of
-            another type; a task or model that is unknown; samples that are not there.
+        HeadnbError: a cycle; a missing notebook, or one without typed parameters; an unknown parameter or one of
+            another type; an unknown task or model; missing samples.
     """
     topological_order(suite.notebooks)
-    kept = notebooks_without(suite.notebooks, suite.profile.without)
+    remaining = notebooks_without(suite.notebooks, suite.profile.without)
     inspected = {name: _inspect(entry) for name, entry in suite.notebooks.items()}
-    parameters = {name: {key: kind for key, (kind, _) in found.items()} for name, found in inspected.items()}
+    parameters = {name: {key: kind for key, (kind, _) in typed.items()} for name, typed in inspected.items()}
     for entry in suite.notebooks.values():
         _check_entry(entry, parameters[entry.name])
     profile = _with_absolute_paths(suite.profile)
     _check_parameters(profile, suite.notebooks, parameters)
     _check_names(profile)
-    defaults = [found["n"][1] for found in inspected.values() if "n" in found]
+    defaults = [typed["n"][1] for typed in inspected.values() if "n" in typed]
     n = (profile.parameters or {}).get("n", next(iter(defaults), None))
     checked = CheckedSuite(
         sources={name: _cells_hash(entry.file) for name, entry in suite.notebooks.items()},
@@ -57,7 +57,7 @@ def check_suite(suite: Suite) -> tuple[Suite, CheckedSuite]:
         samples={task: _samples_hash(task, n) for task in profile.tasks},
         weights={model: _weights_hash(model) for model in profile.models},
     )
-    return dataclasses.replace(suite, notebooks=kept, profile=profile), checked
+    return dataclasses.replace(suite, notebooks=remaining, profile=profile), checked
 
 
 def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
@@ -69,12 +69,12 @@ def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
         import papermill  # noqa: PLC0415
     logging.getLogger("papermill").setLevel(logging.WARNING)
     try:
-        found = papermill.inspect_notebook(str(entry.file))
-    except Exception as error:  # papermill lets through what nbformat and json raise
+        inspected = papermill.inspect_notebook(str(entry.file))
+    except Exception as error:  # papermill does not wrap the errors of nbformat and json
         raise HeadnbError(f"{entry.file.name} cannot be read as a notebook: {error}") from error
-    if not found:
-        raise HeadnbError(f"{entry.file.name} has no cell tagged 'parameters', or no parameter in it")
-    return {name: (_annotation(entry, name, about), _default(about["default"])) for name, about in found.items()}
+    if not inspected:
+        raise HeadnbError(f"{entry.file.name} has no cell tagged 'parameters', or no parameter in that cell")
+    return {name: (_annotation(entry, name, about), _default(about["default"])) for name, about in inspected.items()}
 
 
 def _annotation(entry: NotebookEntry, name: str, about: Mapping[str, Any]) -> str:
@@ -95,17 +95,15 @@ def _default(text: str) -> Any:
 def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str]) -> None:
     for name in entry.axes:
         if name not in parameters:
-            raise HeadnbError(
-                f"notebook {entry.name} runs for each {name}, but {entry.file.name} has no such parameter"
-            )
+            raise HeadnbError(f"notebook {entry.name} has for: {name}, but {entry.file.name} has no parameter {name}")
     for path in entry.writes:
         try:
             pieces = list(string.Formatter().parse(path))
         except ValueError as error:
-            raise HeadnbError(f"notebook {entry.name}: writes: {path!r:.80} cannot be read: {error}") from error
+            raise HeadnbError(f"notebook {entry.name}: writes: {path!r:.80} is not a valid pattern: {error}") from error
         for _, part, form, conversion in pieces:
             if part is not None and (form or conversion or part not in entry.axes):
-                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('part', part, entry.axes)}")
+                raise HeadnbError(f"notebook {entry.name}: writes: {unknown_name('field', part, entry.axes)}")
 
 
 def _check_parameters(
@@ -117,7 +115,7 @@ def _check_parameters(
     for name, value in (profile.parameters or {}).items():
         if name in SUITE_PARAMETERS or (name in AXES and name not in settable):
             raise HeadnbError(
-                f"profile {profile.name}: {name} comes from the profile's own parts; it is no parameter to set"
+                f"profile {profile.name}: {name} is set by the profile itself, so it cannot be under parameters"
             )
         if name not in settable:
             raise unknown_name("parameter", name, settable)
@@ -139,13 +137,13 @@ def _check_parameters(
 
 def _check_type(name: str, value: Any, annotation: str, notebook: str) -> None:
     hint = ""
-    if isinstance(value, str) and re.fullmatch(r"\d+e[-+]?\d+", value):  # YAML 1.1 wants a point in a float
+    if isinstance(value, str) and re.fullmatch(r"\d+e[-+]?\d+", value):  # YAML 1.1 requires a decimal point in a float
         hint = f"YAML reads {value} as text; write {value.replace('e', '.0e')}"
     check_parameter(name, value, annotation, notebook, hint=hint)
 
 
 def _with_absolute_paths(profile: Profile) -> Profile:
-    """Task files and model folders as absolute paths, since workers run elsewhere."""
+    """Profile with absolute paths of task files and model folders; workers have other working directories."""
 
     def absolute(name: str) -> str:
         path = user_path(name)
@@ -172,15 +170,15 @@ def _check_names(profile: Profile) -> None:
             if name not in profile.tasks:
                 raise HeadnbError(f"compositions: {unknown_name('task of the profile', name, profile.tasks)}")
         if task in basics:
-            raise HeadnbError(f"compositions: {task} cannot be a part of itself")
+            raise HeadnbError(f"compositions: {task} cannot be its own basic task")
     check_file_names(profile.models, "models")
     check_file_names(profile.tasks, "tasks")
 
 
 def _samples_hash(task: str, n: int | None) -> str:
-    """A hash of the scored samples and of the files that training samples come from.
+    """Hash of the scored samples and of the files with training samples.
 
-    Samples that come from the hub are known by their name only: fetching them is the notebooks' work.
+    Samples from the hub are identified by name only, because only the notebooks download them.
     """
     from headnb.tasks.loading import known_tasks, load_task  # noqa: PLC0415
     from headnb.tasks.registry import CARDS  # noqa: PLC0415
@@ -191,7 +189,7 @@ def _samples_hash(task: str, n: int | None) -> str:
         return task
     if files and len(files) < len(SPLITS) and task not in CARDS:
         missing = next(split for split, file in local.items() if file is None)
-        raise HeadnbError(f"task {task!r} has no {missing} split: there is {files[0]}, but no {task}.{missing}.jsonl")
+        raise HeadnbError(f"task {task!r} has no {missing} split: found {files[0]}, but no {task}.{missing}.jsonl")
     if not files and task not in known_tasks():
         raise unknown_name("task", task, known_tasks())
     scored = load_task(task, split="test", n=n, seed=0)
@@ -202,7 +200,7 @@ def _samples_hash(task: str, n: int | None) -> str:
 
 
 def _local_file(task: str, split: str) -> Path | None:
-    """The file that `load_task` reads for this task, if it reads one."""
+    """Path of the file that `load_task` reads for this task; None if it reads none."""
     path = Path(task)
     if path.suffix in {".jsonl", ".json"}:
         return path
@@ -212,7 +210,7 @@ def _local_file(task: str, split: str) -> Path | None:
 
 
 def _weights_hash(model: str) -> str:
-    """Of a folder or file: names, sizes and times of what is in it. Other models are known by their name."""
+    """Hash of the names, sizes and times of the files of a local model. Other models are identified by name."""
     path = Path(model)
     if not path.exists():
         return model
@@ -222,7 +220,7 @@ def _weights_hash(model: str) -> str:
 
 
 def _cells_hash(notebook: Path) -> str:
-    """Of the code cells: prose, outputs and metadata do not change what a notebook computes."""
+    """Hash of the code cells; Markdown, outputs and metadata do not change the results of a notebook."""
     import nbformat  # noqa: PLC0415
 
     cells = nbformat.read(notebook, as_version=4).cells

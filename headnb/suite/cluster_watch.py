@@ -1,4 +1,4 @@
-"""Whether the notebooks that are left on a Dask cluster can still run."""
+"""Check that the remaining notebooks can still run on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-TIMEOUT_SECONDS = 600.0  # seconds in which the scheduler does not answer, or no worker can run what is left
+TIMEOUT_SECONDS = 600.0  # without an answer of the scheduler, or without a worker that can run a remaining notebook
 
 LOST_MESSAGE = "the Dask scheduler was lost"
-RESUME_MESSAGE = "what is done is kept, and the same command goes on"
+RESUME_MESSAGE = "finished notebooks are kept; run the same command again to resume"
 
 
 @dataclass
 class ClusterWatch:
-    """Looks at a cluster from time to time, and gives up where nothing can come any more.
+    """Periodic check of a cluster; raises once no remaining notebook can run.
 
-    A notebook may take hours, so no bound of time on notebooks tells that. A worker that hangs is one that Dask itself
-    removes after a while (its `worker-ttl`), and starts again where it can.
+    A notebook may take hours, so there is no time limit for notebooks. Dask itself removes a worker that hangs (after
+    `worker-ttl`) and, on a local cluster, starts it again.
     """
 
     client: Client
-    need_gpu: bool  # whether those that take a GPU wait for a worker that has one
-    last_active: float = field(default_factory=time.monotonic)  # when it was last seen that what is left can run
+    need_gpu: bool  # whether notebooks with `gpu: true` need a worker with a GPU
+    last_active: float = field(default_factory=time.monotonic)  # last time at which a remaining notebook could run
 
     def record_activity(self) -> None:
-        """A notebook has ended: the cluster need not be asked."""
+        """Restart the timeout; call this when a notebook has ended."""
         self.last_active = time.monotonic()
 
     def check(self, left: Collection[Node]) -> None:
-        """Ask the scheduler for its workers, where no notebook ends.
+        """Ask the scheduler for its workers; call this when no notebook has ended for some time.
 
         Args:
-            left: notebooks that have not ended.
+            left: the remaining notebooks.
 
         Raises:
-            HeadnbError: the scheduler was lost or does not answer, or no worker could run any of them
+            HeadnbError: the scheduler was lost or does not answer, or no worker could run any remaining notebook
                 for `TIMEOUT_SECONDS`.
         """
         workers = self._workers()
@@ -56,28 +56,28 @@ class ClusterWatch:
         if any(self._runs(worker, node) for worker in workers.values() for node in ready):
             self.record_activity()
         elif time.monotonic() - self.last_active > TIMEOUT_SECONDS:
-            kind = "workers that take what is left" if workers else "workers"
-            what = f"the Dask cluster has had no {kind} for {TIMEOUT_SECONDS / 60:.3g} minutes"
-            raise HeadnbError(f"{what}; missing: {_node_names(left)}; {RESUME_MESSAGE}")
+            kind = "workers for the remaining notebooks" if workers else "workers"
+            problem = f"the Dask cluster has had no {kind} for {TIMEOUT_SECONDS / 60:.3g} minutes"
+            raise HeadnbError(f"{problem}; remaining: {_node_names(left)}; {RESUME_MESSAGE}")
 
     def _workers(self) -> Mapping[str, Any]:
         try:
             workers: dict[str, Any] = call_scheduler(self.client, "identity", TIMEOUT_SECONDS)["workers"]
         except TimeoutError as error:
-            what = f"the Dask scheduler has not answered for {TIMEOUT_SECONDS / 60:.3g} minutes"
-            raise HeadnbError(f"{what}; {RESUME_MESSAGE}") from error
+            problem = f"the Dask scheduler has not answered for {TIMEOUT_SECONDS / 60:.3g} minutes"
+            raise HeadnbError(f"{problem}; {RESUME_MESSAGE}") from error
         except (OSError, CancelledError) as error:
             raise HeadnbError(f"{LOST_MESSAGE}; {RESUME_MESSAGE}") from error
         return workers
 
     def _runs(self, worker: Mapping[str, Any], node: Node) -> bool:
-        """Whether a worker may be running this notebook, or may take it: a paused one ends what it runs."""
-        at_work = worker["status"] == "running" or bool(worker.get("metrics", {}).get("executing"))
-        return at_work and (has_gpu(worker) or not (node.gpu and self.need_gpu))
+        """Whether a worker can run this notebook. A paused worker still finishes its current notebook."""
+        active = worker["status"] == "running" or bool(worker.get("metrics", {}).get("executing"))
+        return active and (has_gpu(worker) or not (node.gpu and self.need_gpu))
 
 
 def has_gpu(worker: Mapping[str, Any]) -> bool:
-    """Whether a worker, as the scheduler describes it, was started with a GPU among its resources."""
+    """Whether a worker (in the scheduler's description) was started with a GPU resource."""
     return bool(worker.get("resources", {}).get("GPU", 0) >= 1)
 
 

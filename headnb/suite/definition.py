@@ -1,24 +1,24 @@
-"""suite.yaml: which notebooks there are, what each depends on, and the profiles they run with.
+"""Format of suite.yaml: the notebooks, their dependencies, and the profiles.
 
     notebooks:
       finetune:
-        file: 02_finetune.ipynb       # beside suite.yaml
-        for: [task, seed]             # one run for each, in every model's run folder; target: each complex task
-        after: [patterns]             # needs what these write; of the same task and seed, where both have them
-        uses: [shuffled]              # behind these too, but does without those that a profile leaves out
-        writes: ["sft/{task}/seed{seed}"]   # in the run folder; removed when it was made with other settings
-        gpu: true                     # takes a worker's GPU, where there are any
+        file: 02_finetune.ipynb       # relative to the folder of suite.yaml
+        for: [task, seed]             # one run per task and seed (or target: per complex task), for every model
+        after: [patterns]             # required notebooks; those with the same task and seed, if both have them
+        uses: [shuffled]              # optional notebooks: run before this one unless the profile excludes them
+        writes: ["sft/{task}/seed{seed}"]   # paths in the run folder; removed if written with other settings
+        gpu: true                     # reserves a worker's GPU, if the cluster has GPUs
     profiles:
       demo:
         models: [smollm2-135m]
         tasks: [gcd, lcm]
         seeds: [0, 1]
-        compositions: {lcm: [gcd]}    # complex task: the basic ones it may be made of
-        without: [shuffled]           # notebooks that are not run; none that one that is run comes after
-        parameters: {steps: 10}       # given to every notebook that has a parameter of this name
+        compositions: {lcm: [gcd]}    # complex task: its basic tasks
+        without: [shuffled]           # excluded notebooks; no other notebook may require them
+        parameters: {steps: 10}       # passed to every notebook that has a parameter of this name
 
-A notebook also gets, where it has parameters of these names: run_folder, model, and tasks, seeds and
-compositions of the profile; and task, seed and target where it runs for each.
+A notebook also gets run_folder, model, tasks, seeds and compositions if it has parameters of these names, and the task,
+seed and target of its run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from headnb.errors import HeadnbError, optional_import, unknown_name
 from headnb.hub import user_path
 
 AXES = ("task", "seed", "target")
-MAX_FILE_BYTES = 2**18  # bytes
+MAX_FILE_BYTES = 2**18
 LONGEST_VALUE = 10_000  # characters
-MAX_NAME_LENGTH = 80  # of a notebook
-MAX_VALUES = 100_000  # with every alias written out
+MAX_NAME_LENGTH = 80  # characters of a notebook's name
+MAX_VALUES = 100_000  # with aliases expanded
 SUITE_PARAMETERS = (
     "run_folder",
     "model",
@@ -48,7 +48,7 @@ SUITE_PARAMETERS = (
 
 @dataclass(frozen=True)
 class NotebookEntry:
-    """One notebook of the suite; see the module for what its parts mean."""
+    """One notebook of the suite; the module docstring explains the fields."""
 
     name: str
     file: Path
@@ -61,7 +61,7 @@ class NotebookEntry:
 
 @dataclass(frozen=True)
 class Profile:
-    """What the notebooks run with."""
+    """Models, tasks, seeds and parameters with which the notebooks run."""
 
     name: str
     models: tuple[str, ...]
@@ -75,7 +75,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Suite:
-    """The notebooks, in the order of the file, and one profile."""
+    """Notebooks in the order of the file, and one profile."""
 
     path: Path
     notebooks: Mapping[str, NotebookEntry]
@@ -83,19 +83,20 @@ class Suite:
 
 
 def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | None = None) -> Suite:
-    """Read a suite file and choose one of its profiles.
+    """Read a suite file and select one of its profiles.
 
     Args:
-        path: the YAML file. Notebooks lie beside it.
+        path: the YAML file; the notebooks are in the same folder.
         profile: name of a profile.
-        settings: replace what the profile says: `models`, `tasks`, `seeds`, `compositions`, `without`, or a parameter.
+        settings: values that replace the profile's: `models`, `tasks`, `seeds`, `compositions`, `without`, or the name
+            of a parameter.
 
     Raises:
-        HeadnbError: no such file or profile, no YAML, or a part that is unknown, missing or of another type.
+        HeadnbError: no such file or profile, invalid YAML, or a key that is unknown, missing or of another type.
     """
     path = user_path(path)
     stored = _mapping(_read_yaml(path), str(path))
-    _check_keys(stored, ("notebooks", "profiles", "published"), "part of a suite", str(path))
+    _check_keys(stored, ("notebooks", "profiles", "published"), "key of a suite", str(path))
     where = f"{path.name}: notebook"
     notebooks = {
         (name := _name(key, where)): _notebook(name, _mapping(entry, f"{where} {name}"), path.parent)
@@ -111,7 +112,7 @@ def read_suite(path: str | Path, profile: str, settings: Mapping[str, Any] | Non
 def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise HeadnbError(f"{path} is larger than {MAX_FILE_BYTES // 2**10} kB: no suite is")
+            raise HeadnbError(f"{path} is larger than {MAX_FILE_BYTES // 2**10} kB, the limit of a suite file")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise HeadnbError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -119,35 +120,35 @@ def _read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Plain values of a YAML text; no objects are made.
+    """Plain values of a YAML text; no Python objects are created.
 
     Raises:
-        HeadnbError: it is no YAML, it is longer than a suite file may be, or aliases make a lot of a little text.
+        HeadnbError: invalid YAML, or text or expanded aliases above the size limit.
     """
     with optional_import("suite"):
         import yaml  # noqa: PLC0415
     if len(text) > MAX_FILE_BYTES:
-        raise HeadnbError(f"{where} is longer than {MAX_FILE_BYTES // 2**10} kB: no suite is")
+        raise HeadnbError(f"{where} is longer than {MAX_FILE_BYTES // 2**10} kB, the limit of a suite file")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        few = _count_values(node, {}) < MAX_VALUES  # counted before any is made: `<<` copies what an alias names
-        found = loader.construct_document(node) if few and node is not None else None
-    except Exception as error:  # a date that is none is a ValueError, deep nesting a RecursionError, and there are more
+        within_limit = _count_values(node, {}) < MAX_VALUES  # before construction, because `<<` copies an alias's value
+        values = loader.construct_document(node) if within_limit and node is not None else None
+    except Exception as error:  # not only YAMLError: an invalid date is a ValueError, deep nesting a RecursionError
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise HeadnbError(f"{where}{line} is not YAML: {reason:.200}") from error
-    if not few:
-        raise HeadnbError(f"{where} has more than {MAX_VALUES} values, with its aliases written out")
-    return found
+    if not within_limit:
+        raise HeadnbError(f"{where} has more than {MAX_VALUES} values with its aliases expanded")
+    return values
 
 
 def _count_values(node: Any, known: dict[int, int]) -> int:
-    """How many values a node of YAML has, those behind aliases counted each time; too many, if it is part of itself.
+    """Number of values of a YAML node with aliases expanded; at least `MAX_VALUES` if the node contains itself.
 
     Raises:
-        ValueError: a value is too long: numbers with colons take time with the square of their length.
+        ValueError: a value is too long (parsing a number with colons takes quadratic time).
     """
     if not isinstance(getattr(node, "value", None), list):
         if node is not None and len(node.value) > LONGEST_VALUE:
@@ -162,16 +163,16 @@ def _count_values(node: Any, known: dict[int, int]) -> int:
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:
     where = f"notebook {name}"
-    _check_keys(entry, ("file", "for", "after", "uses", "writes", "gpu"), f"part of {where}", where)
+    _check_keys(entry, ("file", "for", "after", "uses", "writes", "gpu"), f"key of {where}", where)
     file = _require_type(entry.get("file"), str, f"{where}: file")
-    _check_inside(file, f"{where}: file", "beside the suite")
+    _check_inside(file, f"{where}: file", "in the folder of the suite")
     axes = _distinct_names(entry.get("for", []), f"{where}: for")
     for axis in axes:
         if axis not in AXES:
-            raise unknown_name(f"word behind for: of {where}", axis, AXES)
+            raise unknown_name(f"value in for: of {where}", axis, AXES)
     writes = _distinct_names(entry.get("writes", []), f"{where}: writes")
-    for place in writes:
-        _check_inside(place, f"{where}: writes", "inside the run folder")
+    for path in writes:
+        _check_inside(path, f"{where}: writes", "inside the run folder")
     return NotebookEntry(
         name,
         folder / file,
@@ -184,26 +185,26 @@ def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntr
 
 
 def _name(key: Any, where: str) -> str:
-    """What a notebook is called, in every error about it too."""
+    """Name of a notebook; printable, because errors show it."""
     name = str(key)
     if not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
-        raise HeadnbError(f"{where} {name!r:.60} has a name that cannot be shown in a line")
+        raise HeadnbError(f"{where} name {name!r:.60} must have 1 to {MAX_NAME_LENGTH} printable characters")
     return name
 
 
-def _check_inside(place: str, where: str, inside: str) -> None:
-    path = Path(place)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in place:
-        raise HeadnbError(f"{where} names {place!r:.80}, which is not {inside}")
+def _check_inside(name: str, where: str, inside: str) -> None:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+        raise HeadnbError(f"{where} is {name!r:.80}, which is not {inside}")
 
 
 def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
     where = f"{file}: profile {name}"
     known = ("models", "tasks", "seeds", "compositions", "without", "parameters", "about")
-    _check_keys(entry, known, f"part of profile {name}", where)
+    _check_keys(entry, known, f"key of profile {name}", where)
     for part in ("models", "tasks"):
         if not entry.get(part):
-            raise HeadnbError(f"{where} names no {part}")
+            raise HeadnbError(f"{where} has no {part}")
     return Profile(
         name,
         models=_distinct_names(entry["models"], f"{where}: models"),
@@ -217,11 +218,11 @@ def _profile(name: str, entry: Mapping[str, Any], file: str) -> Profile:
 
 
 def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
-    """The profile with what a user set beside it."""
+    """The profile with the settings of the user, which take precedence."""
     parts: dict[str, Any] = {}
     parameters = dict(profile.parameters or {})
     for name, value in settings.items():
-        where = "what is set"
+        where = "setting"
         if name in {"models", "tasks", "without"}:
             parts[name] = _distinct_names(value if isinstance(value, list) else [value], f"{where}: {name}")
         elif name == "seeds":
@@ -231,9 +232,9 @@ def _with_settings(profile: Profile, settings: Mapping[str, Any]) -> Profile:
         else:
             parameters[name] = value
     if "tasks" in parts and "compositions" not in parts:
-        left = set(parts["tasks"])
+        tasks = set(parts["tasks"])
         parts["compositions"] = {
-            task: basics for task, basics in (profile.compositions or {}).items() if {task, *basics} <= left
+            task: basics for task, basics in (profile.compositions or {}).items() if {task, *basics} <= tasks
         }
     return replace(profile, parameters=parameters, **parts)
 
@@ -260,15 +261,15 @@ def _distinct_names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _distinct(values: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
     if twice is not None:
-        raise HeadnbError(f"{where} has {twice!r} twice")
+        raise HeadnbError(f"{where} lists {twice!r} twice")
     return values
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise HeadnbError(f"{where} must be names with values, not {value!r:.60}")
+        raise HeadnbError(f"{where} must be a mapping of names to values, not {value!r:.60}")
     return value
 
 
@@ -286,13 +287,13 @@ def _check_keys(entry: Mapping[str, Any], known: tuple[str, ...], kind: str, whe
 
 @dataclass(frozen=True)
 class CheckedSuite:
-    """What was learnt while checking.
+    """Facts about a suite that the check collects.
 
     Attributes:
         sources: notebook -> hash of its cells.
         parameters: notebook -> {parameter: annotation}.
-        samples: task -> hash of where its samples come from.
-        weights: model -> hash of where its weights come from.
+        samples: task -> hash of its samples, or its name.
+        weights: model -> hash of its weights' files, or its name.
     """
 
     sources: Mapping[str, str]
@@ -301,6 +302,6 @@ class CheckedSuite:
     weights: Mapping[str, str]
 
     def inputs_of(self, model: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-        """What a node with these parameters reads from outside the run folder, as hashes."""
+        """Hashes of the inputs outside the run folder of a node with these parameters."""
         tasks = [*parameters.get("tasks", []), parameters.get("task"), parameters.get("target")]
         return {task: self.samples[task] for task in tasks if task in self.samples} | {model: self.weights[model]}

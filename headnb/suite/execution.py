@@ -1,4 +1,4 @@
-"""All nodes of a graph on a Dask cluster: a local one of processes, or one that is there already."""
+"""Execution of a graph of notebooks on a Dask cluster: a local one of processes, or an existing one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-    Report = Callable[[Node, Outcome | None], None]  # None: it begins
+    Report = Callable[[Node, Outcome | None], None]  # outcome None: the notebook begins
 
-POLL_SECONDS = 10.0  # seconds to wait for a notebook that ends, before a look at the cluster
+POLL_SECONDS = 10.0  # wait for a notebook to end, before each check of the cluster
 
 
 class SuiteInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a suite; `outcomes` holds what ended until then."""
+    """Ctrl-C during a suite; `outcomes` has the outcomes of the notebooks that ended before."""
 
     def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
         super().__init__("interrupted")
@@ -47,22 +47,22 @@ def run_suite(
     workers: int | None = None,
     report: Report | None = None,
 ) -> dict[str, Outcome]:
-    """Run every node that is not done. A node that fails stops those that need it, and no others.
+    """Run every node that is not done. A failed node blocks only the nodes that depend on it.
 
     Args:
         nodes: what `build_graph` returned.
-        out: the folder of the run folders; one suite at a time works in it.
+        out: the folder of the run folders; it is locked while the suite runs.
         scheduler: address of a Dask scheduler whose workers see the same files. None: a cluster on this machine.
-        workers: notebooks at a time, on this machine. None: one for each GPU; without any, one for each core as far as
-            there are notebooks that can run side by side.
+        workers: notebooks at a time on this machine. None: one per GPU; without a GPU, one per core, but at most as
+            many as can run at once.
         report: called when a notebook begins and when it ends.
 
     Returns:
-        `records.node_id(node)` -> its outcome, of the nodes that were not done.
+        `records.node_id(node)` -> outcome, for the nodes that were not done before.
 
     Raises:
-        HeadnbError: another suite works in `out`, the scheduler cannot be reached or was lost, or it has no workers.
-        SuiteInterrupted: on Ctrl-C; notebooks that were running are ended.
+        HeadnbError: another suite runs in `out`; the scheduler cannot be reached, was lost or has no workers.
+        SuiteInterrupted: on Ctrl-C; the running notebooks are stopped.
     """
     with records.suite_lock(out):
         todo = [node for node in nodes if not records.is_done(node)]
@@ -83,12 +83,12 @@ def run_suite(
 
 @contextlib.contextmanager
 def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
-    """A client, and the GPUs of this machine where the cluster is our own."""
+    """A client, and the GPUs of this machine if the cluster is local."""
     with optional_import("suite"):
         import cryptography  # noqa: F401, PLC0415  for the certificates of the cluster's connections
         from dask.system import CPU_COUNT  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
-    for name in logging.root.manager.loggerDict:  # what a user should know is said by `report`
+    for name in logging.root.manager.loggerDict:  # `report` tells the user what is needed
         if name.partition(".")[0] in {"distributed", "asyncio", "tornado"}:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if scheduler is not None:
@@ -106,7 +106,7 @@ def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[s
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
-            security=True,  # a scheduler runs whatever code it is sent: nobody else on this machine may
+            security=True,  # a scheduler runs any code it receives, so other users of this machine must not connect
             memory_limit=0,
             preload=["headnb.suite.worker"],
             resources={"GPU": 1} if gpus else {},
@@ -145,9 +145,9 @@ def _has_gpus(client: Client) -> bool:
 
 
 def _submit(client: Client, todo: Sequence[Node], session: Session, *, has_gpus: bool) -> dict[Future[Any], Node]:
-    """A Dask task for each node, behind those it needs."""
+    """Submit a Dask task for each node, with its dependencies."""
     of_node: dict[str, Future[Any]] = {}
-    for place, node in enumerate(todo):
+    for position, node in enumerate(todo):
         needed = [of_node[name] for name in map(records.node_id, node.after) if name in of_node]
         of_node[records.node_id(node)] = client.submit(
             job.run_node,
@@ -156,7 +156,7 @@ def _submit(client: Client, todo: Sequence[Node], session: Session, *, has_gpus:
             *needed,
             key=f"{records.node_id(node)}-{session.token}",
             resources={"GPU": 1} if node.gpu and has_gpus else None,
-            priority=-place,
+            priority=-position,
             pure=False,
         )
     return {of_node[records.node_id(node)]: node for node in todo}
@@ -170,29 +170,29 @@ def _collect(
     report: Report | None,
     watch: ClusterWatch,
 ) -> None:
-    tell = report or (lambda node, outcome: None)  # noqa: ARG005
+    notify = report or (lambda node, outcome: None)  # noqa: ARG005
     by_name = {records.node_id(node): node for node in futures.values()}
-    client.subscribe_topic(f"{job.STARTED_TOPIC}-{session.token}", lambda event: tell(by_name[event[1]], None))
-    left = dict(futures)
-    while left:
-        ended = _wait_for_finished(client, left)
+    client.subscribe_topic(f"{job.STARTED_TOPIC}-{session.token}", lambda event: notify(by_name[event[1]], None))
+    remaining = dict(futures)
+    while remaining:
+        ended = _wait_for_finished(client, remaining)
         if ended:
             watch.record_activity()
         else:
-            watch.check(left.values())
-        for future, told in ended.items():
-            node = left.pop(future)
+            watch.check(remaining.values())
+        for future, result in ended.items():
+            node = remaining.pop(future)
             needed = [outcomes.get(records.node_id(other)) for other in node.after]
             blocked = any(other is not None and other.state != "done" for other in needed)
-            outcome = told or _failed_outcome(future, blocked=blocked)
+            outcome = result or _failed_outcome(future, blocked=blocked)
             outcomes[records.node_id(node)] = outcome
-            tell(node, outcome)
+            notify(node, outcome)
 
 
 def _wait_for_finished(client: Client, left: Mapping[Future[Any], Node]) -> dict[Future[Any], Outcome | None]:
-    """Wait for those that end next, and fetch what they tell; none, where nothing comes for a while.
+    """Wait for the next notebooks to end and fetch their outcomes; empty if none ends within `POLL_SECONDS`.
 
-    Nothing comes where notebooks take long, and where a worker hangs, maybe with a result that was not fetched yet.
+    None ends if notebooks take long, or if a worker hangs, possibly before its result is fetched.
 
     Raises:
         HeadnbError: the scheduler was lost.
@@ -217,11 +217,11 @@ def _failed_outcome(future: Future[Any], *, blocked: bool) -> Outcome:
     if blocked:
         return Outcome("blocked")
     error: Any = future.exception()
-    return Outcome("failed", error=f"its worker died again and again ({type(error).__name__}); out of memory?")
+    return Outcome("failed", error=f"its worker died repeatedly ({type(error).__name__}); out of memory?")
 
 
 def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:
-    """End what runs; what does not is taken back."""
+    """Cancel the waiting notebooks and kill the kernels of the running ones."""
     best_effort(
         lambda: client.cancel(list(futures), force=True),
         lambda: client.run(job.end_kernels, session.token),

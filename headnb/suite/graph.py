@@ -1,8 +1,8 @@
-"""One node for each notebook, model, task and seed, what it depends on, and the hash that says whether it is done.
+"""Dependency graph with one node for each notebook, model, task and seed.
 
-The key of a node covers the notebook's cells, its parameters, what it reads (samples and weights), the versions of
-headnb, of scores and of findings, and the keys of the nodes before it. Where the run folder lies does not count, so a
-finished suite may be moved.
+The key of a node is a hash of the notebook's cells, its parameters, its inputs (samples and weights), the versions of
+headnb, of scores and of findings, and the keys of the nodes that it depends on. A node is done if its results have the
+same key. The path of the run folder is not part of the key, so a finished suite can be moved.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Node:
     """One notebook to run.
 
     Attributes:
-        name: for people: `finetune gsm8k seed 0`.
+        name: readable name such as `finetune gsm8k seed 0`.
         notebook: name of the notebook in the suite.
         source: the notebook's file.
         run: the model's run folder.
-        stem: what its files are called.
-        parameters: everything it is given.
-        key: 32 hex digits, no other node's; what was made under another key is made again.
-        after: the nodes it needs.
-        writes: what it makes, in the run folder.
-        gpu: whether it takes a GPU.
+        stem: stem of the file names of the executed notebook and its manifest.
+        parameters: parameters passed to the notebook.
+        key: unique hash of 32 hex digits; results with another key are recomputed.
+        after: nodes that it depends on.
+        writes: paths of its results in the run folder.
+        gpu: whether it needs a GPU.
     """
 
     name: str
@@ -59,32 +59,32 @@ class Node:
 
     @property
     def model(self) -> str:
-        """The model it is about."""
+        """The model of this node."""
         return str(self.parameters.get("model", self.run.name))
 
     @property
     def folder(self) -> Path:
-        """Where the executed notebook lies."""
+        """Folder of the executed notebook."""
         return self.run / "notebooks"
 
 
 def planned_designs(nodes: Sequence[Node]) -> dict[Path, tuple[int, int]]:
-    """Run folder -> samples and training runs of a task, of the folders whose notebooks are given both."""
-    found = {}
+    """Run folder -> (samples, training runs) per task, for the run folders whose notebooks have both parameters."""
+    designs = {}
     for run in dict.fromkeys(node.run for node in nodes):
-        given = [node.parameters for node in nodes if node.run == run]
-        samples = [int(each["n"]) for each in given if "n" in each]
-        seeds = {each["seed"] for each in given if "seed" in each}
+        parameters = [node.parameters for node in nodes if node.run == run]
+        samples = [int(of_node["n"]) for of_node in parameters if "n" in of_node]
+        seeds = {of_node["seed"] for of_node in parameters if "seed" in of_node}
         if samples and seeds:
-            found[run] = samples[0], len(seeds)
-    return found
+            designs[run] = samples[0], len(seeds)
+    return designs
 
 
 def topological_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEntry]:
-    """The notebooks, each behind those it depends on.
+    """Notebooks in an order in which each comes after its dependencies.
 
     Raises:
-        HeadnbError: one depends on an unknown notebook, or on itself by a cycle, which is named.
+        HeadnbError: a dependency on an unknown notebook, or a cycle, which the message shows.
     """
     ordered: list[NotebookEntry] = []
     path: list[str] = []
@@ -99,7 +99,7 @@ def topological_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEn
         entry = notebooks[name]
         for needed in (*entry.after, *entry.uses):
             if needed not in notebooks:
-                raise unknown_name(f"notebook after: which {name} runs", needed, notebooks)
+                raise unknown_name(f"dependency of notebook {name}", needed, notebooks)
             visit(needed)
         path.pop()
         ordered.append(entry)
@@ -110,42 +110,42 @@ def topological_order(notebooks: Mapping[str, NotebookEntry]) -> list[NotebookEn
 
 
 def notebooks_without(notebooks: Mapping[str, NotebookEntry], without: Sequence[str]) -> dict[str, NotebookEntry]:
-    """The notebooks that are run where `without` are not; none of them uses one of those any more.
+    """Notebooks without those in `without`, which are also removed from `uses` of the rest.
 
     Raises:
-        HeadnbError: an unknown notebook, one that is run needs what one of `without` writes, or nothing is run.
+        HeadnbError: an unknown notebook, a remaining notebook that requires an excluded one, or no notebook left.
     """
     for name in without:
         if name not in notebooks:
             raise HeadnbError(f"without: {unknown_name('notebook', name, notebooks)}")
-    kept = {
+    remaining = {
         name: dataclasses.replace(entry, uses=tuple(used for used in entry.uses if used not in without))
         for name, entry in notebooks.items()
         if name not in without
     }
-    for name, entry in kept.items():
-        if lacking := [needed for needed in entry.after if needed in without]:
-            raise HeadnbError(f"without: {name} needs what {lacking[0]} writes; leave out both or neither")
-    if not kept:
-        raise HeadnbError("without: all notebooks are left out")
-    return kept
+    for name, entry in remaining.items():
+        if excluded := [needed for needed in entry.after if needed in without]:
+            raise HeadnbError(f"without: {name} requires {excluded[0]}; exclude both or neither")
+    if not remaining:
+        raise HeadnbError("without: excludes every notebook")
+    return remaining
 
 
 def build_graph(suite: Suite, checked: CheckedSuite, out: Path) -> list[Node]:
-    """Every node of the suite in an order that respects dependencies: model by model.
+    """All nodes of the suite, model by model, each after its dependencies.
 
     Args:
-        suite: what `read_suite` returned.
-        checked: what `check_suite` found about it.
-        out: the folder that holds a run folder for each model.
+        suite: the suite that `check_suite` returned.
+        checked: the facts that `check_suite` returned.
+        out: parent folder of the run folders, one per model.
     """
     nodes: list[Node] = []
     for model in suite.profile.models:
         of_notebook: dict[str, list[tuple[dict[str, Any], Node]]] = {}
         for entry in topological_order(suite.notebooks):
             of_notebook[entry.name] = [
-                (place, _node(entry, model, place, suite.profile, checked, out, of_notebook))
-                for place in _axis_values(entry, suite.profile)
+                (values, _node(entry, model, values, suite.profile, checked, out, of_notebook))
+                for values in _axis_values(entry, suite.profile)
             ]
             nodes += [node for _, node in of_notebook[entry.name]]
     return nodes
@@ -163,7 +163,7 @@ def _axis_values(entry: NotebookEntry, profile: Profile) -> list[dict[str, Any]]
 def _node(
     entry: NotebookEntry,
     model: str,
-    place: dict[str, Any],
+    axis_values: dict[str, Any],
     profile: Profile,
     checked: CheckedSuite,
     out: Path,
@@ -173,11 +173,11 @@ def _node(
         node
         for needed in (*entry.after, *entry.uses)
         for other, node in of_notebook[needed]
-        if all(other[axis] == value for axis, value in place.items() if axis in other)
+        if all(other[axis] == value for axis, value in axis_values.items() if axis in other)
     )
-    parameters = node_parameters(entry, model, place, profile, checked)
+    parameters = node_parameters(entry, model, axis_values, profile, checked)
     run = out / safe_file_name(model)
-    parts = {axis: safe_file_name(str(value)) for axis, value in place.items()}
+    parts = {axis: safe_file_name(str(value)) for axis, value in axis_values.items()}
     identity = {
         "notebook": entry.name,
         "source": checked.sources[entry.name],
@@ -191,7 +191,7 @@ def _node(
         identity[FINDINGS_KEY] = FINDINGS_REVISION
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
     label = " ".join(
-        [entry.name, *(f"seed {value}" if axis == "seed" else str(value) for axis, value in place.items())]
+        [entry.name, *(f"seed {value}" if axis == "seed" else str(value) for axis, value in axis_values.items())]
     )
     return Node(
         name=one_line(label),
@@ -208,15 +208,15 @@ def _node(
 
 
 def node_parameters(
-    entry: NotebookEntry, model: str, place: Mapping[str, Any], profile: Profile, checked: CheckedSuite
+    entry: NotebookEntry, model: str, axis_values: Mapping[str, Any], profile: Profile, checked: CheckedSuite
 ) -> dict[str, Any]:
-    """What a notebook is given, the run folder apart: of what there is, what it has parameters for."""
-    given = {**(profile.parameters or {}), **suite_parameters(model, profile), **place}
-    return {name: value for name, value in given.items() if name in checked.parameters[entry.name]}
+    """Values for the parameters that a notebook has, without the run folder."""
+    available = {**(profile.parameters or {}), **suite_parameters(model, profile), **axis_values}
+    return {name: value for name, value in available.items() if name in checked.parameters[entry.name]}
 
 
 def suite_parameters(model: str, profile: Profile) -> dict[str, Any]:
-    """The parameters that come from the suite itself (see `definition.SUITE_PARAMETERS`), the run folder apart."""
+    """The parameters `definition.SUITE_PARAMETERS`, which the suite itself sets, without the run folder."""
     own = {
         "model": model,
         "tasks": list(profile.tasks),
@@ -228,7 +228,7 @@ def suite_parameters(model: str, profile: Profile) -> dict[str, Any]:
 
 
 def parallel_counts(nodes: Sequence[Node]) -> dict[str, int]:
-    """Key of a node -> how many nodes, itself included, are as deep in the graph: they can run at once."""
+    """Key of a node -> number of nodes (including itself) at the same depth, which can run at the same time."""
     depth: dict[str, int] = {}
     for node in nodes:
         depth[node.key] = 1 + max((depth.get(needed.key, 0) for needed in node.after), default=0)
@@ -237,5 +237,5 @@ def parallel_counts(nodes: Sequence[Node]) -> dict[str, int]:
 
 
 def without_graph(node: Node) -> Node:
-    """The node for a worker, which needs no other nodes."""
+    """Copy of a node without its dependencies, to send to a worker."""
     return dataclasses.replace(node, after=())

@@ -1,7 +1,6 @@
-"""One notebook on one worker: executed with papermill, its fate written down.
+"""Execution of one notebook on one worker with papermill, and its manifest.
 
-A worker process runs one notebook at a time: the working directory and the environment that a kernel inherits belong
-to the whole process.
+A worker process runs one notebook at a time, because a kernel inherits the environment of the whole process.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-STARTED_TOPIC = "headnb-suite-begins"  # topic of the event that a worker sends when it begins a notebook
-MAX_ATTEMPTS = 3  # a kernel that dies is started again: two that choose the same ports at once cannot both live
-MARK = "HEADNB_SUITE_NODE"  # in the environment of a kernel: what it works on
-SESSION = "HEADNB_SUITE_SESSION"  # and for which run of the suite
+STARTED_TOPIC = "headnb-suite-begins"  # event that a worker logs when it begins a notebook
+MAX_ATTEMPTS = 3  # a dead kernel is started again; it may have chosen the same port as another kernel
+MARK = "HEADNB_SUITE_NODE"  # environment variable of a kernel: the manifest of its node
+SESSION = "HEADNB_SUITE_SESSION"  # environment variable of a kernel: the run of the suite
 
 _job_lock = threading.Lock()
 _stopped: set[str] = set()
@@ -36,14 +35,14 @@ _stopped: set[str] = set()
 
 @dataclass(frozen=True)
 class Session:
-    """What is the same for all notebooks of one run of the suite.
+    """Settings shared by all notebooks of one run of the suite.
 
     Attributes:
-        token: tells this run from others on the same workers.
-        workers: how many workers share a machine: its address -> number.
-        parallel_counts: key of a node -> how many can run at once with it.
-        gpus: the devices of this machine, one for each worker of a local cluster; empty on a cluster of others.
-        environment: set for the kernels.
+        token: identifies this run among others on the same workers.
+        workers: address of a machine -> number of its workers.
+        parallel_counts: key of a node -> number of nodes that can run at the same time as it.
+        gpus: devices of this machine, one per worker of a local cluster; empty on an external cluster.
+        environment: environment variables of the kernels.
     """
 
     token: str
@@ -55,7 +54,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a node in this run."""
+    """Outcome of a node in this run of the suite."""
 
     state: Literal["done", "failed", "blocked", "stopped"]
     seconds: float = 0.0
@@ -63,13 +62,13 @@ class Outcome:
 
 
 def run_node(node: Node, session: Session, *needed: Outcome) -> Outcome:
-    """Run one notebook, if all that it needs is done. It never raises: what fails is an outcome."""
+    """Run one notebook if all its dependencies are done. A failure is returned as an outcome, never raised."""
     if any(outcome.state != "done" for outcome in needed):
         return Outcome("blocked")
     with _job_lock:
         if session.token in _stopped:
             return Outcome("stopped")
-        if records.is_done(node):  # by a worker that died before its answer was fetched
+        if records.is_done(node):  # by a worker that died before its outcome was fetched
             return Outcome("done")
         _announce_start(node, session)
         try:
@@ -82,11 +81,11 @@ def run_node(node: Node, session: Session, *needed: Outcome) -> Outcome:
 
 
 def end_kernels(token: str) -> None:
-    """End the notebooks that a run of the suite has on this worker, and begin no other of it."""
+    """Kill the kernels of a run of the suite on this worker, and start no other notebook of that run."""
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
 
     _stopped.add(token)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # that a kernel died is no news here
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # hides the expected messages about dead kernels
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.environ().get(SESSION) == token:
@@ -96,26 +95,26 @@ def end_kernels(token: str) -> None:
 def _execute_with_retries(node: Node, session: Session) -> Outcome:
     from nbclient.exceptions import DeadKernelError  # noqa: PLC0415
 
-    died = ""
+    cause = ""
     for _attempt in range(MAX_ATTEMPTS):
         try:
             return _execute(node, session)
-        except (DeadKernelError, RuntimeError) as error:  # RuntimeError: it died before it could say anything
-            died = str(error)
+        except (DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel died before it was ready
+            cause = str(error)
             if session.token in _stopped:
                 return Outcome("stopped")
-    gave_up = f"the kernel died {MAX_ATTEMPTS} times ({died}); out of memory?"
-    records.write_manifest(node, "failed", error=gave_up)
+    message = f"the kernel died {MAX_ATTEMPTS} times ({cause}); out of memory?"
+    records.write_manifest(node, "failed", error=message)
     records.end(node)
-    return Outcome("failed", error=gave_up)
+    return Outcome("failed", error=message)
 
 
 def _execute(node: Node, session: Session) -> Outcome:
-    """One attempt.
+    """Execute a notebook once and write its manifest.
 
     Raises:
         DeadKernelError, RuntimeError: the kernel died.
-        OSError, HeadnbError: nothing can be written.
+        OSError, HeadnbError: a file cannot be written.
     """
     threads = _threads(node, session)
     facts: dict[str, Any] = {
@@ -147,7 +146,7 @@ def _execute(node: Node, session: Session) -> Outcome:
 
 
 def _kernel_environment(node: Node, session: Session, threads: int) -> dict[str, str]:
-    """What a kernel inherits. Dask's nannies set one thread for each worker, which kernels would keep."""
+    """Environment of a kernel. Dask sets one thread per worker, which kernels would inherit."""
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     device = {"CUDA_VISIBLE_DEVICES": session.gpus[_worker_number() % len(session.gpus)]} if session.gpus else {}
     mark = {MARK: str(records.manifest_path(node)), SESSION: session.token}
@@ -155,8 +154,8 @@ def _kernel_environment(node: Node, session: Session, threads: int) -> dict[str,
 
 
 def _threads(node: Node, session: Session) -> int:
-    """A fair share of this machine's cores, of as many notebooks as can run here at once."""
-    from dask.system import CPU_COUNT  # noqa: PLC0415  of this process's cgroup and affinity
+    """Cores of this machine divided by the number of notebooks that can run on it at the same time."""
+    from dask.system import CPU_COUNT  # noqa: PLC0415  respects cgroup limits and CPU affinity
 
     worker = _worker()
     host = worker.address.rpartition(":")[0] if worker is not None else ""
@@ -184,6 +183,7 @@ def _announce_start(node: Node, session: Session) -> None:
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them on exit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -198,7 +198,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _peak_memory(every: float = 1.0) -> Iterator[list[int]]:
-    """Bytes that this process's children, the kernel and what it starts, hold: sampled."""
+    """Sample the memory of this process's children (the kernel and its children), in bytes."""
     import psutil  # noqa: PLC0415
 
     peak, over = [0], threading.Event()
@@ -221,9 +221,9 @@ def _peak_memory(every: float = 1.0) -> Iterator[list[int]]:
 
 
 def _kill_leftover_kernels(node: Node, patience: float = 3.0) -> None:
-    """End the kernel that a killed worker may have left on this node: two must never write to one place.
+    """Kill a kernel that a killed worker left on this node, so that two kernels never write to the same files.
 
-    A kernel notices by itself, within a second, that its worker is gone.
+    A kernel normally exits by itself within a second after its worker is gone.
     """
     import psutil  # noqa: PLC0415
 
@@ -244,22 +244,22 @@ def _versions() -> dict[str, str]:
 
     names = ("headnb", "torch", "transformers", "trl", "peft", "papermill")
     installed = {name: _version(name, importlib.metadata) for name in names}
-    found = {"python": platform.python_version(), **installed, "commit": _commit()}
-    return {name: version for name, version in found.items() if version}
+    versions = {"python": platform.python_version(), **installed, "commit": _commit()}
+    return {name: version for name, version in versions.items() if version}
 
 
 def _commit() -> str | None:
-    """Of the clone that headnb runs from, and whether files in it differ; None where it is installed without one."""
+    """Commit (with "-dirty" after changes) of the clone that headnb runs from; None if there is no clone."""
     git = ["git", "-C", str(notebooks.notebooks_folder().parent)]
-    tracked = [*git, "ls-files", "--error-unmatch", "headnb/__init__.py"]  # the clone may be somebody else's
+    tracked = [*git, "ls-files", "--error-unmatch", "headnb/__init__.py"]  # fails if the clone is of another project
     describe = [*git, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    said = ""
-    for words in (tracked, describe):
+    output = ""
+    for command in (tracked, describe):
         try:
-            said = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+            output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
         except (OSError, subprocess.SubprocessError):
             return None
-    return said.strip()
+    return output.strip()
 
 
 def _version(name: str, metadata: Any) -> str | None:

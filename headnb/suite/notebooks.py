@@ -1,4 +1,4 @@
-"""Notebooks as runs and as pages: where the package's own lie, how one is executed, how it becomes HTML."""
+"""Notebooks of the package: their folder, their execution with papermill, and their export to HTML."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 QUICKSTART = "00_quickstart.ipynb"
 
-# A page opens without a network and runs no script: nbconvert's own would fetch RequireJS, MathJax and Mermaid.
+# An exported page needs no network and no script; nbconvert's template would load RequireJS, MathJax and Mermaid.
 _TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 """
-# Our JSON is for JupyterLab's renderer; a page shows the picture made of HTML.
+# headnb's JSON output is for the JupyterLab renderer; a page shows the HTML output instead.
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
 def notebooks_folder() -> Path:
-    """Where the package's notebooks lie: inside it when it is installed from a wheel, else beside it.
+    """Folder of the package's notebooks: inside the package in a wheel, next to it in a clone.
 
     Raises:
-        HeadnbError: neither of the two exists.
+        HeadnbError: neither folder exists.
     """
     package = Path(str(resources.files("headnb")))
     for folder in (package / "notebooks", package.parent / "notebooks"):
@@ -45,20 +45,19 @@ def notebooks_folder() -> Path:
 def run_notebook(
     notebook: Path, executed: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
 ) -> Path:
-    """Execute a notebook with parameters, in the folder that the executed one is written to.
+    """Execute a notebook with parameters; the working directory is the folder of the executed notebook.
 
     Args:
         notebook: a notebook with a cell tagged `parameters`.
-        executed: where to write it with its outputs.
-        parameters: name -> value; others keep what the notebook says.
-        progress: show a bar on stderr.
+        executed: path of the executed notebook, with outputs.
+        parameters: name -> value; other parameters keep the notebook's defaults.
+        progress: show a progress bar on stderr.
 
     Returns:
         `executed`.
 
     Raises:
-        HeadnbError: an extra is missing, the notebook has no such parameter or one of another type, or a cell of it
-            failed.
+        HeadnbError: an extra is missing, a parameter is unknown or has another type, or a cell failed.
     """
     with optional_import("suite"):
         import ipykernel  # noqa: F401, PLC0415  the kernel that papermill starts
@@ -67,7 +66,7 @@ def run_notebook(
     given = dict(parameters or {})
     try:
         known = papermill.inspect_notebook(str(notebook))
-    except Exception as error:  # papermill lets through what nbformat and json raise
+    except Exception as error:  # papermill does not wrap the errors of nbformat and json
         reason = " ".join(str(error).split())
         raise HeadnbError(f"{notebook} cannot be read as a notebook: {reason:.200}") from error
     for name, value in given.items():
@@ -97,22 +96,22 @@ def run_notebook(
 
 @contextlib.contextmanager
 def _private_sockets() -> Iterator[Config]:
-    """Settings by which a kernel is spoken to over sockets in a folder of its own, where the system has such.
+    """Settings that connect to a kernel over Unix sockets in a private folder, if the system has them.
 
-    Ports are seen by everybody on the machine, and two kernels that start at once may choose the same.
+    TCP ports are visible to all users of the machine, and two kernels that start together may choose the same port.
     """
     from traitlets.config import Config  # noqa: PLC0415
 
     config = Config()
     with tempfile.TemporaryDirectory(prefix="headnb-", ignore_cleanup_errors=True) as folder:
-        if os.name == "posix" and len(folder) < 90:  # the system's limit is 104 to 108, with the socket's name
+        if os.name == "posix" and len(folder) < 90:  # a socket path may have 104 to 108 characters
             config.KernelManager.transport = "ipc"
             config.KernelManager.ip = f"{folder}/kernel"
         yield config
 
 
 def html_page(notebook: Path, page: Path) -> Path:
-    """Write a notebook as one HTML file that needs neither a network nor a script; returns `page`.
+    """Write a notebook as one HTML file that needs neither a network nor scripts; return `page`.
 
     Raises:
         HeadnbError: nbconvert is not installed.

@@ -1,8 +1,8 @@
-"""Parameters of notebooks, checked against the types that their cell gives them.
+"""Type checks of notebook parameters against the annotations in the parameters cell.
 
-papermill hands text that it does not know as a number, True, False or None on as text: `-p full false` sets the text
-"false", which counts as true, and `-p tasks gsm8k` a name where a list is expected. Such values are refused, not
-converted: what text means is for the user to say, and papermill has a form for each type.
+papermill passes a value as text unless it is a number, True, False or None: `-p full false` sets the text "false",
+which is truthy, and `-p tasks gsm8k` sets text instead of a list. Such values are rejected, not converted, because the
+conversion would be a guess; the error shows the papermill option for the type.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SIMPLE_TYPES: dict[str, type | tuple[type, ...]] = {
 def check_parameters(namespace: Mapping[str, Any]) -> None:
     """Check a notebook's parameters against the types in its parameters cell, after papermill has set them.
 
-    A parameters cell holds nothing but lines such as `steps: int = 30`.
+    A parameters cell has only lines such as `steps: int = 30`.
 
     Args:
         namespace: the notebook's `globals()`; the cells are read from IPython's `In`.
 
     Raises:
-        HeadnbError: a parameter is of another type, or a list holds a value twice.
+        HeadnbError: a parameter has another type, or a list has a duplicate value.
     """
     typed: dict[str, str] = {}
     for cell in namespace.get("In", []):
@@ -48,32 +48,35 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
 
 
 def check_parameter(name: str, value: Any, annotation: str, where: str = "", *, hint: str = "") -> None:
-    """Check one parameter; `where` names its notebook, `hint` says how to give the value.
+    """Check one parameter; the error has the notebook's name (`where`) and a `hint` how to pass the value.
 
     Raises:
-        HeadnbError: it is of another type, or a list that holds a value twice.
+        HeadnbError: the value has another type, or is a list with a duplicate value.
     """
     of = f"parameter {name}{where and f' of {where}'}"
     if not fits(value, annotation, of):
-        raise HeadnbError(f"{of} is {annotation}, not {value!r:.60}{hint and f' ({hint})'}")
+        raise HeadnbError(f"{of} must be {annotation}, not {value!r:.60}{hint and f' ({hint})'}")
     if isinstance(value, list):
-        twice = next((each for place, each in enumerate(value) if each in value[:place]), None)
+        twice = next((entry for index, entry in enumerate(value) if entry in value[:index]), None)
         if twice is not None:
-            raise HeadnbError(f"{of} has {twice!r:.60} twice")
+            raise HeadnbError(f"{of} lists {twice!r:.60} twice")
 
 
 def fits(value: Any, annotation: str, where: str) -> bool:
-    """Whether a value is of the type that an annotation names: plain ones, list[...], dict[..., ...] and unions.
+    """Whether a value has the annotated type: a simple type, list[...], dict[..., ...] or a union.
 
     Raises:
-        HeadnbError: the annotation names another type.
+        HeadnbError: the annotation has an unsupported type.
     """
 
     def of_kind(value: Any, kind: ast.expr) -> bool:
         match kind:
             case ast.BinOp(left, ast.BitOr(), right):
-                one, other = of_kind(value, left), of_kind(value, right)  # both, so that no unknown word is passed over
-                return one or other
+                matches = [
+                    of_kind(value, left),
+                    of_kind(value, right),
+                ]  # both, so that an unsupported type is always found
+                return any(matches)
             case ast.Constant(value=None):
                 return value is None
             case ast.Name(name) if name in _SIMPLE_TYPES:
@@ -85,7 +88,7 @@ def fits(value: Any, annotation: str, where: str) -> bool:
                     return False
                 return all(of_kind(name, key) and of_kind(entry, inner) for name, entry in value.items())
         raise HeadnbError(
-            f"{where} has the type {annotation}; known are {', '.join(_SIMPLE_TYPES)}, list[...], dict[..., ...]"
+            f"{where} has the type {annotation}; supported: {', '.join(_SIMPLE_TYPES)}, list[...], dict[..., ...]"
         )
 
     try:
@@ -95,7 +98,7 @@ def fits(value: Any, annotation: str, where: str) -> bool:
 
 
 def _parameters_of(cell: str) -> dict[str, str]:
-    """Parameter -> annotation of a cell that holds nothing but typed assignments; empty for others."""
+    """Parameter -> annotation, for a cell that has only annotated assignments; empty for other cells."""
     lines: list[ast.stmt] = []
     with contextlib.suppress(SyntaxError):
         lines = ast.parse(cell).body
@@ -106,7 +109,7 @@ def _parameters_of(cell: str) -> dict[str, str]:
 
 
 def _papermill_form(name: str, value: Any, annotation: str) -> str:
-    """How papermill is given the value that may be meant."""
+    """The papermill option for a value of this type."""
     if annotation == "bool":
         return f"papermill takes -p {name} True or -p {name} False"
     if annotation.startswith("list[") and not isinstance(value, list):

@@ -1,9 +1,9 @@
-"""What became of a node: its manifest, written last, beside the executed notebook.
+"""State of a node: the files next to its executed notebook.
 
-<stem>.ipynb            executed, complete
+<stem>.ipynb            executed notebook, complete
 <stem>.failed.ipynb     executed up to the cell that failed, with its traceback
-<stem>.json             manifest: key, state, parameters, versions, when, where, how long, how much memory
-.<stem>.begun.json      there while a notebook runs, and after it was killed
+<stem>.json             manifest, written last: key, state, parameters, versions, start, hardware, time, memory
+.<stem>.begun.json      exists while a notebook runs, and after it was killed
 """
 
 from __future__ import annotations
@@ -28,60 +28,60 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """The state of a node.
+    """State of a node.
 
-    "done": nothing to do. "failed": the notebook failed, or its kernel died. "running". "stopped": killed or
-    interrupted in the middle. "outdated": done with other settings, sources or versions. "blocked": a notebook it
-    needs failed. "waiting": for others. "ready": could run now.
+    "done": results are complete. "failed": a cell failed, or the kernel died. "running". "stopped": killed or
+    interrupted. "outdated": run with other settings, sources or versions. "blocked": a dependency failed. "waiting":
+    a dependency is not done. "ready": all dependencies are done.
     """
 
     state: State
     manifest: Mapping[str, Any]
-    """What is known of the last run of this notebook, of whatever settings; empty if there was none."""
+    """Manifest of the last run of this notebook with any settings; empty if there was none."""
 
     @property
     def seconds(self) -> float | None:
-        """How long the last run took."""
+        """Duration of the last run in seconds."""
         return self.manifest.get("seconds")
 
     @property
     def error(self) -> str:
-        """Why it failed, or by what it is blocked."""
+        """Error of the last run; empty if there was none."""
         return str(self.manifest.get("error", ""))
 
 
 def executed_path(node: Node) -> Path:
-    """Where the executed notebook is when it is complete."""
+    """Path of the executed notebook after all cells have run."""
     return node.folder / f"{node.stem}.ipynb"
 
 
 def failed_path(node: Node) -> Path:
-    """Where the executed notebook is when a cell failed."""
+    """Path of the executed notebook after a cell failed."""
     return node.folder / f"{node.stem}.failed.ipynb"
 
 
 def draft_path(node: Node) -> Path:
-    """Where the notebook is while it runs."""
+    """Path of the notebook while it runs."""
     return node.folder / f".{node.stem}.running.ipynb"
 
 
 def manifest_path(node: Node) -> Path:
-    """Where the manifest is."""
+    """Path of the manifest."""
     return node.folder / f"{node.stem}.json"
 
 
 def running_path(node: Node) -> Path:
-    """The file that is there while the notebook runs."""
+    """Path of the file that exists while the notebook runs."""
     return node.folder / f".{node.stem}.begun.json"
 
 
 def read_manifest(node: Node) -> dict[str, Any]:
-    """The node's manifest; empty if there is none that can be read."""
+    """Manifest of a node; empty if it is missing or unreadable."""
     return _read(manifest_path(node))
 
 
 def write_manifest(node: Node, state: State, **facts: Any) -> dict[str, Any]:
-    """Write the manifest; returns it."""
+    """Write the manifest and return it."""
     manifest = {
         "format": FORMAT,
         "node": node.name,
@@ -96,19 +96,19 @@ def write_manifest(node: Node, state: State, **facts: Any) -> dict[str, Any]:
 
 
 def is_done(node: Node) -> bool:
-    """Whether the node's results are there and made with just these settings."""
+    """Whether all results of the node exist and have its key."""
     manifest = read_manifest(node)
-    made = (executed_path(node), *node.writes)
-    return manifest.get("state") == "done" and manifest.get("key") == node.key and all(map(Path.exists, made))
+    results = (executed_path(node), *node.writes)
+    return manifest.get("state") == "done" and manifest.get("key") == node.key and all(map(Path.exists, results))
 
 
 def begin(node: Node, facts: Mapping[str, Any]) -> None:
-    """Mark that the node runs; what was made with other settings is removed, what was begun with these is kept.
+    """Mark the node as running. Results with another key are removed; partial results with the same key are kept.
 
-    Results of unknown origin stay too: the notebook itself refuses what does not fit.
+    Results without a manifest are also kept; the notebook itself checks whether they fit.
     """
-    made_with = _read(running_path(node)).get("key") or read_manifest(node).get("key")
-    if made_with not in {None, node.key}:
+    previous_key = _read(running_path(node)).get("key") or read_manifest(node).get("key")
+    if previous_key not in {None, node.key}:
         for path in node.writes:
             _remove(path)
     write_json(running_path(node), {"key": node.key, **facts})
@@ -117,32 +117,32 @@ def begin(node: Node, facts: Mapping[str, Any]) -> None:
 
 
 def end(node: Node) -> None:
-    """Take the mark of `begin` away."""
+    """Remove the file that `begin` wrote."""
     _remove(running_path(node))
 
 
 def records(nodes: Sequence[Node], *, running: bool) -> dict[str, Record]:
-    """The state of every node, by `node.run` and name.
+    """State of every node, by `node_id`.
 
     Args:
         nodes: the graph.
-        running: whether a suite is at work on them, so that what is begun runs and was not killed.
+        running: whether a suite runs in the folder; then a begun node is "running", otherwise "stopped".
     """
-    found: dict[str, Record] = {}
+    states: dict[str, Record] = {}
     for node in nodes:
-        found[node_id(node)] = _record(node, [found[node_id(needed)] for needed in node.after], running=running)
-    return found
+        states[node_id(node)] = _record(node, [states[node_id(needed)] for needed in node.after], running=running)
+    return states
 
 
 def node_id(node: Node) -> str:
-    """A name of the node that no other node of the graph has."""
+    """Unique name of a node in the graph."""
     return f"{node.run.name}/{node.stem}"
 
 
 def _record(node: Node, needed: list[Record], *, running: bool) -> Record:
     manifest = read_manifest(node)
     begun = _read(running_path(node))
-    waits: State = "waiting"
+    state: State = "waiting"
     if is_done(node):
         return Record("done", manifest)
     if begun.get("key") == node.key:
@@ -150,20 +150,20 @@ def _record(node: Node, needed: list[Record], *, running: bool) -> Record:
     if manifest.get("state") == "failed" and manifest.get("key") == node.key:
         return Record("failed", manifest)
     if any(record.state in {"failed", "blocked"} for record in needed):
-        waits = "blocked"
+        state = "blocked"
     elif manifest:
-        waits = "outdated"
+        state = "outdated"
     elif all(record.state == "done" for record in needed):
-        waits = "ready"
-    return Record(waits, manifest)
+        state = "ready"
+    return Record(state, manifest)
 
 
 @contextlib.contextmanager
 def suite_lock(out: Path) -> Iterator[None]:
-    """Hold the folder, so that two suites never write to it at once; the lock goes with the process.
+    """Lock the folder, so that two suites never write to it at the same time; the lock ends with the process.
 
     Raises:
-        HeadnbError: another suite is at work there, or the folder cannot be written.
+        HeadnbError: another suite runs there, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
@@ -172,7 +172,7 @@ def suite_lock(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
-        raise HeadnbError(f"a suite is running in {out} already; `headnb suite status` shows it") from None
+        raise HeadnbError(f"a suite is already running in {out}; `headnb suite status` shows its progress") from None
     except OSError as error:
         raise HeadnbError(f"cannot write to {out}: {error.strerror or error}") from error
     try:
@@ -182,7 +182,7 @@ def suite_lock(out: Path) -> Iterator[None]:
 
 
 def is_running(out: Path) -> bool:
-    """Whether a suite is at work in this folder."""
+    """Whether a suite runs in this folder."""
     if not (out / ".suite.lock").exists():
         return False
     try:

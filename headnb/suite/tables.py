@@ -1,4 +1,4 @@
-"""The graph as text: what would run, and what became of it."""
+"""Text tables of the graph: planned runs, and states."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SIGNS = {
 }
 
 
-def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
-    """Every node with its state, behind what it needs, and where a traceback lies."""
-    states: Counter[str] = Counter(record.state for record in found.values())
+def status_table(nodes: Sequence[Node], node_records: Mapping[str, Record]) -> str:
+    """One line per node with its state, after its dependencies, and the error of each failed node."""
+    states: Counter[str] = Counter(record.state for record in node_records.values())
     lines = [f"{len(nodes)} notebooks: " + ", ".join(f"{states[state]} {state}" for state in SIGNS if states[state])]
     width = max(len(_indented(node)) for node in nodes)
     for node, model in _with_models(nodes):
-        record = found[records.node_id(node)]
+        record = node_records[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         about: str = record.state
         if record.state in {"done", "failed"} and record.seconds is not None:
@@ -43,20 +43,22 @@ def status_table(nodes: Sequence[Node], found: Mapping[str, Record]) -> str:
         if record.state in {"running", "stopped"}:
             about += f" since {one_line(record.manifest.get('began', '?'))}"
         if record.state == "blocked":
-            about += f" by {_blocking(node, found)}"
+            about += f" by {_blocking(node, node_records)}"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {about}")
         if record.state == "failed":
             lines.append(f"{'':<{width}}    {one_line(record.error, LONGEST_MESSAGE)}")
     return "\n".join(lines)
 
 
-def plan_table(nodes: Sequence[Node], found: Mapping[str, Record], known: Mapping[str, Timing], workers: int) -> str:
-    """Every node with what it needs and what it took in earlier runs, and the sum."""
+def plan_table(
+    nodes: Sequence[Node], node_records: Mapping[str, Record], known: Mapping[str, Timing], workers: int
+) -> str:
+    """One line per node with dependencies, time and memory of earlier runs; then the total."""
     width = max(len(_indented(node)) for node in nodes)
     lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
-    todo = [node for node in nodes if found[records.node_id(node)].state != "done"]
+    todo = [node for node in nodes if node_records[records.node_id(node)].state != "done"]
     for node, model in _with_models(nodes):
-        record = found[records.node_id(node)]
+        record = node_records[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
         needs = ", ".join(_summary(node))
         time, memory = "?", "?"
@@ -66,21 +68,23 @@ def plan_table(nodes: Sequence[Node], found: Mapping[str, Record], known: Mappin
             time, memory = duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
     if not todo:
-        return "\n".join([*lines, "\nall done: nothing would run"])
+        return "\n".join([*lines, "\nall done: no notebook to run"])
     timed = [node for node in todo if node.key in known]
     basis = []
     if timed:
         seconds = total_seconds(timed, known, workers)
         memory_gb = peak_memory_mb(timed, known, workers) / 1024
-        basis.append(f"about {duration(seconds)} and {memory_gb:.1f} GB by earlier runs")
+        basis.append(f"about {duration(seconds)} and {memory_gb:.1f} GB, from earlier runs")
     if len(timed) < len(todo):
-        basis.append(f"no timings yet of {len(todo) - len(timed)} (they come with the first run of each notebook)")
-    lines.append(f"\n{len(todo)} of {len(nodes)} notebooks would run, {workers} at a time: {'; '.join(basis)}")
+        basis.append(
+            f"no timings yet for {len(todo) - len(timed)} of them (recorded in the first run of each notebook)"
+        )
+    lines.append(f"\n{len(todo)} of {len(nodes)} notebooks to run, {workers} at a time: {'; '.join(basis)}")
     return "\n".join(lines)
 
 
 def outcome_line(node: Node, outcome: Outcome, done: int, total: int) -> str:
-    """One notebook's end, while the suite runs."""
+    """Progress line for a notebook that ended."""
     about = f"[{done}/{total}] {SIGNS[outcome.state]} {node.name}: {outcome.state}"
     if outcome.seconds:
         about += f" in {duration(outcome.seconds)}"
@@ -98,11 +102,11 @@ def duration(seconds: float) -> str:
 
 
 def _with_models(nodes: Sequence[Node]) -> list[tuple[Node, str]]:
-    """Each node, with the model's name at the first of its nodes."""
+    """Each node, with the model's name for the first node of the model and "" for the rest."""
     runs = [node.run for node in nodes]
     return [
-        (node, "" if place and runs[place - 1] == node.run else one_line(node.model))
-        for place, node in enumerate(nodes)
+        (node, "" if index and runs[index - 1] == node.run else one_line(node.model))
+        for index, node in enumerate(nodes)
     ]
 
 
@@ -115,13 +119,17 @@ def _depth(node: Node) -> int:
 
 
 def _summary(node: Node) -> list[str]:
-    """What a node needs: one is named, several of one notebook are counted."""
+    """Dependencies of a node by notebook, with a count if there are several."""
     count = Counter(needed.notebook for needed in node.after)
     return [name if number == 1 else f"{number} {name}" for name, number in count.items()]
 
 
-def _blocking(node: Node, found: Mapping[str, Record]) -> str:
-    """The failed notebooks that a node waits for, directly or not."""
-    failed = [needed.name for needed in node.after if found[records.node_id(needed)].state == "failed"]
-    deeper = [_blocking(needed, found) for needed in node.after if found[records.node_id(needed)].state == "blocked"]
+def _blocking(node: Node, node_records: Mapping[str, Record]) -> str:
+    """Names of the failed notebooks that a node depends on, directly or indirectly."""
+    failed = [needed.name for needed in node.after if node_records[records.node_id(needed)].state == "failed"]
+    deeper = [
+        _blocking(needed, node_records)
+        for needed in node.after
+        if node_records[records.node_id(needed)].state == "blocked"
+    ]
     return ", ".join(dict.fromkeys([*failed, *deeper]))

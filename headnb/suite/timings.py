@@ -1,4 +1,4 @@
-"""How long notebooks take and how much memory, as far as they have run with the same parameters."""
+"""Expected time and memory of notebooks, from earlier runs with the same parameters."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
 
 
 class Timing(NamedTuple):
-    """Of one run of a notebook."""
+    """Time and peak memory of one run of a notebook."""
 
     seconds: float
     memory_mb: float
 
 
 def timings(nodes: Sequence[Node]) -> dict[str, Timing]:
-    """Key of a node -> what its last complete run took, or runs of its notebook for other tasks and seeds.
+    """Key of a node -> timing of its last complete run, else of the runs of its notebook for other tasks and seeds.
 
-    Nodes without such a run are left out. Of several runs: the median time and the largest memory.
+    Several runs are combined as the median time and the maximum memory. Nodes without any such run are omitted.
     """
     own = {node.key: timing for node in nodes if (timing := _last_run(node))}
-    found = {}
+    estimates = {}
     for node in nodes:
-        alike = [own[o.key] for o in nodes if o.key in own and (o.notebook, o.run) == (node.notebook, node.run)]
-        if alike:
-            seconds, memory_mb = zip(*alike, strict=True)
-            found[node.key] = own.get(node.key, Timing(statistics.median(seconds), max(memory_mb)))
-    return found
+        similar = [own[o.key] for o in nodes if o.key in own and (o.notebook, o.run) == (node.notebook, node.run)]
+        if similar:
+            seconds, memory_mb = zip(*similar, strict=True)
+            estimates[node.key] = own.get(node.key, Timing(statistics.median(seconds), max(memory_mb)))
+    return estimates
 
 
 def total_seconds(nodes: Sequence[Node], known: Mapping[str, Timing], workers: int) -> float:
-    """Until all of `nodes` are done by so many workers: a list schedule, in the order of the graph."""
+    """Expected duration of `nodes` with this number of workers: a list schedule in the order of the graph."""
     free = [0.0] * max(1, workers)
     ends: dict[str, float] = {}
     for node in nodes:
         ready = max((ends.get(needed.key, 0.0) for needed in node.after), default=0.0)
-        worker = min(range(len(free)), key=lambda place: max(free[place], ready))
+        worker = min(range(len(free)), key=lambda index: max(free[index], ready))
         free[worker] = ends[node.key] = max(free[worker], ready) + known[node.key].seconds
     return max(ends.values(), default=0.0)
 
 
 def peak_memory_mb(nodes: Sequence[Node], known: Mapping[str, Timing], workers: int) -> float:
-    """At most, when the largest notebooks that can run at once do."""
+    """Upper bound of the memory: the largest notebooks that can run at the same time run together."""
     together = parallel_counts(nodes)
     largest = sorted((known[node.key].memory_mb for node in nodes if together[node.key] > 1), reverse=True)
     single = max((known[node.key].memory_mb for node in nodes), default=0.0)
@@ -56,7 +56,7 @@ def peak_memory_mb(nodes: Sequence[Node], known: Mapping[str, Timing], workers: 
 
 
 def _last_run(node: Node) -> Timing | None:
-    """Of the node's last complete run, if it had the same parameters; the run folder may have been moved since."""
+    """Timing of the last complete run, if its parameters were the same; the run folder may have another path."""
     manifest = records.read_manifest(node)
     if manifest.get("state") != "done":
         return None

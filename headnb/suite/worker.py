@@ -1,4 +1,4 @@
-"""Set-up of the local cluster's worker processes, which Dask imports into each."""
+"""Set-up of the worker processes of the local cluster; Dask imports this module in each worker."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import signal
 
 
 def dask_setup(worker: object) -> None:  # noqa: ARG001  Dask's signature
-    """Leave Ctrl-C to the command, which ends its workers: a terminal sends it to every process."""
+    """Ignore Ctrl-C, which a terminal sends to every process; the command stops its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Composition from a run's trainings: what enters, and what the notebook and the report say of it."""
+"""Composition from a run folder: the tasks that enter the fit, and its sentences in notebook and report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LABEL = "uncentred: high without composition"
 
 @pytest.fixture(scope="module")
 def run() -> SimpleNamespace:
-    """Three trainings of each task, on its own and on shuffled answers."""
-    made = study(np.random.default_rng(1), "composed")
-    own = {"target": made["target"], **made["basics"], **made["others"]}
+    """Three training runs of each task, on its own answers and on shuffled answers."""
+    simulated = study(np.random.default_rng(1), "composed")
+    own = {"target": simulated["target"], **simulated["basics"], **simulated["others"]}
     return SimpleNamespace(
-        trained=dict.fromkeys(own, (0, 1, 2)), pairs=own.__getitem__, shuffled_pairs=made["shuffled"].__getitem__
+        trained=dict.fromkeys(own, (0, 1, 2)), pairs=own.__getitem__, shuffled_pairs=simulated["shuffled"].__getitem__
     )
 
 
@@ -32,21 +32,21 @@ def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
     assert {fit.evidence.level for fit in fits.values()} == {"beyond format"}
     table = summaries.forms_table({"target": fits})
     assert f"R² {LABEL}" in table.columns
-    said = summaries.composition_summary({"target": fits}, {"target": pairs_of(run, "target")})
-    assert "Composition is shown for **1 of 1** complex tasks (target: beyond format)." in said
-    assert "a + b fits target best" in said
+    text = summaries.composition_summary({"target": fits}, {"target": pairs_of(run, "target")})
+    assert "Composition is supported for **1 of 1** complex tasks (target: beyond format)." in text
+    assert "Best pair of tasks for target: a + b, R²" in text
 
 
-def test_report_shows_the_uncentred_r_squared_beside_the_published_figure(run):
+def test_report_shows_the_uncentred_r_squared_next_to_the_published_value(run):
     section = _composition(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
     assert section.finding is not None
     assert section.finding.supported is True
     assert "Level of evidence: beyond format." in section.finding.sentence
     papers = {number.name: number.paper for number in section.finding.numbers}
     assert papers["R² (dAP)"] == "0.97 (from others)"
-    assert papers[f"R² (dAP; {LABEL})"].startswith("0.97 (from others); which R² this is")
+    assert papers[f"R² (dAP; {LABEL})"].startswith("0.97 (from others); the paper does not state")
     evidence = section.tables[1]
-    assert evidence.caption.startswith("Evidence: shares of the error")
+    assert evidence.caption.startswith("Evidence: fractions of the error")
     assert evidence.columns == ("share", "of", "value", "low", "p")
     assert evidence.rows[0][:2] == ("gain", "change")
 
@@ -57,7 +57,7 @@ def test_power_of_a_run_is_that_of_its_own_trainings(run):
     assert "beyond format" in found.table
 
 
-def test_trainings_of_two_tasks_have_other_seeds():
+def test_trainings_of_two_tasks_have_different_seeds():
     seeds = {training_seed(task, seed) for task in TASKS for seed in range(5)}
     assert len(seeds) == 5 * len(TASKS)
     assert all(0 <= seed < 2**32 for seed in seeds)

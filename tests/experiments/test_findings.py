@@ -1,4 +1,4 @@
-"""What notebooks show of several runs at once: means over seeds of what `trajectory` found of each."""
+"""Curves and tables over several runs: means over seeds of the results of `trajectory`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mean_of(name: str, task: str) -> np.ndarray:
     return np.mean([RUNS[task, seed].steps[name].values for seed in (0, 1)], axis=0)
 
 
-def test_the_course_of_a_task_is_the_mean_over_its_seeds() -> None:
+def test_the_curve_of_a_task_is_the_mean_over_its_seeds() -> None:
     found = training_curves(RUNS)
     for task in ("gsm8k", "mbpp"):
         for name in ("relative_distance", "correlation_first", "correlation_final", "movement"):
@@ -33,7 +33,7 @@ def test_the_course_of_a_task_is_the_mean_over_its_seeds() -> None:
     assert found["correlation_final"].sel(task="mbpp", step=80) == pytest.approx(1)
 
 
-def test_courses_are_drawn_beside_each_other_along_the_samples() -> None:
+def test_curves_are_drawn_against_the_samples_seen() -> None:
     chart = plots.curves(training_curves(RUNS), along="samples_seen", log=True)
     assert len(chart.plots) == 4
     assert {plot.x.label for plot in chart.plots} == {"samples seen"}
@@ -41,7 +41,7 @@ def test_courses_are_drawn_beside_each_other_along_the_samples() -> None:
     assert chart.title == "over samples seen"
 
 
-def test_tasks_tracked_at_other_steps_stand_beside_each_other() -> None:
+def test_tasks_tracked_at_different_steps_are_combined() -> None:
     study, scores = simulated_study(EXPONENTIAL)
     fewer = headnb.trajectory(study.isel(step=[0, 2, 7]), scores.isel(step=[0, 2, 7]))
     found = training_curves({("gsm8k", 0): RUNS["gsm8k", 0], ("mbpp", 0): fewer})
@@ -55,13 +55,13 @@ def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
     assert dict(progress.sizes) == {"task": 2, "seed": 2, "step": 8}
     np.testing.assert_array_equal(progress["value"].sel(task="mbpp", seed=1), RUNS["mbpp", 1].steps["done"])
     halves = [RUNS["gsm8k", seed].half.value for seed in (0, 1)]
-    assert table.loc["gsm8k", "half"] == pytest.approx(np.mean(halves))
-    assert table.loc["gsm8k", "samples at half"] == pytest.approx(8 * np.mean(halves))
+    assert table.loc["gsm8k", "half-change step"] == pytest.approx(np.mean(halves))
+    assert table.loc["gsm8k", "samples at half-change"] == pytest.approx(8 * np.mean(halves))
 
 
 @pytest.mark.parametrize("runs", [1, 3])
 @pytest.mark.parametrize("scale_free", [False, True])
-def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them(runs: int, scale_free: bool) -> None:
+def test_grids_of_changes_mark_significant_heads_and_show_the_reliability(runs: int, scale_free: bool) -> None:
     pairs = {"svamp": random_change(0, "svamp", n=16), "boolq": random_change(1, "boolq", n=20)}
     found = headnb.selectivity(
         {task: before for task, (before, _) in pairs.items()},
@@ -73,5 +73,7 @@ def test_grids_of_changes_mark_significant_heads_and_say_how_far_to_believe_them
         compared = headnb.compare(*pair, scale_free=scale_free)
         assert (drawn["kind"], drawn["units"]) == ("difference", compared.attrs["units"])
         assert panel["samples"] == compared.attrs["samples"] == len(pair[0]["sample"])
-        assert panel["reliability"] == pytest.approx(compared.attrs["reliability"], abs=1e-3)  # equal runs: that of one
+        assert panel["reliability"] == pytest.approx(
+            compared.attrs["reliability"], abs=1e-3
+        )  # the runs are equal, so the reliability is that of one run
         np.testing.assert_array_equal(panel["significant"], table["significant"].sel(task=task))

@@ -1,4 +1,4 @@
-"""A fine-tuning goes on in its folder as the one that it was, or not at all."""
+"""A fine-tuning resumes in its output folder only with the same settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def lora(**options: Any) -> LoraConfig:
         ({"model": tiny_model(seed=1)}, "model_fingerprint"),
     ],
 )
-def test_another_fine_tuning_is_not_taken_for_this_one(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_a_fine_tuning_with_other_settings_does_not_resume(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     options: dict[str, Any] = {"model": tiny_model(), "peft_config": lora(), "output_dir": tmp_path}
     with pytest.raises(TuningInterrupted):
         short_finetuning(on_progress=stop, **options)
@@ -48,7 +50,7 @@ def test_another_fine_tuning_is_not_taken_for_this_one(tmp_path: Path, changed: 
     short_finetuning(resume=True, **options | same)
 
 
-def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Path) -> None:
+def test_a_resumed_in_place_run_has_no_parameter_distance(tmp_path: Path) -> None:
     model = tiny_model()
     with pytest.raises(TuningInterrupted):
         short_finetuning(model, inplace=True, output_dir=tmp_path, on_progress=stop)
@@ -60,7 +62,7 @@ def test_in_place_movement_is_not_told_from_weights_that_have_moved(tmp_path: Pa
     assert resumed.movement[2].isnull().all()
 
 
-def test_a_finished_run_of_half_an_epoch_does_no_step_more(tmp_path: Path) -> None:
+def test_a_finished_run_of_half_an_epoch_takes_no_further_step(tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": None, "num_train_epochs": 0.5, "output_dir": tmp_path}
     first = short_finetuning(tiny_model(), **options)
     again = short_finetuning(tiny_model(), resume=True, **options)

@@ -1,4 +1,4 @@
-"""The run folder: what is written is read back, nothing is there half, and an error says which notebook is missing."""
+"""Run folder: files are read back as written, files are never incomplete, and errors name the notebook to run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_fine_tuning_counts_only_when_it_is_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "notebook"),
+    ("read", "notebook"),
     [
         (lambda run: run.before("gcd"), "01_patterns"),
         (lambda run: run.after("gcd", 0, "gcd"), "02_finetune for gcd, seed 0"),
@@ -65,9 +65,9 @@ def test_a_fine_tuning_counts_only_when_it_is_complete(tmp_path: Path) -> None:
         (lambda run: run.findings.arrays("rapid_change"), "05_rapid_change"),
     ],
 )
-def test_what_is_missing_names_the_notebook_that_makes_it(tmp_path: Path, asked, notebook: str) -> None:
+def test_an_error_about_a_missing_file_names_the_notebook_to_run(tmp_path: Path, read, notebook: str) -> None:
     with pytest.raises(HeadnbError, match=notebook):
-        asked(Run.create(tmp_path, SETTINGS))
+        read(Run.create(tmp_path, SETTINGS))
 
 
 def test_a_folder_without_a_run_names_the_first_notebook(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_folder_without_a_run_names_the_first_notebook(tmp_path: Path) -> None
         _ = Run(tmp_path / "nowhere").settings
 
 
-def test_names_that_are_not_of_the_run_are_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
     run = Run.create(tmp_path, SETTINGS)
     with pytest.raises(HeadnbError, match="did you mean 'gsm_symbolic'"):
         run.samples.scored("gsm_symbolc")
@@ -128,13 +128,13 @@ def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
 def test_two_tasks_whose_answers_would_share_a_file_are_refused(tmp_path: Path, tasks: tuple[str, ...]) -> None:
     with pytest.raises(HeadnbError, match="two tasks would be called"):
         Run.create(tmp_path, Settings("tiny", tasks))
-    begun = {"format": 1, "model": "tiny", "tasks": list(tasks), "n": 4, "max_length": 256, "seed": 3}
-    write_json(tmp_path / "run.json", begun)  # as an earlier version began it
+    stored = {"format": 1, "model": "tiny", "tasks": list(tasks), "n": 4, "max_length": 256, "seed": 3}
+    write_json(tmp_path / "run.json", stored)  # as an earlier version wrote it
     with pytest.raises(HeadnbError, match="two tasks would be called"):
         _ = Run(tmp_path).settings
 
 
-def test_a_folder_is_never_there_by_half_while_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_removal_leaves_no_partial_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "trainer"
 
     def fill() -> None:
@@ -153,5 +153,5 @@ def test_a_folder_is_never_there_by_half_while_it_is_removed(tmp_path: Path, mon
             remove_folder(folder)
     assert not folder.exists()
     fill()
-    remove_folder(folder)  # what the killed one left is no hindrance
+    remove_folder(folder)  # the leftovers of the interrupted removal do not matter
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Random instructions and random heads in a run folder are drawn for each task apart."""
+"""Random instructions and random heads are sampled independently for each task."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_each_target_has_random_instructions_of_its_own(run: Run) -> None:
     trial = selection_trials.SelectionTrial(run, None, None, (), pool_samples=20, target_samples=3, ways=["random"])
     chosen = {target: set(trial.chosen("random", target, 20, seed=1).ids) for target in TASKS}
     assert chosen["gcd"] == set(trial.chosen("random", "gcd", 20, seed=1).ids)
-    for one, other in (("gcd", "lcm"), ("gcd", "leg_counting"), ("lcm", "leg_counting")):
-        assert len(chosen[one] & chosen[other]) < 15  # of 20 out of 60, 7 by chance
+    for first, second in (("gcd", "lcm"), ("gcd", "leg_counting"), ("lcm", "leg_counting")):
+        assert len(chosen[first] & chosen[second]) < 15  # of 20 out of 60, 7 by chance
 
 
 def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same scores for every task: the same top heads, and random ones that agree by chance only."""
+    """With the same scores for every task, the top heads are the same and random heads overlap by chance only."""
     scores = scores_of(np.random.default_rng(0).gamma(2, size=(4, 10, 12)))
     losses = xr.DataArray(np.ones((3, 6)), {"evaluated": list(TASKS)}, ("evaluated", "sample"))
     heads: dict[str, list[set[str]]] = {"top": [], "random": []}
@@ -51,5 +51,5 @@ def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.
     sizes = {"choosing_samples": 4, "tested_samples": 6, "steps": 2, "batch_size": 2}
     selection_trials.selective_losses(run, Model(), None, (), (0,), heads=30, beside=(), rates={"heads": 1e-4}, **sizes)
     assert heads["top"][0] == heads["top"][1] == heads["top"][2]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert len(heads["random"][one] & heads["random"][other]) < 20  # of 30 out of 120
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert len(heads["random"][first] & heads["random"][second]) < 20  # of 30 out of 120

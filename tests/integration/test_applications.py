@@ -86,9 +86,9 @@ def test_names_that_are_unknown_are_answered_with_the_nearest(run: Run) -> None:
 
 
 def test_missing_results_name_the_notebook_that_computes_them(run: Run) -> None:
-    with pytest.raises(HeadnbError, match="notebook 07_mixture_training makes one"):
+    with pytest.raises(HeadnbError, match="run notebook 07_mixture_training first"):
         mixture_runs.mixture_effect_of(run, "leg_counting")
-    with pytest.raises(HeadnbError, match="notebook 12_continual_training makes them"):
+    with pytest.raises(HeadnbError, match="run notebook 12_continual_training first"):
         continual_runs.forgetting_of(run)
     with pytest.raises(HeadnbError, match="04_composition"):
         mixture_runs.mixtures_for(run, "leg_counting", 0, 4, ["uniform"])
@@ -120,5 +120,5 @@ def test_a_sequence_with_scores_that_are_not_complete_is_refused(run: Run, model
             out=run.paths.stage(0, 1, "gcd"),
             on_progress=stop,
         )
-    with pytest.raises(HeadnbError, match="is not complete; run notebook 12_continual_training, seed 0 again"):
+    with pytest.raises(HeadnbError, match="is incomplete; run notebook 12_continual_training, seed 0 again"):
         continual_runs.stages_of(run, 0, ["gcd"])

@@ -28,7 +28,7 @@ MODEL, TASKS = "smollm2-135m", ("gcd", "lcm")
 SEEDS = 8  # so many notebooks that train
 PATIENCE = 300.0
 VICTIMS = {"kernel": 3, "worker": 2, "command": 1}  # and how often each is chosen
-GIVEN_UP = ("the kernel died 3 times", "its worker died again and again")  # killed too often over one notebook
+GIVEN_UP = ("the kernel died 3 times", "its worker died repeatedly")  # killed too often over one notebook
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""When a suite gives up a cluster, by a clock and a cluster made up."""
+"""When a suite raises an error about its cluster, with a simulated clock and cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAUSED = GPU | {"status": "paused"}
 
 
 class Cluster:
-    """Its workers now, and the time."""
+    """Simulated workers and clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.workers: list[dict[str, Any]] = [GPU]
@@ -39,18 +39,18 @@ def nodes_of(folder: Path, *, gpu: bool):
     return [dataclasses.replace(node, gpu=gpu) for node in graph(write_suite(folder / "suite"), folder / "out")]
 
 
-def test_patience_begins_when_the_last_notebook_ended(cluster: Cluster, tmp_path: Path):
+def test_the_timeout_begins_when_the_last_notebook_ended(cluster: Cluster, tmp_path: Path):
     nodes = nodes_of(tmp_path, gpu=False)
-    watching = ClusterWatch(None, need_gpu=False, last_active=0.0)
+    watch = ClusterWatch(None, need_gpu=False, last_active=0.0)
     for _ in range(100):
         cluster.now += TIMEOUT_SECONDS / 10
-        watching.record_activity()
+        watch.record_activity()
     cluster.workers = []
     cluster.now += TIMEOUT_SECONDS - 1
-    watching.check(nodes)
+    watch.check(nodes)
     cluster.now += 2
-    with pytest.raises(HeadnbError, match="no workers for 10 minutes; missing: start, train gcd seed 0"):
-        watching.check(nodes)
+    with pytest.raises(HeadnbError, match="no workers for 10 minutes; remaining: start, train gcd seed 0"):
+        watch.check(nodes)
 
 
 @pytest.mark.parametrize(
@@ -61,27 +61,29 @@ def test_patience_begins_when_the_last_notebook_ended(cluster: Cluster, tmp_path
         ([CPU | {"resources": {"GPU": 0}}], True, False),
         ([CPU, GPU], True, True),
         ([PAUSED], True, False),
-        ([PAUSED | {"metrics": {"executing": 1}}], True, True),  # it ends what it runs
+        ([PAUSED | {"metrics": {"executing": 1}}], True, True),  # it finishes its notebook
     ],
 )
-def test_it_waits_for_as_long_as_a_worker_can_run_what_is_left(
+def test_it_waits_while_a_worker_can_run_a_remaining_notebook(
     cluster: Cluster, tmp_path: Path, workers: list[dict[str, Any]], gpu: bool, waits: bool
 ):
     nodes = nodes_of(tmp_path, gpu=gpu)
-    watching = ClusterWatch(None, need_gpu=True, last_active=0.0)
+    watch = ClusterWatch(None, need_gpu=True, last_active=0.0)
     cluster.workers = workers
     cluster.now = 2 * TIMEOUT_SECONDS
     if waits:
-        watching.check(nodes)
+        watch.check(nodes)
     else:
-        with pytest.raises(HeadnbError, match="no workers that take what is left for 10 minutes"):
-            watching.check(nodes)
+        with pytest.raises(HeadnbError, match="no workers for the remaining notebooks for 10 minutes"):
+            watch.check(nodes)
 
 
-def test_what_waits_for_others_does_not_count(cluster: Cluster, tmp_path: Path):
-    first, *others = nodes_of(tmp_path, gpu=False)
-    watching = ClusterWatch(None, need_gpu=True, last_active=0.0)
+def test_notebooks_with_unfinished_dependencies_do_not_count(cluster: Cluster, tmp_path: Path):
+    first, *dependents = nodes_of(tmp_path, gpu=False)
+    watch = ClusterWatch(None, need_gpu=True, last_active=0.0)
     cluster.workers = [CPU]
     cluster.now = 2 * TIMEOUT_SECONDS
-    with pytest.raises(HeadnbError, match="no workers that take what is left"):  # the others could run, but need it
-        watching.check([dataclasses.replace(first, gpu=True), *others])
+    with pytest.raises(
+        HeadnbError, match="no workers for the remaining notebooks"
+    ):  # the dependents do not need a GPU, but wait for the first
+        watch.check([dataclasses.replace(first, gpu=True), *dependents])

@@ -1,4 +1,4 @@
-"""A suite on a cluster: whatever is killed or fails in the middle, the same command ends in the same results."""
+"""Execution of a suite on a cluster: after any failure or kill, the same command gives the same results."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ RUN = "smollm2-135m"
 PLACES = [("gcd", 0), ("lcm", 0)]
 TRAINED = {f"{RUN}/sft/{task}/seed{seed}/result.txt": f"{RUN} 1.0 {task} {seed} 21" for task, seed in PLACES}
 COMPLETE = {f"{RUN}/start.txt": f"{RUN} 1.0", **TRAINED, f"{RUN}/end.txt": "\n".join(TRAINED.values())}
-PATIENCE = 300.0  # seconds; how long a test waits at most, on a machine that does much else
+PATIENCE = 300.0  # seconds; the longest wait of a test on a busy machine
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait until something holds."""
+    """Wait until a condition is true."""
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
 class Command:
-    """`headnb suite run` in a process of its own, and the notebook that waits in the middle."""
+    """`headnb suite run` in a separate process, with a notebook that can be paused."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.gate = folder / "gate"
@@ -58,15 +58,15 @@ class Command:
         self.environment = {"SUITE_TEST_GATE": str(self.gate)}
 
     def start(self, *, hold: str = "") -> subprocess.Popen[str]:
-        """Begin; `hold` (such as "gcd0") is a notebook that waits in its middle."""
+        """Start the command; the notebook `hold` (such as "gcd0") pauses until `release`."""
         self.gate.mkdir(exist_ok=True)
         for file in self.gate.iterdir():
             file.unlink()
         if hold:
             (self.gate / f"{hold}.wait").touch()
-        words = ["suite", "run", self.suite, "--profile", "tiny", "--out", self.out, *self.options]
+        arguments = ["suite", "run", self.suite, "--profile", "tiny", "--out", self.out, *self.options]
         return subprocess.Popen(
-            [sys.executable, "-c", "from headnb.cli.main import main; main()", *map(str, words)],
+            [sys.executable, "-c", "from headnb.cli.main import main; main()", *map(str, arguments)],
             env={**os.environ, **self.environment},
             stderr=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ class Command:
         )
 
     def kernel(self, held: str) -> psutil.Process:
-        """The kernel of the notebook that waits, once it does."""
+        """Kernel of the paused notebook; waits until it is paused."""
         here = self.gate / f"{held}.here"
         until(lambda: here.exists() and here.read_text())
         return psutil.Process(int(here.read_text()))
@@ -85,22 +85,22 @@ class Command:
         (self.gate / f"{held}.wait").unlink()
 
     def finish(self) -> str:
-        """Run to the end; returns what it said."""
+        """Run to the end; return its stderr."""
         process = self.start()
-        _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-        return said
+        _, stderr = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, stderr
+        return stderr
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Command]:
     write_suite(tmp_path / "suite", seeds=[0])
     yield Command(tmp_path)
-    end_all_that_mentions(tmp_path)
+    kill_leftovers(tmp_path)
 
 
-def end_all_that_mentions(folder: Path) -> None:
-    """Nothing of a failed test stays behind."""
+def kill_leftovers(folder: Path) -> None:
+    """Kill the processes that a failed test left."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("SUITE_TEST_GATE") == str(folder / "gate"):
@@ -108,10 +108,10 @@ def end_all_that_mentions(folder: Path) -> None:
 
 
 def test_a_suite_runs_in_order_and_a_second_time_not_at_all(command: Command) -> None:
-    said = command.finish()
+    stderr = command.finish()
     assert results(command.out) == COMPLETE
-    assert "4 of 4 notebooks to run" in said
-    assert "[4/4] ✓ end: done" in said
+    assert "4 of 4 notebooks to run" in stderr
+    assert "[4/4] ✓ end: done" in stderr
     times = {path: path.stat().st_mtime_ns for path in command.out.rglob("*.ipynb")}
     assert sorted(path.name for path in times) == sorted(
         ["start.ipynb", *(f"train.{task}.seed{seed}.ipynb" for task, seed in PLACES), "end.ipynb"]
@@ -147,7 +147,7 @@ def test_a_failed_notebook_keeps_its_traceback_and_stops_only_what_needs_it(tmp_
     ]
     assert traceback.evalue == "this one fails"
     assert not records.executed_path(nodes[1]).exists()
-    write_suite(tmp_path / "suite", seeds=[0])  # mended
+    write_suite(tmp_path / "suite", seeds=[0])  # repaired
     nodes = graph(suite, tmp_path / "out")
     run_suite(nodes, tmp_path / "out")
     assert results(tmp_path / "out") == COMPLETE
@@ -163,18 +163,18 @@ def test_a_kernel_or_worker_killed_in_the_middle_is_replaced(command: Command, v
     assert worker is not None
     command.release("lcm0")
     (kernel if victim == "kernel" else worker).kill()
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
     assert results(command.out) == COMPLETE
 
 
 @pytest.mark.long
-def test_a_run_killed_in_the_middle_goes_on(command: Command) -> None:
+def test_a_killed_run_resumes(command: Command) -> None:
     process = command.start(hold="gcd0")
     kernel = command.kernel("gcd0")
     process.kill()
     process.wait()
-    kernel.wait(PATIENCE)  # it notices
+    kernel.wait(PATIENCE)  # it exits after its parent
     before = {path: path.stat().st_mtime_ns for path in command.out.rglob("*.ipynb")}
     assert f"{RUN}/end.txt" not in results(command.out)
     nodes = graph(command.suite, command.out)
@@ -186,7 +186,7 @@ def test_a_run_killed_in_the_middle_goes_on(command: Command) -> None:
 
 @contextlib.contextmanager
 def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str, Any, Any]]:
-    """A cluster that is there already: its address, its scheduler and its worker."""
+    """An external cluster: its address, its scheduler and its worker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -210,49 +210,52 @@ def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str,
 
 
 @pytest.mark.long
-def test_a_killed_scheduler_is_one_line_and_the_run_goes_on_without_it(command: Command) -> None:
-    # Two threads, which a worker of the suite must not use for two notebooks at once.
+def test_a_killed_scheduler_is_one_line_and_a_local_run_resumes(command: Command) -> None:
+    # Two threads: the worker must still run only one notebook at a time.
     with scheduler_and_worker(command, "--nthreads", "2") as (address, scheduler, _):
         command.options = ("--scheduler", address)
         process = command.start(hold="gcd0")
         kernel = command.kernel("gcd0")
         scheduler.kill()
-        _, said = process.communicate(timeout=PATIENCE)
+        _, stderr = process.communicate(timeout=PATIENCE)
     kernel.wait(PATIENCE)
     assert process.returncode == 1
-    assert "headnb: the Dask scheduler was lost; what is done is kept, and the same command goes on" in said
-    assert "Traceback" not in said
+    assert (
+        "headnb: the Dask scheduler was lost; finished notebooks are kept; run the same command again to resume"
+        in stderr
+    )
+    assert "Traceback" not in stderr
     run_suite(graph(command.suite, command.out), command.out)
     assert results(command.out) == COMPLETE
 
 
 @pytest.mark.long
 def test_a_worker_that_hangs_is_replaced(command: Command) -> None:
-    command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "10s"  # five minutes without
+    command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "10s"  # default: five minutes
     process = command.start(hold="lcm0")
     kernel = command.kernel("lcm0")
     worker = kernel.parent()
     assert worker is not None
     worker.suspend()
-    kernel.wait(PATIENCE)  # it notices that its worker is gone at last
+    kernel.wait(PATIENCE)  # it exits once its worker is gone
     assert not worker.is_running()
     command.release("lcm0")
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
     assert results(command.out) == COMPLETE
 
 
-def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds in the place of minutes."""
+def shorten_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timeouts of seconds instead of minutes."""
     monkeypatch.setattr(execution, "POLL_SECONDS", 1.0)
     monkeypatch.setattr(cluster_watch, "TIMEOUT_SECONDS", 3.0)
 
 
 @pytest.mark.long
-def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_missing(
+def test_a_hanging_only_worker_is_one_line_that_names_the_remaining_notebooks(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    be_impatient(monkeypatch)
+    shorten_timeouts(monkeypatch)
     monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
     command.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "6s"
     nodes = graph(command.suite, command.out)
@@ -264,19 +267,22 @@ def test_the_only_worker_of_a_cluster_that_hangs_is_one_line_that_names_what_is_
 
         with pytest.raises(HeadnbError) as given_up:
             run_suite(nodes, command.out, scheduler=address, report=hang)
-    words = str(given_up.value)
-    assert words.startswith("the Dask cluster has had no workers for 0.05 minutes; missing: ")
-    # What ended just before may not have been told any more.
-    assert words.endswith("train gcd seed 0, train lcm seed 0, end; what is done is kept, and the same command goes on")
+    message = str(given_up.value)
+    assert message.startswith("the Dask cluster has had no workers for 0.05 minutes; remaining: ")
+    # The notebook that ended last may still be listed.
+    expected = (
+        "train gcd seed 0, train lcm seed 0, end; finished notebooks are kept; run the same command again to resume"
+    )
+    assert message.endswith(expected)
     run_suite(nodes, command.out)
     assert results(command.out) == COMPLETE
 
 
 @pytest.mark.long
-def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
+def test_a_hanging_scheduler_is_one_line_and_a_local_run_resumes(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    be_impatient(monkeypatch)
+    shorten_timeouts(monkeypatch)
     monkeypatch.setenv("SUITE_TEST_GATE", str(command.gate))
     nodes = graph(command.suite, command.out)
     with scheduler_and_worker(command, "--nthreads", "1") as (address, scheduler, _):
@@ -285,16 +291,16 @@ def test_a_scheduler_that_hangs_is_one_line_and_the_run_goes_on_without_it(
             if outcome is None and node.name == "train gcd seed 0":
                 os.kill(scheduler.pid, signal.SIGSTOP)
 
-        with pytest.raises(HeadnbError, match=r"has not answered for .* minutes; what is done"):
+        with pytest.raises(HeadnbError, match=r"has not answered for .* minutes; finished notebooks are kept"):
             run_suite(nodes, command.out, scheduler=address, report=hang)
     run_suite(nodes, command.out)
     assert results(command.out) == COMPLETE
 
 
-def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_left(
+def test_gpu_notebooks_do_not_wait_forever_for_workers_without_a_gpu(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    be_impatient(monkeypatch)
+    shorten_timeouts(monkeypatch)
     nodes = [dataclasses.replace(node, gpu="train" in node.name) for node in graph(command.suite, command.out)]
     with scheduler_and_worker(command, "--nthreads", "1", "--resources", "GPU=1") as (address, _, worker):
         other = [sys.executable, "-m", "dask", "worker", address, "--no-dashboard", "--no-nanny", "--nthreads", "1"]
@@ -314,11 +320,11 @@ def test_what_takes_a_gpu_does_not_wait_for_ever_once_only_other_workers_are_lef
             finally:
                 without.kill()
     assert str(given_up.value).startswith(
-        "the Dask cluster has had no workers that take what is left for 0.05 minutes; missing: "
+        "the Dask cluster has had no workers for the remaining notebooks for 0.05 minutes; remaining: "
     )
 
 
-def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() -> None:
+def test_a_local_cluster_listens_on_loopback_only_and_uses_tls() -> None:
     with execution._cluster(None, 1) as (client, _):
         client.wait_for_workers(1)
         this = psutil.Process()
@@ -333,15 +339,15 @@ def test_a_cluster_of_our_own_listens_on_this_machine_only_and_asks_who_it_is() 
 
 
 @pytest.mark.long
-def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(command: Command) -> None:
+def test_ctrl_c_ends_the_kernels_and_says_how_to_resume(command: Command) -> None:
     process = command.start(hold="gcd0")
     kernel = command.kernel("gcd0")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and to its workers
-    _, said = process.communicate(timeout=PATIENCE)
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the command and to its workers
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "interrupted; " in said
-    assert "the same command goes on" in said
-    assert "Traceback" not in said
+    assert "interrupted; " in stderr
+    assert "run the same command again to resume" in stderr
+    assert "Traceback" not in stderr
     assert not kernel.is_running()
     command.finish()
     assert results(command.out) == COMPLETE
@@ -351,7 +357,7 @@ def test_a_second_suite_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     with records.suite_lock(tmp_path / "out"):
         assert records.is_running(tmp_path / "out")
-        with pytest.raises(HeadnbError, match=r"running in .* already"):
+        with pytest.raises(HeadnbError, match=r"already running in"):
             run_suite(nodes, tmp_path / "out")
     assert not records.is_running(tmp_path / "out")
 
@@ -391,7 +397,7 @@ def test_a_notebook_that_does_not_write_what_it_should_has_failed(tmp_path: Path
     assert "ended without writing" in run_node(first, Session("here")).error
 
 
-def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
+def test_a_kernel_that_always_dies_is_a_failure(tmp_path: Path) -> None:
     suite = write_suite(tmp_path / "suite")
     write_notebook(tmp_path / "suite" / "start.ipynb", 'run_folder: str = ""', "import os; os._exit(1)")
     (first, *_) = graph(suite, tmp_path / "out")
@@ -401,7 +407,7 @@ def test_a_kernel_that_always_dies_is_given_up(tmp_path: Path) -> None:
     assert records.records([first], running=False)[records.node_id(first)].state == "failed"
 
 
-def test_nothing_runs_behind_what_is_not_done(tmp_path: Path) -> None:
+def test_a_node_with_a_failed_dependency_is_blocked(tmp_path: Path) -> None:
     (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     assert run_node(first, Session("here"), Outcome("done"), Outcome("failed")).state == "blocked"
     assert not (tmp_path / "out").exists()

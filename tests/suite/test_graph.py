@@ -1,4 +1,4 @@
-"""A suite before anything runs: what is wrong is said at once, and a node's key changes with all that it depends on."""
+"""A suite before it runs: errors are reported at once, and a node's key changes with everything it depends on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def changed(name: str, **parts: Any) -> dict[str, Any]:
-    """The test suite's notebooks, one of them with other parts."""
+    """Notebooks of the test suite, with changed keys in one entry."""
     notebooks = copy.deepcopy(NOTEBOOKS)
     notebooks[name] |= parts
     return notebooks
@@ -36,7 +36,7 @@ def keys(nodes: list[Node]) -> dict[str, str]:
     return {node.name: node.key for node in nodes}
 
 
-def test_the_graph_has_a_node_for_each_task_and_seed_behind_the_right_ones(tmp_path: Path) -> None:
+def test_the_graph_has_a_node_for_each_task_and_seed_after_its_dependencies(tmp_path: Path) -> None:
     notebooks = changed("end", after=["train", "more"])
     notebooks["more"] = {"file": "train.ipynb", "for": ["task", "seed"], "after": ["train"]}
     nodes = graph(write_suite(tmp_path, notebooks=notebooks), tmp_path / "out")
@@ -49,7 +49,7 @@ def test_the_graph_has_a_node_for_each_task_and_seed_behind_the_right_ones(tmp_p
     assert len(set(keys(nodes).values())) == 10
 
 
-def test_a_notebook_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
+def test_a_notebook_gets_the_values_of_its_parameters(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, compositions={"lcm": ["gcd"]})
     nodes = {node.name: node for node in graph(suite, tmp_path / "out", steps=5, seeds=[4])}
     run = str(tmp_path / "out" / "smollm2-135m")
@@ -73,7 +73,7 @@ def test_a_notebook_for_each_target_runs_for_the_complex_tasks_alone(tmp_path: P
     assert not [node for node in graph(suite, tmp_path / "out", compositions={}) if node.notebook == "null"]
 
 
-def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_path: Path) -> None:
+def test_an_excluded_notebook_has_no_node_and_its_users_do_not_wait(tmp_path: Path) -> None:
     notebooks = changed("end", uses=["null"])
     notebooks["null"] = {"file": "null.ipynb", "after": ["train"], "writes": ["null.txt"]}
     suite = write_suite(tmp_path / "suite", notebooks=notebooks, parameters={"steps": 3, "strength": 2})
@@ -85,15 +85,15 @@ def test_a_left_out_notebook_has_no_node_and_those_that_use_it_do_not_wait(tmp_p
     assert left.keys() == whole.keys() - {"null"}
     assert {needed.notebook for needed in left["end"].after} == {"train"}
     assert {name for name in left if left[name].key != whole[name].key} == {"end"}
-    found = records.records(nodes, running=False)
-    assert "null" not in plan_table(nodes, found, timings(nodes), 1)
-    assert "null" not in status_table(nodes, found)
+    node_records = records.records(nodes, running=False)
+    assert "null" not in plan_table(nodes, node_records, timings(nodes), 1)
+    assert "null" not in status_table(nodes, node_records)
     for node in nodes[:-1]:
         done(node)
     assert list(records.records(nodes, running=False).values())[-1].state == "ready"
 
 
-def test_without_in_a_profile_and_beside_it_are_one(tmp_path: Path) -> None:
+def test_without_can_be_set_in_a_profile_or_by_the_user(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, without=["end"])
     assert {node.notebook for node in graph(suite, tmp_path / "out")} == {"start", "train"}
     assert {node.notebook for node in graph(suite, tmp_path / "out", without=[])} == {"start", "train", "end"}
@@ -101,32 +101,36 @@ def test_without_in_a_profile_and_beside_it_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notebooks", "profile", "said"),
+    ("notebooks", "profile", "message"),
     [
         (changed("end", after=["tran"]), {}, "did you mean 'train'"),
         (changed("start", after=["end"]), {}, "cycle: start after end after train after start"),
         (changed("start", after=["start"]), {}, "cycle: start after start"),
         (changed("train", file="trian.ipynb"), {}, "unknown file 'trian.ipynb'; did you mean 'train.ipynb'"),
-        (changed("start", **{"for": ["seed"]}), {}, "runs for each seed, but start.ipynb has no such parameter"),
+        (
+            changed("start", **{"for": ["seed"]}),
+            {},
+            "notebook start has for: seed, but start.ipynb has no parameter seed",
+        ),
         (changed("start", **{"for": ["tsk"]}), {}, "did you mean 'task'"),
         (changed("train", writes=["../x"]), {}, "not inside the run folder"),
         (changed("train", writes=["sft/{tsk}"]), {}, "did you mean 'task'"),
-        (changed("train", work={"train": [["steps"]]}), {}, "unknown part of notebook train 'work'"),
+        (changed("train", work={"train": [["steps"]]}), {}, "unknown key of notebook train 'work'"),
         (changed("train", aftr=[]), {}, "did you mean 'after'"),
         (changed("end", uses=["tran"]), {}, "did you mean 'train'"),
         (changed("start", uses=["end"]), {}, "cycle: start after end after train after start"),
         (None, {"without": ["ned"]}, "without: unknown notebook 'ned'; did you mean 'end'"),
         (None, {"without": "end"}, "without must be a list of names, not 'end'"),
-        (None, {"without": ["start"]}, "train needs what start writes; leave out both or neither"),
-        (None, {"without": ["start", "train", "end"]}, "all notebooks are left out"),
+        (None, {"without": ["start"]}, "train requires start; exclude both or neither"),
+        (None, {"without": ["start", "train", "end"]}, "excludes every notebook"),
         (None, {"parameters": {"stpes": 1}}, "unknown parameter 'stpes'; did you mean 'steps'"),
-        (None, {"parameters": {"steps": "many"}}, "parameter steps of train is int, not 'many'"),
-        (None, {"parameters": {"steps": True}}, "parameter steps of train is int, not True"),
+        (None, {"parameters": {"steps": "many"}}, "parameter steps of train must be int, not 'many'"),
+        (None, {"parameters": {"steps": True}}, "parameter steps of train must be int, not True"),
         (None, {"parameters": {"scale": "2e-5"}}, "YAML reads 2e-5 as text; write 2.0e-5"),
-        (None, {"parameters": {"tasks": ["gcd"]}}, "comes from the profile's own parts"),
-        (None, {"parameters": {"seed": 3}}, "comes from the profile's own parts"),
+        (None, {"parameters": {"tasks": ["gcd"]}}, "is set by the profile itself"),
+        (None, {"parameters": {"seed": 3}}, "is set by the profile itself"),
         (None, {"tasks": ["gcd", "lmc"]}, "unknown task 'lmc'; did you mean 'lcm'"),
-        (None, {"tasks": []}, "names no tasks"),
+        (None, {"tasks": []}, "has no tasks"),
         (None, {"tasks": ["gcd", "gcd"]}, "'gcd' twice"),
         (None, {"models": ["smolm2-135m"]}, "did you mean 'smollm2-135m'"),
         (None, {"models": ["./nowhere"]}, "unknown model './nowhere'"),
@@ -135,17 +139,17 @@ def test_without_in_a_profile_and_beside_it_are_one(tmp_path: Path) -> None:
         (None, {"seeds": [-1]}, "each of seeds must be from 0 to 4294967295, not -1"),
         (None, {"seeds": []}, "list of whole numbers"),
         (None, {"compositions": {"lcm": ["gdc"]}}, "did you mean 'gcd'"),
-        (None, {"compositions": {"lcm": ["lcm"]}}, "part of itself"),
+        (None, {"compositions": {"lcm": ["lcm"]}}, "cannot be its own basic task"),
         (None, {"model": "x"}, "did you mean 'models'"),
     ],
 )
-def test_what_is_wrong_with_a_suite_is_said_before_anything_runs(
-    tmp_path: Path, notebooks: dict[str, Any] | None, profile: dict[str, Any], said: str
+def test_an_invalid_suite_is_reported_before_anything_runs(
+    tmp_path: Path, notebooks: dict[str, Any] | None, profile: dict[str, Any], message: str
 ) -> None:
     suite = write_suite(tmp_path, notebooks=notebooks, **profile)
     with pytest.raises(HeadnbError) as error:
         graph(suite, tmp_path / "out")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -156,28 +160,28 @@ def test_an_unknown_profile_is_answered_with_the_nearest(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [", "line 2 is not YAML"),
-        ("- x", "must be names with values"),
+        ("- x", "must be a mapping of names to values"),
         ("notebook: {}", "did you mean 'notebooks'"),
     ],
 )
-def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_not_a_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(text + "\n")
-    with pytest.raises(HeadnbError, match=said):
+    with pytest.raises(HeadnbError, match=message):
         read_suite(path, "tiny")
 
 
-def test_yaml_makes_no_objects(tmp_path: Path) -> None:
+def test_yaml_creates_no_objects(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(f"notebooks: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'made'}]\nprofiles: {{}}\n")
     with pytest.raises(HeadnbError, match="not YAML"):
         read_suite(path, "tiny")
 
 
-def test_a_missing_split_of_a_local_task_is_said_before_anything_runs(
+def test_a_missing_split_of_a_local_task_is_reported_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
@@ -188,13 +192,17 @@ def test_a_missing_split_of_a_local_task_is_said_before_anything_runs(
 
 def test_an_untyped_parameter_is_refused(tmp_path: Path) -> None:
     suite = write_suite(tmp_path)
-    for cell, said in (("steps = 3", "needs a type"), ("steps: Path = 3", "has the type Path"), ("", "no parameter")):
+    for cell, message in (
+        ("steps = 3", "needs a type"),
+        ("steps: Path = 3", "has the type Path"),
+        ("", "no parameter"),
+    ):
         write_notebook(tmp_path / "start.ipynb", cell)
-        with pytest.raises(HeadnbError, match=said):
+        with pytest.raises(HeadnbError, match=message):
             check_suite(read_suite(suite, "tiny"))
 
 
-def test_keys_change_with_all_that_a_node_depends_on_and_with_nothing_else(
+def test_keys_change_with_every_dependency_and_with_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = write_suite(tmp_path / "suite")
@@ -214,7 +222,7 @@ def test_keys_change_with_all_that_a_node_depends_on_and_with_nothing_else(
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="ran")]
     notebook.metadata["opened"] = "yes"
     nbformat.write(notebook, path)
-    notebook.cells.append(nbformat.v4.new_markdown_cell("What was found."))
+    notebook.cells.append(nbformat.v4.new_markdown_cell("Some results."))
     nbformat.write(notebook, path)
     assert now_different() == set()
     notebook.cells[2].source += "\n# more"
@@ -243,7 +251,7 @@ def test_keys_change_with_samples_and_weights(tmp_path: Path, monkeypatch: pytes
 
 
 def done(node: Node, **facts: Any) -> None:
-    """As if a node had run."""
+    """Write the results and the manifest of a node that has run."""
     for path in (*node.writes, records.executed_path(node)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("made")
@@ -285,7 +293,7 @@ def test_results_of_other_settings_are_removed_and_others_kept(tmp_path: Path) -
     assert not first.writes[0].exists()
 
 
-def test_a_lost_result_is_made_again(tmp_path: Path) -> None:
+def test_a_node_with_a_missing_result_is_not_done(tmp_path: Path) -> None:
     (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     done(first)
     assert records.is_done(first)
@@ -300,7 +308,7 @@ def planned(nodes: list[Node]) -> str:
 def test_before_a_first_run_the_plan_says_that_there_are_no_timings(tmp_path: Path) -> None:
     nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     assert timings(nodes) == {}
-    assert "6 of 6 notebooks would run, 2 at a time: no timings yet of 6" in planned(nodes)
+    assert "6 of 6 notebooks to run, 2 at a time: no timings yet for 6" in planned(nodes)
     assert "4 train" in planned(nodes)
 
 
@@ -313,14 +321,14 @@ def test_timings_are_of_the_last_run_or_of_other_tasks_and_seeds(tmp_path: Path)
     found = timings(nodes)
     assert found[trainings[0].key] == Timing(50.0, 700.0)
     assert found[trainings[2].key] == found[trainings[3].key] == Timing(60.0, 700.0)
-    assert "3 of 6 notebooks would run, 2 at a time: about 1 min 00 s and 1.4 GB by earlier runs; no" in planned(nodes)
+    assert "3 of 6 notebooks to run, 2 at a time: about 1 min 00 s and 1.4 GB, from earlier runs; no" in planned(nodes)
     longer = graph(suite, tmp_path / "out", steps=2000)
     assert set(timings(longer)) == {longer[0].key}  # the first notebook has no parameter steps
 
 
 def test_time_and_memory_are_those_of_notebooks_side_by_side(tmp_path: Path) -> None:
     nodes = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
-    known = {node.key: Timing(10.0 + place, 100.0 * place) for place, node in enumerate(nodes)}
+    known = {node.key: Timing(10.0 + index, 100.0 * index) for index, node in enumerate(nodes)}
     assert total_seconds(nodes, known, 1) == sum(range(10, 16))
     assert total_seconds(nodes, known, 2) == 10 + max(11 + 13, 12 + 14) + 15
     assert peak_memory_mb(nodes, known, 2) == 300 + 400

@@ -1,4 +1,4 @@
-"""The suite's notebooks on a tiny model, as the suite runs them: each reads what those before it wrote."""
+"""The notebooks of the suite on a tiny model, run in the suite's order: each reads the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SETTINGS = {
     "ks": [1, 3],
     "draws": 2,
 }
-APPLICATIONS = ("Mixture for lcm", "Tasks one after another")
+APPLICATIONS = ("Mixture for lcm", "Continual learning")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_run_folder_holds_what_the_notebooks_found(ran: tuple[Run, list[Node
     assert not list(run.folder.rglob("trainer"))
 
 
-def test_methods_are_compared_on_the_runs_samples_and_heads_removed_on_others_than_chose_them(
+def test_methods_share_the_runs_samples_and_heads_are_chosen_and_ablated_on_different_samples(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
@@ -160,7 +160,7 @@ def test_shuffled_answers_train_the_same_prompts_and_score_the_tasks_own_samples
     assert seeds["gcd"] != seeds["lcm"] == open_study(folder).study.attrs["seed"]
 
 
-def test_chosen_instructions_are_of_the_pool_and_tested_on_samples_that_are_not_the_targets(
+def test_instruction_selection_is_tested_on_samples_outside_the_target(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
@@ -176,7 +176,7 @@ def test_chosen_instructions_are_of_the_pool_and_tested_on_samples_that_are_not_
     assert run.findings.numbers("instruction_selection")["seeds"] == 1
 
 
-def test_heads_are_tuned_alone_beside_others_on_the_same_samples(
+def test_selective_tuning_compares_all_methods_on_the_same_samples(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
@@ -201,13 +201,13 @@ def test_mixtures_train_first_and_are_compared_on_the_targets_own_samples(
     assert losses["base"] == pytest.approx(float(run.before("lcm").loss.mean()))
     assert losses["plain"] == pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()))
     assert losses["uniform"] != losses["plain"]
-    assert losses["uniform"] == pytest.approx(losses["single"])  # of one basic task they are the same samples
+    assert losses["uniform"] == pytest.approx(losses["single"])  # with one basic task, both have the same samples
     assert (found["samples"], found["runs"], found["asked"]) == (8, 1, 2)
     (result,) = mixture_results(run, "lcm").values()
     assert result["counts"]["uniform"] == {"gcd": 4}
 
 
-def test_tasks_are_learned_on_top_of_each_other_and_looked_back_at(
+def test_continual_learning_starts_from_the_base_model_and_reports_backward_transfer(
     ran: tuple[Run, list[Node], dict[str, Outcome]],
 ) -> None:
     run, *_ = ran
@@ -215,13 +215,13 @@ def test_tasks_are_learned_on_top_of_each_other_and_looked_back_at(
     losses = {(row["stage"], row["task"]): row["value"] for row in found["loss"]}
     shared = run.after("gcd", 0, "lcm")["sample"]
     assert losses["before", "lcm"] == pytest.approx(float(run.before("lcm").loss.sel(sample=shared).mean()))
-    # The first task is learned from the model as it came, as notebook 02 does it.
+    # The first task is learned from the base model, as in notebook 02.
     assert losses["after gcd", "lcm"] == pytest.approx(float(run.after("gcd", 0, "lcm").loss.mean()), rel=1e-4)
     assert losses["after lcm", "lcm"] != pytest.approx(float(run.after("lcm", 0, "lcm").loss.mean()), rel=1e-4)
     assert found["transfer"]["value"] == pytest.approx(losses["after gcd", "gcd"] - losses["after lcm", "gcd"])
 
 
-def test_the_report_says_how_it_was_made(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
+def test_the_report_has_versions_seeds_and_commit(ran: tuple[Run, list[Node], dict[str, Outcome]]) -> None:
     run, nodes, _ = ran
     page = (run.folder / "report.html").read_text()
     versions = records.read_manifest(nodes[0])["versions"]
@@ -257,7 +257,7 @@ def test_the_report_has_a_section_for_every_question(ran: tuple[Run, list[Node],
     assert "0.50 → 0.33 (Llama3-8B)" in page
 
 
-def test_training_samples_are_none_of_those_that_are_scored(tmp_path: Path) -> None:
+def test_training_samples_exclude_the_scored_samples(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"{i}", "completion": "x"}) + "\n" for i in range(20)))
     from headnb.experiments.folder import Settings

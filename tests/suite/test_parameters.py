@@ -1,4 +1,4 @@
-"""Parameters of notebooks: what papermill hands on as text is refused where another type is expected."""
+"""Notebook parameters: text that papermill passes is rejected if another type is expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from headnb.errors import HeadnbError
 from headnb.suite import notebooks
 from headnb.suite.parameters import check_parameters
-from papermill.cli import _resolve_type  # what `papermill -p NAME VALUE` makes of a value
+from papermill.cli import _resolve_type  # how `papermill -p NAME VALUE` parses a value
 from papermill.exceptions import PapermillExecutionError
 
 CELLS = [
@@ -30,30 +30,30 @@ def test_right_values_pass(name, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
-        ("full", "false", "parameter full is bool, not 'false' (papermill takes -p full True or -p full False)"),
-        ("full", "true", "parameter full is bool, not 'true'"),
-        ("full", "0", "parameter full is bool, not 0"),
-        ("n", "many", "parameter n is int, not 'many'"),
-        ("n", "2.5", "parameter n is int, not 2.5"),
-        ("n", "True", "parameter n is int, not True"),
-        ("n", "None", "parameter n is int, not None"),
-        ("rate", "fast", "parameter rate is float, not 'fast'"),
-        ("name", "2024", "is str, not 2024 (papermill takes text that looks like a number as -r name 2024)"),
-        ("tasks", "gcd", "parameter tasks is list[str], not 'gcd' (papermill takes lists as -y \"tasks: [gcd]\")"),
-        ("tasks", '["gcd"]', "parameter tasks is list[str], not '[\"gcd\"]'"),
+        ("full", "false", "parameter full must be bool, not 'false' (papermill takes -p full True or -p full False)"),
+        ("full", "true", "parameter full must be bool, not 'true'"),
+        ("full", "0", "parameter full must be bool, not 0"),
+        ("n", "many", "parameter n must be int, not 'many'"),
+        ("n", "2.5", "parameter n must be int, not 2.5"),
+        ("n", "True", "parameter n must be int, not True"),
+        ("n", "None", "parameter n must be int, not None"),
+        ("rate", "fast", "parameter rate must be float, not 'fast'"),
+        ("name", "2024", "must be str, not 2024 (papermill takes text that looks like a number as -r name 2024)"),
+        ("tasks", "gcd", "parameter tasks must be list[str], not 'gcd' (papermill takes lists as -y \"tasks: [gcd]\")"),
+        ("tasks", '["gcd"]', "parameter tasks must be list[str], not '[\"gcd\"]'"),
     ],
 )
-def test_text_of_another_type_is_refused_in_a_line(name, text, said):
+def test_text_of_another_type_is_refused_in_one_line(name, text, message):
     with pytest.raises(HeadnbError) as refused:
         check_parameters({"In": CELLS, **RIGHT, name: _resolve_type(text)})
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_task_that_is_given_twice_is_refused():
-    with pytest.raises(HeadnbError, match="parameter tasks has 'gcd' twice"):
+def test_a_task_that_is_listed_twice_is_refused():
+    with pytest.raises(HeadnbError, match="parameter tasks lists 'gcd' twice"):
         check_parameters({"In": CELLS, **RIGHT, "tasks": ["gcd", "lcm", "gcd"]})
 
 
@@ -64,29 +64,29 @@ def test_a_changed_parameters_cell_counts():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_checks_its_parameters_before_it_does_anything(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    place = next(place for place, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
-    lines = cells[place + 1].source.splitlines()
+    index = next(index for index, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
+    lines = cells[index + 1].source.splitlines()
     before = ast.parse("\n".join(lines[: lines.index("check_parameters(globals())")]))
     assert all(isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in before.body)
     defaults = {}
-    exec(cells[place].source, defaults)  # its own values pass
-    check_parameters({**defaults, "In": ["", cells[place].source]})
+    exec(cells[index].source, defaults)  # the defaults must pass
+    check_parameters({**defaults, "In": ["", cells[index].source]})
     with pytest.raises(HeadnbError):
-        check_parameters({**defaults, "In": ["", cells[place].source], "run_folder": 3, "out": 3})
+        check_parameters({**defaults, "In": ["", cells[index].source], "run_folder": 3, "out": 3})
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        ({"full": "false"}, "parameter full of 02_finetune.ipynb is bool, not 'false'"),
-        ({"steps": "3"}, "parameter steps of 02_finetune.ipynb is int, not '3'"),
-        ({"track_steps": [0, 1, 1]}, "parameter track_steps of 02_finetune.ipynb has 1 twice"),
+        ({"full": "false"}, "parameter full of 02_finetune.ipynb must be bool, not 'false'"),
+        ({"steps": "3"}, "parameter steps of 02_finetune.ipynb must be int, not '3'"),
+        ({"track_steps": [0, 1, 1]}, "parameter track_steps of 02_finetune.ipynb lists 1 twice"),
     ],
 )
-def test_run_notebook_refuses_them_before_it_starts_a_kernel(tmp_path, given, said):
+def test_run_notebook_refuses_them_before_it_starts_a_kernel(tmp_path, given, message):
     with pytest.raises(HeadnbError) as refused:
         notebooks.run_notebook(notebooks.notebooks_folder() / "02_finetune.ipynb", tmp_path / "ran.ipynb", given)
-    assert str(refused.value) == said
+    assert str(refused.value) == message
     assert not (tmp_path / "ran.ipynb").exists()
 
 
@@ -96,4 +96,4 @@ def test_papermill_itself_stops_before_anything_is_trained(tmp_path):
     with pytest.raises(PapermillExecutionError) as stopped:
         papermill.execute_notebook(source, tmp_path / "ran.ipynb", values, kernel_name="python3", progress_bar=False)
     assert stopped.value.ename == "HeadnbError"
-    assert "parameter full is bool, not 'false'" in stopped.value.evalue
+    assert "parameter full must be bool, not 'false'" in stopped.value.evalue
