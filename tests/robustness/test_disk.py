@@ -106,7 +106,7 @@ def test_a_damaged_chunk_leaves_the_others_readable_and_is_scored_again_without_
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
     parts = read_parts(out, 10)
     assert scores_are_correct(next(parts))
-    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is damaged: .*; without this file the same call scores"):
+    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is damaged: .*; remove this file and run the same call again"):
         next(parts)
     chunk.unlink()
     kept = open_scores(out)

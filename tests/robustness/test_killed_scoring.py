@@ -27,7 +27,7 @@ SCORE = """
 import sys
 import torch
 torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so the last bit, depends on it
-from scored import BUDGET, TASK
+from scoring_samples import BUDGET, TASK
 from tiny import tiny_model
 from headnb import score_heads
 from headnb.storage import score_store

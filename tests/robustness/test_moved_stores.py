@@ -69,7 +69,7 @@ def test_the_same_scores_scored_again_are_another_store(tmp_path):
     scores = score_into(path)
     shutil.rmtree(path)
     score_into(path, batches=1)  # rows that are not scored yet would be NaN
-    with pytest.raises(HeadnbError, match="holds other scores than when it was opened"):
+    with pytest.raises(HeadnbError, match="was replaced by another store after it was opened"):
         scores.score.values  # noqa: B018
 
 
@@ -77,7 +77,7 @@ def test_a_chunk_that_is_gone_is_named_and_scored_again(tmp_path):
     path = tmp_path / "a.zarr"
     scores = score_into(path)
     (path / "score" / "c" / "1" / "0" / "0").unlink()
-    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is gone; the same call"):
+    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is missing; run the same call"):
         scores.score.values  # noqa: B018
     assert scores_are_correct(score_into(path))
 
@@ -141,7 +141,7 @@ def test_score_heads_scores_again_what_vanished(tmp_path):
         if progress.done == progress.total:
             (path / "score" / "c" / "0" / "0" / "0").unlink()
 
-    with pytest.raises(HeadnbError, match="the same call scores"):
+    with pytest.raises(HeadnbError, match="run the same call again"):
         score_heads(model, None, task, out=path, on_progress=vanish, batch_tokens=12)
     scores = score_heads(model, None, task, out=path, batch_tokens=12)
     assert scores.attrs["complete"] == 1

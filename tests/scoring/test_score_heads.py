@@ -229,7 +229,7 @@ KILLED = """
     import os, signal, sys
     import torch
     torch.set_num_threads(1)  # as here: sums over several threads differ in the last bit
-    from scored import BUDGET, TASK
+    from scoring_samples import BUDGET, TASK
     from tiny import tiny_model
     from headnb import score_heads
     from headnb.storage import score_store
@@ -367,7 +367,7 @@ def test_packing_is_refused_where_samples_would_mix():
             "sample 0 has the token 999, and the model has 320",
         ),
         ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids are 0 or more"),
-        ({"out": "s3://bucket/a.zarr"}, "is an address"),
+        ({"out": "s3://bucket/a.zarr"}, "is a URL"),
         ({"task": []}, "no samples"),
         ({"task": "gsm9k"}, "unknown task 'gsm9k'; did you mean 'gsm8k'"),
         ({"task": [("text", "needs a tokenizer")]}, "a tokenizer is needed"),
