@@ -58,8 +58,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         echo(f"headnb {__version__}")
         raise typer.Exit
 

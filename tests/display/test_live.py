@@ -253,7 +253,7 @@ NOTEBOOK = [
     """
 import sys, time
 from scoring_progress import progress
-from synthetic import scores
+from synthetic_results import scores
 from headnb.display.live import LiveGrid, already_drawn
 from headnb.scoring.progress import ScoringInterrupted
 """,

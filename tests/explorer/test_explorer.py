@@ -409,7 +409,7 @@ def test_what_cannot_be_explored_is_said_at_once(arguments, message):
 def test_explorer_needs_something_to_explore():
     with pytest.raises(HeadnbError, match="a model or results"):
         Explorer()
-    with pytest.raises(HeadnbError, match="max_length: only with the model"):
+    with pytest.raises(HeadnbError, match="max_length: only with a model"):
         Explorer(max_length=3)
 
 
