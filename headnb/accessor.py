@@ -119,7 +119,7 @@ class PatternHeads:
 
     @check_arguments
     def reliability(self) -> float:
-        """Reliability stored by `.heads.pattern()`: expected correlation with the pattern of as many new samples."""
+        """Reliability stored by `.heads.pattern()`: expected correlation with a pattern of equally many new samples."""
         return self.evidence().reliability
 
     @check_arguments
@@ -232,7 +232,7 @@ class ScoresHeads:
 
     @check_arguments
     def reliability(self) -> float:
-        """Expected correlation with the pattern of as many new samples (and training runs, if there are several)."""
+        """Expected correlation with a pattern of equally many new samples (and training runs, if there are several)."""
         return self.evidence().reliability
 
     @check_arguments

@@ -67,7 +67,7 @@ class Finding:
     name: str
     found: str
     remedy: str = ""
-    """Command or advice that mends a fault; empty if there is none."""
+    """Command or advice that fixes a fault; empty if there is none."""
 
 
 def diagnose() -> Iterator[Finding]:

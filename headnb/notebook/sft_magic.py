@@ -79,7 +79,7 @@ class TuningMagics(Magics):
 
         Returns the result (headnb.FineTuned): result.study and result.scores have the tracked scores, result.adapter is
         the adapter, and `with result.applied(model) as tuned:` applies it. An interrupt ends the cell and "Run All";
-        the result so far is in _ and in the variable of --into. With --out, run the same call with --resume to resume.
+        the result so far is in _ and in the variable of --into. With --out, repeat the call with --resume to continue.
         """
         with one_line_errors():
             options = self.heads.options(TuningMagics.headsft, line)

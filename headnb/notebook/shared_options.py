@@ -64,7 +64,7 @@ def method_options(text: str) -> dict[str, int | float]:
 
 
 _COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
-_LOSS = "sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
+_LOSS = "Loss reduction: sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
 _OPTIONS = "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates."
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

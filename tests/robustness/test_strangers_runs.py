@@ -19,7 +19,8 @@ from headnb import HeadnbError, finetune, load_model, load_task, score_heads
 from headnb.display.report import Finding, Number, ReportContents, Section, Table, page
 from headnb.experiments.folder import Run
 from headnb.experiments.report import _names_of_paths, contents_of
-from headnb.explorer.explorer import MOST_CONTROLS, explore
+from headnb.explorer.commands import MOST_CONTROLS
+from headnb.explorer.explorer import explore
 from headnb.storage.files import MAX_NAME_LENGTH, safe_file_name
 from headnb.storage.locks import write_lock
 from hypothesis import given
