@@ -1,7 +1,7 @@
 """headnb: attention-head scores for people who fine-tune language models in notebooks.
 
-Public names, which are listed in `__init__.pyi`, load on first call: `import headnb` is fast and loads no
-torch, and completing a name or asking for its signature does not load it either.
+`__init__.pyi` lists the public names. They load on first call: importing headnb, completing a name and inspecting its
+signature do not load torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headnb._version import __version__
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["__version__", *_lazy_names.public_modules()]  # noqa: PLE0604  all of them are strings
+__all__ = ["__version__", *_lazy_names.public_modules()]  # noqa: PLE0604  all are strings
 __getattr__ = _lazy_names.resolve
 
 
@@ -31,12 +31,12 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Called by `%unload_ext headnb`, and by `%reload_ext headnb` before it loads anew: frees the loaded models."""
+    """Called by `%unload_ext headnb`, and by `%reload_ext headnb` before loading again; unloads the models."""
     from headnb.notebook.extension import unregister  # noqa: PLC0415
 
     unregister(shell)
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Where `jupyter labextension` finds the renderer."""
+    """Location of the renderer, for `jupyter labextension`."""
     return [{"src": "labextension", "dest": "headnb"}]

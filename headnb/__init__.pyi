@@ -1,4 +1,4 @@
-# The public names: one list for type checkers, editors and the lazy loader.
+# Public names, for type checkers, editors and the lazy loader.
 from .accessor import grid as grid
 from .analysis.agreement import compare_methods as compare_methods
 from .analysis.composition.fit import fit_combination as fit_combination

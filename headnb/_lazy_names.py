@@ -1,8 +1,8 @@
-"""Public names before their modules are imported.
+"""Lazy loading of the public names.
 
-An editor that completes `headnb.` asks every name what it is, and most of their modules import torch and transformers,
-which takes seconds. So until its module is imported, a name is represented by a function with its signature and
-docstring, both read from the source; calling it imports the real one.
+An editor that completes `headnb.` inspects every name, and most of the modules import torch and transformers, which
+takes seconds. Until its module is imported, a name therefore resolves to a placeholder: a function with the signature
+and docstring read from the source, which imports and calls the real object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def resolve(name: str) -> Any:
-    """What a public name stands for: the real object, or its stand-in as long as its module is not imported.
+    """Resolve a public name to its object, or to a placeholder if its module is not imported yet.
 
     Raises:
         AttributeError: it is not a public name.
@@ -34,7 +34,7 @@ def resolve(name: str) -> Any:
 
 @functools.cache
 def public_modules() -> dict[str, str]:
-    """Public name -> the module that defines it, from the stub that type checkers read."""
+    """Public name -> defining module, read from the type stub `__init__.pyi`."""
     stub = ast.parse(Path(__file__).with_name("__init__.pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in imports for alias in node.names}
@@ -51,23 +51,23 @@ def _placeholder(module: str, name: str) -> Callable[..., Any]:
     assert spec.origin is not None  # noqa: S101
     source = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.ClassDef)
-    (found,) = (node for node in source.body if isinstance(node, kinds) and node.name == name)
+    (definition,) = (node for node in source.body if isinstance(node, kinds) and node.name == name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return _import_name(module, name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name
-    call.__module__ = "headnb"  # where pickle finds it
-    call.__doc__ = ast.get_docstring(found)
-    if isinstance(found, ast.FunctionDef):
-        call.__signature__ = _signature(found)  # type: ignore[attr-defined]
+    call.__module__ = "headnb"  # pickle looks the name up there
+    call.__doc__ = ast.get_docstring(definition)
+    if isinstance(definition, ast.FunctionDef):
+        call.__signature__ = _signature(definition)  # type: ignore[attr-defined]
     else:
-        call.__mro_entries__ = lambda _: (_import_name(module, name),)  # type: ignore[attr-defined]  # of a subclass
+        call.__mro_entries__ = lambda _: (_import_name(module, name),)  # type: ignore[attr-defined]  # for subclassing
     return call
 
 
 def _signature(function: ast.FunctionDef) -> inspect.Signature:
-    """The signature as the source has it, annotations as text."""
+    """Signature of a function definition, with annotations as text."""
     spec = function.args
     positional = [*spec.posonlyargs, *spec.args]
     defaults = [None] * (len(positional) - len(spec.defaults)) + list(spec.defaults)
@@ -94,7 +94,7 @@ def _parameter(arg: ast.arg, default: ast.expr | None, kind: Any) -> inspect.Par
 
 
 class _Default:
-    """A default that only the real module knows, shown as its source."""
+    """Default that is not a literal, shown as its source."""
 
     def __init__(self, source: str) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Version of the package."""
+"""Package version."""
 
 from __future__ import annotations
 

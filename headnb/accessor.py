@@ -1,6 +1,6 @@
-"""`.heads` on xarray objects: the domain's words on scores, comparisons and patterns.
+"""`.heads` accessors of xarray objects: statistics, selection and pictures of scores, comparisons and patterns.
 
-Imported with the package, so what computes is loaded only when a method is called.
+`import headnb` imports this module, so it imports the modules that compute only when a method is called.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 @check_arguments
 def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | Explorer:
-    """The layer x head picture of results, or of anybody's numbers.
+    """Layer x head picture of results or of any matrix.
 
     Args:
         data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
-            nested lists), or a mapping from panel titles to any of these. Of numbers that are no result of headnb
-            nothing is claimed: they are drawn as values.
-        title: what to write above it. None: what the data say of themselves.
-        live: the explorer in place of the picture, as `.heads.explore()` gives it.
+            nested lists), or a mapping from panel titles to any of these. Numbers that are not results of headnb are
+            drawn as plain values.
+        title: of the picture. None: made from the attributes of the data.
+        live: return the explorer, as `.heads.explore()` does, instead of the picture.
 
     Raises:
-        HeadnbError: it is none of these, or has no explorer.
+        HeadnbError: the data cannot be drawn or explored, or `title` is combined with `live`.
     """
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
     if not live:
         return HeadGrid.of(data, title=title or "")
     if title is not None:
-        raise HeadnbError("the explorer has no title; leave title= out, or live=True")
+        raise HeadnbError("the explorer has no title; remove title= or live=True")
     known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else to_labelled_array(data)
     explorer: Explorer = known.heads.explore()
     return explorer
@@ -58,14 +58,14 @@ def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadG
 
 @xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
 class PatternHeads:
-    """`.heads` of a pattern: a DataArray (layer, head), or a study of several with leading dims."""
+    """`.heads` of a pattern (layer, head), or of several patterns with leading dims."""
 
     def __init__(self, pattern: xr.DataArray) -> None:
         self._pattern = pattern
 
     @check_arguments
     def gini(self) -> float | xr.DataArray:
-        """Gini coefficient of the pattern as it is; of its scores, `.heads.gini()` corrects for their number."""
+        """Gini coefficient of the pattern's values; `.heads.gini()` of scores is bias-corrected."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
         _check_levels(
@@ -75,14 +75,14 @@ class PatternHeads:
 
     @check_arguments
     def cv(self) -> float | xr.DataArray:
-        """Coefficient of variation (population standard deviation over mean) of the pattern as it is."""
+        """Coefficient of variation of the pattern's values: population standard deviation over mean."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
         return self._over_heads(descriptive.coefficient_of_variation, "cv")
 
     @check_arguments
     def kurtosis(self) -> float | xr.DataArray:
-        """Excess kurtosis (population moments) of the pattern as it is."""
+        """Excess kurtosis of the pattern's values (population moments)."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
         return self._over_heads(descriptive.kurtosis, "kurtosis")
@@ -91,7 +91,16 @@ class PatternHeads:
     def correlation(
         self, other: xr.DataArray | None = None, *, dim: Hashable = "task", kind: str = "pearson"
     ) -> float | xr.DataArray:
-        """Correlation with another pattern over the heads both have; without one, of all pairs along `dim`."""
+        """Correlation with another pattern over common heads; without `other`, of all pairs along `dim`.
+
+        Args:
+            other: a pattern, or several with leading dims.
+            dim: used only without `other`.
+            kind: "pearson" or "spearman".
+
+        Raises:
+            HeadnbError: the patterns have no heads in common.
+        """
         from headnb.stats import descriptive, patterns  # noqa: PLC0415
 
         if other is None:
@@ -110,67 +119,75 @@ class PatternHeads:
 
     @check_arguments
     def reliability(self) -> float:
-        """Expected correlation with the pattern of as many new samples, as `.heads.pattern()` stored it."""
+        """Reliability stored by `.heads.pattern()`: expected correlation with a pattern of equally many new samples."""
         return self.evidence().reliability
 
     @check_arguments
     def evidence(self) -> Evidence:
-        """How far the pattern would come out the same again, as `.heads.pattern()` stored it."""
+        """Evidence stored by `.heads.pattern()`: samples, training runs, reliability, and samples needed for 0.9."""
         return _stored_evidence(trusted_attrs(self._pattern))
 
     @check_arguments
     def top(self, k: int = 10) -> pd.DataFrame:
-        """The k heads of the largest absolute value, as a table by head name; of one pattern."""
+        """Table by head name of the k heads with the largest absolute values.
+
+        Raises:
+            HeadnbError: there are several patterns, or `k` is below 1.
+        """
         values = _with_head_coords(self._pattern)
         if several := [str(dim) for dim in values.dims[:-2] if values.sizes[dim] > 1]:
-            raise HeadnbError(f"choose one pattern first, by .sel: there are several along {', '.join(several)}")
+            raise HeadnbError(f"select one pattern first with .sel: there are several along {', '.join(several)}")
         return head_table(xr.Dataset({"value": values.isel(dict.fromkeys(values.dims[:-2], 0), drop=True)}), "value", k)
 
     def layer_profile(self) -> xr.DataArray:
-        """Mean over each layer's heads: (..., layer)."""
+        """Mean over the heads of each layer: (..., layer)."""
         return _with_head_coords(self._pattern).mean("head", keep_attrs=True)
 
     def scale_free(self) -> Pattern:
-        """The pattern divided by its mean over heads."""
+        """The pattern normalised by its mean over heads."""
         from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.scale_free(_with_head_coords(self._pattern))
 
     def normalized(self, how: str) -> Pattern:
-        """The pattern on another scale: "layer" (L2 norm per layer), "max" or "rank"."""
+        """The pattern normalised by "layer" (L2 norm of each layer) or "max", or converted to "rank"."""
         from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.normalized(_with_head_coords(self._pattern), how)
 
     def select(self, heads: str | Iterable[str]) -> xr.DataArray:
-        """The values of named heads, `"L3H10,L7H1"`: (..., selected), with the names as its coordinate."""
-        places = parse_heads(heads)
+        """Values of named heads, such as `"L3H10,L7H1"`: (..., selected), with the names as coordinate.
+
+        Raises:
+            HeadnbError: a name is not valid, or the pattern does not have the head.
+        """
+        pairs = parse_heads(heads)
         values = _with_head_coords(self._pattern)
-        for layer, head in places:
+        for layer, head in pairs:
             if layer not in values.indexes["layer"] or head not in values.indexes["head"]:
                 size = f"{values.sizes['layer']} layers of {values.sizes['head']} heads"
                 raise HeadnbError(f"there is no head {head_name(layer, head)}: the pattern has {size}")
-        layers, numbers = zip(*places, strict=True)
+        layers, numbers = zip(*pairs, strict=True)
         picked = values.sel(
             layer=xr.DataArray(list(layers), dims="selected"), head=xr.DataArray(list(numbers), dims="selected")
         )
-        return picked.assign_coords(selected=[head_name(*place) for place in places])
+        return picked.assign_coords(selected=[head_name(*pair) for pair in pairs])
 
     def __getitem__(self, name: str) -> float | xr.DataArray:
-        """The value of one head: `pattern.heads["L3H10"]`."""
+        """Value of one head: `pattern.heads["L3H10"]`."""
         picked = self.select(name)
         if picked.sizes["selected"] != 1:
             raise HeadnbError(f"{name!r} names {picked.sizes['selected']} heads; use .heads.select for several")
         return _float_or_array(picked.isel(selected=0))
 
     def grid(self, *, title: str = "") -> HeadGrid:
-        """The layer x head picture: shown as a cell's last value, printed, or saved."""
+        """Layer x head picture, which can be displayed, printed or saved."""
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         return HeadGrid.of(self._pattern, title=title)
 
     def explore(self) -> Explorer:
-        """The grid as a live widget: its selection is shared with Python."""
+        """Explorer widget of the pattern; its selection is shared with Python."""
         from headnb.explorer.explorer import Explorer  # noqa: PLC0415
 
         return Explorer(results=self._pattern)
@@ -184,15 +201,18 @@ class PatternHeads:
 
 @xr.register_dataset_accessor("heads")  # type: ignore[no-untyped-call]
 class ScoresHeads:
-    """`.heads` of scores (a Dataset with `score` per sample) and of comparisons (with `difference`)."""
+    """`.heads` of scores (a Dataset with `score` per sample) and of comparisons (a Dataset with `difference`)."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
 
     def pattern(self, normalize: str | None = None) -> Pattern:
-        """The pattern (layer, head): mean over samples of |score|, or of score where the method's sign counts.
+        """Pattern (layer, head): mean over samples of |score|, or of the signed score, as the method declares.
 
-        `normalize`: None, "layer" (L2 norm per layer), "max" or "rank". Of a comparison: its difference.
+        The pattern of a comparison is its difference.
+
+        Args:
+            normalize: None, "layer" (L2 norm of each layer), "max" or "rank".
         """
         from headnb.stats import patterns  # noqa: PLC0415
 
@@ -203,7 +223,7 @@ class ScoresHeads:
 
     @check_arguments
     def evidence(self) -> Evidence:
-        """How far the pattern would come out the same again: samples, runs, reliability, and what would give 0.9."""
+        """Evidence for the pattern: samples, training runs, reliability, and samples or runs needed for 0.9."""
         from headnb.stats import patterns  # noqa: PLC0415
 
         return (
@@ -212,30 +232,30 @@ class ScoresHeads:
 
     @check_arguments
     def reliability(self) -> float:
-        """Expected correlation with the pattern of as many new samples (and training runs, if there are several)."""
+        """Expected correlation with a pattern of equally many new samples (and training runs, if there are several)."""
         return self.evidence().reliability
 
     @check_arguments
     def interval(self, level: float = 0.95, seed: int = 0) -> xr.Dataset:
-        """Each head's mean over the samples with its interval: `value`, `low`, `high` (layer, head)."""
+        """Mean of each head over samples, with its confidence interval: `value`, `low`, `high` (layer, head)."""
         from headnb.stats.score_statistics import head_intervals  # noqa: PLC0415
 
         return head_intervals(self._dataset, level, seed)
 
     @check_arguments
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
-        """Gini coefficient of the pattern that unlimited samples would give, with its interval."""
+        """Bias-corrected Gini coefficient (estimate for unlimited samples), with its interval."""
         _check_levels(not self._is_signed)
         return self._concentration("gini", level, seed)
 
     @check_arguments
     def cv(self, level: float = 0.95, seed: int = 0) -> Estimate:
-        """Coefficient of variation of the pattern that unlimited samples would give, with its interval."""
+        """Bias-corrected coefficient of variation (estimate for unlimited samples), with its interval."""
         return self._concentration("cv", level, seed)
 
     @check_arguments
     def kurtosis(self, level: float = 0.95, seed: int = 0) -> Estimate:
-        """Excess kurtosis of the pattern that unlimited samples would give, with its interval."""
+        """Bias-corrected excess kurtosis (estimate for unlimited samples), with its interval."""
         return self._concentration("kurtosis", level, seed)
 
     def _concentration(self, name: str, level: float, seed: int) -> Estimate:
@@ -245,11 +265,13 @@ class ScoresHeads:
 
     @check_arguments
     def correlation(self, other: xr.Dataset, level: float = 0.95, seed: int = 0) -> Estimate:
-        """Correlation of the two patterns that unlimited samples would give, with its interval.
+        """Noise-corrected correlation of two patterns (estimate for unlimited samples), with its interval.
 
-        Scores of the same task with sample ids in common (before and after) are paired by id; others are independent.
+        Scores of the same task with common sample ids (such as before and after fine-tuning) are paired by id. All
+        other scores are treated as independent.
 
-        Raises HeadnbError if layers or heads differ, or if paired ids stand for different samples.
+        Raises:
+            HeadnbError: layers or heads differ, or a common id belongs to different samples.
         """
         from headnb.stats import jackknife, patterns  # noqa: PLC0415
         from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
@@ -266,53 +288,54 @@ class ScoresHeads:
 
     @check_arguments
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """The k strongest heads as a table by head name, with intervals: of scores also of each head's rank.
+        """Table by head name of the k strongest heads, with intervals of their values and ranks.
 
-        Of a comparison: the k largest differences, with interval, q-value and significance.
+        For signed scores there are no ranks. For a comparison: the k largest differences, with interval, q-value and
+        significance.
         """
         if self._is_comparison:
             return head_table(self._dataset, "difference", k)
         from headnb.stats import significance  # noqa: PLC0415
         from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
-        found = self.interval(level, seed)
-        table = head_table(found, "value", k)
+        means = self.interval(level, seed)
+        table = head_table(means, "value", k)
         if self._is_signed:
             return table
-        places = [
-            int(found.indexes["layer"].get_loc(layer)) * found.sizes["head"] + int(found.indexes["head"].get_loc(head))
+        flat_indices = [
+            int(means.indexes["layer"].get_loc(layer)) * means.sizes["head"] + int(means.indexes["head"].get_loc(head))
             for layer, head in zip(table["layer"], table["head"], strict=True)
         ]
-        ranks = significance.rank_intervals(samples_of(self._dataset), places, level, seed=seed)
+        ranks = significance.rank_intervals(samples_of(self._dataset), flat_indices, level, seed=seed)
         return table.assign(rank_low=ranks[:, 0], rank_high=ranks[:, 1])
 
     def layer_profile(self) -> xr.DataArray:
-        """Mean over each layer's heads of the pattern: (layer)."""
+        """Mean of the pattern over the heads of each layer: (layer)."""
         return PatternHeads(self.pattern()).layer_profile()
 
     def scale_free(self) -> xr.DataArray:
-        """The pattern divided by its mean over heads."""
+        """The pattern normalised by its mean over heads."""
         return PatternHeads(self.pattern()).scale_free()
 
     @check_arguments
     def with_loss(self, loss: str, batch_size: int = 4) -> Scores:
-        """The same scores for the loss "sample-mean", "batch-mean" (the official script's batches) or "sum"."""
+        """Rescale the scores to the loss "sample-mean", "batch-mean" (batches of the paper's script) or "sum"."""
         from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.with_loss(self._dataset, loss, batch_size)
 
     def select(self, heads: str | Iterable[str]) -> xr.Dataset:
-        """Named heads, `"L3H10,L7H1"`: every variable (..., selected) that has heads."""
+        """Select named heads, such as `"L3H10,L7H1"`, in every variable with heads: (..., selected)."""
         return self._dataset.map(
             lambda v: PatternHeads(v).select(heads) if {"layer", "head"} <= set(v.dims) else v, keep_attrs=True
         )
 
     def __getitem__(self, name: str) -> xr.Dataset:
-        """One head: its scores of all samples, or its row of a comparison."""
+        """Select one head: its scores of all samples, or its values in a comparison."""
         return self.select(name).isel(selected=0)
 
     def grid(self, *, title: str = "") -> HeadGrid:
-        """The layer x head picture of the scores' pattern or of the comparison, with its intervals."""
+        """Layer x head picture of the pattern or of the comparison, with intervals."""
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         return HeadGrid.of(self._dataset, title=title)
@@ -324,10 +347,10 @@ class ScoresHeads:
         task: object = None,
         **options: Any,
     ) -> Explorer:
-        """The explorer of these scores: each head's distribution and strongest samples.
+        """Explorer widget of these scores, with each head's histogram and strongest samples.
 
-        With the model, its tokenizer and the task that was scored (anything that `load_task` accepts) also the
-        samples' texts, attention, and what taking heads out does. `options` are those of `headnb.explore`.
+        With the model, its tokenizer and the scored task (anything that `load_task` accepts), the widget also shows
+        the samples' texts and attention, and can ablate heads. `options` are those of `headnb.explore`.
         """
         from headnb.explorer.explorer import Explorer  # noqa: PLC0415
         from headnb.explorer.task_sources import TaskSources  # noqa: PLC0415
@@ -347,16 +370,16 @@ class ScoresHeads:
 
 
 def _check_levels(are_levels: bool) -> None:
-    """Signed scores and differences that all happen to be positive still have no Gini coefficient."""
+    """Raise HeadnbError for signed scores and differences, even if all values are positive."""
     if not are_levels:
         raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
 
 
 def _with_head_coords(pattern: xr.DataArray) -> xr.DataArray:
-    """(..., layer, head), both numbered."""
+    """Transpose to (..., layer, head), and add missing layer and head coordinates."""
     if missing := [dim for dim in ("layer", "head") if dim not in pattern.dims]:
         raise HeadnbError(f"not a pattern of heads: it has no dim {' and no dim '.join(missing)}")
-    pattern = pattern.compute()  # what is in chunks of dask is read once
+    pattern = pattern.compute()  # read Dask chunks once
     numbers = {dim: np.arange(pattern.sizes[dim]) for dim in ("layer", "head") if dim not in pattern.coords}
     return pattern.assign_coords(numbers).transpose(..., "layer", "head")
 

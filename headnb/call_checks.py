@@ -1,7 +1,7 @@
-"""Checks on calls of public functions: names of arguments, and their types against the annotations.
+"""Checks of calls of public functions: names of arguments, and types against the annotations.
 
-Text where a truth value, a number or a list is expected is refused: Python takes "false" for true and a name for a
-list of letters, and a notebook's parameters may come as text.
+A string in place of a bool, a number or a list is refused: Python treats "false" as true and a name as a list of
+letters, and parameters of notebooks may arrive as text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-MAX_SEED = 2**64 - 1  # of torch's generators
-MAX_TRAINING_SEED = 2**32 - 1  # of numpy's global generator, which trainers seed
-_SHARE_NAMES = {"level", "alpha"}
+MAX_SEED = 2**64 - 1  # limit of torch's generators
+MAX_TRAINING_SEED = 2**32 - 1  # limit of numpy's global generator, which trainers seed
+_FRACTION_NAMES = {"level", "alpha"}
 _LIST_TYPES = ("Sequence[", "Iterable[", "Collection[", "list[", "tuple[")
 _NUMBER_TYPES = {"int": "a whole number", "float": "a number"}
 
 
 def checked_seed(seed: object, name: str = "seed", most: int = MAX_SEED) -> int:
-    """A seed that random, numpy and torch all take; trainers take those up to `MAX_TRAINING_SEED`.
+    """Check a seed for random, numpy and torch, and return it as int; trainers accept up to `MAX_TRAINING_SEED`.
 
     Raises:
-        HeadnbError: it is another value.
+        HeadnbError: it is not a whole number from 0 to `most`.
     """
     if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
         raise HeadnbError(f"{name} must be a whole number, not {seed!r:.60}")
@@ -44,7 +44,11 @@ def checked_seed(seed: object, name: str = "seed", most: int = MAX_SEED) -> int:
 
 
 def checked_level(level: object, name: str = "level") -> float:
-    """The level of an interval (or `alpha`), a share: raise HeadnbError unless it lies between 0 and 1."""
+    """Check the level of an interval (or `alpha`).
+
+    Raises:
+        HeadnbError: it is not a number between 0 and 1.
+    """
     if not isinstance(level, Real) or not 0 < float(level) < 1:
         example = "0.05" if name == "alpha" else "0.95"
         raise HeadnbError(f"{name} must lie between 0 and 1, such as {example}; got {level!r}")
@@ -52,10 +56,10 @@ def checked_level(level: object, name: str = "level") -> float:
 
 
 def argument_checks(function: Callable[..., Any]) -> Callable[[dict[str, Any]], None]:
-    """What checks the bound arguments of a function, and puts plain numbers in place of numpy's.
+    """Make a check of a function's bound arguments, which also replaces numpy numbers by Python numbers.
 
-    Annotations that are checked: bool, int, float, lists and mappings, each also with `| None`. Arguments called
-    `seed` are checked by `checked_seed`, those called `level` and `alpha` by `checked_level`.
+    It checks the annotations bool, int, float, lists and mappings, each also with `| None`. Arguments named `seed` are
+    checked by `checked_seed`, those named `level` or `alpha` by `checked_level`.
     """
     kinds = {
         name: annotation.removesuffix("| None").strip()
@@ -79,7 +83,7 @@ def _checked(name: str, value: Any, kind: str) -> Any:
         if not isinstance(value, (bool, np.bool_)):
             raise HeadnbError(f"{name} must be True or False, not {value!r:.60}")
         return bool(value)
-    if kind == "float" and name in _SHARE_NAMES:
+    if kind == "float" and name in _FRACTION_NAMES:
         return checked_level(value, name)
     if kind in _NUMBER_TYPES:
         return _number(name, value, kind)
@@ -103,14 +107,14 @@ def _number(name: str, value: Any, kind: str) -> int | float:
 
 
 class UnknownKeywordError(HeadnbError, TypeError):
-    """A keyword argument that a function does not have; a TypeError too, as Python itself raises."""
+    """Unknown keyword argument; also a TypeError, as Python itself raises."""
 
 
 def check_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """For public functions: a misspelt keyword is answered with the nearest ones, a value of another type refused."""
+    """Decorate a public function to check its arguments: unknown keywords and wrong types raise a HeadnbError."""
     signature, check = inspect.signature(function), argument_checks(function)
     known = signature.parameters
-    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values())
+    takes_others = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
@@ -121,7 +125,7 @@ def check_arguments(function: Callable[_Parameters, _Result]) -> Callable[_Param
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return function(*args, **kwargs)  # which says what is missing
+            return function(*args, **kwargs)  # raises Python's own error
         check(bound.arguments)
         return function(*bound.args, **bound.kwargs)
 

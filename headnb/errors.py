@@ -1,8 +1,8 @@
-"""The one family of errors that a user of headnb sees: what was wrong, what was expected, what to do.
+"""Errors for users of headnb, and conversion of untrusted text to printable lines.
 
-Messages hold text of strangers: names of files and tasks, what a library or a chat template says. `HeadnbError` makes
-the whole message one printable line of bounded length when it is shown; what is shown without an error passes through
-`one_line` or, where lines are our own, `printable`.
+Messages can contain untrusted text: names of files and tasks, messages of libraries and chat templates. `HeadnbError`
+converts the whole message to one printable line of limited length. Text shown without an error must pass through
+`one_line`, or through `printable` if its line breaks are headnb's own.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 _DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 
 LONGEST_MESSAGE = 1500  # characters
-_LONGEST_COMPARED = 200  # characters of a name: comparing two takes time that grows with their product
+_LONGEST_COMPARED = 200  # characters of a name: the time of a comparison grows with the product of the lengths
 _MOST_COMPARED = 2000  # names
 _LINE_BREAKS = re.compile(r"\s*[^\S ]\s*")
 
 
 class HeadnbError(Exception):
-    """Something a user can mend. The message is one printable line (magics and the CLI print it as it is)."""
+    """Error that a user can correct; the message is one printable line, which magics and the CLI print unchanged."""
 
     def __str__(self) -> str:
         return one_line(super().__str__(), LONGEST_MESSAGE)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
-    """The error for a name that is not known: the nearest known names, else a dozen of them."""
+    """Error for an unknown name, with the nearest known names, else a dozen known names."""
     names = sorted(known)
-    short = [each for each in names[:_MOST_COMPARED] if len(each) <= _LONGEST_COMPARED]
+    short = [known_name for known_name in names[:_MOST_COMPARED] if len(known_name) <= _LONGEST_COMPARED]
     near = difflib.get_close_matches(name[:_LONGEST_COMPARED], short, n=3, cutoff=0.6)
     if near:
         return HeadnbError(f"unknown {kind} {name!r}; did you mean {' or '.join(map(repr, near))}?")
@@ -43,13 +43,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
 
 
 def missing_extra(package: str, extra: str) -> HeadnbError:
-    """The error for an optional dependency that is not installed."""
+    """Error for an optional dependency that is not installed."""
     return HeadnbError(f"this needs {package}: pip install 'headnb[{extra}]'")
 
 
 @contextlib.contextmanager
 def optional_import(extra: str) -> Iterator[None]:
-    """For imports of optional packages: what is missing is one line with the command that installs it.
+    """Wrap imports of optional packages, so that a missing package gives the command that installs it.
 
     Raises:
         HeadnbError: a package is not installed, or is installed and cannot be imported.
@@ -61,32 +61,32 @@ def optional_import(extra: str) -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and package:
             raise missing_extra(_DISTRIBUTIONS.get(package, package), extra) from error
         raise HeadnbError(
-            f"a package of headnb[{extra}] cannot be imported: {first_line(error)}; `headnb doctor` says which"
+            f"a package of headnb[{extra}] cannot be imported: {first_line(error)}; `headnb doctor` reports which"
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says in its first line, or else its type."""
-    said = _text(error).strip()
-    return one_line(said.splitlines()[0]) if said else type(error).__name__
+    """First line of an error's message, or its type if the message is empty."""
+    message = _text(error).strip()
+    return one_line(message.splitlines()[0]) if message else type(error).__name__
 
 
-def one_line(said: object, most: int = 300) -> str:
-    """An error or a text of strangers as one line that can be printed, of at most so many characters.
+def one_line(value: object, most: int = 300) -> str:
+    """Convert an error or an untrusted text to one printable line of at most `most` characters.
 
-    Line breaks become spaces, other control characters are written out in hexadecimal. Of a longer text the middle is
-    left out: the end of a message says what to do.
+    Line breaks become spaces, and other control characters are escaped. A longer text loses its middle, because the
+    end of a message says what to do.
     """
-    text = _LINE_BREAKS.sub(" ", _shortened(_text(said).strip(), most))
+    text = _LINE_BREAKS.sub(" ", _shortened(_text(value).strip(), most))
     return _shortened(printable(text), most)
 
 
 def printable(line: str) -> str:
-    """A line with its control characters written out, so that it cannot steer the reader's terminal."""
-    return line if line.isprintable() else "".join(_written_out(letter) for letter in line)
+    """Escape the control characters of a line, so that it cannot control the reader's terminal."""
+    return line if line.isprintable() else "".join(_escaped(letter) for letter in line)
 
 
-def _written_out(letter: str) -> str:
+def _escaped(letter: str) -> str:
     return letter if letter.isprintable() else ascii(letter)[1:-1]
 
 
@@ -95,8 +95,8 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
-def _text(said: object) -> str:
+def _text(value: object) -> str:
     try:
-        return str(said)
-    except Exception:  # noqa: BLE001  a stranger's class may fail in any way
-        return type(said).__name__
+        return str(value)
+    except Exception:  # noqa: BLE001  `__str__` of a foreign class may raise anything
+        return type(value).__name__

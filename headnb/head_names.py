@@ -1,4 +1,4 @@
-"""Names of heads: layer 3, head 5 is written L3H5."""
+"""Names of heads: L3H5 is head 5 of layer 3."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ if TYPE_CHECKING:
 
 
 def head_name(layer: int, head: int) -> str:
-    """`L3H10`."""
+    """Name of a head, such as `L3H10`."""
     return f"L{layer}H{head}"
 
 
 def parse_heads(names: str | Iterable[str]) -> list[tuple[int, int]]:
-    """(layer, head) of each of `"L3H10,L7H1"` or `["L3H10", "L7H1"]`."""
+    """Parse `"L3H10,L7H1"` or `["L3H10", "L7H1"]` to pairs (layer, head).
+
+    Raises:
+        HeadnbError: there is no name, or a name is not valid.
+    """
     parts = names.replace(",", " ").split() if isinstance(names, str) else list(names)
     if not parts:
         raise HeadnbError("no head is named; write heads as L3H10, several as L3H10,L7H1")
     heads = []
     for part in parts:
-        found = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", part.strip())
-        if found is None:
+        match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", part.strip())
+        if match is None:
             raise HeadnbError(f"{part!r} is not a head; write layer 3, head 10 as L3H10")
-        heads.append((int(found[1]), int(found[2])))
+        heads.append((int(match[1]), int(match[2])))
     return heads

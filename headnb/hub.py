@@ -1,7 +1,7 @@
-"""The network, asked once: without it, what is cached is used at once, and nothing waits through retries.
+"""Network check and offline mode of the Hugging Face libraries, downloads, and checks of user paths.
 
-`huggingface_hub` tries each file six times, 23 seconds on a machine without a network, before it looks into its
-cache or gives up.
+Without a network `huggingface_hub` retries each file six times (23 seconds) before it uses its cache or fails. headnb
+therefore checks once whether the hub is reachable, and otherwise switches to offline mode.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMEOUT_SECONDS = 4.0  # seconds for the first answer
+TIMEOUT_SECONDS = 4.0  # until the first answer
 
 _offline = threading.RLock()
 
 
 def cache_folder() -> Path:
-    """Where headnb keeps what it made or fetched."""
+    """Folder for files that headnb converts or downloads."""
     import platformdirs  # noqa: PLC0415
 
     return Path(platformdirs.user_cache_dir("headnb"))
 
 
 def user_path(source: object) -> Path:
-    """A path as a user writes it, whether it is there or not; `~` is the home folder.
+    """Convert a user's path, which need not exist; `~` is the home folder.
 
     Raises:
-        HeadnbError: neither text nor a path, one that this machine cannot look up, or a pipe, a socket or a device:
-            reading those may never end.
+        HeadnbError: `source` is not text or a path, is not valid on this machine, or is a pipe, a socket or a device,
+            because reading those may never end.
     """
     if not isinstance(source, (str, Path)):
-        raise HeadnbError(f"a name, an id or a path is needed, not {source!r:.60}")
+        raise HeadnbError(f"expected a name, an id or a path, not {source!r:.60}")
     mode = 0
     try:
         path = Path(source).expanduser()
@@ -48,20 +48,20 @@ def user_path(source: object) -> Path:
             mode = path.stat().st_mode
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HeadnbError(f"{str(source)!r:.60} is no name, id or path that can be looked up: {reason}") from error
+        raise HeadnbError(f"{str(source)!r:.60} is not a valid name, id or path: {reason}") from error
     if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise HeadnbError(f"{str(source)!r:.60} is neither a file nor a folder, but a pipe, a socket or a device")
+        raise HeadnbError(f"{str(source)!r:.60} is a pipe, a socket or a device, not a file or a folder")
     return path
 
 
 def check_files_of(folder: Path) -> None:
-    """Raise HeadnbError where a folder holds a pipe, a socket or a device: reading it may never end."""
+    """Raise HeadnbError if a folder contains a pipe, a socket or a device: reading it may never end."""
     for path in folder.iterdir():
         user_path(path)
 
 
 def reachable(url: str | None = None, seconds: float = TIMEOUT_SECONDS) -> bool:
-    """Whether the hub (or another url) answers at all within that time; False too if the user set HF_HUB_OFFLINE."""
+    """Whether the hub (or another URL) answers within `seconds`; False if the user set HF_HUB_OFFLINE."""
     import huggingface_hub as hub  # noqa: PLC0415
 
     if hub.is_offline_mode():
@@ -71,10 +71,10 @@ def reachable(url: str | None = None, seconds: float = TIMEOUT_SECONDS) -> bool:
     def ask() -> None:
         with contextlib.suppress(Exception):
             answer = hub.get_session().head(url or hub.constants.ENDPOINT, timeout=seconds)
-            if answer.status_code < 500:  # else a proxy says that it does not get through
+            if answer.status_code < 500:  # a proxy reports an unreachable host as 5xx
                 answered.set()
 
-    # A thread, because no timeout of a request covers a name server that does not answer.
+    # A thread, because the timeout of a request does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -83,7 +83,7 @@ def reachable(url: str | None = None, seconds: float = TIMEOUT_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def offline_unless_reachable() -> Iterator[bool]:
-    """Yields whether the hub is reachable; if not, its libraries are in offline mode inside the block."""
+    """Yield whether the hub is reachable; if not, put its libraries in offline mode inside the block."""
     if reachable():
         yield True
         return
@@ -93,7 +93,7 @@ def offline_unless_reachable() -> Iterator[bool]:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """The hub's libraries are in offline mode inside the block."""
+    """Put the hub's libraries in offline mode inside the block."""
     from huggingface_hub import constants  # noqa: PLC0415
 
     with _offline, contextlib.ExitStack() as undo:
@@ -105,10 +105,10 @@ def offline() -> Iterator[None]:
 
 
 def download(url: str) -> Path:
-    """A file of the web in headnb's cache, fetched if it is not there yet.
+    """Path of a web file in headnb's cache; downloads the file on first use.
 
     Raises:
-        HeadnbError: the address does not answer, or not with the file.
+        HeadnbError: the URL is not reachable or does not return the file.
     """
     name = f"{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}-{url.rpartition('/')[2]}"
     path = cache_folder() / "files" / name

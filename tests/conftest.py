@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-# Kernels and sub-processes of tests import the same helpers.
+# Kernels and subprocesses of tests import the same helpers.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
-torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job hears no Ctrl-C
+torch.set_num_threads(1)  # tiny matrices gain nothing from more threads
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
 def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels that start in a second, for one module: see `warm_kernels`. A killed run would wait for their server."""
+    """Kernels that start in a second, for one module: see `warm_kernels`.
+
+    Not for all tests: a killed run would wait for the kernels' server.
+    """
     folder = tmp_path_factory.mktemp("kernels")
     with pytest.MonkeyPatch.context() as patch, warm_kernels.kernelspec(folder):
         patch.setenv("JUPYTER_PATH", str(folder))
@@ -40,7 +43,7 @@ def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def model() -> PreTrainedModel:
-    """A fresh tiny random llama: 2 layers, 4 heads, 2 key/value heads."""
+    """A new tiny random llama: 2 layers, 4 heads, 2 key/value heads."""
     return tiny_model()
 
 
@@ -52,25 +55,25 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of `{task}.{split}.jsonl` files that HEADNB_DATA names; without it the test is skipped."""
+    """Folder of `{task}.{split}.jsonl` files named by HEADNB_DATA; without it the test is skipped."""
     folder = os.environ.get("HEADNB_DATA")
     if not folder:
         pytest.skip("HEADNB_DATA is not set")
     if not Path(folder).is_dir():
-        pytest.skip(f"HEADNB_DATA names no folder: {folder}")
+        pytest.skip(f"HEADNB_DATA is not a folder: {folder}")
     return Path(folder)
 
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """The hub does not answer, and nothing may wait for it."""
+    """The hub is not reachable; a wait for a retry fails the test."""
     monkeypatch.setattr(hub, "reachable", lambda *_, **__: False)
-    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited to try again"))
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for a retry"))
 
 
 @pytest.fixture
 def folder(model, tokenizer, tmp_path):
-    """The tiny model and its tokenizer, saved."""
+    """Folder of the tiny model and its tokenizer."""
     path = tmp_path / "tiny"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
@@ -79,13 +82,13 @@ def folder(model, tokenizer, tmp_path):
 
 @pytest.fixture
 def input_ids(tokenizer):
-    """A question and its answer, (1, T)."""
+    """Token ids of a question and its answer: (1, T)."""
     return tokenizer("Question: How many?\nAnswer: 3", return_tensors="pt").input_ids
 
 
 @pytest.fixture
 def adapter(folder, input_ids, tmp_path):
-    """A LoRA adapter with weights that change the logits, and the logits it gives."""
+    """Folder of a LoRA adapter that changes the logits, and its logits."""
     from peft import LoraConfig, get_peft_model
 
     base, _ = load_model(folder)
@@ -96,13 +99,13 @@ def adapter(folder, input_ids, tmp_path):
 
 @pytest.fixture
 def nothing_outside(monkeypatch, no_network):
-    """No test of tasks depends on the hub, or on the data folder unless it asks for it."""
+    """Without network and data folder."""
     monkeypatch.delenv("HEADNB_DATA", raising=False)
 
 
 @pytest.fixture
 def jsonl(tmp_path):
-    """Writes a JSONL file, of objects or of raw lines."""
+    """Function that writes a JSONL file from objects or raw lines."""
 
     def write(*lines):
         path = tmp_path / "pairs.jsonl"

@@ -100,7 +100,7 @@ def test_correlation_of_scores_refuses_other_samples_and_other_heads(scores):
     other = scores.assign(fingerprint=("sample", np.arange(20) + 1))
     with pytest.raises(HeadnbError, match="20 of 20 sample ids"):
         scores.heads.correlation(other)
-    renamed = other.assign_attrs(task="other")  # now independent, as the message advises
+    renamed = other.assign_attrs(task="other")  # now independent, as the message suggests
     assert scores.heads.correlation(renamed).samples == 20
     for task in ("sums", "other"):  # paired and independent
         turned = scores.isel(layer=[2, 1, 0]).assign_attrs(task=task)
@@ -118,13 +118,13 @@ def test_evidence_is_the_same_on_scores_and_their_pattern(scores):
 
 
 def test_interval_holds_each_heads_mean(scores):
-    found = scores.heads.interval(0.9)
-    assert found["low"].dims == ("layer", "head")
-    present = found["value"].notnull()
-    np.testing.assert_allclose(found["value"].values[present], levels_of(scores).mean(axis=0), rtol=1e-9)
-    assert ((found["low"] <= found["value"]) & (found["value"] <= found["high"])).where(present, True).all()
-    assert (found["low"].where(present, 0) >= 0).all()
-    assert found.attrs["interval_level"] == 0.9
+    means = scores.heads.interval(0.9)
+    assert means["low"].dims == ("layer", "head")
+    present = means["value"].notnull()
+    np.testing.assert_allclose(means["value"].values[present], levels_of(scores).mean(axis=0), rtol=1e-9)
+    assert ((means["low"] <= means["value"]) & (means["value"] <= means["high"])).where(present, True).all()
+    assert (means["low"].where(present, 0) >= 0).all()
+    assert means.attrs["interval_level"] == 0.9
 
 
 def test_top_names_the_strongest_heads(scores):
@@ -148,10 +148,10 @@ def test_top_is_of_at_least_one_head(scores, k):
     assert len(scores.heads.top(np.int64(2))) == 2
 
 
-@pytest.mark.parametrize("ask", ["gini", "cv", "kurtosis", "interval", "top"])
-def test_a_level_in_percent_is_refused(scores, ask):
+@pytest.mark.parametrize("method", ["gini", "cv", "kurtosis", "interval", "top"])
+def test_a_level_in_percent_is_refused(scores, method):
     with pytest.raises(HeadnbError, match=r"level must lie between 0 and 1, such as 0.95; got 95"):
-        getattr(scores.heads, ask)(level=95)
+        getattr(scores.heads, method)(level=95)
 
 
 def test_selection_by_head_name(scores):

@@ -1,4 +1,4 @@
-"""Plain arguments of every public function: text, NaN and seeds that numpy or torch refuse are one plain line."""
+"""Arguments of every public function: wrong types, NaN and invalid seeds give a one-line error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDS = [-1, 2**64, 2**70, "0", 1.5, True, None]
 
 
 def public_functions():
-    """Name -> function, of headnb and of `.heads`."""
+    """Name -> public function of headnb and of `.heads`."""
     found = {}
     for name, module in headnb._lazy_names.public_modules().items():
         value = getattr(importlib.import_module(f"headnb.{module}"), name)
@@ -37,7 +37,7 @@ def public_functions():
 
 
 def plain_arguments():
-    """(function, argument, annotation) of all bool, int, float and seed arguments."""
+    """(function, argument, annotation) of all bool, int and float arguments, seeds included."""
     for name, function in public_functions().items():
         for argument, annotation in inspect.get_annotations(inspect.unwrap(function)).items():
             kind = str(annotation).removesuffix(" | None")
@@ -48,9 +48,9 @@ def plain_arguments():
 @pytest.mark.parametrize(("function", "argument", "annotation"), list(plain_arguments()))
 def test_a_value_of_another_type_is_refused_before_anything_else(function, argument, annotation):
     required = {
-        name: 1 if each.annotation == "int" else None
-        for name, each in inspect.signature(function).parameters.items()
-        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+        name: 1 if parameter.annotation == "int" else None
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     }
     for value in SEEDS if argument == "seed" else BAD[annotation.removesuffix(" | None")]:
         if value is None and annotation.endswith("None"):

@@ -1,4 +1,4 @@
-"""What a user got wrong is named, and so is what was probably meant."""
+"""Errors for unknown names and misspelt keywords suggest the nearest valid name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PUBLIC = [
 
 @check_arguments
 def add(first: int, second: int = 2, *, third: int = 3) -> int:
-    """Three numbers."""
+    """Sum of three numbers."""
     return first + second + third
 
 
 def test_right_calls_go_through():
     assert (add(1), add(1, 5), add(first=1, second=5, third=10)) == (6, 9, 16)
-    assert add.__doc__ == "Three numbers."
+    assert add.__doc__ == "Sum of three numbers."
     assert list(inspect.signature(add).parameters) == ["first", "second", "third"]
 
 
@@ -47,11 +47,11 @@ def test_public_functions_name_the_nearest_keyword(name):
     function = getattr(headnb, name)
     parameters = inspect.signature(function).parameters.values()
     named = [found for found in parameters if found.kind in {found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY}]
-    needed = [found for found in named if found.default is found.empty]
+    required = [found for found in named if found.default is found.empty]
     keyword = max((found.name for found in named), key=len)
     misspelt = keyword[:-1]
     with pytest.raises(HeadnbError, match=f"'{misspelt}'; did you mean.*'{keyword}'"):
-        function(*[None for _ in needed], **{misspelt: 1})
+        function(*[None for _ in required], **{misspelt: 1})
 
 
 def test_unknown_name_lists_a_few_when_nothing_is_near():

@@ -1,4 +1,4 @@
-"""The network is asked once, and offline mode ends with its block."""
+"""Reachability of the hub, and offline mode that ends with its block."""
 
 from __future__ import annotations
 

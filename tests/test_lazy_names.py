@@ -1,4 +1,4 @@
-"""Public names before their modules are imported: what an editor sees, and that they are the real thing when used."""
+"""Lazy public names: completion and signatures without torch, and the real objects on use."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def test_tab_shows_signatures_and_loads_no_torch():
     assert torch_is_loaded == "False"
 
 
-def test_a_stand_in_is_the_real_function_when_it_is_used():
+def test_a_placeholder_calls_the_real_function():
     assert "unknown task 'no such task'" in run(SAME)

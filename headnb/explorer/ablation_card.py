@@ -1,4 +1,4 @@
-"""What an ablation did, as a card in a notebook and as text elsewhere."""
+"""Result of an ablation, as a card in a notebook and as text elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class AblationCard:
-    """The result of `headnb.ablate`, and perhaps what the model writes before and after."""
+    """Result of `headnb.ablate`, optionally with texts generated before and after."""
 
     result: xr.Dataset
     generation: Generation | None = None
@@ -25,12 +25,12 @@ class AblationCard:
     @property
     def heading(self) -> str:
         attrs = self.result.attrs
-        done = "taken out" if attrs["factor"] == 0 else f"scaled by {attrs['factor']:g}"
-        return f"{attrs['model']} · {attrs['task']} · {attrs['heads'].replace(',', ', ')} {done}"
+        change = "ablated" if attrs["factor"] == 0 else f"scaled by {attrs['factor']:g}"
+        return f"{attrs['model']} · {attrs['task']} · {attrs['heads'].replace(',', ', ')} {change}"
 
     @property
     def lines(self) -> list[str]:
-        """The loss before and after, its change with the interval, and the change by other heads."""
+        """Loss before and after, its change with the interval, and the change with random control heads."""
         result = self.result
         before, after = (float(result[name].mean()) for name in ("loss_before", "loss_after"))
         words = [
@@ -45,8 +45,8 @@ class AblationCard:
         words.append(f"change {format_signed(float(result['mean_change']))} nats{interval}")
         controls = result["control_change"].values
         if len(controls):
-            span = f", {format_signed(controls.min())} to {format_signed(controls.max())} in {len(controls)} draws"
-            words.append(f"other heads of the same layers: {format_signed(controls.mean())} nats{span}")
+            span = f" ({format_signed(controls.min())} to {format_signed(controls.max())} in {len(controls)} draws)"
+            words.append(f"random heads of the same layers: {format_signed(controls.mean())} nats{span}")
         return words
 
     def _repr_html_(self) -> str:
@@ -64,7 +64,7 @@ class AblationCard:
 
 
 def to_row(result: xr.Dataset) -> dict[str, Any]:
-    """What the explorer shows of one task: the loss before and after, its change and that by other heads."""
+    """Row of the explorer's table for one task: loss before and after, its change, and the changes with controls."""
     low, high = float(result["low"]), float(result["high"])
     return {
         "task": str(result.attrs["task"]),

@@ -1,4 +1,4 @@
-"""The ablation tab: losses of tasks with heads scaled, and text generated before and after."""
+"""Data of the ablation tab: losses of tasks with scaled heads, and texts generated before and after."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class AblationView:
     """Scales heads for one task after another.
 
     Attributes:
-        results: the outcome of `headnb.ablate`, by task.
-        message: what the page draws so far. It is replaced, not changed, at each step.
+        results: results of `headnb.ablate`, by task.
+        message: the data that the browser draws. Each step replaces it by a new dict.
     """
 
     def __init__(self, session: Session, heads: list[str], factor: float, report: Callable[..., None]) -> None:
@@ -29,7 +29,7 @@ class AblationView:
         self.message: dict[str, Any] = {"heads": heads, "factor": factor, "rows": [], "generation": None}
 
     def add_losses(self, name: str, task: Task, controls: int) -> None:
-        """Measure the losses of one task, and add its row."""
+        """Measure the losses of one task and add its row to the message."""
 
         def count(done: int, total: int) -> None:
             self._report(line=f"{name}: {done} of {total} samples", done=done, total=total)
@@ -39,8 +39,8 @@ class AblationView:
         self.message = {**self.message, "rows": [*self.message["rows"], to_row(result)]}
 
     def add_generation(self, task: Task, position: int) -> None:
-        """Generate after one sample's prompt, with and without scaled heads; nothing if there is no tokenizer."""
-        self._report(line="writing before and after", done=0, total=0)
+        """Generate texts from one sample's prompt before and after scaling heads; do nothing without a tokenizer."""
+        self._report(line="generating texts before and after", done=0, total=0)
         made = self._session.generate(task, self._heads, self._factor, position)
         if made is not None:
             texts = {"prompt": made.prompt, "before": made.before, "after": made.after}

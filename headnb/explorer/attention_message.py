@@ -1,4 +1,4 @@
-"""One head's attention on one sample, as the message that the explorer draws."""
+"""Message with one head's attention on one sample, for the explorer's front end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ MAX_TOKENS = 1024  # 8 MB for the two matrices
 
 
 def to_message(attention: HeadAttention) -> dict[str, Any]:
-    """What the explorer draws: plain values, and the matrices as float32 in the order of rows.
+    """Convert attention to plain values, and its matrices to float32 bytes in row-major order.
 
     Raises:
-        HeadnbError: the sample is too long to be sent and drawn entry by entry.
+        HeadnbError: the sample has more than `MAX_TOKENS` tokens.
     """
     length = len(attention.tokens)
     if length > MAX_TOKENS:
-        raise HeadnbError(f"sample {attention.sample!r} has {length} tokens; the attention view shows {MAX_TOKENS}")
+        raise HeadnbError(
+            f"sample {attention.sample!r} has {length} tokens; the attention view shows at most {MAX_TOKENS}"
+        )
     return {
         "head": attention.head,
         "sample": str(attention.sample),

@@ -1,4 +1,4 @@
-"""A widget that takes commands and works in the background: whatever goes wrong is words in it, never a lost comm."""
+"""Widget that runs commands in the background and shows every error as a message, so that the comm stays open."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note"
 
 
 class BackgroundWidget(anywidget.AnyWidget):
-    """Has one worker thread, and says in `status` what it does.
+    """Widget with one worker thread, whose state is in `status`.
 
     Attributes:
         status: state ("idle", "running" or "stopping"), line, done, total, error and note.
-        error: the exception behind the last error message, for a closer look.
-        browser_traits: the traits that a browser may change.
+        error: the exception behind the last error message.
+        browser_traits: names of the traits that a browser may change.
     """
 
     browser_traits: ClassVar[tuple[str, ...]] = ()
@@ -38,24 +38,24 @@ class BackgroundWidget(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     def stop(self) -> None:
-        """Stop what runs in the background; what is done by then is kept."""
+        """Stop the background job; its partial results are kept."""
         self._worker.stop()
         with self._status_lock:
             if self.status["state"] == "running":
                 self._set_status(state="stopping", line="stopping")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for what runs in the background; false if it did not end within `timeout` seconds."""
+        """Wait for the background job; return False if it has not ended within `timeout` seconds."""
         return self._worker.wait(timeout)
 
     def close(self) -> None:
-        """Stop the work and take the widget away."""
-        if hasattr(self, "_worker"):  # closed also when making it failed
+        """Stop the background job and close the widget."""
+        if hasattr(self, "_worker"):  # `close` is also called after `__init__` failed
             self._worker.stop()
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """What the browser changed. What is refused is a message there, and it gets the old value back."""
+        """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
         changes = {name: value for name, value in sync_data.items() if name in self.browser_traits}
         accepted = False
         with self._report_errors():
@@ -65,7 +65,7 @@ class BackgroundWidget(anywidget.AnyWidget):
             self.send_state(list(changes))
 
     def _handle_command(self, command: dict[str, Any]) -> None:
-        """Do what the browser asks for. Raises what is wrong with it."""
+        """Run a command of the browser; any exception is shown in the widget."""
         raise NotImplementedError
 
     def _on_message(self, _: object, content: object, __: object) -> None:
@@ -76,12 +76,12 @@ class BackgroundWidget(anywidget.AnyWidget):
     def _report_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001  whatever a browser sent, it is to be seen there
+        except Exception as error:  # noqa: BLE001  every error is shown in the browser
             self.error = error
             self._set_status(error=_error_text(error))
 
     def _run_in_background(self, line: str, work: Callable[[], str]) -> None:
-        """Do `work` in the background; what it returns is the note shown at its end."""
+        """Do `work` in the background, and show the note that it returns."""
 
         def job() -> None:
             note, self.error = "", None
@@ -90,7 +90,7 @@ class BackgroundWidget(anywidget.AnyWidget):
                 note = work()
             except Stopped:
                 note = "stopped"
-            except BaseException as failed:  # noqa: BLE001  whatever it is, it is to be seen in the widget
+            except BaseException as failed:  # noqa: BLE001  every error is shown in the widget
                 self.error = failed
             with self._status_lock:
                 self.status = {**_IDLE, "note": note, "error": _error_text(self.error)}

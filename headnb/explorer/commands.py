@@ -1,4 +1,4 @@
-"""Commands that the page sends to the explorer: `{"do": name, ...arguments}`."""
+"""Commands from the browser to the explorer: `{"do": name, ...arguments}`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from headnb.errors import HeadnbError, unknown_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-MOST_CONTROLS = 1000  # that a page may ask for
+MOST_CONTROLS = 1000  # that a browser may request
 
 
 class Commands(Protocol):
-    """What a page can ask the explorer to do."""
+    """Methods of the explorer that a browser can call."""
 
     def run(self) -> None: ...
 
@@ -32,10 +32,10 @@ class Commands(Protocol):
 
 
 def run_command(explorer: Commands, content: dict[str, Any]) -> None:
-    """Call the explorer's method that a command names.
+    """Call the explorer's method for a command.
 
     Raises:
-        HeadnbError: an unknown command, or one that the explorer refuses.
+        HeadnbError: the command is unknown, or the explorer refuses it.
         KeyError, TypeError, ValueError: an argument is missing or has the wrong type.
     """
     commands: dict[str, Callable[[], None]] = {
@@ -50,7 +50,7 @@ def run_command(explorer: Commands, content: dict[str, Any]) -> None:
         ),
     }
     if int(content.get("controls", 0)) > MOST_CONTROLS:
-        raise HeadnbError(f"at most {MOST_CONTROLS} random controls are drawn from here; headnb.ablate takes more")
+        raise HeadnbError(f"the explorer draws at most {MOST_CONTROLS} random controls; headnb.ablate allows more")
     name = str(content.get("do"))
     if name not in commands:
         raise unknown_name("command", name, commands)

@@ -1,14 +1,14 @@
-"""The explorer: one widget to score a model, look into its heads, and intervene, while the kernel stays free.
+"""Explorer widget that scores a model, shows details of its heads and ablates them, without blocking the kernel.
 
     explorer = headnb.explore(model, tokenizer, tasks=["gsm_symbolic", "mbpp"])
-    explorer                                    # shown as the cell's last value
+    explorer                                    # displayed as the cell's last value
     explorer.selected                           # names of the heads selected in the browser; assign to select
-    explorer.observe(print, "selected")         # told of every click
-    explorer.scores                             # what was scored last
+    explorer.observe(print, "selected")         # called after every click
+    explorer.scores                             # scores of the chosen task and method
 
-The browser sends commands and draws traits; everything that is computed is a trait here, so a second view, or the
-same page loaded again, shows the same. Long work runs in a thread (see `headnb.explorer.worker`); an error in it is a
-message in the widget, and never ends the connection.
+The browser sends commands and draws traits. All results are traits, so that a second view or a reloaded page shows the
+same state. Long jobs run in a thread (see `headnb.explorer.worker`). An error in a job is shown in the widget and does
+not close the connection.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 
 
 class Explorer(StaticFallbackWidget, BackgroundWidget):
-    """Use `headnb.explore` to make one, or `.heads.explore()` of scores.
+    """Explorer widget; created by `headnb.explore` or `.heads.explore()`.
 
     Attributes:
-        selected: names of the selected heads, two-way with the browser, as are `focused` (the one that is looked
-            at), `task`, `method` and `samples`.
-        status: what is going on: state ("idle", "running" or "stopping"), line, done, total, error and note.
-        results: what was scored, by (task, method).
-        ablations: the outcome of the last `ablate`, by task.
-        error: the exception behind the last error message, for a closer look.
+        selected: names of the selected heads. `selected`, `focused` (the head whose details are shown), `task`,
+            `method` and `samples` are synchronised with the browser in both directions.
+        status: state ("idle", "running" or "stopping"), line, done, total, error and note.
+        results: scores by (task, method).
+        ablations: results of the last `ablate`, by task.
+        error: the exception behind the last error message.
     """
 
     browser_traits = ("selected", "focused", "task", "method", "samples")
@@ -98,7 +98,7 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
             self._add_scores(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
 
     def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The picture, and below it what heads that were taken out or scaled did to the losses."""
+        """The picture of the grid, and below it the cards of the last ablation."""
         bundle = super()._repr_mimebundle_(**chosen)
         if bundle is None:
             return None
@@ -110,19 +110,23 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
 
     @property
     def scores(self) -> xr.Dataset | None:
-        """The scores that are shown, of the chosen task and method; None before there are any."""
+        """Scores of the chosen task and method; None before they are computed."""
         return self.results.get((self.task, self.method))
 
     def run(self) -> None:
         """Score `samples` samples of `task` by `method` in the background; see `wait`.
 
         Raises:
-            HeadnbError: something else is being computed, or there is no model.
+            HeadnbError: another job is running, or the explorer has no model.
         """
         self._start(f"scoring {self.task}", self._score)
 
     def attend(self, head: str | None = None, place: int = 0) -> None:
-        """Show the attention of a head (by default the focused one) on the sample at `place` of the task."""
+        """Show the attention of a head (by default the focused one) on the task's sample with index `place`.
+
+        Raises:
+            HeadnbError: no head is focused, or as for `run`.
+        """
         name = head or self.focused
         if not name:
             raise HeadnbError("select a head first")
@@ -136,15 +140,26 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
         *,
         controls: int = 0,
     ) -> None:
-        """Scale heads (by default the selected ones) in the background: losses of tasks, and text before and after."""
-        named = list(self.selected if heads is None else heads)
-        wanted = [self.task] if tasks is None else list(tasks)
-        if not named:
+        """Scale heads in the background, and measure the losses of tasks and generate texts before and after.
+
+        Args:
+            factor: of the heads' outputs; 0 ablates them.
+            heads: their names; None: the selected heads.
+            tasks: their names; None: the chosen task.
+            controls: number of random control sets of as many other heads of the same layers.
+
+        Raises:
+            HeadnbError: there is no head or no task, or as for `run`.
+        """
+        head_names = list(self.selected if heads is None else heads)
+        task_names = [self.task] if tasks is None else list(tasks)
+        if not head_names:
             raise HeadnbError("select a head first")
-        if not any(wanted):
+        if not any(task_names):
             raise HeadnbError("choose a task first")
         self._start(
-            f"scaling {', '.join(named)}", lambda session: self._ablate(session, named, factor, wanted, controls)
+            f"scaling {', '.join(head_names)}",
+            lambda session: self._ablate(session, head_names, factor, task_names, controls),
         )
 
     @traitlets.validate("selected")
@@ -162,11 +177,11 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
 
     @traitlets.observe("selected")
     def _focus(self, change: dict[str, Any]) -> None:
-        """Look at the head that was added, else go on with the one looked at, else at any that is left."""
+        """Focus the head that was added; else keep the focus, or move it to another selected head."""
         old = change["old"] if isinstance(change["old"], list) else []
         added = [name for name in self.selected if name not in old]
-        kept = [self.focused] if self.focused in self.selected else self.selected[-1:]
-        self.focused = next(iter([*added, *kept]), "")
+        remaining = [self.focused] if self.focused in self.selected else self.selected[-1:]
+        self.focused = next(iter([*added, *remaining]), "")
 
     @traitlets.observe("focused")
     def _describe(self, _: object = None) -> None:
@@ -180,7 +195,7 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
 
     @traitlets.observe("task", "method")
     def _show_results(self, _: object = None) -> None:
-        """Draw what was scored by this method, the chosen task first, and describe the head by that task's scores."""
+        """Draw the scores of this method, beginning with the chosen task, and update the details of the head."""
         self._describe()
         if self.scores is None:
             return
@@ -191,10 +206,10 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
         run_command(self, content)
 
     def _start(self, line: str, work: Callable[[Session], str]) -> None:
-        """Do `work` in the background; what it returns is the note shown at its end."""
+        """Do `work` in the background, and show the note that it returns."""
         session = self._session
         if session is None:
-            raise HeadnbError("this needs the model: headnb.explore(model, tokenizer, tasks)")
+            raise HeadnbError("this needs the model: use headnb.explore(model, tokenizer, tasks)")
         self._run_in_background(line, lambda: work(session))
 
     def _score(self, session: Session) -> str:
@@ -210,7 +225,7 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
         self._scored.add(name, method, scores, task)
         if (self.task, self.method) == (name, method):
             self._show_results()
-        with self.hold_trait_notifications():  # a change of task or method shows its results
+        with self.hold_trait_notifications():  # a change of the task or method calls `_show_results`
             self.task, self.method = name, method
 
     def _show_progress(self, name: str, progress: Progress) -> None:
@@ -239,13 +254,13 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
         return ""
 
     def _viewed_sample(self, task: Task) -> int:
-        """The place of the sample in the attention view; the first one where that is none of the task's."""
+        """Index of the sample in the attention view if it belongs to the task; else 0."""
         names = [str(key) for key in task.ids]
         sample = self.attention.get("sample")
         return names.index(sample) if self.attention.get("task") == task.name and sample in names else 0
 
     def _task(self, session: Session, name: str) -> Task:
-        """The samples that were scored, so that everything shown is about the same ones; else as many as asked for."""
+        """The scored samples, so that all views show the same samples; else `samples` samples of the task."""
         return self._scored.samples.get((name, self.method)) or session.task(name, self.samples)
 
     def _open_session(
@@ -257,7 +272,9 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
     ) -> Session | None:
         if model is None:
             if options:
-                raise HeadnbError(f"{', '.join(options)}: only with the model, which results alone do not need")
+                raise HeadnbError(
+                    f"{', '.join(options)}: only with a model; an explorer of results alone has no options"
+                )
             return None
         from headnb.explorer.session import Session  # noqa: PLC0415  loads torch
 
@@ -279,7 +296,7 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
         return {"model": self._name, "tasks": self._sources.names, "methods": known}
 
     def _title(self, *tasks: str) -> str:
-        """The model, and the task where it is one: several stand above their own grids."""
+        """Name of the model, and of the task if there is only one; several tasks are titles of their own grids."""
         return " · ".join(filter(None, (self._name, tasks[0] if len(tasks) == 1 else "")))
 
     @property
@@ -301,23 +318,23 @@ def explore(
     encoding: EncodingName = "official",
     loss: LossName = "sample-mean",
 ) -> Explorer:
-    """The explorer of a model: score tasks, look into heads, take heads out. Shown as a cell's last value.
+    """Widget to score tasks, inspect heads and ablate them; displayed as a cell's last value.
 
     Args:
-        model: as for `score_heads`, or what `load_model` takes (then no tokenizer is needed).
-        tokenizer: its tokenizer; None if the samples are encoded already.
+        model: as for `score_heads`, or an id or path for `load_model` (then `tokenizer` is not needed).
+        tokenizer: of the model; None if the samples are encoded already.
         tasks: names, files or `Task` objects, or a mapping from names to anything that `load_task` accepts; None:
-            every task that is known by name.
-        samples: how many of each task, until somebody changes it in the widget.
+            all registered tasks.
+        samples: initial number of samples of each task; it can be changed in the widget.
         method: one of `headnb.methods()`.
-        seed: of the draw of samples and of the order of work.
-        batch_tokens: as for `score_heads`, but fewer, so that the grid fills in more steps.
+        seed: of the random subset of samples and of the processing order.
+        batch_tokens: as for `score_heads`; the smaller default updates the grid more often.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
         loss: as for `score_heads`.
 
     Raises:
-        HeadnbError: a model or a task that cannot be used.
+        HeadnbError: the model, a task or an argument is not valid.
     """
     if samples < 1 or batch_tokens < 1:
         raise HeadnbError(f"samples and batch_tokens must be at least 1, not {min(samples, batch_tokens)}")

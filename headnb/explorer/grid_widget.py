@@ -1,10 +1,10 @@
-"""The live head grid: one anywidget whose selection Python and the browser share.
+"""Live head grid: an anywidget whose selection is shared by Python and the browser.
 
     grid = HeadGridWidget(scores)
-    grid.selected = ["L3H5"]                 # seen in the browser
-    grid.observe(print, "selected")          # told of every click
+    grid.selected = ["L3H5"]                 # shown in the browser
+    grid.observe(print, "selected")          # called after every click
 
-Attributes (traits): `payload`, what is drawn (assign anything that `HeadGrid.of` accepts); `selected`, names of heads.
+Traits: `payload`, the drawn data (assign anything that `HeadGrid.of` accepts); `selected`, names of heads.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class InvalidTraitError(HeadnbError, traitlets.TraitError):
-    """A value that a trait refuses; a TraitError too, so that traitlets takes back what a browser has sent."""
+    """Invalid value of a trait; also a TraitError, so that traitlets rejects a change sent by a browser."""
 
 
 class StaticFallbackWidget(anywidget.AnyWidget):
-    """A widget whose saved output shows its picture where the live view cannot be shown.
+    """Widget whose output also has a static picture, for front ends that cannot show the live view.
 
-    The picture is that of the moment when the widget is displayed: front ends without a kernel that do not trust the
-    notebook, pages made of it and terminals show it. A live view comes before it wherever there can be one.
+    The picture shows the state at the time of display. Front ends without a kernel in untrusted notebooks, exported
+    pages and terminals show it; all others show the live view.
     """
 
     payload: Any
@@ -49,7 +49,11 @@ class StaticFallbackWidget(anywidget.AnyWidget):
 
 
 class HeadGridWidget(StaticFallbackWidget):
-    """A head grid with a two-way selection. Raises HeadnbError for what cannot be shown or selected."""
+    """Head grid with a two-way selection.
+
+    Raises:
+        HeadnbError: the data cannot be drawn, or a selected head does not exist; also on assignment.
+    """
 
     payload = traitlets.Any().tag(sync=True)
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -75,7 +79,11 @@ class HeadGridWidget(StaticFallbackWidget):
 
 
 def validate_heads(names: Sequence[str], payload: Payload) -> list[str]:
-    """The named heads in the order of a payload's grid, each once. Raises HeadnbError for one that it does not have."""
+    """Unique head names in the order of a payload's grid.
+
+    Raises:
+        InvalidTraitError: the grid does not have one of the heads.
+    """
     known = _heads(payload)
     for name in names:
         if name not in known:
@@ -85,12 +93,12 @@ def validate_heads(names: Sequence[str], payload: Payload) -> list[str]:
 
 
 def existing_heads(names: Sequence[str], payload: Payload) -> list[str]:
-    """Those of the named heads that a payload's grid has."""
+    """Names of those heads that a payload's grid has."""
     known = _heads(payload)
     return [name for name in names if name in known]
 
 
 def _heads(payload: Payload) -> dict[str, None]:
-    """The names of a payload's heads, in the grid's order."""
+    """Names of a payload's heads, in the grid's order."""
     rows, columns = range(payload["layers"]), range(payload["heads"])
     return dict.fromkeys(head_name(payload, (layer, head)) for layer in rows for head in columns)

@@ -1,4 +1,4 @@
-"""What the explorer says about one head: the distribution of its score over samples, and the strongest of them."""
+"""Details of one head for the explorer: the histogram of its scores over samples, and the strongest samples."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ MAX_TEXT_LENGTH = 240
 def head_detail(
     scores: xr.Dataset, name: str, task: Task | None = None, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> dict[str, Any]:
-    """Plain values about one head, for the front end.
+    """Details of one head as plain values for the front end.
 
     Returns:
         `head`, `task`, `method`, `units`; `samples` (their number); `mean` and `spread` (standard deviation) of the
-        signed score; `counts` and `edges` of its histogram; `strongest`, the samples of the largest absolute score,
-        with `place` (in the task, -1 if it is not at hand), `id`, `score`, `loss`, `prompt` and `completion`.
+        signed score; `counts` and `edges` of its histogram; `strongest`, the samples with the largest absolute score,
+        with `place` (index in the task, -1 if the sample is not available), `id`, `score`, `loss`, `prompt` and
+        `completion`.
     """
     ((layer, head),) = parse_heads(name)
     values = scores["score"].sel(layer=layer, head=head).values.astype(np.float64)  # (n,)
@@ -40,14 +41,14 @@ def head_detail(
     order = np.argsort(-np.abs(np.nan_to_num(values)), kind="stable")[: MAX_SAMPLES if len(finite) else 0]
     ids = scores["sample"].values.tolist()
     losses = scores["loss"].values.tolist() if "loss" in scores else [math.nan] * len(ids)
-    places = {key: place for place, key in enumerate(task.ids)} if task is not None else {}
+    indices = {key: index for index, key in enumerate(task.ids)} if task is not None else {}
     strongest = []
     for position in order:
-        place = places.get(ids[position], -1)
-        prompt, completion = sample_texts(task, place, tokenizer)
+        index = indices.get(ids[position], -1)
+        prompt, completion = sample_texts(task, index, tokenizer)
         strongest.append(
             {
-                "place": place,
+                "place": index,
                 "id": str(ids[position]),
                 "score": float(values[position]),
                 "loss": _number(losses[position]),
@@ -70,7 +71,7 @@ def head_detail(
 
 
 def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
-    """Counts (bins) and edges (bins + 1), by numpy's "auto" rule and at most MAX_BINS bins."""
+    """Counts (bins) and edges (bins + 1) by numpy's "auto" rule, with at most MAX_BINS bins."""
     if not len(values):
         return [], []
     edges = np.histogram_bin_edges(values, "auto")
@@ -79,11 +80,11 @@ def histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
     return np.histogram(values, edges)[0].tolist(), edges.tolist()
 
 
-def sample_texts(task: Task | None, place: int, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
-    """Prompt and completion of a sample as text, shortened; empty where they are not at hand."""
-    if task is None or place < 0:
+def sample_texts(task: Task | None, index: int, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
+    """Shortened texts of a sample's prompt and completion; empty if the sample is not available."""
+    if task is None or index < 0:
         return "", ""
-    sample = task.samples[place]
+    sample = task.samples[index]
     if isinstance(sample, Sample):
         return _keep_end(_as_text(sample.prompt)), _keep_start(_as_text(sample.completion))
     return _decoded(sample, tokenizer)

@@ -1,4 +1,4 @@
-"""Limit on how often the grid is redrawn while scores are computed."""
+"""Rate limit of redrawing the grid during scoring."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIN_PAUSE = 0.5  # seconds between two pictures
-PAUSE_PER_DRAWING = 4.0  # and at least this many times the seconds that the last one took
+MIN_PAUSE = 0.5  # seconds between two drawings
+PAUSE_PER_DRAWING = 4.0  # minimum pause as a multiple of the time of the last drawing
 
 
 class RedrawTimer:
-    """Says when the next picture is due, so that at most a fifth of the time goes into pictures."""
+    """Limits drawing to at most a fifth of the time."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def reset(self) -> None:
-        """The next picture is due at once."""
+        """Make the next drawing due at once."""
         self._next = 0.0
 
     @property
     def due(self) -> bool:
+        """Whether the pause after the last drawing is over."""
         return time.monotonic() >= self._next
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Measure how long a picture takes."""
+        """Measure the time of a drawing, and schedule the next one."""
         started = time.monotonic()
         yield
         ended = time.monotonic()

@@ -1,4 +1,4 @@
-"""State of an explorer: the scores by task and method, and the samples that were scored."""
+"""Scores of an explorer by task and method, with the scored samples."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class ScoredTasks:
-    """What was scored, by (task, method).
+    """Scores and samples by (task, method).
 
     Attributes:
-        scores: the scores.
-        samples: the task that they are of, where its samples are in memory.
+        scores: data set of scores by (task, method).
+        samples: scored task by (task, method), if its samples are in memory.
     """
 
     def __init__(self, sources: TaskSources) -> None:
@@ -25,7 +25,7 @@ class ScoredTasks:
         self.samples: dict[tuple[str, str], Task] = {}
 
     def add(self, name: str, method: str, scores: xr.Dataset, task: Task | None = None) -> None:
-        """Store scores; without `task`, look for their samples in the sources (results computed elsewhere)."""
+        """Store scores; without `task`, look up their samples in the sources (for results computed elsewhere)."""
         if task is None and (name, method) not in self.samples and name in self._sources.names:
             task = self._sources.find_task(name, set(scores["sample"].values.tolist()))
         if task is not None:
@@ -33,6 +33,6 @@ class ScoredTasks:
         self.scores[name, method] = scores
 
     def of_method(self, method: str, first: str) -> dict[str, xr.Dataset]:
-        """The scores of every task by one method, task `first` in front."""
+        """Scores of all tasks by one method, beginning with the task `first`."""
         others = (name for name, scored_by in self.scores if scored_by == method and name != first)
         return {name: self.scores[name, method] for name in (first, *others)}

@@ -1,4 +1,4 @@
-"""The work behind the explorer: one model with its tasks, used from the explorer's thread so that Stop is heard."""
+"""Explorer session: runs one model on its tasks in the worker thread, so that Stop takes effect."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from headnb.scoring.progress import Progress
     from headnb.tasks.loading import Task
 
-EMPTY_MESSAGE = "Choose a task and press Run: the grid fills while it is scored."
+EMPTY_MESSAGE = "Choose a task and press Run: the grid is updated during scoring."
 OPTIONS = ("batch_tokens", "encoding", "loss", "max_length")
 
 
 class Session:
-    """A model, its tokenizer and tasks, and how they are encoded; `options` are those of `score_heads` in OPTIONS."""
+    """A model, its tokenizer and tasks; `options` are the arguments of `score_heads` named in OPTIONS."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Session:
         self._tasks: dict[tuple[str, int], Task] = {}
 
     def empty_payload(self) -> Payload:
-        """The model's grid before anything is scored: zero where there is a softmax head."""
+        """Grid of the model before scoring: zero for softmax heads, NaN elsewhere."""
         _, heads = self.layout.shape
         values = np.where(np.arange(heads) < np.array(self.layout.heads)[:, None], 0.0, np.nan)
         attrs = {"kind": "level", "units": "", "kv_heads": self.layout.kv_heads}
@@ -62,16 +62,16 @@ class Session:
         return payload(pattern, title=self.name, progress={"done": 0, "total": 0, "message": EMPTY_MESSAGE})
 
     def task(self, name: str, n: int) -> Task:
-        """n samples of the task of a name, the same ones each time."""
+        """n samples of a task, the same at each call."""
         if (name, n) not in self._tasks:
-            self._tasks[name, n] = self.sources.draw(name, n, self._seed)
+            self._tasks[name, n] = self.sources.load(name, n, self._seed)
         return self._tasks[name, n]
 
     def score(self, task: Task, method: str, on_progress: Callable[[Progress], None]) -> xr.Dataset:
-        """The scores of a task, or after Stop of the samples done by then.
+        """Scores of a task; after Stop, those of the samples scored so far.
 
         Raises:
-            Stopped: before the first sample was scored.
+            Stopped: the job was stopped before the first sample was scored.
         """
 
         def report(progress: Progress) -> None:
@@ -95,7 +95,7 @@ class Session:
             return stopped.scores
 
     def attention(self, task: Task, head: str, place: int) -> HeadAttention:
-        """The attention of a head on the sample at a place of the task."""
+        """Attention of a head on the task's sample with index `place`."""
         if not 0 <= place < len(task):
             raise HeadnbError(f"the task has samples 0 to {len(task) - 1}, not {place}")
         options = self._selected_options("encoding", "max_length")
@@ -105,7 +105,7 @@ class Session:
     def losses(
         self, task: Task, heads: list[str], factor: float, controls: int, on_progress: Callable[[int, int], None]
     ) -> xr.Dataset:
-        """What scaling heads does to the losses of a task: see `headnb.ablate`."""
+        """Losses of a task before and after scaling heads: see `headnb.ablate`."""
         options = self._selected_options("batch_tokens", "encoding", "max_length")
         with self._worker.use_model(self.model, self.layout):
             return ablate(
@@ -121,7 +121,7 @@ class Session:
             )
 
     def generate(self, task: Task, heads: list[str], factor: float, place: int) -> Generation | None:
-        """What the model writes after a sample's prompt before and after; None if there is no tokenizer."""
+        """Texts generated from a sample's prompt before and after scaling heads; None without a tokenizer."""
         if self.tokenizer is None:
             return None
         with self._worker.use_model(self.model, self.layout):

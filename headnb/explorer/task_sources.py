@@ -1,4 +1,4 @@
-"""The tasks that an explorer offers by name, loaded when they are first needed."""
+"""Tasks that an explorer offers by name; named tasks are loaded on first use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from headnb.tasks.loading import Task, known_tasks, load_task
 
 
 class TaskSources:
-    """Names of tasks, and where their samples come from.
+    """Names of tasks and the sources of their samples.
 
-    `tasks` is a name, a file or a `Task`, several of them, or a mapping from names to anything that `load_task`
-    accepts; None offers every task in the registry.
+    Args:
+        tasks: a name, a file or a `Task`, several of these, or a mapping from names to anything that `load_task`
+            accepts; None: all registered tasks.
+
+    Raises:
+        HeadnbError: two tasks have the same name, a task has no name, or a source cannot be read.
     """
 
     def __init__(self, tasks: object = None) -> None:
@@ -31,16 +35,16 @@ class TaskSources:
         for name, source in pairs:
             if name in self._sources:
                 raise HeadnbError(f"two tasks are called {name!r}; give names: tasks={{'first': ..., 'second': ...}}")
-            # Anything but a name is read now, so that what is wrong with it is said now.
+            # Read sources other than names now, so that their errors are raised now.
             self._sources[str(name)] = source if isinstance(source, str) else load_task(source)
 
     @property
     def names(self) -> list[str]:
-        """In the order given."""
+        """Names in the given order."""
         return list(self._sources)
 
-    def draw(self, name: str, n: int, seed: int) -> Task:
-        """A task of n samples, or of all where the source is in memory and has fewer.
+    def load(self, name: str, n: int, seed: int) -> Task:
+        """Load n samples of a task, or all samples if it is in memory and has at most n.
 
         Raises:
             HeadnbError: no task has this name, or its source cannot be read.
@@ -53,14 +57,14 @@ class TaskSources:
         return dataclasses.replace(task, name=name)
 
     def find_task(self, name: str, ids: set[int | str]) -> Task | None:
-        """The task that these samples were drawn from, if it is in memory and has them all."""
+        """Task with this name, if it is in memory and has samples with all these ids; else None."""
         source = self._sources[name]
         return source if isinstance(source, Task) and ids <= set(source.ids) else None
 
 
 def _check_iterable(tasks: object) -> Iterable[object]:
     if not isinstance(tasks, Iterable):
-        raise HeadnbError(f"tasks are names, files or Task objects, not a {type(tasks).__name__}")
+        raise HeadnbError(f"tasks must be names, files or Task objects, not a {type(tasks).__name__}")
     return tasks
 
 
@@ -69,4 +73,4 @@ def _name_and_source(one: object) -> tuple[str, object]:
         return one, one
     if isinstance(one, Task):
         return one.name, one
-    raise HeadnbError(f"a {type(one).__name__} has no name; give one: tasks={{'mine': ...}}")
+    raise HeadnbError(f"a {type(one).__name__} has no name; give it one: tasks={{'mine': ...}}")

@@ -1,6 +1,7 @@
-"""One thread beside the notebook's own, which does one job at a time and hears when it should stop.
+"""Worker thread that runs one job at a time and can be stopped.
 
-A comm's messages wait while a cell runs. So a widget's long work is done here, and the kernel stays free to hear Stop.
+The kernel receives no comm messages while a cell runs. A widget's long jobs run in this thread, so that the kernel
+stays free to receive Stop.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Stopped(KeyboardInterrupt):
-    """The job was told to stop: what Ctrl-C is in a cell, so that runs keep what they have."""
+    """Raised in a job that should stop; a KeyboardInterrupt, so that runs store their partial results."""
 
 
 class Worker:
-    """Runs jobs, each in a thread of its own, one at a time."""
+    """Runs one job at a time, each in a new thread."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -35,46 +36,46 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """A job runs, and it is not the one that asks."""
+        """Whether a job is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, job: Callable[[], None]) -> None:
         """Run a job in the background; it must not raise.
 
         Raises:
-            HeadnbError: another one is running.
+            HeadnbError: another job is running.
         """
         with self._lock:
             if self.busy:
-                raise HeadnbError("something is being computed already; stop it first, or wait")
+                raise HeadnbError("another job is running already; stop it or wait until it ends")
             self._stop.clear()
-            # The context says which cell's output the thread's messages belong to.
+            # The context tells ipykernel to which cell the thread's output belongs.
             context = contextvars.copy_context()
             self._thread = threading.Thread(target=context.run, args=(job,), daemon=True, name="headnb explorer")
             self._thread.start()
 
     def stop(self) -> None:
-        """Tell the job to stop; it does so at the next `check`."""
+        """Request that the job stops at its next `check`."""
         self._stop.set()
 
     def check(self) -> None:
-        """Called by the job: raises `Stopped` if it should stop."""
+        """Raise `Stopped` if the job should stop; the job calls this."""
         if self._stop.is_set():
             raise Stopped
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the job to end; false if it did not within `timeout` seconds."""
+        """Wait for the job to end; return False if it has not ended within `timeout` seconds."""
         if self._thread is not None:
             self._thread.join(timeout)
         return not self.busy
 
     @contextmanager
     def use_model(self, model: PreTrainedModel, layout: HeadLayout) -> Iterator[None]:
-        """Take the model for a job, and hear Stop in every layer, forward and backward, not only between batches."""
+        """Lock the model for a job, and check for Stop in every layer of the forward and backward pass."""
         from headnb.engine.hooks import head_outputs  # noqa: PLC0415  loads torch
         from headnb.models.locks import model_lock  # noqa: PLC0415
 
-        def listen(_: int, outputs: Tensor) -> Tensor:
+        def check_layer(_: int, outputs: Tensor) -> Tensor:
             self.check()
             if outputs.requires_grad:
                 outputs.register_hook(lambda _: self.check())  # type: ignore[no-untyped-call]
@@ -84,7 +85,7 @@ class Worker:
         while not lock.acquire(timeout=0.1):  # a cell may be scoring the same model
             self.check()
         try:
-            with head_outputs(model, listen, layout, ()):
+            with head_outputs(model, check_layer, layout, ()):
                 yield
         finally:
             lock.release()

@@ -1,3 +1,3 @@
-"""What a notebook cell calls: IPython magics, their arguments, completion and tables."""
+"""IPython magics, with their arguments, completion and tables."""
 
 from __future__ import annotations

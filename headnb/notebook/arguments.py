@@ -1,7 +1,7 @@
-"""What the words on a magic's line stand for: options, models, tasks, scores and pictures.
+"""Parser of magic lines, and resolution of their arguments to models, tasks, scores and grids.
 
-A word is a variable of the notebook if one of that name holds something fitting, else an id, a name or a path. A
-variable of text stands for its text, so that `%headscore model task` works with a notebook's parameters.
+An argument names a notebook variable if a variable of that name has a suitable value. Otherwise it is an id, a name or
+a path. A string variable is replaced by its text, so that `%headscore model task` works with a notebook's parameters.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 MODEL = argument(  # type: ignore[no-untyped-call]
     "model", metavar="MODEL", help="Id, folder, or variable with a model or a pair (model, tokenizer)."
 )
-_PAIR_HINT = "for another one give a pair (model, tokenizer)"
+_PAIR_HINT = "to use another one, give a pair (model, tokenizer)"
 
 
 def takes(*options: Option) -> Callable[[Any], Any]:
-    """Give a magic these options. What `%config` sets has no default here: `chosen` looks it up."""
+    """Add options to a magic. Options that `%config` sets get no default here: `chosen` looks it up."""
 
     def add(magic: Any) -> Any:
         for option in reversed(options):
@@ -51,43 +51,43 @@ def takes(*options: Option) -> Callable[[Any], Any]:
 
 
 def parse(magic: Any, line: str) -> argparse.Namespace:
-    """The options of a magic's line.
+    """Parse a magic's line.
 
     Raises:
-        UsageError: quotes that are not closed, a word too many, or an option that does not exist.
+        UsageError: a quote is not closed, or an argument is missing, invalid or unexpected.
     """
     name = f"%{real_name(magic)}"  # type: ignore[no-untyped-call]
     try:
-        words = arg_split(line.strip().removesuffix(";"), posix=True)  # a habit from expressions
+        words = arg_split(line.strip().removesuffix(";"), posix=True)  # users end lines with ";" as in expressions
     except ValueError:
         raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
     try:
         options, unknown = magic.parser.parse_known_intermixed_args(words)  # options may stand between MODEL and TASK
     except UsageError as error:
-        raise UsageError(f"{name}: {error} ({name}? explains)") from None
+        raise UsageError(f"{name}: {error} (see {name}?)") from None
     if unknown:
-        raise UsageError(f"{name}: {_unknown_argument_message(unknown[0], option_names(magic))} ({name}? explains)")
+        raise UsageError(f"{name}: {_unknown_argument_message(unknown[0], option_names(magic))} (see {name}?)")
     return options  # type: ignore[no-any-return]
 
 
 def option_names(magic: Any) -> list[str]:
-    """The options that a magic has, as they are typed."""
-    return [text for action in magic.parser._actions for text in action.option_strings]  # noqa: SLF001  no public form
+    """Flags of a magic's options, such as `--method`."""
+    return [flag for action in magic.parser._actions for flag in action.option_strings]  # noqa: SLF001  no public form
 
 
 def _unknown_argument_message(word: str, known: list[str]) -> str:
     if not word.startswith("-"):
-        return f"{word!r} is one word too many"
+        return f"unexpected argument {word!r}"
     typed = word.partition("=")[0]
     near = difflib.get_close_matches(typed, known, n=1, cutoff=0.5)
-    return f"there is no option {typed}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    return f"unknown option {typed}; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
 
 
 def variable(word: str, namespace: Variables, fits: Callable[[Any], bool]) -> Any:
-    """What a variable of this name holds if it fits, else the word itself; a variable's text in place of its name.
+    """Value of the variable `word` if it is text, a path or accepted by `fits`; else `word` itself.
 
     Raises:
-        HeadnbError: it may not be the variable that is meant, as `Variables.check_visible` says.
+        HeadnbError: as for `Variables.check_visible`.
     """
     if not word.isidentifier() or word not in namespace:
         return word
@@ -100,57 +100,67 @@ def variable(word: str, namespace: Variables, fits: Callable[[Any], bool]) -> An
 
 @contextlib.contextmanager
 def explain_variable(word: str, found: object, namespace: Variables, wanted: str) -> Iterator[None]:
-    """Errors of a word that was taken for a name also say what the variable of that name holds, if there is one."""
+    """Add to an error about the name `word` that a variable of that name exists and has another type.
+
+    Args:
+        word: the argument as typed.
+        found: what `variable` returned for it.
+        namespace: the variables that were searched.
+        wanted: what the argument should be, such as "a model".
+    """
     try:
         yield
     except HeadnbError as error:
         if found is not word or word not in namespace:
             raise
-        held = type(namespace[word]).__name__
-        raise HeadnbError(f"{error} (the variable {word} holds a {held}, not {wanted})") from None
+        actual = type(namespace[word]).__name__
+        raise HeadnbError(f"{error} (the variable {word} is a {actual}, not {wanted})") from None
 
 
 def check_name(name: str | None) -> None:
-    """Refuse what cannot be a variable's name, before the work whose result it is to hold.
+    """Check the variable name of --into before the work starts.
 
     Raises:
-        HeadnbError: it is none.
+        HeadnbError: it is not a valid variable name.
     """
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
-        raise HeadnbError(f"--into {name}: a variable's name has letters, digits and _ only, and is no word of Python")
+        raise HeadnbError(
+            f"--into {name}: a variable name has only letters, digits and _, does not start with a digit, and is not a "
+            "Python keyword"
+        )
 
 
 def is_model(value: object) -> bool:
-    """A transformers model, bare, compiled or wrapped by PEFT; asked without importing any of these."""
+    """Whether a value is a transformers model, bare, compiled or wrapped by PEFT; imports none of these packages."""
     return all(hasattr(value, name) for name in ("config", "forward", "parameters"))
 
 
 def is_tokenizer(value: object) -> bool:
-    """Whether a variable holds a tokenizer, of any class."""
+    """Whether a value is a tokenizer, of any class."""
     return callable(value) and all(hasattr(value, name) for name in ("encode", "convert_ids_to_tokens"))
 
 
 def is_model_pair(value: object) -> bool:
-    """Whether a variable holds what `load_model` returns: (model, tokenizer)."""
+    """Whether a value is a pair (model, tokenizer), as `load_model` returns it."""
     return isinstance(value, tuple) and len(value) == 2 and is_model(value[0])
 
 
 def is_task(value: object) -> bool:
-    """Whether a variable holds something that `load_task` takes."""
+    """Whether a value is something that `load_task` accepts."""
     from headnb.tasks.loading import Task  # noqa: PLC0415
 
     return isinstance(value, (Task, list, tuple)) or type(value).__module__.partition(".")[0] == "datasets"
 
 
 def is_scores(value: object) -> bool:
-    """Whether a variable holds what `score_heads` returns."""
+    """Whether a value is a data set of scores, as `score_heads` returns it."""
     import xarray as xr  # noqa: PLC0415
 
     return isinstance(value, xr.Dataset) and "score" in value
 
 
 def is_drawable(value: object) -> bool:
-    """Anything that `HeadGrid.of` can draw: it says itself what is wrong with a Dataset or a dict of other things."""
+    """Whether `HeadGrid.of` accepts this type; it raises its own error for a Dataset or dict that it cannot draw."""
     import xarray as xr  # noqa: PLC0415
 
     from headnb.display.array_input import is_matrix_like  # noqa: PLC0415
@@ -160,40 +170,41 @@ def is_drawable(value: object) -> bool:
 
 
 def find_tokenizer(model: Any, namespace: Variables, model_cache: ModelCache) -> tuple[Any, str]:
-    """The tokenizer of a model that a variable holds, and a line that says which one where the reader may be wrong.
+    """Tokenizer of a model that is a variable, and a note where the choice may surprise.
 
-    The one it was loaded with, else a variable's that has the model's name, else the one that lies where the model
-    came from, else the variable `tokenizer` or the only one; None if there is none (encoded samples need none).
+    The first of: the tokenizer that the model was loaded with; a variable whose tokenizer has the model's name; the
+    tokenizer in the model's folder; the variable `tokenizer`; the only variable that is a tokenizer. None if there is
+    no such tokenizer: encoded samples do not need one.
     """
     known = model_cache.tokenizer_of(model)
     if known is not None:
         return known, ""
     name = getattr(model, "name_or_path", "")
-    held = _tokenizers(namespace.own) or _tokenizers(namespace)
-    for value in held.values():
-        if name and _same_place(getattr(value, "name_or_path", ""), name):
+    tokenizers = _tokenizers(namespace.own) or _tokenizers(namespace)
+    for value in tokenizers.values():
+        if name and _same_path(getattr(value, "name_or_path", ""), name):
             return value, ""
-    word = "tokenizer" if "tokenizer" in held else next(iter(held)) if len(held) == 1 else ""
-    beside = _tokenizer_beside(name)
-    if beside is not None:
-        return beside, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR_HINT}" if word else ""
+    word = "tokenizer" if "tokenizer" in tokenizers else next(iter(tokenizers)) if len(tokenizers) == 1 else ""
+    in_folder = _tokenizer_in_folder(name)
+    if in_folder is not None:
+        return in_folder, f"the tokenizer is the one in {name}, not the variable {word}; {_PAIR_HINT}" if word else ""
     if not word:
         return None, ""
     namespace.check_visible(word)
-    origin = getattr(held[word], "name_or_path", "")
+    origin = getattr(tokenizers[word], "name_or_path", "")
     note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR_HINT}" if name and origin else ""
-    return held[word], note
+    return tokenizers[word], note
 
 
 def _tokenizers(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in namespace.items() if not key.startswith("_") and is_tokenizer(value)}
 
 
-def _same_place(one: str, other: str) -> bool:
+def _same_path(one: str, other: str) -> bool:
     return bool(one) and Path(one) == Path(other)
 
 
-def _tokenizer_beside(name: str) -> Any:
+def _tokenizer_in_folder(name: str) -> Any:
     if not name or not Path(name).is_dir():
         return None
     from headnb.models.loading import load_tokenizer_or_none  # noqa: PLC0415
@@ -201,11 +212,18 @@ def _tokenizer_beside(name: str) -> Any:
     return load_tokenizer_or_none(name)
 
 
-def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:
-    """The task of a source: n samples of it; without n all that a variable holds, and at most `most` of other sources.
+def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:
+    """Load the task of a name, path or variable's value.
+
+    Args:
+        source: a name, id or path (text), or the value of a variable.
+        n: number of samples. None: all samples of a variable's value, at most `most` of a named source.
+        most: limit of samples without `n`.
+        split: of a named task.
+        seed: of the random subset.
 
     Raises:
-        HeadnbError: as `load_task` does.
+        HeadnbError: as for `load_task`.
     """
     from headnb.tasks.loading import load_task  # noqa: PLC0415
 
@@ -220,10 +238,10 @@ def draw_task(source: Any, n: int | None, most: int, split: str, seed: int) -> T
 
 
 def find_scores(word: str, namespace: Variables) -> xr.Dataset:
-    """The scores that a variable or a file holds.
+    """Scores of a variable or a file.
 
     Raises:
-        HeadnbError: neither of them does.
+        HeadnbError: no variable and no file of that name has scores.
     """
     import xarray as xr  # noqa: PLC0415
 
@@ -240,10 +258,10 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
 
 
 def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
-    """What a variable or a file holds that can be drawn: scores, a pattern, a comparison, a matrix, a mapping, a grid.
+    """Drawable value of a variable or a file: scores, a pattern, a comparison, a matrix, a mapping or a grid.
 
     Raises:
-        HeadnbError: neither of them does.
+        HeadnbError: no variable and no file of that name has one.
     """
     found = variable(word, namespace, is_drawable)
     if not isinstance(found, str):
@@ -257,7 +275,7 @@ def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
 
 
 def open_drawable(path: Path) -> HeadGrid | Any:
-    """A saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
+    """Open a saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
     from headnb.storage.score_store import open_scores  # noqa: PLC0415
 
@@ -267,7 +285,9 @@ def open_drawable(path: Path) -> HeadGrid | Any:
 def _not_found_message(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
     if word.isidentifier() and word in namespace and not isinstance(namespace[word], (str, Path)):
         return f"{word} is a {type(namespace[word]).__name__}, not {wanted}"
-    held = [name for name, value in namespace.items() if not name.startswith("_") and fits(value)]
-    near = difflib.get_close_matches(word, held, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; these do: {', '.join(sorted(held)[:8])}" if held else ""
-    return f"no variable and no file {word!r} holds {wanted}{hint}"
+    names = [name for name, value in namespace.items() if not name.startswith("_") and fits(value)]
+    near = difflib.get_close_matches(word, names, n=1)
+    hint = f"; variables that do: {', '.join(sorted(names)[:8])}" if names else ""
+    if near:
+        hint = f"; did you mean {near[0]}?"
+    return f"no variable and no file {word!r} has {wanted}{hint}"

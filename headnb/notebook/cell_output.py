@@ -1,4 +1,4 @@
-"""What a magic leaves in the notebook: variables, displays, and errors of one line."""
+"""Output of a magic: variables, displays and one-line errors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Result = TypeVar("_Result")
 
 
 def store_variable(options: Namespace, result: object) -> None:
-    """Set the variable that --into names, if it was given."""
+    """Set the variable that --into names, if any."""
     if options.into:
         options.variables.set(options.into, result)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What a user can mend is one line in the notebook."""
+    """Turn a HeadnbError into a UsageError, which IPython prints as one line without a traceback."""
     try:
         yield
     except HeadnbError as error:
@@ -38,7 +38,11 @@ def one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading(live: LiveGrid, until: str = "the first sample was scored") -> Iterator[None]:
-    """While there is nothing to count yet; a display that says "loading" does not stay behind."""
+    """Remove the live display if loading fails or is interrupted, so that no "loading" message remains.
+
+    Raises:
+        UsageError: after an interrupt.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -50,14 +54,14 @@ def loading(live: LiveGrid, until: str = "the first sample was scored") -> Itera
 
 
 def show_table(magic: Callable[..., NameTable], line: str, make: Callable[[Namespace], NameTable]) -> NameTable:
-    """Draw the table that is made of a magic's arguments."""
+    """Parse a magic's line, make its table and display it."""
     with one_line_errors():
         table = make(arguments.parse(magic, line))
     return display_once(table, table)
 
 
 def display_once(picture: object, result: _Result) -> _Result:
-    """Display a picture now, and keep its result from being drawn again as the cell's last value."""
+    """Display a picture now, and suppress the display of `result` as the cell's last value."""
     from IPython.display import display  # noqa: PLC0415
 
     display(picture)  # type: ignore[no-untyped-call]

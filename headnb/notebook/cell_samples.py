@@ -1,13 +1,13 @@
-"""Samples typed into a cell: text -> pairs of prompt and completion.
+"""Parser of samples typed into a cell: text -> pairs of prompt and completion.
 
 Three forms, which may be mixed by blocks (an empty line ends a block):
 
-    The capital of France is => Paris          what stands behind the arrow completes the text before it
+    The capital of France is => Paris          prompt => completion
 
     Question: Tom has 3 pens and buys 2. How many?
-    Answer: 5                                  the form of the tasks in the registry; both may take several lines
+    Answer: 5                                  the form of the registered tasks; both may span several lines
 
-    {"prompt": "2 + 3 = ", "completion": "5"}  JSON, one object a line, for anything else (chat messages too)
+    {"prompt": "2 + 3 = ", "completion": "5"}  JSON, one object per line, for all other kinds (also chat messages)
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from headnb.tasks.samples import read_samples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Line: TypeAlias = tuple[int, str]  # its number in the cell, and its text
+Line: TypeAlias = tuple[int, str]  # line number in the cell, text
 
 ARROW = "=>"
 _FORMS = "prompt => completion, Question: and Answer: lines, or JSON with prompt and completion"
 
 
 def parse_cell_task(text: str, *, first_line: int = 2, name: str = "typed") -> Task:
-    """The task that a cell's text holds.
+    """Parse the samples in a cell's text.
 
     Args:
-        text: what stands under the `%%headscore` line.
-        first_line: the number of the text's first line, as the notebook counts the cell's lines.
+        text: the cell below the `%%headscore` line.
+        first_line: line number of the first line of `text` in the cell.
         name: of the task.
 
     Raises:
-        HeadnbError: a line that has none of the three forms (its number is named), or no samples at all.
+        HeadnbError: a line has none of the three forms (the message has its number), or there are no samples.
     """
     lines = list(enumerate(text.splitlines(), first_line))
     blocks = [list(block) for empty, block in groupby(lines, key=lambda line: not line[1].strip()) if not empty]
     rows = [row for block in blocks for row in _rows(block)]
     if not rows:
-        raise HeadnbError(f"the cell holds no samples; type them under the first line: {_FORMS}")
+        raise HeadnbError(f"the cell has no samples; type them below the first line: {_FORMS}")
     samples = tuple(sample for number, row in rows for _, sample in read_samples(row, f"line {number}"))
     return Task(name, samples, tuple(range(len(samples))), "typed in a cell")
 
 
 def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
-    """The samples of one block with the numbers of their lines."""
+    """Samples of one block with their line numbers."""
     number, first = block[0]
     if first.lstrip().startswith("{"):
         yield from ((number, parse_json(line, f"line {number}")) for number, line in block)
@@ -63,13 +63,15 @@ def _rows(block: list[Line]) -> Iterator[tuple[int, Any]]:
 
 
 def _parse_question_answer(block: list[Line]) -> dict[str, str]:
-    starts = [place for place, (_, line) in enumerate(block) if re.match(r"\s*answer\s*:", line, re.IGNORECASE)]
+    starts = [index for index, (_, line) in enumerate(block) if re.match(r"\s*answer\s*:", line, re.IGNORECASE)]
     if starts and starts[0] == 0:
-        raise HeadnbError(f"line {block[0][0]} is an answer without a question; no empty line goes between the two")
+        raise HeadnbError(
+            f"line {block[0][0]} is an answer without a question; remove the empty line between question and answer"
+        )
     if not starts:
-        raise HeadnbError(f"line {block[-1][0]}: the question has no line that begins with Answer:")
+        raise HeadnbError(f"line {block[-1][0]}: the question has no line that starts with Answer:")
     if len(starts) > 1:
-        raise HeadnbError(f"line {block[starts[1]][0]} is a second answer; an empty line goes between two samples")
+        raise HeadnbError(f"line {block[starts[1]][0]} is a second answer; put an empty line between two samples")
     parts = (block[: starts[0]], block[starts[0] :])
     question, answer = ("\n".join(line for _, line in part).partition(":")[2].strip() for part in parts)
     return question_answer(question, answer)
@@ -80,7 +82,7 @@ def _parse_arrow(number: int, line: str) -> tuple[str, str]:
         count = "no" if ARROW not in line else "more than one"
         raise HeadnbError(f"line {number} has {count} {ARROW}: {_shortened(line)!r}; write {_FORMS}")
     prompt, completion = (part.strip() for part in line.split(ARROW))
-    # As in running text: tokenizers give a word and the space before it one token.
+    # Keep the space as in running text: tokenizers encode a word and the space before it as one token.
     return prompt, f" {completion}" if completion else ""
 
 

@@ -1,4 +1,4 @@
-"""Tab completion of the magics' models, tasks, methods, options and variables."""
+"""Tab completion of models, tasks, methods, options and variables in the magics' lines."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _LINE = re.compile(rf"[^%]*%{{1,2}}({'|'.join(_MAGICS)})(\s.*)$", re.DOTALL)
 
 
 def add_completion(shell: InteractiveShell, magics: HeadMagics) -> None:
-    """Complete what stands behind each magic's name, also in `x = %headscore ...`.
+    """Complete the arguments after each magic's name, also in `x = %headscore ...`.
 
-    A matcher rather than a `complete_command` hook: beside a hook's words IPython lists what Jedi makes of the line,
-    as if it were Python.
+    This is a matcher, not a `complete_command` hook: with a hook, IPython adds Jedi's completions of the line as Python
+    code.
     """
 
     @context_matcher(identifier=_IDENTIFIER)  # type: ignore[untyped-decorator]
@@ -55,16 +55,16 @@ def add_completion(shell: InteractiveShell, magics: HeadMagics) -> None:
 
 
 def remove_completion(shell: InteractiveShell) -> None:
-    """Take away what `add_completion` added."""
+    """Remove the matcher of `add_completion`."""
     matchers = shell.Completer.custom_matchers
-    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != _IDENTIFIER]
+    matchers[:] = [matcher for matcher in matchers if getattr(matcher, "matcher_identifier", "") != _IDENTIFIER]
 
 
 def _complete(magics: HeadMagics, name: str, line: str) -> list[str]:
-    """The words that may stand where the cursor is; `line` is what stands behind the magic's name."""
+    """Completions at the cursor; `line` is the text between the magic's name and the cursor."""
     words = line.split()
     typed = "" if line[-1:].isspace() else words.pop()
-    assert magics.shell is not None  # noqa: S101  there is one where words are completed
+    assert magics.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
     magic: Any = magics.shell.find_line_magic(name)  # type: ignore[no-untyped-call]
     actions = magic.parser._actions  # noqa: SLF001  argparse has no public form
     options = {text: action for action in actions for text in action.option_strings}
@@ -75,15 +75,15 @@ def _complete(magics: HeadMagics, name: str, line: str) -> list[str]:
         option = words[-1] if words else ""
     if option in options and options[option].nargs != 0:
         return _values(magics, options[option].dest)
-    positions = [action for action in actions if not action.option_strings]
-    place = _positionals(words, options)
-    if positions and positions[-1].nargs == "*":
-        place = min(place, len(positions) - 1)
-    return _values(magics, positions[place].dest) if place < len(positions) else []
+    positionals = [action for action in actions if not action.option_strings]
+    index = _count_positionals(words, options)
+    if positionals and positionals[-1].nargs == "*":
+        index = min(index, len(positionals) - 1)
+    return _values(magics, positionals[index].dest) if index < len(positionals) else []
 
 
-def _positionals(words: list[str], options: dict[str, Any]) -> int:
-    """How many words are neither options nor their values."""
+def _count_positionals(words: list[str], options: dict[str, Any]) -> int:
+    """Number of words that are neither options nor their values."""
     count, value_follows = 0, False
     for word in words:
         if value_follows:
@@ -96,7 +96,7 @@ def _positionals(words: list[str], options: dict[str, Any]) -> int:
 
 
 def _values(magics: HeadMagics, what: str) -> list[str]:
-    """What an argument may be; empty where only the user knows."""
+    """Possible values of an argument; empty for free-form arguments."""
     find: dict[str, Callable[[HeadMagics], list[str]]] = {
         "model": _models,
         "task": _tasks,
@@ -129,7 +129,7 @@ def _methods(_: HeadMagics) -> list[str]:
 
 
 def _matching_variables(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:
-    """The user's variables that hold something fitting."""
+    """Names of the user's variables whose values `fits` accepts."""
     hidden = getattr(magics.shell, "user_ns_hidden", {})
     mine = {name: value for name, value in magics.variables().items() if name not in hidden}
     return [name for name, value in mine.items() if not name.startswith("_") and fits(value)]

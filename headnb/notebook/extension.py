@@ -1,4 +1,4 @@
-"""What `%load_ext headnb` adds to a shell, and `%unload_ext headnb` takes away."""
+"""Registration of the magics in an IPython shell by `%load_ext headnb`, and their removal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAGIC_CLASSES = (HeadMagics, TuningMagics)
 
 
 def register(shell: InteractiveShell) -> None:
-    """Add the magics, their settings and their completion to a shell; what was there before is removed."""
+    """Add the magics, their settings and their completion to a shell, in place of earlier ones."""
     unregister(shell)
     magics = HeadMagics(shell)
     shell.register_magics(magics, TuningMagics(shell, magics))
@@ -24,20 +24,20 @@ def register(shell: InteractiveShell) -> None:
 
 
 def unregister(shell: InteractiveShell) -> None:
-    """Remove the magics, their settings and their completion, and free the models that they loaded."""
+    """Remove the magics, their settings and their completion, and unload the models that they loaded."""
     remove_completion(shell)
     configurables: list[Any] = shell.configurables
-    removed = [one for one in configurables if isinstance(one, _MAGIC_CLASSES)]
-    configurables[:] = [one for one in configurables if one not in removed]
+    removed = [magics for magics in configurables if isinstance(magics, _MAGIC_CLASSES)]
+    configurables[:] = [magics for magics in configurables if magics not in removed]
     manager = shell.magics_manager
-    for one in removed:
-        if isinstance(one, HeadMagics):
-            one.model_cache.free()
-        if manager.registry.get(type(one).__name__) is one:
-            del manager.registry[type(one).__name__]
+    for magics in removed:
+        if isinstance(magics, HeadMagics):
+            magics.model_cache.free()
+        if manager.registry.get(type(magics).__name__) is magics:
+            del manager.registry[type(magics).__name__]
     for table in manager.magics.values():
         for name in [name for name, magic in table.items() if getattr(magic, "__self__", None) in removed]:
             del table[name]
     if removed:
-        del one, removed
+        del magics, removed
         release_memory()

@@ -1,4 +1,4 @@
-"""A fine-tuning while it runs: the head grid of the tracked steps, with a slider along them."""
+"""Live head grid of a running fine-tuning, with a slider over the tracked steps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class LiveStudy(LiveGrid):
-    """A live grid whose `update_tuning` is the `on_progress` of `headnb.finetune`. The first tracked task is drawn."""
+    """Live grid of the first tracked task; `update_tuning` is the `on_progress` of `headnb.finetune`."""
 
     _picture: xr.DataArray | None = None
-    _new: bool = False  # steps were tracked since the picture was made
+    _new: bool = False  # whether steps were tracked since `_picture` was made
 
     def update_tuning(self, progress: TuningProgress) -> None:
-        """Show how far the fine-tuning is."""
+        """Show the progress of the fine-tuning."""
         words = [] if math.isnan(progress.train_loss) else [f"loss {grid_text.format_number(progress.train_loss)}"]
         if progress.seconds_left is not None and progress.step < progress.total:
             words.append(f"{format_duration(progress.seconds_left)} left")
@@ -51,14 +51,14 @@ class LiveStudy(LiveGrid):
 
 
 def pattern_course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
-    """The pattern of the first task at every step, (step, layer, head), each with its reliability.
+    """Patterns of the first task (step, layer, head), with the reliability of each step as coordinates.
 
     Args:
         scores: task -> scores (step, sample, layer, head), as `FineTuned.scores`.
     """
     task, first = next(iter(scores.items()))
     pattern: xr.DataArray = first.heads.pattern()
-    believed = [evidence(first.sel(step=step)) for step in first["step"].values]
-    coords = {name: ("step", [getattr(each, name) for each in believed]) for name in Evidence._fields}
-    cut = {name: first.attrs[name] for name in ("left_out", "truncated") if name in first.attrs}
-    return pattern.assign_coords(coords).assign_attrs(task=task, **cut)
+    evidences = [evidence(first.sel(step=step)) for step in first["step"].values]
+    coords = {name: ("step", [getattr(each, name) for each in evidences]) for name in Evidence._fields}
+    truncation = {name: first.attrs[name] for name in ("left_out", "truncated") if name in first.attrs}
+    return pattern.assign_coords(coords).assign_attrs(task=task, **truncation)

@@ -1,7 +1,7 @@
-"""The magics: `%load_ext headnb`, then `%headscore MODEL TASK` and its sisters. They parse, call and display.
+"""IPython magics for scoring, comparing and ablating heads: `%headscore MODEL TASK` and others.
 
-Each draws once and returns the object, so that `scores = %headscore ...` works. What a user got wrong is one line, a
-`UsageError`, never a traceback.
+A magic parses its line, calls the public functions and displays the result once. It returns the result, so that
+`scores = %headscore ...` works. A user's error is a one-line `UsageError`, never a traceback.
 """
 
 # IPython's decorators have no types.
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 class HeadMagics(Magics):
     """Attention-head scores in a notebook."""
 
-    samples = Int(shared.MAX_SAMPLES, min=1, help="How many samples of a task are scored without -n.").tag(config=True)
+    samples = Int(shared.MAX_SAMPLES, min=1, help="Number of samples of a named task without -n.").tag(config=True)
     method = Unicode(shared.METHOD.default, help=shared.METHOD.help).tag(config=True)
     loss = Unicode(shared.LOSS.default, help=shared.LOSS.help).tag(config=True)
     batch_tokens = Int(shared.BATCH_TOKENS.default, min=1, help=shared.BATCH_TOKENS.help).tag(config=True)
     device = Unicode(shared.DEVICE.default, help=shared.DEVICE.help).tag(config=True)
     dtype = Unicode(shared.DTYPE.default, help=shared.DTYPE.help).tag(config=True)
     memory_budget = Float(
-        0, min=0, help="Gigabytes that loaded models may take together; 0: half of the device's memory."
+        0, min=0, help="Memory limit of all loaded models in gigabytes; 0: half of the device's memory."
     ).tag(config=True)
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -62,17 +62,17 @@ class HeadMagics(Magics):
     @line_cell_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set, or variable with a task.")
+    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set or variable with a task.")
     @takes(*shared.SCORE, shared.INTO)
     def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
-        """Score every attention head of a model on a task, and draw the layer x head grid while it fills.
+        """Score every attention head of a model on a task; the layer x head grid is updated during the run.
 
             %headscore smollm2-135m gsm_symbolic -n 32
             scores = %headscore model task --method taylor-token
 
         Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. An interrupt
-        ends the cell, and with it "Run All"; what is scored until then is in _ and in the variable of --into, and with
-        --out the same call goes on. As a cell magic it scores the samples typed below it:
+        ends the cell and "Run All"; the samples scored so far are in _ and in the variable of --into. With --out, run
+        the same call again to resume. As a cell magic it scores the samples typed below it:
 
             %%headscore smollm2-135m
             The capital of France is => Paris
@@ -113,9 +113,9 @@ class HeadMagics(Magics):
                     **shared.chosen(shared.WORK, vars(options), self),
                     on_progress=live.update,
                 )
-                with contextlib.suppress(Exception):  # the display says so, and the scores stand
+                with contextlib.suppress(Exception):  # the display shows the error; the scores are still returned
                     live.finish(scores)
-        except ScoringInterrupted as stopped:  # the live grid has drawn what there is
+        except ScoringInterrupted as stopped:  # the live grid has drawn the partial result
             if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
             self.keep_partial_result(stopped.scores, options, stopped.words)
@@ -126,10 +126,11 @@ class HeadMagics(Magics):
         return scores
 
     def options(self, magic: Any, line: str) -> Namespace:
-        """The options of a magic's line, with `variables`: what its words may name.
+        """Parse a magic's line; the attribute `variables` has the variables that its arguments can name.
 
         Raises:
-            HeadnbError, UsageError: an option that does not exist, or a name that cannot be set.
+            UsageError: as for `arguments.parse`.
+            HeadnbError: the variable of --into cannot be set.
         """
         options = arguments.parse(magic, line)
         options.variables = Variables.of_caller(self.variables())
@@ -139,10 +140,15 @@ class HeadMagics(Magics):
         return options
 
     def keep_partial_result(self, partial: object, options: Namespace, words: str) -> NoReturn:
-        """Leave what an interrupt spared in `_` and in the variable of --into; the error ends the cell, and "Run All".
+        """Store a partial result in `_` and in the variable of --into, then end the cell and "Run All".
+
+        Args:
+            partial: the result before the interrupt.
+            options: of the magic's line.
+            words: what is complete and what is missing, for the message.
 
         Raises:
-            UsageError: always; it says where the result is.
+            UsageError: always, with the name of the variable.
         """
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         self.shell.displayhook.update_user_ns(partial)
@@ -155,21 +161,21 @@ class HeadMagics(Magics):
             from headnb.tasks.loading import load_task  # noqa: PLC0415
 
             if options.task:
-                raise HeadnbError("give a task's name or type samples into the cell, not both")
+                raise HeadnbError("give either a task name or samples typed into the cell, not both")
             task = parse_cell_task(cell)
             return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
         if not options.task:
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
         source = arguments.variable(options.task, options.variables, arguments.is_task)
         with arguments.explain_variable(options.task, source, options.variables, "a task"):
-            return arguments.draw_task(source, options.samples, self.samples, options.split, options.seed)
+            return arguments.load_sampled_task(source, options.samples, self.samples, options.split, options.seed)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
             options.model, options.variables, lambda value: arguments.is_model(value) or arguments.is_model_pair(value)
         )
         if isinstance(found, str):
-            if found not in [kept.name for kept in self.model_cache]:
+            if found not in [cached.name for cached in self.model_cache]:
                 live.message("loading the model")
             with arguments.explain_variable(options.model, found, options.variables, "a model"):
                 return self.model_cache.load(
@@ -180,12 +186,12 @@ class HeadMagics(Magics):
         for option in shared.LOADING:
             if getattr(options, option.name, None):
                 flag = option.flags[-1]
-                raise HeadnbError(f"{options.model} is a model that is loaded already: {flag} is for models to load")
+                raise HeadnbError(f"{flag} applies when a model is loaded, and {options.model} is loaded already")
         if arguments.is_model_pair(found):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.model_cache)
         if note:
-            print(one_line(note))  # noqa: T201  other token ids are other scores
+            print(one_line(note))  # noqa: T201  a wrong tokenizer gives other token ids and so other scores
         return found, tokenizer
 
     @line_magic
@@ -195,10 +201,10 @@ class HeadMagics(Magics):
         metavar="X",
         help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
     )
-    @argument("--title", default="", help="What to write above it.")
-    @argument("--save", metavar="PATH", help="Write it to a file too: .heads.json (data), .svg or .html (pictures).")
+    @argument("--title", default="", help="Title of the grid.")
+    @argument("--save", metavar="PATH", help="Also write a file: .heads.json (data), .svg or .html (pictures).")
     def headgrid(self, line: str) -> HeadGrid:
-        """Draw the layer x head grid of scores, a pattern, a comparison, or a file that holds one.
+        """Draw the layer x head grid of scores, a pattern, a comparison or a saved file.
 
         %headgrid scores
         %headgrid runs/before.zarr --save before.svg
@@ -215,13 +221,13 @@ class HeadMagics(Magics):
     @line_magic
     @magic_arguments()
     @argument("after", metavar="AFTER", help="Variable or file with the scores after the change.")
-    @argument("before", metavar="BEFORE", help="Variable or file with the scores before it, of the same samples.")
-    @argument("--alpha", type=float, default=0.05, help="Heads with a q-value below it are marked. Default: 0.05.")
-    @argument("--scale-free", action="store_true", help="Divide each stage by its mean over heads first.")
-    @argument("--title", default="", help="What to write above it.")
+    @argument("before", metavar="BEFORE", help="Variable or file with scores of the same samples before the change.")
+    @argument("--alpha", type=float, default=0.05, help="Mark heads with a q-value below this. Default: 0.05.")
+    @argument("--scale-free", action="store_true", help="Divide the scores by their mean over heads first.")
+    @argument("--title", default="", help="Title of the grid.")
     @takes(shared.INTO)
     def headdiff(self, line: str) -> xr.Dataset:
-        """Draw which heads changed between two scores of the same samples; significant ones are marked.
+        """Draw the changes of heads between two scorings of the same samples; significant changes are marked.
 
             %headdiff after before
             change = %headdiff after.zarr before.zarr
@@ -242,37 +248,39 @@ class HeadMagics(Magics):
     @line_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set, or variable with a task.")
-    @argument("--heads", required=True, metavar="L3H5,L7H1", help="The heads, with commas between them.")
-    @argument("--factor", type=float, default=0.0, help="What their outputs are multiplied by. Default: 0, taken out.")
-    @argument("--controls", type=int, default=0, help="Draws of as many other heads of the same layers to compare.")
-    @argument("--tokens", type=int, default=40, help="Length of the text shown before and after; 0: none.")
-    @takes(*shared.DRAW, shared.ENCODING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
+    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("--heads", required=True, metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")
+    @argument("--factor", type=float, default=0.0, help="Factor of the heads' outputs. Default: 0 (ablation).")
+    @argument(
+        "--controls", type=int, default=0, help="Number of random control sets: as many other heads of the same layers."
+    )
+    @argument("--tokens", type=int, default=40, help="Tokens of the texts generated before and after; 0: no text.")
+    @takes(*shared.SAMPLING, shared.ENCODING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
     def headablate(self, line: str) -> xr.Dataset:
-        """Take heads out of a model, or scale them: what becomes of the loss, and of the first sample's answer.
+        """Ablate or scale heads of a model, and measure the change of the loss and of the first sample's answer.
 
             %headablate smollm2-135m gsm_symbolic --heads L3H5,L7H1 -n 32
             %headablate model task --heads L3H5 --factor 2 --controls 5
 
-        Returns the losses of each sample before and after (an xarray Dataset with mean_change, low and high).
+        Returns each sample's losses before and after the ablation (an xarray Dataset with mean_change, low and high).
         """
         from headnb.explorer.ablation_card import AblationCard  # noqa: PLC0415
 
         with one_line_errors():
             options = self.options(HeadMagics.headablate, line)
-            result, write = self._ablate(options)
+            result, generate = self._ablate(options)
             store_variable(options, result)
         try:
-            generation = write()
+            generation = generate()
         except KeyboardInterrupt:
             display_once(AblationCard(result), result)
-            self.keep_partial_result(result, options, "the losses are measured, but no text is written")
+            self.keep_partial_result(result, options, "the losses are measured, but no text is generated")
         return display_once(AblationCard(result, generation), result)
 
     def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:
-        """The losses, and what writes the text before and after: the losses are kept without it."""
+        """The losses, and a function that generates the texts: the losses are stored before it runs."""
         live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
-        with loading(live, until="there was a result"):
+        with loading(live, until="the losses were measured"):
             task = self.task(options, None)
             model, tokenizer = self.model(options, live)
             from headnb.scoring.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
@@ -288,23 +296,23 @@ class HeadMagics(Magics):
                 on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
             )
 
-        def write() -> Generation | None:
+        def generate() -> Generation | None:
             try:
                 if options.tokens <= 0 or tokenizer is None:
                     return None
-                live.message("writing before and after")
+                live.message("generating texts before and after")
                 return generate_both(
                     model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
                 )
             except HeadnbError:  # the first sample may have no prompt
                 return None
-            except Exception as error:  # noqa: BLE001  the losses stand
-                print(f"no text before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
+            except Exception as error:  # noqa: BLE001  the losses are returned without texts
+                print(f"no texts before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
                 return None
             finally:
                 live.discard()
 
-        return result, write
+        return result, generate
 
     @line_magic
     @magic_arguments()
@@ -313,34 +321,36 @@ class HeadMagics(Magics):
         """Unload the models that %headscore keeps in memory between calls."""
         with one_line_errors():
             options = arguments.parse(HeadMagics.headfree, line)
-            kept = [resident.name for resident in self.model_cache]
+            loaded = [cached.name for cached in self.model_cache]
             for name in options.models:
-                if name not in kept:
-                    raise HeadnbError(f"{name!r} is not loaded; loaded: {', '.join(kept) or 'nothing'}")
+                if name not in loaded:
+                    raise HeadnbError(f"{name!r} is not loaded; loaded: {', '.join(loaded) or 'none'}")
             freed = self.model_cache.free(options.models)
-        words = [f"{resident.name} ({resident.size / 1e9:.2f} GB)" for resident in freed]
-        del freed  # the memory returns only when nothing refers to the models
+        words = [f"{cached.name} ({cached.size / 1e9:.2f} GB)" for cached in freed]
+        del freed  # the memory is released only when nothing refers to the models
         release_memory()
         print(f"unloaded {one_line(', '.join(words))}" if words else "no model was loaded")  # noqa: T201
 
     @line_magic
     @magic_arguments()
-    @argument("word", metavar="WORD", nargs="?", default="", help="Only tasks with this word in name, group or text.")
+    @argument(
+        "word", metavar="WORD", nargs="?", default="", help="List only tasks with this word in name or description."
+    )
     def headtasks(self, line: str) -> NameTable:
-        """List the tasks that %headscore knows by name. Files, hub data sets and variables work as well."""
+        """List the tasks that %headscore accepts by name. Files, hub data sets and variables work as well."""
         return show_table(HeadMagics.headtasks, line, lambda options: task_table(options.word))
 
     @line_magic
     @magic_arguments()
     def headmodels(self, line: str) -> NameTable:
-        """List models that people score, and which are loaded. Any other hub id, folder or GGUF file works as well."""
-        loaded = {kept.name: kept.size for kept in self.model_cache}
+        """List common models, and which are loaded. Other hub ids, folders and GGUF files work as well."""
+        loaded = {cached.name: cached.size for cached in self.model_cache}
         return show_table(HeadMagics.headmodels, line, lambda _: model_table(loaded))
 
     @line_magic
     @magic_arguments()
     def headmethods(self, line: str) -> NameTable:
-        """List the head scores that --method takes."""
+        """List the score methods for --method."""
         return show_table(HeadMagics.headmethods, line, lambda _: method_table())
 
     def variables(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`%headsft MODEL TASK`: fine-tune, while the grid shows the heads change."""
+"""`%headsft MODEL TASK`: fine-tuning with a live grid of the heads' scores."""
 
 # IPython's decorators have no types.
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, no-any-return"
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from headnb.tuning.result import FineTuned
 
 TRAINING = (shared.SEED, shared.METHOD, shared.ENCODING, shared.MAX_LENGTH)  # shared options that `finetune` takes
-LOADING = tuple(option for option in shared.LOADING if option is not shared.ADAPTER)  # which is what is trained
+LOADING = tuple(option for option in shared.LOADING if option is not shared.ADAPTER)  # training makes the adapter
 
 
 @magics_class
 class TuningMagics(Magics):
-    """Fine-tuning in a notebook; models, settings and variables are those of the other magics."""
+    """Fine-tuning in a notebook; shares models, settings and variables with `HeadMagics`."""
 
     def __init__(self, shell: InteractiveShell, heads: HeadMagics) -> None:
         super().__init__(shell)
@@ -44,43 +44,42 @@ class TuningMagics(Magics):
     @line_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", help="What to train on: name (its train split), file, or variable with a task.")
-    @argument("--steps", type=int, default=60, help="Updates. Default: 60.")
-    @argument("--every", default="5", metavar="K", help="Score every K steps, or at 0,1,2,5,10. Default: 5.")
+    @argument("task", metavar="TASK", help="Training task: name (its train split), file or variable with a task.")
+    @argument("--steps", type=int, default=60, help="Number of optimizer steps. Default: 60.")
+    @argument("--every", default="5", metavar="K", help="Score every K steps, or at steps 0,1,2,5,10. Default: 5.")
     @argument(
         "--track",
         metavar="TASK",
         action="append",
-        help="Score this task along the way; may be given several times. Default: TASK, its test split.",
+        help="Score this task during training; may be given several times. Default: the test split of TASK.",
     )
     @argument(
         "--full",
         action="store_true",
-        help="Tune all weights of the model that a variable holds; else a LoRA adapter, and the model stays as it is.",
+        help="Tune all weights of a model in a variable. Default: train a LoRA adapter and leave the model unchanged.",
     )
-    @argument("--resume", action="store_true", help="Go on from the last checkpoint in --out.")
-    @argument("--batch-size", type=int, default=8, help="Samples of an update. Default: 8.")
-    @argument("--learning-rate", type=float, help="Default: 2e-4, with --full 2e-5.")
+    @argument("--resume", action="store_true", help="Resume from the last checkpoint in --out.")
+    @argument("--batch-size", type=int, default=8, help="Samples per optimizer step. Default: 8.")
+    @argument("--learning-rate", type=float, help="Learning rate. Default: 2e-4, or 2e-5 with --full.")
     @argument(
-        "--online", action="store_true", help="Score the training batches too, in the training's own backward pass."
+        "--online", action="store_true", help="Also score the training batches, in the backward pass of the training."
     )
     @takes(
-        replace(shared.SAMPLES, help="Number of samples of each tracked task; the default is that of %headscore."),
-        replace(shared.OUT, help="Folder for checkpoints, the adapter and what is tracked."),
+        replace(shared.SAMPLES, help="Number of samples of each tracked task. Default: as for %headscore."),
+        replace(shared.OUT, help="Folder for checkpoints, the adapter and the tracked scores."),
         *TRAINING,
         *LOADING,
         shared.INTO,
     )
     def headsft(self, line: str) -> FineTuned:
-        """Fine-tune a model on a task, and watch its heads change: the grid has a slider along the steps.
+        """Fine-tune a model on a task and track its heads: the grid has a slider over the steps.
 
             %headsft smollm2-135m gsm_symbolic --steps 60 --every 5
             result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50
 
-        Returns the result (headnb.FineTuned): result.study and result.scores are what was tracked, result.adapter is
-        the adapter, and `with result.applied(model) as tuned:` puts it on. An interrupt ends the
-        cell, and with it "Run All"; what is trained until then is in _ and in the variable of --into, and with --out
-        and --resume the same call goes on.
+        Returns the result (headnb.FineTuned): result.study and result.scores have the tracked scores, result.adapter is
+        the adapter, and `with result.applied(model) as tuned:` applies it. An interrupt ends the cell and "Run All";
+        the result so far is in _ and in the variable of --into. With --out, repeat the call with --resume to continue.
         """
         with one_line_errors():
             options = self.heads.options(TuningMagics.headsft, line)
@@ -109,7 +108,7 @@ class TuningMagics(Magics):
     def _train(
         self, options: Namespace, live: LiveStudy, model: Any, tokenizer: Any, train: Any, **tracked: Any
     ) -> tuple[FineTuned, str]:
-        """The result, and how far it is if an interrupt ended the training."""
+        """The result, and the number of completed steps in words if an interrupt ended the training."""
         from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
         from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
@@ -136,43 +135,46 @@ class TuningMagics(Magics):
         return result, ""
 
     def _tasks(self, options: Namespace) -> tuple[Any, list[Task] | None]:
-        """What to train on, and what to track; None leaves that to `finetune`."""
+        """Training task and tracked tasks; None leaves the choice to `finetune`."""
 
-        def named(word: str) -> Any:
+        def resolve(word: str) -> Any:
             return arguments.variable(word, options.variables, arguments.is_task)
 
-        def drawn(source: Any) -> Task:
-            return arguments.draw_task(source, options.samples, self.heads.samples, "test", options.seed)
+        def load(source: Any) -> Task:
+            return arguments.load_sampled_task(source, options.samples, self.heads.samples, "test", options.seed)
 
-        train = named(options.task)
+        train = resolve(options.task)
         if options.track:
-            return train, [drawn(named(word)) for word in options.track]
-        return train, None if not isinstance(train, str) and options.samples is None else [drawn(train)]
+            return train, [load(resolve(word)) for word in options.track]
+        return train, None if not isinstance(train, str) and options.samples is None else [load(train)]
 
     def _model(self, options: Namespace, live: LiveStudy) -> tuple[Any, Any]:
         model, tokenizer = self.heads.model(options, live)
         if options.full and any(cached.model is model for cached in self.heads.model_cache):
             raise HeadnbError(
-                f"--full changes the model, and {options.model} is one that the magics share: load one of your own, "
+                f"--full changes the model, and the magics share the model {options.model}: load your own with "
                 "model, tokenizer = headnb.load_model(...)"
             )
         return model, tokenizer
 
 
 def _steps(every: str) -> int | list[int]:
-    """`5`, or `0,1,2,5,10`."""
+    """Parse `5` or `0,1,2,5,10`."""
     try:
         steps = [int(word) for word in every.split(",")]
     except ValueError:
-        raise HeadnbError(f"--every is a number of steps, or steps as 0,1,2,5,10, not {every!r}") from None
+        raise HeadnbError(f"--every must be a number of steps or a list such as 0,1,2,5,10, not {every!r}") from None
     return steps if "," in every else steps[0]
 
 
 def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
-    """Draw the tracked steps; returns what is to be said if an interrupt stops that."""
+    """Draw the tracked steps; return a message if an interrupt stops the drawing, else ""."""
     notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result), _tracked_note(result)]
     try:
-        with contextlib.suppress(Exception), live.drawing():  # the display says so, and the result stands
+        with (
+            contextlib.suppress(Exception),
+            live.drawing(),
+        ):  # the display shows the error
             live.finish(pattern_course(result.scores), note=" ".join(filter(None, notes)))
     except KeyboardInterrupt:
         return "the model is trained, but the heads are not drawn"
@@ -180,7 +182,7 @@ def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
 
 
 def _truncation_note(result: FineTuned) -> str:
-    """What --max-length did to the samples that were trained on."""
+    """Number of training samples that --max-length truncated or removed."""
     left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
     words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
     words += [f"{truncated} sample(s) truncated"] if truncated else []
@@ -188,6 +190,6 @@ def _truncation_note(result: FineTuned) -> str:
 
 
 def _tracked_note(result: FineTuned) -> str:
-    """Which tracked tasks the picture does not show."""
+    """Names of the tracked tasks that the grid does not show."""
     names = list(result.scores)[1:]
-    return f"Tracked too: {', '.join(names)} (result.study)." if names else ""
+    return f"Also tracked: {', '.join(names)} (result.study)." if names else ""

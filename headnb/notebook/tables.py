@@ -1,4 +1,4 @@
-"""Tables of what there is (tasks, models, methods) by name, as HTML in a notebook and as text elsewhere."""
+"""Tables of the known tasks, models and methods, as HTML in a notebook and as text elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headnb.errors import HeadnbError
 
 @dataclass(frozen=True, repr=False)
 class NameTable:
-    """Rows of text; the first column holds the names."""
+    """Table of text whose first column has the names."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -36,29 +36,33 @@ class NameTable:
 
 
 def task_table(word: str = "") -> NameTable:
-    """The tasks in the registry that have a word in their name, group or description."""
+    """Registered tasks, optionally only those with `word` in a column.
+
+    Raises:
+        HeadnbError: no task has the word.
+    """
     from headnb.tasks.loading import known_tasks  # noqa: PLC0415
 
     rows = [(name, card.group, card.description, card.origin, card.licence) for name, card in known_tasks().items()]
     found = tuple(row for row in rows if word.lower() in " ".join(row).lower())
     if not found:
         raise HeadnbError(f"no task has {word!r} in its name, group or description")
-    return NameTable(("task", "group", "what it is", "from", "licence"), found, f"{len(found)} tasks")
+    return NameTable(("task", "group", "description", "source", "licence"), found, f"{len(found)} tasks")
 
 
 def model_table(loaded: dict[str, int] | None = None) -> NameTable:
-    """The known models; `loaded` is the size in bytes of those that are in memory."""
+    """Known models; `loaded` maps the names of loaded models to their sizes in bytes."""
     from headnb.models.registry import known_models  # noqa: PLC0415
 
     sizes = loaded or {}
     known = known_models()
     names = [*known, *(name for name in sizes if name not in known)]
     rows = tuple((name, known.get(name, ""), f"{sizes[name] / 1e9:.2f} GB" if name in sizes else "") for name in names)
-    return NameTable(("model", "what it is", "loaded"), rows, "any other hub id, folder or GGUF file works as well")
+    return NameTable(("model", "description", "loaded"), rows, "other hub ids, folders and GGUF files work as well")
 
 
 def method_table() -> NameTable:
-    """The head scores."""
+    """Score methods."""
     from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
-    return NameTable(("method", "what it is"), tuple(methods().items()))
+    return NameTable(("method", "description"), tuple(methods().items()))

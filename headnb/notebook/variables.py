@@ -1,7 +1,7 @@
-"""Variables that the words of a magic's line may name: the calling function's own, then the notebook's.
+"""Variables that a magic's arguments can name: those of the calling function, then those of the notebook.
 
-IPython's `@needs_local_scope` hands over a function's variables, but not whether that function lies inside another,
-and it hands over the notebook's for cell magics and aliases. So the calling frame is read here.
+IPython's `@needs_local_scope` is not enough: it does not tell whether the calling function is nested in another one,
+and for cell magics and aliases it passes the notebook's variables. So this module reads the calling frame.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _TIMEIT = "<magic-timeit>"
 
 
 class Variables(Mapping[str, Any]):
-    """Name -> value, the innermost first. Holds a copy of a function's variables, never its frame.
+    """Name -> value, innermost scope first. Holds a copy of a function's variables, never its frame.
 
     Attributes:
-        own: the calling function's variables; the notebook's where a cell itself calls.
-        notebook: the notebook's variables.
+        own: variables of the calling function, or of the notebook if a cell calls the magic directly.
+        notebook: variables of the notebook.
     """
 
     def __init__(self, notebook: dict[str, Any], frame: FrameType | None = None) -> None:
@@ -49,7 +49,7 @@ class Variables(Mapping[str, Any]):
 
     @classmethod
     def of_caller(cls, notebook: dict[str, Any]) -> Variables:
-        """Variables seen by the code that called the magic that calls this."""
+        """Variables visible to the code that called the current magic."""
         return cls(notebook, _calling_frame())
 
     def __getitem__(self, name: str) -> Any:
@@ -62,25 +62,25 @@ class Variables(Mapping[str, Any]):
         return len(self._all)
 
     def check_visible(self, name: str) -> None:
-        """Refuse a variable that may be another one than Python would read.
+        """Check that a name means the variable that Python would read.
 
-        Of the function around it, a nested function sees only the variables that its own text uses; a magic's line is
-        text in quotes, so the name on it may stand for a variable of that outer function, which cannot be read.
+        Python gives a nested function only those variables of the outer function that its code uses. A magic's line is
+        a string, so a name in it may mean a variable of the outer function, which cannot be read.
 
         Raises:
-            HeadnbError: the caller is nested, and the variable is not its own.
+            HeadnbError: the calling function is nested, and `name` is not one of its own variables.
         """
         if self._function is not None and _is_nested(self._function) and name not in self.own:
             raise HeadnbError(
                 f"{name!r} is not a variable of this function, which is nested in another one: pass {name!r} as an "
-                "argument (in place of a comprehension write a for loop)"
+                "argument (replace a comprehension by a for loop)"
             )
 
     def check_settable(self, name: str) -> None:
-        """Refuse `--into NAME` where NAME is a variable of the calling function, which a magic cannot set.
+        """Check that `--into NAME` does not name a variable of the calling function: a magic cannot set those.
 
         Raises:
-            HeadnbError: it is one.
+            HeadnbError: it names one.
         """
         code = self._function
         if code is not None and name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars):
@@ -90,10 +90,10 @@ class Variables(Mapping[str, Any]):
             )
 
     def set(self, name: str, value: object) -> None:
-        """Set a variable of the notebook, and say so where the caller is not the notebook itself."""
+        """Set a variable of the notebook; print a note if a function called the magic."""
         self.notebook[name] = value
         if self._function is not None:
-            print(f"{name} is set in the notebook, outside of {self._function.co_name}")  # noqa: T201
+            print(f"{name} is set in the notebook, not in the function {self._function.co_name}")  # noqa: T201
 
 
 def _calling_frame() -> FrameType | None:
@@ -104,7 +104,7 @@ def _calling_frame() -> FrameType | None:
 
 
 def _function_around(frame: FrameType) -> FrameType:
-    """The function whose line is run by a magic around it, such as `%time`; else the frame itself."""
+    """Frame of the function whose line another magic, such as `%time`, runs; else `frame` itself."""
     caller = frame.f_back
     runs_a_line = frame.f_code.co_filename == _TIMEIT or (
         frame.f_code.co_name == "<module>" and frame.f_locals is not frame.f_globals
@@ -121,5 +121,5 @@ def _is_wrapper_frame(frame: FrameType) -> bool:
 
 
 def _is_nested(code: CodeType) -> bool:
-    """Whether code lies in a function; a class body there has no flag that says so, but a name."""
+    """Whether code is nested in a function; a class body has no such flag, but a qualified name."""
     return bool(code.co_flags & inspect.CO_NESTED) or "<locals>" in code.co_qualname

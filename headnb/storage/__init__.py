@@ -1,3 +1,3 @@
-"""Stores on disk: Zarr tables of scores, fits, checksums and locks."""
+"""Storage on disk: Zarr stores of scores and fits, netCDF and JSON files, checksums and locks."""
 
 from __future__ import annotations

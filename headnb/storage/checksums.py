@@ -1,8 +1,8 @@
-"""Checksums of what lies on disk, so that a bit that flipped is found and never read as a score.
+"""Checksums of stored files, so that a flipped bit raises an error and is never read as a score.
 
-A hash among the attributes covers what is written once: the attributes themselves, how arrays are laid out, and the
-values that stay. A chunk that a run writes again carries a CRC32C of its own, which Zarr checks on reading. A netCDF
-file has a hash of the whole behind its end, looked at before any library parses what may be damaged.
+Zarr groups: a hash in the attributes covers what is written once, namely the attributes, the array metadata and the
+constant columns. Each chunk has its own CRC32C, which Zarr checks on reading. netCDF files: a hash of the file follows
+its last byte and is checked before any library parses the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HASH_BYTES = 16  # bytes
 
 
 def compressors() -> list[Any]:
-    """Codecs of a Zarr array: compressed, and a CRC32C behind that."""
+    """Codecs of a Zarr array: Zstandard compression, then CRC32C."""
     from zarr.codecs import Crc32cCodec, ZstdCodec  # noqa: PLC0415  needed only for scores on disk
 
     return [ZstdCodec(), Crc32cCodec()]
@@ -34,7 +34,7 @@ def compressors() -> list[Any]:
 
 @contextlib.contextmanager
 def report_corruption(path: Path, advice: str = "") -> Iterator[None]:
-    """Whatever a reader of a broken or forged file raises, as one line that names the file."""
+    """Turn any exception of a file reader into a one-line HeadnbError that names the file."""
     try:
         yield
     except HeadnbError:
@@ -45,10 +45,10 @@ def report_corruption(path: Path, advice: str = "") -> Iterator[None]:
 
 
 def checksum(attrs: Mapping[str, Any], arrays: Mapping[str, Any], described: bytes = b"") -> str:
-    """A hash of attributes, of named arrays of numbers or text, and of bytes that describe them."""
+    """Hash attributes, named arrays of numbers or text, and the arrays' metadata (`described`)."""
     digest = hashlib.blake2b(described, digest_size=16)
-    told = {name: value for name, value in attrs.items() if name != CHECKSUM}
-    digest.update(json.dumps(told, sort_keys=True).encode())
+    hashed_attrs = {name: value for name, value in attrs.items() if name != CHECKSUM}
+    digest.update(json.dumps(hashed_attrs, sort_keys=True).encode())
     for name in sorted(arrays):
         values = np.asarray(arrays[name])
         number = values.dtype.kind in "iufb"
@@ -58,28 +58,28 @@ def checksum(attrs: Mapping[str, Any], arrays: Mapping[str, Any], described: byt
 
 
 def array_metadata(path: Path, names: Iterable[str]) -> bytes:
-    """What the files of a Zarr group at `path` say about its arrays."""
+    """Content of the metadata files (`zarr.json`) of these arrays of the Zarr group at `path`."""
     return b"".join((path / name / "zarr.json").read_bytes() for name in sorted(names))
 
 
 def append_checksum(path: Path) -> None:
-    """Put a hash of a file behind its content, where the readers of netCDF do not look."""
+    """Append a hash of a file to the file. netCDF readers ignore bytes after the content."""
     digest = hashlib.blake2b(path.read_bytes(), digest_size=_HASH_BYTES).digest()
     with path.open("ab") as file:
         file.write(_CHECKSUM_PREFIX + digest)
 
 
 def verify_checksum(path: Path) -> None:
-    """Hold a file against the hash behind its content; one that has none is as it may be.
+    """Compare a file with the hash at its end. A file without a hash passes unchecked.
 
     Raises:
-        HeadnbError: it is not what was sealed.
+        HeadnbError: the file does not match its hash.
     """
     content = path.read_bytes()
     end = len(content) - len(_CHECKSUM_PREFIX) - _HASH_BYTES
-    seal = content[max(end, 0) :]
+    stored = content[max(end, 0) :]
     if (
-        seal.startswith(_CHECKSUM_PREFIX)
-        and seal[len(_CHECKSUM_PREFIX) :] != hashlib.blake2b(content[:end], digest_size=_HASH_BYTES).digest()
+        stored.startswith(_CHECKSUM_PREFIX)
+        and stored[len(_CHECKSUM_PREFIX) :] != hashlib.blake2b(content[:end], digest_size=_HASH_BYTES).digest()
     ):
-        raise HeadnbError(f"{path} is damaged: it is not what was written")
+        raise HeadnbError(f"{path} is damaged: its content does not match its checksum")

@@ -1,4 +1,4 @@
-"""Files of a run folder: each is written beside its place and moved there, so it is whole or not there at all."""
+"""JSON and netCDF files of a run folder, written atomically and with checksums."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-MAX_NAME_LENGTH = 160  # bytes; file systems take 255, and some files get an ending or a beginning
+MAX_NAME_LENGTH = 160  # bytes; file systems allow 255, and some files get a prefix or a suffix
 
 
 def safe_file_name(name: str) -> str:
-    """A task's or a model's name as part of a path: hub ids have slashes, files have folders and endings.
+    """Convert the name of a task or model to a file name: hub ids have slashes, paths have folders and suffixes.
 
-    The Unicode forms of one name give one file name: disks differ in which of them they keep. Of a name that is longer
-    than file systems take, the beginning and a hash of the whole.
+    All Unicode forms of a name give the same file name, because file systems differ in the form they store. A name
+    that is too long for a file system is truncated, and a hash of the full name is appended.
     """
     name = unicodedata.normalize("NFC", Path(name).name if Path(name).is_absolute() else name)
     file = re.sub(r"[^\w.-]+", "-", name.removesuffix(".jsonl")).strip("-.") or "unnamed"
@@ -43,23 +43,23 @@ def safe_file_name(name: str) -> str:
 
 
 def check_file_names(names: Sequence[str], kind: str) -> None:
-    """Refuse two names that give one file name, on a disk that ignores capital letters too.
+    """Check that no two names give the same file name, also on a disk that ignores case.
 
     Raises:
-        HeadnbError: there are two such names.
+        HeadnbError: two names give the same file name.
     """
-    found: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for name in names:
         file = safe_file_name(name)
-        if (other := found.setdefault(file.casefold(), name)) != name:
-            raise HeadnbError(f"two {kind} would be called {file}: {other} and {name}; rename one")
+        if (other := seen.setdefault(file.casefold(), name)) != name:
+            raise HeadnbError(f"two {kind} have the same file name {file}: {other} and {name}; rename one")
 
 
 def read_json(path: Path, notebook_name: str) -> dict[str, Any]:
-    """An object from a JSON file that the notebook `notebook_name` writes.
+    """Read an object from a JSON file that the notebook `notebook_name` writes.
 
     Raises:
-        HeadnbError: it is not there, cannot be read, or is not what `write_json` wrote.
+        HeadnbError: the file does not exist, cannot be read, or differs from what `write_json` wrote.
     """
     try:
         stored = json.loads(user_path(path).read_text(encoding="utf-8"))
@@ -68,42 +68,49 @@ def read_json(path: Path, notebook_name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(stored, dict):
-        raise HeadnbError(f"{path} cannot be read: it holds no JSON object")
+        raise HeadnbError(f"{path} cannot be read: it is not a JSON object")
     return _verified(stored, path)
 
 
 def _verified(stored: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The object without its checksum, which is the last where its name is damaged; earlier versions wrote none."""
+    """Remove the checksum after comparing it; files of earlier versions have none.
+
+    The checksum is the last key, so that it is found even if its name is damaged.
+    """
     name = CHECKSUM if CHECKSUM in stored else next(reversed(stored), CHECKSUM)
     rest = {key: value for key, value in stored.items() if key != name}
     matches = stored.get(name) == checksum(rest, {})
     if matches != (CHECKSUM in stored):
         raise HeadnbError(
-            f"{path} is damaged: it is not what was written (if you changed it, remove its {CHECKSUM} too)"
+            f"{path} is damaged: its content does not match its checksum (if you edited it, remove its {CHECKSUM} too)"
         )
     return rest if matches else stored
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write an object as JSON, with its checksum; NaN becomes null, numpy's numbers become Python's."""
+    """Write an object as JSON with its checksum; NaN and infinities become null, numpy numbers Python numbers."""
     plain = _to_json(values)
-    with atomic_path(path) as place:
+    with atomic_path(path) as draft:
         text = json.dumps({**plain, CHECKSUM: checksum(plain, {})}, indent=1, allow_nan=False)
-        place.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
     return path
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which is moved to `path` at the end, or removed after an error."""
+    """Yield a temporary path next to `path`; move it to `path` at the end, or remove it after an error.
+
+    Raises:
+        HeadnbError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except (OSError, RecursionError) as error:  # of a path of a thousand levels
+    except (OSError, RecursionError) as error:  # RecursionError: a path with a thousand levels
         raise HeadnbError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         yield folder / path.name
-        os.replace(folder / path.name, path)  # noqa: PTH105  the move itself is the point
+        os.replace(folder / path.name, path)  # noqa: PTH105  atomic
     except OSError as error:
         raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -111,39 +118,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, and at no moment have a half of it under its name: a training would go on from there."""
-    gone = path.with_name(f".{path.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)
-    shutil.rmtree(gone)
+    """Rename a folder, then remove it: training would resume from a half-removed checkpoint."""
+    renamed = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(renamed, ignore_errors=True)
+    path.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 def load_dataset(path: Path, notebook_name: str) -> xr.Dataset:
-    """A data set from a netCDF file that the notebook `notebook_name` writes."""
+    """Read a data set from a netCDF file that the notebook `notebook_name` writes.
+
+    Raises:
+        HeadnbError: the file does not exist, or as for `read_dataset`.
+    """
     if not path.exists():
         raise missing_file_error(path, notebook_name)
     return read_dataset(path)
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write a data set as netCDF, with a hash of the file behind it.
+    """Write a data set as netCDF and append a hash of the file.
 
     Raises:
-        HeadnbError: it cannot be written; what was at `path` stays.
+        HeadnbError: the file cannot be written; an existing file at `path` stays unchanged.
     """
     with atomic_path(path) as draft:
         try:
             dataset.to_netcdf(draft)
             append_checksum(draft)
-        except RuntimeError as error:  # what netCDF's library says of a full disk
+        except RuntimeError as error:  # the netCDF library raises it when the disk is full
             raise HeadnbError(f"cannot write {path}: {error}") from error
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A data set from a netCDF file.
+    """Read a data set from a netCDF file.
 
     Raises:
-        HeadnbError: it cannot be read, or is not what `write_dataset` wrote.
+        HeadnbError: the file cannot be read, or differs from what `write_dataset` wrote.
     """
     try:
         verify_checksum(user_path(path))
@@ -152,18 +163,18 @@ def read_dataset(path: Path) -> xr.Dataset:
             loaded: xr.Dataset = stored.load()
     except HeadnbError:
         raise
-    except Exception as error:  # xarray lets through whatever its decoders raise
+    except Exception as error:  # xarray's decoders raise many types
         raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
     return restore_identity(loaded)
 
 
 def missing_file_error(path: Path, notebook_name: str) -> HeadnbError:
-    """The error that says which notebook makes a file."""
-    return HeadnbError(f"there is no {path}; run notebook {notebook_name} first")
+    """Error for a missing file, with the notebook that writes it."""
+    return HeadnbError(f"{path} does not exist; run notebook {notebook_name} first")
 
 
 def _to_json(value: Any) -> Any:
-    """What JSON has words for."""
+    """Convert a value to the types of JSON."""
     if isinstance(value, dict):
         return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

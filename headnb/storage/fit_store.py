@@ -1,7 +1,7 @@
-"""What a method fits to a whole task, on disk: its values so far, and the state from which it goes on.
+"""Zarr store of the values that a method fits to a whole task, with the state needed to resume the fit.
 
-A Zarr group that is written anew, beside its place, and then moved there: it is there whole or not at all. Between the
-two moves the last one lies beside it under another name, and is found there.
+`save` writes a complete new group next to the store and renames it, so that the store is always complete. It renames
+the previous group to a backup first; if the process ends between the two renames, `load` restores the backup.
 """
 
 from __future__ import annotations
@@ -27,47 +27,41 @@ if TYPE_CHECKING:
 
     from headnb.storage.zarr_columns import Attribute
 
-MAX_BYTES = 2**28  # of all arrays of a fit that comes from elsewhere
-_PROGRESS = (
-    "complete",
-    "steps_done",
-    "steps_total",
-    RESULT_ID,
-    MADE_BY,
-)  # attributes that change from one writing to the next
-_STATE = "state_"  # what is of use to the fit alone begins so
+MAX_BYTES = 2**28  # of all arrays of an untrusted store
+_PROGRESS = ("complete", "steps_done", "steps_total", RESULT_ID, MADE_BY)  # attributes that each `save` changes
+_STATE = "state_"  # prefix of the arrays that only the fit itself uses
 
 
 class FitStore:
-    """The place of one fit; without a path nothing is kept."""
+    """Store of one fit; without a path nothing is stored."""
 
     def __init__(self, path: Path | None, attrs: Mapping[str, Attribute]) -> None:
         self.path = path
         self._attrs = attrs
 
     def load(self) -> xr.Dataset | None:
-        """What was kept, with the state; None if nothing was.
+        """Stored values with the state arrays; None if nothing is stored.
 
         Raises:
-            HeadnbError: it is of another model, task, method or setting, or no fit at all.
+            HeadnbError: the store has another model, task, method or setting, or is not a store of a fit.
         """
         if self.path is None:
             return None
         _restore_backup(self.path)
         if not self.path.exists():
             return None
-        found = _read(self.path)
-        if found is None:
+        fitted = _read(self.path)
+        if fitted is None:
             raise HeadnbError(f"{self.path} is not a store of a fit")
-        stored = {name: value for name, value in found.attrs.items() if name not in _PROGRESS}
+        stored = {name: value for name, value in fitted.attrs.items() if name not in _PROGRESS}
         check_same_settings(self.path, stored, self._attrs)
-        return found
+        return fitted
 
     def save(self, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> None:
-        """Keep the values so far, and arrays of state.
+        """Store the current values and the state arrays, in place of earlier ones.
 
         Raises:
-            HeadnbError: the disk is full or cannot be written; what was kept before stays.
+            HeadnbError: the disk is full or not writable; the earlier values stay stored.
         """
         if self.path is None:
             return
@@ -88,10 +82,10 @@ class FitStore:
 
 @contextmanager
 def open_fit(path: str | Path | None, attrs: Mapping[str, Attribute]) -> Iterator[FitStore]:
-    """The place of a fit that `attrs` tell from others; while the context is open no other run can write there.
+    """Open the store of the fit with the settings `attrs`, locked against other writers inside the context.
 
     Raises:
-        HeadnbError: another run writes there now, or nobody can.
+        HeadnbError: another run writes to `path` now, or `path` is not writable.
     """
     if path is None:
         yield FitStore(None, attrs)
@@ -102,11 +96,11 @@ def open_fit(path: str | Path | None, attrs: Mapping[str, Attribute]) -> Iterato
 
 
 def read_fit(path: Path) -> xr.Dataset | None:
-    """The values of the fit that is kept at `path`, a folder; None if it is something else."""
-    found = _read(path)
-    if found is None:
+    """Values of the fit stored in the folder `path`, without the state; None if it is not a store of a fit."""
+    fitted = _read(path)
+    if fitted is None:
         return None
-    return restore_identity(found.drop_vars([name for name in found if str(name).startswith(_STATE)]))
+    return restore_identity(fitted.drop_vars([name for name in fitted if str(name).startswith(_STATE)]))
 
 
 def _backup_path(path: Path) -> Path:
@@ -114,7 +108,7 @@ def _backup_path(path: Path) -> Path:
 
 
 def _restore_backup(path: Path) -> None:
-    """A process that ended between the two moves of `save` left the last values beside their place."""
+    """Restore the backup that a process left if it ended between the two renames of `save`."""
     if not path.exists() and _backup_path(path).exists():
         _backup_path(path).rename(path)
 
@@ -139,9 +133,9 @@ def _write(path: Path, fitted: xr.Dataset, state: Mapping[str, np.ndarray]) -> N
             compressors=compressors(),
         )
         array[:] = values
-    told = {"headnb_format": FORMAT, "fitted": 1, **fitted.attrs}
+    attrs = {"headnb_format": FORMAT, "fitted": 1, **fitted.attrs}
     values_of = {name: values for name, (_, values) in arrays.items()}
-    group.attrs.update({**told, CHECKSUM: checksum(told, values_of, array_metadata(path, arrays))})
+    group.attrs.update({**attrs, CHECKSUM: checksum(attrs, values_of, array_metadata(path, arrays))})
 
 
 def _read(path: Path) -> xr.Dataset | None:
@@ -151,27 +145,29 @@ def _read(path: Path) -> xr.Dataset | None:
 
     try:
         group = zarr.open_group(CheckedStore(path), mode="r", zarr_format=3)
-        told: dict[str, Any] = dict(group.attrs)
-    except Exception:  # noqa: BLE001  it is something else, or its first file is damaged: no fit to be read
+        group_attrs: dict[str, Any] = dict(group.attrs)
+    except Exception:  # noqa: BLE001  not a Zarr group, or its metadata file is damaged
         return None
-    expected = told.pop(CHECKSUM, None)
-    if told.get("headnb_format") not in READ_FORMATS or not told.get("fitted", 0):
+    expected = group_attrs.pop(CHECKSUM, None)
+    if group_attrs.get("headnb_format") not in READ_FORMATS or not group_attrs.get("fitted", 0):
         return None
     with report_corruption(path):
         if sum(array.nbytes for _, array in group.arrays()) > MAX_BYTES:
-            raise HeadnbError(f"{path} is damaged: it says that it holds more than a fit does")
+            raise HeadnbError(f"{path} is damaged: its arrays are larger than those of a fit")
         for name, array in group.arrays():
             check_codecs(path, name, array)
             if array.nchunks > 1:
-                raise HeadnbError(f"{path} is damaged: {name} is in {array.nchunks} parts, and a fit writes one")
+                raise HeadnbError(f"{path} is damaged: {name} has {array.nchunks} chunks, and a fit writes one")
         arrays: dict[str, tuple[Any, np.ndarray]] = {
             name: (array.metadata.dimension_names, plain_values(array[:]))  # type: ignore[union-attr]
             for name, array in group.arrays()
         }
         values = {name: column[1] for name, column in arrays.items()}
-        if told["headnb_format"] != 1 and expected != checksum(told, values, array_metadata(path, arrays)):
-            raise HeadnbError(f"{path} is damaged: it is not what was written")
-    attrs = {name: value for name, value in told.items() if name not in {"headnb_format", "fitted"}}
+        if group_attrs["headnb_format"] != 1 and expected != checksum(
+            group_attrs, values, array_metadata(path, arrays)
+        ):
+            raise HeadnbError(f"{path} is damaged: its content does not match its checksum")
+    attrs = {name: value for name, value in group_attrs.items() if name not in {"headnb_format", "fitted"}}
     attrs.setdefault(REVISION, FIRST_REVISION)
     coords = {name: column for name, column in arrays.items() if column[0] == (name,)}
     return xr.Dataset({name: c for name, c in arrays.items() if name not in coords}, coords=coords, attrs=attrs)

@@ -1,4 +1,4 @@
-"""Where stores of scores may lie, and that one run at a time writes to each."""
+"""Paths of score stores, and the lock that admits one writer per store."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ if TYPE_CHECKING:
 
 
 def local_path(path: str | Path) -> Path:
-    """The absolute path of a folder or file of this machine: what is read later must not follow `os.chdir`.
+    """Absolute path of a local folder or file, so that a later `os.chdir` does not change what is read.
 
     Raises:
-        HeadnbError: it is an address, relative to a working directory that is gone, or as for `hub.user_path`.
+        HeadnbError: `path` is a URL, is relative to a working directory that was removed, or fails `hub.user_path`.
     """
     if "://" in str(path):
-        raise HeadnbError(f"{one_line(path, 60)} is an address; scores are written to local folders")
-    found = user_path(path)
+        raise HeadnbError(f"{one_line(path, 60)} is a URL; scores are written to local folders")
+    local = user_path(path)
     try:
-        return found.absolute()
+        return local.absolute()
     except OSError as error:
         raise HeadnbError(f"cannot find {one_line(path)}: {error}") from error
 
 
 @contextmanager
 def write_lock(path: Path, what: str = "scores") -> Iterator[None]:
-    """Refuse a second writer of what is at `path`, in this process or another. The empty lock file stays."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for what goes to disk
+    """Lock `path` against a second writer, in this process or another. The empty lock file stays.
 
-    place = "`out`" if what == "scores" else "folder"
+    Raises:
+        HeadnbError: another run holds the lock, or no lock file can be created.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415  needed only for scores on disk
+
+    target = "`out`" if what == "scores" else "folder"
 
     try:
         real = path.resolve()
@@ -41,12 +45,12 @@ def write_lock(path: Path, what: str = "scores") -> Iterator[None]:
         real.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
-        if not Path(lock.lock_file).exists():  # some places, such as /proc, deny files in ways that look like a lock
-            raise HeadnbError(f"cannot write {what} to {path}: no file can be made there") from None
+        if not Path(lock.lock_file).exists():  # file systems such as /proc refuse new files as if they were locked
+            raise HeadnbError(f"cannot write {what} to {path}: no file can be created there") from None
         raise HeadnbError(
-            f"another run is writing {what} to {path} now; wait until it ends, or choose another {place}"
+            f"another run is writing {what} to {path} now; wait until it ends, or choose another {target}"
         ) from None
-    except (OSError, RuntimeError, ValueError) as error:  # a path without a name, or of a thousand levels
+    except (OSError, RuntimeError, ValueError) as error:  # such as a path without a name or with a thousand levels
         reason = getattr(error, "strerror", None) or one_line(error, 100)
         raise HeadnbError(f"cannot write {what} to {one_line(path)}: {reason}") from error
     try:

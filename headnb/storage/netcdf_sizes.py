@@ -1,6 +1,7 @@
-"""What a netCDF file would take in memory, asked of the file before anything of it is read.
+"""Memory limit of netCDF files, checked from their metadata before values are read.
 
-Compression makes gigabytes of a few kilobytes, and a text that is stored once can stand in a thousand places.
+A compressed file of a few kilobytes can expand to gigabytes, and a text stored once can be referenced thousands of
+times.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_BYTES = 2**28  # that any file may become
-MOST_GROWTH = 50  # times its size, of a larger file
+MAX_BYTES = 2**28  # every file may take this much memory
+MOST_GROWTH = 50  # a larger file may take this many times its size
 _ADVICE = "if you trust it, write it again without compression (xarray.open_dataset(path).to_netcdf(other))"
 
 
 def check_sizes(path: Path) -> None:
-    """Hold what a file says of its variables against its size.
+    """Compare the memory that a file's variables need with the size of the file.
 
     Raises:
-        HeadnbError: it would become more than 256 MB and more than 50 times its size, or has types that no data set of
-            headnb has.
+        HeadnbError: the variables need more than 256 MB and more than 50 times the file size, or have a type that
+            headnb does not write.
     """
     import netCDF4  # noqa: PLC0415  slow to import
 
@@ -35,30 +36,33 @@ def check_sizes(path: Path) -> None:
     with netCDF4.Dataset(path) as file:
         for name, variable in file.variables.items():
             if variable.dtype is not str and not isinstance(variable.dtype, np.dtype):
-                raise HeadnbError(f"{path} is not read: its variable {name!r:.60} has a type of its own")
+                raise HeadnbError(f"{path} is not read: its variable {name!r:.60} has a user-defined type")
             needed += _bytes(variable)
             if needed <= most and variable.dtype is str:
                 needed += _text_bytes(variable, max(1, most // size), most)
             if needed > most:
                 raise HeadnbError(
-                    f"{path} is not read: its {size} bytes would become more than {most // 2**20} MB; {_ADVICE}"
+                    f"{path} is not read: its {size} bytes would take more than {most // 2**20} MB of memory; {_ADVICE}"
                 )
 
 
 def _bytes(variable: Any) -> int:
-    """Of all numbers of a variable; a part that is compressed as a whole is made as a whole."""
-    parts = variable.chunking()
+    """Memory of a variable in bytes, at least that of one chunk: a chunk is decompressed whole."""
+    chunks = variable.chunking()
     item: int = 8 if variable.dtype is str else variable.dtype.itemsize
-    return item * max(math.prod(map(int, variable.shape)), math.prod(parts) if isinstance(parts, list) else 1)
+    return item * max(math.prod(map(int, variable.shape)), math.prod(chunks) if isinstance(chunks, list) else 1)
 
 
 def _text_bytes(variable: Any, rows: int, most: int) -> int:
-    """Of all texts, so few at a time that they fit even if each is as long as the file; it stops above `most`."""
+    """Total length of a variable's texts, counted until it exceeds `most`.
+
+    Reads `rows` texts at a time, few enough to fit even if each is as long as the file.
+    """
     variable.set_auto_maskandscale(False)
-    found = 0
+    total = 0
     for index in np.ndindex(*variable.shape[:-1]) if variable.shape else ():
         for start in range(0, variable.shape[-1], rows):
-            found += sum(map(len, variable[(*index, slice(start, start + rows))]))
-            if found > most:
-                return found
-    return found
+            total += sum(map(len, variable[(*index, slice(start, start + rows))]))
+            if total > most:
+                return total
+    return total

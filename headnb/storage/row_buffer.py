@@ -1,4 +1,4 @@
-"""Rows of scores that wait to be written to a store together."""
+"""Buffered rows of scores, merged before they are written to a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ScoreRows(NamedTuple):
-    """Scores (b, L, H) and losses (b,) of the places from `start` on."""
+    """Scores (b, L, H) and losses (b,) of b consecutive rows of a score table, from row `start`."""
 
     start: int
     scores: np.ndarray
@@ -19,18 +19,18 @@ class ScoreRows(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """The place behind the last."""
+        """Index after the last row."""
         return self.start + len(self.losses)
 
 
 def merge_adjacent(parts: Iterable[ScoreRows]) -> Iterator[ScoreRows]:
-    """The same rows, with those that follow each other together."""
-    runs: list[list[ScoreRows]] = []
+    """Merge parts whose rows are adjacent."""
+    groups: list[list[ScoreRows]] = []
     for part in sorted(parts, key=lambda part: part.start):
-        if runs and part.start == runs[-1][-1].stop:
-            runs[-1].append(part)
+        if groups and part.start == groups[-1][-1].stop:
+            groups[-1].append(part)
         else:
-            runs.append([part])
-    for run in runs:
-        _, scores, losses = zip(*run, strict=True)
-        yield ScoreRows(run[0].start, np.concatenate(scores), np.concatenate(losses))
+            groups.append([part])
+    for group in groups:
+        _, scores, losses = zip(*group, strict=True)
+        yield ScoreRows(group[0].start, np.concatenate(scores), np.concatenate(losses))

@@ -1,10 +1,9 @@
-"""Scores as they are made: a table in the order of work, in memory or on disk, and the labelled data set made of it.
+"""Table of per-sample scores in processing order, in memory or on disk, and the labelled data set built from it.
 
-On disk the table is a Zarr group. It holds the batch plan, so that a run that was stopped goes on with the very same
-batches, and a mark for each sample that is set after its scores are written. What is on disk is either complete and
-marked or it does not count. (NaN is no mark: layers without softmax heads are NaN.) One run writes at a time: it holds
-a lock of the operating system, which goes with its process. Reading needs no lock. What is read is checked: see
-`score_columns`.
+On disk the table is a Zarr group. It holds the batch plan, so that an interrupted run resumes with the same batches.
+Each sample has a `done` mark, which is set after its scores are written; unmarked rows are ignored. (NaN cannot be the
+mark: layers without softmax heads are NaN.) One run writes at a time, under a lock of the operating system that ends
+with the process. Reading needs no lock. `zarr_columns` verifies what is read.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from headnb.models.memory import check_memory
 from headnb.stats.results import as_result, restore_identity
 from headnb.stats.scoring_revision import check_same_settings, warn_of_revision
 from headnb.storage.checksums import report_corruption
+from headnb.storage.fit_store import read_fit
 from headnb.storage.lazy_arrays import StoredRows, lazy_variable
 from headnb.storage.locks import local_path, write_lock
 from headnb.storage.netcdf_sizes import check_sizes
@@ -50,18 +50,18 @@ if TYPE_CHECKING:
     from headnb.stats.labelled import Scores
 
 WRITE_INTERVAL = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
-LAZY_FROM_BYTES = 2**26  # bytes of scores on disk that a data set does not read before they are used
+LAZY_FROM_BYTES = 2**26  # bytes: a data set loads more scores than this only when they are used
 
 
 class ScoreTable:
-    """Scores (n, L, H), losses (n,) and marks (n,), row by row in the order of work.
+    """Scores (n, L, H), losses (n,) and done marks (n,), one row per sample in processing order.
 
     Attributes:
-        attrs: what the scores are of and how they were made: flat scalars.
-        ids: sample ids, in the order of the input.
-        samples: what is known of each sample before it is scored, (n,) each, in the order of the input:
-            `answer_tokens`, `batch_answer_tokens` (of its batch in the paper's script) and `fingerprint`.
-        plan: order of work and batches.
+        attrs: model, task, method and settings of the scores, as flat scalars.
+        ids: sample ids, in input order.
+        samples: variables known before scoring, (n,) each, in input order: `answer_tokens`, `batch_answer_tokens`
+            (of the sample's batch in the paper's script) and `fingerprint`.
+        plan: processing order and batches.
     """
 
     def __init__(
@@ -73,59 +73,64 @@ class ScoreTable:
         plan: BatchPlan,
         identity: bytes = b"",
     ) -> None:
-        self._identity = identity  # of the store, as `read_columns` found it
-        self._columns = columns  # arrays of numpy or zarr, which are written and read in the same way
+        self._identity = identity  # of the store, as `read_columns` returned it
+        self._columns = columns  # numpy or Zarr arrays, which share the interface used here
         self.attrs = attrs
         self.ids = ids
         self.samples = samples
         self.plan = plan
         self._unwritten: list[ScoreRows] = []
-        self._written = -np.inf  # when, of the clock that only goes on
+        self._written = -np.inf  # time of the last write, by the monotonic clock
         self._writing = threading.Lock()
-        # A mark without a loss is a chunk that got lost: it is scored again.
+        # A mark without a loss means that a chunk was lost: its samples are scored again.
         self.done = np.asarray(columns["done"][:]).astype(bool) & np.isfinite(np.asarray(columns["loss"][:]))
         self._stored = self.done.copy()
 
     @property
     def on_disk(self) -> bool:
-        """Whether what is written outlives this process."""
+        """Whether the table is a store on disk."""
         return not isinstance(self._columns["score"], np.ndarray)
 
-    def write(self, places: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
-        """Keep the scores (b, L, H) and losses (b,) of one batch: consecutive places in the order of work.
+    def write(self, indices: np.ndarray, scores: np.ndarray, losses: np.ndarray) -> None:
+        """Store the scores (b, L, H) and losses (b,) of one batch.
 
-        They go to disk at once, but for a batch that ends within a second of the last writing: it waits for the next
-        batch, for somebody who reads, or for the end.
+        A batch that ends less than `WRITE_INTERVAL` after the last write is buffered until the next batch, read or
+        `flush`.
+
+        Args:
+            indices: (b,), consecutive row indices in processing order.
+            scores: (b, L, H).
+            losses: (b,).
 
         Raises:
-            HeadnbError: as `flush` does.
+            HeadnbError: as for `flush`.
         """
-        self._unwritten.append(ScoreRows(int(places[0]), scores, losses))
-        self.done[places] = True
+        self._unwritten.append(ScoreRows(int(indices[0]), scores, losses))
+        self.done[indices] = True
         if time.monotonic() - self._written >= WRITE_INTERVAL:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on disk yet.
+        """Write the buffered rows.
 
         Raises:
-            HeadnbError: the disk is full or cannot be written, the chunk that is written to is damaged or gone, or so
-                is the store; batches that were complete before stay.
+            HeadnbError: the disk is full or not writable, or the store or a chunk of it is damaged or missing. Batches
+                written before stay.
         """
-        with self._writing, self._write_errors():  # who draws scores that come may do so in a thread of its own
-            waiting = self._unwritten.copy()
-            for part in merge_adjacent(waiting):
+        with self._writing, self._write_errors():  # a live display may read from another thread
+            buffered = self._unwritten.copy()
+            for part in merge_adjacent(buffered):
                 self._check_chunk_files(part)
                 rows = slice(part.start, part.stop)
                 self._columns["score"][rows] = part.scores
                 self._columns["loss"][rows] = part.losses
-                self._columns["done"][rows] = np.ones(len(part.losses), np.uint8)  # last: from here on it counts
+                self._columns["done"][rows] = np.ones(len(part.losses), np.uint8)  # last: marks the rows as complete
                 self._stored[rows] = True
-            del self._unwritten[: len(waiting)]
+            del self._unwritten[: len(buffered)]
             self._written = time.monotonic()
 
     def _check_chunk_files(self, part: ScoreRows) -> None:
-        """A chunk that got lost must not be written anew: the rows that it had would be NaN, and marked."""
+        """Raise HeadnbError if a chunk file is missing: writing a new one would leave its marked rows NaN."""
         if not self.on_disk or not len(part.losses):
             return
         check_same_store(self._path, self._identity)
@@ -134,14 +139,16 @@ class ScoreTable:
         for chunk in range(part.start // rows, (part.stop - 1) // rows + 1):
             file = self._path / chunk_file("score", chunk, column.ndim)
             if self._stored[chunk * rows : (chunk + 1) * rows].any() and not file.is_file():
-                raise HeadnbError(f"the file {file} got lost during the run; the same call scores its samples again")
+                raise HeadnbError(
+                    f"the file {file} was removed during the run; run the same call again to score its samples"
+                )
 
     def verify(self) -> None:
-        """Hold what this run wrote against what is on disk now.
+        """Check that the rows of this run are still on disk.
 
         Raises:
-            HeadnbError: files of scores that were written are gone or damaged. Their samples count as not scored, here
-                and on disk, so that the same call scores them again.
+            HeadnbError: files of scores are missing or damaged. Their samples are marked as not scored, in memory and
+                on disk, so that the same call scores them again.
         """
         self.flush()
         if not self.on_disk or self._written == -np.inf:
@@ -154,21 +161,21 @@ class ScoreTable:
         with self._write_errors():
             self._columns["done"][:] = self.done.astype(np.uint8)
         raise HeadnbError(
-            f"the scores of {int(lost.sum())} of {len(lost)} samples got lost in {self._path} during the run: its "
-            "files were removed or changed; the same call scores them again"
+            f"the scores of {int(lost.sum())} of {len(lost)} samples in {self._path} were lost during the run: its "
+            "files were removed or changed; run the same call again to score them"
         )
 
     def mark_unscored(self, lost: np.ndarray) -> None:
-        """Count the samples at these places, a mask (n,), as not scored."""
+        """Mark the rows where `lost` (n,) is true as not scored."""
         self.done[lost] = self._stored[lost] = False
 
     @property
     def is_small(self) -> bool:
-        """Whether a data set of the scores holds them in memory."""
+        """Whether a data set of the scores is loaded into memory at once."""
         return not self.on_disk or self._columns["score"].nbytes <= LAZY_FROM_BYTES
 
     def without_scores(self) -> np.ndarray:
-        """(n,): whether a sample is marked as done and has no scores on disk.
+        """(n,): whether a row is marked as done and has no scores on disk.
 
         Raises:
             HeadnbError: a chunk is damaged.
@@ -183,11 +190,11 @@ class ScoreTable:
 
     @property
     def _path(self) -> Path:
-        """Of the store."""
+        """Path of the store."""
         return Path(self._columns["score"].store.root)
 
     def replan(self, plan: BatchPlan) -> None:
-        """Other batches for what is left, in the same order of work; raises HeadnbError as `write` does."""
+        """Replace the batches of the pending rows, in the same processing order; raise HeadnbError as `write` does."""
         with self._write_errors():
             self._columns["batch"][:] = plan.batch
         self.plan = plan
@@ -196,33 +203,33 @@ class ScoreTable:
     def _write_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:  # a full disk; a chunk that cannot be read to be completed
+        except (OSError, ValueError, RuntimeError) as error:  # a full disk, or a damaged chunk that must be completed
             reason = getattr(error, "strerror", None) or error
-            raise HeadnbError(f"scores cannot be written any more ({reason}); what was complete is kept") from error
+            raise HeadnbError(f"cannot write more scores ({reason}); complete batches stay stored") from error
 
     def pending(self) -> list[np.ndarray]:
-        """The batches that are not scored yet, as places in the order of work."""
-        return [places for places in self.plan.batches() if not self.done[places].all()]
+        """Batches that are not scored yet, as row indices in processing order."""
+        return [indices for indices in self.plan.batches() if not self.done[indices].all()]
 
     def scored_prefix(self) -> int:
-        """How many samples are scored in the order of work before the first that is not."""
+        """Number of scored samples before the first unscored one in processing order."""
         return len(self.done) if self.done.all() else int(np.argmin(self.done))
 
     def score_rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Scores (b, L, H) of the places from `start` to `stop`, a few at a time."""
+        """Iterate over the scores (b, L, H) of the rows from `start` to `stop`, one chunk size at a time."""
         if start < stop:
             self.flush()
         rows = chunk_rows(self._columns["score"])
         for first in range(start, stop, rows):
-            places = np.arange(first, min(first + rows, stop))
-            yield read_rows(self._columns["score"], "score", places, identity=self._identity)
+            indices = np.arange(first, min(first + rows, stop))
+            yield read_rows(self._columns["score"], "score", indices, identity=self._identity)
 
     def scores(self, *, whole_blocks_of: int | None = None) -> xr.Dataset:
-        """What is scored so far, in the order of the input.
+        """Data set of the samples scored so far, in input order.
 
         Args:
-            whole_blocks_of: leave out a block of so many samples that is not complete yet, unless it is the first:
-                a part of a block is sorted by length, and so not a fair sample of the task.
+            whole_blocks_of: size of a block in samples. Incomplete blocks are left out, unless no block is complete:
+                a block is sorted by length, so a part of it is not a random sample of the task.
         """
         self.flush()
         done = self.done.copy()
@@ -230,38 +237,38 @@ class ScoreTable:
             starts = np.arange(0, len(done), whole_blocks_of)
             blocks = np.repeat(np.logical_and.reduceat(done, starts), np.diff([*starts, len(done)]))
             done = blocks if blocks.any() else done
-        places = np.flatnonzero(done)
-        by_input = np.argsort(self.plan.order[places])
-        return self._dataset(places[by_input])
+        indices = np.flatnonzero(done)
+        by_input = np.argsort(self.plan.order[indices])
+        return self._dataset(indices[by_input])
 
     def iterate_parts(self, rows: int) -> Iterator[xr.Dataset]:
-        """What is scored so far, at most `rows` samples at a time, in the order of work, as it lies on disk.
+        """Iterate over the samples scored so far, at most `rows` at a time, in processing order.
 
-        The coordinate `position` (sample) is the place of each sample in the input.
+        The coordinate `position` (sample) is each sample's position in the input.
         """
         self.flush()
         for start in range(0, len(self.done), rows):
-            places = start + np.flatnonzero(self.done[start : start + rows])
-            if len(places):
-                yield self._dataset(places).assign_coords(position=("sample", self.plan.order[places]))
+            indices = start + np.flatnonzero(self.done[start : start + rows])
+            if len(indices):
+                yield self._dataset(indices).assign_coords(position=("sample", self.plan.order[indices]))
 
-    def _lazy_column(self, name: str, places: np.ndarray) -> xr.Variable:
-        """A column at these places in any order, read when it is used."""
+    def _lazy_column(self, name: str, indices: np.ndarray) -> xr.Variable:
+        """Rows of a column, in any order, read on use."""
         column = self._columns[name]
         read = partial(read_rows, column, name, identity=self._identity)
-        rows = StoredRows(read, places, column.shape[1:], column.dtype)
+        rows = StoredRows(read, indices, column.shape[1:], column.dtype)
         return lazy_variable(rows, ("sample", *DIMENSIONS[name][1:]))
 
-    def _dataset(self, places: np.ndarray) -> xr.Dataset:
-        """What is known of these places in the order of work, labelled; many scores on disk stay there until used."""
-        positions = self.plan.order[places]
-        score = self._lazy_column("score", places)
+    def _dataset(self, indices: np.ndarray) -> xr.Dataset:
+        """Labelled data set of these rows; more than `LAZY_FROM_BYTES` of scores are read on use."""
+        positions = self.plan.order[indices]
+        score = self._lazy_column("score", indices)
         if is_read := not self.on_disk or score.nbytes <= LAZY_FROM_BYTES:
             score.load()
-        found = xr.Dataset(
+        dataset = xr.Dataset(
             {
                 "score": score,
-                "loss": self._lazy_column("loss", places).load(),
+                "loss": self._lazy_column("loss", indices).load(),
                 **{name: ("sample", np.asarray(self.samples[name])[positions]) for name in SAMPLE_VARIABLES},
             },
             coords={
@@ -271,7 +278,7 @@ class ScoreTable:
             },
             attrs=self.attrs | {"complete": int(self.done.all())},
         )
-        return as_result(found, "" if is_read else hashlib.blake2b(self._identity, digest_size=16).hexdigest())
+        return as_result(dataset, "" if is_read else hashlib.blake2b(self._identity, digest_size=16).hexdigest())
 
 
 @contextmanager
@@ -283,19 +290,19 @@ def open_table(
     plan: BatchPlan,
     shape: tuple[int, int],
 ) -> Iterator[ScoreTable]:
-    """A table for scores of `shape` (layers, heads): in memory, at `path`, or the one that is at `path` already.
+    """Open a table for scores of `shape` (layers, heads): in memory, or a new or existing store at `path`.
 
-    While the context is open no other run can write there.
+    Inside the context no other run can write to `path`.
 
     Raises:
-        HeadnbError: the scores do not fit into memory; another run writes to `path` now; it cannot be written, holds
-            something else, or holds scores of another model, task, method or setting (it says which).
+        HeadnbError: the scores do not fit into memory; another run writes to `path` now; `path` is not writable, is
+            not a store of scores, or has scores of another model, task, method or setting, which the message names.
     """
     if path is None:
-        held = 2 * len(ids) * shape[0] * shape[1] * 4  # the table, and the result made of it
-        check_memory(held, f"scores of {len(ids)} samples", "out= writes them to disk as they come")
+        needed = 2 * len(ids) * shape[0] * shape[1] * 4  # bytes: the table and the data set built from it
+        check_memory(needed, f"scores of {len(ids)} samples", "out= writes them to disk during the run")
     columns: dict[str, np.ndarray] = {
-        "score": np.broadcast_to(np.float32(np.nan), (len(ids), *shape)),  # one number: on disk it takes no memory
+        "score": np.broadcast_to(np.float32(np.nan), (len(ids), *shape)),  # a view of one number: takes no memory
         "loss": np.full(len(ids), np.nan, np.float32),
         "done": np.zeros(len(ids), np.uint8),
         "batch": plan.batch.astype(np.int32),
@@ -310,7 +317,7 @@ def open_table(
     path = local_path(path)
     if path.exists():
         table = _open_matching_table(path, attrs, mode="r")
-        if table.done.all():  # nothing to write: it may lie on a read-only disk
+        if table.done.all():  # nothing to write: the disk may be read-only
             yield table
             return
     with write_lock(path):
@@ -325,15 +332,14 @@ def open_table(
 
 @check_arguments
 def open_scores(path: str | Path) -> Scores:
-    """Scores that `score_heads(..., out=path)` wrote (`.attrs["complete"]` says if all), or a netCDF file.
+    """Open scores that `score_heads(..., out=path)` wrote, or scores in a netCDF file.
 
-    Scores of another scoring revision open with a warning (see `headnb.stats.scoring_revision`).
+    `.attrs["complete"]` is 1 if all samples are scored. Scores of another scoring revision open with a warning (see
+    `headnb.stats.scoring_revision`).
 
     Raises:
-        HeadnbError: there is nothing at `path`, or it is not a store of scores that this version reads.
+        HeadnbError: `path` does not exist, or is not a store of scores that this version reads.
     """
-    from headnb.storage.fit_store import read_fit  # noqa: PLC0415  which is built on this module
-
     given, path = path, local_path(path)
     if not path.exists():
         raise HeadnbError(f"there are no scores at {given}")
@@ -348,21 +354,21 @@ def open_scores(path: str | Path) -> Scores:
             scores = stored.load()
     except HeadnbError:
         raise
-    except Exception as error:  # xarray lets through whatever its decoders raise
+    except Exception as error:  # xarray's decoders raise many types
         raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
     if not {"score", "loss"} <= set(scores.data_vars):
-        raise HeadnbError(f"{path} holds no head scores")
+        raise HeadnbError(f"{path} has no head scores (variables score and loss)")
     warn_of_revision(path, scores.attrs)
     return cast("Scores", restore_identity(scores))
 
 
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
-    """Scores of samples, or a store of them, at most `rows` samples at a time: a large store is never in memory whole.
+    """Iterate over scores or a store of scores, at most `rows` samples at a time, without loading a store whole.
 
-    The coordinate `position` (sample) is the place of each sample in the input.
+    The coordinate `position` (sample) is each sample's position in the input.
 
     Raises:
-        HeadnbError: as `open_scores` does.
+        HeadnbError: as for `open_scores`.
     """
     if isinstance(source, (str, Path)) and local_path(source).is_dir():
         yield from _read_table(local_path(source), mode="r").iterate_parts(rows)
@@ -379,14 +385,14 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     with report_corruption(path):
         plan = BatchPlan(fixed["order"], np.asarray(arrays["batch"][:]))
         table = ScoreTable(arrays, attrs, fixed["sample"], samples, plan, identity)
-    table.mark_unscored(lost)  # these are scored again
+    table.mark_unscored(lost)  # a later run scores them again
     return table
 
 
 def _open_matching_table(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
-    """The table at `path`, which goes on only with what began it, as `check_same_settings` says."""
+    """Open the table at `path` if it was started with the settings `wanted` (see `check_same_settings`)."""
     table = _read_table(path, mode)
     check_same_settings(path, table.attrs, wanted)
-    if table.is_small:  # it is read anyway
+    if table.is_small:  # its scores are read anyway
         table.mark_unscored(table.without_scores())
     return table

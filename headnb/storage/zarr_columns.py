@@ -1,13 +1,13 @@
-"""The columns of a table of scores as they lie on disk: a Zarr group, made whole or not at all, checked on reading.
+"""Columns of a score table as a Zarr group, created atomically and verified on reading.
 
-Columns are cut into chunks along their first dimension only, and each chunk has a checksum of its own. What no batch
-changes is covered by one among the attributes, too: see `checksums`.
+Columns are chunked along their first dimension only, and each chunk has its own checksum. A checksum in the attributes
+also covers the columns that no batch changes: see `checksums`.
 
-All columns lie in the order of work, with the sample ids among them, so that `xarray.open_zarr` labels every row. (In
-formats 1 and 2 what is known of samples lay in the order of the input, and the scores had no labels.)
+All columns are in processing order, including the sample ids, so that `xarray.open_zarr` labels every row. (In formats
+1 and 2 the sample columns were in input order and the scores had no labels.)
 
-A data set may read its rows long after it was opened. A store is therefore known by its first file, which no run
-changes and which holds a random id: rows are given out only while the same store is still at the same place.
+A data set may read its rows long after it was opened. The metadata file of a store holds a random id and no run
+changes it, so it identifies the store: rows are returned only while the same store is at the same path.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = 3
-READ_FORMATS = (1, 2, 3)  # 1 has no checksums, 1 and 2 no labels of scores
+READ_FORMATS = (1, 2, 3)  # 1 has no checksums; 1 and 2 have no labels of scores
 SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")
-CHUNK_BYTES = 2**20  # of one chunk of scores; what is written rewrites the chunk that it ends in
-MAX_CHUNK_BYTES = 2**26  # of a store that comes from elsewhere
-MOST_TEXT_BYTES = 2**28  # of a column
-MAX_HEADS = 2**20  # of a model, layers times heads
+CHUNK_BYTES = 2**20  # of one chunk of scores; each write rewrites the last chunk that it touches
+MAX_CHUNK_BYTES = 2**26  # of one chunk of an untrusted store
+MOST_TEXT_BYTES = 2**28  # of a column of text in memory
+MAX_HEADS = 2**20  # layers times heads of a model
 
 Attribute: TypeAlias = str | int | float
-_RESCORE_HINT = "; without this file the same call scores these samples again"
+_RESCORE_HINT = "; remove this file and run the same call again to score these samples"
 
 METADATA_FILE = "zarr.json"  # the file of a group's attributes
 STORE_ID = "store_id"  # the attribute
 
-# Dimensions of the stored arrays, all of them in the order of work.
+# Dimensions of the stored arrays, all in processing order.
 DIMENSIONS = {
     "score": ("sample", "layer", "head"),
     **dict.fromkeys(("loss", "done", "batch", "order", "sample", *SAMPLE_VARIABLES), ("sample",)),
 }
-SAMPLE_COLUMNS = ("sample", *SAMPLE_VARIABLES)  # what is known before any is scored
-FIXED_COLUMNS = ("order", *SAMPLE_COLUMNS)  # what no batch changes
+SAMPLE_COLUMNS = ("sample", *SAMPLE_VARIABLES)  # known before scoring
+FIXED_COLUMNS = ("order", *SAMPLE_COLUMNS)  # written once
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[str, Attribute]) -> None:
-    """Write a new store beside its place and move it there, so that a store is there whole or not at all.
+    """Write a new store under a temporary name and rename it, so that a store is always complete.
 
     Args:
         path: of the store.
-        columns: those of `SAMPLE_COLUMNS` in the order of the input, the others in the order of work.
-        attrs: what the scores are of and how they were made.
+        columns: those of `SAMPLE_COLUMNS` in input order, the others in processing order.
+        attrs: model, task, method and settings of the scores.
 
     Raises:
-        HeadnbError: the disk is full or cannot be written.
+        HeadnbError: the disk is full or not writable.
     """
     import zarr  # noqa: PLC0415  needed only for scores on disk
 
@@ -79,11 +79,11 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
                 dimension_names=DIMENSIONS[name],
                 compressors=compressors(),
             )
-            if name != "score":  # NaN is what a new array is full of
+            if name != "score":  # a new array is filled with NaN already
                 array[:] = values
-        told = {"headnb_format": FORMAT, STORE_ID: uuid.uuid4().hex, **attrs}
+        group_attrs = {"headnb_format": FORMAT, STORE_ID: uuid.uuid4().hex, **attrs}
         fixed = {name: columns[name] for name in FIXED_COLUMNS}
-        group.attrs.update({**told, CHECKSUM: checksum(told, fixed, array_metadata(draft, DIMENSIONS))})
+        group.attrs.update({**group_attrs, CHECKSUM: checksum(group_attrs, fixed, array_metadata(draft, DIMENSIONS))})
         draft.rename(path)
     except OSError as error:
         raise HeadnbError(f"cannot write scores to {path}: {error.strerror or error}") from error
@@ -92,25 +92,25 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
 
 
 class StoredColumns(NamedTuple):
-    """What `read_columns` found."""
+    """Opened store: its arrays, attributes and constant columns."""
 
     arrays: dict[str, Any]
-    """Of Zarr, by column, which are read and written where they lie."""
+    """Zarr arrays by column, read and written on disk."""
     attrs: dict[str, Any]
-    """What the scores are of and how they were made."""
+    """Model, task, method and settings of the scores."""
     fixed: dict[str, np.ndarray]
-    """The values of the columns that no batch changes; those of `SAMPLE_COLUMNS` in the order of the input."""
+    """Values of the columns that no batch changes; those of `SAMPLE_COLUMNS` in input order."""
     lost: np.ndarray
-    """(n,): whether a place's scores were in a file that is gone."""
+    """(n,): whether the chunk file with a row's scores is missing."""
     identity: bytes
-    """What `check_same_store` takes."""
+    """Content of the metadata file, for `check_same_store`."""
 
 
 def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
     """Open the columns of the store at `path`.
 
     Raises:
-        HeadnbError: it is no store of scores, of a format that this version does not read, or damaged.
+        HeadnbError: it is not a store of scores, has a format that this version does not read, or is damaged.
     """
     import zarr  # noqa: PLC0415
 
@@ -118,7 +118,7 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
 
     try:
         identity = user_path(path / METADATA_FILE).read_bytes()
-        group = zarr.open_group(CheckedStore(path), mode=mode, zarr_format=3)  # format 2 knows pickled arrays
+        group = zarr.open_group(CheckedStore(path), mode=mode, zarr_format=3)  # format 2 allows pickled arrays
         attrs: dict[str, Any] = dict(group.attrs)
         version = attrs.pop("headnb_format")
     except Exception as error:
@@ -127,7 +127,7 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
         read = f"{', '.join(map(str, READ_FORMATS[:-1]))} and {READ_FORMATS[-1]}"
         raise HeadnbError(f"{path} has format {version!r:.20}; this version of headnb reads formats {read}")
     if attrs.get("fitted"):
-        raise HeadnbError(f"{path} is not a store of head scores: it is one of a fit")
+        raise HeadnbError(f"{path} is not a store of head scores: it is a store of a fit")
     with report_corruption(path):
         columns: dict[str, Any] = {name: group[name] for name in DIMENSIONS}
         for name, column in columns.items():
@@ -138,9 +138,9 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
         if version > 1 and expected != checksum(
             {"headnb_format": version, **attrs}, fixed, array_metadata(path, DIMENSIONS)
         ):
-            raise HeadnbError(f"{path} is damaged: it is not what was written")
+            raise HeadnbError(f"{path} is damaged: its content does not match its checksum")
         if not np.array_equal(np.sort(fixed["order"]), np.arange(len(fixed["order"]))):
-            raise HeadnbError(f"{path} is damaged: its order of work names samples twice")
+            raise HeadnbError(f"{path} is damaged: its processing order is not a permutation of the samples")
     if version > 2:
         by_input = np.argsort(fixed["order"])
         fixed |= {name: fixed[name][by_input] for name in SAMPLE_COLUMNS}
@@ -150,20 +150,19 @@ def read_columns(path: Path, mode: Literal["r", "r+"]) -> StoredColumns:
 
 
 def check_same_store(path: Path, identity: bytes) -> None:
-    """Raise HeadnbError unless the store that was opened is still the one at `path`."""
+    """Raise HeadnbError unless the store that was opened is still at `path`."""
     try:
-        found = (path / METADATA_FILE).read_bytes()
+        current = (path / METADATA_FILE).read_bytes()
     except OSError:
         raise HeadnbError(
-            f"there is no store at {path} any more: it was moved or removed after it was opened; open it again where "
-            "it is now"
+            f"the store {path} was moved or removed after it was opened; open it again at its new path"
         ) from None
-    if found != identity:
-        raise HeadnbError(f"{path} holds other scores than when it was opened; open it again")
+    if current != identity:
+        raise HeadnbError(f"{path} was replaced by another store after it was opened; open it again")
 
 
 def _lost_rows(path: Path, score: Any) -> np.ndarray:
-    """(n,): whether the chunk of a place has no file."""
+    """(n,): whether the chunk file of a row is missing."""
     lost = np.zeros(score.shape[0], bool)
     rows = score.chunks[0]
     for chunk, start in enumerate(range(0, len(lost), rows)):
@@ -171,68 +170,70 @@ def _lost_rows(path: Path, score: Any) -> np.ndarray:
     return lost
 
 
-def read_rows(column: Any, name: str, places: np.ndarray, *, identity: bytes = b"") -> np.ndarray:
-    """A column at these places, which ascend and are marked as done, chunk by chunk.
+def read_rows(column: Any, name: str, indices: np.ndarray, *, identity: bytes = b"") -> np.ndarray:
+    """Read rows of a column, chunk by chunk.
 
     Args:
-        column: in memory or of Zarr.
+        column: numpy or Zarr array.
         name: of the column.
-        places: (b,) in the order of work.
+        indices: (b,), ascending row indices in processing order; all of these rows are marked as done.
         identity: of the store that was opened, unless the column is in memory.
 
     Raises:
-        HeadnbError: a chunk is damaged, its file is gone, or another store is in the place of the one that was opened.
+        HeadnbError: a chunk is damaged, its file is missing, or another store has replaced the one that was opened.
     """
     if isinstance(column, np.ndarray):
-        return np.asarray(column[places])
-    found = np.empty((len(places), *column.shape[1:]), column.dtype)
+        return np.asarray(column[indices])
+    values = np.empty((len(indices), *column.shape[1:]), column.dtype)
     rows, root = column.chunks[0], Path(column.store.root)
-    chunks, starts = np.unique(places // rows, return_index=True)
-    for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(places, starts)[1:], strict=True):
+    chunks, starts = np.unique(indices // rows, return_index=True)
+    for chunk, start, inside in zip(chunks.tolist(), starts.tolist(), np.split(indices, starts)[1:], strict=True):
         file = root / chunk_file(name, chunk, column.ndim)
         check_same_store(root, identity)
         with report_corruption(file, _RESCORE_HINT):
             stored = np.asarray(column[int(inside[0]) : int(inside[-1]) + 1])[inside - inside[0]]
-        check_same_store(root, identity)  # again: it may have gone meanwhile
-        if not file.is_file():  # Zarr reads what has no file as NaN
-            raise HeadnbError(f"the file {file} is gone; the same call of score_heads scores its samples again")
+        check_same_store(root, identity)  # the store may have been removed during the read
+        if not file.is_file():  # Zarr reads a missing file as NaN
+            raise HeadnbError(
+                f"the file {file} is missing; run the same call of score_heads again to score its samples"
+            )
         if name == "score" and without_scores(stored).any():
             raise HeadnbError(f"{file} is damaged: it has samples without scores{_RESCORE_HINT}")
-        found[start : start + len(inside)] = stored
-    return found
+        values[start : start + len(inside)] = stored
+    return values
 
 
 def without_scores(scores: np.ndarray) -> np.ndarray:
-    """(b,): whether a sample of scores (b, L, H) has none; some layers may have none, but never all of them."""
+    """(b,): whether all scores (b, L, H) of a sample are NaN; those of some layers always are, never those of all."""
     return np.asarray(np.isnan(scores).all(axis=(1, 2)))
 
 
 def _check_shapes(path: Path, columns: Mapping[str, Any]) -> None:
-    """A small file must not say that it holds a large array."""
+    """Refuse metadata that claim larger arrays than the files can hold."""
     samples, layers, heads = columns["score"].shape
     for name, column in columns.items():
         chunk_bytes = int(np.prod(column.chunks, dtype=float)) * column.dtype.itemsize
         shape = (samples, layers, heads)[: len(DIMENSIONS[name])]
         if column.shape != shape or chunk_bytes > MAX_CHUNK_BYTES or column.chunks[1:] != shape[1:]:
             raise HeadnbError(
-                f"{path} is damaged: {name} has the shape {column.shape!s:.60} in parts of {column.chunks!s:.60}"
+                f"{path} is damaged: {name} has the shape {column.shape!s:.60} in chunks of {column.chunks!s:.60}"
             )
-    # A random order of n samples does not compress to fewer bytes than n.
+    # A random permutation of n samples does not compress to fewer than n bytes.
     stored = sum(file.stat().st_size for file in (path / "order").rglob("*") if file.is_file())
     if samples > stored or layers * heads > MAX_HEADS:
         raise HeadnbError(f"{path} is damaged: {samples} × {layers} × {heads} scores are too many for its files")
 
 
 def chunk_rows(score: Any) -> int:
-    """How many samples of scores (n, L, H) make a chunk."""
+    """Number of samples per chunk of scores (n, L, H)."""
     return max(1, CHUNK_BYTES // int(score[:1].nbytes))
 
 
 def plain_values(values: Any) -> np.ndarray:
-    """Numbers as they are, Zarr's text as numpy's.
+    """Convert Zarr's text to numpy's; numbers stay as they are.
 
     Raises:
-        ValueError: a few long texts among many, each of which numpy would give the length of the longest.
+        ValueError: the text would take too much memory, because numpy pads each text to the length of the longest.
     """
     array = np.asarray(values)
     if array.dtype.kind in "iufb":
@@ -244,5 +245,5 @@ def plain_values(values: Any) -> np.ndarray:
 
 
 def chunk_file(name: str, chunk: int, dims: int) -> Path:
-    """Of a column that is cut along its first dimension only."""
+    """Path of a chunk inside the store, for a column chunked along its first dimension only."""
     return Path(name, "c", str(chunk), *["0"] * (dims - 1))

@@ -1,7 +1,7 @@
-"""The files of a Zarr group that may come from a stranger: what they would become in memory is known before it is made.
+"""Reader of untrusted Zarr groups, which checks the decompressed size of each file first.
 
-headnb writes one chain of codecs: numbers or text, compressed by Zstandard, and a CRC32C. Other chains are not read. A
-Zstandard frame says in its first bytes how much it becomes, so a small file that would fill the memory is refused.
+headnb writes one codec chain: numbers or text, Zstandard, CRC32C. Other chains are refused. The header of a Zstandard
+frame states the decompressed size, so a small file that would fill the memory is refused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-MAX_BYTES = 2**28  # of one file, as it is and decompressed
+MAX_BYTES = 2**28  # of one file, compressed and decompressed
 _CHAINS = [(first, "zstd", *last) for first in ("bytes", "vlen-utf8") for last in ((), ("crc32c",))]
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class CheckedStore(LocalStore):
-    """A folder whose files are regular ones, and neither they nor what they hold is too large."""
+    """Local Zarr store that refuses pipes, devices, and files that are or would become too large."""
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As Zarr says; raises HeadnbError where the file is refused."""
+        """Read a file as `LocalStore.get` does; raise HeadnbError if the file is refused."""
         path = self.root / key
         if path.exists():
             _check_file(user_path(path), compressed=path.name != "zarr.json")
@@ -38,10 +38,10 @@ class CheckedStore(LocalStore):
 
 
 def check_codecs(path: Path, name: str, array: Any) -> None:
-    """Raise HeadnbError unless the array `name` of the group at `path` is stored as headnb stores arrays."""
+    """Raise HeadnbError unless the array `name` of the group at `path` has a codec chain that headnb writes."""
     chain = tuple(codec.to_dict()["name"] for codec in array.metadata.codecs)
     if chain not in _CHAINS:
-        raise HeadnbError(f"{path} is damaged: {name} is stored by {', '.join(chain):.80}, not as headnb stores arrays")
+        raise HeadnbError(f"{path} is damaged: headnb does not write the codecs of {name} ({', '.join(chain):.80})")
 
 
 def _check_file(path: Path, *, compressed: bool) -> None:
@@ -54,10 +54,10 @@ def _check_file(path: Path, *, compressed: bool) -> None:
 
 
 def _decompressed(head: bytes, path: Path) -> int:
-    """How many bytes a Zstandard frame becomes, as its header says (RFC 8878, section 3.1.1.1).
+    """Decompressed size in bytes that the header of a Zstandard frame states (RFC 8878, section 3.1.1.1).
 
     Raises:
-        HeadnbError: it does not say so, or is no frame.
+        HeadnbError: `head` is not the start of a frame, or the frame does not state its size.
     """
     if head[:4] == _ZSTD and len(head) > 5:
         descriptor = head[4]
@@ -66,4 +66,4 @@ def _decompressed(head: bytes, path: Path) -> int:
         length = (single, 2, 4, 8)[descriptor >> 6]
         if length and len(head) >= start + length:
             return int.from_bytes(head[start : start + length], "little") + (256 if length == 2 else 0)
-    raise HeadnbError(f"{path} is damaged: it does not say how large it is")
+    raise HeadnbError(f"{path} is damaged: it does not state its decompressed size")

@@ -1,4 +1,4 @@
-"""`headnb ...`: files, exit codes and what is said where."""
+"""Commands of `headnb`: files, exit codes, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model's folder."""
+    """Folder of a tiny model."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_model().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -101,11 +101,11 @@ def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
 
     monkeypatch.setattr(GradientScorer, "__call__", score_until_control_c)
     assert run(monkeypatch, *words) == 130
-    assert f"headnb: interrupted; {tmp_path / 'x.zarr'} keeps what is scored" in capsys.readouterr().err
+    assert f"headnb: interrupted; the scored samples are in {tmp_path / 'x.zarr'}, run" in capsys.readouterr().err
     assert headnb.open_scores(tmp_path / "x.zarr").sizes["sample"] == 2
     assert run(monkeypatch, *words) == 0
     assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
-    assert next(batches) == 6  # the interrupted batch was scored again, no other one
+    assert next(batches) == 6  # only the interrupted batch was scored again
 
 
 def test_control_c_before_the_first_sample_is_one_line(
@@ -121,8 +121,8 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
 ) -> None:
     monkeypatch.setattr(HeadGrid, "of", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 3, "--out", tmp_path / "x.zarr") == 130
-    said = f"headnb: interrupted: the samples are scored, but not drawn; {tmp_path / 'x.zarr'} keeps the scores"
-    assert said in capsys.readouterr().err
+    message = f"headnb: interrupted: the samples are scored, but not drawn; the scores are in {tmp_path / 'x.zarr'}"
+    assert message in capsys.readouterr().err
     assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
 
 
@@ -133,12 +133,13 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
         (["score", "./nowhere", "gsm_symbolic", "--method", "activaton"], 1, "did you mean 'activation'"),
         (["score", "./nowhere", "gsm_symbolic", "--encoding", "tlr"], 1, "did you mean 'trl'"),
         (["score", "./nowhere", "gsm_symbolic", "--options", "steps"], 1, "write NAME=NUMBER"),
+        (["score", "./nowhere", "gsm_symbolic", "--options", "steps=5,steps=6"], 1, "steps is given twice"),
         (["score", "./nowhere", "gsm_symbolic", "--method", "gates", "--options", "step=5"], 1, "did you mean 'steps'"),
         (["score", "./nowhere", "gsm_symbolic", "--encodng", "trl"], 2, "--encoding"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "file format from the name 'x.png'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
-        (["show", "nowhere.zarr"], 1, "there is no nowhere.zarr"),
+        (["show", "nowhere.zarr"], 1, "nowhere.zarr does not exist"),
         (["tasks", "nosuchword"], 1, "no task has 'nosuchword'"),
         (["scor"], 2, "No such command 'scor'"),
         (["score", "smollm2-135m"], 2, "Missing argument"),
@@ -210,7 +211,7 @@ def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.Monkey
 
 
 def test_doctor_finds_nothing_wrong_here() -> None:
-    """And so imports every package that the project names."""
+    """This also imports every package that the project requires."""
     report = {finding.name: finding for finding in doctor.diagnose()}
     assert {"[train]", "[tasks]", "[suite]", "[lab]"} <= report.keys()
     assert {name: finding for name, finding in report.items() if finding.remedy} == {}
@@ -229,7 +230,7 @@ def test_doctor_finds_nothing_wrong_here() -> None:
     ],
 )
 def test_doctor_tries_what_it_reports_on(broken: str, line: str, remedy: str) -> None:
-    """Each is installed, so a look at the list of distributions would not tell."""
+    """Each package is installed, so only the import fails."""
     with blocked(broken, ImportError(f"{broken} is broken")):
         report = {finding.name: finding for finding in doctor.diagnose()}
     assert f"{broken} is broken" in report[line].found

@@ -71,11 +71,11 @@ def test_the_last_scores_and_the_last_ablation_are_shown():
     assert explorer.wait(30)
     scored = saved(explorer)
     assert scored[MIME_TYPE] == explorer.payload != empty[MIME_TYPE]
-    assert "taken out" not in scored["text/html"]
+    assert "ablated" not in scored["text/html"]
     explorer.ablate(heads=["L0H1"])
     assert explorer.wait(30)
     ablated = saved(explorer)
     for form in ("text/html", "text/plain"):
         assert ablated[form].startswith(scored[form])
-        assert "L0H1 taken out" in ablated[form]
+        assert "L0H1 ablated" in ablated[form]
     explorer.close()

@@ -126,11 +126,11 @@ def test_any_task_or_model_has_a_file_name(task: str, name: str) -> None:
     ids=["two folders", "a slash", "two Unicode forms", "capital letters"],
 )
 def test_two_tasks_whose_answers_would_share_a_file_are_refused(tmp_path: Path, tasks: tuple[str, ...]) -> None:
-    with pytest.raises(HeadnbError, match="two tasks would be called"):
+    with pytest.raises(HeadnbError, match="two tasks have the same file name"):
         Run.create(tmp_path, Settings("tiny", tasks))
     stored = {"format": 1, "model": "tiny", "tasks": list(tasks), "n": 4, "max_length": 256, "seed": 3}
     write_json(tmp_path / "run.json", stored)  # as an earlier version wrote it
-    with pytest.raises(HeadnbError, match="two tasks would be called"):
+    with pytest.raises(HeadnbError, match="two tasks have the same file name"):
         _ = Run(tmp_path).settings
 
 

@@ -1,4 +1,4 @@
-"""The explorer driven by a browser's messages, without a browser: what it computes, and that nothing hangs."""
+"""Explorer driven by messages as from a browser: its results, errors, and Stop at any moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tiny import tiny_model, tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 SUMS = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(6) for b in range(5)]
 WORDS = [("How many apples? ", "There are 3."), ("def square(n):\n", "    return n * n"), ("One, two,", " three")]
-SECONDS = 30  # for a job that takes milliseconds
+SECONDS = 30  # timeout of jobs that take milliseconds
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def explorer():
 
 
 def send(explorer, **content):
-    """A message of the browser."""
+    """Send a message as the browser does."""
     explorer._handle_custom_msg(content, [])
 
 
@@ -47,7 +47,7 @@ def done(explorer):
 
 
 class Gate:
-    """Holds a model in the middle of its forward passes, behind the first `free` of them."""
+    """Blocks a model's forward passes after the first `free` ones until `opened` is set."""
 
     def __init__(self, model, free=0):
         self.reached, self.opened, self.left = threading.Event(), threading.Event(), free
@@ -108,7 +108,7 @@ def test_stop_is_heard_inside_a_batch_and_keeps_what_is_scored(explorer):
     gate.opened.set()
     status = done(explorer)
     passes = -gate.left
-    assert passes == 1  # the one that was held; none after it
+    assert passes == 1  # the blocked pass, and no pass after it
     scored = explorer.scores.sizes["sample"]
     assert 0 < scored < 30
     assert status["note"] == f"stopped: {scored} of 30 samples are scored"
@@ -247,10 +247,10 @@ def test_head_is_described_by_its_scores_over_samples(explorer):
     ]
     assert head["counts"] == counted
     assert sum(counted) == 30
-    order = sorted(range(30), key=lambda place: -abs(scores[place]))[: len(head["strongest"])]
-    assert [found["place"] for found in head["strongest"]] == order
-    assert [found["prompt"] for found in head["strongest"]] == [SUMS[place][0] for place in order]
-    assert [found["completion"] for found in head["strongest"]] == [SUMS[place][1] for place in order]
+    order = sorted(range(30), key=lambda index: -abs(scores[index]))[: len(head["strongest"])]
+    assert [sample["place"] for sample in head["strongest"]] == order
+    assert [sample["prompt"] for sample in head["strongest"]] == [SUMS[index][0] for index in order]
+    assert [sample["completion"] for sample in head["strongest"]] == [SUMS[index][1] for index in order]
 
 
 def test_histogram_has_few_bins_whatever_the_values():
@@ -306,11 +306,11 @@ def test_text_before_and_after_continues_the_sample_in_the_attention_view_if_it_
     explorer.samples = 4
     send(explorer, do="run")
     done(explorer)
-    kept = [str(sample) for sample in explorer.scores["sample"].values]
-    assert "29" not in kept
+    scored = [str(sample) for sample in explorer.scores["sample"].values]
+    assert "29" not in scored
     send(explorer, do="ablate", factor=0.0, heads=["L0H1"], tasks=["sums"], controls=0)
     assert done(explorer)["error"] == ""
-    assert explorer.ablation["generation"]["sample"] in kept
+    assert explorer.ablation["generation"]["sample"] in scored
 
 
 def test_head_of_a_task_that_is_not_scored_shows_no_samples_of_another(explorer):
@@ -328,7 +328,7 @@ def test_stop_during_generation_is_heard(explorer):
     gates = []
 
     def hold(change):
-        if change["new"]["rows"] and not gates:  # the losses are there, the text comes next
+        if change["new"]["rows"] and not gates:  # the losses are complete, and the generation is next
             gates.append(Gate(explorer._session.model, free=4))
 
     explorer.observe(hold, "ablation")
@@ -409,7 +409,7 @@ def test_what_cannot_be_explored_is_said_at_once(arguments, message):
 def test_explorer_needs_something_to_explore():
     with pytest.raises(HeadnbError, match="a model or results"):
         Explorer()
-    with pytest.raises(HeadnbError, match="max_length: only with the model"):
+    with pytest.raises(HeadnbError, match="max_length: only with a model"):
         Explorer(max_length=3)
 
 

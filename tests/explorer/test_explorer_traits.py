@@ -1,4 +1,4 @@
-"""What the browser changes in the explorer: checked, taken back where it is wrong, and never an exception."""
+"""Changes of the explorer's traits by the browser: validated, rejected with a message, never an exception."""
 
 from __future__ import annotations
 

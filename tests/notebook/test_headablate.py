@@ -1,5 +1,5 @@
 # ruff: noqa: F811  a test's argument is the fixture of that name
-"""`%headablate` in a real IPython shell, and the card that it draws."""
+"""`%headablate` in a real IPython shell, and the card of its results."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_a_sample_without_a_prompt_still_gives_losses(shell):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (KeyboardInterrupt(), "interrupted; the losses are measured, but no text is written: see kept"),
-        (RuntimeError("no memory\nmore"), "no text before and after: no memory"),
+        (KeyboardInterrupt(), "interrupted; the losses are measured, but no text is generated: see kept"),
+        (RuntimeError("no memory\nmore"), "no texts before and after: no memory"),
     ],
 )
 def test_losses_are_kept_and_drawn_when_writing_stops(shell, monkeypatch, error, said):
@@ -63,7 +63,7 @@ def test_losses_are_kept_and_drawn_when_writing_stops(shell, monkeypatch, error,
     xr.testing.assert_equal(shell.user_ns["kept"], ablate(tiny_model(), tiny_tokenizer(), PAIRS, HEADS))
     assert shell.user_ns["kept"] is shell.user_ns["_"]
     assert said in captured.stderr
-    cards = [output.data["text/plain"] for output in captured.outputs if "taken out" in output.data["text/plain"]]
+    cards = [output.data["text/plain"] for output in captured.outputs if "ablated" in output.data["text/plain"]]
     assert len(cards) == 1
     assert "before:" not in cards[0]
 
@@ -102,12 +102,12 @@ def test_card_says_the_numbers_and_escapes_what_the_model_writes():
     assert card.lines == [
         "loss 2.00 → 2.50 nats, mean of 2 samples",
         "change +0.500 nats (95% interval +0.250 to +0.750)",
-        "other heads of the same layers: −0.100 nats, −0.300 to +0.100 in 2 draws",
+        "random heads of the same layers: −0.100 nats (−0.300 to +0.100 in 2 draws)",
     ]
     html = card._repr_html_()
     assert "<script" not in html
     assert "<i>" not in html
-    assert "<b>&lt;b&gt;m · t · L0H1, L1H3 taken out</b>" in html
+    assert "<b>&lt;b&gt;m · t · L0H1, L1H3 ablated</b>" in html
     assert repr(card).splitlines()[-2:] == ["before: '<script>x'", "after: '&'"]
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F811  a test's argument is the fixture of that name
-"""`%headsft` in a real IPython shell: what it trains, draws, keeps and says."""
+"""`%headsft` in a real IPython shell: training, drawing, partial results and messages."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_full_tuning_changes_the_variables_model_and_no_shared_one(shell):
 def test_full_tuning_of_a_model_that_the_magics_share_is_refused(shell, tmp_path):
     shell.user_ns["model"].save_pretrained(tmp_path)
     shell.user_ns["tokenizer"].save_pretrained(tmp_path)
-    assert "load one of your own" in error_of(shell, f"%headsft {tmp_path} pairs --full --steps 2")
+    assert "load your own" in error_of(shell, f"%headsft {tmp_path} pairs --full --steps 2")
 
 
 def interrupt_at(model, step):
-    """An interrupt from outside while the forward pass of update `step` runs (the first is 1)."""
+    """Interrupt the forward pass of optimizer step `step` (the first is 1) by a signal."""
     module, passes = model.model.layers[1], []
 
     def interrupt(*_):
@@ -89,7 +89,7 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
     interrupt_at(shell.user_ns["model"], 4)
     line = f"%headsft model pairs --steps 40 --every {every} --batch-size 2 --into kept"
     result, captured = run(shell, f"whole = {line}\nnext_cell = 1")
-    assert isinstance(result.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
+    assert isinstance(result.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
     assert "interrupted; 3 of 40 steps are done: see kept" in captured.stderr
     assert "Interrupted: 3 of 40 steps are done." in captured.stdout
@@ -149,8 +149,11 @@ def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(she
     [
         ("%headsft model", "required: TASK"),
         ("%headsft model gsm_symbolc", "did you mean 'gsm_symbolic'"),
-        ("%headsft model pairs --stps 3", "there is no option --stps; did you mean --steps?"),
-        ("%headsft model pairs --every soon", "--every is a number of steps, or steps as 0,1,2,5,10, not 'soon'"),
+        ("%headsft model pairs --stps 3", "unknown option --stps; did you mean --steps?"),
+        (
+            "%headsft model pairs --every soon",
+            "--every must be a number of steps or a list such as 0,1,2,5,10, not 'soon'",
+        ),
         ("%headsft model pairs --every 0", "every must be a number of steps"),
         ("%headsft model pairs --every -2", "every must be a number of steps"),
         ("%headsft model pairs --steps 0", "steps must be a whole number of at least 1, not 0"),
@@ -183,7 +186,7 @@ def test_question_mark_explains(shell):
         shell.run_cell("%headsft?")
     shown = captured.stdout + "".join(str(output.data) for output in captured.outputs)
     assert "--track" in shown
-    assert "slider along the steps" in shown
+    assert "slider over the steps" in shown
 
 
 def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(monkeypatch):
@@ -194,7 +197,7 @@ def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(
     shown = LiveStudy("m on t", clock=lambda: now[0])
 
     def follow(progress):
-        now[0] += 100  # no update comes too soon after another
+        now[0] += 100  # updates are far enough apart to be shown
         shown.update_tuning(progress)
 
     result = headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, steps=3, every=2, batch_size=2, on_progress=follow)

@@ -1,4 +1,4 @@
-"""The magics in a real IPython shell: what they return, bind, draw, complete, and say when a user errs."""
+"""Magics in a real IPython shell: results, variables, drawing, completion and error messages."""
 
 from __future__ import annotations
 
@@ -156,13 +156,13 @@ is 42.
         ("a => b\nno arrow", "line 3 has no =>"),
         ("a => b => c", "line 2 has more than one =>"),
         ("a => ", "line 2: the completion is empty"),
-        ("a => b\n\nQuestion: why?\nBecause.", "line 5: the question has no line that begins with Answer:"),
+        ("a => b\n\nQuestion: why?\nBecause.", "line 5: the question has no line that starts with Answer:"),
         ("Question: why?\n\nAnswer: so.", "line 2: the question has no line"),
         ("Answer: so.", "line 2 is an answer without a question"),
         ("Question: a\nAnswer: b\nQuestion: c\nAnswer: d", "line 5 is a second answer"),
         ('\n{"prompt": "a", "completion": }', "line 3 is not JSON"),
         ('{"prompt": "a"}', "line 2 lacks 'completion'"),
-        ("\n   \n", "the cell holds no samples"),
+        ("\n   \n", "the cell has no samples"),
     ],
 )
 def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: InteractiveShell, cell: str, said: str) -> None:
@@ -175,17 +175,18 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore", "required: MODEL"),
         ("%headscore model", "needs a model and a task"),
         ("%headscore model gsm_symbolc", "did you mean 'gsm_symbolic'"),
-        ("%headscore model pairs --metod taylor-token", "no option --metod; did you mean --method?"),
+        ("%headscore model pairs --metod taylor-token", "unknown option --metod; did you mean --method?"),
         ("%headscore model pairs --method taylor-tokens", "did you mean 'taylor-token'"),
         ("%headscore model pairs --loss sums", "did you mean 'sum'"),
         ("%headscore model pairs -n many", "invalid int value: 'many'"),
         ("%headscore model pairs -n 5", "fewer than n=5"),
-        ("%headscore model pairs --encodng trl", "no option --encodng; did you mean --encoding?"),
+        ("%headscore model pairs --encodng trl", "unknown option --encodng; did you mean --encoding?"),
+        ("%headscore model pairs --options steps=5,steps=6", "--options 'steps=5,steps=6': steps is given twice"),
         ("%headscore model pairs --options steps=many", "--options 'steps=many': write NAME=NUMBER"),
         ("%headscore model pairs --options steps=5", "unknown option of activation 'steps'"),
-        ("%headscore model pairs more", "'more' is one word too many"),
-        ("%headscore model -n 3 pairs more", "'more' is one word too many"),
-        ("%headscore model --metod taylor-token pairs", "no option --metod; did you mean --method?"),
+        ("%headscore model pairs more", "unexpected argument 'more'"),
+        ("%headscore model -n 3 pairs more", "unexpected argument 'more'"),
+        ("%headscore model --metod taylor-token pairs", "unknown option --metod; did you mean --method?"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
         ("%headscore model pairs --into class", "--into class"),
@@ -206,12 +207,12 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headablate model pairs --heads L0H1 --controls -1", "controls must be at least 0, not -1"),
         ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
         ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
-        ("%headscore scores pairs", "the variable scores holds a Dataset, not a model"),
-        ("%headscore model tokenizer", "the variable tokenizer holds a "),
+        ("%headscore scores pairs", "the variable scores is a Dataset, not a model"),
+        ("%headscore model tokenizer", "the variable tokenizer is a "),
         ("%headscore model pairs --dtype float16", "loaded already"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
         ("%%headscore model pairs\na => b", "not both"),
-        ("%headgrid nothing", "no variable and no file 'nothing' holds something to draw"),
+        ("%headgrid nothing", "no variable and no file 'nothing' has something to draw"),
         ("%headgrid model", "model is a LlamaForCausalLM, not something to draw"),
         ("%headdiff scoers scores", "did you mean scores?"),
         ("%headfree gpt2", "'gpt2' is not loaded"),
@@ -250,7 +251,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     with capture_output() as captured, monkeypatch.context() as patch:
         patch.setattr(GradientScorer, "__call__", score_until_control_c)
         ended = shell.run_cell("whole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
-    assert isinstance(ended.error_in_exec, UsageError)  # the kernel's answer is an error, so "Run All" stops
+    assert isinstance(ended.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
     part = shell.user_ns["part"]
     assert part is shell.user_ns["_"]
@@ -320,11 +321,11 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
     shell.user_ns["tokenizer"].save_pretrained(folder)
     run(shell, f"%headscore {folder} pairs")
     magics = shell.magics_manager.registry["HeadMagics"]
-    kept = next(iter(magics.model_cache))
+    cached = next(iter(magics.model_cache))
     run(shell, f"%headscore {folder} pairs")
-    assert [one.model for one in magics.model_cache] == [kept.model]
-    assert kept.size == sum(p.numel() * 4 for p in kept.model.parameters()) + sum(
-        b.nbytes for b in kept.model.buffers()
+    assert [one.model for one in magics.model_cache] == [cached.model]
+    assert cached.size == sum(p.numel() * 4 for p in cached.model.parameters()) + sum(
+        b.nbytes for b in cached.model.buffers()
     )
     _, listed = run(shell, "%headmodels")
     assert str(folder) in listed.outputs[0].data["text/html"]
@@ -422,9 +423,9 @@ def test_headscore_documents_itself() -> None:
 
 def test_the_interrupt_before_the_first_sample_is_one_line(shell: InteractiveShell) -> None:
     class Slow(list[Any]):
-        """A task that takes long to read."""
+        """Task that is slow to read."""
 
-        def __getitem__(self, place: Any) -> Any:
+        def __getitem__(self, index: Any) -> Any:
             time.sleep(30)
             raise AssertionError
 

@@ -1,4 +1,4 @@
-"""The options of `%headscore` and of `headnb score`: the same, with the defaults of the Python functions."""
+"""Options of `%headscore` and `headnb score`: the same, with the defaults of the Python functions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_tab_offers_what_is_accepted(option: Option, known: Any) -> None:
 
 @pytest.mark.parametrize("magic", [HeadMagics.headscore, HeadMagics.headablate, TuningMagics.headsft])
 def test_what_config_sets_has_no_other_default(magic: Any) -> None:
-    """A default of the parser's own would hide the setting."""
+    """A default in the parser would override the setting."""
     settable = {f"--{name.replace('_', '-')}" for name in HeadMagics.class_trait_names(config=True)}
     options = of_magic(magic)
     assert settable & options.keys() >= {"--samples", "--device", "--dtype"}
@@ -78,3 +78,9 @@ def test_method_options_are_numbers_by_name() -> None:
     for text in ("steps", "steps=", "steps=many", "steps=5,", ""):
         with pytest.raises(headnb.HeadnbError, match="write NAME=NUMBER"):
             shared.method_options(text)
+
+
+@pytest.mark.parametrize("text", ["steps=5,steps=6", "steps=5,penalty=1, steps =5"])
+def test_a_method_option_that_is_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(headnb.HeadnbError, match=f"--options '{text}': steps is given twice"):
+        shared.method_options(text)

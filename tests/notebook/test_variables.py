@@ -1,5 +1,5 @@
 # ruff: noqa: F811  a test's argument is the fixture of that name
-"""Which variables a magic's words name: the calling function's, then the notebook's, as Python itself would read."""
+"""Variables that a magic's arguments name: the calling function's, then the notebook's, as Python resolves them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAGIC = "get_ipython().run_line_magic('headgrid', 'picture')"
 
 @pytest.fixture
 def grids(shell):
-    """The function's own grid; the notebook's variable of the same name holds another one."""
+    """The function's own grid, and another grid in the notebook's variable of the same name."""
     scores = scores_of(shell)
     shell.user_ns.update(mine=HeadGrid.of(scores), picture=HeadGrid.of(scores.isel(sample=[0, 1])))
     return shell.user_ns["mine"], shell.user_ns["picture"]
@@ -166,7 +166,7 @@ def test_a_functions_own_tokenizer_comes_before_the_notebooks(shell):
 def test_into_sets_the_notebooks_variable_and_says_so(shell):
     shell.user_ns["scores"] = scores_of(shell)
     _, captured = run(shell, "def f():\n    %headdiff scores scores --into change\n    return change\nfound = f()")
-    assert "change is set in the notebook, outside of f" in captured.stdout
+    assert "change is set in the notebook, not in the function f" in captured.stdout
     assert shell.user_ns["found"] is shell.user_ns["change"]
     _, captured = run(shell, "%headdiff scores scores --into change")
     assert "is set in the notebook" not in captured.stdout

@@ -1,11 +1,11 @@
-"""Coverage-guided fuzzing of what reads files from strangers: it goes on until something other than a refusal comes.
+"""Coverage-guided fuzzing of the readers of untrusted files; it stops at the first error other than a HeadnbError.
 
     pip install atheris
-    python tests/robustness/fuzz.py "head grids" -max_total_time=900 [FOLDER_OF_THE_CORPUS]
+    python tests/robustness/fuzz.py "head grids" -max_total_time=900 [CORPUS_FOLDER]
 
-Options behind the name are libFuzzer's; without a folder the corpus is in one that is left in the system's temporary
-folder, and what fails is written to the working folder. The test beside draws its cases by what the formats look like;
-here bytes are changed at random, and those that reach new lines of headnb are changed further.
+Options after the name are libFuzzer's. Without a folder, the corpus stays in the system's temporary folder. Failing
+inputs are written to the working directory. test_hostile_files.py generates inputs from the formats' structure; this
+program changes bytes at random, and changes further those inputs that reach new lines of headnb.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import atheris
 
-# What headnb is built on stays as it is: only headnb's own lines count as new.
+# Dependencies are not instrumented: only lines of headnb count as coverage.
 with atheris.instrument_imports(include=["headnb"]):
     from test_hostile_files import PAYLOADS, SOURCES, SUITE
 
@@ -39,7 +39,7 @@ def main() -> None:
     name, *options = sys.argv[1:]
     check, _ = SOURCES[name]
     found: Counter[str] = Counter()
-    corpus = tempfile.mkdtemp(prefix="corpus-")  # it outlives this call, which ends the process
+    corpus = tempfile.mkdtemp(prefix="corpus-")  # not removed: `Fuzz` ends the process
     for number, seed in enumerate(SEEDS[name]):
         (Path(corpus) / str(number)).write_bytes(seed)
 

@@ -1,6 +1,6 @@
-"""Small files of strangers that would take much memory or time are refused before they do, in one line.
+"""Small untrusted files that would take much memory or time are refused early, with a one-line error.
 
-Each runs in a process with limits of memory and time, so that one that is not refused fails here and does nothing else.
+Each file is read in a process with memory and time limits, so that a missing refusal only fails the test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WITH_A_MODEL = {
     *("layers", "layers_of_a_part", "width", "positions", "no_class", "pattern", "pattern_of_ranks", "rank"),
     *("adapter_list", "template_loops_in_one_step"),
 }
-MOST = 2**30  # bytes that a process may hold which imports torch and refuses a file
+MOST = 2**30  # bytes: memory limit of a process that imports torch and refuses a file
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the system")
@@ -50,7 +50,7 @@ def test_a_small_file_that_would_take_much_is_refused_before_it_does(name, tmp_p
 
 
 def test_every_attack_has_a_refusal():
-    print(f"small files that would take much memory or time: {len(attacks.ATTACKS)} tried, each refused in a line")
+    print(f"small files that would take much memory or time: {len(attacks.ATTACKS)} tried, each refused in one line")
     assert all(callable(getattr(attacks, name)) for name in attacks.ATTACKS)
 
 

@@ -1,4 +1,4 @@
-"""Full, read-only and broken disks: what is damaged is named and never read as a score, what was complete stays.
+"""Full, read-only and broken disks: errors name the damaged file, damage is never read, complete files stay.
 
 The larger numbers of cases are slow: `make robustness`.
 """
@@ -36,7 +36,7 @@ def cases(few, many):
 
 
 def said(call):
-    """The one line of the error that `call` raises, or what it returns."""
+    """Return the result of `call`, or the one-line message of the error that it raises."""
     try:
         return call()
     except HeadnbError as error:
@@ -45,12 +45,12 @@ def said(call):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Each column of a store in several files."""
+    """Store each column in several files."""
     monkeypatch.setattr(zarr_columns, "CHUNK_BYTES", 10 * 8 * 4)
 
 
 def flip_files(folder, read, is_right, cases):
-    """Damage one file at a time at a random place; count what reading says of it, which is never something wrong."""
+    """Damage one file at a time at a random position; count the outcomes of reading, which never gives wrong values."""
     moments, found = random.Random(cases), Counter()
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     for _ in range(cases):
@@ -70,7 +70,7 @@ def test_a_bit_that_flips_in_a_store_is_named_and_never_read(cases, tmp_path, sm
     score_into(out)
     assert scores_are_correct(open_scores(out))
     found = flip_files(out, lambda: open_scores(out), scores_are_correct, cases)
-    print(f"flips and cuts in a store: {cases} tried, {dict(found)}")
+    print(f"flipped bits and truncated files in a store: {cases} tried, {dict(found)}")
     assert found["named"] > 0.9 * cases
     assert scores_are_correct(open_scores(out))
 
@@ -79,10 +79,10 @@ def test_a_bit_that_flips_in_a_store_is_named_and_never_read(cases, tmp_path, sm
 def test_a_bit_that_flips_in_a_store_of_a_fit_is_named(cases, tmp_path):
     out = tmp_path / "gates.zarr"
     fitted = xr.Dataset({"score": (("class", "layer"), [[0.25, 0.5]])}, {"class": ["low"], "layer": [0, 1]}, ABOUT)
-    with fit_store.open_fit(out, ABOUT) as place:
-        place.save(fitted, {"momentum": np.ones(3)})
+    with fit_store.open_fit(out, ABOUT) as store:
+        store.save(fitted, {"momentum": np.ones(3)})
     found = flip_files(out, lambda: open_scores(out), fitted.identical, cases)
-    print(f"flips and cuts in a store of a fit: {cases} tried, {dict(found)}")
+    print(f"flipped bits and truncated files in a store of a fit: {cases} tried, {dict(found)}")
     assert found["named"] > 0.9 * cases
 
 
@@ -95,7 +95,7 @@ def test_a_bit_that_flips_in_a_study_or_a_result_is_named(cases, tmp_path):
         ("result", lambda: read_json(tmp_path / "result" / "result.json", "02"), RESULT.__eq__),
     ):
         found = flip_files(tmp_path / name, read, is_right, cases)
-        print(f"flips and cuts in a {name}: {cases} tried, {dict(found)}")
+        print(f"flipped bits and truncated files in a {name}: {cases} tried, {dict(found)}")
         assert found["named"] > 0.8 * cases
 
 
@@ -106,12 +106,14 @@ def test_a_damaged_chunk_leaves_the_others_readable_and_is_scored_again_without_
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
     parts = read_parts(out, 10)
     assert scores_are_correct(next(parts))
-    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is damaged: .*; without this file the same call scores"):
+    with pytest.raises(
+        HeadnbError, match=r"score/c/1/0/0 is damaged: .*; remove this file and run the same call again"
+    ):
         next(parts)
     chunk.unlink()
-    kept = open_scores(out)
-    assert (kept.sizes["sample"], kept.attrs["complete"]) == (SAMPLES - 10, 0)
-    assert scores_are_correct(kept)
+    remaining = open_scores(out)
+    assert (remaining.sizes["sample"], remaining.attrs["complete"]) == (SAMPLES - 10, 0)
+    assert scores_are_correct(remaining)
     whole = score_into(out)
     assert whole.sizes["sample"] == SAMPLES
     assert scores_are_correct(whole)
@@ -132,44 +134,44 @@ def test_a_lost_file_of_what_is_known_of_samples_is_named(tmp_path, small_chunks
 
 @contextmanager
 def failing_after(monkeypatch, writes, number):
-    """A disk that takes so many more files and then answers with this error."""
-    keep, taken = LocalStore.set, []
+    """Let a disk accept `writes` files and then raise this error number."""
+    write_file, written = LocalStore.set, []
 
-    async def scarce(self, key, value, *rest):
-        taken.append(key)
-        if len(taken) > writes:
+    async def write_or_fail(self, key, value, *rest):
+        written.append(key)
+        if len(written) > writes:
             raise OSError(number, os.strerror(number))
-        await keep(self, key, value, *rest)
+        await write_file(self, key, value, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "set", scarce)
-        yield taken
+        patch.setattr(LocalStore, "set", write_or_fail)
+        yield written
 
 
 @cases(6, 500)
 def test_a_disk_that_fails_at_a_random_moment_keeps_what_was_complete(cases, tmp_path, small_chunks, monkeypatch):
-    with failing_after(monkeypatch, 10**6, errno.ENOSPC) as taken:
+    with failing_after(monkeypatch, 10**6, errno.ENOSPC) as written:
         score_into(tmp_path / "whole.zarr")
-    moments, kept = random.Random(cases), Counter()
+    moments, left = random.Random(cases), Counter()
     for case in range(cases):
         out, number = tmp_path / f"{case}.zarr", moments.choice([errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
-        with failing_after(monkeypatch, moments.randrange(len(taken)), number):
+        with failing_after(monkeypatch, moments.randrange(len(written)), number):
             answer = said(lambda out=out: score_into(out))
         assert os.strerror(number) in answer
         if out.exists():
             part = open_scores(out)
             assert scores_are_correct(part)
-            kept["some samples kept" if part.sizes["sample"] else "an empty store"] += 1
+            left["some samples" if part.sizes["sample"] else "an empty store"] += 1
         else:
-            kept["no store"] += 1
+            left["no store"] += 1
         assert scores_are_correct(score_into(out))
         assert open_scores(out).sizes["sample"] == SAMPLES
-    print(f"disks that fail: {cases} tried, {dict(kept)}; each named, and each run ended right")
+    print(f"failing disks: {cases} tried, left: {dict(left)}; each error named, and each run completed correctly")
 
 
 @cases(6, 200)
 def test_a_file_that_cannot_grow_leaves_the_one_before(cases, tmp_path):
-    """The system itself refuses, in the middle of a file; netCDF says it in an error of another kind."""
+    """The operating system refuses to write in the middle of a file; netCDF raises another type of error."""
     moments = random.Random(cases)
     study, result = tmp_path / "study.nc", tmp_path / "result.json"
     write_dataset(study, STUDY)
@@ -191,4 +193,4 @@ def test_a_file_that_cannot_grow_leaves_the_one_before(cases, tmp_path):
     assert read_dataset(study).identical(STUDY)
     assert read_json(result, "") == RESULT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "study.nc"]
-    print(f"files that cannot grow: {refused} tried, each named; the file before stays")
+    print(f"files that cannot grow: {refused} tried, each named; the earlier file stays")

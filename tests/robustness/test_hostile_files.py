@@ -1,4 +1,4 @@
-"""Files from strangers: whatever is in them, they are read or refused in one line, and nothing of them is run.
+"""Untrusted files with any content are read or refused in one line, and never executed.
 
 The larger numbers of cases are slow: `make robustness`.
 """
@@ -84,7 +84,7 @@ def _payloads(found, text):
 
 
 def _mutated(draw):
-    """A valid payload in which something at a random place is something else."""
+    """A valid payload with a random value replaced."""
     payload = json.loads(draw(st.sampled_from(sorted(PAYLOADS.glob("*.heads.json")))).read_text(encoding="utf-8"))
     at = payload
     while True:
@@ -114,11 +114,11 @@ def _suites(found, text):
         for entry in () if suite is None else suite.notebooks.values():
             assert entry.file.resolve().is_relative_to(Path(folder).resolve())
             if outcome(found, lambda entry=entry: _check_entry(entry, {"task": "str"}, {}) or entry):
-                for place in entry.writes:
+                for pattern in entry.writes:
                     run = Path(folder) / "run"
-                    made = run / place.format(**{axis: safe_file_name("../x") for axis in entry.axes})
-                    assert made.resolve().is_relative_to(run.resolve())
-                    assert made.resolve() != run.resolve()
+                    written = run / pattern.format(**{axis: safe_file_name("../x") for axis in entry.axes})
+                    assert written.resolve().is_relative_to(run.resolve())
+                    assert written.resolve() != run.resolve()
 
 
 def _changed_suite(draw):
@@ -190,20 +190,20 @@ def sound(tmp_path_factory):
 
 
 def reseal(path):
-    """As a stranger would: with the checksum that belongs to what is there now."""
+    """Update the checksum to the changed content, as an attacker would."""
     import zarr
 
     group = zarr.open_group(path, mode="r", zarr_format=3)
-    told = {name: value for name, value in dict(group.attrs).items() if name != CHECKSUM}
+    attrs = {name: value for name, value in dict(group.attrs).items() if name != CHECKSUM}
     fixed = {name: group[name][:] for name in FIXED_COLUMNS}
     root = json.loads((path / "zarr.json").read_text())
-    root["attributes"] = told | {CHECKSUM: checksum(told, fixed, array_metadata(path, DIMENSIONS))}
+    root["attributes"] = attrs | {CHECKSUM: checksum(attrs, fixed, array_metadata(path, DIMENSIONS))}
     (path / "zarr.json").write_text(json.dumps(root))
 
 
 @pytest.mark.parametrize("examples", [FEW, pytest.param(MANY // 5, marks=pytest.mark.slow)])
 def test_metadata_of_stores(examples, sound, tmp_path):
-    """Something else anywhere in the metadata, resealed where it can still be read."""
+    """A random value of the metadata is replaced, and the checksum is updated where the store can still be read."""
     found = Counter()
 
     @tried(examples)
@@ -279,7 +279,7 @@ def test_a_run_folder_of_something_else_is_refused(tmp_path, text):
 @tried(FEW)
 @given(value=plain)
 def test_notebook_parameters_stay_values(value):
-    """What papermill writes into a notebook's cell is a literal of the same value, whatever a string holds."""
+    """papermill writes every parameter into a notebook as a literal without calls, for any string."""
     from papermill.translators import PythonTranslator
 
     written = PythonTranslator.codify({"x": value})

@@ -1,4 +1,4 @@
-"""Names, templates and files of strangers in messages: each is one printable line of bounded length, on any stream.
+"""Untrusted names, templates and files in messages: each message is one printable line of limited length.
 
 The larger numbers of cases are slow: `make robustness`.
 """
@@ -50,7 +50,7 @@ CHAT = {"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant",
 
 
 def said(call):
-    """The message of the error that `call` must end with."""
+    """Message of the error that `call` must raise."""
     with pytest.raises(HeadnbError) as refused:
         call()
     return [str(refused.value)]
@@ -97,13 +97,13 @@ def run_settings(name, folder):
 
 def path(name, folder):
     name = name.translate({0: None, ord("/"): None}).encode(errors="replace")
-    place = folder / os.fsdecode(name[:60] + b"\xff")
-    place.write_text("no JSON")
-    return said(lambda: read_json(place, "01")) + said(lambda: open_scores(place))
+    file = folder / os.fsdecode(name[:60] + b"\xff")
+    file.write_text("no JSON")
+    return said(lambda: read_json(file, "01")) + said(lambda: open_scores(file))
 
 
 def status(name, folder):
-    """What a stranger's run folder says of a notebook that failed."""
+    """Status lines of an untrusted run folder with failed notebooks."""
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     nodes = graph(write_suite(folder), out)
@@ -122,7 +122,7 @@ def progress(name, folder, capsys):
     live.withdraw()
     live = LiveGrid(name)
     live._close(name)
-    return re.split(r"\r|\n|\x1b\[A", capsys.readouterr().err)  # tqdm's own
+    return re.split(r"\r|\n|\x1b\[A", capsys.readouterr().err)  # control characters of tqdm
 
 
 def warning(name, folder):
@@ -137,18 +137,18 @@ def command(name, folder, capsys):
     return capsys.readouterr().out.splitlines()
 
 
-PLACES = [template, role, profile, task, columns, run_settings, path, status, progress, warning, command]
+SOURCES = [template, role, profile, task, columns, run_settings, path, status, progress, warning, command]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_a_name_of_a_stranger_is_printable_wherever_it_is_said(place, tmp_path, capsys):
-    more = (capsys,) if place in {progress, command} else ()
-    lines = [line for name in HOSTILE for line in place(name, tmp_path, *more)]
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
+def test_a_name_of_a_stranger_is_printable_wherever_it_is_said(source, tmp_path, capsys):
+    more = (capsys,) if source in {progress, command} else ()
+    lines = [line for name in HOSTILE for line in source(name, tmp_path, *more)]
     assert len(lines) >= len(HOSTILE)
     for line in lines:
         assert line.isprintable(), repr(line[:200])
         assert len(line) <= LONGEST_MESSAGE + 100
-    print(f"{place.__name__}: {len(HOSTILE)} names tried, {len(lines)} lines, each printable and bounded")
+    print(f"{source.__name__}: {len(HOSTILE)} names tried, {len(lines)} lines, each printable and bounded")
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(20_000, marks=pytest.mark.slow)])

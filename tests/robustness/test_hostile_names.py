@@ -1,4 +1,4 @@
-"""Names that mean something to a page, a picture or a terminal stay text in every form that headnb shows.
+"""Names with HTML, SVG or terminal markup stay plain text in every output of headnb.
 
 tests/browser draws the same names in Chromium.
 """
@@ -31,7 +31,7 @@ from hostile_names import NAMES
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page: elements and attributes, apart from text."""
+    """Elements and attributes of a page, as a browser would parse it."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Elements(HTMLParser):
 
 
 def harmless(html):
-    """No element that runs or fetches anything, no attribute that listens, no address but of a picture in the page."""
+    """Check that a page has no active elements, no event handlers and no URLs except embedded pictures."""
     parser = Elements()
     parser.feed(html)
     parser.close()
@@ -58,7 +58,7 @@ def harmless(html):
 
 
 def named(name):
-    """A grid of two panels with this name wherever a name can be."""
+    """Data of a grid with two panels, with this name in every field for a name."""
     one = xr.DataArray(
         np.linspace(0, 1, 8).reshape(2, 4),
         dims=("layer", "head"),
@@ -69,7 +69,7 @@ def named(name):
 
 
 def elements(grid):
-    """What each form is made of."""
+    """Elements of each output form."""
     pages = [{tag for tag, _ in harmless(form(grid))} for form in (card, static_html, page)]
     return [*pages, {element.tag for element in ET.fromstring(standalone(grid)).iter()}]
 
@@ -90,7 +90,7 @@ def test_a_name_stays_text_in_every_form(name):
 
 
 def cards_named(name):
-    """What headnb shows beside grids, with this name wherever a name can be."""
+    """HTML of all other displays than grids, with this name in every field for a name."""
     losses = {"loss_before": ("sample", [1.0]), "loss_after": ("sample", [2.0]), "control_change": ("draw", [0.1])}
     attrs = {"model": name, "task": name, "heads": "L0H1", "factor": 0, "samples": 1, "level": 0.95}
     ablated = xr.Dataset({**losses, "low": 0.1, "high": 1.2, "mean_change": 1.0}, attrs=attrs)
@@ -120,6 +120,6 @@ def test_a_name_stays_text_in_every_card(name):
 
 
 def test_every_name_was_tried():
-    print(f"names that mean something elsewhere: {len(NAMES)} tried in HTML, SVG, JSON and terminal, none but text")
+    print(f"names with markup: {len(NAMES)} tried in HTML, SVG, JSON and terminal, all stay text")
     assert len(NAMES) > 30
     assert HeadGrid.of(named(NAMES[0]))

@@ -1,6 +1,6 @@
-"""A tracked fine-tuning is killed at random moments; the same call goes on each time and ends as if undisturbed.
+"""A tracked fine-tuning is killed at random moments; the same call resumes it, with bitwise equal results.
 
-A run is killed again and again until it ends, so that one run holds several cases. Fifty are slow: `make robustness`.
+A run is killed repeatedly until it ends, so one run gives several cases. Fifty cases are slow: `make robustness`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-STEPS, SAVED = 12, 2  # updates, and from one checkpoint to the next
+STEPS, SAVED = 12, 2  # optimizer steps in total, and between two checkpoints
 HELD_OUT = [(f"What is {a} plus {b}? ", f"It is {a + b}.") for a, b in ((1, 9), (3, 8), (2, 7))]
-# With dropout, so that random numbers must go on where they were.
+# With dropout, so that the state of the random generators must be restored.
 ADAPTERS = LoraConfig(r=4, lora_dropout=0.2, target_modules="all-linear", task_type="CAUSAL_LM")
 KINDS: dict[str, dict[str, Any]] = {
     "adapters": {"peft_config": ADAPTERS},
     "all weights": {"inplace": True},
     "some heads": {"inplace": True, "heads": "L0H1,L1H2,L1H3"},
 }
-# Imported once; a run is a fork of the process that did.
+# The server imports these modules once; each run is a fork of it.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["headnb.tuning.finetuning", "headnb.tuning.result", "peft", "trl.trainer.sft_trainer"]
@@ -45,7 +45,7 @@ PROCESSES.set_forkserver_preload(
 
 
 def train(kind: str, out: Path, reports: Connection) -> None:
-    """As notebook 02 does: train, save the study, and use what was trained. Says after which step it is."""
+    """Train, save the study and apply the result, as notebook 02 does; report each step."""
     torch.set_num_threads(1)
     model = tiny_model(attention_dropout=0.1)
     options = {"steps": STEPS, "every": [0, 1, 5, 8], "save_steps": SAVED, "learning_rate": 3e-3, **KINDS[kind]}
@@ -66,7 +66,7 @@ def train(kind: str, out: Path, reports: Connection) -> None:
 
 
 class Training:
-    """A training in a process of its own."""
+    """A training in another process."""
 
     def __init__(self, kind: str, out: Path) -> None:
         self._reports, theirs = PROCESSES.Pipe(duplex=False)
@@ -75,7 +75,7 @@ class Training:
         theirs.close()
 
     def step(self) -> int | None:
-        """The next step that it is at; None when it has ended."""
+        """Wait for the next reported step; None when the training has ended."""
         with suppress(EOFError):
             step: int = self._reports.recv()
             return step
@@ -83,7 +83,7 @@ class Training:
         return None
 
     def kill(self) -> bool:
-        """Whether it was still there."""
+        """Kill the training; return whether it was still running."""
         self.process.kill()
         self.process.join()
         assert self.process.exitcode in {-signal.SIGKILL, 0}
@@ -91,7 +91,7 @@ class Training:
 
 
 def undisturbed(kind: str, out: Path) -> list[float]:
-    """Train; returns the seconds to each step, the first from the beginning, and from the last step to the end."""
+    """Train without kills; return the seconds before each step (the first from the start) and after the last."""
     times = [time.perf_counter()]
     training = Training(kind, out)
     while training.step() is not None:
@@ -101,20 +101,20 @@ def undisturbed(kind: str, out: Path) -> list[float]:
 
 
 def complete(checkpoint: Path) -> bool:
-    """Whether its state, which is written last, is there."""
+    """Whether a checkpoint's state, which is written last, exists."""
     with suppress(OSError, ValueError):
         return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
     return False
 
 
 def last_checkpoint(out: Path) -> int:
-    """The step that a run in this folder goes on from."""
+    """Step from which a run in this folder resumes."""
     whole = [path for path in (out / "trainer").glob("checkpoint-*") if complete(path)]
     return max((int(path.name.rpartition("-")[2]) for path in whole), default=0)
 
 
 def half_checkpoints(out: Path) -> dict[Path, int]:
-    """Each file of a checkpoint that is not complete, and when it was written."""
+    """Files of incomplete checkpoints, with their modification times."""
     half = [path for path in (out / "trainer").glob("checkpoint-*") if not complete(path)]
     found = {}
     for path in (file for folder in half for file in folder.glob("*")):
@@ -124,13 +124,13 @@ def half_checkpoints(out: Path) -> dict[Path, int]:
 
 
 def wait_for_half_a_checkpoint(training: Training, out: Path, left: dict[Path, int]) -> None:
-    """Until a checkpoint is being written, other than what an earlier kill left of one."""
+    """Wait until a checkpoint is being written, ignoring the remains `left` by an earlier kill."""
     while training.process.is_alive() and not half_checkpoints(out).items() - left.items():
         time.sleep(0.0002)
 
 
 def same_files(one: Path, other: Path) -> bool:
-    """Weights bit by bit, and the study with all that was scored."""
+    """Whether weights are bitwise equal, and studies and scores identical."""
     studies = [headnb.open_study(folder) for folder in (one, other)]
     datasets = [[study.study, study.online_scores, *study.scores.values()] for study in studies]
     return (
@@ -161,7 +161,7 @@ def test_a_fine_tuning_killed_at_random_moments_ends_bitwise_equal(cases: int, t
             if first < 0:
                 time.sleep(moments.uniform(0, seconds[kind][0]))
             else:
-                assert first == last  # where it goes on: at the last checkpoint that was complete when it was killed
+                assert first == last  # resumes from the last checkpoint that was complete at the kill
                 if moments.random() < 0.3:
                     wait_for_half_a_checkpoint(training, out, left)
                     time.sleep(moments.uniform(0, 0.02))

@@ -1,6 +1,6 @@
-"""Scoring is killed at fifty random moments; each time the same call goes on and ends as if undisturbed.
+"""Scoring is killed at fifty random moments; the same call resumes each time, with bitwise equal scores.
 
-Slow: `make robustness`. Three chosen moments are part of `make test` (test_score_heads).
+Slow: `make robustness`. Three fixed moments are part of `make test` (test_score_heads).
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from tiny import tiny_model
 
 KILLS = 50
 
-# Says how far it is, so that moments are drawn from the run itself, however busy the machine is.
+# Reports its progress, so that moments are relative to the run, however busy the machine is.
 SCORE = """
 import sys
 import torch
-torch.set_num_threads(1)  # as the tests themselves: the order of sums, and so the last bit, depends on it
-from scored import BUDGET, TASK
+torch.set_num_threads(1)  # as in the tests: the order of sums, and so the last bit, depends on it
+from scoring_samples import BUDGET, TASK
 from tiny import tiny_model
 from headnb import score_heads
 from headnb.storage import score_store
-score_store.WRITTEN_EVERY = {every}
+assert hasattr(score_store, "WRITE_INTERVAL")
+score_store.WRITE_INTERVAL = {every}
 model = tiny_model()
 print("ready", flush=True)
 score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lambda at: print(at.done, flush=True))
@@ -40,7 +41,7 @@ score_heads(model, None, TASK, batch_tokens=BUDGET, out={out!r}, on_progress=lam
 
 @contextmanager
 def scoring(out, every=0.0):
-    """Another process that has just begun to score; what it scored is written every so many seconds at most."""
+    """Start scoring in another process, which writes at most every `every` seconds."""
     command = [sys.executable, "-c", SCORE.format(out=str(out), every=every)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
@@ -48,7 +49,7 @@ def scoring(out, every=0.0):
 
 
 def seconds_between_reports(out):
-    """Of an undisturbed run: from its beginning to the first report, and from each report to the next."""
+    """Seconds of an undisturbed run from its start to the first report, and between reports."""
     times = [time.perf_counter()]
     with scoring(out) as process:
         times += [time.perf_counter() for _ in process.stdout]
@@ -69,8 +70,9 @@ def test_scoring_killed_at_fifty_random_moments_ends_bitwise_equal(tmp_path):
                 process.stdout.readline()
             time.sleep(moments.uniform(0, seconds[reports]))
             process.send_signal(signal.SIGKILL)
-        kept = open_scores(out).sizes["sample"] if out.exists() else -1
-        stages[{-1: "before there was a store", 0: "before a batch", len(TASK): "at the end"}.get(kept, "between")] += 1
+        scored = open_scores(out).sizes["sample"] if out.exists() else -1
+        stage = {-1: "before the store existed", 0: "before a batch", len(TASK): "at the end"}.get(scored, "between")
+        stages[stage] += 1
         assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), expected)
         assert same_scores(open_scores(out), expected)
     print(f"{KILLS} kills ({dict(stages)}); every run ended bitwise equal")

@@ -1,6 +1,6 @@
-"""A suite of small notebooks is killed at random moments: a kernel, a worker, or the command itself.
+"""Suite of small notebooks, killed at random moments: a kernel, a worker, or the command itself.
 
-A run is killed again and again until it ends, so that one run holds several cases. Fifty are slow: `make robustness`.
+A run is killed repeatedly until it ends, so one run gives several cases. Fifty cases are slow: `make robustness`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL, TASKS = "smollm2-135m", ("gcd", "lcm")
-SEEDS = 8  # so many notebooks that train
+SEEDS = 8  # training notebooks per task
 PATIENCE = 300.0
-VICTIMS = {"kernel": 3, "worker": 2, "command": 1}  # and how often each is chosen
+VICTIMS = {"kernel": 3, "worker": 2, "command": 1}  # process to kill -> weight of the random choice
 GIVEN_UP = ("the kernel died 3 times", "its worker died repeatedly")  # killed too often over one notebook
 
 
 class Run:
-    """`headnb suite run` in a process of its own, with two workers."""
+    """`headnb suite run` in another process, with two workers."""
 
     def __init__(self, suite: Path, out: Path) -> None:
         words = ["suite", "run", suite, "--profile", "tiny", "--out", out, "--workers", "2"]
@@ -44,7 +44,7 @@ class Run:
         )
 
     def kernels(self) -> list[psutil.Process]:
-        """Those that work on a notebook."""
+        """Kernels that run a notebook."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -53,7 +53,7 @@ class Run:
         return found
 
     def wait_for_kernels(self) -> list[psutil.Process]:
-        """Some kernels, or none where the command has ended."""
+        """Wait for kernels; return an empty list if the command has ended."""
         end = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             with contextlib.suppress(psutil.Error):
@@ -64,12 +64,12 @@ class Run:
         return []
 
     def done(self) -> dict[Path, int]:
-        """The notebooks that are complete, and when they were."""
+        """Manifests of complete notebooks, with their modification times."""
         manifests = [path for path in self.out.rglob("*.json") if not path.name.startswith(".")]
         return {path: path.stat().st_mtime_ns for path in manifests if read_json(path, "")["state"] == "done"}
 
     def kill(self, victim: str, moments: random.Random) -> bool:
-        """Kill the command, or a worker or its kernel; whether there was one."""
+        """Kill the command, a worker or a kernel; return whether there was one."""
         with contextlib.suppress(psutil.Error, IndexError):
             target = psutil.Process(self.process.pid)
             if victim != "command":
@@ -99,16 +99,14 @@ def test_a_suite_killed_at_random_moments_ends_in_the_same_results(cases: int, t
             time.sleep(moments.uniform(0, 2))
             killed[drawn[killed.total()]] += run.kill(drawn[killed.total()], moments)
         _, said = run.process.communicate(timeout=PATIENCE)
-        assert before.items() <= run.done().items()  # what was complete is not made again
+        assert before.items() <= run.done().items()  # complete notebooks do not run again
         if run.process.returncode == 0:
             assert results(run.out) == {f"{MODEL}/{name}": text for name, text in expected.items()}
             runs += 1
         else:
             assert run.process.returncode == -signal.SIGKILL or any(words in said for words in GIVEN_UP), said
-    while run.process.returncode != 0:  # what the last kills left
+    while run.process.returncode != 0:  # complete the last run
         run, commands = Run(suite, run.out), commands + 1
         _, said = run.process.communicate(timeout=PATIENCE)
     assert results(run.out) == {f"{MODEL}/{name}": text for name, text in expected.items()}
-    print(
-        f"kills of a suite: {killed.total()} tried, {dict(killed)}; {commands} commands, all ended in the same results"
-    )
+    print(f"kills of a suite: {killed.total()} tried, {dict(killed)}; {commands} commands, all with the same results")

@@ -1,4 +1,4 @@
-"""The suite's own notebooks on a tiny model, killed in the middle of training, end as if undisturbed.
+"""The package's notebooks on a tiny model, killed during training, give the same results as an undisturbed run.
 
 Slow: `make robustness`. test_killed_small_suites.py kills notebooks that need no model.
 """
@@ -50,7 +50,7 @@ PATIENCE = 900.0
 
 
 class Suite:
-    """`headnb suite run` on the package's notebooks, one at a time, so that all runs have as many threads."""
+    """`headnb suite run` on the package's notebooks, one at a time, so that all use the same number of threads."""
 
     def __init__(self, model: Path, out: Path) -> None:
         self.folder = out / model.name
@@ -66,10 +66,10 @@ class Suite:
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def kernel(self, training: Path) -> psutil.Process:
-        """The kernel that trains in this folder, once a checkpoint is there."""
+        """Wait for a checkpoint in this folder; return the kernel that trains there."""
         end = time.monotonic() + PATIENCE
         while not list(training.glob("trainer/checkpoint-*/trainer_state.json")):
-            assert time.monotonic() < end, "no checkpoint came"
+            assert time.monotonic() < end, "no checkpoint was written"
             time.sleep(0.005)
         return next(process for process in psutil.process_iter() if self._works_on(process, training))
 
@@ -81,7 +81,7 @@ class Suite:
 
 
 def results(run: Run) -> dict[str, np.ndarray]:
-    """Everything that the notebooks computed, as arrays."""
+    """All results of the notebooks, as arrays."""
     found = {f"before {task}": run.before(task).score.values for task in SETTINGS["tasks"]}
     for trained in SETTINGS["tasks"]:
         found |= {f"{trained} on {e}": run.after(trained, 0, e).score.values for e in SETTINGS["tasks"]}
@@ -103,14 +103,14 @@ def test_notebooks_killed_while_they_train_end_in_the_same_results(tmp_path: Pat
     expected = results(Run(whole.folder))
 
     process, sft = killed.start(), killed.folder / "sft"
-    killed.kernel(sft / "gcd" / "seed0").send_signal(signal.SIGKILL)  # started again
+    killed.kernel(sft / "gcd" / "seed0").send_signal(signal.SIGKILL)  # the suite restarts it
     worker = killed.kernel(sft / "lcm" / "seed0").parent()
     assert worker is not None
-    worker.send_signal(signal.SIGKILL)  # replaced
+    worker.send_signal(signal.SIGKILL)  # the suite replaces it
     kernel = killed.kernel(killed.folder / "shuffled" / "lcm" / "seed0")
-    process.kill()  # and with it the scheduler
+    process.kill()  # this also ends the scheduler
     process.wait()
-    kernel.wait(PATIENCE)  # it notices
+    kernel.wait(PATIENCE)  # the kernel ends by itself
     assert not Run(killed.folder).shuffled_pairs("lcm")
     again = killed.start()
     _, said = again.communicate()

@@ -1,4 +1,4 @@
-"""Memory that runs out: smaller batches with the same scores, or advice before anything is begun."""
+"""Out of memory: smaller batches give the same scores; work that cannot fit is refused with advice before it starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORE = gradient.GradientScorer.__call__
 
 
 def failing(monkeypatch, moments, failures):
-    """Memory runs out in so many random batches; a sample that is alone and recomputed is spared."""
+    """Raise out-of-memory errors in `failures` random batches, except for a single sample with recomputation."""
     left = sorted(moments.sample(range(6), failures))
     batches = []
 

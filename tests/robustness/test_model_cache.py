@@ -1,4 +1,4 @@
-"""The default model's cache on disks that damage, fill up or are read-only, and in processes that are killed or race.
+"""Cache of the default model: damaged, full and read-only disks, killed processes and races.
 
 The larger numbers of cases are slow: `make robustness`.
 """
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from stores import corrupt, one_line
 
-FORKED = multiprocessing.get_context("fork")  # the tiny model is there already
+FORKED = multiprocessing.get_context("fork")  # a forked process has the tiny model in memory
 
 
 def cases(few, many):
@@ -33,7 +33,7 @@ def cases(few, many):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """Where the default model is kept; the temporary folder is the test's own."""
+    """Folder of the default model's cache; the test also has its own temporary folder."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
@@ -47,12 +47,12 @@ def convert(model, tokenizer):
 
 
 def left_in(folder):
-    """What lies there beside locks."""
+    """Names of the files in a folder, without locks."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
 
 
 def as_another_process(call):
-    """Without what this process knows of files that it has read."""
+    """Call without this process's record of verified files."""
     folder_checksums._sound.clear()
     return call()
 
@@ -74,13 +74,13 @@ def test_a_bit_that_flips_is_named_with_its_cure_and_never_loaded(cases, cache, 
         found[path.name] += 1
         path.write_bytes(content)
     assert as_another_process(lambda: default_model.default_folder(convert)) == made
-    print(f"flips and cuts in the model's cache: {found.total()} tried, each named; {dict(found)}")
+    print(f"flipped bits and truncated files in the model's cache: {found.total()} tried, each named; {dict(found)}")
     assert len(found) == len(files)
 
 
 @cases(6, 300)
 def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cases, cache, convert):
-    """The system itself refuses, in the middle of a file."""
+    """The operating system refuses to write, in the middle of a file."""
     moments = random.Random(cases)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for _ in range(cases):
@@ -114,7 +114,7 @@ def test_loads_from_an_unwritable_cache_share_one_copy(cases, cache, model, conv
 
 
 def slowly(convert, log):
-    """A conversion that is noted, and long enough for others to come."""
+    """A logged conversion that takes long enough for other processes to start."""
 
     def read(path):
         with log.open("a") as file:
@@ -126,7 +126,7 @@ def slowly(convert, log):
 
 
 def make(convert, began):
-    tqdm.set_lock(threading.RLock())  # the usual one is shared by forked processes, and stays with one that is killed
+    tqdm.set_lock(threading.RLock())  # forked processes share the default lock, and a killed process never releases it
     began.set()
     default_model.default_folder(convert)
 
@@ -165,4 +165,4 @@ def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, cache
         assert left_in(cache) == [made.name]
         folder_checksums.check_files(made)
         made.rename(tmp_path / f"away{case}")
-    print(f"conversions that were killed: {cases} tried; there was {dict(found)}; the next was whole and alone")
+    print(f"killed conversions: {cases} tried; left: {dict(found)}; the next conversion was complete, without remains")

@@ -1,4 +1,4 @@
-"""A model is left as it was found, however a run ends, and a thousand runs leave nothing behind."""
+"""A run leaves the model unchanged, however it ends, and many runs leak neither hooks nor memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tiny import tiny_model
 
 
 def found_as(model):
-    """All that a run could leave changed: hooks, flags, attributes, configs, dtypes and devices."""
+    """State that a run could leave changed: hooks, flags, attributes, configs, dtypes and devices."""
     return state(model) | {
         "config": model.config.to_dict(),
         "tensors": [(tensor.dtype, tensor.device, tensor._version) for tensor in model.state_dict().values()],
@@ -28,21 +28,21 @@ def found_as(model):
 
 
 class Killed(BaseException):
-    """As the background thread is ended from outside."""
+    """Raised in the background thread from outside."""
 
 
 def run_and_end(model, ending, moments):
-    """A run that succeeds, fails, is interrupted or is killed in its thread, at a random layer of a random batch."""
-    looked, last = 0, moments.randrange(1, 11)
+    """Score in a thread; succeed, fail, interrupt or kill it at a random layer of a random batch."""
+    calls, last = 0, moments.randrange(1, 11)
 
     def at_a_layer(*_):
-        nonlocal looked
-        looked += 1
-        if looked == last and ending == "error":
+        nonlocal calls
+        calls += 1
+        if calls == last and ending == "error":
             raise RuntimeError("broken")
-        if looked == last and ending == "interrupt":
+        if calls == last and ending == "interrupt":
             raise KeyboardInterrupt
-        if looked == last and ending == "kill":
+        if calls == last and ending == "kill":
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Killed))
 
     ended = []
@@ -53,7 +53,7 @@ def run_and_end(model, ending, moments):
             ended.append("success")
         except RuntimeError:
             ended.append("error")
-        except KeyboardInterrupt:  # with what was scored, once something could be
+        except KeyboardInterrupt:  # ScoringInterrupted, if a sample was scored
             ended.append("interrupt")
         except Killed:
             ended.append("kill")
@@ -78,7 +78,7 @@ def test_however_a_run_ends_the_model_is_left_as_it_was(cases):
         ending = ("success", "error", "interrupt", "kill")[case % 4]
         endings[run_and_end(model, ending, moments)] += 1
         assert found_as(model) == before, ending
-    print(f"runs that end: {cases} tried, {dict(endings)}; each leaves the model as it was")
+    print(f"endings of runs: {cases} tried, {dict(endings)}; each leaves the model unchanged")
     assert len(endings) == 4
 
 
@@ -90,13 +90,13 @@ def test_many_runs_leak_neither_hooks_nor_memory(runs, model):
         for _ in range(times):
             score_heads(model, None, TASK[:4])
         gc.collect()
-        tensors = sum(isinstance(held, torch.Tensor) for held in gc.get_objects())
+        tensors = sum(isinstance(item, torch.Tensor) for item in gc.get_objects())
         return tensors, psutil.Process().memory_info().rss
 
-    tensors, memory = score(runs // 3)  # caches fill
+    tensors, memory = score(runs // 3)  # fills caches
     tensors_after, memory_after = score(runs - runs // 3)
     assert found_as(model) == before
     assert tensors_after <= tensors
     grown = (memory_after - memory) / 2**20
-    print(f"runs in a loop: {runs} tried, no hook and no tensor more; memory grew by {grown:.1f} MB")
+    print(f"runs in a loop: {runs} tried, no additional hook or tensor; memory grew by {grown:.1f} MB")
     assert grown < 20

@@ -1,6 +1,6 @@
-"""Stores that move, vanish or are replaced while scores are read or written: never NaN, never another store's scores.
+"""Stores moved, removed or replaced during reading or writing: never NaN, never another store's scores.
 
-The truth is the array that was written: see `stores`.
+The expected values are the arrays that were written: see `stores`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ IDS = tuple(f"sämple-{number}" for number in range(SAMPLES))
 
 @pytest.fixture(autouse=True)
 def small_chunks_read_late(monkeypatch):
-    """Each column of a store in three files, and no scores in memory before they are used."""
+    """Store each column in three files, and read scores only on use."""
     monkeypatch.setattr(zarr_columns, "CHUNK_BYTES", 10 * 8 * 4)
     monkeypatch.setattr(score_store, "LAZY_FROM_BYTES", 0)
 
 
 def other_scores_into(path, monkeypatch):
-    """Another model's scores of the same samples."""
+    """Write another model's scores of the same samples."""
     with monkeypatch.context() as patch:
         patch.setattr(stores, "ABOUT", {**ABOUT, "model": "other"})
         patch.setattr(stores, "SCORE", -2 * SCORE)
@@ -69,7 +69,7 @@ def test_the_same_scores_scored_again_are_another_store(tmp_path):
     scores = score_into(path)
     shutil.rmtree(path)
     score_into(path, batches=1)  # rows that are not scored yet would be NaN
-    with pytest.raises(HeadnbError, match="holds other scores than when it was opened"):
+    with pytest.raises(HeadnbError, match="was replaced by another store after it was opened"):
         scores.score.values  # noqa: B018
 
 
@@ -77,7 +77,7 @@ def test_a_chunk_that_is_gone_is_named_and_scored_again(tmp_path):
     path = tmp_path / "a.zarr"
     scores = score_into(path)
     (path / "score" / "c" / "1" / "0" / "0").unlink()
-    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is gone; the same call"):
+    with pytest.raises(HeadnbError, match=r"score/c/1/0/0 is missing; run the same call"):
         scores.score.values  # noqa: B018
     assert scores_are_correct(score_into(path))
 
@@ -91,8 +91,8 @@ def test_what_vanishes_during_a_run_is_no_complete_store_and_the_same_call_heals
     def run():
         with score_store.open_table(path, ABOUT, IDS, KNOWN, plan, (LAYERS, HEADS)) as table:
             pending = table.pending()
-            for number, places in enumerate(pending):
-                table.write(places, SCORE[plan.order[places]], LOSS[plan.order[places]])
+            for number, rows in enumerate(pending):
+                table.write(rows, SCORE[plan.order[rows]], LOSS[plan.order[rows]])
                 table.flush()
                 if number == (1 if when == "between batches" else len(pending) - 1):
                     shutil.rmtree(path / lost)
@@ -103,7 +103,7 @@ def test_what_vanishes_during_a_run_is_no_complete_store_and_the_same_call_heals
     if path.exists():
         try:
             assert open_scores(path).attrs["complete"] == 0
-        except HeadnbError:  # what no batch writes is gone: nothing can go on from there
+        except HeadnbError:  # the columns that no batch writes are lost: the run cannot be resumed
             shutil.rmtree(path)
     assert scores_are_correct(score_into(path))
     assert scores_are_correct(open_scores(path))
@@ -124,7 +124,7 @@ def test_rows_that_an_earlier_version_left_empty_are_scored_again(tmp_path, monk
 def test_xarray_labels_the_rows_of_a_store_as_headnb_does(tmp_path):
     scores = score_into(tmp_path / "a.zarr")
     raw = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
-    assert raw.sample.values.tolist() != list(IDS)  # the order of work
+    assert raw.sample.values.tolist() != list(IDS)  # processing order
     for name in ("score", "loss", *KNOWN):
         xr.testing.assert_equal(
             raw[name].sel(sample=scores.sample).drop_vars(["layer", "head"], errors="ignore"),
@@ -133,7 +133,7 @@ def test_xarray_labels_the_rows_of_a_store_as_headnb_does(tmp_path):
 
 
 def test_score_heads_scores_again_what_vanished(tmp_path):
-    """Through the public function, with a model: the truth is a run in memory."""
+    """Through the public function, with a model; the expected values are those of a run in memory."""
     task = [{"input_ids": [3, 4, 5 + i], "labels": [-100, -100, 5 + i]} for i in range(25)]
     path, model = tmp_path / "a.zarr", tiny_model()
 
@@ -141,7 +141,7 @@ def test_score_heads_scores_again_what_vanished(tmp_path):
         if progress.done == progress.total:
             (path / "score" / "c" / "0" / "0" / "0").unlink()
 
-    with pytest.raises(HeadnbError, match="the same call scores"):
+    with pytest.raises(HeadnbError, match="run the same call again"):
         score_heads(model, None, task, out=path, on_progress=vanish, batch_tokens=12)
     scores = score_heads(model, None, task, out=path, batch_tokens=12)
     assert scores.attrs["complete"] == 1

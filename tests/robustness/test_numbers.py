@@ -1,4 +1,4 @@
-"""Numbers that are none, and text that is unusual: named by layer and sample, or scored as anything else."""
+"""Non-finite numbers are reported with layer and sample; unusual text is scored like any other or refused."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def test_weights_that_are_not_finite_are_named_with_their_layer(cases, model):
     for _ in range(cases):
         name = moments.choice(sorted(weights))
         flat = weights[name].data.view(-1)
-        place = 1 if "embed" in name else moments.randrange(len(flat))  # a token that every sample may hold
-        kept = flat[place].item()
-        flat[place] = moments.choice(BROKEN)
+        index = 1 if "embed" in name else moments.randrange(len(flat))  # an embedding of a token that the task has
+        original = flat[index].item()
+        flat[index] = moments.choice(BROKEN)
         task = [{"input_ids": list(range(40)), "labels": list(range(40))}]
         with pytest.raises(HeadnbError) as named:
             score_heads(model, None, task)
         assert name in str(named.value)
         layer = re.search(r"layers\.(\d)", name)
         assert layer is None or f"(layer {layer[1]})" in str(named.value)
-        flat[place] = kept
+        flat[index] = original
     print(f"weights that are not finite: {cases} tried, {cases} named with their layer")
 
 
 @cases(3, 100)
 def test_activations_that_are_not_finite_are_named_by_layer_and_sample(cases):
-    """Of one sample only: the others share its batch."""
+    """Only one sample of a batch is broken."""
     moments, layers = random.Random(cases), 4
     model = tiny_model(layers=layers)
     for _ in range(cases):

@@ -1,9 +1,8 @@
-"""What an older version wrote opens with the numbers that were written, or is refused by name.
+"""Files of older versions open with the numbers that were written, or are refused with an error that names them.
 
-tests/fixtures/format-1 was written by the version before there were checksums: sample p of three has the score
-p + (0, 1, .. 7) / 8 and the loss p + 1. tests/fixtures/revision-1 was written by the last version without a scoring
-revision, from `tiny_model()` and `STOPPED`, and stopped after two of four samples. tests/fixtures/payloads keeps head
-grids.
+A version without checksums wrote tests/fixtures/format-1: sample p of three has the score p + (0, 1, .. 7) / 8 and the
+loss p + 1. The last version without a scoring revision wrote tests/fixtures/revision-1 from `tiny_model()` and
+`STOPPED`, and was stopped after two of four samples. tests/fixtures/payloads has head grids.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
     from headnb.storage.score_store import open_table
 
     out = shutil.copytree(OLD / "stopped.zarr", tmp_path / "a.zarr")
-    kept = open_scores(out)
-    assert kept["sample"].values.tolist() == ["a", "ç"]
-    attrs = {name: value for name, value in kept.attrs.items() if name != "complete"}
+    scored = open_scores(out)
+    assert scored["sample"].values.tolist() == ["a", "ç"]
+    attrs = {name: value for name, value in scored.attrs.items() if name != "complete"}
     plan = BatchPlan(np.array([2, 0, 1]), np.array([0, 0, 1]))
     known = {name: np.zeros(3, int) for name in ("answer_tokens", "batch_answer_tokens", "fingerprint")}
     with open_table(out, attrs, ("a", "b", "ç"), known, plan, (2, 4)) as table:
@@ -94,10 +93,10 @@ def test_a_run_folder_of_format_1_opens():
 
 
 def test_stores_and_run_folders_of_a_later_version_are_refused_by_name(tmp_path):
-    for name, told in (("scores.zarr", "headnb_format"), ("gates.zarr", "headnb_format")):
+    for name in ("scores.zarr", "gates.zarr"):
         out = shutil.copytree(OLD / name, tmp_path / name)
         root = json.loads((out / "zarr.json").read_text())
-        root["attributes"][told] = 99
+        root["attributes"]["headnb_format"] = 99
         (out / "zarr.json").write_text(json.dumps(root))
     run = shutil.copytree(OLD / "run", tmp_path / "run")
     begun = json.loads((run / "run.json").read_text())
@@ -110,6 +109,4 @@ def test_stores_and_run_folders_of_a_later_version_are_refused_by_name(tmp_path)
         open_scores(tmp_path / "gates.zarr")
     with pytest.raises(HeadnbError, match="has format 99; this version of headnb reads 1"):
         _ = Run(run).settings
-    print(
-        f"formats of an older version: {len(FORMATS)} opened ({', '.join(FORMATS)}); 3 of a later one refused by name"
-    )
+    print(f"formats of an older version: {len(FORMATS)} opened ({', '.join(FORMATS)}); 3 of a later version refused")

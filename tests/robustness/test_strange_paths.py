@@ -1,6 +1,6 @@
-"""Every public call that takes a path refuses what cannot be looked up, or never ends, in one line.
+"""Every public call with a path argument refuses invalid paths, pipes and devices in one line.
 
-The calls run in a process with limits of memory and time: see tests/support/paths_tried.py.
+The calls run in a process with memory and time limits: see tests/support/paths_tried.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_paths_that_cannot_be_looked_up_are_refused_in_a_line(cases, tmp_path):
     ran = run([paths_tried.__file__, tmp_path, cases])
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = json.loads(ran.stdout.splitlines()[-1])
-    print(f"strange paths: {found['tried']} tried, {found['refused']} refused in a line")
+    print(f"strange paths: {found['tried']} tried, {found['refused']} refused in one line")
     assert found["wrong"] == []
     assert found["refused"] > len(paths_tried.readers()) * 10
 
@@ -68,7 +68,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes somebody else")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can change the user id")
 def test_a_user_without_home_and_passwd_entry_gets_a_line(tmp_path):
     tmp_path.chmod(0o777)
     script = NOBODY.format(paths=[entry for entry in sys.path if entry], folder=str(Path("/")))

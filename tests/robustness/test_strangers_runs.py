@@ -1,6 +1,6 @@
-"""Run folders, reports, manifests and pages made by strangers; and what is shared names nobody.
+"""Untrusted run folders, reports and browser messages; shared files contain no private names.
 
-A forged value is read or named in one line, markup stays text, and what people share holds no path, user or host name.
+A forged value is read or refused in one line, markup stays text, and shared files have no path, user or host name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from headnb import HeadnbError, finetune, load_model, load_task, score_heads
 from headnb.display.report import Finding, Number, ReportContents, Section, Table, page
 from headnb.experiments.folder import Run
 from headnb.experiments.report import _names_of_paths, contents_of
-from headnb.explorer.explorer import MOST_CONTROLS, explore
+from headnb.explorer.commands import MOST_CONTROLS
+from headnb.explorer.explorer import explore
 from headnb.storage.files import MAX_NAME_LENGTH, safe_file_name
 from headnb.storage.locks import write_lock
 from hypothesis import given
@@ -39,13 +40,13 @@ FORGED = {
 
 
 def forged(draw, name, values):
-    """The values with something else at a random place, or beside them."""
+    """The values with a random one replaced, or with an additional one."""
     at = whole = json.loads(json.dumps(values))
     while True:
         key = draw(st.sampled_from([*at, "versions", "tasks"]) if isinstance(at, dict) else st.integers(0, len(at) - 1))
-        held = at[key] if isinstance(at, list) else at.get(key)
-        if isinstance(held, (dict, list)) and held and draw(st.booleans()):
-            at = held
+        value = at[key] if isinstance(at, list) else at.get(key)
+        if isinstance(value, (dict, list)) and value and draw(st.booleans()):
+            at = value
             continue
         long = st.sampled_from(["x" * 300, ["x" * 300], ["../../etc"], [f"{'y' * 5000}"], 10**300, {"a": 1}, [None]])
         at[key] = draw(plain | long)
@@ -60,9 +61,9 @@ def test_a_forged_value_in_a_run_folder_is_read_or_named_in_a_line(examples, tmp
     values = {}
     for name, more in FORGED.items():
         path = tmp_path / "run" / name
-        held = json.loads(path.read_text()) if path.exists() else {}
-        held.pop("checksum", None)
-        values[name] = held | more
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored.pop("checksum", None)
+        values[name] = stored | more
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(values[name]))
     run = Run(tmp_path / "run")
@@ -90,7 +91,7 @@ def test_a_forged_value_in_a_run_folder_is_read_or_named_in_a_line(examples, tmp
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page."""
+    """Elements and attributes of a page, as a browser would parse it."""
 
     def __init__(self):
         super().__init__()
@@ -101,9 +102,9 @@ class Elements(HTMLParser):
 
 
 def test_a_run_of_endless_samples_is_refused(tmp_path):
-    told = json.loads((WHOLE / "run.json").read_text())
-    told.pop("checksum", None)
-    (tmp_path / "run.json").write_text(json.dumps(told | {"n": 10**12}))
+    stored = json.loads((WHOLE / "run.json").read_text())
+    stored.pop("checksum", None)
+    (tmp_path / "run.json").write_text(json.dumps(stored | {"n": 10**12}))
     with pytest.raises(HeadnbError, match="n must be from 1 to 100000"):
         Run(tmp_path).task("gcd")
 
@@ -120,7 +121,7 @@ def elements(name):
 def test_markup_in_a_report_stays_text():
     wanted = elements("x")
     assert all(elements(name) == wanted for name in NAMES)
-    print(f"names that mean something elsewhere, in a report: {len(NAMES)} tried, none but text")
+    print(f"names with markup, in a report: {len(NAMES)} tried, all stay text")
 
 
 def test_a_report_shows_no_path_of_its_writer():
@@ -133,9 +134,10 @@ def test_a_report_shows_no_path_of_its_writer():
 
 def test_the_paths_of_a_run_are_shown_by_their_names(tmp_path):
     shutil.copy(WHOLE / "run.json", tmp_path)
-    told = json.loads((tmp_path / "run.json").read_text())
-    told.pop("checksum", None)
-    (tmp_path / "run.json").write_text(json.dumps(told | {"model": "/home/alice/m", "tasks": ["gcd", "/home/alice/t"]}))
+    stored = json.loads((tmp_path / "run.json").read_text())
+    stored.pop("checksum", None)
+    forged_run = stored | {"model": "/home/alice/m", "tasks": ["gcd", "/home/alice/t"]}
+    (tmp_path / "run.json").write_text(json.dumps(forged_run))
     assert _names_of_paths(Run(tmp_path)) == {"/home/alice/m": "m", "/home/alice/t": "t"}
 
 
@@ -143,10 +145,10 @@ def test_attributes_of_scores_name_no_folder_user_or_host(folder, tmp_path):
     model, tokenizer = load_model(folder)
     (tmp_path / "own.jsonl").write_text('{"prompt": "2 + 2 =", "completion": " 4"}')
     scores = score_heads(model, tokenizer, load_task(tmp_path / "own.jsonl"), out=tmp_path / "a.zarr")
-    told = json.dumps({str(name): str(value) for name, value in scores.attrs.items()})
-    told += (tmp_path / "a.zarr" / "zarr.json").read_text()
-    assert str(tmp_path) not in told
-    assert not any(word in told.split('"') for word in (platform.node(), getpass.getuser(), str(Path.home())))
+    written = json.dumps({str(name): str(value) for name, value in scores.attrs.items()})
+    written += (tmp_path / "a.zarr" / "zarr.json").read_text()
+    assert str(tmp_path) not in written
+    assert not any(word in written.split('"') for word in (platform.node(), getpass.getuser(), str(Path.home())))
 
 
 def test_two_fine_tunings_in_one_folder_are_refused(model, tokenizer, tmp_path):

@@ -369,7 +369,7 @@ def test_packing_is_refused_where_samples_would_mix():
             "sample 0 has token id 999, but the model's vocabulary has 320",
         ),
         ({"task": [{"input_ids": [1, -3], "labels": [-100, 4]}]}, "token ids must be 0 or more"),
-        ({"out": "s3://bucket/a.zarr"}, "is an address"),
+        ({"out": "s3://bucket/a.zarr"}, "is a URL"),
         ({"task": []}, "no samples"),
         ({"task": "gsm9k"}, "unknown task 'gsm9k'; did you mean 'gsm8k'"),
         ({"task": [("text", "needs a tokenizer")]}, "need a tokenizer"),

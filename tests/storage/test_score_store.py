@@ -1,4 +1,4 @@
-"""Stores of scores: one writer at a time, whose lock does not outlive it, and kills at the moments between batches."""
+"""Score stores: one writer at a time, a lock that ends with its process, kills between batches, lazy reading."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whole():
 
 @contextmanager
 def another_writer(out, moment):
-    """Another process, standing at this moment of its run."""
+    """Run a writer in another process and pause it at this moment of its run."""
     command = [sys.executable, WRITER, out, moment]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -64,7 +64,7 @@ def test_a_second_process_is_refused_and_the_first_ends_undisturbed(moment, whol
     assert same_scores(open_scores(out), whole)
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place of Linux where nobody can make a file")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc, where no file can be created")
 def test_a_place_where_no_file_can_be_made_is_not_taken_for_a_locked_one():
     with pytest.raises(HeadnbError, match=r"cannot write scores to /proc/a\.zarr"):
         score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out="/proc/a.zarr")
@@ -84,7 +84,7 @@ def test_a_store_is_read_while_it_is_written_and_its_lock_dies_with_the_writer(w
 
 
 def test_the_lock_is_gone_after_an_error_and_an_interrupt(whole, tmp_path):
-    """Also while a notebook keeps the error and all of its frames, as `sys.last_exc`."""
+    """Also while a notebook keeps the error with all of its frames, as `sys.last_exc`."""
     kept = []
     for error in (ValueError("of a callback"), KeyboardInterrupt()):
 
@@ -98,7 +98,7 @@ def test_the_lock_is_gone_after_an_error_and_an_interrupt(whole, tmp_path):
 
 
 def test_a_complete_store_is_given_back_without_a_lock(whole, tmp_path, monkeypatch):
-    """Nothing is to be written, so two may ask at once, and a read-only disk will do."""
+    """Nothing is written, so two calls at once and a read-only disk are fine."""
     out = tmp_path / "a.zarr"
     score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
     monkeypatch.setattr("headnb.storage.score_store.write_lock", lambda _: pytest.fail("locked"))
@@ -116,12 +116,12 @@ def test_a_kill_before_the_store_has_its_name_leaves_no_store_and_the_same_call_
 
 
 def torn(out, moment):
-    """Whether the kill struck between two chunks: of one batch some samples are marked, or are numbered as of old."""
+    """Whether the process was killed between two chunks, so that only a part of a batch is marked or renumbered."""
     stored = xr.open_zarr(out, consolidated=False).load()
     if moment == "die_while_marking":
         return any(0 < marks.sum() < marks.size for _, marks in stored.done.groupby(stored.batch))
     numbers = stored.batch.values
-    return (np.diff(numbers) < 0).any()  # new numbers are higher than all old ones
+    return (np.diff(numbers) < 0).any()  # new batch numbers are higher than all old ones
 
 
 @pytest.mark.parametrize("moment", ["die_while_replanning", "die_while_marking"])
@@ -142,23 +142,23 @@ def test_a_kill_between_two_chunks_of_one_array_loses_and_doubles_no_sample(mome
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only where a test lets them."""
+    """Monotonic clock that only the test advances."""
     passed = [0.0]
     monkeypatch.setattr(score_store.time, "monotonic", lambda: passed[0])
     return passed
 
 
 def written(monkeypatch, out):
-    """How many samples are on disk after each batch."""
-    found = []
+    """List to which the number of samples on disk is appended after each batch."""
+    counts = []
     write = score_store.ScoreTable.write
 
-    def noting(table, *args):
+    def write_and_count(table, *args):
         write(table, *args)
-        found.append(int(xr.open_zarr(out, consolidated=False).done.sum()))
+        counts.append(int(xr.open_zarr(out, consolidated=False).done.sum()))
 
-    monkeypatch.setattr(score_store.ScoreTable, "write", noting)
-    return found
+    monkeypatch.setattr(score_store.ScoreTable, "write", write_and_count)
+    return counts
 
 
 def test_batches_that_are_faster_than_a_second_are_written_together(whole, tmp_path, clock, monkeypatch):
@@ -168,7 +168,7 @@ def test_batches_that_are_faster_than_a_second_are_written_together(whole, tmp_p
     first, *others = found
     assert 0 < first < len(TASK)
     assert len(others) > 2
-    assert set(others) == {first}  # no second passed
+    assert set(others) == {first}  # the clock did not advance
     assert open_scores(out).attrs["complete"] == 1
     assert same_scores(open_scores(out), scored)
     assert np.allclose(scored.score, whole.score, rtol=1e-4, atol=1e-7)
@@ -261,9 +261,9 @@ def test_a_store_takes_no_memory_for_the_scores_that_are_to_come(tmp_path):
             table.write(np.arange(8), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
             table.write(np.arange(8, 16), np.ones((8, 32, 32), np.float32), np.ones(8, np.float32))
 
-    write_a_batch("first.zarr", 16)  # what zarr itself needs
+    write_a_batch("first.zarr", 16)  # loads what zarr itself needs
     tracemalloc.start()
-    write_a_batch("second.zarr", 16_384)  # 64 MB of scores, if all were there
+    write_a_batch("second.zarr", 16_384)  # 64 MB if all scores were in memory
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 16e6

@@ -147,9 +147,9 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         (PAIRS, {"seed": None}, r"seed must be a whole number"),
         (PAIRS, {"split": None}, r"split must be a name"),
         (PAIRS, {"name": 5}, r"the name of a task is text"),
-        ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is no name, id or path"),
-        ("~nobody-of-this-name/x.jsonl", {}, r"is no name, id or path that can be looked up"),
-        ("x" * 300, {}, r"is no name, id or path that can be looked up: File name too long"),
+        ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is not a valid name, id or path"),
+        ("~nobody-of-this-name/x.jsonl", {}, r"is not a valid name, id or path"),
+        ("x" * 300, {}, r"is not a valid name, id or path: File name too long"),
         ("mbpp", {"split": "validation"}, r"no split 'validation'; it has train, test"),
     ],
 )
