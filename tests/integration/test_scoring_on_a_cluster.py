@@ -221,8 +221,8 @@ def test_a_scheduler_that_is_lost_or_hangs_is_one_line_and_a_new_client_resumes(
     assert 20 < kept < len(TASK)
     assert str(lost.value) == (
         "the Dask scheduler, or every worker that held the model, was lost or hangs; "
-        f"{len(TASK) - kept} of {len(TASK)} samples are not scored; the scored ones are saved: run the same call with a "
-        "new client to resume"
+        f"{len(TASK) - kept} of {len(TASK)} samples are not scored; the scored ones are saved: "
+        "run the same call with a new client to resume"
     )
     assert_same(scores(client=threads, out=out), scores())
 
