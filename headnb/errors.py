@@ -38,6 +38,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:
     near = difflib.get_close_matches(name[:_LONGEST_COMPARED], short, n=3, cutoff=0.6)
     if near:
         return HeadnbError(f"unknown {kind} {name!r}; did you mean {' or '.join(map(repr, near))}?")
+    if not names:
+        return HeadnbError(f"unknown {kind} {name!r}; there are none")
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return HeadnbError(f"unknown {kind} {name!r}; known: {', '.join(names[:12])}{more}")
 

@@ -56,3 +56,4 @@ def test_public_functions_name_the_nearest_keyword(name):
 
 def test_unknown_name_lists_a_few_when_nothing_is_near():
     assert str(unknown_name("task", "xyz", ["b", "a"])) == "unknown task 'xyz'; known: a, b"
+    assert str(unknown_name("option", "xyz", [])) == "unknown option 'xyz'; there are none"

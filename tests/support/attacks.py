@@ -259,6 +259,15 @@ ATTACKS = {
 }
 
 
+def _peak_memory() -> int:
+    """Bytes of this process's own memory at its peak; `ru_maxrss` would include the parent's at the fork."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
 def main(name: str, folder: Path) -> None:
     import headnb.storage.score_store
 
@@ -269,8 +278,7 @@ def main(name: str, folder: Path) -> None:
         globals()[name](folder)
     except headnb.HeadnbError as error:
         message = str(error)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"refused": message, "peak": peak}))
+    print(json.dumps({"refused": message, "peak": _peak_memory()}))
     shutil.rmtree(folder, ignore_errors=True)
 
 
