@@ -10,8 +10,8 @@ of the means is estimated from the samples and subtracted:
 
     M_ij - sum over x of psi_i[x] . psi_j[x] / (n (n - 1)),
 
-psi_i[x] is the influence of sample x on pattern i, minus its mean over samples. Patterns of different samples have
-independent noise, so nothing is subtracted. Training runs are a second source of noise, with their own psi. The
+psi_i[x] is the influence of sample x on pattern i, minus its mean over samples. Patterns measured on different samples
+have independent noise, so nothing is subtracted. Training runs are a second source of noise, with their own psi. The
 interaction of samples and runs is part of both noise estimates and is added back once; what remains for R runs are the
 products of different samples in different runs. For patterns linear in the samples' levels this is unbiased (a
 U-statistic); a scale-free pattern is linearised. The uncertainty of any function of the products comes from a jackknife

@@ -222,7 +222,9 @@ def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) 
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
     if not replacements or not ks or draws < 1:
-        raise HeadnbError("a deletion curve needs at least one of replacements, ks and draws")
+        raise HeadnbError(
+            "a deletion curve needs at least one replacement, a number of heads (ks) and one random ranking (draws)"
+        )
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ class Trajectory(AnalysisResult):
             noise-corrected; `samples_seen`, `tokens_seen`; `movement`, the relative L2 parameter distance from the
             start (mean over layers); `movement_done`, its fraction of the last value; `eval_loss`. Unavailable values
             are NaN.
-        half, ninety: the step at which 50 % and 90 % of the change is reached for good (`crossing`), with an interval
-            over samples whose ends are tracked steps (`crossing_bounds`).
+        half, ninety: the step from which at least 50 % and 90 % of the change is completed (`crossing`), with an
+            interval over samples whose ends are tracked steps (`crossing_bounds`).
         early: fraction of the change completed by step `early_steps`, with its interval.
         early_steps: end of the early steps; by default the first tenth of the tracked steps.
         half_movement: the step at which half of the parameter distance is reached.
