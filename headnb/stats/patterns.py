@@ -64,12 +64,10 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
-        numbers computed from scores (see `stats.results`): their mean over samples with kind "value", without units
-        and reliability.
+        numbers computed from scores (see `stats.results`): their mean over samples, with kind "value" only.
 
     Raises:
-        HeadnbError: no score variable, no samples, repeated samples, a sample that is not finite, a negative loss, or
-            an unknown normalisation.
+        HeadnbError: an unknown normalisation, or an error of `sample_levels`.
     """
     if normalize is not None and normalize not in NORMALISATIONS:
         raise unknown_name("normalisation", normalize, NORMALISATIONS)
@@ -89,7 +87,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
 
 
 def normalized(levels: xr.DataArray, how: str) -> Pattern:
-    """Normalise a pattern; `how` is an argument `normalize` of `pattern`."""
+    """Normalise a pattern; `how` takes the values of `normalize` in `pattern`."""
     if how == "layer":
         norm = (levels**2).sum("head") ** 0.5
         scaled, units = levels / norm.where(norm > 0), "of the layer's norm"
@@ -116,8 +114,7 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
     """Per-sample values whose mean is the pattern: |score| for the reduction "mean-abs", else score; float64.
 
     Raises:
-        HeadnbError: these are not scores, there are no samples, a sample is repeated or has a negative loss, or a
-            sample is NaN or infinite in a head that other samples have.
+        HeadnbError: not scores, no samples, a repeated or non-finite sample, or a negative loss.
     """
     if not isinstance(scores, xr.Dataset):
         raise HeadnbError(f"expected a Dataset of head scores (headnb.score_heads), got {type(scores).__name__}")
@@ -178,8 +175,7 @@ def compare(
         after: scores of the second model, with the same task and method.
         alpha: a head is `significant` if its q-value is below alpha; the level of intervals is 1 - alpha.
         seed: seed of the sign flips.
-        scale_free: first divide the scores of each model by its pattern's mean over heads, because magnitudes fall
-            with the loss.
+        scale_free: first divide each model's scores by its pattern's mean over heads (magnitudes fall with the loss).
 
     Returns:
         Dataset (layer, head): `difference`, `low`, `high`, `p_value` (paired t), `q_value` (Benjamini-Hochberg),
@@ -187,8 +183,8 @@ def compare(
         reliability of the difference.
 
     Raises:
-        HeadnbError: task, method, loss reduction or heads differ, sample ids are repeated, fewer than two samples are
-            in common, equal ids denote different samples, or alpha is not between 0 and 1.
+        HeadnbError: different tasks, methods, loss reductions or heads, repeated ids, fewer than two common samples,
+            equal ids of different samples, or an alpha that is not between 0 and 1.
     """
     alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
@@ -221,10 +217,7 @@ def labelled_change(
     *,
     scale_free: bool,
 ) -> Scores:
-    """Label the columns (heads) of a comparison as `compare` returns them.
-
-    `reliability` is that of the difference.
-    """
+    """Label columns (heads) as `compare` returns them; `reliability` is that of the difference."""
     attrs = {name: before.attrs[name] for name in _KEPT_ATTRS if name in before.attrs} | {
         "kind": "difference",
         "units": MEAN_UNITS if scale_free else pattern_units(before),
@@ -372,9 +365,9 @@ def _flat(levels: xr.DataArray) -> Array:
 def relative_to_mean_head(levels: Array) -> Array:
     """Levels divided by the pattern's mean over heads: (n, heads), whose mean is the scale-free pattern.
 
-    The pattern's mean counts as known. Propagating its uncertainty would make intervals 1 to 5 % narrower, but the few
-    samples with the largest gradients would then dominate: in simulations with 24 to 64 samples, 9 to 42 % of
-    comparisons between identical models (instead of 5 %) had a false positive.
+    The pattern's mean counts as known. With its uncertainty propagated, intervals are 1 to 5 % narrower, but the few
+    samples with the largest gradients dominate: in simulations with 24 to 64 samples, 9 to 42 % of comparisons between
+    identical models (instead of 5 %) had a false positive.
     """
     mean = np.nanmean(levels)
     if not mean > 0:

@@ -74,7 +74,7 @@ def test_null_of_shrinkage_is_the_regression_on_the_pattern_before():
     assert plain["weight"] == pytest.approx(before @ flat(TARGET) / (before @ before))
 
 
-def test_other_nulls_are_what_they_say():
+def test_other_null_models_equal_scipys_correlations():
     others = {"boolq": random_change(5, "boolq"), "arc": random_change(6, "arc")}
     shuffled = random_change(7, "sgsm")
     found = fit(others=others, shuffled=shuffled, intercept=True, nonnegative=False).nulls
@@ -88,7 +88,7 @@ def test_other_nulls_are_what_they_say():
     assert list(found.index) == [MEAN, SHRINKAGE, OTHERS, SHUFFLED_ANSWERS, SINGLE, PERMUTED]
 
 
-def test_patterns_that_only_shrank_are_said_to_have_shrunk():
+def test_verdict_names_the_shrinkage_of_patterns_that_only_shrank():
     """after = c * before in every task: the fit has a high R^2, and the verdict names the shrinkage."""
     rng = np.random.default_rng(8)
     tuned = [
@@ -118,7 +118,7 @@ def test_corrected_weights_of_a_composition_cover_it_and_the_fit_beats_its_null_
     assert (found.nulls["p"] < 0.05).all()
 
 
-def test_uncentred_r_squared_is_that_of_a_regression_without_a_constant_and_is_said_to_be_high():
+def test_uncentred_r_squared_equals_a_regression_without_a_constant_and_is_labelled():
     """statsmodels reports 1 - SSE / sum of squares if there is no constant; computed here by hand."""
     found = fit(nonnegative=False)
     y, X = flat(TARGET), np.column_stack([flat(pair) for pair in BASICS.values()])
@@ -216,7 +216,7 @@ def test_tasks_on_the_same_samples_share_their_noise():
     assert found.interval["high"].item() - found.interval["low"].item() < 1e-6
 
 
-def test_collinear_basics_are_said_to_be():
+def test_verdict_names_collinear_basics():
     twin = tuple(
         scores_of(np.abs(stage["score"].values) * f, "twin")
         for stage, f in zip(BASICS["gsm8k"], (1, 1.001), strict=True)
@@ -259,12 +259,12 @@ def test_names_in_html_are_escaped():
         ({"target": (TARGET[0], TARGET[1].heads.pattern())}, "both be scores, or both be patterns"),
     ],
 )
-def test_what_cannot_be_fitted_is_said(options, message):
+def test_invalid_fits_raise_an_error(options, message):
     with pytest.raises(HeadnbError, match=message):
         fit(**options)
 
 
-def test_without_samples_no_share_of_resamples_is_told():
+def test_without_samples_there_is_no_selection_frequency():
     bare = {name: after.heads.pattern() - before.heads.pattern() for name, (before, after) in BASICS.items()}
     found = headnb.fit_combination(TARGET, bare, permutations=20, resamples=5)
     assert np.isnan(found.selected).all()

@@ -202,7 +202,7 @@ def test_one_sided_sign_flip_test_is_scipys():
         ("one basic task", "beyond format", False, "No unique contribution is shown for b"),
     ],
 )
-def test_verdict_says_the_level_that_was_reached(world, level, composed, sentence):
+def test_verdict_names_the_level_of_evidence(world, level, composed, sentence):
     made = study(np.random.default_rng(1), world)
     fit = headnb.fit_combination(**made, permutations=10, resamples=5)
     assert (fit.evidence.level, fit.supported) == (level, composed)
@@ -221,7 +221,7 @@ def test_evidence_is_the_same_for_every_form_of_the_fit():
     assert len({str(fit.evidence) for fit in fits}) == 1
 
 
-def test_what_the_next_level_lacks_is_said():
+def test_verdict_names_what_is_missing_for_the_next_level():
     made = study(np.random.default_rng(1), "composed")
 
     def verdict(**other):
@@ -255,7 +255,7 @@ def test_tasks_on_the_same_samples_share_their_pattern_before():
     assert change.gain.value == pytest.approx(evaluate_evidence(alone).change.gain.value, abs=0.02)
 
 
-def test_heads_that_are_missing_and_layers_of_different_width_are_taken_as_they_are():
+def test_missing_heads_and_layers_of_different_width_are_supported():
     made = study(np.random.default_rng(1), "composed")
     for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):
         for stage in {id(one): one for pair in pairs for one in pair}.values():

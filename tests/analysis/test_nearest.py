@@ -115,7 +115,7 @@ def test_diverse_choice_equals_a_slow_one():
     assert select_diverse(similarity, sparse.csr_array(vectors), 12, 0.4).tolist() == chosen
 
 
-def test_zero_vector_is_like_nothing():
+def test_zero_vector_stays_zero():
     assert unit_rows(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
 
 

@@ -116,7 +116,7 @@ def test_selection_is_a_full_sort_of_the_similarities_that_numpy_finds(scored, b
         assert chosen.pool_size == N
 
 
-def test_reason_of_a_choice_is_the_sample_of_the_target_most_like_it(scored):
+def test_nearest_is_the_most_similar_sample_of_the_target(scored):
     target, pool, _ = scored
     each = np.array([naive(target.isel(sample=[i]), pool, by="pattern", to="nearest") for i in range(16)])
     place = dict(zip(pool["sample"].values.tolist(), range(N), strict=True))
@@ -197,7 +197,7 @@ def test_copies_and_the_targets_own_samples_are_not_chosen(tiny):
     assert sorted(both.ids) == list(range(80))
 
 
-def test_diversity_takes_less_similar_samples_that_are_less_alike():
+def test_diversity_chooses_less_similar_samples_of_more_kinds():
     rng = np.random.default_rng(0)
     directions = rng.gamma(1.0, size=(4, 20))
     kinds = np.repeat([0, 0, 0, 1, 2, 3], 10)
@@ -237,7 +237,7 @@ def test_same_heads_everywhere_are_no_evidence_and_no_error():
 
 
 @pytest.mark.parametrize("by", ["pattern", "cosine"])
-def test_a_sample_without_scores_is_like_nothing_and_changes_nothing(by):
+def test_a_sample_with_zero_scores_has_similarity_zero_and_no_influence(by):
     """The target's heads are weak where the pool's are strong, so a standardised zero sample would be similar."""
     rng = np.random.default_rng(5)
     strength = rng.lognormal(size=(4, 6))
@@ -264,7 +264,7 @@ def test_head_that_does_not_exist_is_left_out(scored):
     assert headnb.select_instructions(*without, K).table["similarity"].notna().all()
 
 
-def test_scores_of_a_stopped_run_are_compared_and_said_to_be_a_part(tiny, scored, tmp_path):
+def test_incomplete_scores_are_compared_with_a_note(tiny, scored, tmp_path):
     def stop(progress):
         if progress.done > 40:
             raise KeyboardInterrupt

@@ -21,13 +21,13 @@ POOL = {name: task(name, [f"{words} {name[:3]}{i}" for i in range(6)]) for name,
 TARGETS = {name: task(name, [f"{words} please"]) for name, words in WORDS.items()}
 
 
-def test_words_find_their_own_task_whatever_its_name() -> None:
+def test_tfidf_finds_the_own_task_for_any_task_name() -> None:
     found = selection_precision(TARGETS, POOL, (2, 6, 12), "tfidf")
     np.testing.assert_allclose(found, [[1, 1, 0.5]] * 3)
     assert list(found["target"].values) == list(WORDS)
 
 
-def test_a_target_whose_words_are_anothers_finds_the_other() -> None:
+def test_a_target_with_the_words_of_another_task_finds_that_task() -> None:
     swapped = TARGETS | {"sums": TARGETS["hub/org"]}
     found = selection_precision(swapped, POOL, (6, 12), "tfidf")
     assert found.sel(target="sums", k=6) == 0
@@ -41,7 +41,7 @@ def test_random_choices_find_the_share_of_the_pool_on_average() -> None:
     assert np.abs(found.sel(k=4) - expected).max() < 4 * np.sqrt(0.25 / 4 / 60)
 
 
-def test_random_choices_for_one_target_say_nothing_of_those_for_another() -> None:
+def test_random_choices_are_independent_between_targets() -> None:
     """If all targets had the same random samples, precisions would have a correlation of -1/2."""
     seeds = range(150)
     found = np.array([selection_precision(TARGETS, POOL, (6,), "random", seeds=(seed,))[:, 0] for seed in seeds])

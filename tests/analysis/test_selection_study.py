@@ -68,7 +68,7 @@ def test_the_verdict_follows_the_paired_intervals(ways: list[str], supported: bo
     assert f"of {len(TARGETS)} targets" in found.verdict
 
 
-def test_what_is_worse_than_words_does_not_hold() -> None:
+def test_a_method_worse_than_tfidf_is_not_supported() -> None:
     arrays = xr.Dataset({"precision": precisions(["random", "tfidf"])}, attrs={"pool_samples": 40, "target_samples": 8})
     found = SelectionStudy(arrays.assign_coords(way=["cosine", "tfidf"]))
     assert found.supported is False

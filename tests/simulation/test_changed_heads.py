@@ -108,7 +108,7 @@ def measured(world: World, replicates: int, first: int = 0) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("world", [World(3, 2, 0.7), World(2, 0), World(5, 8, 0.7, 0.6)])
-def test_selectivity_says_of_heads_what_the_estimator_says(world):
+def test_selectivity_equals_the_estimator(world):
     drawn = draw(np.random.default_rng(1), world)
     change = drawn.change + drawn.effect
     found, expected = by_selectivity(drawn.before, change).sel(task="t"), crossed_means(change)

@@ -205,7 +205,7 @@ def test_intervals_of_one_sample_are_unknown():
         assert np.isnan(found.low).all()
 
 
-def test_rank_intervals_tell_apart_only_what_differs():
+def test_rank_intervals_separate_only_different_levels():
     rng = np.random.default_rng(12)
     levels = np.array([10.0, 5.0, 5.0, 5.0, 1.0, np.nan])
     ranks = significance.rank_intervals(levels + rng.normal(size=(30, 6)), [0, 1, 2, 4])
@@ -279,7 +279,7 @@ def test_correlation_corrected_for_noise_recovers_the_patterns_correlation():
     assert jackknife.correlation(x, y, paired=True).value == pytest.approx(found.value, abs=0.01)
 
 
-def test_estimates_say_when_they_know_nothing():
+def test_uninformative_estimates_are_withheld():
     few = np.random.default_rng(18).gamma(1, size=(3, 20))
     for estimate in (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis):
         assert math.isnan(estimate(few).value)
@@ -322,6 +322,6 @@ def test_a_level_is_a_share_between_0_and_1(call, level, samples):
         call(x, level)
 
 
-def test_a_threshold_is_said_to_be_one():
+def test_the_error_names_the_threshold_argument():
     with pytest.raises(HeadnbError, match=r"^alpha must lie between 0 and 1, such as 0.05; got 5$"):
         checked_level(5, "alpha")

@@ -30,7 +30,7 @@ def estimate(value: float, low: float, high: float) -> Estimate:
         ((2.1e-9, 1e-9, 3.2e-9), "2.1e-09 [1.0e-09, 3.2e-09]"),
     ],
 )
-def test_digits_are_those_that_the_interval_carries(found: tuple[float, float, float], expected: str):
+def test_digits_follow_the_width_of_the_interval(found: tuple[float, float, float], expected: str):
     assert str(estimate(*found)) == expected == interval_text(*found)
 
 
@@ -50,7 +50,7 @@ def test_signs_are_written_on_request():
         ((NAN, NAN, NAN), (0, 1), None),
     ],
 )
-def test_an_interval_that_says_nothing_is_withheld(found, bounds, expected):
+def test_uninformative_intervals_are_withheld(found, bounds, expected):
     shown = estimate(*found).within(*bounds)
     assert shown.reason == ("needs more samples" if expected is None else "")
     np.testing.assert_equal((shown.value, shown.low, shown.high), expected or (NAN, NAN, NAN))
@@ -58,7 +58,7 @@ def test_an_interval_that_says_nothing_is_withheld(found, bounds, expected):
 
 
 @pytest.mark.parametrize("heads", [3, 12, 270])
-def test_bounds_are_what_so_many_heads_can_have(heads: int):
+def test_bounds_are_attained_by_one_hot_patterns(heads: int):
     one_has_all = np.eye(heads)[0]
     assert jackknife.FLATNESS.bounds(heads)[1] == pytest.approx(stats.kurtosis(one_has_all))
     assert jackknife.SQUARED_CV.bounds(heads)[1] == pytest.approx(stats.variation(one_has_all))

@@ -172,7 +172,7 @@ def test_scores_made_differently_are_not_compared(change, message):
         headnb.compare(random_scores(5, 0), random_scores(5, 1, **change))
 
 
-def test_scores_that_cannot_be_paired_say_why():
+def test_errors_name_why_scores_cannot_be_paired():
     before = random_scores(5, 0)
     with pytest.raises(HeadnbError, match="0 sample ids in common"):
         headnb.compare(before, before.assign_coords(sample=range(10, 15)))
@@ -193,7 +193,7 @@ def test_row_numbers_do_not_make_pairs_of_unrelated_samples():
     assert headnb.compare(before, same.isel(sample=[4, 2, 0])).attrs["samples"] == 3  # compared by id, not by position
 
 
-def test_scores_without_fingerprints_are_told_apart_by_their_answer_tokens():
+def test_scores_without_fingerprints_are_compared_by_answer_tokens():
     before, after = random_scores(4, 0, tokens=[3, 4, 5, 6]), random_scores(4, 1, tokens=[3, 4, 5, 7])
     with pytest.raises(HeadnbError, match=r"1 of 4 sample ids .* numbers of answer tokens .* \(the first: 3\)"):
         headnb.compare(before, after.assign(fingerprint=("sample", range(4))))

@@ -51,7 +51,7 @@ def test_components_by_loops():
 
 @pytest.mark.parametrize("parts", [(1, 4, 0.5, 3), (1, 20, 0, 0), (0.5, 0, 2, 8), (0, 4, 1, 2)])
 @pytest.mark.parametrize("runs", [2, 5])
-def test_components_that_were_put_in_are_found(parts: tuple[float, ...], runs: int):
+def test_simulated_components_are_recovered(parts: tuple[float, ...], runs: int):
     rng, n = np.random.default_rng(2), 12
     S, V, B, E = parts
     for _ in range(4):

@@ -104,7 +104,7 @@ def test_a_pattern_changed_in_place_is_a_plain_value():
 
 
 @pytest.mark.parametrize("of", ["data sets", "arrays"])
-def test_a_difference_of_scores_has_not_the_reliability_of_levels(of):
+def test_a_difference_of_scores_does_not_have_the_reliability_of_levels(of):
     one, two = (ONE, TWO) if of == "data sets" else (ONE.score, TWO.score)
     difference = one - two
     np.testing.assert_allclose(claims_nothing(difference), (ONE.score - TWO.score).mean("sample").values, rtol=1e-3)
@@ -164,7 +164,7 @@ def test_what_xarray_wrote_and_read_is_the_same_result(of, how, tmp_path):
     claims_nothing(values * 2)
 
 
-def test_what_is_computed_is_none_after_writing_and_reading(tmp_path):
+def test_computed_values_are_not_results_after_writing_and_reading(tmp_path):
     (P / P.max()).to_netcdf(tmp_path / "a.nc")
     claims_nothing(xr.open_dataarray(tmp_path / "a.nc"))
 
@@ -176,7 +176,7 @@ def test_a_selection_of_scores_in_a_file_opens_as_scores(tmp_path):
     assert drawn(found.isel(layer=[1]))[1]["samples"] == 10
 
 
-def test_patterns_put_together_have_not_the_first_ones_reliability():
+def test_concatenated_patterns_do_not_have_the_reliability_of_the_first():
     both = xr.concat([P, Q], "model")
     payload, panel = drawn(both)
     assert (payload["kind"], payload["units"], panel["reliability"]) == ("level", "nats", None)
@@ -222,7 +222,7 @@ def test_scores_of_two_revisions_are_not_compared():
     assert not any("revision" in note for note in drawn(ONE)[1]["notes"])
 
 
-def test_what_somebody_labelled_by_hand_is_taken_at_its_word():
+def test_attributes_set_by_a_user_are_trusted():
     by_hand = xr.DataArray(np.eye(2), dims=("layer", "head"), attrs={"kind": "level", "units": "bits", "samples": 5})
     payload, panel = drawn(by_hand)
     assert (payload["kind"], payload["units"], panel["samples"]) == ("level", "bits", 5)

@@ -80,7 +80,7 @@ def test_intervals_end_where_the_p_value_is_one_less_the_level():
 
 
 @pytest.mark.parametrize(("runs", "d0", "s2"), [(2, 8, 2.0), (3, 30, 0.5), (5, 4, 5.0)])
-def test_the_fit_over_heads_is_the_likeliest(runs: int, d0: float, s2: float):
+def test_the_fit_over_heads_maximises_the_likelihood(runs: int, d0: float, s2: float):
     rng = np.random.default_rng(runs)
     ratios = s2 * stats.f.rvs(runs - 1, d0, size=1000, random_state=rng)
     one = np.ones(1000)
