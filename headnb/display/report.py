@@ -17,7 +17,7 @@ from headnb.display.grid import write_atomically
 from headnb.display.grid_text import format_number, format_with_interval
 from headnb.display.html import IMAGE_INK
 from headnb.display.page import page_script
-from headnb.display.templating import render
+from headnb.display.templating import render, replace_texts
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.stats.estimates import Estimate
@@ -143,9 +143,6 @@ def page(contents: ReportContents) -> str:
     """The report as HTML."""
     charts = any(section.charts for section in contents.sections)
     grids = any(section.grids for section in contents.sections)
-    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415  keeps the import of headnb fast
-    from markupsafe import escape  # noqa: PLC0415
-
     html_page = render(
         "report.html",
         contents=contents,
@@ -158,10 +155,7 @@ def page(contents: ReportContents) -> str:
         still=html.static_html,
     )
     body, end, code = html_page.partition("</main>")
-    for text, shown in sorted(contents.shown_as.items(), key=lambda pair: -len(pair[0])):
-        for encode in (escape, htmlsafe_json_dumps):  # in HTML, and in data as JSON
-            body = body.replace(str(encode(text)).strip('"'), str(encode(shown)).strip('"'))
-    return body + end + code
+    return replace_texts(body, contents.shown_as) + end + code
 
 
 def _shown(value: Cell) -> str:

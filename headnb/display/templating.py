@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from headnb.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -23,6 +25,17 @@ _TEMPLATES = Path(__file__).with_name("templates")
 def render(template: str, /, **values: object) -> str:
     """Render a template of this package with the given values."""
     return _environment().get_template(template).render(values)
+
+
+def replace_texts(markup: str, texts: Mapping[str, str]) -> str:
+    """Replace texts (old -> new) in rendered markup, where they are escaped for HTML or for JSON; longest first."""
+    from jinja2.filters import do_forceescape  # noqa: PLC0415
+    from jinja2.utils import htmlsafe_json_dumps  # noqa: PLC0415
+
+    for old, new in sorted(texts.items(), key=lambda pair: -len(pair[0])):
+        for escape in (do_forceescape, htmlsafe_json_dumps):
+            markup = markup.replace(str(escape(old)).strip('"'), str(escape(new)).strip('"'))
+    return markup
 
 
 @cache
