@@ -180,7 +180,7 @@ def test_shapes_of_several_runs_have_each_run_over_its_own_mean():
     np.testing.assert_allclose(several, np.mean(after, axis=0) - before)
 
 
-def test_verdict_names_the_shrinkage_of_patterns_that_only_shrank():
+def test_patterns_that_only_shrank_are_said_to_have_shrunk():
     """after = c * before with noise of its own: heads fell in nats, none in shape, and the verdict says which tasks."""
     rng = np.random.default_rng(5)
     levels = rng.lognormal(sigma=0.5, size=(8, 5))
