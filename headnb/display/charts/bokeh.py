@@ -195,7 +195,7 @@ def _points(drawn: Any, plot: Plot, points: Points, ink: str) -> Any:
     if labelled:
         words = [points.labels[index] for index in labelled]
         leftwards = [plot.label_fits_left(points.x[index], points.labels[index]) for index in labelled]
-        _draw_texts(drawn, x[labelled], y[labelled], words, ink, leftwards, beside=points.size)
+        _draw_texts(drawn, x[labelled], y[labelled], words, ink, leftwards, gap=points.size)
     return renderer
 
 
@@ -247,13 +247,13 @@ def _draw_texts(
     words: Sequence[str],
     ink: str,
     leftwards: Sequence[bool],
-    beside: float = 4,
+    gap: float = 4,
     below: float = 0,
 ) -> None:
     """Draw each text to the right of its position (x, y), or to the left if its entry of `leftwards` is true."""
     columns: dict[str, Any] = {"x": x, "y": y, "text": list(words)}
     columns["align"] = ["right" if left else "left" for left in leftwards]
-    columns["shift"] = [-beside if left else beside for left in leftwards]
+    columns["shift"] = [-gap if left else gap for left in leftwards]
     look: dict[str, Any] = {"text_align": {"field": "align"}, "x_offset": {"field": "shift"}, "y_offset": below}
     _glyph(drawn, "Text", columns, text_color=ink, text_font_size="10px", **look, **_TEXT_STYLE)
 
