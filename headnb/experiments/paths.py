@@ -46,11 +46,11 @@ class Paths:
 
     def answers(self, task: str, seed: int | None = None) -> Path:
         """Answers to a task."""
-        return self._beside_scores("answers.nc", task, seed)
+        return self._model_file("answers.nc", task, seed)
 
     def layers(self, task: str, seed: int | None = None) -> Path:
         """Representations of a task's samples."""
-        return self._beside_scores("layers.nc", task, seed)
+        return self._model_file("layers.nc", task, seed)
 
     def finetuning(self, trained: str, seed: int) -> Path:
         """The folder of one fine-tuning."""
@@ -80,7 +80,7 @@ class Paths:
         """A finding's numbers ("json") or arrays ("nc")."""
         return self.folder / "findings" / f"{name}.{ending}"
 
-    def _beside_scores(self, name: str, task: str, seed: int | None) -> Path:
+    def _model_file(self, name: str, task: str, seed: int | None) -> Path:
         before = self.folder / "before" / f"{safe_file_name(task)}.{name}"
         return before if seed is None else self.finetuning(task, seed) / name
 

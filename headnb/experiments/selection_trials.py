@@ -86,7 +86,7 @@ class SelectionTrial:
         precision = xr.concat(precisions, xr.DataArray(list(self.ways), dims="way", name="way"))
         return xr.Dataset({"precision": precision}, attrs=self._sizes)
 
-    def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **how: Any) -> xr.Dataset:
+    def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **options: Any) -> xr.Dataset:
         """`loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample) of held-out samples.
 
         Each model is fine-tuned on the first k samples that a method selects. "random" selects different samples for
@@ -96,7 +96,7 @@ class SelectionTrial:
             ways: selection methods, a subset of the trial's `ways`.
             ks: numbers of selected samples.
             seeds: seeds of the training and of the random selection.
-            **how: options of `finetune`.
+            **options: options of `finetune`.
         """
         tested = {
             name: _task_difference(self._run.samples.scored(name), target) for name, target in self.targets.items()
@@ -110,7 +110,7 @@ class SelectionTrial:
             for depth, k in enumerate(ks):
                 part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
                 file = self._folder / "tuned" / f"{safe_file_name(name)}.{way}.{k}.seed{seed}.nc"
-                settings = {"max_length": length, "seed": seed, **how}
+                settings = {"max_length": length, "seed": seed, **options}
                 tuned = losses_after(self._model, self._tokenizer, part, {name: task}, file, **settings)
                 loss[row, column, depth, run, : tuned.sizes["sample"]] = tuned["loss"].to_numpy()[0]
         return xr.Dataset(
