@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import headnb
@@ -11,8 +12,8 @@ from headnb.errors import HeadnbError, unknown_name
 
 PUBLIC = [
     name
-    for name in headnb.__all__
-    if callable(made := getattr(headnb, name))
+    for name, module in headnb._lazy_names.public_modules().items()
+    if callable(made := getattr(importlib.import_module(f"headnb.{module}"), name))
     and not (inspect.isclass(made) and issubclass(made, BaseException))
     and (not inspect.isclass(made) or name in {"HeadGridWidget", "HeadScoreCallback"})
 ]
