@@ -63,10 +63,10 @@ class Evidence(NamedTuple):
         if self.runs > 1:
             counted += f", {self.runs} runs"
         if not self.samples:
-            return "Reliability not known"
+            return "Reliability not available"
         if math.isnan(self.reliability):
             few = self.samples < MIN_SAMPLES
-            return f"Reliability not known{f': fewer than {MIN_SAMPLES} samples' if few else f' ({counted})'}"
+            return f"Reliability not available{f': fewer than {MIN_SAMPLES} samples' if few else f' ({counted})'}"
         if self.reliability <= 0:
             return f"Reliability not above 0 ({counted}): no signal above noise"
         return "; ".join(filter(None, (f"Reliability {self.reliability:.2f} ({counted})", self._needed)))
