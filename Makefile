@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
 
-# The suite on small procedural tasks: minutes on two cores; a run that was stopped goes on.
+# The suite on small procedural tasks: minutes on two cores; an interrupted run resumes.
 suite-demo: $(VENV)/suite
 	$(BIN)/headnb suite run --profile demo
 

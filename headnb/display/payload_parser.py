@@ -102,9 +102,9 @@ def _described(error: fastjsonschema.JsonSchemaValueException) -> str:
     """The invalid field and its fault, in one line."""
     where = printable((error.name or "").removeprefix("data").lstrip(".") or "payload")[:120]
     if error.rule == "propertyNames":
-        return f"{where} has a name that is too long or contains an unpaired surrogate (half of a character pair)"
+        return f"{where} has a name that is too long or contains an unpaired surrogate"
     if error.rule_definition == SCHEMA["$defs"]["text"]["pattern"]:
-        return f"{where} contains an unpaired surrogate (half of a character pair)"
+        return f"{where} contains an unpaired surrogate"
     return f"{where}{error.message.removeprefix(error.name or '')[:100]}, got {_abbreviate(error.value)}"
 
 

@@ -19,5 +19,5 @@ def text_notes(count: Callable[[str], int | None]) -> list[str]:
         samples = count("samples_with_special_tokens")
         notes.append(f"Special tokens in the text of {samples} sample(s): {special}, read as control tokens.")
     if losing := count("samples_losing_text"):
-        notes.append(f"The chat template leaves out text of the prompt in {losing} sample(s).")
+        notes.append(f"The chat template omits text of the prompt in {losing} sample(s).")
     return notes

@@ -64,7 +64,7 @@ class TaskSources:
 
 def _check_iterable(tasks: object) -> Iterable[object]:
     if not isinstance(tasks, Iterable):
-        raise HeadnbError(f"tasks must be names, files or Task objects, not a {type(tasks).__name__}")
+        raise HeadnbError(f"tasks must be names, files or Task objects, not {type(tasks).__name__}")
     return tasks
 
 

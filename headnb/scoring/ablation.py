@@ -70,7 +70,7 @@ def ablate(
         max_length: truncate longer samples to this number of tokens.
         encoding: as for `score_heads`.
         level: confidence level of the interval.
-        seed: seed of the controls and of the order of work.
+        seed: seed of the controls and of the processing order.
         on_progress: called with the number of samples done and the total; an exception in it stops the work.
 
     Returns:

@@ -38,7 +38,7 @@ _Done = TypeVar("_Done")
 class BatchRun:
     """A pass that scores the pending batches of `table` and writes the scores into it.
 
-    `rows` are rows of the table, which is in the order of work; `positions` are positions in the task.
+    `rows` are rows of the table, which is in the processing order; `positions` are positions in the task.
     """
 
     scorer: Scorer

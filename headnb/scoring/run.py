@@ -93,7 +93,7 @@ def score_heads(
         padding_side: "right" needs no attention mask and is faster; both sides give the same scores.
         packed: put several samples in one row, each attending only to itself: no padding, and the same scores. None:
             pack on a CPU, if the model allows it.
-        seed: seed of the order of work.
+        seed: seed of the processing order.
         out: a Zarr store, written after each batch, at most once a second. Run the same call again to resume after the
             last written batch.
         options: options of the method, such as {"steps": 50} for "attattr" or "gates".

@@ -136,7 +136,7 @@ def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]
         own = answer
         return AnswerForm("own", getattr(own, "__name__", "a function"), lambda text: str(own(text) or ""))
     if not isinstance(answer, str):
-        raise HeadnbError(f"answer must be a name such as 'number' or a function, not a {type(answer).__name__}")
+        raise HeadnbError(f"answer must be a name such as 'number' or a function, not {type(answer).__name__}")
     if answer == "auto":
         answer = _usual_form(task, completions)
     if answer != NO_ANSWER and answer not in ANSWER_FORMS:

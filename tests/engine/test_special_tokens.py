@@ -89,7 +89,7 @@ def test_text_that_a_template_omits_is_noted_under_the_grid():
     row = {"messages": [question, answer | {"reasoning_content": "Why not."}, question, answer]}
     scores = headnb.score_heads(tiny_model(), tokenizer, [row])
     assert scores.attrs["samples_losing_text"] == 1
-    assert payload(scores)["panels"][0]["notes"] == ["The chat template leaves out text of the prompt in 1 sample(s)."]
+    assert payload(scores)["panels"][0]["notes"] == ["The chat template omits text of the prompt in 1 sample(s)."]
 
 
 def test_the_prompt_of_a_sample_ends_before_the_first_answer_token():

@@ -395,7 +395,7 @@ def test_encoded_samples_need_no_tokenizer():
     ("arguments", "message"),
     [
         ({"tasks": [3]}, "has no name"),
-        ({"tasks": 3}, "not a int"),
+        ({"tasks": 3}, "not int"),
         ({"tasks": {"a": []}}, "no samples"),
         ({"tasks": ["gsm8k"], "method": "activatoin"}, "did you mean 'activation'"),
         ({"tasks": ["gsm8k"], "batch_token": 3}, "did you mean 'batch_tokens'"),

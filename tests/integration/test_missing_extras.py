@@ -125,7 +125,7 @@ PYTHON: dict[str, tuple[Callable[[Place], object], list[str], str]] = {
     "load_task": (lambda _: headnb.load_task("gcd", n=3), ["reasoning_gym", "pycosat"], "tasks"),
     "evaluate": (lambda at: headnb.evaluate(at.model, at.tokenizer, "gcd"), ["reasoning_gym"], "tasks"),
     "mixture": (lambda _: mixture({"gcd": 1.0}, 8, {"gcd": "gcd"}), ["reasoning_gym"], "tasks"),
-    "explorer": (lambda _: TaskSources().draw("gcd", 3, 0), ["reasoning_gym"], "tasks"),
+    "explorer": (lambda _: TaskSources().load("gcd", 3, 0), ["reasoning_gym"], "tasks"),
     "suite of a procedural task": (lambda at: suites.graph(at.suite, at.tmp_path), ["reasoning_gym"], "tasks"),
 }
 NAMES = {"reasoning_gym": "reasoning-gym", "pycosat": "reasoning-gym", "yaml": "pyyaml"}

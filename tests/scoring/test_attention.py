@@ -177,5 +177,5 @@ def test_message_keeps_every_entry_and_refuses_what_cannot_be_drawn():
     length = len(message["tokens"])
     sent = np.frombuffer(message["products"], "<f4").reshape(length, length)
     np.testing.assert_array_equal(sent, found.products)
-    with pytest.raises(HeadnbError, match=r"1100 tokens; the attention view shows 1024"):
+    with pytest.raises(HeadnbError, match=r"1100 tokens; the attention view shows at most 1024"):
         to_message(replace(found, tokens=("x",) * 1100))

@@ -101,7 +101,7 @@ def test_tasks_without_a_form_have_none_and_an_unknown_form_is_named():
     assert find_answer_form("none", "gsm8k", ["#### 1"]) is None
     with pytest.raises(HeadnbError, match="did you mean 'number'"):
         find_answer_form("numbr", "gsm8k", [])
-    with pytest.raises(HeadnbError, match="not a int"):
+    with pytest.raises(HeadnbError, match="not int"):
         find_answer_form(3, "gsm8k", [])
 
 
