@@ -1,8 +1,8 @@
 """Stopping rules of `score_heads`: `until=0.02`, `until="top20"` or `until="reliability0.9"`.
 
 The rules are evaluated on a random sample of the task: samples in shuffled order, or whole blocks of them if batches
-are sorted by length. Frequent evaluation makes a stop at a lucky moment more likely. The effect is small: the standard error
-of a mean over hundreds of samples varies by only a few percent.
+are sorted by length. Frequent evaluation makes a stop at a lucky moment more likely. The effect is small: the
+standard error of a mean over hundreds of samples varies by only a few percent.
 """
 
 from __future__ import annotations
