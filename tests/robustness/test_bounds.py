@@ -20,16 +20,13 @@ from headnb.storage.zarr_columns import plain_values
 import attacks
 from paths import ROOT
 
-WITH_A_MODEL = {
-    *("layers", "layers_of_a_part", "width", "positions", "no_class", "pattern", "pattern_of_ranks", "rank"),
-    *("adapter_list", "template_loops_in_one_step"),
-}
+QUICK = {"netcdf", "zarr_chunk", "yaml_merges", "gguf_entries", "long_id"}  # one of each kind; the others are long
 MOST = 2**30  # bytes: memory limit of a process that imports torch and refuses a file
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the system")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in WITH_A_MODEL else name for name in attacks.ATTACKS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in attacks.ATTACKS]
 )
 def test_a_small_file_that_would_take_much_is_refused_before_it_does(name, tmp_path):
     ran = subprocess.run(
