@@ -92,7 +92,7 @@ def run_settings(name, folder):
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     Run.create(run, Settings(name.encode(errors="replace").decode(), ("gcd",)))
-    return said(lambda: Run.create(run, Settings("tiny", ("gcd",)))) + said(lambda: Run(run).task(name))
+    return said(lambda: Run.create(run, Settings("tiny", ("gcd",)))) + said(lambda: Run(run).samples.scored(name))
 
 
 def path(name, folder):
@@ -119,7 +119,7 @@ def status(name, folder):
 def progress(name, folder, capsys):
     live = LiveGrid(name)
     live.message(name)
-    live.withdraw()
+    live.discard()
     live = LiveGrid(name)
     live._close(name)
     return re.split(r"\r|\n|\x1b\[A", capsys.readouterr().err)  # control characters of tqdm

@@ -79,7 +79,7 @@ def test_a_forged_value_in_a_run_folder_is_read_or_named_in_a_line(examples, tmp
             lambda: run.versions,
             lambda: run.trained,
             lambda: run.result("gcd", 0),
-            lambda: run.finding("selectivity"),
+            lambda: run.findings.numbers("selectivity"),
             lambda: contents_of(run, {}),
         ):
             outcome(found, call)
@@ -106,7 +106,7 @@ def test_a_run_of_endless_samples_is_refused(tmp_path):
     stored.pop("checksum", None)
     (tmp_path / "run.json").write_text(json.dumps(stored | {"n": 10**12}))
     with pytest.raises(HeadnbError, match="n must be from 1 to 100000"):
-        Run(tmp_path).task("gcd")
+        Run(tmp_path).samples.scored("gcd")
 
 
 def elements(name):
