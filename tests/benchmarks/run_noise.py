@@ -62,7 +62,7 @@ def kept_scores(name: str, seed: int | None, options: argparse.Namespace) -> xr.
 
 def run_noise(stages: Stages, *, scale_free: bool) -> dict[str, float]:
     """The table row of one task."""
-    before, after = stages.start, stages.after
+    before, after = stages.required_before, stages.after
     if scale_free:
         before, after = relative_to_mean_head(before), np.stack([relative_to_mean_head(run) for run in after])
     found = crossed_means(after - before)

@@ -24,7 +24,7 @@ def failing(monkeypatch, moments, failures):
 
     def scarce(self, batch, *, budget):
         batches.append(batch)
-        if left and len(batches) > left[0] and (len(batch) > 1 or batch.longest <= budget):
+        if left and len(batches) > left[0] and (len(batch) > 1 or batch.longest_sample <= budget):
             left.pop(0)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return SCORE(self, batch, budget=budget)

@@ -71,9 +71,9 @@ def other_coverage(n: int, replicates: int, seed: int, runs: int = 1) -> dict[st
         if runs == 1:
             before, after = (true_statistics(p.activation_levels) for p in (one.before, one.after))
             for name in CONCENTRATIONS:
-                found = concentration(first.start, first.after, name)["change"]
+                found = concentration(first.required_before, first.after, name)["change"]
                 hits[name] += bool(found.reason) or found.low <= after[name] - before[name] <= found.high
-        measured = [MeasuredPattern(x.start[None], None, x.task) for x in (first, second)]
+        measured = [MeasuredPattern(x.required_before[None], None, x.task) for x in (first, second)]
         measured += [MeasuredPattern(x.after, None, x.task) for x in (first, second)]
         pair = task_correlations(measured, ["a", "b"]).sel(task="a", other_task="b")
         r = [
