@@ -239,7 +239,7 @@ def test_verdict_names_what_is_missing_for_the_next_level():
     assert f"{needs} 2 other tasks; 0 available" in verdict(shuffled=of_three)
     assert "too few for a (2)" in verdict(basics={**made["basics"], "a": made["basics"]["a"][:2]})
     small = study(np.random.default_rng(1), "composed", layers=4, width=20)
-    assert "at least 5 layers, got 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
+    assert "at least 5 layers of more than 2 heads, got 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
     narrow = study(np.random.default_rng(1), "composed", layers=8, width=2)
     assert "16 heads in 8 layers are too few" in headnb.fit_combination(**narrow, permutations=2, resamples=2).verdict
 
@@ -262,6 +262,28 @@ def test_missing_heads_and_layers_of_different_width_are_supported():
             stage["score"][:, 2, 5:] = np.nan
     holes = evaluate_evidence(CompositionInputs.read(made["target"], made["basics"], made["others"], None))
     assert holes.level == "shared with these basics"
+
+
+def test_layers_without_more_heads_than_removed_terms_are_left_out():
+    made = study(np.random.default_rng(1), "composed")
+    for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):
+        for stage in {id(one): one for pair in pairs for one in pair}.values():
+            stage["score"][:, 2, 2:] = np.nan
+            stage["score"][:, 3, 1:] = np.nan
+    inputs = CompositionInputs.read(made["target"], made["basics"], made["others"], None)
+    assert not {2, 3} & set(inputs.changes(inputs.comparable_others).layers)
+    assert evaluate_evidence(inputs).level == "shared with these basics"
+
+
+def test_signed_scores_have_no_verdict():
+    """Each layer's scale is that of levels: for signed scores, layer factors alone would pass as composition."""
+    made = study(np.random.default_rng(1), "null", **SMALL)
+    for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):
+        for stage in {id(one): one for pair in pairs for one in pair}.values():
+            stage.attrs["reduction"] = "mean"
+    found = evaluate_evidence(CompositionInputs.read(made["target"], made["basics"], made["others"], None))
+    assert "it needs activation levels" in found.reason_untested
+    assert not found.has_verdict
 
 
 def test_shuffled_answers_of_a_task_that_does_not_enter_are_refused():

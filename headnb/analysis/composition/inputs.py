@@ -17,9 +17,13 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from headnb.analysis.before_after import Change, Stages
+    from headnb.stats.descriptive import Array
 
 MIN_RUNS = 3
+LAYER_TERMS = 2  # a shift and a scale are removed from each layer
 MIN_LAYERS = 5  # with fewer layers a sign-flip test cannot reach p < 0.05
 
 
@@ -89,6 +93,7 @@ class CompositionInputs:
         own = [self.own[name] for name in names]
         controls = [self.shuffled[name] for name in names] if subtract_shuffled else []
         present = ~np.any([stages.missing for stages in (*own, *controls)], axis=0)
+        present &= _in_usable_layers(own[0].layers, present)
         before = [MeasuredPattern(s.required_before[None][..., present], None, (s.task, s.samples)) for s in own]
         if subtract_shuffled:
             change = [_difference_from_control(*pair, present) for pair in zip(own, controls, strict=True)]
@@ -108,13 +113,14 @@ class CompositionInputs:
         if few := [f"{name} ({stages.runs})" for name, stages in needed.items() if stages.runs < MIN_RUNS]:
             needs = f"it needs at least {MIN_RUNS} training runs of each task, with different seeds"
             return f"{needs}; too few for {join_names(few)}"
+        if signed := [name for name, stages in needed.items() if stages.signed]:
+            return f"it needs activation levels (>= 0); the scores of {join_names(signed)} are signed"
         changes = self.changes(self.comparable_others)
         layers, heads = len(np.unique(changes.layers)), len(changes.layers)
         if layers < MIN_LAYERS:
-            return f"it needs at least {MIN_LAYERS} layers, got {layers}"
-        if heads - 2 * layers < 2 * (len(changes.names) + len(self.basics)):
-            return f"{heads} heads in {layers} layers are too few for {len(changes.names)} tasks"
-        return ""
+            return f"it needs at least {MIN_LAYERS} layers of more than {LAYER_TERMS} heads, got {layers}"
+        enough = heads - LAYER_TERMS * layers >= 2 * (len(changes.names) + len(self.basics))
+        return "" if enough else f"{heads} heads in {layers} layers are too few for {len(changes.names)} tasks"
 
     def with_shuffled_controls(self) -> tuple[list[str], list[str]]:
         """Target and basics without usable controls by shuffled answers, and other tasks with them.
@@ -131,6 +137,12 @@ class CompositionInputs:
 
     def _too_few(self, stages: Stages) -> bool:
         return stages.before is None or stages.n < MIN_SAMPLES or stages.runs < MIN_RUNS
+
+
+def _in_usable_layers(layers: Array, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(heads): which are in a layer with more heads than the terms that are removed from each layer."""
+    _, index, counts = np.unique(np.where(present, layers, -1), return_inverse=True, return_counts=True)
+    return np.asarray(counts[index] > LAYER_TERMS)
 
 
 def evaluate_evidence(inputs: CompositionInputs, level: float = 0.95, seed: int = 0) -> CompositionEvidence:
