@@ -173,7 +173,7 @@ def compare_methods(
     elif len(scores) < 2:
         raise HeadnbError("a comparison needs at least two methods; pass a mapping of name -> scores")
     elif options:
-        raise HeadnbError("options apply only if a model is scored; remove them, since scores were passed")
+        raise HeadnbError("options have no effect on scores; remove them, or pass a model to score")
     levels = _common_levels(scores)
     heads = next(iter(levels.values())).shape[1]
     most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]

@@ -27,7 +27,10 @@ _TOP_HEAD: Column = {"label": "top head", "help": "Head with the largest absolut
 _EVIDENCE: dict[str, Column] = {
     "samples": {"label": "samples", "help": "Number of samples"},
     "runs": {"label": "runs", "help": "Number of training runs"},
-    "reliability": {"label": "reliability", "help": "Expected correlation over heads with a replication"},
+    "reliability": {
+        "label": "reliability",
+        "help": "Expected correlation over heads with the pattern of an independent replication",
+    },
     "samples_for_090": {
         "label": "samples for 0.90",
         "help": "Number of samples that gives reliability 0.90 with the same number of training runs",

@@ -59,7 +59,7 @@ def check_gradients(model: Any) -> None:
     if quantizer is not None and not quantizer.is_trainable:
         kind = getattr(quantizer.quantization_config, "quant_method", "unknown")
         raise HeadnbError(
-            f"no gradient passes weights that are quantized as {getattr(kind, 'value', kind)}; load the model "
+            f"gradients cannot pass through weights quantized as {getattr(kind, 'value', kind)}; load the model "
             "dequantized, or use a method without gradients"
         )
 

@@ -250,9 +250,14 @@ class HeadMagics(Magics):
     @arguments.MODEL
     @argument("task", metavar="TASK", help="Name, JSONL file, hub data set or variable with a task.")
     @argument("--heads", required=True, metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")
-    @argument("--factor", type=float, default=0.0, help="Factor of the heads' outputs. Default: 0 (ablation).")
     @argument(
-        "--controls", type=int, default=0, help="Number of random control sets: as many other heads of the same layers."
+        "--factor", type=float, default=0.0, help="Factor that multiplies the heads' outputs. Default: 0 (ablation)."
+    )
+    @argument(
+        "--controls",
+        type=int,
+        default=0,
+        help="Number of random control sets, each with as many other heads of the same layers.",
     )
     @argument("--tokens", type=int, default=40, help="Tokens of the texts generated before and after; 0: no text.")
     @takes(*shared.SAMPLING, shared.ENCODING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)

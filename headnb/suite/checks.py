@@ -95,7 +95,9 @@ def _default(text: str) -> Any:
 def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str]) -> None:
     for name in entry.axes:
         if name not in parameters:
-            raise HeadnbError(f"notebook {entry.name} has for: {name}, but {entry.file.name} has no parameter {name}")
+            raise HeadnbError(
+                f"notebook {entry.name} runs for each {name}, but {entry.file.name} has no parameter {name}"
+            )
     for path in entry.writes:
         try:
             pieces = list(string.Formatter().parse(path))

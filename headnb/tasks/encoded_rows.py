@@ -136,7 +136,7 @@ def _split_packed(
     if row.get("position_ids") is not None:
         by_positions = _starts_by_positions(row["position_ids"], unmasked, length, where)
         if starts is not None and by_positions != starts:
-            raise HeadnbError(f"{where}: samples start at different tokens by seq_lengths and by position_ids")
+            raise HeadnbError(f"{where}: seq_lengths and position_ids disagree on where samples start")
         starts = by_positions
     edges = [*(starts or [0]), len(unmasked)]
     parts = [unmasked[start:end] for start, end in itertools.pairwise(edges)]

@@ -162,7 +162,7 @@ def test_each_method_of_a_model_has_its_own_options(model):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"attattr": {"step": 2}}})
     with pytest.raises(HeadnbError, match="unknown compared method 'gates'"):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"gates": {"steps": 2}}})
-    with pytest.raises(HeadnbError, match="options apply only if a model is scored"):
+    with pytest.raises(HeadnbError, match="options have no effect on scores"):
         compare_methods(scores, options=asked["options"])
 
 

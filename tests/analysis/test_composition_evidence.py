@@ -239,9 +239,10 @@ def test_verdict_names_what_is_missing_for_the_next_level():
     assert f"{needs} 2 other tasks; 0 available" in verdict(shuffled=of_three)
     assert "too few for a (2)" in verdict(basics={**made["basics"], "a": made["basics"]["a"][:2]})
     small = study(np.random.default_rng(1), "composed", layers=4, width=20)
-    assert "at least 5 layers of more than 2 heads, got 4" in headnb.fit_combination(**small, permutations=2, resamples=2).verdict
-    narrow = study(np.random.default_rng(1), "composed", layers=8, width=2)
-    assert "16 heads in 8 layers are too few" in headnb.fit_combination(**narrow, permutations=2, resamples=2).verdict
+    few_layers = headnb.fit_combination(**small, permutations=2, resamples=2)
+    assert "at least 5 layers of more than 2 heads, got 4" in few_layers.verdict
+    narrow = study(np.random.default_rng(1), "composed", layers=8, width=3)
+    assert "24 heads in 8 layers are too few" in headnb.fit_combination(**narrow, permutations=2, resamples=2).verdict
 
 
 def test_tasks_on_the_same_samples_share_their_pattern_before():
@@ -288,7 +289,7 @@ def test_signed_scores_have_no_verdict():
 
 def test_shuffled_answers_of_a_task_that_does_not_enter_are_refused():
     made = study(np.random.default_rng(1), "composed", **SMALL)
-    with pytest.raises(HeadnbError, match="unknown task of the shuffled answers 'targe'; did you mean 'target'"):
+    with pytest.raises(HeadnbError, match="unknown task with shuffled answers 'targe'; did you mean 'target'"):
         headnb.fit_combination(**{**made, "shuffled": {"targe": made["target"]}})
 
 
@@ -300,7 +301,7 @@ def test_power_is_small_without_and_large_with_much_composition():
     assert (found.table.drop(columns="error").loc[1.0] >= 0.8).all()
     p = found.table.drop(columns="error").loc[1.0]
     assert found.table.loc[1.0, "error"] == pytest.approx(np.sqrt((p * (1 - p)).max() / 5))
-    assert "With 3 training runs and 32 samples per task, the probability to find composition" in found.verdict
+    assert "With 3 training runs and 32 samples per task, the probability of detecting" in found.verdict
     assert "if a share of 0 is composed" in found.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
     assert found.to_dict()["rates"][0]["share"] == 0

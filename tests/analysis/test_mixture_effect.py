@@ -92,7 +92,7 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
 def test_verdict_reports_a_missing_mixture() -> None:
     found = mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=1)})
     assert found.supported is None
-    assert "no training on the fit's mixture" in found.verdict
+    assert "No model was trained on the fit's mixture" in found.verdict
 
 
 def test_incomparable_scores_are_refused() -> None:

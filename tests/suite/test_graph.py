@@ -110,7 +110,7 @@ def test_without_can_be_set_in_a_profile_or_by_the_user(tmp_path: Path) -> None:
         (
             changed("start", **{"for": ["seed"]}),
             {},
-            "notebook start has for: seed, but start.ipynb has no parameter seed",
+            "notebook start runs for each seed, but start.ipynb has no parameter seed",
         ),
         (changed("start", **{"for": ["tsk"]}), {}, "did you mean 'task'"),
         (changed("train", writes=["../x"]), {}, "not inside the run folder"),

@@ -131,7 +131,7 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"position_ids": [0, 1]}, r"5 input_ids but 2 position_ids"),
         ({"seq_lengths": [2, 2]}, r"5 input_ids, but seq_lengths add up to 4"),
         ({"seq_lengths": [6, -1]}, r"seq_lengths"),
-        ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"samples start at different tokens"),
+        ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"seq_lengths and position_ids disagree"),
         ({"completion_mask": [0, 0, 0, 1, 1]}, r"labels are set where completion_mask is 0"),
         ({"assistant_masks": [0, 0, 0, 1, 1]}, r"labels are set where assistant_masks is 0"),
         ({"inputs_embeds": [[0.5]]}, r"has 'inputs_embeds', which is not supported"),

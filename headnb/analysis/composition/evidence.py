@@ -2,9 +2,9 @@
 
 Z denotes the patterns before fine-tuning of the target, the basic and the other tasks. A pattern that merely shrinks or
 grows is explained by Z. All patterns are in units of the heads' levels before fine-tuning (mean over the tasks). Within
-each layer a shift and a scale common to all heads are removed (`layer_products`). Each layer is predicted with weights
-fitted to the other layers. With e(.) the prediction error summed over layers, corrected for the noise of samples and
-runs,
+each layer a shift and a multiple of the tasks' mean level are removed (`layer_products`). Each layer is predicted with
+weights fitted to the other layers. With e(.) the prediction error summed over layers, corrected for the noise of
+samples and runs,
 
     gain    G = 1 - e(Z + basics) / e(Z)
     excess  X = (e(Z + the best equally large set of other tasks) - e(Z + basics)) / e(Z).

@@ -72,7 +72,7 @@ class CompositionInputs:
         own = {target_name: first} | {task: read_stages(change, task) for task, change in {**basics, **others}.items()}
         controls = shuffled if isinstance(shuffled, Mapping) else {} if shuffled is None else {target_name: shuffled}
         if unknown := [task for task in controls if task not in own]:
-            raise unknown_name("task of the shuffled answers", unknown[0], own)
+            raise unknown_name("task with shuffled answers", unknown[0], own)
         labelled = {("own", task): stages for task, stages in own.items()}
         labelled |= {("shuffled", task): read_stages(change, f"shuffled {task}") for task, change in controls.items()}
         check_same_grid({_role(target_name, basics, *key): stages for key, stages in labelled.items()})

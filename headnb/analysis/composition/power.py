@@ -84,8 +84,8 @@ class CompositionPower(AnalysisResult):
             for share, row in self.rates.iterrows()
         ]
         return (
-            f"With {self.runs} training runs and {self.samples} samples per task, the probability to find composition "
-            f"of {self.target} from {join_names(self.basics)} ({level}) is {join_names(powers)}."
+            f"With {self.runs} training runs and {self.samples} samples per task, the probability of detecting "
+            f"composition of {self.target} from {join_names(self.basics)} ({level}) is {join_names(powers)}."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def _describe_next_level(evidence: CompositionEvidence, comparison: Comparison) 
         sentences.append(f"For own minus shuffled answers: gain {_format_limit(beyond.gain)}{excess}.")
     else:
         sentences.append(
-            f"For own minus shuffled answers the change is too noisy (reliability {beyond.reliability:.2f}, at least "
-            f"{MIN_RELIABILITY:.2f} needed)."
+            "The change with own answers minus the change with shuffled answers is too noisy "
+            f"(reliability {beyond.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed)."
         )
     if not beyond.has_excess:
         sentences.append("A common answer format is not excluded.")

@@ -55,7 +55,7 @@ def distribution(
     values = np.concatenate([flat_values(part) for part in parts.values()])
     values = values[np.isfinite(values)]
     if log and (values.size == 0 or values.min() < 0 or values.max() <= 0):
-        raise HeadnbError("a logarithmic axis needs values of at least 0, not all of them 0")
+        raise HeadnbError("a logarithmic axis needs values of at least 0, at least one of them above 0")
     x = Axis(*padded_range(values, least=0.0), what)
     if log:
         unit = float(np.percentile(values[values > 0], 5))  # few values are smaller
