@@ -3,8 +3,10 @@
 The products are those of `debiased_products`, but per layer, so that weights can be fitted to the other layers. Changes
 of heads, and their differences between runs, are roughly proportional to the heads' levels. Raw products would be
 dominated by the few heads with the highest levels. Therefore patterns are in units of each head's level. A shift and a
-multiple of the tasks' mean level are removed from each layer, so that a uniform change of a layer does not count. A change
-of a whole layer in proportion to one task's own pattern is removed only as far as that pattern is the tasks' mean.
+multiple of the tasks' mean level are removed from each layer, so that a uniform change of a layer does not count. A
+change of a whole layer in proportion to one task's own pattern is removed only as far as that pattern is the tasks'
+mean.
+
 A corrected product of two patterns averages over pairs of different samples and different runs. Jackknife replicates,
 which leave out a group of samples or a run, are corrected for their own noise.
 """
