@@ -64,9 +64,8 @@ class _Renderer:
                     answer = process.stdout.readline()  # type: ignore[union-attr]
             finally:
                 overdue.cancel()
-                if not answer.endswith(
-                    b"\n"
-                ):  # also after an interrupt: a late answer must not be read as the next one
+                # Also after an interrupt: a late answer must not be read as the next one.
+                if not answer.endswith(b"\n"):
                     self._end()
         if not answer.endswith(b"\n"):
             raise TemplateRefusedError(_reason(process.returncode))
