@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from headnb import hub, load_model
+from headnb.models import default_model
 
 import warm_kernels
 from ipython_shells import shell  # noqa: F401  a fixture
@@ -101,6 +103,16 @@ def adapter(folder, input_ids, tmp_path):
 def nothing_outside(monkeypatch, no_network):
     """Without network and data folder."""
     monkeypatch.delenv("HEADNB_DATA", raising=False)
+
+
+@pytest.fixture
+def model_cache(monkeypatch, tmp_path):
+    """Folder of the default model's cache; the test also has its own temporary folder."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "cache" / "models"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 from headnb.analysis.composition.fit import CombinationFit
 from headnb.analysis.result import result_html
 from headnb.call_checks import check_arguments
+from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.loading import Task, known_tasks, load_task
 
@@ -51,7 +52,7 @@ class Mixture(Task):
             f"  {name:{width}} {count:6d} {count / len(self):7.1%}   weight {self.weights[name]:.3g}"
             for name, count in self.counts.items()
         ]
-        return "\n".join([self._title(), *rows, *self.notes])
+        return for_stdout("\n".join([self._title(), *rows, *self.notes]))
 
     def _repr_html_(self) -> str:
         import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415

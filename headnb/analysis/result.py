@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from headnb.display.encodings import for_stdout
 from headnb.display.templating import render
 from headnb.stats.rounding import interval_text
 
@@ -37,9 +38,8 @@ class AnalysisResult(ABC):
         return self.table
 
     def __repr__(self) -> str:
-        return "\n\n".join(
-            filter(None, (self._title(), self._display_table().to_string(**_TABLE_FORMAT), self.verdict))
-        )
+        parts = (self._title(), self._display_table().to_string(**_TABLE_FORMAT), self.verdict)
+        return for_stdout("\n\n".join(filter(None, parts)))
 
     def _repr_html_(self) -> str:
         return result_html(self._title(), self._display_table(), verdict=self.verdict, **_TABLE_FORMAT)

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from headnb import __version__
 from headnb.cli import suite
+from headnb.cli.commands import Command
 from headnb.cli.output import echo
 from headnb.display.encodings import encodable, show_nearest
 from headnb.errors import HeadnbError
@@ -91,7 +92,7 @@ def _parameter(option: shared.Option) -> inspect.Parameter:
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=about, annotation=kind)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes(*shared.SCORE)
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
@@ -141,7 +142,7 @@ def score(
         echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
@@ -161,7 +162,7 @@ def show(
             echo(f"wrote {grid.save_page(path) if path is html else grid.save(path)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def tasks(
     word: Annotated[
         str, typer.Argument(metavar="WORD", help="List only tasks with this word in name or description.")
@@ -173,7 +174,7 @@ def tasks(
     echo(task_table(word))
 
 
-@app.command()
+@app.command(cls=Command)
 def models() -> None:
     """List common models; other hub ids, folders and GGUF files work as well."""
     from headnb.notebook.tables import model_table  # noqa: PLC0415
@@ -181,7 +182,7 @@ def models() -> None:
     echo(model_table())
 
 
-@app.command()
+@app.command(cls=Command)
 def methods() -> None:
     """List the score methods."""
     from headnb.notebook.tables import method_table  # noqa: PLC0415
@@ -189,7 +190,7 @@ def methods() -> None:
     echo(method_table())
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its HTML page.")] = Path(
         "headnb-demo"
@@ -209,7 +210,7 @@ def demo(
     echo(f"executed notebook: {executed}\nHTML page:         {page}")
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor() -> None:
     """Report versions, devices, memory, and missing packages with the commands that install them."""
     from headnb.cli.doctor import diagnose  # noqa: PLC0415

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headnb.cli.commands import Command
 from headnb.cli.output import echo
 from headnb.errors import HeadnbError
 
@@ -41,7 +42,7 @@ Workers = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     suite: File = None,
     profile: Profile = "demo",
@@ -88,7 +89,7 @@ def run(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(
     suite: File = None,
     profile: Profile = "demo",
@@ -113,7 +114,7 @@ def plan(
         echo(planned_reliability(run_folder, samples, runs))
 
 
-@app.command()
+@app.command(cls=Command)
 def status(suite: File = None, profile: Profile = "demo", out: Out = None, settings: Settings = None) -> None:
     """Show the state of every notebook."""
     from headnb.suite.records import is_running, records  # noqa: PLC0415
@@ -144,9 +145,12 @@ def _values(settings: list[str]) -> dict[str, Any]:
     values = {}
     for text in settings:
         name, equals, value = text.partition("=")
+        name = name.strip()
         if not equals:
             raise HeadnbError(f"--set {text!r:.60} must be NAME=VALUE, for instance --set steps=20")
-        values[name.strip()] = parse_yaml(value, f"--set {name.strip()!r:.60}: the value")
+        if name in values:
+            raise HeadnbError(f"--set {name!r:.60} is given twice")
+        values[name] = parse_yaml(value, f"--set {name!r:.60}: the value")
     return values
 
 

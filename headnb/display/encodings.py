@@ -24,6 +24,11 @@ def show_nearest() -> None:
             stream.reconfigure(errors=_NEAREST)
 
 
+def for_stdout(text: str) -> str:
+    """The text of an object's `repr`, with characters that `print` can write to the stdout of this process."""
+    return encodable(text, sys.stdout)
+
+
 def encodable(text: str, stream: object) -> str:
     """The text with the nearest ASCII for characters that the stream's encoding lacks.
 

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from headnb.display import grid_text, html
+from headnb.display.encodings import for_stdout
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
@@ -85,7 +86,7 @@ class HeadGrid:
         }
 
     def __repr__(self) -> str:
-        return grid_text.as_text(self.payload)
+        return for_stdout(grid_text.as_text(self.payload))
 
 
 def writer_for(path: Path) -> Callable[[Payload], str]:

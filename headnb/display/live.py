@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headnb.display import grid_text, html
-from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.templating import render
@@ -323,7 +322,7 @@ class _TerminalOutput:
 
     def end(self, grid: HeadGrid) -> None:
         self._close_bar()
-        print(encodable(repr(grid), sys.stdout))  # noqa: T201  the result of a command in a terminal
+        print(grid)  # noqa: T201  the result of a command in a terminal
 
     def close(self, title: str, words: str) -> None:
         self._close_bar()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headnb.display.encodings import for_stdout
 from headnb.display.grid_text import format_number
 from headnb.display.templating import render
 
@@ -54,7 +55,7 @@ class AblationCard:
 
     def __repr__(self) -> str:
         texts = [f"{name}: {text!r}" for name, text in self._texts()]
-        return "\n".join([self.heading, *self.lines, *texts])
+        return for_stdout("\n".join([self.heading, *self.lines, *texts]))
 
     def _texts(self) -> list[tuple[str, str]]:
         if self.generation is None:

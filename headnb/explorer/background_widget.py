@@ -56,7 +56,8 @@ class BackgroundWidget(anywidget.AnyWidget):
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
-        changes = {name: value for name, value in sync_data.items() if name in self.browser_traits}
+        given = sync_data if isinstance(sync_data, dict) else {}
+        changes = {name: value for name, value in given.items() if name in self.browser_traits}
         accepted = False
         with self._report_errors():
             super().set_state(changes)

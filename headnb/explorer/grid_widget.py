@@ -65,6 +65,16 @@ class HeadGridWidget(StaticFallbackWidget):
         )
         self.selected = list(selected)
 
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Apply a selection of the browser; an invalid one is taken back. Other traits change only in Python."""
+        chosen = sync_data.get("selected") if isinstance(sync_data, dict) else None
+        if chosen is None:
+            return
+        try:
+            super().set_state({"selected": chosen})
+        except traitlets.TraitError:
+            self.send_state("selected")
+
     @traitlets.validate("payload")
     def _validate_payload(self, proposal: dict[str, Any]) -> Payload:
         return HeadGrid.of(proposal["value"]).payload

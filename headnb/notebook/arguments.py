@@ -6,6 +6,7 @@ a path. A string variable is replaced by its text, so that `%headscore model tas
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import keyword
@@ -20,7 +21,6 @@ from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator, Mapping
 
     import xarray as xr
@@ -61,6 +61,8 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
         words = arg_split(line.strip().removesuffix(";"), posix=True)  # users end lines with ";" as in expressions
     except ValueError:
         raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
+    if twice := _option_given_twice(magic, words):
+        raise UsageError(f"{name}: {twice} is given twice (see {name}?)")
     try:
         options, unknown = magic.parser.parse_known_intermixed_args(words)  # options may stand between MODEL and TASK
     except UsageError as error:
@@ -68,6 +70,16 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     if unknown:
         raise UsageError(f"{name}: {_unknown_argument_message(unknown[0], option_names(magic))} (see {name}?)")
     return options  # type: ignore[no-any-return]
+
+
+def _option_given_twice(magic: Any, words: list[str]) -> str:
+    """First option of which the parser would silently use the last value; empty if there is none."""
+    typed = [word.partition("=")[0] for word in words]
+    for action in magic.parser._actions:  # noqa: SLF001  no public form
+        several = isinstance(action, argparse._AppendAction)  # noqa: SLF001
+        if not several and sum(map(typed.count, action.option_strings)) > 1:
+            return str(action.option_strings[-1])
+    return ""
 
 
 def option_names(magic: Any) -> list[str]:

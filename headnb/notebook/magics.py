@@ -18,6 +18,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Int, Unicode
 
+from headnb.display.encodings import for_stdout
 from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.errors import HeadnbError, first_line, one_line
 from headnb.models.model_cache import ModelCache, release_memory
@@ -191,7 +192,7 @@ class HeadMagics(Magics):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.model_cache)
         if note:
-            print(one_line(note))  # noqa: T201  a wrong tokenizer gives other token ids and so other scores
+            print(for_stdout(one_line(note)))  # noqa: T201  a wrong tokenizer gives other token ids and so other scores
         return found, tokenizer
 
     @line_magic
@@ -334,7 +335,7 @@ class HeadMagics(Magics):
         words = [f"{cached.name} ({cached.size / 1e9:.2f} GB)" for cached in freed]
         del freed  # the memory is released only when nothing refers to the models
         release_memory()
-        print(f"unloaded {one_line(', '.join(words))}" if words else "no model was loaded")  # noqa: T201
+        print(for_stdout(f"unloaded {one_line(', '.join(words))}") if words else "no model was loaded")  # noqa: T201
 
     @line_magic
     @magic_arguments()

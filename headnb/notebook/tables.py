@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from headnb.display.encodings import for_stdout
 from headnb.display.templating import render
 from headnb.errors import HeadnbError
 
@@ -32,7 +33,7 @@ class NameTable:
         for row in (self.columns, *self.rows):
             line = "  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip()
             lines.append(line if len(line) <= width else f"{line[: width - 1]}…")
-        return "\n".join([*lines, *([self.caption] if self.caption else [])])
+        return for_stdout("\n".join([*lines, *([self.caption] if self.caption else [])]))
 
 
 def task_table(word: str = "") -> NameTable:

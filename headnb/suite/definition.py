@@ -123,7 +123,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain values of a YAML text; no Python objects are created.
 
     Raises:
-        HeadnbError: invalid YAML, or text or expanded aliases above the size limit.
+        HeadnbError: invalid YAML, a key given twice in one mapping, or text or expanded aliases above the size limit.
     """
     with optional_import("suite"):
         import yaml  # noqa: PLC0415
@@ -148,7 +148,8 @@ def _count_values(node: Any, known: dict[int, int]) -> int:
     """Number of values of a YAML node with aliases expanded; at least `MAX_VALUES` if the node contains itself.
 
     Raises:
-        ValueError: a value is too long (parsing a number with colons takes quadratic time).
+        ValueError: a value is too long (parsing a number with colons takes quadratic time), or a mapping has a key
+            twice, of which YAML would silently use the last value.
     """
     if not isinstance(getattr(node, "value", None), list):
         if node is not None and len(node.value) > LONGEST_VALUE:
@@ -156,9 +157,17 @@ def _count_values(node: Any, known: dict[int, int]) -> int:
         return 1
     if id(node) not in known:
         known[id(node)] = MAX_VALUES
+        _check_keys_are_unique(node)
         parts = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
     return known[id(node)]
+
+
+def _check_keys_are_unique(node: Any) -> None:
+    keys = [str(entry[0].value) for entry in node.value if isinstance(entry, tuple)]
+    twice = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
+    if twice is not None:
+        raise ValueError(f"the key {twice!r:.60} is given twice")
 
 
 def _notebook(name: str, entry: Mapping[str, Any], folder: Path) -> NotebookEntry:

@@ -254,3 +254,19 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "score" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["suite", "plan", "--set", "n=3", "--set", "n = 4"], "--set 'n'"),
+        (["suite", "status", "--profile", "demo", "--profile=small"], "--profile"),
+        (["show", "x.heads.json", "--html", "a.html", "--html", "b.html"], "--html"),
+        (["score", "smollm2-135m", "gcd", "-n", 3, "--samples", 4], "-n"),
+    ],
+)
+def test_an_option_given_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[Any], option: str
+) -> None:
+    assert run(monkeypatch, *words) == 1
+    assert capsys.readouterr().err == f"headnb: {option} is given twice\n"

@@ -212,6 +212,8 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --dtype float16", "loaded already"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
         ("%%headscore model pairs\na => b", "not both"),
+        ("%headscore model pairs -n 2 --samples=3", "--samples is given twice"),
+        ("%headablate model pairs --heads L0H1 --heads L0H2", "--heads is given twice"),
         ("%headgrid nothing", "no variable and no file 'nothing' has something to draw"),
         ("%headgrid model", "model is a LlamaForCausalLM, not something to draw"),
         ("%headdiff scoers scores", "did you mean scores?"),

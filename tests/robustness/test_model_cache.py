@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from headnb import HeadnbError, hub
+from headnb import HeadnbError
 from headnb.models import default_model, folder_checksums
 from headnb.models.loading import load_model, weights_fingerprint
 from tqdm import tqdm
@@ -29,16 +29,6 @@ FORKED = multiprocessing.get_context("fork")  # a forked process has the tiny mo
 
 def cases(few, many):
     return pytest.mark.parametrize("cases", [few, pytest.param(many, marks=pytest.mark.slow)])
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """Folder of the default model's cache; the test also has its own temporary folder."""
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(default_model, "packaged_gguf", lambda: tmp_path / "model.gguf")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    return tmp_path / "cache" / "models"
 
 
 @pytest.fixture
@@ -58,7 +48,7 @@ def as_another_process(call):
 
 
 @cases(60, 4000)
-def test_a_bit_that_flips_is_named_with_its_cure_and_never_loaded(cases, cache, convert):
+def test_a_bit_that_flips_is_named_with_its_cure_and_never_loaded(cases, model_cache, convert):
     made = default_model.default_folder(convert)
     moments, found = random.Random(cases), Counter()
     files = sorted(made.iterdir())
@@ -79,7 +69,7 @@ def test_a_bit_that_flips_is_named_with_its_cure_and_never_loaded(cases, cache, 
 
 
 @cases(6, 300)
-def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cases, cache, convert):
+def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cases, model_cache, convert):
     """The operating system refuses to write, in the middle of a file."""
     moments = random.Random(cases)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -91,14 +81,14 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cases, cache, co
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         one_line(refused.value)
-        assert left_in(cache) == left_in(Path(tempfile.gettempdir(), f"headnb-{os.getuid()}")) == []
+        assert left_in(model_cache) == left_in(Path(tempfile.gettempdir(), f"headnb-{os.getuid()}")) == []
     print(f"files that cannot grow: {cases} tried, each one line and nothing left")
-    assert default_model.default_folder(convert) == cache / "smollm2-135m"
+    assert default_model.default_folder(convert) == model_cache / "smollm2-135m"
 
 
 @cases(3, 20)
-def test_loads_from_an_unwritable_cache_share_one_copy(cases, cache, model, convert):
-    cache.parent.write_text("a file where the folder should be")
+def test_loads_from_an_unwritable_cache_share_one_copy(cases, model_cache, model, convert):
+    model_cache.parent.write_text("a file where the folder should be")
     converted = []
 
     def counted(path):
@@ -132,7 +122,7 @@ def make(convert, began):
 
 
 @cases(2, 30)
-def test_processes_that_convert_at_once_convert_once(cases, cache, convert, tmp_path):
+def test_processes_that_convert_at_once_convert_once(cases, model_cache, convert, tmp_path):
     for case in range(cases):
         log, began = tmp_path / f"log{case}", FORKED.Event()
         together = [FORKED.Process(target=make, args=(slowly(convert, log), began)) for _ in range(4)]
@@ -143,13 +133,13 @@ def test_processes_that_convert_at_once_convert_once(cases, cache, convert, tmp_
         assert [each.exitcode for each in together] == [0] * 4
         assert log.read_text() == "x"
         made = default_model.default_folder(convert)
-        assert left_in(cache) == [made.name]
+        assert left_in(model_cache) == [made.name]
         made.rename(tmp_path / f"away{case}")
     print(f"four processes that convert at once: {cases} times, one conversion each")
 
 
 @cases(6, 100)
-def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, cache, model, convert, tmp_path):
+def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, model_cache, model, convert, tmp_path):
     moments, found = random.Random(cases), Counter()
     for case in range(cases):
         began = FORKED.Event()
@@ -159,10 +149,10 @@ def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, cache
         time.sleep(moments.uniform(0, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        left = left_in(cache)
+        left = left_in(model_cache)
         found["a part of it" if any(name.startswith(".") for name in left) else "all of it" if left else "nothing"] += 1
         made = default_model.default_folder(convert)
-        assert left_in(cache) == [made.name]
+        assert left_in(model_cache) == [made.name]
         folder_checksums.check_files(made)
         made.rename(tmp_path / f"away{case}")
     print(f"killed conversions: {cases} tried; left: {dict(found)}; the next conversion was complete, without remains")

@@ -163,6 +163,8 @@ def test_an_unknown_profile_is_answered_with_the_nearest(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("a: [", "line 2 is not YAML"),
+        ("notebooks: {}\nprofiles: {}\nnotebooks: {}", "the key 'notebooks' is given twice"),
+        ("notebooks: {a: {file: x.ipynb, file: y.ipynb}}", "the key 'file' is given twice"),
         ("- x", "must be a mapping of names to values"),
         ("notebook: {}", "did you mean 'notebooks'"),
     ],

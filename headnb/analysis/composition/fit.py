@@ -38,6 +38,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.estimates import estimate_text
 from headnb.display.charts.fits import nulls, regression, weights
+from headnb.display.encodings import for_stdout
 from headnb.errors import unknown_name
 from headnb.stats import descriptive
 
@@ -125,16 +126,15 @@ class CombinationFit(FitData):
         return replace(chart, title=title, words=(*chart.words, uncentred))
 
     def __repr__(self) -> str:
-        return "\n".join(
-            [
-                f"{self._title()}\n",
-                f"{self.table.to_string(float_format=_format)}\n",
-                f"{self._r2_line()}\n",
-                f"{self.nulls.to_string(float_format=_format, na_rep='–')}\n",
-                *([f"{self.evidence.table.to_string(float_format=_format, na_rep='–')}\n"] if self._was_tested else []),
-                self.verdict,
-            ]
-        )
+        parts = [
+            f"{self._title()}\n",
+            f"{self.table.to_string(float_format=_format)}\n",
+            f"{self._r2_line()}\n",
+            f"{self.nulls.to_string(float_format=_format, na_rep='–')}\n",
+            *([f"{self.evidence.table.to_string(float_format=_format, na_rep='–')}\n"] if self._was_tested else []),
+            self.verdict,
+        ]
+        return for_stdout("\n".join(parts))
 
     def _repr_html_(self) -> str:
         parts = [self._title(), self.table, self._r2_line(), self.nulls]

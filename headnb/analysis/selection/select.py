@@ -28,6 +28,7 @@ from headnb.analysis.selection.pools import (
 )
 from headnb.analysis.selection.views import PatternView, RandomView, TextView
 from headnb.call_checks import check_arguments
+from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
@@ -115,7 +116,7 @@ class Selection:
     def __repr__(self) -> str:
         text = self.table.head(REPR_ROWS).to_string(float_format="{:.3f}".format, na_rep="–")
         more = [f"and {len(self) - REPR_ROWS} more (.table)"] if len(self) > REPR_ROWS else []
-        return "\n".join([*self._lines(), text, *more, *self.notes])
+        return for_stdout("\n".join([*self._lines(), text, *more, *self.notes]))
 
     def _repr_html_(self) -> str:
         form: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "–", "max_rows": 2 * REPR_ROWS}

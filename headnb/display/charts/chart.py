@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
 from headnb.display.charts.marks import Drawing
+from headnb.display.encodings import for_stdout
 from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
 from headnb.errors import HeadnbError
@@ -71,7 +72,7 @@ class Chart(Drawing):
         }
 
     def __repr__(self) -> str:
-        return "\n".join([self.title, *self.words, *self.notes])
+        return for_stdout("\n".join([self.title, *self.words, *self.notes]))
 
 
 def chart_row(*charts: Chart, title: str = "") -> Chart:

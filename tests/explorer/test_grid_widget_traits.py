@@ -1,0 +1,47 @@
+"""Changes of a grid widget by the browser: only valid selections, and never an exception."""
+
+from __future__ import annotations
+
+import pytest
+from headnb.explorer.grid_widget import HeadGridWidget
+
+import grids
+
+REFUSED = [
+    {"selected": 3},
+    {"selected": [None]},
+    {"selected": ["L99H0"]},
+    {"selected": ["<img src=x>"] * 10**4},
+    {"payload": 3},
+    {"payload": {"version": 1, "panels": 5}},
+    {"payload": [[0.5] * 9] * 30},
+    {"selected": ["L1H1"] + ["L99H0"], "payload": None},
+    {"_esm": "window.ran = 1"},
+    {"_css": "@import 'https://example.org'"},
+    {"_view_module": "other", "layout": "x", "tooltip": 3, "unknown": {"__proto__": 1}},
+    {},
+    [],
+    "selected",
+    3,
+    None,
+]
+
+
+@pytest.mark.parametrize("state", REFUSED, ids=lambda state: str(state)[:40])
+def test_a_page_changes_nothing_but_the_selection(state, monkeypatch):
+    widget = HeadGridWidget(grids.grid(), selected=["L0H0"])
+    sent = []
+    monkeypatch.setattr(widget, "send_state", lambda key=None: sent.append(key))
+    before = widget.get_state()
+    widget.set_state(state)
+    assert widget.get_state() == before
+    assert sent == (["selected"] if isinstance(state, dict) and "selected" in state else [])
+    widget.set_state({"selected": ["L1H2", "L0H1"]})
+    assert widget.selected == ["L0H1", "L1H2"]
+
+
+def test_unknown_messages_are_ignored():
+    widget = HeadGridWidget(grids.grid())
+    for content in (None, 3, "x", [[]], {"do": "run"}, {"__proto__": {}}):
+        widget._handle_custom_msg(content, [])
+    assert widget.selected == []
