@@ -9,7 +9,7 @@ from bounded import run_bounded
 PRINTED = """
 import headnb
 from headnb.display.charts.chart import Chart
-from headnb.display.grid import HeadGrid
+from headnb.display.grid import HeadGrid, show
 from headnb.explorer.ablation_card import AblationCard
 from headnb.notebook.tables import task_table
 
@@ -27,8 +27,8 @@ print(grid, HeadGrid.of(comparison([[-0.4, 0.2]], [[1, 0]])))
 print(Chart("R² ≥ 0 · é → 日本", ()), task_table("math"))
 print(fit, headnb.mixture(fit, 8, pairs))
 print(AblationCard(headnb.ablate(tiny_model(), tiny_tokenizer(), PAIRS, ["L0H1"], controls=2)))
-headnb.show(pattern)
-headnb.show(grid)
+show(pattern)
+show(grid)
 """
 STREAMS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
@@ -41,7 +41,8 @@ STREAMS = {
     "stream", ["ascii", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cp1252", "C", "utf-8"))]
 )
 def test_results_print_on_every_stdout(stream):
-    ended = run_bounded(PRINTED, seconds=120, **STREAMS.get(stream, {"PYTHONIOENCODING": stream}))
+    code = PRINTED.encode("ascii", "backslashreplace").decode()  # the C locale does not pass other letters
+    ended = run_bounded(code, seconds=120, **STREAMS.get(stream, {"PYTHONIOENCODING": stream}))
     assert ended.returncode == 0, ended.stderr.decode(errors="replace")[-2000:]
     shown = ended.stdout.decode("ascii" if stream == "C" else stream)
     assert shown.count("layers ") >= 4

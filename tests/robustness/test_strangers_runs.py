@@ -5,19 +5,17 @@ A forged value is read or refused in one line, markup stays text, and shared fil
 
 from __future__ import annotations
 
-import getpass
 import json
-import platform
 import shutil
 import warnings
 from collections import Counter
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from headnb import HeadnbError, finetune, load_model, load_task, score_heads
+from headnb.display.grid import HeadGrid
 from headnb.display.report import Finding, Number, ReportContents, Section, Table, page
-from headnb.experiments.folder import Run
+from headnb.experiments.folder import Run, Settings
 from headnb.experiments.report import _names_of_paths, contents_of
 from headnb.explorer.commands import MOST_CONTROLS
 from headnb.explorer.explorer import explore
@@ -141,14 +139,42 @@ def test_the_paths_of_a_run_are_shown_by_their_names(tmp_path):
     assert _names_of_paths(Run(tmp_path)) == {"/home/alice/m": "m", "/home/alice/t": "t"}
 
 
-def test_attributes_of_scores_name_no_folder_user_or_host(folder, tmp_path):
-    model, tokenizer = load_model(folder)
-    (tmp_path / "own.jsonl").write_text('{"prompt": "2 + 2 =", "completion": " 4"}')
-    scores = score_heads(model, tokenizer, load_task(tmp_path / "own.jsonl"), out=tmp_path / "a.zarr")
-    written = json.dumps({str(name): str(value) for name, value in scores.attrs.items()})
-    written += (tmp_path / "a.zarr" / "zarr.json").read_text()
-    assert str(tmp_path) not in written
-    assert not any(word in written.split('"') for word in (platform.node(), getpass.getuser(), str(Path.home())))
+# Files that peft and transformers write with the path of a local base model or of the output folder: see SECURITY.md.
+WITH_PATHS = {"README.md", "adapter_config.json", "training_args.bin"}
+SECRETS = {
+    "HF_TOKEN": "hf_planted",
+    "WANDB_API_KEY": "wandb-planted",
+    "USER": "user-planted",
+    "LOGNAME": "user-planted",
+}
+
+
+def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    for host in ("platform.node", "socket.gethostname"):
+        monkeypatch.setattr(host, lambda: "host-planted")
+    home, out = tmp_path / "home-planted", tmp_path / "home-planted" / "out"
+    out.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    model, tokenizer = load_model(shutil.copytree(folder, home / "model"))
+    (home / "own.jsonl").write_text(
+        '{"prompt": "2 + 2 =", "completion": " 4"}\n{"prompt": "2 + 3 =", "completion": " 5"}'
+    )
+    task = load_task(home / "own.jsonl")
+    scores = score_heads(model, tokenizer, task, out=out / "a.zarr")
+    scores.to_netcdf(out / "a.nc")
+    grid = HeadGrid.of(scores)
+    for suffix in (".heads.json", ".svg", ".html"):
+        grid.save(out / f"grid{suffix}")
+    grid.save_page(out / "page.html")
+    finetune(model, tokenizer, task, steps=1, track={"own": task}, output_dir=out / "tuned")
+    Run.create(out / "run", Settings("smollm2-135m", ("gcd",), 4, 64, 0))
+    written = [path for path in out.rglob("*") if path.is_file()]
+    naming = {path.name for path in written if b"planted" in path.read_bytes()}
+    assert naming <= WITH_PATHS
+    assert not [path for path in written if b"home-planted" not in (text := path.read_bytes()) and b"planted" in text]
+    print(f"files scanned for private names: {len(written)}; with paths: {sorted(naming)}")
 
 
 def test_two_fine_tunings_in_one_folder_are_refused(model, tokenizer, tmp_path):

@@ -117,10 +117,10 @@ export class GridView {
     show(this.body, false);
   }
 
-  /** Select heads by name; names that the model does not have are ignored. */
-  select(names: readonly unknown[]): void {
+  /** Select heads by name; names that the model does not have are ignored, and so is anything but a list. */
+  select(names: unknown): void {
     if (!this.payload) return;
-    this.selection = { ...this.selection, cells: cellsOf(names, this.payload) };
+    this.selection = { ...this.selection, cells: cellsOf(Array.isArray(names) ? names : [], this.payload) };
     this.stage.select(this.selection);
     this.bar.refresh(this.payload, this.front(), this.selection.cells);
   }
