@@ -15,7 +15,7 @@ REFUSED = [
     {"payload": 3},
     {"payload": {"version": 1, "panels": 5}},
     {"payload": [[0.5] * 9] * 30},
-    {"selected": ["L1H1"] + ["L99H0"], "payload": None},
+    {"selected": ["L1H1", "L99H0"], "payload": None},
     {"_esm": "window.ran = 1"},
     {"_css": "@import 'https://example.org'"},
     {"_view_module": "other", "layout": "x", "tooltip": 3, "unknown": {"__proto__": 1}},

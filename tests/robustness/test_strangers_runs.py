@@ -141,12 +141,7 @@ def test_the_paths_of_a_run_are_shown_by_their_names(tmp_path):
 
 # Files that peft and transformers write with the path of a local base model or of the output folder: see SECURITY.md.
 WITH_PATHS = {"README.md", "adapter_config.json", "training_args.bin"}
-SECRETS = {
-    "HF_TOKEN": "hf_planted",
-    "WANDB_API_KEY": "wandb-planted",
-    "USER": "user-planted",
-    "LOGNAME": "user-planted",
-}
+SECRETS = {name: f"{name}-planted" for name in ("HF_TOKEN", "WANDB_API_KEY", "USER", "LOGNAME")}
 
 
 def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monkeypatch):
@@ -158,9 +153,8 @@ def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monke
     out.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     model, tokenizer = load_model(shutil.copytree(folder, home / "model"))
-    (home / "own.jsonl").write_text(
-        '{"prompt": "2 + 2 =", "completion": " 4"}\n{"prompt": "2 + 3 =", "completion": " 5"}'
-    )
+    rows = ({"prompt": f"2 + {number} =", "completion": f" {2 + number}"} for number in range(2))
+    (home / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = load_task(home / "own.jsonl")
     scores = score_heads(model, tokenizer, task, out=out / "a.zarr")
     scores.to_netcdf(out / "a.nc")
@@ -171,9 +165,11 @@ def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monke
     finetune(model, tokenizer, task, steps=1, track={"own": task}, output_dir=out / "tuned")
     Run.create(out / "run", Settings("smollm2-135m", ("gcd",), 4, 64, 0))
     written = [path for path in out.rglob("*") if path.is_file()]
-    naming = {path.name for path in written if b"planted" in path.read_bytes()}
+    contents = {path: path.read_bytes() for path in written}
+    naming = {path.name for path, content in contents.items() if b"planted" in content}
     assert naming <= WITH_PATHS
-    assert not [path for path in written if b"home-planted" not in (text := path.read_bytes()) and b"planted" in text]
+    secret = [word.encode() for word in (*SECRETS.values(), "host-planted")]
+    assert not [path for path, content in contents.items() if any(word in content for word in secret)]
     print(f"files scanned for private names: {len(written)}; with paths: {sorted(naming)}")
 
 
