@@ -7,7 +7,6 @@ drawn is one readable line.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -15,22 +14,17 @@ from xml.etree import ElementTree as ET
 from headnb.display.frontend import bundle
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE
-from headnb.display.report import Section, report
-from headnb.experiments.folder import Run
-from headnb.experiments.report import contents_of
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from playwright.sync_api import expect
 
 import grids
 import hostile_payloads
 from jupyter_pages import Jupyter, no_kernel
-from paths import FIXTURES
 from widget_host_page import HOST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
     from playwright.sync_api import Locator, Page
 
 OUTPUTS_PER_CELL = 25
@@ -220,26 +214,3 @@ def test_pictures_saved_in_the_browser_are_well_formed(page: Page) -> None:
         assert not any(name.startswith("on") or "href" in name for one in picture.iter() for name in one.attrib)
     watched.check()
     print(f"pictures saved in the browser: {len(hostile_payloads.TEXTS)} tried, all well-formed XML")
-
-
-def test_reports_of_a_strangers_run_run_nothing(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headnb.experiments.report._rapid", lambda _: Section("a run of two tracked steps has none"))
-    watched = Watched(page, "file:")
-    shutil.copytree(FIXTURES / "format-1" / "run", tmp_path / "run")
-    run = Run(tmp_path / "run")
-    settings = json.loads(run.paths.settings.read_text(encoding="utf-8"))
-    settings.pop("checksum", None)
-    run.paths.finetuning("gcd", 0).mkdir(parents=True, exist_ok=True)
-    manifest = tmp_path / "run" / "notebooks" / "01_patterns.json"
-    manifest.parent.mkdir()
-    for text in hostile_payloads.TEXTS[::4]:
-        losses = {text: {"before": 1.0, "after": 0.5}}
-        result = {"task": text, "seed": 0, "kind_of_tuning": text, "steps": text, "loss": losses, "movement": 0.1}
-        ran = {"node": text, "seconds": 1.0, "memory_mb": 1, "hardware": text, "versions": {text: text}}
-        run.paths.settings.write_text(json.dumps(settings | {"model": text, "versions": {text: text}}))
-        (run.paths.finetuning("gcd", 0) / "result.json").write_text(json.dumps(result))
-        manifest.write_text(json.dumps(ran))
-        page.goto(report(contents_of(run, {}), tmp_path / "report.html").as_uri())
-        expect(page.locator("main")).to_be_visible()
-        watched.check()
-    print(f"reports of a stranger's run: {len(hostile_payloads.TEXTS[::4])} tried")
