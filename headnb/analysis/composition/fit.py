@@ -117,7 +117,7 @@ class CombinationFit(FitData):
         own = pd.DataFrame({"r2": [self.r2], "r2_cv": [self.r2_cv]}, index=["the fit"])
         uncentred = f"R² {estimate_text(self.r2_uncentred)} ({UNCENTRED})"
         chart = chart_row(
-            regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
+            regression(self.observed, self.fitted, title=f"Observed and fitted, R² {estimate_text(self.r2)}"),
             weights(self.interval, name="noise-corrected", others=others, selected=self.selected),
             nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
         )

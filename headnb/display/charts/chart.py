@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
-from headnb.display.charts.marks import Drawing
+from headnb.display.charts.marks import Cells, Drawing
+from headnb.display.charts.svg import GAP
 from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
 from headnb.errors import HeadnbError
@@ -15,6 +17,10 @@ from headnb.hub import user_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
+
+    from headnb.display.charts.marks import Plot
+
+_MAX_GROWTH = 2.2
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +78,25 @@ class Chart(Drawing):
 
     def __repr__(self) -> str:
         return "\n".join([self.title, *self.words, *self.notes])
+
+
+def widen(chart: Chart, row: int) -> Chart:
+    """The chart with plots that fill rows of this many pixels; plots of cells keep their size.
+
+    Plots become at most `_MAX_GROWTH` times as wide, and a little taller.
+    """
+    count, natural = len(chart.plots), max(plot.outer_width for plot in chart.plots)
+    fitting = max(1, (row + GAP) // (natural + GAP))
+    per_row = math.ceil(count / math.ceil(count / fitting))
+    spare = (row - (per_row - 1) * GAP) / per_row - natural
+    return replace(chart, plots=tuple(_wider(plot, spare) for plot in chart.plots))
+
+
+def _wider(plot: Plot, spare: float) -> Plot:
+    if spare <= 0 or any(isinstance(mark, Cells) for mark in plot.marks):
+        return plot
+    width = min(plot.width + spare, _MAX_GROWTH * plot.width)
+    return replace(plot, width=round(width), height=round(plot.height * min(1.25, (width / plot.width) ** 0.5)))
 
 
 def chart_row(*charts: Chart, title: str = "") -> Chart:
