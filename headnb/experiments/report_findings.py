@@ -47,6 +47,7 @@ EVIDENCE = "Evidence: fractions of the error that remains after the patterns bef
 def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -> Section:
     """Section on the concentration of the patterns before and after fine-tuning."""
     statistics = selectivity.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage")
+    labels = [CONCENTRATION[key].label for key in statistics["statistic"].values.tolist()]
     change = selectivity.concentration.sel(statistic="gini", stage="change")
     answer = answer_of_cases([Effect.of(change.sel(task=task), -1) for task in change["task"]], GINI, "tasks")
     start = {
@@ -62,12 +63,13 @@ def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -
             f"{start}: mean Gini coefficient {_change_of_means(selectivity, 'gini')}.",
             answer.reason,
             tuple(
-                Number(CONCENTRATION[key].label, _change_of_means(selectivity, key), papers.get(name, ""))
-                for key in selectivity.concentration["statistic"].values.tolist()
-                for name in [CONCENTRATION[key].label]
+                Number(label, _change_of_means(selectivity, key), papers.get(label, ""))
+                for key, label in zip(statistics["statistic"].values.tolist(), labels, strict=True)
             ),
         ),
-        picture=plots.slopes(statistics, title="Concentration before and after fine-tuning"),
+        picture=plots.slopes(
+            statistics.assign_coords(statistic=labels), title="Concentration before and after fine-tuning"
+        ),
         sentences=(selectivity.verdict,),
         charts=(
             plots.correlation_matrix(

@@ -82,8 +82,25 @@ def deletion_charts(arrays: xr.Dataset) -> list[Chart]:
     return charts
 
 
-def deletion_answer(arrays: xr.Dataset) -> Answer:
+def deletion_finding(arrays: xr.Dataset) -> Finding:
     """Whether ablating the top heads raises the loss more than ablating random heads of the same layers."""
+    answer = deletion_answer(arrays)
+    headline = {
+        FOUND: "Ablating the top heads raises the loss more than ablating random heads of the same layers",
+        NOT_FOUND: "Ablating the top heads does not raise the loss more than ablating random heads of the same layers",
+        UNDECIDED: "It is open whether ablating the top heads raises the loss more than ablating random heads",
+    }[answer.verdict]
+    means = estimates(arrays, "difference").sel(less_random="top")["value"].mean(["task", "k"])
+    numbers = tuple(
+        Number(f"mean difference, {replacement} ablation", float(means.sel(replacement=replacement)))
+        for replacement in means["replacement"].to_numpy()
+    )
+    sentence = f"{headline}: difference at most {largest_difference(arrays)}."
+    return Finding(answer.verdict, sentence, answer.reason, numbers)
+
+
+def deletion_answer(arrays: xr.Dataset) -> Answer:
+    """The verdict on most combinations of task, replacement and number of heads."""
     top = estimates(arrays, "difference").sel(less_random="top", drop=True)
     ends = zip(top["low"].to_numpy().ravel(), top["high"].to_numpy().ravel(), strict=True)
     cases = "cases (tasks, replacements, numbers of heads)"
@@ -129,31 +146,15 @@ def method_sections(run: Run) -> list[Section]:
     if not run.findings.has_arrays("methods_agree"):
         return []
     arrays, numbers = run.findings.arrays("methods_agree"), run.findings.numbers("methods_agree")
-    answer = deletion_answer(arrays)
-    headline = {
-        FOUND: "Ablating the top heads raises the loss more than ablating random heads of the same layers",
-        NOT_FOUND: "Ablating the top heads does not raise the loss more than ablating random heads of the same layers",
-        UNDECIDED: "It is open whether ablating the top heads raises the loss more than ablating random heads",
-    }[answer.verdict]
     verdicts = [
         f"{task}. {result['verdict']}" for part in ("agreement", "deletion") for task, result in numbers[part].items()
     ]
     charts = deletion_charts(arrays)
-    top = estimates(arrays, "difference").sel(less_random="top")
-    means = (
-        Number(f"mean difference, {replacement} ablation", float(top["value"].sel(replacement=replacement).mean()))
-        for replacement in top["replacement"].to_numpy()
-    )
     return [
         Section(
             "Methods",
             "Do scoring methods agree, and does ablating the top heads raise the loss?",
-            Finding(
-                answer.verdict,
-                f"{headline}: difference at most {largest_difference(arrays)}.",
-                answer.reason,
-                tuple(means),
-            ),
+            deletion_finding(arrays),
             picture=charts[0],
             sentences=(agreement_verdict(arrays, str(arrays["measure"].to_numpy()[0])), *verdicts),
             charts=(*charts[1:], correlation_chart(arrays)),

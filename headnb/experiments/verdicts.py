@@ -140,7 +140,7 @@ def answer_of_test(p: float, *, claimed: bool, alpha: float, fewest: str = "") -
 def answer_of_power(power: float, share: float) -> Answer:
     """The verdict on a test that is not significant, from its power for an effect of this share; NaN if unknown."""
     if math.isnan(power):
-        return Answer(UNDECIDED, "The power of this study is unknown.")
+        return Answer(UNDECIDED, "The power of this study is unknown; notebook 04_composition computes it.")
     seen = f"composition of {share:.0%} of the change would be detected with probability {power:.0%}"
     if power >= MIN_POWER:
         return Answer(NOT_FOUND, f"This study has the power to see it: {seen}.")

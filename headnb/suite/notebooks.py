@@ -151,7 +151,8 @@ def html_page(notebook: Path, page: Path) -> Path:
     script = page_script()
     resources = {"metadata": {"name": notebook.stem}, "script_source": script_source(script)}
     body, _ = exporter.from_notebook_node(executed, resources)
-    page.write_text(body.replace("</body>", f"<script>{script}</script>\n</body>"), encoding="utf-8")
+    text, end, rest = body.rpartition("</body>")
+    page.write_text(f"{text}<script>{script}</script>\n{end}{rest}", encoding="utf-8")
     return page
 
 

@@ -227,17 +227,17 @@ def test_the_ends_of_an_interval_are_shown_with_their_value() -> None:
     assert one_sided.columns == ("", "value", "low", "p")
 
 
-@pytest.mark.parametrize(("row", "width"), [(930, 682), (500, None), (200, None)])
-def test_plots_fill_the_row(row: int, width: int | None) -> None:
-    natural = chart()
-    (plot,), (wider,) = natural.plots, widen(natural, row).plots
-    margins = plot.margins.left + plot.margins.right
-    assert wider.width == (width or max(plot.width, row - margins))
-    assert wider.marks is plot.marks
-    row_of_three = widen(chart_row(natural, natural, natural), row)
-    assert sum(one.outer_width for one in row_of_three.plots[: max(1, (row + 18) // (plot.outer_width + 18))]) <= max(
-        row, plot.outer_width
-    )
+def test_plots_fill_the_row_if_they_fit() -> None:
+    one = chart()
+    (plot,) = one.plots
+    total = plot.outer_width + 100
+    (wider,) = widen(one, total).plots
+    assert (wider.outer_width, wider.marks) == (total, plot.marks)
+    two = widen(chart_row(one, one), 2 * plot.outer_width + 18 + 100)
+    assert [wider.outer_width for wider in two.plots] == [plot.outer_width + 50] * 2
+    assert widen(one, 5000).plots[0].width == pytest.approx(2.2 * plot.width, abs=1)
+    assert widen(one, 200) == one
+    assert widen(chart_row(one, one), plot.outer_width + 50).plots[0].width == plot.width
 
 
 def test_plots_of_cells_keep_their_size() -> None:

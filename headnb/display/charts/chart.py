@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
-from headnb.display.charts.marks import Cells, Drawing
+from headnb.display.charts.marks import Cells, Drawing, Rule
 from headnb.display.charts.svg import GAP
 from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
@@ -81,22 +80,28 @@ class Chart(Drawing):
 
 
 def widen(chart: Chart, row: int) -> Chart:
-    """The chart with plots that fill rows of this many pixels; plots of cells keep their size.
+    """The chart with plots that fill a row of this many pixels, if they fit in one row.
 
-    Plots become at most `_MAX_GROWTH` times as wide, and a little taller.
+    Plots become at most `_MAX_GROWTH` times as wide, and a little taller. Plots of cells and plots with a diagonal keep
+    their size.
     """
-    count, natural = len(chart.plots), max(plot.outer_width for plot in chart.plots)
-    fitting = max(1, (row + GAP) // (natural + GAP))
-    per_row = math.ceil(count / math.ceil(count / fitting))
-    spare = (row - (per_row - 1) * GAP) / per_row - natural
-    return replace(chart, plots=tuple(_wider(plot, spare) for plot in chart.plots))
+    growing = sum(map(_may_grow, chart.plots))
+    spare = row - (len(chart.plots) - 1) * GAP - sum(plot.outer_width for plot in chart.plots)
+    if not growing or spare <= 0:
+        return chart
+    plots = (_wider(plot, spare / growing) if _may_grow(plot) else plot for plot in chart.plots)
+    return replace(chart, plots=tuple(plots))
+
+
+def _may_grow(plot: Plot) -> bool:
+    return not any(
+        isinstance(mark, Cells) or (isinstance(mark, Rule) and mark.x is None and mark.y is None) for mark in plot.marks
+    )
 
 
 def _wider(plot: Plot, spare: float) -> Plot:
-    if spare <= 0 or any(isinstance(mark, Cells) for mark in plot.marks):
-        return plot
     width = min(plot.width + spare, _MAX_GROWTH * plot.width)
-    return replace(plot, width=round(width), height=round(plot.height * min(1.25, (width / plot.width) ** 0.5)))
+    return replace(plot, width=int(width), height=round(plot.height * min(1.25, (width / plot.width) ** 0.5)))
 
 
 def chart_row(*charts: Chart, title: str = "") -> Chart:
