@@ -39,7 +39,7 @@ def mixture_chart(effect: MixtureEffect) -> Chart:
         others = [way for way in changes["way"].to_numpy() if way not in {BASE, against}]
         table = changes.sel(against=against, way=others).drop_vars("against")
         named = table.assign_coords(way=[NAMES[str(way)] for way in others])
-        parts.append(plots.weights(named, title=f"compared with {NAMES[against]}"))
+        parts.append(plots.weights(named, title=f"Compared with {NAMES[against]}"))
     return chart_row(*parts, title=f"Held-out loss on {effect.target} after different trainings")
 
 

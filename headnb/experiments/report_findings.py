@@ -48,6 +48,7 @@ def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -
     """Section on the concentration of the patterns before and after fine-tuning."""
     statistics = selectivity.concentration.sel(stage=BOTH).transpose("statistic", "task", "stage")
     labels = [CONCENTRATION[key].label for key in statistics["statistic"].values.tolist()]
+    drawn = statistics.assign_coords(statistic=labels).dropna("statistic", how="all", subset=["value"])
     change = selectivity.concentration.sel(statistic="gini", stage="change")
     answer = answer_of_cases([Effect.of(change.sel(task=task), -1) for task in change["task"]], GINI, "tasks")
     start = {
@@ -67,9 +68,9 @@ def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -
                 for key, label in zip(statistics["statistic"].values.tolist(), labels, strict=True)
             ),
         ),
-        picture=plots.slopes(
-            statistics.assign_coords(statistic=labels), title="Concentration before and after fine-tuning"
-        ),
+        picture=plots.slopes(drawn, title="Concentration before and after fine-tuning")
+        if drawn.sizes["statistic"]
+        else None,
         sentences=(selectivity.verdict,),
         charts=(
             plots.correlation_matrix(
@@ -78,8 +79,16 @@ def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -
                 title="Correlation of the tasks' patterns",
             ),
         ),
-        tables=(Table.of(selectivity.table, "Statistics of each task, bias-corrected, with 95 % intervals"),),
-        grids=(HeadGrid.of(changes_of(selectivity)), HeadGrid.of(changes_of(selectivity, scale_free=True))),
+        tables=(
+            Table.of(
+                selectivity.table.T.rename_axis("statistic"),
+                "Statistics of each task, bias-corrected, with 95 % intervals",
+            ),
+        ),
+        grids=(
+            HeadGrid.of(changes_of(selectivity), title="Change of the levels by fine-tuning"),
+            HeadGrid.of(changes_of(selectivity, scale_free=True), title="Change of the scale-free levels"),
+        ),
     )
 
 

@@ -95,7 +95,7 @@ def deletion_finding(arrays: xr.Dataset) -> Finding:
         Number(f"mean difference, {replacement} ablation", float(means.sel(replacement=replacement)))
         for replacement in means["replacement"].to_numpy()
     )
-    sentence = f"{headline}: difference at most {largest_difference(arrays)}."
+    sentence = f"{headline}: the largest difference is {largest_difference(arrays)}."
     return Finding(answer.verdict, sentence, answer.reason, numbers)
 
 

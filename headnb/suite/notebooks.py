@@ -144,7 +144,7 @@ def html_page(notebook: Path, page: Path) -> Path:
     settings.NbConvertBase.display_data_priority = _PRIORITY
     settings.TemplateExporter.exclude_input_prompt = settings.TemplateExporter.exclude_output_prompt = True
     exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)  # type: ignore[no-untyped-call]
-    executed = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    executed = nbformat.read(notebook, as_version=4)
     for cell in executed.cells:
         if "outputs" in cell:
             cell.outputs = [_for_page(output) for output in cell.outputs if output.get("name") != "stderr"]
