@@ -162,10 +162,10 @@ class LayerProfile(AnalysisResult):
         similarity = self.similarity.assign(low=self.similarity["low"].clip(min=0))
         charts = [
             trajectory(similarity, along="layer", marks=marks, title="CKA before and after fine-tuning"),
-            trajectory(self.heads, along="layer", title="change of heads (mean over heads = 1)"),
-            trajectory(self.movement, along="layer", title="relative parameter distance"),
+            trajectory(self.heads, along="layer", title="Change of heads (mean over heads = 1)"),
+            trajectory(self.movement, along="layer", title="Relative parameter distance"),
         ]
-        return chart_row(*charts, title="change by fine-tuning, per layer")
+        return chart_row(*charts, title="Change by fine-tuning, per layer")
 
     def plot_across(self) -> Chart:
         """CKA of every layer before (rows) with every layer after fine-tuning (columns)."""

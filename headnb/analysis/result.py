@@ -59,4 +59,4 @@ def result_html(*parts: str | pd.DataFrame, verdict: str = "", **form: Any) -> s
 def signed_text(one: xr.Dataset) -> str:
     """A change with its interval, from a Dataset of `value`, `low`, `high` without dims: `+0.12 [−0.03, +0.27]`."""
     value, low, high = (float(one[name]) for name in ("value", "low", "high"))
-    return interval_text(value, low, high, "+").replace("-", "−")
+    return interval_text(value, low, high, "+")

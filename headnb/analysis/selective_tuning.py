@@ -115,8 +115,8 @@ class SelectiveTuning(AnalysisResult):
 
     def plot(self) -> Chart:
         """Change of the loss by every method, on the trained task and on the other tasks."""
-        charts = [weights(self.changes(test), name="change", title=f"on the {test}") for test in self.tests]
-        return chart_row(*charts, title="change of the loss by fine-tuning (nats)")
+        charts = [weights(self.changes(test), name="change", title=f"On the {test}") for test in self.tests]
+        return chart_row(*charts, title="Change of the loss by fine-tuning (nats)")
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON values (NaN as None)."""

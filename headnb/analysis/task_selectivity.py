@@ -27,7 +27,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result
-from headnb.stats.rounding import NEEDS_MORE_SAMPLES, interval_text
+from headnb.stats.rounding import NEEDS_MORE_SAMPLES, fixed, interval_text
 from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Selectivity(AnalysisResult):
         if withheld == of:
             return f"{label} {NEEDS_MORE_SAMPLES}."
         line = (
-            f"{label} changes from {before:.2f} to {after:.2f} (mean over tasks): significant increase in {up}, "
+            f"{label} changes from {fixed(before)} to {fixed(after)} (mean over tasks): significant increase in {up}, "
             f"significant decrease in {down} and no significant change in {of - up - down - withheld} of {of} tasks"
         )
         return f"{line}; {NEEDS_MORE_SAMPLES} in {withheld}." if withheld else f"{line}."
@@ -184,8 +184,8 @@ class Selectivity(AnalysisResult):
         up = int((of_pairs["change"]["low"].to_numpy()[pairs] > 0).sum())
         down = int((of_pairs["change"]["high"].to_numpy()[pairs] < 0).sum())
         return (
-            f"The noise-corrected correlation of two tasks' patterns changes from {means[0]:.2f} to "
-            f"{means[1]:.2f} (mean over pairs): significant increase in {up} and significant decrease in {down} of "
+            f"The noise-corrected correlation of two tasks' patterns changes from {fixed(means[0])} to "
+            f"{fixed(means[1])} (mean over pairs): significant increase in {up} and significant decrease in {down} of "
             f"{len(pairs[0])} pairs."
         )
 

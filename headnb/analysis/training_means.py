@@ -112,5 +112,5 @@ def direction(estimate: Estimate) -> int:
 
 
 def format_estimate(estimate: Estimate, sign: str = "+") -> str:
-    """`+0.12 [-0.10, +0.34]`, or the value alone without an interval; `sign` is "" for values that are not changes."""
+    """`+0.12 [−0.10, +0.34]`, or the value alone without an interval; `sign` is "" for values that are not changes."""
     return interval_text(estimate.value, estimate.low, estimate.high, sign)

@@ -10,7 +10,7 @@ import numpy as np
 from headnb.display.colours import paint
 from headnb.display.compact import decompress_values
 from headnb.errors import printable
-from headnb.stats.rounding import interval_numbers
+from headnb.stats.rounding import interval_numbers, typographic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,17 +25,12 @@ _MAX_MAP_ROWS = 64
 
 def format_number(value: float, digits: int = 3) -> str:
     """A measured value with a fixed number of significant digits: `0.0120`, `−0.400`, `2.10e-7`."""
-    return _typographic(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
+    return typographic(f"{value:#.{digits}g}".removesuffix(".")) if value else "0"
 
 
 def format_short(value: float) -> str:
     """A round number without trailing zeros: `0.05`."""
-    return _typographic(f"{value:.6g}")
-
-
-def _typographic(digits: str) -> str:
-    text = digits.replace("e-0", "e-").replace("e+0", "e")
-    return text.replace("-", "−", 1) if text.startswith("-") else text
+    return typographic(f"{value:.6g}")
 
 
 def panel_matrix(panel: Panel, name: str = "values") -> np.ndarray:
@@ -118,7 +113,7 @@ def format_with_interval(value: float, low: float = math.nan, high: float = math
     """A value and its interval, with as many digits as the interval's width supports: `0.41 [0.18, 0.64]`."""
     if math.isnan(low) or math.isnan(high):
         return format_number(value)
-    first, *ends = map(_typographic, interval_numbers(value, low, high))
+    first, *ends = interval_numbers(value, low, high)
     return f"{first} [{', '.join(ends)}]"
 
 

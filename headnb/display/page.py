@@ -30,6 +30,11 @@ def interactive_page(payload: Payload) -> str:
     )
 
 
+def grid_figure(payload: Payload, still: str) -> str:
+    """A grid for a page with `page_script`: the HTML `still`, and the data from which the script draws in its place."""
+    return render("grid_figure.html", payload=payload, still=still)
+
+
 def page_script() -> str:
     """The script that draws all grids and charts of a page from the JSON after each element that it fills."""
     return bundle("page.js").read_text(encoding="utf-8").strip()

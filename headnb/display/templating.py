@@ -51,7 +51,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_write_out_control_characters,
     )
-    environment.globals["source_of"] = _source_of
+    environment.globals["source_of"] = script_source
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
@@ -62,6 +62,6 @@ def _write_out_control_characters(value: object) -> object:
     return "\n".join(map(printable, value.split("\n")))
 
 
-def _source_of(content: str) -> str:
+def script_source(content: str) -> str:
     """The source of a script or style in a content security policy: its SHA-256 hash."""
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

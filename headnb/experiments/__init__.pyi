@@ -7,6 +7,7 @@ from . import summaries as summaries
 from .continual import continual_results as continual_results
 from .continual import forgetting_of as forgetting_of
 from .continual import stages_of as stages_of
+from .examples import Examples as Examples
 from .findings import changes_of as changes_of
 from .findings import combinations_of as combinations_of
 from .findings import pairs_of as pairs_of

@@ -63,6 +63,10 @@ class Findings:
         """Whether the arrays of a finding exist."""
         return self._path(name, "nc").exists()
 
+    def has_numbers(self, name: str) -> bool:
+        """Whether the numbers of a finding exist."""
+        return self._path(name, "json").exists()
+
     def save(self, name: str, numbers: Mapping[str, Any], arrays: xr.Dataset | None = None) -> Path:
         """Write a finding and return the path of its JSON file."""
         revision = {FINDINGS_KEY: FINDINGS_REVISION}

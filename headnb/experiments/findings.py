@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
+from headnb.analysis.composition.evidence import GAIN
 from headnb.analysis.composition.fit import fit_combination
-from headnb.analysis.composition.power import composition_power
+from headnb.analysis.composition.power import EACH_CONTRIBUTES, composition_power
 from headnb.analysis.task_selectivity import selectivity
 from headnb.analysis.task_specificity import specificity
 from headnb.analysis.trajectories import trajectory
@@ -86,6 +88,17 @@ def power_of(run: Run, target: str, basics: Sequence[str], replicates: int = 40)
         HeadnbError: one of the tasks is not fine-tuned, or there are too few runs, samples, layers or heads.
     """
     return composition_power(**_composition_arguments(run, target, basics), replicates=replicates)
+
+
+def detection_power(run: Run, target: str) -> tuple[float, float]:
+    """The largest composed share that notebook 04 simulated, and its probability to be found; NaN if unknown."""
+    numbers = run.findings.numbers("composition") if run.findings.has_numbers("composition") else {}
+    rates = numbers.get(target, {}).get("power", {}).get("rates", [])
+    if not rates:
+        return math.nan, math.nan
+    largest = max(rates, key=lambda row: row["share"])
+    power = largest.get(EACH_CONTRIBUTES, largest[GAIN])
+    return float(largest["share"]), math.nan if power is None else float(power)
 
 
 def _composition_arguments(run: Run, target: str, basics: Sequence[str]) -> dict[str, Any]:

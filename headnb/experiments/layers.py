@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headnb.analysis.layer_profile import LayerRun, layer_profile
-from headnb.display.report import Finding, Number, Section, Table
+from headnb.analysis.layer_profile import EVEN_RISE_WIDTH, LayerRun, layer_profile
+from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
+from headnb.experiments.verdicts import TRANSITION, Effect, answer_of
 from headnb.storage.files import load_dataset, write_dataset
 
 if TYPE_CHECKING:
@@ -78,12 +79,26 @@ def layer_sections(run: Run) -> list[Section]:
         Number("refinement layers", profile.similarity.sizes["layer"] - last),
         Number("lowest CKA, mean over tasks", float(profile.similarity["value"].min("layer").mean())),
     )
+    width, low, high = profile.width
+    answer = answer_of(Effect(EVEN_RISE_WIDTH - high, EVEN_RISE_WIDTH - low), TRANSITION)
+    headline = {
+        FOUND: "Fine-tuning changes the representations most in a part of the layers",
+        NOT_FOUND: "Fine-tuning does not concentrate the change of the representations in a part of the layers",
+        UNDECIDED: "It is open whether the change of the representations is concentrated in a part of the layers",
+    }[answer.verdict]
     return [
         Section(
             "Layers",
             "Which layers does fine-tuning change?",
-            Finding(profile.supported, profile.verdict, numbers),
-            charts=(profile.plot(), profile.plot_across()),
-            tables=(Table.of(profile.table, "CKA of the most changed layer, and number of layers of each kind."),),
+            Finding(
+                answer.verdict,
+                f"{headline}: the transition spans {width:.0%} of them, and {EVEN_RISE_WIDTH:.0%} in a uniform rise.",
+                answer.reason,
+                numbers,
+            ),
+            picture=profile.plot(),
+            sentences=(profile.verdict,),
+            charts=(profile.plot_across(),),
+            tables=(Table.of(profile.table, "CKA of the most changed layer, and number of layers of each kind"),),
         )
     ]

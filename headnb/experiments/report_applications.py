@@ -8,9 +8,10 @@ from headnb.analysis.mixture_effect import BASE, FITTED, NAMES, PLAIN, RANDOM
 from headnb.analysis.result import signed_text
 from headnb.display.charts import plots
 from headnb.display.charts.chart import Chart, chart_row
-from headnb.display.report import Finding, Number, Section, Table
+from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
 from headnb.experiments.continual import continual_results, forgetting_of
 from headnb.experiments.mixtures import describe_fit, mixture_effect_of, mixture_results
+from headnb.experiments.verdicts import LOSS, Answer, Effect, answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +39,8 @@ def mixture_chart(effect: MixtureEffect) -> Chart:
         others = [way for way in changes["way"].to_numpy() if way not in {BASE, against}]
         table = changes.sel(against=against, way=others).drop_vars("against")
         named = table.assign_coords(way=[NAMES[str(way)] for way in others])
-        parts.append(plots.weights(named, title=f"compared with {NAMES[against]}"))
-    return chart_row(*parts, title=f"{effect.target}: held-out loss after different trainings")
+        parts.append(plots.weights(named, title=f"Compared with {NAMES[against]}"))
+    return chart_row(*parts, title=f"Held-out loss on {effect.target} after different trainings")
 
 
 def mixture_section(effect: MixtureEffect, of_fit: str) -> Section:
@@ -52,14 +53,28 @@ def mixture_section(effect: MixtureEffect, of_fit: str) -> Section:
         for baseline in (RANDOM, PLAIN)
         if FITTED in effect.loss["way"].to_numpy() and baseline in effect.loss_change["against"].to_numpy()
     ]
+    answer, difference = mixture_answer(effect)
+    headline = {
+        FOUND: "The fit's mixture lowers the loss more than a random mixture",
+        NOT_FOUND: "The fit's mixture does not lower the loss more than a random mixture",
+        UNDECIDED: "It is open whether the fit's mixture lowers the loss more than a random mixture",
+    }[answer.verdict]
     return Section(
         f"Mixture for {effect.target}",
         f"Does training on the fit's mixture before {effect.target} lower the loss more than a random mixture?",
-        Finding(effect.supported, effect.verdict, tuple(numbers)),
-        sentences=(of_fit,),
-        charts=(mixture_chart(effect),),
+        Finding(answer.verdict, f"{headline}{difference}.", answer.reason, tuple(numbers)),
+        picture=mixture_chart(effect),
+        sentences=(effect.verdict, of_fit),
         tables=(_rows(effect),),
     )
+
+
+def mixture_answer(effect: MixtureEffect) -> tuple[Answer, str]:
+    """The answer, and the difference of the losses for the headline."""
+    if not {RANDOM, FITTED} <= set(effect.loss["way"].to_numpy()):
+        return Answer(UNDECIDED, "It was not tested: the fit has no weight above zero."), ""
+    change = effect.loss_change.sel(against=RANDOM, way=FITTED)
+    return answer_of(Effect.of(change, -1), LOSS), f": difference {signed_text(change)} nats"
 
 
 def continual_section(result: Forgetting) -> Section:
@@ -69,11 +84,25 @@ def continual_section(result: Forgetting) -> Section:
         Number("forgetting, nats", signed_text(result.mean)),
         Number("rank correlation of pattern distance and loss", result.association.value),
     )
+    answer = answer_of(Effect.of(result.transfer, -1), LOSS)
+    headline = {
+        FOUND: "Earlier tasks are forgotten",
+        NOT_FOUND: "Earlier tasks are not forgotten",
+        UNDECIDED: "It is open whether earlier tasks are forgotten",
+    }[answer.verdict]
+    rise, moved = continual_charts(result)
     return Section(
         "Continual learning",
         "Are earlier tasks forgotten, and do head patterns predict which?",
-        Finding(result.supported, result.verdict, numbers),
-        charts=continual_charts(result),
+        Finding(
+            answer.verdict,
+            f"{headline}: backward transfer {signed_text(result.transfer)} nats.",
+            answer.reason,
+            numbers,
+        ),
+        picture=rise,
+        sentences=(result.verdict,),
+        charts=(moved,),
     )
 
 
@@ -82,12 +111,12 @@ def continual_charts(result: Forgetting) -> tuple[Chart, ...]:
     later = {"stage": slice(2, None), "task": slice(None, -1)}
     rise, moved = result.rise.isel(later), result.moved.isel(later)
     return (
-        plots.train_eval(rise, title="rise of the loss since the task was learned, nats"),
-        plots.train_eval(moved, title="relative distance of the pattern since the task was learned"),
+        plots.train_eval(rise, title="Rise of the loss since the task was learned, nats"),
+        plots.train_eval(moved, title="Relative distance of the pattern since the task was learned"),
     )
 
 
 def _rows(effect: MixtureEffect) -> Table:
     table = effect.table
     rows = tuple((str(name), *map(str, row)) for name, row in zip(table.index, table.to_numpy(), strict=True))
-    return Table(("", *map(str, table.columns)), rows, "Means over samples and training runs, with 95 % intervals.")
+    return Table(("", *map(str, table.columns)), rows, "Means over samples and training runs, with 95 % intervals")

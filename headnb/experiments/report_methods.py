@@ -13,8 +13,9 @@ import xarray as xr
 
 from headnb.display.charts import plots
 from headnb.display.charts.chart import Chart, chart_row
-from headnb.display.report import Finding, Number, Section
-from headnb.stats.rounding import interval_text
+from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section
+from headnb.experiments.verdicts import LOSS, Answer, Effect, answer_of_cases
+from headnb.stats.rounding import fixed, interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,7 @@ def estimates(arrays: xr.Dataset, name: str) -> xr.Dataset:
 
 def correlation_chart(arrays: xr.Dataset) -> Chart:
     """Rank correlations of methods, one matrix per task."""
-    return plots.correlation_matrix(estimates(arrays, "correlation"), title="rank correlation of methods")
+    return plots.correlation_matrix(estimates(arrays, "correlation"), title="Rank correlation of methods")
 
 
 def deletion_charts(arrays: xr.Dataset) -> list[Chart]:
@@ -73,30 +74,48 @@ def deletion_charts(arrays: xr.Dataset) -> list[Chart]:
                 rise.sel(task=task, replacement=replacement, drop=True),
                 along="heads_removed",
                 log=True,
-                title=f"{replacement} ablation",
+                title=f"{replacement.capitalize()} ablation",
             )
             for replacement in arrays["replacement"].to_numpy()
         ]
-        charts.append(chart_row(*parts, title=f"{task}: rise of the loss (nats)"))
+        charts.append(chart_row(*parts, title=f"Rise of the loss on {task} (nats)"))
     return charts
 
 
-def deletion_verdict(arrays: xr.Dataset) -> tuple[bool | None, str]:
-    """Whether ablating the top heads raises the loss more than random heads of the same layers do; and a sentence."""
+def deletion_finding(arrays: xr.Dataset) -> Finding:
+    """Whether ablating the top heads raises the loss more than ablating random heads of the same layers."""
+    answer = deletion_answer(arrays)
+    headline = {
+        FOUND: "Ablating the top heads raises the loss more than ablating random heads of the same layers",
+        NOT_FOUND: "Ablating the top heads does not raise the loss more than ablating random heads of the same layers",
+        UNDECIDED: "It is open whether ablating the top heads raises the loss more than ablating random heads",
+    }[answer.verdict]
+    means = estimates(arrays, "difference").sel(less_random="top")["value"].mean(["task", "k"])
+    numbers = tuple(
+        Number(f"mean difference, {replacement} ablation", float(means.sel(replacement=replacement)))
+        for replacement in means["replacement"].to_numpy()
+    )
+    sentence = f"{headline}: the largest difference is {largest_difference(arrays)}."
+    return Finding(answer.verdict, sentence, answer.reason, numbers)
+
+
+def deletion_answer(arrays: xr.Dataset) -> Answer:
+    """The verdict on most combinations of task, replacement and number of heads."""
     top = estimates(arrays, "difference").sel(less_random="top", drop=True)
-    more, less, of = int((top["low"] > 0).sum()), int((top["high"] < 0).sum()), top["value"].size
-    supported = True if more > of / 2 else False if less > of / 2 else None
-    effects = {True: "raises the loss more", False: "raises the loss less", None: "is not shown to raise the loss more"}
+    ends = zip(top["low"].to_numpy().ravel(), top["high"].to_numpy().ravel(), strict=True)
+    cases = "cases (tasks, replacements, numbers of heads)"
+    return answer_of_cases([Effect(float(low), float(high)) for low, high in ends], LOSS, cases)
+
+
+def largest_difference(arrays: xr.Dataset) -> str:
+    """The case in which ablating the top heads raises the loss most, compared with random heads."""
+    top = estimates(arrays, "difference").sel(less_random="top", drop=True)
     values = top["value"].to_numpy()
     largest = np.unravel_index(int(np.nanargmax(values)), values.shape)
     most = top.isel(dict(zip(top["value"].dims, map(int, largest), strict=True)))
     task, replacement, k = (most[dim].item() for dim in ("task", "replacement", "k"))
     value, low, high = (float(most[end]) for end in _INTERVAL_FIELDS)
-    return supported, (
-        f"Ablating the top heads {effects[supported]} than ablating random heads of the same layers: significantly "
-        f"more in {more} of {of} cases (tasks, replacements, numbers of heads), significantly less in {less}. Largest "
-        f"difference: {interval_text(value, low, high, '+')} nats ({task}, top {k} heads, {replacement} ablation)."
-    )
+    return f"{interval_text(value, low, high, '+')} nats ({task}, top {k} heads, {replacement} ablation)"
 
 
 def agreement_verdict(arrays: xr.Dataset, measure: str) -> str:
@@ -107,7 +126,7 @@ def agreement_verdict(arrays: xr.Dataset, measure: str) -> str:
     if not others.sizes["other_measure"]:
         return "Rank correlations of the methods are not available: too few samples."
     names, values = others["other_measure"].to_numpy().tolist(), others["value"].to_numpy()
-    highest, lowest = (f"{names[index]} ({values[index]:.2f})" for index in (values.argmax(), values.argmin()))
+    highest, lowest = (f"{names[index]} ({fixed(values[index])})" for index in (values.argmax(), values.argmin()))
     negative = [name for name, value in zip(names, values, strict=True) if value < 0]
     end = f" Negative correlation: {', '.join(negative)}." if negative else ""
     extremes = highest if len(names) == 1 else f"highest for {highest}, lowest for {lowest}"
@@ -127,21 +146,17 @@ def method_sections(run: Run) -> list[Section]:
     if not run.findings.has_arrays("methods_agree"):
         return []
     arrays, numbers = run.findings.arrays("methods_agree"), run.findings.numbers("methods_agree")
-    supported, sentence = deletion_verdict(arrays)
     verdicts = [
         f"{task}. {result['verdict']}" for part in ("agreement", "deletion") for task, result in numbers[part].items()
     ]
-    top = estimates(arrays, "difference").sel(less_random="top")
-    means = (
-        Number(f"mean difference, {replacement} ablation", float(top["value"].sel(replacement=replacement).mean()))
-        for replacement in top["replacement"].to_numpy()
-    )
+    charts = deletion_charts(arrays)
     return [
         Section(
             "Methods",
             "Do scoring methods agree, and does ablating the top heads raise the loss?",
-            Finding(supported, sentence, tuple(means)),
+            deletion_finding(arrays),
+            picture=charts[0],
             sentences=(agreement_verdict(arrays, str(arrays["measure"].to_numpy()[0])), *verdicts),
-            charts=(correlation_chart(arrays), *deletion_charts(arrays)),
+            charts=(*charts[1:], correlation_chart(arrays)),
         )
     ]

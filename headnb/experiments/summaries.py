@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
 from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.stats.patterns import compare
+from headnb.stats.rounding import fixed, interval_text
 from headnb.stats.score_statistics import CONCENTRATION, samples_of
 
 if TYPE_CHECKING:
@@ -28,9 +30,38 @@ if TYPE_CHECKING:
 
 def strongest_heads(scores: Mapping[str, xr.Dataset]) -> str:
     """Top three heads of each task, and the heads that are in the top ten of every task."""
-    shared = sorted(set.intersection(*(set(of_task.heads.top(10).index) for of_task in scores.values())))
     heads = "; ".join(f"{task}: {', '.join(of_task.heads.top(3).index)}" for task, of_task in scores.items())
-    return f"Top three heads by level: {heads}. In the top ten of every task: **{', '.join(shared) or 'none'}**."
+    return f"Top three heads by level: {heads}. {shared_heads(scores)}"
+
+
+def shared_heads(scores: Mapping[str, xr.Dataset], k: int = 10) -> str:
+    """The heads that are among the k strongest of every task, in the order of the first task."""
+    first, *others = (of_task.heads.top(k).index for of_task in scores.values())
+    shared = [head for head in first if all(head in heads for heads in others)]
+    return f"In the top {k} heads of every task: **{', '.join(shared) or 'none'}**."
+
+
+def ablation_summary(ablation: xr.Dataset, scores: xr.Dataset) -> str:
+    """Change of the loss by ablating heads (from `headnb.ablate`), and its prediction by the heads' signed scores."""
+    change, low, high = (float(ablation[name]) for name in ("mean_change", "low", "high"))
+    effect = "the loss rises" if low > 0 else "the loss falls" if high < 0 else "no significant change"
+    predicted = -float(scores.heads.select(ablation.attrs["heads"])["score"].sum("selected").mean())
+    losses = [float(ablation[f"loss_{stage}"].mean()) for stage in ("before", "after")]
+    return (
+        f"Ablating {ablation.attrs['heads']} changes the mean loss from {losses[0]:.2f} to {losses[1]:.2f} nats, by "
+        f"**{interval_text(change, low, high, '+')}** ({ablation.sizes['sample']} samples): {effect}. The signed "
+        f"scores predict {fixed(predicted, sign='+')} to first order."
+    )
+
+
+def scores_summary(scores: xr.Dataset) -> str:
+    """Number of samples, task, model, method and date of scores."""
+    attrs = scores.attrs
+    created = datetime.fromisoformat(attrs["created"])
+    return (
+        f"Scores of {scores.sizes['sample']} samples of {attrs['task']} with {attrs['model']}, method "
+        f"{attrs['method']}, from {created.day} {created:%B %Y}."
+    )
 
 
 def concentration_of(scores: xr.Dataset) -> dict[str, Estimate]:
@@ -62,6 +93,9 @@ def correlation_summary(scores: Mapping[str, xr.Dataset]) -> str:
     unknown = [f"Not available for {missing} of {len(pairs)} pairs: too few samples."] if missing else []
     if not ranked:
         return "Correlations between the patterns are not available: too few samples."
+    if len(pairs) == 1:
+        first, second = ranked[0]
+        return f"The patterns of {first} and {second} have the correlation r = **{pairs[first, second]}**."
     lines = [
         f"{rank} noise-corrected correlation: {first} and {second}, r = **{pairs[first, second]}**."
         for rank, (first, second) in (("Lowest", ranked[0]), ("Highest", ranked[-1]))
@@ -139,7 +173,9 @@ def increased_heads(selectivity: Selectivity, k: int = 8) -> str:
         of_task = []
         for scale_free in (False, True):
             table = selectivity.rose(task, k, scale_free=scale_free)
-            heads = [f"{head} ({row.difference:+.3f}, q = {row.q_value:.2g})" for head, row in table.iterrows()]
+            heads = [
+                f"{head} ({fixed(row.difference, 3, '+')}, q = {row.q_value:.2g})" for head, row in table.iterrows()
+            ]
             of_task.append(", ".join(heads) or "no head rose")
         lines.append("**{}**: {}. Relative to the mean over heads: {}.".format(task, *of_task))
     return "\n\n".join(lines)
@@ -172,7 +208,7 @@ def composition_summary(fits: Mapping[str, Mapping[str, CombinationFit]], pairs:
     levels = [f"{of_target.target}: {of_target.level or 'no level reached'}" for of_target in evidence]
     first = f"Composition is supported for **{supported} of {len(evidence)}** complex tasks ({'; '.join(levels)})."
     best = [
-        f"Best pair of tasks for {target}: {table.index[0]}, R² {table['r2'].iloc[0]:.2f}."
+        f"Best pair of tasks for {target}: {table.index[0]}, R² {fixed(table['r2'].iloc[0])}."
         for target, table in pairs.items()
     ]
     return " ".join([first, *best])
@@ -180,9 +216,8 @@ def composition_summary(fits: Mapping[str, Mapping[str, CombinationFit]], pairs:
 
 def summary(contents: ReportContents) -> str:
     """One line for each finding of a report."""
-    verdicts = {True: "supported", False: "not supported", None: "undecided"}
     findings = [(section.title, section.finding) for section in contents.sections if section.finding]
-    return "\n".join(f"- **{title}**: {verdicts[finding.supported]}. {finding.sentence}" for title, finding in findings)
+    return "\n".join(f"- **{title}**: {finding.verdict}. {finding.headline}" for title, finding in findings)
 
 
 def speed_summary(trajectories: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:

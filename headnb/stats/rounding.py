@@ -29,7 +29,19 @@ def interval_numbers(value: float, low: float = math.nan, high: float = math.nan
     ends = [] if math.isnan(low) or math.isnan(high) else [low, high]
     widths = [abs(end - value) for end in ends if math.isfinite(end)] if math.isfinite(value) else []
     half = float(f"{sum(widths) / len(widths):.6g}") if widths else 0.0  # 0.09999999999999998 is 0.1
-    return [_rounded(x, _power(half) - 1, sign) if half > 0 else _significant(x, sign) for x in (value, *ends)]
+    texts = (_rounded(x, _power(half) - 1, sign) if half > 0 else _significant(x, sign) for x in (value, *ends))
+    return [typographic(text) for text in texts]
+
+
+def fixed(value: float, digits: int = 2, sign: str = "") -> str:
+    """A number with this many decimals and a minus sign: `−0.05`."""
+    return typographic(f"{round(value, digits) + 0.0:{sign}.{digits}f}")  # no negative zero
+
+
+def typographic(number: str) -> str:
+    """A formatted number with a minus sign (U+2212) in place of the leading hyphen, and a short exponent: `−2.1e-7`."""
+    text = number.replace("e-0", "e-").replace("e+0", "e")
+    return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
 def _significant(x: float, sign: str) -> str:

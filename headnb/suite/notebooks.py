@@ -1,14 +1,17 @@
-"""Notebooks of the package: their folder, their execution with papermill, and their export to HTML."""
+"""Notebooks of the package: their folder, their execution with papermill, and their export to HTML pages."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from importlib import resources
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headnb.display.page import grid_figure, page_script
+from headnb.display.payload import MIME_TYPE
+from headnb.display.templating import script_source
 from headnb.errors import HeadnbError, optional_import, unknown_name
 from headnb.suite.parameters import check_parameter
 
@@ -19,13 +22,26 @@ if TYPE_CHECKING:
 
 QUICKSTART = "00_quickstart.ipynb"
 
-# An exported page needs no network and no script; nbconvert's template would load RequireJS, MathJax and Mermaid.
+# An exported page needs no network; nbconvert's template would load RequireJS, MathJax and Mermaid.
 _TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_requirejs %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block extra_css %}
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';script-src {{ resources.script_source }};\
+style-src 'unsafe-inline';img-src data: blob:;font-src data:">
+<style>
+body.jp-Notebook, main { max-width: 62rem; margin: 0 auto; }
+.drawn > .still { display: none; }
+@media print {
+  .live { display: none; }
+  .drawn > .still { display: block; }
+  .jp-OutputArea-child, .jp-InputArea { break-inside: avoid; }
+  h2 { break-after: avoid; }
+}
+</style>
+{% endblock %}
 """
-# headnb's JSON output is for the JupyterLab renderer; a page shows the HTML output instead.
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
@@ -35,7 +51,7 @@ def notebooks_folder() -> Path:
     Raises:
         HeadnbError: neither folder exists.
     """
-    package = Path(str(resources.files("headnb")))
+    package = Path(str(files("headnb")))
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if (folder / QUICKSTART).is_file():
             return folder
@@ -111,18 +127,38 @@ def _private_sockets() -> Iterator[Config]:
 
 
 def html_page(notebook: Path, page: Path) -> Path:
-    """Write a notebook as one HTML file that needs neither a network nor scripts; return `page`.
+    """Write a notebook as one HTML file that needs no network; return `page`.
+
+    Grids are interactive, and static pictures without scripts. The page omits what the kernel wrote to stderr, such as
+    warnings with paths of this machine, and the numbers of cells.
 
     Raises:
-        HeadnbError: nbconvert is not installed.
+        HeadnbError: nbconvert is not installed, or the front end is not built.
     """
     with optional_import("suite"):
+        import nbformat  # noqa: PLC0415
         from nbconvert import HTMLExporter  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
     settings = Config()
     settings.NbConvertBase.display_data_priority = _PRIORITY
+    settings.TemplateExporter.exclude_input_prompt = settings.TemplateExporter.exclude_output_prompt = True
     exporter = HTMLExporter(config=settings, raw_template=_TEMPLATE)  # type: ignore[no-untyped-call]
-    body, _ = exporter.from_filename(str(notebook))
-    page.write_text(body, encoding="utf-8")
+    executed = nbformat.read(notebook, as_version=4)
+    for cell in executed.cells:
+        if "outputs" in cell:
+            cell.outputs = [_for_page(output) for output in cell.outputs if output.get("name") != "stderr"]
+    script = page_script()
+    resources = {"metadata": {"name": notebook.stem}, "script_source": script_source(script)}
+    body, _ = exporter.from_notebook_node(executed, resources)
+    text, end, rest = body.rpartition("</body>")
+    page.write_text(f"{text}<script>{script}</script>\n{end}{rest}", encoding="utf-8")
     return page
+
+
+def _for_page(output: Any) -> Any:
+    """The output with an interactive grid in its HTML form, if it is a grid."""
+    forms = output.get("data", {})
+    if MIME_TYPE in forms:
+        forms["text/html"] = grid_figure(forms[MIME_TYPE], forms.get("text/html", ""))
+    return output

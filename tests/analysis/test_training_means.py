@@ -82,9 +82,9 @@ def test_a_direction_is_that_of_an_interval_without_zero() -> None:
 
 def test_estimates_as_text_have_a_sign_where_they_are_changes() -> None:
     found = Estimate(0.25, -0.125, 0.5, 0.95, 8, 0.25)
-    assert format_estimate(found) == "+0.25 [-0.12, +0.50]"
-    assert format_estimate(found, "") == "0.25 [-0.12, 0.50]"
-    assert format_estimate(Estimate(-1.5, np.nan, np.nan, 0.95, 1, 0.0)) == "-1.50"
+    assert format_estimate(found) == "+0.25 [−0.12, +0.50]"
+    assert format_estimate(found, "") == "0.25 [−0.12, 0.50]"
+    assert format_estimate(Estimate(-1.5, np.nan, np.nan, 0.95, 1, 0.0)) == "−1.50"
 
 
 def test_one_sample_has_no_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from bokeh.resources import INLINE
 from headnb.display.charts import plots
 from headnb.display.charts.chart import chart_row
 from headnb.display.grid import HeadGrid
-from headnb.display.report import ReportContents, Section, report
+from headnb.display.report import Finding, Number, ReportContents, Section, report
 from playwright.sync_api import expect
 
 import grids
@@ -31,7 +32,7 @@ def opened(page: Page, tmp_path: Path) -> Page:
     coords = {"task": [HOSTILE, "boolq"], "step": np.arange(4)}
     values = xr.DataArray(np.linspace(0, 1, 8).reshape(2, 4), coords, tuple(coords))
     chart = plots.trajectory(values, title=HOSTILE)
-    section = Section(HOSTILE, HOSTILE, charts=(chart,), grids=(HeadGrid.of(grids.grid().payload),) * 2)
+    section = Section(HOSTILE, HOSTILE, picture=chart, grids=(HeadGrid.of(grids.grid().payload),) * 2)
     path = report(ReportContents(HOSTILE, (section,)), tmp_path / "report.html")
     page.on("request", lambda request: _only_the_page(request.url))
     page.on("console", lambda message: _no_error(message.type, message.text))
@@ -52,7 +53,9 @@ def test_charts_and_grids_become_interactive(opened: Page) -> None:
     plot.scroll_into_view_if_needed()
     expect(plot.locator(".live canvas").first).to_be_visible()
     expect(plot.locator(".still")).to_be_hidden()
-    expect(opened.locator(".grid .live .stage canvas")).not_to_have_count(0)
+    opened.get_by_text("Numbers and details").click()
+    expect(opened.locator(".grid .live .stage canvas").first).to_be_visible()
+    assert opened.locator(".grid .live .stage canvas").first.bounding_box()["width"] > 100
     assert opened.locator(".grid .live .card").count() == 2
 
 
@@ -101,7 +104,34 @@ def test_the_static_pictures_are_printed(opened: Page) -> None:
     opened.emulate_media(media="print")
     expect(opened.locator(".plot .still svg")).to_be_visible()
     expect(opened.locator(".plot .live")).to_be_hidden()
+    expect(opened.locator("details")).to_be_hidden()
+    opened.emulate_media(media="screen")
+    opened.get_by_text("Numbers and details").click()
+    opened.emulate_media(media="print")
     expect(opened.locator(".grid .still svg").first).to_be_visible()
+
+
+def test_the_contents_stay_beside_a_wide_page(page: Page, tmp_path: Path) -> None:
+    sections = tuple(Section(f"Part {number}", statement="A sentence. " * 200) for number in range(6))
+    page.set_viewport_size({"width": 1500, "height": 700})
+    page.goto(report(ReportContents("Long", sections), tmp_path / "report.html").as_uri())
+    page.get_by_role("link", name="Part 5").click()
+    expect(page.get_by_role("link", name="Part 0")).to_be_in_viewport()
+    contents, text = (page.locator(name).bounding_box() for name in ("nav ol", "main"))
+    assert contents["x"] + contents["width"] <= text["x"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": 800, "height": 700})
+    expect(page.get_by_role("link", name="Part 0")).not_to_be_in_viewport()
+
+
+def test_a_report_of_nine_findings_is_printed_on_at_most_eight_pages(page: Page, tmp_path: Path) -> None:
+    values = xr.DataArray(np.linspace(0, 1, 8).reshape(2, 4), {"task": ["a", "b"], "step": np.arange(4)})
+    chart = plots.trajectory(values, title="A chart")
+    finding = Finding("undecided", "It is open. " * 10, "A reason. " * 10, (Number("R²", 0.5),) * 20)
+    section = Section("A finding", "A question?", finding, picture=chart, sentences=("A sentence. " * 100,))
+    path = report(ReportContents("Nine", (section,) * 9), tmp_path / "report.html")
+    page.goto(path.as_uri())
+    assert 2 <= len(re.findall(rb"/Type */Page\b", page.pdf(prefer_css_page_size=True))) <= 8
 
 
 def _matrix(size: int) -> xr.DataArray:
@@ -125,7 +155,7 @@ def _frame_widths(page: Page) -> list[float]:
 def test_cells_with_text_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:
     chart = plots.train_eval(_matrix(12))
     page.set_viewport_size({"width": 420, "height": 800})
-    page.goto(report(ReportContents("narrow", (Section("one", charts=(chart,)),)), tmp_path / "report.html").as_uri())
+    page.goto(report(ReportContents("narrow", (Section("one", picture=chart),)), tmp_path / "report.html").as_uri())
     (width,) = _frame_widths(page)
     assert width == pytest.approx(chart.plots[0].width, abs=3)
 

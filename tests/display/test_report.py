@@ -15,6 +15,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import pytest
 import xarray as xr
 from headnb.display.charts import plots
+from headnb.display.charts.chart import chart_row, widen
 from headnb.display.grid import HeadGrid
 from headnb.display.report import Finding, Number, ReportContents, Section, Table, page, report
 from headnb.errors import HeadnbError
@@ -46,17 +47,23 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.words: list[str] = []
+        self.depths: list[tuple[str, int]] = []  # texts and pictures, each with the number of `details` around it
         self._inside = ""
+        self._folded = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._folded += tag == "details"
+        if tag == "svg":
+            self.depths.append((tag, self._folded))
         self._inside = tag
         if tag == "script":
             self.scripts.append((dict(attrs), ""))
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
+        self._folded -= tag == "details"
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
@@ -64,6 +71,7 @@ class Page(HTMLParser):
             self.scripts[-1] = (attributes, content + data)
         elif self._inside != "style":
             self.words.append(data)
+            self.depths.append((data, self._folded))
 
 
 def chart(name: str = "gsm8k") -> object:
@@ -77,9 +85,10 @@ def contents(name: str = "gsm8k") -> ReportContents:
     first = Section(
         title=name,
         question=name,
-        finding=Finding(False, f"{name} is not shown", numbers),
+        finding=Finding("not found", f"{name} is not shown", name, numbers),
+        picture=chart(name),
         sentences=(name,),
-        charts=(chart(name), plots.distribution({name: random_pattern(3, 2)})),
+        charts=(plots.distribution({name: random_pattern(3, 2)}),),
         tables=(Table((name, "n", "Gini"), ((name, 3, None), ("b", 2.5, 0.25)), name),),
         grids=(HeadGrid.of(random_pattern(3, 2)), HeadGrid.open(MARKUP)),
     )
@@ -87,22 +96,36 @@ def contents(name: str = "gsm8k") -> ReportContents:
 
 
 @pytest.mark.parametrize(
-    ("supported", "mark", "css_class"),
+    ("verdict", "mark", "css_class"),
     [
-        (True, "✓ supported", "supported"),
-        (False, "✗ not supported", "not-supported"),
-        (None, "? undecided", "undecided"),
+        ("found", "✓ Found", "found"),
+        ("not found", "✗ Not found", "not-found"),
+        ("undecided", "? Undecided", "undecided"),
     ],
 )
-def test_a_finding_has_the_mark_of_its_verdict(supported: bool | None, mark: str, css_class: str) -> None:
-    text = page(ReportContents("t", (Section("s", finding=Finding(supported, "a sentence")),)))
+def test_a_finding_has_the_mark_of_its_verdict(verdict: str, mark: str, css_class: str) -> None:
+    text = page(ReportContents("t", (Section("s", finding=Finding(verdict, "A sentence.", "A reason.")),)))
     assert text.count(f'<span class="verdict {css_class}">{mark}</span>') == 2  # in the summary and in the section
     assert re.search(rf"^\.{css_class} {{", text, re.MULTILINE)
+    assert text.count("A sentence.") == 2
+    assert text.count("A reason.") == 1
+
+
+def test_only_the_answer_and_one_picture_are_unfolded() -> None:
+    """The depth of `details` around each element, by the parser."""
+    found = Page(page(contents()))
+    shown = [text for text, depth in found.depths if not depth]
+    folded = [text for text, depth in found.depths if depth]
+    assert "gsm8k is not shown" in " ".join(shown)
+    assert "0.331 [0.300, 0.360]" not in " ".join(shown)
+    assert "0.331 [0.300, 0.360]" in folded
+    assert shown.count("svg") == 1
+    assert folded.count("svg") == 3
 
 
 def test_the_page_is_complete_without_script() -> None:
     words = " ".join(Page(page(contents())).words)
-    assert "✗ not supported" in words
+    assert "✗ Not found" in words
     assert "gsm8k is not shown" in words
     assert "0.331 [0.300, 0.360]" in words
     assert re.search(r"2\.50\s+0\.250", words)
@@ -191,3 +214,34 @@ def test_a_data_frame_becomes_a_table_of_texts_and_numbers() -> None:
     assert found == Table(
         ("task", "name", "r", "shown"), (("a", "x", 0.5, "yes"), ("b", "y", None, "no")), "what it is"
     )
+
+
+def test_the_ends_of_an_interval_are_shown_with_their_value() -> None:
+    frame = pd.DataFrame(
+        {"value": [0.0643, np.nan], "low": [0.00591, np.nan], "high": [0.123, np.nan], "p": [0.5, 1]}, index=["a", "b"]
+    )
+    table = Table.of(frame)
+    assert table.columns == ("", "value", "p")
+    assert [str(table.rows[0][1]), table.rows[1][1]] == ["0.064 [0.006, 0.123]", None]
+    one_sided = Table.of(frame[["value", "low", "p"]])
+    assert one_sided.columns == ("", "value", "low", "p")
+
+
+def test_plots_fill_the_row_if_they_fit() -> None:
+    one = chart()
+    (plot,) = one.plots
+    total = plot.outer_width + 100
+    (wider,) = widen(one, total).plots
+    assert (wider.outer_width, wider.marks) == (total, plot.marks)
+    two = widen(chart_row(one, one), 2 * plot.outer_width + 18 + 100)
+    assert [wider.outer_width for wider in two.plots] == [plot.outer_width + 50] * 2
+    assert widen(one, 5000).plots[0].width == pytest.approx(2.2 * plot.width, abs=1)
+    assert widen(one, 200) == one
+    assert widen(chart_row(one, one), plot.outer_width + 50).plots[0].width == plot.width
+
+
+def test_plots_of_cells_keep_their_size() -> None:
+    matrix = plots.train_eval(
+        xr.DataArray(np.ones((2, 2)), {"train": ["a", "b"], "eval": ["a", "b"]}, ("train", "eval"))
+    )
+    assert widen(matrix, 930) == matrix

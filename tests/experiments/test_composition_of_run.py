@@ -9,7 +9,7 @@ import pytest
 from headnb.experiments import summaries
 from headnb.experiments.findings import FORMS, combinations_of, pairs_of, power_of
 from headnb.experiments.finetunings import training_seed
-from headnb.experiments.report import _composition
+from headnb.experiments.report_findings import composition_section
 
 from simulated_compositions import BASICS, TASKS, study
 
@@ -22,7 +22,10 @@ def run() -> SimpleNamespace:
     simulated = study(np.random.default_rng(1), "composed")
     own = {"target": simulated["target"], **simulated["basics"], **simulated["others"]}
     return SimpleNamespace(
-        trained=dict.fromkeys(own, (0, 1, 2)), pairs=own.__getitem__, shuffled_pairs=simulated["shuffled"].__getitem__
+        trained=dict.fromkeys(own, (0, 1, 2)),
+        pairs=own.__getitem__,
+        shuffled_pairs=simulated["shuffled"].__getitem__,
+        findings=SimpleNamespace(has_numbers=lambda name: False),
     )
 
 
@@ -38,10 +41,11 @@ def test_every_trained_task_enters_and_every_form_has_the_evidence(run):
 
 
 def test_report_shows_the_uncentred_r_squared_next_to_the_published_value(run):
-    section = _composition(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
+    section = composition_section(run, "target", TASKS[1 : 1 + BASICS], {"R² target": "0.97 (from others)"})
     assert section.finding is not None
-    assert section.finding.supported is True
-    assert "Level of evidence: beyond format." in section.finding.sentence
+    assert section.finding.verdict == "found"
+    assert section.finding.headline == "The change of target is partly a combination of the changes of a and b."
+    assert section.finding.reason == "Level of evidence: beyond format."
     papers = {number.name: number.paper for number in section.finding.numbers}
     assert papers["R² (dAP)"] == "0.97 (from others)"
     assert papers[f"R² (dAP; {LABEL})"].startswith("0.97 (from others); the paper does not state")

@@ -45,29 +45,29 @@ def test_arrays_keep_the_estimates_of_every_task():
             for end in ("value", "low", "high"):
                 np.testing.assert_array_equal(stored[end].transpose(*expected[end].dims), expected[end])
     assert method_report.correlation_chart(arrays).svg().startswith("<svg")
-    assert [chart.title[:2] for chart in method_report.deletion_charts(arrays)] == ["a:", "b:"]
+    titles = [chart.title for chart in method_report.deletion_charts(arrays)]
+    assert titles == ["Rise of the loss on a (nats)", "Rise of the loss on b (nats)"]
 
 
 @pytest.mark.parametrize(
-    ("difference", "supported", "text"),
+    ("difference", "verdict", "counts"),
     [
-        (
-            0.3,
-            True,
-            "raises the loss more than ablating random heads of the same layers: significantly more in 4 of 4 cases",
-        ),
-        (-0.3, False, "raises the loss less than"),
-        (0.05, None, "is not shown to raise the loss more than"),
-        ([[0.3, 0.05], [0.3, 0.05]], None, "more in 2 of 4 cases"),
-        ([[0.3, 0.3], [0.3, 0.05]], True, "more in 3 of 4 cases"),
+        (0.3, "found", (4, 0, 0)),
+        (-0.3, "not found", (0, 4, 0)),
+        (0.05, "undecided", (0, 0, 4)),
+        ([[0.3, 0.05], [0.3, 0.05]], "undecided", (2, 0, 2)),
+        ([[0.3, 0.3], [0.3, 0.05]], "found", (3, 0, 1)),
+        ([[0.3, -0.3], [-0.3, -0.06]], "not found", (1, 3, 0)),  # [-0.16, 0.04] excludes 0.05 nats
     ],
 )
-def test_the_verdict_is_that_of_most_cases(difference, supported, text):
+def test_the_verdict_is_that_of_most_cases(difference, verdict, counts):
     arrays = method_report.agreement_arrays({"a": agreement()}, {"a": curve(difference)})
-    verdict, sentence = method_report.deletion_verdict(arrays)
-    assert verdict is supported
-    assert text in sentence
-    assert f": {np.max(difference):+.2f} [" in sentence
+    answer = method_report.deletion_answer(arrays)
+    assert answer.verdict == verdict
+    found, excluded, undecided = counts
+    assert f"Found in {found}, not found in {excluded} and undecided in {undecided} of 4 cases" in answer.reason
+    largest = f"{np.max(difference):+.2f} [".replace("-", "−")
+    assert method_report.largest_difference(arrays).startswith(largest)
 
 
 def test_the_methods_with_the_highest_and_lowest_correlation_are_named():
@@ -75,7 +75,7 @@ def test_the_methods_with_the_highest_and_lowest_correlation_are_named():
         method_report.agreement_arrays({"a": agreement()}, {"a": curve(0)}), "one"
     )
     assert "highest for like (0.9" in sentence or "highest for like (1.0" in sentence
-    assert "lowest for against (-" in sentence
+    assert "lowest for against (−" in sentence
     assert "Negative correlation: against." in sentence
 
 

@@ -28,7 +28,7 @@ def test_correlation_summary_ranks_the_available_pairs_and_counts_the_rest() -> 
     few = drawn(base, 2).isel(sample=slice(3))
     scores = {"a": drawn(base, 1), "few": few, "b": drawn(base, 4), "c": drawn(other, 5)}
     text = summaries.correlation_summary(scores)
-    assert re.match(r"Lowest noise-corrected correlation: [ab] and c, r = \*\*-?0", text)
+    assert re.match(r"Lowest noise-corrected correlation: [ab] and c, r = \*\*−?0", text)
     assert "Highest noise-corrected correlation: a and b, r = **" in text
     assert text.endswith("Not available for 3 of 6 pairs: too few samples.")
     assert "nan" not in text

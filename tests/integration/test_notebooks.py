@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE
 from headnb.errors import HeadnbError
 from headnb.suite import notebooks
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
+from synthetic_results import random_pattern
 from tiny import tiny_model, tiny_tokenizer
 
 NOTEBOOKS = sorted(notebooks.notebooks_folder().glob("*.ipynb"))
@@ -113,11 +116,37 @@ def test_the_quickstart_runs_and_becomes_a_page(folder: Path, tmp_path: Path) ->
         for cell in notebook.cells
         if any(MIME_TYPE in output.get("data", {}) for output in cell.get("outputs", []))
     ]
-    assert [len(cell.outputs) for cell in drawn] == [1] * 5
+    assert [len(cell.outputs) for cell in drawn] == [1] * 4
     assert {file.name for file in out.iterdir()} == {"gsm_symbolic.nc", "gsm_symbolic.heads.json"}
     page = notebooks.html_page(ran, tmp_path / "ran.html").read_text()
-    assert page.count('role="img"') == 5  # one image per drawn cell
-    assert not re.search(r"<script|<link|src=\"http", page)
+    before_script = page.partition("<script>")[0]
+    assert before_script.count('data-shows="grid"') == before_script.count('role="img"') == 4  # with a static picture
+    assert page.count("<script>") == 1
+    assert not re.search(r"<link|(src|href)=\"(?!https://arxiv|#|data:)", page)
+    assert not re.search(r"(?<!\w)-\d", " ".join(_markdown_outputs(notebook)))  # real minus signs
+
+
+def _markdown_outputs(notebook: nbformat.NotebookNode) -> list[str]:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return [output["data"]["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+
+
+def test_a_page_leaves_out_warnings_and_keeps_data_as_text(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script>"
+    payload = HeadGrid.of(random_pattern(2, 2), title=hostile).payload
+    data = {MIME_TYPE: payload, "text/html": "<p>the picture</p>"}
+    outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="/home/someone/x.py:1: Warning"),
+        nbformat.v4.new_output("display_data", data=data),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
+    nbformat.write(notebook, tmp_path / "x.ipynb")
+    page = notebooks.html_page(tmp_path / "x.ipynb", tmp_path / "x.html").read_text()
+    assert "/home/someone" not in page
+    assert "alert(1)</script>" not in page
+    assert "<p>the picture</p>" in page
+    (data_in_page,) = re.findall(r'<script[^>]*data-shows="grid"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert json.loads(data_in_page) == payload
 
 
 def test_a_misspelt_parameter_is_refused(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def test_a_run_of_endless_samples_is_refused(tmp_path):
 
 def elements(name):
     table = Table((name, name), ((name, 1.0),), name)
-    section = Section(name, name, Finding(None, name, (Number(name, name, name),)), (name,), tables=(table,))
+    section = Section(
+        name, name, Finding("undecided", name, name, (Number(name, name, name),)), (name,), tables=(table,)
+    )
     parser = Elements()
     parser.feed(page(ReportContents(name, (section,), (name,), {name: {name: name}})))
     parser.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
 from headnb.analysis.concentration import concentration
 from headnb.stats import jackknife
 from headnb.stats.estimates import Estimate
-from headnb.stats.rounding import interval_text
+from headnb.stats.rounding import fixed, interval_numbers, interval_text
+from hypothesis import given
+from hypothesis.strategies import floats
 from scipy import stats
 
 NAN, INF = math.nan, math.inf
@@ -27,7 +30,7 @@ def estimate(value: float, low: float, high: float) -> Estimate:
         ((0.41234, NAN, NAN), "0.412"),
         ((24, NAN, NAN), "24.0"),
         ((NAN, NAN, NAN), "needs more samples"),
-        ((2.1e-9, 1e-9, 3.2e-9), "2.1e-09 [1.0e-09, 3.2e-09]"),
+        ((2.1e-9, 1e-9, 3.2e-9), "2.1e-9 [1.0e-9, 3.2e-9]"),
     ],
 )
 def test_digits_follow_the_width_of_the_interval(found: tuple[float, float, float], expected: str):
@@ -35,8 +38,28 @@ def test_digits_follow_the_width_of_the_interval(found: tuple[float, float, floa
 
 
 def test_signs_are_written_on_request():
-    assert interval_text(0.0301, -0.02, 0.0402, "+") == "+0.030 [-0.020, +0.040]"
-    assert interval_text(-0.0004, -0.2, 0.2) == "0.00 [-0.20, 0.20]"  # no negative zero
+    assert interval_text(0.0301, -0.02, 0.0402, "+") == "+0.030 [−0.020, +0.040]"
+    assert interval_text(-0.0004, -0.2, 0.2) == "0.00 [−0.20, 0.20]"  # no negative zero
+
+
+@given(
+    half=floats(1e-5, 1e4),
+    value=floats(-1e4, 1e4),
+)
+def test_an_interval_has_two_digits_of_its_half_width(half: float, value: float):
+    """Counted in decimal arithmetic: the last digit is worth a tenth of the half width's first digit."""
+    shown, *ends = interval_numbers(value, value - half, value + half)
+    step = Decimal(1).scaleb(Decimal(f"{half:.6g}").adjusted() - 1)
+    for text, exact in zip((shown, *ends), (value, value - half, value + half), strict=True):
+        number = Decimal(text.replace("−", "-"))
+        assert "-" not in text
+        assert number % step == 0
+        assert abs(number - Decimal(exact)) <= step * Decimal("0.51")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-0.051, "−0.05"), (-0.001, "0.00"), (0.5, "0.50"), (12, "12.00")])
+def test_fixed_decimals_have_a_minus_sign(value: float, expected: str):
+    assert fixed(value) == expected
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,13 @@ class CombinationFit(FitData):
         own = pd.DataFrame({"r2": [self.r2], "r2_cv": [self.r2_cv]}, index=["the fit"])
         uncentred = f"R² {estimate_text(self.r2_uncentred)} ({UNCENTRED})"
         chart = chart_row(
-            regression(self.observed, self.fitted, title=f"observed and fitted, R² {estimate_text(self.r2)}"),
-            weights(self.interval, name="noise-corrected", others=others, selected=self.selected),
-            nulls(pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling),
+            regression(self.observed, self.fitted, title=f"Observed and fitted, R² {estimate_text(self.r2)}"),
+            weights(self.interval, name="noise-corrected", others=others, selected=self.selected, title="Weights"),
+            nulls(
+                pd.concat([own, self.nulls[["r2", "r2_cv"]]]), ceiling=self.ceiling, title="The fit and its null models"
+            ),
         )
-        title = f"{self.target} from {', '.join(map(str, self.weights['basic'].values))}"
+        title = f"Fit of {self.target} from {', '.join(map(str, self.weights['basic'].values))}"
         return replace(chart, title=title, words=(*chart.words, uncentred))
 
     def __repr__(self) -> str:

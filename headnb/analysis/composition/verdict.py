@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headnb.analysis.composition.design import SHRINKAGE
 from headnb.analysis.composition.evidence import COLLINEAR, MIN_RELIABILITY
 from headnb.stats.reliability import TARGET_RELIABILITY, Evidence
+from headnb.stats.rounding import fixed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,8 @@ def describe_evidence(evidence: CompositionEvidence) -> str:
     if not change.reliable:
         return (
             f"No verdict on composition: the part of the change of {target} that the patterns before fine-tuning do "
-            f"not explain is too noisy (reliability {change.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed); "
-            "use more samples or training runs."
+            f"not explain is too noisy (reliability {fixed(change.reliability)}, at least {MIN_RELIABILITY:.2f} needed)"
+            "; use more samples or training runs."
         )
     if not change.separable:
         return (
@@ -71,7 +72,7 @@ def _describe_next_level(evidence: CompositionEvidence, comparison: Comparison) 
     else:
         sentences.append(
             "The change with own answers minus the change with shuffled answers is too noisy "
-            f"(reliability {beyond.reliability:.2f}, at least {MIN_RELIABILITY:.2f} needed)."
+            f"(reliability {fixed(beyond.reliability)}, at least {MIN_RELIABILITY:.2f} needed)."
         )
     if not beyond.has_excess:
         sentences.append("A common answer format is not excluded.")
@@ -107,7 +108,7 @@ def _describe_excess(comparison: Comparison, basics: Sequence[str]) -> str:
 
 def _format_limit(limit: Limit) -> str:
     test = "" if math.isnan(limit.p) else f", p = {limit.p:.2g} over layers"
-    return f"{limit.value:.2f}, lower limit {limit.low:.2f}{test}".replace("-", "−")
+    return f"{fixed(limit.value)}, lower limit {fixed(limit.low)}{test}"
 
 
 def _r_squared(fit: FitData) -> str:
@@ -115,8 +116,8 @@ def _r_squared(fit: FitData) -> str:
     scale = ", scale-free," if fit.scale_free else ""
     ceiling = "" if math.isnan(fit.ceiling) else f", noise ceiling {fit.ceiling:.2f}"
     return (
-        f"The fit to the {what}{scale} has R² {fit.r2:.2f} (leave-layers-out {fit.r2_cv:.2f}{ceiling}; "
-        f"{fit.r2_uncentred:.2f} {UNCENTRED})."
+        f"The fit to the {what}{scale} has R² {fixed(fit.r2)} (leave-layers-out {fixed(fit.r2_cv)}{ceiling}; "
+        f"{fixed(fit.r2_uncentred)} {UNCENTRED})."
     )
 
 
@@ -125,7 +126,7 @@ def _shrinkage(fit: FitData) -> str:
     if fit.on != "change" or fit.scale_free or fit.form.intercept or SHRINKAGE not in fit.nulls.index:
         return ""
     row = fit.nulls.loc[SHRINKAGE]
-    return f"Shrinkage alone ({1 + row['weight']:.2f} times the pattern before fine-tuning) has R² {row['r2']:.2f}."
+    return f"Shrinkage alone ({1 + row['weight']:.2f} times the pattern before fine-tuning) has R² {fixed(row['r2'])}."
 
 
 def _collinear(fit: FitData) -> str:

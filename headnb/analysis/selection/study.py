@@ -112,10 +112,13 @@ class SelectionStudy(AnalysisResult):
     @property
     def supported(self) -> bool | None:
         """Whether the first method is more precise than TF-IDF (or than random, without TF-IDF); None if undecided."""
-        way = self.ways[0]
-        baselines = self._baselines(way)
-        found = direction(self.precision_of(way, self.most, baselines[-1])) if baselines else 0
+        found = direction(self.precision_of(self.ways[0], self.most, self.baseline)) if self.baseline else 0
         return {1: True, -1: False, 0: None}[found]
+
+    @property
+    def baseline(self) -> str:
+        """The method that the first method is compared with: TF-IDF, else random; empty if there is neither."""
+        return next(reversed(self._baselines(self.ways[0])), "")
 
     @property
     def verdict(self) -> str:
@@ -124,15 +127,15 @@ class SelectionStudy(AnalysisResult):
 
     def plot(self) -> Chart:
         """Precision against the number of chosen samples, and the change of loss by fine-tuning on them."""
-        title = "precision of the selection"
+        title = "Precision of the selection"
         charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
         if len(self.tuned_ks) == 1:  # a line needs two points
-            title = f"fine-tuning on {self.tuned_ks[0]} chosen samples"
+            title = f"Fine-tuning on {self.tuned_ks[0]} chosen samples"
             charts.append(weights(self.changes.isel(samples_chosen=0, drop=True), name="change", title=title))
         elif self.tuned_ks:
-            title = "fine-tuning on the chosen samples"
+            title = "Fine-tuning on the chosen samples"
             charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
-        return chart_row(*charts, title=f"selection for {self.arrays.sizes['target']} targets from one pool")
+        return chart_row(*charts, title=f"Selection for {self.arrays.sizes['target']} targets from one pool")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values (NaN as None)."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headnb.display.charts import bokeh, svg
-from headnb.display.charts.marks import Drawing
+from headnb.display.charts.marks import Cells, Drawing, Rule
+from headnb.display.charts.svg import GAP
 from headnb.display.encodings import for_stdout
 from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
@@ -16,6 +17,10 @@ from headnb.hub import user_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
+
+    from headnb.display.charts.marks import Plot
+
+_MAX_GROWTH = 2.2
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +78,31 @@ class Chart(Drawing):
 
     def __repr__(self) -> str:
         return for_stdout("\n".join([self.title, *self.words, *self.notes]))
+
+
+def widen(chart: Chart, row: int) -> Chart:
+    """The chart with plots that fill a row of this many pixels, if they fit in one row.
+
+    Plots become at most `_MAX_GROWTH` times as wide, and a little taller. Plots of cells and plots with a diagonal keep
+    their size.
+    """
+    growing = sum(map(_may_grow, chart.plots))
+    spare = row - (len(chart.plots) - 1) * GAP - sum(plot.outer_width for plot in chart.plots)
+    if not growing or spare <= 0:
+        return chart
+    plots = (_wider(plot, spare / growing) if _may_grow(plot) else plot for plot in chart.plots)
+    return replace(chart, plots=tuple(plots))
+
+
+def _may_grow(plot: Plot) -> bool:
+    return not any(
+        isinstance(mark, Cells) or (isinstance(mark, Rule) and mark.x is None and mark.y is None) for mark in plot.marks
+    )
+
+
+def _wider(plot: Plot, spare: float) -> Plot:
+    width = min(plot.width + spare, _MAX_GROWTH * plot.width)
+    return replace(plot, width=int(width), height=round(plot.height * min(1.25, (width / plot.width) ** 0.5)))
 
 
 def chart_row(*charts: Chart, title: str = "") -> Chart:

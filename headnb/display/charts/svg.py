@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 MAX_TITLED_MARKS = 2500
-_GAP = 18
+GAP = 18
 _MAX_WIDTH = 960
 _DASHES = "5 3"
 
@@ -70,11 +70,11 @@ def picture(chart: Drawing, plots: Iterable[Plot] | None = None, *, titles: bool
     x = y = width = row = 0
     for plot in chart.plots if plots is None else plots:
         if x and x + plot.outer_width > _MAX_WIDTH:
-            x, y, row = 0, y + row + _GAP, 0
+            x, y, row = 0, y + row + GAP, 0
         left, top = plot.margins.left, plot.margins.top
         parts += [f'<g transform="translate({x + left:g} {y + top:g})">', *_plot(plot, titles=titles), "</g>"]
-        x += plot.outer_width + _GAP
-        width, row = max(width, x - _GAP), max(row, plot.outer_height)
+        x += plot.outer_width + GAP
+        width, row = max(width, x - GAP), max(row, plot.outer_height)
     return Picture("".join(parts), width, y + row)
 
 

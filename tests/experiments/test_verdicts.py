@@ -1,0 +1,145 @@
+"""Verdicts of the report: the words follow from made-up findings of each kind."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from headnb.experiments.report_findings import composition_answer, specificity_answer
+from headnb.experiments.verdicts import (
+    LOSS,
+    Effect,
+    answer_of,
+    answer_of_cases,
+    answer_of_power,
+    answer_of_test,
+    verdict_of,
+)
+from headnb.stats.estimates import Estimate
+from hypothesis import given
+from hypothesis.strategies import floats
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "reason"),
+    [
+        (0.01, 0.2, "found", "The 95 % interval excludes zero."),
+        (-0.02, 0.04, "not found", "The 95 % interval excludes 0.05 nats."),
+        (-0.3, -0.1, "not found", "The effect is in the opposite direction: the 95 % interval excludes zero."),
+        (-0.02, 0.06, "undecided", "The 95 % interval includes zero and also 0.05 nats."),
+        (NAN, NAN, "undecided", "There is no interval."),
+        (NAN, 0.01, "undecided", "There is no interval."),
+        (0.5, INF, "found", "The 95 % interval excludes zero."),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(low: float, high: float, verdict: str, reason: str) -> None:
+    answer = answer_of(Effect(low, high), LOSS)
+    assert answer.verdict == verdict
+    assert answer.reason.startswith(reason)
+    assert (answer.verdict == "undecided") == answer.reason.endswith("More samples or training runs are needed.")
+
+
+@given(middle=floats(-1, 1), half=floats(0.0001, 2), factor=floats(1, 10))
+def test_a_wider_interval_decides_nothing_that_a_narrower_one_leaves_open(
+    middle: float, half: float, factor: float
+) -> None:
+    """A study in which nothing could have been seen never says "not found"."""
+    narrow = verdict_of(Effect(middle - half, middle + half), LOSS)
+    wide = verdict_of(Effect(middle - factor * half, middle + factor * half), LOSS)
+    assert wide in {narrow, "undecided"}
+    if half > 1.05:
+        assert narrow == "undecided"
+
+
+def test_a_decrease_is_read_from_either_kind_of_estimate() -> None:
+    lower = Estimate(-0.2, -0.3, -0.1, 0.95, 8, -0.2)
+    table = xr.Dataset({"value": -0.2, "low": -0.3, "high": -0.1})
+    assert Effect.of(lower, -1) == Effect.of(table, -1) == (0.1, 0.3)
+    assert Effect.of(lower) == (-0.3, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("lows", "highs", "verdict"),
+    [
+        ([0.1, 0.1, -0.1], [0.2, 0.2, 0.2], "found"),
+        ([-0.2, -0.2, 0.1], [0.0, 0.01, 0.2], "not found"),
+        ([0.1, -0.2, -0.2], [0.2, 0.01, 0.2], "undecided"),
+        ([-0.2, NAN], [0.2, NAN], "undecided"),
+    ],
+)
+def test_most_cases_decide(lows: list[float], highs: list[float], verdict: str) -> None:
+    effects = [Effect(*ends) for ends in zip(lows, highs, strict=True)]
+    answer = answer_of_cases(effects, LOSS, "tasks")
+    assert answer.verdict == verdict
+    assert f"of {len(lows)} tasks" in answer.reason
+
+
+def test_a_test_without_significance_decides_nothing() -> None:
+    assert answer_of_test(0.01, claimed=True, alpha=0.05).verdict == "found"
+    assert answer_of_test(0.01, claimed=False, alpha=0.05).verdict == "not found"
+    assert answer_of_test(0.5, claimed=False, alpha=0.05).verdict == "undecided"
+    assert answer_of_test(NAN, claimed=True, alpha=0.05).reason == "It was not tested."
+
+
+def specificity(tasks: int, p: float, own_p: float, own: float) -> SimpleNamespace:
+    change = xr.Dataset({"value": (("train", "eval"), np.ones((tasks, tasks)))})
+    return SimpleNamespace(change=change, p=p, own_p=own_p, own=own, others=1.0, level=0.95, unit="training runs")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "p", "own_p", "own", "verdict", "reason"),
+    [
+        (3, 0.001, 1 / 6, 2.0, "undecided", "with 3 tasks the smallest possible p-value is 0.17"),
+        (4, 0.001, 1 / 24, 2.0, "found", "p = 0.042"),
+        (4, 0.001, 1 / 24, 0.5, "not found", "opposite"),
+        (4, 0.3, 1 / 24, 2.0, "undecided", "do not differ significantly"),
+        (5, 0.001, 0.4, 2.0, "undecided", "not significant"),
+    ],
+)
+def test_specificity_needs_enough_tasks(
+    tasks: int, p: float, own_p: float, own: float, verdict: str, reason: str
+) -> None:
+    answer = specificity_answer(specificity(tasks, p, own_p, own))
+    assert answer.verdict == verdict
+    assert reason in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict", "reason"),
+    [
+        (0.95, "not found", "composition of 50% of the change would be detected with probability 95%"),
+        (0.4, "undecided", "too little power"),
+        (NAN, "undecided", "unknown"),
+    ],
+)
+def test_composition_is_excluded_only_with_power(power: float, verdict: str, reason: str) -> None:
+    change = SimpleNamespace(reliability=0.9, excess=SimpleNamespace())
+    evidence = SimpleNamespace(change=change, has_verdict=True, level="")
+    for answer in (
+        answer_of_power(power, 0.5),
+        composition_answer(SimpleNamespace(supported=False, evidence=evidence), 0.5, power),
+    ):
+        assert answer.verdict == verdict
+        assert reason in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        (SimpleNamespace(change=None, reason_untested="too few training runs"), "not tested: too few training runs"),
+        (SimpleNamespace(change=SimpleNamespace(reliability=0.2), has_verdict=False), "too noisy (reliability 0.20)"),
+        (
+            SimpleNamespace(change=SimpleNamespace(excess=None), has_verdict=True, level="gain", missing="other tasks"),
+            "The next level needs other tasks",
+        ),
+    ],
+)
+def test_composition_that_could_not_be_seen_is_undecided(evidence: SimpleNamespace, reason: str) -> None:
+    answer = composition_answer(SimpleNamespace(supported=False, evidence=evidence), 0.5, 0.99)
+    assert answer.verdict == "undecided"
+    assert reason in answer.reason
