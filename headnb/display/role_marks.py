@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import xarray as xr
 
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from headnb.display.payload_types import Payload, Role
 
 
@@ -27,7 +26,7 @@ def with_roles(payload: Payload, roles: xr.Dataset) -> Payload:
     Raises:
         HeadnbError: `roles` are not head roles, or not of all heads of the grid.
     """
-    if not {"role", "layer", "head"} == set(getattr(roles.get("score"), "dims", ())) or "threshold" not in roles.coords:
+    if not is_roles(roles):
         raise HeadnbError("roles= expects the result of headnb.head_roles(model, tokenizer)")
     score = roles["score"].transpose("role", "layer", "head")
     rows = payload.get("layer_numbers") or range(payload["layers"])
@@ -49,6 +48,13 @@ def with_roles(payload: Payload, roles: xr.Dataset) -> Payload:
     return cast("Payload", {**payload, "panels": panels, "roles": found})
 
 
+def is_roles(value: object) -> bool:
+    """Whether a value has the form of head roles."""
+    if not isinstance(value, xr.Dataset) or "score" not in value or "threshold" not in value.coords:
+        return False
+    return set(value["score"].dims) == {"role", "layer", "head"} and value["threshold"].dims == ("role",)
+
+
 def _role(name: str, threshold: float, scores: np.ndarray) -> Role:
     cells = np.flatnonzero(scores > threshold)  # False for NaN
     return {
@@ -66,6 +72,6 @@ def _model_note(drawn: str, measured: str) -> list[str]:
 
 
 def roles_line(payload: Payload) -> str:
-    """`Head roles: induction (8 heads above 0.4), sink (218 above 0.3)`; empty without roles."""
+    """`Head roles: induction (8 heads above 0.4), sink (217 above 0.3).`; empty without roles."""
     parts = [f"{role['name']} ({len(role['cells'])} above {role['threshold']:g})" for role in payload.get("roles", [])]
-    return f"Head roles: {', '.join(parts)}" if parts else ""
+    return f"Head roles: {', '.join(parts)}." if parts else ""

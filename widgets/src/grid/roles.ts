@@ -28,14 +28,18 @@ export function markedRoles({ payload, view }: Shown): Role[] {
   return payload.roles.filter(view.roles.length ? chosen : ({ scores }) => scores.size <= half);
 }
 
-/** Meaning of the letters: `Head roles: I induction (8 above 0.4), S sink (218 above 0.3; marked when chosen)`. */
+/** Meaning of the letters: `Head roles: I induction (8 above 0.4), P previous-token (10 above 0.4).` */
 export function rolesLine(shown: Shown): string {
-  const marked = markedRoles(shown);
-  const parts = shown.payload.roles.map((role) => {
-    const count = `${role.scores.size} above ${short(role.threshold)}`;
-    return `${letter(role)} ${role.name} (${count}${marked.includes(role) ? "" : "; marked when chosen"})`;
-  });
-  return parts.length ? `Head roles: ${parts.join(", ")}` : "";
+  const { roles } = shown.payload;
+  if (roles.length === 0) return "";
+  const parts = roles.map(
+    (role) => `${letter(role)} ${role.name} (${role.scores.size} above ${short(role.threshold)})`,
+  );
+  const line = `Head roles: ${parts.join(", ")}.`;
+  const hidden = shown.view.roles.length ? [] : roles.filter((role) => !markedRoles(shown).includes(role));
+  if (hidden.length === 0) return line;
+  const names = hidden.map(({ name }) => name).join(" and ");
+  return `${line} Most heads are ${names} heads; choose ${names} in Options to mark them.`;
 }
 
 /** Letters on the heads with a marked role (squares where the cells are small), and a veil over the others. */
@@ -59,12 +63,12 @@ function letterMark(layout: Layout, cell: number, words: string, height: number)
   return {
     mark: "label",
     words,
-    ...{ x: x + 2, y: y + height / 2 + LETTER_SIZE / 2 - 1.5, size: LETTER_SIZE, anchor: "start" },
-    ...{ bold: true, fill: "#000000", opacity: 1, upwards: false, halo: "#ffffff" },
+    ...{ x: x + 3, y: y + height / 2 + LETTER_SIZE / 2 - 1.5, size: LETTER_SIZE, anchor: "start" },
+    ...{ bold: true, fill: "#ffffff", opacity: 1, upwards: false, halo: "#000000" },
   };
 }
 
-/** Black squares with a white border in the middle of cells. */
+/** White squares with a black border in the middle of cells. */
 function squares(layout: Layout, cells: readonly number[], width: number, height: number): Mark[] {
   if (cells.length === 0) return [];
   const boxes = (side: number) =>
@@ -73,7 +77,7 @@ function squares(layout: Layout, cells: readonly number[], width: number, height
       return [x + (width - side) / 2, y + (height - side) / 2, side, side];
     });
   const side = Math.min(SQUARE, width - 1, height - 1);
-  return [rects("#ffffff", boxes(side + 1.4)), rects("#000000", boxes(side))];
+  return [rects("#000000", boxes(side + 1.4)), rects("#ffffff", boxes(side))];
 }
 
 /** The page's colour over all heads that are not `kept`. */

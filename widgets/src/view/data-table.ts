@@ -66,10 +66,10 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
 }
 
 /** The letters of a head's roles, with their names for screen readers and as a hover text. */
-function letters(shown: Shown, cell: number): Node[] {
+function letters(shown: Shown, cell: number): (Node | string)[] {
   const roles = rolesOf(shown.payload, cell);
   if (roles.length === 0) return [];
-  return [element("abbr", { title: roleNames(shown, cell) }, ` ${roles.map(letter).join("")}`)];
+  return [" ", element("abbr", { title: roleNames(shown, cell) }, roles.map(letter).join(""))];
 }
 
 function roleNames({ payload }: Shown, cell: number): string {
