@@ -216,7 +216,8 @@ class HeadMagics(Magics):
             options = self.options(HeadMagics.headgrid, line)
             grid = HeadGrid.of(arguments.find_drawable(options.picture, options.variables), title=options.title)
             if options.roles:
-                grid = grid.with_roles(arguments.find_drawable(options.roles, options.variables))
+                roles: Any = arguments.find_drawable(options.roles, options.variables)  # `with_roles` checks it
+                grid = grid.with_roles(roles)
             if options.save:
                 grid.save(options.save)
         return display_once(grid, grid)
