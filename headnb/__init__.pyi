@@ -18,6 +18,7 @@ from .models.loading import load_model as load_model
 from .scoring.ablation import ablate as ablate
 from .scoring.attention import head_attention as head_attention
 from .scoring.registry import methods as methods
+from .scoring.roles import head_roles as head_roles
 from .scoring.run import score_heads as score_heads
 from .stats.patterns import compare as compare
 from .storage.score_store import open_scores as open_scores

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 @check_arguments
-def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | Explorer:
+def grid(
+    data: object, *, title: str | None = None, roles: xr.Dataset | None = None, live: bool = False
+) -> HeadGrid | Explorer:
     """Layer x head picture of results or of any matrix.
 
     Args:
@@ -40,19 +42,24 @@ def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadG
             nested lists), or a mapping from panel titles to any of these. Numbers that are not results of headnb are
             drawn as plain values.
         title: of the picture. None: made from the attributes of the data.
+        roles: mark the heads that have these roles (`headnb.head_roles`).
         live: return the explorer, as `.heads.explore()` does, instead of the picture.
 
     Raises:
-        HeadnbError: the data cannot be drawn or explored, or `title` is combined with `live`.
+        HeadnbError: the data cannot be drawn or explored, the roles are of other heads, or `title` is combined with
+            `live`.
     """
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
     if not live:
-        return HeadGrid.of(data, title=title or "")
+        picture = HeadGrid.of(data, title=title or "")
+        return picture if roles is None else picture.with_roles(roles)
     if title is not None:
         raise HeadnbError("the explorer has no title; remove title= or live=True")
     known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else to_labelled_array(data)
     explorer: Explorer = known.heads.explore()
+    if roles is not None:
+        explorer.payload = HeadGrid(explorer.payload).with_roles(roles).payload
     return explorer
 
 
@@ -125,7 +132,9 @@ class PatternHeads:
     @check_arguments
     def evidence(self) -> Evidence:
         """Evidence stored by `.heads.pattern()`: samples, training runs, reliability, and samples needed for 0.9."""
-        return _stored_evidence(trusted_attrs(self._pattern))
+        from headnb.stats.reliability import stored_evidence  # noqa: PLC0415
+
+        return stored_evidence(trusted_attrs(self._pattern))
 
     @check_arguments
     def top(self, k: int = 10) -> pd.DataFrame:
@@ -224,11 +233,10 @@ class ScoresHeads:
     @check_arguments
     def evidence(self) -> Evidence:
         """Evidence for the pattern: samples, training runs, reliability, and samples or runs needed for 0.9."""
-        from headnb.stats import patterns  # noqa: PLC0415
+        from headnb.stats import patterns, reliability  # noqa: PLC0415
 
-        return (
-            _stored_evidence(trusted_attrs(self._dataset)) if self._is_comparison else patterns.evidence(self._dataset)
-        )
+        attrs = trusted_attrs(self._dataset)
+        return reliability.stored_evidence(attrs) if self._is_comparison else patterns.evidence(self._dataset)
 
     @check_arguments
     def reliability(self) -> float:
@@ -291,10 +299,10 @@ class ScoresHeads:
         """Table by head name of the k strongest heads, with intervals of their values and ranks.
 
         For signed scores there are no ranks. For a comparison: the k largest differences, with interval, q-value and
-        significance.
+        significance. For scores without samples, such as head roles: the k strongest heads of each role.
         """
-        if self._is_comparison:
-            return head_table(self._dataset, "difference", k)
+        if self._is_comparison or "sample" not in self._dataset.dims:
+            return head_table(self._dataset, "difference" if self._is_comparison else "score", k)
         from headnb.stats import significance  # noqa: PLC0415
         from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
@@ -390,10 +398,3 @@ def _flat(values: Array) -> Array:
 
 def _float_or_array(values: xr.DataArray) -> float | xr.DataArray:
     return values if values.ndim else float(values)
-
-
-def _stored_evidence(attrs: dict[Any, Any]) -> Evidence:
-    from headnb.stats.reliability import Evidence  # noqa: PLC0415
-
-    stored = Evidence()._asdict()
-    return Evidence(**{name: type(default)(attrs.get(name, default)) for name, default in stored.items()})

@@ -143,6 +143,32 @@ def score(
 
 
 @app.command(cls=Command)
+@takes(shared.SAMPLES, shared.SPLIT, shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
+def roles(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Task for the copy score.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
+    **given: Any,
+) -> None:
+    """Measure the roles of every attention head of MODEL, such as induction and sink."""
+    from headnb.display.grid import HeadGrid, check_writable  # noqa: PLC0415
+    from headnb.models.loading import load_model  # noqa: PLC0415
+    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
+    from headnb.scoring.roles import head_roles  # noqa: PLC0415
+
+    if save is not None:
+        check_writable(save)
+    sampling = (given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
+    samples = load_sampled_task(task, *sampling) if task is not None else None
+    loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
+    work = shared.chosen((shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH), given)
+    grid = HeadGrid.of(head_roles(loaded, tokenizer, samples, **work))
+    echo(grid)
+    if save is not None:
+        echo(f"wrote {grid.save(save)}")
+
+
+@app.command(cls=Command)
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,

@@ -91,7 +91,9 @@ def _statistic_text(panel: Panel, name: str) -> str:
 
 
 def _evidence_of(panels: Sequence[EvidenceFields]) -> list[str]:
-    """Names of the fields that the table shows; fields of runs only if some panel has several runs."""
+    """Names of the fields that the table shows: none without samples; of runs only if some panel has several runs."""
+    if not any(panel["samples"] for panel in panels):
+        return []
     several = any((panel["runs"] or 1) > 1 for panel in panels)
     return [name for name in _EVIDENCE if several or "runs" not in name]
 

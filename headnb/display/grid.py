@@ -13,11 +13,14 @@ from headnb.display import grid_text, html
 from headnb.display.encodings import for_stdout
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.payload_parser import parse_payload, read_payload
+from headnb.display.role_marks import with_roles
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    import xarray as xr
 
     from headnb.display.payload_types import Payload
 
@@ -51,6 +54,14 @@ class HeadGrid:
     def open(cls, path: str | Path) -> HeadGrid:
         """Open a grid saved as `*.heads.json`. Raises HeadnbError if the file does not hold a head grid."""
         return cls(read_payload(user_path(path)))
+
+    def with_roles(self, roles: xr.Dataset) -> HeadGrid:
+        """The grid with marks on the heads that have a role, from `headnb.head_roles`.
+
+        Raises:
+            HeadnbError: `roles` are not head roles, or are of another model's heads.
+        """
+        return HeadGrid(with_roles(self.payload, roles))
 
     def save(self, path: str | Path) -> Path:
         """Save the grid as data (`.heads.json`) or as a picture (`.svg`, `.html`), by the suffix of the name."""

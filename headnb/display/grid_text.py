@@ -9,6 +9,7 @@ import numpy as np
 
 from headnb.display.colours import paint
 from headnb.display.compact import decompress_values
+from headnb.display.role_marks import roles_line
 from headnb.errors import printable
 from headnb.stats.rounding import interval_numbers, typographic
 
@@ -168,7 +169,8 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
         words += [*panel["notes"], panel["reliability_line"]]
         name = [printable(f"[{panel['title']}]")] if several else head
         blocks.append([*name, *picture, *map(printable, words)])
-    blocks[-1] += [missing_line(payload).replace("hatched", "empty"), printable(progress_line(payload)), note]
+    last = (roles_line(payload), missing_line(payload).replace("hatched", "empty"), progress_line(payload), note)
+    blocks[-1] += map(printable, last)
     return "\n\n".join("\n".join(filter(None, block)) for block in blocks)
 
 

@@ -11,6 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from headnb.display import grid_text, svg
+from headnb.display.role_marks import roles_line
 from headnb.display.templating import render
 from headnb.errors import printable
 
@@ -123,7 +124,8 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
         lines += [*panel["notes"], panel["reliability_line"]]
     else:
         lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
-    return [*filter(None, lines), grid_text.missing_line(payload), grid_text.progress_line(payload)]
+    common = (roles_line(payload), grid_text.missing_line(payload), grid_text.progress_line(payload))
+    return [*filter(None, lines), *common]
 
 
 def _panel_lines(panels: list[Panel]) -> list[str]:

@@ -144,6 +144,9 @@ def _check_sizes(payload: Payload) -> None:
     for name, size in (("layer_numbers", layers), ("head_numbers", heads)):
         if len(payload.get(name, range(size))) != size:  # type: ignore[arg-type]
             raise HeadnbError(f"not a head grid: {name} must have {size} numbers")
+    for index, role in enumerate(payload.get("roles", [])):
+        if len(role["cells"]) != len(role["scores"]) or max(role["cells"], default=0) >= layers * heads:
+            raise HeadnbError(f"not a head grid: roles[{index}] must have a score for each cell, and cells of the grid")
 
 
 def _check_matrix(panel: Panel, name: str, index: int, shape: tuple[int, int]) -> None:

@@ -69,6 +69,15 @@ class Panel(EvidenceFields, FooterFields):
     notes: list[str]
 
 
+class Role(TypedDict):
+    """The heads that have a role: their indices into the grid (`row * heads + column`), and their scores."""
+
+    name: str
+    threshold: float
+    cells: list[int]
+    scores: list[float]
+
+
 class Progress(TypedDict):
     """Progress of the computation whose partial result the payload shows."""
 
@@ -107,4 +116,6 @@ class Payload(TypedDict):
     interval_level: float
     columns: list[Column]
     panels: list[Panel]
+    roles: NotRequired[list[Role]]
+    """Roles that the picture marks."""
     progress: NotRequired[Progress]

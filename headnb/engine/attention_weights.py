@@ -6,19 +6,27 @@ bounds the memory, or the whole matrix of one head. The result is checked: A V m
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from headnb.engine.attention_functions import observe_attention_calls
+from headnb.engine.layout import parent_of
+from headnb.engine.threads import this_thread_only
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from transformers import PreTrainedModel
+
     from headnb.engine.attention_functions import AttentionCall
+    from headnb.engine.layout import HeadLayout
 
 # Maximum number of attention weights in memory at one time: 16 MB in float32.
 MAX_WEIGHT_ELEMENTS = 4_000_000
@@ -55,6 +63,57 @@ def attention_rows(call: AttentionCall, token_mask: Tensor | None = None) -> Ite
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
         yield rows, _weights(call, rows, None, token_mask)
+
+
+class RowListener(Protocol):
+    """Receives the attention weights of one layer for a block of queries."""
+
+    def __call__(self, layer: int, rows: slice, weights: Tensor, visible: Tensor, /) -> None:
+        """`weights` (B, H, R, T); `visible` (B or 1, H or 1, R, T), whether the mask and the window allow the key."""
+
+
+@contextmanager
+def observe_attention_rows(
+    model: PreTrainedModel, layout: HeadLayout, listener: RowListener, token_mask: Tensor | None = None
+) -> Iterator[None]:
+    """Call the listener with the attention weights of every layer in each forward pass, by blocks of queries.
+
+    Architectures with their own attention code return whole matrices (B, H, T, T) of one layer at a time.
+
+    Raises:
+        HeadnbError: as for `attention_rows`; or an architecture's own attention code does not return the weights.
+    """
+
+    def on_call(layer: int, call: AttentionCall) -> None:
+        for rows, weights in attention_rows(call, token_mask):
+            listener(layer, rows, weights, visible_keys(call, rows))
+
+    def on_returned(layer: int, module: nn.Module, _: Any, returned: tuple[Any, ...]) -> None:
+        weights = returned[1]
+        if weights is None or weights.ndim != 4 or weights.shape[1] != layout.heads[layer]:
+            raise HeadnbError(
+                f"{type(module).__name__} returns no attention matrix with this kernel; "
+                "load the model with attn_implementation='eager'"
+            )
+        length = weights.shape[-1]
+        causal = torch.ones(1, 1, length, length, dtype=torch.bool, device=weights.device).tril()
+        listener(layer, slice(0, length), weights, causal)
+
+    with ExitStack() as stack:
+        for layer, projection in layout.projections:
+            hook = this_thread_only(partial(on_returned, layer))
+            stack.callback(parent_of(model, projection).register_forward_hook(hook).remove)
+        listeners = {module: partial(on_call, layer) for layer, module in layout.attention}
+        stack.enter_context(observe_attention_calls(model, listeners))
+        yield
+
+
+def visible_keys(call: AttentionCall, rows: slice) -> Tensor:
+    """Which keys the mask and the window allow for a block of queries: bool (B or 1, H or 1, R, T)."""
+    mask = _additive_mask(call, slice(None), rows, torch.float32)
+    # A masked key has the lowest number of the dtype that the model made the mask in.
+    made_in = call.mask.dtype if isinstance(call.mask, Tensor) and call.mask.is_floating_point() else mask.dtype
+    return mask > torch.finfo(made_in).min / 2
 
 
 def split_samples(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:
@@ -113,7 +172,7 @@ def _kv_head(call: AttentionCall, head: int) -> int:
     return head // (call.query.shape[1] // call.key.shape[1])
 
 
-def _additive_mask(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor | None:
+def _additive_mask(call: AttentionCall, heads: slice, rows: slice, dtype: torch.dtype) -> Tensor:
     """The additive mask (B or 1, H or 1, R, T) of eager attention: 0 on visible keys, else the lowest number."""
     mask, (batch, _, length, _) = call.mask, call.query.shape
     allowed: Tensor

@@ -49,6 +49,11 @@ def output_projection(attention: nn.Module) -> str | None:
     return next((name for name in OUTPUT_PROJECTIONS if isinstance(getattr(attention, name, None), nn.Module)), None)
 
 
+def parent_of(model: nn.Module, child: nn.Module) -> nn.Module:
+    """The module that directly contains `child`: the attention module of an output projection."""
+    return next(module for module in model.modules() if any(found is child for found in module.children()))
+
+
 def watched_projections(model: nn.Module) -> Iterator[tuple[int, nn.Module]]:
     """Layer and output projection of each attention module of a class in `OWN_CODE`, in layer order."""
     own = [module for module in model.modules() if OWN_CODE & {base.__name__ for base in type(module).__mro__}]

@@ -182,7 +182,7 @@ def _encode_samples(
     task: Task, tokenizer: PreTrainedTokenizerBase | None, encoding: EncodingName
 ) -> list[tuple[EncodedSample, _Notice]]:
     encoded, texts = [], []
-    special = None if tokenizer is None else _any_of(_special_tokens(tokenizer).values())
+    special = None if tokenizer is None else _any_of(special_tokens(tokenizer).values())
     for key, sample in zip(task.ids, task.samples, strict=True):
         if isinstance(sample, TokenSample):
             tokens = EncodedSample(np.array(sample.input_ids, np.int64), np.array(sample.labels, np.int64))
@@ -212,7 +212,7 @@ def _render(
     return _RenderedText(chat.prompt, chat.completion, chat=True, loses_text=chat.loses_text, special=count)
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Id and text of every special token, except the unknown token."""
     added: dict[int, str] = {}
     with contextlib.suppress(NotImplementedError, AttributeError):  # mistral_common's tokenizers have no such list
@@ -230,8 +230,8 @@ class _Tokenization:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._prefix = _prefix_tokens(tokenizer)
-        self._special = _special_tokens(tokenizer).keys()
+        self._prefix = prefix_tokens(tokenizer)
+        self._special = special_tokens(tokenizer).keys()
 
     def encoded(self, texts: Sequence[_RenderedText], *, together: bool) -> list[tuple[EncodedSample, _Notice]]:
         """Tokens, labels and notices of each text, with prompt and completion tokenized together or separately."""
@@ -283,7 +283,7 @@ def _common_prefix_length(first: list[int], second: list[int]) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _prefix_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prefix_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that the tokenizer puts before a text."""
     bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     return list(full[: full.index(bare[0])]) if bare and bare[0] in full else []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
+from headnb.display.role_marks import is_roles
 from headnb.models.registry import known_models
 from headnb.notebook import arguments
 from headnb.notebook.shared_options import SCORE
@@ -25,6 +26,7 @@ _MAGICS = (
     "headablate",
     "headgrid",
     "headdiff",
+    "headroles",
     "headfree",
     "headtasks",
     "headmodels",
@@ -105,6 +107,8 @@ def _values(magics: HeadMagics, what: str) -> list[str]:
         "models": lambda magics: [cached.name for cached in magics.model_cache],
         "after": lambda magics: _matching_variables(magics, arguments.is_scores),
         "before": lambda magics: _matching_variables(magics, arguments.is_scores),
+        "roles": lambda magics: _matching_variables(magics, is_roles),
+        "copy": lambda _: ["forced", "retrieval"],
         "picture": lambda magics: _matching_variables(magics, arguments.is_drawable),
         "word": lambda _: sorted({card.group for card in known_tasks().values()}),
     }

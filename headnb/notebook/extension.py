@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 from headnb.models.model_cache import release_memory
 from headnb.notebook.completion import add_completion, remove_completion
 from headnb.notebook.magics import HeadMagics
+from headnb.notebook.roles_magic import RoleMagics
 from headnb.notebook.sft_magic import TuningMagics
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-_MAGIC_CLASSES = (HeadMagics, TuningMagics)
+_MAGIC_CLASSES = (HeadMagics, TuningMagics, RoleMagics)
 
 
 def register(shell: InteractiveShell) -> None:
     """Add the magics, their settings and their completion to a shell, in place of earlier ones."""
     unregister(shell)
     magics = HeadMagics(shell)
-    shell.register_magics(magics, TuningMagics(shell, magics))
+    shell.register_magics(magics, TuningMagics(shell, magics), RoleMagics(shell, magics))
     add_completion(shell, magics)
 
 

@@ -203,6 +203,7 @@ class HeadMagics(Magics):
         help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
     )
     @argument("--title", default="", help="Title of the grid.")
+    @argument("--roles", metavar="R", help="Variable or file with head roles (%%headroles), to mark them in the grid.")
     @argument("--save", metavar="PATH", help="Also write a file: .heads.json (data), .svg or .html (pictures).")
     def headgrid(self, line: str) -> HeadGrid:
         """Draw the layer x head grid of scores, a pattern, a comparison or a saved file.
@@ -215,6 +216,9 @@ class HeadMagics(Magics):
         with one_line_errors():
             options = self.options(HeadMagics.headgrid, line)
             grid = HeadGrid.of(arguments.find_drawable(options.picture, options.variables), title=options.title)
+            if options.roles:
+                roles: Any = arguments.find_drawable(options.roles, options.variables)  # `with_roles` checks it
+                grid = grid.with_roles(roles)
             if options.save:
                 grid.save(options.save)
         return display_once(grid, grid)

@@ -27,6 +27,7 @@ from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_of_head
 from headnb.engine.batching import collate
 from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, input_device
+from headnb.engine.layout import parent_of
 from headnb.engine.losses import find_loss_computer
 from headnb.engine.threads import this_thread_only
 from headnb.engine.tokenization import encode_task
@@ -169,8 +170,7 @@ def _from_attention_module(
 ) -> tuple[Tensor, Tensor, float]:
     """A and dL/dA (T, T), and L, for an architecture whose attention modules return their matrices."""
     loss_computer = find_loss_computer(model)
-    projection = dict(layout.projections)[layer]
-    module = next(module for module in model.modules() if any(child is projection for child in module.children()))
+    module = parent_of(model, dict(layout.projections)[layer])
     matrices: list[Tensor] = []
 
     def start_graph(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:

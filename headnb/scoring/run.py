@@ -235,20 +235,27 @@ def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
 def _attributes(
     model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, layout: HeadLayout
 ) -> dict[str, Attribute]:
+    return {
+        **model_attributes(model, layout),
+        "task": task.name,
+        "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
+        **method.attrs,
+        "samples_requested": len(task),
+        "left_out": len(encoded.left_out),
+        "truncated": encoded.truncated,
+        **encoded.notices,
+    }
+
+
+def model_attributes(model: PreTrainedModel, layout: HeadLayout) -> dict[str, Attribute]:
+    """Attributes of a result that describe the model, the software and the time."""
     versions = {name: importlib.metadata.version(name) for name in ("headnb", "torch", "transformers")}
     return {
         "model": model_name(model),
         "model_fingerprint": weights_fingerprint(model),
         **weights_source(model),
-        "task": task.name,
-        "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
-        **method.attrs,
         "dtype": str(model.dtype).removeprefix("torch."),
         "kv_heads": layout.kv_heads,
-        "samples_requested": len(task),
-        "left_out": len(encoded.left_out),
-        "truncated": encoded.truncated,
-        **encoded.notices,
         REVISION: SCORING_REVISION,
         "versions": json.dumps(versions),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

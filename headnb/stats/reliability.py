@@ -23,13 +23,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike
 
     from headnb.stats.descriptive import Array
@@ -79,6 +81,12 @@ class Evidence(NamedTuple):
         if self.runs_for_090 > self.runs:
             return f"more samples alone cannot give 0.90, at least {self.runs_for_090} runs needed"
         return ""
+
+
+def stored_evidence(attrs: Mapping[Any, Any]) -> Evidence:
+    """The evidence in the attributes of a result; what they do not have is unknown."""
+    stored = Evidence()._asdict()
+    return Evidence(**{name: type(default)(attrs.get(name, default)) for name, default in stored.items()})
 
 
 @dataclass(frozen=True)

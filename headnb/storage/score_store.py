@@ -332,7 +332,7 @@ def open_table(
 
 @check_arguments
 def open_scores(path: str | Path) -> Scores:
-    """Open scores that `score_heads(..., out=path)` wrote, or scores in a netCDF file.
+    """Open scores that `score_heads(..., out=path)` wrote, or scores or head roles in a netCDF file.
 
     `.attrs["complete"]` is 1 if all samples are scored. Scores of another scoring revision open with a warning (see
     `headnb.stats.scoring_revision`).
@@ -356,7 +356,7 @@ def open_scores(path: str | Path) -> Scores:
         raise
     except Exception as error:  # xarray's decoders raise many types
         raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
-    if not {"score", "loss"} <= set(scores.data_vars):
+    if "score" not in scores or not ("loss" in scores or "role" in scores.dims):
         raise HeadnbError(f"{path} has no head scores (variables score and loss)")
     warn_of_revision(path, scores.attrs)
     return cast("Scores", restore_identity(scores))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import xarray as xr
 from headnb.display import grid_text
 from headnb.display.colours import paint
 from headnb.display.grid import HeadGrid
@@ -288,3 +289,30 @@ def test_a_study_has_tabs_of_tasks_and_one_slider_of_steps(opened: Opened) -> No
     first, last = (grid_text.panel_matrix(drawn.grid.payload["panels"][2 * step + 1]) for step in (0, 5))
     layer, place = divmod(int(np.abs(last - first).argmax()), 9)
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")
+
+
+def test_roles_are_marked_filtered_by_keyboard_and_listed(opened: Opened) -> None:
+    roles = xr.Dataset(
+        {"score": (("role", "layer", "head"), np.zeros((2, 30, 9)))},
+        coords={"role": ["induction", "sink"], "threshold": ("role", [0.4, 0.3]), "layer": range(30), "head": range(9)},
+    )
+    roles.score[0, 5, 2], roles.score[1, 5, 2], roles.score[1, 7, 1] = 0.83, 0.5, 0.6
+    drawn = opened(grids.grid().with_roles(roles))
+    drawn.hover(5, 2)
+    expect(drawn.tooltip).to_contain_text("induction 0.83")
+    expect(drawn.root.locator(".aside")).to_contain_text("I induction (1 above 0.4), S sink (2 above 0.3).")
+    before = drawn.pixel(7, 1), drawn.pixel(10, 3)
+    drawn.button("Options")
+    induction = drawn.root.get_by_label("I induction (1)")
+    induction.focus()
+    drawn.page.keyboard.press("Space")
+    expect(induction).to_be_checked()
+    expect(induction).to_be_focused()
+    assert drawn.pixel(10, 3) != before[1]
+    assert drawn.pixel(7, 1) != before[0]
+    drawn.page.keyboard.press("Space")
+    assert drawn.pixel(10, 3) == before[1]
+    drawn.button("Table")
+    marked = drawn.root.locator(".data td", has=drawn.page.locator("abbr"))
+    assert [cell.inner_text()[-2:].strip() for cell in marked.all()] == ["IS", "S"]
+    expect(marked.first.locator("abbr")).to_have_attribute("title", "induction 0.83, sink 0.50")

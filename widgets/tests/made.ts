@@ -45,6 +45,7 @@ export function payload(
     intervalLevel: 0.95,
     columns: [],
     panels,
+    roles: [],
     progress: null,
     ...fields,
   };

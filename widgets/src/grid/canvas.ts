@@ -1,7 +1,16 @@
 /** Painting of a scene on a canvas; the units of a scene are CSS pixels. */
 
 import { raster } from "./raster";
-import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
+import {
+  type Cells,
+  eachPair,
+  eachQuad,
+  HALO_WIDTH,
+  type Label,
+  type Mark,
+  type Scene,
+  type Theme,
+} from "./scene";
 
 const LARGEST_SIDE = 16_384;
 const MOST_PIXELS = 32e6; // 128 MB; a browser without enough memory for a canvas shows an empty one
@@ -82,5 +91,11 @@ function paintLabel(context: CanvasRenderingContext2D, mark: Label, theme: Theme
   context.textAlign = mark.anchor === "middle" ? "center" : mark.anchor;
   context.translate(mark.x, mark.y);
   if (mark.upwards) context.rotate(-Math.PI / 2);
+  if (mark.halo) {
+    context.strokeStyle = mark.halo;
+    context.lineWidth = HALO_WIDTH;
+    context.lineJoin = "round";
+    context.strokeText(mark.words, 0, 0);
+  }
   context.fillText(mark.words, 0, 0);
 }

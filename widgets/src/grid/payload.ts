@@ -43,6 +43,15 @@ export interface Panel {
   readonly notes: readonly string[];
 }
 
+/** A role of heads, such as induction, and the heads that have it. */
+export interface Role {
+  readonly name: string;
+  /** The heads of the role have larger scores than this. */
+  readonly threshold: number;
+  /** The role score of each head of the role, by its cell. */
+  readonly scores: ReadonlyMap<number, number>;
+}
+
 export interface Progress {
   readonly done: number;
   readonly total: number;
@@ -80,5 +89,6 @@ export interface Payload extends Shape {
   readonly intervalLevel: number;
   readonly columns: readonly Column[];
   readonly panels: readonly Panel[];
+  readonly roles: readonly Role[];
   readonly progress: Progress | null;
 }

@@ -6,6 +6,7 @@ import { bins, distribution, type Histogram } from "./distribution";
 import { arrange, cellX, cellY, type Layout, LEFT } from "./layout";
 import { legend } from "./legend";
 import { isUnscored, type Panel } from "./payload";
+import { roleMarks } from "./roles";
 import { group, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { furthest, layerMeans } from "./statistics";
 import type { Shown } from "./view";
@@ -46,6 +47,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
         ...axes(shown, panel, layout, theme, first),
         cells(panel, layout, unscored ? waiting(theme, colours) : colours),
         ...missing(panel, layout, theme),
+        ...roleMarks(shown, layout, theme),
         ...significant(panel, layout),
         ...(unscored ? [] : profile(shown, means[index] ?? new Float64Array(), longest, layout, theme)),
         ...(histogram ? distribution(histogram, layout, colours, shown, theme) : []),

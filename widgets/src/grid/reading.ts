@@ -8,10 +8,11 @@
 import { DRAWING } from "../generated/drawing";
 import { type Given, VERSION } from "../generated/given";
 import { validate } from "../generated/validate";
-import type { Panel, Payload, Progress, Scale } from "./payload";
+import type { Panel, Payload, Progress, Role, Scale } from "./payload";
 import { sharedScale } from "./statistics";
 
 type GivenPanel = Given["panels"][number];
+type GivenRole = Exclude<Given["roles"], undefined>[number];
 type Matrix = Exclude<GivenPanel["low"], undefined>;
 type Compact = Exclude<GivenPanel["values"], Matrix>;
 
@@ -34,6 +35,7 @@ export function readPayload(source: unknown): Payload {
   return {
     ...{ title, model, task, method, lossReduction, quantity, dimension, units, kind },
     ...{ layers, heads, kvHeads, layerNumbers, headNumbers, alpha, intervalLevel, columns, panels },
+    roles: (found.roles ?? []).map((role, i) => readRole(role, `roles[${i}]`, layers * heads)),
     scale: scale ? checkedScale(scale, found) : sharedScale(panels, kind),
     progress: found.progress ? readProgress(found.progress) : null,
   };
@@ -109,6 +111,13 @@ function readPanel(panel: GivenPanel, where: string, layers: number, heads: numb
     cells: panel.cells ?? [],
     notes: panel.notes ?? [],
   };
+}
+
+function readRole({ name, threshold, cells, scores }: GivenRole, where: string, size: number): Role {
+  if (cells.length !== scores.length || cells.some((cell) => cell >= size)) {
+    fail(`${where} must have a score for each cell, and cells of the grid`);
+  }
+  return { name, threshold, scores: new Map(cells.map((cell, i) => [cell, scores[i] ?? 0])) };
 }
 
 function isCompact(values: GivenPanel["values"]): values is Compact {

@@ -63,6 +63,8 @@ export interface Label {
   readonly opacity: number;
   /** Whether the text runs upwards, like the label of a vertical axis. */
   readonly upwards: boolean;
+  /** Colour of an outline around the letters. */
+  readonly halo?: string;
 }
 
 /** Marks with coordinates relative to (x, y). */
@@ -89,6 +91,7 @@ export interface Theme {
 }
 
 export const LABEL_OPACITY = 0.75;
+export const HALO_WIDTH = 2.5;
 
 type LabelStyle = Partial<Pick<Label, "size" | "anchor" | "bold" | "upwards" | "opacity">>;
 

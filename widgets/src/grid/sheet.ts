@@ -2,6 +2,7 @@
 
 import { isUnscored, type Panel } from "./payload";
 import type { Picture } from "./picture";
+import { rolesLine } from "./roles";
 import { group, label, type Scene, type Theme, wrapped } from "./scene";
 import type { Shown } from "./view";
 import { heading, missingLine, progressLine, significanceLine, subtitle } from "./words";
@@ -47,7 +48,7 @@ export function frontTitle({ payload, panels, view }: Shown): string {
 function wordsBelow(shown: Shown): string[] {
   const { payload, panels } = shown;
   const words = isUnscored(payload) ? [] : panels.flatMap((panel) => panelWords(shown, panel));
-  return [...words, missingLine(payload), progressLine(payload)].filter(Boolean);
+  return [...words, rolesLine(shown), missingLine(payload), progressLine(payload)].filter(Boolean);
 }
 
 function panelWords(shown: Shown, panel: Panel): string[] {

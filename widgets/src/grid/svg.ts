@@ -1,6 +1,15 @@
 /** A scene as a standalone SVG file with escaped text, and without scripts, ids or styles. */
 
-import { type Cells, eachPair, eachQuad, type Label, type Mark, type Scene, type Theme } from "./scene";
+import {
+  type Cells,
+  eachPair,
+  eachQuad,
+  HALO_WIDTH,
+  type Label,
+  type Mark,
+  type Scene,
+  type Theme,
+} from "./scene";
 
 export function sceneAsSvg(scene: Scene, theme: Theme, title: string): string {
   const size = `width="${tidy(scene.width)}" height="${tidy(scene.height)}"`;
@@ -65,7 +74,10 @@ function labelAsSvg(mark: Label): string {
   const place = `transform="translate(${tidy(mark.x)} ${tidy(mark.y)})${mark.upwards ? " rotate(-90)" : ""}"`;
   const style = `font-size="${mark.size}" text-anchor="${mark.anchor}" fill="${escaped(mark.fill)}"`;
   const weight = mark.bold ? ' font-weight="600"' : "";
-  return `<text ${place} ${style}${weight}${faded(mark.opacity)}>${escaped(mark.words)}</text>`;
+  const outline = mark.halo
+    ? ` stroke="${escaped(mark.halo)}" stroke-width="${HALO_WIDTH}" stroke-linejoin="round" paint-order="stroke"`
+    : "";
+  return `<text ${place} ${style}${weight}${outline}${faded(mark.opacity)}>${escaped(mark.words)}</text>`;
 }
 
 function faded(opacity: number): string {

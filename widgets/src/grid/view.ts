@@ -17,6 +17,8 @@ export interface View {
   readonly difference: readonly [number, number] | null;
   readonly groups: boolean;
   readonly distribution: boolean;
+  /** Names of the roles that the reader has chosen: heads without any of them are dimmed. Empty: none is dimmed. */
+  readonly roles: readonly string[];
 }
 
 /** The panels that are drawn, of one kind and on one scale. */
@@ -44,6 +46,7 @@ export function firstView(payload: Payload): View {
     difference: null,
     groups: true,
     distribution: false,
+    roles: [],
   };
 }
 

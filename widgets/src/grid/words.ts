@@ -124,6 +124,10 @@ export function headLines(payload: Payload, panel: Panel, place: HeadPlace): str
   const group = payload.heads / payload.kvHeads;
   if (group > 1) lines.push(`key/value head ${Math.floor(place.head / group)}`);
   if (panel.significant?.[cell]) lines.push("significant");
+  for (const { name, scores } of payload.roles) {
+    const score = scores.get(cell);
+    if (score !== undefined) lines.push(`${name} ${score.toFixed(2)}`);
+  }
   return lines;
 }
 

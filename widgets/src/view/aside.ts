@@ -3,6 +3,7 @@
 import { FALL, RISE } from "../grid/colours";
 import { headName, placeOf } from "../grid/heads";
 import { isUnscored, type Panel, type Payload } from "../grid/payload";
+import { rolesLine } from "../grid/roles";
 import { largest } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import { missingLine, number, significanceLine, topName } from "../grid/words";
@@ -39,7 +40,7 @@ export class Aside {
       return;
     }
     const reliability = single ? [panel.reliabilityLine] : [];
-    this.node.replaceChildren(...content, ...lines([...reliability, missingLine(payload)]));
+    this.node.replaceChildren(...content, ...lines([...reliability, rolesLine(shown), missingLine(payload)]));
   }
 
   private top(payload: Payload, panel: Panel): Node[] {

@@ -2,6 +2,7 @@
 
 import { headName, headNumber, layerNumber, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
+import { letter, rolesLine, rolesOf } from "../grid/roles";
 import { ranking } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
@@ -30,8 +31,8 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
     element("th", { scope: "col" }, `H${headNumber(head, shown.payload)}`),
   );
   const rows = Array.from({ length: layers }, (_, layer) => {
-    const cells = Array.from(panel.values.subarray(layer * heads, (layer + 1) * heads), (value) =>
-      element("td", {}, Number.isNaN(value) ? "–" : number(value)),
+    const cells = Array.from(panel.values.subarray(layer * heads, (layer + 1) * heads), (value, head) =>
+      element("td", {}, Number.isNaN(value) ? "–" : number(value), ...letters(shown, layer * heads + head)),
     );
     return element(
       "tr",
@@ -40,11 +41,8 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
       ...cells,
     );
   });
-  return table(
-    `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
-    ["", ...columns],
-    rows,
-  );
+  const title = `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`;
+  return table([title, rolesLine(shown)].filter(Boolean).join(". "), ["", ...columns], rows);
 }
 
 /** A table of the largest heads, for a grid that is too large for a complete table. */
@@ -57,13 +55,27 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
       element("th", { scope: "row" }, headName(placeOf(cell, shown.payload), shown.payload)),
       element("td", {}, number(panel.values[cell] ?? 0)),
       element("td", {}, String(place + 1)),
+      ...(shown.payload.roles.length ? [element("td", {}, roleNames(shown, cell))] : []),
     ),
   );
-  const columns = ["head", shown.payload.units || "value", "rank"].map((words) =>
-    element("th", { scope: "col" }, words),
-  );
+  const names = ["head", shown.payload.units || "value", "rank"];
+  if (shown.payload.roles.length) names.push("roles");
+  const columns = names.map((words) => element("th", { scope: "col" }, words));
   const title = `${panel.title ? `${panel.title}: ` : ""}the ${order.length} largest of ${panel.values.length} heads; save as JSON for all values`;
   return table(title, columns, rows);
+}
+
+/** The letters of a head's roles, with their names for screen readers and as a hover text. */
+function letters(shown: Shown, cell: number): (Node | string)[] {
+  const roles = rolesOf(shown.payload, cell);
+  if (roles.length === 0) return [];
+  return [" ", element("abbr", { title: roleNames(shown, cell) }, roles.map(letter).join(""))];
+}
+
+function roleNames({ payload }: Shown, cell: number): string {
+  return rolesOf(payload, cell)
+    .map(({ name, scores }) => `${name} ${(scores.get(cell) ?? 0).toFixed(2)}`)
+    .join(", ");
 }
 
 function table(caption: string, columns: readonly (Node | string)[], rows: readonly Node[]): HTMLElement {

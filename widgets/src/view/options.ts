@@ -3,6 +3,7 @@
 import { SPREADS, type Spread } from "../grid/colours";
 import { coursesOf } from "../grid/courses";
 import type { Payload, Scale } from "../grid/payload";
+import { letter } from "../grid/roles";
 import type { Shown, View } from "../grid/view";
 import { button, element, field, show } from "./dom";
 import { PanelChoice } from "./panel-choice";
@@ -46,6 +47,8 @@ export class Options {
   }));
   private readonly after = new PanelChoice("Minuend", () => this.chooseDifference());
   private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
+  private readonly roleFields = new Map<string, HTMLInputElement>();
+  private readonly roles = element("span", { role: "group", "aria-label": "Highlight heads by role" });
   private readonly both = element("span", {}, this.differs.node, this.after.node, "−", this.before.node);
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
@@ -78,6 +81,7 @@ export class Options {
       this.scale,
       draw,
       this.both,
+      this.roles,
       element("span", {}, name("Select"), top, this.significant),
     );
   }
@@ -99,6 +103,7 @@ export class Options {
     this.distribution.input.checked = view.distribution;
     show(this.both, several);
     this.differs.input.checked = view.difference !== null;
+    this.refreshRoles(whole, view);
     const { steps, panel, courseOf } = coursesOf(whole);
     const first = steps.length ? panel(courseOf(view.panel), -Infinity) : 0;
     const last = steps.length ? panel(courseOf(view.panel), Infinity) : whole.panels.length - 1;
@@ -109,6 +114,28 @@ export class Options {
       this.significant,
       shown.panels.some((panel) => panel.significant),
     );
+  }
+
+  /** One checkbox for each role; existing ones are reused, so that they keep the focus. */
+  private refreshRoles({ roles }: Payload, view: View): void {
+    show(this.roles, roles.length > 0);
+    const names = roles.map((role) => role.name);
+    if (names.join("\n") !== [...this.roleFields.keys()].join("\n")) {
+      this.roleFields.clear();
+      this.roles.replaceChildren(name("Roles"));
+      for (const role of roles) {
+        const words = `${letter(role)} ${role.name} (${role.scores.size})`;
+        const { node, input } = field(words, { type: "checkbox" }, () => this.chooseRoles());
+        this.roleFields.set(role.name, input);
+        this.roles.append(node);
+      }
+    }
+    for (const [role, input] of this.roleFields) input.checked = view.roles.includes(role);
+  }
+
+  private chooseRoles(): void {
+    const chosen = [...this.roleFields].filter(([, input]) => input.checked);
+    this.events.change({ roles: chosen.map(([role]) => role) });
   }
 
   private flag(words: string, change: (on: boolean) => Partial<View>) {
