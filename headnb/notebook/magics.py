@@ -202,7 +202,11 @@ class HeadMagics(Magics):
         help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
     )
     @argument("--title", default="", help="Title of the grid.")
-    @argument("--save", metavar="PATH", help="Also write a file: .heads.json (data), .svg or .html (pictures).")
+    @argument(
+        "--save",
+        metavar="PATH",
+        help="Also write a file: .heads.json or .csv (data), .png, .pdf, .svg or .html (pictures).",
+    )
     def headgrid(self, line: str) -> HeadGrid:
         """Draw the layer x head grid of scores, a pattern, a comparison or a saved file.
 

@@ -6,6 +6,7 @@ import { ranking } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
+import { makeSortable } from "./sortable";
 
 const MOST_CELLS = 8192; // total of the panels shown; a page with 100,000 table cells freezes
 const MOST_LISTED = 500;
@@ -42,7 +43,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
   });
   return table(
     `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
-    ["", ...columns],
+    [element("th", { scope: "col" }, "layer"), ...columns],
     rows,
   );
 }
@@ -66,13 +67,14 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
   return table(title, columns, rows);
 }
 
-function table(caption: string, columns: readonly (Node | string)[], rows: readonly Node[]): HTMLElement {
-  const head = columns.map((column) => (typeof column === "string" ? element("th", {}, column) : column));
-  return element(
+function table(caption: string, columns: readonly Node[], rows: readonly Node[]): HTMLElement {
+  const made = element(
     "table",
     {},
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...head)),
+    element("thead", {}, element("tr", {}, ...columns)),
     element("tbody", {}, ...rows),
   );
+  makeSortable(made);
+  return made;
 }
