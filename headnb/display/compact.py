@@ -5,8 +5,6 @@
 A value is a little-endian number times `factor`, a power of two that uses the range of float16. NaN marks a head that
 does not exist. float16 keeps three significant digits and float32 seven; uint8 holds marks, with factor 1. To decode:
 `np.frombuffer(base64.b64decode(text), "<f2") * factor`.
-
-A notebook stores packed payloads (`pack`), since it would write every JSON number on a line of its own.
 """
 
 from __future__ import annotations
@@ -14,18 +12,13 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from headnb.display.payload_types import Panel, Payload
-
-PLAIN_CELLS = 64  # total of all panels up to which a notebook stores lists
-FLOAT32_CELLS = 4096  # total of all panels up to which a notebook stores seven digits instead of three
 _MAX_POWER = 15  # 2**15 is the largest power of two that float16 holds
-_Kind = Literal["float16", "float32", "uint8"]
-_TYPES: dict[_Kind, str] = {"float16": "<f2", "float32": "<f4", "uint8": "<u1"}
+NumberType = Literal["float16", "float32", "uint8"]
+_TYPES: dict[NumberType, str] = {"float16": "<f2", "float32": "<f4", "uint8": "<u1"}
 
 
 class Compact(TypedDict):
@@ -44,7 +37,7 @@ def scale_factor(values: np.ndarray) -> float:
     return 2.0 ** (math.ceil(math.log2(largest)) - _MAX_POWER) if largest > 1e-90 else 1.0
 
 
-def compress_values(values: np.ndarray, factor: float, kind: _Kind = "float16") -> Compact:
+def compress_values(values: np.ndarray, factor: float, kind: NumberType = "float16") -> Compact:
     """Encode a (layer, head) array as numbers that are multiplied by `factor`."""
     numbers = (values / factor).astype(_TYPES[kind])
     encoded = base64.b64encode(numbers.tobytes()).decode()
@@ -62,24 +55,3 @@ def decompress_values(compact: Compact) -> np.ndarray:
     if kind == "float32":  # the decimal number that was rounded to float32
         values = np.array([float(f"{value:.7g}") for value in values.tolist()])
     return values.reshape(-1, compact["heads"])
-
-
-def pack(payload: Payload) -> Payload:
-    """The payload with compact matrices; a payload of a few cells is returned unchanged."""
-    cells = payload["layers"] * payload["heads"] * len(payload["panels"])
-    if cells <= PLAIN_CELLS:
-        return payload
-    kind: _Kind = "float32" if cells <= FLOAT32_CELLS else "float16"
-    return {**payload, "panels": [_packed(panel, kind) for panel in payload["panels"]]}
-
-
-def _packed(panel: Panel, kind: _Kind) -> Panel:
-    matrices: dict[str, Compact] = {}
-    for name in ("values", "low", "high"):
-        rows = panel.get(name)
-        if isinstance(rows, list):
-            values = np.array(rows, dtype=float)
-            matrices[name] = compress_values(values, scale_factor(values), kind)
-    if isinstance(marks := panel.get("significant"), list):
-        matrices["significant"] = compress_values(np.array(marks), 1, "uint8")
-    return cast("Panel", {**panel, **matrices})

@@ -11,8 +11,8 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from headnb.display import grid_text, html, plot
-from headnb.display.compact import pack
 from headnb.display.csv_table import csv_table
+from headnb.display.packing import pack
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError

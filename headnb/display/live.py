@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headnb.display import grid_text
-from headnb.display.compact import pack
 from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
+from headnb.display.packing import pack
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.templating import render
 from headnb.errors import HeadnbError, first_line, one_line

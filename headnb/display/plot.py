@@ -48,7 +48,7 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
             raise HeadnbError(f"ax= draws one grid, and these are {len(panels)}; select one, or remove ax=")
         mesh = _draw_panel(payload, panels[0], ax, page, ink)
         _add_bar(payload, panels, mesh, [ax], ink)
-        return ax.get_figure(root=True)  # type: ignore[no-any-return]
+        return _figure_of(ax)
     with optional_import("plot"):
         from matplotlib.figure import Figure  # noqa: PLC0415
     columns = min(len(panels), _MOST_COLUMNS)
@@ -96,6 +96,13 @@ def theme_colours(theme: str) -> tuple[str, str]:
     return THEMES[theme]
 
 
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise HeadnbError("ax= must belong to a figure")
+    return figure
+
+
 def _inches(width: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(mm|cm|in)\s*", str(width))
     if not found or not 0.5 <= (inches := float(found[1]) * _INCHES[found[2]]) <= 100:
@@ -130,7 +137,7 @@ def _draw_panel(payload: Payload, panel: Panel, ax: Axes, page: str, ink: str) -
     group = payload["heads"] // payload["kv_heads"]
     if 1 < group < payload["heads"]:
         ax.vlines(range(group, payload["heads"], group), 0, payload["layers"], colors=page, linewidth=1.5)
-    size = 72 * min(ax.get_window_extent().size / values.shape[::-1]) / ax.get_figure(root=True).dpi
+    size = 72 * min(np.divide(ax.get_window_extent().size, values.shape[::-1])) / _figure_of(ax).dpi
     _mark(ax, np.isnan(values), marker=(2, 2, -45), s=size**2 / 3, linewidths=0.5, c=ink, alpha=0.5)
     if "significant" in panel:
         significant = grid_text.panel_matrix(panel, "significant") == 1
@@ -160,7 +167,7 @@ def _add_bar(payload: Payload, panels: Sequence[Panel], mesh: Any, axes: list[Ax
     low, high = payload["scale"]["low"], payload["scale"]["high"]
     values = np.concatenate([grid_text.panel_matrix(panel).ravel() for panel in panels])
     beyond = ("both" if low < 0 else "max") if (np.abs(values[np.isfinite(values)]) > high).any() else "neither"
-    bar = axes[0].get_figure(root=True).colorbar(mesh, ax=axes, extend=beyond, fraction=0.05, pad=0.02, aspect=30)
+    bar = _figure_of(axes[0]).colorbar(mesh, ax=axes, extend=beyond, fraction=0.05, pad=0.02, aspect=30)
     bar.ax.set_ylim(low, high)
     shown = ticks(low, high, 4)
     bar.set_ticks(shown, labels=[grid_text.format_short(tick) for tick in shown])

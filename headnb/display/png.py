@@ -99,8 +99,8 @@ def _cells(payload: Payload, panel: Panel, place: Geometry, selected: Collection
     pixels[spread(missing) & diagonal] = _GREY
     if "significant" in panel:
         marked = spread(grid_text.panel_matrix(panel, "significant") == 1)
-        radius = max(0.9, min(2.5, min(width, height) / 6))
-        for colour, reach in ((_WHITE, radius + 0.8), (_BLACK, radius)):
+        radius = max(0.6, min(2.5, min(width, height) / 6))
+        for colour, reach in ((_WHITE, radius + 0.6), (_BLACK, radius)):
             pixels[marked & (down**2 + right**2 <= reach**2)] = colour
     if selected:
         chosen = np.zeros(values.shape, bool)

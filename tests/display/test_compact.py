@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from headnb.display.compact import pack
 from headnb.display.grid import HeadGrid
 from headnb.display.grid_text import panel_matrix
+from headnb.display.packing import pack
 from headnb.display.payload import payload
 from headnb.display.payload_parser import parse_payload
 from headnb.errors import HeadnbError

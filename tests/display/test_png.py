@@ -104,7 +104,7 @@ def test_the_html_has_the_image_at_the_size_of_the_grid_with_axes_and_alternativ
     assert (int(image[2]), int(image[3])) == (place.grid_width, place.grid_height)
     assert "image-rendering:pixelated" in image[0]
     assert "activation level (nats) · 3 layers × 3 heads. Top heads: L" in image[0]
-    assert "0<br/>5<br/>7<br/>" in text
+    assert ">0\n5\n7</div>" in text
     assert "<span>0</span> <span>1</span> <span>2</span>" in text
 
 
