@@ -88,6 +88,7 @@ def lines_of_calls() -> list[str]:
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}', encoding="utf-8")
     calls = (
         lambda: headnb.finetune(model, tokenizer, PAIRS, steps=1),
+        lambda: headnb.grid([[1.0, 2.0]]).save("grid.pdf"),
         lambda: headnb.load_model(adapter),
         lambda: headnb.load_task("gcd", n=4),
         lambda: headnb.score_heads(model, tokenizer, PAIRS, client=object()),

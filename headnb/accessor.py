@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.display.grid import HeadGrid
@@ -195,6 +197,35 @@ class PatternHeads:
 
         return HeadGrid.of(self._pattern, title=title)
 
+    @check_arguments
+    def plot(
+        self, *, ax: Axes | None = None, width: str | None = None, theme: str = "light", title: str = ""
+    ) -> Figure:
+        """Figure of the layer x head grid by matplotlib, for papers.
+
+        It has a colour bar with units, marks of significant heads, and one grid per panel. Colours are those of `grid`.
+        Save it with `figure.savefig("heads.pdf")`, or use `.grid().save("heads.pdf")`, which also sets fonts so that
+        text in the file is text.
+
+            figure = comparison.heads.plot(width="120 mm")
+
+        Args:
+            ax: draw in these axes instead of a new figure; only one panel.
+            width: width of the new figure with its unit, such as "120 mm" or "4.7 in". None: 85 mm (a column) for one
+                grid of at most 32 heads per layer, otherwise 170 mm. The height follows from the number of layers.
+            theme: "light" or "dark".
+            title: heading of the new figure; empty: made from the attributes of the data.
+
+        Returns:
+            The figure, which is not registered with pyplot.
+
+        Raises:
+            HeadnbError: matplotlib is not installed, or an argument is not valid.
+        """
+        from headnb.display.plot import figure  # noqa: PLC0415
+
+        return figure(self.grid(title=title).payload, ax=ax, width=width, theme=theme)
+
     def explore(self) -> Explorer:
         """Explorer widget of the pattern; its selection is shared with Python."""
         from headnb.explorer.explorer import Explorer  # noqa: PLC0415
@@ -347,6 +378,15 @@ class ScoresHeads:
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         return HeadGrid.of(self._dataset, title=title)
+
+    @check_arguments
+    def plot(
+        self, *, ax: Axes | None = None, width: str | None = None, theme: str = "light", title: str = ""
+    ) -> Figure:
+        """Figure of the pattern or of the comparison by matplotlib, for papers: see `PatternHeads.plot`."""
+        from headnb.display.plot import figure  # noqa: PLC0415
+
+        return figure(self.grid(title=title).payload, ax=ax, width=width, theme=theme)
 
     def explore(
         self,

@@ -47,6 +47,7 @@ _EXTRAS = {
         ),
     ),
     "lab": _Extra("JupyterLab", ()),
+    "plot": _Extra("figures for papers", ("headnb.display.plot",)),
 }
 _CORE_MODULES = ("headnb.scoring", "headnb.notebook.magics", "headnb.explorer.explorer")
 # Module to import for a package, where it differs from the package's name.
@@ -54,6 +55,7 @@ _IMPORTED = {
     "bokeh": "bokeh.plotting",
     "ipython": "IPython",
     "netcdf4": "netCDF4",
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "reasoning-gym": "reasoning_gym",
     "trl": "trl.trainer.sft_trainer",  # `import trl` alone is lazy

@@ -97,7 +97,9 @@ def _parameter(option: shared.Option) -> inspect.Parameter:
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
-    save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Score every attention head of MODEL on TASK."""
@@ -173,7 +175,9 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the grid as data (.heads.json).")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
+    ] = None,
 ) -> None:
     """Show a saved grid or the pattern of saved scores, in the terminal or as a file."""
     from headnb.display.grid_text import as_text  # noqa: PLC0415
@@ -181,7 +185,7 @@ def show(
     grid = _open_grid(file)
     in_colour = sys.stdout.isatty() and encodable("▀▄", sys.stdout) == "▀▄"
     print(as_text(grid.payload, heat_map=True, colour=in_colour))  # noqa: T201  `echo` would escape the colours
-    for path, ending in ((html, ".html"), (svg, ".svg"), (save, ".heads.json")):
+    for path, ending in ((html, ".html"), (svg, ".svg"), (save, "")):
         if path is not None:
             if not path.name.endswith(ending):
                 raise HeadnbError(f"the file name of {path} must end with {ending}")

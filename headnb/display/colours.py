@@ -54,6 +54,24 @@ def paint(value: float, scale: tuple[float, float]) -> Paint:
     return Paint(_LEVELS[round(share * (BINS - 1))])
 
 
+def palette(scale: tuple[float, float]) -> list[Paint]:
+    """The colours of all bins of a scale, from its low to its high end."""
+    low, high = scale
+    return [paint(value, scale) for value in np.linspace(low, high, _last_bin(low) + 1).tolist()]
+
+
+def bins(values: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """The index in `palette` of each value; that of NaN has no meaning."""
+    low, high = scale
+    shares = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
+    indices: np.ndarray = np.rint(shares * _last_bin(low)).astype(np.uint8)
+    return indices
+
+
+def _last_bin(low: float) -> int:
+    return 2 * BINS if low < 0 else BINS - 1
+
+
 def ticks(low: float, high: float, count: int) -> list[float]:
     """At most `count` + 1 round numbers from `low` to `high`, spaced by 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count

@@ -1,9 +1,10 @@
-"""Compact values of a panel: float16 numbers in base64, a third of the size of JSON numbers.
+"""Compact matrices of a panel: binary numbers in base64 instead of lists of JSON numbers.
 
     {"float16": "AEAAPA==", "factor": 0.0009765625, "heads": 2}
 
-A value is a little-endian float16 times `factor`, a power of two that uses the float16 range: three significant digits.
-NaN marks a head that does not exist. To decode: `np.frombuffer(base64.b64decode(text), "<f2") * factor`.
+A value is a little-endian number times `factor`, a power of two that uses the range of float16. NaN marks a head that
+does not exist. float16 keeps three significant digits and float32 seven; uint8 holds marks, with factor 1. To decode:
+`np.frombuffer(base64.b64decode(text), "<f2") * factor`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 
 _MAX_POWER = 15  # 2**15 is the largest power of two that float16 holds
+NumberType = Literal["float16", "float32", "uint8"]
+_TYPES: dict[NumberType, str] = {"float16": "<f2", "float32": "<f4", "uint8": "<u1"}
 
 
 class Compact(TypedDict):
-    """Values in layer order, with `heads` values per layer."""
+    """Numbers of one type in layer order, with `heads` numbers per layer."""
 
-    float16: str
+    float16: NotRequired[str]
+    float32: NotRequired[str]
+    uint8: NotRequired[str]
     factor: float
     heads: int
 
@@ -32,16 +37,21 @@ def scale_factor(values: np.ndarray) -> float:
     return 2.0 ** (math.ceil(math.log2(largest)) - _MAX_POWER) if largest > 1e-90 else 1.0
 
 
-def compress_values(values: np.ndarray, factor: float) -> Compact:
-    """Encode a (layer, head) array."""
-    halves = (values / factor).astype("<f2")
-    return {"float16": base64.b64encode(halves.tobytes()).decode(), "factor": factor, "heads": values.shape[-1]}
+def compress_values(values: np.ndarray, factor: float, kind: NumberType = "float16") -> Compact:
+    """Encode a (layer, head) array as numbers that are multiplied by `factor`."""
+    numbers = (values / factor).astype(_TYPES[kind])
+    encoded = base64.b64encode(numbers.tobytes()).decode()
+    return cast("Compact", {kind: encoded, "factor": factor, "heads": values.shape[-1]})
 
 
 def decompress_values(compact: Compact) -> np.ndarray:
-    """Decode the (layer, head) array. Raises ValueError if the text is not base64 of complete layers of float16."""
+    """Decode the (layer, head) array. Raises ValueError if the text is not base64 of complete layers of numbers."""
+    kind = next(kind for kind in _TYPES if kind in compact)
     try:
-        halves = np.frombuffer(base64.b64decode(compact["float16"], validate=True), "<f2")
+        numbers = np.frombuffer(base64.b64decode(compact[kind], validate=True), _TYPES[kind])
     except binascii.Error as error:
         raise ValueError(str(error)) from None
-    return halves.astype(float).reshape(-1, compact["heads"]) * compact["factor"]
+    values = numbers.astype(float) * compact["factor"]
+    if kind == "float32":  # the decimal number that was rounded to float32
+        values = np.array([float(f"{value:.7g}") for value in values.tolist()])
+    return values.reshape(-1, compact["heads"])

@@ -14,6 +14,9 @@ _ASCII = dict(zip("▁▂▃▄▅▆▇█▀·×−–—✓✗▶‖⊘○", 
     "±": "+-",
     "≤": "<=",
     "≥": ">=",
+    "▸": ">",
+    "●": "*",
+    "╱": "/",
 }
 
 
@@ -36,6 +39,11 @@ def encodable(text: str, stream: object) -> str:
     """
     encoding = getattr(stream, "encoding", None)
     return text if encoding is None else text.encode(encoding, _NEAREST).decode(encoding)
+
+
+def nearest_ascii(text: str) -> str:
+    """The text with the nearest ASCII for all other characters."""
+    return text.encode("ascii", _NEAREST).decode()
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:

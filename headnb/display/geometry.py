@@ -99,8 +99,8 @@ class Geometry:
         return range(0, self.heads, _tick_step(self.cell_width, _COLUMN_LABEL if self.heads > 10 else 10))
 
 
-def grid_geometry(payload: Payload, panels: int) -> Geometry:
-    """Geometry of a picture with this number of panels.
+def grid_geometry(payload: Payload, panels: int, *, grouped: bool = True) -> Geometry:
+    """Geometry of a picture with this number of panels; with `grouped`, key/value groups have gaps between them.
 
     Cells are as large as fits one panel into a text column, and smaller for several panels, but at least 3 pixels.
     """
@@ -113,7 +113,7 @@ def grid_geometry(payload: Payload, panels: int) -> Geometry:
     cell_width = min(max(width // heads, 3), 2 * cell_height, 30)
     cell_height = min(cell_height, 2 * cell_width)
     group = heads // payload["kv_heads"]
-    grouped = 1 < group < heads
+    grouped = grouped and 1 < group < heads
     group_gap = (4 if cell_width >= 7 else 2) if grouped and heads // group <= 32 else int(grouped)
     return Geometry(layers, heads, group, cell_width, cell_height, group_gap, panels, several)
 

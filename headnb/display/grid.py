@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from headnb.display import grid_text, html
+from headnb.display import grid_text, html, plot
+from headnb.display.csv_table import csv_table
 from headnb.display.encodings import for_stdout
+from headnb.display.packing import pack
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.display.role_marks import with_roles
@@ -18,17 +21,22 @@ from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     import xarray as xr
 
     from headnb.display.payload_types import Payload
 
-_WRITERS: dict[str, Callable[[Payload], str]] = {
-    ".heads.json": lambda payload: json.dumps(payload, allow_nan=False, separators=(",", ":")) + "\n",
-    ".svg": html.standalone,
-    ".html": html.page,
+_Writer = Callable[["Payload", str], str | bytes]  # from a payload and a theme to the content of a file
+_WRITERS: dict[str, _Writer] = {
+    ".heads.json": lambda payload, _: json.dumps(payload, allow_nan=False, separators=(",", ":")) + "\n",
+    ".csv": lambda payload, _: csv_table(payload),
+    ".html": lambda payload, _: html.page(payload),
+    ".svg": lambda payload, theme: html.standalone(payload, plot.theme_colours(theme)),
+    ".png": lambda payload, theme: plot.picture(payload, "png", theme),
+    ".pdf": lambda payload, theme: plot.picture(payload, "pdf", theme),
 }
+_PLOTTED = (".png", ".pdf")
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,10 +71,25 @@ class HeadGrid:
         """
         return HeadGrid(with_roles(self.payload, roles))
 
-    def save(self, path: str | Path) -> Path:
-        """Save the grid as data (`.heads.json`) or as a picture (`.svg`, `.html`), by the suffix of the name."""
+    def save(self, path: str | Path, *, theme: str = "light") -> Path:
+        """Save the grid in the format that the suffix of the name says.
+
+        - `.heads.json`: the data, which `HeadGrid.open` and JupyterLab open as this grid;
+        - `.csv`: a table of the values, their intervals and significance;
+        - `.svg`: a picture with its statistics; `.html`: also with a hover text for every head;
+        - `.png`, `.pdf`: a figure for papers, drawn by matplotlib (`pip install 'headnb[plot]'`); `.heads.plot` draws
+          other sizes.
+
+        Args:
+            path: of the new file; an existing file is replaced.
+            theme: "light" or "dark", of an `.svg`, `.png` or `.pdf` file. An `.html` file follows the reader's setting.
+
+        Raises:
+            HeadnbError: the suffix or the theme is unknown, matplotlib is not installed, or the file cannot be written.
+        """
         path = user_path(path)
-        write_atomically(path, writer_for(path)(self.payload))
+        plot.theme_colours(theme)
+        write_atomically(path, writer_for(path)(self.payload, theme))
         return path
 
     def save_page(self, path: str | Path) -> Path:
@@ -84,26 +107,37 @@ class HeadGrid:
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, Any]:
-        forms: dict[str, Callable[[], Any]] = {
-            MIME_TYPE: lambda: self.payload,
-            "text/html": lambda: html.card(self.payload),
-            "image/svg+xml": lambda: html.standalone(self.payload, ink=html.IMAGE_INK),
-            "text/plain": lambda: grid_text.as_text(self.payload),
-        }
-        return {
-            name: make()
-            for name, make in forms.items()
-            if (not include or name in include) and not (exclude and name in exclude)
-        }
+        return mime_bundle(self.payload, include=include, exclude=exclude)
 
     def __repr__(self) -> str:
         return for_stdout(grid_text.as_text(self.payload))
 
 
-def writer_for(path: Path) -> Callable[[Payload], str]:
+def mime_bundle(
+    payload: Payload,
+    selected: Collection[tuple[int, int]] = (),
+    *,
+    include: Collection[str] | None = None,
+    exclude: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """All forms of a grid that a notebook stores; `selected` heads (row, column) are marked in the pictures."""
+    forms: dict[str, Callable[[], Any]] = {
+        MIME_TYPE: lambda: pack(payload),
+        "text/html": lambda: html.card(payload, selected),
+        "image/png": lambda: html.picture_png(payload, selected),
+        "text/plain": lambda: grid_text.as_text(payload),
+    }
+    return {
+        name: make()
+        for name, make in forms.items()
+        if (not include or name in include) and not (exclude and name in exclude)
+    }
+
+
+def writer_for(path: Path) -> _Writer:
     """The function that writes a grid in the format of this name. Raises HeadnbError for an unknown suffix."""
     for ending, make in _WRITERS.items():
-        if path.name.endswith(ending):
+        if path.name.lower().endswith(ending):
             return make
     raise HeadnbError(
         f"cannot tell the file format from the name {path.name!r}; use a name that ends in {', '.join(_WRITERS)}"
@@ -114,9 +148,11 @@ def check_writable(path: Path) -> None:
     """Check that `HeadGrid.save` can write to this path; call it before a long computation.
 
     Raises:
-        HeadnbError: the suffix is unknown, or the folder does not exist or is not writable.
+        HeadnbError: the suffix is unknown, matplotlib is missing, or the folder does not exist or is not writable.
     """
     writer_for(path)
+    if path.name.lower().endswith(_PLOTTED):
+        plot.check_installed()
     if not path.parent.is_dir():
         raise HeadnbError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -130,10 +166,11 @@ def show(data: object, *, title: str = "") -> None:
     display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
 
 
-def write_atomically(path: Path, content: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically: the name never refers to a partly written file."""
+    content = content.encode() if isinstance(content, str) else content
     try:
-        with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             file.write(content)
         Path(file.name).chmod(0o666 & ~_umask())
         Path(file.name).replace(path)

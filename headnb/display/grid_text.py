@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -132,7 +133,7 @@ def significance_line(payload: Payload, panel: Panel) -> str:
     """Number of heads that changed significantly; empty if the panel has no test."""
     if "significant" not in panel:
         return ""
-    marked = int(np.sum(panel["significant"]))
+    marked = int(panel_matrix(panel, "significant").sum())
     alpha = "" if payload["alpha"] is None else f" (q < {format_short(payload['alpha'])})"
     present = int(np.isfinite(panel_matrix(panel)).sum())
     return (
@@ -151,6 +152,22 @@ def missing_line(payload: Payload) -> str:
     if layers.size == 1:
         return f"Layer {layers[0]} is hatched: it has no softmax attention heads."
     return f"Layers {_number_ranges(layers)} are hatched: they have no softmax attention heads."
+
+
+def legend_keys(payload: Payload, panels: Sequence[Panel]) -> list[str]:
+    """Meaning of the marks in a picture of these panels: heads off scale, significant and missing heads."""
+    low, high = payload["scale"]["low"], payload["scale"]["high"]
+    values = np.concatenate([panel_matrix(panel).ravel() for panel in panels])
+    keys = []
+    off_scale = values[(values > high) | (values < low)]
+    if off_scale.size:
+        furthest = format_number(off_scale[np.argmax(np.abs(off_scale))])
+        keys.append(f"▸ {off_scale.size} head{'s' if off_scale.size > 1 else ''} off scale, up to {furthest}")
+    if any("significant" in panel for panel in panels):
+        keys.append("● significant" + ("" if payload["alpha"] is None else f" (q < {format_short(payload['alpha'])})"))
+    if np.isnan(values).any():
+        keys.append("╱ no softmax heads")
+    return keys
 
 
 def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -> str:
@@ -172,6 +189,12 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     last = (roles_line(payload), missing_line(payload).replace("hatched", "empty"), progress_line(payload), note)
     blocks[-1] += map(printable, last)
     return "\n\n".join("\n".join(filter(None, block)) for block in blocks)
+
+
+def wrap_lines(lines: Sequence[str], width: int) -> list[str]:
+    """Wrap lines of text to about `width` pixels; empty lines are dropped."""
+    letters = max(int(width / 7.2), 20)
+    return [part for line in lines if line for part in textwrap.wrap(printable(line), letters)]
 
 
 def progress_line(payload: Payload) -> str:

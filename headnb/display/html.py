@@ -1,33 +1,89 @@
-"""Self-contained forms of a picture: an HTML card, an HTML page and a standalone SVG file.
+"""Self-contained forms of a picture: an HTML card, a PNG image, an HTML page and a standalone SVG file.
 
 They have no scripts, external resources, class names or ids. The card uses the page's text colour and has no
-background, so it suits light and dark notebooks.
+background, so it suits light and dark notebooks. Its picture is an indexed PNG with axes as text, since a notebook
+stores it with every output; a file has an SVG picture with a hover text for every head.
 """
 
 from __future__ import annotations
 
-import base64
-import textwrap
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from headnb.display import grid_text, svg
+from headnb.display import grid_text, png, svg
+from headnb.display.geometry import grid_geometry
 from headnb.display.role_marks import roles_line
 from headnb.display.templating import render
-from headnb.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from headnb.display.payload_types import Column, Panel, Payload
     from headnb.display.svg import Picture
 
     _Table = tuple[list[Column], list[list[str]]]  # columns and rows
 
+_MOST_NAMED = 40
 IMAGE_INK = "#767676"  # an image cannot use the page's text colour; this grey is readable on white and on black
 
 
-def card(payload: Payload) -> str:
-    """The `text/html` form of a payload."""
+def card(payload: Payload, selected: Collection[tuple[int, int]] = ()) -> str:
+    """The `text/html` form of a payload: `selected` heads (row, column) have an outline and are named."""
+    panels, note = grid_text.shown_panels(payload)
+    columns, rows = _table(payload, panels) if len(panels) > 1 else ([], [])
+    place = grid_geometry(payload, len(panels), grouped=False)
+    return render(
+        "grid_card.html",
+        heading=grid_text.heading(payload),
+        subtitle=grid_text.subtitle(payload),
+        quantity=grid_text.quantity(payload),
+        low=grid_text.format_short(payload["scale"]["low"]),
+        high=grid_text.format_short(payload["scale"]["high"]),
+        bar=_base64(png.bar_png(payload)),
+        keys=grid_text.legend_keys(payload, panels),
+        place=place,
+        layers=_axis(grid_text.numbers(payload, "layer"), place.layer_ticks(), place.cell_height),
+        heads=_axis(grid_text.numbers(payload, "head"), place.head_ticks(), place.cell_width),
+        framed=payload["kind"] != "level",
+        panels=[_panel_image(payload, panel, selected, titled=len(panels) > 1) for panel in panels],
+        columns=columns,
+        rows=rows,
+        lines=[*_lines(payload, panels), _selection_line(payload, selected), note],
+    )
+
+
+def _axis(numbers: Sequence[int], ticks: range, cell: int) -> dict[str, object]:
+    """Numbers of evenly spaced rows or columns, and the shift that centres each on its cell, in pixels."""
+    step = ticks.step * cell
+    return {"numbers": [numbers[tick] for tick in ticks], "step": step, "shift": f"{(cell - step) / 2:g}"}
+
+
+def _panel_image(
+    payload: Payload, panel: Panel, selected: Collection[tuple[int, int]], *, titled: bool
+) -> dict[str, str]:
+    """The title, image and alternative text of a panel."""
+    title = panel["title"] if titled else ""
+    size = f"{payload['layers']} layers × {payload['heads']} heads"
+    about = " · ".join(filter(None, (title, grid_text.quantity(payload), size)))
+    return {
+        "title": title,
+        "image": _base64(png.cells_png(payload, panel, selected)),
+        "words": f"{about}. {grid_text.top_line(payload, panel)}",
+    }
+
+
+def picture_png(payload: Payload, selected: Collection[tuple[int, int]] = ()) -> str:
+    """The `image/png` form, in base64: heading, picture, notes and reliability on white.
+
+    The statistics are in the other forms: each line of text in an image takes a kilobyte.
+    """
+    panels, note = grid_text.shown_panels(payload)
+    lines = [*_notes(panels), grid_text.missing_line(payload), grid_text.progress_line(payload), note]
+    return _base64(png.picture_png(payload, panels, lines, selected))
+
+
+def _svg_card(payload: Payload) -> str:
+    """A card with an SVG picture, with hover texts if the picture has not too many cells."""
     panels, note = grid_text.shown_panels(payload)
     plain = svg.picture(payload, panels, titles=False)
     drawn, lines = plain, [*_lines(payload, panels), note]
@@ -47,7 +103,7 @@ def card(payload: Payload) -> str:
 
 
 def preview(payload: Payload) -> str:
-    """The picture alone, without hover texts, so that it is small enough for two updates per second."""
+    """The picture alone, without hover texts."""
     panels, _ = grid_text.shown_panels(payload)
     return _inline(payload, svg.picture(payload, panels, titles=False))
 
@@ -62,18 +118,27 @@ def static_html(payload: Payload) -> str:
 
 def page(payload: Payload) -> str:
     """A complete HTML file with the card; it follows the reader's light or dark setting."""
-    return render("page.html", title=grid_text.heading(payload), card=card(payload))
+    return render("page.html", title=grid_text.heading(payload), card=_svg_card(payload))
 
 
-def standalone(payload: Payload, *, ink: str = "#222") -> str:
-    """The `image/svg+xml` form: heading, picture and text in one SVG file, without hover texts.
+def standalone(payload: Payload, colours: tuple[str, str] = ("", "#222")) -> str:
+    """An SVG file: heading, picture and text, without hover texts.
 
-    `ink` is the colour of text and lines.
+    `colours` are those of the page, which is transparent if its colour is empty, and of text and lines.
     """
+    page_colour, ink = colours
     panels, note = grid_text.shown_panels(payload)
     plain = svg.picture(payload, panels, titles=False)
     notes = [*_panel_lines(panels), *_lines(payload, panels), note]
-    return svg_file(plain, ink, grid_text.heading(payload), grid_text.subtitle(payload), notes=notes, least_width=680)
+    return svg_file(
+        plain,
+        ink,
+        grid_text.heading(payload),
+        grid_text.subtitle(payload),
+        notes=notes,
+        least_width=680,
+        page=page_colour,
+    )
 
 
 def picture_card(
@@ -84,7 +149,7 @@ def picture_card(
     `inline` is the picture as an `<svg>` element. `picture` is the same picture, shown as an image if a page removes
     inline SVG.
     """
-    image = base64.b64encode(svg_file(picture, IMAGE_INK).encode()).decode()
+    image = _base64(svg_file(picture, IMAGE_INK).encode())
     columns, rows = table or ([], [])
     words = {"heading": heading, "subtitle": subtitle, "lines": lines, "columns": columns, "rows": rows}
     return render("picture_card.html", picture=inline, image=image, **words)
@@ -96,13 +161,22 @@ def inline_svg(picture: Picture, name: str) -> str:
 
 
 def svg_file(
-    picture: Picture, ink: str, title: str = "", subtitle: str = "", notes: Sequence[str] = (), least_width: int = 0
+    picture: Picture,
+    ink: str,
+    title: str = "",
+    subtitle: str = "",
+    notes: Sequence[str] = (),
+    least_width: int = 0,
+    page: str = "",
 ) -> str:
-    """An SVG file of a picture with a title and subtitle above and notes below; `ink` colours text and lines."""
+    """An SVG file of a picture with a title and subtitle above and notes below.
+
+    `ink` colours text and lines; `page` colours the background, which is otherwise transparent.
+    """
     width = max(picture.width, least_width)
-    titles, subtitles, below = (wrap_lines(lines, width) for lines in ([title], [subtitle], notes))
+    titles, subtitles, below = (grid_text.wrap_lines(lines, width) for lines in ([title], [subtitle], notes))
     words = {"titles": titles, "subtitles": subtitles, "notes": below}
-    return render("file.svg", picture=picture, ink=ink, width=width, **words)
+    return render("file.svg", picture=picture, ink=ink, page=page, width=width, **words)
 
 
 def _inline(payload: Payload, picture: Picture) -> str:
@@ -121,9 +195,7 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
             panel["statistics_line"],
             grid_text.significance_line(payload, panel),
         ]
-        lines += [*panel["notes"], panel["reliability_line"]]
-    else:
-        lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
+    lines += _notes(panels)
     common = (roles_line(payload), grid_text.missing_line(payload), grid_text.progress_line(payload))
     return [*filter(None, lines), *common]
 
@@ -138,13 +210,24 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     ]
 
 
+def _notes(panels: list[Panel]) -> list[str]:
+    """Notes of the panels, and the reliability of a single panel; that of several is in the table."""
+    if len(panels) == 1:
+        return [*panels[0]["notes"], panels[0]["reliability_line"]]
+    return [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
+
+
+def _selection_line(payload: Payload, selected: Collection[tuple[int, int]]) -> str:
+    names = [grid_text.head_name(payload, cell) for cell in sorted(selected)]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"Selected: {', '.join(names[:_MOST_NAMED])}{more}" if names else ""
+
+
 def _table(payload: Payload, panels: list[Panel]) -> _Table:
     """Table of the statistics and reliability of several panels."""
     columns: list[Column] = [{"label": "", "help": ""}, *payload["columns"]]
     return columns, [[panel["title"], *panel["cells"]] for panel in panels]
 
 
-def wrap_lines(lines: Sequence[str], width: int) -> list[str]:
-    """Wrap lines of text to about `width` pixels; empty lines are dropped."""
-    letters = max(int(width / 7.2), 20)
-    return [part for line in lines if line for part in textwrap.wrap(printable(line), letters)]
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode()

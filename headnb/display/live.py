@@ -3,10 +3,10 @@
     with LiveGrid("smollm2-135m · gsm8k") as live:
         scores = headnb.score_heads(model, tokenizer, task, on_progress=live.update)
 
-In a notebook an update carries the payload for JupyterLab's renderer, and a progress bar with a small picture for other
-front ends. At the end the full forms of the result replace them. Updates are limited to two per second and 300 kB per
-second, since Jupyter stops a cell's output at 1 MB/s, and drawing takes at most a fifth of the time. Outside a notebook
-a tqdm bar is shown on stderr, and the result is printed as text.
+In a notebook an update carries the payload for JupyterLab's renderer, and a progress bar for other front ends. At the
+end the full forms of the result replace them. Updates are limited to two per second and 300 kB per second, since
+Jupyter stops a cell's output at 1 MB/s, and drawing takes at most a fifth of the time. Outside a notebook a tqdm bar is
+shown on stderr, and the result is printed as text.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headnb.display import grid_text, html
+from headnb.display import grid_text
 from headnb.display.grid import HeadGrid
+from headnb.display.packing import pack
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.templating import render
 from headnb.errors import HeadnbError, first_line, one_line
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
-MAX_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
 _BYTES_A_VALUE = 4  # of compact values, including the other fields of their panels
 
@@ -271,17 +271,13 @@ class _NotebookOutput:
         self._publish({"text/plain": line, "text/html": _progress_html("", line)})
 
     def draw(self, title: str, state: LiveState) -> int:
-        bundle: dict[str, Any] = {"text/plain": _joined(title, state.line)}
-        picture = ""
+        bundle: dict[str, Any] = {
+            "text/plain": _joined(title, state.line),
+            "text/html": _progress_html(title, state.line, state),
+        }
         partial = _partial_payload(title, state)
         if partial is not None:
-            bundle[MIME_TYPE] = partial
-            newest = partial["panels"][-1].get("step")
-            latest = [panel for panel in partial["panels"] if panel.get("step") == newest]
-            picture = html.preview({**partial, "panels": latest})
-        if len(picture) > MAX_PICTURE_BYTES:
-            picture = ""
-        bundle["text/html"] = _progress_html(title, state.line, state, picture)
+            bundle[MIME_TYPE] = pack(partial)
         self._publish(bundle)
         return len(json.dumps(bundle))
 
@@ -378,8 +374,8 @@ def _partial_payload(title: str, state: LiveState) -> Payload | None:
         return None
 
 
-def _progress_html(title: str, line: str, state: LiveState | None = None, picture: str = "") -> str:
-    return render("progress.html", title=title, line=line, moment=state, picture=picture)
+def _progress_html(title: str, line: str, state: LiveState | None = None) -> str:
+    return render("progress.html", title=title, line=line, moment=state)
 
 
 def _in_notebook() -> bool:

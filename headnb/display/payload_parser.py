@@ -158,6 +158,8 @@ def _check_matrix(panel: Panel, name: str, index: int, shape: tuple[int, int]) -
         raise HeadnbError(
             f"not a head grid: panels[{index}].{name} must have {shape[0]} rows of {shape[1]} finite entries"
         )
+    if name == "significant" and not np.isin(numbers, (0, 1)).all():
+        raise HeadnbError(f"not a head grid: panels[{index}].{name} must be 0 or 1 for every head")
 
 
 def _check_scale(payload: Payload) -> None:

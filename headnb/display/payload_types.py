@@ -61,9 +61,9 @@ class Panel(EvidenceFields, FooterFields):
     step: NotRequired[float]
     course: NotRequired[str]
     values: Matrix | Compact
-    low: NotRequired[Matrix]
-    high: NotRequired[Matrix]
-    significant: NotRequired[list[list[int]]]
+    low: NotRequired[Matrix | Compact]
+    high: NotRequired[Matrix | Compact]
+    significant: NotRequired[list[list[int]] | Compact]
     statistics: dict[str, Statistic]
     withheld: NotRequired[dict[str, str]]  # name of a statistic that is not shown -> reason
     notes: list[str]

@@ -96,6 +96,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
     full = len(ranked) <= _FULL_TITLES
     units = escaped(f" {payload['units']}") if payload["units"] else ""
     bounds = [grid_text.panel_matrix(panel, name) for name in ("low", "high") if name in panel]
+    marked = grid_text.panel_matrix(panel, "significant") if "significant" in panel else np.zeros_like(values)
     group = payload["heads"] // payload["kv_heads"]
     texts = {}
     for rank, (layer, head) in enumerate(ranked, start=1):
@@ -106,7 +107,7 @@ def _hover_texts(payload: Payload, panel: Panel) -> dict[tuple[int, int], str]:
                 line += f"\n{100 * payload['interval_level']:g} % interval {low} to {high}"
             line += f"\nrank {rank} of {len(ranked)}"
             line += f"\nkey/value head {head // group}" if group > 1 else ""
-            line += "\nsignificant" if "significant" in panel and panel["significant"][layer][head] else ""
+            line += "\nsignificant" if marked[layer, head] else ""
         else:
             line += f", rank {rank}"
         texts[layer, head] = line
@@ -136,7 +137,7 @@ def _marks(panel: Panel, place: Geometry) -> Iterator[str]:
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
     steps = "".join(
         f"M{place.x(head) + width / 2:g} {place.y(layer) + height / 2:g}h0"
-        for layer, head in np.argwhere(np.array(panel["significant"]) == 1).tolist()
+        for layer, head in np.argwhere(grid_text.panel_matrix(panel, "significant") == 1).tolist()
     )
     if steps:
         size = max(1.8, min(5.0, min(width, height) / 3))
@@ -208,24 +209,13 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
         x = (tick - low) / (high - low) * _BAR_WIDTH
         yield f'<path d="M{x:.1f} {_BAR_TOP + _BAR_HEIGHT}v4" stroke="currentColor" stroke-opacity=".6"/>'
         yield label(grid_text.format_short(tick), x, _BAR_TOP + _BAR_HEIGHT + 14, anchor="middle")
-    values = np.concatenate([grid_text.panel_matrix(panel).ravel() for panel in panels])
-    values = values[np.isfinite(values)]
-    keys = []
-    off_scale = values[(values > high) | (values < low)]
-    if off_scale.size:
+    keys = grid_text.legend_keys(payload, panels)
+    if keys and keys[0].startswith("▸"):
         tip = f"M{_BAR_WIDTH + 1} {_BAR_TOP}l8 {_BAR_HEIGHT / 2:g}l-8 {_BAR_HEIGHT / 2:g}z"
         yield f'<path d="{tip}" {_fill(paint(high, (low, high)))}/>'
         if low < 0:
             tip = f"M-1 {_BAR_TOP}l-8 {_BAR_HEIGHT / 2:g}l8 {_BAR_HEIGHT / 2:g}z"
             yield f'<path d="{tip}" {_fill(paint(low, (low, high)))}/>'
-        furthest = grid_text.format_number(off_scale[np.argmax(np.abs(off_scale))])
-        keys.append(f"▸ {off_scale.size} head{'s' if off_scale.size > 1 else ''} off scale, up to {furthest}")
-    if any("significant" in panel for panel in panels):
-        keys.append(
-            "● significant" + ("" if payload["alpha"] is None else f" (q < {grid_text.format_short(payload['alpha'])})")
-        )
-    if values.size < len(panels) * payload["layers"] * payload["heads"]:
-        keys.append("╱ no softmax heads")
     for line, key in enumerate(keys):
         yield label(key, _BAR_WIDTH + 18, _BAR_TOP + _BAR_HEIGHT - 1 + 14 * (line - (len(keys) > 1)))
     yield "</g>"

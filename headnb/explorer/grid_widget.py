@@ -9,6 +9,7 @@ Traits: `payload`, the drawn data (assign anything that `HeadGrid.of` accepts); 
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -16,7 +17,7 @@ import traitlets
 
 from headnb.call_checks import check_arguments
 from headnb.display.frontend import bundle
-from headnb.display.grid import HeadGrid
+from headnb.display.grid import HeadGrid, mime_bundle
 from headnb.display.grid_text import head_name
 from headnb.errors import HeadnbError, unknown_name
 
@@ -38,14 +39,15 @@ class StaticFallbackWidget(anywidget.AnyWidget):
     """
 
     payload: Any
+    selected: Any
 
     def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         view = super()._repr_mimebundle_(**chosen)
         if view is None:
             return None
         data, metadata = view
-        still = HeadGrid({name: part for name, part in self.payload.items() if name != "progress"})  # type: ignore[arg-type]
-        return {**data, **still._repr_mimebundle_(exclude=["image/svg+xml"])}, metadata
+        still: Payload = {name: part for name, part in self.payload.items() if name != "progress"}  # type: ignore[assignment]
+        return {**data, **mime_bundle(still, selected_cells(self.selected, still))}, metadata
 
 
 class HeadGridWidget(StaticFallbackWidget):
@@ -108,7 +110,13 @@ def existing_heads(names: Sequence[str], payload: Payload) -> list[str]:
     return [name for name in names if name in known]
 
 
-def _heads(payload: Payload) -> dict[str, None]:
-    """Names of a payload's heads, in the grid's order."""
-    rows, columns = range(payload["layers"]), range(payload["heads"])
-    return dict.fromkeys(head_name(payload, (layer, head)) for layer in rows for head in columns)
+def selected_cells(names: Sequence[str], payload: Payload) -> list[tuple[int, int]]:
+    """The (row, column) of named heads in a payload's grid."""
+    known = _heads(payload)
+    return [known[name] for name in names]
+
+
+def _heads(payload: Payload) -> dict[str, tuple[int, int]]:
+    """Names of a payload's heads, in the grid's order, with their (row, column)."""
+    cells = product(range(payload["layers"]), range(payload["heads"]))
+    return {head_name(payload, cell): cell for cell in cells}

@@ -204,7 +204,11 @@ class HeadMagics(Magics):
     )
     @argument("--title", default="", help="Title of the grid.")
     @argument("--roles", metavar="R", help="Variable or file with head roles (%%headroles), to mark them in the grid.")
-    @argument("--save", metavar="PATH", help="Also write a file: .heads.json (data), .svg or .html (pictures).")
+    @argument(
+        "--save",
+        metavar="PATH",
+        help="Also write a file: .heads.json or .csv (data), .png, .pdf, .svg or .html (pictures).",
+    )
     def headgrid(self, line: str) -> HeadGrid:
         """Draw the layer x head grid of scores, a pattern, a comparison or a saved file.
 

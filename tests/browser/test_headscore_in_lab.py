@@ -62,7 +62,7 @@ def test_headscore_updates_one_grid_in_place_and_ends_as_one_output(page: Page, 
     command(page, "docmanager:save")
     expect(page.locator(".jp-mod-dirty")).to_have_count(0)
     (output,) = nbformat.read(jupyter.files / name, as_version=4).cells[1].outputs
-    assert set(output.data) == {MIME_TYPE, "text/html", "image/svg+xml", "text/plain"}
+    assert set(output.data) == {MIME_TYPE, "text/html", "image/png", "text/plain"}
     assert output.data[MIME_TYPE]["panels"][0]["samples"] == 64
 
 

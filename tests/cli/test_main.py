@@ -136,7 +136,7 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
         (["score", "./nowhere", "gsm_symbolic", "--options", "steps=5,steps=6"], 1, "steps is given twice"),
         (["score", "./nowhere", "gsm_symbolic", "--method", "gates", "--options", "step=5"], 1, "did you mean 'steps'"),
         (["score", "./nowhere", "gsm_symbolic", "--encodng", "trl"], 2, "--encoding"),
-        (["score", "./nowhere", "gsm_symbolic", "--save", "x.png"], 1, "file format from the name 'x.png'"),
+        (["score", "./nowhere", "gsm_symbolic", "--save", "x.gif"], 1, "file format from the name 'x.gif'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
         (["show", "nowhere.zarr"], 1, "nowhere.zarr does not exist"),
@@ -179,6 +179,17 @@ def test_show_draws_scores_and_grids_and_writes_pictures(
     page = (tmp_path / "y.html").read_text()
     assert 'id="headnb-grid"' in page
     assert "default-src 'none'" in page.replace("&#x27;", "'")
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("x.png", b"\x89PNG"), ("x.pdf", b"%PDF"), ("x.csv", b"name,layer,head,value")]
+)
+def test_show_saves_the_grid_by_the_suffix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, start: bytes
+) -> None:
+    HeadGrid.of(headnb.score_heads(tiny_model(), tiny_tokenizer(), [("a", "b")])).save(tmp_path / "x.heads.json")
+    assert run(monkeypatch, "show", tmp_path / "x.heads.json", "--save", tmp_path / name) == 0
+    assert (tmp_path / name).read_bytes().startswith(start)
 
 
 def test_show_refuses_a_picture_of_another_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_ticks_are_round_numbers(low: float, high: float, expected: list[float])
 
 def test_every_head_has_its_colour_and_its_hover_text() -> None:
     data = comparison([[0.01, -0.002], [0.0, np.nan]], [[True, False], [False, False]], kv_heads=1)
-    text = card(payload(data))
+    text = page(payload(data))
     assert set(cells(text)) == {"L0H0", "L0H1", "L1H0"}
     assert cells(text)["L0H0"] == RISE
     assert cells(text)["L0H1"] == FALL
@@ -120,7 +120,7 @@ def test_axis_labels_have_room_and_the_picture_fits_a_page(layers: int, heads: i
 
 
 def test_layers_without_heads_are_hatched_and_explained() -> None:
-    text = card(payload(pattern([[0.1, 0.2], [np.nan, np.nan], [0.3, 0.1]])))
+    text = page(payload(pattern([[0.1, 0.2], [np.nan, np.nan], [0.3, 0.1]])))
     assert "layer 1: no softmax heads" in Page(text).titles
     assert "Layer 1 is hatched: it has no softmax attention heads." in text
     assert set(cells(text)) == {"L0H0", "L0H1", "L2H0", "L2H1"}
@@ -136,10 +136,10 @@ def test_heads_off_scale_are_counted_at_the_colour_bar() -> None:
 
 def test_several_panels_share_the_scale_and_have_a_table() -> None:
     made = payload({"low": pattern([[0.1, 0.1]]), "high": pattern([[0.4, 0.1]])})
-    text = card(made)
+    text = page(made)
     found = re.findall(r'stroke="(#\w+)"[^>]*><title>L0H0 ', text)
     assert found == [paint(0.1, (0, 0.4)).colour, paint(0.4, (0, 0.4)).colour]
-    assert text.count("<tr>") == 3
+    assert text.count("<tr>") == card(made).count("<tr>") == 3
 
 
 def test_of_many_panels_a_subset_with_the_first_and_the_last_is_drawn() -> None:
@@ -154,7 +154,23 @@ def test_of_many_panels_a_subset_with_the_first_and_the_last_is_drawn() -> None:
 @pytest.mark.parametrize("draw", [card, page, standalone])
 def test_text_from_models_and_data_stays_text(draw: object) -> None:
     drawn = Page(draw(read_payload(HOSTILE)))
-    allowed = {"html", "head", "meta", "title", "body", "div", "b", "span", "svg", "g", "path", "text", "rect", "img"}
+    allowed = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "body",
+        "div",
+        "b",
+        "span",
+        "svg",
+        "g",
+        "path",
+        "text",
+        "rect",
+        "img",
+        "br",
+    }
     assert {tag for tag, _ in drawn.tags} <= allowed
     for tag, attributes in drawn.tags:
         assert not [name for name in attributes if name.startswith("on") or name in {"href", "id", "class"}]
@@ -164,13 +180,13 @@ def test_text_from_models_and_data_stays_text(draw: object) -> None:
 
 def test_a_page_that_removes_inline_svg_shows_the_same_picture_as_an_image() -> None:
     made = payload(random_pattern(4, 3))
-    (image,) = [attributes for tag, attributes in Page(card(made)).tags if tag == "img"]
+    (image,) = [attributes for tag, attributes in Page(page(made)).tags if tag == "img"]
     assert "hidden" in image
     kind, _, content = image["src"].partition(";base64,")
     assert kind == "data:image/svg+xml"
     root = ET.fromstring(base64.b64decode(content))
     colours = {path.get("stroke") for path in root.iter(f"{SVG}path")} - {None}
-    assert colours >= set(cells(card(made)).values())
+    assert colours >= set(cells(page(made)).values())
 
 
 def test_control_characters_of_names_are_written_out() -> None:
@@ -205,7 +221,7 @@ def test_html_is_well_formed_enough_to_be_xml() -> None:
 def test_a_large_grid_has_a_limited_size(kind: str) -> None:
     data = random_pattern(126, 128)
     made = payload(data if kind == "level" else comparison(data - data.mean(), data > data.quantile(0.95)))
-    text = card(made)
+    text = page(made)
     assert len(cells(text)) == 126 * 128
     assert len(text) < 2_000_000
     assert len(standalone(made)) < 400_000
@@ -213,7 +229,7 @@ def test_a_large_grid_has_a_limited_size(kind: str) -> None:
 
 def test_above_twenty_thousand_cells_there_are_no_hover_texts() -> None:
     made = payload({"a": random_pattern(126, 128), "b": random_pattern(126, 128, seed=1)})
-    text = card(made)
+    text = page(made)
     assert not cells(text)
     assert "No hover texts: the picture has more than 20000 cells." in text
     assert len(text) < 1_000_000
@@ -223,7 +239,7 @@ def test_significant_heads_have_a_dot_in_the_middle_of_their_cell() -> None:
     made = payload(comparison([[0.01, -0.02], [0.0, 0.03]], [[True, False], [False, True]]))
     place = grid_geometry(made, 1)
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
-    dots = re.findall(r'd="([^"]+)" stroke="#000" stroke-width="[\d.]+" stroke-linecap="round"', card(made))
+    dots = re.findall(r'd="([^"]+)" stroke="#000" stroke-width="[\d.]+" stroke-linecap="round"', page(made))
     expected = [(place.x(head) + width / 2, place.y(layer) + height / 2) for layer, head in ((0, 0), (1, 1))]
     assert dots == ["".join(f"M{x:g} {y:g}h0" for x, y in expected)]
-    assert "● significant (q &lt; 0.05)" in card(made)
+    assert "● significant (q &lt; 0.05)" in page(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 def test_bundle_has_every_form() -> None:
     grid = HeadGrid.of(random_pattern(3, 4))
     bundle = grid._repr_mimebundle_()
-    assert list(bundle) == [MIME_TYPE, "text/html", "image/svg+xml", "text/plain"]
+    assert list(bundle) == [MIME_TYPE, "text/html", "image/png", "text/plain"]
     assert bundle[MIME_TYPE] == grid.payload
     assert bundle["text/html"].startswith("<div")
-    assert bundle["image/svg+xml"].startswith("<svg xmlns=")
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert "<svg" not in bundle["text/html"]
     assert bundle["text/plain"] == repr(grid)
 
 
@@ -51,8 +53,8 @@ def test_saved_pictures_are_complete_files(tmp_path: Path) -> None:
 
 def test_an_unknown_format_and_an_unwritable_path_are_errors(tmp_path: Path) -> None:
     grid = HeadGrid.of(random_pattern(1, 2))
-    with pytest.raises(HeadnbError, match=r"\.heads\.json, \.svg, \.html"):
-        grid.save(tmp_path / "grid.png")
+    with pytest.raises(HeadnbError, match=r"ends in \.heads\.json, \.csv, \.html, \.svg, \.png, \.pdf"):
+        grid.save(tmp_path / "grid.gif")
     with pytest.raises(HeadnbError, match="cannot write"):
         grid.save(tmp_path / "nowhere" / "grid.svg")
 
@@ -72,6 +74,7 @@ def test_of_accepts_a_payload_and_a_grid() -> None:
 
 
 def test_display_needs_neither_torch_nor_ipython_nor_a_schema_library() -> None:
-    code = "import sys, headnb.display; print(*{'torch', 'IPython', 'jsonschema', 'tqdm'} & set(sys.modules))"
+    heavy = {"torch", "IPython", "jsonschema", "tqdm", "PIL", "matplotlib"}
+    code = f"import sys, headnb.display.grid; print(*{heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not found.stdout.strip()

@@ -200,7 +200,7 @@ def test_heads_of_a_selection_have_the_models_names() -> None:
     assert grid_text.top_line(made, panel, 2) == "Top heads: L5H3 23.0 · L5H2 22.0"
     assert grid_text.missing_line(made).startswith("Layer 4 is hatched")
     assert "layer   5 " in grid_text.as_text(made, heat_map=True)
-    drawn = html.card(made)
+    drawn = html.page(made)
     for words in ("<title>L5H3 ", "<title>layer 4: no softmax heads", ">5</text>"):
         assert words in drawn
     assert "L2H3" not in drawn

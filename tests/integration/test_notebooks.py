@@ -56,7 +56,7 @@ def test_a_cell_has_one_output_updated_in_place(folder: Path) -> None:
     for outputs in (last_value, bound, typed, grid):
         assert [output.output_type for output in outputs] == ["display_data"]
         bundle = outputs[0].data
-        assert {MIME_TYPE, "text/html", "image/svg+xml", "text/plain"} <= set(bundle)
+        assert {MIME_TYPE, "text/html", "image/png", "text/plain"} <= set(bundle)
         assert "progress" not in bundle[MIME_TYPE]
     assert last_value[0].data[MIME_TYPE] == bound[0].data[MIME_TYPE] == grid[0].data[MIME_TYPE]
     assert [output.output_type for output in table] == ["display_data"]

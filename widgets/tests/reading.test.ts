@@ -131,3 +131,32 @@ test("the length of a text is counted in code points, as in Python", () => {
   const title = "😀".repeat(2000);
   expect(readPayload({ ...JSON.parse(fixture("valid/minimal")), title }).title).toBe(title);
 });
+
+describe("packed matrices", () => {
+  const packed = (change: object) => ({
+    ...{ version: 1, kind: "difference", units: "", layers: 2, heads: 2 },
+    panels: [
+      {
+        values: { float32: "AACAPwAAAMAAAMB/AAAAPw==", factor: 0.5, heads: 2 },
+        significant: { uint8: "AQAAAQ==", factor: 1, heads: 2 },
+        ...change,
+      },
+    ],
+  });
+  test("of float32 and of marks have their values", () => {
+    const [panel] = readPayload(packed({})).panels;
+    expect([...(panel?.values ?? [])]).toEqual([0.5, -1, Number.NaN, 0.25]);
+    expect([...(panel?.significant ?? [])]).toEqual([1, 0, 0, 1]);
+  });
+  test("with another mark, an infinite value or too few numbers are refused", () => {
+    const infinite = { float32: "AACAfwAAAMAAAMB/AAAAPw==", factor: 1, heads: 2 };
+    for (const change of [
+      { significant: { uint8: "AgAAAQ==", factor: 1, heads: 2 } },
+      { significant: { factor: 1, heads: 2 } },
+      { values: infinite },
+      { values: { ...infinite, heads: 4 } },
+      { low: { float16: "AAA=", factor: 1, heads: 2 } },
+    ])
+      expect(() => readPayload(packed(change))).toThrow(/not a head grid/);
+  });
+});

@@ -13,8 +13,9 @@ import { sharedScale } from "./statistics";
 
 type GivenPanel = Given["panels"][number];
 type GivenRole = Exclude<Given["roles"], undefined>[number];
-type Matrix = Exclude<GivenPanel["low"], undefined>;
-type Compact = Exclude<GivenPanel["values"], Matrix>;
+type Given2D = GivenPanel["values"];
+type Matrix = Extract<Given2D, readonly unknown[]>;
+type Compact = Exclude<Given2D, Matrix>;
 
 /** The source is not a head grid; the message is one line for the reader. */
 export class PayloadError extends Error {
@@ -93,19 +94,18 @@ function checkSizes({ layers, heads, panels, ...found }: Given, kvHeads: number)
 }
 
 function readPanel(panel: GivenPanel, where: string, layers: number, heads: number): Panel {
-  const { values } = panel;
   const matrix = (name: "low" | "high" | "significant") =>
-    panel[name] ? flat(panel[name], `${where}.${name}`, layers, heads) : null;
+    panel[name] ? numbers(panel[name], `${where}.${name}`, layers, heads) : null;
+  const significant = matrix("significant");
+  if (significant?.some((mark) => mark !== 0 && mark !== 1)) fail(`${where}.significant must be 0 or 1`);
   return {
     title: panel.title ?? "",
     step: panel.step ?? null,
     course: panel.course ?? "",
-    values: isCompact(values)
-      ? unpacked(values, `${where}.values`, layers, heads)
-      : flat(values, `${where}.values`, layers, heads),
+    values: numbers(panel.values, `${where}.values`, layers, heads),
     low: matrix("low"),
     high: matrix("high"),
-    significant: matrix("significant"),
+    significant,
     statisticsLine: panel.statistics_line ?? "",
     reliabilityLine: panel.reliability_line ?? "",
     cells: panel.cells ?? [],
@@ -120,22 +120,42 @@ function readRole({ name, threshold, cells, scores }: GivenRole, where: string, 
   return { name, threshold, scores: new Map(cells.map((cell, i) => [cell, scores[i] ?? 0])) };
 }
 
-function isCompact(values: GivenPanel["values"]): values is Compact {
+function isCompact(values: Given2D): values is Compact {
   return !Array.isArray(values);
 }
 
-/** Decode float16 numbers in base64: see `headnb/display/compact.py`. */
+function numbers(found: Given2D, where: string, layers: number, heads: number): Float64Array {
+  return isCompact(found) ? unpacked(found, where, layers, heads) : flat(found, where, layers, heads);
+}
+
+/** Decode binary numbers in base64: see `headnb/display/compact.py`. */
 function unpacked(found: Compact, where: string, layers: number, heads: number): Float64Array {
-  const halves = bytes(found.float16, where);
-  if (found.heads !== heads || halves.byteLength !== 2 * layers * heads) wrongShape(where, layers, heads);
+  const [text, size, read] = binary(found);
+  const digits = size === 4 ? sevenDigits : (value: number) => value;
+  const all = bytes(text, where);
+  if (found.heads !== heads || all.byteLength !== size * layers * heads) wrongShape(where, layers, heads);
   const values = new Float64Array(layers * heads);
   for (let cell = 0; cell < values.length; cell++) {
-    const bits = halves.getUint16(2 * cell, true);
-    if ((bits & 0x7fff) === INFINITE) fail(`${where} has an infinite value`);
-    values[cell] = half(bits) * found.factor;
+    const value = digits(read(all, size * cell) * found.factor);
+    if (Math.abs(value) === Number.POSITIVE_INFINITY) fail(`${where} has an infinite value`);
+    values[cell] = value;
   }
   return values;
 }
+
+/** The text of a compact matrix, the bytes of one number, and the function that reads it. */
+function binary({ float16, float32, uint8 = "" }: Compact): [string, number, Reader] {
+  if (float16) return [float16, 2, (all, at) => half(all.getUint16(at, true))];
+  if (float32) return [float32, 4, (all, at) => all.getFloat32(at, true)];
+  return [uint8, 1, (all, at) => all.getUint8(at)];
+}
+
+/** The decimal number that was rounded to float32. */
+function sevenDigits(value: number): number {
+  return Number(value.toPrecision(7));
+}
+
+type Reader = (all: DataView, at: number) => number;
 
 function bytes(text: string, where: string): DataView {
   try {
@@ -149,14 +169,13 @@ function bytes(text: string, where: string): DataView {
   }
 }
 
-const INFINITE = 0x7c00;
 /** The value of the last bit of a float16, by its exponent. */
 const POWERS = Float64Array.from({ length: 32 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
 
-/** The value of a float16 that is finite or NaN: 1 sign bit, 5 exponent bits, 10 fraction bits. */
+/** The value of a float16: 1 sign bit, 5 exponent bits, 10 fraction bits. */
 function half(bits: number): number {
   const exponent = (bits >> 10) & 31;
-  if (exponent === 31) return Number.NaN;
+  if (exponent === 31) return bits & 1023 ? Number.NaN : Number.POSITIVE_INFINITY;
   const size = (POWERS[exponent] ?? 0) * ((exponent ? 1024 : 0) + (bits & 1023));
   return bits & 0x8000 ? -size : size;
 }

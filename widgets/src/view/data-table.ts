@@ -7,6 +7,7 @@ import { ranking } from "../grid/statistics";
 import type { Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
+import { makeSortable } from "./sortable";
 
 const MOST_CELLS = 8192; // total of the panels shown; a page with 100,000 table cells freezes
 const MOST_LISTED = 500;
@@ -42,7 +43,11 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
     );
   });
   const title = `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`;
-  return table([title, rolesLine(shown)].filter(Boolean).join(". "), ["", ...columns], rows);
+  return table(
+    [title, rolesLine(shown)].filter(Boolean).join(". "),
+    [element("th", { scope: "col" }, "layer"), ...columns],
+    rows,
+  );
 }
 
 /** A table of the largest heads, for a grid that is too large for a complete table. */
@@ -78,13 +83,14 @@ function roleNames({ payload }: Shown, cell: number): string {
     .join(", ");
 }
 
-function table(caption: string, columns: readonly (Node | string)[], rows: readonly Node[]): HTMLElement {
-  const head = columns.map((column) => (typeof column === "string" ? element("th", {}, column) : column));
-  return element(
+function table(caption: string, columns: readonly Node[], rows: readonly Node[]): HTMLElement {
+  const made = element(
     "table",
     {},
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...head)),
+    element("thead", {}, element("tr", {}, ...columns)),
     element("tbody", {}, ...rows),
   );
+  makeSortable(made);
+  return made;
 }

@@ -7,16 +7,18 @@ import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
+import { asTabs, tableRows } from "../grid/table";
 import { changed, firstView, keepView, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
-import { button, element, show } from "./dom";
+import { button, choice, element, fillChoice, show } from "./dom";
 import { Options } from "./options";
-import { copy, type Form, save } from "./save";
+import { copy, type Form, recoloured, type SavedTheme, save } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
+import { restoreSorting, sortingOf } from "./sortable";
 import { type Pointed, Stage } from "./stage";
 import { styledRoot } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
@@ -27,7 +29,8 @@ export interface GridEvents {
   readonly selected?: (names: string[]) => void;
 }
 
-const FORMS: readonly Form[] = ["png", "svg", "json"];
+const FORMS: readonly Form[] = ["png", "svg", "csv", "json"];
+const SAVED_THEMES: readonly SavedTheme[] = ["page", "light", "dark"];
 
 export class GridView {
   private readonly card = element("section", { class: "card" });
@@ -219,17 +222,27 @@ export class GridView {
 
   private refreshTable(drawer: HTMLElement): void {
     const { scrollLeft = 0, scrollTop = 0 } = drawer.firstElementChild ?? {};
+    const sortings = [...drawer.querySelectorAll("table")].map(sortingOf);
     drawer.replaceChildren(...(this.shown && !drawer.hidden ? [dataTable(this.shown)] : []));
+    const tables = drawer.querySelectorAll("table");
+    sortings.forEach((sorting, place) => {
+      restoreSorting(tables[place], sorting);
+    });
     drawer.firstElementChild?.scrollTo(scrollLeft, scrollTop);
   }
 
   private saveButtons(): Node[] {
+    const theme = choice("Colours of saved pictures", () => {});
+    fillChoice(theme, ["colours of the page", "light", "dark"], 0);
     const buttons = FORMS.map((form) =>
       button(form.toUpperCase(), () => {
-        if (this.picture && this.theme) void save(form, this.picture, this.theme, this.source);
+        if (!this.picture || !this.theme) return;
+        const chosen = SAVED_THEMES[theme.selectedIndex] ?? "page";
+        void save(form, ...recoloured(this.picture, this.theme, chosen), this.source);
       }),
     );
-    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons)];
+    const table = button("Copy as table", () => this.copyTable());
+    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons, theme), table];
   }
 
   private draw(): void {
@@ -272,11 +285,19 @@ export class GridView {
     this.onSelected(after);
   }
 
+  private async copyTable(): Promise<void> {
+    if (this.shown) this.tellCopied(await copy(asTabs(tableRows(this.shown)), this.card));
+  }
+
+  private tellCopied(done: boolean): void {
+    this.status.textContent = done ? "copied" : "this page cannot write to the clipboard";
+  }
+
   private async copySelection(): Promise<void> {
     if (!this.payload) return;
     const done = await copy(namesOf(this.selection.cells, this.payload).join(","), this.card);
     this.bar.copied(done);
-    this.status.textContent = done ? "copied" : "this page cannot write to the clipboard";
+    this.tellCopied(done);
   }
 
   private explain(at: Pointed | null): void {

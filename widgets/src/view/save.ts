@@ -1,27 +1,44 @@
 /** Saving of a picture or its data to a file, and copying of text to the clipboard. */
 
 import { paintScene, sharpness } from "../grid/canvas";
-import type { Picture } from "../grid/picture";
+import { type Picture, picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
 import { frontTitle, sheet } from "../grid/sheet";
 import { sceneAsSvg } from "../grid/svg";
+import { asCsv, tableRows } from "../grid/table";
 import { heading } from "../grid/words";
 
 const SHARP = 2;
 
-export type Form = "png" | "svg" | "json";
+export type Form = "png" | "svg" | "csv" | "json";
 
-/** Save the picture with its heading and text (PNG, SVG), or the unchanged payload (JSON). */
+const THEMES = { light: { ink: "#222222", page: "#ffffff" }, dark: { ink: "#dddddd", page: "#111111" } };
+
+/** Colours of a saved picture: those of the page, or light or dark ones. */
+export type SavedTheme = "page" | keyof typeof THEMES;
+
+/** The picture drawn again in the chosen colours. */
+export function recoloured(found: Picture, theme: Theme, chosen: SavedTheme): [Picture, Theme] {
+  if (chosen === "page") return [found, theme];
+  const other = { ...theme, ...THEMES[chosen] };
+  return [picture(found.shown, other, found.layout.width), other];
+}
+
+/** Save the picture with its heading and text (PNG, SVG), its values (CSV), or the unchanged payload (JSON). */
 export async function save(form: Form, picture: Picture, theme: Theme, source: unknown): Promise<void> {
   const title = heading(picture.shown.payload);
   const front = frontTitle(picture.shown);
-  const scene = sheet(picture, theme);
   if (form === "json") {
     const text = typeof source === "string" ? source : JSON.stringify(source);
     download(`${fileName(title)}.heads.json`, new Blob([text], { type: "application/json" }));
     return;
   }
   const name = fileName(title, front);
+  if (form === "csv") {
+    download(`${name}.csv`, new Blob([asCsv(tableRows(picture.shown))], { type: "text/csv" }));
+    return;
+  }
+  const scene = sheet(picture, theme);
   if (form === "svg") {
     const text = sceneAsSvg(scene, theme, [title, front].filter(Boolean).join(" · "));
     download(`${name}.svg`, new Blob([text], { type: "image/svg+xml" }));

@@ -73,6 +73,9 @@ thead th { font-weight: 600; }
 .data th, .data td { padding: 1px 8px; text-align: right; }
 .data thead th { position: sticky; top: 0; background: var(--paper); }
 .data abbr { text-decoration: none; opacity: .75; }
+.data thead button { border: 0; border-radius: 0; padding: 0; font-weight: inherit; }
+.data th[aria-sort] button::after { content: " ▼"; font-size: 8px; }
+.data th[aria-sort="ascending"] button::after { content: " ▲"; }
 .data caption { padding: 2px 8px; }
 .selection { display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: center; min-height: 24px; font-size: 12.5px; }
 .selection .names { max-width: 46em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-variant-numeric: tabular-nums; }
