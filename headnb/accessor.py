@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from headnb.call_checks import check_arguments
-from headnb.display.array_input import to_labelled_array
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
 from headnb.stats.results import trusted_attrs
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from headnb.display.grid import HeadGrid
     from headnb.explorer.explorer import Explorer
+    from headnb.explorer.grid_widget import HeadGridWidget
     from headnb.stats.descriptive import Array
     from headnb.stats.estimates import Estimate
     from headnb.stats.labelled import Pattern, Scores
@@ -32,28 +32,32 @@ if TYPE_CHECKING:
 
 
 @check_arguments
-def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | Explorer:
+def grid(data: object, *, title: str | None = None, live: bool = False) -> HeadGrid | HeadGridWidget:
     """Layer x head picture of results or of any matrix.
 
     Args:
         data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
-            nested lists), or a mapping from panel titles to any of these. Numbers that are not results of headnb are
-            drawn as plain values.
+            nested lists), a mapping from panel titles to any of these, or a list of results, each titled by its task
+            (or model, or method, whichever tells them apart). Several panels have one colour scale. Numbers that are
+            not results of headnb are drawn as plain values.
         title: of the picture. None: made from the attributes of the data.
-        live: return the explorer, as `.heads.explore()` does, instead of the picture.
+        live: return a widget whose selection is a value in Python (`.selected`, `.on_select`, `.link`) instead of the
+            picture.
 
     Raises:
-        HeadnbError: the data cannot be drawn or explored, or `title` is combined with `live`.
+        HeadnbError: the data cannot be drawn.
+
+    Example:
+        >>> grid = headnb.grid(scores, live=True)  # display it and select heads
+        >>> headnb.ablate(model, tokenizer, task, grid.selected)
     """
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
     if not live:
         return HeadGrid.of(data, title=title or "")
-    if title is not None:
-        raise HeadnbError("the explorer has no title; remove title= or live=True")
-    known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else to_labelled_array(data)
-    explorer: Explorer = known.heads.explore()
-    return explorer
+    from headnb.explorer.grid_widget import HeadGridWidget  # noqa: PLC0415
+
+    return HeadGridWidget(data, title=title or "")
 
 
 @xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
@@ -209,17 +213,20 @@ class ScoresHeads:
     def pattern(self, normalize: str | None = None) -> Pattern:
         """Pattern (layer, head): mean over samples of |score|, or of the signed score, as the method declares.
 
-        The pattern of a comparison is its difference.
+        The pattern of a comparison is its difference, that of a study its `level`, with the study's leading dims.
 
         Args:
             normalize: None, "layer" (L2 norm of each layer), "max" or "rank".
         """
         from headnb.stats import patterns  # noqa: PLC0415
 
-        if not self._is_comparison:
+        if self._is_comparison:
+            stored = self._dataset["difference"].assign_attrs(self._dataset.attrs)
+        elif "level" in self._dataset:
+            stored = self._dataset["level"]
+        else:
             return patterns.pattern(self._dataset, normalize)
-        difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
-        return cast("Pattern", difference) if normalize is None else patterns.normalized(difference, normalize)
+        return cast("Pattern", stored) if normalize is None else patterns.normalized(stored, normalize)
 
     @check_arguments
     def evidence(self) -> Evidence:

@@ -184,8 +184,14 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --options steps=5,steps=6", "--options 'steps=5,steps=6': steps is given twice"),
         ("%headscore model pairs --options steps=many", "--options 'steps=many': write NAME=NUMBER"),
         ("%headscore model pairs --options steps=5", "unknown option of activation 'steps'"),
-        ("%headscore model pairs more", "unexpected argument 'more'"),
-        ("%headscore model -n 3 pairs more", "unexpected argument 'more'"),
+        ("%headscore model pairs more", "unknown task 'more'"),
+        ("%headscore model -n 3 pairs gsm_symbolc", "unknown task 'gsm_symbolc'; did you mean 'gsm_symbolic'?"),
+        ("%headscore model pairs pairs", "the task pairs is given twice"),
+        ("%headscore model pairs more_pairs --out x.zarr", "out is a folder with one store for each task"),
+        ("%headablate model pairs more --heads L0H1", "unexpected argument 'more'"),
+        ("%headgrid scores nothing", "no variable and no file 'nothing' has something to draw"),
+        ("%headgrid scores drawn", "drawn is a saved grid, which is drawn alone"),
+        ("%headdiff scores other --scale-free", "--scale-free applies to scores of one task"),
         ("%headscore model --metod taylor-token pairs", "unknown option --metod; did you mean --method?"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
@@ -221,6 +227,9 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
 )
 def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str) -> None:
     shell.user_ns["scores"] = scores_of(shell)
+    shell.user_ns["other"] = shell.user_ns["scores"].assign_attrs(task="other")
+    shell.user_ns["drawn"] = shell.user_ns["scores"].heads.grid()
+    shell.user_ns["more_pairs"] = PAIRS[:3]
     assert said in error_of(shell, line)
 
 
