@@ -27,7 +27,7 @@ class CheckedWidget(anywidget.AnyWidget):
         self.error: BaseException | None = None
         super().__init__(**given)
 
-    def set_state(self, sync_data: dict[str, Any]) -> None:
+    def set_state(self, sync_data: object) -> None:
         """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
         if not isinstance(sync_data, dict):
             return

@@ -4,8 +4,8 @@
     grid.selected = ["L3H5"]                 # shown in the browser
     grid.on_select(print)                    # called with the names after every change
 
-Traits: `payload`, the drawn data (assign anything that `HeadGrid.of` accepts); `selected`, names of heads; `problem`, an
-error to show.
+Traits: `payload`, the drawn data (assign anything that `HeadGrid.of` accepts); `selected`, names of heads; `problem`,
+an error to show.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class HeadGridWidget(StaticFallbackWidget, SelectionWidget):
         super().__init__(
             _esm=bundle("widget.js").read_text(encoding="utf-8"), payload=HeadGrid.of(data, title=title).payload
         )
-        self.selected = selected
+        self.selected = list(selected)
 
     @traitlets.validate("payload")
     def _validate_payload(self, proposal: dict[str, Any]) -> Payload:

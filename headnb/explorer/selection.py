@@ -27,13 +27,13 @@ class HeadNames(traitlets.List[str]):
     def __init__(self) -> None:
         super().__init__(traitlets.Unicode())
 
-    def validate(self, obj: Any, value: Any) -> list[str]:
+    def validate(self, obj: Any, value: Any) -> list[str] | None:
         """A list of names. Raises TraitError if it is something else."""
         if isinstance(value, str):
             value = value.replace(",", " ").split()
         elif isinstance(value, Iterable) and not isinstance(value, (bytes, dict)):
             value = list(value)
-        return super().validate(obj, value)  # type: ignore[no-any-return]
+        return super().validate(obj, value)
 
 
 class SelectionWidget(CheckedWidget):
