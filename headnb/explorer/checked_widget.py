@@ -40,12 +40,13 @@ class CheckedWidget(anywidget.AnyWidget):
             self.send_state(list(changes))
 
     @contextmanager
-    def _report_errors(self) -> Iterator[None]:
+    def _report_errors(self, where: str = "") -> Iterator[None]:
+        """Show an exception in the browser, after the words `where`."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  every error is shown in the browser
             self.error = error
-            self._show_error(error_text(error))
+            self._show_error(": ".join(filter(None, (where, error_text(error)))))
 
     def _show_error(self, text: str) -> None:
         """Show an error in the browser."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
 
 
+_LONGEST_NAME = 20  # characters of an unknown name in an error; a page may send any text
+
+
 class InvalidTraitError(HeadnbError, traitlets.TraitError):
     """Invalid value of a trait; also a TraitError, so that traitlets rejects a change sent by a browser."""
 
@@ -27,13 +30,13 @@ class HeadNames(traitlets.List[str]):
     def __init__(self) -> None:
         super().__init__(traitlets.Unicode())
 
-    def validate(self, obj: Any, value: Any) -> list[str] | None:
-        """A list of names. Raises TraitError if it is something else."""
+    def set(self, obj: Any, value: Any) -> None:
+        """Set the trait from any of these forms; other values are refused by the list trait."""
         if isinstance(value, str):
             value = value.replace(",", " ").split()
-        elif isinstance(value, Iterable) and not isinstance(value, (bytes, dict)):
+        elif isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping)):
             value = list(value)
-        return super().validate(obj, value)
+        super().set(obj, value)
 
 
 class SelectionWidget(CheckedWidget):
@@ -64,8 +67,10 @@ class SelectionWidget(CheckedWidget):
         if not callable(callback):
             raise HeadnbError(f"on_select needs a function of the selected heads, not a {type(callback).__name__}")
 
+        where = f"on_select({getattr(callback, '__name__', type(callback).__name__)})"
+
         def call(_: object) -> None:
-            with self._report_errors():
+            with self._report_errors(where):
                 callback(list(self.selected))
 
         self.observe(call, "selected")
@@ -125,7 +130,7 @@ def validate_heads(names: Sequence[str], payload: Payload) -> list[str]:
     known = _heads(payload)
     for name in names:
         if name not in known:
-            raise InvalidTraitError(str(unknown_name("head", name, known)))
+            raise InvalidTraitError(str(unknown_name("head", name[:_LONGEST_NAME], known)))
     chosen = set(names)
     return [name for name in known if name in chosen]
 

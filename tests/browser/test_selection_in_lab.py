@@ -120,7 +120,7 @@ def test_python_selects_links_and_shows_errors(page: Page, jupyter: Jupyter) -> 
     expect(other.root.locator(".selection .names")).to_have_text("L0H1,L3H5")
     run_cell(page, 3)
     drawn.click(4, 4)
-    expect(drawn.root.get_by_role("alert")).to_have_text("ValueError: no such thing")
+    expect(drawn.root.get_by_role("alert")).to_have_text("on_select(broken): ValueError: no such thing")
     shot(page, "select-callback-error")
     expect(run_cell(page, 4)).to_contain_text("(['L4H4']")
     run_cell(page, 5)

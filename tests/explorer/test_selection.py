@@ -64,7 +64,7 @@ def test_exception_in_a_callback_is_shown_and_the_widget_goes_on(grid):
     grid.on_select(seen.append)
     grid.set_state({"selected": ["L1H1"]})
     shown = grid.problem if hasattr(grid, "problem") else grid.status["error"]
-    assert shown == "ValueError: no such thing"
+    assert shown == "on_select(broken): ValueError: no such thing"
     assert isinstance(grid.error, ValueError)
     assert seen == [["L1H1"]]
     assert grid.selected == ["L1H1"]

@@ -324,6 +324,45 @@ def test_headdiff_returns_the_comparison_of_after_with_before(shell: Interactive
     assert len(captured.outputs) == 1
 
 
+def test_several_tasks_give_a_study_that_is_drawn_once(shell: InteractiveShell) -> None:
+    shell.user_ns["few"] = headnb.load_task(PAIRS[:3], name="few")
+    _, captured = run(shell, "study = %headscore model pairs few -n 3 --into same")
+    study = shell.user_ns["study"]
+    expected = headnb.score_tasks(tiny_model(), tiny_tokenizer(), [headnb.load_task(PAIRS, n=3), shell.user_ns["few"]])
+    xr.testing.assert_equal(study, expected)
+    assert shell.user_ns["same"] is study
+    assert captured.stdout.count("[few]") == 1
+    assert captured.outputs == []
+
+
+def test_tasks_with_one_name_are_called_as_typed(shell: InteractiveShell) -> None:
+    shell.user_ns["others"] = PAIRS[:3]
+    run(shell, "study = %headscore model pairs others")
+    assert list(shell.user_ns["study"]["task"].values) == ["pairs", "others"]
+
+
+def test_headgrid_draws_several_side_by_side(shell: InteractiveShell, tmp_path: Any) -> None:
+    one = shell.user_ns["one"] = scores_of(shell)
+    shell.user_ns["other"] = one.assign_attrs(task="other")
+    headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS, out=tmp_path / "stored.zarr")
+    for line, titles in [
+        ("one other", ["samples", "other"]),
+        ("one one", ["one (1)", "one (2)"]),
+        (f"one {tmp_path}/stored.zarr", ["one", "stored"]),
+    ]:
+        result, _ = run(shell, f"%headgrid {line}")
+        assert [panel["title"] for panel in result.result.payload["panels"]] == titles
+
+
+def test_headdiff_across_tasks_draws_the_difference_of_ranks(shell: InteractiveShell) -> None:
+    one = shell.user_ns["one"] = scores_of(shell)
+    shell.user_ns["other"] = one.isel(sample=slice(3)).assign_attrs(task="other")
+    _, captured = run(shell, "change = %headdiff other one")
+    xr.testing.assert_identical(shell.user_ns["change"], headnb.rank_difference(one, shell.user_ns["other"]))
+    assert "difference of ranks, other − samples" in captured.stdout
+    assert "no head is tested" in captured.stdout
+
+
 def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: Any) -> None:
     folder = tmp_path / "tiny"
     shell.user_ns["model"].save_pretrained(folder)
@@ -364,6 +403,8 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
         ("%headscore model pairs --loss b", "batch-mean"),
         ("%headscore model pairs --encoding t", "trl"),
         ("%headablate model pairs --dtype bf", "bfloat16"),
+        ("%headscore model pairs gsm_s", "gsm_symbolic"),
+        ("%headgrid scores sco", "scores"),
         ("%headgrid sco", "scores"),
         ("%headdiff scores sco", "scores"),
         ("%headtasks log", "logic"),
