@@ -328,7 +328,8 @@ def test_several_tasks_give_a_study_that_is_drawn_once(shell: InteractiveShell) 
     shell.user_ns["few"] = headnb.load_task(PAIRS[:3], name="few")
     _, captured = run(shell, "study = %headscore model pairs few -n 3 --into same")
     study = shell.user_ns["study"]
-    expected = headnb.score_tasks(tiny_model(), tiny_tokenizer(), [headnb.load_task(PAIRS, n=3), shell.user_ns["few"]])
+    tasks = [headnb.load_task(source, n=3) for source in (PAIRS, shell.user_ns["few"])]
+    expected = headnb.score_tasks(tiny_model(), tiny_tokenizer(), tasks)
     xr.testing.assert_equal(study, expected)
     assert shell.user_ns["same"] is study
     assert captured.stdout.count("[few]") == 1
@@ -359,8 +360,9 @@ def test_headdiff_across_tasks_draws_the_difference_of_ranks(shell: InteractiveS
     shell.user_ns["other"] = one.isel(sample=slice(3)).assign_attrs(task="other")
     _, captured = run(shell, "change = %headdiff other one")
     xr.testing.assert_identical(shell.user_ns["change"], headnb.rank_difference(one, shell.user_ns["other"]))
-    assert "difference of ranks, other − samples" in captured.stdout
-    assert "no head is tested" in captured.stdout
+    text = captured.outputs[0].data["text/plain"]
+    assert "difference of ranks, other − samples" in text
+    assert "no head is tested" in text
 
 
 def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: Any) -> None:
