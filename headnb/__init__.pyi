@@ -14,13 +14,16 @@ from .engine.hooks import head_outputs as head_outputs
 from .engine.hooks import scale_heads as scale_heads
 from .errors import HeadnbError as HeadnbError
 from .explorer.explorer import explore as explore
+from .explorer.selection import link as link
 from .models.loading import load_model as load_model
 from .scoring.ablation import ablate as ablate
 from .scoring.attention import head_attention as head_attention
 from .scoring.registry import methods as methods
 from .scoring.roles import head_roles as head_roles
 from .scoring.run import score_heads as score_heads
+from .scoring.several_tasks import score_tasks as score_tasks
 from .stats.patterns import compare as compare
+from .stats.rank_differences import rank_difference as rank_difference
 from .storage.score_store import open_scores as open_scores
 from .tasks.loading import Task as Task
 from .tasks.loading import load_task as load_task

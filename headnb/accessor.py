@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from headnb.call_checks import check_arguments
-from headnb.display.array_input import to_labelled_array
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
 from headnb.stats.results import trusted_attrs
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from headnb.display.grid import HeadGrid
     from headnb.explorer.explorer import Explorer
+    from headnb.explorer.grid_widget import HeadGridWidget
     from headnb.stats.descriptive import Array
     from headnb.stats.estimates import Estimate
     from headnb.stats.labelled import Pattern, Scores
@@ -36,33 +36,36 @@ if TYPE_CHECKING:
 @check_arguments
 def grid(
     data: object, *, title: str | None = None, roles: xr.Dataset | None = None, live: bool = False
-) -> HeadGrid | Explorer:
+) -> HeadGrid | HeadGridWidget:
     """Layer x head picture of results or of any matrix.
 
     Args:
         data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
-            nested lists), or a mapping from panel titles to any of these. Numbers that are not results of headnb are
-            drawn as plain values.
+            nested lists), a mapping from panel titles to any of these, or a list of results, each titled by its task
+            (or model, or method, whichever tells them apart). Several panels have one colour scale. Numbers that are
+            not results of headnb are drawn as plain values.
         title: of the picture. None: made from the attributes of the data.
         roles: mark the heads that have these roles (`headnb.head_roles`).
-        live: return the explorer, as `.heads.explore()` does, instead of the picture.
+        live: return a widget whose selection is a value in Python (`.selected`, `.on_select`, `.link`) instead of the
+            picture.
 
     Raises:
-        HeadnbError: the data cannot be drawn or explored, the roles are of other heads, or `title` is combined with
-            `live`.
+        HeadnbError: the data cannot be drawn, or the roles are of other heads.
+
+    Example:
+        >>> grid = headnb.grid(scores, live=True)  # display it and select heads
+        >>> headnb.ablate(model, tokenizer, task, grid.selected)
     """
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
-    if not live:
-        picture = HeadGrid.of(data, title=title or "")
-        return picture if roles is None else picture.with_roles(roles)
-    if title is not None:
-        raise HeadnbError("the explorer has no title; remove title= or live=True")
-    known = data if isinstance(data, (xr.DataArray, xr.Dataset)) else to_labelled_array(data)
-    explorer: Explorer = known.heads.explore()
+    picture = HeadGrid.of(data, title=title or "")
     if roles is not None:
-        explorer.payload = HeadGrid(explorer.payload).with_roles(roles).payload
-    return explorer
+        picture = picture.with_roles(roles)
+    if not live:
+        return picture
+    from headnb.explorer.grid_widget import HeadGridWidget  # noqa: PLC0415
+
+    return HeadGridWidget(picture)
 
 
 @xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
@@ -249,17 +252,20 @@ class ScoresHeads:
     def pattern(self, normalize: str | None = None) -> Pattern:
         """Pattern (layer, head): mean over samples of |score|, or of the signed score, as the method declares.
 
-        The pattern of a comparison is its difference.
+        The pattern of a comparison is its difference, that of a study its `level`, with the study's leading dims.
 
         Args:
             normalize: None, "layer" (L2 norm of each layer), "max" or "rank".
         """
         from headnb.stats import patterns  # noqa: PLC0415
 
-        if not self._is_comparison:
+        if self._is_comparison:
+            stored = self._dataset["difference"].assign_attrs(self._dataset.attrs)
+        elif "level" in self._dataset:
+            stored = self._dataset["level"]
+        else:
             return patterns.pattern(self._dataset, normalize)
-        difference = self._dataset["difference"].assign_attrs(self._dataset.attrs)
-        return cast("Pattern", difference) if normalize is None else patterns.normalized(difference, normalize)
+        return cast("Pattern", stored) if normalize is None else patterns.normalized(stored, normalize)
 
     @check_arguments
     def evidence(self) -> Evidence:

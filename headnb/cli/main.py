@@ -96,37 +96,35 @@ def _parameter(option: shared.Option) -> inspect.Parameter:
 @takes(*shared.SCORE)
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
+    task: Annotated[
+        list[str], typer.Argument(metavar="TASK...", help="Names (see `headnb tasks`), JSONL files or hub data sets.")
+    ],
     save: Annotated[
         Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
     ] = None,
     **given: Any,
 ) -> None:
-    """Score every attention head of MODEL on TASK."""
+    """Score every attention head of MODEL on one or several TASKs."""
     from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
+    from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live  # noqa: PLC0415
     from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
-    from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
+    from headnb.scoring.run import check_settings  # noqa: PLC0415
 
     settings = shared.chosen(shared.SETTINGS, given)
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    samples = load_sampled_task(task, given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
+    sampling = (given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
+    samples = distinct_tasks([load_sampled_task(name, *sampling) for name in task], task)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:
-        with LiveGrid(f"{model_name(loaded)} · {samples.name}") as live:
-            scores = score_heads(
-                loaded,
-                tokenizer,
-                samples,
-                **settings,
-                **shared.chosen(shared.WORK, given),
-                on_progress=live.update,
-            )
+        with LiveGrid(f"{model_name(loaded)} · {joined_names(samples)}") as live:
+            work = shared.chosen(shared.WORK, given)
+            scores = score_live(live, loaded, tokenizer, samples, **settings, **work)
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
         stored = (
@@ -149,7 +147,9 @@ def score(
 def roles(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Task for the copy score.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
+    ] = None,
     **given: Any,
 ) -> None:
     """Measure the roles of every attention head of MODEL, such as induction and sink."""
@@ -172,14 +172,19 @@ def roles(
 
 @app.command(cls=Command)
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Scores (.zarr, .nc), several for grids side by side, or a .heads.json."
+        ),
+    ],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
     ] = None,
 ) -> None:
-    """Show a saved grid or the pattern of saved scores, in the terminal or as a file."""
+    """Show a saved grid or the patterns of saved scores, in the terminal or as a file."""
     from headnb.display.grid_text import as_text  # noqa: PLC0415
 
     grid = _open_grid(file)
@@ -251,10 +256,11 @@ def doctor() -> None:
             echo(f"{'':<18} -> {finding.remedy}", fg="yellow")
 
 
-def _open_grid(file: Path) -> HeadGrid:
+def _open_grid(files: list[Path]) -> HeadGrid:
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.notebook.arguments import open_drawable  # noqa: PLC0415
+    from headnb.notebook.arguments import one_drawable, open_drawable  # noqa: PLC0415
 
-    if not file.exists():
-        raise HeadnbError(f"{file} does not exist")
-    return HeadGrid.of(open_drawable(file))
+    for file in files:
+        if not file.exists():
+            raise HeadnbError(f"{file} does not exist")
+    return HeadGrid.of(one_drawable([open_drawable(file) for file in files], [str(file) for file in files]))

@@ -1,4 +1,4 @@
-"""Conversion of plain matrices to labelled arrays that a head grid can draw.
+"""Input of a head grid: plain matrices as labelled arrays, and labels of several results.
 
 A matrix is layers x heads; leading dims become panels.
 """
@@ -6,14 +6,18 @@ A matrix is layers x heads; leading dims become panels.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 HEADS = ("layer", "head")
+_LABELS = ("task", "model", "method")  # attributes that may tell results apart, in this order
 
 
 def is_matrix_like(value: object) -> bool:
@@ -51,6 +55,35 @@ def to_labelled_array(value: Any) -> xr.DataArray:
         raise HeadnbError(f"a head grid needs a matrix, layers x heads; got an array of shape {numbers.shape}")
     leading = [f"panel_{axis}" if numbers.ndim > 3 else "panel" for axis in range(numbers.ndim - 2)]
     return xr.DataArray(numbers, dims=[*leading, *HEADS], coords=coords)
+
+
+def is_list_of_results(value: object) -> bool:
+    """Whether a value is a list of labelled arrays or data sets."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(v, xr.Dataset | xr.DataArray) for v in value)
+    )
+
+
+def labelled(results: Sequence[Any], names: Sequence[str] = ()) -> dict[str, Any]:
+    """Results by a label of their own.
+
+    The label is the first of the attributes task, model and method that differs between all results. If there is none,
+    it is the name in `names`, or else the number of the result; a repeated name is numbered.
+    """
+    given = list(names) or [str(number) for number in range(1, len(results) + 1)]
+    if len(results) == 1:
+        return {"": results[0]}
+    for attribute in _LABELS:
+        found = [str(getattr(result, "attrs", {}).get(attribute, "")) for result in results]
+        if all(found) and len(set(found)) == len(found):
+            return dict(zip(found, results, strict=True))
+    labels = [
+        name if given.count(name) == 1 else f"{name} ({given[:place].count(name) + 1})"
+        for place, name in enumerate(given)
+    ]
+    return dict(zip(labels, results, strict=True))
 
 
 def _is_tensor(value: object) -> bool:

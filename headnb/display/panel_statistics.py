@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from typing import TYPE_CHECKING, TypeAlias
@@ -52,6 +53,17 @@ def score_statistics(data: xr.Dataset) -> Statistics:
         if low is not None and high is not None:
             shown[name] |= {"low": low, "high": high}
     return shown, withheld
+
+
+def stored_statistics(cells: xr.Dataset) -> list[Statistics]:
+    """Statistics in the coordinate `statistics` of a study of tasks (JSON of `score_statistics`); empty without it."""
+    stored = cells.coords.get("statistics")
+    if stored is None or cells.attrs.get("kind") != "level" or set(stored.dims) != set(cells["values"].dims[:-2]):
+        return []
+    try:
+        return [tuple(json.loads(text)) for text in stored.values.ravel().tolist()]
+    except (TypeError, ValueError):  # computed or edited by the user
+        return []
 
 
 def rounded(value: float | None, digits: int) -> float | None:

@@ -16,16 +16,23 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import xarray as xr
 
-from headnb.display.array_input import is_matrix_like, to_labelled_array
+from headnb.display.array_input import is_list_of_results, is_matrix_like, labelled, to_labelled_array
 from headnb.display.colours import Kind, shared_scale
 from headnb.display.compact import compress_values, scale_factor
 from headnb.display.constants import KINDS, MAX_SIDE, VERSION
 from headnb.display.footer import add_footer, evidence_fields
-from headnb.display.panel_statistics import Statistics, pattern_statistics, rounded, score_statistics
+from headnb.display.panel_statistics import (
+    Statistics,
+    pattern_statistics,
+    rounded,
+    score_statistics,
+    stored_statistics,
+)
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS, pattern
-from headnb.stats.results import is_computed, is_result, method_label, trusted_attrs
+from headnb.stats.rank_differences import RANK_DIFFERENCE, RANK_NOTE
+from headnb.stats.results import SAMPLE_ATTRS, is_computed, is_result, method_label, trusted_attrs
 from headnb.stats.score_statistics import head_intervals
 from headnb.stats.scoring_revision import revision_note
 
@@ -76,11 +83,11 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     """Create the display payload of `data`.
 
     `data` is a pattern (DataArray whose last dims are layer and head; leading dims such as task or step become
-    panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, or a mapping from panel titles
-    to any of these. Arrays without headnb's attributes, and arrays computed from results (see `stats.results`), are
-    drawn as plain values without units, reliability or statistics. Values keep 4 significant digits, intervals 3.
-    Raises HeadnbError if `data` has another type, if the panels differ in shape, kind or units, or if a level is
-    negative.
+    panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, a mapping from panel titles to
+    any of these, or a list of results. Arrays without headnb's attributes, and arrays computed from results (see
+    `stats.results`), are drawn as plain values without units, reliability or statistics. Values keep 4 significant
+    digits, intervals 3. Raises HeadnbError if `data` has another type, if the panels differ in shape, kind or units, or
+    if a level is negative.
     """
     grids = list(_grids(data))
     if not grids:
@@ -135,27 +142,34 @@ def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
         else:
             cells = data.compute().mean("sample").to_dataset(name="values").assign_attrs(_attrs_without_units(data))
             yield from _slices(cells, title, None)
-    elif isinstance(data, xr.DataArray):
+    elif isinstance(data, xr.DataArray) or is_matrix_like(data):
         yield from _slices(_cells(to_labelled_array(data)), title, None)
-    elif isinstance(data, xr.Dataset) and "score" in data:
-        yield from _slices(*_summary(data, title))
-    elif isinstance(data, xr.Dataset) and "level" in data:  # a study along training
-        yield from _grids(data["level"].assign_attrs({**data.attrs, **data["level"].attrs}), title)
-    elif isinstance(data, xr.Dataset) and "difference" in data:
-        names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
-        cells = data[["difference", *names]].rename(difference="values").compute()
-        cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
-        yield from _slices(cells, title, None)
+    elif isinstance(data, xr.Dataset) and {"score", "level", "difference"} & data.keys():
+        yield from _slices(*_of_dataset(data, title))
     elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
         for name, value in data.items():
             yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
-    elif is_matrix_like(data):
-        yield from _slices(_cells(to_labelled_array(data)), title, None)
+    elif is_list_of_results(data):
+        yield from _grids(labelled(cast("list[Any]", data)), title)
     else:
         raise HeadnbError(
             "cannot show this as a head grid: expected a pattern (DataArray), a comparison or scores (Dataset), a "
-            f"matrix of layers x heads, or a mapping of them, got {type(data).__name__}"
+            f"matrix of layers x heads, or a mapping or list of them, got {type(data).__name__}"
         )
+
+
+def _of_dataset(data: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
+    """Cells of scores, of a study (along training or of several tasks) or of a comparison."""
+    if "score" in data:
+        return _summary(data, title)
+    if "level" in data:
+        cells = _cells(data["level"].assign_attrs({**data.attrs, **data["level"].attrs}))
+        bounds = [end for end in ("low", "high") if end in data and is_result(data["level"])]
+        return cells.assign(data[bounds].compute()), title, None
+    names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
+    cells = data[["difference", *names]].rename(difference="values").compute()
+    cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
+    return cells, title, None
 
 
 def _cells(pattern: xr.DataArray) -> xr.Dataset:
@@ -204,13 +218,13 @@ def _slices(cells: xr.Dataset, title: str, statistics: Statistics | None) -> Ite
     numbers = (_numbers(cells, "layer"), _numbers(cells, "head"))
     steps = _steps(cells, leading)
     dimension = leading[0] if len(leading) == 1 else "step" if steps else ""
-    own = [statistics] if statistics is not None else pattern_statistics(cells)
+    own = [statistics] if statistics is not None else stored_statistics(cells) or pattern_statistics(cells)
     labels = {dim: _labels(cells, dim) for dim in leading}
     columns = {str(name): cells[name].transpose(*leading, "layer", "head").values for name in cells.data_vars}
     facts = [
         (str(name), (coord.dims, coord.values.astype(object)))
         for name, coord in cells.coords.items()
-        if set(coord.dims) <= set(leading)
+        if set(coord.dims) <= set(leading) and not (cells.attrs.get("computed") and name in SAMPLE_ATTRS)
     ]
     for index, panel_statistics in zip(np.ndindex(*(cells.sizes[dim] for dim in leading)), own, strict=True):
         position = dict(zip(leading, index, strict=True))
@@ -296,6 +310,8 @@ def _notes(grid: _PanelData) -> list[str]:
             "Plain values computed from head scores: units, intervals and reliability are not available. "
             "Use headnb.compare(before, after) to compare two scores."
         )
+    if grid.text("quantity") == RANK_DIFFERENCE:
+        notes.append(RANK_NOTE)
     return [*notes, *text_notes(grid.count)]
 
 
@@ -324,7 +340,9 @@ def _quantity(grids: list[_PanelData], kind: Kind) -> str:
     name = _common_or_empty(
         [grid.text("quantity").replace("_", " ") or label for grid, label in zip(grids, named, strict=True)]
     )
-    return f"change in {name or 'score'}" if kind == "difference" else name or "score"
+    if kind == "difference":
+        return "difference of ranks" if name == RANK_DIFFERENCE.replace("_", " ") else f"change in {name or 'score'}"
+    return name or "score"
 
 
 def _require_equal(what: str, values: list[_T]) -> _T:

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
-from headnb.errors import HeadnbError
+from headnb.explorer.checked_widget import CheckedWidget, error_text
 from headnb.explorer.worker import Stopped, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
 
 
-class BackgroundWidget(anywidget.AnyWidget):
+class BackgroundWidget(CheckedWidget):
     """Widget with one worker thread, whose state is in `status`.
 
     Attributes:
         status: state ("idle", "running" or "stopping"), line, done, total, error and note.
-        error: the exception behind the last error message.
-        browser_traits: names of the traits that a browser may change.
     """
 
-    browser_traits: ClassVar[tuple[str, ...]] = ()
     status = traitlets.Dict(_IDLE).tag(sync=True)
 
     def __init__(self, **given: Any) -> None:
-        self.error: BaseException | None = None
         self._status_lock = threading.RLock()
         self._worker: Worker = getattr(self, "_worker", None) or Worker()
         super().__init__(**given)
@@ -54,17 +48,6 @@ class BackgroundWidget(anywidget.AnyWidget):
             self._worker.stop()
         super().close()
 
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
-        given = sync_data if isinstance(sync_data, dict) else {}
-        changes = {name: value for name, value in given.items() if name in self.browser_traits}
-        accepted = False
-        with self._report_errors():
-            super().set_state(changes)
-            accepted = True
-        if not accepted:
-            self.send_state(list(changes))
-
     def _handle_command(self, command: dict[str, Any]) -> None:
         """Run a command of the browser; any exception is shown in the widget."""
         raise NotImplementedError
@@ -73,13 +56,8 @@ class BackgroundWidget(anywidget.AnyWidget):
         with self._report_errors():
             self._handle_command(content if isinstance(content, dict) else {})
 
-    @contextmanager
-    def _report_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  every error is shown in the browser
-            self.error = error
-            self._set_status(error=_error_text(error))
+    def _show_error(self, text: str) -> None:
+        self._set_status(error=text)
 
     def _run_in_background(self, line: str, work: Callable[[], str]) -> None:
         """Do `work` in the background, and show the note that it returns."""
@@ -94,7 +72,7 @@ class BackgroundWidget(anywidget.AnyWidget):
             except BaseException as failed:  # noqa: BLE001  every error is shown in the widget
                 self.error = failed
             with self._status_lock:
-                self.status = {**_IDLE, "note": note, "error": _error_text(self.error)}
+                self.status = {**_IDLE, "note": note, "error": error_text(self.error)}
 
         self._worker.start(job)
 
@@ -103,9 +81,3 @@ class BackgroundWidget(anywidget.AnyWidget):
             if self.status["state"] == "stopping":
                 changes.pop("line", None)
             self.status = {**self.status, "error": "", "note": "", **changes}
-
-
-def _error_text(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    return str(error) if isinstance(error, HeadnbError) else f"{type(error).__name__}: {error}"

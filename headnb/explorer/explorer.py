@@ -3,7 +3,7 @@
     explorer = headnb.explore(model, tokenizer, tasks=["gsm_symbolic", "mbpp"])
     explorer                                    # displayed as the cell's last value
     explorer.selected                           # names of the heads selected in the browser; assign to select
-    explorer.observe(print, "selected")         # called after every click
+    explorer.on_select(print)                   # called with their names after every change
     explorer.scores                             # scores of the chosen task and method
 
 The browser sends commands and draws traits. All results are traits, so that a second view or a reloaded page shows the
@@ -28,10 +28,11 @@ from headnb.explorer.ablation_view import AblationView
 from headnb.explorer.attention_message import to_message
 from headnb.explorer.background_widget import BackgroundWidget
 from headnb.explorer.commands import run_command
-from headnb.explorer.grid_widget import StaticFallbackWidget, existing_heads, validate_heads
+from headnb.explorer.grid_widget import StaticFallbackWidget
 from headnb.explorer.head_detail import head_detail
 from headnb.explorer.redraw_timer import RedrawTimer
 from headnb.explorer.scored_tasks import ScoredTasks
+from headnb.explorer.selection import SelectionWidget, validate_heads
 from headnb.explorer.task_sources import TaskSources
 from headnb.explorer.worker import Worker
 from headnb.stats.patterns import pattern
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from headnb.tasks.loading import Task
 
 
-class Explorer(StaticFallbackWidget, BackgroundWidget):
+class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
     """Explorer widget; created by `headnb.explore` or `.heads.explore()`.
 
     Attributes:
@@ -62,8 +63,6 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
     """
 
     browser_traits = ("selected", "focused", "task", "method", "samples")
-    payload = traitlets.Any().tag(sync=True)
-    selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     focused = traitlets.Unicode().tag(sync=True)
     task = traitlets.Unicode().tag(sync=True)
     method = traitlets.Unicode("activation").tag(sync=True)
@@ -162,18 +161,10 @@ class Explorer(StaticFallbackWidget, BackgroundWidget):
             lambda session: self._ablate(session, head_names, factor, task_names, controls),
         )
 
-    @traitlets.validate("selected")
-    def _validate_selected(self, proposal: dict[str, Any]) -> list[str]:
-        return validate_heads(proposal["value"], self.payload)
-
     @traitlets.validate("focused")
     def _validate_focused(self, proposal: dict[str, Any]) -> str:
         name: str = proposal["value"]
         return validate_heads([name], self.payload)[0] if name else ""
-
-    @traitlets.observe("payload")
-    def _drop_heads(self, _: object) -> None:
-        self.selected = existing_heads(self.selected, self.payload)
 
     @traitlets.observe("selected")
     def _focus(self, change: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from headnb.errors import HeadnbError
 from headnb.hub import user_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import xarray as xr
 
@@ -175,10 +175,14 @@ def is_drawable(value: object) -> bool:
     """Whether `HeadGrid.of` accepts this type; it raises its own error for a Dataset or dict that it cannot draw."""
     import xarray as xr  # noqa: PLC0415
 
-    from headnb.display.array_input import is_matrix_like  # noqa: PLC0415
+    from headnb.display.array_input import is_list_of_results, is_matrix_like  # noqa: PLC0415
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
-    return isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict)) or is_matrix_like(value)
+    return (
+        isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict))
+        or is_list_of_results(value)
+        or is_matrix_like(value)
+    )
 
 
 def find_tokenizer(model: Any, namespace: Variables, model_cache: ModelCache) -> tuple[Any, str]:
@@ -284,6 +288,23 @@ def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
             _not_found_message(word, namespace, "something to draw (scores, a pattern, a comparison)", is_drawable)
         )
     return open_drawable(path)
+
+
+def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
+    """One value to draw: the only one found, or several by labels (see `display.array_input.labelled`).
+
+    Raises:
+        HeadnbError: one of several is a grid, which has a colour scale of its own.
+    """
+    from headnb.display.array_input import labelled  # noqa: PLC0415
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+
+    if len(found) == 1:
+        return found[0]
+    for value, word in zip(found, words, strict=True):
+        if isinstance(value, HeadGrid):
+            raise HeadnbError(f"{word} is a saved grid, which is drawn alone; give its scores to draw it beside others")
+    return labelled(found, [Path(word).stem if "." in word or "/" in word else word for word in words])
 
 
 def open_drawable(path: Path) -> HeadGrid | Any:

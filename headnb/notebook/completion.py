@@ -79,7 +79,7 @@ def _complete(magics: HeadMagics, name: str, line: str) -> list[str]:
         return _values(magics, options[option].dest)
     positionals = [action for action in actions if not action.option_strings]
     index = _count_positionals(words, options)
-    if positionals and positionals[-1].nargs == "*":
+    if positionals and positionals[-1].nargs in ("*", "+"):
         index = min(index, len(positionals) - 1)
     return _values(magics, positionals[index].dest) if index < len(positionals) else []
 

@@ -26,6 +26,7 @@ from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import display_once, loading, one_line_errors, show_table, store_variable
+from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live
 from headnb.notebook.tables import method_table, model_table, task_table
 from headnb.notebook.variables import Variables
 
@@ -63,17 +64,20 @@ class HeadMagics(Magics):
     @line_cell_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("task", metavar="TASK", nargs="*", help="Name, JSONL file, hub data set or variable with a task.")
     @takes(*shared.SCORE, shared.INTO)
     def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
-        """Score every attention head of a model on a task; the layer x head grid is updated during the run.
+        """Score every attention head of a model on tasks; the layer x head grid is updated during the run.
 
             %headscore smollm2-135m gsm_symbolic -n 32
             scores = %headscore model task --method taylor-token
+            study = %headscore smollm2-135m gsm_symbolic svamp
 
-        Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. An interrupt
-        ends the cell and "Run All"; the samples scored so far are in _ and in the variable of --into. With --out, run
-        the same call again to resume. As a cell magic it scores the samples typed below it:
+        Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. Several tasks give
+        a study: the patterns with the dimension task, drawn side by side on one colour scale. An interrupt ends the
+        cell and "Run All"; the samples scored so far are in _ and in the variable of --into. With --out, run the same
+        call again to resume; for several tasks it is a folder with one store for each task. As a cell magic it scores
+        the samples typed below it:
 
             %%headscore smollm2-135m
             The capital of France is => Paris
@@ -91,29 +95,23 @@ class HeadMagics(Magics):
         return scores
 
     def _score(self, options: Namespace, cell: str | None) -> xr.Dataset:
-        live = LiveGrid(f"{options.model} · {options.task or 'typed'}")
+        live = LiveGrid(f"{options.model} · {', '.join(options.task) or 'typed'}")
         settings = shared.chosen(shared.SETTINGS, vars(options), self)
         with loading(live):
-            task = self.task(options, cell)
+            tasks = self.tasks(options, cell)
             live.message("starting")
             from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
             from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
-            from headnb.scoring.run import check_settings, score_heads  # noqa: PLC0415
+            from headnb.scoring.run import check_settings  # noqa: PLC0415
 
             check_settings(**settings)
             model, tokenizer = self.model(options, live)
-        live.title = f"{model_name(model)} · {task.name}"
+        live.title = f"{model_name(model)} · {joined_names(tasks)}"
         scores = None
         try:
             with live:
-                scores = score_heads(
-                    model,
-                    tokenizer,
-                    task,
-                    **settings,
-                    **shared.chosen(shared.WORK, vars(options), self),
-                    on_progress=live.update,
-                )
+                work = shared.chosen(shared.WORK, vars(options), self)
+                scores = score_live(live, model, tokenizer, tasks, **settings, **work)
                 with contextlib.suppress(Exception):  # the display shows the error; the scores are still returned
                     live.finish(scores)
         except ScoringInterrupted as stopped:  # the live grid has drawn the partial result
@@ -156,7 +154,8 @@ class HeadMagics(Magics):
         store_variable(options, partial)
         raise UsageError(f"interrupted; {words}: see {options.into or '_'}") from None
 
-    def task(self, options: Namespace, cell: str | None) -> Task:
+    def tasks(self, options: Namespace, cell: str | None) -> list[Task]:
+        """The tasks of %headscore; all are loaded before the first one is scored."""
         if cell is not None:
             from headnb.notebook.cell_samples import parse_cell_task  # noqa: PLC0415
             from headnb.tasks.loading import load_task  # noqa: PLC0415
@@ -164,11 +163,15 @@ class HeadMagics(Magics):
             if options.task:
                 raise HeadnbError("give either a task name or samples typed into the cell, not both")
             task = parse_cell_task(cell)
-            return task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)
+            return [task if options.samples is None else load_task(task, n=options.samples, seed=options.seed)]
         if not options.task:
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
-        source = arguments.variable(options.task, options.variables, arguments.is_task)
-        with arguments.explain_variable(options.task, source, options.variables, "a task"):
+        return distinct_tasks([self.task(word, options) for word in options.task], options.task)
+
+    def task(self, word: str, options: Namespace) -> Task:
+        """The task that a word of the line names, with the options' samples."""
+        source = arguments.variable(word, options.variables, arguments.is_task)
+        with arguments.explain_variable(word, source, options.variables, "a task"):
             return arguments.load_sampled_task(source, options.samples, self.samples, options.split, options.seed)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
@@ -200,6 +203,7 @@ class HeadMagics(Magics):
     @argument(
         "picture",
         metavar="X",
+        nargs="+",
         help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
     )
     @argument("--title", default="", help="Title of the grid.")
@@ -213,13 +217,18 @@ class HeadMagics(Magics):
         """Draw the layer x head grid of scores, a pattern, a comparison or a saved file.
 
         %headgrid scores
+        %headgrid gsm_scores svamp_scores
         %headgrid runs/before.zarr --save before.svg
+
+        Several are drawn side by side on one colour scale. Their labels are their tasks, or else their models or
+        methods, or else the names that are typed.
         """
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
 
         with one_line_errors():
             options = self.options(HeadMagics.headgrid, line)
-            grid = HeadGrid.of(arguments.find_drawable(options.picture, options.variables), title=options.title)
+            found = [arguments.find_drawable(word, options.variables) for word in options.picture]
+            grid = HeadGrid.of(arguments.one_drawable(found, options.picture), title=options.title)
             if options.roles:
                 roles: Any = arguments.find_drawable(options.roles, options.variables)  # `with_roles` checks it
                 grid = grid.with_roles(roles)
@@ -230,28 +239,42 @@ class HeadMagics(Magics):
     @line_magic
     @magic_arguments()
     @argument("after", metavar="AFTER", help="Variable or file with the scores after the change.")
-    @argument("before", metavar="BEFORE", help="Variable or file with scores of the same samples before the change.")
+    @argument(
+        "before",
+        metavar="BEFORE",
+        help="Variable or file with scores of the same samples before the change, or of another task.",
+    )
     @argument("--alpha", type=float, default=0.05, help="Mark heads with a q-value below this. Default: 0.05.")
     @argument("--scale-free", action="store_true", help="Divide the scores by their mean over heads first.")
     @argument("--title", default="", help="Title of the grid.")
     @takes(shared.INTO)
-    def headdiff(self, line: str) -> xr.Dataset:
+    def headdiff(self, line: str) -> xr.Dataset | xr.DataArray:
         """Draw the changes of heads between two scorings of the same samples; significant changes are marked.
 
             %headdiff after before
             change = %headdiff after.zarr before.zarr
 
-        Returns the comparison (an xarray Dataset with difference, low, high and q_value).
+        Returns the comparison (an xarray Dataset with difference, low, high and q_value). Samples of two tasks cannot
+        be paired: for scores of different tasks it draws and returns the difference of the heads' ranks
+        (headnb.rank_difference), and no head is tested.
         """
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
         from headnb.stats.patterns import compare  # noqa: PLC0415
+        from headnb.stats.rank_differences import rank_difference, rank_title  # noqa: PLC0415
 
         with one_line_errors():
             options = self.options(HeadMagics.headdiff, line)
             after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
-            change = compare(before, after, alpha=options.alpha, scale_free=options.scale_free)
+            change: xr.Dataset | xr.DataArray
+            if before.attrs.get("task") == after.attrs.get("task"):
+                change, title = compare(before, after, alpha=options.alpha, scale_free=options.scale_free), ""
+            else:
+                if options.scale_free:
+                    raise HeadnbError("--scale-free applies to scores of one task; across tasks, ranks are compared")
+                change = rank_difference(before, after)
+                title = rank_title(change)
             store_variable(options, change)
-            grid = HeadGrid.of(change, title=options.title)
+            grid = HeadGrid.of(change, title=options.title or title)
         return display_once(grid, change)
 
     @line_magic
@@ -295,7 +318,7 @@ class HeadMagics(Magics):
         """The losses, and a function that generates the texts: the losses are stored before it runs."""
         live = LiveGrid(f"{options.model} · {options.task} · {options.heads}")
         with loading(live, until="the losses were measured"):
-            task = self.task(options, None)
+            task = self.task(options.task, options)
             model, tokenizer = self.model(options, live)
             from headnb.scoring.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
 

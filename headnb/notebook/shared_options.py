@@ -66,6 +66,10 @@ def method_options(text: str) -> dict[str, int | float]:
 _COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
 _LOSS = "Loss reduction: sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
 _OPTIONS = "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates."
+_OUT = (
+    "Zarr store for the scores, or for several tasks a folder with one store for each; run the same call again to "
+    "resume an interrupted run."
+)
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -82,7 +86,7 @@ ENCODING = Option(
 )
 UNTIL = Option("until", "Stop early: at a relative standard error (0.02), stable top heads (top20) or reliability0.9.")
 OPTIONS = Option("options", _OPTIONS, kind=method_options, metavar="NAME=NUMBER,...")
-OUT = Option("out", "Zarr store for the scores; run the same call again to resume an interrupted run.", metavar="PATH")
+OUT = Option("out", _OUT, metavar="PATH")
 BATCH_TOKENS = Option("batch_tokens", "Maximum number of tokens per batch, with padding.", 4096, int, settable=True)
 MAX_LENGTH = Option("max_length", "Truncate samples to this number of tokens.", kind=int)
 ADAPTER = Option("adapter", "PEFT adapter to load into the model.", metavar="PATH")

@@ -44,7 +44,7 @@ _WRITTEN_BEFORE = {
     **{name: (name, "nats") for name in ("taylor-token", "ablate-zero", "ablate-mean")},
 }
 _SCORE_ATTRS = ("model", "task", *METHOD_ATTRIBUTES, "loss_reduction", "kv_heads", "dtype", "scoring_revision")
-_SAMPLE_ATTRS = (*Evidence._fields, "samples_unpaired")
+SAMPLE_ATTRS = (*Evidence._fields, "samples_unpaired")
 _NAME_ATTRS = ("model", "task", "kv_heads")  # attributes that do not depend on the values
 
 _Data = TypeVar("_Data", xr.DataArray, xr.Dataset)
@@ -125,7 +125,7 @@ def trusted_attrs(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     array = data if isinstance(data, xr.DataArray) else data[_values_name(data)]
     _, size = array.encoding.get(_ENCODING_KEY, ("", 0))
     unknown = {"method_label", "units"} if "method" in array.dims else set()
-    unknown |= set(_SAMPLE_ATTRS) if size and array.size > size else set()
+    unknown |= set(SAMPLE_ATTRS) if size and array.size > size else set()
     return {name: value for name, value in data.attrs.items() if name not in unknown}
 
 

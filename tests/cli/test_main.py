@@ -49,6 +49,24 @@ def test_score_writes_what_the_python_call_returns(
     assert "Reliability" not in said.err
 
 
+def test_score_of_several_tasks_writes_a_store_for_each_and_show_draws_them_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    out, grid = tmp_path / "run", tmp_path / "x.heads.json"
+    assert run(monkeypatch, "score", folder, "gsm_symbolic", "svamp", "-n", 5, "--out", out, "--save", grid) == 0
+    assert f"wrote {out}" in capsys.readouterr().out
+    drawn = HeadGrid.open(grid).payload
+    assert [panel["title"] for panel in drawn["panels"]] == ["gsm_symbolic", "svamp"]
+    stores = [out / "gsm_symbolic.zarr", out / "svamp.zarr"]
+    assert [headnb.open_scores(store).sizes["sample"] for store in stores] == [5, 5]
+    assert run(monkeypatch, "show", *stores, "--save", grid) == 0
+    assert [panel["values"] for panel in HeadGrid.open(grid).payload["panels"]] == [
+        panel["values"] for panel in drawn["panels"]
+    ]
+    assert run(monkeypatch, "show", stores[0], grid) == 1
+    assert "is drawn alone" in capsys.readouterr().err
+
+
 def test_score_takes_the_encoding_and_the_options_of_the_method(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +156,7 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
         (["score", "./nowhere", "gsm_symbolic", "--encodng", "trl"], 2, "--encoding"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "x.gif"], 1, "file format from the name 'x.gif'"),
         (["score", "./nowhere", "gsm_symbolic", "--save", "no/folder/x.svg"], 1, "there is no folder no/folder"),
+        (["score", "smollm2-135m", "gsm_symbolic", "svmp"], 1, "did you mean 'svamp'"),
         (["score", "smollm2-135m", "gsm_symbolc"], 1, "did you mean 'gsm_symbolic'"),
         (["show", "nowhere.zarr"], 1, "nowhere.zarr does not exist"),
         (["tasks", "nosuchword"], 1, "no task has 'nosuchword'"),

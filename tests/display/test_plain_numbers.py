@@ -79,5 +79,5 @@ def test_input_that_is_not_a_matrix_is_a_one_line_error(given):
         assert "\n" not in str(error.value)
 
 
-def test_the_live_grid_is_the_explorer():
-    assert type(headnb.grid(X, live=True)).__name__ == "Explorer"
+def test_the_live_grid_is_a_widget():
+    assert type(headnb.grid(X, live=True)).__name__ == "HeadGridWidget"

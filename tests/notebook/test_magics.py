@@ -184,8 +184,14 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --options steps=5,steps=6", "--options 'steps=5,steps=6': steps is given twice"),
         ("%headscore model pairs --options steps=many", "--options 'steps=many': write NAME=NUMBER"),
         ("%headscore model pairs --options steps=5", "unknown option of activation 'steps'"),
-        ("%headscore model pairs more", "unexpected argument 'more'"),
-        ("%headscore model -n 3 pairs more", "unexpected argument 'more'"),
+        ("%headscore model pairs more", "unknown task 'more'"),
+        ("%headscore model -n 3 pairs gsm_symbolc", "unknown task 'gsm_symbolc'; did you mean 'gsm_symbolic'?"),
+        ("%headscore model pairs pairs", "the task pairs is given twice"),
+        ("%headscore model pairs more_pairs --out x.zarr", "out is a folder with one store for each task"),
+        ("%headablate model pairs more --heads L0H1", "unexpected argument 'more'"),
+        ("%headgrid scores nothing", "no variable and no file 'nothing' has something to draw"),
+        ("%headgrid scores drawn", "drawn is a saved grid, which is drawn alone"),
+        ("%headdiff scores other --scale-free", "--scale-free applies to scores of one task"),
         ("%headscore model --metod taylor-token pairs", "unknown option --metod; did you mean --method?"),
         ("%headscore 'model pairs", "a quote is not closed"),
         ("%headscore model pairs --into 3x", "--into 3x"),
@@ -223,6 +229,9 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
 )
 def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str) -> None:
     shell.user_ns["scores"] = scores_of(shell)
+    shell.user_ns["other"] = shell.user_ns["scores"].assign_attrs(task="other")
+    shell.user_ns["drawn"] = shell.user_ns["scores"].heads.grid()
+    shell.user_ns["more_pairs"] = PAIRS[:3]
     assert said in error_of(shell, line)
 
 
@@ -317,6 +326,47 @@ def test_headdiff_returns_the_comparison_of_after_with_before(shell: Interactive
     assert len(captured.outputs) == 1
 
 
+def test_several_tasks_give_a_study_that_is_drawn_once(shell: InteractiveShell) -> None:
+    shell.user_ns["few"] = headnb.load_task(PAIRS[:3], name="few")
+    _, captured = run(shell, "study = %headscore model pairs few -n 3 --into same")
+    study = shell.user_ns["study"]
+    tasks = [headnb.load_task(source, n=3) for source in (PAIRS, shell.user_ns["few"])]
+    expected = headnb.score_tasks(tiny_model(), tiny_tokenizer(), tasks)
+    xr.testing.assert_equal(study, expected)
+    assert shell.user_ns["same"] is study
+    assert captured.stdout.count("[few]") == 1
+    assert captured.outputs == []
+
+
+def test_tasks_with_one_name_are_called_as_typed(shell: InteractiveShell) -> None:
+    shell.user_ns["others"] = PAIRS[:3]
+    run(shell, "study = %headscore model pairs others")
+    assert list(shell.user_ns["study"]["task"].values) == ["pairs", "others"]
+
+
+def test_headgrid_draws_several_side_by_side(shell: InteractiveShell, tmp_path: Any) -> None:
+    one = shell.user_ns["one"] = scores_of(shell)
+    shell.user_ns["other"] = one.assign_attrs(task="other")
+    headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS, out=tmp_path / "stored.zarr")
+    for line, titles in [
+        ("one other", ["samples", "other"]),
+        ("one one", ["one (1)", "one (2)"]),
+        (f"one {tmp_path}/stored.zarr", ["one", "stored"]),
+    ]:
+        result, _ = run(shell, f"%headgrid {line}")
+        assert [panel["title"] for panel in result.result.payload["panels"]] == titles
+
+
+def test_headdiff_across_tasks_draws_the_difference_of_ranks(shell: InteractiveShell) -> None:
+    one = shell.user_ns["one"] = scores_of(shell)
+    shell.user_ns["other"] = one.isel(sample=slice(3)).assign_attrs(task="other")
+    _, captured = run(shell, "change = %headdiff other one")
+    xr.testing.assert_identical(shell.user_ns["change"], headnb.rank_difference(one, shell.user_ns["other"]))
+    text = captured.outputs[0].data["text/plain"]
+    assert "difference of ranks, other − samples" in text
+    assert "no head is tested" in text
+
+
 def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: Any) -> None:
     folder = tmp_path / "tiny"
     shell.user_ns["model"].save_pretrained(folder)
@@ -357,6 +407,8 @@ def test_models_stay_loaded_until_headfree(shell: InteractiveShell, tmp_path: An
         ("%headscore model pairs --loss b", "batch-mean"),
         ("%headscore model pairs --encoding t", "trl"),
         ("%headablate model pairs --dtype bf", "bfloat16"),
+        ("%headscore model pairs gsm_s", "gsm_symbolic"),
+        ("%headgrid scores sco", "scores"),
         ("%headgrid sco", "scores"),
         ("%headdiff scores sco", "scores"),
         ("%headtasks log", "logic"),

@@ -84,3 +84,9 @@ def study() -> HeadGrid:
     names, steps = xr.Variable("task", ["gsm8k", "mbpp"]), xr.Variable("step", np.arange(6) * 20)
     along = xr.concat([xr.concat(tasks, dim=names) for tasks in courses], dim=steps)
     return HeadGrid.of(along.assign_attrs({**levels().attrs, "task": ""}))
+
+
+def rising() -> xr.DataArray:
+    """A pattern of 6 x 8 heads whose values rise from 0 to 47 in reading order."""
+    facts = FACTS | {"task": "rising", "kv_heads": 8}
+    return xr.DataArray(np.arange(48.0).reshape(6, 8), dims=("layer", "head"), name="activation_level", attrs=facts)

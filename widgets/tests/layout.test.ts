@@ -19,7 +19,7 @@ describe.each(SHAPES)("$layers x $heads", (shape) => {
       for (let panel = 0; panel < panels; panel++) {
         for (let cell = 0; cell < shape.layers * shape.heads; cell += 7) {
           const [x, y, width, height] = cellBox(layout, panel, cell);
-          expect(hitTest(layout, x + width / 2, y + height / 2)).toEqual({
+          expect(hitTest(layout, x + width / 2, y + height / 2)).toMatchObject({
             panel,
             at: "head",
             cells: [cell],
@@ -36,16 +36,23 @@ describe.each(SHAPES)("$layers x $heads", (shape) => {
   });
 });
 
-test("next to a row is its layer, above a column its key/value group, elsewhere nothing", () => {
+test("next to a row is its layer, below a column its head, above it its key/value group, elsewhere nothing", () => {
   const layout = arrange({ layers: 3, heads: 4, kvHeads: 2 }, base);
   const [origin] = layout.origins;
   if (!origin) throw new Error("no panel");
   const middle = origin.y + 1.5 * layout.cellHeight;
-  expect(hitTest(layout, origin.x - 10, middle)).toEqual({ panel: 0, at: "layer", cells: [4, 5, 6, 7] });
+  expect(hitTest(layout, origin.x - 10, middle)).toMatchObject({
+    panel: 0,
+    at: "layer",
+    cells: [4, 5, 6, 7],
+  });
   expect(hitTest(layout, origin.x + layout.gridWidth + 20, middle)?.at).toBe("layer");
   expect(hitTest(layout, origin.x + layout.gridWidth - 2, origin.y - 6)?.cells).toEqual([2, 3, 6, 7, 10, 11]);
   expect(hitTest(layout, 5, 5)).toBeNull();
-  expect(hitTest(layout, origin.x + 5, origin.y + layout.gridHeight + 5)).toBeNull();
+  const below = (x: number, y: number) => hitTest(layout, origin.x + x, origin.y + layout.gridHeight + y);
+  expect(below(layout.cellWidth + 5, 5)).toMatchObject({ at: "column", cells: [1, 5, 9] });
+  expect(below(5, 25)).toBeNull();
+  expect(below(-5, 5)).toBeNull();
 });
 
 test("panels are side by side on a wide page and below each other on a narrow page", () => {

@@ -55,6 +55,13 @@ describe("the keyboard", () => {
   test("Shift and arrow keys select a rectangle", () => {
     expect(names(typed("ArrowDown", "ArrowRight", "⇧ArrowRight", "⇧ArrowDown"))).toBe("L0H1,L0H2,L1H1,L1H2");
   });
+  test("Shift Space toggles the layer of the cursor, Control Space the same head of all layers", () => {
+    expect(names(typed("ArrowDown", "ArrowDown", "⇧ "))).toBe("L1H0,L1H1,L1H2,L1H3");
+    expect(names(typed("ArrowDown", "ArrowRight", "⌃ "))).toBe("L0H1,L1H1,L2H1");
+    expect(names(typed("ArrowDown", "⇧ ", "⌃ "))).toBe("L0H0,L0H1,L0H2,L0H3,L1H0,L2H0");
+    expect(names(typed("ArrowDown", "⇧ ", "⇧ "))).toBe("");
+    expect(typed("ArrowDown", "ArrowRight", "⌃ ").cursor).toBe(1);
+  });
   test("Control A selects all heads, and other keys are ignored", () => {
     expect(typed("⌃a").cells.size).toBe(12);
     expect(pressed(NOTHING, { key: "s", shift: false, control: true }, shape)).toBeNull();

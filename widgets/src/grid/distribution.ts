@@ -23,13 +23,66 @@ export function bins({ payload, panels }: Shown, layout: Layout): Histogram[] {
 }
 
 /** The number of values in each of `count` equal bins; the last bin includes the domain's upper end. */
-function counted(values: Float64Array, { low, high }: Scale, count: number): number[] {
+function counted(values: Float64Array, domain: Scale, count: number): number[] {
   const counts = new Array<number>(count).fill(0);
   values.forEach((value) => {
-    const place = Math.min(Math.floor(((value - low) / (high - low)) * count), count - 1);
-    if (place >= 0) counts[place] = (counts[place] ?? 0) + 1; // NaN is not counted
+    const bin = binOf(value, domain, count);
+    if (bin >= 0) counts[bin] = (counts[bin] ?? 0) + 1; // NaN is not counted
   });
   return counts;
+}
+
+function binOf(value: number, { low, high }: Scale, count: number): number {
+  return Math.min(Math.floor(((value - low) / (high - low)) * count), count - 1);
+}
+
+/** The bin that contains `x`, in pixels from the grid's left edge; the nearest one outside. */
+export function binAt({ counts }: Histogram, layout: Layout, x: number): number {
+  const width = (layout.gridWidth - layout.gap) / counts.length;
+  return Math.min(Math.max(Math.floor(x / width), 0), counts.length - 1);
+}
+
+/** The cells whose values are in the bins from `first` to `last`, in either order. */
+export function cellsInBins(
+  values: Float64Array,
+  { counts, domain }: Histogram,
+  first: number,
+  last: number,
+) {
+  const [from, to] = [Math.min(first, last), Math.max(first, last)];
+  return [...values.keys()].filter((cell) => {
+    const bin = binOf(values[cell] ?? Number.NaN, domain, counts.length);
+    return bin >= from && bin <= to;
+  });
+}
+
+/** The cells with values from `low` to `high`. */
+export function cellsBetween(values: Float64Array, low: number, high: number): number[] {
+  return [...values.keys()].filter((cell) => {
+    const value = values[cell] ?? Number.NaN;
+    return value >= low && value <= high;
+  });
+}
+
+/** The part of a histogram's bars that the selected heads make up, relative to the grid's top left corner. */
+export function selectedBars(
+  found: Histogram,
+  values: Float64Array,
+  cells: ReadonlySet<number>,
+  layout: Layout,
+): number[] {
+  const chosen = counted(
+    Float64Array.from([...cells], (cell) => values[cell] ?? Number.NaN),
+    found.domain,
+    found.counts.length,
+  );
+  const width = (layout.gridWidth - layout.gap) / chosen.length;
+  const base = distributionTop(layout) + DISTRIBUTION_HEIGHT;
+  const tallest = Math.max(...found.counts, 1);
+  return chosen.flatMap((count, bin) => {
+    const height = Math.max((count / tallest) * DISTRIBUTION_HEIGHT, 1);
+    return count ? [bin * width, base - height, Math.max(width - 1, 1), height] : [];
+  });
 }
 
 /** Scale from values to x, relative to the grid's left edge. */

@@ -1,13 +1,28 @@
 /** Hit test: the part of a picture at a point. */
 
 import { type HeadPlace, placeOf } from "./heads";
-import { cellX, headAt, type Layout, LEGEND_HEIGHT, layerAt, PANEL_GAP } from "./layout";
+import {
+  AXIS_HEIGHT,
+  cellX,
+  DISTRIBUTION_HEIGHT,
+  distributionTop,
+  headAt,
+  type Layout,
+  LEGEND_HEIGHT,
+  layerAt,
+  PANEL_GAP,
+} from "./layout";
 
-/** A head, a layer (by its label or bar) or a key/value group (by its bracket) of a panel. */
+/**
+ * A head, a layer (by its number or bar), a head of all layers (by its number), a key/value group (by its bracket) or the
+ * distribution of a panel; `cells` is empty for the distribution.
+ */
 export interface Hit {
   readonly panel: number;
-  readonly at: "head" | "layer" | "group";
+  readonly at: "head" | "layer" | "column" | "group" | "distribution";
   readonly cells: readonly number[];
+  /** Pixels from the left edge of the grid. */
+  readonly x: number;
 }
 
 const BRACKET_TOP = -20;
@@ -18,11 +33,20 @@ export function hitTest(layout: Layout, x: number, y: number): Hit | null {
   if (panel === null || !origin) return null;
   const layer = layerAt(layout, y - origin.y);
   const head = headAt(layout, x - origin.x);
-  if (layer !== null && head !== null) return { panel, at: "head", cells: [layer * layout.heads + head] };
-  if (layer !== null) return { panel, at: "layer", cells: row(layout, layer) };
-  const above = y - origin.y;
-  if (head !== null && layout.groupGap && above < 0 && above >= BRACKET_TOP) {
-    return { panel, at: "group", cells: groupCells(layout, head) };
+  const within = { panel, x: x - origin.x };
+  if (layer !== null && head !== null) return { ...within, at: "head", cells: [layer * layout.heads + head] };
+  if (layer !== null) return { ...within, at: "layer", cells: row(layout, layer) };
+  if (head === null) return null;
+  const below = y - origin.y;
+  if (layout.groupGap && below < 0 && below >= BRACKET_TOP) {
+    return { ...within, at: "group", cells: groupCells(layout, head) };
+  }
+  if (below < layout.gridHeight) return null;
+  if (below < layout.gridHeight + AXIS_HEIGHT)
+    return { ...within, at: "column", cells: column(layout, head) };
+  const bars = below - distributionTop(layout);
+  if (layout.distribution && bars >= 0 && bars <= DISTRIBUTION_HEIGHT) {
+    return { ...within, at: "distribution", cells: [] };
   }
   return null;
 }
@@ -62,7 +86,13 @@ function panelAt(layout: Layout, x: number, y: number): number | null {
   return x >= 0 && row >= 0 && column < layout.columns && panel < layout.panels ? panel : null;
 }
 
-function row(layout: Layout, layer: number): number[] {
+/** All heads with the same number, one in each layer. */
+export function column({ layers, heads }: Pick<Layout, "layers" | "heads">, head: number): number[] {
+  return Array.from({ length: layers }, (_, layer) => layer * heads + head);
+}
+
+/** All heads of a layer. */
+export function row(layout: Pick<Layout, "heads">, layer: number): number[] {
   return Array.from({ length: layout.heads }, (_, head) => layer * layout.heads + head);
 }
 

@@ -11,6 +11,8 @@ export const PROFILE_WIDTH = 46;
 export const PROFILE_GAP = 10;
 export const LEGEND_HEIGHT = 52;
 export const DISTRIBUTION_HEIGHT = 36;
+/** Height of the head numbers below the grid. */
+export const AXIS_HEIGHT = 17;
 const DISTRIBUTION_ROOM = 86;
 export const LEFT = 40;
 const RIGHT = 8;

@@ -1,10 +1,10 @@
 /** Overlay of a picture: the selected heads, the keyboard cursor, and the head under the mouse in all panels. */
 
-import { valueAxis } from "./distribution";
+import { selectedBars, valueAxis } from "./distribution";
 import { cellBox } from "./hit";
 import { DISTRIBUTION_HEIGHT, distributionTop } from "./layout";
 import type { Picture } from "./picture";
-import { type Mark, type Scene, strokes, type Theme } from "./scene";
+import { group, type Mark, rects, type Scene, strokes, type Theme } from "./scene";
 import type { Selection } from "./selection";
 
 /** `pointed`: the head under the mouse. `keyboard`: whether to show the keyboard cursor. */
@@ -25,6 +25,7 @@ export function overlay(
       const box = frame(cellBox(layout, panel, cell), 1);
       marks.push(strokes(theme.page, box, 3, 0.9), strokes(theme.ink, box, 1.5));
     }
+    marks.push(...selectedPart(found, panel, theme, selection.cells));
     marks.push(...onDistribution(found, panel, theme, pointed ?? (keyboard ? selection.cursor : null)));
   });
   return { width: scene.width, height: scene.height, marks };
@@ -45,6 +46,15 @@ function outlines({ layout }: Picture, panel: number, cells: ReadonlySet<number>
     if (split || head === layout.heads - 1 || !cells.has(cell + 1)) ends.push(right, top, right, bottom);
   }
   return ends;
+}
+
+function selectedPart(found: Picture, panel: number, theme: Theme, cells: ReadonlySet<number>): Mark[] {
+  const histogram = found.histograms[panel];
+  const values = found.shown.panels[panel]?.values;
+  const origin = found.layout.origins[panel];
+  if (!histogram || !values || !origin || !cells.size) return [];
+  const bars = selectedBars(histogram, values, cells, found.layout);
+  return [group(origin.x, origin.y, [rects(theme.page, bars, 1), rects(theme.ink, bars, 0.85)])];
 }
 
 function onDistribution(found: Picture, panel: number, theme: Theme, cell: number | null): Mark[] {

@@ -1,7 +1,7 @@
 /** Selection state: the selected heads and the keyboard cursor, with pure functions from one state to the next. */
 
 import { cellOf, placeOf } from "./heads";
-import { rectangle } from "./hit";
+import { column, rectangle, row } from "./hit";
 import type { Shape } from "./payload";
 
 export interface Selection {
@@ -61,14 +61,20 @@ export function pressed(before: Selection, key: Key, shape: Shape): Selection | 
     const all = Array.from({ length: shape.layers * shape.heads }, (_, cell) => cell);
     return { ...before, cells: new Set(all), cursor: from };
   }
-  if (key.key === " " || key.key === "Enter") {
-    return selected(before, [from], key.key === " " ? "toggle" : "replace", shape);
-  }
+  if (key.key === " ") return toggled(before, from, key, shape);
+  if (key.key === "Enter") return selected(before, [from], "replace", shape);
   const to = before.cursor === null && key.key.startsWith("Arrow") ? 0 : moved(from, key, shape);
   if (to === null) return null;
   return key.shift
     ? selected({ ...before, anchor: before.anchor ?? from }, [to], "extend", shape)
     : { ...before, cursor: to, anchor: to };
+}
+
+/** Space toggles the head at the cursor, with Shift its layer, with Control the same head of all layers. */
+function toggled(before: Selection, cursor: number, key: Key, shape: Shape): Selection {
+  const { layer, head } = placeOf(cursor, shape);
+  const cells = key.shift ? row(shape, layer) : key.control ? column(shape, head) : [cursor];
+  return { ...selected(before, cells, "toggle", shape), cursor, anchor: cursor };
 }
 
 function moved(from: number, { key, control }: Key, shape: Shape): number | null {

@@ -1,6 +1,8 @@
 /** A head grid on a page, used by the JupyterLab renderer, the live widget and the HTML page. */
 
+import { cellsBetween } from "../grid/distribution";
 import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
+import { type History, remembered } from "../grid/history";
 import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
@@ -40,6 +42,7 @@ export class GridView {
   private readonly progress = element("div", { class: "progress" });
   private readonly status = element("div", { class: "unseen", role: "status" });
   private readonly problem = element("div", { class: "error words", role: "alert" });
+  private readonly warning = element("div", { class: "error words", role: "alert" });
   private readonly scroller = element("div", { class: "scroller" });
   /** Drawers are filled only while they are open. */
   private readonly drawers = {
@@ -54,7 +57,11 @@ export class GridView {
     choose: (cell, adding) => this.choose([cell], adding),
     highlight: (cell) => this.stage.highlight(cell),
   });
-  private readonly bar = new SelectionBar({ copy: () => this.copySelection(), clear: () => this.choose([]) });
+  private readonly bar = new SelectionBar({
+    copy: () => this.copySelection(),
+    clear: () => this.choose([]),
+    undo: () => this.undo(),
+  });
   private readonly stage: Stage;
   private readonly size: ResizeObserver;
   private readonly unguard: () => void;
@@ -67,6 +74,9 @@ export class GridView {
   private picture: Picture | null = null;
   private theme: Theme | null = null;
   private selection: Selection = NOTHING;
+  /** The selected cells before a drag that goes on. */
+  private settled: ReadonlySet<number> = NOTHING.cells;
+  private history: History = [];
   private width = 0;
 
   constructor(
@@ -75,7 +85,8 @@ export class GridView {
   ) {
     this.stage = new Stage(
       {
-        selected: (selection) => this.onSelected(selection),
+        selected: (selection, settled) => this.onSelected(selection, settled),
+        undone: () => this.undo(),
         pointed: (at) => this.explain(at),
         copied: () => this.copySelection(),
       },
@@ -95,6 +106,8 @@ export class GridView {
       this.view = this.view && this.payload ? keepView(this.view, this.payload, payload) : opened(payload);
       if (this.payload && !sameHeads(this.payload, payload)) {
         this.selection = NOTHING;
+        this.settled = NOTHING.cells;
+        this.history = [];
         this.stage.forget();
       }
       this.payload = payload;
@@ -120,12 +133,19 @@ export class GridView {
     show(this.body, false);
   }
 
+  /** Show a message above the grid, such as an error of Python; none if it is empty. */
+  warn(message: string): void {
+    this.warning.textContent = message;
+    show(this.warning, message !== "");
+  }
+
   /** Select heads by name; names that the model does not have are ignored, and so is anything but a list. */
   select(names: unknown): void {
     if (!this.payload) return;
     this.selection = { ...this.selection, cells: cellsOf(Array.isArray(names) ? names : [], this.payload) };
     this.stage.select(this.selection);
-    this.bar.refresh(this.payload, this.front(), this.selection.cells);
+    this.settle(this.selection.cells);
+    this.refreshBar();
   }
 
   dispose(): void {
@@ -143,13 +163,14 @@ export class GridView {
     this.scroller.append(this.stage.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
-      ...[options, saving, this.progress, this.chooser.node],
+      ...[options, saving, this.warning, this.progress, this.chooser.node],
       element("div", { class: "body" }, this.scroller, this.aside.node),
       ...[this.bar.node, table],
     );
     this.card.append(this.probe, this.problem, this.body, this.tooltip.node, this.status);
     show(this.body, false);
     show(this.problem, false);
+    show(this.warning, false);
     styledRoot(this.host).replaceChildren(this.card);
   }
 
@@ -184,7 +205,7 @@ export class GridView {
     this.refreshProgress(payload);
     this.chooser.refresh(payload, view.panel, !view.sideBySide, !view.difference);
     this.aside.refresh(this.shown);
-    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
+    this.refreshBar();
     this.refreshDrawers();
     this.draw();
     this.stage.explainAgain();
@@ -216,6 +237,7 @@ export class GridView {
       selectTop: (count) => this.choose(largest(this.front().values, count)),
       selectSignificant: () =>
         this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
+      selectBetween: (low, high) => this.choose(cellsBetween(this.front().values, low, high)),
     });
     this.options.refresh(this.payload, this.shown);
   }
@@ -255,7 +277,8 @@ export class GridView {
     const { low, high } = payload.scale;
     const colours = `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
     const keys =
-      "Arrow keys move the cursor, Space selects, Shift extends the selection, Control C copies it, Escape clears it.";
+      "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
+      "Shift extends the selection, Control C copies it, Control Z undoes its last change, Escape clears it.";
     this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}. ${keys}`);
   }
 
@@ -267,13 +290,42 @@ export class GridView {
     if (!sameTheme(this.theme, readTheme(this.card, this.probe))) this.draw();
   }
 
-  private onSelected(selection: Selection): void {
+  private onSelected(selection: Selection, settled = true): void {
     this.selection = selection;
-    if (!this.payload || !this.shown) return;
-    this.bar.refresh(this.shown.payload, this.front(), selection.cells);
-    const count = selection.cells.size;
+    if (settled) this.settle(selection.cells);
+    this.refreshBar();
+    if (settled) this.announce();
+  }
+
+  private undo(): void {
+    const cells = this.history.at(-1);
+    if (!cells) return;
+    this.history = this.history.slice(0, -1);
+    this.settled = cells;
+    this.selection = { ...this.selection, cells };
+    this.stage.select(this.selection);
+    this.refreshBar();
+    this.announce();
+  }
+
+  /** Remember the selection before a change, for undo. */
+  private settle(cells: ReadonlySet<number>): void {
+    this.history = remembered(this.history, this.settled, cells);
+    this.settled = cells;
+  }
+
+  private refreshBar(): void {
+    if (!this.shown) return;
+    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells, this.history.length > 0);
+  }
+
+  /** Tell screen readers and the host about the selection. */
+  private announce(): void {
+    if (!this.payload) return;
+    const { cells } = this.selection;
+    const count = cells.size;
     this.status.textContent = count ? `${count} head${count > 1 ? "s" : ""} selected` : "no head selected";
-    this.events.selected?.(namesOf(selection.cells, this.payload));
+    this.events.selected?.(namesOf(cells, this.payload));
   }
 
   private choose(cells: readonly number[], adding = false): void {

@@ -15,6 +15,7 @@ export interface OptionEvents {
   readonly change: (view: Partial<View>) => void;
   readonly selectTop: (count: number) => void;
   readonly selectSignificant: () => void;
+  readonly selectBetween: (low: number, high: number) => void;
 }
 
 let groups = 0;
@@ -68,6 +69,11 @@ export class Options {
     }
     this.significant = button("significant", events.selectSignificant);
     const top = button(`top ${TOP}`, () => events.selectTop(TOP));
+    const least = field("values from ", number("Lowest value to select"), () => undefined);
+    const most = field("to ", number("Highest value to select"), () => undefined);
+    const between = button("select", () => events.selectBetween(...range(least.input, most.input)), {
+      "aria-label": "Select the heads with these values",
+    });
     const draw = element(
       "span",
       {},
@@ -82,7 +88,7 @@ export class Options {
       draw,
       this.both,
       this.roles,
-      element("span", {}, name("Select"), top, this.significant),
+      element("span", {}, name("Select"), top, this.significant, least.node, most.node, between),
     );
   }
 
@@ -161,6 +167,13 @@ export class Options {
   private unpin(): void {
     this.events.change({ pinned: null });
   }
+}
+
+/** Range of values that the reader entered; an empty field is open-ended. */
+function range(least: HTMLInputElement, most: HTMLInputElement): [number, number] {
+  const entered = (input: HTMLInputElement, open: number) =>
+    input.value === "" ? open : Number(input.value);
+  return [entered(least, Number.NEGATIVE_INFINITY), entered(most, Number.POSITIVE_INFINITY)];
 }
 
 /** The scale that the reader entered, or null if it is invalid. */

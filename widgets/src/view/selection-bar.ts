@@ -6,7 +6,8 @@ import { percent } from "../grid/words";
 import { button, element, show } from "./dom";
 
 const MOST_NAMED = 40;
-const HINT = "Click or drag to select heads; Shift extends the selection, Control adds to it.";
+const HINT =
+  "Click or drag over heads, layer or head numbers, or bars of the distribution; Shift extends the selection, Control adds to it.";
 
 export class SelectionBar {
   readonly node = element("div", { class: "selection" });
@@ -14,17 +15,24 @@ export class SelectionBar {
   private readonly names = element("span", { class: "names" });
   private readonly copy: HTMLButtonElement;
   private readonly clear: HTMLButtonElement;
+  private readonly undo: HTMLButtonElement;
 
-  constructor(events: { readonly copy: () => void; readonly clear: () => void }) {
+  constructor(events: {
+    readonly copy: () => void;
+    readonly clear: () => void;
+    readonly undo: () => void;
+  }) {
     this.copy = button("Copy", events.copy);
     this.clear = button("Clear", events.clear);
-    this.node.append(this.words, this.names, this.copy, this.clear);
+    this.undo = button("Undo", events.undo, { "aria-label": "Undo the last change of the selection" });
+    this.node.append(this.words, this.names, this.copy, this.clear, this.undo);
   }
 
-  refresh(payload: Payload, panel: Panel, cells: ReadonlySet<number>): void {
+  refresh(payload: Payload, panel: Panel, cells: ReadonlySet<number>, undoable: boolean): void {
     const some = cells.size > 0;
     this.copy.textContent = "Copy";
     for (const part of [this.names, this.copy, this.clear]) show(part, some);
+    show(this.undo, undoable);
     if (!some) {
       this.words.textContent = HINT;
       return;

@@ -7,7 +7,7 @@
  */
 
 const ATTRIBUTE = "data-lm-suppress-shortcuts";
-const OWN_WITH_CONTROL = new Set(["a", "c", "Home", "End"]);
+const OWN_WITH_CONTROL = new Set(["a", "c", "z", " ", "Home", "End"]);
 
 export function guardKeys(host: HTMLElement): () => void {
   const guard = (event: KeyboardEvent) => {

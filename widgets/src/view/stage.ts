@@ -1,17 +1,20 @@
 /** The picture on two canvases, one of them for the overlay that follows the mouse; handles pointer and keyboard. */
 
 import { paintScene, sharpness } from "../grid/canvas";
+import { clicked, dragged } from "../grid/drag";
 import { placeOf } from "../grid/heads";
 import { cellBox, type Hit, hitTest } from "../grid/hit";
 import { overlay } from "../grid/overlay";
 import { type Picture, picture } from "../grid/picture";
 import type { Scene, Theme } from "../grid/scene";
-import { between, type Key, pressed, type Selection, type SelectMode, selected } from "../grid/selection";
+import { type Key, pressed, type Selection, type SelectMode, selected } from "../grid/selection";
 import type { Shown } from "../grid/view";
 import { element, show } from "./dom";
 
 export interface StageEvents {
-  readonly selected: (selection: Selection) => void;
+  /** Called with `settled` false while a drag goes on. */
+  readonly selected: (selection: Selection, settled: boolean) => void;
+  readonly undone: () => void;
   /** The head under the mouse or at the keyboard cursor, and the position of its tooltip; null if there is none. */
   readonly pointed: (at: Pointed | null) => void;
   readonly copied: () => void;
@@ -61,9 +64,7 @@ export class Stage {
     this.node.addEventListener("pointermove", (event) => this.onMove(event));
     this.node.addEventListener("pointerdown", (event) => this.onDown(event));
     this.node.addEventListener("pointerup", (event) => this.onUp(event));
-    this.node.addEventListener("pointercancel", () => {
-      this.drag = null;
-    });
+    this.node.addEventListener("pointercancel", () => this.endDrag());
     this.node.addEventListener("pointerleave", () => this.drag ?? this.point(null));
     this.node.addEventListener("keydown", (event) => this.onKey(event));
     this.node.addEventListener("blur", () => this.leave());
@@ -132,7 +133,7 @@ export class Stage {
   private onMove(event: PointerEvent): void {
     const hit = this.hit(event);
     const cell = hit?.at === "head" ? hit.cells[0] : undefined;
-    if (this.drag && cell !== undefined && this.picture) this.dragTo(cell);
+    this.dragTo(hit, event);
     if (!hit || cell === undefined) {
       this.point(null);
       return;
@@ -149,23 +150,36 @@ export class Stage {
     const anchor = event.shiftKey ? (this.selection.anchor ?? hit.cells[0]) : hit.cells[0];
     const kept = event.ctrlKey || event.metaKey ? this.selection.cells : new Set<number>();
     this.drag = { from: hit, anchor, kept, moved: event.shiftKey };
-    if (event.shiftKey) this.change(hit.cells, "extend");
+    if (event.shiftKey) this.change(hit.cells, "extend", false);
     capture(this.node, event.pointerId);
   }
 
-  private dragTo(cell: number): void {
+  private dragTo(hit: Hit | null, event: PointerEvent): void {
     const { drag, picture: drawn } = this;
-    if (!drag || !drawn || drag.anchor === undefined || drag.from.at !== "head") return;
-    if (cell === drag.anchor && !drag.moved) return;
+    if (!drag || !drawn) return;
+    const left = drawn.layout.origins[drag.from.panel]?.x ?? 0;
+    const x = event.clientX - this.node.getBoundingClientRect().left - left;
+    if (!drag.moved && !leftStart(drag, hit, x)) return;
+    const anchor = drag.from.at === "head" ? drag.anchor : undefined;
+    const cells = dragged(drawn, drag.from, anchor, hit, x);
+    if (!cells) return;
     drag.moved = true;
-    const cells = new Set([...drag.kept, ...between(drag.anchor, cell, drawn.layout)]);
-    this.set({ cells, cursor: cell, anchor: drag.anchor });
+    const cursor = hit?.at === "head" ? (hit.cells[0] ?? null) : this.selection.cursor;
+    this.set({ cells: new Set([...drag.kept, ...cells]), cursor, anchor: drag.anchor ?? null }, false);
   }
 
   private onUp(event: PointerEvent): void {
-    const { drag } = this;
-    if (drag && !drag.moved)
-      this.change(drag.from.cells, event.ctrlKey || event.metaKey ? "toggle" : "replace");
+    const { drag, picture: drawn } = this;
+    if (drag && !drag.moved && drawn) {
+      this.drag = null;
+      const adding = event.ctrlKey || event.metaKey;
+      this.change(clicked(drawn, drag.from), adding ? "toggle" : "replace");
+    }
+    this.endDrag();
+  }
+
+  private endDrag(): void {
+    if (this.drag?.moved) this.events.selected(this.selection, true);
     this.drag = null;
   }
 
@@ -174,6 +188,8 @@ export class Stage {
     const key: Key = { key: event.key, shift: event.shiftKey, control: event.ctrlKey || event.metaKey };
     if (key.control && key.key === "c" && this.selection.cells.size) {
       this.events.copied();
+    } else if (key.control && key.key === "z" && !key.shift) {
+      this.events.undone();
     } else {
       const forPage = key.shift && (key.control || key.key === "Enter"); // Shift Enter runs a notebook cell
       const after = forPage ? null : pressed(this.selection, key, this.picture.layout);
@@ -186,14 +202,14 @@ export class Stage {
     event.stopPropagation();
   }
 
-  private change(cells: readonly number[], mode: SelectMode): void {
-    if (this.picture) this.set(selected(this.selection, cells, mode, this.picture.layout));
+  private change(cells: readonly number[], mode: SelectMode, settled = true): void {
+    if (this.picture) this.set(selected(this.selection, cells, mode, this.picture.layout), settled);
   }
 
-  private set(selection: Selection): void {
+  private set(selection: Selection, settled = true): void {
     this.selection = selection;
     this.drawAbove();
-    this.events.selected(selection);
+    this.events.selected(selection, settled);
   }
 
   /** Announce the head at the keyboard cursor to screen readers, show its tooltip, and scroll to it. */
@@ -221,6 +237,12 @@ export class Stage {
     this.point(null);
     this.drawAbove();
   }
+}
+
+const DRAG_PIXELS = 3; // a smaller movement over a distribution is a click
+
+function leftStart({ from }: Drag, to: Hit | null, x: number): boolean {
+  return from.at === "distribution" ? Math.abs(x - from.x) >= DRAG_PIXELS : to?.cells[0] !== from.cells[0];
 }
 
 /** Paint a scene on a canvas of its size, at the resolution of the screen. */

@@ -1,0 +1,60 @@
+"""Widget that accepts only some changes from the browser and shows every error as a message."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import anywidget
+
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class CheckedWidget(anywidget.AnyWidget):
+    """Widget whose browser side is not trusted: what it sends is checked, and an error never closes the connection.
+
+    Attributes:
+        error: the exception behind the last error message.
+        browser_traits: names of the traits that a browser may change.
+    """
+
+    browser_traits: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **given: Any) -> None:
+        self.error: BaseException | None = None
+        super().__init__(**given)
+
+    def set_state(self, sync_data: object) -> None:
+        """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
+        if not isinstance(sync_data, dict):
+            return
+        changes = {name: value for name, value in sync_data.items() if name in self.browser_traits}
+        accepted = False
+        with self._report_errors():
+            super().set_state(changes)
+            accepted = True
+        if not accepted:
+            self.send_state(list(changes))
+
+    @contextmanager
+    def _report_errors(self, where: str = "") -> Iterator[None]:
+        """Show an exception in the browser, after the words `where`."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  every error is shown in the browser
+            self.error = error
+            self._show_error(": ".join(filter(None, (where, error_text(error)))))
+
+    def _show_error(self, text: str) -> None:
+        """Show an error in the browser."""
+        raise NotImplementedError
+
+
+def error_text(error: BaseException | None) -> str:
+    """The message of an error, with its type if it is not a user's error."""
+    if error is None:
+        return ""
+    return str(error) if isinstance(error, HeadnbError) else f"{type(error).__name__}: {error}"

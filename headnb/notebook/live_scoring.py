@@ -1,0 +1,48 @@
+"""Scoring of one or several tasks under a live grid, for `%headscore` and `headnb score`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from headnb.display.live_tasks import tasks_state
+from headnb.errors import HeadnbError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+
+    from headnb.display.live import LiveGrid
+    from headnb.tasks.loading import Task
+
+
+def score_live(live: LiveGrid, model: Any, tokenizer: Any, tasks: Sequence[Task], **settings: Any) -> xr.Dataset:
+    """Scores of a single task, or the study of several (see `score_heads` and `score_tasks`)."""
+    if len(tasks) == 1:
+        from headnb.scoring.run import score_heads  # noqa: PLC0415  loads torch
+
+        return score_heads(model, tokenizer, tasks[0], **settings, on_progress=live.update)
+    from headnb.scoring.several_tasks import score_tasks  # noqa: PLC0415  loads torch
+
+    return score_tasks(
+        model, tokenizer, tasks, **settings, on_progress=lambda progress: live.show(tasks_state(progress))
+    )
+
+
+def distinct_tasks(tasks: Sequence[Task], words: Sequence[str]) -> list[Task]:
+    """Tasks with distinct names: their own, or where two are equal, the words that the user typed.
+
+    Raises:
+        HeadnbError: a task is given twice.
+    """
+    if repeated := [word for word in words if words.count(word) > 1]:
+        raise HeadnbError(f"the task {repeated[0]} is given twice")
+    if len({task.name for task in tasks}) == len(tasks):
+        return list(tasks)
+    return [dataclasses.replace(task, name=word) for task, word in zip(tasks, words, strict=True)]
+
+
+def joined_names(tasks: Sequence[Task]) -> str:
+    """The names of tasks, for a title."""
+    return ", ".join(task.name for task in tasks)

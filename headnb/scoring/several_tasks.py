@@ -1,0 +1,183 @@
+"""`score_tasks`: score one model on several tasks, into one study of patterns with the dimension `task`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from headnb.call_checks import check_arguments
+from headnb.display.panel_statistics import score_statistics
+from headnb.errors import HeadnbError
+from headnb.hub import user_path
+from headnb.scoring.progress import ScoringInterrupted
+from headnb.scoring.run import score_heads
+from headnb.stats.patterns import NOTICES, pattern
+from headnb.stats.reliability import Evidence
+from headnb.stats.results import as_result, method_label
+from headnb.stats.score_statistics import head_intervals
+from headnb.storage.files import check_file_names, safe_file_name
+from headnb.tasks.loading import Task, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headnb.scoring.progress import Progress
+
+_INTERVAL_LEVEL = 0.95
+_EVIDENCE = Evidence()._asdict()
+# Attributes of one task's scores that become coordinates of the study, with the value of a task without them.
+_TASK_ATTRS = {"complete": 1, "samples_requested": 0, **dict.fromkeys(("left_out", "truncated", *NOTICES), 0)}
+
+
+@dataclass(frozen=True)
+class TasksProgress:
+    """Progress of `score_tasks`."""
+
+    tasks: tuple[Task, ...]
+    finished: Mapping[str, xr.Dataset]
+    """Scores of the tasks before the current one, by name."""
+    current: Progress
+    """Progress of the current task."""
+
+    @property
+    def task(self) -> Task:
+        """The task that is being scored."""
+        return self.tasks[len(self.finished)]
+
+
+class TasksInterrupted(ScoringInterrupted):
+    """Ctrl-C during `score_tasks`; `scores` is the study of the tasks and samples that are scored."""
+
+    def __init__(self, tasks: Sequence[Task], scored: Mapping[str, xr.Dataset], words: str, done: int) -> None:
+        left = [task.name for task in tasks if task.name not in scored]
+        missing = f"; not begun: {', '.join(left)}" if left else ""
+        self.words = f"{words}{missing}"
+        self.done = done
+        self.scores = task_study(scored) if scored else xr.Dataset()
+        KeyboardInterrupt.__init__(self, f"interrupted; {self.words}")
+
+
+@check_arguments
+def score_tasks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    tasks: Mapping[str, object] | Sequence[object],
+    *,
+    out: str | Path | None = None,
+    on_progress: Callable[[TasksProgress], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Score every attention head of a model on several tasks.
+
+    Args:
+        model: as for `score_heads`.
+        tokenizer: as for `score_heads`.
+        tasks: tasks or anything that `load_task` accepts, as a mapping from names or as a list. All are loaded before
+            the first one is scored.
+        out: a folder. The scores of each task are written to a store of their own in it, `NAME.zarr`, which
+            `open_scores` opens; run the same call again to resume. None: the scores of the samples are not kept.
+        on_progress: called with a `TasksProgress` before the first batch of each task and after each batch.
+        options: other arguments of `score_heads`, the same for all tasks.
+
+    Returns:
+        A study: `level` (task, layer, head), the pattern of each task, and its 95 % interval `low` and `high`, if the
+        method scores samples. Coordinates along `task` are the number of samples and the reliability.
+        `study.heads.grid()` draws all tasks on one colour scale, `study.sel(task="svamp")` is one task.
+
+    Raises:
+        HeadnbError: as for `load_task` and `score_heads`, two tasks have the same name, or `out` is a store of scores.
+        TasksInterrupted: on Ctrl-C; its `scores` is the study so far.
+    """
+    chosen = named_tasks(tasks)
+    stores = _stores(out, chosen)
+    finished: dict[str, xr.Dataset] = {}
+    for task, store in zip(chosen, stores, strict=True):
+
+        def report(progress: Progress) -> None:
+            if on_progress is not None:
+                on_progress(TasksProgress(chosen, dict(finished), progress))
+
+        try:
+            finished[task.name] = score_heads(model, tokenizer, task, out=store, on_progress=report, **options)
+        except ScoringInterrupted as stopped:
+            scored = {**finished, task.name: stopped.scores} if stopped.done else finished
+            done = stopped.done + sum(scores.sizes.get("sample", 1) for scores in finished.values())
+            raise TasksInterrupted(chosen, scored, f"{task.name}: {stopped.words}", done) from None
+    return task_study(finished)
+
+
+def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, ...]:
+    """Load tasks, each with a name of its own: the mapping's key, or else the task's own name.
+
+    Raises:
+        HeadnbError: no task, two tasks with the same name, or as for `load_task`.
+    """
+    loaded: list[Task] = []
+    sources = tasks.items() if isinstance(tasks, Mapping) else [(None, source) for source in tasks]
+    for name, source in sources:
+        task = source if isinstance(source, Task) else load_task(source)
+        loaded.append(task if name is None else dataclasses.replace(task, name=name))
+    if not loaded:
+        raise HeadnbError("give at least one task")
+    names = [task.name for task in loaded]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise HeadnbError(f"two tasks are called {repeated[0]!r}; give names: {{'first': ..., 'second': ...}}")
+    return tuple(loaded)
+
+
+def task_study(scored: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """The study of several tasks' scores by name, as `score_tasks` returns it."""
+    results = list(scored.values())
+    patterns: list[xr.DataArray] = [pattern(scores) for scores in results]
+    columns: dict[str, list[xr.DataArray]] = {"level": patterns}
+    if all("sample" in scores.dims for scores in results):
+        bounds = [head_intervals(scores, _INTERVAL_LEVEL) for scores in results]
+        columns |= {end: [interval[end] for interval in bounds] for end in ("low", "high")}
+    joined = {name: xr.concat(arrays, "task", combine_attrs="drop") for name, arrays in columns.items()}
+    facts = {name: [levels.attrs.get(name, unknown) for levels in patterns] for name, unknown in _EVIDENCE.items()}
+    for name, usual in _TASK_ATTRS.items():
+        values = [scores.attrs.get(name, usual) for scores in results]
+        if any(value != usual for value in values):
+            facts[name] = values
+    facts["statistics"] = [
+        json.dumps(score_statistics(scores)) if levels.attrs["kind"] == "level" and "sample" in scores.dims else ""
+        for scores, levels in zip(results, patterns, strict=True)
+    ]
+    coords = {"task": list(scored), **{name: ("task", values) for name, values in facts.items()}}
+    attrs = _common_attrs(patterns)
+    study = xr.Dataset(joined, attrs=attrs | {"interval_level": _INTERVAL_LEVEL}).assign_coords(coords)
+    study["level"].attrs = attrs | {"quantity": method_label(attrs)}
+    return as_result(study)
+
+
+def _common_attrs(patterns: Sequence[xr.DataArray]) -> dict[str, Any]:
+    """Attributes that are equal in all patterns, without those of one task."""
+    first, *others = [levels.attrs for levels in patterns]
+    own = {"task", *_EVIDENCE, *_TASK_ATTRS}
+    shared = {name for name in first if name not in own and all(attrs.get(name) == first[name] for attrs in others)}
+    return {name: value for name, value in first.items() if name in shared}
+
+
+def _stores(out: str | Path | None, tasks: Sequence[Task]) -> list[Path | None]:
+    """The store of each task in the folder `out`.
+
+    Raises:
+        HeadnbError: `out` is itself a store, or two tasks would have the same store.
+    """
+    if out is None:
+        return [None] * len(tasks)
+    folder = user_path(out)
+    if folder.suffix == ".zarr" or (folder / "zarr.json").exists():
+        raise HeadnbError(
+            f"with several tasks, out is a folder with one store for each task, and not a store: {folder}"
+        )
+    check_file_names([task.name for task in tasks], "tasks")
+    return [folder / f"{safe_file_name(task.name)}.zarr" for task in tasks]
