@@ -122,8 +122,18 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
         ]
         lines += [*panel["notes"], panel["reliability_line"]]
     else:
-        lines += [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
-    return [*filter(None, lines), grid_text.missing_line(payload), grid_text.progress_line(payload)]
+        lines += [f"{panel['title']}: {line}" for panel in panels for line in _panel_notes(payload, panel)]
+    return [
+        *filter(None, lines),
+        grid_text.loss_line(payload),
+        grid_text.missing_line(payload),
+        grid_text.progress_line(payload),
+    ]
+
+
+def _panel_notes(payload: Payload, panel: Panel) -> list[str]:
+    significance = grid_text.significance_line(payload, panel)
+    return [*filter(None, [significance]), *panel["notes"]]
 
 
 def _panel_lines(panels: list[Panel]) -> list[str]:

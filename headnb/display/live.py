@@ -3,10 +3,10 @@
     with LiveGrid("smollm2-135m · gsm8k") as live:
         scores = headnb.score_heads(model, tokenizer, task, on_progress=live.update)
 
-In a notebook an update carries the payload for JupyterLab's renderer, and a progress bar with a small picture for other
-front ends. At the end the full forms of the result replace them. Updates are limited to two per second and 300 kB per
-second, since Jupyter stops a cell's output at 1 MB/s, and drawing takes at most a fifth of the time. Outside a notebook
-a tqdm bar is shown on stderr, and the result is printed as text.
+In a notebook an update carries the payload for JupyterLab's renderer, and a progress bar for other front ends. At the
+end the full forms of the result replace them. Updates are limited to two per second and 300 kB per second, since
+Jupyter stops a cell's output at 1 MB/s, and drawing takes at most a fifth of the time. Outside a notebook a tqdm bar is
+shown on stderr, and the result is printed as text.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from headnb.display import grid_text, html
+import xarray as xr
+
+from headnb.display import grid_text
 from headnb.display.encodings import encodable
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE, payload
@@ -31,15 +33,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    import xarray as xr
-
-    from headnb.display.payload_types import Payload
+    from headnb.display.payload_types import Panel, Payload
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
-MAX_PICTURE_BYTES = 60_000
 _DRAWING_SHARE = 0.2
 _BYTES_A_VALUE = 4  # of compact values, including the other fields of their panels
+_MATRICES_A_STEP = 3  # of a study: its levels, changes and significance marks
 
 
 class Progress(Protocol):
@@ -170,7 +170,7 @@ class LiveGrid:
         last_note = self._last.note if self._last is not None else ""
         if notes := [words for words in (note, last_note) if words]:
             panels = [*grid.payload["panels"]]
-            front = -1 if grid.payload["dimension"] == "step" else 0
+            front = _newest_panel(panels)
             panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
             grid = HeadGrid({**grid.payload, "panels": panels})
         self._output.end(grid)
@@ -217,11 +217,16 @@ class LiveGrid:
         self._output.close(self.title, words)
 
 
-def thin_steps(study: xr.DataArray) -> xr.DataArray:
+_Study = TypeVar("_Study", xr.DataArray, xr.Dataset)
+
+
+def thin_steps(study: _Study) -> _Study:
     """Select every 2nd, 4th, 8th, ... step and the newest step, as many as the size limit of an update allows."""
-    room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * study[0].size)
+    levels, matrices = (study["level"], _MATRICES_A_STEP) if isinstance(study, xr.Dataset) else (study, 1)
+    values = matrices * levels.isel(step=0).size
+    room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * values)
     stride, steps = 1, study.sizes["step"]
-    while (steps / stride + 1) * study[0].size > room and stride < steps:
+    while (steps / stride + 1) * values > room and stride < steps:
         stride *= 2
     return study.isel(step=sorted({*range(0, steps, stride), steps - 1}))
 
@@ -273,16 +278,9 @@ class _NotebookOutput:
 
     def draw(self, title: str, state: LiveState) -> int:
         bundle: dict[str, Any] = {"text/plain": _joined(title, state.line)}
-        picture = ""
-        partial = _partial_payload(title, state)
-        if partial is not None:
+        bundle["text/html"] = _progress_html(title, state.line, state)
+        if (partial := _partial_payload(title, state)) is not None:
             bundle[MIME_TYPE] = partial
-            newest = partial["panels"][-1].get("step")
-            latest = [panel for panel in partial["panels"] if panel.get("step") == newest]
-            picture = html.preview({**partial, "panels": latest})
-        if len(picture) > MAX_PICTURE_BYTES:
-            picture = ""
-        bundle["text/html"] = _progress_html(title, state.line, state, picture)
         self._publish(bundle)
         return len(json.dumps(bundle))
 
@@ -346,6 +344,12 @@ class _TerminalOutput:
         return self._bar
 
 
+def _newest_panel(panels: list[Panel]) -> int:
+    """Index of the first panel at the newest step, or of the first panel without steps."""
+    steps = [panel.get("step", 0.0) for panel in panels]
+    return steps.index(max(steps))
+
+
 def _joined(*parts: str) -> str:
     return " · ".join(map(one_line, filter(None, parts)))
 
@@ -379,8 +383,8 @@ def _partial_payload(title: str, state: LiveState) -> Payload | None:
         return None
 
 
-def _progress_html(title: str, line: str, state: LiveState | None = None, picture: str = "") -> str:
-    return render("progress.html", title=title, line=line, moment=state, picture=picture)
+def _progress_html(title: str, line: str, state: LiveState | None = None) -> str:
+    return render("progress.html", title=title, line=line, moment=state)
 
 
 def _in_notebook() -> bool:

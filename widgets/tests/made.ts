@@ -12,6 +12,8 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     low: null,
     high: null,
     significant: null,
+    change: null,
+    own: null,
     statisticsLine: "",
     reliabilityLine: "",
     cells: [],
@@ -45,6 +47,7 @@ export function payload(
     intervalLevel: 0.95,
     columns: [],
     panels,
+    curves: [],
     progress: null,
     ...fields,
   };

@@ -3,7 +3,7 @@
 import { headName, headNumber, layerNumber, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
 import { ranking } from "../grid/statistics";
-import type { Shown } from "../grid/view";
+import { ofPanel, type Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
 
@@ -41,7 +41,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
     );
   });
   return table(
-    `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
+    `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(ofPanel(shown, panel).payload)}`,
     ["", ...columns],
     rows,
   );

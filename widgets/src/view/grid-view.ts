@@ -7,12 +7,13 @@ import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
-import { changed, firstView, keepView, type Shown, shown, type View } from "../grid/view";
+import { changed, firstView, keepView, ofPanel, partsOf, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
 import { button, element, show } from "./dom";
+import { LossSlider } from "./loss-slider";
 import { Options } from "./options";
 import { copy, type Form, save } from "./save";
 import { SelectionBar } from "./selection-bar";
@@ -47,6 +48,7 @@ export class GridView {
   private readonly body = element("div");
   private readonly tooltip = new Tooltip(this.card);
   private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
+  private readonly losses = new LossSlider((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
     highlight: (cell) => this.stage.highlight(cell),
@@ -122,7 +124,7 @@ export class GridView {
     if (!this.payload) return;
     this.selection = { ...this.selection, cells: cellsOf(names, this.payload) };
     this.stage.select(this.selection);
-    this.bar.refresh(this.payload, this.front(), this.selection.cells);
+    this.refreshBar();
   }
 
   dispose(): void {
@@ -140,7 +142,7 @@ export class GridView {
     this.scroller.append(this.stage.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
-      ...[options, saving, this.progress, this.chooser.node],
+      ...[options, saving, this.progress, this.losses.node, this.chooser.node],
       element("div", { class: "body" }, this.scroller, this.aside.node),
       ...[this.bar.node, table],
     );
@@ -181,10 +183,16 @@ export class GridView {
     this.refreshProgress(payload);
     this.chooser.refresh(payload, view.panel, !view.sideBySide, !view.difference);
     this.aside.refresh(this.shown);
-    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells);
+    this.refreshBar();
     this.refreshDrawers();
     this.draw();
     this.stage.explainAgain();
+  }
+
+  private refreshBar(): void {
+    if (!this.shown) return;
+    const panel = this.front();
+    this.bar.refresh(ofPanel(this.shown, panel).payload, panel, this.selection.cells);
   }
 
   private refreshProgress(payload: Payload): void {
@@ -237,10 +245,12 @@ export class GridView {
     if (!this.shown || width === 0) return;
     this.width = width;
     this.theme = readTheme(this.card, this.probe);
+    if (this.payload && this.view) {
+      this.losses.draw(this.payload, this.view.panel, !this.view.difference, this.theme, width);
+    }
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
-    const { low, high } = payload.scale;
-    const colours = `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+    const colours = partsOf(this.shown).map(scaleWords).join("; ");
     const keys =
       "Arrow keys move the cursor, Space selects, Shift extends the selection, Control C copies it, Escape clears it.";
     this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}. ${keys}`);
@@ -257,7 +267,7 @@ export class GridView {
   private onSelected(selection: Selection): void {
     this.selection = selection;
     if (!this.payload || !this.shown) return;
-    this.bar.refresh(this.shown.payload, this.front(), selection.cells);
+    this.refreshBar();
     const count = selection.cells.size;
     this.status.textContent = count ? `${count} head${count > 1 ? "s" : ""} selected` : "no head selected";
     this.events.selected?.(namesOf(selection.cells, this.payload));
@@ -288,26 +298,32 @@ export class GridView {
     const stage = this.stage.node.getBoundingClientRect();
     const card = this.card.getBoundingClientRect();
     const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
-    this.tooltip.explain(this.payload, this.shown, panel, at.cell, x, y);
+    if (this.theme) this.tooltip.explain(this.payload, this.shown, panel, this.theme, at.cell, x, y);
   }
 
   private describe(panel: number, cell: number): string {
     const found = this.shown?.panels[panel];
     if (!found || !this.shown) return "";
-    const { payload } = this.shown;
+    const { payload } = ofPanel(this.shown, found);
     return headLines(payload, found, placeOf(cell, payload)).join(", ");
   }
 
-  /** The panel whose values describe a selection: the one in front, or the first of several. */
+  /** The panel whose values describe a selection: the change if one is shown, else the first panel. */
   private front() {
-    const panel = this.shown?.panels[0];
+    const panel = this.shown?.panels.find(({ own }) => own) ?? this.shown?.panels[0];
     if (!panel) throw new Error("nothing is shown");
     return panel;
   }
 }
 
+/** `activation level (nats), colour scale from 0 to 0.412`. */
+function scaleWords({ payload }: Shown): string {
+  const { low, high } = payload.scale;
+  return `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+}
+
 /** The initial view; it shows the distribution below a single grid, but not below several. */
 function opened(payload: Payload): View {
   const view = firstView(payload);
-  return { ...view, distribution: !view.sideBySide };
+  return { ...view, distribution: !view.sideBySide && !view.compared };
 }
