@@ -23,7 +23,7 @@ def before_and_after(payload: Payload) -> list[Panel]:
         first, last = panels[0], panels[-1]
         drawn.append(_titled(first, course, "before" if len(panels) > 1 else ""))
         if len(panels) > 1:
-            drawn += [_titled(last, course, "after"), _difference(payload, last, course)]
+            drawn += [_titled(last, course, "after"), _difference(payload, first, last, course)]
     return drawn
 
 
@@ -37,11 +37,12 @@ def _titled(panel: Panel, course: str, name: str) -> Panel:
     return {**panel, "title": _joined(course, f"{name} ({step})" if name else step)}
 
 
-def _difference(payload: Payload, panel: Panel, course: str) -> Panel:
+def _difference(payload: Payload, first: Panel, last: Panel, course: str) -> Panel:
     quantity = f"change in {payload['quantity'] or 'score'}"
     own = {"kind": "difference", "scale": payload["change_scale"], "quantity": quantity}
-    titled = {"title": _joined(course, "difference"), "own": own, "statistics": {}, "notes": []}
-    return cast("Panel", {**panel["change"], **titled})
+    name = f"difference (step {last.get('step', 0):g} − step {first.get('step', 0):g})"
+    titled = {"title": _joined(course, name), "own": own, "statistics": {}, "notes": []}
+    return cast("Panel", {**last["change"], **titled})
 
 
 def _joined(course: str, name: str) -> str:

@@ -11,6 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from headnb.display import grid_text, svg
+from headnb.display.before_after import panel_payload
 from headnb.display.templating import render
 from headnb.errors import printable
 
@@ -132,8 +133,8 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
 
 
 def _panel_notes(payload: Payload, panel: Panel) -> list[str]:
-    significance = grid_text.significance_line(payload, panel)
-    return [*filter(None, [significance]), *panel["notes"]]
+    own = grid_text.top_line(panel_payload(payload, panel), panel) if "own" in panel else ""
+    return [*filter(None, [own, grid_text.significance_line(payload, panel)]), *panel["notes"]]
 
 
 def _panel_lines(panels: list[Panel]) -> list[str]:

@@ -225,7 +225,8 @@ def thin_steps(study: _Study) -> _Study:
     levels, matrices = (study["level"], _MATRICES_A_STEP) if isinstance(study, xr.Dataset) else (study, 1)
     values = matrices * levels.isel(step=0).size
     room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * values)
-    stride, steps = 1, study.sizes["step"]
+    steps: int = study.sizes["step"]
+    stride: int = 1
     while (steps / stride + 1) * values > room and stride < steps:
         stride *= 2
     return study.isel(step=sorted({*range(0, steps, stride), steps - 1}))

@@ -14,6 +14,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from headnb.display.live import suppress_redisplay
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
@@ -104,7 +105,7 @@ class TuningMagics(Magics):
             result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
         interrupted = _draw(result, live, interrupted) or interrupted
         if interrupted:
-            self.heads.keep_partial_result(result, options, interrupted)
+            self.heads.keep_partial_result(result, options, interrupted + _how_to_continue(options))
         return result
 
     def _train(
@@ -181,6 +182,13 @@ def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
     except KeyboardInterrupt:
         return "the model is trained, but the heads are not drawn"
     return ""
+
+
+def _how_to_continue(options: Namespace) -> str:
+    """Advice after an interrupt, if there is a checkpoint to resume from."""
+    if not options.out or not any(user_path(options.out).glob("checkpoint-*")):
+        return ""
+    return f" (run the same call {'' if options.resume else 'with --resume '}to continue)"
 
 
 def _truncation_note(result: FineTuned) -> str:

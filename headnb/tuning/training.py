@@ -20,7 +20,7 @@ from headnb.models.provenance import record_base
 from headnb.models.restore import restore_model, restore_random_state
 from headnb.models.torch_settings import default_torch_settings
 from headnb.tasks.samples import IGNORED
-from headnb.tuning.progress import ProgressReporter, TuningProgress
+from headnb.tuning.progress import ProgressReporter
 from headnb.tuning.result import FineTuned, tuned_result
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodedTask
     from headnb.tuning.head_training import SliceTraining
+    from headnb.tuning.progress import TuningProgress
     from headnb.tuning.tracking import HeadScoreCallback
 
 

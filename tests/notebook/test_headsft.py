@@ -37,7 +37,7 @@ def test_returns_what_the_same_call_in_python_gives_and_draws_once(shell):
     assert float(abs(found.study["level"].diff("step")).max()) > 0
     assert all((weight == before[name]).all() for name, weight in shell.user_ns["model"].state_dict().items())
     assert captured.outputs == []  # in a terminal the grid is text
-    for title in ("[before (step 0)]", "[after (step 4)]", "[difference]"):
+    for title in ("[before (step 0)]", "[after (step 4)]", "[difference (step 4 − step 0)]"):
         assert captured.stdout.count(title) == 1
     assert captured.stdout.startswith("LlamaForCausalLM fine-tuned on pairs\n")
     assert "FineTuned(" not in captured.stdout
@@ -102,6 +102,15 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
     assert ", 3 steps" in repr(kept)
     with kept.applied(tiny_model()) as tuned:
         assert headnb.score_heads(tuned, tiny_tokenizer(), PAIRS).sizes["sample"] == 4
+
+
+def test_an_interrupt_says_how_to_continue_if_there_is_a_checkpoint(shell, tmp_path):
+    interrupt_at(shell.user_ns["model"], 4)
+    line = f"%headsft model pairs --steps 6 --every 2 --batch-size 2 --out {tmp_path / 'run'}"
+    _, captured = run(shell, line)
+    assert "3 of 6 steps are done (run the same call with --resume to continue): see _" in captured.stderr
+    result, _ = run(shell, f"{line} --resume")
+    assert result.result.study["step"].values.tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("track", ["", "--track others"])
@@ -242,5 +251,5 @@ def test_the_result_is_drawn_as_before_after_and_difference_of_the_paired_sample
     assert drawn["significant"] == change["significant"].values.astype(int).tolist()
     assert drawn["samples"] == 4
     assert drawn["reliability"] == pytest.approx(change.attrs["reliability"], rel=1e-3)
-    for name in ("before (step 0)", "after (step 4)", "difference"):
+    for name in ("before (step 0)", "after (step 4)", "difference (step 4 − step 0)"):
         assert name in bundle["text/html"]

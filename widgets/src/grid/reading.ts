@@ -97,7 +97,7 @@ function checkSizes({ layers, heads, panels, ...found }: Given, kvHeads: number)
 function withChanges(panels: readonly Panel[], found: Given): readonly Panel[] {
   const { layers, heads, change_scale: given } = found;
   const changes = found.panels.map(({ change }, i) =>
-    change ? { ...readPanel(change, `panels[${i}].change`, layers, heads), title: "difference" } : null,
+    change ? readPanel(change, `panels[${i}].change`, layers, heads) : null,
   );
   const known = changes.filter((change) => change !== null);
   const scale = given ? checkedScale("change_scale", given, "difference") : sharedScale(known, "difference");

@@ -75,7 +75,7 @@ export function keepView(view: View, before: Payload, payload: Payload): View {
     ...view,
     panel: movedPanel(view.panel, before, payload) ?? firstView(payload).panel,
     sideBySide: old.titles.length === now.titles.length ? view.sideBySide : firstView(payload).sideBySide,
-    compared: hasChanges(before) ? view.compared : hasChanges(payload),
+    ...(!hasChanges(before) && hasChanges(payload) ? { compared: true, distribution: false } : {}),
     pinned: sameKind && Boolean(difference) === Boolean(view.difference) ? view.pinned : null,
     difference,
   };
@@ -125,7 +125,8 @@ function beforeAndAfter(payload: Payload, index: number): Panel[] {
   const before = payload.panels[panel(courseOf(index), Number.NEGATIVE_INFINITY)];
   if (!after?.change || !before || steps.length === 0) return [];
   const titled = (one: Panel, name: string) => ({ ...one, title: `${name} (step ${one.step})` });
-  return [titled(before, "before"), titled(after, "after"), after.change];
+  const title = `difference (step ${after.step} − step ${before.step})`;
+  return [titled(before, "before"), titled(after, "after"), { ...after.change, title }];
 }
 
 /** What is shown as it applies to one panel, which may have its own kind, scale and quantity. */
