@@ -30,8 +30,8 @@ def study_levels(study: xr.Dataset) -> xr.DataArray:
 
 
 def study_changes(study: xr.Dataset) -> xr.Dataset | None:
-    """The changes since the first step as panel variables; None if the study has none or they were recomputed."""
-    if "change_q_value" not in study or not is_result(study["change"]):
+    """The changes since the first step as panel variables; None without tests, or if they were recomputed."""
+    if "change_q_value" not in study or not is_result(study["change"]) or study["change_q_value"].isnull().all():
         return None
     change = study["change"]
     attrs = {**study.attrs, **trusted_attrs(change)}

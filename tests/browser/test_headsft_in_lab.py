@@ -59,7 +59,9 @@ def choose_steps_on_the_loss_curve(page: Page, drawn: Locator) -> None:
         slider.press(key)
         expect(step).to_have_text(f"step {reached}")
         expect(drawn.locator(".aside")).to_contain_text(f"after (step {reached})")
-    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"^step 6, training loss \d.*, loss on \w+ \d.* nats$"))
+    expect(slider).to_have_attribute(
+        "aria-valuetext", re.compile(r"^step 6, training loss \d.*, loss on \w+ \d.* nats$")
+    )
     box = slider.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2

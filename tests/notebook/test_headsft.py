@@ -109,6 +109,7 @@ def test_an_interrupt_says_how_to_continue_if_there_is_a_checkpoint(shell, tmp_p
     line = f"%headsft model pairs --steps 6 --every 2 --batch-size 2 --out {tmp_path / 'run'}"
     _, captured = run(shell, line)
     assert "3 of 6 steps are done (run the same call with --resume to continue): see _" in captured.stderr
+    shell.user_ns["model"] = tiny_model()  # the same weights, without the interrupt
     result, _ = run(shell, f"{line} --resume")
     assert result.result.study["step"].values.tolist() == [0, 2, 4, 6]
 
