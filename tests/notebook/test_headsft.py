@@ -223,13 +223,14 @@ def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(
     assert any("scoring samples at step 2: 4 of 4 samples · loss" in line for line in words)
     on_the_way = [bundle[MIME_TYPE] for bundle in sent if MIME_TYPE in bundle]
     assert {each["progress"]["unit"] for each in on_the_way} == {"steps"}
-    titles = [[panel["title"] for panel in each["panels"]] for each in on_the_way if each["dimension"] == "step"]
+    studies = [each for each in on_the_way if each["dimension"] == "step"]  # before: the first scoring so far
+    titles = [[panel["title"] for panel in each["panels"]] for each in studies]
     assert list(dict.fromkeys(map(tuple, titles))) == [
         ("step 0",),
         ("step 0", "step 2"),
         ("step 0", "step 2", "step 3"),
     ]
-    assert {panel["samples"] for each in on_the_way for panel in each["panels"]} == {4}
+    assert {panel["samples"] for each in studies for panel in each["panels"]} == {4}
     assert [curve["label"] for curve in on_the_way[-1]["curves"]] == ["training loss", "loss on samples"]
     shown.finish(result.study, note="Interrupted.")
     final = sent[-1][MIME_TYPE]
