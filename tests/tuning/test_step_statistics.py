@@ -75,7 +75,7 @@ def test_a_study_on_disk_has_the_same_changes(tmp_path: Path) -> None:
 
 def test_the_payload_has_changes_on_their_own_diverging_scale_and_the_losses() -> None:
     study = study_of()
-    study.train_loss = {update: 2.0 - update / 100 for update in range(1, 1001)}
+    study.train_loss = {update: 20.0 - update / 100 for update in range(1, 1001)}
     made = payload(study.dataset())
     assert [panel["step"] for panel in made["panels"]] == list(STEPS)
     scale = made["change_scale"]
@@ -89,7 +89,7 @@ def test_the_payload_has_changes_on_their_own_diverging_scale_and_the_losses() -
     assert [training["label"], tracked["label"]] == ["training loss", "loss on t"]
     assert tracked["steps"] == list(STEPS)
     assert len(training["steps"]) <= 400
-    np.testing.assert_allclose(training["values"], 2.0 - np.array(training["steps"]) / 100, rtol=1e-3)
+    np.testing.assert_allclose(training["values"], 20.0 - np.array(training["steps"]) / 100, rtol=1e-3)
 
 
 def test_recomputed_changes_are_not_drawn_as_tested() -> None:
