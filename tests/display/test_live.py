@@ -90,7 +90,8 @@ def test_an_update_has_the_payload_and_small_forms(clock: Clock, shown: Display)
         "smollm2-135m · gsm8k · 12 of 32 samples · 3.0 samples/s · 6 s left · memory ran out"
     )
     assert '<progress max="32" value="12"' in bundle["text/html"]
-    assert set(bundle) == {MIME_TYPE, "text/html", "text/plain"}
+    assert set(bundle) == {MIME_TYPE, "text/html", "text/plain"}  # pictures come once, at the end
+    assert "<svg" not in bundle["text/html"]
 
 
 def test_a_large_grids_updates_are_packed_and_have_no_picture(clock: Clock, shown: Display) -> None:

@@ -9,7 +9,8 @@ import type { Shape } from "./payload";
 
 export const PROFILE_WIDTH = 46;
 export const PROFILE_GAP = 10;
-export const LEGEND_HEIGHT = 52;
+const LEGEND_HEIGHT = 52;
+const LEGEND_WIDTH = 400;
 export const DISTRIBUTION_HEIGHT = 36;
 /** Height of the head numbers below the grid. */
 export const AXIS_HEIGHT = 17;
@@ -46,12 +47,17 @@ export interface Layout extends Shape {
   readonly height: number;
   readonly titled: boolean;
   readonly distribution: boolean;
+  readonly legendHeight: number;
+  /** Top left corner of each legend. */
+  readonly legendOrigins: readonly Point[];
   /** Top left corner of each panel's cells. */
   readonly origins: readonly Point[];
 }
 
 export interface LayoutOptions {
   readonly panels: number;
+  /** Number of legends: of kinds of values. Default: 1. */
+  readonly legends?: number;
   readonly width: number;
   readonly titled: boolean;
   readonly groups: boolean;
@@ -73,17 +79,23 @@ export function arrange(shape: Shape, options: LayoutOptions): Layout {
   const panelHeight = top + gridHeight + BOTTOM + (distribution ? DISTRIBUTION_ROOM : 0);
   const room = Math.max(options.width, panelWidth);
   const columns = Math.max(1, Math.min(panels, Math.floor((room + PANEL_GAP) / (panelWidth + PANEL_GAP))));
+  const width = Math.max(columns * (panelWidth + PANEL_GAP) - PANEL_GAP, Math.min(LEAST_WIDTH, room));
+  const { legends = 1 } = options;
+  const beside = LEFT + legends * LEGEND_WIDTH <= width;
+  const legendHeight = LEGEND_HEIGHT * (beside ? 1 : legends);
+  const legendOrigins = Array.from({ length: legends }, (_, index) =>
+    beside ? { x: LEFT + index * LEGEND_WIDTH, y: 0 } : { x: LEFT, y: index * LEGEND_HEIGHT },
+  );
   const origins = Array.from({ length: panels }, (_, index) => ({
     x: LEFT + (index % columns) * (panelWidth + PANEL_GAP),
-    y: LEGEND_HEIGHT + Math.floor(index / columns) * panelHeight + top,
+    y: legendHeight + Math.floor(index / columns) * panelHeight + top,
   }));
   return {
     ...shape,
     ...{ panels, group, cellWidth, cellHeight, groupGap, gridWidth, gridHeight, panelWidth, panelHeight },
-    ...{ columns, titled, distribution, origins },
+    ...{ columns, titled, distribution, width, legendHeight, legendOrigins, origins },
     gap: Math.min(cellWidth, cellHeight) >= 7 ? 1 : 0,
-    width: Math.max(columns * (panelWidth + PANEL_GAP) - PANEL_GAP, Math.min(LEAST_WIDTH, room)),
-    height: LEGEND_HEIGHT + Math.ceil(panels / columns) * panelHeight,
+    height: legendHeight + Math.ceil(panels / columns) * panelHeight,
   };
 }
 

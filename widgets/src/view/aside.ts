@@ -5,7 +5,7 @@ import { headName, placeOf } from "../grid/heads";
 import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { rolesLine } from "../grid/roles";
 import { largest } from "../grid/statistics";
-import type { Shown } from "../grid/view";
+import { ofPanel, type Shown } from "../grid/view";
 import { missingLine, number, significanceLine, topName } from "../grid/words";
 import { button, element } from "./dom";
 
@@ -32,6 +32,7 @@ export class Aside {
           ...lines([panel.statisticsLine, significanceLine(payload, panel), ...panel.notes]),
         ]
       : [
+          ...panels.filter(({ own }) => own).flatMap((one) => this.change(shown, one)),
           table(payload, panels),
           ...lines(panels.flatMap((one) => one.notes.map((note) => `${one.title}: ${note}`))),
         ];
@@ -41,6 +42,12 @@ export class Aside {
     }
     const reliability = single ? [panel.reliabilityLine] : [];
     this.node.replaceChildren(...content, ...lines([...reliability, rolesLine(shown), missingLine(payload)]));
+  }
+
+  /** The largest changes with their tests and reliability. */
+  private change(shown: Shown, panel: Panel): Node[] {
+    const { payload } = ofPanel(shown, panel);
+    return [...this.top(payload, panel), ...lines([significanceLine(payload, panel), panel.reliabilityLine])];
   }
 
   private top(payload: Payload, panel: Panel): Node[] {

@@ -10,12 +10,13 @@ import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
 import { asTabs, tableRows } from "../grid/table";
-import { changed, firstView, keepView, type Shown, shown, type View } from "../grid/view";
+import { changed, firstView, keepView, ofPanel, partsOf, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
 import { button, choice, element, fillChoice, show } from "./dom";
+import { LossSlider } from "./loss-slider";
 import { Options } from "./options";
 import { copy, type Form, recoloured, type SavedTheme, save } from "./save";
 import { SelectionBar } from "./selection-bar";
@@ -53,6 +54,7 @@ export class GridView {
   private readonly body = element("div");
   private readonly tooltip = new Tooltip(this.card);
   private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
+  private readonly losses = new LossSlider((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
     highlight: (cell) => this.stage.highlight(cell),
@@ -163,7 +165,7 @@ export class GridView {
     this.scroller.append(this.stage.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
-      ...[options, saving, this.warning, this.progress, this.chooser.node],
+      ...[options, saving, this.warning, this.progress, this.losses.node, this.chooser.node],
       element("div", { class: "body" }, this.scroller, this.aside.node),
       ...[this.bar.node, table],
     );
@@ -209,6 +211,13 @@ export class GridView {
     this.refreshDrawers();
     this.draw();
     this.stage.explainAgain();
+  }
+
+  private refreshBar(): void {
+    if (!this.shown) return;
+    const panel = this.front();
+    const { payload } = ofPanel(this.shown, panel);
+    this.bar.refresh(payload, panel, this.selection.cells, this.history.length > 0);
   }
 
   private refreshProgress(payload: Payload): void {
@@ -272,10 +281,12 @@ export class GridView {
     if (!this.shown || width === 0) return;
     this.width = width;
     this.theme = readTheme(this.card, this.probe);
+    if (this.payload && this.view) {
+      this.losses.draw(this.payload, this.view.panel, !this.view.difference, this.theme, width);
+    }
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
-    const { low, high } = payload.scale;
-    const colours = `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+    const colours = partsOf(this.shown).map(scaleWords).join("; ");
     const keys =
       "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
       "Shift extends the selection, Control C copies it, Control Z undoes its last change, Escape clears it.";
@@ -312,11 +323,6 @@ export class GridView {
   private settle(cells: ReadonlySet<number>): void {
     this.history = remembered(this.history, this.settled, cells);
     this.settled = cells;
-  }
-
-  private refreshBar(): void {
-    if (!this.shown) return;
-    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells, this.history.length > 0);
   }
 
   /** Tell screen readers and the host about the selection. */
@@ -361,26 +367,32 @@ export class GridView {
     const stage = this.stage.node.getBoundingClientRect();
     const card = this.card.getBoundingClientRect();
     const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
-    this.tooltip.explain(this.payload, this.shown, panel, at.cell, x, y);
+    if (this.theme) this.tooltip.explain(this.payload, this.shown, panel, this.theme, at.cell, x, y);
   }
 
   private describe(panel: number, cell: number): string {
     const found = this.shown?.panels[panel];
     if (!found || !this.shown) return "";
-    const { payload } = this.shown;
+    const { payload } = ofPanel(this.shown, found);
     return headLines(payload, found, placeOf(cell, payload)).join(", ");
   }
 
-  /** The panel whose values describe a selection: the one in front, or the first of several. */
+  /** The panel whose values describe a selection: the change if one is shown, else the first panel. */
   private front() {
-    const panel = this.shown?.panels[0];
+    const panel = this.shown?.panels.find(({ own }) => own) ?? this.shown?.panels[0];
     if (!panel) throw new Error("nothing is shown");
     return panel;
   }
 }
 
+/** `activation level (nats), colour scale from 0 to 0.412`. */
+function scaleWords({ payload }: Shown): string {
+  const { low, high } = payload.scale;
+  return `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+}
+
 /** The initial view; it shows the distribution below a single grid, but not below several. */
 function opened(payload: Payload): View {
   const view = firstView(payload);
-  return { ...view, distribution: !view.sideBySide };
+  return { ...view, distribution: !view.sideBySide && !view.compared };
 }

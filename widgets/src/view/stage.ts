@@ -1,15 +1,15 @@
 /** The picture on two canvases, one of them for the overlay that follows the mouse; handles pointer and keyboard. */
 
-import { paintScene, sharpness } from "../grid/canvas";
 import { clicked, dragged } from "../grid/drag";
 import { placeOf } from "../grid/heads";
 import { cellBox, type Hit, hitTest } from "../grid/hit";
 import { overlay } from "../grid/overlay";
 import { type Picture, picture } from "../grid/picture";
-import type { Scene, Theme } from "../grid/scene";
+import type { Theme } from "../grid/scene";
 import { type Key, pressed, type Selection, type SelectMode, selected } from "../grid/selection";
 import type { Shown } from "../grid/view";
 import { element, show } from "./dom";
+import { paintOn } from "./paint";
 
 export interface StageEvents {
   /** Called with `settled` false while a drag goes on. */
@@ -243,25 +243,6 @@ const DRAG_PIXELS = 3; // a smaller movement over a distribution is a click
 
 function leftStart({ from }: Drag, to: Hit | null, x: number): boolean {
   return from.at === "distribution" ? Math.abs(x - from.x) >= DRAG_PIXELS : to?.cells[0] !== from.cells[0];
-}
-
-/** Paint a scene on a canvas of its size, at the resolution of the screen. */
-function paintOn(canvas: HTMLCanvasElement, scene: Scene, theme: Theme): void {
-  const ratio = sharpness(scene, window.devicePixelRatio || 1);
-  const width = Math.ceil(scene.width * ratio);
-  const height = Math.ceil(scene.height * ratio);
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-    canvas.style.width = `${scene.width}px`;
-    canvas.style.height = `${scene.height}px`;
-  }
-  const context = canvas.getContext("2d");
-  if (!context) return;
-  context.setTransform(1, 0, 0, 1, 0, 0);
-  context.clearRect(0, 0, width, height);
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paintScene(context, scene, theme);
 }
 
 function capture(node: HTMLElement, pointer: number): void {

@@ -43,6 +43,8 @@ input { accent-color: var(--accent); }
 .drawer input[type="checkbox"], .drawer input[type="radio"] { margin: 0; }
 .drawer .name { opacity: .75; }
 .chooser { margin: 4px 0; }
+.losses { width: fit-content; cursor: ew-resize; touch-action: pan-y; user-select: none; -webkit-user-select: none; border-radius: 4px; }
+.losses canvas { display: block; }
 .steps { display: flex; gap: 10px; align-items: center; }
 .steps input[type="range"] { width: 260px; min-width: 80px; }
 [role="tablist"] { display: flex; flex-wrap: wrap; gap: 4px; }
@@ -86,7 +88,7 @@ thead th { font-weight: 600; }
 }
 .tooltip > div { overflow: hidden; text-overflow: ellipsis; }
 .tooltip > div:first-child { font-weight: 600; }
-.tooltip svg { display: block; margin-top: 2px; overflow: visible; }
+.tooltip canvas { display: block; margin-top: 4px; }
 .error { border-left: 3px solid #d1242f; padding: 2px 10px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;

@@ -2,14 +2,17 @@
 
 import { coursesOf, stepOf } from "../grid/courses";
 import { placeOf } from "../grid/heads";
+import { lineChart } from "../grid/line-chart";
 import type { Panel, Payload } from "../grid/payload";
-import type { Shown } from "../grid/view";
-import { headLines, measured } from "../grid/words";
-import { element, shape, show } from "./dom";
+import type { Theme } from "../grid/scene";
+import { ofPanel, type Shown } from "../grid/view";
+import { headLines, measured, number } from "../grid/words";
+import { element, show } from "./dom";
+import { paintOn } from "./paint";
 
 const MOST_LISTED = 6;
-const SPARK_WIDTH = 140;
-const SPARK_HEIGHT = 28;
+const SPARK_WIDTH = 260;
+const SPARK_HEIGHT = 120;
 const AWAY = 14;
 
 export class Tooltip {
@@ -24,13 +27,21 @@ export class Tooltip {
   }
 
   /** Explain a cell of a panel; (x, y) is in the card's own coordinates. */
-  explain(whole: Payload, shown: Shown, panel: Panel, cell: number, x: number, y: number): void {
+  explain(
+    whole: Payload,
+    shown: Shown,
+    panel: Panel,
+    theme: Theme,
+    cell: number,
+    x: number,
+    y: number,
+  ): void {
     const place = placeOf(cell, whole);
-    const lines = headLines(shown.payload, panel, place);
+    const lines = headLines(ofPanel(shown, panel).payload, panel, place);
     if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
     this.node.replaceChildren(
       ...lines.map((line) => element("div", {}, line)),
-      ...elsewhere(whole, panel, cell),
+      ...elsewhere(whole, shown, panel, theme, cell),
     );
     show(this.node, true);
     const left =
@@ -40,45 +51,53 @@ export class Tooltip {
   }
 }
 
-/** The head's values in a few other panels, and a sparkline along the steps or panels. */
-function elsewhere(whole: Payload, panel: Panel, cell: number): Node[] {
+/** The head's values in a few other panels, and its course along the steps or panels. */
+function elsewhere(whole: Payload, shown: Shown, panel: Panel, theme: Theme, cell: number): Node[] {
   const { titles, courseOf, steps, panel: at } = coursesOf(whole);
-  const front = whole.panels.indexOf(panel);
   if (whole.panels.length < 2) return [];
-  const course = whole.panels.filter((_, index) => courseOf(index) === courseOf(front));
-  const others = titles.flatMap((title, index) => {
-    const other = whole.panels[at(index, stepOf(whole, front))];
-    return other && other !== panel
-      ? [element("div", { class: "quiet" }, `${title}: ${orNone(other.values[cell], whole.units)}`)]
-      : [];
-  });
-  if (steps.length && front >= 0) {
-    return [...(titles.length <= MOST_LISTED ? others : []), spark(course, panel, cell)];
-  }
-  return titles.length <= MOST_LISTED ? others : [spark(whole.panels, panel, cell)];
+  const { panel: front } = shown.view;
+  const along = steps.length > 0 && !shown.view.difference;
+  const course = along
+    ? whole.panels.filter((_, index) => courseOf(index) === courseOf(front))
+    : whole.panels;
+  const few = titles.length <= MOST_LISTED;
+  const others =
+    shown.panels.length > 1
+      ? shown.panels
+      : titles.flatMap((_, index) => whole.panels[at(index, stepOf(whole, front))] ?? []);
+  const lines = others
+    .filter((other) => other !== panel)
+    .map((other) =>
+      element(
+        "div",
+        { class: "quiet" },
+        `${other.title || other.course}: ${orNone(other.values[cell], whole.units)}`,
+      ),
+    );
+  const place = course.indexOf(whole.panels[front] ?? panel);
+  return [
+    ...(few || shown.panels.length <= MOST_LISTED ? lines : []),
+    ...(along || !few ? [spark(whole, course, Math.max(place, 0), cell, theme)] : []),
+  ];
 }
 
 function orNone(value: number | undefined, units: string): string {
   return value === undefined || Number.isNaN(value) ? "–" : measured(value, units, 3);
 }
 
-/** Sparkline of the head's value over the panels, with a dot at the panel in front. */
-function spark(panels: readonly Panel[], front: Panel, cell: number): Node {
+/** Chart of the head's value over the panels, with a mark at the panel in front. */
+function spark(whole: Payload, panels: readonly Panel[], front: number, cell: number, theme: Theme): Node {
   const values = panels.map((panel) => panel.values[cell] ?? Number.NaN);
-  const present = values.filter(Number.isFinite);
-  const low = Math.min(0, ...present);
-  const reach = Math.max(0, ...present) - low || 1;
-  const x = (place: number) => (place / (values.length - 1)) * SPARK_WIDTH;
-  const y = (value: number) => SPARK_HEIGHT - ((value - low) / reach) * SPARK_HEIGHT;
-  const svg = shape("svg", { width: SPARK_WIDTH, height: SPARK_HEIGHT });
-  const points = values.flatMap((value, place) => (Number.isNaN(value) ? [] : [`${x(place)},${y(value)}`]));
-  svg.append(
-    shape("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", opacity: 0.6 }),
-  );
-  const place = panels.indexOf(front);
-  const value = values[place];
-  if (value !== undefined && !Number.isNaN(value)) {
-    svg.append(shape("circle", { cx: x(place), cy: y(value), r: 3, fill: "currentColor" }));
-  }
-  return svg;
+  const steps = panels.map((panel, index) => panel.step ?? index + 1);
+  const value = values[front] ?? Number.NaN;
+  const options = {
+    xLabel: panels[0]?.step == null ? whole.dimension || "panel" : "training step",
+    yLabel: whole.units || whole.quantity,
+    ...{ width: SPARK_WIDTH, height: SPARK_HEIGHT, stops: [], fromZero: true },
+    marked: steps[front] ?? 0,
+    markLabel: Number.isNaN(value) ? "" : number(value),
+  };
+  const canvas = element("canvas");
+  paintOn(canvas, lineChart([{ label: "", steps, values, colour: theme.ink }], options, theme).scene, theme);
+  return canvas;
 }
