@@ -100,9 +100,9 @@ class TuningMagics(Magics):
             live.title = f"{model_name(model)} fine-tuned on {name}"
             live.message("preparing")
             result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
-        interrupted = _draw(result, live, interrupted) or interrupted
-        if interrupted:
-            self.heads.keep_partial_result(result, options, interrupted)
+        drawn = _draw(result, live, interrupted)
+        if interrupted or not drawn:
+            self.heads.keep_partial_result(result, options, "the result so far is" if interrupted else "the result is")
         return result
 
     def _train(
@@ -167,8 +167,8 @@ def _steps(every: str) -> int | list[int]:
     return steps if "," in every else steps[0]
 
 
-def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
-    """Draw the tracked steps; return a message if an interrupt stops the drawing, else ""."""
+def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
+    """Draw the tracked steps; return False if an interrupt stops the drawing."""
     notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result), _tracked_note(result)]
     try:
         with (
@@ -177,8 +177,8 @@ def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
         ):  # the display shows the error
             live.finish(pattern_course(result.scores), note=" ".join(filter(None, notes)))
     except KeyboardInterrupt:
-        return "the model is trained, but the heads are not drawn"
-    return ""
+        return False
+    return True
 
 
 def _truncation_note(result: FineTuned) -> str:
