@@ -15,14 +15,14 @@ from headnb.explorer.worker import Stopped, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
+_IDLE = {"state": "idle", "job": "", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
 
 
 class BackgroundWidget(anywidget.AnyWidget):
     """Widget with one worker thread, whose state is in `status`.
 
     Attributes:
-        status: state ("idle", "running" or "stopping"), line, done, total, error and note.
+        status: state ("idle", "running" or "stopping"), job (what runs), line, done, total, error and note.
         error: the exception behind the last error message.
         browser_traits: names of the traits that a browser may change.
     """
@@ -70,6 +70,7 @@ class BackgroundWidget(anywidget.AnyWidget):
 
     def _on_message(self, _: object, content: object, __: object) -> None:
         with self._report_errors():
+            self._set_status()  # the browser waits for an answer, and the same error twice would not be one
             self._handle_command(content if isinstance(content, dict) else {})
 
     @contextmanager
@@ -80,12 +81,18 @@ class BackgroundWidget(anywidget.AnyWidget):
             self.error = error
             self._set_status(error=_error_text(error))
 
-    def _run_in_background(self, line: str, work: Callable[[], str]) -> None:
-        """Do `work` in the background, and show the note that it returns."""
+    def _run_in_background(self, job: str, line: str, work: Callable[[], str]) -> None:
+        """Do `work` in the background, and show the note that it returns.
 
-        def job() -> None:
+        Args:
+            job: name of the command, which tells the browser where the result will be shown.
+            line: what is done, for the reader.
+            work: the job.
+        """
+
+        def run() -> None:
             note, self.error = "", None
-            self._set_status(state="running", line=line, done=0, total=0)
+            self._set_status(state="running", job=job, line=line, done=0, total=0)
             try:
                 note = work()
             except Stopped:
@@ -95,7 +102,7 @@ class BackgroundWidget(anywidget.AnyWidget):
             with self._status_lock:
                 self.status = {**_IDLE, "note": note, "error": _error_text(self.error)}
 
-        self._worker.start(job)
+        self._worker.start(run)
 
     def _set_status(self, **changes: Any) -> None:
         with self._status_lock:

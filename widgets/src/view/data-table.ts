@@ -42,7 +42,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
   });
   return table(
     `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`,
-    ["", ...columns],
+    [element("td"), ...columns],
     rows,
   );
 }
@@ -66,13 +66,12 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
   return table(title, columns, rows);
 }
 
-function table(caption: string, columns: readonly (Node | string)[], rows: readonly Node[]): HTMLElement {
-  const head = columns.map((column) => (typeof column === "string" ? element("th", {}, column) : column));
+function table(caption: string, columns: readonly Node[], rows: readonly Node[]): HTMLElement {
   return element(
     "table",
     {},
     element("caption", {}, caption),
-    element("thead", {}, element("tr", {}, ...head)),
+    element("thead", {}, element("tr", {}, ...columns)),
     element("tbody", {}, ...rows),
   );
 }

@@ -1,6 +1,8 @@
 /** A head grid on a page, used by the JupyterLab renderer, the live widget and the HTML page. */
 
 import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
+import type { Box } from "../grid/layout";
+import type { Part } from "../grid/parts";
 import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
@@ -18,7 +20,7 @@ import { copy, type Form, save } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
 import { type Pointed, Stage } from "./stage";
-import { styledRoot } from "./style";
+import { styledRoot, WIDE } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
 
@@ -49,7 +51,7 @@ export class GridView {
   private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
-    highlight: (cell) => this.stage.highlight(cell),
+    point: (cell, entry) => this.pointBeside(cell, entry),
   });
   private readonly bar = new SelectionBar({ copy: () => this.copySelection(), clear: () => this.choose([]) });
   private readonly stage: Stage;
@@ -127,6 +129,7 @@ export class GridView {
 
   dispose(): void {
     this.size.disconnect();
+    this.tooltip.hide();
     this.unguard();
     this.unwatch();
     this.chooser.stop();
@@ -194,6 +197,7 @@ export class GridView {
     const bar = element("progress", {
       max: String(Math.max(progress.total, 1)),
       value: String(progress.done),
+      "aria-label": "Progress",
     });
     const words = element("span", { class: "words" }, progressLine(payload));
     this.progress.replaceChildren(...(isUnscored(payload) ? [words] : [bar, words]));
@@ -236,6 +240,7 @@ export class GridView {
     const width = this.card.clientWidth;
     if (!this.shown || width === 0) return;
     this.width = width;
+    this.card.classList.toggle("wide", width >= WIDE);
     this.theme = readTheme(this.card, this.probe);
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
@@ -279,16 +284,30 @@ export class GridView {
     this.status.textContent = done ? "copied" : "this page cannot write to the clipboard";
   }
 
-  private explain(at: Pointed | null): void {
-    const panel = at && this.shown?.panels[at.panel];
-    if (!at || !panel || !this.payload || !this.shown) {
-      this.tooltip.hide();
-      return;
-    }
-    const stage = this.stage.node.getBoundingClientRect();
-    const card = this.card.getBoundingClientRect();
-    const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
-    this.tooltip.explain(this.payload, this.shown, panel, at.cell, x, y);
+  private explain(at: Pointed | Part | null): void {
+    if (at && "lines" in at) this.tooltip.explainPart(at, this.inCard(at.free, this.stage.node));
+    else if (at) this.explainHead(at.panel, at.cell, this.inCard(at.box, this.stage.node));
+    else this.tooltip.hide();
+  }
+
+  private explainHead(index: number, cell: number, box: Box): void {
+    const panel = this.shown?.panels[index];
+    if (panel && this.payload && this.shown) this.tooltip.explain(this.payload, this.shown, panel, cell, box);
+    else this.tooltip.hide();
+  }
+
+  /** A box inside a node, in the card's coordinates. */
+  private inCard(box: Box, node: HTMLElement): Box {
+    const [inner, card] = [node.getBoundingClientRect(), this.card.getBoundingClientRect()];
+    return { ...box, x: box.x + inner.left - card.left, y: box.y + inner.top - card.top };
+  }
+
+  /** Outline and explain a head that is pointed at in the text beside the grid; null: none. */
+  private pointBeside(cell: number | null, entry: HTMLElement): void {
+    this.stage.highlight(cell);
+    const { offsetWidth: width, offsetHeight: height } = entry;
+    if (cell === null) this.tooltip.hide();
+    else this.explainHead(0, cell, this.inCard({ x: 0, y: 0, width, height }, entry));
   }
 
   private describe(panel: number, cell: number): string {

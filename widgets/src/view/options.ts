@@ -46,7 +46,7 @@ export class Options {
   }));
   private readonly after = new PanelChoice("Minuend", () => this.chooseDifference());
   private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
-  private readonly both = element("span", {}, this.differs.node, this.after.node, "−", this.before.node);
+  private readonly both = element("span", {}, this.differs.node, this.after.node, "minus", this.before.node);
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
 
