@@ -66,7 +66,9 @@ ATTEND = """([weights, products]) => window.model.set('attention', {
 
 def hosted(page: Page, width: int, name: str, traits: dict[str, Any]) -> Locator:
     page.set_viewport_size({"width": width, "height": 1000})
-    style = "html { color-scheme: light dark; background: Canvas; } body { margin: 0; }"  # axe takes no colour for white
+    style = (
+        "html { color-scheme: light dark; background: Canvas; } body { margin: 0; }"  # axe takes no colour for white
+    )
     page.set_content(f"<!doctype html><html lang=en><title>t</title><style>{style}</style><body>")
     page.evaluate(HOST, {"script": bundle(name).read_text(encoding="utf-8"), "traits": traits})
     root = page.locator("#widget")
@@ -210,7 +212,7 @@ def test_the_list_of_top_heads_answers_mouse_and_keyboard(page: Page) -> None:
 def test_the_bins_of_a_heads_scores_answer_mouse_and_keyboard(page: Page) -> None:
     root = explorer(page, 1100)
     chart, told = root.locator(".histogram"), root.locator(".readout:visible")
-    chart.hover(position={"x": 340 / 2, "y": 20})
+    chart.hover(position={"x": 36 + 340 / 2, "y": 40})
     expect(told).to_have_text("1 sample with a score from 0.250 to 0.500 nats")
     page.mouse.move(2, 2)
     expect(told).to_have_text("")

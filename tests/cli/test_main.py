@@ -101,7 +101,8 @@ def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
 
     monkeypatch.setattr(GradientScorer, "__call__", score_until_control_c)
     assert run(monkeypatch, *words) == 130
-    assert f"interrupted; the scores so far are in {tmp_path / 'x.zarr'}; run the same command to continue" in capsys.readouterr().err
+    said = f"interrupted; the scores so far are in {tmp_path / 'x.zarr'}; run the same command to continue"
+    assert said in capsys.readouterr().err
     assert headnb.open_scores(tmp_path / "x.zarr").sizes["sample"] == 2
     assert run(monkeypatch, *words) == 0
     assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1

@@ -256,7 +256,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     assert not {"whole", "next_cell"} & set(shell.user_ns)
     part = shell.user_ns["part"]
     assert part is shell.user_ns["_"]
-    assert captured.stderr.strip().endswith("interrupted; the scores so far are in part")  # no store: it would start anew
+    assert captured.stderr.strip().endswith("interrupted; the scores so far are in part")
     assert part.sizes["sample"] == 9
     assert part.attrs["complete"] == 0
     said = captured.stdout + captured.stderr
@@ -428,9 +428,7 @@ def test_a_tables_text_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_cuts_long_rows_and_a_pipe_gets_them_whole(
-    monkeypatch: pytest.MonkeyPatch, terminal: bool
-) -> None:
+def test_a_terminal_cuts_long_rows_and_a_pipe_gets_them_whole(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     from headnb.notebook.tables import NameTable
 
     monkeypatch.setenv("COLUMNS", "40")

@@ -56,7 +56,8 @@ class Drawn:
     def place(self, layer: int, head: int, panel: int = 0) -> tuple[float, float]:
         """The centre of a cell relative to the stage's top left corner."""
         layout = enlarged(geometry.grid_geometry(self.grid.payload, self.panels), self.width)
-        x, y = layout.origin(panel)
+        x, y = layout.origin(0)
+        x += panel * (layout.panel_width + 10)
         across, down = (layout.cell_width - layout.gap) / 2, (layout.cell_height - layout.gap) / 2
         return x + layout.x(head) + across, y + layout.y(layer) + down
 

@@ -110,8 +110,8 @@ function axisLabels(counts: readonly number[], edges: readonly number[], units: 
   };
   return [
     placed("number of samples", "start", 0, -17),
-    placed(String(Math.max(1, ...counts)), "count", -6, 0),
-    placed("0", "count", -6, HEIGHT),
+    placed(String(Math.max(1, ...counts)), "amount", -6, 0),
+    placed("0", "amount", -6, HEIGHT),
     ...x.ticks(4).map((tick) => placed(short(tick), "tick", x(tick), HEIGHT + 5)),
     placed(units ? `score (${units})` : "score", "start", 0, HEIGHT + 20),
   ];

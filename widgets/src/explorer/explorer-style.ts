@@ -19,13 +19,13 @@ const CSS = `
 .tabpanel { padding: 8px 2px; }
 .tabpanel p { margin: 0 0 6px; }
 .chips { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 8px; max-height: 5em; overflow: auto; }
-.histogram { position: relative; width: 340px; margin: 22px 12px 6px 36px; padding-bottom: 32px; }
+.histogram { position: relative; width: 340px; padding: 22px 12px 36px 36px; }
 .histogram svg { display: block; overflow: visible; }
 .histogram rect { fill: currentColor; opacity: .45; }
 .histogram rect.chosen { opacity: .8; }
-.histogram span { position: absolute; font-size: 11px; line-height: 14px; white-space: nowrap; }
+.histogram span { position: absolute; margin: 22px 0 0 36px; font-size: 11px; line-height: 14px; white-space: nowrap; }
 .histogram .tick { transform: translateX(-50%); }
-.histogram .count { transform: translate(-100%, -50%); }
+.histogram .amount { transform: translate(-100%, -50%); }
 .axis { stroke: currentColor; opacity: .5; }
 .zero { stroke: currentColor; opacity: .6; stroke-dasharray: 3 3; }
 .samples { max-height: 340px; overflow: auto; margin-top: 6px; }
