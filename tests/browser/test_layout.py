@@ -211,7 +211,7 @@ def test_the_list_of_top_heads_answers_mouse_and_keyboard(page: Page) -> None:
 
 def test_the_bins_of_a_heads_scores_answer_mouse_and_keyboard(page: Page) -> None:
     root = explorer(page, 1100)
-    chart, told = root.locator(".histogram"), root.locator(".readout:visible")
+    chart, told = root.locator(".histogram"), root.locator(".bin-line")
     chart.hover(position={"x": 36 + 340 / 2, "y": 40})
     expect(told).to_have_text("1 sample with a score from 0.250 to 0.500 nats")
     page.mouse.move(2, 2)

@@ -44,7 +44,7 @@ export function histogram(
   const drawn = bars(counts, edges, WIDTH, HEIGHT).map((bar) =>
     shape("rect", { x: bar.x + 0.5, y: bar.y, width: Math.max(bar.width - 1, 1), height: bar.height }),
   );
-  const readout = element("div", { class: "readout", role: "status" });
+  const readout = element("div", { class: "bin-line", role: "status" });
   const words = `${label}. Arrow keys move between the bins.`;
   const chart = element("div", { class: "histogram", role: "group", tabindex: "0", "aria-label": words });
   let chosen: number | null = null;

@@ -46,13 +46,13 @@ const CSS = `
 .split > .text { flex: 1 1 420px; }
 .key { width: max-content; max-width: 100%; margin: 2px 16px 8px 0; font-size: 12px; font-variant-numeric: tabular-nums; }
 .key .ramp, .key .ticks { width: 240px; }
-.key .ramp { height: 10px; border: 1px solid var(--line); margin-top: 2px; }
+.key .ramp { height: 10px; background-origin: border-box; border: 1px solid var(--line); margin-top: 2px; }
 .key .ticks { position: relative; height: 1.5em; }
 .key .ticks span { position: absolute; transform: translateX(-50%); font-size: 11px; }
 .key .ticks span:first-child { transform: none; }
 .key .ticks span:last-child { transform: translateX(-100%); }
 .matrix { max-width: 100%; box-sizing: border-box; aspect-ratio: 1; image-rendering: pixelated; border: 1px solid var(--line); cursor: crosshair; touch-action: none; }
-.readout { min-height: 1.5em; font-variant-numeric: tabular-nums; white-space: pre-wrap; overflow-wrap: anywhere; }
+.readout, .bin-line { min-height: 1.5em; font-variant-numeric: tabular-nums; white-space: pre-wrap; overflow-wrap: anywhere; }
 .interval .reach { stroke: currentColor; stroke-width: 2; opacity: .55; }
 .interval .control { fill: none; stroke: currentColor; opacity: .7; }
 .rise { fill: ${RISE}; }
