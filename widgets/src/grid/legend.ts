@@ -11,6 +11,10 @@ const WIDTH = 192;
 const TOP = 18;
 const HEIGHT = 10;
 
+/** The colour bar, relative to the legend's top left corner, and the height of the axis below it. */
+export const BAR = { x: 0, y: TOP, width: WIDTH, height: HEIGHT };
+export const BAR_AXIS = 18;
+
 export function legend(shown: Shown, theme: Theme, colours: Colouring, room: number): Mark[] {
   const { low, high } = colours.ends;
   const across = (value: number) => ((value - low) / (high - low)) * WIDTH;

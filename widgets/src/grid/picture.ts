@@ -15,12 +15,14 @@ export interface Picture {
   readonly scene: Scene;
   readonly layout: Layout;
   readonly shown: Shown;
+  /** What has a legend, in their order; empty without scores. */
+  readonly looks: readonly Look[];
   /** One histogram per panel; empty if distributions are not drawn. */
   readonly histograms: readonly Histogram[];
 }
 
 /** What panels of one kind share. */
-interface Look {
+export interface Look {
   readonly part: Shown;
   readonly colours: Colouring;
   /** Largest absolute mean of a layer, which has the longest bar. */
@@ -67,7 +69,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
       ]),
     );
   });
-  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, histograms };
+  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, looks, histograms };
 }
 
 function look(part: Shown, layout: Layout, distributed: boolean): Look {
