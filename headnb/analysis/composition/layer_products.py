@@ -141,10 +141,12 @@ class ByLayer:
         present = np.zeros(self._heads.shape)
         for row, heads in enumerate(rows):
             self._heads[row, : len(heads)], present[row, : len(heads)] = heads, 1
-        units = levels + _LEAST_UNIT * levels.mean()
-        self._units = np.where(units > 0, units, 1)[self._heads]
-        weights = present / self._units  # zero where there is no head
-        shift_and_scale = np.stack([weights, weights * levels[self._heads]], axis=-1)  # (layers, widest, 2)
+        mean = levels.mean() or 1.0
+        relative = levels / mean  # so that both columns below have similar lengths
+        units = np.where(relative + _LEAST_UNIT > 0, relative + _LEAST_UNIT, 1)[self._heads]
+        self._units = mean * units
+        weights = present / units  # zero where there is no head
+        shift_and_scale = np.stack([weights, weights * relative[self._heads]], axis=-1)  # (layers, widest, 2)
         projection = shift_and_scale @ np.linalg.pinv(shift_and_scale)
         self._rest = (np.eye(present.shape[1]) - projection) * present[..., None]
 
