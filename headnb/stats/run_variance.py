@@ -13,7 +13,7 @@ A few runs give a poor estimate of one head's b, and run noise differs between h
 heads are fitted together as s^2 F(R - 1, d0) by maximum likelihood. Given its estimate b, a head's true b is then
 distributed as (d0 s^2 a + (R - 1) b) / chi2(d0 + R - 1). Tests and intervals average Student's t over that
 distribution. A t test with estimated degrees of freedom (Welch-Satterthwaite) finds heads in most data sets without any
-change.
+change. d0 is at most n - 1: the ratio also varies with the estimate of a, which has n - 1 degrees of freedom.
 One head in a thousand is assumed not to follow the other heads: its b / a may have any size, and its true b is
 distributed as (R - 1) b / chi2(R - 1). A head counts as such with the probability that its ratio gives. A head without
 sample noise, whose ratio is infinite, therefore has R - 1 degrees of freedom, and does not change the other heads' fit.
@@ -199,7 +199,7 @@ def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
         return float(d0_values[-1]), 0.0
     log_s2 = _LOG_S2 + np.log(np.median(positive))
     x = ratios[:, None] / np.exp(log_s2)  # (heads, s^2)
-    # The log density of a head is log(1 + odds) plus that of a head apart, without a term that depends on the data only.
+    # A head's log density is log(1 + odds) plus that of a head apart, without a term that depends on the data only.
     apart = -0.5 * df * (np.log1p(x).sum(axis=0) + len(ratios) * log_s2)
     best = (-np.inf, float(d0_values[-1]), 0.0)
     for d0 in d0_values:

@@ -76,7 +76,7 @@ def test_measured_power(options, least):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", ["format", "one basic task"])
+@pytest.mark.parametrize("world", ["format", "one basic task", "layer profile times pattern"])
 def test_measured_claims_of_less_than_composition(world):
     found = counts(world, MANY, 13)
     print(world, MANY, "replicates:", found)

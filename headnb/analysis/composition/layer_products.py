@@ -5,7 +5,9 @@ of heads, and their differences between runs, are roughly proportional to the he
 dominated by the few heads with the highest levels. Therefore patterns are in units of each head's level. A shift and a
 multiple of the tasks' mean level are removed from each layer, so that a uniform change of a layer does not count. A
 change of a whole layer in proportion to one task's own pattern is removed only as far as that pattern is the tasks'
-mean.
+mean. If target and basics share a pattern within layers beyond the tasks' mean, and each layer changes by a multiple of
+it that they also share, then that change is a shared component and cannot be separated from composition. Removing each
+task's own pattern from every layer does not exclude it and costs power (docs/validity.md has both).
 
 A corrected product of two patterns averages over pairs of different samples and different runs. Jackknife replicates,
 which leave out a group of samples or a run, are corrected for their own noise.
