@@ -53,3 +53,13 @@ test("a grid without scores has no parts", () => {
   const found = drawn([0, 0, 0, 0], { progress: { done: 0, total: 4, unit: "samples", message: "" } });
   expect(partAt(found, 40 + 96, 23)).toBeNull();
 });
+
+test("each of two colour bars has the values of its own panels", () => {
+  const own = { kind: "difference" as const, scale: { low: -4, high: 4 }, quantity: "change" };
+  const step = (values: number[], at: number) => panel(values, { step: at, course: "gsm8k" });
+  const change = panel([1, -3, 0, 2], { own });
+  const found = payload(2, 2, [step([1, 1, 1, 1], 0), { ...step([2, 3, 1, 3], 5), change }]);
+  const made = picture(shown(found, firstView(found)), theme, 1200);
+  const units = made.layout.legendOrigins.map(({ x, y }) => partAt(made, x + 48, y + 23)?.lines[1]);
+  expect(units).toEqual(["8 of 8 heads have at least this value", "1 of 4 heads have at most this value"]);
+});

@@ -3,6 +3,7 @@
 import { ticks } from "d3-array";
 import type { Colouring, Spread } from "./colours";
 import { BINS } from "./colours";
+import { isWaiting } from "./payload";
 import { fitting, label, type Mark, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
 import { offScaleLine, quantityWithUnits, short } from "./words";
@@ -59,7 +60,7 @@ function keysOf({ payload, panels, view }: Shown) {
   const { low, high } = payload.scale;
   const offScale = view.spread === "linear" ? offScaleLine(panels, low, high) : "";
   const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
-  const missing = panels.some((panel) => panel.values.some(Number.isNaN));
+  const missing = panels.some((panel) => !isWaiting(panel, payload) && panel.values.some(Number.isNaN));
   return {
     offScale: offScale && `▸ ${offScale}`,
     significant: panels.some((panel) => panel.significant) ? `● significant${alpha}` : "",

@@ -5,7 +5,7 @@ import { type Colouring, colouring } from "./colours";
 import { bins, distribution, type Histogram } from "./distribution";
 import { arrange, cellX, cellY, type Layout } from "./layout";
 import { legend } from "./legend";
-import { isUnscored, type Panel } from "./payload";
+import { isUnscored, isWaiting, type Panel } from "./payload";
 import { roleMarks } from "./roles";
 import { group, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { furthest, layerMeans } from "./statistics";
@@ -61,7 +61,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
       group(x, y, [
         ...axes(part, panel, layout, theme, first),
         cells(panel, layout, unscored ? waiting(theme, colours) : colours),
-        ...missing(panel, layout, theme),
+        ...(isWaiting(panel, payload) ? [] : missing(panel, layout, theme)),
         ...roleMarks(shown, layout, theme),
         ...significant(panel, layout),
         ...(unscored ? [] : profile(part, layerMeans(panel.values, payload), longest, layout, theme)),
