@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from headnb.call_checks import check_arguments
 from headnb.display.grid_text import head_name
 from headnb.errors import HeadnbError, unknown_name
 from headnb.explorer.checked_widget import CheckedWidget
@@ -95,6 +96,7 @@ class SelectionWidget(CheckedWidget):
         self.selected = existing_heads(self.selected, self.payload)
 
 
+@check_arguments
 def link(first: SelectionWidget, second: SelectionWidget) -> traitlets.link:
     """Share the selection of two grids: what is selected in one is selected in the other.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from headnb.call_checks import check_arguments
+from headnb.call_checks import UnknownKeywordError, check_arguments
 from headnb.display.panel_statistics import score_statistics
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.scoring.progress import ScoringInterrupted
 from headnb.scoring.run import score_heads
@@ -96,6 +97,9 @@ def score_tasks(
         HeadnbError: as for `load_task` and `score_heads`, two tasks have the same name, or `out` is a store of scores.
         TasksInterrupted: on Ctrl-C; its `scores` is the study so far.
     """
+    known = inspect.signature(score_heads).parameters
+    for name in options.keys() - known.keys():
+        raise UnknownKeywordError(str(unknown_name("argument of score_tasks", name, known)))
     chosen = named_tasks(tasks)
     stores = _stores(out, chosen)
     finished: dict[str, xr.Dataset] = {}

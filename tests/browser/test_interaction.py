@@ -282,7 +282,7 @@ def test_a_study_has_tabs_of_tasks_and_one_slider_of_steps(opened: Opened) -> No
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{layer}H{place}")
     drawn.hover(layer, place)
     expect(drawn.tooltip).to_contain_text("gsm8k: ")
-    expect(drawn.tooltip.locator("polyline")).to_have_count(1)
+    expect(drawn.tooltip.locator("canvas")).to_have_count(1)
     drawn.page.mouse.move(2, 2)
     drawn.button("Options")
     drawn.root.get_by_label("difference", exact=True).check()

@@ -30,7 +30,18 @@ PAYLOADS = FIXTURES / "payloads"
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 GENERATED = fastjsonschema.compile(SCHEMA, use_default=False)
 KEYWORDS = {
-    *("type", "const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "maxLength", "pattern"),
+    *(
+        "anyOf",
+        "type",
+        "const",
+        "enum",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "maxLength",
+        "pattern",
+    ),
     *("items", "minItems", "maxItems", "uniqueItems"),
     *("required", "properties", "additionalProperties", "propertyNames", "maxProperties"),
     *("$ref", "$defs", "if", "then", "else", "default"),

@@ -34,7 +34,9 @@ def test_a_page_changes_nothing_but_the_selection(state, monkeypatch):
     monkeypatch.setattr(widget, "send_state", lambda key=None: sent.append(key))
     before = widget.get_state()
     widget.set_state(state)
-    assert widget.get_state() == before
+    after = widget.get_state()
+    assert len(after.pop("problem")) < 400  # the error that the grid shows
+    assert {**after, "problem": ""} == before
     assert sent == (["selected"] if isinstance(state, dict) and "selected" in state else [])
     widget.set_state({"selected": ["L1H2", "L0H1"]})
     assert widget.selected == ["L0H1", "L1H2"]
