@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from headnb.display.payload_types import Panel, Payload
 
-_MATRICES = {"value": "values", "low": "low", "high": "high", "significant": "significant"}
+_MATRICES = {"value": "values", "low": "low", "high": "high", "significant": "significant", "q": "q"}
 """Column -> key of a panel."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_table(payload: Payload) -> str:
-    """A table with the columns name, layer, head, value, and where the grid has them low, high, significant and units.
+    """A table with the columns name, layer, head and value, and if the grid has them low, high, significant, q, units.
 
     The steps of a training also have the change since the first step, in columns that begin with `change`. Several
     panels have their title in the first column. A value that is missing is empty.
@@ -46,9 +46,12 @@ def _matrices(panel: Panel) -> dict[str, np.ndarray]:
     """The matrices of a panel and of its change, by column."""
     found = {name: grid_text.panel_matrix(panel, key) for name, key in _MATRICES.items() if key in panel}
     if "change" in panel:
-        names = {"change": "values", "change_low": "low", "change_high": "high", "change_significant": "significant"}
         change = panel["change"]
-        found |= {name: grid_text.panel_matrix(change, key) for name, key in names.items() if key in change}
+        found |= {
+            "change" if name == "value" else f"change_{name}": grid_text.panel_matrix(change, key)
+            for name, key in _MATRICES.items()
+            if key in change
+        }
     return found
 
 

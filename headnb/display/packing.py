@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
 
 PLAIN_CELLS = 64  # total of all panels up to which a notebook stores lists
-FLOAT32_CELLS = 4096  # total of all panels up to which a notebook stores seven digits instead of three
+FLOAT32_CELLS = 4096  # total of all panels up to which a notebook stores q-values, and values with seven digits
 
 
 def pack(payload: Payload) -> Payload:
@@ -23,21 +23,24 @@ def pack(payload: Payload) -> Payload:
     cells = payload["layers"] * payload["heads"] * len(payload["panels"])
     if cells <= PLAIN_CELLS:
         return payload
-    kind: NumberType = "float32" if cells <= FLOAT32_CELLS else "float16"
-    panels = [_packed(panel, kind) for panel in payload["panels"]]
+    panels = [_packed(panel, large=cells > FLOAT32_CELLS) for panel in payload["panels"]]
     return cast("Payload", {**payload, "panels": panels})
 
 
-def _packed(panel: Mapping[str, Any], kind: NumberType) -> dict[str, Any]:
-    """A panel, or its change, with compact matrices."""
+def _packed(panel: Mapping[str, Any], *, large: bool) -> dict[str, Any]:
+    """A panel, or its change, with compact matrices; q-values of a large grid are left out."""
     matrices: dict[str, object] = {}
-    for name in ("values", "low", "high"):
+    for name in ("values", "low", "high", "q"):
         rows = panel.get(name)
         if isinstance(rows, list):
             values = np.array(rows, dtype=float)
+            kind: NumberType = "float32" if name == "values" and not large else "float16"
             matrices[name] = compress_values(values, scale_factor(values), kind)
     if isinstance(marks := panel.get("significant"), list):
         matrices["significant"] = compress_values(np.array(marks), 1, "uint8")
     if "change" in panel:
-        matrices["change"] = _packed(panel["change"], kind)
-    return {**panel, **matrices}
+        matrices["change"] = _packed(panel["change"], large=large)
+    packed = {**panel, **matrices}
+    if large:
+        packed.pop("q", None)
+    return packed

@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _PanelData:
-    """One panel before rounding: `cells` has `values` and optionally `low`, `high`, `significant`, each (layer, head).
+    """One panel before rounding: `cells` has `values` and optionally `low`, `high`, `significant` and `q_value`.
 
     `facts` are its attributes, and the coordinates that differ between panels. `numbers` are the model's numbers of its
     layers and of its heads.
@@ -158,7 +158,7 @@ def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
     elif isinstance(data, xr.Dataset) and "level" in data:
         yield from _study(of_one_task(data), title)
     elif isinstance(data, xr.Dataset) and "difference" in data:
-        names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
+        names = [name for name in ("low", "high", "significant", "q_value") if name in data and is_result(data)]
         cells = data[["difference", *names]].rename(difference="values").compute()
         cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
         yield from _slices(cells, title, None)
@@ -298,6 +298,8 @@ def _panel(grid: _PanelData, factor: float | None) -> Panel:
         panel["low"], panel["high"] = _matrix(cells["low"], 3), _matrix(cells["high"], 3)
     if "significant" in cells:
         panel["significant"] = cells["significant"].astype(int).tolist()
+    if "q_value" in cells:
+        panel["q"] = _matrix(cells["q_value"], 3)
     return panel
 
 
@@ -310,7 +312,7 @@ def _add_changes(result: Payload, grids: list[_PanelData]) -> None:
     for panel, grid in zip(result["panels"], grids, strict=True):
         if grid.change is not None:
             change = _panel(grid.change, factor)
-            dropped = set() if factor is None else {"low", "high"}
+            dropped = set() if factor is None else {"low", "high", "q"}
             kept = Cells.__annotations__.keys() - dropped
             panel["change"] = cast("Cells", {name: value for name, value in change.items() if name in kept})
 

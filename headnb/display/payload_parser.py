@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headnb.display.colours import Kind
     from headnb.display.payload_types import Cells, Payload, Scale
 
-_MATRICES = ("values", "low", "high", "significant")
+_MATRICES = ("values", "low", "high", "significant", "q")
 
 
 def read_payload(source: str | Path) -> Payload:

@@ -69,12 +69,13 @@ class Own(TypedDict):
 
 
 class Cells(EvidenceFields, FooterFields):
-    """`values`, `low`, `high` and `significant` (0 or 1) are layers x heads."""
+    """`values`, `low`, `high`, `significant` (0 or 1) and `q` (q-values of the tests) are layers x heads."""
 
     values: Matrix | Compact
     low: NotRequired[Matrix | Compact]
     high: NotRequired[Matrix | Compact]
     significant: NotRequired[list[list[int]] | Compact]
+    q: NotRequired[Matrix | Compact]
 
 
 class Panel(Cells):

@@ -36,7 +36,8 @@ def study_changes(study: xr.Dataset) -> xr.Dataset | None:
     change = study["change"]
     attrs = {**study.attrs, **trusted_attrs(change)}
     cells = xr.Dataset({"values": change, "low": study["change_low"], "high": study["change_high"]})
-    cells = cells.assign(significant=study["change_q_value"] < attrs["alpha"])
+    q_value = study["change_q_value"]
+    cells = cells.assign(q_value=q_value, significant=q_value < attrs["alpha"])
     return cells.assign_coords(_evidence(study, "change_evidence")).assign_attrs(attrs)
 
 

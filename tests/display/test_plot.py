@@ -134,12 +134,12 @@ def test_an_svg_has_text_and_the_theme(tmp_path: Path, theme: str, page: str) ->
 
 
 def test_a_csv_has_the_values_of_the_arrays(tmp_path: Path) -> None:
-    data = change()
+    data = change().assign(q_value=np.abs(change()["difference"]) ** 2)
     table = pd.read_csv(HeadGrid.of(data).save(tmp_path / "x.csv"))
-    assert list(table) == ["name", "layer", "head", "value", "low", "high", "significant", "units"]
+    assert list(table) == ["name", "layer", "head", "value", "low", "high", "significant", "q", "units"]
     assert table["name"][:2].tolist() == ["L0H0", "L0H1"]
     shape = data["difference"].shape
-    for column, variable in (("value", "difference"), ("low", "low"), ("high", "high")):
+    for column, variable in (("value", "difference"), ("low", "low"), ("high", "high"), ("q", "q_value")):
         expected = data[variable].to_numpy()
         assert table[column].to_numpy().reshape(shape) == pytest.approx(expected, rel=5e-3, nan_ok=True)
     assert (table["significant"].to_numpy().reshape(shape) == data["significant"].to_numpy()).all()

@@ -12,6 +12,7 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     low: null,
     high: null,
     significant: null,
+    q: null,
     change: null,
     own: null,
     statisticsLine: "",

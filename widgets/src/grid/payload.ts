@@ -49,6 +49,8 @@ export interface Panel {
   readonly low: Float64Array | null;
   readonly high: Float64Array | null;
   readonly significant: Float64Array | null;
+  /** Q-values of the tests. */
+  readonly q: Float64Array | null;
   /** Difference from the first step of the course; null if it is not known. */
   readonly change: Panel | null;
   readonly own: Own | null;

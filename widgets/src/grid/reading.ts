@@ -113,7 +113,7 @@ function withChanges(panels: readonly Panel[], found: Given): readonly Panel[] {
 
 function readPanel(panel: GivenPanel | GivenChange, where: string, layers: number, heads: number): Panel {
   const { title = "", step = null, course = "", notes = [] } = panel as Partial<GivenPanel>;
-  const matrix = (name: "low" | "high" | "significant") =>
+  const matrix = (name: "low" | "high" | "significant" | "q") =>
     panel[name] ? numbers(panel[name], `${where}.${name}`, layers, heads) : null;
   const significant = matrix("significant");
   if (significant?.some((mark) => mark !== 0 && mark !== 1)) fail(`${where}.significant must be 0 or 1`);
@@ -123,6 +123,7 @@ function readPanel(panel: GivenPanel | GivenChange, where: string, layers: numbe
     low: matrix("low"),
     high: matrix("high"),
     significant,
+    q: matrix("q"),
     statisticsLine: panel.statistics_line ?? "",
     reliabilityLine: panel.reliability_line ?? "",
     cells: panel.cells ?? [],

@@ -6,7 +6,7 @@ import type { Shown } from "./view";
 
 type Row = readonly string[];
 
-const MATRICES = ["values", "low", "high", "significant"] as const;
+const MATRICES = ["values", "low", "high", "significant", "q"] as const;
 
 /** The header and one row per panel and head; a value that is missing is empty. */
 export function tableRows({ payload, panels }: Shown): Row[] {

@@ -123,7 +123,9 @@ export function headLines(payload: Payload, panel: Panel, place: HeadPlace): str
   lines.push(`rank ${rank} of ${of}`);
   const group = payload.heads / payload.kvHeads;
   if (group > 1) lines.push(`key/value head ${Math.floor(place.head / group)}`);
-  if (panel.significant?.[cell]) lines.push("significant");
+  const q = panel.q?.[cell] ?? Number.NaN;
+  const tested = [panel.significant?.[cell] ? "significant" : "", Number.isNaN(q) ? "" : `q ${number(q, 2)}`];
+  if (tested.some(Boolean)) lines.push(tested.filter(Boolean).join(", "));
   for (const { name, scores } of payload.roles) {
     const score = scores.get(cell);
     if (score !== undefined) lines.push(`${name} ${score.toFixed(2)}`);
