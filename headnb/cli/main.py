@@ -96,7 +96,7 @@ def _parameter(option: shared.Option) -> inspect.Parameter:
 @takes(*shared.SCORE)
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), JSONL file or hub data set.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name (see `headnb tasks`), file or hub data set.")],
     save: Annotated[Path | None, typer.Option(help="Write the grid: .heads.json, .svg or .html.")] = None,
     **given: Any,
 ) -> None:
@@ -112,7 +112,8 @@ def score(
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    samples = load_sampled_task(task, given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
+    sampling = (given[option.name] for option in (shared.SPLIT, shared.SEED, shared.CONFIG))
+    samples = load_sampled_task(task, given["samples"], shared.MAX_SAMPLES, *sampling)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:

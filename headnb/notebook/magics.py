@@ -63,7 +63,7 @@ class HeadMagics(Magics):
     @line_cell_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", nargs="?", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("task", metavar="TASK", nargs="?", help="Name, file, hub data set or variable with a task.")
     @takes(*shared.SCORE, shared.INTO)
     def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
         """Score every attention head of a model on a task; the layer x head grid is updated during the run.
@@ -169,7 +169,9 @@ class HeadMagics(Magics):
             raise HeadnbError("%headscore needs a model and a task: %headscore smollm2-135m gsm_symbolic (%headtasks)")
         source = arguments.variable(options.task, options.variables, arguments.is_task)
         with arguments.explain_variable(options.task, source, options.variables, "a task"):
-            return arguments.load_sampled_task(source, options.samples, self.samples, options.split, options.seed)
+            return arguments.load_sampled_task(
+                source, options.samples, self.samples, options.split, options.seed, options.config
+            )
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
@@ -249,7 +251,7 @@ class HeadMagics(Magics):
     @line_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("task", metavar="TASK", help="Name, file, hub data set or variable with a task.")
     @argument("--heads", required=True, metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")
     @argument(
         "--factor", type=float, default=0.0, help="Factor that multiplies the heads' outputs. Default: 0 (ablation)."

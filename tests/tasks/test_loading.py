@@ -97,8 +97,6 @@ def test_dataset_with_columns_and_templates():
     assert [s.completion for s in task.samples] == [str(int(key[1:]) + 1) for key in task.ids]
     with pytest.raises(HeadnbError, match=r"no split 'test'; it has 'train'"):
         load_task(datasets.DatasetDict(train=source), fields=fields)
-    with pytest.raises(HeadnbError, match="pass a list of rows"):
-        load_task(source.to_iterable_dataset(), fields=fields)
 
 
 def test_folder_of_a_data_set(tmp_path):
