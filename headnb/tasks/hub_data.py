@@ -52,12 +52,13 @@ def one_line_failures(what: str, *, local: bool = False) -> Iterator[Any]:
     except HeadnbError:
         raise
     except Exception as error:
-        reason = _reason(error) if online else "no network, and the data set is not in the cache"
-        raise HeadnbError(f"cannot load {what}: {reason}") from error
+        raise HeadnbError(f"cannot load {what}: {_reason(error, online=online)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, *, online: bool) -> str:
     """The first line of an error; the names of the configurations are on the second one."""
+    if not online and (isinstance(error, OSError) or first_line(error).startswith("Couldn't find cache")):
+        return "no network, and the data set is not in the cache"
     if first_line(error).startswith("Config name is missing"):
         lines = str(error).splitlines()
         return f"it has several configurations; give one by config= ({one_line(' '.join(lines[1:2]))})"
