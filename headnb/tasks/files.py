@@ -152,7 +152,13 @@ def _read_csv(file: io.BufferedReader, path: Path, separator: str = ",") -> Cont
     try:
         # Without header=None, pandas renames columns of the same name, and drops values beyond the last column.
         frame = pd.read_csv(
-            file, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=ROW_LIMIT
+            file,
+            sep=separator,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            nrows=ROW_LIMIT + 2,
         )
     except pd.errors.EmptyDataError:
         return [], ()
@@ -161,6 +167,7 @@ def _read_csv(file: io.BufferedReader, path: Path, separator: str = ",") -> Cont
     except pd.errors.ParserError as error:
         reason = first_line(error).removeprefix("Error tokenizing data. C error: ")
         raise HeadnbError(f"{path} is not valid CSV: {reason}") from error
+    _check_count(len(frame) - 1, path)  # the first row has the names
     names = frame.iloc[0].tolist()
     if twice := {name for name in names if names.count(name) > 1}:
         raise HeadnbError(f"{path} has two columns with the name {min(twice)!r:.60}")

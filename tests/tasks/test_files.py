@@ -177,7 +177,7 @@ def test_a_table_that_grows_when_read_is_refused(tmp_path, monkeypatch):
         load_task(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
 def test_the_number_of_rows_is_limited(tmp_path, monkeypatch, name):
     monkeypatch.setattr(files, "ROW_LIMIT", 1)
     (tmp_path / name).write_bytes(FORMS[name])
