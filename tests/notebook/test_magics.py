@@ -11,8 +11,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import headnb
 import numpy as np
+import polars as pl
 import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
@@ -23,6 +25,7 @@ from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from ipython_shells import PAIRS, completions, error_of, other_tokenizer, raising, run, scores_of
+from mock_datasets import mock_load_dataset
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -118,6 +121,29 @@ def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None
     assert shell.user_ns["scores"].attrs["task"] == "gsm_symbolic"
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars", "stream"])
+def test_frames_and_streams_are_tasks(shell: InteractiveShell, kind: str) -> None:
+    rows = [{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS]
+    shell.user_ns["mine"] = {
+        "pandas": lambda: datasets.Dataset.from_list(rows).to_pandas(),
+        "polars": lambda: pl.DataFrame(rows),
+        "stream": lambda: datasets.Dataset.from_list(rows).to_iterable_dataset(),
+    }[kind]()
+    run(shell, "scores = %headscore model mine")
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+    np.testing.assert_array_equal(shell.user_ns["scores"]["score"], expected["score"])
+
+
+def test_config_and_split_of_a_small_hub_data_set(
+    shell: InteractiveShell, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = mock_load_dataset(monkeypatch, [{"prompt": "a", "completion": "b"}] * 3)
+    run(shell, "scores = %headscore model org/few --config main --split test[:50%]")
+    assert calls == [{"path": "org/few", "streaming": False, "split": "test[:50%]", "name": "main"}]
+    assert shell.user_ns["scores"].sizes["sample"] == 3  # fewer than the default number of samples
+    assert "has 3 samples" in error_of(shell, "%headscore model org/few -n 4")
+
+
 def test_the_same_call_works_after_its_result_took_the_tasks_name(shell: InteractiveShell) -> None:
     for _ in range(2):
         run(shell, "gsm_symbolic = %headscore model gsm_symbolic -n 2")
@@ -208,6 +234,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
         ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
         ("%headscore scores pairs", "the variable scores is a Dataset, not a model"),
+        ("%headscore model pairs --config main", "config applies to data sets of the hub and folders, not to a list"),
         ("%headscore model tokenizer", "the variable tokenizer is a "),
         ("%headscore model pairs --dtype float16", "loaded already"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
