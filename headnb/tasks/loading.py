@@ -196,6 +196,7 @@ def load_task(
     return task
 
 
+@check_arguments
 def load_at_most(
     source: object,
     n: int | None,

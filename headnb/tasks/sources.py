@@ -69,7 +69,8 @@ def _rows_by_name(
     elif config is None and source in registry.CARDS and not path.is_dir():
         return _registered(source, split, n, fields, in_folder)
     elif config is not None or fields is not None or "/" in source or path.is_dir():
-        rows = _from_hub(str(path) if path.is_dir() else source, path.name if path.is_dir() else source, split, config)
+        where, name = (str(path), path.name) if path.is_dir() else (source, source)
+        rows = _from_hub(where, name, split, config)
     else:
         return _procedural(source, split, n or ENDLESS_SAMPLES, seed)
     return with_ids(rows, fields)

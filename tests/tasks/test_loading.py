@@ -263,7 +263,7 @@ def test_import_loads_nothing_heavy():
     code = (
         "import sys, headnb.tasks.loading\n"
         "headnb.tasks.loading.load_task([('a', 'b')])\n"
-        "print(sorted({'torch', 'datasets', 'transformers', 'reasoning_gym'} & set(sys.modules)))"
+        "print(sorted({'torch', 'datasets', 'transformers', 'reasoning_gym', 'lm_eval', 'polars'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
