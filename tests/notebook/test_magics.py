@@ -29,6 +29,8 @@ from mock_datasets import mock_load_dataset
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from IPython.core.interactiveshell import InteractiveShell
 
 
@@ -142,6 +144,13 @@ def test_config_and_split_of_a_small_hub_data_set(
     assert calls == [{"path": "org/few", "streaming": False, "split": "test[:50%]", "name": "main"}]
     assert shell.user_ns["scores"].sizes["sample"] == 3  # fewer than the default number of samples
     assert "has 3 samples" in error_of(shell, "%headscore model org/few -n 4")
+
+
+def test_a_small_file_keeps_its_order(shell: InteractiveShell, tmp_path: Path) -> None:
+    lines = [f"{i} + {i} = ,{2 * i}" for i in range(9)]
+    (tmp_path / "sums.csv").write_text("\n".join(["prompt,completion", *lines]), encoding="utf-8")
+    run(shell, f"scores = %headscore model {tmp_path / 'sums.csv'}")
+    assert shell.user_ns["scores"]["sample"].values.tolist() == list(range(9))
 
 
 def test_the_same_call_works_after_its_result_took_the_tasks_name(shell: InteractiveShell) -> None:
