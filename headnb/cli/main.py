@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headnb.display.grid import HeadGrid
+    from headnb.tasks.loading import Task
 
 EXIT_INTERRUPTED = 130  # the shells' convention for a process ended by Ctrl-C
 
@@ -97,7 +98,7 @@ def _parameter(option: shared.Option) -> inspect.Parameter:
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
     task: Annotated[
-        list[str], typer.Argument(metavar="TASK...", help="Names (see `headnb tasks`), JSONL files or hub data sets.")
+        list[str], typer.Argument(metavar="TASK...", help="Names (see `headnb tasks`), files or hub data sets.")
     ],
     save: Annotated[
         Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
@@ -108,7 +109,6 @@ def score(
     from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
-    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live  # noqa: PLC0415
     from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
     from headnb.scoring.run import check_settings  # noqa: PLC0415
@@ -117,8 +117,7 @@ def score(
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    sampling = (given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
-    samples = distinct_tasks([load_sampled_task(name, *sampling) for name in task], task)
+    samples = distinct_tasks([_task(name, given) for name in task], task)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:
@@ -140,8 +139,16 @@ def score(
         echo(f"wrote {path}")
 
 
+def _task(name: str, given: dict[str, Any]) -> Task:
+    """The task of a command line, with the samples that its options select."""
+    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
+
+    sampling = [given[option.name] for option in (shared.SPLIT, shared.SEED, shared.CONFIG)]
+    return load_sampled_task(name, given["samples"], shared.MAX_SAMPLES, *sampling)
+
+
 @app.command(cls=Command)
-@takes(shared.SAMPLES, shared.SPLIT, shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
+@takes(*shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
 def roles(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Task for the copy score.")] = None,
@@ -153,13 +160,11 @@ def roles(
     """Measure the roles of every attention head of MODEL, such as induction and sink."""
     from headnb.display.grid import HeadGrid, check_writable  # noqa: PLC0415
     from headnb.models.loading import load_model  # noqa: PLC0415
-    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.scoring.roles import head_roles  # noqa: PLC0415
 
     if save is not None:
         check_writable(save)
-    sampling = (given["samples"], shared.MAX_SAMPLES, given["split"], given["seed"])
-    samples = load_sampled_task(task, *sampling) if task is not None else None
+    samples = _task(task, given) if task is not None else None
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     work = shared.chosen((shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH), given)
     grid = HeadGrid.of(head_roles(loaded, tokenizer, samples, **work))

@@ -161,8 +161,9 @@ def is_model_pair(value: object) -> bool:
 def is_task(value: object) -> bool:
     """Whether a value is something that `load_task` accepts."""
     from headnb.tasks.loading import Task  # noqa: PLC0415
+    from headnb.tasks.sources import is_source  # noqa: PLC0415
 
-    return isinstance(value, (Task, list, tuple)) or type(value).__module__.partition(".")[0] == "datasets"
+    return isinstance(value, Task) or is_source(value)
 
 
 def is_scores(value: object) -> bool:
@@ -229,7 +230,7 @@ def _tokenizer_in_folder(name: str) -> Any:
     return load_tokenizer_or_none(name)
 
 
-def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: int) -> Task:
+def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: int, config: str | None = None) -> Task:
     """Load the task of a name, path or variable's value.
 
     Args:
@@ -238,19 +239,18 @@ def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: i
         most: limit of samples without `n`.
         split: of a named task.
         seed: of the random subset.
+        config: configuration of a hub data set.
 
     Raises:
         HeadnbError: as for `load_task`.
     """
-    from headnb.tasks.loading import load_task  # noqa: PLC0415
+    from headnb.tasks.loading import load_at_most, load_task  # noqa: PLC0415
 
-    if n is not None:
-        return load_task(source, split=split, n=n, seed=seed)
-    if not isinstance(source, str):
-        return load_task(source, split=split, seed=seed)
+    if n is not None or not isinstance(source, str):
+        return load_task(source, split=split, n=n, seed=seed, config=config)
     if not user_path(source).exists():
-        return load_task(source, split=split, n=most, seed=seed)
-    task = load_task(source, split=split, seed=seed)
+        return load_at_most(source, most, split, seed, config=config)
+    task = load_task(source, split=split, seed=seed, config=config)  # a small file keeps its order
     return task if len(task) <= most else load_task(task, n=most, seed=seed)
 
 

@@ -64,7 +64,7 @@ class HeadMagics(Magics):
     @line_cell_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", nargs="*", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("task", metavar="TASK", nargs="*", help="Name, file, hub data set or variable with a task.")
     @takes(*shared.SCORE, shared.INTO)
     def headscore(self, line: str, cell: str | None = None) -> xr.Dataset:
         """Score every attention head of a model on tasks; the layer x head grid is updated during the run.
@@ -174,7 +174,8 @@ class HeadMagics(Magics):
         """The task that a word of the line names, with the options' samples."""
         source = arguments.variable(word, options.variables, arguments.is_task)
         with arguments.explain_variable(word, source, options.variables, "a task"):
-            return arguments.load_sampled_task(source, options.samples, self.samples, options.split, options.seed)
+            sampling = (options.split, options.seed, options.config)
+            return arguments.load_sampled_task(source, options.samples, self.samples, *sampling)
 
     def model(self, options: Namespace, live: LiveGrid) -> tuple[Any, Any]:
         found = arguments.variable(
@@ -282,7 +283,7 @@ class HeadMagics(Magics):
     @line_magic
     @magic_arguments()
     @arguments.MODEL
-    @argument("task", metavar="TASK", help="Name, JSONL file, hub data set or variable with a task.")
+    @argument("task", metavar="TASK", help="Name, file, hub data set or variable with a task.")
     @argument("--heads", required=True, metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")
     @argument(
         "--factor", type=float, default=0.0, help="Factor that multiplies the heads' outputs. Default: 0 (ablation)."

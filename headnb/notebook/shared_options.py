@@ -74,7 +74,13 @@ _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 SAMPLES = Option("samples", _COUNT, kind=int, short="-n")
-SPLIT = Option("split", "Split of a task that has several.", "test", choices=("train", "validation", "test"))
+SPLIT = Option(
+    "split",
+    "Split of a task that has several; of a hub data set also a part of one, test[:100].",
+    "test",
+    choices=("train", "validation", "test"),
+)
+CONFIG = Option("config", "Configuration of a hub data set that has several, for example main.")
 SEED = Option("seed", "Random seed, for example of the subset of samples and the processing order.", 0, int)
 METHOD = Option("method", "Score method; %headmethods and `headnb methods` list them.", "activation", settable=True)
 LOSS = Option("loss", _LOSS, "sample-mean", settable=True, choices=("sample-mean", "batch-mean", "sum"))
@@ -95,7 +101,7 @@ DEVICE = Option("device", "Device of the model: auto, cpu, cuda, cuda:1, mps.", 
 DTYPE = Option("dtype", f"Dtype of the weights: {', '.join(_DTYPES)}.", "auto", settable=True, choices=_DTYPES)
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
-SAMPLING = (SAMPLES, SPLIT, SEED)  # select the samples
+SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
 SETTINGS = (METHOD, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
 WORK = (SEED, OUT, BATCH_TOKENS, MAX_LENGTH)  # other arguments of `score_heads`
 LOADING = (ADAPTER, REVISION, DEVICE, DTYPE)  # arguments of `load_model`

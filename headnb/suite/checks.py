@@ -18,6 +18,8 @@ from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, SUITE_PARAMETERS, CheckedSuite
 from headnb.suite.graph import notebooks_without, topological_order
 from headnb.suite.parameters import check_parameter, fits
+from headnb.tasks.files import task_ending
+from headnb.tasks.harness import PREFIX
 from headnb.tasks.sources import DATA_FOLDER
 
 if TYPE_CHECKING:
@@ -180,14 +182,14 @@ def _check_names(profile: Profile) -> None:
 def _samples_hash(task: str, n: int | None) -> str:
     """Hash of the scored samples and of the files with training samples.
 
-    Samples from the hub are identified by name only, because only the notebooks download them.
+    Samples from the hub and of lm_eval are identified by name only, because only the notebooks download them.
     """
     from headnb.tasks.loading import known_tasks, load_task  # noqa: PLC0415
     from headnb.tasks.registry import CARDS  # noqa: PLC0415
 
     local = {split: _local_file(task, split) for split in SPLITS}
     files = [file for file in local.values() if file is not None]
-    if not files and (task in CARDS or HUB_ID.fullmatch(task)):
+    if not files and (task in CARDS or HUB_ID.fullmatch(task) or task.startswith(PREFIX)):
         return task
     if files and len(files) < len(SPLITS) and task not in CARDS:
         missing = next(split for split, file in local.items() if file is None)
@@ -204,7 +206,7 @@ def _samples_hash(task: str, n: int | None) -> str:
 def _local_file(task: str, split: str) -> Path | None:
     """Path of the file that `load_task` reads for this task; None if it reads none."""
     path = Path(task)
-    if path.suffix in {".jsonl", ".json"}:
+    if task_ending(path.name):
         return path
     folder = os.environ.get(DATA_FOLDER)
     file = Path(folder).expanduser() / f"{task}.{split}.jsonl" if folder else None

@@ -1,8 +1,9 @@
 """Tasks: samples of prompt and completion with ids and a source, on which a model is scored.
 
-`load_task` makes a `Task` from a name in the registry (`known_tasks()`), a JSONL file, a data set of the `datasets`
-library, a hub id, pairs, chat messages, or encoded samples. It imports torch, datasets and reasoning-gym only if a
-source needs them, and never executes text of a source.
+`load_task` makes a `Task` from a name in the registry (`known_tasks()`), a file, a data frame, a data set of the
+`datasets` library, a hub id, a task of lm-evaluation-harness, pairs, chat messages, or encoded samples. It imports
+torch, datasets, pandas, pyarrow, reasoning-gym and lm_eval only if a source needs them, and never executes text of a
+source.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
 from headnb.tasks.row_values import type_name
+from headnb.tasks.rows import Rows
 from headnb.tasks.samples import (
     Sample,
     TokenSample,
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from headnb.tasks.registry import TaskCard
     from headnb.tasks.samples import Id
-    from headnb.tasks.sources import Rows
 
 __all__ = ["Sample", "Task", "TokenSample", "known_tasks", "load_task"]
 
@@ -143,46 +144,84 @@ def load_task(
     seed: int = 0,
     name: str | None = None,
     fields: Mapping[str, str] | None = None,
+    config: str | None = None,
 ) -> Task:
-    r"""Load a task from a name, a file, a data set or samples in memory.
+    r"""Load a task from a name, a file, a table, a data set or samples in memory.
 
     Args:
-        source: one of: a name in `known_tasks()`; a path to a JSONL file (one object per line: `prompt` and
-            `completion`, or `messages`, or `input_ids` and `labels`); the hub id or the folder of a data set;
-            a `datasets.Dataset` (read through its own transform, if it has one); a list of pairs, of dicts, of named
-            tuples or dataclasses with those names, or of samples; a `Task`.
-            Masked tokens of encoded rows are dropped, and packed rows are split: row 7 gives samples "7/0", "7/1".
-            Rows with an `id` keep it; rows without one, and rows of tasks in `known_tasks()`, have their number as id.
-            If the folder in the environment variable HEADNB_DATA has `{source}.{split}.jsonl`, this file is read.
-        split: the split of a source with several splits. A procedural task accepts any name; each name gives other
-            samples.
+        source: one of:
+
+            - a name in `known_tasks()`. If the folder in the environment variable HEADNB_DATA has
+              `{source}.{split}.jsonl`, this file is read;
+            - a path to a file: JSON Lines (`.jsonl`), a JSON array (`.json`), CSV, TSV or Parquet, also with `.gz`;
+            - a frame of pandas or polars, an Arrow table, or another object with Arrow's stream interface. A named
+              index of a pandas frame is a column; other indices are ignored;
+            - the hub id or the folder of a data set; a `datasets.Dataset` (read through its own transform, if it has
+              one) or `IterableDataset`, of which the first n rows are taken;
+            - `lm_eval:` and the name of a task of lm-evaluation-harness, or its task object: the prompts with the
+              task's own few-shot examples, and the gold targets (extra `harness`);
+            - a list of pairs, of dicts, of named tuples or dataclasses, or of samples; a `Task`.
+
+            A row has `prompt` and `completion` (text or chat messages), or `messages`, or `input_ids` and `labels`.
+            Cells of CSV are text, as they are written. Masked tokens of encoded rows are dropped, and packed rows are
+            split: row 7 gives samples "7/0", "7/1". Rows with an `id` keep it (1.0 counts as 1); rows without one, and
+            rows of tasks in `known_tasks()`, have their number as id.
+        split: the split of a source with several splits; of a data set of the hub or a folder also a part of one, such
+            as "test[:100]". A procedural task accepts any name; each name gives other samples.
         n: number of samples, a random subset without replacement (a larger n with the same seed contains the smaller
-            subset). None takes all samples in the source's order; 64 samples of a procedural task.
+            subset). None takes all samples in the source's order; 64 samples of a procedural task or an
+            `IterableDataset`.
             Procedural tasks need the extra `tasks`, except for up to 64 samples of gsm_symbolic and
             sentence_reordering with seed 0.
-        seed: seed of the sampling, and of the generator of a procedural task.
+        seed: seed of the sampling, of the generator of a procedural task, and of few-shot examples.
         name: name of the task; by default that of `source`.
         fields: columns of prompt and completion: `{"prompt": "question", "completion": "answer"}`, or templates:
             `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`. A template contains column names
             only, without Python's format specifications. Columns hold text or numbers; numbers are written by `str`.
             `"id"` names the column of the ids.
+        config: configuration of a data set of the hub or a folder that has several, such as "main".
 
     Raises:
-        HeadnbError: an unknown name (the error suggests similar names), fewer than n samples, an invalid row, or a
-            procedural task without reasoning-gym.
+        HeadnbError: an unknown name (the error suggests similar names), fewer than n samples, an invalid row, a file of
+            another kind than its name says, or a package that the source needs is not installed.
+
+    Example:
+        >>> frame = pandas.DataFrame({"question": ["2 + 3?"], "answer": [5]})
+        >>> headnb.load_task(frame, fields={"prompt": "{question} ", "completion": "answer"})
+        Task('table', 1 samples from pandas DataFrame in memory)
+    """
+    task = load_at_most(source, n, split, seed, name, fields, config)
+    if n is not None and len(task) < n:
+        raise HeadnbError(f"{task.name} has {len(task)} samples ({task.source}), fewer than n={n}")
+    return task
+
+
+@check_arguments
+def load_at_most(
+    source: object,
+    n: int | None,
+    split: str = "test",
+    seed: int = 0,
+    name: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    config: str | None = None,
+) -> Task:
+    """Load a task as `load_task` does, but with all samples if there are fewer than n.
+
+    Raises:
+        HeadnbError: as for `load_task`.
     """
     check_fields(fields)
-    if not isinstance(split, str):
-        raise HeadnbError(f"split must be a name such as 'test', not {split!r:.60}")
+    for argument, value in (("split", split), ("config", config)):
+        if not (isinstance(value, str) or (value is None and argument == "config")):
+            raise HeadnbError(f"{argument} must be a name such as 'test' or 'main', not {value!r:.60}")
     if n is not None and n < 1:
         raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
     if isinstance(source, Task):
-        rows = sources.Rows(source.name, source.source, source.samples, source.ids)
+        rows = Rows(source.name, source.source, source.samples, source.ids)
     else:
-        rows = sources.find_rows(source, split, n, seed, fields)
+        rows = sources.find_rows(source, split, n, seed, fields, config)
     selected = list(itertools.islice(_samples(rows, n, seed, fields), n))
-    if n is not None and len(selected) < n:
-        raise HeadnbError(f"{rows.name} has {len(selected)} samples ({rows.source}), fewer than n={n}")
     return Task(
         name=name or rows.name,
         samples=tuple(sample for _, _, sample in selected),
@@ -198,7 +237,7 @@ def _samples(
 
     Rows for which a registered task's template finds no answer are skipped.
     """
-    for index in _order(len(rows.rows), n, seed):
+    for index in _order(len(rows.rows), None if rows.streamed else n, seed):
         row, where = rows.row(index), rows.where(index)
         if rows.template is not None:
             row = registry.fill_template(rows.template, row, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ def describe_type(value: object) -> str:
     """A short description of a value's type, for errors."""
     if value is None:
         return "empty (None)"
+    if isinstance(value, float) and math.isnan(value):
+        return "empty (NaN)"
     if isinstance(value, Mapping):
         return f"a dict with {column_names(value)}"
     if isinstance(value, (list, tuple)):

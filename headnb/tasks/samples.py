@@ -263,7 +263,7 @@ def _as_text(value: object, where: str) -> str:
 
 
 def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
-    """Check the ids of a task's samples and convert NumPy scalars.
+    """Check the ids of a task's samples; convert NumPy scalars, and floats such as 1.0 to whole numbers.
 
     Raises:
         HeadnbError: the ids are not all text or all 64-bit integers, are not unique, contain characters that files
@@ -272,6 +272,8 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     unique: dict[Id, None] = {}
     for index, value in enumerate(ids):
         key = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+        if isinstance(key, float) and key.is_integer() and abs(key) < 2**53:  # pandas may store whole numbers so
+            key = int(key)
         if not isinstance(key, (int, str)) or isinstance(key, bool):
             raise HeadnbError(f"{where}: the id of sample {index} is {describe_type(key)}, not text or a whole number")
         if isinstance(key, str):

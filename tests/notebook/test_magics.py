@@ -12,8 +12,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import headnb
 import numpy as np
+import polars as pl
 import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
@@ -24,9 +26,12 @@ from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
 from ipython_shells import PAIRS, completions, error_of, other_tokenizer, raising, run, scores_of
+from mock_datasets import mock_load_dataset
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from IPython.core.interactiveshell import InteractiveShell
 
 
@@ -117,6 +122,36 @@ def test_variables_of_text_stand_for_their_text(shell: InteractiveShell) -> None
     shell.user_ns["task"] = "gsm_symbolic"
     run(shell, "scores = %headscore model task -n 2")
     assert shell.user_ns["scores"].attrs["task"] == "gsm_symbolic"
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "stream"])
+def test_frames_and_streams_are_tasks(shell: InteractiveShell, kind: str) -> None:
+    rows = [{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS]
+    shell.user_ns["mine"] = {
+        "pandas": lambda: datasets.Dataset.from_list(rows).to_pandas(),
+        "polars": lambda: pl.DataFrame(rows),
+        "stream": lambda: datasets.Dataset.from_list(rows).to_iterable_dataset(),
+    }[kind]()
+    run(shell, "scores = %headscore model mine")
+    expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS)
+    np.testing.assert_array_equal(shell.user_ns["scores"]["score"], expected["score"])
+
+
+def test_config_and_split_of_a_small_hub_data_set(
+    shell: InteractiveShell, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = mock_load_dataset(monkeypatch, [{"prompt": "a", "completion": "b"}] * 3)
+    run(shell, "scores = %headscore model org/few --config main --split test[:50%]")
+    assert calls == [{"path": "org/few", "streaming": False, "split": "test[:50%]", "name": "main"}]
+    assert shell.user_ns["scores"].sizes["sample"] == 3  # fewer than the default number of samples
+    assert "has 3 samples" in error_of(shell, "%headscore model org/few -n 4")
+
+
+def test_a_small_file_keeps_its_order(shell: InteractiveShell, tmp_path: Path) -> None:
+    lines = [f"{i} + {i} = ,{2 * i}" for i in range(9)]
+    (tmp_path / "sums.csv").write_text("\n".join(["prompt,completion", *lines]), encoding="utf-8")
+    run(shell, f"scores = %headscore model {tmp_path / 'sums.csv'}")
+    assert shell.user_ns["scores"]["sample"].values.tolist() == list(range(9))
 
 
 def test_the_same_call_works_after_its_result_took_the_tasks_name(shell: InteractiveShell) -> None:
@@ -215,6 +250,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
         ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
         ("%headscore scores pairs", "the variable scores is a Dataset, not a model"),
+        ("%headscore model pairs --config main", "config applies to data sets of the hub and folders, not to a list"),
         ("%headscore model tokenizer", "the variable tokenizer is a "),
         ("%headscore model pairs --dtype float16", "loaded already"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),

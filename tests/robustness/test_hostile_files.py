@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gzip
 import json
 import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from headnb import HeadnbError, load_task, open_scores
@@ -75,6 +78,42 @@ def _lines_of_a_task(found, lines):
         path.write_bytes(b"\n".join(lines))
         task = outcome(found, lambda: load_task(path))
         assert task is None or isinstance(task, Task)
+
+
+def _task_files(found, drawn):
+    ending, content = drawn
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x{ending}"
+        path.write_bytes(content)
+        task = outcome(found, lambda: load_task(path))
+        assert task is None or isinstance(task, Task)
+
+
+def _parquet():
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": ["u", "v"], "prompt": ["a", "b"], "completion": ["c", "d"]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+_CSV = b'id,prompt,completion\nu,a,c\nv,"b\n""",d\n'
+_LINES = b'{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}'
+SOUND_FILES = {
+    ".csv": _CSV,
+    ".tsv.gz": gzip.compress(_CSV.replace(b",", b"\t")),
+    ".json": b"[" + _LINES.replace(b"\n", b",") + b"]",
+    ".jsonl.gz": gzip.compress(_LINES),
+    ".parquet": _parquet(),
+}
+
+
+def _damaged(draw):
+    """A task file in which some bytes are replaced, removed or added; some have the ending of another format."""
+    ending, content = draw(st.sampled_from(list(SOUND_FILES.items())))
+    content = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(content)))
+        content[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
+    return draw(st.sampled_from([ending, ending, *SOUND_FILES])), bytes(content)
 
 
 def _payloads(found, text):
@@ -159,6 +198,7 @@ def _typed(found, text):
 
 SOURCES = {
     "lines of a task": (_lines_of_a_task, st.lists(line, max_size=3)),
+    "task files": (_task_files, st.composite(_damaged)()),
     "head grids": (_payloads, st.composite(_mutated)() | plain.map(json.dumps) | st.text()),
     "suite files": (_suites, yaml_text),
     "parameters": (_parameters, st.text(max_size=9) | yaml_text.map("steps={}".format)),

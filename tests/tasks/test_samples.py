@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from headnb import HeadnbError
-from headnb.tasks import sources
+from headnb.tasks import files
 from headnb.tasks.loading import Sample, load_task
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
@@ -14,10 +14,12 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
     ("lines", "message"),
     [
         ([{"prompt": "a", "completion": "b"}, b"{'a': 1}"], r"pairs\.jsonl line 2 is not JSON"),
-        ([b"", b"", b"[1, 2]"], r"line 3 is a JSON list"),
+        ([{"prompt": "a", "completion": "b"}, b"", b"[1, 2]"], r"line 3 is a JSON list"),
+        ([b"", b"", b"[1, 2]"], r"pairs: sample 0 is an int"),
         ([b'{"prompt": "\xff", "completion": "b"}'], r"line 1 is not UTF-8"),
-        ([b"[" * 100_000], r"line 1 is not JSON"),
-        ([b"1" * 5000], r"line 1 is not JSON"),
+        ([b"[" * 100_000], r"pairs\.jsonl is not JSON"),
+        ([b"1" * 5000], r"pairs\.jsonl is text, not JSON Lines: it begins with '1111"),
+        ([b"prompt,completion", b"a,b"], r"pairs\.jsonl is text, not JSON Lines: it begins with 'prompt,completion"),
         ([{"question": "a", "completion": "b"}], r"line 1 lacks 'prompt'; it has 'question', 'completion'"),
         ([{"prompt": "a", "completion": " \n"}], r"line 1: the completion is empty"),
         ([{"prompt": "a", "completion": 3}], r"line 1: completion is an int, not text"),
@@ -59,7 +61,7 @@ def test_bad_line_is_one_plain_error(jsonl, lines, message):
 
 
 def test_too_long_a_line_is_not_read_into_memory(jsonl, monkeypatch):
-    monkeypatch.setattr(sources, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(files, "LINE_LIMIT", 1000)
     with pytest.raises(HeadnbError, match="line 2 is longer"):
         load_task(jsonl({"prompt": "a", "completion": "b"}, b'{"prompt": "' + b"a" * 2000))
 
