@@ -1,6 +1,7 @@
 # Public names, for type checkers, editors and the lazy loader.
 from .accessor import grid as grid
 from .analysis.agreement import compare_methods as compare_methods
+from .analysis.atlas import atlas as atlas
 from .analysis.composition.fit import fit_combination as fit_combination
 from .analysis.composition.power import composition_power as composition_power
 from .analysis.deletion import deletion_curve as deletion_curve

@@ -14,6 +14,8 @@ from headnb.storage.locks import local_path
 from headnb.storage.remote import is_url, upload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray as xr
 
 
@@ -23,12 +25,27 @@ def save_result(result: xr.Dataset, path: str | Path) -> str | Path:
     Raises:
         HeadnbError: an unknown suffix, or the file cannot be written.
     """
+    return _at_path_or_url(path, lambda file: _save(result, file))
+
+
+def save_dataset(dataset: xr.Dataset, path: str | Path) -> str | Path:
+    """Save any data set as netCDF, and return the path or URL.
+
+    Raises:
+        HeadnbError: the name does not end in .nc, or the file cannot be written.
+    """
+    if not str(path).endswith(".nc"):
+        raise HeadnbError(f"this is saved as netCDF: the name must end in .nc, not {PurePosixPath(str(path)).name!r}")
+    return _at_path_or_url(path, lambda file: write_dataset(file, dataset))
+
+
+def _at_path_or_url(path: str | Path, write: Callable[[Path], None]) -> str | Path:
+    """Write a file at a local path; for a URL, in a temporary folder that is uploaded from."""
     if not is_url(path):
-        _save(result, local := local_path(path))
+        write(local := local_path(path))
         return local
     with tempfile.TemporaryDirectory(prefix="headnb-") as folder:
-        file = Path(folder) / PurePosixPath(str(path)).name
-        _save(result, file)
+        write(file := Path(folder) / PurePosixPath(str(path)).name)
         upload(file, str(path))
     return path
 
