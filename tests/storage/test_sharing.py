@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import getpass
-import shutil
+import re
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
@@ -20,42 +19,12 @@ from headnb.storage.hub_repository import parse_address
 from headnb.storage.sharing import last_components
 from headnb.tasks.loading import load_task
 
+from fake_hub import COMMIT, FakeHub
 from hostile_names import NAMES
+from paths import ROOT
 from scoring_samples import TASK
 from stores import score_into
-from tiny import tiny_model
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class FakeHub:
-    """The calls of HfApi that headnb uses, on a local folder in the layout of the hub's cache."""
-
-    def __init__(self, cache):
-        self.cache = cache
-        self.private = {}
-        self.calls = []
-
-    def __call__(self, token=None):
-        self.calls.append(("token", token))
-        return self
-
-    def create_repo(self, repository, *, repo_type, private, exist_ok):
-        assert repo_type == "dataset"
-        assert exist_ok
-        self.private.setdefault(repository, bool(private))
-
-    def repo_info(self, repository, *, repo_type):
-        return SimpleNamespace(private=self.private[repository])
-
-    def upload_folder(self, *, repo_id, folder_path, repo_type, commit_message):
-        self.calls.append(("upload", repo_id, commit_message))
-        storage = self.cache / f"datasets--{repo_id.replace('/', '--')}"
-        shutil.copytree(folder_path, storage / "snapshots" / COMMIT)
-        for name in ("main", "v1"):
-            (storage / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
-            (storage / "refs" / name).write_text(COMMIT)
-        return SimpleNamespace(commit_url=f"https://huggingface.co/datasets/{repo_id}/commit/{COMMIT}")
+from tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -112,7 +81,7 @@ def test_only_the_file_that_is_opened_is_downloaded_and_the_revision_is_passed_o
 def test_the_card_describes_the_scores(fake):
     scores = score_into(None)
     scores.heads.push_to_hub("user/name")
-    folder = fake.cache / "datasets--user--name" / "snapshots" / COMMIT
+    folder = fake.folder("user/name")
     assert {file.name for file in folder.iterdir()} == {"README.md", "scores.nc", "pattern.heads.json", "pattern.png"}
     metadata, body = read_card(folder)
     facts = metadata["headnb"]
@@ -152,7 +121,7 @@ def test_no_path_user_or_host_is_uploaded(fake, tmp_path):
     scores.attrs["weights_source"] = f"converted from {folder}/model.gguf on the way"
     scores["loss"].attrs["comment"] = f"~/private/{getpass.getuser()}/x.bin"
     scores.heads.push_to_hub("somebody/name")
-    uploaded = fake.cache / "datasets--somebody--name" / "snapshots" / COMMIT
+    uploaded = fake.folder("somebody/name")
     for file in uploaded.iterdir():
         content = file.read_bytes()
         for private in (str(tmp_path), str(Path.home()) + "/", "private", socket.gethostname()):
@@ -250,3 +219,24 @@ def test_addresses():
     assert parse_address("hf://user/name@refs/pr/1/a.nc") == ("user/name", "refs/pr/1", "a.nc")
     assert parse_address("hf://user/name@feature%2Fx") == ("user/name", "feature/x", "")
     assert hub_repository.checked_repository("A-b/c.d_e") == "A-b/c.d_e"
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("fake")
+def test_the_page_of_the_documentation_runs(monkeypatch, tmp_path, offline):
+    import headnb
+
+    text = (ROOT / "docs" / "sharing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(headnb, "load_model", lambda _: (tiny_model(context=2048), tiny_tokenizer()), raising=False)
+    names = {}
+    for block in blocks:
+        if "hf://" in block:
+            offline()
+        exec(block.replace("s3://", "memory://").replace("steps=20", "steps=2"), names)
+    for name in ("again", "shared", "pinned", "remote"):
+        np.testing.assert_array_equal(names[name]["score"], names["scores"]["score"])
+    assert names["url"].endswith(COMMIT)
+    assert names["nearest"].table["compared"].to_dict() == {"gsm_symbolic": 32, "sentence_reordering": 64}
+    assert list(names["atlas"].table["kind"]) == ["task", "task", "adapter"]
