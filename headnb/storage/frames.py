@@ -94,12 +94,22 @@ def read_parquet(path: Path) -> xr.Dataset:
 
     with _explained(path):
         known = pq.read_metadata(path)
+        columns = known.schema.to_arrow_schema()
     needed = 8 * known.num_rows * known.num_columns
     if needed > max(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
         raise HeadnbError(f"{path} is not read: its {known.num_rows} rows would take {needed / 2**20:.0f} MB")
+    texts = [column.name for column in columns if not _is_number(column.type)]
+    if others := [name for name in texts if name != "sample"]:
+        raise HeadnbError(f"{path} is not a Parquet file of head scores: {one_line(others[0], 60)} is not a number")
     with _explained(path):
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path, read_dictionary=texts)  # a text that many rows repeat is read once
     return from_frame(frame, str(path))
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types  # noqa: PLC0415
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
 @contextlib.contextmanager
