@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 MAX_ROWS = 32
-TASK, ADAPTER = "task", "adapter"
 Kind = Literal["task", "adapter"]
+TASK: Kind = "task"
+ADAPTER: Kind = "adapter"
 _SHARED = ("model_fingerprint", "method", "loss_reduction", "encoding", REVISION)  # equal in all entries of an atlas
 _DESCRIBING = ("model", "method_label", "units", "reduction", "kv_heads", "dtype")
 
@@ -168,7 +169,7 @@ def pattern_attrs(entry: Entry, attrs: dict[str, Any], settings: dict[str, Any])
     kind, units = ("level" if levels else "signed"), str(attrs.get("units", ""))
     if entry.kind == ADAPTER:
         kind, units = "difference", MEAN_UNITS if levels else units
-    described = {name: attrs[name] for name in ("method_label", "kv_heads", "dtype") if name in attrs}
+    described: dict[str, Any] = {name: attrs[name] for name in ("method_label", "kv_heads", "dtype") if name in attrs}
     about = {"kind": kind, "units": units, "model": entry.model, "task": entry.task}
     return {**known, **described, **about, **entry.evidence._asdict()}
 
@@ -205,7 +206,8 @@ def from_dataset(stored: xr.Dataset, where: str) -> tuple[list[Entry], dict[str,
         Entry(
             one_line(name),
             ADAPTER if stored["kind"].values[at] == ADAPTER else TASK,
-            *(one_line(stored[text].values[at]) for text in ("task", "model")),
+            one_line(stored["task"].values[at]),
+            one_line(stored["model"].values[at]),
             values[row == at],
             np.sort(stored["fingerprint"].to_numpy()[sample == at]),
         )

@@ -89,7 +89,7 @@ def _facts(scores: xr.Dataset) -> dict[str, Any]:
         "Method": f"{method_label(attrs)} ({attrs.get('method', 'activation')})",
         "Unit": units,
         "Loss": attrs.get("loss_reduction", ""),
-        "Reliability": patterns.evidence(scores).sentence,
+        "Reliability": patterns.evidence(scores).sentence.removeprefix("Reliability "),
         "Data type": attrs.get("dtype", ""),
         "Seed": attrs.get("seed", ""),
         "Scoring revision": revision_of(attrs),

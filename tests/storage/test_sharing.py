@@ -90,7 +90,7 @@ def test_the_card_describes_the_scores(fake):
     assert "headnb" in metadata["tags"]
     assert 'headnb.open_scores("hf://user/name")' in body
     assert "(pattern.png)" in body
-    assert escaped(scores.heads.evidence().sentence) in body
+    assert escaped(scores.heads.evidence().sentence.removeprefix("Reliability ")) in body
     strongest = scores.heads.top(1).index[0]
     assert f"| {strongest} |" in body
     assert (folder / "pattern.png").read_bytes().startswith(b"\x89PNG")
