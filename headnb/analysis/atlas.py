@@ -290,6 +290,8 @@ def atlas(source: str | Path | Mapping[str, xr.Dataset] | None = None) -> Patter
         HeadnbError: the file does not exist or is not an atlas, or the scores differ in model, method or scoring
             revision.
     """
+    if isinstance(source, xr.Dataset):
+        raise HeadnbError("give scores with their names, such as headnb.atlas({'gsm8k': scores})")
     if source is None or isinstance(source, Mapping):
         made = PatternAtlas([], {}, {})
         for name, scores in (source or {}).items():

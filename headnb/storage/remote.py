@@ -85,7 +85,7 @@ def _named_by(url: str, copy: Path) -> Iterator[None]:
 def _copy(url: str, copy: Path) -> None:
     """Copy a file or a folder to a new local path."""
     with _file_system(url) as (files, root), _explained("read", url):
-        found: dict[str, Any] = files.find(root, detail=True)
+        found: dict[str, Any] = {root: files.info(root)} if files.isfile(root) else files.find(root, detail=True)
         if not found:
             raise HeadnbError(f"there are no scores at {shown_url(url)}")
         size = sum(info.get("size") or 0 for info in found.values())

@@ -194,6 +194,7 @@ def test_wrong_calls_are_one_clear_error(known, tmp_path):
         "needs the scores of samples": lambda: known.nearest(scores.drop_vars("fingerprint")),
         "expected scores": lambda: known.add("x", scores.assign(score=scores.score / 2).drop_attrs()),
         "name of an entry is text": lambda: known.add("", scores),
+        "give scores with their names": lambda: headnb.atlas(scores),
         "the atlas is empty": lambda: headnb.atlas().save(tmp_path / "a.nc"),
         "the name must end in .nc": lambda: known.save(tmp_path / "a.zarr"),
         "there is no atlas at": lambda: headnb.atlas(tmp_path / "b.nc"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import fsspec
 import pytest
 from headnb import HeadnbError, open_scores
@@ -46,6 +50,18 @@ def test_a_file_is_written_to_a_url_and_read_from_it(memory, tmp_path):
         assert open_scores(url).identical(scores)
     scores.heads.save("memory://bucket/a.heads.json")
     assert memory.exists("/bucket/a.heads.json")
+
+
+def test_a_file_on_a_web_server_is_read(tmp_path):
+    score_into(None).heads.save(tmp_path / "a.nc")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert scores_are_correct(open_scores(f"{url}/a.nc"))
+        with pytest.raises(HeadnbError, match="there are no scores at"):
+            open_scores(f"{url}/b.nc")
+        server.shutdown()
 
 
 def test_damage_at_a_url_is_reported_with_the_url(store, memory):
