@@ -185,7 +185,8 @@ class PatternAtlas:
         Raises:
             HeadnbError: no entry of the kind ("task" or "adapter").
         """
-        return HeadGrid.of({entry.name: self.pattern(entry.name) for entry in self._of_kind(kind)})
+        patterns = {entry.name: self.pattern(entry.name) for entry in self._of_kind(kind)}
+        return HeadGrid.of(patterns, title=f"{self._attrs.get('model')} · {kind}s")
 
     @check_arguments
     def correlations(self, kind: str = TASK, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
