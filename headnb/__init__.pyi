@@ -1,6 +1,7 @@
 # Public names, for type checkers, editors and the lazy loader.
 from .accessor import grid as grid
 from .analysis.agreement import compare_methods as compare_methods
+from .analysis.atlas import atlas as atlas
 from .analysis.composition.fit import fit_combination as fit_combination
 from .analysis.composition.power import composition_power as composition_power
 from .analysis.deletion import deletion_curve as deletion_curve
@@ -24,7 +25,7 @@ from .scoring.run import score_heads as score_heads
 from .scoring.several_tasks import score_tasks as score_tasks
 from .stats.patterns import compare as compare
 from .stats.rank_differences import rank_difference as rank_difference
-from .storage.score_store import open_scores as open_scores
+from .storage.reading import open_scores as open_scores
 from .tasks.loading import Task as Task
 from .tasks.loading import load_task as load_task
 from .tuning.adapters import compare_adapter as compare_adapter

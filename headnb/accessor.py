@@ -15,6 +15,7 @@ from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
 from headnb.stats.results import trusted_attrs
 from headnb.stats.tables import head_table
+from headnb.storage.saving_methods import SavingMethods
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -243,11 +244,8 @@ class PatternHeads:
 
 
 @xr.register_dataset_accessor("heads")  # type: ignore[no-untyped-call]
-class ScoresHeads:
+class ScoresHeads(SavingMethods):
     """`.heads` of scores (a Dataset with `score` per sample) and of comparisons (a Dataset with `difference`)."""
-
-    def __init__(self, dataset: xr.Dataset) -> None:
-        self._dataset = dataset
 
     def pattern(self, normalize: str | None = None) -> Pattern:
         """Pattern (layer, head): mean over samples of |score|, or of the signed score, as the method declares.

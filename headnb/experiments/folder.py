@@ -202,7 +202,7 @@ def scores_at(path: Path, notebook_name: str) -> xr.Dataset:
     Raises:
         HeadnbError: the scores are missing or incomplete.
     """
-    from headnb.storage.score_store import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores  # noqa: PLC0415
 
     if not path.exists():
         raise missing_file_error(path, notebook_name)

@@ -262,7 +262,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     """
     import xarray as xr  # noqa: PLC0415
 
-    from headnb.storage.score_store import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores  # noqa: PLC0415
 
     found = variable(word, namespace, is_scores)
     if isinstance(found, xr.Dataset):
@@ -311,7 +311,7 @@ def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
 def open_drawable(path: Path) -> HeadGrid | Any:
     """Open a saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.storage.score_store import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores  # noqa: PLC0415
 
     return HeadGrid.open(path) if path.suffix == ".json" else open_scores(path)
 

@@ -86,7 +86,7 @@ def revision_note(attrs: Mapping[Any, Any]) -> str:
     )
 
 
-def warn_of_revision(path: Path, attrs: Mapping[Any, Any]) -> None:
+def warn_of_revision(path: str | Path, attrs: Mapping[Any, Any]) -> None:
     """Warn on opening scores of another revision at `path`."""
     if note := revision_note(attrs):
         warnings.warn(f"{one_line(path)}: {note}", stacklevel=3)

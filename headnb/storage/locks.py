@@ -20,7 +20,10 @@ def local_path(path: str | Path) -> Path:
         HeadnbError: `path` is a URL, is relative to a working directory that was removed, or fails `hub.user_path`.
     """
     if "://" in str(path):
-        raise HeadnbError(f"{one_line(path, 60)} is a URL; scores are written to local folders")
+        raise HeadnbError(
+            f"{one_line(path, 60)} is a URL, and this needs a local path (runs lock and rename files); save results to "
+            "a URL afterwards with scores.heads.save(url)"
+        )
     local = user_path(path)
     try:
         return local.absolute()

@@ -14,22 +14,19 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from headnb.call_checks import check_arguments
 from headnb.engine.batching import BatchPlan
-from headnb.errors import HeadnbError, one_line
+from headnb.errors import HeadnbError
 from headnb.models.memory import check_memory
-from headnb.stats.results import as_result, restore_identity
-from headnb.stats.scoring_revision import check_same_settings, warn_of_revision
+from headnb.stats.results import as_result
+from headnb.stats.scoring_revision import check_same_settings
 from headnb.storage.checksums import report_corruption
-from headnb.storage.fit_store import read_fit
 from headnb.storage.lazy_arrays import StoredRows, lazy_variable
 from headnb.storage.locks import local_path, write_lock
-from headnb.storage.netcdf_sizes import check_sizes
 from headnb.storage.row_buffer import ScoreRows, merge_adjacent
 from headnb.storage.zarr_columns import (
     DIMENSIONS,
@@ -46,8 +43,6 @@ from headnb.storage.zarr_columns import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from headnb.stats.labelled import Scores
 
 WRITE_INTERVAL = 1.0  # seconds: faster batches are written together, so that an accelerator does not wait for the disk
 LAZY_FROM_BYTES = 2**26  # bytes: a data set loads more scores than this only when they are used
@@ -154,7 +149,7 @@ class ScoreTable:
         if not self.on_disk or self._written == -np.inf:
             return
         check_same_store(self._path, self._identity)
-        lost = self.done & ~_read_table(self._path, mode="r").done | self.without_scores()
+        lost = self.done & ~read_table(self._path, mode="r").done | self.without_scores()
         if not lost.any():
             return
         self.mark_unscored(lost)
@@ -330,56 +325,12 @@ def open_table(
             table.flush()
 
 
-@check_arguments
-def open_scores(path: str | Path) -> Scores:
-    """Open scores that `score_heads(..., out=path)` wrote, or scores or head roles in a netCDF file.
-
-    `.attrs["complete"]` is 1 if all samples are scored. Scores of another scoring revision open with a warning (see
-    `headnb.stats.scoring_revision`).
+def read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
+    """Open the table at `path`; rows whose files are missing count as not scored.
 
     Raises:
-        HeadnbError: `path` does not exist, or is not a store of scores that this version reads.
+        HeadnbError: it is not a store of scores that this version reads, or is damaged.
     """
-    given, path = path, local_path(path)
-    if not path.exists():
-        raise HeadnbError(f"there are no scores at {given}")
-    if path.is_dir():
-        fitted = read_fit(path)
-        scores = _read_table(path, mode="r").scores() if fitted is None else fitted
-        warn_of_revision(path, scores.attrs)
-        return cast("Scores", scores)
-    try:
-        check_sizes(path)
-        with xr.open_dataset(path, engine="netcdf4") as stored:
-            scores = stored.load()
-    except HeadnbError:
-        raise
-    except Exception as error:  # xarray's decoders raise many types
-        raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
-    if "score" not in scores or not ("loss" in scores or "role" in scores.dims):
-        raise HeadnbError(f"{path} has no head scores (variables score and loss)")
-    warn_of_revision(path, scores.attrs)
-    return cast("Scores", restore_identity(scores))
-
-
-def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
-    """Iterate over scores or a store of scores, at most `rows` samples at a time, without loading a store whole.
-
-    The coordinate `position` (sample) is each sample's position in the input.
-
-    Raises:
-        HeadnbError: as for `open_scores`.
-    """
-    if isinstance(source, (str, Path)) and local_path(source).is_dir():
-        yield from _read_table(local_path(source), mode="r").iterate_parts(rows)
-        return
-    scores = source if isinstance(source, xr.Dataset) else open_scores(source)
-    for start in range(0, scores.sizes["sample"], rows):
-        part = scores.isel(sample=slice(start, start + rows)).load()
-        yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
-
-
-def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
     arrays, attrs, fixed, lost, identity = read_columns(path, mode)
     samples = {name: fixed[name] for name in SAMPLE_VARIABLES}
     with report_corruption(path):
@@ -391,7 +342,7 @@ def _read_table(path: Path, mode: Literal["r", "r+"]) -> ScoreTable:
 
 def _open_matching_table(path: Path, wanted: Mapping[str, Any], mode: Literal["r", "r+"]) -> ScoreTable:
     """Open the table at `path` if it was started with the settings `wanted` (see `check_same_settings`)."""
-    table = _read_table(path, mode)
+    table = read_table(path, mode)
     check_same_settings(path, table.attrs, wanted)
     if table.is_small:  # its scores are read anyway
         table.mark_unscored(table.without_scores())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.display.payload import payload
-from headnb.storage.score_store import open_scores
+from headnb.storage.reading import open_scores
 
 from tiny import framing_tokenizer, tiny_model
 

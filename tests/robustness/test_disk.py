@@ -18,7 +18,7 @@ import xarray as xr
 from headnb import HeadnbError, open_scores
 from headnb.storage import fit_store, zarr_columns
 from headnb.storage.files import read_dataset, read_json, write_dataset, write_json
-from headnb.storage.score_store import read_parts
+from headnb.storage.reading import read_parts
 from zarr.storage import LocalStore
 
 from stores import ABOUT, SAMPLES, corrupt, one_line, score_into, scores_are_correct

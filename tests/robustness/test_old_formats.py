@@ -15,7 +15,7 @@ import pytest
 from headnb import HeadnbError, open_scores, score_heads
 from headnb.experiments.folder import Run
 from headnb.stats.scoring_revision import SCORING_REVISION
-from headnb.storage.score_store import read_parts
+from headnb.storage.reading import read_parts
 from headnb.tuning.study import read_study
 
 from paths import FIXTURES

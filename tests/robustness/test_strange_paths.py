@@ -53,7 +53,7 @@ NOBODY = """
 import os, sys
 sys.path[:0] = {paths!r}
 import numpy, xarray, zarr, netCDF4  # while their files can be read
-import headnb, headnb.storage.score_store, headnb.tasks.loading, headnb.models.default_model
+import headnb, headnb.storage.reading, headnb.tasks.loading, headnb.models.default_model
 os.environ.pop("HOME", None)
 os.chdir({folder!r})
 os.setgid(54321)

@@ -70,7 +70,7 @@ def strange_paths(folder: Path) -> dict[str, str]:
 
 def readers() -> dict[str, Callable[[str], Any]]:
     """The calls that read a path and need no model."""
-    from headnb import load_task, open_scores, open_study
+    from headnb import atlas, load_task, open_scores, open_study
     from headnb.display.grid import HeadGrid
     from headnb.experiments import Run
     from headnb.notebook.arguments import find_drawable, find_scores
@@ -78,6 +78,7 @@ def readers() -> dict[str, Callable[[str], Any]]:
     from headnb.tuning.checkpoints import find_checkpoints
 
     return {
+        "atlas": atlas,
         "load_task": load_task,
         "open_scores": open_scores,
         "open_study": open_study,

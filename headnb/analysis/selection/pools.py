@@ -18,7 +18,7 @@ import xarray as xr
 
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
-from headnb.storage.score_store import read_parts
+from headnb.storage.reading import read_parts
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import sample_line
 

@@ -33,7 +33,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
 from headnb.stats.reliability import components
-from headnb.storage.score_store import open_scores
+from headnb.storage.reading import open_scores
 from headnb.tasks.loading import Task
 
 if TYPE_CHECKING:

@@ -1,0 +1,109 @@
+"""Opening of stored scores in every format, from local paths and from URLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import xarray as xr
+
+from headnb.call_checks import check_arguments
+from headnb.display.payload_parser import read_payload
+from headnb.display.payload_pattern import payload_pattern
+from headnb.errors import HeadnbError, one_line
+from headnb.stats.results import restore_identity
+from headnb.stats.scoring_revision import warn_of_revision
+from headnb.storage.checksums import verify_checksum
+from headnb.storage.fit_store import read_fit
+from headnb.storage.frames import from_frame, read_parquet
+from headnb.storage.locks import local_path
+from headnb.storage.netcdf_sizes import check_sizes
+from headnb.storage.remote import is_url, local_copy, shown_url
+from headnb.storage.score_store import read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+
+    from headnb.stats.labelled import Scores
+
+SHARED_FILE = "scores.nc"  # of a repository on the hub
+
+
+@check_arguments
+def open_scores(path: str | Path | pd.DataFrame) -> Scores:
+    """Open scores from a file, a store or a URL.
+
+    Args:
+        path: one of:
+
+            - a Zarr store that `score_heads(..., out=path)` wrote, or a netCDF file (`.nc`), also of head roles;
+            - a Parquet file (`.parquet`), or a frame of `scores.heads.to_frame()`;
+            - a `.heads.json` file, which has no samples: its pattern (DataArray) is returned, with 4 significant
+              digits;
+            - `hf://user/name` or `hf://user/name@revision` for scores that `push_to_hub` uploaded (branch, tag or
+              commit). They stay in the hub's cache and then open without a network. `hf://user/name/path` opens
+              another file of the repository;
+            - another URL of a store or a file, such as `s3://bucket/a.zarr`, which fsspec opens; it is read whole.
+
+    `.attrs["complete"]` is 1 if all samples are scored. Scores of another scoring revision open with a warning (see
+    `headnb.stats.scoring_revision`).
+
+    Raises:
+        HeadnbError: `path` does not exist, or is not a file or a store of scores that this version reads.
+    """
+    if not isinstance(path, (str, Path)):
+        if hasattr(path, "to_parquet"):
+            return cast("Scores", from_frame(path))
+        raise HeadnbError(f"expected a path, a URL or a pandas frame of scores, not {path!r:.60}")
+    with local_copy(path, SHARED_FILE) as local:
+        if not local.exists():
+            raise HeadnbError(f"there are no scores at {path}")
+        scores = _read_folder(local) if local.is_dir() else _read_file(local)
+        if is_url(path):
+            scores = scores.load()  # the copy is temporary
+    warn_of_revision(shown_url(path), scores.attrs)
+    return cast("Scores", scores)
+
+
+def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
+    """Iterate over scores or a store of scores, at most `rows` samples at a time, without loading a store whole.
+
+    The coordinate `position` (sample) is each sample's position in the input.
+
+    Raises:
+        HeadnbError: as for `open_scores`.
+    """
+    if isinstance(source, (str, Path)) and not is_url(source) and local_path(source).is_dir():
+        yield from read_table(local_path(source), mode="r").iterate_parts(rows)
+        return
+    scores = source if isinstance(source, xr.Dataset) else open_scores(source)
+    for start in range(0, scores.sizes["sample"], rows):
+        part = scores.isel(sample=slice(start, start + rows)).load()
+        yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
+
+
+def _read_folder(path: Path) -> xr.Dataset:
+    fitted = read_fit(path)
+    return read_table(path, mode="r").scores() if fitted is None else fitted
+
+
+def _read_file(path: Path) -> xr.Dataset | xr.DataArray:
+    if path.suffix == ".json":
+        return payload_pattern(read_payload(path))
+    if path.suffix == ".parquet":
+        return read_parquet(path)
+    verify_checksum(path)
+    try:
+        check_sizes(path)
+        with xr.open_dataset(path, engine="netcdf4") as stored:
+            scores = stored.load()
+    except HeadnbError:
+        raise
+    except Exception as error:  # xarray's decoders raise many types
+        raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
+    if "score" not in scores or not ("loss" in scores or "role" in scores.dims):
+        raise HeadnbError(f"{path} has no head scores (variables score and loss)")
+    return restore_identity(scores)

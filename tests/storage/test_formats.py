@@ -1,0 +1,171 @@
+"""Every format gives back what was written: values, ids, attributes and identity."""
+
+from __future__ import annotations
+
+import json
+
+import headnb
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from headnb import HeadnbError, open_scores
+from headnb.display.grid import HeadGrid
+from headnb.stats.results import is_result
+from headnb.storage.frames import from_frame
+
+from scoring_samples import TASK
+from tiny import tiny_model
+
+SAMPLES = [{"id": f"sämple {at}", **row} for at, row in enumerate(TASK)]
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return headnb.score_heads(tiny_model(), None, SAMPLES)
+
+
+def through_zarr(_, folder):
+    headnb.score_heads(tiny_model(), None, SAMPLES, out=folder / "a.zarr")
+    return open_scores(folder / "a.zarr")
+
+
+def through_file(suffix):
+    return lambda scores, folder: open_scores(scores.heads.save(folder / f"a{suffix}"))
+
+
+def through_xarray(scores, folder):
+    scores.to_netcdf(folder / "a.nc")
+    return open_scores(folder / "a.nc")
+
+
+def through_memory(scores, folder):
+    return open_scores(scores.heads.save(f"memory://{folder.name}/a.nc"))
+
+
+WAYS = {
+    "zarr": through_zarr,
+    "netcdf": through_file(".nc"),
+    "netcdf of xarray": through_xarray,
+    "parquet": through_file(".parquet"),
+    "frame": lambda scores, _: open_scores(scores.heads.to_frame()),
+    "shuffled frame": lambda scores, _: open_scores(scores.heads.to_frame().sort_values(["head", "sample"])),
+    "url": through_memory,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_scores_come_back_as_they_were(scores, way, tmp_path):
+    found = WAYS[way](scores, tmp_path)
+    found = found.sel(sample=scores["sample"]) if way == "shuffled frame" else found
+    of_run = {"created", "padding"} if way == "zarr" else set()  # scored a second time
+    assert found.sizes == scores.sizes
+    for name in ("score", "loss", "answer_tokens", "batch_answer_tokens", "fingerprint"):
+        np.testing.assert_array_equal(found[name], scores[name])
+        assert found[name].dtype == scores[name].dtype
+    assert list(found["sample"].values) == [row["id"] for row in SAMPLES]
+    assert {name: value for name, value in found.attrs.items() if name not in of_run} == {
+        name: value for name, value in scores.attrs.items() if name not in of_run
+    }
+    assert is_result(found)
+    assert found.heads.evidence() == scores.heads.evidence()
+    assert (headnb.compare(scores, found)["difference"] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["level", "difference"])
+def test_a_grid_file_gives_its_pattern(scores, kind, tmp_path):
+    other = headnb.score_heads(tiny_model(seed=1), None, SAMPLES)
+    result = scores if kind == "level" else headnb.compare(scores, other)
+    pattern, found = result.heads.pattern(), open_scores(result.heads.save(tmp_path / "a.heads.json"))
+    assert found.dims == ("layer", "head")
+    np.testing.assert_allclose(found, pattern, rtol=1e-3)
+    assert is_result(found)
+    shared = ("kind", "units", "model", "task", "method", "loss_reduction", "kv_heads", "samples", "runs")
+    assert {name: found.attrs[name] for name in shared} == {name: pattern.attrs[name] for name in shared}
+    assert found.heads.reliability() == pytest.approx(pattern.heads.reliability(), abs=1e-4)
+    drawn, again = HeadGrid.of(result).payload, HeadGrid.of(found).payload
+    for name in ("kind", "quantity", "units", "title", "model", "task"):
+        assert again[name] == drawn[name]
+    assert again["scale"] == pytest.approx(drawn["scale"], rel=0.01)
+
+
+def test_a_grid_file_of_plain_numbers_gives_plain_numbers(tmp_path):
+    headnb.grid(np.array([[1.0, np.nan], [-3.0, 4.0]])).save(tmp_path / "a.heads.json")
+    found = open_scores(tmp_path / "a.heads.json")
+    np.testing.assert_array_equal(found, [[1, np.nan], [-3, 4]])
+    assert found.attrs["kind"] == "value"
+    assert HeadGrid.of(found).payload["quantity"] == "value"
+
+
+def test_a_grid_file_of_several_panels_has_a_leading_dim(tmp_path):
+    headnb.grid({"one": np.ones((2, 3)), "two": np.zeros((2, 3))}).save(tmp_path / "a.heads.json")
+    found = open_scores(tmp_path / "a.heads.json")
+    assert found.dims == ("panel", "layer", "head")
+    assert list(found["panel"].values) == ["one", "two"]
+
+
+def test_a_method_without_samples_has_a_frame_of_heads():
+    gates = xr.Dataset(
+        {"score": (("layer", "head"), np.eye(2, 3))},
+        coords={"layer": range(2), "head": range(3)},
+        attrs={"method": "gates", "reduction": "mean-abs", "model": "m"},
+    )
+    xr.testing.assert_equal(open_scores(gates.heads.to_frame()), gates)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="score"), "the column score is missing"),
+        (lambda frame: frame.iloc[1:], "exactly one row"),
+        (lambda frame: frame.iloc[:0], "exactly one row"),
+        (lambda frame: pd.concat([frame.iloc[1:], frame.iloc[1:2]]), "exactly one row"),
+        (lambda frame: frame.assign(loss=range(len(frame))), "loss differs between the rows of a sample"),
+    ],
+)
+def test_a_wrong_frame_is_one_clear_error(scores, change, message):
+    with pytest.raises(HeadnbError, match=message):
+        from_frame(change(scores.heads.to_frame()))
+
+
+def test_wrong_paths_and_files_are_one_clear_error(scores, tmp_path):
+    for name, message in (("a.zarr", "out=path"), ("a.xlsx", "cannot tell the file format"), ("a", "cannot tell")):
+        with pytest.raises(HeadnbError, match=message):
+            scores.heads.save(tmp_path / name)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 not")
+    with pytest.raises(HeadnbError, match="not a Parquet file of head scores"):
+        open_scores(tmp_path / "a.parquet")
+    with pytest.raises(HeadnbError, match="expected a path"):
+        open_scores(7)
+    path = scores.heads.save(tmp_path / "a.nc")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(HeadnbError, match="does not match its checksum"):
+        open_scores(path)
+
+
+def test_a_text_that_many_rows_of_a_parquet_file_repeat_is_read_once(tmp_path):
+    import tracemalloc
+
+    rows, text = 20_000, "x" * 100_000
+    frame = pd.DataFrame({"sample": pd.Categorical([text] * rows), "layer": 0, "head": range(rows), "score": 1.0})
+    frame.to_parquet(tmp_path / "a.parquet", index=False)
+    tracemalloc.start()
+    assert open_scores(tmp_path / "a.parquet").sizes["sample"] == 1
+    assert tracemalloc.get_traced_memory()[1] < 50e6  # the texts together have 2 GB
+    tracemalloc.stop()
+    frame.assign(note=text).to_parquet(tmp_path / "b.parquet", index=False)
+    with pytest.raises(HeadnbError, match="note is not a number"):
+        open_scores(tmp_path / "b.parquet")
+
+
+def test_a_parquet_file_that_would_fill_the_memory_is_refused(scores, tmp_path, monkeypatch):
+    from headnb.storage import frames
+
+    path = scores.heads.save(tmp_path / "a.parquet")
+    monkeypatch.setattr(frames, "MAX_BYTES", 1000)
+    monkeypatch.setattr(frames, "MAX_GROWTH", 1)
+    with pytest.raises(HeadnbError, match="rows would take"):
+        open_scores(path)
+    assert json.loads(pd.read_parquet(path).attrs["versions"])

@@ -1,0 +1,116 @@
+"""Stores and files at URLs: copied whole before they are read, and uploaded after they are written."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import fsspec
+import pytest
+from headnb import HeadnbError, open_scores
+from headnb.storage import remote
+from headnb.storage.reading import read_parts
+
+from stores import score_into, scores_are_correct
+
+
+@pytest.fixture
+def memory():
+    """An empty file system in memory, which `memory://` names in the whole process."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/", recursive=True)
+
+
+@pytest.fixture
+def store(memory, tmp_path):
+    """URL of a complete store."""
+    score_into(tmp_path / "a.zarr")
+    memory.put(str(tmp_path / "a.zarr"), "/bucket/a.zarr", recursive=True)
+    return "memory://bucket/a.zarr"
+
+
+def test_a_store_at_a_url_opens_with_its_values_and_attributes(store, tmp_path):
+    found = open_scores(store)
+    assert scores_are_correct(found)
+    assert found.identical(open_scores(tmp_path / "a.zarr"))
+    assert scores_are_correct(open_scores((tmp_path / "a.zarr").as_uri()))
+
+
+def test_parts_of_a_store_at_a_url_are_read(store):
+    parts = list(read_parts(store, 20))
+    assert [part.sizes["sample"] for part in parts] == [20, 10]
+
+
+def test_a_file_is_written_to_a_url_and_read_from_it(memory, tmp_path):
+    scores = score_into(None)
+    for url in ("memory://bucket/new/a.nc", "memory://bucket/new/a.parquet", (tmp_path / "a.nc").as_uri()):
+        assert scores.heads.save(url) == url
+        assert open_scores(url).identical(scores)
+    scores.heads.save("memory://bucket/a.heads.json")
+    assert memory.exists("/bucket/a.heads.json")
+
+
+def test_a_file_on_a_web_server_is_read(tmp_path):
+    score_into(None).heads.save(tmp_path / "a.nc")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert scores_are_correct(open_scores(f"{url}/a.nc"))
+        with pytest.raises(HeadnbError, match="there are no scores at"):
+            open_scores(f"{url}/b.nc")
+        server.shutdown()
+
+
+def test_damage_at_a_url_is_reported_with_the_url(store, memory):
+    chunk = next(name for name in memory.find("/bucket/a.zarr") if "/score/c/" in name)
+    memory.pipe(chunk, b"\0" + memory.cat(chunk)[1:])
+    with pytest.raises(HeadnbError, match=r"memory://bucket/a\.zarr/score/c/0/0/0 is damaged"):
+        open_scores(store)
+    memory.rm(chunk)
+    assert open_scores(store).sizes["sample"] == 0  # as for a local store: its samples count as not scored
+
+
+def test_a_store_with_too_many_bytes_is_not_copied(store, monkeypatch):
+    monkeypatch.setattr(remote, "MAX_BYTES", 1000)
+    with pytest.raises(HeadnbError, match="copy it to a local folder and open that"):
+        open_scores(store)
+
+
+def test_a_name_that_leads_out_of_the_store_is_refused(tmp_path):
+    for name in ("bucket/a.zarr/../../x", "bucket/other", "bucket/a.zarr/./x/.."):
+        with pytest.raises(HeadnbError, match="leads out of the store"):
+            remote._inside(tmp_path, name, "bucket/a.zarr")
+    assert remote._inside(tmp_path, "bucket/a.zarr/score/c/0", "bucket/a.zarr") == tmp_path / "score/c/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://nowhere/a.zarr", "there are no scores at memory://nowhere"),
+        ("nosuch://bucket/a.zarr", "cannot open nosuch://bucket/a.zarr"),
+        ("hf://user", "is not of the form hf://user/name"),
+        ("hf://user/name/../x", "is not of the form"),
+        ("hf://us er/name", "has the form 'user/name'"),
+    ],
+)
+def test_a_wrong_url_is_one_clear_error(url, message):
+    with pytest.raises(HeadnbError, match=message) as refused:
+        open_scores(url)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_password_in_a_url_is_not_shown():
+    with pytest.raises(HeadnbError) as refused:
+        open_scores("nosuch://user:secret@host/a.zarr")
+    assert "secret" not in str(refused.value)
+    assert "nosuch://host/a.zarr" in str(refused.value)
+
+
+def test_runs_write_to_local_paths_only():
+    with pytest.raises(HeadnbError, match=r"is a URL, and this needs a local path.*scores\.heads\.save\(url\)"):
+        score_into("s3://bucket/a.zarr")
+    with pytest.raises(HeadnbError, match=r"use scores\.heads\.push_to_hub"):
+        score_into(None).heads.save("hf://user/name/scores.nc")
