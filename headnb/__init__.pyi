@@ -1,5 +1,4 @@
 # Public names, for type checkers, editors and the lazy loader.
-from .accessor import grid as grid
 from .analysis.agreement import compare_methods as compare_methods
 from .analysis.atlas import atlas as atlas
 from .analysis.composition.fit import fit_combination as fit_combination
@@ -14,6 +13,7 @@ from .analysis.trajectories import trajectory as trajectory
 from .engine.hooks import head_outputs as head_outputs
 from .engine.hooks import scale_heads as scale_heads
 from .errors import HeadnbError as HeadnbError
+from .explorer.drawing import grid as grid
 from .explorer.explorer import explore as explore
 from .explorer.selection import link as link
 from .models.loading import load_model as load_model

@@ -53,7 +53,7 @@ def run(code: str) -> str:
 
 def test_tab_shows_signatures_and_loads_no_torch():
     shown, torch_is_loaded = run(TAB).splitlines()
-    assert shown == "[('score_heads', 'function', True)]"
+    assert shown == "[('score_heads', 'function', True), ('score_tasks', 'function', True)]"
     assert torch_is_loaded == "False"
 
 

@@ -90,7 +90,7 @@ def read_parquet(path: Path) -> xr.Dataset:
         HeadnbError: the file is damaged, needs too much memory, or has no head scores.
     """
     import pandas as pd  # noqa: PLC0415
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     with _explained(path):
         known = pq.read_metadata(path)

@@ -10,9 +10,9 @@ from headnb.accessor import PatternHeads, ScoresHeads
 from paths import ROOT
 
 PACKAGE = ROOT / "headnb"
-MODULES = {"__init__", "_lazy_names", "_version", "accessor", "call_checks", "errors", "head_names", "hub"}
+MODULES = {"__init__", "_lazy_names", "_version", "call_checks", "errors", "head_names", "hub"}
 PACKAGES = {
-    *("analysis", "cli", "display", "engine", "experiments", "explorer", "models"),
+    *("accessor", "analysis", "cli", "display", "engine", "experiments", "explorer", "models"),
     *("notebook", "scoring", "stats", "storage", "suite", "tasks", "tuning"),
 }
 ABOVE = {"accessor", "cli", "experiments", "notebook"}

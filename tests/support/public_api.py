@@ -12,7 +12,7 @@ import griffe
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "tests" / "fixtures" / "public_api.txt"
-ACCESSORS = ("headnb.accessor.PatternHeads", "headnb.accessor.ScoresHeads")
+ACCESSORS = ("headnb.accessor.pattern_heads.PatternHeads", "headnb.accessor.scores_heads.ScoresHeads")
 
 
 def public_api() -> str:
@@ -33,10 +33,12 @@ def _lines(name: str, item: griffe.Object | griffe.Alias) -> list[str]:
     if item.is_function:
         return [f"{name}({_parameters(item)}) -> {item.returns}"]
     lines = [name]
-    for member in sorted(item.members):
+    inherited = item.inherited_members if item.is_class else {}
+    members = {**inherited, **{key: found for key, found in item.members.items() if not found.is_alias}}
+    for member, found in sorted(members.items()):
         public = not member.startswith("_") or member in {"__getitem__", "__init__"}
-        if item.is_class and public and not item.members[member].is_alias:
-            lines += _lines(f"{name}.{member}", item.members[member])
+        if item.is_class and public:
+            lines += _lines(f"{name}.{member}", found)
     return lines
 
 

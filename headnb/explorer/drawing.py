@@ -1,0 +1,46 @@
+"""`headnb.grid`: results and matrices as a picture or a live grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headnb.call_checks import check_arguments
+from headnb.display.grid import HeadGrid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from headnb.explorer.grid_widget import HeadGridWidget
+
+
+@check_arguments
+def grid(
+    data: object, *, title: str | None = None, roles: xr.Dataset | None = None, live: bool = False
+) -> HeadGrid | HeadGridWidget:
+    """Layer x head picture of results or of any matrix.
+
+    Args:
+        data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
+            nested lists), a mapping from panel titles to any of these, or a list of results, each titled by its task
+            (or model, or method, whichever tells them apart). Several panels have one colour scale. Numbers that are
+            not results of headnb are drawn as plain values.
+        title: of the picture. None: made from the attributes of the data.
+        roles: mark the heads that have these roles (`headnb.head_roles`).
+        live: return a widget whose selection is a value in Python (`.selected`, `.on_select`, `.link`) instead of the
+            picture.
+
+    Raises:
+        HeadnbError: the data cannot be drawn, or the roles are of other heads.
+
+    Example:
+        >>> grid = headnb.grid(scores, live=True)  # display it and select heads
+        >>> headnb.ablate(model, tokenizer, task, grid.selected)
+    """
+    picture = HeadGrid.of(data, title=title or "")
+    if roles is not None:
+        picture = picture.with_roles(roles)
+    if not live:
+        return picture
+    from headnb.explorer.grid_widget import HeadGridWidget  # noqa: PLC0415  loads ipywidgets
+
+    return HeadGridWidget(picture)
