@@ -19,7 +19,7 @@ from datasets import Dataset
 from headnb.errors import HeadnbError
 from headnb.tuning.trackers import step_numbers
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback, integration_utils
 from trl import SFTConfig
 
 from paths import ROOT
@@ -153,6 +153,26 @@ def test_an_error_of_a_tracker_is_one_warning_and_the_training_continues(tmp_pat
     assert messages == ["head scores of step 0 were not logged to trackio: the server"]
     assert trainer.state.global_step == 3
     check_steps(tensorboard_steps(tmp_path), callback.study, callback.scores)  # the other tracker gets everything
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "trackio"])
+def test_a_finetuning_logs_numbers_to_other_trackers_and_only_once_to_these(
+    tracker: str, trackio: FakeTrackio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[dict[str, float]] = []
+
+    class Recorder(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            received.append(logs)
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", Recorder)
+    result = short_finetuning(tiny_model(), steps=2, track=TASKS, report_to=tracker)
+    if tracker == "mlflow":
+        tracked = [{name: log[name] for name in log if name.startswith("headnb/")} for log in received]
+        assert [numbers for numbers in tracked if numbers] == [step_numbers(result.study, step) for step in (0, 2)]
+    else:
+        check_steps(trackio.steps, result.study, result.scores)
+        assert not [name for row in trackio.steps.values() for name in row if name.startswith("train/headnb")]
 
 
 def test_without_a_tracker_none_is_imported(tmp_path: Path) -> None:
