@@ -161,8 +161,8 @@ class LiveGrid:
             yield
         except (Exception, KeyboardInterrupt) as error:
             if self._open:
-                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
-                self._close(f"finished, but not drawn: {reason}")
+                reason = "" if isinstance(error, KeyboardInterrupt) else f": {first_line(error)}"
+                self._close(f"finished, but not drawn{reason}")
             raise
 
     def _finish(self, result: object, note: str) -> HeadGrid:
@@ -210,7 +210,7 @@ class LiveGrid:
         if scores is None or scores.sizes.get("sample") == 0:
             self._close(f"{reason} before the first sample")
         else:
-            self._finish(scores, f"{reason}.")
+            self._finish(scores, "" if _notes_the_stop(error, scores) else f"{reason}.")
 
     def _close(self, words: str) -> None:
         self._open = False
@@ -218,6 +218,11 @@ class LiveGrid:
 
 
 _Study = TypeVar("_Study", xr.DataArray, xr.Dataset)
+
+
+def _notes_the_stop(error: BaseException, scores: xr.Dataset | xr.DataArray) -> bool:
+    """Whether the grid of an interrupted result says itself how much of it is there."""
+    return isinstance(error, KeyboardInterrupt) and not scores.attrs.get("complete", 1)
 
 
 def thin_steps(study: _Study) -> _Study:

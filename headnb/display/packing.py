@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headnb.display.compact import compress_values, scale_factor
 
 if TYPE_CHECKING:
-    from headnb.display.compact import Compact, NumberType
-    from headnb.display.payload_types import Cells, Payload
+    from collections.abc import Mapping
+
+    from headnb.display.compact import NumberType
+    from headnb.display.payload_types import Payload
 
 PLAIN_CELLS = 64  # total of all panels up to which a notebook stores lists
 FLOAT32_CELLS = 4096  # total of all panels up to which a notebook stores seven digits instead of three
@@ -26,8 +28,9 @@ def pack(payload: Payload) -> Payload:
     return cast("Payload", {**payload, "panels": panels})
 
 
-def _packed(panel: Cells, kind: NumberType) -> Cells:
-    matrices: dict[str, Compact | Cells] = {}
+def _packed(panel: Mapping[str, Any], kind: NumberType) -> dict[str, Any]:
+    """A panel, or its change, with compact matrices."""
+    matrices: dict[str, object] = {}
     for name in ("values", "low", "high"):
         rows = panel.get(name)
         if isinstance(rows, list):
@@ -37,4 +40,4 @@ def _packed(panel: Cells, kind: NumberType) -> Cells:
         matrices["significant"] = compress_values(np.array(marks), 1, "uint8")
     if "change" in panel:
         matrices["change"] = _packed(panel["change"], kind)
-    return cast("Cells", {**panel, **matrices})
+    return {**panel, **matrices}

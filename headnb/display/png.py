@@ -70,7 +70,8 @@ def picture_png(
         _write(texts, 0, _LINE * number + 12, line, size=12)
     for number, line in enumerate(below):
         _write(texts, 0, top + place.height + _LINE * number + 12, line)
-    first_colour, scales = {}, []
+    first_colour: dict[str, int] = {}
+    scales: list[tuple[float, float]] = []
     for index, (own, members) in enumerate(kinds):
         first_colour[own["kind"]] = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
         scales.append(_scale(own))

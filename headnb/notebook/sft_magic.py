@@ -103,9 +103,10 @@ class TuningMagics(Magics):
             live.title = f"{model_name(model)} fine-tuned on {name}"
             live.message("reading the training samples")
             result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
-        interrupted = _draw(result, live, interrupted) or interrupted
-        if interrupted:
-            self.heads.keep_partial_result(result, options, interrupted + _how_to_continue(options))
+        drawn = _draw(result, live, interrupted)
+        if interrupted or not drawn:
+            what = "the result so far is" if interrupted else "the result is"
+            self.heads.keep_partial_result(result, options, what, _how_to_continue(options))
         return result
 
     def _train(
@@ -170,8 +171,8 @@ def _steps(every: str) -> int | list[int]:
     return steps if "," in every else steps[0]
 
 
-def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
-    """Draw the tracked steps; return a message if an interrupt stops the drawing, else ""."""
+def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
+    """Draw the tracked steps; return False if an interrupt stops the drawing."""
     notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result)]
     try:
         with (
@@ -180,15 +181,15 @@ def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
         ):  # the display shows the error
             live.finish(result.study, note=" ".join(filter(None, notes)))
     except KeyboardInterrupt:
-        return "the model is trained, but the heads are not drawn"
-    return ""
+        return False
+    return True
 
 
 def _how_to_continue(options: Namespace) -> str:
     """Advice after an interrupt, if there is a checkpoint to resume from."""
     if not options.out or not any(user_path(options.out).glob("checkpoint-*")):
         return ""
-    return f" (run the same call {'' if options.resume else 'with --resume '}to continue)"
+    return f"; run the same call {'' if options.resume else 'with --resume '}to continue"
 
 
 def _truncation_note(result: FineTuned) -> str:

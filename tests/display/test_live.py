@@ -150,7 +150,7 @@ def test_an_interrupt_leaves_the_partial_result_with_a_note(shown: Display) -> N
         stopped(ScoringInterrupted(partial), done=8)
     panel = shown.sent[-1][1][MIME_TYPE]["panels"][0]
     assert panel["samples"] == 12
-    assert panel["notes"] == ["Interrupted.", "Stopped early: 12 of 32 samples are scored."]
+    assert panel["notes"] == ["Stopped early: 12 of 32 samples are scored."]
     assert "Stopped early: 12 of 32 samples are scored." in shown.sent[-1][1]["text/html"]
 
 

@@ -92,7 +92,7 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
     result, captured = run(shell, f"whole = {line}\nnext_cell = 1")
     assert isinstance(result.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
-    assert "interrupted; 3 of 40 steps are done: see kept" in captured.stderr
+    assert "interrupted; the result so far is in kept" in captured.stderr
     assert "Interrupted: 3 of 40 steps are done." in captured.stdout
     assert "Traceback" not in captured.stdout + captured.stderr
     kept = shell.user_ns["kept"]
@@ -150,8 +150,8 @@ def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(she
     monkeypatch.setattr("headnb.display.live.HeadGrid.of", raising(KeyboardInterrupt()))
     result, captured = run(shell, f"{TUNE} --into kept")
     assert isinstance(result.error_in_exec, UsageError)
-    assert "interrupted; the model is trained, but the heads are not drawn: see kept" in captured.stderr
-    assert "finished, but not drawn: interrupted" in captured.stderr
+    assert "interrupted; the result is in kept" in captured.stderr
+    assert "finished, but not drawn" in captured.stderr
     assert shell.user_ns["kept"].study["step"].values.tolist() == [0, 2, 4]
 
 

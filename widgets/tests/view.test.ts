@@ -149,6 +149,12 @@ describe("the picture", () => {
     const scene = picture(shown(missing, firstView(missing)), theme, 600).scene;
     expect(sceneAsSvg(scene, theme, "")).toContain("no softmax heads");
   });
+  test("does not call the heads of a task that has not begun missing", () => {
+    const progress = { done: 3, total: 8, unit: "samples", message: "" };
+    const waiting = payload(1, 2, [panel([1, 2]), panel([Number.NaN, Number.NaN])], { progress });
+    const found = { ...firstView(waiting), sideBySide: true };
+    expect(sceneAsSvg(picture(shown(waiting, found), theme, 600).scene, theme, "")).not.toContain("softmax");
+  });
 });
 
 describe("steps that carry their change", () => {

@@ -92,6 +92,11 @@ export function isUnscored({ progress, panels }: Pick<Payload, "progress" | "pan
   return progress?.done === 0 && panels.every(({ values }) => values.every((value) => !value));
 }
 
+/** Whether a panel of a running computation has no values yet, as opposed to layers without softmax heads. */
+export function isWaiting(panel: Panel, { progress, panels }: Pick<Payload, "progress" | "panels">): boolean {
+  return progress !== null && panels.length > 1 && panel.values.every(Number.isNaN);
+}
+
 export interface Payload extends Shape {
   readonly title: string;
   readonly model: string;

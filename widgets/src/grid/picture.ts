@@ -5,7 +5,7 @@ import { type Colouring, colouring } from "./colours";
 import { bins, distribution, type Histogram } from "./distribution";
 import { arrange, cellX, cellY, type Layout } from "./layout";
 import { legend } from "./legend";
-import { isUnscored, type Panel } from "./payload";
+import { isUnscored, isWaiting, type Panel } from "./payload";
 import { roleMarks } from "./roles";
 import { group, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { furthest, layerMeans } from "./statistics";
@@ -15,12 +15,14 @@ export interface Picture {
   readonly scene: Scene;
   readonly layout: Layout;
   readonly shown: Shown;
+  /** What has a legend, in their order; empty without scores. */
+  readonly looks: readonly Look[];
   /** One histogram per panel; empty if distributions are not drawn. */
   readonly histograms: readonly Histogram[];
 }
 
 /** What panels of one kind share. */
-interface Look {
+export interface Look {
   readonly part: Shown;
   readonly colours: Colouring;
   /** Largest absolute mean of a layer, which has the longest bar. */
@@ -59,7 +61,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
       group(x, y, [
         ...axes(part, panel, layout, theme, first),
         cells(panel, layout, unscored ? waiting(theme, colours) : colours),
-        ...missing(panel, layout, theme),
+        ...(isWaiting(panel, payload) ? [] : missing(panel, layout, theme)),
         ...roleMarks(shown, layout, theme),
         ...significant(panel, layout),
         ...(unscored ? [] : profile(part, layerMeans(panel.values, payload), longest, layout, theme)),
@@ -67,7 +69,7 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
       ]),
     );
   });
-  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, histograms };
+  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, looks, histograms };
 }
 
 function look(part: Shown, layout: Layout, distributed: boolean): Look {

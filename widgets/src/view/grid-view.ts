@@ -3,6 +3,8 @@
 import { cellsBetween } from "../grid/distribution";
 import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
 import { type History, remembered } from "../grid/history";
+import type { Box } from "../grid/layout";
+import type { Part } from "../grid/parts";
 import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
@@ -23,7 +25,7 @@ import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
 import { restoreSorting, sortingOf } from "./sortable";
 import { type Pointed, Stage } from "./stage";
-import { styledRoot } from "./style";
+import { styledRoot, WIDE } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
 
@@ -57,7 +59,7 @@ export class GridView {
   private readonly losses = new LossSlider((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
-    highlight: (cell) => this.stage.highlight(cell),
+    point: (cell, entry) => this.pointBeside(cell, entry),
   });
   private readonly bar = new SelectionBar({
     copy: () => this.copySelection(),
@@ -152,6 +154,7 @@ export class GridView {
 
   dispose(): void {
     this.size.disconnect();
+    this.tooltip.hide();
     this.unguard();
     this.unwatch();
     this.chooser.stop();
@@ -227,6 +230,7 @@ export class GridView {
     const bar = element("progress", {
       max: String(Math.max(progress.total, 1)),
       value: String(progress.done),
+      "aria-label": "Progress",
     });
     const words = element("span", { class: "words" }, progressLine(payload));
     this.progress.replaceChildren(...(isUnscored(payload) ? [words] : [bar, words]));
@@ -280,6 +284,7 @@ export class GridView {
     const width = this.card.clientWidth;
     if (!this.shown || width === 0) return;
     this.width = width;
+    this.card.classList.toggle("wide", width >= WIDE);
     this.theme = readTheme(this.card, this.probe);
     if (this.payload && this.view) {
       this.losses.draw(this.payload, this.view.panel, !this.view.difference, this.theme, width);
@@ -358,16 +363,36 @@ export class GridView {
     this.tellCopied(done);
   }
 
-  private explain(at: Pointed | null): void {
-    const panel = at && this.shown?.panels[at.panel];
-    if (!at || !panel || !this.payload || !this.shown) {
-      this.tooltip.hide();
-      return;
-    }
-    const stage = this.stage.node.getBoundingClientRect();
-    const card = this.card.getBoundingClientRect();
-    const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
-    if (this.theme) this.tooltip.explain(this.payload, this.shown, panel, this.theme, at.cell, x, y);
+  private explain(at: Pointed | Part | null): void {
+    if (at && "lines" in at) this.tooltip.explainPart(at, this.inCard(at.free, this.stage.node));
+    else if (at) this.explainHead(at.panel, at.cell, this.inCard(at.box, this.stage.node));
+    else this.tooltip.hide();
+  }
+
+  private explainHead(index: number, cell: number, box: Box): void {
+    const { payload, shown, theme } = this;
+    const panel = shown?.panels[index];
+    if (panel && payload && shown && theme) this.tooltip.explain(payload, shown, panel, theme, cell, box);
+    else this.tooltip.hide();
+  }
+
+  /** A box inside a node, in the card's coordinates. */
+  private inCard(box: Box, node: HTMLElement): Box {
+    const [inner, card] = [node.getBoundingClientRect(), this.card.getBoundingClientRect()];
+    return { ...box, x: box.x + inner.left - card.left, y: box.y + inner.top - card.top };
+  }
+
+  /** Outline and explain a head that is pointed at in the text beside the grid; null: none. */
+  private pointBeside(cell: number | null, entry: HTMLElement): void {
+    this.stage.highlight(cell);
+    const { offsetWidth: width, offsetHeight: height } = entry;
+    if (cell === null) this.tooltip.hide();
+    else
+      this.explainHead(
+        this.shown?.panels.indexOf(this.front()) ?? 0,
+        cell,
+        this.inCard({ x: 0, y: 0, width, height }, entry),
+      );
   }
 
   private describe(panel: number, cell: number): string {

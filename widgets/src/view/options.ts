@@ -55,7 +55,7 @@ export class Options {
   private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
   private readonly roleFields = new Map<string, HTMLInputElement>();
   private readonly roles = element("span", { role: "group", "aria-label": "Highlight heads by role" });
-  private readonly both = element("span", {}, this.differs.node, this.after.node, "−", this.before.node);
+  private readonly both = element("span", {}, this.differs.node, this.after.node, "minus", this.before.node);
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
 

@@ -1,54 +1,87 @@
-/** Tooltip of the head under the mouse, with its values in the other panels. */
+/** Tooltip of the head or part of the picture under the mouse; for a head with its values in the other panels. */
 
 import { coursesOf, stepOf } from "../grid/courses";
 import { placeOf } from "../grid/heads";
+import type { Box } from "../grid/layout";
 import { lineChart } from "../grid/line-chart";
+import type { Part } from "../grid/parts";
 import type { Panel, Payload } from "../grid/payload";
 import type { Theme } from "../grid/scene";
 import { ofPanel, type Shown } from "../grid/view";
 import { headLines, measured, number } from "../grid/words";
 import { element, show } from "./dom";
 import { paintOn } from "./paint";
+import { placed, type Side } from "./placement";
 
 const MOST_LISTED = 6;
 const SPARK_WIDTH = 260;
 const SPARK_HEIGHT = 120;
-const AWAY = 14;
+const BESIDE: readonly Side[] = ["right", "left", "above", "below"];
+
+/** Sides on which a tooltip keeps the axis of a part visible. */
+const SIDES: Record<Part["at"], readonly Side[]> = {
+  bar: ["below", "above"],
+  mean: ["right", "left", "above", "below"],
+  bin: ["above", "below"],
+};
 
 export class Tooltip {
   readonly node = element("div", { class: "tooltip", "aria-hidden": "true" });
+  private subject = "";
+  private dismissed = "";
 
   constructor(private readonly card: HTMLElement) {
     show(this.node, false);
   }
 
   hide(): void {
+    this.close();
+    this.dismissed = "";
+  }
+
+  /** Explain a cell of a panel; `box` is the cell in the card's own coordinates. */
+  explain(whole: Payload, shown: Shown, panel: Panel, theme: Theme, cell: number, box: Box): void {
+    const lines = headLines(ofPanel(shown, panel).payload, panel, placeOf(cell, whole));
+    if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
+    const content = [...rows(lines), ...elsewhere(whole, shown, panel, theme, cell)];
+    this.open(`${panel.title} ${cell}`, content, box, BESIDE);
+  }
+
+  /** Explain a part of the picture; `free` is the box in the card's own coordinates that stays visible. */
+  explainPart({ lines, at }: Part, free: Box): void {
+    this.open(lines.join("\n"), rows(lines), free, SIDES[at]);
+  }
+
+  /** Show the tooltip, unless Escape has closed it and it would explain the same thing again. */
+  private open(subject: string, content: readonly Node[], box: Box, sides: readonly Side[]): void {
+    if (subject === this.dismissed) return;
+    this.dismissed = "";
+    this.subject = subject;
+    this.node.replaceChildren(...content);
+    if (this.node.hidden) document.addEventListener("keydown", this.onKey, true);
+    show(this.node, true);
+    const { offsetWidth: width, offsetHeight: height } = this.node;
+    const room = { width: this.card.clientWidth, height: this.card.clientHeight };
+    const { x, y } = placed(box, { width, height }, room, sides);
+    this.node.style.left = `${x}px`;
+    this.node.style.top = `${y}px`;
+  }
+
+  private close(): void {
+    document.removeEventListener("keydown", this.onKey, true);
     show(this.node, false);
   }
 
-  /** Explain a cell of a panel; (x, y) is in the card's own coordinates. */
-  explain(
-    whole: Payload,
-    shown: Shown,
-    panel: Panel,
-    theme: Theme,
-    cell: number,
-    x: number,
-    y: number,
-  ): void {
-    const place = placeOf(cell, whole);
-    const lines = headLines(ofPanel(shown, panel).payload, panel, place);
-    if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
-    this.node.replaceChildren(
-      ...lines.map((line) => element("div", {}, line)),
-      ...elsewhere(whole, shown, panel, theme, cell),
-    );
-    show(this.node, true);
-    const left =
-      x + AWAY + this.node.offsetWidth > this.card.clientWidth ? x - AWAY - this.node.offsetWidth : x + AWAY;
-    this.node.style.left = `${Math.max(left, 0)}px`;
-    this.node.style.top = `${Math.max(y - this.node.offsetHeight / 2, 0)}px`;
-  }
+  /** Escape closes the tooltip wherever the focus is; the key keeps its other functions. */
+  private readonly onKey = (event: KeyboardEvent): void => {
+    if (event.key !== "Escape") return;
+    this.close();
+    this.dismissed = this.subject;
+  };
+}
+
+function rows(lines: readonly string[]): Node[] {
+  return lines.map((line) => element("div", {}, line));
 }
 
 /** The head's values in a few other panels, and its course along the steps or panels. */
