@@ -36,6 +36,7 @@ from headnb.tuning.options import (
     check_model,
     check_options,
     check_rate,
+    check_trackers,
     defaults,
     kind_of_tuning,
     warn_of_router_loss,
@@ -121,7 +122,9 @@ def finetune(
             `inplace=True` all other weights stay bitwise unchanged; otherwise the LoRA is zero outside the slices.
         on_progress: called with a `TuningProgress` before the first update, after every update, and before and after
             each scored batch of a tracked task.
-        **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments.
+        **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments. `report_to` ("none" by
+            default) may be "tensorboard", "wandb" or "trackio", which also get numbers and the grid of every tracked
+            step (docs/logging.md).
 
     Raises:
         HeadnbError: the input is invalid, an option is unknown (the error names the nearest option), an optional
@@ -130,6 +133,7 @@ def finetune(
     """
     own = inspect.signature(finetune).parameters.keys() - {"training_arguments"}
     check_options(training_arguments, own, steps=steps, batch_size=batch_size)
+    check_trackers(training_arguments.get("report_to"), output_dir)
     check_rate(learning_rate)
     checked_seed(seed, most=MAX_TRAINING_SEED)
     check_model(model, tokenizer, inplace=inplace)

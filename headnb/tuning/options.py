@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import warnings
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
 from headnb.errors import HeadnbError, optional_import, unknown_name
+from headnb.tuning.trackers import TRACKERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,6 +65,15 @@ def _check_not_text(name: str, value: object, annotation: object) -> None:
     kind = getattr(annotation, "__name__", str(annotation)).removesuffix(" | None")
     if isinstance(value, str) and kind in {"bool", "int", "float"}:
         raise HeadnbError(f"{name} must be of type {kind}, not the text {value!r:.60}")
+
+
+def check_trackers(report_to: str | list[str] | None, output_dir: object) -> None:
+    """Raise an error if a tracker is not installed, or if TensorBoard's files would be deleted with the result."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in TRACKERS and importlib.util.find_spec(name) is None:
+            raise HeadnbError(f"report_to={name!r} needs {name}: pip install {name}")
+        if name == "tensorboard" and output_dir is None and "TENSORBOARD_LOGGING_DIR" not in os.environ:
+            raise HeadnbError("report_to='tensorboard' needs output_dir='FOLDER', the folder of TensorBoard's files")
 
 
 def check_rate(rate: float | None) -> None:

@@ -26,12 +26,12 @@ from headnb.models.provenance import record_base, weights_source
 from headnb.models.restore import restore_random_state
 from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
-from headnb.stats import descriptive
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
+from headnb.tuning.trackers import TrackerLog, step_numbers
 from headnb.tuning.trainer import TrainerCallback
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class HeadScoreCallback(TrainerCallback):
     The study is written to `head_scores` in the trainer's output_dir during the training (`open_study` reads it). A
     resumed training continues the study.
 
+    Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
+    them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
+
     Args:
         tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
         tokenizer: the model's tokenizer; default: the trainer's processing class.
@@ -70,7 +73,8 @@ class HeadScoreCallback(TrainerCallback):
         movement: measure the relative parameter distance from step 0. For full tuning this keeps a copy of the
             parameters in main memory.
         on_tracked: called with the step number after each tracked step.
-        log: function that logs numbers. `trainer.log` sends them to the trainer's reports, such as TensorBoard.
+        log: called with the numbers of each tracked step, for other trackers. `trainer.log` sends them to all trackers
+            of the trainer.
 
     Raises:
         HeadnbError: a task, step or method is invalid, or two tasks have the same name.
@@ -115,6 +119,8 @@ class HeadScoreCallback(TrainerCallback):
         self._movement: Movement | None = None
         self._batches: TrainingBatches | None = None
         self._seen_before = np.zeros(2)
+        self._trackers = TrackerLog()
+        self._unlogged: int | None = None
 
     @property
     def study(self) -> xr.Dataset:
@@ -160,6 +166,12 @@ class HeadScoreCallback(TrainerCallback):
             with self._closed_on_error():
                 self._track(model, state, control)
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Log the step before the first update. At `on_train_begin` a tracker may not be open yet."""
+        self._log(state, control)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Score the tasks if this step is tracked."""
         if self._batches is None:
@@ -170,6 +182,7 @@ class HeadScoreCallback(TrainerCallback):
         with self._closed_on_error():
             if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:
                 self._track(given["model"], state, control)
+                self._log(state, control)
             elif control.should_save or step % FLUSH_EVERY == 0:
                 self._write(step)
 
@@ -197,6 +210,7 @@ class HeadScoreCallback(TrainerCallback):
         with self._closed_on_error():
             if state.global_step not in self.collected.steps and not args.load_best_model_at_end:
                 self._track(given["model"], state, control)
+                self._log(state, control)
             self._write(state.global_step)
         self.close()
 
@@ -227,7 +241,7 @@ class HeadScoreCallback(TrainerCallback):
     def _start_study(self, state: TrainerState, folder: Path) -> None:
         """Start a new study, or continue the study in `folder` from the step of the resumed training."""
         resumed, writes = state.global_step > 0, state.is_world_process_zero
-        self.collected = Study()
+        self.collected, self._unlogged = Study(), None
         if resumed and (folder / STUDY).exists():
             stored = read_study(folder)
             check_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
@@ -257,12 +271,21 @@ class HeadScoreCallback(TrainerCallback):
         samples, tokens = self._counts()
         self.collected.add(TrackedStep(step, scores, movement, samples, tokens))
         self._write(step)
-        if self.log is not None:
-            should_log = control.should_log
-            self.log(self._numbers(step))
-            control.should_log = should_log  # `trainer.log` resets it
+        self._unlogged = step
         if self._on_tracked is not None:
             self._on_tracked(step)
+
+    def _log(self, state: TrainerState, control: TrainerControl) -> None:
+        """Log the last tracked step, once."""
+        if self._unlogged is None:
+            return
+        step, self._unlogged = self._unlogged, None
+        if state.is_world_process_zero:
+            self._trackers.log(self.collected.dataset, step)
+        if self.log is not None:
+            should_log = control.should_log
+            self.log(step_numbers(self.collected.dataset(), step))
+            control.should_log = should_log  # `trainer.log` resets it
 
     def _write(self, step: int) -> None:
         """Update the study on disk."""
@@ -293,19 +316,6 @@ class HeadScoreCallback(TrainerCallback):
         missing = ",".join(f"L{layer}" for layer in self._batches.layers_without_gradient)
         self.collected.attrs["layers_without_gradient"] = missing
         return self.collected.attrs
-
-    def _numbers(self, step: int) -> dict[str, float]:
-        """The logged numbers of a tracked step."""
-        study = self.collected.dataset().sel(step=step)
-        numbers = {"heads/movement": float(study["movement"].mean())}
-        for name in self.tasks:
-            level = study["level"].sel(task=name)
-            first = self.collected.dataset()["level"].isel(step=0).sel(task=name)
-            numbers[f"heads/{name}/loss"] = float(study["eval_loss"].sel(task=name))
-            numbers[f"heads/{name}/mean_level"] = float(level.mean())
-            numbers[f"heads/{name}/gini"] = float(descriptive.gini(_flat(level)))
-            numbers[f"heads/{name}/correlation_with_first"] = float(descriptive.correlation(_flat(level), _flat(first)))
-        return numbers
 
 
 def train_losses(state: TrainerState) -> dict[int, float]:
@@ -367,8 +377,3 @@ def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
             f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
         )
     return steps.__contains__
-
-
-def _flat(level: xr.DataArray) -> np.ndarray:
-    """A pattern (layer, head) as a vector (layer * head,)."""
-    return level.to_numpy().ravel()

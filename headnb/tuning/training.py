@@ -24,6 +24,7 @@ from headnb.tuning.progress import ProgressReporter
 from headnb.tuning.result import FineTuned, tuned_result
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
+from headnb.tuning.trackers import TRACKERS
 from headnb.tuning.tracking import train_losses
 from headnb.tuning.trainer import PrinterCallback, Trainer, TrainerState
 
@@ -68,7 +69,7 @@ class TuningRun:
     def run(self, adapters: PeftConfig | None, on_progress: Callable[[TuningProgress], None] | None) -> FineTuned:
         interrupted = False
         with (
-            _quiet(offline=not self.arguments.get("push_to_hub")),
+            _quiet(offline=not any(map(self.arguments.get, ("push_to_hub", "trackio_space_id")))),
             default_torch_settings(),
             torch.enable_grad(),
             model_lock(self.model),
@@ -143,7 +144,8 @@ class TuningRun:
         except (ValueError, TypeError, ImportError) as error:
             raise HeadnbError(f"SFTTrainer raised an error: {error}") from error
         trainer.remove_callback(PrinterCallback)
-        self.callback.log = partial(Trainer.log, trainer)
+        if set(trainer.args.report_to) - TRACKERS.keys():  # other trackers get the numbers only
+            self.callback.log = partial(Trainer.log, trainer)
         trainer._load_from_checkpoint = partial(_load_in_same_dtype, trainer, trainer._load_from_checkpoint)  # noqa: SLF001
         return trainer
 

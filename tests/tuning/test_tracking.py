@@ -163,9 +163,9 @@ def test_numbers_are_logged_by_the_trainer_without_replacing_its_own_log(tmp_pat
     callback.log = trainer.log
     trainer.train()
     history = trainer.state.log_history
-    assert [log["step"] for log in history if "heads/sums/loss" in log] == [0, 2, 4]
+    assert [log["step"] for log in history if "headnb/sums/loss" in log] == [0, 2, 4]
     assert [log["step"] for log in history if "loss" in log] == [1, 2, 3, 4]
-    logged = [log["heads/sums/loss"] for log in history if "heads/sums/loss" in log]
+    logged = [log["headnb/sums/loss"] for log in history if "headnb/sums/loss" in log]
     np.testing.assert_allclose(logged, callback.study.eval_loss.sel(task="sums"))
 
 
