@@ -45,4 +45,7 @@ class GridRenderer:
             return []
         figure = render("sphinx_grid.html", figure=grid_figure(payload, html.card(payload)))
         renderer.add_js_file("headnb", None, {"type": "module", "body": script})  # a module runs when the page is read
-        return renderer.render_text_html(replace(data, content=figure))
+        nodes: list[Element] = renderer.render_text_html(replace(data, content=figure))
+        for node in nodes:
+            node["classes"] = ["output"]  # some themes give other HTML outputs a light background
+        return nodes
