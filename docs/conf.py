@@ -36,6 +36,8 @@ exclude_patterns = ["_build"]
 # Docstrings are plain text with `names` in backticks.
 default_role = "code"
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+toc_object_entries_show_parents = "hide"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
@@ -71,7 +73,7 @@ html_sidebars = {"index": [], "gallery": [], "install": []}  # pages without pag
 
 
 def convert_docstring(_app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
-    lines[:] = as_restructured_text(lines)
+    lines[:] = as_restructured_text(lines, public_modules())
 
 
 def setup(app: Sphinx) -> None:

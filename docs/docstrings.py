@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-_MARKUP = re.compile(r"(`[^`]*`)")
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+_CODE = re.compile(r"(`[^`]*`)")
 
 
-def as_restructured_text(lines: list[str]) -> list[str]:
-    """The lines with indented examples as code blocks, and with other markup escaped."""
+def as_restructured_text(lines: list[str], public: Container[str] = ()) -> list[str]:
+    """The lines with indented examples as code blocks, links for `public` names of headnb, and other markup escaped."""
     written: list[str] = []
     example = False
     for number, line in enumerate(lines):
@@ -17,7 +21,7 @@ def as_restructured_text(lines: list[str]) -> list[str]:
             if starts and not example:
                 written += [" " * (_indent(line) - 4) + ".. code-block:: python", ""]
             example = starts or (example and _indent(line) > 0)
-        written.append(line if example else _escaped(line))
+        written.append(line if example else _text(line, public))
     return written
 
 
@@ -29,6 +33,12 @@ def _last_text(lines: list[str]) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
-def _escaped(line: str) -> str:
-    parts = _MARKUP.split(line)
-    return "".join(part if part.startswith("`") else re.sub(r"[|*]", r"\\\g<0>", part) for part in parts)
+def _text(line: str, public: Container[str]) -> str:
+    return "".join(_part(part, public) for part in _CODE.split(line))
+
+
+def _part(part: str, public: Container[str]) -> str:
+    if not part.startswith("`"):
+        return re.sub(r"[|*]", r"\\\g<0>", part)
+    name = part.strip("`")
+    return f":py:obj:`{name} <headnb.{name}>`" if name in public else part

@@ -111,9 +111,9 @@ def test_every_magic_and_command_has_its_help_text(tmp_path: Path) -> None:
 def test_docstrings_become_restructured_text() -> None:
     from docstrings import as_restructured_text
 
-    lines = ["Norm |x|, see `a|b`.", "", "    norm = f(*x)", "", "Args:", "    x: a|b."]
-    assert as_restructured_text(lines) == [
+    lines = ["Norm |x|, see `a|b`.", "", "    norm = f(*x)", "", "Args:", "    x: a|b, `grid`."]
+    assert as_restructured_text(lines, {"grid"}) == [
         *("Norm \\|x\\|, see `a|b`.", ""),
         *(".. code-block:: python", "", "    norm = f(*x)", ""),
-        *("Args:", "    x: a\\|b."),
+        *("Args:", "    x: a\\|b, :py:obj:`grid <headnb.grid>`."),
     ]
