@@ -1,7 +1,7 @@
 """Build the documentation: prepare its sources in `docs/_build/source`, then run Sphinx on them.
 
 The sources are a copy of `docs/` with what is not in the repository: executed notebooks, pages of API
-reference, and help texts of the magics and commands.
+reference, and help texts of the magics.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import papermill
 from api_pages import write_api_pages
-from usage_texts import write_usage_texts
+from magic_texts import write_magic_texts
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -56,7 +56,7 @@ def prepare(*, reuse: bool) -> None:
             execute(notebook, executed)
         shutil.copy(executed, SOURCE / f"{page}.ipynb")
     write_api_pages(ROOT / "headnb" / "__init__.pyi", SOURCE / "api")
-    write_usage_texts(SOURCE / "usage")
+    write_magic_texts(SOURCE / "magics.txt")
 
 
 def execute(notebook: Path, executed: Path) -> None:

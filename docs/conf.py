@@ -72,9 +72,19 @@ html_theme_options = {
 html_sidebars = {"index": [], "gallery": [], "install": []}  # pages without pages below them
 
 
-def convert_docstring(_app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+def convert_docstring(_app: object, what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
     lines[:] = as_restructured_text(lines, public_modules())
+    if what == "property":
+        lines.insert(0, "\\ ")  # otherwise napoleon reads the text before a colon as a type
+
+
+def hide_private_arguments(
+    _app: object, what: str, _name: str, _obj: object, _options: object, arguments: str | None, _returned: str | None
+) -> tuple[str, None] | None:
+    """No signature for results, which users do not create."""
+    return ("", None) if what == "class" and " _" in (arguments or "") else None
 
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", convert_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", hide_private_arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import nbformat
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCS = ROOT / "docs"
-EXAMPLE = re.compile(r"^(?P<before>[^\n]*)\n```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(
+    r"^(?P<before>[^\n]*)\n(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>.+) -->")
-MOST_NOT_RUN = 8
 RUN = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -39,7 +41,7 @@ def examples(page: Path) -> list[tuple[str, str]]:
     found = []
     for example in EXAMPLE.finditer("\n" + page.read_text(encoding="utf-8")):
         reason = NOT_RUN.search(example["before"])
-        found.append((example["code"], reason["reason"] if reason else ""))
+        found.append((textwrap.dedent(example["code"]), reason["reason"] if reason else ""))
     return found
 
 
@@ -59,14 +61,17 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def test_few_examples_are_left_out() -> None:
-    left_out = [f"{name}: {reason}" for name, page in PAGES.items() for _, reason in examples(page) if reason]
-    assert len(left_out) <= MOST_NOT_RUN, "\n".join(left_out)
+def test_most_examples_are_run() -> None:
+    found = [(name, reason) for name, page in PAGES.items() for _, reason in examples(page)]
+    left_out = [f"{name}: {reason}" for name, reason in found if reason]
+    assert len(left_out) < len(found) / 3, "\n".join(left_out)
 
 
 def test_an_example_after_a_comment_is_left_out(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("```python\na\n```\n\n<!-- not run: slow -->\n```python\nb\n```\n\ntext\n\n```python\nc\n```\n")
+    page.write_text(
+        "```python\na\n```\n\n<!-- not run: slow -->\n```python\nb\n```\n\n- item\n  ```python\n  c\n  ```\n"
+    )
     assert examples(page) == [("a\n", ""), ("b\n", "slow"), ("c\n", "")]
 
 
@@ -96,15 +101,14 @@ def test_every_public_name_is_in_the_reference(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("builder")
-def test_every_magic_and_command_has_its_help_text(tmp_path: Path) -> None:
-    from usage_texts import write_usage_texts
+def test_every_magic_has_its_help_text(tmp_path: Path) -> None:
+    from magic_texts import write_magic_texts
 
-    write_usage_texts(tmp_path / "usage")
-    magics, commands = (
-        (tmp_path / "usage" / name).read_text(encoding="utf-8") for name in ("magics.txt", "commands.txt")
-    )
-    assert {"%headscore", "%headsft", "%headfree"} <= set(re.findall(r"^## `(.+)`$", magics, re.MULTILINE))
-    assert {"headnb score", "headnb suite run"} <= set(re.findall(r"^## `(.+)`$", commands, re.MULTILINE))
+    write_magic_texts(tmp_path / "magics.txt")
+    text = (tmp_path / "magics.txt").read_text(encoding="utf-8")
+    named = set(re.findall(r"%head[a-z]+", (DOCS / "magics.md").read_text(encoding="utf-8")))
+    assert set(re.findall(r"^## `(.+)`$", text, re.MULTILINE)) == named
+    assert "Number of samples." in text
 
 
 @pytest.mark.usefixtures("builder")
