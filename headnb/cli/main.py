@@ -127,16 +127,14 @@ def score(
             scores = score_live(live, loaded, tokenizer, samples, **settings, **work)
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
-        stored = (
-            f"; the scored samples are in {out}, run the same command again to resume" if out and stopped.done else ""
-        )
+        stored = f"; the scores so far are in {out}; run the same command to continue" if out and stopped.done else ""
         echo(f"headnb: interrupted{stored}", fg="red", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except KeyboardInterrupt:
         if scores is None:
             raise
         stored = f"; the scores are in {out}" if out else ""
-        echo(f"headnb: interrupted: the samples are scored, but not drawn{stored}", fg="red", err=True)
+        echo(f"headnb: interrupted{stored}", fg="red", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for path in filter(None, (out, save and grid.save(save))):
         echo(f"wrote {path}")

@@ -13,41 +13,51 @@ from headnb.display import grid_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
     from headnb.display.payload_types import Panel, Payload
 
-_MATRICES = ("value", "low", "high", "significant")
+_MATRICES = {"value": "values", "low": "low", "high": "high", "significant": "significant"}
+"""Column -> key of a panel."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_table(payload: Payload) -> str:
     """A table with the columns name, layer, head, value, and where the grid has them low, high, significant and units.
 
-    Several panels have their title in the first column. A value that is missing is empty.
+    The steps of a training also have the change since the first step, in columns that begin with `change`. Several
+    panels have their title in the first column. A value that is missing is empty.
     """
     several = len(payload["panels"]) > 1
-    matrices = [name for name in _MATRICES if any(_key(name) in panel for panel in payload["panels"])]
+    panels = [_matrices(panel) for panel in payload["panels"]]
+    matrices = list(dict.fromkeys(name for panel in panels for name in panel))
     units = ["units"] if payload["units"] else []
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow([*(["panel"] if several else []), "name", "layer", "head", *matrices, *units])
-    for panel in payload["panels"]:
+    for panel, found in zip(payload["panels"], panels, strict=True):
         title = [_as_text(panel["title"])] if several else []
-        for row in _rows(payload, panel, matrices):
+        for row in _rows(payload, found, matrices):
             table.writerow([*title, *row, *([_as_text(payload["units"])] if units else [])])
     return file.getvalue()
 
 
-def _rows(payload: Payload, panel: Panel, matrices: list[str]) -> Iterator[list[object]]:
+def _matrices(panel: Panel) -> dict[str, np.ndarray]:
+    """The matrices of a panel and of its change, by column."""
+    found = {name: grid_text.panel_matrix(panel, key) for name, key in _MATRICES.items() if key in panel}
+    if "change" in panel:
+        names = {"change": "values", "change_low": "low", "change_high": "high", "change_significant": "significant"}
+        change = panel["change"]
+        found |= {name: grid_text.panel_matrix(change, key) for name, key in names.items() if key in change}
+    return found
+
+
+def _rows(payload: Payload, found: dict[str, np.ndarray], matrices: list[str]) -> Iterator[list[object]]:
     layers, heads = grid_text.numbers(payload, "layer"), grid_text.numbers(payload, "head")
-    columns = [grid_text.panel_matrix(panel, _key(name)) if _key(name) in panel else None for name in matrices]
     for layer, head in product(range(payload["layers"]), range(payload["heads"])):
-        values = [math.nan if column is None else column[layer, head] for column in columns]
+        values = [found[name][layer, head] if name in found else math.nan for name in matrices]
         numbers = ["" if math.isnan(value) else f"{value:.7g}" for value in values]
         yield [grid_text.head_name(payload, (layer, head)), layers[layer], heads[head], *numbers]
-
-
-def _key(name: str) -> str:
-    return "values" if name == "value" else name
 
 
 def _as_text(words: str) -> str:

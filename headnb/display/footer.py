@@ -19,7 +19,7 @@ from headnb.stats.score_statistics import CONCENTRATION
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from headnb.display.payload_types import Column, EvidenceFields, Panel, Payload
+    from headnb.display.payload_types import Cells, Column, EvidenceFields, Panel, Payload
 
 UNKNOWN = "–"
 
@@ -54,6 +54,14 @@ def add_footer(payload: Payload) -> None:
     statistics, evidence = _statistics_of(panels), _evidence_of(panels)
     labels = [_column(name) for name in statistics]
     payload["columns"] = [*labels, _TOP_HEAD, *(_EVIDENCE[name] for name in evidence)]
+    for change in (panel["change"] for panel in panels if "change" in panel):
+        change["cells"] = [
+            *(UNKNOWN for _ in statistics),
+            _top_head(payload, change),
+            *(_evidence_text(change, name) for name in evidence),
+        ]
+        change["statistics_line"] = ""
+        change["reliability_line"] = _reliability_line(change)
     for panel in panels:
         panel["cells"] = [
             *(_statistic_text(panel, name) for name in statistics),
@@ -65,7 +73,7 @@ def add_footer(payload: Payload) -> None:
         panel["reliability_line"] = _reliability_line(panel)
 
 
-def _top_head(payload: Payload, panel: Panel) -> str:
+def _top_head(payload: Payload, panel: Cells) -> str:
     sizes = np.nan_to_num(np.abs(panel_matrix(panel)), nan=-1)
     layer, head = np.unravel_index(sizes.argmax(), sizes.shape)
     return head_name(payload, (int(layer), int(head))) if sizes[layer, head] >= 0 else UNKNOWN

@@ -19,6 +19,7 @@ PROFILE_WIDTH = 46
 PROFILE_GAP = 10
 _LEFT, _RIGHT, _BOTTOM = 40, 8, 34
 _PANEL_GAP = 10
+_LEGEND_WIDTH = 400
 _MIN_WIDTH = 430
 _ROW_LABEL, _COLUMN_LABEL = 15, 24
 
@@ -35,6 +36,20 @@ class Geometry:
     group_gap: int
     panels: int
     titled: bool
+    legends: int = 1
+
+    @property
+    def _legends_beside(self) -> bool:
+        return self.width >= _LEFT + self.legends * _LEGEND_WIDTH
+
+    @property
+    def legend_height(self) -> int:
+        """Height of the legends, which are in one row if there is room and below each other otherwise."""
+        return LEGEND_HEIGHT * (1 if self._legends_beside else self.legends)
+
+    def legend_origin(self, index: int) -> tuple[int, int]:
+        """Top left corner of a legend."""
+        return (_LEFT + index * _LEGEND_WIDTH, 0) if self._legends_beside else (_LEFT, index * LEGEND_HEIGHT)
 
     @property
     def gap(self) -> int:
@@ -74,7 +89,7 @@ class Geometry:
 
     @property
     def height(self) -> int:
-        return LEGEND_HEIGHT + math.ceil(self.panels / self.columns) * self.panel_height
+        return self.legend_height + math.ceil(self.panels / self.columns) * self.panel_height
 
     def x(self, head: int) -> int:
         """Left edge of a head's cells, relative to the grid's left edge."""
@@ -89,7 +104,7 @@ class Geometry:
         row, column = divmod(panel, self.columns)
         return (
             _LEFT + column * (self.panel_width + _PANEL_GAP),
-            LEGEND_HEIGHT + row * self.panel_height + self.top,
+            self.legend_height + row * self.panel_height + self.top,
         )
 
     def layer_ticks(self) -> range:
@@ -99,8 +114,8 @@ class Geometry:
         return range(0, self.heads, _tick_step(self.cell_width, _COLUMN_LABEL if self.heads > 10 else 10))
 
 
-def grid_geometry(payload: Payload, panels: int, *, grouped: bool = True) -> Geometry:
-    """Geometry of a picture with this number of panels; with `grouped`, key/value groups have gaps between them.
+def grid_geometry(payload: Payload, panels: int, legends: int = 1, *, grouped: bool = True) -> Geometry:
+    """Geometry of a picture of so many panels and legends; with `grouped`, key/value groups have gaps between them.
 
     Cells are as large as fits one panel into a text column, and smaller for several panels, but at least 3 pixels.
     """
@@ -115,7 +130,7 @@ def grid_geometry(payload: Payload, panels: int, *, grouped: bool = True) -> Geo
     group = heads // payload["kv_heads"]
     grouped = grouped and 1 < group < heads
     group_gap = (4 if cell_width >= 7 else 2) if grouped and heads // group <= 32 else int(grouped)
-    return Geometry(layers, heads, group, cell_width, cell_height, group_gap, panels, several)
+    return Geometry(layers, heads, group, cell_width, cell_height, group_gap, panels, several, legends)
 
 
 def _tick_step(cell: int, label: int) -> int:

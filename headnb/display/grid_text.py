@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from headnb.display.before_after import before_and_after, has_changes, panel_payload
 from headnb.display.colours import paint
 from headnb.display.compact import decompress_values
 from headnb.display.role_marks import roles_line
@@ -17,7 +18,7 @@ from headnb.stats.rounding import interval_numbers, typographic
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.display.payload_types import Panel, Payload
+    from headnb.display.payload_types import Cells, Panel, Payload
 
 MAX_PANELS = 12
 _LEVEL_SHADES = "▁▂▃▄▅▆▇█"
@@ -35,7 +36,7 @@ def format_short(value: float) -> str:
     return typographic(f"{value:.6g}")
 
 
-def panel_matrix(panel: Panel, name: str = "values") -> np.ndarray:
+def panel_matrix(panel: Cells, name: str = "values") -> np.ndarray:
     """One of the panel's matrices as a float array (layer, head), with NaN for null."""
     matrix = panel[name]  # type: ignore[literal-required]
     return np.array(matrix, dtype=float) if isinstance(matrix, list) else decompress_values(matrix)
@@ -48,6 +49,8 @@ def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
     are chosen, as many as fit.
     """
     panels = payload["panels"]
+    if has_changes(payload):
+        return _shown_changes(payload)
     if len(panels) <= MAX_PANELS:
         return panels, ""
     steps = sorted({panel["step"] for panel in panels if "step" in panel})
@@ -58,6 +61,16 @@ def shown_panels(payload: Payload) -> tuple[list[Panel], str]:
     else:
         chosen = [panels[i] for i in _evenly_spaced(len(panels), MAX_PANELS)]
     return chosen, f"{len(chosen)} of {len(panels)} panels are shown."
+
+
+def _shown_changes(payload: Payload) -> tuple[list[Panel], str]:
+    """The first and the last step of each course with their difference, for as many courses as fit."""
+    drawn = before_and_after(payload)
+    steps = len({panel.get("step") for panel in payload["panels"]})
+    words = f"The first and the last of {steps} tracked steps are shown." if steps > 2 else ""
+    if len(drawn) > MAX_PANELS:
+        words += f" {MAX_PANELS} of {len(drawn)} panels are shown."
+    return drawn[:MAX_PANELS], words.strip()
 
 
 def _evenly_spaced(size: int, count: int) -> list[int]:
@@ -181,12 +194,19 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     blocks = [head] if several else []
     panels, note = shown_panels(payload)
     for panel in panels:
-        picture = _heat_map(payload, panel, colour=colour) if heat_map else []
-        words = [top_line(payload, panel), significance_line(payload, panel), panel["statistics_line"]]
+        own = panel_payload(payload, panel)
+        picture = _heat_map(own, panel, colour=colour) if heat_map else []
+        words = [top_line(own, panel), significance_line(own, panel), panel["statistics_line"]]
         words += [*panel["notes"], panel["reliability_line"]]
         name = [printable(f"[{panel['title']}]")] if several else head
         blocks.append([*name, *picture, *map(printable, words)])
-    last = (roles_line(payload), missing_line(payload).replace("hatched", "empty"), progress_line(payload), note)
+    last = (
+        loss_line(payload),
+        roles_line(payload),
+        missing_line(payload).replace("hatched", "empty"),
+        progress_line(payload),
+        note,
+    )
     blocks[-1] += map(printable, last)
     return "\n\n".join("\n".join(filter(None, block)) for block in blocks)
 
@@ -195,6 +215,16 @@ def wrap_lines(lines: Sequence[str], width: int) -> list[str]:
     """Wrap lines of text to about `width` pixels; empty lines are dropped."""
     letters = max(int(width / 7.2), 20)
     return [part for line in lines if line for part in textwrap.wrap(printable(line), letters)]
+
+
+def loss_line(payload: Payload) -> str:
+    """First and last values of the loss curves: `Training loss 6.13 → 3.97 nats.`; empty without curves."""
+    lines = [
+        f"{curve['label']} {format_number(curve['values'][0])} → {format_number(curve['values'][-1])} {curve['units']}"
+        for curve in payload.get("curves", ())
+    ]
+    words = ", ".join(lines)
+    return f"{words[0].upper()}{words[1:].rstrip()}." if words else ""
 
 
 def progress_line(payload: Payload) -> str:

@@ -11,6 +11,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from headnb.display import grid_text, png, svg
+from headnb.display.before_after import panel_payload, panels_by_kind
 from headnb.display.geometry import grid_geometry
 from headnb.display.role_marks import roles_line
 from headnb.display.templating import render
@@ -36,20 +37,26 @@ def card(payload: Payload, selected: Collection[tuple[int, int]] = ()) -> str:
         "grid_card.html",
         heading=grid_text.heading(payload),
         subtitle=grid_text.subtitle(payload),
-        quantity=grid_text.quantity(payload),
-        low=grid_text.format_short(payload["scale"]["low"]),
-        high=grid_text.format_short(payload["scale"]["high"]),
-        bar=_base64(png.bar_png(payload)),
-        keys=grid_text.legend_keys(payload, panels),
+        legends=[_legend(own, members) for own, members in panels_by_kind(payload, panels)],
         place=place,
         layers=_axis(grid_text.numbers(payload, "layer"), place.layer_ticks(), place.cell_height),
         heads=_axis(grid_text.numbers(payload, "head"), place.head_ticks(), place.cell_width),
-        framed=payload["kind"] != "level",
         panels=[_panel_image(payload, panel, selected, titled=len(panels) > 1) for panel in panels],
         columns=columns,
         rows=rows,
         lines=[*_lines(payload, panels), _selection_line(payload, selected), note],
     )
+
+
+def _legend(payload: Payload, panels: list[Panel]) -> dict[str, object]:
+    """The colour bar of panels on one scale, and the meaning of their marks."""
+    return {
+        "quantity": grid_text.quantity(payload),
+        "low": grid_text.format_short(payload["scale"]["low"]),
+        "high": grid_text.format_short(payload["scale"]["high"]),
+        "bar": _base64(png.bar_png(payload)),
+        "keys": grid_text.legend_keys(payload, panels),
+    }
 
 
 def _axis(numbers: Sequence[int], ticks: range, cell: int) -> dict[str, object]:
@@ -60,15 +67,17 @@ def _axis(numbers: Sequence[int], ticks: range, cell: int) -> dict[str, object]:
 
 def _panel_image(
     payload: Payload, panel: Panel, selected: Collection[tuple[int, int]], *, titled: bool
-) -> dict[str, str]:
+) -> dict[str, object]:
     """The title, image and alternative text of a panel."""
+    own = panel_payload(payload, panel)
     title = panel["title"] if titled else ""
     size = f"{payload['layers']} layers × {payload['heads']} heads"
-    about = " · ".join(filter(None, (title, grid_text.quantity(payload), size)))
+    about = " · ".join(filter(None, (title, grid_text.quantity(own), size)))
     return {
         "title": title,
-        "image": _base64(png.cells_png(payload, panel, selected)),
-        "words": f"{about}. {grid_text.top_line(payload, panel)}",
+        "image": _base64(png.cells_png(own, panel, selected)),
+        "words": f"{about}. {grid_text.top_line(own, panel)}",
+        "framed": own["kind"] != "level",
     }
 
 
@@ -78,7 +87,7 @@ def picture_png(payload: Payload, selected: Collection[tuple[int, int]] = ()) ->
     The statistics are in the other forms: each line of text in an image takes a kilobyte.
     """
     panels, note = grid_text.shown_panels(payload)
-    lines = [*_notes(panels), grid_text.missing_line(payload), grid_text.progress_line(payload), note]
+    lines = [*_notes(payload, panels), grid_text.missing_line(payload), grid_text.progress_line(payload), note]
     return _base64(png.picture_png(payload, panels, lines, selected))
 
 
@@ -195,8 +204,13 @@ def _lines(payload: Payload, panels: list[Panel]) -> list[str]:
             panel["statistics_line"],
             grid_text.significance_line(payload, panel),
         ]
-    lines += _notes(panels)
-    common = (roles_line(payload), grid_text.missing_line(payload), grid_text.progress_line(payload))
+    lines += _notes(payload, panels)
+    common = (
+        grid_text.loss_line(payload),
+        roles_line(payload),
+        grid_text.missing_line(payload),
+        grid_text.progress_line(payload),
+    )
     return [*filter(None, lines), *common]
 
 
@@ -210,11 +224,17 @@ def _panel_lines(panels: list[Panel]) -> list[str]:
     ]
 
 
-def _notes(panels: list[Panel]) -> list[str]:
+def _notes(payload: Payload, panels: list[Panel]) -> list[str]:
     """Notes of the panels, and the reliability of a single panel; that of several is in the table."""
     if len(panels) == 1:
         return [*panels[0]["notes"], panels[0]["reliability_line"]]
-    return [f"{panel['title']}: {note}" for panel in panels for note in panel["notes"]]
+    return [f"{panel['title']}: {line}" for panel in panels for line in _panel_notes(payload, panel)]
+
+
+def _panel_notes(payload: Payload, panel: Panel) -> list[str]:
+    """The significance of one of several panels, and its largest heads if it shows another quantity than the others."""
+    own = grid_text.top_line(panel_payload(payload, panel), panel) if "own" in panel else ""
+    return [*filter(None, [own, grid_text.significance_line(payload, panel)]), *panel["notes"]]
 
 
 def _selection_line(payload: Payload, selected: Collection[tuple[int, int]]) -> str:

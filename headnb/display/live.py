@@ -16,7 +16,9 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import xarray as xr
 
 from headnb.display import grid_text
 from headnb.display.grid import HeadGrid
@@ -31,14 +33,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    import xarray as xr
-
-    from headnb.display.payload_types import Payload
+    from headnb.display.payload_types import Panel, Payload
 
 UPDATES_PER_SECOND = 2
 BYTES_PER_SECOND = 300_000
 _DRAWING_SHARE = 0.2
 _BYTES_A_VALUE = 4  # of compact values, including the other fields of their panels
+_MATRICES_A_STEP = 3  # of a study: its levels, changes and significance marks
 
 
 class Progress(Protocol):
@@ -160,8 +161,8 @@ class LiveGrid:
             yield
         except (Exception, KeyboardInterrupt) as error:
             if self._open:
-                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
-                self._close(f"finished, but not drawn: {reason}")
+                reason = "" if isinstance(error, KeyboardInterrupt) else f": {first_line(error)}"
+                self._close(f"finished, but not drawn{reason}")
             raise
 
     def _finish(self, result: object, note: str) -> HeadGrid:
@@ -169,7 +170,7 @@ class LiveGrid:
         last_note = self._last.note if self._last is not None else ""
         if notes := [words for words in (note, last_note) if words]:
             panels = [*grid.payload["panels"]]
-            front = -1 if grid.payload["dimension"] == "step" else 0
+            front = _newest_panel(panels)
             panels[front] = {**panels[front], "notes": [*notes, *panels[front]["notes"]]}
             grid = HeadGrid({**grid.payload, "panels": panels})
         self._output.end(grid)
@@ -209,18 +210,29 @@ class LiveGrid:
         if scores is None or scores.sizes.get("sample") == 0:
             self._close(f"{reason} before the first sample")
         else:
-            self._finish(scores, f"{reason}.")
+            self._finish(scores, "" if _notes_the_stop(error, scores) else f"{reason}.")
 
     def _close(self, words: str) -> None:
         self._open = False
         self._output.close(self.title, words)
 
 
-def thin_steps(study: xr.DataArray) -> xr.DataArray:
+_Study = TypeVar("_Study", xr.DataArray, xr.Dataset)
+
+
+def _notes_the_stop(error: BaseException, scores: xr.Dataset | xr.DataArray) -> bool:
+    """Whether the grid of an interrupted result says itself how much of it is there."""
+    return isinstance(error, KeyboardInterrupt) and not scores.attrs.get("complete", 1)
+
+
+def thin_steps(study: _Study) -> _Study:
     """Select every 2nd, 4th, 8th, ... step and the newest step, as many as the size limit of an update allows."""
-    room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * study[0].size)
-    stride, steps = 1, study.sizes["step"]
-    while (steps / stride + 1) * study[0].size > room and stride < steps:
+    levels, matrices = (study["level"], _MATRICES_A_STEP) if isinstance(study, xr.Dataset) else (study, 1)
+    values = matrices * levels.isel(step=0).size
+    room = max(BYTES_PER_SECOND // (UPDATES_PER_SECOND * _BYTES_A_VALUE), 2 * values)
+    steps: int = study.sizes["step"]
+    stride: int = 1
+    while (steps / stride + 1) * values > room and stride < steps:
         stride *= 2
     return study.isel(step=sorted({*range(0, steps, stride), steps - 1}))
 
@@ -275,8 +287,7 @@ class _NotebookOutput:
             "text/plain": _joined(title, state.line),
             "text/html": _progress_html(title, state.line, state),
         }
-        partial = _partial_payload(title, state)
-        if partial is not None:
+        if (partial := _partial_payload(title, state)) is not None:
             bundle[MIME_TYPE] = pack(partial)
         self._publish(bundle)
         return len(json.dumps(bundle))
@@ -339,6 +350,12 @@ class _TerminalOutput:
                 desc=one_line(title) or None, unit=" samples", file=sys.stderr, dynamic_ncols=True, leave=False
             )
         return self._bar
+
+
+def _newest_panel(panels: list[Panel]) -> int:
+    """Index of the first panel at the newest step, or of the first panel without steps."""
+    steps = [panel.get("step", 0.0) for panel in panels]
+    return steps.index(max(steps))
 
 
 def _joined(*parts: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headnb.display.compact import compress_values, scale_factor
 
 if TYPE_CHECKING:
-    from headnb.display.compact import Compact, NumberType
-    from headnb.display.payload_types import Panel, Payload
+    from collections.abc import Mapping
+
+    from headnb.display.compact import NumberType
+    from headnb.display.payload_types import Payload
 
 PLAIN_CELLS = 64  # total of all panels up to which a notebook stores lists
 FLOAT32_CELLS = 4096  # total of all panels up to which a notebook stores seven digits instead of three
@@ -22,11 +24,13 @@ def pack(payload: Payload) -> Payload:
     if cells <= PLAIN_CELLS:
         return payload
     kind: NumberType = "float32" if cells <= FLOAT32_CELLS else "float16"
-    return {**payload, "panels": [_packed(panel, kind) for panel in payload["panels"]]}
+    panels = [_packed(panel, kind) for panel in payload["panels"]]
+    return cast("Payload", {**payload, "panels": panels})
 
 
-def _packed(panel: Panel, kind: NumberType) -> Panel:
-    matrices: dict[str, Compact] = {}
+def _packed(panel: Mapping[str, Any], kind: NumberType) -> dict[str, Any]:
+    """A panel, or its change, with compact matrices."""
+    matrices: dict[str, object] = {}
     for name in ("values", "low", "high"):
         rows = panel.get(name)
         if isinstance(rows, list):
@@ -34,4 +38,6 @@ def _packed(panel: Panel, kind: NumberType) -> Panel:
             matrices[name] = compress_values(values, scale_factor(values), kind)
     if isinstance(marks := panel.get("significant"), list):
         matrices["significant"] = compress_values(np.array(marks), 1, "uint8")
-    return cast("Panel", {**panel, **matrices})
+    if "change" in panel:
+        matrices["change"] = _packed(panel["change"], kind)
+    return {**panel, **matrices}

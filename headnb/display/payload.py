@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -28,6 +28,8 @@ from headnb.display.panel_statistics import (
     score_statistics,
     stored_statistics,
 )
+from headnb.display.payload_types import Cells
+from headnb.display.study_panels import loss_curves, of_one_task, study_changes, study_levels
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS, pattern
@@ -63,6 +65,7 @@ class _PanelData:
     dimension: str = ""
     step: float | None = None
     course: str = ""
+    change: _PanelData | None = None
 
     def text(self, name: str) -> str:
         value = self.facts.get(name)
@@ -106,8 +109,10 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     models, tasks, method, loss = (_common_or_empty([grid.text(name) for grid in grids]) for name in facts)
     before = _common_or_empty([grid.text("model_before") for grid in grids])
     change = f"{before} → {models}" if before and models and before != models else models
-    alphas = [grid.number("alpha") for grid in grids if "significant" in grid.cells]
-    levels = [grid.number("interval_level") or 0.95 for grid in grids if "low" in grid.cells]
+    changes = [grid.change for grid in grids if grid.change is not None]
+    tested = [*grids, *changes]
+    alphas = [grid.number("alpha") for grid in tested if "significant" in grid.cells]
+    levels = [grid.number("interval_level") or 0.95 for grid in tested if "low" in grid.cells]
     result: Payload = {
         "version": VERSION,
         "title": title or " · ".join(filter(None, (change, tasks))) or "attention heads",
@@ -129,6 +134,10 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "panels": [_panel(grid, factor) for grid in grids],
     }
     result |= cast("Payload", chosen)
+    if changes:
+        _add_changes(result, grids)
+    if isinstance(data, xr.Dataset) and "level" in data and (curves := loss_curves(data)):
+        result["curves"] = curves
     add_footer(result)
     if progress is not None:
         result["progress"] = progress
@@ -144,8 +153,15 @@ def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
             yield from _slices(cells, title, None)
     elif isinstance(data, xr.DataArray) or is_matrix_like(data):
         yield from _slices(_cells(to_labelled_array(data)), title, None)
-    elif isinstance(data, xr.Dataset) and {"score", "level", "difference"} & data.keys():
-        yield from _slices(*_of_dataset(data, title))
+    elif isinstance(data, xr.Dataset) and "score" in data:
+        yield from _slices(*_summary(data, title))
+    elif isinstance(data, xr.Dataset) and "level" in data:
+        yield from _study(of_one_task(data), title)
+    elif isinstance(data, xr.Dataset) and "difference" in data:
+        names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
+        cells = data[["difference", *names]].rename(difference="values").compute()
+        cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
+        yield from _slices(cells, title, None)
     elif isinstance(data, Mapping) and not isinstance(data, xr.Dataset):
         for name, value in data.items():
             yield from _grids(value, " · ".join(filter(None, (title, str(name)))))
@@ -158,18 +174,16 @@ def _grids(data: object, title: str = "") -> Iterator[_PanelData]:
         )
 
 
-def _of_dataset(data: xr.Dataset, title: str) -> tuple[xr.Dataset, str, Statistics | None]:
-    """Cells of scores, of a study (along training or of several tasks) or of a comparison."""
-    if "score" in data:
-        return _summary(data, title)
-    if "level" in data:
-        cells = _cells(data["level"].assign_attrs({**data.attrs, **data["level"].attrs}))
-        bounds = [end for end in ("low", "high") if end in data and is_result(data["level"])]
-        return cells.assign(data[bounds].compute()), title, None
-    names = [name for name in ("low", "high", "significant") if name in data and is_result(data)]
-    cells = data[["difference", *names]].rename(difference="values").compute()
-    cells.attrs = {"kind": "difference", **trusted_attrs(data)} if is_result(data) else _attrs_without_units(data)
-    return cells, title, None
+def _study(study: xr.Dataset, title: str) -> Iterator[_PanelData]:
+    """The panels of a study along training, or of several tasks: its levels, and their changes if it has them."""
+    bounds = [end for end in ("low", "high") if end in study and is_result(study["level"])]
+    cells = _cells(study_levels(study)).assign(study[bounds].compute())
+    levels, changes = _slices(cells, title, None), study_changes(study)
+    if changes is None:
+        yield from levels
+        return
+    for level, change in zip(levels, _slices(changes, title, None), strict=True):
+        yield replace(level, change=change)
 
 
 def _cells(pattern: xr.DataArray) -> xr.Dataset:
@@ -285,6 +299,20 @@ def _panel(grid: _PanelData, factor: float | None) -> Panel:
     if "significant" in cells:
         panel["significant"] = cells["significant"].astype(int).tolist()
     return panel
+
+
+def _add_changes(result: Payload, grids: list[_PanelData]) -> None:
+    """Add the changes of the panels and their scale; compact changes have no intervals, which would be too large."""
+    values = np.concatenate([grid.change.cells["values"].ravel() for grid in grids if grid.change is not None])
+    low, high = shared_scale(values, "difference")
+    result["change_scale"] = {"low": low, "high": high}
+    factor = scale_factor(values) if values.size > COMPACT_ABOVE else None
+    for panel, grid in zip(result["panels"], grids, strict=True):
+        if grid.change is not None:
+            change = _panel(grid.change, factor)
+            dropped = set() if factor is None else {"low", "high"}
+            kept = Cells.__annotations__.keys() - dropped
+            panel["change"] = cast("Cells", {name: value for name, value in change.items() if name in kept})
 
 
 def _notes(grid: _PanelData) -> list[str]:

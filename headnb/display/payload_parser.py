@@ -6,6 +6,7 @@ cannot express, and checks with a more helpful error message than the schema's.
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from headnb.display.payload_types import Panel, Payload
+    from headnb.display.colours import Kind
+    from headnb.display.payload_types import Cells, Payload, Scale
 
 _MATRICES = ("values", "low", "high", "significant")
 
@@ -58,14 +60,22 @@ def _of_json(json_text: Callable[[], str]) -> Payload:
     known: dict[str, Any] = _known(found, SCHEMA)
     payload = cast("Payload", known)
     _check_sizes(payload)
+    shape = (payload["layers"], payload["heads"])
     for index, panel in enumerate(payload["panels"]):
-        for name in _MATRICES:
-            if name in panel:
-                _check_matrix(panel, name, index, (payload["layers"], payload["heads"]))
+        _check_matrices(panel, f"panels[{index}]", shape)
+        if "change" in panel:
+            _check_matrices(panel["change"], f"panels[{index}].change", shape)
     if "scale" not in known:
         low, high = shared_scale(np.array([panel_matrix(panel) for panel in payload["panels"]]), payload["kind"])
         known["scale"] = {"low": low, "high": high}
-    _check_scale(payload)
+    changes = [panel["change"] for panel in payload["panels"] if "change" in panel]
+    if changes and "change_scale" not in known:
+        low, high = shared_scale(np.array([panel_matrix(change) for change in changes]), "difference")
+        known["change_scale"] = {"low": low, "high": high}
+    _check_scale("scale", payload["scale"], payload["kind"])
+    if "change_scale" in payload:
+        _check_scale("change_scale", payload["change_scale"], "difference")
+    _check_curves(payload)
     add_footer(payload)
     return payload
 
@@ -149,26 +159,31 @@ def _check_sizes(payload: Payload) -> None:
             raise HeadnbError(f"not a head grid: roles[{index}] must have a score for each cell, and cells of the grid")
 
 
-def _check_matrix(panel: Panel, name: str, index: int, shape: tuple[int, int]) -> None:
-    try:
-        numbers = panel_matrix(panel, name)
-    except ValueError:  # rows of different lengths, or invalid base64
-        numbers = np.empty(0)
-    if numbers.shape != shape or np.isinf(numbers).any():
-        raise HeadnbError(
-            f"not a head grid: panels[{index}].{name} must have {shape[0]} rows of {shape[1]} finite entries"
-        )
-    if name == "significant" and not np.isin(numbers, (0, 1)).all():
-        raise HeadnbError(f"not a head grid: panels[{index}].{name} must be 0 or 1 for every head")
+def _check_matrices(cells: Cells, where: str, shape: tuple[int, int]) -> None:
+    for name in (name for name in _MATRICES if name in cells):
+        try:
+            numbers = panel_matrix(cells, name)
+        except ValueError:  # rows of different lengths, or invalid base64
+            numbers = np.empty(0)
+        if numbers.shape != shape or np.isinf(numbers).any():
+            raise HeadnbError(f"not a head grid: {where}.{name} must have {shape[0]} rows of {shape[1]} finite entries")
+        if name == "significant" and not np.isin(numbers, (0, 1)).all():
+            raise HeadnbError(f"not a head grid: {where}.{name} must be 0 or 1 for every head")
 
 
-def _check_scale(payload: Payload) -> None:
-    low, high = payload["scale"]["low"], payload["scale"]["high"]
-    lowest = low >= 0 if payload["kind"] == "level" else low == -high
+def _check_scale(name: str, scale: Scale, kind: Kind) -> None:
+    low, high = scale["low"], scale["high"]
+    lowest = low >= 0 if kind == "level" else low == -high
     if not (lowest and high - low >= DRAWING["smallest_scale"]):
-        raise HeadnbError(
-            f"not a head grid: scale.low must be at least 0 for levels, and -scale.high for others; got {low} to {high}"
-        )
+        rule = f"at least 0 for levels, and -{name}.high for others"
+        raise HeadnbError(f"not a head grid: {name}.low must be {rule}; got {low} to {high}")
+
+
+def _check_curves(payload: Payload) -> None:
+    for index, curve in enumerate(payload.get("curves", ())):
+        steps = curve["steps"]
+        if len(steps) != len(curve["values"]) or any(b <= a for a, b in itertools.pairwise(steps)):
+            raise HeadnbError(f"not a head grid: curves[{index}] must have a value for each of its ascending steps")
 
 
 def _abbreviate(found: object) -> str:

@@ -51,8 +51,34 @@ class Scale(TypedDict):
     high: float
 
 
-class Panel(EvidenceFields, FooterFields):
-    """One grid. `values`, `low`, `high` and `significant` (0 or 1) are layers x heads.
+class Curve(TypedDict):
+    """A loss along training: `values` at `steps`, in ascending order."""
+
+    label: str
+    units: str
+    steps: list[float]
+    values: list[float]
+
+
+class Own(TypedDict):
+    """Kind, scale and quantity of a panel that differ from those of its payload."""
+
+    kind: Kind
+    scale: Scale
+    quantity: str
+
+
+class Cells(EvidenceFields, FooterFields):
+    """`values`, `low`, `high` and `significant` (0 or 1) are layers x heads."""
+
+    values: Matrix | Compact
+    low: NotRequired[Matrix | Compact]
+    high: NotRequired[Matrix | Compact]
+    significant: NotRequired[list[list[int]] | Compact]
+
+
+class Panel(Cells):
+    """One grid.
 
     Panels with the same `course` show one subject, such as a task, at several training `step`s.
     """
@@ -60,10 +86,10 @@ class Panel(EvidenceFields, FooterFields):
     title: str
     step: NotRequired[float]
     course: NotRequired[str]
-    values: Matrix | Compact
-    low: NotRequired[Matrix | Compact]
-    high: NotRequired[Matrix | Compact]
-    significant: NotRequired[list[list[int]] | Compact]
+    change: NotRequired[Cells]
+    """Difference from the first step of the course, on the payload's `change_scale`."""
+    own: NotRequired[Own]
+    """Only in a panel made for drawing: see `before_after.panel_payload`."""
     statistics: dict[str, Statistic]
     withheld: NotRequired[dict[str, str]]  # name of a statistic that is not shown -> reason
     notes: list[str]
@@ -112,6 +138,10 @@ class Payload(TypedDict):
     kv_heads: int
     dimension: str
     scale: Scale
+    change_scale: NotRequired[Scale]
+    """Ends of the diverging colour scale of the panels' changes."""
+    curves: NotRequired[list[Curve]]
+    """Losses along training."""
     alpha: float | None
     interval_level: float
     columns: list[Column]

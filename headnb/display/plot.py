@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headnb.display import grid_text
+from headnb.display.before_after import panels_by_kind
 from headnb.display.colours import palette, ticks
 from headnb.display.geometry import grid_geometry
 from headnb.errors import HeadnbError, optional_import, unknown_name
@@ -46,8 +47,7 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
     if ax is not None:
         if len(panels) > 1:
             raise HeadnbError(f"ax= draws one grid, and these are {len(panels)}; select one, or remove ax=")
-        mesh = _draw_panel(payload, panels[0], ax, page, ink)
-        _add_bar(payload, panels, mesh, [ax], ink)
+        _add_bar(payload, panels, _draw_panel(payload, panels[0], ax, page, ink), [ax], ink)
         return _figure_of(ax)
     with optional_import("plot"):
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -61,13 +61,16 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
     for unused in axes[len(panels) :]:
         unused.remove()
     axes = axes[: len(panels)]
-    meshes = [_draw_panel(payload, panel, ax, page, ink) for panel, ax in zip(panels, axes, strict=True)]
     if len(panels) > 1:
         for panel, one in zip(panels, axes, strict=True):
             _plain(one.set_title(panel["title"], fontsize=_SIZE, color=ink))
-    _add_bar(payload, panels, meshes[0], axes, ink)
+    kinds = panels_by_kind(payload, panels)
+    for own, members in kinds:
+        theirs = [one for panel, one in zip(panels, axes, strict=True) if any(panel is member for member in members)]
+        meshes = [_draw_panel(own, panel, one, page, ink) for panel, one in zip(members, theirs, strict=True)]
+        _add_bar(own, members, meshes[0], theirs, ink)
     _plain(drawn.suptitle(grid_text.heading(payload), fontsize=_SIZE + 1, color=ink))
-    keys = [*grid_text.legend_keys(payload, panels), *filter(None, [note])]
+    keys = [key for own, members in kinds for key in grid_text.legend_keys(own, members)] + ([note] if note else [])
     _plain(drawn.supxlabel(" · ".join(keys), fontsize=_SIZE - 1, color=ink))
     return drawn
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.display import grid_text
+from headnb.display.before_after import panel_payload, panels_by_kind
 from headnb.display.colours import bins, palette, ticks
 from headnb.display.encodings import nearest_ascii
 from headnb.display.geometry import Geometry, grid_geometry
@@ -30,7 +31,6 @@ _PAGE, _BLACK, _WHITE, _GREY = range(4)
 _MARKS = [(255, 255, 255), (0, 0, 0), (255, 255, 255), (128, 128, 128)]
 _INK, _SHADES = 34, 4  # darkest grey of text, and the number of greys of its smooth edges
 _LINE = 17
-_LEFT = 40  # of the colour bar
 _LEAST_WIDTH = 680
 
 
@@ -40,22 +40,23 @@ def cells_png(payload: Payload, panel: Panel, selected: Collection[tuple[int, in
     size = 1 if plain else MARKED_CELL
     layers, heads = payload["layers"], payload["heads"]
     place = Geometry(layers, heads, heads, size, size, group_gap=0, panels=1, titled=False)
-    return _encoded(_cells(payload, panel, place, selected), _scale(payload), transparent=True)
+    return _encoded(_cells(payload, panel, place, selected), [_scale(payload)], transparent=True)
 
 
 def bar_png(payload: Payload) -> bytes:
     """The colour bar, one pixel for each of its colours, on a transparent page."""
     colours = len(palette(_scale(payload)))
-    return _encoded(np.arange(colours, dtype=np.uint8)[None] + len(_MARKS), _scale(payload), transparent=True)
+    return _encoded(np.arange(colours, dtype=np.uint8)[None] + len(_MARKS), [_scale(payload)], transparent=True)
 
 
 def picture_png(
     payload: Payload, panels: Sequence[Panel], lines: Sequence[str], selected: Collection[tuple[int, int]] = ()
 ) -> bytes:
-    """A picture of panels with its heading, colour bar and axes, and with lines of text below."""
+    """A picture of panels with its heading, colour bars and axes, and with lines of text below."""
     from PIL import Image, ImageDraw  # noqa: PLC0415  keeps the import of headnb fast
 
-    place = grid_geometry(payload, len(panels))
+    kinds = panels_by_kind(payload, panels)
+    place = grid_geometry(payload, len(panels), len(kinds))
     width = max(place.width, _LEAST_WIDTH)
     above, below = (
         grid_text.wrap_lines(given, width)
@@ -69,19 +70,33 @@ def picture_png(
         _write(texts, 0, _LINE * number + 12, line, size=12)
     for number, line in enumerate(below):
         _write(texts, 0, top + place.height + _LINE * number + 12, line)
-    _draw_bar(payload, panels, pixels, texts, top)
+    first_colour: dict[str, int] = {}
+    scales: list[tuple[float, float]] = []
+    for index, (own, members) in enumerate(kinds):
+        first_colour[own["kind"]] = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
+        scales.append(_scale(own))
+        x, y = place.legend_origin(index)
+        _draw_bar(own, members, pixels, texts, (x, y + top), first_colour[own["kind"]])
     for index, panel in enumerate(panels):
         x, y = place.origin(index)
         y += top
-        pixels[y : y + place.grid_height, x : x + place.grid_width] = _cells(payload, panel, place, selected)
+        own = panel_payload(payload, panel)
+        cells = _cells(own, panel, place, selected, first_colour[own["kind"]])
+        pixels[y : y + place.grid_height, x : x + place.grid_width] = cells
         _label_axes(payload, panel, place, texts, (x, y))
-    first_shade = len(_MARKS) + len(palette(_scale(payload)))
+    first_shade = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
     shades = np.asarray(mask).astype(int) * _SHADES // 256
-    return _encoded(np.where((shades > 0) & (pixels == _PAGE), first_shade + shades, pixels), _scale(payload))
+    return _encoded(np.where((shades > 0) & (pixels == _PAGE), first_shade + shades, pixels), scales)
 
 
-def _cells(payload: Payload, panel: Panel, place: Geometry, selected: Collection[tuple[int, int]]) -> np.ndarray:
-    """The colours of a panel's cells and their marks (grid_height, grid_width)."""
+def _cells(
+    payload: Payload,
+    panel: Panel,
+    place: Geometry,
+    selected: Collection[tuple[int, int]],
+    first_colour: int = len(_MARKS),
+) -> np.ndarray:
+    """The colours of a panel's cells and their marks, as indices of a palette (grid_height, grid_width)."""
     values = grid_text.panel_matrix(panel)
     width, height = place.cell_width - place.gap, place.cell_height - place.gap
     rows, from_row = _pixels([place.y(layer) for layer in range(place.layers)], height, place.grid_height)
@@ -93,7 +108,7 @@ def _cells(payload: Payload, panel: Panel, place: Geometry, selected: Collection
         return at_pixels
 
     missing = np.isnan(values)
-    pixels = spread(np.where(missing, _PAGE, bins(values, _scale(payload)) + len(_MARKS))).astype(np.uint8)
+    pixels = spread(np.where(missing, _PAGE, bins(values, _scale(payload)) + first_colour)).astype(np.uint8)
     down, right = from_row[:, None], from_column[None]
     diagonal = np.abs(down * width + right * height) < (width + height) / 3
     pixels[spread(missing) & diagonal] = _GREY
@@ -120,19 +135,27 @@ def _pixels(starts: Sequence[int], size: int, length: int) -> tuple[np.ndarray, 
     return cells, distances
 
 
-def _draw_bar(payload: Payload, panels: Sequence[Panel], pixels: np.ndarray, texts: ImageDraw, top: int) -> None:
-    """Draw the colour bar with its ticks, and the meaning of the marks beside it."""
+def _draw_bar(
+    payload: Payload,
+    panels: Sequence[Panel],
+    pixels: np.ndarray,
+    texts: ImageDraw,
+    origin: tuple[int, int],
+    first_colour: int,
+) -> None:
+    """Draw a colour bar with its ticks, and the meaning of the marks beside it."""
+    left, top = origin
     low, high = _scale(payload)
     across = np.arange(_BAR_WIDTH) * len(palette((low, high))) // _BAR_WIDTH
     bottom = top + _BAR_TOP + _BAR_HEIGHT
-    pixels[top + _BAR_TOP : bottom, _LEFT : _LEFT + _BAR_WIDTH] = across + len(_MARKS)
-    _write(texts, _LEFT, top + 11, grid_text.quantity(payload))
+    pixels[top + _BAR_TOP : bottom, left : left + _BAR_WIDTH] = across + first_colour
+    _write(texts, left, top + 11, grid_text.quantity(payload))
     for tick in ticks(low, high, 4):
-        x = _LEFT + (tick - low) / (high - low) * _BAR_WIDTH
+        x = left + (tick - low) / (high - low) * _BAR_WIDTH
         _write(texts, x, bottom + 14, grid_text.format_short(tick), anchor="ms")
     keys = grid_text.legend_keys(payload, panels)
     for line, key in enumerate(keys):
-        _write(texts, _LEFT + _BAR_WIDTH + 18, bottom - 1 + 14 * (line - (len(keys) > 1)), key)
+        _write(texts, left + _BAR_WIDTH + 18, bottom - 1 + 14 * (line - (len(keys) > 1)), key)
 
 
 def _label_axes(payload: Payload, panel: Panel, place: Geometry, texts: ImageDraw, origin: tuple[int, int]) -> None:
@@ -165,11 +188,11 @@ def _scale(payload: Payload) -> tuple[float, float]:
     return payload["scale"]["low"], payload["scale"]["high"]
 
 
-def _encoded(pixels: np.ndarray, scale: tuple[float, float], *, transparent: bool = False) -> bytes:
-    """An indexed PNG; on an opaque page, colours with an opacity are mixed with white."""
+def _encoded(pixels: np.ndarray, scales: Sequence[tuple[float, float]], *, transparent: bool = False) -> bytes:
+    """An indexed PNG with the scales' colours; on an opaque page, colours with an opacity are mixed with white."""
     from PIL import Image  # noqa: PLC0415
 
-    paints = palette(scale)
+    paints = [paint for scale in scales for paint in palette(scale)]
     opacities = np.array([paint.opacity for paint in paints])
     colours = np.array([[int(paint.colour[i : i + 2], 16) for i in (1, 3, 5)] for paint in paints])
     if not transparent:

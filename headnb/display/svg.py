@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from headnb.display import geometry, grid_text
+from headnb.display.before_after import panel_payload, panels_by_kind
 from headnb.display.colours import BINS, paint, ticks
 from headnb.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from headnb.display.colours import Paint
     from headnb.display.geometry import Geometry
@@ -44,18 +45,24 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Pictu
     `titles` adds a hover text to every cell. Without titles all cells of one colour are one path, which takes a tenth
     of the size.
     """
-    place = geometry.grid_geometry(payload, len(panels))
+    kinds = panels_by_kind(payload, panels)
+    place = geometry.grid_geometry(payload, len(panels), len(kinds))
+    parts: list[str] = []
+    for index, (own, members) in enumerate(kinds):
+        x, y = place.legend_origin(index)
+        legend = _legend(own, members)
+        parts += [f'<g transform="translate({x} {y})">', *legend, "</g>"]
     means = [_layer_means(panel) for panel in panels]
-    longest = max((float(np.abs(mean[np.isfinite(mean)]).max(initial=0)) for mean in means), default=0) or 1.0
-    parts = list(_legend(payload, panels))
+    longest = {own["kind"]: _longest(map(_layer_means, members)) for own, members in kinds}
     for index, (panel, mean) in enumerate(zip(panels, means, strict=True)):
+        own = panel_payload(payload, panel)
         x, y = place.origin(index)
         parts.append(f'<g transform="translate({x} {y})">')
-        parts += _axes(payload, panel, place, first=index % place.columns == 0)
-        parts += _titled_cells(payload, panel, place) if titles else _merged_cells(payload, panel, place)
-        parts += _missing(payload, panel, place)
+        parts += _axes(own, panel, place, first=index % place.columns == 0)
+        parts += _titled_cells(own, panel, place) if titles else _merged_cells(own, panel, place)
+        parts += _missing(own, panel, place)
         parts += _marks(panel, place)
-        parts += _profile(payload, mean, longest, place)
+        parts += _profile(own, mean, longest[own["kind"]], place)
         parts.append("</g>")
     return Picture("".join(parts), place.width, place.height)
 
@@ -197,7 +204,6 @@ def _profile(payload: Payload, means: np.ndarray, longest: float, place: Geometr
 def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
     """Colour bar with units, and the meaning of the other marks in the picture."""
     low, high = payload["scale"]["low"], payload["scale"]["high"]
-    yield '<g transform="translate(40 0)">'
     yield label(grid_text.quantity(payload), 0, 11, size=11)
     step, middle = _BAR_WIDTH / BINS, _BAR_TOP + _BAR_HEIGHT / 2
     yield f'<g stroke-width="{_BAR_HEIGHT}">'
@@ -218,7 +224,11 @@ def _legend(payload: Payload, panels: Sequence[Panel]) -> Iterator[str]:
             yield f'<path d="{tip}" {_fill(paint(low, (low, high)))}/>'
     for line, key in enumerate(keys):
         yield label(key, _BAR_WIDTH + 18, _BAR_TOP + _BAR_HEIGHT - 1 + 14 * (line - (len(keys) > 1)))
-    yield "</g>"
+
+
+def _longest(means: Iterable[np.ndarray]) -> float:
+    """The largest absolute mean, which is the full length of the bars."""
+    return max((float(np.abs(mean[np.isfinite(mean)]).max(initial=0)) for mean in means), default=0) or 1.0
 
 
 def _layer_means(panel: Panel) -> np.ndarray:

@@ -32,7 +32,7 @@ class AblationView:
         """Measure the losses of one task and add its row to the message."""
 
         def count(done: int, total: int) -> None:
-            self._report(line=f"{name}: {done} of {total} samples", done=done, total=total)
+            self._report(line=f"measuring the loss on {name}: {done} of {total} samples", done=done, total=total)
 
         result = self._session.losses(task, self._heads, self._factor, controls, count)
         self.results[name] = result

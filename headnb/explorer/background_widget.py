@@ -13,14 +13,14 @@ from headnb.explorer.worker import Stopped, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_IDLE = {"state": "idle", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
+_IDLE = {"state": "idle", "job": "", "line": "", "done": 0, "total": 0, "error": "", "note": ""}
 
 
 class BackgroundWidget(CheckedWidget):
     """Widget with one worker thread, whose state is in `status`.
 
     Attributes:
-        status: state ("idle", "running" or "stopping"), line, done, total, error and note.
+        status: state ("idle", "running" or "stopping"), job (what runs), line, done, total, error and note.
     """
 
     status = traitlets.Dict(_IDLE).tag(sync=True)
@@ -54,17 +54,24 @@ class BackgroundWidget(CheckedWidget):
 
     def _on_message(self, _: object, content: object, __: object) -> None:
         with self._report_errors():
+            self._set_status()  # the browser waits for an answer, and the same error twice would not be one
             self._handle_command(content if isinstance(content, dict) else {})
 
     def _show_error(self, text: str) -> None:
         self._set_status(error=text)
 
-    def _run_in_background(self, line: str, work: Callable[[], str]) -> None:
-        """Do `work` in the background, and show the note that it returns."""
+    def _run_in_background(self, job: str, line: str, work: Callable[[], str]) -> None:
+        """Do `work` in the background, and show the note that it returns.
 
-        def job() -> None:
+        Args:
+            job: name of the command, which tells the browser where the result will be shown.
+            line: what is done, for the reader.
+            work: the job.
+        """
+
+        def run() -> None:
             note, self.error = "", None
-            self._set_status(state="running", line=line, done=0, total=0)
+            self._set_status(state="running", job=job, line=line, done=0, total=0)
             try:
                 note = work()
             except Stopped:
@@ -74,7 +81,7 @@ class BackgroundWidget(CheckedWidget):
             with self._status_lock:
                 self.status = {**_IDLE, "note": note, "error": error_text(self.error)}
 
-        self._worker.start(job)
+        self._worker.start(run)
 
     def _set_status(self, **changes: Any) -> None:
         with self._status_lock:

@@ -56,7 +56,8 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
     Attributes:
         selected: names of the selected heads. `selected`, `focused` (the head whose details are shown), `task`,
             `method` and `samples` are synchronised with the browser in both directions.
-        status: state ("idle", "running" or "stopping"), line, done, total, error and note.
+        status: state ("idle", "running" or "stopping"), job ("run", "attend" or "ablate"; "" if idle), line, done,
+            total, error and note.
         results: scores by (task, method).
         ablations: results of the last `ablate`, by task.
         error: the exception behind the last error message.
@@ -118,7 +119,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         Raises:
             HeadnbError: another job is running, or the explorer has no model.
         """
-        self._start(f"scoring {self.task}", self._score)
+        self._start("run", f"scoring {self.task}", self._score)
 
     def attend(self, head: str | None = None, place: int = 0) -> None:
         """Show the attention of a head (by default the focused one) on the task's sample with index `place`.
@@ -129,7 +130,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         name = head or self.focused
         if not name:
             raise HeadnbError("select a head first")
-        self._start(f"attention of {name}", lambda session: self._attend(session, name, place))
+        self._start("attend", f"measuring the attention of {name}", lambda session: self._attend(session, name, place))
 
     def ablate(
         self,
@@ -157,6 +158,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         if not any(task_names):
             raise HeadnbError("choose a task first")
         self._start(
+            "ablate",
             f"scaling {', '.join(head_names)}",
             lambda session: self._ablate(session, head_names, factor, task_names, controls),
         )
@@ -196,12 +198,12 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
     def _handle_command(self, content: dict[str, Any]) -> None:
         run_command(self, content)
 
-    def _start(self, line: str, work: Callable[[Session], str]) -> None:
+    def _start(self, job: str, line: str, work: Callable[[Session], str]) -> None:
         """Do `work` in the background, and show the note that it returns."""
         session = self._session
         if session is None:
             raise HeadnbError("this needs the model: use headnb.explore(model, tokenizer, tasks)")
-        self._run_in_background(line, lambda: work(session))
+        self._run_in_background(job, line, lambda: work(session))
 
     def _score(self, session: Session) -> str:
         name, method = self.task, self.method

@@ -19,6 +19,7 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
+from headnb.notebook.variables import fitting_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -318,7 +319,7 @@ def open_drawable(path: Path) -> HeadGrid | Any:
 def _not_found_message(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
     if word.isidentifier() and word in namespace and not isinstance(namespace[word], (str, Path)):
         return f"{word} is a {type(namespace[word]).__name__}, not {wanted}"
-    names = [name for name, value in namespace.items() if not name.startswith("_") and fits(value)]
+    names = fitting_names(namespace, fits)
     near = difflib.get_close_matches(word, names, n=1)
     hint = f"; variables that do: {', '.join(sorted(names)[:8])}" if names else ""
     if near:

@@ -11,6 +11,7 @@ from headnb.display.role_marks import is_roles
 from headnb.models.registry import known_models
 from headnb.notebook import arguments
 from headnb.notebook.shared_options import SCORE
+from headnb.notebook.variables import fitting_names
 from headnb.tasks.loading import known_tasks
 
 if TYPE_CHECKING:
@@ -134,6 +135,4 @@ def _methods(_: HeadMagics) -> list[str]:
 
 def _matching_variables(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:
     """Names of the user's variables whose values `fits` accepts."""
-    hidden = getattr(magics.shell, "user_ns_hidden", {})
-    mine = {name: value for name, value in magics.variables().items() if name not in hidden}
-    return [name for name, value in mine.items() if not name.startswith("_") and fits(value)]
+    return fitting_names(magics.variables(), fits)

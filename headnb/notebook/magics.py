@@ -117,11 +117,12 @@ class HeadMagics(Magics):
         except ScoringInterrupted as stopped:  # the live grid has drawn the partial result
             if not stopped.done:
                 raise UsageError("interrupted before the first sample was scored") from None
-            self.keep_partial_result(stopped.scores, options, stopped.words)
+            again = "; run the same call to continue" if options.out else ""
+            self.keep_partial_result(stopped.scores, options, "the scores so far are", again)
         except KeyboardInterrupt:
             if scores is None:
                 raise
-            self.keep_partial_result(scores, options, "the samples are scored, but not drawn")
+            self.keep_partial_result(scores, options, "the scores are")
         return scores
 
     def options(self, magic: Any, line: str) -> Namespace:
@@ -138,21 +139,22 @@ class HeadMagics(Magics):
             options.variables.check_settable(options.into)
         return options
 
-    def keep_partial_result(self, partial: object, options: Namespace, words: str) -> NoReturn:
+    def keep_partial_result(self, partial: object, options: Namespace, what: str, again: str = "") -> NoReturn:
         """Store a partial result in `_` and in the variable of --into, then end the cell and "Run All".
 
         Args:
             partial: the result before the interrupt.
             options: of the magic's line.
-            words: what is complete and what is missing, for the message.
+            what: subject and verb of the message, such as "the scores so far are".
+            again: how to continue, where that is possible.
 
         Raises:
-            UsageError: always, with the name of the variable.
+            UsageError: always, with the name of the variable. The grid says how much is done.
         """
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         self.shell.displayhook.update_user_ns(partial)
         store_variable(options, partial)
-        raise UsageError(f"interrupted; {words}: see {options.into or '_'}") from None
+        raise UsageError(f"interrupted; {what} in {options.into or '_'}{again}") from None
 
     def tasks(self, options: Namespace, cell: str | None) -> list[Task]:
         """The tasks of %headscore; all are loaded before the first one is scored."""
@@ -311,7 +313,7 @@ class HeadMagics(Magics):
             generation = generate()
         except KeyboardInterrupt:
             display_once(AblationCard(result), result)
-            self.keep_partial_result(result, options, "the losses are measured, but no text is generated")
+            self.keep_partial_result(result, options, "the losses, without the generated texts, are")
         return display_once(AblationCard(result, generation), result)
 
     def _ablate(self, options: Namespace) -> tuple[xr.Dataset, Callable[[], Generation | None]]:

@@ -1,4 +1,4 @@
-"""`%headsft MODEL TASK`: fine-tuning with a live grid of the heads' scores."""
+"""`%headsft MODEL TASK`: fine-tuning with a live grid of the heads' scores and their change."""
 
 # IPython's decorators have no types.
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, no-any-return"
@@ -14,11 +14,12 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from headnb.display.live import suppress_redisplay
 from headnb.errors import HeadnbError
+from headnb.hub import user_path
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import loading, one_line_errors, store_variable
-from headnb.notebook.live_tuning import LiveStudy, pattern_course
+from headnb.notebook.live_tuning import LiveStudy
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -72,7 +73,9 @@ class TuningMagics(Magics):
         shared.INTO,
     )
     def headsft(self, line: str) -> FineTuned:
-        """Fine-tune a model on a task and track its heads: the grid has a slider over the steps.
+        """Fine-tune a model on a task and track its heads: levels before and after, and their difference.
+
+        The slider over the steps stands on the loss curve.
 
             %headsft smollm2-135m gsm_symbolic --steps 60 --every 5
             result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50
@@ -98,11 +101,12 @@ class TuningMagics(Magics):
 
             name = train if isinstance(train, str) else getattr(train, "name", options.task)
             live.title = f"{model_name(model)} fine-tuned on {name}"
-            live.message("preparing")
+            live.message("reading the training samples")
             result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
-        interrupted = _draw(result, live, interrupted) or interrupted
-        if interrupted:
-            self.heads.keep_partial_result(result, options, interrupted)
+        drawn = _draw(result, live, interrupted)
+        if interrupted or not drawn:
+            what = "the result so far is" if interrupted else "the result is"
+            self.heads.keep_partial_result(result, options, what, _how_to_continue(options))
         return result
 
     def _train(
@@ -167,18 +171,25 @@ def _steps(every: str) -> int | list[int]:
     return steps if "," in every else steps[0]
 
 
-def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> str:
-    """Draw the tracked steps; return a message if an interrupt stops the drawing, else ""."""
-    notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result), _tracked_note(result)]
+def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
+    """Draw the tracked steps; return False if an interrupt stops the drawing."""
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result)]
     try:
         with (
             contextlib.suppress(Exception),
             live.drawing(),
         ):  # the display shows the error
-            live.finish(pattern_course(result.scores), note=" ".join(filter(None, notes)))
+            live.finish(result.study, note=" ".join(filter(None, notes)))
     except KeyboardInterrupt:
-        return "the model is trained, but the heads are not drawn"
-    return ""
+        return False
+    return True
+
+
+def _how_to_continue(options: Namespace) -> str:
+    """Advice after an interrupt, if there is a checkpoint to resume from."""
+    if not options.out or not any(user_path(options.out).glob("checkpoint-*")):
+        return ""
+    return f"; run the same call {'' if options.resume else 'with --resume '}to continue"
 
 
 def _truncation_note(result: FineTuned) -> str:
@@ -187,9 +198,3 @@ def _truncation_note(result: FineTuned) -> str:
     words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
     words += [f"{truncated} sample(s) truncated"] if truncated else []
     return f"Training: {', '.join(words)}." if words else ""
-
-
-def _tracked_note(result: FineTuned) -> str:
-    """Names of the tracked tasks that the grid does not show."""
-    names = list(result.scores)[1:]
-    return f"Also tracked: {', '.join(names)} (result.study)." if names else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 
 from headnb.display.encodings import for_stdout
@@ -27,12 +28,13 @@ class NameTable:
         return render("names.html", columns=self.columns, rows=self.rows, caption=self.caption)
 
     def __repr__(self) -> str:
-        width = shutil.get_terminal_size((120, 24)).columns
+        """One line a row; a terminal cuts long lines, a pipe or file gets them whole."""
+        width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else None
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
         lines = []
         for row in (self.columns, *self.rows):
             line = "  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip()
-            lines.append(line if len(line) <= width else f"{line[: width - 1]}…")
+            lines.append(line if width is None or len(line) <= width else f"{line[: width - 1]}…")
         return for_stdout("\n".join([*lines, *([self.caption] if self.caption else [])]))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
@@ -26,6 +26,16 @@ _WRAPPER_PACKAGES = {
     "cProfile",
 }  # packages between a caller and a magic
 _TIMEIT = "<magic-timeit>"
+_IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython"})
+
+
+def fitting_names(namespace: Mapping[str, Any], fits: Callable[[Any], bool]) -> list[str]:
+    """Names to suggest: variables whose values `fits` accepts, without private ones and those that IPython sets."""
+    return [
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in _IPYTHON_NAMES and fits(value)
+    ]
 
 
 class Variables(Mapping[str, Any]):

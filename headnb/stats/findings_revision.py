@@ -10,6 +10,8 @@ and add a line to this list:
 1. All findings written without the number.
 2. Heads that changed over several training runs: d0, the evenness of run noise over heads, is at most n - 1.
    Composition: patterns in units of the heads' levels, without shift and scale of each layer.
+3. Means over several training runs: heads whose run noise does not follow that of the other heads, and fewer than 50
+   heads, are tested with their own runs only; sample noise is at least the interaction of samples and runs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FINDINGS_REVISION = 2
+FINDINGS_REVISION = 3
 FINDINGS_KEY = "findings_revision"  # its key in files
 _FIRST = 1  # of findings without the number
 

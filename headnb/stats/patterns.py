@@ -193,17 +193,8 @@ def compare(
         raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
     reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
-    intervals = significance.t_intervals(differences, 1 - alpha)
-    p = significance.p_values(differences)
-    q = significance.q_values(p)
-    columns = {
-        "difference": intervals.mean,
-        "low": intervals.low,
-        "high": intervals.high,
-        "p_value": p,
-        "q_value": q,
-        "p_max_t": significance.max_t_p_values(differences, seed=seed),
-        "significant": q < alpha,  # NaN heads: never
+    columns = significance.paired_tests(differences, alpha) | {
+        "p_max_t": significance.max_t_p_values(differences, seed=seed)
     }
     return labelled_change(columns, before, after, reliability, alpha, scale_free=scale_free)
 

@@ -7,13 +7,18 @@ mean m is a + b - c, where
     b = variance over runs of the means over samples / R,
     c = residual mean square / (n R), which both a and b include.
 
+The true a and b are at least c, so an estimate of a below c is replaced by c.
+
 A few runs give a poor estimate of one head's b, and run noise differs between heads. Therefore the ratios b / a of all
 heads are fitted together as s^2 F(R - 1, d0) by maximum likelihood. Given its estimate b, a head's true b is then
 distributed as (d0 s^2 a + (R - 1) b) / chi2(d0 + R - 1). Tests and intervals average Student's t over that
 distribution. A t test with estimated degrees of freedom (Welch-Satterthwaite) finds heads in most data sets without any
-change.
-Fewer than 50 heads do not determine s and d0. In that case s^2 = 2 and d0 = 1, which covers at least 94 % at two to
-five runs and ratios b / a from 0 to 8; Welch-Satterthwaite covers as little as 88 %.
+change. d0 is at most n - 1: the ratio also varies with the estimate of a, which has n - 1 degrees of freedom.
+One head in a thousand is assumed not to follow the other heads: its b / a may have any size, and its true b is
+distributed as (R - 1) b / chi2(R - 1). A head counts as such with the probability that its ratio gives. A head without
+sample noise, whose ratio is infinite, therefore has R - 1 degrees of freedom, and does not change the other heads' fit.
+Fewer than 50 heads do not determine s and d0. In that case d0 = 0, so that every head is tested with its own runs only
+(the solution of Behrens and Fisher). It covers at least 94 % at two to five runs and any ratio b / a.
 
 The model assumes that heads are independent given s and d0. Run effects that many heads share cannot be detected with
 two runs. From three runs on, `CrossedMeans.shared` measures them.
@@ -36,9 +41,11 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 MIN_HEADS = 50  # fewer heads do not determine s and d0
-_DEFAULT_PRIOR = (1.0, 2.0)  # d0 and s^2 for fewer heads
+_NO_PRIOR = (0.0, 0.0)  # d0 and s^2 for fewer heads
+_APART = 1e-3  # fraction of heads whose run noise does not follow that of the other heads
 _MOST_D0 = 200
 _LOG_S2 = np.linspace(-3, 3, 61)  # grid, relative to the logarithm of the median ratio
+_LARGEST_RATIO = 1e200
 _NODES = 65
 _TAIL = 1e-10  # probability of the chi-squared distribution outside each end of the quadrature
 # Fraction of the first component above which run effects count as shared. Two runs have only one component.
@@ -57,9 +64,9 @@ class CrossedMeans:
         interaction: c, which both include.
         runs: R.
         samples: n.
-        d0: prior degrees of freedom of the heads' run noise (large if it is even over heads); 1 below 50 heads, NaN
-            for one run.
-        s2: s^2, the typical ratio b / a; 2 below 50 heads, NaN for one run.
+        d0: prior degrees of freedom of the heads' run noise (large if it is even over heads), at most n - 1; 0 below
+            50 heads, NaN for one run.
+        s2: s^2, the typical ratio b / a; 0 below 50 heads, NaN for one run.
         shared: fraction of the run variance over heads in its first principal component, between 1 / (R - 1) and 1;
             NaN below three runs.
     """
@@ -99,8 +106,8 @@ class CrossedMeans:
 
     @property
     def _noise(self) -> RunNoise:
-        a, b, c = self.over_samples, self.over_runs, self.interaction
-        return RunNoise(a, self.samples - 1, b, self.runs - 1, c, self.d0, self.s2)
+        b, c = self.over_runs, self.interaction
+        return RunNoise(np.maximum(self.over_samples, c), self.samples - 1, b, self.runs - 1, c, self.d0, self.s2)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class RunNoise:
         a: variance of each mean due to samples, estimated with `df_a` degrees of freedom.
         b: variance of each mean due to runs, estimated with `df_b` degrees of freedom; `df_b` is 0 for one run.
         c: the part that both include.
-        d0: degrees of freedom of the prior distribution of b / a.
+        d0: degrees of freedom of the prior distribution of b / a; 0 without one.
         s2: scale s^2 of the prior distribution of b / a.
     """
 
@@ -120,17 +127,29 @@ class RunNoise:
     b: Array
     df_b: float
     c: Array | float = 0.0
-    d0: float = _DEFAULT_PRIOR[0]
-    s2: float = _DEFAULT_PRIOR[1]
+    d0: float = _NO_PRIOR[0]
+    s2: float = _NO_PRIOR[1]
 
     def tail(self, distance: Array) -> Array:
         """Two-sided probability that a mean deviates from its true value by at least `distance`."""
         if not self.df_b:
             return _two_sided(self.df_a, distance, self.a)
-        chi2, weights = _chi2_nodes(self.d0 + self.df_b)
-        beta = (self.d0 * self.s2 * self.a + self.df_b * self.b)[..., None] / chi2  # (..., nodes)
+        apart = self._averaged_tail(distance, 0.0)
+        if not self.d0:
+            return apart
+        return apart + self._follows_prior() * (self._averaged_tail(distance, self.d0) - apart)
+
+    def _averaged_tail(self, distance: Array, d0: float) -> Array:
+        """Tail of Student's t averaged over the distribution of the true b, with this many prior degrees of freedom."""
+        chi2, weights = _chi2_nodes(d0 + self.df_b)
+        beta = (d0 * self.s2 * self.a + self.df_b * self.b)[..., None] / chi2  # (..., nodes)
         variance = self.a[..., None] + np.maximum(beta - np.asarray(self.c)[..., None], 0)
         return np.asarray(_two_sided(self.df_a, distance[..., None], variance) @ weights)
+
+    def _follows_prior(self) -> Array:
+        """Probability that a head's b / a follows the prior distribution."""
+        odds = _prior_odds(_ratios(self.b, self.s2 * self.a), self.df_b, self.d0)
+        return odds / (1 + odds)
 
     def half_width(self, level: float = 0.95) -> Array:
         """The distance with `tail` 1 - level; NaN where a is NaN."""
@@ -163,9 +182,10 @@ def crossed_means(values: ArrayLike) -> CrossedMeans:
     b = by_run.var(axis=0, ddof=1) / runs
     residual = values - by_run[:, None] - by_sample + mean
     c = (residual**2).sum(axis=(0, 1)) / ((runs - 1) * (n - 1)) / (n * runs)
-    present = np.isfinite(mean) & (a > 0)
-    d0, s2 = _fit_prior(b[present] / a[present], runs - 1, n - 1) if present.sum() >= MIN_HEADS else _DEFAULT_PRIOR
-    return CrossedMeans(mean, a, b, c, runs, n, d0, s2, _shared(by_run[:, present] - mean[present], a[present]))
+    least = np.maximum(a, c)
+    present = np.isfinite(mean) & (least > 0)
+    d0, s2 = _fit_prior(_ratios(b, least)[present], runs - 1, n - 1) if present.sum() >= MIN_HEADS else _NO_PRIOR
+    return CrossedMeans(mean, a, b, c, runs, n, d0, s2, _shared(by_run[:, present] - mean[present], least[present]))
 
 
 def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
@@ -178,17 +198,31 @@ def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
     if not positive.size:
         return float(d0_values[-1]), 0.0
     log_s2 = _LOG_S2 + np.log(np.median(positive))
-    shifted = np.log(positive)[:, None] - log_s2  # (heads, s^2)
+    x = ratios[:, None] / np.exp(log_s2)  # (heads, s^2)
+    # A head's log density is log(1 + odds) plus that of a head apart, without a term that depends on the data only.
+    apart = -0.5 * df * (np.log1p(x).sum(axis=0) + len(ratios) * log_s2)
     best = (-np.inf, float(d0_values[-1]), 0.0)
     for d0 in d0_values:
-        # The logarithm of F's density in log(ratio / s^2), summed over heads.
-        constant = 0.5 * df * np.log(df / d0) - special.betaln(df / 2, d0 / 2)
-        kernel = 0.5 * df * shifted - 0.5 * (df + d0) * np.logaddexp(0, shifted + np.log(df / d0))
-        likelihood = len(positive) * constant + kernel.sum(axis=0)  # (s^2)
+        likelihood = np.log1p(_prior_odds(x, df, d0)).sum(axis=0) + apart  # (s^2)
         top = int(np.argmax(likelihood))
         if likelihood[top] > best[0]:
             best = (float(likelihood[top]), float(d0), _parabola_peak(log_s2, likelihood, top))
     return best[1], float(np.exp(best[2]))
+
+
+def _ratios(b: Array, scale: Array) -> Array:
+    """b / scale, at most `_LARGEST_RATIO`; 0 where both are 0 or NaN."""
+    scale = np.maximum(scale, b / _LARGEST_RATIO)
+    return np.divide(b, scale, where=scale > 0, out=np.zeros_like(scale))
+
+
+def _prior_odds(x: Array, df: float, d0: float) -> Array:
+    """Odds that a head with ratio x = b / (a s^2) follows the prior F(df, d0), against a head apart.
+
+    For heads apart the density of log x is proportional to (x / (1 + x))^(df / 2): flat for large x.
+    """
+    constant = np.log(1 / _APART - 1) + 0.5 * df * np.log(df / d0) - special.betaln(df / 2, d0 / 2)
+    return np.asarray(np.exp(constant + 0.5 * df * np.log1p(x) - 0.5 * (df + d0) * np.log1p(x * df / d0)))
 
 
 def _parabola_peak(log_s2: Array, likelihood: Array, index: int) -> float:

@@ -107,6 +107,21 @@ def q_values(p: ArrayLike) -> Array:
     return q
 
 
+def paired_tests(differences: ArrayLike, alpha: float) -> dict[str, NDArray[np.generic]]:
+    """Columns of a paired comparison, each of shape (heads): see `headnb.compare`, which adds `p_max_t`."""
+    intervals = t_intervals(differences, 1 - alpha)
+    p = p_values(differences)
+    q = q_values(p)
+    return {
+        "difference": intervals.mean,
+        "low": intervals.low,
+        "high": intervals.high,
+        "p_value": p,
+        "q_value": q,
+        "significant": q < alpha,  # NaN heads: never
+    }
+
+
 def max_t_p_values(differences: ArrayLike, flips: int = 5000, seed: int = 0) -> Array:
     """Sign-flip max-T p-values: probability, if no head differs, that any head has at least this head's |t|.
 

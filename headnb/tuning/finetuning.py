@@ -42,7 +42,7 @@ from headnb.tuning.options import (
 )
 from headnb.tuning.run_folder import BASE, began_with_other_weights, open_folder, training_settings
 from headnb.tuning.tracking import HeadScoreCallback, tracked_tasks
-from headnb.tuning.training import TuningProgress, TuningRun
+from headnb.tuning.training import TuningRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.tuning.head_slices import HeadSlice
+    from headnb.tuning.progress import TuningProgress
     from headnb.tuning.result import FineTuned
 
 TRACKED_SAMPLES = 64  # default number of samples of a tracked task
@@ -118,7 +119,8 @@ def finetune(
         heads: train only these heads: "L3H5,L7H1", or the result of `choose_heads`. The trained slices are those of the
             query and output projections, and those of key/value heads whose query heads are all selected. With
             `inplace=True` all other weights stay bitwise unchanged; otherwise the LoRA is zero outside the slices.
-        on_progress: called with a `TuningProgress` before the first update and after every update.
+        on_progress: called with a `TuningProgress` before the first update, after every update, and before and after
+            each scored batch of a tracked task.
         **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments.
 
     Raises:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from headnb.call_checks import check_arguments
+from headnb.display.grid import HeadGrid
 from headnb.errors import HeadnbError, optional_import
 from headnb.hub import user_path
 from headnb.models.checks import model_name
@@ -20,7 +21,7 @@ from headnb.storage.locks import local_path
 from headnb.tuning.study import FOLDER, Study, read_study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     import xarray as xr
@@ -35,7 +36,10 @@ class FineTuned:
 
     Attributes:
         study: Dataset of the tracked quantities. Step 0 is before fine-tuning. `level` (step, task, layer, head): mean
-            level over the task's samples. `eval_loss` (step, task): mean loss of these samples. `movement` (step,
+            level over the task's samples. `change`, `change_low`, `change_high`, `change_q_value`: its difference from
+            the first step, with its interval and q-value, as `headnb.compare` computes them from the paired samples.
+            `level_evidence`, `change_evidence` (step, task, evidence): reliability of both, and what would raise it.
+            `eval_loss` (step, task): mean loss of these samples. `movement` (step,
             layer): relative L2 distance of the parameters from step 0. `samples_seen`, `tokens_seen` (step): training
             samples and tokens so far. `train_loss` (update). `online_level` (update, layer, head): mean level over the
             training batch.
@@ -72,6 +76,13 @@ class FineTuned:
         loss = "" if losses is None else f", loss {float(losses[0]):.3g} -> {float(losses[-1]):.3g}"
         where = f", adapter in {self.adapter}" if self.adapter else ""
         return f"FineTuned({trained}, {attrs.get('steps_done')} steps{loss}{where})"
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """The grid of the study, if a task was tracked; as text, `repr`."""
+        text = {"text/plain": repr(self)}
+        return HeadGrid.of(self.study)._repr_mimebundle_(include, exclude) | text if "level" in self.study else text
 
     @contextlib.contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:

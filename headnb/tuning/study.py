@@ -27,6 +27,7 @@ from headnb.stats.results import MADE_BY, RESULT_ID, as_result
 from headnb.stats.scoring_revision import REVISION
 from headnb.storage.checksums import report_corruption
 from headnb.storage.files import read_dataset, write_dataset
+from headnb.tuning.step_statistics import ALPHA, step_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,6 +79,8 @@ class Study:
     """Scores of training batches, one Dataset per write."""
     seen: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Step -> number of training samples and tokens, at tracked steps and checkpoints."""
+    _statistics: dict[tuple[int, str], xr.Dataset] = field(default_factory=dict, init=False, repr=False)
+    """(step, task) -> `step_statistics`, computed once."""
 
     def add(self, tracked: TrackedStep) -> None:
         """Add a tracked step, and write its scores."""
@@ -108,7 +111,10 @@ class Study:
             parts.append(_online_levels(self.online_scores()))
         study = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop") if parts else xr.Dataset()
         if "level" in study:
-            study["level"] = as_result(study["level"].assign_attrs(self._level_attrs()))
+            attrs = self._level_attrs()
+            study["level"] = as_result(study["level"].assign_attrs(attrs))
+            tested = {"kind": "difference", "alpha": ALPHA, "interval_level": 1 - ALPHA}
+            study["change"] = as_result(study["change"].assign_attrs(attrs | tested))
         study.attrs = self._provenance() | {"seen": json.dumps(self.seen)}
         return study
 
@@ -175,7 +181,21 @@ class Study:
             variables["level"] = (("step", "task", "layer", "head"), np.array(levels))
             variables["eval_loss"] = (("step", "task"), losses)
             coords |= {"task": tasks, "head": levels[0][0]["head"].values}
-        return xr.Dataset(variables, coords=coords)
+        study = xr.Dataset(variables, coords=coords)
+        return study.merge(self._changes(tasks)) if tasks else study
+
+    def _changes(self, tasks: list[str]) -> xr.Dataset:
+        """The `step_statistics` of every step and task."""
+        first, *_ = tracked = self._tracked_steps()
+        for step in tracked:
+            for task in tasks:
+                if (step.step, task) not in self._statistics:
+                    self._statistics[step.step, task] = step_statistics(first.scores[task], step.scores[task])
+        rows = [
+            xr.concat([self._statistics[step.step, task] for task in tasks], xr.Variable("task", tasks))
+            for step in tracked
+        ]
+        return xr.concat(rows, xr.Variable("step", [step.step for step in tracked]))
 
     def _tracked_steps(self) -> list[TrackedStep]:
         return [self.steps[step] for step in sorted(self.steps)]
@@ -195,7 +215,7 @@ class Study:
             return {}
         names = ["model", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION]
         if len({task for tracked in self.steps.values() for task in tracked.scores}) == 1:
-            names += NOTICES  # these belong to one task
+            names += [*NOTICES, "left_out", "truncated"]  # these belong to one task
         kind = "level" if scores.attrs.get("reduction", "mean-abs") == "mean-abs" else "signed"
         attrs = {name: scores.attrs[name] for name in names if name in scores.attrs}
         return attrs | {"kind": kind, "units": pattern_units(scores)}

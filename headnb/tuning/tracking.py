@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from headnb.engine.tokenization import EncodingName
+    from headnb.scoring.progress import Progress
 
 FLUSH_EVERY = 50  # maximum number of updates between two writes of online scores
 
@@ -96,6 +98,8 @@ class HeadScoreCallback(TrainerCallback):
         self.tasks = tracked_tasks(tasks)
         self.attrs: dict[str, Any] = {}
         self.log = log
+        self.on_scored: Callable[[TrainerState, str, Progress], None] | None = None
+        """Called with the task's name before and after each scored batch of a tracked task."""
         self._tokenizer = tokenizer
         self._is_tracked = schedule(every)
         self._reduce = reduce if online else None
@@ -154,7 +158,7 @@ class HeadScoreCallback(TrainerCallback):
         self.collected.attrs = {**self._provenance(model), "kv_heads": layout.kv_heads, **self.attrs}
         if state.global_step == 0 and self._is_tracked(0):
             with self._closed_on_error():
-                self._track(model, 0, control)
+                self._track(model, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Score the tasks if this step is tracked."""
@@ -165,7 +169,7 @@ class HeadScoreCallback(TrainerCallback):
         self._batches.end_update(step)
         with self._closed_on_error():
             if self._is_tracked(step) or step >= state.max_steps or control.should_training_stop:
-                self._track(given["model"], step, control)
+                self._track(given["model"], state, control)
             elif control.should_save or step % FLUSH_EVERY == 0:
                 self._write(step)
 
@@ -192,7 +196,7 @@ class HeadScoreCallback(TrainerCallback):
             return
         with self._closed_on_error():
             if state.global_step not in self.collected.steps and not args.load_best_model_at_end:
-                self._track(given["model"], state.global_step, control)
+                self._track(given["model"], state, control)
             self._write(state.global_step)
         self.close()
 
@@ -237,11 +241,16 @@ class HeadScoreCallback(TrainerCallback):
         default = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, default))
 
-    def _track(self, model: nn.Module, step: int, control: TrainerControl) -> None:
-        scores = {}
+    def is_tracked(self, step: int, last: int) -> bool:
+        """Whether a step is tracked in a training of `last` steps."""
+        return step == last or self._is_tracked(step)
+
+    def _track(self, model: nn.Module, state: TrainerState, control: TrainerControl) -> None:
+        scores, step = {}, state.global_step
         with _scoring_mode(model):
             for name, task in self.tasks.items():
-                scores[name] = score_heads(model, self._tokenizer, task, **self._scoring)  # type: ignore[arg-type]
+                watch = self.on_scored and partial(self.on_scored, state, name)
+                scores[name] = score_heads(model, self._tokenizer, task, **self._scoring, on_progress=watch)  # type: ignore[arg-type]
         assert self._batches is not None  # noqa: S101  the training is running
         layers = len(self._batches.layout.heads)
         movement = np.full(layers, np.nan) if self._movement is None else self._movement.measure()

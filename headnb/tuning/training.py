@@ -1,14 +1,11 @@
 """One run of TRL's SFTTrainer. Contexts restore the model, the random state and the settings, also after an error."""
 
-# ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
 from __future__ import annotations
 
 import contextlib
 import copy
 import logging
-import math
 import shutil
-import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -23,46 +20,25 @@ from headnb.models.provenance import record_base
 from headnb.models.restore import restore_model, restore_random_state
 from headnb.models.torch_settings import default_torch_settings
 from headnb.tasks.samples import IGNORED
+from headnb.tuning.progress import ProgressReporter
 from headnb.tuning.result import FineTuned, tuned_result
 from headnb.tuning.run_folder import STATE, step_of
 from headnb.tuning.study import FOLDER, read_study
 from headnb.tuning.tracking import train_losses
-from headnb.tuning.trainer import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from headnb.tuning.trainer import PrinterCallback, Trainer, TrainerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import xarray as xr
     from peft import PeftConfig
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.engine.tokenization import EncodedTask
     from headnb.tuning.head_training import SliceTraining
+    from headnb.tuning.progress import TuningProgress
     from headnb.tuning.tracking import HeadScoreCallback
-
-
-@dataclass(frozen=True)
-class TuningProgress:
-    """Progress of a fine-tuning."""
-
-    step: int
-    """Number of finished updates, including those of an earlier run that was resumed."""
-    total: int
-    """Total number of updates."""
-    seconds: float
-    """Seconds since the start of this run."""
-    seconds_left: float | None
-    """Estimated remaining seconds; None before the first update."""
-    train_loss: float
-    """Training loss of the last update; NaN before the first update."""
-    tracked: bool
-    """Whether tasks were scored since the last report."""
-    study: Callable[[], xr.Dataset]
-    """Returns the study so far, as `FineTuned.study`."""
-    scores: Callable[[], dict[str, xr.Dataset]]
-    """Returns the scores so far, as `FineTuned.scores`."""
 
 
 class TuningInterrupted(KeyboardInterrupt):
@@ -125,6 +101,11 @@ class TuningRun:
             raise TuningInterrupted(result, trainer.state.global_step)
         return result
 
+    @property
+    def _samples_of_update(self) -> int:
+        accumulated = int(self.arguments.get("gradient_accumulation_steps", 1))
+        return int(self.arguments["per_device_train_batch_size"]) * accumulated
+
     def _count(self, model: nn.Module) -> int:
         """Number of trained parameters."""
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -149,7 +130,7 @@ class TuningRun:
         from datasets import Dataset  # noqa: PLC0415
         from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # noqa: PLC0415
 
-        report = [] if on_progress is None else [_ProgressReporter(on_progress, self.callback)]
+        report = [] if on_progress is None else [ProgressReporter(on_progress, self.callback, self._samples_of_update)]
         try:
             trainer: Any = SFTTrainer(
                 model=self.model,
@@ -187,46 +168,6 @@ def _load_in_same_dtype(trainer: Any, load: Callable[..., None], *arguments: Any
     for name, dtype in trained.items():
         weight = trainer.model.get_parameter(name)
         weight.data = weight.data.to(dtype)
-
-
-class _ProgressReporter(TrainerCallback):
-    """Trainer callback that reports a `TuningProgress` before the first update and after every update."""
-
-    def __init__(self, report: Callable[[TuningProgress], None], callback: HeadScoreCallback) -> None:
-        self._report, self._callback = report, callback
-        self._began, self._first = time.perf_counter(), 0
-        self._loss = math.nan
-        self._tracked: set[int] = set()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._began, self._first = time.perf_counter(), state.global_step
-        self._report_progress(state)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not control.should_log:  # otherwise `on_log` reports, with the loss
-            self._report_progress(state)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        if "loss" in (logs := given.get("logs") or {}):
-            self._loss = float(logs["loss"])
-            self._report_progress(state)
-
-    def _report_progress(self, state: TrainerState) -> None:
-        seconds, done = time.perf_counter() - self._began, state.global_step - self._first
-        tracked = set(self._callback.collected.steps)
-        self._report(
-            TuningProgress(
-                step=state.global_step,
-                total=state.max_steps,
-                seconds=seconds,
-                seconds_left=seconds / done * (state.max_steps - state.global_step) if done else None,
-                train_loss=self._loss,
-                tracked=tracked != self._tracked,
-                study=lambda: self._callback.study,
-                scores=lambda: self._callback.scores,
-            )
-        )
-        self._tracked = tracked
 
 
 def _rows(encoded: EncodedTask) -> list[dict[str, list[int]]]:

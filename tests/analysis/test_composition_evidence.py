@@ -265,6 +265,21 @@ def test_missing_heads_and_layers_of_different_width_are_supported():
     assert holes.level == "shared with these basics"
 
 
+@pytest.mark.parametrize("unit", [1e-170, 1e-16, 1e16])
+def test_evidence_does_not_depend_on_the_unit_of_the_levels(unit: float):
+    def evidence(unit: float):
+        made = study(np.random.default_rng(1), "layer profile times level, target and basics", **SMALL)
+        tasks = (made["target"], *made["basics"].values(), *made["others"].values())
+        for stage in {id(one): one for pairs in tasks for pair in pairs for one in pair}.values():
+            stage["score"] = stage["score"] * unit
+        return evaluate_evidence(CompositionInputs.read(made["target"], made["basics"], made["others"], None)).change
+
+    found, expected = evidence(unit), evidence(1.0)
+    assert found.gain == pytest.approx(expected.gain, rel=1e-6)
+    assert found.excess == pytest.approx(expected.excess, rel=1e-6)
+    assert found.reliability == pytest.approx(expected.reliability)
+
+
 def test_layers_without_more_heads_than_removed_terms_are_left_out():
     made = study(np.random.default_rng(1), "composed")
     for pairs in (made["target"], *made["basics"].values(), *made["others"].values()):

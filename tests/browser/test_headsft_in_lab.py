@@ -1,4 +1,4 @@
-"""`%headsft` in a notebook: one grid with a slider gets new steps during training, and becomes the result."""
+"""`%headsft` in a notebook: one grid with a slider on the loss curve gets new steps, and becomes the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from jupyter_pages import command, finished, notebook, run_cell, start_cell
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
     from jupyter_pages import Jupyter
 
@@ -32,22 +32,49 @@ def test_the_grid_follows_the_steps_and_ends_as_one_output(page: Page, jupyter: 
     expect(run_cell(page, 0)).to_have_count(0)
     written = start_cell(page, 1)
     drawn = page.locator(".jp-CodeCell").nth(1).locator(".headnb-grid")
-    words = re.compile(r"[3-7] of 8 steps done\. loss \d\.\d+ · \d+ s left")
+    words = re.compile(r"[3-7] of 8 steps done\. (scoring sums at step \d: .*)?loss \d\.\d+ · about \d+ s left")
     expect(drawn.locator(".progress")).to_contain_text(words, timeout=60_000)
     expect(drawn.locator(".steps output")).to_have_text(re.compile(r"step [246]"))
     finished(page, 1)
     expect(drawn.locator(".progress")).to_be_hidden()
     expect(written).to_have_count(1)
     expect(drawn.locator(".steps output")).to_have_text("step 8")
-    drawn.locator(".steps input").press("Home")
-    expect(drawn.locator(".steps output")).to_have_text("step 0")
-    expect(drawn.locator(".aside")).to_contain_text("16 samples")
-    expect(run_cell(page, 2)).to_contain_text("FineTuned(")
+    expect(drawn.locator(".aside")).to_contain_text("difference (step 8 − step 0)")
+    expect(drawn.locator(".aside")).to_contain_text(re.compile(r"Reliability .*16 samples"))
+    expect(drawn.locator(".aside")).to_contain_text("changed significantly (q < 0.05)")
+    choose_steps_on_the_loss_curve(page, drawn)
+    expect(run_cell(page, 2)).to_contain_text("after (step 8)")
     command(page, "docmanager:save")
     expect(page.locator(".jp-mod-dirty")).to_have_count(0)
     (output,) = nbformat.read(jupyter.files / name, as_version=4).cells[1].outputs
     assert [panel["title"] for panel in output.data[MIME_TYPE]["panels"]] == [f"step {step}" for step in range(0, 9, 2)]
     assert "progress" not in output.data[MIME_TYPE]
+
+
+def choose_steps_on_the_loss_curve(page: Page, drawn: Locator) -> None:
+    """Move the slider by keyboard and mouse."""
+    slider, step = drawn.get_by_role("slider", name="Training step"), drawn.locator(".steps output")
+    expect(drawn.locator("input[type=range]")).to_be_hidden()
+    for key, reached in (("Home", 0), ("ArrowRight", 2), ("End", 8), ("ArrowLeft", 6)):
+        slider.press(key)
+        expect(step).to_have_text(f"step {reached}")
+        expect(drawn.locator(".aside")).to_contain_text(f"after (step {reached})")
+    expect(slider).to_have_attribute(
+        "aria-valuetext", re.compile(r"^step 6, training loss \d.*, loss on \w+ \d.* nats$")
+    )
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    expect(step).to_have_text("step 4")
+    page.mouse.move(box["x"] + 5, middle, steps=5)
+    expect(step).to_have_text("step 0")
+    page.mouse.move(box["x"] + box["width"] - 5, middle, steps=5)
+    page.mouse.up()
+    expect(step).to_have_text("step 8")
+    page.mouse.move(box["x"] + 5, middle)
+    expect(step).to_have_text("step 8")
 
 
 def test_an_interrupt_keeps_the_steps_that_were_tracked(page: Page, jupyter: Jupyter) -> None:

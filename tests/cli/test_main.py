@@ -119,7 +119,8 @@ def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
 
     monkeypatch.setattr(GradientScorer, "__call__", score_until_control_c)
     assert run(monkeypatch, *words) == 130
-    assert f"headnb: interrupted; the scored samples are in {tmp_path / 'x.zarr'}, run" in capsys.readouterr().err
+    said = f"interrupted; the scores so far are in {tmp_path / 'x.zarr'}; run the same command to continue"
+    assert said in capsys.readouterr().err
     assert headnb.open_scores(tmp_path / "x.zarr").sizes["sample"] == 2
     assert run(monkeypatch, *words) == 0
     assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
@@ -139,7 +140,7 @@ def test_control_c_while_the_picture_is_made_says_that_the_store_has_the_scores(
 ) -> None:
     monkeypatch.setattr(HeadGrid, "of", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert run(monkeypatch, "score", folder, "gsm_symbolic", "-n", 3, "--out", tmp_path / "x.zarr") == 130
-    message = f"headnb: interrupted: the samples are scored, but not drawn; the scores are in {tmp_path / 'x.zarr'}"
+    message = f"headnb: interrupted; the scores are in {tmp_path / 'x.zarr'}"
     assert message in capsys.readouterr().err
     assert headnb.open_scores(tmp_path / "x.zarr").attrs["complete"] == 1
 
@@ -224,7 +225,9 @@ def test_lists_name_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, name: str
 ) -> None:
     assert run(monkeypatch, command) == 0
-    assert any(line.startswith(name) for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(name) for line in lines)
+    assert not any(line.endswith("…") for line in lines)  # in a pipe, rows are not cut
 
 
 def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

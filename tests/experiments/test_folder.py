@@ -16,11 +16,11 @@ from tiny import tiny_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headnb.tuning.training import TuningProgress
+    from headnb.tuning.progress import TuningProgress
 
 
 def stop(progress: TuningProgress) -> None:
-    if progress.step == 3:
+    if progress.scoring is None and progress.step == 3:
         raise KeyboardInterrupt
 
 

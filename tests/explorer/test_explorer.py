@@ -278,6 +278,20 @@ def test_attention_is_that_of_the_head_on_the_sample(explorer):
     assert "samples 0 to 29" in done(explorer)["error"]
 
 
+def test_the_status_names_the_job_and_answers_every_command(explorer):
+    seen = []
+    explorer.observe(lambda change: seen.append(change["new"]), "status")
+    send(explorer, do="attend", head="L0H0", place=0)
+    done(explorer)
+    assert {status["job"] for status in seen if status["state"] == "running"} == {"attend"}
+    assert seen[-1]["job"] == ""
+    seen.clear()
+    for _ in range(2):  # the browser waits for an answer to each command, also if it is the same as before
+        send(explorer, do="nonsense")
+    first, cleared, second = [status["error"] for status in seen]
+    assert first == second != cleared == ""
+
+
 def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     explorer.selected = ["L0H1", "L1H2"]
     send(explorer, do="ablate", factor=0.5, heads=explorer.selected, tasks=["sums", "words"], controls=1)

@@ -53,7 +53,7 @@ def test_a_sample_without_a_prompt_still_gives_losses(shell):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (KeyboardInterrupt(), "interrupted; the losses are measured, but no text is generated: see kept"),
+        (KeyboardInterrupt(), "interrupted; the losses, without the generated texts, are in kept"),
         (RuntimeError("no memory\nmore"), "no texts before and after: no memory"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from headnb.display import live
 from headnb.display.payload import MIME_TYPE
-from headnb.notebook.live_tuning import LiveStudy, pattern_course
+from headnb.notebook.live_tuning import LiveStudy
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
@@ -37,7 +37,8 @@ def test_returns_what_the_same_call_in_python_gives_and_draws_once(shell):
     assert float(abs(found.study["level"].diff("step")).max()) > 0
     assert all((weight == before[name]).all() for name, weight in shell.user_ns["model"].state_dict().items())
     assert captured.outputs == []  # in a terminal the grid is text
-    assert captured.stdout.count("step 4") == 1
+    for title in ("[before (step 0)]", "[after (step 4)]", "[difference (step 4 − step 0)]"):
+        assert captured.stdout.count(title) == 1
     assert captured.stdout.startswith("LlamaForCausalLM fine-tuned on pairs\n")
     assert "FineTuned(" not in captured.stdout
 
@@ -91,7 +92,7 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
     result, captured = run(shell, f"whole = {line}\nnext_cell = 1")
     assert isinstance(result.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
-    assert "interrupted; 3 of 40 steps are done: see kept" in captured.stderr
+    assert "interrupted; the result so far is in kept" in captured.stderr
     assert "Interrupted: 3 of 40 steps are done." in captured.stdout
     assert "Traceback" not in captured.stdout + captured.stderr
     kept = shell.user_ns["kept"]
@@ -101,6 +102,16 @@ def test_an_interrupt_keeps_what_is_trained_ends_the_cell_and_says_how_far_it_is
     assert ", 3 steps" in repr(kept)
     with kept.applied(tiny_model()) as tuned:
         assert headnb.score_heads(tuned, tiny_tokenizer(), PAIRS).sizes["sample"] == 4
+
+
+def test_an_interrupt_says_how_to_continue_if_there_is_a_checkpoint(shell, tmp_path):
+    interrupt_at(shell.user_ns["model"], 4)
+    line = f"%headsft model pairs --steps 6 --every 2 --batch-size 2 --out {tmp_path / 'run'}"
+    _, captured = run(shell, line)
+    assert "3 of 6 steps are done (run the same call with --resume to continue): see _" in captured.stderr
+    shell.user_ns["model"] = tiny_model()  # the same weights, without the interrupt
+    result, _ = run(shell, f"{line} --resume")
+    assert result.result.study["step"].values.tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("track", ["", "--track others"])
@@ -128,7 +139,7 @@ def test_an_interrupt_before_anything_is_tracked_is_one_line(shell):
 
 
 def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch):
-    monkeypatch.setattr("headnb.notebook.sft_magic.pattern_course", raising(ValueError("no ink")))
+    monkeypatch.setattr("headnb.display.live.HeadGrid.of", raising(ValueError("no ink")))
     _, captured = run(shell, f"result = {TUNE} --into kept")
     assert shell.user_ns["result"].study["step"].values.tolist() == [0, 2, 4]
     assert shell.user_ns["result"] is shell.user_ns["kept"]
@@ -136,11 +147,11 @@ def test_what_is_trained_is_returned_when_it_cannot_be_drawn(shell, monkeypatch)
 
 
 def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(shell, monkeypatch):
-    monkeypatch.setattr("headnb.notebook.sft_magic.pattern_course", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("headnb.display.live.HeadGrid.of", raising(KeyboardInterrupt()))
     result, captured = run(shell, f"{TUNE} --into kept")
     assert isinstance(result.error_in_exec, UsageError)
-    assert "interrupted; the model is trained, but the heads are not drawn: see kept" in captured.stderr
-    assert "finished, but not drawn: interrupted" in captured.stderr
+    assert "interrupted; the result is in kept" in captured.stderr
+    assert "finished, but not drawn" in captured.stderr
     assert shell.user_ns["kept"].study["step"].values.tolist() == [0, 2, 4]
 
 
@@ -201,23 +212,46 @@ def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(
         shown.update_tuning(progress)
 
     result = headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, steps=3, every=2, batch_size=2, on_progress=follow)
-    on_the_way = [bundle[MIME_TYPE] for bundle in sent]
-    assert [(each["progress"]["done"], each["progress"]["unit"]) for each in on_the_way] == [
-        (step, "steps") for step in range(4)
+    assert all(set(bundle) == {MIME_TYPE, "text/html", "text/plain"} for bundle in sent if MIME_TYPE in bundle)
+    assert all("<svg" not in bundle["text/html"] for bundle in sent)
+    words = [bundle["text/plain"] for bundle in sent]
+    scored = [line for line in words if "scoring samples before training" in line]
+    assert "0 of 4 samples" in scored[0]
+    assert "4 of 4 samples" in scored[-1]
+    assert "left" in scored[-1]  # an estimate after the first batch
+    assert any("training step 1 of 3" in line for line in words)
+    assert any("scoring samples at step 2: 4 of 4 samples · loss" in line for line in words)
+    on_the_way = [bundle[MIME_TYPE] for bundle in sent if MIME_TYPE in bundle]
+    assert {each["progress"]["unit"] for each in on_the_way} == {"steps"}
+    studies = [each for each in on_the_way if each["dimension"] == "step"]  # before: the first scoring so far
+    titles = [[panel["title"] for panel in each["panels"]] for each in studies]
+    assert list(dict.fromkeys(map(tuple, titles))) == [
+        ("step 0",),
+        ("step 0", "step 2"),
+        ("step 0", "step 2", "step 3"),
     ]
-    assert [[panel["title"] for panel in each["panels"]] for each in on_the_way[1:]] == [
-        ["step 0"],
-        ["step 0", "step 2"],
-        ["step 0", "step 2", "step 3"],
-    ]
-    assert on_the_way[-1]["dimension"] == "step"
-    assert {panel["samples"] for each in on_the_way for panel in each["panels"]} == {4}
-    assert "loss" in sent[1]["text/plain"]
-    assert "left" in sent[1]["text/plain"]
-    shown.finish(pattern_course(result.scores), note="Interrupted.")
+    assert {panel["samples"] for each in studies for panel in each["panels"]} == {4}
+    assert [curve["label"] for curve in on_the_way[-1]["curves"]] == ["training loss", "loss on samples"]
+    shown.finish(result.study, note="Interrupted.")
     final = sent[-1][MIME_TYPE]
     assert "progress" not in final
     assert [panel["samples"] for panel in final["panels"]] == [4, 4, 4]
     assert "Interrupted." in final["panels"][-1]["notes"]
     level = result.study["level"].sel(step=3).isel(task=0)
     np.testing.assert_allclose(np.array(final["panels"][-1]["values"], float), level, rtol=1e-3)
+
+
+def test_the_result_is_drawn_as_before_after_and_difference_of_the_paired_samples(shell):
+    result, _ = run(shell, f"{TUNE} --learning-rate 0.01")
+    bundle = result.result._repr_mimebundle_()
+    assert bundle["text/plain"].startswith("FineTuned(")
+    scores = result.result.scores["samples"]
+    change = headnb.compare(scores.sel(step=0), scores.sel(step=4))
+    drawn = bundle[MIME_TYPE]["panels"][-1]["change"]
+    np.testing.assert_allclose(np.array(drawn["values"], float), change["difference"], rtol=1e-3)
+    np.testing.assert_allclose(np.array(drawn["low"], float), change["low"], rtol=1e-2)
+    assert drawn["significant"] == change["significant"].values.astype(int).tolist()
+    assert drawn["samples"] == 4
+    assert drawn["reliability"] == pytest.approx(change.attrs["reliability"], rel=1e-3)
+    for name in ("before (step 0)", "after (step 4)", "difference (step 4 − step 0)"):
+        assert name in bundle["text/html"]

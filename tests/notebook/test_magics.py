@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -266,10 +267,11 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     assert not {"whole", "next_cell"} & set(shell.user_ns)
     part = shell.user_ns["part"]
     assert part is shell.user_ns["_"]
-    assert "interrupted; 9 of 40 samples are scored: see part" in captured.stderr
+    assert captured.stderr.strip().endswith("interrupted; the scores so far are in part")
     assert part.sizes["sample"] == 9
     assert part.attrs["complete"] == 0
-    assert "9 of 40 samples are scored" in captured.stdout
+    said = captured.stdout + captured.stderr
+    assert said.count("9 of 40 samples are scored") == said.lower().count("interrupted") == 1
     assert "Traceback" not in captured.stdout + captured.stderr
     run(shell, "whole = %headscore model pairs")
     assert shell.user_ns["whole"].sizes["sample"] == 40
@@ -283,8 +285,8 @@ def test_an_interrupt_of_the_picture_keeps_the_scores_and_says_so(
     monkeypatch.setattr(HeadGrid, "of", raising(KeyboardInterrupt()))
     ended, captured = run(shell, "%headscore model pairs --into mine")
     assert isinstance(ended.error_in_exec, UsageError)
-    assert "interrupted; the samples are scored, but not drawn: see mine" in captured.stderr
-    assert "finished, but not drawn: interrupted" in captured.stderr
+    assert "interrupted; the scores are in mine" in captured.stderr
+    assert "finished, but not drawn" in captured.stderr
     xr.testing.assert_equal(shell.user_ns["mine"], scores_of(shell))
     assert shell.user_ns["mine"] is shell.user_ns["_"]
 
@@ -422,6 +424,15 @@ def test_tab_completes(shell: InteractiveShell, code: str, among: str) -> None:
     assert all(word.startswith(prefix) for word in found)
 
 
+def test_names_that_ipython_sets_are_not_suggested(shell: InteractiveShell) -> None:
+    scores = shell.user_ns["mine"] = scores_of(shell)
+    shell.user_ns["Out"] = {1: scores, 2: scores}  # drawable as two panels, like any mapping of scores
+    assert "Out" not in completions(shell, "%headgrid O")
+    error = error_of(shell, "%headgrid Oute")
+    assert "mine" in error
+    assert "Out" not in error.replace("'Oute'", "")
+
+
 def test_reloading_replaces_magics_and_completion(shell: InteractiveShell) -> None:
     shell.run_line_magic("reload_ext", "headnb")
     for kind in (HeadMagics, TuningMagics):
@@ -468,6 +479,19 @@ def test_a_tables_text_is_escaped() -> None:
     table = NameTable(("a",), (("<script>alert(1)</script>",),), caption="<b>")
     assert "<script>" not in table._repr_html_()
     assert "<b>" not in table._repr_html_()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_cuts_long_rows_and_a_pipe_gets_them_whole(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    from headnb.notebook.tables import NameTable
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    rows = (("short", "a few words"), ("long", "word " * 30 + "end"))
+    lines = repr(NameTable(("name", "description"), rows)).splitlines()
+    assert len(lines) == 3
+    assert (max(map(len, lines)) == 40) == terminal
+    assert lines[-1].endswith("…" if terminal else "end")
 
 
 def test_headscore_documents_itself() -> None:

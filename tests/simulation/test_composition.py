@@ -76,10 +76,10 @@ def test_measured_power(options, least):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", ["format", "one basic task"])
+@pytest.mark.parametrize("world", ["format", "one basic task", "layer profile times pattern"])
 def test_measured_claims_of_less_than_composition(world):
     found = counts(world, MANY, 13)
     print(world, MANY, "replicates:", found)
-    # Two basics estimate a common format better than one, so each may contribute to it.
-    assert found["found"] <= (5 if world == "format" else 2)
+    # Two basics estimate what both share with the target better than one, so each may contribute to it.
+    assert found["found"] <= (2 if world == "one basic task" else 5)
     assert world != "format" or found["beyond"] == 0

@@ -11,8 +11,8 @@ where the last factor is the mean of a folded normal. Each replicate has its own
 of the replicates and 1 in the other half. Its 270 heads have Gini, CV and kurtosis similar to those measured on a 135M
 model (about 0.33, 0.65, and 2 to 40).
 
-The default run has few replicates, and fails by chance once in a thousand runs. `-m slow` measures with 2000 replicates
-(differences of heads: 500). Results in per cent, with a binomial error of 0.5:
+The default run has few replicates, and fails by chance once in a thousand runs. `-m slow` measures with 1000 replicates
+(differences of heads: 250). Results of 2000 replicates (500) in per cent, with a binomial error of 0.5:
 
     95 % intervals cover            n = 24     64    256
     Gini                              95.7   96.1   95.2
@@ -40,7 +40,7 @@ from population import HEADS, Population, as_scores, significantly_above, signif
 COUNTS = (24, 64, 256)
 STATISTICS = ("gini", "cv", "kurtosis", "correlation of tasks", "correlation before and after")
 REPLICATES = {24: 300, 64: 300, 256: 150}
-MANY = 2000
+MANY = 1000
 
 
 def half_shared(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
-"""A head grid on a web page, operated like a reader would; the positions of its cells come from the Python geometry."""
+"""A head grid on a web page, operated like a reader would.
+
+The positions of its cells come from the Python geometry, enlarged by the rule for wide pages.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from headnb.display import geometry
@@ -13,6 +16,19 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 Colour = tuple[int, int, int, int]
+
+
+def enlarged(layout: geometry.Geometry, width: float) -> geometry.Geometry:
+    """The geometry with cells that fill a card of this width, up to 1.4 times (2 times for several panels) as large.
+
+    A single panel leaves 270 pixels for the text beside it. `layout` has all its panels in one row.
+    """
+    gaps = 4 * (layout.heads // layout.group - 1)
+    around = 40 + 10 + 46 + 8  # labels, gap, layer means and margin
+    room = (width + 10) / layout.panels - 10 - around - gaps - (270 if layout.panels == 1 else 0)
+    most = 1.4 if layout.panels == 1 else 2
+    growth = min(max(room / (layout.heads * layout.cell_width), 1), most)
+    return replace(layout, cell_width=int(growth * layout.cell_width), cell_height=int(growth * layout.cell_height))
 
 
 @dataclass(frozen=True)
@@ -32,10 +48,16 @@ class Drawn:
     def tooltip(self) -> Locator:
         return self.root.locator(".tooltip")
 
+    @property
+    def width(self) -> int:
+        """Width of the card that holds the drawing."""
+        return int(self.root.locator(".card").last.evaluate("card => card.clientWidth"))
+
     def place(self, layer: int, head: int, panel: int = 0) -> tuple[float, float]:
         """The centre of a cell relative to the stage's top left corner."""
-        layout = geometry.grid_geometry(self.grid.payload, self.panels)
-        x, y = layout.origin(panel)
+        layout = enlarged(geometry.grid_geometry(self.grid.payload, self.panels), self.width)
+        x, y = layout.origin(0)
+        x += panel * (layout.panel_width + 10)
         across, down = (layout.cell_width - layout.gap) / 2, (layout.cell_height - layout.gap) / 2
         return x + layout.x(head) + across, y + layout.y(layer) + down
 

@@ -13,6 +13,8 @@ fine-tuning. Each training run changes every head by a random fraction of its le
     multiplicative  the levels of all tasks are also multiplied by one common pattern
     layer profile, ...            all heads of a layer have the same change, in all tasks, or in target and basics
     layer profile times level, ...   the same, in proportion to the head's level
+    layer profile times pattern   a pattern within layers, which the levels of target and basic tasks share, is
+                    added to their changes, with a factor of each layer that they share as well
     collinear       the basic tasks have nearly the same change, and the target contains part of it
     format          target and basic tasks share a change that training on shuffled answers causes as well
 """
@@ -54,9 +56,12 @@ def study(
 ) -> dict[str, dict]:
     """Arguments of `fit_combination`: target, basics, others and shuffled."""
     heads = layers * width
-    before = _levels_before(rng, heads)
+    before, pattern = _levels_before(rng, heads), np.zeros(heads)
+    if world == "layer profile times pattern":
+        pattern = rng.standard_normal(heads)
+        before[: 1 + BASICS] *= np.exp(0.3 * pattern)
     shrunk = np.ones(len(TASKS)) if world == "noise only" else rng.uniform(0.5, 0.9, len(TASKS))
-    changes, formats = _changes(rng, world, before, layers, share)
+    changes, formats = _changes(rng, world, before, layers, share, pattern)
     own, shuffled = {}, {}
     for index, name in enumerate(TASKS):
         scale = np.exp(0.5 * rng.standard_normal((n, 1)))
@@ -88,7 +93,7 @@ def _levels_before(rng: np.random.Generator, heads: int) -> np.ndarray:
     return np.exp(0.55 * (0.8 * base + 0.6 * own))
 
 
-def _changes(rng: np.random.Generator, world: str, before: np.ndarray, layers: int, share: float):
+def _changes(rng: np.random.Generator, world: str, before: np.ndarray, layers: int, share: float, pattern: np.ndarray):
     """The changes of each task by its answers and by its format, (tasks, heads) each."""
     heads, width = before.shape[1], before.shape[1] // layers
     own = 0.35 * before * rng.standard_normal(before.shape)
@@ -105,6 +110,9 @@ def _changes(rng: np.random.Generator, world: str, before: np.ndarray, layers: i
         own = 0.5 * own + 0.35 * before.mean() * rng.standard_normal(heads)
     elif world == "multiplicative":
         own = 0.5 * own + 0.35 * before * rng.standard_normal(heads)
+    elif world == "layer profile times pattern":
+        own = 0.5 * own
+        own[with_target] += 0.35 * before.mean(axis=0) * pattern * np.repeat(rng.standard_normal(layers), width)
     elif world.startswith("layer profile"):
         profiles = rng.standard_normal((len(TASKS), layers))
         profiles[with_target | world.endswith("all tasks")] = profiles[0]

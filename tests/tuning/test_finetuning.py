@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from headnb.tuning.training import TuningProgress
+    from headnb.tuning.progress import TuningProgress
     from transformers import PreTrainedModel
 
 HELD_OUT = [(f"What is {a} plus {b}? ", f"It is {a + b}.") for a, b in ((1, 9), (3, 8), (2, 7))]
@@ -105,7 +105,7 @@ def test_an_error_or_an_interrupt_leaves_the_base_as_it_was(error: type[BaseExce
     adapters = LoraConfig(r=4, target_modules="all-linear", bias=bias, task_type="CAUSAL_LM")
 
     def stop(progress: TuningProgress) -> None:
-        if progress.step == 3:
+        if progress.scoring is None and progress.step == 3:
             raise error
 
     with pytest.raises(TuningInterrupted if error is KeyboardInterrupt else error) as raised:
@@ -180,7 +180,7 @@ def test_one_seed_gives_one_result_and_draws_nothing_from_the_kernel() -> None:
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
     def stop(progress: TuningProgress) -> None:
-        if progress.step == 5:
+        if progress.scoring is None and progress.step == 5:
             raise RuntimeError("killed")
 
     options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True}
@@ -209,7 +209,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
 def test_a_run_killed_again_before_its_next_tracked_step_resumes(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:
         def stop(progress: TuningProgress) -> None:
-            if progress.step == step:
+            if progress.scoring is None and progress.step == step:
                 raise RuntimeError("killed")
 
         return stop
@@ -299,7 +299,8 @@ def test_progress_reports_steps_losses_and_tracked_steps(model: PreTrainedModel)
     reports: list[tuple[int, int, bool, int]] = []
 
     def note(progress: TuningProgress) -> None:
-        reports.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
+        if progress.scoring is None:
+            reports.append((progress.step, progress.total, progress.tracked, progress.study().sizes["step"]))
 
     result = short_finetuning(model, on_progress=note)
     assert reports == [(0, 4, True, 1), (1, 4, False, 1), (2, 4, True, 2), (3, 4, False, 2), (4, 4, True, 3)]

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { bars } from "../src/explorer/charts";
+import { bars, binLine } from "../src/explorer/charts";
+import { keyTicks } from "../src/explorer/colour-key";
 import { signed } from "../src/explorer/intervene-tab";
 import {
   attentionOf,
@@ -95,6 +96,32 @@ test("bars are as wide as their bins, with heights relative to the largest count
     { x: 20, y: 0, width: 40, height: 40 },
     { x: 60, y: 40, width: 20, height: 0 },
   ]);
+});
+
+test("a bin is told with its samples, ends and units", () => {
+  expect(binLine([1, 4], [0, 1, 3], 1, "nats")).toBe("4 samples with a score from 1.00 to 3.00 nats");
+  expect(binLine([1, 4], [0, 1, 3], 0, "")).toBe("1 sample with a score from 0 to 1.00");
+});
+
+describe("the ticks of a colour key", () => {
+  const key = { title: "", units: "", most: 8, opacity: 80, signed: false, power: 1 };
+  test("are proportional to the value, or to its square root as in the matrix", () => {
+    expect(keyTicks(key)).toEqual([
+      [0, 0],
+      [50, 4],
+      [100, 8],
+    ]);
+    expect(keyTicks({ ...key, power: 2 })).toEqual([
+      [0, 0],
+      [50, 2],
+      [100, 8],
+    ]);
+  });
+  test("of signed values have zero in the middle", () => {
+    const found = keyTicks({ ...key, signed: true, power: 2 });
+    expect(found.map(([place]) => place)).toEqual([0, 25, 50, 75, 100]);
+    expect(found.map(([, value]) => value)).toEqual([-8, -2, 0, 2, 8]);
+  });
 });
 
 test("an empty histogram has no bars, and a single bin has one", () => {

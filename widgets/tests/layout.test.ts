@@ -55,6 +55,20 @@ test("next to a row is its layer, below a column its head, above it its key/valu
   expect(below(-5, 5)).toBeNull();
 });
 
+test("cells grow with the width up to a limit, and leave room for the text beside a single panel", () => {
+  const shape = { layers: 30, heads: 9, kvHeads: 3 };
+  const at = (width: number, panels = 1) => arrange(shape, { ...base, width, panels });
+  expect(at(600)).toMatchObject({ cellWidth: 28, cellHeight: 14 });
+  expect(at(1000)).toMatchObject({ cellWidth: 39, cellHeight: 19 });
+  expect(at(4000).cellWidth).toBe(at(1000).cellWidth);
+  for (const width of [640, 700, 760]) expect(at(width).panelWidth + 270).toBeLessThanOrEqual(width);
+  for (const width of [900, 1100, 1400, 1800]) {
+    expect(at(width, 3)).toMatchObject({ columns: 3 });
+    expect(at(width, 3).width).toBeLessThanOrEqual(width);
+  }
+  expect(at(1800, 3).cellWidth).toBeGreaterThan(at(1100, 3).cellWidth);
+});
+
 test("panels are side by side on a wide page and below each other on a narrow page", () => {
   const shape = { layers: 30, heads: 9, kvHeads: 3 };
   expect(arrange(shape, { ...base, panels: 3, width: 1000 }).columns).toBe(3);

@@ -12,6 +12,8 @@ export function panel(values: readonly number[], fields: Partial<Panel> = {}): P
     low: null,
     high: null,
     significant: null,
+    change: null,
+    own: null,
     statisticsLine: "",
     reliabilityLine: "",
     cells: [],
@@ -46,6 +48,7 @@ export function payload(
     columns: [],
     panels,
     roles: [],
+    curves: [],
     progress: null,
     ...fields,
   };

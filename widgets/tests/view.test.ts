@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { coursesOf } from "../src/grid/courses";
 import { picture } from "../src/grid/picture";
 import { sceneAsSvg } from "../src/grid/svg";
-import { changed, firstView, keepView, shown } from "../src/grid/view";
+import { changed, firstView, keepView, partsOf, shown } from "../src/grid/view";
 import { panel, payload } from "./made";
 
 const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
@@ -148,5 +148,63 @@ describe("the picture", () => {
     const missing = payload(1, 2, [panel([Number.NaN, Number.NaN])]);
     const scene = picture(shown(missing, firstView(missing)), theme, 600).scene;
     expect(sceneAsSvg(scene, theme, "")).toContain("no softmax heads");
+  });
+  test("does not call the heads of a task that has not begun missing", () => {
+    const progress = { done: 3, total: 8, unit: "samples", message: "" };
+    const waiting = payload(1, 2, [panel([1, 2]), panel([Number.NaN, Number.NaN])], { progress });
+    const found = { ...firstView(waiting), sideBySide: true };
+    expect(sceneAsSvg(picture(shown(waiting, found), theme, 600).scene, theme, "")).not.toContain("softmax");
+  });
+});
+
+describe("steps that carry their change", () => {
+  const own = {
+    kind: "difference" as const,
+    scale: { low: -5, high: 5 },
+    quantity: "change in activation level",
+  };
+  const changing = (values: number[], step: number, change: number[]) =>
+    panel(values, {
+      ...{ title: `step ${step}`, step },
+      change: panel(change, {
+        own,
+        significant: Float64Array.from([1, 0]),
+        reliabilityLine: "Reliability 0.87",
+      }),
+    });
+  const first = changing([1, 2], 0, [0, 0]);
+  const trained = payload(1, 2, [first, changing([3, 2], 10, [2, 0]), changing([6, 1], 20, [5, -1])]);
+  const titles = (panelIndex: number) =>
+    shown(trained, { ...firstView(trained), panel: panelIndex }).panels.map(({ title }) => title);
+  const svg = (width: number) =>
+    sceneAsSvg(picture(shown(trained, firstView(trained)), theme, width).scene, theme, "");
+
+  test("are shown as before, after and difference of the chosen step", () => {
+    expect(firstView(trained)).toMatchObject({ compared: true, panel: 2 });
+    expect(titles(2)).toEqual(["before (step 0)", "after (step 20)", "difference (step 20 − step 0)"]);
+    expect(titles(1)).toEqual(["before (step 0)", "after (step 10)", "difference (step 10 − step 0)"]);
+    expect(titles(0)).toHaveLength(3); // the layout stays the same along the slider
+  });
+  test("have two scales: one for the levels and a diverging one for the difference", () => {
+    const [levels, differences] = partsOf(shown(trained, firstView(trained)));
+    expect(levels?.payload).toMatchObject({ kind: "level", scale: { low: 0, high: 6 } });
+    expect(differences?.payload).toMatchObject(own);
+    expect([levels?.panels.length, differences?.panels.length]).toEqual([2, 1]);
+  });
+  test.each([400, 1100])("have two legends, also at a width of %s", (width) => {
+    for (const name of [">activation level (nats)<", ">change in activation level (nats)<"]) {
+      expect(svg(width)).toContain(name);
+    }
+    expect(svg(width)).toContain("● significant");
+  });
+  test("are shown one at a time without the comparison, or while there is a single step", () => {
+    expect(shown(trained, { ...firstView(trained), compared: false }).panels).toHaveLength(1);
+    const single = payload(1, 2, [first]);
+    expect(shown(single, firstView(single)).panels).toEqual([first]);
+  });
+  test("that arrive during training are compared, unless the reader turned it off", () => {
+    const levels = payload(1, 2, [panel([1, 2])]);
+    expect(keepView(firstView(levels), levels, trained).compared).toBe(true);
+    expect(keepView({ ...firstView(trained), compared: false }, trained, trained).compared).toBe(false);
   });
 });

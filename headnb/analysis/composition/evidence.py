@@ -18,6 +18,8 @@ There are three levels of evidence:
 that a one-sided sign-flip test over layers is significant. Several basics are shown to combine if each of them reduces
 the error that Z and the other basics leave.
 The tasks must be trained with different seeds: noise that the runs of two tasks share looks like composition.
+A pattern within layers that target and basics share beyond the other tasks passes *shared with these basics*, and often
+*beyond format*, if every layer changes by a multiple of it that target and basics share too.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ of heads, and their differences between runs, are roughly proportional to the he
 dominated by the few heads with the highest levels. Therefore patterns are in units of each head's level. A shift and a
 multiple of the tasks' mean level are removed from each layer, so that a uniform change of a layer does not count. A
 change of a whole layer in proportion to one task's own pattern is removed only as far as that pattern is the tasks'
-mean.
+mean. If target and basics share a pattern within layers beyond the tasks' mean, and each layer changes by a multiple of
+it that they also share, then that change is a shared component and cannot be separated from composition. Removing each
+task's own pattern from every layer does not exclude it and costs power (docs/validity.md has both).
 
 A corrected product of two patterns averages over pairs of different samples and different runs. Jackknife replicates,
 which leave out a group of samples or a run, are corrected for their own noise.
@@ -141,10 +143,12 @@ class ByLayer:
         present = np.zeros(self._heads.shape)
         for row, heads in enumerate(rows):
             self._heads[row, : len(heads)], present[row, : len(heads)] = heads, 1
-        units = levels + _LEAST_UNIT * levels.mean()
-        self._units = np.where(units > 0, units, 1)[self._heads]
-        weights = present / self._units  # zero where there is no head
-        shift_and_scale = np.stack([weights, weights * levels[self._heads]], axis=-1)  # (layers, widest, 2)
+        mean = levels.mean() or 1.0
+        relative = levels / mean  # so that both columns below have similar lengths
+        units = np.where(relative + _LEAST_UNIT > 0, relative + _LEAST_UNIT, 1)[self._heads]
+        self._units = mean * units
+        weights = present / units  # zero where there is no head
+        shift_and_scale = np.stack([weights, weights * relative[self._heads]], axis=-1)  # (layers, widest, 2)
         projection = shift_and_scale @ np.linalg.pinv(shift_and_scale)
         self._rest = (np.eye(present.shape[1]) - projection) * present[..., None]
 

@@ -3,6 +3,7 @@
 import { FALL, RISE } from "../grid/colours";
 import { number } from "../grid/words";
 import { choice, element, fillChoice } from "../view/dom";
+import { colourKey } from "./colour-key";
 import {
   type Attention,
   attentionOf,
@@ -12,10 +13,16 @@ import {
   tokenValues,
   visible,
 } from "./matrices";
-import type { AttentionMessage } from "./model";
+import type { AttentionMessage, Status } from "./model";
+import { Working } from "./working";
 
 const KINDS: readonly Kind[] = ["weights", "products"];
 const NAMES = ["attention weights A", "A · dL/dA (first-order contribution to the loss, nats)"];
+const QUANTITIES: Record<Kind, [string, string]> = {
+  weights: ["attention weight", ""],
+  products: ["contribution to the loss", "nats"],
+};
+const TOKEN_OPACITY = 80; // percent
 const MATRIX_SIZE = 320;
 
 export class AttentionTab {
@@ -32,6 +39,10 @@ export class AttentionTab {
   private readonly readout = element("div", { class: "readout", role: "status" });
   private readonly help = element("p", { class: "quiet" });
   private readonly body = element("div");
+  private readonly content = element("div");
+  private readonly working = new Working(this.content);
+  private readonly tokenKey = element("div");
+  private readonly matrixKey = element("div");
   private spans: HTMLElement[] = [];
   private attention: Attention | null = null;
   private shown: Kind = "weights";
@@ -45,8 +56,14 @@ export class AttentionTab {
       element(
         "div",
         { class: "split" },
-        this.tokens,
-        element("div", {}, this.canvas, element("div", { class: "quiet" }, "rows: queries, columns: keys")),
+        element("div", { class: "text" }, this.tokenKey, this.tokens),
+        element(
+          "div",
+          {},
+          this.canvas,
+          element("div", { class: "quiet" }, "rows: queries, columns: keys"),
+          this.matrixKey,
+        ),
       ),
       this.readout,
     );
@@ -58,7 +75,12 @@ export class AttentionTab {
       if (token >= 0) this.choose(token);
     });
     this.tokens.addEventListener("keydown", (event) => this.move(event));
+    this.node.append(this.working.node, this.content);
     this.refresh(null);
+  }
+
+  showStatus(status: Status): void {
+    this.working.refresh(status.job === "attend" ? status : null);
   }
 
   refresh(message: AttentionMessage | null): void {
@@ -83,14 +105,14 @@ export class AttentionTab {
       element("span", answer[index] ? { class: "answered" } : {}, visible(token)),
     );
     this.tokens.replaceChildren(...this.spans);
-    this.node.replaceChildren(this.title, this.body);
+    this.content.replaceChildren(this.title, this.body);
     this.draw();
   }
 
   /** Show a text instead of a picture. */
   private showMessage(words: string): void {
     this.title.textContent = words;
-    this.node.replaceChildren(this.title);
+    this.content.replaceChildren(this.title);
   }
 
   private show(kind: Kind): void {
@@ -122,13 +144,20 @@ export class AttentionTab {
     const most = largest(values) || 1;
     this.spans.forEach((span, index) => {
       const value = values[index] ?? 0;
-      const share = Math.round((80 * Math.abs(value)) / most);
+      const share = Math.round((TOKEN_OPACITY * Math.abs(value)) / most);
       span.style.background = `color-mix(in srgb, ${value > 0 ? RISE : FALL} ${share}%, transparent)`;
       span.title = number(value);
       span.classList.toggle("query", index === this.query);
     });
+    this.tokenKey.replaceChildren(this.key("Shading of the tokens", most, TOKEN_OPACITY, 1));
     this.help.textContent = `${this.explanation()} Answer tokens are underlined.`;
     this.drawMatrix(attention);
+  }
+
+  private key(subject: string, most: number, opacity: number, power: number): HTMLElement {
+    const [quantity, units] = QUANTITIES[this.shown];
+    const title = `${subject}: ${quantity}`;
+    return colourKey({ title, units, most, opacity, signed: this.shown === "products", power });
   }
 
   private explanation(): string {
@@ -150,6 +179,9 @@ export class AttentionTab {
     this.canvas.width = this.canvas.height = length;
     const size = Math.min(640, Math.max(MATRIX_SIZE, length));
     this.canvas.style.width = `${size}px`;
+    this.matrixKey.replaceChildren(
+      this.key("Matrix, square-root scale", largest(matrix.values) || 1, 100, 2),
+    );
     this.canvas.setAttribute("aria-label", `${length} x ${length} matrix of ${message.head}`);
     const context = this.canvas.getContext("2d");
     if (!context) return;

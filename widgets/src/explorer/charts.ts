@@ -1,8 +1,8 @@
 /** Small SVG charts of the explorer. */
 
 import { scaleLinear } from "d3-scale";
-import { number, short } from "../grid/words";
-import { shape } from "../view/dom";
+import { measured, number, short } from "../grid/words";
+import { element, shape } from "../view/dom";
 
 export interface Bar {
   readonly x: number;
@@ -33,40 +33,92 @@ export function bars(
 
 const WIDTH = 340;
 const HEIGHT = 90;
-const BELOW = 30;
 
-export function histogram(counts: readonly number[], edges: readonly number[], label: string): SVGElement {
-  const svg = shape("svg", {
-    width: WIDTH,
-    height: HEIGHT + BELOW,
-    viewBox: `-8 0 ${WIDTH + 16} ${HEIGHT + BELOW}`,
-    role: "img",
-    "aria-label": label,
-    class: "histogram",
-  });
-  bars(counts, edges, WIDTH, HEIGHT).forEach((bar, bin) => {
-    const drawn = shape("rect", {
-      x: bar.x + 0.5,
-      y: bar.y,
-      width: Math.max(bar.width - 1, 1),
-      height: bar.height,
+/** A histogram of scores with axes; the bin under the mouse, or chosen by the arrow keys, is told below it. */
+export function histogram(
+  counts: readonly number[],
+  edges: readonly number[],
+  label: string,
+  units: string,
+): HTMLElement {
+  const drawn = bars(counts, edges, WIDTH, HEIGHT).map((bar) =>
+    shape("rect", { x: bar.x + 0.5, y: bar.y, width: Math.max(bar.width - 1, 1), height: bar.height }),
+  );
+  const readout = element("div", { class: "bin-line", role: "status" });
+  const words = `${label}. Arrow keys move between the bins.`;
+  const chart = element("div", { class: "histogram", role: "group", tabindex: "0", "aria-label": words });
+  let chosen: number | null = null;
+  const choose = (bin: number | null) => {
+    chosen = bin;
+    drawn.forEach((bar, index) => {
+      bar.classList.toggle("chosen", index === bin);
     });
-    const [low, high] = [edges[bin] ?? 0, edges[bin + 1] ?? 0];
-    const count = counts[bin] ?? 0;
-    const samples = `${count} sample${count === 1 ? "" : "s"}`;
-    drawn.append(shape("title", {}, `${samples} with a score from ${number(low)} to ${number(high)}`));
-    svg.append(drawn);
+    readout.textContent = bin === null ? "" : binLine(counts, edges, bin, units);
+  };
+  const plot = shape("svg", { width: WIDTH, height: HEIGHT + 4, "aria-hidden": "true" });
+  plot.append(...drawn, ...axisLines(edges));
+  chart.append(plot, ...axisLabels(counts, edges, units));
+  chart.addEventListener("pointermove", (event) => {
+    const x = event.clientX - plot.getBoundingClientRect().left;
+    const bin = Math.floor((x / WIDTH) * counts.length);
+    choose(bin >= 0 && bin < counts.length ? bin : null);
   });
-  const x = scaleLinear([edges[0] ?? 0, edges.at(-1) ?? 1], [0, WIDTH]);
-  svg.append(shape("line", { x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5, class: "axis" }));
-  for (const tick of x.ticks(4)) {
-    svg.append(shape("line", { x1: x(tick), x2: x(tick), y1: HEIGHT, y2: HEIGHT + 4, class: "axis" }));
-    svg.append(shape("text", { x: x(tick), y: HEIGHT + 16 }, short(tick)));
-  }
-  if ((edges[0] ?? 0) < 0 && (edges.at(-1) ?? 0) > 0) {
-    svg.append(shape("line", { x1: x(0), x2: x(0), y1: 0, y2: HEIGHT, class: "zero" }));
-  }
-  return svg;
+  chart.addEventListener("pointerleave", () => choose(null));
+  chart.addEventListener("blur", () => choose(null));
+  chart.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === "Escape") choose(null);
+    if (!step || !counts.length) return;
+    choose(Math.min(Math.max((chosen ?? (step > 0 ? -1 : counts.length)) + step, 0), counts.length - 1));
+    event.preventDefault();
+  });
+  return element("div", {}, chart, readout);
+}
+
+/** `3 samples with a score from 0.0100 to 0.0200 nats`. */
+export function binLine(
+  counts: readonly number[],
+  edges: readonly number[],
+  bin: number,
+  units: string,
+): string {
+  const count = counts[bin] ?? 0;
+  const samples = `${count} sample${count === 1 ? "" : "s"}`;
+  return `${samples} with a score from ${number(edges[bin] ?? 0)} to ${measured(edges[bin + 1] ?? 0, units, 3)}`;
+}
+
+function axisLines(edges: readonly number[]): SVGElement[] {
+  const x = valueScale(edges);
+  const [low = 0, high = 1] = x.domain();
+  const line = (x1: number, y1: number, x2: number, y2: number, name = "axis") =>
+    shape("line", { x1, x2, y1, y2, class: name });
+  return [
+    line(0, HEIGHT + 0.5, WIDTH, HEIGHT + 0.5),
+    ...x.ticks(4).map((tick) => line(x(tick), HEIGHT, x(tick), HEIGHT + 4)),
+    ...(low < 0 && high > 0 ? [line(x(0), 0, x(0), HEIGHT, "zero")] : []),
+  ];
+}
+
+/** Labels as text of the page, which follows the reader's font size and contrast. */
+function axisLabels(counts: readonly number[], edges: readonly number[], units: string): Node[] {
+  const x = valueScale(edges);
+  const placed = (words: string, name: string, left: number, top: number) => {
+    const label = element("span", { class: name }, words);
+    label.style.left = `${left}px`;
+    label.style.top = `${top}px`;
+    return label;
+  };
+  return [
+    placed("number of samples", "start", 0, -17),
+    placed(String(Math.max(1, ...counts)), "amount", -6, 0),
+    placed("0", "amount", -6, HEIGHT),
+    ...x.ticks(4).map((tick) => placed(short(tick), "tick", x(tick), HEIGHT + 5)),
+    placed(units ? `score (${units})` : "score", "start", 0, HEIGHT + 20),
+  ];
+}
+
+function valueScale(edges: readonly number[]) {
+  return scaleLinear([edges[0] ?? 0, edges.at(-1) ?? 1], [0, WIDTH]);
 }
 
 /** A change with its interval on an axis around zero, and the changes by control heads as small circles. */
@@ -77,7 +129,7 @@ export function intervalChart(
   controls: readonly number[],
   reach: number,
 ): SVGElement {
-  const [width, height] = [220, 22];
+  const [width, height] = [180, 22];
   const x = scaleLinear([-reach, reach], [6, width - 6]);
   const middle = height / 2;
   const svg = shape("svg", { width, height, "aria-hidden": "true", class: "interval" });

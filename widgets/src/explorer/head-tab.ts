@@ -61,14 +61,14 @@ export class HeadTab {
     const line = `${detail.head} on ${task}: signed score over ${samples} samples, ${figures}`;
     return [
       element("p", { class: "words" }, line),
-      histogram(detail.counts, detail.edges, line),
+      histogram(detail.counts, detail.edges, line, units),
       element("p", {}, "Samples with the largest absolute scores"),
       this.samples(detail),
     ];
   }
 
   private samples({ head, strongest, units }: HeadDetail): Node {
-    const titles = ["sample", units ? `score (${units})` : "score", "loss", "prompt and completion", ""];
+    const titles = ["sample", units ? `score (${units})` : "score", "loss", "prompt and completion"];
     const rows = strongest.map((sample) => this.row(head, sample));
     return element(
       "div",
@@ -79,7 +79,7 @@ export class HeadTab {
         element(
           "thead",
           {},
-          element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title))),
+          element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)), element("td")),
         ),
         element("tbody", {}, ...rows),
       ),

@@ -3,7 +3,8 @@
 import { namesLine, number } from "../grid/words";
 import { button, element, field, show } from "../view/dom";
 import { intervalChart } from "./charts";
-import type { Ablation, AblationRow } from "./model";
+import type { Ablation, AblationRow, Status } from "./model";
+import { Working } from "./working";
 
 const CONTROLS = 3;
 const MOST_TASKS = 24;
@@ -28,6 +29,7 @@ export class InterveneTab {
   private readonly tasks = element("fieldset", { class: "tasks", "aria-label": "Tasks" });
   private readonly go = button("Measure", () => this.measure(), { class: "main" });
   private readonly result = element("div");
+  private readonly working = new Working(this.result);
   private names: readonly string[] = [];
   private selected: readonly string[] = [];
   private busy = false;
@@ -43,6 +45,7 @@ export class InterveneTab {
         this.controls.node,
       ),
       element("div", { class: "row" }, element("span", {}, "Loss on"), this.tasks, this.go),
+      this.working.node,
       this.result,
     );
   }
@@ -64,8 +67,9 @@ export class InterveneTab {
     this.enable();
   }
 
-  setBusy(busy: boolean): void {
-    this.busy = busy;
+  showStatus(status: Status): void {
+    this.busy = status.state !== "idle";
+    this.working.refresh(status.job === "ablate" ? status : null);
     this.enable();
   }
 
@@ -75,7 +79,7 @@ export class InterveneTab {
     const done = ablation.factor === 0 ? "ablated" : `scaled by ${ablation.factor}`;
     this.result.replaceChildren(
       element("p", { class: "words" }, `${namesLine(ablation.heads)} ${done}`),
-      ablation.rows.length ? table(ablation.rows) : "",
+      ablation.rows.length ? element("div", { class: "scroller" }, table(ablation.rows)) : "",
       ...texts(ablation),
     );
   }
@@ -108,15 +112,12 @@ function table(rows: readonly AblationRow[]): Node {
     "task",
     "loss before",
     "loss after",
-    "change, 95 % interval (nats)",
-    "",
-    ...(compared ? ["change by random heads (○)"] : []),
+    `change, 95 % interval (nats; axis ±${number(reach, 2)})`,
+    ...(compared ? ["random heads (○)"] : []),
     "samples",
   ];
   const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
   const body = rows.map((row) => {
-    const chart = element("td");
-    chart.append(intervalChart(row.change, row.low, row.high, row.controls, reach));
     const interval =
       row.low === null || row.high === null ? "" : ` (${signed(row.low)} to ${signed(row.high)})`;
     const others = row.controls.map(signed).join(", ");
@@ -126,13 +127,17 @@ function table(rows: readonly AblationRow[]): Node {
       element("th", { scope: "row" }, row.task),
       element("td", { class: "number" }, number(row.before)),
       element("td", { class: "number" }, number(row.after)),
-      element("td", { class: "change" }, `${signed(row.change)}${interval}`),
-      chart,
+      element(
+        "td",
+        { class: "change" },
+        element("div", {}, `${signed(row.change)}${interval}`),
+        intervalChart(row.change, row.low, row.high, row.controls, reach),
+      ),
       ...(compared ? [element("td", {}, others)] : []),
       element("td", { class: "number" }, String(row.samples)),
     );
   });
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  return element("table", { class: "changes" }, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
 function texts({ generation }: Ablation): Node[] {

@@ -7,8 +7,13 @@ export interface Choices {
   readonly methods: Readonly<Record<string, string>>;
 }
 
+/** What the kernel does in the background: score a task, or compute for the Attention or the Intervene tab. */
+export type Job = "run" | "attend" | "ablate";
+
 export interface Status {
   readonly state: "idle" | "running" | "stopping";
+  /** Empty if idle. */
+  readonly job: Job | "";
   readonly line: string;
   readonly done: number;
   readonly total: number;

@@ -2,6 +2,7 @@
 
 import { button, choice, element, field, fillChoice, show } from "../view/dom";
 import type { Choices, Status } from "./model";
+import { Working } from "./working";
 
 export interface RunEvents {
   readonly task: (name: string) => void;
@@ -13,7 +14,7 @@ export interface RunEvents {
 
 export class RunBar {
   readonly node = element("div", { class: "run", role: "group", "aria-label": "What to score" });
-  readonly state = element("div", { class: "state", role: "status" });
+  readonly state: HTMLElement;
   readonly problem = element("div", { class: "error words", role: "alert" });
   private choices: Choices = { model: "", tasks: [], methods: {} };
   private readonly task = choice("Task", (index) => this.events.task(this.choices.tasks[index] ?? ""));
@@ -27,11 +28,16 @@ export class RunBar {
   });
   private readonly runButton = button("Run", () => this.events.run(), { class: "main" });
   private readonly stopButton = button("Stop", () => this.events.stop());
-  private readonly bar = element("progress", { max: "1", value: "0" });
-  private readonly line = element("span", { class: "words" });
+  private readonly working: Working;
   private shownSamples = "1";
 
-  constructor(private readonly events: RunEvents) {
+  /** `result` is marked as busy during scoring. */
+  constructor(
+    private readonly events: RunEvents,
+    result: HTMLElement,
+  ) {
+    this.working = new Working(result, { class: "working state", role: "status" });
+    this.state = this.working.node;
     this.node.append(
       element("label", {}, "Task", this.task),
       element("label", {}, "Method", this.method),
@@ -39,7 +45,6 @@ export class RunBar {
       this.runButton,
       this.stopButton,
     );
-    this.state.append(this.bar, this.line);
   }
 
   refresh(choices: Choices, task: string, method: string, samples: number): void {
@@ -58,10 +63,7 @@ export class RunBar {
     this.runButton.disabled = !idle;
     this.stopButton.disabled = status.state !== "running";
     this.task.disabled = this.method.disabled = this.samples.input.disabled = !idle;
-    show(this.bar, !idle && status.total > 0);
-    this.bar.max = Math.max(status.total, 1);
-    this.bar.value = status.done;
-    this.line.textContent = status.state === "stopping" ? "stopping…" : status.line || status.note;
+    this.working.refresh(status.state === "stopping" ? { ...status, line: "stopping…" } : status);
     this.problem.textContent = status.error;
     show(this.problem, status.error !== "");
   }

@@ -3,12 +3,12 @@
 import { element } from "../view/dom";
 import { GridView } from "../view/grid-view";
 import { guardKeys } from "../view/shortcuts";
-import { styledRoot } from "../view/style";
+import { styledRoot, WIDE } from "../view/style";
 import { AttentionTab } from "./attention-tab";
 import { addExplorerStyle } from "./explorer-style";
 import { HeadTab } from "./head-tab";
 import { InterveneTab } from "./intervene-tab";
-import { type Command, type ExplorerModel, given } from "./model";
+import { type Command, type ExplorerModel, given, type Job, type Status } from "./model";
 import { RunBar } from "./run-bar";
 import { Tabs } from "./tabs";
 
@@ -27,19 +27,26 @@ export class ExplorerView {
   private readonly attentionTab = new AttentionTab();
   private readonly interveneTab: InterveneTab;
   private readonly tabs: Tabs;
+  private readonly card = element("section", { class: "card", "aria-label": "Head explorer" });
+  private readonly size: ResizeObserver;
   private readonly unguard: () => void;
+  /** Work that was requested and that the kernel has not begun. */
+  private asked: Job | "" = "";
 
   constructor(
     private readonly host: HTMLElement,
     private readonly traits: Traits,
   ) {
-    this.bar = new RunBar({
-      task: (name) => traits.set("task", name),
-      method: (name) => traits.set("method", name),
-      samples: (count) => traits.set("samples", count),
-      run: () => traits.send({ do: "run" }),
-      stop: () => traits.send({ do: "stop" }),
-    });
+    this.bar = new RunBar(
+      {
+        task: (name) => traits.set("task", name),
+        method: (name) => traits.set("method", name),
+        samples: (count) => traits.set("samples", count),
+        run: () => this.ask({ do: "run" }),
+        stop: () => traits.send({ do: "stop" }),
+      },
+      this.gridHost,
+    );
     this.grid = new GridView(this.gridHost, { selected: (names) => traits.set("selected", names) });
     this.headTab = new HeadTab({
       focus: (head) => traits.set("focused", head),
@@ -47,7 +54,7 @@ export class ExplorerView {
     });
     this.interveneTab = new InterveneTab({
       ablate: (factor, tasks, controls) =>
-        traits.send({ do: "ablate", factor, heads: traits.get("selected"), tasks, controls }),
+        this.ask({ do: "ablate", factor, heads: traits.get("selected"), tasks, controls }),
     });
     this.tabs = new Tabs(
       new Map([
@@ -58,9 +65,12 @@ export class ExplorerView {
     );
     const root = styledRoot(host);
     addExplorerStyle(root);
-    const card = element("section", { class: "card", "aria-label": "Head explorer" });
-    card.append(this.bar.node, this.bar.state, this.bar.problem, this.gridHost, this.tabs.node);
-    root.replaceChildren(card);
+    const main = element("div", { class: "columns" }, this.gridHost, this.tabs.node);
+    this.card.append(this.bar.node, this.bar.state, this.bar.problem, main);
+    root.replaceChildren(this.card);
+    this.arrange();
+    this.size = new ResizeObserver(() => this.arrange());
+    this.size.observe(this.card);
     this.unguard = guardKeys(host);
     for (const name of TRAITS) this.refresh(name);
   }
@@ -71,6 +81,7 @@ export class ExplorerView {
   }
 
   dispose(): void {
+    this.size.disconnect();
     this.grid.dispose();
     this.unguard();
     this.host.shadowRoot?.replaceChildren();
@@ -89,13 +100,28 @@ export class ExplorerView {
     method: () => this.showChoices(),
     samples: () => this.showChoices(),
     choices: () => this.showChoices(),
-    status: () => this.showStatus(),
+    status: () => {
+      this.asked = "";
+      this.showStatus();
+    },
     attention: () => this.attentionTab.refresh(given(this.traits.get("attention"))),
     ablation: () => this.interveneTab.showResult(given(this.traits.get("ablation"))),
   };
 
+  /** Put the tabs beside the grid if there is room, so that a click in the grid needs no scrolling. */
+  private arrange(): void {
+    this.card.classList.toggle("wide", this.card.clientWidth >= WIDE);
+  }
+
+  /** Send a command that starts a job, and show at once that something happens. */
+  private ask(command: Command & { do: Job }): void {
+    this.traits.send(command);
+    this.asked = command.do;
+    this.showStatus();
+  }
+
   private attend(head: string, place: number): void {
-    this.traits.send({ do: "attend", head, place });
+    this.ask({ do: "attend", head, place });
     this.tabs.open("Attention");
   }
 
@@ -123,13 +149,16 @@ export class ExplorerView {
   }
 
   private showStatus(): void {
-    const status = this.traits.get("status");
-    const busy = status.state !== "idle";
+    const last = this.traits.get("status");
+    const status: Status = this.asked ? { ...last, ...WAITING, job: this.asked, error: "" } : last;
     this.bar.showStatus(status);
-    this.headTab.setBusy(busy);
-    this.interveneTab.setBusy(busy);
+    this.headTab.setBusy(status.state !== "idle");
+    this.attentionTab.showStatus(status);
+    this.interveneTab.showStatus(status);
   }
 }
+
+const WAITING = { state: "running", line: "waiting for the kernel…", done: 0, total: 0 } as const;
 
 export const TRAITS = [
   "choices",

@@ -5,6 +5,7 @@ import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_
 import type { Panel } from "./payload";
 import { fitting, label, type Mark, rects, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
+import { number } from "./words";
 
 export function axes({ payload }: Shown, panel: Panel, layout: Layout, theme: Theme, first: boolean): Mark[] {
   const { gridWidth, gridHeight, gap, cellWidth, cellHeight } = layout;
@@ -59,6 +60,29 @@ export function profile(
     label(theme, "layer mean", left + PROFILE_WIDTH / 2, -6, { anchor: "middle", size: 9 }),
     strokes(theme.ink, [zero, 0, zero, layout.gridHeight - layout.gap], 1, 0.35),
     rects(theme.ink, boxes, 0.5),
+    ...meanAxis(shown, left, longest, layout, theme),
+  ];
+}
+
+/** The axis of the layer means, from 0 or the negative end to the longest bar. */
+function meanAxis({ payload }: Shown, left: number, longest: number, layout: Layout, theme: Theme): Mark[] {
+  const [right, middle] = [left + PROFILE_WIDTH, left + PROFILE_WIDTH / 2];
+  const top = layout.gridHeight - layout.gap + 0.5;
+  const end = number(longest, 2);
+  const small = { size: 9, anchor: "middle" } as const;
+  const ends =
+    payload.kind === "level"
+      ? [
+          label(theme, "0", left, top + 12.5, small),
+          label(theme, end, right, top + 12.5, { ...small, anchor: "end" }),
+        ]
+      : [label(theme, `±${end}`, middle, top + 12.5, small)];
+  return [
+    strokes(theme.ink, [left, top, right, top, left, top, left, top + 3, right, top, right, top + 3], 1, 0.5),
+    ...ends,
+    ...(payload.units
+      ? [label(theme, fitting(payload.units, PROFILE_WIDTH, 9), middle, top + 24, small)]
+      : []),
   ];
 }
 

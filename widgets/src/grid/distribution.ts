@@ -105,9 +105,13 @@ export function distribution(
   const step = (found.domain.high - found.domain.low) / found.counts.length;
   const linear = shown.view.spread === "linear";
   const room = (layout.columns > 1 ? layout.panelWidth : layout.width) - LEFT;
-  const title = `number of heads per bin (max ${tallest}) by ${quantityWithUnits(shown.payload)}`;
-  const words = fitting(title, room, 9);
-  const marks: Mark[] = [label(theme, words, 0, top - 6, { size: 9 })];
+  const marks: Mark[] = [
+    label(theme, "number of heads", 0, top - 6, { size: 9 }),
+    label(theme, fitting(quantityWithUnits(shown.payload), room, 11), 0, base + 28, { size: 11 }),
+    label(theme, String(tallest), -5, top + 4, { size: 9, anchor: "end" }),
+    label(theme, "0", -5, base + 3, { size: 9, anchor: "end" }),
+    strokes(theme.ink, [-4, top + 0.5, 0, top + 0.5, -4, base + 0.5, 0, base + 0.5], 1, 0.5),
+  ];
   found.counts.forEach((count, place) => {
     if (!count) return;
     const height = Math.max((count / tallest) * DISTRIBUTION_HEIGHT, 1);

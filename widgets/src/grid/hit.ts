@@ -8,7 +8,6 @@ import {
   distributionTop,
   headAt,
   type Layout,
-  LEGEND_HEIGHT,
   layerAt,
   PANEL_GAP,
 } from "./layout";
@@ -81,7 +80,7 @@ export function rectangle(layout: Pick<Layout, "heads">, from: HeadPlace, to: He
 
 function panelAt(layout: Layout, x: number, y: number): number | null {
   const column = layout.columns > 1 ? Math.floor(x / (layout.panelWidth + PANEL_GAP)) : 0;
-  const row = Math.floor((y - LEGEND_HEIGHT) / layout.panelHeight);
+  const row = Math.floor((y - layout.legendHeight) / layout.panelHeight);
   const panel = row * layout.columns + column;
   return x >= 0 && row >= 0 && column < layout.columns && panel < layout.panels ? panel : null;
 }

@@ -3,6 +3,7 @@
 import { ticks } from "d3-array";
 import type { Colouring, Spread } from "./colours";
 import { BINS } from "./colours";
+import { isWaiting } from "./payload";
 import { fitting, label, type Mark, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
 import { offScaleLine, quantityWithUnits, short } from "./words";
@@ -10,6 +11,10 @@ import { offScaleLine, quantityWithUnits, short } from "./words";
 const WIDTH = 192;
 const TOP = 18;
 const HEIGHT = 10;
+
+/** The colour bar, relative to the legend's top left corner, and the height of the axis below it. */
+export const BAR = { x: 0, y: TOP, width: WIDTH, height: HEIGHT };
+export const BAR_AXIS = 18;
 
 export function legend(shown: Shown, theme: Theme, colours: Colouring, room: number): Mark[] {
   const { low, high } = colours.ends;
@@ -55,7 +60,7 @@ function keysOf({ payload, panels, view }: Shown) {
   const { low, high } = payload.scale;
   const offScale = view.spread === "linear" ? offScaleLine(panels, low, high) : "";
   const alpha = payload.alpha === null ? "" : ` (q < ${short(payload.alpha)})`;
-  const missing = panels.some((panel) => panel.values.some(Number.isNaN));
+  const missing = panels.some((panel) => !isWaiting(panel, payload) && panel.values.some(Number.isNaN));
   return {
     offScale: offScale && `▸ ${offScale}`,
     significant: panels.some((panel) => panel.significant) ? `● significant${alpha}` : "",

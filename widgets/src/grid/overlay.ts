@@ -22,8 +22,7 @@ export function overlay(
     if (outline.length) marks.push(strokes(theme.page, outline, 4, 0.9), strokes(theme.ink, outline, 2));
     for (const cell of [pointed, keyboard ? selection.cursor : null]) {
       if (cell === null) continue;
-      const box = frame(cellBox(layout, panel, cell), 1);
-      marks.push(strokes(theme.page, box, 3, 0.9), strokes(theme.ink, box, 1.5));
+      marks.push(...framed(cellBox(layout, panel, cell), theme));
     }
     marks.push(...selectedPart(found, panel, theme, selection.cells));
     marks.push(...onDistribution(found, panel, theme, pointed ?? (keyboard ? selection.cursor : null)));
@@ -65,6 +64,12 @@ function onDistribution(found: Picture, panel: number, theme: Theme, cell: numbe
   const x = origin.x + valueAxis(histogram.domain, found.layout)(value);
   const top = origin.y + distributionTop(found.layout);
   return [strokes(theme.ink, [x, top, x, top + DISTRIBUTION_HEIGHT], 1.5)];
+}
+
+/** A box with a frame that is visible on every colour. */
+export function framed(box: readonly [number, number, number, number], theme: Theme): Mark[] {
+  const ends = frame(box, 1);
+  return [strokes(theme.page, ends, 3, 0.9), strokes(theme.ink, ends, 1.5)];
 }
 
 function frame([x, y, width, height]: readonly [number, number, number, number], out: number): number[] {

@@ -17,6 +17,21 @@ export interface Scale {
   readonly high: number;
 }
 
+/** A loss along training: `values` at `steps`, in ascending order. */
+export interface Curve {
+  readonly label: string;
+  readonly units: string;
+  readonly steps: readonly number[];
+  readonly values: readonly number[];
+}
+
+/** Kind, scale and quantity of a panel that differ from those of its payload. */
+export interface Own {
+  readonly kind: Kind;
+  readonly scale: Scale;
+  readonly quantity: string;
+}
+
 /** A column of the table that compares panels. */
 export interface Column {
   readonly label: string;
@@ -34,6 +49,9 @@ export interface Panel {
   readonly low: Float64Array | null;
   readonly high: Float64Array | null;
   readonly significant: Float64Array | null;
+  /** Difference from the first step of the course; null if it is not known. */
+  readonly change: Panel | null;
+  readonly own: Own | null;
   /** The statistics as text: `Gini 0.34 [0.32, 0.36] · CV 0.62`. */
   readonly statisticsLine: string;
   /** The reliability of the panel as text. */
@@ -70,8 +88,13 @@ export interface Shape {
 }
 
 /** Whether the grid has no scores yet; its values are then 0 for each existing head. */
-export function isUnscored({ progress }: Pick<Payload, "progress">): boolean {
-  return progress?.done === 0;
+export function isUnscored({ progress, panels }: Pick<Payload, "progress" | "panels">): boolean {
+  return progress?.done === 0 && panels.every(({ values }) => values.every((value) => !value));
+}
+
+/** Whether a panel of a running computation has no values yet, as opposed to layers without softmax heads. */
+export function isWaiting(panel: Panel, { progress, panels }: Pick<Payload, "progress" | "panels">): boolean {
+  return progress !== null && panels.length > 1 && panel.values.every(Number.isNaN);
 }
 
 export interface Payload extends Shape {
@@ -85,6 +108,7 @@ export interface Payload extends Shape {
   readonly units: string;
   readonly dimension: string;
   readonly scale: Scale;
+  readonly curves: readonly Curve[];
   readonly alpha: number | null;
   readonly intervalLevel: number;
   readonly columns: readonly Column[];

@@ -3,20 +3,30 @@
 import { axes, profile } from "./axes";
 import { type Colouring, colouring } from "./colours";
 import { bins, distribution, type Histogram } from "./distribution";
-import { arrange, cellX, cellY, type Layout, LEFT } from "./layout";
+import { arrange, cellX, cellY, type Layout } from "./layout";
 import { legend } from "./legend";
-import { isUnscored, type Panel } from "./payload";
+import { isUnscored, isWaiting, type Panel } from "./payload";
 import { roleMarks } from "./roles";
 import { group, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { furthest, layerMeans } from "./statistics";
-import type { Shown } from "./view";
+import { partsOf, type Shown } from "./view";
 
 export interface Picture {
   readonly scene: Scene;
   readonly layout: Layout;
   readonly shown: Shown;
-  readonly colours: Colouring;
+  /** What has a legend, in their order; empty without scores. */
+  readonly looks: readonly Look[];
   /** One histogram per panel; empty if distributions are not drawn. */
+  readonly histograms: readonly Histogram[];
+}
+
+/** What panels of one kind share. */
+export interface Look {
+  readonly part: Shown;
+  readonly colours: Colouring;
+  /** Largest absolute mean of a layer, which has the longest bar. */
+  readonly longest: number;
   readonly histograms: readonly Histogram[];
 }
 
@@ -25,36 +35,59 @@ export function picture(shown: Shown, theme: Theme, width: number): Picture {
   const { payload, panels, view } = shown;
   const { groups, distribution: distributed } = view;
   const titled = panels.length > 1;
-  const layout = arrange(payload, {
+  const parts = partsOf(shown);
+  const options = {
     panels: panels.length,
+    legends: parts.length,
     width,
     titled,
     groups,
     distribution: distributed,
-  });
-  const colours = colouring(payload.kind, view.spread, payload.scale, payload);
+  };
+  const layout = arrange(payload, options);
   const unscored = isUnscored(payload);
-  const histograms = distributed && !unscored ? bins(shown, layout) : [];
-  const means = panels.map((panel) => layerMeans(panel.values, payload));
-  const longest = Math.max(...means.map((mean) => Math.abs(furthest(mean)))) || 1;
-  const marks = unscored ? [] : [group(LEFT, 0, legend(shown, theme, colours, layout.width - LEFT))];
+  const looks = parts.map((part) => look(part, layout, distributed && !unscored));
+  const marks = unscored ? [] : looks.flatMap((one, index) => legendAt(one, index, layout, theme));
+  const histograms: Histogram[] = [];
   panels.forEach((panel, index) => {
     const { x, y } = layout.origins[index] ?? { x: 0, y: 0 };
-    const histogram = histograms[index];
+    const found = looks.find(({ part }) => part.panels.includes(panel));
+    if (!found) return;
+    const { part, colours, longest } = found;
+    const histogram = found.histograms[part.panels.indexOf(panel)];
+    if (histogram) histograms.push(histogram);
     const first = index % layout.columns === 0;
     marks.push(
       group(x, y, [
-        ...axes(shown, panel, layout, theme, first),
+        ...axes(part, panel, layout, theme, first),
         cells(panel, layout, unscored ? waiting(theme, colours) : colours),
-        ...missing(panel, layout, theme),
+        ...(isWaiting(panel, payload) ? [] : missing(panel, layout, theme)),
         ...roleMarks(shown, layout, theme),
         ...significant(panel, layout),
-        ...(unscored ? [] : profile(shown, means[index] ?? new Float64Array(), longest, layout, theme)),
-        ...(histogram ? distribution(histogram, layout, colours, shown, theme) : []),
+        ...(unscored ? [] : profile(part, layerMeans(panel.values, payload), longest, layout, theme)),
+        ...(histogram ? distribution(histogram, layout, colours, part, theme) : []),
       ]),
     );
   });
-  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, colours, histograms };
+  return { scene: { width: layout.width, height: layout.height, marks }, layout, shown, looks, histograms };
+}
+
+function look(part: Shown, layout: Layout, distributed: boolean): Look {
+  const { payload, panels, view } = part;
+  const means = panels.map((panel) => layerMeans(panel.values, payload));
+  return {
+    part,
+    colours: colouring(payload.kind, view.spread, payload.scale, payload),
+    longest: Math.max(...means.map((mean) => Math.abs(furthest(mean)))) || 1,
+    histograms: distributed ? bins(part, layout) : [],
+  };
+}
+
+function legendAt({ part, colours }: Look, index: number, layout: Layout, theme: Theme): Mark[] {
+  const { x, y } = layout.legendOrigins[index] ?? { x: 0, y: 0 };
+  const room =
+    (layout.legendOrigins[index + 1]?.x ?? x) > x ? (layout.legendOrigins[index + 1]?.x ?? 0) : layout.width;
+  return [group(x, y, legend(part, theme, colours, room - x))];
 }
 
 /** Colours of heads without scores: one shade of the page's text colour. */

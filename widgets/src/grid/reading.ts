@@ -6,12 +6,13 @@
  */
 
 import { DRAWING } from "../generated/drawing";
-import { type Given, VERSION } from "../generated/given";
+import { type Given, type Kind, VERSION } from "../generated/given";
 import { validate } from "../generated/validate";
-import type { Panel, Payload, Progress, Role, Scale } from "./payload";
+import type { Curve, Own, Panel, Payload, Progress, Role, Scale } from "./payload";
 import { sharedScale } from "./statistics";
 
 type GivenPanel = Given["panels"][number];
+type GivenChange = Exclude<GivenPanel["change"], undefined>;
 type GivenRole = Exclude<Given["roles"], undefined>[number];
 type Given2D = GivenPanel["values"];
 type Matrix = Extract<Given2D, readonly unknown[]>;
@@ -32,12 +33,14 @@ export function readPayload(source: unknown): Payload {
   const { loss_reduction: lossReduction = "", alpha = null, interval_level: intervalLevel = 0.95 } = found;
   const { layer_numbers: layerNumbers = null, head_numbers: headNumbers = null, columns = [] } = found;
   checkSizes(found, kvHeads);
-  const panels = found.panels.map((panel, i) => readPanel(panel, `panels[${i}]`, layers, heads));
+  const levels = found.panels.map((panel, i) => readPanel(panel, `panels[${i}]`, layers, heads));
+  const panels = withChanges(levels, found);
   return {
     ...{ title, model, task, method, lossReduction, quantity, dimension, units, kind },
     ...{ layers, heads, kvHeads, layerNumbers, headNumbers, alpha, intervalLevel, columns, panels },
     roles: (found.roles ?? []).map((role, i) => readRole(role, `roles[${i}]`, layers * heads)),
-    scale: scale ? checkedScale(scale, found) : sharedScale(panels, kind),
+    scale: scale ? checkedScale("scale", scale, kind) : sharedScale(panels, kind),
+    curves: (found.curves ?? []).map(readCurve),
     progress: found.progress ? readProgress(found.progress) : null,
   };
 }
@@ -93,15 +96,29 @@ function checkSizes({ layers, heads, panels, ...found }: Given, kvHeads: number)
   if ((found.head_numbers?.length ?? heads) !== heads) fail(`head_numbers must have ${heads} numbers`);
 }
 
-function readPanel(panel: GivenPanel, where: string, layers: number, heads: number): Panel {
+/** The panels with their changes, which are drawn on one diverging scale. */
+function withChanges(panels: readonly Panel[], found: Given): readonly Panel[] {
+  const { layers, heads, change_scale: given } = found;
+  const changes = found.panels.map(({ change }, i) =>
+    change ? readPanel(change, `panels[${i}].change`, layers, heads) : null,
+  );
+  const known = changes.filter((change) => change !== null);
+  const scale = given ? checkedScale("change_scale", given, "difference") : sharedScale(known, "difference");
+  const own: Own = { kind: "difference", scale, quantity: `change in ${found.quantity || "score"}` };
+  return panels.map((panel, i) => {
+    const change = changes[i];
+    return change ? { ...panel, change: { ...change, own } } : panel;
+  });
+}
+
+function readPanel(panel: GivenPanel | GivenChange, where: string, layers: number, heads: number): Panel {
+  const { title = "", step = null, course = "", notes = [] } = panel as Partial<GivenPanel>;
   const matrix = (name: "low" | "high" | "significant") =>
     panel[name] ? numbers(panel[name], `${where}.${name}`, layers, heads) : null;
   const significant = matrix("significant");
   if (significant?.some((mark) => mark !== 0 && mark !== 1)) fail(`${where}.significant must be 0 or 1`);
   return {
-    title: panel.title ?? "",
-    step: panel.step ?? null,
-    course: panel.course ?? "",
+    ...{ title, step, course, notes, change: null, own: null },
     values: numbers(panel.values, `${where}.values`, layers, heads),
     low: matrix("low"),
     high: matrix("high"),
@@ -109,7 +126,6 @@ function readPanel(panel: GivenPanel, where: string, layers: number, heads: numb
     statisticsLine: panel.statistics_line ?? "",
     reliabilityLine: panel.reliability_line ?? "",
     cells: panel.cells ?? [],
-    notes: panel.notes ?? [],
   };
 }
 
@@ -194,12 +210,19 @@ function wrongShape(where: string, layers: number, heads: number): never {
   return fail(`${where} must have ${layers} rows of ${heads} entries`);
 }
 
-function checkedScale(scale: Scale, { kind }: Given): Scale {
+function checkedScale(name: string, scale: Scale, kind: Kind): Scale {
   const { low, high } = scale;
   if (!(kind === "level" ? low >= 0 : low === -high) || !(high - low >= DRAWING.smallest_scale)) {
-    fail(`scale.low must be at least 0 for levels, and -scale.high for others; got ${low} to ${high}`);
+    fail(`${name}.low must be at least 0 for levels, and -${name}.high for others; got ${low} to ${high}`);
   }
   return { low, high };
+}
+
+function readCurve({ label, units, steps, values }: Curve, index: number): Curve {
+  if (steps.length !== values.length || steps.some((step, i) => step <= (steps[i - 1] ?? -Infinity))) {
+    fail(`curves[${index}] must have a value for each of its ascending steps`);
+  }
+  return { label, units, steps, values };
 }
 
 function readProgress({

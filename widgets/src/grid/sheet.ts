@@ -1,5 +1,6 @@
 /** The picture with its heading and text, as it is saved to a file. */
 
+import { hasLosses, lossChart } from "./loss-chart";
 import { isUnscored, type Panel } from "./payload";
 import type { Picture } from "./picture";
 import { rolesLine } from "./roles";
@@ -20,7 +21,9 @@ export function sheet(found: Picture, theme: Theme): Scene {
   const width = Math.max(scene.width, Math.min(needed, WIDEST));
   const broken = (lines: readonly string[]) => lines.flatMap((words) => wrapped(words, width, SIZE));
   const [bold, plain, last] = [broken(first), broken(second), broken(below)];
-  const top = (bold.length + plain.length) * LINE + 10;
+  const losses = lossesAbove(shown, theme, scene.width);
+  const titles = (bold.length + plain.length) * LINE + 10;
+  const top = titles + (losses?.height ?? 0);
   const written = (lines: readonly string[], y: number, heavy: boolean) =>
     lines.map((words, i) =>
       label(theme, words, 0, y + LINE * (i + 1) - 3, { size: SIZE, bold: heavy, opacity: 1 }),
@@ -28,6 +31,7 @@ export function sheet(found: Picture, theme: Theme): Scene {
   const marks = [
     ...written(bold, 0, true),
     ...written(plain, bold.length * LINE, false),
+    ...(losses ? [group(0, titles, losses.marks)] : []),
     group(0, top, scene.marks),
     ...written(last, top + scene.height, false),
   ];
@@ -36,6 +40,10 @@ export function sheet(found: Picture, theme: Theme): Scene {
     height: top + scene.height + last.length * LINE + 8 + 2 * MARGIN,
     marks: [group(MARGIN, MARGIN, marks)],
   };
+}
+
+function lossesAbove({ payload, view }: Shown, theme: Theme, width: number): Scene | null {
+  return view.difference || !hasLosses(payload) ? null : lossChart(payload, view.panel, theme, width).scene;
 }
 
 /** Title of the only panel shown out of several; empty if all panels are shown, each with its title. */

@@ -97,6 +97,7 @@ export function difference(after: Panel, before: Panel): Panel {
     low: null,
     high: null,
     significant: null,
+    ...{ change: null, own: null },
     statisticsLine: "",
     reliabilityLine: "Reliability not available: headnb.compare(before, after) tests which heads changed",
     cells: [],

@@ -15,6 +15,8 @@ export interface View {
   readonly pinned: Scale | null;
   /** `[after, before]`: the two panels whose difference is shown instead of the panels. */
   readonly difference: readonly [number, number] | null;
+  /** Whether a panel that carries its change is shown as before, after and difference. */
+  readonly compared: boolean;
   readonly groups: boolean;
   readonly distribution: boolean;
   /** Names of the roles that the reader has chosen: heads without any of them are dimmed. Empty: none is dimmed. */
@@ -44,10 +46,16 @@ export function firstView(payload: Payload): View {
     spread: "linear",
     pinned: null,
     difference: null,
+    compared: hasChanges(payload),
     groups: true,
     distribution: false,
     roles: [],
   };
+}
+
+/** Whether the panels carry their changes since the first step. */
+export function hasChanges({ panels }: Pick<Payload, "panels">): boolean {
+  return panels.some(({ change }) => change !== null);
 }
 
 /** A view after a change. The scale is unpinned if the change switches between levels and differences. */
@@ -70,6 +78,7 @@ export function keepView(view: View, before: Payload, payload: Payload): View {
     ...view,
     panel: movedPanel(view.panel, before, payload) ?? firstView(payload).panel,
     sideBySide: old.titles.length === now.titles.length ? view.sideBySide : firstView(payload).sideBySide,
+    ...(!hasChanges(before) && hasChanges(payload) ? { compared: true, distribution: false } : {}),
     pinned: sameKind && Boolean(difference) === Boolean(view.difference) ? view.pinned : null,
     difference,
   };
@@ -100,13 +109,41 @@ export function shown(payload: Payload, view: View): Shown {
     const quantity = `change in ${payload.quantity || "score"}, ${between.title}`;
     return { payload: { ...payload, kind, scale, quantity, panels: [between] }, panels: [between], view };
   }
+  const whole = { ...payload, scale: view.pinned ?? payload.scale };
+  const compared = view.compared ? beforeAndAfter(payload, view.panel) : [];
+  if (compared.length) return { payload: whole, panels: compared, view };
   const { titles, panel } = coursesOf(payload);
   const step = stepOf(payload, view.panel);
   const chosen = view.sideBySide
     ? titles.slice(0, MOST_DRAWN).map((_, course) => panel(course, step))
     : [view.panel];
   const panels = chosen.flatMap((index) => payload.panels[index] ?? []);
-  return { payload: { ...payload, scale: view.pinned ?? payload.scale }, panels, view };
+  return { payload: whole, panels, view };
+}
+
+/** The first step of a panel's course, the panel, and its change; empty for a single step or without a change. */
+function beforeAndAfter(payload: Payload, index: number): Panel[] {
+  const { steps, panel, courseOf } = coursesOf(payload);
+  const after = payload.panels[index];
+  const before = payload.panels[panel(courseOf(index), Number.NEGATIVE_INFINITY)];
+  if (!after?.change || !before || steps.length === 0) return [];
+  const titled = (one: Panel, name: string) => ({ ...one, title: `${name} (step ${one.step})` });
+  const title = `difference (step ${after.step} − step ${before.step})`;
+  return [titled(before, "before"), titled(after, "after"), { ...after.change, title }];
+}
+
+/** What is shown as it applies to one panel, which may have its own kind, scale and quantity. */
+export function ofPanel(shown: Shown, panel: Panel): Shown {
+  return panel.own ? { ...shown, payload: { ...shown.payload, ...panel.own } } : shown;
+}
+
+/** What is shown in parts that have one kind, scale and quantity. */
+export function partsOf(shown: Shown): Shown[] {
+  const others = shown.panels.filter(({ own }) => own === null);
+  const own = shown.panels.filter((panel) => panel.own !== null);
+  const [first] = own;
+  const parts = first ? [{ ...ofPanel(shown, first), panels: own }] : [];
+  return others.length ? [{ ...shown, panels: others }, ...parts] : parts;
 }
 
 function differenceOf(payload: Payload, { difference: chosen }: View): Panel | null {

@@ -5,15 +5,16 @@ import { headName, placeOf } from "../grid/heads";
 import { isUnscored, type Panel, type Payload } from "../grid/payload";
 import { rolesLine } from "../grid/roles";
 import { largest } from "../grid/statistics";
-import type { Shown } from "../grid/view";
-import { missingLine, number, significanceLine, topName } from "../grid/words";
+import { ofPanel, type Shown } from "../grid/view";
+import { missingLine, number, quantityWithUnits, significanceLine, topName } from "../grid/words";
 import { button, element } from "./dom";
 
 const TOP = 5;
 
 export interface AsideEvents {
   readonly choose: (cell: number, adding: boolean) => void;
-  readonly highlight: (cell: number | null) => void;
+  /** Called with the head of the entry under the mouse or the keyboard focus, and with null when it leaves. */
+  readonly point: (cell: number | null, entry: HTMLElement) => void;
 }
 
 export class Aside {
@@ -26,21 +27,29 @@ export class Aside {
     const [panel] = panels;
     const single = panels.length === 1 && panel !== undefined;
     this.node.classList.toggle("below", !single);
-    const content = single
-      ? [
-          ...this.top(payload, panel),
-          ...lines([panel.statisticsLine, significanceLine(payload, panel), ...panel.notes]),
-        ]
-      : [
-          table(payload, panels),
-          ...lines(panels.flatMap((one) => one.notes.map((note) => `${one.title}: ${note}`))),
-        ];
     if (isUnscored(payload)) {
       this.node.replaceChildren(...lines([missingLine(payload)]));
       return;
     }
-    const reliability = single ? [panel.reliabilityLine] : [];
-    this.node.replaceChildren(...content, ...lines([...reliability, rolesLine(shown), missingLine(payload)]));
+    const heads = single
+      ? this.top(payload, panel)
+      : [
+          ...panels.filter(({ own }) => own).flatMap((one) => this.change(shown, one)),
+          table(payload, panels),
+        ];
+    const words = single
+      ? [panel.statisticsLine, significanceLine(payload, panel), ...panel.notes, panel.reliabilityLine]
+      : panels.flatMap((one) => one.notes.map((note) => `${one.title}: ${note}`));
+    this.node.replaceChildren(
+      element("div", {}, ...heads),
+      element("div", {}, ...lines([...words, rolesLine(shown), missingLine(payload)])),
+    );
+  }
+
+  /** The largest changes with their tests and reliability. */
+  private change(shown: Shown, panel: Panel): Node[] {
+    const { payload } = ofPanel(shown, panel);
+    return [...this.top(payload, panel), ...lines([significanceLine(payload, panel), panel.reliabilityLine])];
   }
 
   private top(payload: Payload, panel: Panel): Node[] {
@@ -50,7 +59,7 @@ export class Aside {
     const list = element("ol", { class: "top" });
     for (const cell of order) {
       const value = panel.values[cell] ?? 0;
-      const entry = button("", () => undefined, { title: "Select this head" });
+      const entry = button("", () => undefined);
       const bar = element("span", { class: "bar" });
       if (payload.kind !== "level") {
         bar.style.background = value > 0 ? RISE : FALL;
@@ -63,11 +72,16 @@ export class Aside {
         element("span", { class: "value" }, number(value)),
       );
       entry.addEventListener("click", (event) => this.events.choose(cell, event.ctrlKey || event.metaKey));
-      entry.addEventListener("pointerenter", () => this.events.highlight(cell));
-      entry.addEventListener("pointerleave", () => this.events.highlight(null));
+      for (const event of ["pointerenter", "focus"])
+        entry.addEventListener(event, () => this.events.point(cell, entry));
+      for (const event of ["pointerleave", "blur"])
+        entry.addEventListener(event, () => this.events.point(null, entry));
       list.append(element("li", {}, entry));
     }
-    return [element("h4", {}, topName(payload.kind)), list];
+    return [
+      element("h4", {}, quantityWithUnits({ quantity: topName(payload.kind), units: payload.units })),
+      list,
+    ];
   }
 }
 
@@ -85,11 +99,11 @@ function table({ columns }: Payload, panels: readonly Panel[]): Node {
       ...panel.cells.map((cell) => element("td", {}, cell)),
     ),
   );
-  const titles = [{ label: "", help: "" }, ...columns];
   const head = element(
     "tr",
     {},
-    ...titles.map(({ label, help }) => element("th", { scope: "col", title: help }, label)),
+    element("td"),
+    ...columns.map(({ label, help }) => element("th", { scope: "col", title: help }, label)),
   );
   return element(
     "table",

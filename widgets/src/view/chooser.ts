@@ -1,6 +1,7 @@
 /** Choice of the panel in front: tabs, or a list for many panels, and a slider with a Play button for steps. */
 
 import { coursesOf, stepOf } from "../grid/courses";
+import { hasLosses } from "../grid/loss-chart";
 import type { Payload } from "../grid/payload";
 import { button, choice, element, fillChoice, show } from "./dom";
 
@@ -36,6 +37,7 @@ export class Chooser {
     show(this.tabs, tabbed && !many);
     show(this.list, tabbed && many);
     show(this.steps, steps.length > 0);
+    show(this.slider, !hasLosses(payload)); // the loss curve has a slider of its own
     if (!visible || !steps.length) this.stop();
     if (many) fillChoice(this.list, titles, courseOf(front));
     else this.refreshTabs(titles, courseOf(front));

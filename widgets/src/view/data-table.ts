@@ -4,7 +4,7 @@ import { headName, headNumber, layerNumber, placeOf } from "../grid/heads";
 import type { Panel } from "../grid/payload";
 import { letter, rolesLine, rolesOf } from "../grid/roles";
 import { ranking } from "../grid/statistics";
-import type { Shown } from "../grid/view";
+import { ofPanel, type Shown } from "../grid/view";
 import { number, quantityWithUnits } from "../grid/words";
 import { element } from "./dom";
 import { makeSortable } from "./sortable";
@@ -42,7 +42,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
       ...cells,
     );
   });
-  const title = `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(shown.payload)}`;
+  const title = `${panel.title ? `${panel.title}: ` : ""}${quantityWithUnits(ofPanel(shown, panel).payload)}`;
   return table(
     [title, rolesLine(shown)].filter(Boolean).join(". "),
     [element("th", { scope: "col" }, "layer"), ...columns],

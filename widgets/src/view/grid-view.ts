@@ -3,6 +3,8 @@
 import { cellsBetween } from "../grid/distribution";
 import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
 import { type History, remembered } from "../grid/history";
+import type { Box } from "../grid/layout";
+import type { Part } from "../grid/parts";
 import { isUnscored, type Payload } from "../grid/payload";
 import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
@@ -10,19 +12,20 @@ import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
 import { asTabs, tableRows } from "../grid/table";
-import { changed, firstView, keepView, type Shown, shown, type View } from "../grid/view";
+import { changed, firstView, keepView, ofPanel, partsOf, type Shown, shown, type View } from "../grid/view";
 import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
 import { button, choice, element, fillChoice, show } from "./dom";
+import { LossSlider } from "./loss-slider";
 import { Options } from "./options";
 import { copy, type Form, recoloured, type SavedTheme, save } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
 import { restoreSorting, sortingOf } from "./sortable";
 import { type Pointed, Stage } from "./stage";
-import { styledRoot } from "./style";
+import { styledRoot, WIDE } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
 
@@ -53,9 +56,10 @@ export class GridView {
   private readonly body = element("div");
   private readonly tooltip = new Tooltip(this.card);
   private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
+  private readonly losses = new LossSlider((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
-    highlight: (cell) => this.stage.highlight(cell),
+    point: (cell, entry) => this.pointBeside(cell, entry),
   });
   private readonly bar = new SelectionBar({
     copy: () => this.copySelection(),
@@ -150,6 +154,7 @@ export class GridView {
 
   dispose(): void {
     this.size.disconnect();
+    this.tooltip.hide();
     this.unguard();
     this.unwatch();
     this.chooser.stop();
@@ -163,7 +168,7 @@ export class GridView {
     this.scroller.append(this.stage.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
-      ...[options, saving, this.warning, this.progress, this.chooser.node],
+      ...[options, saving, this.warning, this.progress, this.losses.node, this.chooser.node],
       element("div", { class: "body" }, this.scroller, this.aside.node),
       ...[this.bar.node, table],
     );
@@ -211,6 +216,13 @@ export class GridView {
     this.stage.explainAgain();
   }
 
+  private refreshBar(): void {
+    if (!this.shown) return;
+    const panel = this.front();
+    const { payload } = ofPanel(this.shown, panel);
+    this.bar.refresh(payload, panel, this.selection.cells, this.history.length > 0);
+  }
+
   private refreshProgress(payload: Payload): void {
     const { progress } = payload;
     show(this.progress, progress !== null);
@@ -218,6 +230,7 @@ export class GridView {
     const bar = element("progress", {
       max: String(Math.max(progress.total, 1)),
       value: String(progress.done),
+      "aria-label": "Progress",
     });
     const words = element("span", { class: "words" }, progressLine(payload));
     this.progress.replaceChildren(...(isUnscored(payload) ? [words] : [bar, words]));
@@ -271,11 +284,14 @@ export class GridView {
     const width = this.card.clientWidth;
     if (!this.shown || width === 0) return;
     this.width = width;
+    this.card.classList.toggle("wide", width >= WIDE);
     this.theme = readTheme(this.card, this.probe);
+    if (this.payload && this.view) {
+      this.losses.draw(this.payload, this.view.panel, !this.view.difference, this.theme, width);
+    }
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
-    const { low, high } = payload.scale;
-    const colours = `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+    const colours = partsOf(this.shown).map(scaleWords).join("; ");
     const keys =
       "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
       "Shift extends the selection, Control C copies it, Control Z undoes its last change, Escape clears it.";
@@ -314,11 +330,6 @@ export class GridView {
     this.settled = cells;
   }
 
-  private refreshBar(): void {
-    if (!this.shown) return;
-    this.bar.refresh(this.shown.payload, this.front(), this.selection.cells, this.history.length > 0);
-  }
-
   /** Tell screen readers and the host about the selection. */
   private announce(): void {
     if (!this.payload) return;
@@ -352,35 +363,61 @@ export class GridView {
     this.tellCopied(done);
   }
 
-  private explain(at: Pointed | null): void {
-    const panel = at && this.shown?.panels[at.panel];
-    if (!at || !panel || !this.payload || !this.shown) {
-      this.tooltip.hide();
-      return;
-    }
-    const stage = this.stage.node.getBoundingClientRect();
-    const card = this.card.getBoundingClientRect();
-    const [x, y] = [at.x + stage.left - card.left, at.y + stage.top - card.top];
-    this.tooltip.explain(this.payload, this.shown, panel, at.cell, x, y);
+  private explain(at: Pointed | Part | null): void {
+    if (at && "lines" in at) this.tooltip.explainPart(at, this.inCard(at.free, this.stage.node));
+    else if (at) this.explainHead(at.panel, at.cell, this.inCard(at.box, this.stage.node));
+    else this.tooltip.hide();
+  }
+
+  private explainHead(index: number, cell: number, box: Box): void {
+    const { payload, shown, theme } = this;
+    const panel = shown?.panels[index];
+    if (panel && payload && shown && theme) this.tooltip.explain(payload, shown, panel, theme, cell, box);
+    else this.tooltip.hide();
+  }
+
+  /** A box inside a node, in the card's coordinates. */
+  private inCard(box: Box, node: HTMLElement): Box {
+    const [inner, card] = [node.getBoundingClientRect(), this.card.getBoundingClientRect()];
+    return { ...box, x: box.x + inner.left - card.left, y: box.y + inner.top - card.top };
+  }
+
+  /** Outline and explain a head that is pointed at in the text beside the grid; null: none. */
+  private pointBeside(cell: number | null, entry: HTMLElement): void {
+    this.stage.highlight(cell);
+    const { offsetWidth: width, offsetHeight: height } = entry;
+    if (cell === null) this.tooltip.hide();
+    else
+      this.explainHead(
+        this.shown?.panels.indexOf(this.front()) ?? 0,
+        cell,
+        this.inCard({ x: 0, y: 0, width, height }, entry),
+      );
   }
 
   private describe(panel: number, cell: number): string {
     const found = this.shown?.panels[panel];
     if (!found || !this.shown) return "";
-    const { payload } = this.shown;
+    const { payload } = ofPanel(this.shown, found);
     return headLines(payload, found, placeOf(cell, payload)).join(", ");
   }
 
-  /** The panel whose values describe a selection: the one in front, or the first of several. */
+  /** The panel whose values describe a selection: the change if one is shown, else the first panel. */
   private front() {
-    const panel = this.shown?.panels[0];
+    const panel = this.shown?.panels.find(({ own }) => own) ?? this.shown?.panels[0];
     if (!panel) throw new Error("nothing is shown");
     return panel;
   }
 }
 
+/** `activation level (nats), colour scale from 0 to 0.412`. */
+function scaleWords({ payload }: Shown): string {
+  const { low, high } = payload.scale;
+  return `${quantityWithUnits(payload)}, colour scale from ${number(low)} to ${number(high)}`;
+}
+
 /** The initial view; it shows the distribution below a single grid, but not below several. */
 function opened(payload: Payload): View {
   const view = firstView(payload);
-  return { ...view, distribution: !view.sideBySide };
+  return { ...view, distribution: !view.sideBySide && !view.compared };
 }

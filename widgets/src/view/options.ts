@@ -4,7 +4,7 @@ import { SPREADS, type Spread } from "../grid/colours";
 import { coursesOf } from "../grid/courses";
 import type { Payload, Scale } from "../grid/payload";
 import { letter } from "../grid/roles";
-import type { Shown, View } from "../grid/view";
+import { hasChanges, type Shown, type View } from "../grid/view";
 import { button, element, field, show } from "./dom";
 import { PanelChoice } from "./panel-choice";
 
@@ -37,8 +37,13 @@ export class Options {
   );
   private readonly side = this.flag("side by side", (sideBySide) => ({
     sideBySide,
+    compared: false,
     difference: null,
     pinned: null,
+  }));
+  private readonly compared = this.flag("before, after and difference", (compared) => ({
+    compared,
+    difference: null,
   }));
   private readonly kvGroups = this.flag("key/value groups", (on) => ({ groups: on }));
   private readonly distribution = this.flag("distribution", (on) => ({ distribution: on }));
@@ -50,7 +55,7 @@ export class Options {
   private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
   private readonly roleFields = new Map<string, HTMLInputElement>();
   private readonly roles = element("span", { role: "group", "aria-label": "Highlight heads by role" });
-  private readonly both = element("span", {}, this.differs.node, this.after.node, "−", this.before.node);
+  private readonly both = element("span", {}, this.differs.node, this.after.node, "minus", this.before.node);
   private readonly significant: HTMLButtonElement;
   private shown: Shown | null = null;
 
@@ -79,6 +84,7 @@ export class Options {
       {},
       name("Show"),
       this.side.node,
+      this.compared.node,
       this.kvGroups.node,
       this.distribution.node,
     );
@@ -103,7 +109,9 @@ export class Options {
     this.high.input.value = String(payload.scale.high);
     this.pinned.input.checked = view.pinned !== null;
     show(this.side.node, coursesOf(whole).titles.length > 1);
-    this.side.input.checked = view.sideBySide && !view.difference;
+    this.side.input.checked = view.sideBySide && !view.difference && !view.compared;
+    show(this.compared.node, hasChanges(whole));
+    this.compared.input.checked = view.compared && !view.difference;
     show(this.kvGroups.node, payload.kvHeads > 1 && payload.kvHeads < payload.heads);
     this.kvGroups.input.checked = view.groups;
     this.distribution.input.checked = view.distribution;

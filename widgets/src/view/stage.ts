@@ -1,31 +1,32 @@
 /** The picture on two canvases, one of them for the overlay that follows the mouse; handles pointer and keyboard. */
 
-import { paintScene, sharpness } from "../grid/canvas";
 import { clicked, dragged } from "../grid/drag";
 import { placeOf } from "../grid/heads";
 import { cellBox, type Hit, hitTest } from "../grid/hit";
-import { overlay } from "../grid/overlay";
+import type { Box } from "../grid/layout";
+import { framed, overlay } from "../grid/overlay";
+import { type Part, partAt } from "../grid/parts";
 import { type Picture, picture } from "../grid/picture";
-import type { Scene, Theme } from "../grid/scene";
+import type { Theme } from "../grid/scene";
 import { type Key, pressed, type Selection, type SelectMode, selected } from "../grid/selection";
 import type { Shown } from "../grid/view";
 import { element, show } from "./dom";
+import { paintOn } from "./paint";
 
 export interface StageEvents {
   /** Called with `settled` false while a drag goes on. */
   readonly selected: (selection: Selection, settled: boolean) => void;
   readonly undone: () => void;
-  /** The head under the mouse or at the keyboard cursor, and the position of its tooltip; null if there is none. */
-  readonly pointed: (at: Pointed | null) => void;
+  /** The head or part under the mouse, or the head at the keyboard cursor; null if there is none. */
+  readonly pointed: (at: Pointed | Part | null) => void;
   readonly copied: () => void;
 }
 
 export interface Pointed {
   readonly panel: number;
   readonly cell: number;
-  /** CSS pixels from the stage's top left corner. */
-  readonly x: number;
-  readonly y: number;
+  /** The cell in CSS pixels from the stage's top left corner. */
+  readonly box: Box;
 }
 
 interface Drag {
@@ -52,7 +53,8 @@ export class Stage {
   private theme: Theme = { ink: "#000000", page: "#ffffff", font: "sans-serif" };
   private selection: Selection = { cells: new Set(), cursor: null, anchor: null };
   private pointed: Pointed | null = null;
-  private explained: Pointed | null = null;
+  private part: Part | null = null;
+  private explained: Pointed | Part | null = null;
   private keyboard = false;
   private drag: Drag | null = null;
 
@@ -90,17 +92,21 @@ export class Stage {
 
   /** Update the tooltip after the picture has changed. */
   explainAgain(): void {
-    this.explain(this.explained);
+    const { explained: at, picture: drawn } = this;
+    if (at && drawn && "lines" in at) {
+      const { x, y, width, height } = at.box;
+      this.explain(partAt(drawn, x + width / 2, y + height / 2));
+    } else this.explain(at && "cell" in at ? this.at(at.panel, at.cell) : null);
   }
 
   /** Forget the head under the mouse, after the grid's heads have changed. */
   forget(): void {
-    this.pointed = this.explained = null;
+    this.pointed = this.explained = this.part = null;
   }
 
   /** Outline a head in all panels, as if the mouse were on it. */
   highlight(cell: number | null): void {
-    this.pointed = cell === null ? null : { panel: 0, cell, x: 0, y: 0 };
+    this.pointed = cell === null ? null : this.at(0, cell);
     this.drawAbove();
   }
 
@@ -108,8 +114,9 @@ export class Stage {
     if (!this.picture) return;
     const pointed = this.pointed?.cell ?? null;
     const scene = overlay(this.picture, this.theme, this.selection, pointed, this.keyboard);
-    show(this.above, scene.marks.length > 0);
-    if (scene.marks.length) paintOn(this.above, scene, this.theme);
+    const marks = [...scene.marks, ...(this.part ? framed(corners(this.part.box), this.theme) : [])];
+    show(this.above, marks.length > 0);
+    if (marks.length) paintOn(this.above, { ...scene, marks }, this.theme);
   }
 
   private hit(event: PointerEvent): Hit | null {
@@ -118,14 +125,25 @@ export class Stage {
     return hitTest(this.picture.layout, event.clientX - box.left, event.clientY - box.top);
   }
 
-  private point(at: Pointed | null): void {
-    const same = at?.cell === this.pointed?.cell && at?.panel === this.pointed?.panel;
+  private point(at: Pointed | null, part: Part | null = null): void {
+    const same =
+      at?.cell === this.pointed?.cell &&
+      at?.panel === this.pointed?.panel &&
+      part?.box.x === this.part?.box.x &&
+      part?.box.y === this.part?.box.y;
     this.pointed = at;
+    this.part = part;
     if (!same) this.drawAbove();
-    this.explain(at);
+    this.explain(at ?? part);
   }
 
-  private explain(at: Pointed | null): void {
+  private at(panel: number, cell: number): Pointed | null {
+    if (!this.picture) return null;
+    const [x, y, width, height] = cellBox(this.picture.layout, panel, cell);
+    return { panel, cell, box: { x, y, width, height } };
+  }
+
+  private explain(at: Pointed | Part | null): void {
     this.explained = at;
     this.events.pointed(at);
   }
@@ -135,12 +153,13 @@ export class Stage {
     const cell = hit?.at === "head" ? hit.cells[0] : undefined;
     this.dragTo(hit, event);
     if (!hit || cell === undefined) {
-      this.point(null);
+      const box = this.node.getBoundingClientRect();
+      const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+      this.point(null, this.picture && partAt(this.picture, x, y));
       return;
     }
-    const box = this.node.getBoundingClientRect();
     this.keyboard = false;
-    this.point({ panel: hit.panel, cell, x: event.clientX - box.left, y: event.clientY - box.top });
+    this.point(this.at(hit.panel, cell));
   }
 
   private onDown(event: PointerEvent): void {
@@ -219,7 +238,7 @@ export class Stage {
     const [quiet, next] = this.spoken[0]?.textContent ? this.spoken : [...this.spoken].reverse();
     if (cursor === null || !layout || !next || !quiet) return;
     const { layer, head } = placeOf(cursor, layout);
-    const [left, top, width] = cellBox(layout, 0, cursor);
+    const [left, top] = cellBox(layout, 0, cursor);
     next.textContent = this.describe(0, cursor);
     quiet.textContent = "";
     next.setAttribute("aria-rowindex", String(layer + 1));
@@ -229,7 +248,7 @@ export class Stage {
     this.row.style.left = `${left}px`;
     this.row.style.top = `${top}px`;
     this.row.scrollIntoView({ block: "nearest", inline: "nearest" });
-    this.explain({ panel: 0, cell: cursor, x: left + width, y: top });
+    this.explain(this.at(0, cursor));
   }
 
   private leave(): void {
@@ -245,23 +264,8 @@ function leftStart({ from }: Drag, to: Hit | null, x: number): boolean {
   return from.at === "distribution" ? Math.abs(x - from.x) >= DRAG_PIXELS : to?.cells[0] !== from.cells[0];
 }
 
-/** Paint a scene on a canvas of its size, at the resolution of the screen. */
-function paintOn(canvas: HTMLCanvasElement, scene: Scene, theme: Theme): void {
-  const ratio = sharpness(scene, window.devicePixelRatio || 1);
-  const width = Math.ceil(scene.width * ratio);
-  const height = Math.ceil(scene.height * ratio);
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-    canvas.style.width = `${scene.width}px`;
-    canvas.style.height = `${scene.height}px`;
-  }
-  const context = canvas.getContext("2d");
-  if (!context) return;
-  context.setTransform(1, 0, 0, 1, 0, 0);
-  context.clearRect(0, 0, width, height);
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paintScene(context, scene, theme);
+function corners({ x, y, width, height }: Box): readonly [number, number, number, number] {
+  return [x, y, width, height];
 }
 
 function capture(node: HTMLElement, pointer: number): void {

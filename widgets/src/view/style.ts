@@ -1,5 +1,8 @@
 /** Style of the card in its shadow root: it uses the page's colours and font and does not affect the page. */
 
+/** Width of a card, in CSS pixels, from which its parts stand beside each other. */
+export const WIDE = 1000;
+
 const CSS = `
 :host { display: block; }
 :host([hidden]), [hidden] { display: none !important; }
@@ -17,7 +20,7 @@ const CSS = `
   color: var(--jp-ui-font-color1, var(--vscode-foreground, currentColor));
   background-color: var(--jp-layout-color0, var(--vscode-editor-background, Canvas));
 }
-header { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; justify-content: space-between; max-width: 1080px; }
+header { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; justify-content: space-between; }
 header > :first-child { flex: 1 1 300px; }
 .title { font-weight: 600; margin-right: 8px; }
 .quiet { opacity: .75; }
@@ -37,12 +40,14 @@ button:disabled { opacity: .4; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 input { accent-color: var(--accent); }
 .drawer { display: flex; flex-wrap: wrap; gap: 6px 22px; align-items: center; padding: 6px 10px; margin: 4px 0 6px;
-  background: var(--tint); border-radius: 6px; font-size: 12px; max-width: 1060px; }
+  background: var(--tint); border-radius: 6px; font-size: 12px; }
 .drawer > *, .chooser { display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: center; }
 .drawer label { display: inline-flex; gap: 4px; align-items: center; }
 .drawer input[type="checkbox"], .drawer input[type="radio"] { margin: 0; }
 .drawer .name { opacity: .75; }
 .chooser { margin: 4px 0; }
+.losses { width: fit-content; cursor: ew-resize; touch-action: pan-y; user-select: none; -webkit-user-select: none; border-radius: 4px; }
+.losses canvas { display: block; }
 .steps { display: flex; gap: 10px; align-items: center; }
 .steps input[type="range"] { width: 260px; min-width: 80px; }
 [role="tablist"] { display: flex; flex-wrap: wrap; gap: 4px; }
@@ -58,6 +63,10 @@ input { accent-color: var(--accent); }
 .stage canvas + canvas { position: absolute; left: 0; top: 0; pointer-events: none; }
 .aside { flex: 1 1 240px; min-width: 200px; max-width: 520px; padding-top: 14px; font-size: 12.5px; }
 .aside.below { flex-basis: 100%; max-width: none; padding-top: 0; }
+.wide .aside { display: flex; flex-wrap: wrap; gap: 0 32px; max-width: 920px; }
+.wide .aside > div { flex: 1 1 260px; max-width: 440px; }
+.wide .aside.below, .wide .aside.below > div { max-width: none; }
+.wide .top { max-width: none; }
 .aside h4 { font: inherit; font-weight: 600; margin: 0 0 2px; }
 .aside p { margin: 0 0 8px; }
 .top { list-style: none; margin: 0 0 8px; padding: 0; max-width: 260px; }
@@ -86,7 +95,7 @@ thead th { font-weight: 600; }
 }
 .tooltip > div { overflow: hidden; text-overflow: ellipsis; }
 .tooltip > div:first-child { font-weight: 600; }
-.tooltip svg { display: block; margin-top: 2px; overflow: visible; }
+.tooltip canvas { display: block; margin-top: 4px; }
 .error { border-left: 3px solid #d1242f; padding: 2px 10px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 `;
