@@ -7,7 +7,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark clean
+.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -56,8 +56,12 @@ benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/online.py
 	$(BIN)/python tests/benchmarks/scaling.py --quick
 
+# The documentation, with executed notebooks; warnings are errors. `ARGS=--reuse` executes only notebooks that changed.
+docs: $(VENV)/test
+	$(BIN)/python docs/build.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) runs headnb/labextension headnb/static widgets/lib widgets/src/generated widgets/node_modules
+	rm -rf $(VENV) runs docs/_build headnb/labextension headnb/static widgets/lib widgets/src/generated widgets/node_modules
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

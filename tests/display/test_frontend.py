@@ -43,7 +43,7 @@ def test_page_holds_names_as_data_only() -> None:
     page = interactive_page(given)
     assert "<script>alert" not in page
     assert "<img" not in page.partition('<script type="application/json"')[0]
-    (data,) = re.findall(r'<script type="application/json" id="headnb-payload">(.*?)</script>', page)
+    (data,) = re.findall(r'<script type="application/json" id="headnb-payload" data-shows="grid">(.*?)</script>', page)
     assert json.loads(data) == given
 
 

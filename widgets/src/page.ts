@@ -3,7 +3,7 @@
 import { showChart } from "./view/chart";
 import { GridView } from "./view/grid-view";
 
-for (const source of document.querySelectorAll<HTMLScriptElement>('script[type="application/json"]')) {
+for (const source of document.querySelectorAll<HTMLScriptElement>("script[data-shows]")) {
   const host = source.previousElementSibling;
   if (!(host instanceof HTMLElement)) continue;
   if (source.dataset.shows === "chart") {
