@@ -40,11 +40,11 @@ FORMS = {
     "A.CSV": b"\xef\xbb\xbf" + CSV.replace(b"\n", b"\r\n").replace(b",\r\n", b",\n"),
     "a.tsv": b'id\tprompt\tcompletion\nu\t2 + 2 =\t4\nv\t"say ""\xc3\xa9"",\n"\t\xc3\xa9\n',
     "a.parquet": parquet(),
-    "a.jsonl.gz": gzip.compress(LINES),
-    "a.json.gz": gzip.compress(ARRAY),
-    "a.csv.gz": gzip.compress(CSV),
+    "a.jsonl.gz": gzip.compress(LINES, mtime=0),
+    "a.json.gz": gzip.compress(ARRAY, mtime=0),
+    "a.csv.gz": gzip.compress(CSV, mtime=0),
     "unpacked.jsonl.gz": LINES,
-    "packed.jsonl": gzip.compress(LINES),
+    "packed.jsonl": gzip.compress(LINES, mtime=0),
     "no_ending": LINES,
 }
 
@@ -96,7 +96,7 @@ def other_files(folder):
         "is JSON, not a Parquet file; name it .json": ("c.parquet", LINES),
         "is JSON, not CSV; name it .json": ("d.csv", ARRAY),
         "is text, not JSON Lines: it begins with 'id,prompt": ("e.jsonl", CSV),
-        "is text, not JSON: it begins with 'id,prompt": ("f.json.gz", gzip.compress(CSV)),
+        "is text, not JSON: it begins with 'id,prompt": ("f.json.gz", gzip.compress(CSV, mtime=0)),
         "is text, not a Parquet file: it begins with 'id,prompt": ("g.parquet", CSV),
         "is a zip archive": ("h.jsonl", (folder / "made.zip").read_bytes()),
         "is an SQLite database, not JSON": ("i.json", (folder / "made.db").read_bytes()),
@@ -141,9 +141,9 @@ def test_a_wrong_file_says_what_it_is(tmp_path):
         ("a.parquet", b"", r"the file is empty"),
         ("a.parquet", parquet()[:-9], r"is not a valid Parquet file"),
         ("a.parquet", parquet([{"prompt": "a"}]), r"sample 0 lacks 'completion'"),
-        ("a.parquet.gz", gzip.compress(parquet()), r"is compressed by gzip; unpack it"),
-        ("a.jsonl.gz", gzip.compress(LINES)[:-12], r"is damaged: it cannot be decompressed"),
-        ("a.csv.gz", gzip.compress(CSV)[:-8] + b"12345678", r"is damaged: it cannot be decompressed \(CRC"),
+        ("a.parquet.gz", gzip.compress(parquet(), mtime=0), r"is compressed by gzip; unpack it"),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-12], r"is damaged: it cannot be decompressed"),
+        ("a.csv.gz", gzip.compress(CSV, mtime=0)[:-8] + b"12345678", r"is damaged: it cannot be decompressed \(CRC"),
         ("missing.csv", None, r"cannot read .*missing\.csv: No such file"),
         ("missing.parquet", None, r"No such file"),
     ],
@@ -162,7 +162,7 @@ def test_unpacked_bytes_are_limited(tmp_path, monkeypatch, name):
     content = {"jsonl": (LINES + b"\n") * 2000, "csv": CSV * 2000, "json": b"[" + b" " * 200_000 + b"]"}[
         name.split(".")[1]
     ]
-    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith("gz") else content)
     with pytest.raises(HeadnbError, match="more than 1 GB"):
         load_task(tmp_path / name)
 
