@@ -50,13 +50,13 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
         _add_bar(payload, panels, _draw_panel(payload, panels[0], ax, page, ink), [ax], ink)
         return _figure_of(ax)
     with optional_import("plot"):
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        from headnb.display.notebook_figure import NotebookFigure  # noqa: PLC0415  needs matplotlib
     columns = min(len(panels), _MOST_COLUMNS)
     rows = -(-len(panels) // columns)
     column = len(panels) == 1 and payload["heads"] <= _COLUMN_HEADS
     across = _inches(width or (_COLUMN if column else _PAGE))
     size = (across, _height(payload, across, rows, columns))
-    drawn = Figure(figsize=size, layout="constrained", facecolor=page, dpi=_DPI)
+    drawn = NotebookFigure(figsize=size, layout="constrained", facecolor=page, dpi=_DPI)
     axes = drawn.subplots(rows, columns, squeeze=False).ravel().tolist()
     for unused in axes[len(panels) :]:
         unused.remove()

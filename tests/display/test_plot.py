@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -166,6 +167,12 @@ assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.mod
     subprocess.run([sys.executable, "-c", code], check=True)
     assert type(random_pattern(3, 2).plot).__module__.startswith("xarray")
     assert headnb.grid(scores(8)).payload == scores(8).heads.grid().payload
+
+
+def test_a_notebook_shows_a_figure_without_pyplot() -> None:
+    content, size = random_pattern(30, 9).heads.plot()._repr_png_()
+    assert Image.open(io.BytesIO(content)).width == int(85 / 25.4 * 200)
+    assert size == {"width": round(85 / 25.4 * 96)}
 
 
 def test_without_matplotlib_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,8 @@ def examples(page: Path) -> list[tuple[str, str]]:
     return found
 
 
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in sorted(DOCS.rglob("*.md")) if examples(path)}
+SOURCES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in SOURCES if examples(path)}
 PAGES = {name: path for name, path in PAGES.items() if "_build" not in name}
 
 
