@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from headnb.tuning.result import FineTuned
     from headnb.tuning.training import TuningProgress
 
 
@@ -62,3 +63,22 @@ def pattern_course(scores: Mapping[str, xr.Dataset]) -> xr.DataArray:
     coords = {name: ("step", [getattr(each, name) for each in evidences]) for name in Evidence._fields}
     truncation = {name: first.attrs[name] for name in ("left_out", "truncated") if name in first.attrs}
     return pattern.assign_coords(coords).assign_attrs(task=task, **truncation)
+
+
+def course_notes(result: FineTuned) -> str:
+    """What the grid of `pattern_course` does not show: shortened training samples and further tracked tasks."""
+    return " ".join(filter(None, (_truncation_note(result), _tracked_note(result))))
+
+
+def _truncation_note(result: FineTuned) -> str:
+    """Number of training samples that --max-length truncated or removed."""
+    left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
+    words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
+    words += [f"{truncated} sample(s) truncated"] if truncated else []
+    return f"Training: {', '.join(words)}." if words else ""
+
+
+def _tracked_note(result: FineTuned) -> str:
+    """Names of the tracked tasks that the grid does not show."""
+    names = list(result.scores)[1:]
+    return f"Also tracked: {', '.join(names)} (result.study)." if names else ""

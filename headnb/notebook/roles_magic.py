@@ -64,7 +64,7 @@ class RoleMagics(Magics):
     def _roles(self, options: Namespace) -> xr.Dataset:
         live = LiveGrid(" · ".join(filter(None, (options.model, options.task))))
         with loading(live, until="the roles were measured"):
-            task = self.heads.task(options, None) if options.task else None
+            task = self.heads.task(options.task, options) if options.task else None
             model, tokenizer = self.heads.model(options, live)
             live.message("measuring head roles")
             from headnb.scoring.roles import head_roles  # noqa: PLC0415  loads torch

@@ -1,0 +1,60 @@
+"""Arguments and options of several commands, and their completion in the shell."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headnb.notebook.known_values import known_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headnb.notebook.shared_options import Option
+
+
+def completes(name: str) -> Callable[[str], list[str]]:
+    """Completion of an argument or option by the names that start with the typed text."""
+
+    def words(incomplete: str) -> list[str]:
+        return [word for word in known_values(name) if word.startswith(incomplete)]
+
+    return words
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.", autocompletion=completes("model")
+    ),
+]
+Save = Annotated[Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")]
+
+
+def takes(*options: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options to a command, which receives their values as `**given`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        *own, _ = signature.parameters.values()
+        command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, options)])  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    kind, parser = (option.kind, None) if isinstance(option.kind, type) else (str, option.kind)
+    about = typer.Option(
+        option.default,
+        *option.flags,
+        help=option.help,
+        metavar=option.metavar,
+        parser=parser,
+        autocompletion=completes(option.name),
+    )
+    annotation: Any = list[kind] if option.several else kind  # type: ignore[valid-type]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=about, annotation=annotation)
