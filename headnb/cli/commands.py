@@ -15,6 +15,6 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer uses its bundled click or the installed one
         _, _, given = self.make_parser(ctx).parse_args(args=[*args])
         for option in given:
-            if given.count(option) > 1 and not option.multiple:
+            if given.count(option) > 1 and not option.multiple and not ctx.resilient_parsing:  # as for completion
                 raise HeadnbError(f"{option.opts[0]} is given twice")
         return super().parse_args(ctx, args)

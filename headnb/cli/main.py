@@ -1,8 +1,7 @@
-"""Commands of `headnb`: score, show, lists, demo, suite and doctor."""
+"""Commands of `headnb`: score, roles, show, export, lists, demo and doctor; those of other modules are added here."""
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,20 +10,24 @@ import typer
 from typer.core import TyperGroup
 
 from headnb import __version__
-from headnb.cli import suite
+from headnb.cli import changes, suite
 from headnb.cli.commands import Command
-from headnb.cli.output import echo
+from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.parameters import Model, Save, completes, sampled_task, takes
 from headnb.display.encodings import encodable, show_nearest
 from headnb.errors import HeadnbError
 from headnb.notebook import shared_options as shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from headnb.display.grid import HeadGrid
-    from headnb.tasks.loading import Task
 
-EXIT_INTERRUPTED = 130  # the shells' convention for a process ended by Ctrl-C
+EXIT_STATUS = """\b
+Exit status:
+  0    done
+  1    an error, explained in one line on stderr
+  2    wrong usage: an unknown command or option, or a missing argument
+  130  interrupted by Ctrl-C
+"""
 
 
 class _Commands(TyperGroup):
@@ -41,7 +44,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_STATUS,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,34 +78,19 @@ def _options(
     """Attention-head scores for people who fine-tune language models."""
 
 
-def takes(*options: shared.Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add options to a command, which receives their values as `**given`."""
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        *own, _ = signature.parameters.values()
-        command.__signature__ = signature.replace(parameters=[*own, *map(_parameter, options)])  # type: ignore[attr-defined]
-        return command
-
-    return add
-
-
-def _parameter(option: shared.Option) -> inspect.Parameter:
-    kind, parser = (option.kind, None) if isinstance(option.kind, type) else (str, option.kind)
-    about = typer.Option(option.default, *option.flags, help=option.help, metavar=option.metavar, parser=parser)
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=about, annotation=kind)
-
-
 @app.command(cls=Command)
 @takes(*shared.SCORE)
 def score(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
+    model: Model,
     task: Annotated[
-        list[str], typer.Argument(metavar="TASK...", help="Names (see `headnb tasks`), files or hub data sets.")
+        list[str],
+        typer.Argument(
+            metavar="TASK",
+            help="Names (see `headnb tasks`), files or hub data sets.",
+            autocompletion=completes("task"),
+        ),
     ],
-    save: Annotated[
-        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
-    ] = None,
+    save: Save = None,
     **given: Any,
 ) -> None:
     """Score every attention head of MODEL on one or several TASKs."""
@@ -117,7 +105,7 @@ def score(
     check_settings(**settings)
     if save is not None:
         check_writable(save)
-    samples = distinct_tasks([_task(name, given) for name in task], task)
+    samples = distinct_tasks([sampled_task(name, given) for name in task], task)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     out, scores = given["out"], None
     try:
@@ -139,22 +127,14 @@ def score(
         echo(f"wrote {path}")
 
 
-def _task(name: str, given: dict[str, Any]) -> Task:
-    """The task of a command line, with the samples that its options select."""
-    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
-
-    sampling = [given[option.name] for option in (shared.SPLIT, shared.SEED, shared.CONFIG)]
-    return load_sampled_task(name, given["samples"], shared.MAX_SAMPLES, *sampling)
-
-
 @app.command(cls=Command)
 @takes(*shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
 def roles(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.")],
-    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Task for the copy score.")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
+    model: Model,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="Task for the copy score.", autocompletion=completes("task"))
     ] = None,
+    save: Save = None,
     **given: Any,
 ) -> None:
     """Measure the roles of every attention head of MODEL, such as induction and sink."""
@@ -164,7 +144,7 @@ def roles(
 
     if save is not None:
         check_writable(save)
-    samples = _task(task, given) if task is not None else None
+    samples = sampled_task(task, given) if task is not None else None
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     work = shared.chosen((shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH), given)
     grid = HeadGrid.of(head_roles(loaded, tokenizer, samples, **work))
@@ -173,19 +153,19 @@ def roles(
         echo(f"wrote {grid.save(save)}")
 
 
+for _command in (changes.ablate, changes.finetune, changes.compare):
+    app.command(cls=Command)(_command)
+
+
 @app.command(cls=Command)
 def show(
     file: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE...", help="Scores (.zarr, .nc), several for grids side by side, or a .heads.json."
-        ),
+        typer.Argument(metavar="FILE", help="Scores (.zarr, .nc), several for grids side by side, or a .heads.json."),
     ],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")
-    ] = None,
+    save: Save = None,
 ) -> None:
     """Show a saved grid or the patterns of saved scores, in the terminal or as a file."""
     from headnb.display.grid_text import as_text  # noqa: PLC0415
@@ -201,9 +181,35 @@ def show(
 
 
 @app.command(cls=Command)
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
+    out: Annotated[
+        list[Path],
+        typer.Argument(metavar="OUT", help="New files: .csv, .heads.json, .png, .pdf, .svg or .html."),
+    ],
+) -> None:
+    """Write a saved grid in other formats.
+
+    The suffix of each new file chooses its format. Scores are written as their pattern.
+    """
+    from headnb.display.grid import check_writable  # noqa: PLC0415
+
+    for path in out:
+        check_writable(path)
+    grid = _open_grid([file])
+    for path in out:
+        echo(f"wrote {grid.save(path)}")
+
+
+@app.command(cls=Command)
 def tasks(
     word: Annotated[
-        str, typer.Argument(metavar="WORD", help="List only tasks with this word in name or description.")
+        str,
+        typer.Argument(
+            metavar="WORD",
+            help="List only tasks with this word in name or description.",
+            autocompletion=completes("word"),
+        ),
     ] = "",
 ) -> None:
     """List the tasks that can be scored by name."""
@@ -233,7 +239,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the executed notebook and its HTML page.")] = Path(
         "headnb-demo"
     ),
-    model: Annotated[str | None, typer.Option(help="Model. Default: as in the notebook.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model. Default: as in the notebook.", autocompletion=completes("model"))
+    ] = None,
     samples: Annotated[int | None, typer.Option("--samples", "-n", help="Number of samples of each task.")] = None,
 ) -> None:
     """Run the quickstart notebook, and write the executed notebook and an HTML page of it."""

@@ -8,6 +8,8 @@ import typer
 
 from headnb.errors import printable
 
+EXIT_INTERRUPTED = 130  # the shells' convention for a process ended by Ctrl-C
+
 
 def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
     """Print lines that may contain untrusted text to stdout or stderr, coloured in a terminal."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headnb.cli.commands import Command
-from headnb.cli.output import echo
+from headnb.cli.output import EXIT_INTERRUPTED, echo
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ app = typer.Typer(
     help="Run the notebooks of the experiments for models, tasks and seeds; an interrupted run resumes.",
     no_args_is_help=True,
 )
-
-EXIT_INTERRUPTED = 130
 
 File = Annotated[Path | None, typer.Argument(metavar="[SUITE.yaml]", help="Suite file. Default: the suite of headnb.")]
 Profile = Annotated[

@@ -43,9 +43,15 @@ def takes(*options: Option) -> Callable[[Any], Any]:
 
     def add(magic: Any) -> Any:
         for option in reversed(options):
-            default = "" if option.default is None else f" Default: {option.default}."
-            about = {"help": (option.help + default).replace("%", "%%"), "metavar": option.metavar, "type": option.kind}
-            argument(*option.flags, default=None if option.settable else option.default, **about)(magic)  # type: ignore[no-untyped-call]
+            default = "" if option.default is None or option.kind is bool else f" Default: {option.default}."
+            about: dict[str, Any] = {"help": (option.help + default).replace("%", "%%")}
+            if option.kind is bool:
+                about |= {"action": "store_true"}
+            else:
+                about |= {"metavar": option.metavar, "type": option.kind}
+                about |= {"action": "append"} if option.several else {}
+                about |= {"default": None if option.settable else option.default}
+            argument(*option.flags, **about)(magic)  # type: ignore[no-untyped-call]
         return magic
 
     return add

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from headnb.display.role_marks import is_roles
-from headnb.models.registry import known_models
 from headnb.notebook import arguments
-from headnb.notebook.shared_options import SCORE
+from headnb.notebook.known_values import known_values
 from headnb.notebook.variables import fitting_names
-from headnb.tasks.loading import known_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,38 +97,23 @@ def _count_positionals(words: list[str], options: dict[str, Any]) -> int:
 
 
 def _values(magics: HeadMagics, what: str) -> list[str]:
-    """Possible values of an argument; empty for free-form arguments."""
-    find: dict[str, Callable[[HeadMagics], list[str]]] = {
-        "model": _models,
-        "task": _tasks,
-        "track": _tasks,
-        "method": _methods,
-        "models": lambda magics: [cached.name for cached in magics.model_cache],
-        "after": lambda magics: _matching_variables(magics, arguments.is_scores),
-        "before": lambda magics: _matching_variables(magics, arguments.is_scores),
-        "roles": lambda magics: _matching_variables(magics, is_roles),
-        "copy": lambda _: ["forced", "retrieval"],
-        "picture": lambda magics: _matching_variables(magics, arguments.is_drawable),
-        "word": lambda _: sorted({card.group for card in known_tasks().values()}),
+    """Possible values of an argument: fitting variables and loaded models, then known names."""
+    find: dict[str, Callable[[], list[str]]] = {
+        "model": lambda: [*_matching_variables(magics, arguments.is_model), *_loaded(magics)],
+        "models": lambda: _loaded(magics),
+        "task": lambda: _matching_variables(magics, arguments.is_task),
+        "track": lambda: _matching_variables(magics, arguments.is_task),
+        "after": lambda: _matching_variables(magics, arguments.is_scores),
+        "before": lambda: _matching_variables(magics, arguments.is_scores),
+        "roles": lambda: _matching_variables(magics, is_roles),
+        "picture": lambda: _matching_variables(magics, arguments.is_drawable),
     }
-    if what in find:
-        return find[what](magics)
-    return [choice for option in SCORE if option.name == what for choice in option.choices]
+    own = find[what]() if what in find else []
+    return list(dict.fromkeys([*own, *known_values(what)]))
 
 
-def _models(magics: HeadMagics) -> list[str]:
-    loaded = [cached.name for cached in magics.model_cache]
-    return list(dict.fromkeys([*_matching_variables(magics, arguments.is_model), *loaded, *known_models()]))
-
-
-def _tasks(magics: HeadMagics) -> list[str]:
-    return [*_matching_variables(magics, arguments.is_task), *known_tasks()]
-
-
-def _methods(_: HeadMagics) -> list[str]:
-    from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
-
-    return list(methods())
+def _loaded(magics: HeadMagics) -> list[str]:
+    return [cached.name for cached in magics.model_cache]
 
 
 def _matching_variables(magics: HeadMagics, fits: Callable[[Any], bool]) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.tuning.progress import TuningProgress
+    from headnb.tuning.result import FineTuned
 
 
 class LiveStudy(LiveGrid):
@@ -42,3 +43,11 @@ def _message(progress: TuningProgress) -> str:
     if progress.seconds_left is not None and (progress.step < progress.total or progress.scoring is not None):
         words.append(f"about {format_duration(progress.seconds_left)} left")
     return " · ".join(filter(None, words))
+
+
+def truncation_note(result: FineTuned) -> str:
+    """Number of training samples that --max-length truncated or removed; empty if there are none."""
+    left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
+    words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
+    words += [f"{truncated} sample(s) truncated"] if truncated else []
+    return f"Training: {', '.join(words)}." if words else ""

@@ -10,7 +10,6 @@ A magic parses its line, calls the public functions and displays the result once
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core.error import UsageError
@@ -20,12 +19,14 @@ from traitlets import Float, Int, Unicode
 
 from headnb.display.encodings import for_stdout
 from headnb.display.live import LiveGrid, suppress_redisplay
-from headnb.errors import HeadnbError, first_line, one_line
+from headnb.errors import HeadnbError, one_line
 from headnb.models.model_cache import ModelCache, release_memory
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import display_once, loading, one_line_errors, show_table, store_variable
+from headnb.notebook.differences import change_between
+from headnb.notebook.live_ablation import ablate_live, texts_before_and_after
 from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live
 from headnb.notebook.tables import method_table, model_table, task_table
 from headnb.notebook.variables import Variables
@@ -247,10 +248,8 @@ class HeadMagics(Magics):
         metavar="BEFORE",
         help="Variable or file with scores of the same samples before the change, or of another task.",
     )
-    @argument("--alpha", type=float, default=0.05, help="Mark heads with a q-value below this. Default: 0.05.")
-    @argument("--scale-free", action="store_true", help="Divide the scores by their mean over heads first.")
     @argument("--title", default="", help="Title of the grid.")
-    @takes(shared.INTO)
+    @takes(*shared.COMPARING, shared.INTO)
     def headdiff(self, line: str) -> xr.Dataset | xr.DataArray:
         """Draw the changes of heads between two scorings of the same samples; significant changes are marked.
 
@@ -262,20 +261,11 @@ class HeadMagics(Magics):
         (headnb.rank_difference), and no head is tested.
         """
         from headnb.display.grid import HeadGrid  # noqa: PLC0415
-        from headnb.stats.patterns import compare  # noqa: PLC0415
-        from headnb.stats.rank_differences import rank_difference, rank_title  # noqa: PLC0415
 
         with one_line_errors():
             options = self.options(HeadMagics.headdiff, line)
             after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
-            change: xr.Dataset | xr.DataArray
-            if before.attrs.get("task") == after.attrs.get("task"):
-                change, title = compare(before, after, alpha=options.alpha, scale_free=options.scale_free), ""
-            else:
-                if options.scale_free:
-                    raise HeadnbError("--scale-free applies to scores of one task; across tasks, ranks are compared")
-                change = rank_difference(before, after)
-                title = rank_title(change)
+            change, title = change_between(before, after, alpha=options.alpha, scale_free=options.scale_free)
             store_variable(options, change)
             grid = HeadGrid.of(change, title=options.title or title)
         return display_once(grid, change)
@@ -285,17 +275,7 @@ class HeadMagics(Magics):
     @arguments.MODEL
     @argument("task", metavar="TASK", help="Name, file, hub data set or variable with a task.")
     @argument("--heads", required=True, metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")
-    @argument(
-        "--factor", type=float, default=0.0, help="Factor that multiplies the heads' outputs. Default: 0 (ablation)."
-    )
-    @argument(
-        "--controls",
-        type=int,
-        default=0,
-        help="Number of random control sets, each with as many other heads of the same layers.",
-    )
-    @argument("--tokens", type=int, default=40, help="Tokens of the texts generated before and after; 0: no text.")
-    @takes(*shared.SAMPLING, shared.ENCODING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
+    @takes(*shared.ABLATING, *shared.LOADING, shared.INTO)
     def headablate(self, line: str) -> xr.Dataset:
         """Ablate or scale heads of a model, and measure the change of the loss and of the first sample's answer.
 
@@ -323,36 +303,11 @@ class HeadMagics(Magics):
         with loading(live, until="the losses were measured"):
             task = self.task(options.task, options)
             model, tokenizer = self.model(options, live)
-            from headnb.scoring.ablation import ablate, generate_both  # noqa: PLC0415  loads torch
-
-            result = ablate(
-                model,
-                tokenizer,
-                task,
-                options.heads,
-                options.factor,
-                controls=options.controls,
-                **shared.chosen((shared.ENCODING, *shared.WORK), vars(options), self),
-                on_progress=lambda done, total: live.message(f"{done} of {total} samples"),
-            )
-
-        def generate() -> Generation | None:
-            try:
-                if options.tokens <= 0 or tokenizer is None:
-                    return None
-                live.message("generating texts before and after")
-                return generate_both(
-                    model, tokenizer, task, options.heads, options.factor, max_new_tokens=options.tokens
-                )
-            except HeadnbError:  # the first sample may have no prompt
-                return None
-            except Exception as error:  # noqa: BLE001  the losses are returned without texts
-                print(f"no texts before and after: {first_line(error)}", file=sys.stderr)  # noqa: T201
-                return None
-            finally:
-                live.discard()
-
-        return result, generate
+            settings = shared.chosen(shared.ABLATION, vars(options), self)
+            result = ablate_live(live, model, tokenizer, task, options.heads, **settings)
+        return result, lambda: texts_before_and_after(
+            live, model, tokenizer, task, options.heads, options.factor, options.tokens
+        )
 
     @line_magic
     @magic_arguments()

@@ -19,7 +19,7 @@ from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import loading, one_line_errors, store_variable
-from headnb.notebook.live_tuning import LiveStudy
+from headnb.notebook.live_tuning import LiveStudy, truncation_note
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from headnb.notebook.magics import HeadMagics
     from headnb.tasks.loading import Task
     from headnb.tuning.result import FineTuned
-
-TRAINING = (shared.SEED, shared.METHOD, shared.ENCODING, shared.MAX_LENGTH)  # shared options that `finetune` takes
-LOADING = tuple(option for option in shared.LOADING if option is not shared.ADAPTER)  # training makes the adapter
 
 
 @magics_class
@@ -46,30 +43,17 @@ class TuningMagics(Magics):
     @magic_arguments()
     @arguments.MODEL
     @argument("task", metavar="TASK", help="Training task: name (its train split), file or variable with a task.")
-    @argument("--steps", type=int, default=60, help="Number of optimizer steps. Default: 60.")
-    @argument("--every", default="5", metavar="K", help="Score every K steps, or at steps 0,1,2,5,10. Default: 5.")
-    @argument(
-        "--track",
-        metavar="TASK",
-        action="append",
-        help="Score this task during training; may be given several times. Default: the test split of TASK.",
-    )
     @argument(
         "--full",
         action="store_true",
         help="Tune all weights of a model in a variable. Default: train a LoRA adapter and leave the model unchanged.",
     )
-    @argument("--resume", action="store_true", help="Resume from the last checkpoint in --out.")
-    @argument("--batch-size", type=int, default=8, help="Samples per optimizer step. Default: 8.")
-    @argument("--learning-rate", type=float, help="Learning rate. Default: 2e-4, or 2e-5 with --full.")
-    @argument(
-        "--online", action="store_true", help="Also score the training batches, in the backward pass of the training."
-    )
     @takes(
         replace(shared.SAMPLES, help="Number of samples of each tracked task. Default: as for %headscore."),
         replace(shared.OUT, help="Folder for checkpoints, the adapter and the tracked scores."),
-        *TRAINING,
-        *LOADING,
+        shared.TRACK,
+        *shared.TUNING,
+        *shared.TUNING_MODEL,
         shared.INTO,
     )
     def headsft(self, line: str) -> FineTuned:
@@ -94,7 +78,6 @@ class TuningMagics(Magics):
     def _tune(self, options: Namespace) -> FineTuned:
         live = LiveStudy(f"{options.model} · {options.task}")
         with loading(live, until="the first step was tracked"):
-            every = _steps(options.every)
             train, track = self._tasks(options)
             model, tokenizer = self._model(options, live)
             from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
@@ -102,7 +85,7 @@ class TuningMagics(Magics):
             name = train if isinstance(train, str) else getattr(train, "name", options.task)
             live.title = f"{model_name(model)} fine-tuned on {name}"
             live.message("reading the training samples")
-            result, interrupted = self._train(options, live, model, tokenizer, train, track=track, every=every)
+            result, interrupted = self._train(options, live, model, tokenizer, train, track)
         drawn = _draw(result, live, interrupted)
         if interrupted or not drawn:
             what = "the result so far is" if interrupted else "the result is"
@@ -110,7 +93,7 @@ class TuningMagics(Magics):
         return result
 
     def _train(
-        self, options: Namespace, live: LiveStudy, model: Any, tokenizer: Any, train: Any, **tracked: Any
+        self, options: Namespace, live: LiveStudy, model: Any, tokenizer: Any, train: Any, track: list[Task] | None
     ) -> tuple[FineTuned, str]:
         """The result, and the number of completed steps in words if an interrupt ended the training."""
         from headnb.tuning.finetuning import finetune  # noqa: PLC0415  loads torch
@@ -121,15 +104,10 @@ class TuningMagics(Magics):
                 model,
                 tokenizer,
                 train,
-                **tracked,
-                steps=options.steps,
-                online=options.online,
+                track=track,
                 inplace=options.full,
                 output_dir=options.out,
-                resume=options.resume,
-                batch_size=options.batch_size,
-                learning_rate=options.learning_rate,
-                **shared.chosen(TRAINING, vars(options), self.heads),
+                **shared.chosen(shared.TUNING, vars(options), self.heads),
                 on_progress=live.update_tuning,
             )
         except TuningInterrupted as stopped:
@@ -162,18 +140,9 @@ class TuningMagics(Magics):
         return model, tokenizer
 
 
-def _steps(every: str) -> int | list[int]:
-    """Parse `5` or `0,1,2,5,10`."""
-    try:
-        steps = [int(word) for word in every.split(",")]
-    except ValueError:
-        raise HeadnbError(f"--every must be a number of steps or a list such as 0,1,2,5,10, not {every!r}") from None
-    return steps if "," in every else steps[0]
-
-
 def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
     """Draw the tracked steps; return False if an interrupt stops the drawing."""
-    notes = [f"Interrupted: {interrupted}." if interrupted else "", _truncation_note(result)]
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", truncation_note(result)]
     try:
         with (
             contextlib.suppress(Exception),
@@ -190,11 +159,3 @@ def _how_to_continue(options: Namespace) -> str:
     if not options.out or not any(user_path(options.out).glob("checkpoint-*")):
         return ""
     return f"; run the same call {'' if options.resume else 'with --resume '}to continue"
-
-
-def _truncation_note(result: FineTuned) -> str:
-    """Number of training samples that --max-length truncated or removed."""
-    left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
-    words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
-    words += [f"{truncated} sample(s) truncated"] if truncated else []
-    return f"Training: {', '.join(words)}." if words else ""

@@ -1,4 +1,4 @@
-"""Options that the magics and `headnb score` share, each defined once.
+"""Options that the magics and the commands share, each defined once.
 
 An option has the name and the default of the keyword argument that it sets. The default is repeated here because
 importing `score_heads` loads torch; a test compares the two.
@@ -24,11 +24,12 @@ class Option:
     name: str
     help: str
     default: Any = None
-    kind: Callable[[str], object] = str  # converts the typed text to the value
+    kind: Callable[[str], object] = str  # converts the typed text to the value; bool: a flag without a value
     short: str = ""
     metavar: str | None = None
     settable: bool = False  # by %config HeadMagics.NAME
     choices: tuple[str, ...] = ()  # values for tab completion
+    several: bool = False  # may be given several times
 
     @property
     def flags(self) -> list[str]:
@@ -61,6 +62,19 @@ def method_options(text: str) -> dict[str, int | float]:
     except ValueError:
         raise HeadnbError(f"--options {text!r:.60}: write NAME=NUMBER, for instance steps=50") from None
     return options
+
+
+def tracked_steps(text: str) -> int | list[int]:
+    """Parse `5` or `0,1,2,5,10`, the `every` of `headnb.finetune`.
+
+    Raises:
+        HeadnbError: the text has another form.
+    """
+    try:
+        steps = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise HeadnbError(f"--every must be a number of steps or a list such as 0,1,2,5,10, not {text!r:.60}") from None
+    return steps if "," in text else steps[0]
 
 
 _COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
@@ -99,10 +113,34 @@ ADAPTER = Option("adapter", "PEFT adapter to load into the model.", metavar="PAT
 REVISION = Option("revision", "Branch, tag or commit of a hub model.")
 DEVICE = Option("device", "Device of the model: auto, cpu, cuda, cuda:1, mps.", "auto", settable=True, choices=_DEVICES)
 DTYPE = Option("dtype", f"Dtype of the weights: {', '.join(_DTYPES)}.", "auto", settable=True, choices=_DTYPES)
+ALPHA = Option("alpha", "Mark heads with a q-value below this.", 0.05, float)
+SCALE_FREE = Option("scale_free", "Divide the scores by their mean over heads first.", False, bool)
+FACTOR = Option("factor", "Factor that multiplies the heads' outputs; 0: ablation.", 0.0, float)
+CONTROLS = Option(
+    "controls", "Number of random control sets, each with as many other heads of the same layers.", 0, int
+)
+TOKENS = Option("tokens", "Tokens of the texts generated before and after; 0: no text.", 40, int)
+STEPS = Option("steps", "Number of optimizer steps.", 60, int)
+EVERY = Option("every", "Score every K steps, or at steps 0,1,2,5,10.", "5", tracked_steps, metavar="K")
+TRACK = Option(
+    "track",
+    "Score this task during training; may be given several times. Default: the test split of TASK.",
+    metavar="TASK",
+    several=True,
+)
+RESUME = Option("resume", "Resume from the last checkpoint in --out.", False, bool)
+BATCH_SIZE = Option("batch_size", "Samples per optimizer step.", 8, int)
+LEARNING_RATE = Option("learning_rate", "Learning rate. Default: 2e-4, or 2e-5 with --full.", kind=float)
+ONLINE = Option("online", "Also score the training batches, in the backward pass of the training.", False, bool)
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
 SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
 SETTINGS = (METHOD, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
 WORK = (SEED, OUT, BATCH_TOKENS, MAX_LENGTH)  # other arguments of `score_heads`
 LOADING = (ADAPTER, REVISION, DEVICE, DTYPE)  # arguments of `load_model`
+COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
+ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`
+ABLATING = (FACTOR, CONTROLS, TOKENS, *SAMPLING, ENCODING, BATCH_TOKENS, MAX_LENGTH)
 SCORE = (*SAMPLING, *SETTINGS, *WORK[1:], *LOADING)
+TUNING = (SEED, METHOD, ENCODING, MAX_LENGTH, STEPS, EVERY, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME)  # of `finetune`
+TUNING_MODEL = (REVISION, DEVICE, DTYPE)  # arguments of `load_model` for a fine-tuning, which makes the adapter

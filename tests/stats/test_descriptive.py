@@ -71,7 +71,7 @@ def test_a_constant_pattern_has_no_kurtosis_and_no_correlation_however_its_mean_
     varied = np.where(np.arange(heads) == 5, level * (1 + 1e-9), level)
     found = descriptive.kurtosis([constant, varied])
     assert np.isnan(found[0])
-    assert found[1] == pytest.approx(stats.kurtosis(np.arange(heads) == 5), rel=1e-4)
+    assert found[1] == pytest.approx(stats.kurtosis((np.arange(heads) == 5).astype(float)), rel=1e-4)
     assert np.isnan(descriptive.correlation(constant, other))
     missing = np.where(np.arange(heads) == 2, np.nan, constant)
     assert np.isnan(descriptive.correlation(missing, other))

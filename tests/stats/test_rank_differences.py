@@ -61,7 +61,8 @@ def test_the_picture_says_that_no_head_is_tested():
         (random_pattern(2, 2), "cannot be paired"),
         (random_pattern(3, 4, kind="signed"), "not comparable: level and signed"),
         (comparison(np.zeros((3, 4)), np.zeros((3, 4))), "ranks of a comparison"),
-        (scores(4).heads.pattern() - 1, "numbers computed from them"),
+        # older versions of xarray drop the attributes
+        (scores(4).heads.pattern() - 1, "numbers computed from them|level and value values"),
         (random_pattern(3, 4).expand_dims(task=["a", "b"]), "select one pattern first"),
     ],
 )

@@ -1,0 +1,125 @@
+"""Commands that change heads or compare changed ones: compare, ablate and finetune."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path  # noqa: TC003  typer evaluates the annotations
+from typing import Annotated, Any
+
+import typer
+
+from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.parameters import Model, Save, completes, sampled_task, takes
+from headnb.notebook import shared_options as shared
+
+
+@takes(*shared.COMPARING)
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Scores (.zarr, .nc).")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Scores of the same samples, or of another task.")],
+    save: Save = None,
+    **given: Any,
+) -> None:
+    """Compare the heads of two scorings, AFTER minus BEFORE.
+
+    Scores of one task are paired by sample: differences with intervals and q-values (headnb.compare). Scores of two
+    tasks cannot be paired: the difference of the heads' ranks is shown (headnb.rank_difference), and no head is tested.
+    """
+    from headnb.display.grid import HeadGrid, check_writable  # noqa: PLC0415
+    from headnb.notebook.differences import change_between  # noqa: PLC0415
+    from headnb.storage.reading import open_scores  # noqa: PLC0415
+
+    if save is not None:
+        check_writable(save)
+    change, title = change_between(open_scores(before), open_scores(after), **shared.chosen(shared.COMPARING, given))
+    grid = HeadGrid.of(change, title=title)
+    echo(grid)
+    echo(change.heads.top(10).to_string(float_format="{:.3g}".format))
+    if save is not None:
+        echo(f"wrote {grid.save(save)}")
+
+
+@takes(*shared.ABLATING, *shared.LOADING)
+def ablate(
+    model: Model,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="Name (see `headnb tasks`), JSONL file or hub data set.",
+            autocompletion=completes("task"),
+        ),
+    ],
+    heads: Annotated[str, typer.Option(metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")],
+    **given: Any,
+) -> None:
+    """Measure the loss of MODEL on TASK without some heads.
+
+    The heads are ablated or scaled. The answer to the first sample is generated before and after.
+    """
+    from headnb.display.live import LiveGrid  # noqa: PLC0415
+    from headnb.explorer.ablation_card import AblationCard  # noqa: PLC0415
+    from headnb.head_names import parse_heads  # noqa: PLC0415
+    from headnb.models.loading import load_model  # noqa: PLC0415
+    from headnb.notebook.live_ablation import ablate_live, texts_before_and_after  # noqa: PLC0415
+
+    parse_heads(heads)
+    samples = sampled_task(task, given)
+    loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
+    live = LiveGrid(f"{model} · {samples.name} · {heads}")
+    result, texts = None, None
+    try:
+        result = ablate_live(live, loaded, tokenizer, samples, heads, **shared.chosen(shared.ABLATION, given))
+        texts = texts_before_and_after(live, loaded, tokenizer, samples, heads, given["factor"], given["tokens"])
+    finally:  # an interrupt while the texts are generated does not lose the losses
+        live.discard()
+        if result is not None:
+            echo(AblationCard(result, texts))
+
+
+@takes(
+    replace(shared.SAMPLES, help=f"Number of samples of each tracked task. Default: at most {shared.MAX_SAMPLES}."),
+    shared.TRACK,
+    *shared.TUNING,
+    *shared.TUNING_MODEL,
+)
+def finetune(
+    model: Model,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="Training task: name (its train split), JSONL file or hub data set.",
+            autocompletion=completes("task"),
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the study, the adapter and checkpoints.")],
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Tune all weights; the last checkpoint has the tuned model. Default: LoRA."),
+    ] = False,
+    **given: Any,
+) -> None:
+    """Fine-tune MODEL on TASK and track its heads.
+
+    The folder --out gets the tracked scores (headnb.open_study), the adapter and checkpoints.
+    """
+    from headnb.models.loading import load_model, model_name  # noqa: PLC0415
+    from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
+    from headnb.notebook.live_tuning import LiveStudy, truncation_note  # noqa: PLC0415
+    from headnb.tuning.finetuning import finetune as train  # noqa: PLC0415
+    from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
+
+    sampling = (given["samples"], shared.MAX_SAMPLES, "test", given["seed"])
+    track = [load_sampled_task(word, *sampling) for word in given["track"] or [task]]
+    loaded, tokenizer = load_model(model, **shared.chosen(shared.TUNING_MODEL, given))
+    try:
+        with LiveStudy(f"{model_name(loaded)} fine-tuned on {task}") as live:
+            settings = {"track": track, "inplace": full, "output_dir": out, **shared.chosen(shared.TUNING, given)}
+            result = train(loaded, tokenizer, task, **settings, on_progress=live.update_tuning)
+            live.finish(result.study, note=truncation_note(result))
+    except TuningInterrupted as stopped:
+        done = f"{stopped.step} of {given['steps']} steps are done"
+        echo(f"headnb: interrupted; {done}; repeat the command with --resume to continue", fg="red", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    echo(f"{result}\nwrote {out}")
