@@ -103,7 +103,7 @@ def test_losses_are_compared_by_sample_and_seed() -> None:
     assert change.value == pytest.approx(-0.5, abs=1e-9)
     assert paired.value == pytest.approx(-0.3, abs=1e-9)
     assert paired.high < -0.27  # samples differ by more than a nat; pairing removes these differences
-    assert "The resulting loss is lower than that with random (difference -0." in found.verdict
+    assert "The resulting loss is lower than that with random (difference −0." in found.verdict
     assert "The resulting loss is not shown to differ from that with tfidf" in found.verdict
     expected = found.arrays["loss"].sel(tuned_way="random") - found.arrays["loss_before"]
     assert found.changes["value"].sel(way="random").item() == pytest.approx(expected.mean().item())

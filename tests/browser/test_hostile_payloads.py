@@ -200,11 +200,12 @@ def test_saved_pages_run_nothing(page: Page, tmp_path: Path) -> None:
 
 def test_pictures_saved_in_the_browser_are_well_formed(page: Page) -> None:
     watched = Watched(page)
-    page.goto("about:blank")
     script = bundle("widget.js").read_text(encoding="utf-8")
-    page.evaluate(HOST, {"script": script, "traits": {"payload": grids.grid().payload, "selected": []}})
-    page.locator("#widget").get_by_role("button", name="Save", exact=True).click()
-    for payload in hostile_payloads.with_texts():
+    for number, payload in enumerate(hostile_payloads.with_texts()):
+        if number % 8 == 0:  # Chromium blocks the tenth of many downloads in a row
+            page.goto("about:blank")
+            page.evaluate(HOST, {"script": script, "traits": {"payload": grids.grid().payload, "selected": []}})
+            page.locator("#widget").get_by_role("button", name="Save", exact=True).click()
         page.evaluate("payload => window.model.set('payload', payload)", payload)
         with page.expect_download() as saved:
             page.locator("#widget").get_by_role("button", name="SVG", exact=True).click()

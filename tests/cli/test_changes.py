@@ -118,7 +118,8 @@ def test_finetune_saves_the_study_and_the_adapter_of_the_python_call(
     )
     xr.testing.assert_equal(found.patterns, expected.patterns)
     assert found.adapter == tmp_path / "run" / "adapter"
-    assert "Also tracked: sentence_reordering" in said
+    assert "before (step 0)" in said
+    assert "sentence_reordering" in said
     assert said.endswith(f"wrote {tmp_path / 'run'}\n")
     assert run(monkeypatch, "finetune", folder / "tiny", "gsm_symbolic", *words) == 1
     assert "already contains this fine-tuning" in capsys.readouterr().err
