@@ -7,7 +7,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark pictures docs clean
+.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -55,10 +55,6 @@ benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/scoring.py
 	$(BIN)/python tests/benchmarks/online.py
 	$(BIN)/python tests/benchmarks/scaling.py --quick
-
-# The pictures of the README, from the default model in JupyterLab: ten minutes.
-pictures: $(VENV)/test
-	HEADNB_PICTURES=docs/pictures $(BIN)/python -m pytest -m slow tests/browser/test_pictures.py
 
 # The documentation, with executed notebooks; warnings are errors. `ARGS=--reuse` executes only notebooks that changed.
 docs: $(VENV)/test

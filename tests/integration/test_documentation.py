@@ -45,7 +45,8 @@ def examples(page: Path) -> list[tuple[str, str]]:
     return found
 
 
-SOURCES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+RUN_ELSEWHERE = {"logging.md", "sharing.md", "your_data.md"}  # with trackers, a hub and files of their own tests
+SOURCES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if path.name not in RUN_ELSEWHERE)]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in SOURCES if examples(path)}
 PAGES = {name: path for name, path in PAGES.items() if "_build" not in name}
 
