@@ -15,7 +15,7 @@ from pathlib import Path
 import headnb
 from headnb import HeadnbError
 
-NEED_AN_EXTRA = {"headnb.scoring.model_transfer"}  # cloudpickle comes with Dask
+NEED_AN_EXTRA = {"headnb.display.notebook_figure", "headnb.scoring.model_transfer"}  # cloudpickle comes with Dask
 PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7")]
 MAGIC = """
 %load_ext headnb
