@@ -17,7 +17,8 @@ def as_restructured_text(lines: list[str], public: Container[str] = ()) -> list[
     example = False
     for number, line in enumerate(lines):
         if line.strip():
-            starts = _indent(line) > _indent(_last_text(lines[:number])) and not lines[number - 1].strip()
+            deeper = _indent(line) > _indent(_last_text(lines[:number])) and not lines[number - 1].strip()
+            starts = deeper and not line.lstrip().startswith("- ")  # a list is text
             if starts and not example:
                 written += [" " * (_indent(line) - 4) + ".. code-block:: python", ""]
             example = starts or (example and _indent(line) > 0)
