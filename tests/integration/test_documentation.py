@@ -123,3 +123,5 @@ def test_docstrings_become_restructured_text() -> None:
         *(".. code-block:: python", "", "    norm = f(*x)", ""),
         *("Args:", "    x: a\\|b, :py:obj:`grid <headnb.grid>`."),
     ]
+    listed = ["Args:", "    x: one of:", "", "        - a path that", "          goes on;", "        - a frame."]
+    assert as_restructured_text(listed) == listed
