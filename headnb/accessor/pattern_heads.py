@@ -217,6 +217,7 @@ def _with_head_coords(pattern: xr.DataArray) -> xr.DataArray:
 
 
 def flat(values: Array) -> Array:
+    """Merge the dims layer and head: (..., L, H) to (..., L * H)."""
     return values.reshape(*values.shape[:-2], -1)
 
 

@@ -46,7 +46,7 @@ def ablate(
         str,
         typer.Argument(
             metavar="TASK",
-            help="Name (see `headnb tasks`), JSONL file or hub data set.",
+            help="Name (see `headnb tasks`), file or hub data set.",
             autocompletion=completes("task"),
         ),
     ],
@@ -89,7 +89,7 @@ def finetune(
         str,
         typer.Argument(
             metavar="TASK",
-            help="Training task: name (its train split), JSONL file or hub data set.",
+            help="Training task: name (its train split), file or hub data set.",
             autocompletion=completes("task"),
         ),
     ],
