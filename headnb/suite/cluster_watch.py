@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from headnb.suite.graph import Node
 
-TIMEOUT_SECONDS = 600.0  # without an answer of the scheduler, or without a worker that can run a remaining notebook
+TIMEOUT_SECONDS = 600.0  # without a worker that can run a remaining notebook
+ANSWER_SECONDS = 600.0  # without an answer of the scheduler
 
 LOST_MESSAGE = "the Dask scheduler was lost"
 RESUME_MESSAGE = "finished notebooks are kept; run the same command again to resume"
@@ -62,9 +63,9 @@ class ClusterWatch:
 
     def _workers(self) -> Mapping[str, Any]:
         try:
-            workers: dict[str, Any] = call_scheduler(self.client, "identity", TIMEOUT_SECONDS)["workers"]
+            workers: dict[str, Any] = call_scheduler(self.client, "identity", ANSWER_SECONDS)["workers"]
         except TimeoutError as error:
-            problem = f"the Dask scheduler has not answered for {TIMEOUT_SECONDS / 60:.3g} minutes"
+            problem = f"the Dask scheduler has not answered for {ANSWER_SECONDS / 60:.3g} minutes"
             raise HeadnbError(f"{problem}; {RESUME_MESSAGE}") from error
         except (OSError, CancelledError) as error:
             raise HeadnbError(f"{LOST_MESSAGE}; {RESUME_MESSAGE}") from error

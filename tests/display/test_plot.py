@@ -178,6 +178,7 @@ def test_a_notebook_shows_a_figure_without_pyplot() -> None:
 def test_without_matplotlib_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "headnb.display.notebook_figure", raising=False)
     grid = HeadGrid.of(random_pattern(3, 2))
     message = r"this needs matplotlib: pip install 'headnb\[plot\]'"
     for act in (
