@@ -20,6 +20,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
+from headnb.stats.results import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ def check_findings(path: Path, stored: Mapping[Any, Any], notebook_name: str, *,
     Raises:
         HeadnbError: the findings are of another revision and `current` is true.
     """
-    revision = int(stored.get(FINDINGS_KEY, _FIRST))
+    revision = whole_number(stored, FINDINGS_KEY, _FIRST)
     if revision == FINDINGS_REVISION:
         return
     message = (

@@ -27,6 +27,7 @@ from headnb.stats.results import (
     require_scores,
     rescaled,
     trusted_attrs,
+    whole_number,
 )
 from headnb.stats.scoring_revision import REVISION, check_same_revision
 
@@ -308,7 +309,7 @@ def with_loss(scores: xr.Dataset, loss: str, batch_size: int = 4) -> Scores:
     if (tokens < 1).any():
         raise HeadnbError("a sample without answer tokens has no loss to convert")
     stored = str(scores.attrs.get("loss_reduction", "sample-mean"))
-    stored_batch = int(scores.attrs.get("loss_batch_size", OFFICIAL_BATCH))
+    stored_batch = whole_number(scores.attrs, "loss_batch_size", OFFICIAL_BATCH)
     factor = _stored_factor(scores, loss, batch_size) / _stored_factor(scores, stored, stored_batch)
     result = scores.copy()
     score = scores["score"] * xr.DataArray(factor, dims="sample")
@@ -329,7 +330,7 @@ def _stored_factor(scores: xr.Dataset, loss: str, batch_size: int) -> Array:
     if batch_size == OFFICIAL_BATCH and "batch_answer_tokens" in scores:
         return np.asarray(tokens / scores["batch_answer_tokens"].values)
     n = scores.sizes["sample"]
-    whole = int(scores.attrs.get("samples_requested", n)) - int(scores.attrs.get("left_out", 0))
+    whole = whole_number(scores.attrs, "samples_requested", n) - whole_number(scores.attrs, "left_out", 0)
     if scores.attrs.get("complete", 1) == 0 or n < whole:
         raise HeadnbError(
             f"the batches of {batch_size} cannot be determined from a part of the task's samples ({n} available); "

@@ -19,13 +19,14 @@ If xarray itself writes and reads a selection, the selection loses its identity 
 from __future__ import annotations
 
 import hashlib
+import numbers
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 import xarray as xr
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, one_line
 from headnb.stats.reliability import Evidence
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ SAMPLE_ATTRS = (*Evidence._fields, "samples_unpaired")
 _NAME_ATTRS = ("model", "task", "kv_heads")  # attributes that do not depend on the values
 
 _Data = TypeVar("_Data", xr.DataArray, xr.Dataset)
+
+
+def whole_number(stored: Mapping[Any, Any], name: str, default: int) -> int:
+    """The whole number stored as `name`; HeadnbError if it is something else."""
+    value = stored.get(name, default)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    raise HeadnbError(f"the stored {name} is not a whole number: {one_line(repr(value), 40)}")
 
 
 def method_label(attrs: Mapping[Any, Any]) -> str:

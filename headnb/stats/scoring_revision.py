@@ -18,7 +18,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, one_line
-from headnb.stats.results import MADE_BY, RESULT_ID
+from headnb.stats.results import MADE_BY, RESULT_ID, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ _RUN_ATTRS = {"versions", "created", "weights_source", "method_label", "units", 
 
 def revision_of(attrs: Mapping[Any, Any]) -> int:
     """The scoring revision of attributes or settings."""
-    return int(attrs.get(REVISION, FIRST_REVISION))
+    return whole_number(attrs, REVISION, FIRST_REVISION)
 
 
 def check_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping[Any, Any], what: str) -> None:
