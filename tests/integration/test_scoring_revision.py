@@ -102,3 +102,9 @@ def test_the_note_says_which_revision_scores_are_of(attrs, expected):
     note = revision_note(attrs)
     assert expected in note
     assert bool(note) == bool(expected)
+
+
+@pytest.mark.parametrize("revision", [None, "2", [2], 1.5])
+def test_a_revision_that_is_no_number_is_one_line(revision):
+    with pytest.raises(HeadnbError, match="the stored scoring_revision is not a whole number"):
+        revision_note({"scoring_revision": revision})
