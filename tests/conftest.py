@@ -13,6 +13,7 @@ import pytest
 import torch
 from headnb import hub, load_model
 from headnb.models import default_model
+from hypothesis import HealthCheck, settings
 
 import warm_kernels
 from ipython_shells import shell  # noqa: F401  a fixture
@@ -24,22 +25,45 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+HERE = Path(__file__).parent
 # Kernels and subprocesses of tests import the same helpers.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
 torch.set_num_threads(1)  # tiny matrices gain nothing from more threads
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a slow machine is not a failure
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
-def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels that start in a second, for one module: see `warm_kernels`.
+# Folders whose files take longest. Workers get these first, so that none ends long after the others.
+LONGEST = ("browser", "suite", "robustness", "integration", "tuning", "experiments", "scoring")
 
-    Not for all tests: a killed run would wait for the kernels' server.
-    """
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share the tests out among workers by file; tests that use the Jupyter server go to a single worker."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        group = "jupyter" if "jupyter" in item.fixturenames else item.path.relative_to(HERE).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(HERE).parts[0], len(places)))
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder for JUPYTER_PATH with kernels that start in a second: see `warm_kernels`."""
     folder = tmp_path_factory.mktemp("kernels")
-    with pytest.MonkeyPatch.context() as patch, warm_kernels.kernelspec(folder):
-        patch.setenv("JUPYTER_PATH", str(folder))
+    with warm_kernels.kernelspec(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def forked_kernels(kernel_folder: Path) -> Iterator[None]:
+    """Notebooks of one module use the kernels of `kernel_folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(kernel_folder))
         yield
 
 
