@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -39,16 +39,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 LONGEST = ("browser", "suite", "robustness", "integration", "tuning", "experiments", "scoring")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Share the tests out among workers by file; tests that use the Jupyter server go to a single worker."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        group = "jupyter" if "jupyter" in item.fixturenames else item.path.relative_to(HERE).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.relative_to(HERE).parts[0], len(places)))
+    """Begin with the longest tests when several workers share them."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.relative_to(HERE).parts[0], len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out by file; all files that use the Jupyter server go to a single worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileAndServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "Jupyter server" if file in with_server else file
+
+    folder = HERE / "browser"
+    with_server = {
+        path.relative_to(config.rootpath).as_posix()
+        for path in folder.glob("test_*.py")
+        if "jupyter_pages" in path.read_text(encoding="utf-8")
+    }
+    config.option.loadscopereorder = False  # the order is that of `pytest_collection_modifyitems`
+    return ByFileAndServer(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
