@@ -1,6 +1,7 @@
 """Suite of small notebooks, killed at random moments: a kernel, a worker, or the command itself.
 
-A run is killed repeatedly until it ends, so one run gives several cases. Fifty cases are slow: `make robustness`.
+A run is killed repeatedly until it ends, so one run gives several cases. Slow: `make robustness`;
+tests/suite/test_execution.py kills each of them once.
 """
 
 from __future__ import annotations
@@ -81,11 +82,10 @@ class Run:
         return False
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("cases", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_suite_killed_at_random_moments_ends_in_the_same_results(cases: int, tmp_path: Path) -> None:
-    moments = random.Random(cases)
-    seeds = list(range(1 if cases < 10 else SEEDS))
+@pytest.mark.slow
+def test_a_suite_killed_at_random_moments_ends_in_the_same_results(tmp_path: Path) -> None:
+    cases, moments = 50, random.Random(50)
+    seeds = list(range(SEEDS))
     suite = write_suite(tmp_path / "suite", seeds=seeds)
     trained = {f"sft/{task}/seed{seed}/result.txt": f"{MODEL} 1.0 {task} {seed} 21" for task in TASKS for seed in seeds}
     expected = {"start.txt": f"{MODEL} 1.0", "end.txt": "\n".join(trained.values()), **trained}
