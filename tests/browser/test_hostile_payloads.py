@@ -191,7 +191,7 @@ def test_files_opened_by_double_click_run_nothing(page: Page, jupyter: Jupyter) 
 
 def test_saved_pages_run_nothing(page: Page, tmp_path: Path) -> None:
     watched = Watched(page, "file:")
-    for payload in hostile_payloads.with_texts():
+    for payload in hostile_payloads.with_mixed_texts():
         page.goto(HeadGrid.of(payload).save_page(tmp_path / "page.html").as_uri())
         operate(page.locator("#headnb-grid"))
         watched.check()
