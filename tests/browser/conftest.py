@@ -28,7 +28,7 @@ from jupyter_pages import Jupyter, quiet_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 FLAGS = [
     "--no-sandbox",
@@ -58,16 +58,29 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A new page; an error in headnb's scripts fails the test, but an error in Jupyter's scripts does not."""
+def new_context(browser: Browser) -> BrowserContext:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(120_000)
+    return context
+
+
+@pytest.fixture(scope="package")
+def jupyter_context(browser: Browser) -> Iterator[BrowserContext]:
+    """The context of all pages of the server, which therefore load its scripts from a cache."""
+    with new_context(browser) as context:
+        yield context
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new page; an error in headnb's scripts fails the test, but an error in Jupyter's scripts does not."""
+    with_server = "jupyter" in request.fixturenames
+    context = request.getfixturevalue("jupyter_context") if with_server else new_context(browser)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error.stack)))
     yield opened
-    context.close()
+    (opened if with_server else context).close()
     assert not [error for error in errors if "/static/lab/" not in error and "/static/notebook/" not in error]
 
 
