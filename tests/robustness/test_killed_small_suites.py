@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODEL, TASKS = "smollm2-135m", ("gcd", "lcm")
 SEEDS = 8  # training notebooks per task
-PATIENCE = 300.0
+PATIENCE = 900.0
 VICTIMS = {"kernel": 3, "worker": 2, "command": 1}  # process to kill -> weight of the random choice
 GIVEN_UP = ("the kernel died 3 times", "its worker died repeatedly")  # killed too often over one notebook
 

@@ -37,7 +37,7 @@ RUN = "smollm2-135m"
 PLACES = [("gcd", 0), ("lcm", 0)]
 TRAINED = {f"{RUN}/sft/{task}/seed{seed}/result.txt": f"{RUN} 1.0 {task} {seed} 21" for task, seed in PLACES}
 COMPLETE = {f"{RUN}/start.txt": f"{RUN} 1.0", **TRAINED, f"{RUN}/end.txt": "\n".join(TRAINED.values())}
-PATIENCE = 300.0  # seconds; the longest wait of a test on a busy machine
+PATIENCE = 900.0  # seconds; the longest wait of a test on a busy machine
 
 
 def until(condition: Callable[[], object]) -> None:
