@@ -209,7 +209,7 @@ def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str,
         ) as worker,
     ):
         try:
-            with Client(address) as client:
+            with Client(address, timeout=PATIENCE) as client:
                 client.wait_for_workers(1)
             yield address, scheduler, worker
         finally:
