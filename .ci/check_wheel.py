@@ -35,7 +35,7 @@ print("tracked steps", result.study["step"].values.tolist())
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Standard output of a command that must succeed, without this environment's Python paths and task data."""
-    hidden = {"PYTHONPATH", "PYTHONHOME", "HEADNB_DATA", "VIRTUAL_ENV"}
+    hidden = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "HEADNB_DATA", "VIRTUAL_ENV"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | variables
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -64,9 +64,10 @@ def main() -> None:
 
 def check_wheel(home: Path, wheel: Path, source: Path) -> None:
     """The wheel without extras, then with those of fine-tuning, notebooks and figures."""
-    venv.create(home / "env", with_pip=True)
+    venv.create(home / "env")
     python, empty = home / "env" / "bin" / "python", home / "empty"
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-c", ROOT / "constraints.txt"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check", "install"]
+    pip += ["--no-compile", "-c", ROOT / "constraints.txt"]  # of most packages, few modules are imported
     empty.mkdir()
     run(*pip, "torch", cwd=empty)  # first, so that no other package chooses a build
     run(*pip, wheel, cwd=empty)

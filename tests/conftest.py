@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from headnb import hub, load_model
 from headnb.models import default_model
+from hypothesis import HealthCheck, settings
 
 import warm_kernels
 from ipython_shells import shell  # noqa: F401  a fixture
@@ -24,22 +27,60 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+HERE = Path(__file__).parent
 # Kernels and subprocesses of tests import the same helpers.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
 torch.set_num_threads(1)  # tiny matrices gain nothing from more threads
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a slow machine is not a failure
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
-def forked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels that start in a second, for one module: see `warm_kernels`.
+# Folders whose files take longest. Workers get these first, so that none ends long after the others.
+LONGEST = ("browser", "suite", "robustness", "integration", "tuning", "experiments", "scoring")
 
-    Not for all tests: a killed run would wait for the kernels' server.
-    """
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest tests when several workers share them."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.relative_to(HERE).parts[0], len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out by file; all files that use the Jupyter server go to a single worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileAndServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "Jupyter server" if file in with_server else file
+
+    folder = HERE / "browser"
+    with_server = {
+        path.relative_to(config.rootpath).as_posix()
+        for path in folder.glob("test_*.py")
+        if "jupyter_pages" in path.read_text(encoding="utf-8")
+    }
+    config.option.loadscopereorder = False  # the order is that of `pytest_collection_modifyitems`
+    return ByFileAndServer(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder for JUPYTER_PATH with kernels that start in a second: see `warm_kernels`; empty on other systems."""
     folder = tmp_path_factory.mktemp("kernels")
-    with pytest.MonkeyPatch.context() as patch, warm_kernels.kernelspec(folder):
-        patch.setenv("JUPYTER_PATH", str(folder))
+    with warm_kernels.kernelspec(folder) if sys.platform == "linux" else nullcontext():
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def forked_kernels(kernel_folder: Path) -> Iterator[None]:
+    """Notebooks of one module use the kernels of `kernel_folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(kernel_folder))
         yield
 
 

@@ -44,7 +44,7 @@ def sorted_whole(vectors, keys, target, to, without, *, deduplicate):
     return found, similarity
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_streaming_equals_a_full_sort_with_ties_and_copies_in_any_parts(data):
     n = data.draw(st.integers(1, 40))

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 import headnb
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from jupyter_pages import Jupyter, quiet_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 FLAGS = [
     "--no-sandbox",
@@ -37,7 +37,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STARTED_WITHIN = 180
+expect.set_options(timeout=120_000)  # milliseconds, for a busy machine
+STARTED_WITHIN = 600  # seconds; a quiet machine needs five
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,22 +58,35 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A new page; an error in headnb's scripts fails the test, but an error in Jupyter's scripts does not."""
+def new_context(browser: Browser) -> BrowserContext:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(120_000)
+    return context
+
+
+@pytest.fixture(scope="package")
+def jupyter_context(browser: Browser) -> Iterator[BrowserContext]:
+    """The context of all pages of the server, which therefore load its scripts from a cache."""
+    with new_context(browser) as context:
+        yield context
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new page; an error in headnb's scripts fails the test, but an error in Jupyter's scripts does not."""
+    with_server = "jupyter" in request.fixturenames
+    context = request.getfixturevalue("jupyter_context") if with_server else new_context(browser)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error.stack)))
     yield opened
-    context.close()
+    (opened if with_server else context).close()
     assert not [error for error in errors if "/static/lab/" not in error and "/static/notebook/" not in error]
 
 
 @pytest.fixture(scope="session")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
-    """The server, with methods to save and open notebooks."""
+def jupyter(tmp_path_factory: pytest.TempPathFactory, kernel_folder: Path) -> Iterator[Jupyter]:
+    """The server, with methods to save and open notebooks; its kernels are forks of one process."""
     home = tmp_path_factory.mktemp("jupyter")
     token, port = secrets.token_hex(16), _free_port()
     environment = {
@@ -81,7 +95,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTER_PATH": str(_share(home)),
+        "JUPYTER_PATH": os.pathsep.join(map(str, (_share(home), kernel_folder))),
         "JUPYTER_TOKEN": token,
     }
     for folder in (home / "data", home / "files"):
@@ -105,7 +119,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
             yield server
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
 
 
 def _share(home: Path) -> Path:
@@ -128,7 +142,7 @@ def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     end = time.monotonic() + STARTED_WITHIN
     while process.poll() is None and time.monotonic() < end:
         try:
-            urllib.request.urlopen(address, timeout=2).close()
+            urllib.request.urlopen(address, timeout=20).close()
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
         else:

@@ -21,7 +21,7 @@ import torch
 torch.set_num_threads(1)
 from tiny import tiny_model, tiny_tokenizer
 model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
-slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.3))
+slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.8))
 sums = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(8) for b in range(8)]"""
 SCORE = "%headscore model sums --batch-tokens 128"
 
@@ -36,7 +36,7 @@ def open_notebook(page: Page, jupyter: Jupyter, *cells: str) -> str:
 def filling(page: Page, cell: int) -> Locator:
     """A cell's grid with its first samples, while scoring continues."""
     drawn = page.locator(".jp-CodeCell").nth(cell).locator(".headnb-grid")
-    expect(drawn.locator(".progress")).to_contain_text(re.compile(r"\d+ of 64 samples done"), timeout=60_000)
+    expect(drawn.locator(".progress")).to_contain_text(re.compile(r"\d+ of 64 samples done"))
     return drawn
 
 

@@ -43,7 +43,7 @@ def test_run_all_draws_and_an_update_changes_the_same_grid(page: Page, jupyter: 
     jupyter.open_lab(page, jupyter.save(notebook(MADE + "grids.tasks()", FILLING)))
     run_all(page)
     question = page.locator(".jp-Stdin-input")
-    question.wait_for(timeout=60_000)
+    question.wait_for()
     expect(page.locator(".headnb-grid .title").first).to_have_text("smollm2-135m")
     drawn = Drawn(page, page.locator(".headnb-grid").nth(1), grids.grid())
     expect(drawn.root.locator(".progress")).to_contain_text("4 of 32 samples done.")

@@ -63,7 +63,7 @@ def test_the_tooltip_of_a_point_has_its_name_as_text(opened: Page) -> None:
     canvas = opened.locator(".plot .live canvas").first
     canvas.scroll_into_view_if_needed()
     expect(canvas).to_be_visible()
-    opened.wait_for_timeout(300)  # Bokeh draws asynchronously
+    _frame_widths(opened)
     place = opened.evaluate(
         """() => {
             const view = [...Bokeh.index].find((one) => one.model.type === "Figure");
@@ -83,7 +83,7 @@ def test_charts_follow_a_change_of_the_theme(opened: Page) -> None:
     expect(canvas).to_be_visible()
     assert _inks(opened) == ["rgb(28, 30, 33)"]
     opened.emulate_media(color_scheme="dark")
-    for _ in range(50):
+    for _ in range(1200):
         if _inks(opened) == ["rgb(228, 230, 233)"]:
             break
         opened.wait_for_timeout(100)  # the page's policy forbids eval, which waiting for an expression needs
@@ -141,15 +141,21 @@ def _matrix(size: int) -> xr.DataArray:
 
 
 def _frame_widths(page: Page) -> list[float]:
-    """The frame width of every Bokeh figure, after it is drawn."""
+    """The frame width of every Bokeh figure, once they are drawn and stay the same for half a second."""
     page.wait_for_selector(".bk-Figure", state="attached")
-    page.wait_for_timeout(500)
-    return page.evaluate(
-        """() => [...Bokeh.index]
-            .flatMap((view) => [view, ...(view.child_views ?? [])])
-            .filter((view) => view.model.type === "Figure")
-            .map((view) => view.frame.bbox.width)"""
-    )
+    widths: list[float] = []
+    for _ in range(240):
+        before = widths
+        widths = page.evaluate(
+            """() => [...Bokeh.index]
+                .flatMap((view) => [view, ...(view.child_views ?? [])])
+                .filter((view) => view.model.type === "Figure")
+                .map((view) => view.frame.bbox.width)"""
+        )
+        if widths and widths == before and all(widths):
+            break
+        page.wait_for_timeout(500)
+    return widths
 
 
 def test_cells_with_text_do_not_shrink_on_a_narrow_page(page: Page, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_grid_out_of_view_follows_jupyterlabs_theme_when_it_scrolls_into_view(
     grid = grids.grid()
     jupyter.open_lab(page, jupyter.save(shown_notebook(*[grid] * 8)))
     no_kernel(page)
-    expect(page.locator(".headnb-grid")).to_have_count(8, timeout=60_000)  # cells are attached one at a time
+    expect(page.locator(".headnb-grid")).to_have_count(8)  # cells are attached one at a time
     last = Drawn(page, page.locator(".headnb-grid").last, grid)
     last.hover(20, 2)
     assert last.becomes("dark")
@@ -132,7 +132,7 @@ def test_hostile_payloads_run_nothing_and_the_page_stays_responsive(page: Page, 
     assert drawn.locator("script, img, svg[onload]").count() == 0
     page.locator(".jp-Notebook-cell").last.scroll_into_view_if_needed()
     last = page.locator(".headnb-grid").last.get_by_role("alert")
-    expect(last).to_contain_text("at most 500000 are drawn", timeout=60_000)  # cells are attached one at a time
+    expect(last).to_contain_text("at most 500000 are drawn")  # cells are attached one at a time
     assert dialogs == []
 
 

@@ -21,7 +21,7 @@ from tiny import tiny_model, tiny_tokenizer
 model, tokenizer = tiny_model(layers=6, heads=8, kv_heads=4, hidden=64), tiny_tokenizer()
 sums = load_task([(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(8) for b in range(8)], name="sums")
 words = load_task([(f"Say {a}: ", f"word {a}") for a in range(64)], name="words")
-slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.3))"""
+slow = model.model.layers[3].register_forward_pre_hook(lambda *_: time.sleep(0.5))"""
 SCORED = "study = %headscore model sums words --batch-tokens 128"
 SHOTS = os.environ.get("HEADNB_SHOTS")
 
@@ -31,10 +31,10 @@ def test_grids_of_all_tasks_fill_side_by_side(page: Page, jupyter: Jupyter) -> N
     jupyter.open_lab(page, jupyter.save(notebook(MADE, SCORED, shown)))
     run_cell(page, 0)
     output = start_cell(page, 1)
-    expect(output.locator(".progress")).to_contain_text("task 2 of 2", timeout=120_000)
+    expect(output.locator(".progress")).to_contain_text("task 2 of 2")
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / "several-filling.png")
-    expect(output.locator(".progress")).to_be_hidden(timeout=120_000)
+    expect(output.locator(".progress")).to_be_hidden()
     expect(output.locator("table tbody th")).to_have_text(["sums", "words"])
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / "several-done.png")

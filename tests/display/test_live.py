@@ -280,11 +280,11 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+def executed(tmp_path_factory: pytest.TempPathFactory, forked_kernels: None) -> nbformat.NotebookNode:
     """A notebook with live grids, executed by nbclient, like papermill does."""
     cells = [nbformat.v4.new_code_cell(cell) for cell in NOTEBOOK]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     path: Path = tmp_path_factory.mktemp("live") / "executed.ipynb"
     nbformat.write(notebook, path)
     return nbformat.read(path, as_version=4)

@@ -15,7 +15,7 @@ import pytest
 from headnb.display.grid_text import panel_matrix
 from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import payload_changes
@@ -205,7 +205,6 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is not a failure
 @given(
     st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
     JSON_VALUES,
@@ -221,7 +220,6 @@ def test_reader_accepts_nothing_that_the_schema_refuses(name: str, value: object
     assert VALIDATOR.is_valid(found)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(sorted(SCHEMA["properties"])) | st.sampled_from(sorted(SCHEMA["$defs"]["panel"]["properties"])),
     JSON_VALUES,

@@ -66,14 +66,14 @@ def test_a_page_shows_the_picture(widget, tmp_path, exporter):
 def test_the_last_scores_and_the_last_ablation_are_shown():
     explorer = explore(tiny_model(), tiny_tokenizer(), {"pairs": PAIRS})
     empty = saved(explorer)
-    assert explorer.wait(30)
+    assert explorer.wait(300)
     explorer.run()
-    assert explorer.wait(30)
+    assert explorer.wait(300)
     scored = saved(explorer)
     assert scored[MIME_TYPE] == explorer.payload != empty[MIME_TYPE]
     assert "ablated" not in scored["text/html"]
     explorer.ablate(heads=["L0H1"])
-    assert explorer.wait(30)
+    assert explorer.wait(300)
     ablated = saved(explorer)
     for form in ("text/html", "text/plain"):
         assert ablated[form].startswith(scored[form])

@@ -18,7 +18,7 @@ def explorer():
     made = explore(tiny_model(), tiny_tokenizer(), {"sums": SAMPLES})
     yield made
     made.close()
-    assert made.wait(30)
+    assert made.wait(300)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_browser_cannot_write_what_only_python_knows(explorer):
 
 def test_error_in_describing_a_head_is_a_message(explorer, monkeypatch):
     explorer.run()
-    assert explorer.wait(30)
+    assert explorer.wait(300)
     monkeypatch.setattr("headnb.explorer.explorer.head_detail", lambda *_: 1 / 0)
     explorer.set_state({"selected": ["L1H2"]})
     assert explorer.status["error"] == "ZeroDivisionError: division by zero"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from headnb.suite.execution import run_suite
 from headnb.tasks import procedural
 from headnb.tasks.registry import CARDS
 from headnb.tuning.learning import finetune_and_merge
+from peft import LoraConfig, get_peft_model
 
 import suites
 from blocked_imports import blocked
@@ -59,9 +61,20 @@ def tuned() -> headnb.FineTuned:
     return headnb.finetune(tiny_model(), tiny_tokenizer(), PAIRS, steps=1, track=[], batch_size=2)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a model and of an adapter; tests do not change them."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_model().save_pretrained(folder / "tiny")
+    tiny_tokenizer().save_pretrained(folder / "tiny")
+    base, _ = headnb.load_model(folder / "tiny")
+    get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder / "lora")
+    return folder / "tiny", folder / "lora"
+
+
 @pytest.fixture
-def place(model, tokenizer, folder, adapter, tuned, tmp_path) -> Place:
-    return Place(model, tokenizer, folder, adapter[0], tuned, tmp_path)
+def place(model, tokenizer, saved, tuned, tmp_path) -> Place:
+    return Place(model, tokenizer, *saved, tuned, tmp_path)
 
 
 def applied(place: Place) -> None:
@@ -70,7 +83,7 @@ def applied(place: Place) -> None:
 
 
 def track_checkpoints(place: Place) -> None:
-    checkpoint = place.adapter.rename(place.tmp_path / "checkpoint-3")
+    checkpoint = shutil.copytree(place.adapter, place.tmp_path / "checkpoint-3")
     headnb.track_checkpoints(checkpoint, PAIRS, base=place.model, tokenizer=place.tokenizer)
 
 

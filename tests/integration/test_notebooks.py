@@ -23,6 +23,8 @@ from nbclient import NotebookClient
 from synthetic_results import random_pattern
 from tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
+SECONDS = 600  # for a cell or an answer of a kernel, on a busy machine
 NOTEBOOKS = sorted(notebooks.notebooks_folder().glob("*.ipynb"))
 
 
@@ -38,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def executed(*cells: str) -> list[list[Any]]:
     """Run the cells in one kernel, and return the outputs of each cell."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=SECONDS).execute()
     return [cell.outputs for cell in notebook.cells]
 
 
@@ -68,7 +70,7 @@ def test_a_users_error_stops_a_batch_run_with_one_line(folder: Path) -> None:
         cells=[nbformat.v4.new_code_cell(f"%load_ext headnb\n%headscore {folder} gsm_symbolc")]
     )
     with pytest.raises(Exception, match="UsageError"):
-        NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+        NotebookClient(notebook, kernel_name="python3", timeout=SECONDS).execute()
     streams = [output for output in notebook.cells[0].outputs if output.output_type == "stream"]
     assert [output.text.strip() for output in streams] == [
         "UsageError: unknown task 'gsm_symbolc'; did you mean 'gsm_symbolic'?"
@@ -76,11 +78,11 @@ def test_a_users_error_stops_a_batch_run_with_one_line(folder: Path) -> None:
 
 
 def test_the_kernel_answers_complete_requests() -> None:
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(startup_timeout=SECONDS, kernel_name="python3")
     try:
-        client.execute("%load_ext headnb", reply=True, timeout=60)
+        client.execute("%load_ext headnb", reply=True, timeout=SECONDS)
         code = "ap = %headscore smollm2-135m gsm_s"
-        reply = client.complete(code, reply=True, timeout=60)["content"]
+        reply = client.complete(code, reply=True, timeout=SECONDS)["content"]
         assert reply["matches"] == ["gsm_symbolic"]
         assert code[reply["cursor_start"] :] == "gsm_s"
         manager.interrupt_kernel()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from headnb.engine.tokenization import encode_task
-from torch import multiprocessing
+from torch.multiprocessing import start_processes
 
 from distributed_training import run_rank
+from forks import METHOD, ensure_running
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
@@ -31,9 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        multiprocessing.spawn(run_rank, args=(port, str(output)), nprocs=2)
+    ensure_running()
+    start_processes(run_rank, args=(port, str(output)), nprocs=2, start_method=METHOD)
     return output
 
 

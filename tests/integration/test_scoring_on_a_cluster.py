@@ -22,6 +22,7 @@ from headnb.scoring import workers
 from headnb.scoring.model_transfer import SerializedModel
 from headnb.scoring.progress import ScoringInterrupted
 
+from forks import forked_workers
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASK = headnb.load_task([(f"{a} + {b} =", f" {a + b}") for a in range(12) for b in range(15)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_are_forks() -> Iterator[None]:
+    with forked_workers():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def interrupt_at(model, step):
         passes.append(module.training)
         if passes.count(True) == step:
             threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
-            threading.Event().wait(1)
+            threading.Event().wait(60)  # until the signal
 
     module.register_forward_pre_hook(interrupt)
 

@@ -5,10 +5,7 @@ Each file is read in a process with memory and time limits, so that a missing re
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from headnb.models.adapter_configs import _check_pattern
 from headnb.storage.zarr_columns import plain_values
 
 import attacks
-from paths import ROOT
+from forks import forked
 
 QUICK = {"netcdf", "zarr_chunk", "yaml_merges", "gguf_entries", "long_id"}  # one of each kind; the others are long
 MOST = 2**30  # bytes: memory limit of a process that imports torch and refuses a file
@@ -29,21 +26,12 @@ MOST = 2**30  # bytes: memory limit of a process that imports torch and refuses 
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in attacks.ATTACKS]
 )
 def test_a_small_file_that_would_take_much_is_refused_before_it_does(name, tmp_path):
-    ran = subprocess.run(
-        [sys.executable, attacks.__file__, name, tmp_path],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert found["refused"] is not None
-    assert re.search(attacks.ATTACKS[name], found["refused"])
-    assert found["refused"].isprintable()
-    assert len(found["refused"]) < 1000
-    assert found["peak"] < MOST
+    refused, peak = forked(attacks.attack, name, tmp_path)
+    assert refused is not None
+    assert re.search(attacks.ATTACKS[name], refused)
+    assert refused.isprintable()
+    assert len(refused) < 1000
+    assert peak < MOST
 
 
 def test_every_attack_has_a_refusal():

@@ -6,7 +6,6 @@ A run is killed repeatedly until it ends, so one run gives several cases. Fifty 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import signal
 import time
@@ -20,6 +19,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
+from forks import PROCESSES
 from tiny import tiny_model, tiny_tokenizer
 from trainers import PAIRS
 
@@ -37,11 +37,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "all weights": {"inplace": True},
     "some heads": {"inplace": True, "heads": "L0H1,L1H2,L1H3"},
 }
-# The server imports these modules once; each run is a fork of it.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["headnb.tuning.finetuning", "headnb.tuning.result", "peft", "trl.trainer.sft_trainer"]
-)
 
 
 def train(kind: str, out: Path, reports: Connection) -> None:

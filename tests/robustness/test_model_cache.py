@@ -129,7 +129,7 @@ def test_processes_that_convert_at_once_convert_once(cases, model_cache, convert
         for each in together:
             each.start()
         for each in together:
-            each.join(120)
+            each.join(300)
         assert [each.exitcode for each in together] == [0] * 4
         assert log.read_text() == "x"
         made = default_model.default_folder(convert)
@@ -145,7 +145,7 @@ def test_a_conversion_that_is_killed_leaves_nothing_behind_the_next(cases, model
         began = FORKED.Event()
         process = FORKED.Process(target=make, args=(convert, began))
         process.start()
-        assert began.wait(60)
+        assert began.wait(300)
         time.sleep(moments.uniform(0, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         process.join()

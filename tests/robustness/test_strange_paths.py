@@ -5,7 +5,6 @@ The calls run in a process with memory and time limits: see tests/support/paths_
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,22 +13,9 @@ from pathlib import Path
 import pytest
 
 import paths_tried
-from paths import ROOT
+from forks import forked
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no pipes among files, and no limits of the system")
-
-
-def run(arguments, **options):
-    environment = {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, **environment, **options.pop("env", {})},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-        **options,
-    )
 
 
 @pytest.mark.parametrize(
@@ -41,9 +27,7 @@ def run(arguments, **options):
     ],
 )
 def test_paths_that_cannot_be_looked_up_are_refused_in_a_line(cases, tmp_path):
-    ran = run([paths_tried.__file__, tmp_path, cases])
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
+    found = forked(paths_tried.try_paths, tmp_path, cases, seconds=3600)
     print(f"strange paths: {found['tried']} tried, {found['refused']} refused in one line")
     assert found["wrong"] == []
     assert found["refused"] > len(paths_tried.readers()) * 10
@@ -72,6 +56,6 @@ print("done")
 def test_a_user_without_home_and_passwd_entry_gets_a_line(tmp_path):
     tmp_path.chmod(0o777)
     script = NOBODY.format(paths=[entry for entry in sys.path if entry], folder=str(Path("/")))
-    ran = run(["-c", script])
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.endswith("done\n")

@@ -208,7 +208,7 @@ def test_whatever_a_page_sends_it_is_words_in_the_widget(examples, model, tokeni
     def check(content, state):
         widget._handle_custom_msg(content, [])
         widget.set_state(state)
-        assert widget.wait(60)
+        assert widget.wait(300)
         json.dumps(widget.status)
         found["refused" if widget.status["error"] else "read"] += 1
 

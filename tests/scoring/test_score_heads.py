@@ -19,6 +19,7 @@ from headnb import HeadnbError, open_scores, score_heads
 from headnb.scoring import gradient
 from headnb.scoring.progress import ScoringInterrupted
 
+from forks import exit_code
 from scoring_samples import BUDGET, LENGTHS, TASK, same_scores, stop_after
 from tiny import tiny_model
 
@@ -260,8 +261,7 @@ KILLED = """
 def test_killed_run_goes_on_and_ends_bitwise_equal(model, whole, tmp_path, count, after):
     out = str(tmp_path / "a.zarr")
     script = KILLED.format(method="write", count=count, after=after, out=out)
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert exit_code(exec, textwrap.dedent(script), {}) == -signal.SIGKILL
     assert open_scores(out).attrs["complete"] == 0
     assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET, out=out), whole)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +18,10 @@ from headnb.storage.row_buffer import ScoreRows, merge_adjacent
 from headnb.storage.score_store import open_table
 from headnb.storage.zarr_columns import SAMPLE_VARIABLES
 
-from paths import SUPPORT
+from forks import PROCESSES, exit_code
 from scoring_samples import BUDGET, TASK, same_scores
+from store_writer_process import write_store
 from tiny import tiny_model
-
-WRITER = SUPPORT / "store_writer_process.py"
 
 
 @pytest.fixture(scope="module")
@@ -35,32 +32,33 @@ def whole():
 
 @contextmanager
 def another_writer(out, moment):
-    """Run a writer in another process and pause it at this moment of its run."""
-    command = [sys.executable, WRITER, out, moment]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "paused\n"
-            yield process
-        finally:
-            process.kill()
+    """Run a writer in another process and pause it at this moment of its run; it goes on once `test` is closed."""
+    test, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=write_store, args=(out, moment, theirs))
+    process.start()
+    theirs.close()
+    try:
+        assert test.recv() == "paused"
+        yield process, test
+    finally:
+        process.kill()
 
 
 def killed_writer(out, moment):
-    command = [sys.executable, WRITER, out, moment]
-    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert exit_code(write_store, out, moment) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("moment", ["pause_while_creating", "pause_after_each_batch"])
 def test_a_second_process_is_refused_and_the_first_ends_undisturbed(moment, whole, tmp_path):
     out = tmp_path / "a.zarr"
-    with another_writer(out, moment) as first:
+    with another_writer(out, moment) as (first, test):
         for _ in range(2):
             with pytest.raises(HeadnbError, match=r"another run is writing scores to .*a\.zarr now; wait") as refused:
                 score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out)
         assert "\n" not in str(refused.value)
-        first.communicate("go on\n" * 100, timeout=60)
-        assert first.returncode == 0
+        test.close()
+        first.join(300)
+        assert first.exitcode == 0
     assert same_scores(open_scores(out), whole)
 
 
@@ -72,13 +70,13 @@ def test_a_place_where_no_file_can_be_made_is_not_taken_for_a_locked_one():
 
 def test_a_store_is_read_while_it_is_written_and_its_lock_dies_with_the_writer(whole, tmp_path):
     out = tmp_path / "a.zarr"
-    with another_writer(out, "pause_after_each_batch") as first:
+    with another_writer(out, "pause_after_each_batch") as (first, _):
         part = open_scores(out)
         assert part.attrs["complete"] == 0
         assert 0 < part.sizes["sample"] < len(TASK)
         assert part.score.equals(whole.score.sel(sample=part.sample))
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        first.kill()
+        first.join()
         assert same_scores(score_heads(tiny_model(), None, TASK, batch_tokens=BUDGET, out=out), whole)
     assert same_scores(open_scores(out), whole)
 

@@ -23,6 +23,7 @@ from headnb.suite import cluster_watch, execution, job, records
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
+from forks import forked_workers
 from suites import graph, results, write_notebook, write_suite
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ RUN = "smollm2-135m"
 PLACES = [("gcd", 0), ("lcm", 0)]
 TRAINED = {f"{RUN}/sft/{task}/seed{seed}/result.txt": f"{RUN} 1.0 {task} {seed} 21" for task, seed in PLACES}
 COMPLETE = {f"{RUN}/start.txt": f"{RUN} 1.0", **TRAINED, f"{RUN}/end.txt": "\n".join(TRAINED.values())}
-PATIENCE = 300.0  # seconds; the longest wait of a test on a busy machine
+PATIENCE = 900.0  # seconds; the longest wait of a test on a busy machine
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -90,6 +91,13 @@ class Command:
         _, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, stderr
         return stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_are_forks() -> Iterator[None]:
+    """Workers of this process are; those of a `Command` are new processes."""
+    with forked_workers():
+        yield
 
 
 @pytest.fixture
@@ -179,7 +187,7 @@ def test_a_killed_run_resumes(command: Command) -> None:
     assert f"{RUN}/end.txt" not in results(command.out)
     nodes = graph(command.suite, command.out)
     assert records.records(nodes, running=records.is_running(command.out))[f"{RUN}/train.gcd.seed0"].state == "stopped"
-    command.finish()
+    run_suite(nodes, command.out)
     assert results(command.out) == COMPLETE
     assert all(path.stat().st_mtime_ns == before[path] for path in before if not path.name.startswith("."))
 
@@ -201,7 +209,7 @@ def scheduler_and_worker(command: Command, *options: str) -> Iterator[tuple[str,
         ) as worker,
     ):
         try:
-            with Client(address) as client:
+            with Client(address, timeout=PATIENCE) as client:
                 client.wait_for_workers(1)
             yield address, scheduler, worker
         finally:
@@ -349,7 +357,7 @@ def test_ctrl_c_ends_the_kernels_and_says_how_to_resume(command: Command) -> Non
     assert "run the same command again to resume" in stderr
     assert "Traceback" not in stderr
     assert not kernel.is_running()
-    command.finish()
+    run_suite(graph(command.suite, command.out), command.out)
     assert results(command.out) == COMPLETE
 
 

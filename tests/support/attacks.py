@@ -1,9 +1,4 @@
-"""Malicious files that are small but cost a reader much memory or time, each with the call that reads it.
-
-    python attacks.py NAME FOLDER
-
-runs one attack with limits of memory and time, and prints the result as JSON.
-"""
+"""Malicious files that are small but cost a reader much memory or time, each with the call that reads it."""
 
 from __future__ import annotations
 
@@ -268,19 +263,17 @@ def _peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
-def main(name: str, folder: Path) -> None:
-    import headnb.storage.score_store
+def attack(name: str, folder: Path) -> tuple[str | None, int]:
+    """Run one attack with limits of memory and time, for a process of its own; message of the error, peak memory."""
+    from headnb import HeadnbError
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     message = None
     try:
         globals()[name](folder)
-    except headnb.HeadnbError as error:
+    except HeadnbError as error:
         message = str(error)
-    print(json.dumps({"refused": message, "peak": _peak_memory()}))
+    peak = _peak_memory()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    return message, peak

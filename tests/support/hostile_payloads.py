@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -66,19 +67,28 @@ def template() -> dict[str, Any]:
     return whole | {"panels": [panel, panel | {"title": "other", "course": "d"}]}
 
 
-def with_text(value: Any, text: str, key: str = "") -> Any:
-    """The value with every text, and every free key, replaced."""
+def with_text(value: Any, *texts: str) -> Any:
+    """The value with every text, and every free key, replaced by these texts in turn."""
+    return _with_texts(value, itertools.cycle(texts))
+
+
+def _with_texts(value: Any, texts: Iterator[str], key: str = "") -> Any:
     if isinstance(value, dict):
         free = key in {"statistics", "withheld"}
-        return {text if free else name: with_text(part, text, name) for name, part in value.items()}
+        return {next(texts) if free else name: _with_texts(part, texts, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [with_text(part, text, key) for part in value]
-    return text if isinstance(value, str) and key not in NOT_TEXT else value
+        return [_with_texts(part, texts, key) for part in value]
+    return next(texts) if isinstance(value, str) and key not in NOT_TEXT else value
 
 
 def with_texts() -> list[dict[str, Any]]:
     """One payload for each hostile text."""
     return [with_text(template(), text) for text in TEXTS]
+
+
+def with_mixed_texts() -> list[dict[str, Any]]:
+    """Payloads with all hostile texts in different fields, a fifth as many as texts."""
+    return [with_text(template(), *TEXTS[first:], *TEXTS[:first]) for first in range(0, len(TEXTS), 5)]
 
 
 def with_wrong_values() -> Iterator[dict[str, Any]]:

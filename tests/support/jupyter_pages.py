@@ -80,7 +80,6 @@ def kernel_ready(page: Page) -> None:
     """Wait for the connection to the kernel; without it, JupyterLab would ask for another kernel."""
     page.wait_for_function(
         "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'",
-        timeout=60_000,
     )
 
 
@@ -95,7 +94,7 @@ def start_cell(page: Page, cell: int) -> Locator:
 def finished(page: Page, cell: int) -> None:
     """Wait until a cell shows its execution count; the notebook runs from top to bottom."""
     prompt = page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first
-    expect(prompt).to_have_text(f"[{cell + 1}]:", timeout=60_000)
+    expect(prompt).to_have_text(f"[{cell + 1}]:")
 
 
 def run_cell(page: Page, cell: int) -> Locator:

@@ -1,23 +1,13 @@
-"""Every public call that takes a path, a name or a file, tested with unusual paths.
-
-    python paths_tried.py FOLDER CASES
-
-tries all fixed paths, and CASES generated paths with the cheap calls, under limits of memory and time. It prints as
-JSON the number of calls, and the outcome of calls that neither succeeded nor failed with a one-line error. A negative
-CASES includes the calls that write or load a model.
-"""
+"""Every public call that takes a path, a name or a file, tested with unusual paths."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
-import sys
 import threading
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb import HeadnbError
@@ -26,6 +16,7 @@ from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SECONDS = 120  # limit of one call: enough on a busy machine
 MEMORY = 8 * 2**30
@@ -144,7 +135,13 @@ def tried(found: dict[str, Any], name: str, call: Callable[[str], Any], path: st
         signal.alarm(0)
 
 
-def main(folder: Path, cases: int) -> None:
+def try_paths(folder: Path, cases: int) -> dict[str, Any]:
+    """Try all fixed paths, and `cases` generated paths with the cheap calls, under limits of memory and time.
+
+    For a process of its own. Returns the number of calls, and the outcome of calls that neither succeeded nor failed
+    with a one-line error. A negative `cases` includes the calls that write or load a model.
+    """
+
     def hangs(*_: object) -> None:
         raise HangsError
 
@@ -175,8 +172,4 @@ def main(folder: Path, cases: int) -> None:
         tried(found, name, calls[name], path)
 
     try_case()
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    return found

@@ -1,6 +1,6 @@
 """A process that writes a store, and pauses or is killed at a given moment.
 
-Usage: `python store_writer_process.py STORE MOMENT`, where MOMENT names a function of this module.
+A moment is the name of a function of this module.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,12 +22,14 @@ from scoring_samples import BUDGET, TASK
 from tiny import tiny_model
 
 OPTIONS = {"batch_tokens": BUDGET}
+TEST = []  # connection to the test
 
 
 def pause():
-    """Print "paused" and wait for a line of input."""
-    print("paused", flush=True)
-    sys.stdin.readline()
+    """Say "paused" and wait for an answer, or for the end of the connection."""
+    with suppress(EOFError, OSError):
+        TEST[0].send("paused")
+        TEST[0].recv()
 
 
 def die():
@@ -87,9 +89,10 @@ def die_before_write(chunk, other, times):
     zarr_columns.CHUNK_BYTES = 160  # five samples, so that one array is several chunks
 
 
-if __name__ == "__main__":
+def write_store(out, moment, *test):
+    """Write the store; for a process of its own, because it changes modules."""
+    TEST.extend(test)
     torch.set_num_threads(1)  # as in the tests, because sums over several threads differ in the last bit
-    out, moment = sys.argv[1:]
     score_store.WRITE_INTERVAL = 0.0  # write after each batch
     globals()[moment]()
     score_heads(tiny_model(), None, TASK, out=out, **OPTIONS)

@@ -2,7 +2,8 @@
 
 `kernelspec(folder)` starts the warm process and writes a kernelspec `python3` that uses it. Jupyter starts a small
 client, which requests a fork over a socket, passes its standard streams to the fork, forwards signals, and ends with
-the exit code or signal of the kernel. If the client is killed, its kernel is killed too.
+the exit code or signal of the kernel. If the client is killed, its kernel is killed too. The warm process ends with the
+process that started it, also if that is killed.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PRELOADED = (
     "bokeh.plotting",
@@ -47,7 +49,8 @@ def kernelspec(folder: Path) -> Iterator[None]:
     command = [sys.executable, "-S", __file__, "start", str(address), "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
     ready, writer = os.pipe()
-    with subprocess.Popen([sys.executable, __file__, "serve", str(address), str(writer)], pass_fds=[writer]) as server:
+    command = [sys.executable, __file__, "serve", str(address), str(writer)]
+    with subprocess.Popen(command, pass_fds=[writer], stdin=subprocess.PIPE) as server:
         os.close(writer)
         with os.fdopen(ready) as pipe:
             assert pipe.read() == "ready", "a preloaded module cannot be imported"
@@ -68,7 +71,7 @@ def serve(address: str, ready: int) -> None:
     listener.listen()
     os.write(ready, b"ready")
     os.close(ready)
-    while True:
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # it ends with the starting process
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -110,7 +113,7 @@ def run_kernel(request: dict[str, Any], supervisor: int) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.path[:] = ["", *(entry for entry in sys.path if entry != str(Path(__file__).parent))]
+    sys.path[0] = ""  # was the folder of this script
     sys.argv = ["ipykernel_launcher.py", f"--IPKernelApp.parent_handle={supervisor}", *request["arguments"]]
     for number in FORWARDED:
         signal.signal(number, signal.SIG_DFL)
