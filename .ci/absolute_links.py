@@ -1,4 +1,4 @@
-"""Let README.md of an exported commit link to the repository by address, as PyPI needs it, and name it in pyproject.toml.
+"""Let an exported commit link to its repository by address: in README.md, as PyPI needs it, and in pyproject.toml.
 
 Usage: python absolute_links.py FOLDER ADDRESS COMMIT, for example build https://github.com/user/headnb 0123abc.
 """

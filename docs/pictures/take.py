@@ -19,14 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from headnb.display.grid import HeadGrid
 from nbformat.sign import NotebookNotary
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "support"))
 
+from head_grid import Drawn
 from jupyter_pages import Jupyter, command, notebook, quiet_settings, start_cell
+from synthetic_results import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +71,7 @@ def jupyter() -> Iterator[Jupyter]:
         try:
             for _ in range(300):
                 try:
-                    urllib.request.urlopen(f"{address}/api?token={token}", timeout=2).close()
+                    urllib.request.urlopen(f"{address}/api?token={token}", timeout=2).close()  # noqa: S310
                     break
                 except OSError:
                     time.sleep(1)
@@ -91,18 +95,18 @@ def started(page: Page, lab: Jupyter, *cells: str, width: int, height: int) -> L
 
 def done(page: Page, cell: int) -> None:
     """Wait until a cell shows its execution count."""
-    prompt = f"document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')[{cell}].textContent"
-    page.wait_for_function(f"{prompt} === '[{cell + 1}]:'", timeout=WAIT)
+    prompt = page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt").first
+    expect(prompt).to_have_text(f"[{cell + 1}]:", timeout=WAIT)
     page.wait_for_timeout(2000)
 
 
 def live(page: Page, lab: Jupyter) -> None:
-    """A grid that fills, is pointed at, and in which heads are selected."""
-    first = "%load_ext headnb\nwarm = %headscore smollm2-135m gsm_symbolic -n 2"  # loads the model
-    cell = started(page, lab, first, "scores = %headscore smollm2-135m gsm_symbolic -n 32", width=930, height=1700)
+    """A grid that fills, in which heads are pointed at and one is selected."""
+    loading = "%%capture\n%load_ext headnb\n%headscore smollm2-135m gsm_symbolic -n 2"
+    cell = started(page, lab, loading, "scores = %headscore smollm2-135m gsm_symbolic -n 32", width=960, height=1000)
     page.evaluate(POINTER)
-    canvas = cell.locator(".headnb-grid canvas").first
-    canvas.wait_for(timeout=WAIT)
+    drawn = Drawn(page, cell.locator(".headnb-grid"), HeadGrid.of(pattern(np.zeros((30, 9)), kv_heads=3)))
+    drawn.stage.wait_for(timeout=WAIT)
     frames: list[tuple[Image.Image, int]] = []
 
     def frame(milliseconds: int) -> None:
@@ -112,24 +116,22 @@ def live(page: Page, lab: Jupyter) -> None:
         frame(220)
         page.wait_for_timeout(300)
     done(page, 1)
-    frames = thinned(frames, 24)
+    frames = thinned(frames, 20)
     frame(900)
-    box = canvas.bounding_box()
-    at = [box["x"] + box["width"], box["y"] + box["height"] / 2]
-    heads = page.evaluate("() => 0") or [(0.55, 0.19), (0.78, 0.66)]
-    for number, (right, down) in enumerate(heads):
-        goal = [box["x"] + right * box["width"], box["y"] + down * box["height"]]
-        for step in range(1, 9):
-            page.mouse.move(*(old + (new - old) * step / 8 for old, new in zip(at, goal, strict=True)))
-            page.wait_for_timeout(60)
+    stage = drawn.stage.bounding_box()
+    x, y = stage["x"] + stage["width"], stage["y"] + stage["height"] / 2
+    for layer, head in ((17, 7), (24, 6)):
+        right, down = drawn.place(layer, head)
+        old, (x, y) = (x, y), (stage["x"] + right, stage["y"] + down)
+        for step in range(1, 7):
+            page.mouse.move(*(start + (end - start) * step / 6 for start, end in zip(old, (x, y), strict=True)))
+            page.wait_for_timeout(100)
             frame(70)
-        at = goal
-        page.wait_for_timeout(300)
-        frame(1500)
-        if number:
-            page.mouse.click(*at)
-            page.wait_for_timeout(500)
-            frame(3500)
+        page.wait_for_timeout(500)
+        frame(1400)
+    page.mouse.click(x, y)
+    page.wait_for_timeout(1000)
+    frame(3500)
     area = cell.bounding_box()
     write_animation(frames, HERE / "live.gif", [int(area[name]) for name in ("x", "y", "width", "height")])
 
@@ -149,24 +151,23 @@ def write_animation(frames: list[tuple[Image.Image, int]], path: Path, area: lis
     first.save(path, save_all=True, append_images=others, duration=[time for _, time in frames], loop=0, optimize=True)
 
 
-def picture(shown: Locator, name: str) -> None:
-    """A PNG with 256 colours."""
-    Image.open(io.BytesIO(shown.screenshot())).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        HERE / f"{name}.png", optimize=True
-    )
+def picture(screenshot: bytes, name: str) -> None:
+    """Write a PNG with 256 colours."""
+    shown = Image.open(io.BytesIO(screenshot)).convert("RGB")
+    shown.quantize(256, dither=Image.Dither.NONE).save(HERE / f"{name}.png", optimize=True)
 
 
 def fine_tuning(page: Page, lab: Jupyter) -> None:
     line = "result = %headsft smollm2-135m gsm_symbolic --steps 16 --every 4 -n 24 --batch-size 4"
     cell = started(page, lab, "%load_ext headnb", line, width=1080, height=1600)
     done(page, 1)
-    picture(cell, "fine_tuning")
+    picture(cell.screenshot(), "fine_tuning")
 
 
 def roles(page: Page, lab: Jupyter) -> None:
     cell = started(page, lab, "%load_ext headnb", "roles = %headroles smollm2-135m", width=800, height=1600)
     done(page, 1)
-    picture(cell, "roles")
+    picture(cell.screenshot(), "roles")
 
 
 def explorer(page: Page, lab: Jupyter) -> None:
@@ -179,15 +180,16 @@ def explorer(page: Page, lab: Jupyter) -> None:
     cell.locator(".samples button").first.click(timeout=WAIT)
     cell.locator(".tokens span").first.wait_for(timeout=WAIT)
     page.wait_for_timeout(1000)
-    picture(cell, "explorer")
+    picture(cell.screenshot(), "explorer")
 
 
 def report(page: Page, path: str) -> None:
-    """The first figures of a report."""
-    page.set_viewport_size({"width": 1000, "height": 1250})
+    """The summary and the first grids of a report."""
+    page.set_viewport_size({"width": 1000, "height": 1700})
     page.goto(Path(path).resolve().as_uri())
     page.wait_for_timeout(5000)
-    picture(page.locator("body"), "report")
+    end = page.locator("#section-1 > details").bounding_box()
+    picture(page.screenshot(clip={"x": 0, "y": 0, "width": 1000, "height": end["y"] - 8}), "report")
 
 
 def main() -> None:

@@ -6,11 +6,10 @@ No script, request, dialog or navigation, and no text pushes the page out of its
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb import load_task, scale_heads, score_heads
+from headnb import finetune, load_task, scale_heads, score_heads
 from headnb.display.report import report
 from headnb.experiments.folder import Run
 from headnb.experiments.report import contents_of
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 WHOLE = FIXTURES / "format-1" / "run"
 PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7"), ("3 + 3 = ", "6")]
-TASKS = 8  # texts in one report
+TASKS = 13  # texts in one report
 NAMES = [f"{number} {text}" for number, text in enumerate(TEXTS)]  # tasks of one file name are refused
 REPORTS = [NAMES[start : start + TASKS] for start in range(0, len(NAMES), TASKS)]
 
@@ -39,16 +38,14 @@ def hostile_run(folder: Path, texts: list[str]) -> Run:
     tasks = {name: load_task(PAIRS, name=name) for name in texts}
     for name, task in tasks.items():
         score_heads(model, tokenizer, task, out=run.paths.before(name))
-    with scale_heads(model, {"L0H1": 0.2}):
-        for name, task in tasks.items():
-            score_heads(model, tokenizer, task, out=run.paths.after(texts[0], 0, name))
-    for task in texts:
-        of_task = run.paths.finetuning(task, 0)
-        if task != text:
-            shutil.copytree(run.paths.after(text, 0, text).parent, of_task / "after")
-        shutil.copy(WHOLE / "sft" / "gcd" / "seed0" / "study.nc", of_task)
-        loss = {name: {"before": 2.0, "after": 1.0} for name in texts}
-        result = {"task": task, "seed": 0, "kind_of_tuning": text, "steps": text, "loss": loss, "movement": 0.1}
+    loss = {name: {"before": 2.0, "after": 1.0} for name in texts}
+    for trained in texts[:2]:
+        of_task, track = run.paths.finetuning(trained, 0), {trained: tasks[trained]}
+        finetune(tiny_model(), tokenizer, tasks[trained], steps=1, every=1, track=track, output_dir=of_task)
+        with scale_heads(model, {"L0H1": 0.2}):
+            for name, task in tasks.items():
+                score_heads(model, tokenizer, task, out=run.paths.after(trained, 0, name))
+        result = {"task": trained, "seed": 0, "kind_of_tuning": text, "steps": text, "loss": loss, "movement": 0.1}
         (of_task / "result.json").write_text(json.dumps(result))
     settings = json.loads((WHOLE / "run.json").read_text())
     settings |= {"model": text, "tasks": texts, "versions": {text: text}}
@@ -59,11 +56,11 @@ def hostile_run(folder: Path, texts: list[str]) -> Run:
     return run
 
 
-@pytest.mark.filterwarnings("ignore:.*Scored by an earlier version", "ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("texts", REPORTS, ids=lambda texts: texts[0].split()[0])
 def test_the_report_of_a_strangers_run_only_shows_it(page: Page, tmp_path: Path, texts: list[str]) -> None:
     run = hostile_run(tmp_path / "run", texts)
-    path = report(contents_of(run, {texts[0]: texts[1:3]}, {text: text for text in texts}), run.folder / "report.html")
+    path = report(contents_of(run, {texts[0]: texts[1:2]}, {text: text for text in texts}), run.folder / "report.html")
     addresses: list[str] = []
     page.on("dialog", lambda dialog: pytest.fail(f"the page opened a dialog: {dialog.message}"))
     page.on("request", lambda request: addresses.append(request.url))
