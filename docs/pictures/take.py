@@ -102,18 +102,20 @@ def done(page: Page, cell: int) -> None:
 
 def live(page: Page, lab: Jupyter) -> None:
     """A grid that fills, in which heads are pointed at and one is selected."""
-    loading = "%%capture\n%load_ext headnb\n%headscore smollm2-135m gsm_symbolic -n 2"
-    cell = started(page, lab, loading, "scores = %headscore smollm2-135m gsm_symbolic -n 32", width=960, height=1000)
+    loading = "%%capture\n%load_ext headnb\n%config HeadMagics.batch_tokens = 512\n%headscore smollm2-135m lcm -n 2"
+    cell = started(page, lab, loading, "scores = %headscore smollm2-135m gsm_symbolic -n 32", width=960, height=1200)
     page.evaluate(POINTER)
     drawn = Drawn(page, cell.locator(".headnb-grid"), HeadGrid.of(pattern(np.zeros((30, 9)), kv_heads=3)))
     drawn.stage.wait_for(timeout=WAIT)
     frames: list[tuple[Image.Image, int]] = []
 
     def frame(milliseconds: int) -> None:
-        frames.append((Image.open(io.BytesIO(page.screenshot())).convert("RGB"), milliseconds))
+        shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        if not frames or shown.tobytes() != frames[-1][0].tobytes():
+            frames.append((shown, milliseconds))
 
     while cell.locator(".progress").first.is_visible():
-        frame(220)
+        frame(300)
         page.wait_for_timeout(300)
     done(page, 1)
     frames = thinned(frames, 20)

@@ -41,7 +41,7 @@ def hostile_run(folder: Path, texts: list[str]) -> Run:
     loss = {name: {"before": 2.0, "after": 1.0} for name in texts}
     for trained in texts[:2]:
         of_task, track = run.paths.finetuning(trained, 0), {trained: tasks[trained]}
-        finetune(tiny_model(), tokenizer, tasks[trained], steps=1, every=1, track=track, output_dir=of_task)
+        finetune(tiny_model(), tokenizer, tasks[trained], steps=2, every=1, track=track, output_dir=of_task)
         with scale_heads(model, {"L0H1": 0.2}):
             for name, task in tasks.items():
                 score_heads(model, tokenizer, task, out=run.paths.after(trained, 0, name))
