@@ -111,8 +111,9 @@ def live(page: Page, lab: Jupyter) -> None:
 
     def frame(milliseconds: int) -> None:
         shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        if not frames or shown.tobytes() != frames[-1][0].tobytes():
-            frames.append((shown, milliseconds))
+        if frames and shown.tobytes() == frames[-1][0].tobytes():
+            milliseconds = max(milliseconds, frames.pop()[1])
+        frames.append((shown, milliseconds))
 
     while cell.locator(".progress").first.is_visible():
         frame(300)
