@@ -91,6 +91,7 @@ def lines_of_calls() -> list[str]:
         lambda: headnb.grid([[1.0, 2.0]]).save("grid.pdf"),
         lambda: headnb.load_model(adapter),
         lambda: headnb.load_task("gcd", n=4),
+        lambda: headnb.load_task("lm_eval:arc_easy", n=4),
         lambda: headnb.score_heads(model, tokenizer, PAIRS, client=object()),
         chart.bokeh,
         lambda: headnb.load_model("smollm2-135m"),

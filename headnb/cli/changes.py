@@ -15,8 +15,8 @@ from headnb.notebook import shared_options as shared
 
 @takes(*shared.COMPARING)
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Scores (.zarr, .nc).")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Scores of the same samples, or of another task.")],
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="File or URL of scores (.zarr, .nc).")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Scores of the same samples, or of another task.")],
     save: Save = None,
     **given: Any,
 ) -> None:

@@ -48,6 +48,7 @@ _EXTRAS = {
     ),
     "lab": _Extra("JupyterLab", ()),
     "plot": _Extra("figures for papers", ("headnb.display.plot",)),
+    "harness": _Extra("tasks of lm-evaluation-harness", ("headnb.tasks.harness",)),
 }
 _CORE_MODULES = ("headnb.scoring", "headnb.notebook.magics", "headnb.explorer.explorer")
 # Module to import for a package, where it differs from the package's name.

@@ -160,8 +160,10 @@ for _command in (changes.ablate, changes.finetune, changes.compare):
 @app.command(cls=Command)
 def show(
     file: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", help="Scores (.zarr, .nc), several for grids side by side, or a .heads.json."),
+        list[str],
+        typer.Argument(
+            metavar="FILE", help="File or URL of scores (.zarr, .nc), several for grids side by side, or a .heads.json."
+        ),
     ],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write a picture (.svg).")] = None,
@@ -182,7 +184,9 @@ def show(
 
 @app.command(cls=Command)
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Scores (.zarr, .nc) or a grid (.heads.json).")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="File or URL of scores (.zarr, .nc) or of a grid (.heads.json).")
+    ],
     out: Annotated[
         list[Path],
         typer.Argument(metavar="OUT", help="New files: .csv, .heads.json, .png, .pdf, .svg or .html."),
@@ -267,11 +271,11 @@ def doctor() -> None:
             echo(f"{'':<18} -> {finding.remedy}", fg="yellow")
 
 
-def _open_grid(files: list[Path]) -> HeadGrid:
+def _open_grid(files: list[str]) -> HeadGrid:
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.notebook.arguments import one_drawable, open_drawable  # noqa: PLC0415
+    from headnb.notebook.arguments import is_file_or_url, one_drawable, open_drawable  # noqa: PLC0415
 
     for file in files:
-        if not file.exists():
+        if not is_file_or_url(file):
             raise HeadnbError(f"{file} does not exist")
-    return HeadGrid.of(one_drawable([open_drawable(file) for file in files], [str(file) for file in files]))
+    return HeadGrid.of(one_drawable([open_drawable(file) for file in files], files))

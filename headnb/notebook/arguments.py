@@ -20,6 +20,7 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.notebook.variables import fitting_names
+from headnb.storage.remote import is_url, local_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -261,7 +262,7 @@ def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: i
 
 
 def find_scores(word: str, namespace: Variables) -> xr.Dataset:
-    """Scores of a variable or a file.
+    """Scores of a variable, a file or a URL.
 
     Raises:
         HeadnbError: no variable and no file of that name has scores.
@@ -273,15 +274,15 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     found = variable(word, namespace, is_scores)
     if isinstance(found, xr.Dataset):
         return found
-    if not user_path(found).exists():
+    if not is_file_or_url(found):
         raise HeadnbError(
             _not_found_message(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores)
         )
-    return open_scores(user_path(found))
+    return open_scores(found)
 
 
 def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
-    """Drawable value of a variable or a file: scores, a pattern, a comparison, a matrix, a mapping or a grid.
+    """Drawable value of a variable, a file or a URL: scores, a pattern, a comparison, a matrix, a mapping or a grid.
 
     Raises:
         HeadnbError: no variable and no file of that name has one.
@@ -289,12 +290,11 @@ def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
     found = variable(word, namespace, is_drawable)
     if not isinstance(found, str):
         return found
-    path = user_path(found)
-    if not path.exists():
+    if not is_file_or_url(found):
         raise HeadnbError(
             _not_found_message(word, namespace, "something to draw (scores, a pattern, a comparison)", is_drawable)
         )
-    return open_drawable(path)
+    return open_drawable(found)
 
 
 def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
@@ -314,12 +314,20 @@ def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
     return labelled(found, [Path(word).stem if "." in word or "/" in word else word for word in words])
 
 
-def open_drawable(path: Path) -> HeadGrid | Any:
-    """Open a saved grid (`*.heads.json`) or saved scores (Zarr, netCDF)."""
-    from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.storage.reading import open_scores  # noqa: PLC0415
+def is_file_or_url(source: str) -> bool:
+    """Whether a file or a folder of that name exists; any URL passes, because only opening it can tell."""
+    return is_url(source) or user_path(source).exists()
 
-    return HeadGrid.open(path) if path.suffix == ".json" else open_scores(path)
+
+def open_drawable(source: str) -> HeadGrid | Any:
+    """Open a saved grid (`*.heads.json`) or saved scores at a path or a URL."""
+    from headnb.display.grid import HeadGrid  # noqa: PLC0415
+    from headnb.storage.reading import SHARED_FILE, open_scores  # noqa: PLC0415
+
+    if not source.endswith(".json"):
+        return open_scores(source)
+    with local_copy(source, SHARED_FILE) as path:
+        return HeadGrid.open(path)
 
 
 def _not_found_message(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:

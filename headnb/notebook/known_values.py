@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headnb.notebook.shared_options import SCORE
+from headnb.notebook.shared_options import REPORT_TO, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ def known_values(argument: str) -> list[str]:
     """Possible values of an argument or option by its name, such as "model"; empty for free-form ones."""
     if argument in _NAMES:
         return _NAMES[argument]()
-    return [choice for option in SCORE if option.name == argument for choice in option.choices]
+    return [choice for option in (*SCORE, REPORT_TO) if option.name == argument for choice in option.choices]
 
 
 def _models() -> list[str]:

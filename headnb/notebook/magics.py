@@ -208,7 +208,7 @@ class HeadMagics(Magics):
         "picture",
         metavar="X",
         nargs="+",
-        help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file.",
+        help="Variable with scores, a pattern, a comparison, a grid or a matrix, or a saved file or its URL.",
     )
     @argument("--title", default="", help="Title of the grid.")
     @argument("--roles", metavar="R", help="Variable or file with head roles (%%headroles), to mark them in the grid.")
@@ -242,11 +242,11 @@ class HeadMagics(Magics):
 
     @line_magic
     @magic_arguments()
-    @argument("after", metavar="AFTER", help="Variable or file with the scores after the change.")
+    @argument("after", metavar="AFTER", help="Variable, file or URL with the scores after the change.")
     @argument(
         "before",
         metavar="BEFORE",
-        help="Variable or file with scores of the same samples before the change, or of another task.",
+        help="Variable, file or URL with scores of the same samples before the change, or of another task.",
     )
     @argument("--title", default="", help="Title of the grid.")
     @takes(*shared.COMPARING, shared.INTO)

@@ -132,6 +132,12 @@ RESUME = Option("resume", "Resume from the last checkpoint in --out.", False, bo
 BATCH_SIZE = Option("batch_size", "Samples per optimizer step.", 8, int)
 LEARNING_RATE = Option("learning_rate", "Learning rate. Default: 2e-4, or 2e-5 with --full.", kind=float)
 ONLINE = Option("online", "Also score the training batches, in the backward pass of the training.", False, bool)
+REPORT_TO = Option(
+    "report_to",
+    "Log to a tracker: tensorboard (needs --out), wandb or trackio.",
+    "none",
+    choices=("tensorboard", "wandb", "trackio", "none"),
+)
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
 SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
@@ -142,5 +148,6 @@ COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
 ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`
 ABLATING = (FACTOR, CONTROLS, TOKENS, *SAMPLING, ENCODING, BATCH_TOKENS, MAX_LENGTH)
 SCORE = (*SAMPLING, *SETTINGS, *WORK[1:], *LOADING)
-TUNING = (SEED, METHOD, ENCODING, MAX_LENGTH, STEPS, EVERY, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME)  # of `finetune`
+STEPPING = (STEPS, EVERY, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME, REPORT_TO)
+TUNING = (SEED, METHOD, ENCODING, MAX_LENGTH, *STEPPING)  # arguments of `finetune`
 TUNING_MODEL = (REVISION, DEVICE, DTYPE)  # arguments of `load_model` for a fine-tuning, which makes the adapter

@@ -107,7 +107,18 @@ def run_notebook(
         raise HeadnbError(
             f"{notebook.name} failed in cell [{error.exec_count}], {error.ename}: {error.evalue}; see {executed}"
         ) from None
+    _reduce_paths(executed)
     return executed
+
+
+def _reduce_paths(executed: Path) -> None:
+    """Reduce the paths in papermill's metadata to file names: one has the folder where headnb is installed."""
+    import nbformat  # noqa: PLC0415
+
+    notebook = nbformat.read(executed, as_version=4)
+    facts = notebook.metadata.papermill
+    facts.update({name: Path(facts[name]).name for name in ("input_path", "output_path")})
+    nbformat.write(notebook, executed)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,9 @@ def check_trackers(report_to: str | list[str] | None, output_dir: object) -> Non
         if name in TRACKERS and importlib.util.find_spec(name) is None:
             raise HeadnbError(f"report_to={name!r} needs {name}: pip install {name}")
         if name == "tensorboard" and output_dir is None and "TENSORBOARD_LOGGING_DIR" not in os.environ:
-            raise HeadnbError("report_to='tensorboard' needs output_dir='FOLDER', the folder of TensorBoard's files")
+            raise HeadnbError(
+                "report_to='tensorboard' needs output_dir='FOLDER' (--out FOLDER), the folder of TensorBoard's files"
+            )
 
 
 def check_rate(rate: float | None) -> None:

@@ -55,6 +55,23 @@ def test_compare_shows_the_paired_differences(
     assert said.endswith(f"wrote {grid}\n")
 
 
+def test_compare_show_and_export_take_urls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    before, after = ((folder / f"{name}.zarr").as_uri() for name in ("before", "after"))
+    grid = tmp_path / "x.heads.json"
+    assert run(monkeypatch, "compare", before, after, "--save", grid) == 0
+    assert run(monkeypatch, "export", before, tmp_path / "x.csv") == 0
+    capsys.readouterr()
+    said = []
+    for source in (before, folder / "before.zarr", grid.as_uri(), grid):
+        assert run(monkeypatch, "show", source) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2] == said[3]
+    assert run(monkeypatch, "show", "nosuch://user:secret@host/a.zarr") == 1
+    assert "cannot open nosuch://host/a.zarr" in capsys.readouterr().err
+
+
 def test_compare_of_two_tasks_shows_ranks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:

@@ -246,7 +246,7 @@ def test_doctor_names_what_is_missing_with_its_remedy(monkeypatch: pytest.Monkey
 def test_doctor_finds_nothing_wrong_here() -> None:
     """This also imports every package that the project requires."""
     report = {finding.name: finding for finding in doctor.diagnose()}
-    assert {"[train]", "[tasks]", "[suite]", "[lab]"} <= report.keys()
+    assert {"[train]", "[tasks]", "[suite]", "[lab]", "[plot]", "[harness]"} <= report.keys()
     assert {name: finding for name, finding in report.items() if finding.remedy} == {}
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import runpy
+import shutil
 import tomllib
 
 import pytest
 import yaml
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.metadata.spec import construct_metadata_file_2_4
+from hatchling.plugin.manager import PluginManager
 
 from paths import ROOT
 
@@ -64,3 +69,17 @@ def test_scripts_of_the_workflows_exist() -> None:
     scripts = {script for path in WORKFLOWS for script in re.findall(r"\.ci/[\w.]+", path.read_text(encoding="utf-8"))}
     assert scripts
     assert [script for script in sorted(scripts) if not (ROOT / script).is_file()] == []
+
+
+def test_links_of_the_published_description_are_addresses_of_files(tmp_path) -> None:
+    for name in ("README.md", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    address, commit = "https://example.org/user/headnb", "0" * 40
+    runpy.run_path(str(ROOT / ".ci" / "absolute_links.py"))["main"](tmp_path, address, commit)
+    metadata = construct_metadata_file_2_4(ProjectMetadata(str(tmp_path), PluginManager()))
+    assert f"Project-URL: Source, {address}\n" in metadata
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", metadata)
+    assert {mark for mark, _ in links} == {"!", ""}
+    for mark, link in links:
+        own = link.removeprefix(f"{address}/{'raw' if mark else 'blob'}/{commit}/")
+        assert (ROOT / own.partition("#")[0]).is_file() if own != link else link.startswith("https://")

@@ -66,6 +66,14 @@ def test_full_tuning_changes_the_variables_model_and_no_shared_one(shell):
     assert (shell.user_ns["model"].lm_head.weight != before).any()
 
 
+def test_report_to_logs_to_a_tracker(shell, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert "needs output_dir='FOLDER' (--out FOLDER)" in error_of(shell, f"{TUNE} --report-to tensorboard")
+    result, _ = run(shell, f"{TUNE} --report-to tensorboard --out {tmp_path / 'run'}")
+    assert result.success
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+
+
 def test_full_tuning_of_a_model_that_the_magics_share_is_refused(shell, tmp_path):
     shell.user_ns["model"].save_pretrained(tmp_path)
     shell.user_ns["tokenizer"].save_pretrained(tmp_path)

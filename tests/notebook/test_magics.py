@@ -343,6 +343,19 @@ def test_headgrid_draws_variables_and_files(shell: InteractiveShell, tmp_path: A
     assert [len(captured.outputs) for captured in (drawn, again)] == [1, 1]
 
 
+def test_headgrid_and_headdiff_take_urls(shell: InteractiveShell, tmp_path: Any) -> None:
+    scores = scores_of(shell)
+    for name in ("a.nc", "a.heads.json"):
+        scores.heads.save(f"memory://magics/{name}")
+    run(shell, "grid = %headgrid memory://magics/a.heads.json")
+    run(shell, "drawn = %headgrid memory://magics/a.nc")
+    assert shell.user_ns["drawn"] == HeadGrid.of(scores)
+    assert shell.user_ns["grid"].payload["kind"] == shell.user_ns["drawn"].payload["kind"]
+    run(shell, "change = %headdiff memory://magics/a.nc memory://magics/a.nc")
+    assert (shell.user_ns["change"]["difference"] == 0).all()
+    assert "there are no scores at memory://magics/b.nc" in error_of(shell, "%headgrid memory://magics/b.nc")
+
+
 def test_headgrid_as_last_value_is_drawn_once(shell: InteractiveShell) -> None:
     shell.user_ns["scores"] = scores_of(shell)
     _, captured = run(shell, "%headgrid scores")

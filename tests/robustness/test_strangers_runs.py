@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from html.parser import HTMLParser
@@ -27,6 +29,7 @@ from hypothesis import strategies as st
 from drawn import FEW, MANY, outcome, plain, tried
 from hostile_names import NAMES
 from paths import FIXTURES
+from suites import write_suite
 
 WHOLE = FIXTURES / "format-1" / "run"
 FORGED = {
@@ -173,6 +176,23 @@ def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monke
     secret = [word.encode() for word in (*SECRETS.values(), "host-planted")]
     assert not [path for path, content in contents.items() if any(word in content for word in secret)]
     print(f"files scanned for private names: {len(written)}; with paths: {sorted(naming)}")
+
+
+def test_executed_notebooks_and_manifests_of_a_suite_name_no_installation_user_or_token(tmp_path, monkeypatch):
+    """The folder that the user names for the results is in them: see SECURITY.md."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home-planted").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home-planted"))
+    suite = write_suite(tmp_path / "installed-planted", tasks=["gcd"], seeds=[0])
+    monkeypatch.chdir(tmp_path)
+    words = ["suite", "run", str(suite), "--profile", "tiny", "--out", "out", "--workers", "1"]
+    program = "from headnb.cli.main import main; main()"
+    subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True, timeout=600)
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} >= {".ipynb", ".json"}
+    assert not [path for path in written if b"planted" in path.read_bytes()]
+    print(f"executed notebooks and manifests of a suite scanned for private names: {len(written)}")
 
 
 def test_two_fine_tunings_in_one_folder_are_refused(model, tokenizer, tmp_path):

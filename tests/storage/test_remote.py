@@ -15,20 +15,44 @@ from headnb.storage.reading import read_parts
 from stores import score_into, scores_are_correct
 
 
-@pytest.fixture
-def memory():
-    """An empty file system in memory, which `memory://` names in the whole process."""
-    files = fsspec.filesystem("memory")
-    yield files
-    files.rm("/", recursive=True)
+@pytest.fixture(params=["memory", "s3"])
+def files(request, monkeypatch):
+    """File system with an empty bucket: in this process, or S3 as moto's server plays it."""
+    if request.param == "memory":
+        yield (memory := fsspec.filesystem("memory"))
+        memory.rm("/", recursive=True)
+        return
+    moto, s3fs = pytest.importorskip("moto.server"), pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # one made before knows another endpoint
+    s3 = s3fs.S3FileSystem()
+    s3.mkdir("bucket")
+    yield s3
+    s3.rm("bucket", recursive=True)  # moto keeps buckets for the whole process
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
 
 
 @pytest.fixture
-def store(memory, tmp_path):
+def bucket(files):
+    """URL of the bucket."""
+    return files.unstrip_protocol("bucket").replace(":///", "://")
+
+
+@pytest.fixture
+def store(files, bucket, tmp_path):
     """URL of a complete store."""
     score_into(tmp_path / "a.zarr")
-    memory.put(str(tmp_path / "a.zarr"), "/bucket/a.zarr", recursive=True)
-    return "memory://bucket/a.zarr"
+    files.put(str(tmp_path / "a.zarr"), "bucket/a.zarr", recursive=True)
+    return f"{bucket}/a.zarr"
 
 
 def test_a_store_at_a_url_opens_with_its_values_and_attributes(store, tmp_path):
@@ -43,13 +67,15 @@ def test_parts_of_a_store_at_a_url_are_read(store):
     assert [part.sizes["sample"] for part in parts] == [20, 10]
 
 
-def test_a_file_is_written_to_a_url_and_read_from_it(memory, tmp_path):
+def test_a_file_is_written_to_a_url_and_read_from_it(files, bucket, tmp_path):
     scores = score_into(None)
-    for url in ("memory://bucket/new/a.nc", "memory://bucket/new/a.parquet", (tmp_path / "a.nc").as_uri()):
+    for url in (f"{bucket}/new/a.nc", f"{bucket}/new/a.parquet", (tmp_path / "a.nc").as_uri()):
         assert scores.heads.save(url) == url
         assert open_scores(url).identical(scores)
-    scores.heads.save("memory://bucket/a.heads.json")
-    assert memory.exists("/bucket/a.heads.json")
+    scores.heads.save(f"{bucket}/a.heads.json")
+    assert files.exists("bucket/a.heads.json")
+    with pytest.raises(HeadnbError, match=f"there are no scores at {bucket}/b.nc"):
+        open_scores(f"{bucket}/b.nc")
 
 
 def test_a_file_on_a_web_server_is_read(tmp_path):
@@ -64,12 +90,12 @@ def test_a_file_on_a_web_server_is_read(tmp_path):
         server.shutdown()
 
 
-def test_damage_at_a_url_is_reported_with_the_url(store, memory):
-    chunk = next(name for name in memory.find("/bucket/a.zarr") if "/score/c/" in name)
-    memory.pipe(chunk, b"\0" + memory.cat(chunk)[1:])
-    with pytest.raises(HeadnbError, match=r"memory://bucket/a\.zarr/score/c/0/0/0 is damaged"):
+def test_damage_at_a_url_is_reported_with_the_url(store, files):
+    chunk = next(name for name in files.find("bucket/a.zarr") if "/score/c/" in name)
+    files.pipe(chunk, b"\0" + files.cat(chunk)[1:])
+    with pytest.raises(HeadnbError, match=rf"{store}/score/c/0/0/0 is damaged"):
         open_scores(store)
-    memory.rm(chunk)
+    files.rm(chunk)
     assert open_scores(store).sizes["sample"] == 0  # as for a local store: its samples count as not scored
 
 
