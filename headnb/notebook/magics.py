@@ -17,6 +17,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Int, Unicode
 
+from headnb import _background_imports
 from headnb.display.encodings import for_stdout
 from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.errors import HeadnbError, one_line
@@ -134,6 +135,7 @@ class HeadMagics(Magics):
             HeadnbError: the variable of --into cannot be set.
         """
         options = arguments.parse(magic, line)
+        _background_imports.wait()
         options.variables = Variables.of_caller(self.variables())
         if getattr(options, "into", None):
             arguments.check_name(options.into)
