@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import gc
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from headnb import _background_imports
 from headnb._background_imports import BackgroundImports
 from IPython.core.interactiveshell import InteractiveShell
+
 from rival_imports import run_trials
 
 FORK = """
@@ -136,7 +138,7 @@ def test_control_c_ends_the_wait(modules, foreground):
     imports = BackgroundImports([name])
     imports.start()
     until(lambda: modules.events.log)
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()  # the system sends it to the main thread
     with pytest.raises(KeyboardInterrupt):
         imports.wait() if foreground == "wait" else importlib.import_module(name)
     modules.events.go.set()

@@ -21,6 +21,7 @@ from headnb import _background_imports
 from headnb.display.encodings import for_stdout
 from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.errors import HeadnbError, one_line
+from headnb.models.loading import read_ahead
 from headnb.models.model_cache import ModelCache, release_memory
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
@@ -135,6 +136,9 @@ class HeadMagics(Magics):
             HeadnbError: the variable of --into cannot be set.
         """
         options = arguments.parse(magic, line)
+        model = getattr(options, "model", None)
+        if model not in [cached.name for cached in self.model_cache]:
+            read_ahead(model)
         _background_imports.wait()
         options.variables = Variables.of_caller(self.variables())
         if getattr(options, "into", None):

@@ -5,14 +5,13 @@
 
 The two cells are `%load_ext headnb` and `%headscore smollm2-135m gsm_symbolic -n 4`. Each round starts one kernel for
 each version, in alternating order. `--pause` is the time that a person takes to type the second cell; it is not
-counted. The default model must have been loaded once before. The columns are medians over rounds:
+counted; on a busy machine it must be longer. The default model must have been loaded once before. The columns are
+medians over rounds with 95 % intervals, relative to the earlier version:
 
-    waiting       seconds in which the two cells run, relative to the earlier version
-    colours       the same until the first colours are sent, relative to the earlier version's total
-    processor     processor time of the kernel for both cells, relative to the earlier version; on a busy machine it
-                  varies less than the waiting time
-
-The last line gives 95 % intervals of the medians.
+    waiting       time in which the two cells run
+    colours       time until the first colours are sent, relative to the earlier version's whole time
+    processor     processor time of the kernel while the two cells run: with one thread and an idle core for it, the
+                  time that the person waits or more; on a busy machine it varies less than the waiting time
 """
 
 from __future__ import annotations
@@ -47,18 +46,22 @@ def measure(tree: Path, pause: float) -> dict[str, float]:
         if message["msg_type"] == "error":
             raise RuntimeError("\n".join(message["content"]["traceback"]))
 
-    def run(cell: str) -> float:
+    used = 0.0
+
+    def run(cell: str) -> tuple[float, float]:
+        """When the cell began, and its duration."""
+        nonlocal used
+        used -= processor_seconds(client)
         started = time.monotonic()
         client.execute_interactive(cell, output_hook=watch, timeout=TIMEOUT)
-        return time.monotonic() - started
+        duration = time.monotonic() - started
+        used += processor_seconds(client)
+        return started, duration
 
     try:
-        before = processor_seconds(client)
-        extension = run(CELLS[0])
+        _, extension = run(CELLS[0])
         time.sleep(pause)
-        started = time.monotonic()
-        scoring = run(CELLS[1])
-        used = processor_seconds(client) - before
+        started, scoring = run(CELLS[1])
         return {
             "waiting": extension + scoring,
             "colours": extension + colours[0] - started,
