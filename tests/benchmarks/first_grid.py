@@ -38,13 +38,13 @@ def measure(tree: Path, pause: float) -> dict[str, float]:
     """The columns in seconds for one kernel that imports headnb from `tree`."""
     manager, client = start_new_kernel(kernel_name="python3", env={**os.environ, "PYTHONPATH": str(tree)})
     colours: list[float] = []
+    printed: list[str] = []
 
     def watch(message: dict) -> None:
         data = message["content"].get("data", {}).get(MIME_TYPE)
         if data is not None:
             colours.append(time.monotonic())
-        if message["msg_type"] == "error":
-            raise RuntimeError("\n".join(message["content"]["traceback"]))
+        printed.extend([message["content"].get("text", ""), *message["content"].get("traceback", ())])
 
     used = 0.0
 
@@ -62,6 +62,8 @@ def measure(tree: Path, pause: float) -> dict[str, float]:
         _, extension = run(CELLS[0])
         time.sleep(pause)
         started, scoring = run(CELLS[1])
+        if not colours:
+            raise RuntimeError(f"there is no grid: {''.join(printed)}")
         return {
             "waiting": extension + scoring,
             "colours": extension + colours[0] - started,
