@@ -164,7 +164,9 @@ class RunNoise:
 
         noise = tuple(np.broadcast_to(part, scale.shape)[varied] for part in (self.a, self.b, self.c))
         ends = np.zeros_like(high[varied]), high[varied]
-        high[varied] = scipy.optimize.elementwise.find_root(excess, ends, args=noise, tolerances={"xrtol": 1e-10}).x
+        from scipy.optimize import elementwise  # noqa: PLC0415  scipy does not load it by attribute
+
+        high[varied] = elementwise.find_root(excess, ends, args=noise, tolerances={"xrtol": 1e-10}).x
         return np.where(np.isnan(scale), np.nan, high)
 
 
