@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headnb import _background_imports
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,6 +56,7 @@ def _placeholder(module: str, name: str) -> Callable[..., Any]:
     (definition,) = (node for node in source.body if isinstance(node, kinds) and node.name == name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        _background_imports.wait()
         return _import_name(module, name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name

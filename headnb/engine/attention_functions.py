@@ -90,6 +90,11 @@ def _attend(
     return outputs, weights
 
 
+def is_transformed(model: nn.Module) -> bool:
+    """Whether anything is registered for one of the model's attention modules now."""
+    return any(module in registered for module in model.modules() for registered in (_transforms, _substitutes))
+
+
 def _interfaces(model: nn.Module) -> list[AttentionInterface]:
     """The attention interfaces that the model's modules use; nearly always the one of transformers."""
     sources = {type(module).__module__ for module in model.modules()}

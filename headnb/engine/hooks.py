@@ -107,6 +107,11 @@ def record_heads(model: PreTrainedModel) -> Iterator[Callable[[], HeadLayout]]:
         yield partial(_layout, model, seen)
 
 
+def layout_of(model: PreTrainedModel, heads: Mapping[str, int]) -> HeadLayout:
+    """The layout from the names and query heads of the attention modules that a forward pass runs, in its order."""
+    return _layout(model, {model.get_submodule(name): number for name, number in heads.items()})
+
+
 def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout:
     """Build the layout from the query heads of each attention module, in the order of a forward pass."""
     config = model.config.get_text_config()

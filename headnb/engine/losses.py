@@ -18,9 +18,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.engine.batching import Answers, Batch
 from headnb.engine.decoders import decoder_of
 from headnb.engine.dependence import depends_on_tokens
-from headnb.engine.hooks import frozen, input_device, model_logits, record_heads
+from headnb.engine.hooks import frozen, input_device, layout_of, model_logits, record_heads
 from headnb.engine.packing import can_pack, packed_attention, samples_interact
 from headnb.engine.threads import this_thread_only
+from headnb.engine.trial_memory import Trial, recall, remember, trial_key
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -110,10 +111,18 @@ def find_heads_and_loss_computer(model: PreTrainedModel) -> tuple[HeadLayout, Lo
         raise HeadnbError(f"{name} is an encoder; headnb scores decoder-only models")
     if getattr(model.config, "is_encoder_decoder", False):
         raise HeadnbError(f"{name} is an encoder-decoder; headnb scores decoder-only models")
+    key = trial_key(model)
+    if key is not None and (trial := recall(key)) is not None:
+        return layout_of(model, trial.heads), replace(_split(model, trial.vocabulary), supports_packing=True)
     with record_heads(model) as recorded_layout:
         probe = _probe(model)
     layout = recorded_layout()
-    return layout, _build_loss_computer(model, probe, layout)
+    loss_computer = _build_loss_computer(model, probe, layout)
+    if key is not None and loss_computer.supports_packing:
+        names = {module: name for name, module in model.named_modules()}
+        heads = {names[module]: layout.heads[layer] for layer, module in layout.attention}
+        remember(key, Trial(heads, loss_computer.vocabulary))
+    return layout, loss_computer
 
 
 def find_loss_computer(model: PreTrainedModel, layout: HeadLayout | None = None) -> LossComputer:
@@ -158,6 +167,22 @@ def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: Head
             f"{type(model).__name__} adds tokens to every sample, as prompt tuning does; such models cannot be scored"
         )
     _check_causal(model, probe)
+    whole = LossComputer(partial(_full_logits, model), nn.Identity(), probe.logits.shape[-1])
+    adapters = getattr(model, "peft_config", {}).values()
+    if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in adapters):
+        return whole  # the wrapped model looks for the invocation tokens that activate such an adapter
+    split = _split(model, probe.logits.shape[-1])
+    with torch.no_grad(), frozen(model):
+        head_is_known = probe.states is not None and _reproduces(partial(split.logits, probe.states), probe.logits)
+        if head_is_known and layout is not None and _packing_is_exact(model, layout, split, probe):
+            return replace(split, supports_packing=True)
+        if _reproduces(lambda: split.logits(split.states(input_ids=probe.tokens)), probe.logits):
+            return split
+    return whole
+
+
+def _split(model: PreTrainedModel, vocabulary: int) -> LossComputer:
+    """The loss computer that runs decoder and language-model head separately."""
     config = model.config.get_text_config()
     decoder, head = decoder_of(model), model.get_output_embeddings()  # type: ignore[no-untyped-call]
 
@@ -168,18 +193,7 @@ def _build_loss_computer(model: PreTrainedModel, probe: _ProbePass, layout: Head
     def logits(hidden: Tensor) -> Tensor:
         return _post_process_logits(head(hidden), config)
 
-    whole = LossComputer(partial(_full_logits, model), nn.Identity(), probe.logits.shape[-1])
-    adapters = getattr(model, "peft_config", {}).values()
-    if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in adapters):
-        return whole  # the wrapped model looks for the invocation tokens that activate such an adapter
-    split = LossComputer(states, logits, probe.logits.shape[-1])
-    with torch.no_grad(), frozen(model):
-        head_is_known = probe.states is not None and _reproduces(partial(logits, probe.states), probe.logits)
-        if head_is_known and layout is not None and _packing_is_exact(model, layout, split, probe):
-            return replace(split, supports_packing=True)
-        if _reproduces(lambda: logits(states(input_ids=probe.tokens)), probe.logits):
-            return split
-    return whole
+    return LossComputer(states, logits, vocabulary)
 
 
 def _full_logits(model: PreTrainedModel, **inputs: Any) -> Tensor:

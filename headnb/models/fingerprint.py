@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from headnb.errors import HeadnbError
 
@@ -22,6 +23,8 @@ _IRRELEVANT_ENTRIES = re.compile(
     r"|(pad|bos|eos)_token_id|_?\w*(attn|experts)_implementation\w*)$"
 )
 
+_unchanged: WeakKeyDictionary[torch.nn.Module, str | None] = WeakKeyDictionary()
+
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """32 hex digits that depend on every weight, on the adapters, and on the config entries that affect scores.
@@ -32,6 +35,27 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     Raises:
         HeadnbError: a weight is on the meta device and accelerate does not hold it.
     """
+    if model not in _unchanged:
+        return _fingerprint(model)
+    if _unchanged[model] is None:
+        _unchanged[model] = _fingerprint(model)
+    return cast("str", _unchanged[model])
+
+
+@contextlib.contextmanager
+def unchanged_weights(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, nothing changes the model's weights: their fingerprint is computed at most once."""
+    if model in _unchanged:
+        yield
+        return
+    _unchanged[model] = None
+    try:
+        yield
+    finally:
+        del _unchanged[model]
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in _weights(model):
         digest.update(f"{name.removeprefix('_orig_mod.')} {tuple(weight.shape)} {weight.dtype}".encode())

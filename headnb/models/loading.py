@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,6 +66,7 @@ def load_model(
         HeadnbError: unknown id (with what was tried and the nearest known names); pickled weights; a model that needs
             its own code; not a causal decoder; missing weights or tokenizer; or no such device.
     """
+    read_ahead(id)
     dtype = _dtype(dtype)
     chosen = _device(device) if device_map is None else None
     source = hub.user_path(id)
@@ -77,6 +79,17 @@ def load_model(
         if adapter is not None:
             model, tokenizer = with_adapter(model, tokenizer, str(adapter))
     return _move_to_device(model, dtype, chosen).eval(), tokenizer
+
+
+def read_ahead(source: object) -> None:
+    """Let the system read a local model's weights into memory beside imports and tokenizer; returns at once."""
+    if not hasattr(os, "posix_fadvise") or not isinstance(source, (str, Path)):  # Linux has it
+        return
+    with contextlib.suppress(OSError, HeadnbError):  # loading says what is wrong
+        folder = default_model.cached_folder() if source == DEFAULT else hub.user_path(source)
+        for weights in folder.glob("*.safetensors"):
+            with hub.user_path(weights).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _load(source: str, dtype: Any, device_map: Any, revision: str | None) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headnb import _background_imports
 from headnb.notebook.shared_options import REPORT_TO, SCORE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _task_groups() -> list[str]:
 
 
 def _methods() -> list[str]:
+    _background_imports.wait()
     from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
     return list(methods())

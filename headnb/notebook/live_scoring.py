@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from headnb import _background_imports
 from headnb.display.live_tasks import tasks_state
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import xarray as xr
 
@@ -22,12 +23,27 @@ def score_live(live: LiveGrid, model: Any, tokenizer: Any, tasks: Sequence[Task]
     if len(tasks) == 1:
         from headnb.scoring.run import score_heads  # noqa: PLC0415  loads torch
 
-        return score_heads(model, tokenizer, tasks[0], **settings, on_progress=live.update)
+        return score_heads(model, tokenizer, tasks[0], **settings, on_progress=_load_drawing(live.update))
     from headnb.scoring.several_tasks import score_tasks  # noqa: PLC0415  loads torch
 
-    return score_tasks(
-        model, tokenizer, tasks, **settings, on_progress=lambda progress: live.show(tasks_state(progress))
-    )
+    report = _load_drawing(lambda progress: live.show(tasks_state(progress)))
+    return score_tasks(model, tokenizer, tasks, **settings, on_progress=report)
+
+
+def _load_drawing(show: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Import what draws scores during the first batch, in which the model runs and nothing else is imported."""
+    begun = False
+
+    def report(progress: Any) -> None:
+        nonlocal begun
+        if begun:
+            _background_imports.wait()
+        else:
+            _background_imports.start(_background_imports.FOR_DRAWING)
+        begun = True
+        show(progress)
+
+    return report
 
 
 def distinct_tasks(tasks: Sequence[Task], words: Sequence[str]) -> list[Task]:

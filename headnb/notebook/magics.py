@@ -17,9 +17,11 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from traitlets import Float, Int, Unicode
 
+from headnb import _background_imports
 from headnb.display.encodings import for_stdout
 from headnb.display.live import LiveGrid, suppress_redisplay
 from headnb.errors import HeadnbError, one_line
+from headnb.models.loading import read_ahead
 from headnb.models.model_cache import ModelCache, release_memory
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
@@ -134,6 +136,10 @@ class HeadMagics(Magics):
             HeadnbError: the variable of --into cannot be set.
         """
         options = arguments.parse(magic, line)
+        model = getattr(options, "model", None)
+        if model not in [cached.name for cached in self.model_cache]:
+            read_ahead(model)
+        _background_imports.wait()
         options.variables = Variables.of_caller(self.variables())
         if getattr(options, "into", None):
             arguments.check_name(options.into)

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 
+from headnb import _background_imports
 from headnb.display.encodings import for_stdout
 from headnb.display.templating import render
 from headnb.errors import HeadnbError
@@ -66,6 +67,7 @@ def model_table(loaded: dict[str, int] | None = None) -> NameTable:
 
 def method_table() -> NameTable:
     """Score methods."""
+    _background_imports.wait()
     from headnb.scoring.registry import methods  # noqa: PLC0415  loads torch
 
     return NameTable(("method", "description"), tuple(methods().items()))

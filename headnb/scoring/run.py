@@ -18,7 +18,7 @@ from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.tokenization import ENCODINGS, encode_task
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length, is_offloaded, model_name
-from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.fingerprint import unchanged_weights, weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
 from headnb.scoring.batch_run import BatchRun
@@ -132,6 +132,7 @@ def score_heads(
     with _explain_not_finite(model), ExitStack() as model_use:
         model_use.enter_context(model_lock(model))
         model_use.enter_context(frozen(model))  # once for all batches: with many weights it takes milliseconds
+        model_use.enter_context(unchanged_weights(model))
         if chosen.scorer is None:
             assert chosen.fit is not None  # noqa: S101  a method scores or fits
             _reject_client(client, f"{method} is fitted to all samples at once")

@@ -9,8 +9,8 @@ function skips NaN heads (layers without softmax heads). Noise-corrected estimat
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from headnb.errors import HeadnbError
 
@@ -39,7 +39,7 @@ def coefficient_of_variation(levels: ArrayLike) -> Array:
     """Population standard deviation (ddof 0) over the heads, divided by their mean. NaN if the mean is zero."""
     levels = np.asarray(levels, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        variation = np.asarray(stats.variation(levels, axis=-1, nan_policy="omit"), dtype=np.float64)
+        variation = np.asarray(scipy.stats.variation(levels, axis=-1, nan_policy="omit"), dtype=np.float64)
     return np.where(np.isfinite(variation), variation, np.nan)
 
 
@@ -60,7 +60,7 @@ def correlation(first: ArrayLike, second: ArrayLike, kind: str = "pearson") -> A
     missing = np.isnan(a) | np.isnan(b)
     a, b = np.where(missing, np.nan, a), np.where(missing, np.nan, b)
     if kind == "spearman":
-        a, b = (np.asarray(stats.rankdata(x, axis=-1, nan_policy="omit"), dtype=np.float64) for x in (a, b))
+        a, b = (np.asarray(scipy.stats.rankdata(x, axis=-1, nan_policy="omit"), dtype=np.float64) for x in (a, b))
     elif kind != "pearson":
         raise HeadnbError(f"unknown correlation {kind!r}; known: pearson, spearman")
     a, b = _central(a), _central(b)

@@ -16,7 +16,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
@@ -45,7 +45,7 @@ class Jackknifed(NamedTuple):
     df: float
 
     def interval(self, level: float) -> tuple[float, float]:
-        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        half = float(scipy.stats.t.ppf((1 + level) / 2, self.df)) * self.se
         return self.value - half, self.value + half
 
 
@@ -77,7 +77,7 @@ def _logit_gini(sums: Array, n: Array) -> Array:
     g = descriptive.gini(np.maximum(sums[:, 2], 0))  # total - group may round to -1e-17
     known = (between > 0) & (widened > 0)
     narrow = np.sqrt(np.where(known, between, np.nan) / np.where(known, widened, 1))
-    return np.asarray(special.logit(g * narrow))
+    return np.asarray(scipy.special.logit(g * narrow))
 
 
 def _squared_cv(sums: Array, n: Array) -> Array:
@@ -122,7 +122,7 @@ def gini(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
         return _unknown(values, level, plain)
 
     fit = _jackknife(GINI.statistic, *group_sums(GINI.features(values), seed))
-    value, low, high = (float(special.expit(x)) for x in (fit.value, *fit.interval(level)))
+    value, low, high = (float(scipy.special.expit(x)) for x in (fit.value, *fit.interval(level)))
     return GINI.clip_or_withhold(Estimate(value, low, high, level, len(values), plain), values.shape[1])
 
 
@@ -223,7 +223,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
 def _rank_influence(samples: Array) -> Array:
     """Contribution of each sample to each head's rank, (n, heads); the mean over samples is the rank (1 = lowest)."""
     mean = samples.mean(axis=0)
-    ranks = np.asarray(stats.rankdata(mean))
+    ranks = np.asarray(scipy.stats.rankdata(mean))
     if len(samples) == 1:
         return ranks[None]
     se = samples.std(axis=0, ddof=1) / math.sqrt(len(samples))
@@ -371,5 +371,5 @@ def grouped_jackknife(full: float, left: Array, sizes: Array) -> Jackknifed:
     variance = float(np.mean((pseudo - value) ** 2 / (h - 1)))
     if not variance > 0 or count < 4:
         return Jackknifed(value, math.sqrt(max(variance, 0.0)), count - 1)
-    tails = max(0.0, float(stats.kurtosis(pseudo, bias=False)))
+    tails = max(0.0, float(scipy.stats.kurtosis(pseudo, bias=False)))
     return Jackknifed(value, math.sqrt(variance), 2 / (tails / count + 2 / (count - 1)))

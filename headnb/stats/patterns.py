@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import stats
 
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
@@ -369,7 +369,7 @@ def relative_to_mean_head(levels: Array) -> Array:
 
 def _rank_share(levels: Array) -> Array:
     flat = levels.reshape(*levels.shape[:-2], -1)
-    ranks = np.asarray(stats.rankdata(flat, axis=-1, nan_policy="omit"))
+    ranks = np.asarray(scipy.stats.rankdata(flat, axis=-1, nan_policy="omit"))
     return np.asarray(ranks / np.sum(~np.isnan(flat), axis=-1, keepdims=True)).reshape(levels.shape)
 
 

@@ -30,8 +30,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special, stats
-from scipy.optimize import elementwise
+import scipy
 
 from headnb.call_checks import checked_level
 
@@ -165,6 +164,8 @@ class RunNoise:
 
         noise = tuple(np.broadcast_to(part, scale.shape)[varied] for part in (self.a, self.b, self.c))
         ends = np.zeros_like(high[varied]), high[varied]
+        from scipy.optimize import elementwise  # noqa: PLC0415  scipy does not load it by attribute
+
         high[varied] = elementwise.find_root(excess, ends, args=noise, tolerances={"xrtol": 1e-10}).x
         return np.where(np.isnan(scale), np.nan, high)
 
@@ -221,7 +222,7 @@ def _prior_odds(x: Array, df: float, d0: float) -> Array:
 
     For heads apart the density of log x is proportional to (x / (1 + x))^(df / 2): flat for large x.
     """
-    constant = np.log(1 / _APART - 1) + 0.5 * df * np.log(df / d0) - special.betaln(df / 2, d0 / 2)
+    constant = np.log(1 / _APART - 1) + 0.5 * df * np.log(df / d0) - scipy.special.betaln(df / 2, d0 / 2)
     return np.asarray(np.exp(constant + 0.5 * df * np.log1p(x) - 0.5 * (df + d0) * np.log1p(x * df / d0)))
 
 
@@ -246,9 +247,9 @@ def _shared(deviations: Array, over_samples: Array) -> float:
 
 def _chi2_nodes(df: float) -> tuple[Array, Array]:
     """Quadrature nodes and weights of chi-squared, by the trapezoidal rule in its logarithm: both (nodes)."""
-    low, high = np.log(stats.chi2.isf([1 - _TAIL, _TAIL], df))
+    low, high = np.log(scipy.stats.chi2.isf([1 - _TAIL, _TAIL], df))
     log = np.linspace(low, high, _NODES)
-    weights = np.exp(stats.chi2.logpdf(np.exp(log), df) + log)
+    weights = np.exp(scipy.stats.chi2.logpdf(np.exp(log), df) + log)
     return np.exp(log), weights / weights.sum()
 
 
@@ -256,4 +257,4 @@ def _two_sided(df: float, distance: Array, variance: Array) -> Array:
     """Two-sided tail of Student's t at `distance`; 0 or 1 without variance."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(distance == 0, 0.0, -distance / np.sqrt(variance))
-    return np.asarray(2 * special.stdtr(df, t))
+    return np.asarray(2 * scipy.special.stdtr(df, t))

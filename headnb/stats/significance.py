@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
@@ -40,8 +40,8 @@ def t_intervals(samples: ArrayLike, level: float = 0.95) -> HeadIntervals:
     values = _checked_samples(samples, least=1)
     if len(values) == 1:
         return _no_intervals(values)
-    mean, se = values.mean(axis=0), stats.sem(values, axis=0)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * se
+    mean, se = values.mean(axis=0), scipy.stats.sem(values, axis=0)
+    half = scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * se
     return HeadIntervals(mean, mean - half, mean + half)
 
 
@@ -66,7 +66,7 @@ def level_intervals(samples: ArrayLike, level: float = 0.95, resamples: int = 50
     if n == 1:
         return _no_intervals(values)
     present = ~np.isnan(values).any(axis=0)
-    mean, se = values.mean(axis=0), np.asarray(stats.sem(values, axis=0))
+    mean, se = values.mean(axis=0), np.asarray(scipy.stats.sem(values, axis=0))
     if n < MIN_TO_RESAMPLE:
         _, low, high = t_intervals(values, level)
         return HeadIntervals(mean, np.where(mean >= 0, np.maximum(low, 0), low), high)
@@ -93,7 +93,7 @@ def p_values(differences: ArrayLike) -> Array:
     constant = np.ptp(values, axis=0) == 0
     p = np.ones(values.shape[1])
     p[constant & (values[0] != 0)] = 0.0
-    p[~constant] = stats.ttest_1samp(values[:, ~constant], 0).pvalue
+    p[~constant] = scipy.stats.ttest_1samp(values[:, ~constant], 0).pvalue
     return np.where(np.isnan(values).any(axis=0), np.nan, p)
 
 
@@ -103,7 +103,7 @@ def q_values(p: ArrayLike) -> Array:
     q = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)
     if tested.any():
-        q[tested] = stats.false_discovery_control(p[tested])
+        q[tested] = scipy.stats.false_discovery_control(p[tested])
     return q
 
 

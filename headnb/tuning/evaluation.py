@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import stats
 
 from headnb.call_checks import check_arguments, checked_level
 from headnb.engine.batching import collate, plan_batches
@@ -256,7 +256,7 @@ def _means(losses: np.ndarray, exact_match: np.ndarray, level: float) -> dict[st
     accuracy, low, high = np.nan, np.nan, np.nan
     if len(known):
         accuracy = float(known.mean())
-        low, high = stats.binomtest(int(known.sum()), len(known)).proportion_ci(level, method="wilson")
+        low, high = scipy.stats.binomtest(int(known.sum()), len(known)).proportion_ci(level, method="wilson")
     return {
         "mean_loss": float(loss.mean[0]),
         "loss_low": float(loss.low[0]),

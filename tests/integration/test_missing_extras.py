@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -237,10 +238,18 @@ def test_a_broken_package_is_not_called_missing():
 
 @pytest.mark.parametrize(("name", "split"), procedural.BUNDLED)
 @pytest.mark.parametrize("n", [None, 1, 32, 64])
-def test_bundled_samples_are_those_that_reasoning_gym_makes(name, split, n):
+def test_bundled_samples_are_those_that_reasoning_gym_makes(name, split, n, monkeypatch):
     with blocked("reasoning_gym"):
         bundled = headnb.load_task(name, split=split, n=n)
+    monkeypatch.setattr(procedural, "question_answers", procedural.generated)
     assert bundled == headnb.load_task(name, split=split, n=n)
+
+
+@pytest.mark.parametrize(("version", "imported"), [(procedural.BUNDLED_VERSION, False), ("0.2.0", True)])
+def test_bundled_samples_need_no_import_of_the_reasoning_gym_that_made_them(version, imported, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    with blocked("reasoning_gym"), pytest.raises(HeadnbError) if imported else contextlib.nullcontext():
+        assert len(headnb.load_task("gsm_symbolic", n=8)) == 8
 
 
 @pytest.mark.parametrize("asked", [{"n": 65}, {"n": 8, "seed": 1}, {"n": 8, "split": "validation"}])

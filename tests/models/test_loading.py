@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
 import transformers
 from headnb import HeadnbError
-from headnb.models.loading import known_models, load_model, model_name, weights_fingerprint
+from headnb.models.loading import known_models, load_model, model_name, read_ahead, weights_fingerprint
 from safetensors.torch import load_file
 
 from tiny import tiny_model
@@ -232,3 +233,19 @@ def test_shards_open_again(folder, model):
     (folder / "model.safetensors").unlink()
     assert (folder / "model.safetensors.index.json").is_file()
     assert weights_fingerprint(load_model(folder)[0]) == weights_fingerprint(model)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no such advice")
+def test_the_weights_of_a_folder_are_read_ahead_and_nothing_else(folder, monkeypatch):
+    advised = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *_: advised.append(os.fstat(file).st_size))
+    read_ahead(str(folder))
+    assert advised == [(folder / "model.safetensors").stat().st_size]
+
+
+@pytest.mark.parametrize("source", [None, torch.nn.Linear(1, 1), "no such folder", "hub/id", "\0", "pipe"])
+def test_what_cannot_be_read_ahead_is_left_to_loading(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "model.safetensors")
+    read_ahead(source)

@@ -39,7 +39,7 @@ def samples() -> str:
     """The bundled samples, as JSON Lines."""
     lines = []
     for task, split in procedural.BUNDLED:
-        pairs = procedural.question_answers(task, split, procedural.BUNDLED_SAMPLES, procedural.BUNDLED_SEED)
+        pairs = procedural.generated(task, split, procedural.BUNDLED_SAMPLES, procedural.BUNDLED_SEED)
         lines += [json.dumps({"task": task, "split": split, "question": q, "answer": a}) for q, a in pairs]
     return "\n".join(lines) + "\n"
 
