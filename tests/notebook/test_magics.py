@@ -21,7 +21,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.notebook.magics import HeadMagics
 from headnb.notebook.sft_magic import TuningMagics
-from headnb.scoring.gradient import GradientScorer
+from headnb.scoring import one_pass
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
@@ -289,7 +289,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(40)]
-    score, batches = GradientScorer.__call__, iter(range(40))
+    score, batches = one_pass.run_pass, iter(range(40))
 
     def score_until_control_c(*args: Any, **options: Any) -> Any:
         if next(batches) == 9:
@@ -297,7 +297,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
         return score(*args, **options)
 
     with capture_output() as captured, monkeypatch.context() as patch:
-        patch.setattr(GradientScorer, "__call__", score_until_control_c)
+        patch.setattr(one_pass, "run_pass", score_until_control_c)
         ended = shell.run_cell("whole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
     assert isinstance(ended.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)
