@@ -238,10 +238,10 @@ def method_settings(
     chosen = {method.name: method for method in find_methods(names)}
     given: Mapping[str, Any] = {names: options} if isinstance(names, str) else options or {}
     for name, value in given.items():
+        if not isinstance(value, Mapping | None):
+            raise HeadnbError("options of several methods are given by method, such as {'attattr': {'steps': 50}}")
         if name not in chosen:
             raise unknown_name("method in options", name, chosen)
-        if not isinstance(value, Mapping | None):
-            raise HeadnbError(f"options of several methods are given by method, such as {{{name!r}: {{'steps': 50}}}}")
     return {name: method.settings(given.get(name)) for name, method in chosen.items()}
 
 

@@ -23,6 +23,9 @@ _ENDINGS = (".zarr", ".nc")
 class UnknownMethodError(HeadnbError, KeyError):
     """There is no result of this method; also a KeyError, as of a mapping."""
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show quotes
+
 
 class MethodResults(Mapping[str, "Scores"]):
     """Results of several methods on the same samples, by name of the method.
