@@ -1,4 +1,4 @@
-"""Panels with a kind and scale of their own: methods of other units, and the before, after and difference of a study."""
+"""Panels with a kind and scale of their own: methods of other units, and before, after and difference of a study."""
 
 from __future__ import annotations
 

@@ -130,7 +130,10 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "alpha": alphas[0] if len(set(alphas)) == 1 else None,
         "interval_level": _require_equal("interval level", levels) if levels else 0.95,
         "columns": [],
-        "panels": [_panel(grid, look.factor, look.own if look != first else None) for grid, look in zip(grids, looks, strict=True)],
+        "panels": [
+            _panel(grid, look.factor, look.own if look != first else None)
+            for grid, look in zip(grids, looks, strict=True)
+        ],
     }
     result |= cast("Payload", chosen)
     if changes:

@@ -88,7 +88,7 @@ def tracked_steps(text: str) -> int | list[int]:
 _COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
 _LOSS = "Loss reduction: sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
 _OPTIONS = (
-    "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates; with several methods attattr.steps=50."
+    "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates; for several methods attattr.steps=50."
 )
 _OUT = (
     "Zarr store for the scores, or for several tasks or methods a folder with one store for each; run the same call "
