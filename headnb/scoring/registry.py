@@ -188,7 +188,7 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
         HeadnbError: no such method (the message names the nearest), or it does not score samples.
     """
     if not isinstance(name, str) or name not in _METHODS:
-        raise unknown_name("method", name, _METHODS)
+        raise unknown_name("method", str(name), _METHODS)
     if of_samples and "sample" not in _METHODS[name].dims:
         raise HeadnbError(
             f"the method {name!r} has one value per head; a method that scores every sample is needed here"

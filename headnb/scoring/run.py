@@ -210,6 +210,7 @@ def score_heads(
                     for name, one in chosen.items()
                 }
             if workers is not None:
+                workers.methods = {name: settings[name] for name in scorers.by_method}
                 run.workers = workers
                 model_use.close()  # workers may be threads of this process, which need the same lock
             return cast("Scores | MethodResults", run.scores())

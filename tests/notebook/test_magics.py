@@ -85,6 +85,23 @@ def test_options_of_the_method_reach_the_engine(shell: InteractiveShell) -> None
     xr.testing.assert_equal(shell.user_ns["a"], expected)
 
 
+def test_several_methods_give_the_scores_and_a_grid_of_each(shell: InteractiveShell) -> None:
+    line = "found = %headscore model pairs --method activation,attattr --options attattr.steps=3"
+    _, captured = run(shell, line)
+    found = shell.user_ns["found"]
+    assert list(found) == ["activation", "attattr"]
+    for method, options in (("activation", None), ("attattr", {"steps": 3})):
+        expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS, method=method, options=options)
+        xr.testing.assert_equal(found[method], expected)
+        assert f"[{method}]" in captured.stdout
+    assert "activation level (nats)" in captured.stdout
+    assert "attattr (probability)" in captured.stdout
+    assert captured.stdout.count("Reliability") == 2
+    _, drawn = run(shell, "%headgrid found")
+    assert drawn.outputs[0].data["text/plain"].count("Reliability") == 2
+    assert "unknown method 'entropi'" in error_of(shell, "%headscore model pairs --method activation,entropi")
+
+
 def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShell) -> None:
     shell.user_ns["both"] = (shell.user_ns.pop("model"), shell.user_ns.pop("tokenizer"))
     run(shell, "scores = %headscore both pairs")
