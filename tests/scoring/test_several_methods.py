@@ -66,10 +66,10 @@ def test_methods_of_a_quantized_model_have_their_bits(tmp_path):
 @pytest.mark.parametrize("how", [{}, {"packed": False}, {"padding_side": "left"}, {"max_length": 12, "seed": 3}])
 def test_each_result_is_that_of_a_call_of_its_own(model, how):
     how = {"batch_tokens": BUDGET, **how}
-    found = score_heads(model, None, TASK, method=METHODS, options=OPTIONS, **how)
+    found = score_heads(model, None, TASK[:12], method=METHODS, options=OPTIONS, **how)
     assert list(found) == list(METHODS)
     for method in METHODS:
-        alone = score_heads(model, None, TASK, method=method, options=OPTIONS.get(method), **how)
+        alone = score_heads(model, None, TASK[:12], method=method, options=OPTIONS.get(method), **how)
         assert same_scores(found[method], alone), method
         assert {**found[method].attrs, "created": ""} == {**alone.attrs, "created": ""}
 
@@ -168,7 +168,6 @@ def test_stores_of_other_batches_or_tasks_are_not_mixed(model, tmp_path):
     with pytest.raises(HeadnbError, match="was scored in another order"):
         score_heads(model, None, TASK, method=["activation", "entropy"], out=tmp_path)
     score_heads(model, None, TASK[:3], method=["output-norm"], out=tmp_path)
-    (tmp_path / "other").rmdir()
     with pytest.raises(HeadnbError, match="different models or tasks"):
         open_scores(tmp_path)
 
