@@ -19,7 +19,7 @@ from headnb.scoring.scorers import Scorers, make_scorers
 from headnb.storage.method_results import MethodResults
 
 from architectures import build
-from random_samples import random_samples
+from random_samples import random_samples, token_task
 from scoring_samples import BUDGET, TASK, same_scores, stop_after
 from tiny import tiny_model
 
@@ -196,7 +196,7 @@ def test_methods_that_cannot_be_combined_are_one_plain_line(model, how, message)
 
 def test_an_architecture_that_hides_a_quantity_names_the_methods_that_work():
     with pytest.raises(HeadnbError, match="only the output norms are available"):
-        score_heads(build("bloom", torch.float32), None, TASK[:2], method=["activation", "entropy"])
+        score_heads(build("bloom", torch.float32), None, token_task(random_samples()), method=["activation", "entropy"])
 
 
 def test_results_are_saved_opened_drawn_and_compared(model, tmp_path):
