@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.scoring.progress import Progress
-    from headnb.scoring.registry import Method, Option
+    from headnb.scoring.registry import Option
     from headnb.scoring.scorers import Scorers
     from headnb.scoring.stopping import Rule, Until
     from headnb.stats.labelled import Scores
@@ -178,13 +178,14 @@ def score_heads(
         model_use.enter_context(model_lock(model))
         model_use.enter_context(frozen(model))  # once for all batches: with many weights it takes milliseconds
 
-        def attributes(one: Method, layout: HeadLayout) -> dict[str, Attribute]:
-            return _attributes(model, task, encoded, one, layout) | request_attrs | stored_options(settings[one.name])
+        def attributes(layout: HeadLayout) -> dict[str, dict[str, Attribute]]:
+            shared = _attributes(model, task, encoded, layout) | request_attrs  # once: it hashes the weights
+            return {name: shared | one.attrs | stored_options(settings[name]) for name, one in chosen.items()}
 
         if isinstance(method, str) and (fit := chosen[method].fit) is not None:
             _reject_client(client, f"{method} is fitted to all samples at once")
-            attrs = attributes(chosen[method], find_heads(model))
-            request = FitRequest(encoded, attrs, settings[method], batch_tokens, seed, out, on_progress)
+            attrs = attributes(find_heads(model))
+            request = FitRequest(encoded, attrs[method], settings[method], batch_tokens, seed, out, on_progress)
             return cast("Scores", fit(model, request))
 
         scorers = make_scorers(model, settings)
@@ -196,7 +197,7 @@ def score_heads(
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
 
         paths = {method: out} if isinstance(method, str) else method_stores(out, list(chosen))
-        attrs = {name: attributes(one, scorers.layout) for name, one in chosen.items()}
+        attrs = attributes(scorers.layout)
         samples, shape = _sample_variables(encoded), scorers.layout.shape
         with open_tables(paths, attrs, encoded.ids, samples, plan, shape) as tables:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
@@ -294,14 +295,11 @@ def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
     }
 
 
-def _attributes(
-    model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, layout: HeadLayout
-) -> dict[str, Attribute]:
+def _attributes(model: PreTrainedModel, task: Task, encoded: EncodedTask, layout: HeadLayout) -> dict[str, Attribute]:
     return {
         **model_attributes(model, layout),
         "task": task.name,
         "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
-        **method.attrs,
         "samples_requested": len(task),
         "left_out": len(encoded.left_out),
         "truncated": encoded.truncated,
