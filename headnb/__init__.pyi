@@ -25,6 +25,7 @@ from .scoring.run import score_heads as score_heads
 from .scoring.several_tasks import score_tasks as score_tasks
 from .stats.patterns import compare as compare
 from .stats.rank_differences import rank_difference as rank_difference
+from .storage.method_results import MethodResults as MethodResults
 from .storage.reading import open_scores as open_scores
 from .tasks.loading import Task as Task
 from .tasks.loading import load_task as load_task

@@ -53,7 +53,7 @@ def _placeholder(module: str, name: str) -> Callable[..., Any]:
     assert spec.origin is not None  # noqa: S101
     source = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.ClassDef)
-    (definition,) = (node for node in source.body if isinstance(node, kinds) and node.name == name)
+    *_overloads, definition = (node for node in source.body if isinstance(node, kinds) and node.name == name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         _background_imports.wait()

@@ -149,10 +149,11 @@ def compare_methods(
     """Measure how similarly several methods rank a model's heads.
 
     Args:
-        scores: name -> scores of one model on one task; or a model to score.
+        scores: name -> scores of one model on one task, such as the `MethodResults` of `score_heads`; or a model to
+            score.
         tokenizer: the model's tokenizer.
         task: task to score a model on: a `Task`, or anything that `load_task` accepts.
-        methods: methods to score a model with, names from `headnb.methods()`.
+        methods: methods to score a model with, names from `headnb.methods()`; they share the passes of `score_heads`.
         options: method -> its `options` for `score_heads`, such as {"attattr": {"steps": 10}}; for a model only.
         ks: numbers of top heads to compare; values above half of the heads are dropped.
         batch_tokens: as for `score_heads`.
@@ -202,17 +203,24 @@ def _score_by_methods(
     options: Mapping[str, Mapping[str, Option]],
     settings: Mapping[str, Any],
 ) -> dict[str, xr.Dataset]:
-    """Method -> scores; options are checked before the first method runs."""
+    """Method -> scores; options are checked before the first method runs. Only a fit has a run of its own."""
     if len(set(methods)) < 2 or task is None:
         raise HeadnbError(f"scoring a model needs a task and at least two methods; known: {', '.join(known_methods())}")
     for name in options:
         if name not in methods:
             raise unknown_name("compared method", name, methods)
-    chosen = {name: find_method(name).settings(options.get(name)) for name in methods}
+    chosen = {name: find_method(name) for name in methods}
+    for name, method in chosen.items():
+        method.settings(options.get(name))
     task = task if isinstance(task, Task) else load_task(task)
-    return {
-        name: score_heads(model, tokenizer, task, method=name, options=chosen[name], **settings) for name in methods
-    }
+    shared = [name for name, method in chosen.items() if method.fit is None]
+    scored: dict[str, xr.Dataset] = {}
+    if shared:
+        of_shared = {name: options[name] for name in shared if name in options}
+        scored |= score_heads(model, tokenizer, task, method=shared, options=of_shared, **settings)
+    for name in [name for name in chosen if name not in scored]:
+        scored[name] = score_heads(model, tokenizer, task, method=name, options=options.get(name), **settings)
+    return {name: scored[name] for name in methods}
 
 
 def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:

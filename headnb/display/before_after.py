@@ -1,4 +1,4 @@
-"""Panels of a study's static picture: before, after and their difference, each with its own kind and scale."""
+"""Panels with a kind and scale of their own: methods of other units, and before, after and difference of a study."""
 
 from __future__ import annotations
 
@@ -31,16 +31,21 @@ def before_and_after(payload: Payload) -> list[Panel]:
 
 
 def panel_payload(payload: Payload, panel: Panel) -> Payload:
-    """The payload with the kind, scale and quantity of this panel."""
+    """The payload with the kind, scale, quantity and units of this panel."""
     return cast("Payload", {**payload, **panel["own"]}) if "own" in panel else payload
 
 
 def panels_by_kind(payload: Payload, panels: Sequence[Panel]) -> list[tuple[Payload, list[Panel]]]:
-    """The panels in groups of one kind, each with the payload of its kind, scale and quantity."""
-    groups: dict[Kind, list[Panel]] = {}
+    """The panels in groups on one colour scale, each with the payload of its kind, scale, quantity and units."""
+    groups: dict[tuple[Kind, str], list[Panel]] = {}
     for panel in panels:
-        groups.setdefault(panel_payload(payload, panel)["kind"], []).append(panel)
+        groups.setdefault(scale_key(panel_payload(payload, panel)), []).append(panel)
     return [(panel_payload(payload, members[0]), members) for members in groups.values()]
+
+
+def scale_key(own: Payload) -> tuple[Kind, str]:
+    """Kind and units: panels that are equal in both share a colour scale."""
+    return own["kind"], own["units"]
 
 
 def _titled(panel: Panel, course: str, name: str) -> Panel:
@@ -50,7 +55,7 @@ def _titled(panel: Panel, course: str, name: str) -> Panel:
 
 def _difference(payload: Payload, first: Panel, last: Panel, course: str) -> Panel:
     quantity = f"change in {payload['quantity'] or 'score'}"
-    own = {"kind": "difference", "scale": payload["change_scale"], "quantity": quantity}
+    own = {"kind": "difference", "scale": payload["change_scale"], "quantity": quantity, "units": payload["units"]}
     name = f"difference (step {last.get('step', 0):g} − step {first.get('step', 0):g})"
     titled = {"title": _joined(course, name), "own": own, "statistics": {}, "notes": []}
     return cast("Panel", {**last["change"], **titled})

@@ -9,6 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from headnb.display import grid_text
+from headnb.display.before_after import panel_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,14 +32,15 @@ def csv_table(payload: Payload) -> str:
     several = len(payload["panels"]) > 1
     panels = [_matrices(panel) for panel in payload["panels"]]
     matrices = list(dict.fromkeys(name for panel in panels for name in panel))
-    units = ["units"] if payload["units"] else []
+    units_of = [panel_payload(payload, panel)["units"] for panel in payload["panels"]]
+    units = ["units"] if any(units_of) else []
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     table.writerow([*(["panel"] if several else []), "name", "layer", "head", *matrices, *units])
-    for panel, found in zip(payload["panels"], panels, strict=True):
+    for panel, found, unit in zip(payload["panels"], panels, units_of, strict=True):
         title = [_as_text(panel["title"])] if several else []
         for row in _rows(payload, found, matrices):
-            table.writerow([*title, *row, *([_as_text(payload["units"])] if units else [])])
+            table.writerow([*title, *row, *([_as_text(unit)] if units else [])])
     return file.getvalue()
 
 

@@ -190,7 +190,9 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
     layers per line.
     """
     several = len(payload["panels"]) > 1
-    head = [printable(line) for line in (heading(payload), f"{quantity(payload)}, {subtitle(payload)}")]
+    mixed = any("own" in panel for panel in payload["panels"])
+    about = subtitle(payload) if mixed else f"{quantity(payload)}, {subtitle(payload)}"
+    head = [printable(line) for line in (heading(payload), about)]
     blocks = [head] if several else []
     panels, note = shown_panels(payload)
     for panel in panels:
@@ -198,6 +200,7 @@ def as_text(payload: Payload, *, heat_map: bool = False, colour: bool = False) -
         picture = _heat_map(own, panel, colour=colour) if heat_map else []
         words = [top_line(own, panel), significance_line(own, panel), panel["statistics_line"]]
         words += [*panel["notes"], panel["reliability_line"]]
+        words = [quantity(own), *words] if mixed else words
         name = [printable(f"[{panel['title']}]")] if several else head
         blocks.append([*name, *picture, *map(printable, words)])
     last = (

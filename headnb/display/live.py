@@ -29,7 +29,7 @@ from headnb.errors import HeadnbError, first_line, one_line
 from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -58,7 +58,7 @@ class Progress(Protocol):
     @property
     def seconds_left(self) -> float | None: ...
     @property
-    def scores(self) -> Callable[[], xr.Dataset]: ...
+    def scores(self) -> Callable[[], xr.Dataset | Mapping[str, xr.Dataset]]: ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class LiveGrid:
                 progress.unit,
                 progress_text(progress),
                 progress.message,
-                sketch=lambda: pattern(progress.scores()) if progress.done else None,
+                sketch=lambda: patterns_of(progress.scores()) if progress.done else None,
                 result=progress.scores,
                 note=progress.message,
             )
@@ -207,7 +207,7 @@ class LiveGrid:
         scores = getattr(error, "scores", None)
         if scores is None and self._last is not None and self._last.done:
             scores = self._last.result()
-        if scores is None or scores.sizes.get("sample") == 0:
+        if scores is None or first_result(scores).sizes.get("sample") == 0:
             self._close(f"{reason} before the first sample")
         else:
             self._finish(scores, "" if _notes_the_stop(error, scores) else f"{reason}.")
@@ -220,9 +220,21 @@ class LiveGrid:
 _Study = TypeVar("_Study", xr.DataArray, xr.Dataset)
 
 
-def _notes_the_stop(error: BaseException, scores: xr.Dataset | xr.DataArray) -> bool:
+def patterns_of(scores: xr.Dataset | Mapping[str, xr.Dataset]) -> xr.DataArray | dict[str, xr.DataArray]:
+    """The pattern of scores, or that of each method."""
+    if isinstance(scores, xr.Dataset):
+        return pattern(scores)
+    return {method: pattern(result) for method, result in scores.items()}
+
+
+def first_result(scores: Any) -> xr.Dataset | xr.DataArray:
+    """The scores, or those of the first of several methods: all have the same samples."""
+    return scores if isinstance(scores, xr.Dataset | xr.DataArray) else next(iter(scores.values()))
+
+
+def _notes_the_stop(error: BaseException, scores: Any) -> bool:
     """Whether the grid of an interrupted result says itself how much of it is there."""
-    return isinstance(error, KeyboardInterrupt) and not scores.attrs.get("complete", 1)
+    return isinstance(error, KeyboardInterrupt) and not first_result(scores).attrs.get("complete", 1)
 
 
 def thin_steps(study: _Study) -> _Study:

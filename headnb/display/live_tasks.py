@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
 
-from headnb.display.live import LiveState, Progress, progress_text
-from headnb.stats.patterns import pattern
+from headnb.display.live import LiveState, Progress, patterns_of, progress_text
 from headnb.stats.reliability import Evidence
 from headnb.stats.results import MADE_BY, RESULT_ID
 
@@ -28,7 +27,7 @@ class TasksProgress(Protocol):
     @property
     def tasks(self) -> Sequence[_NamedTask]: ...
     @property
-    def finished(self) -> Mapping[str, xr.Dataset]: ...
+    def finished(self) -> Mapping[str, xr.Dataset | Mapping[str, xr.Dataset]]: ...
     @property
     def current(self) -> Progress: ...
 
@@ -59,14 +58,22 @@ def _samples(tasks: Sequence[Sized]) -> int:
     return sum(map(len, tasks))
 
 
-def _patterns(progress: TasksProgress) -> dict[str, xr.DataArray] | None:
-    """The pattern of each task so far, by name; None before the first sample."""
+def _patterns(progress: TasksProgress) -> dict[str, Any] | None:
+    """The pattern of each task so far by name, or those of each method; None before the first sample."""
     names = [task.name for task in progress.tasks]
-    known = {name: pattern(scores) for name, scores in progress.finished.items()}
+    known: dict[str, Any] = {name: patterns_of(scores) for name, scores in progress.finished.items()}
     if progress.current.done:
-        known[names[len(known)]] = pattern(progress.current.scores())
+        known[names[len(known)]] = patterns_of(progress.current.scores())
     if not known:
         return None
+    first = next(iter(known.values()))
+    if isinstance(first, dict):
+        return {method: _with_empty({task: of[method] for task, of in known.items()}, names) for method in first}
+    return _with_empty(known, names)
+
+
+def _with_empty(known: Mapping[str, xr.DataArray], names: Sequence[str]) -> dict[str, xr.DataArray]:
+    """The patterns by task, and an empty one for each task that has not begun."""
     first = next(iter(known.values()))
     unknown = {RESULT_ID, MADE_BY, "task", *Evidence._fields}
     empty = xr.full_like(first, np.nan).drop_attrs()

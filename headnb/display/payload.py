@@ -1,6 +1,7 @@
 """Display payload: the content of a head grid's picture as plain JSON.
 
-A payload holds one or several panels (tasks, stages, steps) of the same layers x heads on one colour scale. The HTML,
+A payload holds one or several panels (tasks, stages, steps) of the same layers x heads on one colour scale; panels of
+methods whose values have another kind or unit have a scale of their own. The HTML,
 SVG and text forms, JupyterLab's renderer and `*.heads.json` files all use it. `pattern.schema.json` in this folder
 describes its format. A missing value (of a layer without softmax heads) is null, since JSON has no NaN. Readers ignore
 unknown fields.
@@ -41,7 +42,7 @@ from headnb.stats.scoring_revision import revision_note
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headnb.display.payload_types import Matrix, Panel, Payload, Progress
+    from headnb.display.payload_types import Matrix, Own, Panel, Payload, Progress, Scale
 
 MIME_TYPE = "application/vnd.headnb.pattern.v1+json"
 VALUE = "value"  # kind of plain numbers without known meaning; drawn as levels or signed values
@@ -89,17 +90,15 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     panels), a comparison or scores (Dataset), a matrix of numpy, torch, pandas or lists, a mapping from panel titles to
     any of these, or a list of results. Arrays without headnb's attributes, and arrays computed from results (see
     `stats.results`), are drawn as plain values without units, reliability or statistics. Values keep 4 significant
-    digits, intervals 3. Raises HeadnbError if `data` has another type, if the panels differ in shape, kind or units, or
-    if a level is negative.
+    digits, intervals 3. Raises HeadnbError if `data` has another type, if a level is negative, or if the panels differ
+    in shape, or in kind or units without being of different methods.
     """
     grids = list(_grids(data))
     if not grids:
         raise HeadnbError("nothing to show: expected a pattern, a comparison or scores, or a mapping of them")
-    kind, plain = _kind_of(grids)
+    looks = _looks(grids)
+    first = looks[0]
     layers, heads = _require_equal("layers x heads", [grid.cells["values"].shape for grid in grids])
-    values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
-    low, high = shared_scale(values, kind)
-    factor = scale_factor(values) if values.size > COMPACT_ABOVE else None
     numbers = [_require_equal(f"{dim}s", [grid.numbers[axis] for grid in grids]) for axis, dim in enumerate(HEADS)]
     chosen = {f"{dim}_numbers": list(of) for dim, of in zip(HEADS, numbers, strict=True) if of != (*range(len(of)),)}
     groups = {grid.count("kv_heads") or heads for grid in grids}
@@ -120,18 +119,21 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
         "task": tasks,
         "method": method,
         "loss_reduction": loss,
-        "kind": kind,
-        "quantity": VALUE if plain else _quantity(grids, kind),
-        "units": _require_equal("units", [grid.text("units") for grid in grids]),
+        "kind": first.kind,
+        "quantity": first.quantity,
+        "units": first.units,
         "layers": layers,
         "heads": heads,
         "kv_heads": kv_heads if heads % kv_heads == 0 else heads,
         "dimension": grids[0].dimension,
-        "scale": {"low": low, "high": high},
+        "scale": first.scale,
         "alpha": alphas[0] if len(set(alphas)) == 1 else None,
         "interval_level": _require_equal("interval level", levels) if levels else 0.95,
         "columns": [],
-        "panels": [_panel(grid, factor) for grid in grids],
+        "panels": [
+            _panel(grid, look.factor, look.own if look != first else None)
+            for grid, look in zip(grids, looks, strict=True)
+        ],
     }
     result |= cast("Payload", chosen)
     if changes:
@@ -279,7 +281,7 @@ def _labels(cells: xr.Dataset, dim: str) -> list[str]:
     return [value if isinstance(value, str) else f"{dim} {value}" for value in values]
 
 
-def _panel(grid: _PanelData, factor: float | None) -> Panel:
+def _panel(grid: _PanelData, factor: float | None, own: Own | None = None) -> Panel:
     """A panel with compact values scaled by `factor`, or with plain numbers if `factor` is None."""
     cells = grid.cells
     reliability = rounded(grid.number("reliability"), 4)
@@ -290,6 +292,8 @@ def _panel(grid: _PanelData, factor: float | None) -> Panel:
         "statistics": grid.statistics[0],
         "notes": _notes(grid),
     }
+    if own is not None:
+        panel["own"] = own
     if grid.statistics[1]:
         panel["withheld"] = grid.statistics[1]
     if grid.step is not None:
@@ -347,6 +351,54 @@ def _notes(grid: _PanelData) -> list[str]:
 
 def _matrix(values: np.ndarray, digits: int) -> Matrix:
     return [[rounded(value, digits) for value in row] for row in values.tolist()]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What panels on one colour scale share."""
+
+    kind: Kind
+    scale: Scale
+    quantity: str
+    units: str
+    factor: float | None
+    """Of compact values; None for plain numbers."""
+
+    @property
+    def own(self) -> Own:
+        """The fields of a panel whose look is not that of its payload."""
+        return {"kind": self.kind, "scale": self.scale, "quantity": self.quantity, "units": self.units}
+
+
+def _looks(grids: list[_PanelData]) -> list[_Look]:
+    """The look of each panel. Only panels of different methods may differ in kind and units.
+
+    Raises:
+        HeadnbError: panels of one method, or without a method, have different kinds or units; or an unknown kind.
+    """
+    methods: dict[str, list[_PanelData]] = {}
+    for grid in grids:
+        methods.setdefault(grid.text("method"), []).append(grid)
+    for members in [grids] if "" in methods else methods.values():
+        _require_equal("kind", [grid.text("kind") for grid in members])
+        _require_equal("units", [grid.text("units") for grid in members])
+    groups: dict[tuple[str, str], list[_PanelData]] = {}
+    for grid in grids:
+        groups.setdefault((grid.text("kind"), grid.text("units")), []).append(grid)
+    compact = sum(grid.cells["values"].size for grid in grids) > COMPACT_ABOVE
+    looks = {key: _look(members, compact=compact) for key, members in groups.items()}
+    return [looks[grid.text("kind"), grid.text("units")] for grid in grids]
+
+
+def _look(grids: list[_PanelData], *, compact: bool) -> _Look:
+    """The look of panels with one kind and unit."""
+    kind, plain = _kind_of(grids)
+    values = np.concatenate([grid.cells["values"].ravel() for grid in grids])
+    low, high = shared_scale(values, kind)
+    quantity = VALUE if plain else _quantity(grids, kind)
+    return _Look(
+        kind, {"low": low, "high": high}, quantity, grids[0].text("units"), scale_factor(values) if compact else None
+    )
 
 
 def _kind_of(grids: list[_PanelData]) -> tuple[Kind, bool]:

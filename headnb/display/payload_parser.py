@@ -66,8 +66,12 @@ def _of_json(json_text: Callable[[], str]) -> Payload:
         if "change" in panel:
             _check_matrices(panel["change"], f"panels[{index}].change", shape)
     if "scale" not in known:
-        low, high = shared_scale(np.array([panel_matrix(panel) for panel in payload["panels"]]), payload["kind"])
+        shared = [panel_matrix(panel) for panel in payload["panels"] if "own" not in panel]
+        low, high = shared_scale(np.array(shared), payload["kind"])
         known["scale"] = {"low": low, "high": high}
+    for index, panel in enumerate(payload["panels"]):
+        if "own" in panel:
+            _check_scale(f"panels[{index}].own.scale", panel["own"]["scale"], panel["own"]["kind"])
     changes = [panel["change"] for panel in payload["panels"] if "change" in panel]
     if changes and "change_scale" not in known:
         low, high = shared_scale(np.array([panel_matrix(change) for change in changes]), "difference")

@@ -27,6 +27,7 @@ def payload_pattern(payload: Payload) -> xr.DataArray:
     panels = payload["panels"]
     values = np.stack([panel_matrix(panel) for panel in panels])
     label = payload["quantity"].removeprefix("change in ")
+    mixed = any("own" in panel for panel in panels)  # values of several units have none together
     dim, labels = _leading(payload)
     pattern = xr.DataArray(
         values,
@@ -36,11 +37,12 @@ def payload_pattern(payload: Payload) -> xr.DataArray:
             "layer": np.asarray(numbers(payload, "layer")),
             "head": np.asarray(numbers(payload, "head")),
         },
-        name=label.replace(" ", "_"),
+        name=VALUE if mixed else label.replace(" ", "_"),
     )
-    plain = payload["quantity"] == VALUE and not payload["units"]
+    plain = mixed or (payload["quantity"] == VALUE and not payload["units"])
     attrs: dict[str, Any] = {name: text for name in _TEXTS if (text := payload[name])}  # type: ignore[literal-required]
-    attrs |= {"kv_heads": payload["kv_heads"], "kind": VALUE if plain else payload["kind"], "units": payload["units"]}
+    attrs |= {"kv_heads": payload["kv_heads"], "kind": VALUE if plain else payload["kind"]}
+    attrs["units"] = "" if mixed else payload["units"]
     if not plain:
         attrs["method_label"] = label
         attrs |= _least_reliable(panels)

@@ -45,7 +45,7 @@ class FooterFields(TypedDict):
 
 
 class Scale(TypedDict):
-    """Ends of the colour scale, shared by all panels."""
+    """Ends of the colour scale, shared by all panels that have no scale of their own."""
 
     low: float
     high: float
@@ -61,11 +61,12 @@ class Curve(TypedDict):
 
 
 class Own(TypedDict):
-    """Kind, scale and quantity of a panel that differ from those of its payload."""
+    """Kind, scale, quantity and units of a panel that differ from those of its payload."""
 
     kind: Kind
     scale: Scale
     quantity: str
+    units: str
 
 
 class Cells(EvidenceFields, FooterFields):
@@ -90,7 +91,7 @@ class Panel(Cells):
     change: NotRequired[Cells]
     """Difference from the first step of the course, on the payload's `change_scale`."""
     own: NotRequired[Own]
-    """Only in a panel made for drawing: see `before_after.panel_payload`."""
+    """Of a panel on another colour scale than that of the payload: see `before_after.panel_payload`."""
     statistics: dict[str, Statistic]
     withheld: NotRequired[dict[str, str]]  # name of a statistic that is not shown -> reason
     notes: list[str]

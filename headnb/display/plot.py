@@ -66,13 +66,24 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
             _plain(one.set_title(panel["title"], fontsize=_SIZE, color=ink))
     kinds = panels_by_kind(payload, panels)
     for own, members in kinds:
-        theirs = [one for panel, one in zip(panels, axes, strict=True) if any(panel is member for member in members)]
+        places = [place for place, panel in enumerate(panels) if any(panel is member for member in members)]
+        theirs = [axes[place] for place in places]
         meshes = [_draw_panel(own, panel, one, page, ink) for panel, one in zip(members, theirs, strict=True)]
-        _add_bar(own, members, meshes[0], theirs, ink)
+        if len(kinds) == 1 or _is_block(places, columns):
+            _add_bar(own, members, meshes[0], theirs, ink)
+            continue
+        for member, mesh, one in zip(members, meshes, theirs, strict=True):
+            _add_bar(own, [member], mesh, [one], ink)
     _plain(drawn.suptitle(grid_text.heading(payload), fontsize=_SIZE + 1, color=ink))
     keys = [key for own, members in kinds for key in grid_text.legend_keys(own, members)] + ([note] if note else [])
     _plain(drawn.supxlabel(" · ".join(keys), fontsize=_SIZE - 1, color=ink))
     return drawn
+
+
+def _is_block(places: Sequence[int], columns: int) -> bool:
+    """Whether places fill a rectangle of a figure with this number of columns, so that one bar fits beside it."""
+    rows, across = zip(*(divmod(place, columns) for place in places), strict=True)
+    return len(set(rows)) * len(set(across)) == len(places)
 
 
 def picture(payload: Payload, form: Literal["png", "pdf"], theme: str) -> bytes:

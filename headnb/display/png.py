@@ -70,18 +70,19 @@ def picture_png(
         _write(texts, 0, _LINE * number + 12, line, size=12)
     for number, line in enumerate(below):
         _write(texts, 0, top + place.height + _LINE * number + 12, line)
-    first_colour: dict[str, int] = {}
+    first_colour: dict[bool, int] = {}  # of the diverging scales, and of the others
     scales: list[tuple[float, float]] = []
     for index, (own, members) in enumerate(kinds):
-        first_colour[own["kind"]] = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
-        scales.append(_scale(own))
+        if _is_diverging(own) not in first_colour:
+            first_colour[_is_diverging(own)] = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
+            scales.append(_scale(own))
         x, y = place.legend_origin(index)
-        _draw_bar(own, members, pixels, texts, (x, y + top), first_colour[own["kind"]])
+        _draw_bar(own, members, pixels, texts, (x, y + top), first_colour[_is_diverging(own)])
     for index, panel in enumerate(panels):
         x, y = place.origin(index)
         y += top
         own = panel_payload(payload, panel)
-        cells = _cells(own, panel, place, selected, first_colour[own["kind"]])
+        cells = _cells(own, panel, place, selected, first_colour[_is_diverging(own)])
         pixels[y : y + place.grid_height, x : x + place.grid_width] = cells
         _label_axes(payload, panel, place, texts, (x, y))
     first_shade = len(_MARKS) + sum(len(palette(scale)) for scale in scales)
@@ -186,6 +187,11 @@ def _font(size: int) -> Any:
 
 def _scale(payload: Payload) -> tuple[float, float]:
     return payload["scale"]["low"], payload["scale"]["high"]
+
+
+def _is_diverging(payload: Payload) -> bool:
+    """Whether the colour scale is diverging; all scales that are, and all that are not, have the same colours."""
+    return payload["scale"]["low"] < 0
 
 
 def _encoded(pixels: np.ndarray, scales: Sequence[tuple[float, float]], *, transparent: bool = False) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from headnb.display import geometry, grid_text
-from headnb.display.before_after import panel_payload, panels_by_kind
+from headnb.display.before_after import panel_payload, panels_by_kind, scale_key
 from headnb.display.colours import BINS, paint, ticks
 from headnb.errors import printable
 
@@ -53,7 +53,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Pictu
         legend = _legend(own, members)
         parts += [f'<g transform="translate({x} {y})">', *legend, "</g>"]
     means = [_layer_means(panel) for panel in panels]
-    longest = {own["kind"]: _longest(map(_layer_means, members)) for own, members in kinds}
+    longest = {scale_key(own): _longest(map(_layer_means, members)) for own, members in kinds}
     for index, (panel, mean) in enumerate(zip(panels, means, strict=True)):
         own = panel_payload(payload, panel)
         x, y = place.origin(index)
@@ -62,7 +62,7 @@ def picture(payload: Payload, panels: Sequence[Panel], *, titles: bool) -> Pictu
         parts += _titled_cells(own, panel, place) if titles else _merged_cells(own, panel, place)
         parts += _missing(own, panel, place)
         parts += _marks(panel, place)
-        parts += _profile(own, mean, longest[own["kind"]], place)
+        parts += _profile(own, mean, longest[scale_key(own)], place)
         parts.append("</g>")
     return Picture("".join(parts), place.width, place.height)
 

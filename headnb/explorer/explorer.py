@@ -38,7 +38,7 @@ from headnb.explorer.worker import Worker
 from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -58,6 +58,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
             `method` and `samples` are synchronised with the browser in both directions.
         status: state ("idle", "running" or "stopping"), job ("run", "attend" or "ablate"; "" if idle), line, done,
             total, error and note.
+        methods: other methods that each run scores in the same pass; choosing one of them then shows its scores.
         results: scores by (task, method).
         ablations: results of the last `ablate`, by task.
         error: the exception behind the last error message.
@@ -87,6 +88,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         self._sources = tasks or TaskSources({})
         self._scored = ScoredTasks(self._sources)
         self.results: dict[tuple[str, str], xr.Dataset] = self._scored.scores
+        self.methods: list[str] = []
         self.ablations: dict[str, xr.Dataset] = {}
         self._session = self._open_session(model, tokenizer, seed, options)
         self._tokenizer = tokenizer
@@ -114,7 +116,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         return self.results.get((self.task, self.method))
 
     def run(self) -> None:
-        """Score `samples` samples of `task` by `method` in the background; see `wait`.
+        """Score `samples` samples of `task` by `method` and `methods` in the background; see `wait`.
 
         Raises:
             HeadnbError: another job is running, or the explorer has no model.
@@ -209,7 +211,11 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         name, method = self.task, self.method
         task = session.task(name, self.samples)
         self._redraw.reset()
-        scores = session.score(task, method, lambda progress: self._show_progress(name, progress))
+        together = list(dict.fromkeys([method, *self.methods]))
+        results = session.score(task, together, lambda progress: self._show_progress(name, method, progress))
+        for other in together[1:]:
+            self._scored.add(name, other, results[other], task)
+        scores = results[method]
         self._add_scores(name, method, scores, task)
         done = scores.sizes["sample"]
         return "" if scores.attrs["complete"] else f"stopped: {done} of {len(task)} samples are scored"
@@ -221,13 +227,14 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         with self.hold_trait_notifications():  # a change of the task or method calls `_show_results`
             self.task, self.method = name, method
 
-    def _show_progress(self, name: str, progress: Progress) -> None:
+    def _show_progress(self, name: str, method: str, progress: Progress) -> None:
         if not self._redraw.due:
             return
         with self._redraw.drawing():
             self._set_status(line=progress_text(progress), done=progress.done, total=progress.total)
             if progress.done:
-                self.payload = payload({name: pattern(progress.scores())}, title=self._title(name))
+                results = progress.scores()
+                self.payload = payload({name: pattern(results[method])}, title=self._title(name))
 
     def _attend(self, session: Session, head: str, place: int) -> str:
         task = self._task(session, self.task)
@@ -304,7 +311,7 @@ def explore(
     tasks: object = None,
     *,
     samples: int = 32,
-    method: str = "activation",
+    method: str | Sequence[str] = "activation",
     seed: int = 0,
     batch_tokens: int = 2048,
     max_length: int | None = None,
@@ -319,7 +326,7 @@ def explore(
         tasks: names, files or `Task` objects, or a mapping from names to anything that `load_task` accepts; None:
             all registered tasks.
         samples: initial number of samples of each task; it can be changed in the widget.
-        method: one of `headnb.methods()`.
+        method: one of `headnb.methods()`; or a list of them, which every run scores in one pass, the first one shown.
         seed: of the random subset of samples and of the processing order.
         batch_tokens: as for `score_heads`; the smaller default updates the grid more often.
         max_length: as for `score_heads`.
@@ -335,7 +342,7 @@ def explore(
         from headnb.models.loading import load_model  # noqa: PLC0415
 
         model, tokenizer = load_model(model)
-    from headnb.scoring.registry import find_method  # noqa: PLC0415
+    from headnb.scoring.registry import find_method, find_methods  # noqa: PLC0415
 
     options: dict[str, Any] = {
         "batch_tokens": batch_tokens,
@@ -344,6 +351,7 @@ def explore(
         "loss": loss,
     }
     explorer = Explorer(model, tokenizer, TaskSources(tasks), seed=seed, **options)
-    explorer.method = find_method(method, of_samples=True).name
+    chosen = [find_method(one.name, of_samples=True).name for one in find_methods(method)]
+    explorer.method, explorer.methods = chosen[0], chosen[1:] and chosen
     explorer.samples = samples
     return explorer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headnb.display.payload_types import Payload
     from headnb.explorer.task_sources import TaskSources
     from headnb.scoring.progress import Progress
+    from headnb.storage.method_results import MethodResults
     from headnb.tasks.loading import Task
 
 EMPTY_MESSAGE = "Choose a task and press Run: the grid is updated during scoring."
@@ -67,8 +68,8 @@ class Session:
             self._tasks[name, n] = self.sources.load(name, n, self._seed)
         return self._tasks[name, n]
 
-    def score(self, task: Task, method: str, on_progress: Callable[[Progress], None]) -> xr.Dataset:
-        """Scores of a task; after Stop, those of the samples scored so far.
+    def score(self, task: Task, methods: list[str], on_progress: Callable[[Progress], None]) -> MethodResults:
+        """Scores of a task by several methods in one pass; after Stop, those of the samples scored so far.
 
         Raises:
             Stopped: the job was stopped before the first sample was scored.
@@ -84,15 +85,15 @@ class Session:
                     self.model,
                     self.tokenizer,
                     task,
-                    method=method,
+                    method=methods,
                     seed=self._seed,
                     on_progress=report,
                     **self._options,
                 )
         except ScoringInterrupted as stopped:
-            if not stopped.scores.sizes["sample"]:
+            if not stopped.done:
                 raise Stopped from None
-            return stopped.scores
+            return cast("MethodResults", stopped.scores)
 
     def attention(self, task: Task, head: str, place: int) -> HeadAttention:
         """Attention of a head on the task's sample with index `place`."""

@@ -186,9 +186,10 @@ def is_drawable(value: object) -> bool:
 
     from headnb.display.array_input import is_list_of_results, is_matrix_like  # noqa: PLC0415
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
+    from headnb.storage.method_results import MethodResults  # noqa: PLC0415
 
     return (
-        isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, dict))
+        isinstance(value, (xr.Dataset, xr.DataArray, HeadGrid, MethodResults, dict))
         or is_list_of_results(value)
         or is_matrix_like(value)
     )

@@ -75,12 +75,14 @@ class HeadMagics(Magics):
             %headscore smollm2-135m gsm_symbolic -n 32
             scores = %headscore model task --method taylor-token
             study = %headscore smollm2-135m gsm_symbolic svamp
+            results = %headscore model task --method activation,entropy
 
         Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. Several tasks give
-        a study: the patterns with the dimension task, drawn side by side on one colour scale. An interrupt ends the
-        cell and "Run All"; the samples scored so far are in _ and in the variable of --into. With --out, run the same
-        call again to resume; for several tasks it is a folder with one store for each task. As a cell magic it scores
-        the samples typed below it:
+        a study: the patterns with the dimension task, drawn side by side on one colour scale. Several methods share one
+        pass and give results by method: results["entropy"] are the scores of one. An interrupt ends the cell and "Run
+        All"; the samples scored so far are in _ and in the variable of --into. With --out, run the same call again to
+        resume; for several tasks or methods it is a folder with one store for each. As a cell magic it scores the
+        samples typed below it:
 
             %%headscore smollm2-135m
             The capital of France is => Paris

@@ -41,27 +41,35 @@ def chosen(options: Iterable[Option], given: Mapping[str, Any], settings: object
     """Keyword arguments from the options that a command was given; settable options default to `settings`."""
     values = {option: given[option.name] for option in options if option.name in given}
     return {
-        option.name: getattr(settings, option.name) if option.settable and value is None else value
+        option.name: option.kind(getattr(settings, option.name)) if option.settable and value is None else value
         for option, value in values.items()
     }
 
 
-def method_options(text: str) -> dict[str, int | float]:
-    """Parse `steps=50,penalty=0.2` to a dict.
+def method_options(text: str) -> dict[str, Any]:
+    """Parse `steps=50,penalty=0.2` to a dict; `attattr.steps=50`, for several methods, to a dict by method.
 
     Raises:
         HeadnbError: the text has another form, or a name is given twice.
     """
-    options: dict[str, int | float] = {}
+    options: dict[str, Any] = {}
     try:
         for name, _, number in (part.partition("=") for part in text.split(",")):
             value = int(number) if number.strip().isdecimal() else float(number)
-            if (key := name.strip()) in options:
-                raise HeadnbError(f"--options {text!r:.60}: {key:.60} is given twice")
-            options[key] = value
+            method, _, key = name.strip().rpartition(".")
+            own = options.setdefault(method, {}) if method else options
+            if key in own:
+                raise HeadnbError(f"--options {text!r:.60}: {name.strip():.60} is given twice")
+            own[key] = value
     except ValueError:
         raise HeadnbError(f"--options {text!r:.60}: write NAME=NUMBER, for instance steps=50") from None
     return options
+
+
+def method_names(text: str) -> str | list[str]:
+    """Parse `activation` or `activation,entropy`, the `method` of `headnb.score_heads`."""
+    names = [name.strip() for name in text.split(",")]
+    return names if "," in text else text
 
 
 def tracked_steps(text: str) -> int | list[int]:
@@ -79,10 +87,12 @@ def tracked_steps(text: str) -> int | list[int]:
 
 _COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
 _LOSS = "Loss reduction: sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
-_OPTIONS = "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates."
+_OPTIONS = (
+    "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates; for several methods attattr.steps=50."
+)
 _OUT = (
-    "Zarr store for the scores, or for several tasks a folder with one store for each; run the same call again to "
-    "resume an interrupted run."
+    "Zarr store for the scores, or for several tasks or methods a folder with one store for each; run the same call "
+    "again to resume an interrupted run."
 )
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -97,6 +107,14 @@ SPLIT = Option(
 CONFIG = Option("config", "Configuration of a hub data set that has several, for example main.")
 SEED = Option("seed", "Random seed, for example of the subset of samples and the processing order.", 0, int)
 METHOD = Option("method", "Score method; %headmethods and `headnb methods` list them.", "activation", settable=True)
+METHODS = Option(
+    "method",
+    "Score method, or several such as activation,entropy, which share one pass; %headmethods and `headnb methods` list "
+    "them.",
+    "activation",
+    method_names,
+    settable=True,
+)
 LOSS = Option("loss", _LOSS, "sample-mean", settable=True, choices=("sample-mean", "batch-mean", "sum"))
 ENCODING = Option(
     "encoding",
@@ -141,7 +159,7 @@ REPORT_TO = Option(
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
 SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
-SETTINGS = (METHOD, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
+SETTINGS = (METHODS, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
 WORK = (SEED, OUT, BATCH_TOKENS, MAX_LENGTH)  # other arguments of `score_heads`
 LOADING = (ADAPTER, REVISION, DEVICE, DTYPE)  # arguments of `load_model`
 COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`

@@ -27,29 +27,21 @@ their own attention code (bloom, gptj, ...) hide queries, keys and values, so on
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_rows, repeat_for_query_heads, split_samples
-from headnb.engine.hooks import head_outputs, input_device
-from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
-from headnb.errors import HeadnbError
+from headnb.scoring.one_pass import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
-    from transformers import PreTrainedModel
-
     from headnb.engine.attention_functions import AttentionCall
     from headnb.engine.batching import Batch
-    from headnb.engine.layout import HeadLayout
 
 
 def output_norm(outputs: Tensor, batch: Batch) -> Tensor:
@@ -190,71 +182,20 @@ ACTIVITIES = {
 }
 
 
-@dataclass(frozen=True)
-class ActivityScorer:
-    """Scores the batches of one model with one activity score. Create it with `activity_scorer`."""
-
-    model: PreTrainedModel
-    layout: HeadLayout
-    loss_computer: LossComputer
-    score: Activity
-
-    @property
-    def supports_packing(self) -> bool:
-        """Whether the model keeps the samples of a packed batch separate."""
-        return self.loss_computer.supports_packing
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch, *, budget: int | None = None) -> tuple[Tensor, Tensor]:
-        """Scores (B, L, H) and losses (B,), on the CPU; NaN for heads that a layer does not have."""
-        del budget  # there is no variant of a plain forward pass that takes less memory
-        layer_scores: dict[int, Tensor] = {}  # layer -> (B, heads of this layer)
-
-        def measure_outputs(layer: int, outputs: Tensor) -> Tensor:
-            layer_scores[layer] = self._score_samples(self.score.measure(outputs, batch), batch)
-            return outputs
-
-        def measure_call(layer: int, call: AttentionCall) -> None:
-            layer_scores[layer] = self._score_samples(self.score.measure(call, batch), batch)
-
-        with ExitStack() as stack:
-            stack.enter_context(batch_context(self.model, self.layout, batch))
-            if self.score.measure is output_norm:
-                stack.enter_context(head_outputs(self.model, measure_outputs, self.layout))
-            else:
-                listeners: dict[nn.Module, Callable[[AttentionCall], None]] = {
-                    module: partial(measure_call, layer) for layer, module in self.layout.attention
-                }
-                stack.enter_context(observe_attention_calls(self.model, listeners))
-            loss = self.loss_computer.losses(batch, input_device(self.model))
-        scores = torch.full((len(batch), *self.layout.shape), torch.nan, dtype=loss.dtype)
-        for layer, score in layer_scores.items():
-            scores[:, layer, : score.shape[1]] = score.cpu()
-        return scores, loss.cpu()
-
-    def _score_samples(self, measured: Tensor, batch: Batch) -> Tensor:
-        """Scores (B, H) of one layer from the quantity measured on its tokens (B, T, H)."""
-        tokens = _summarize_tokens(measured, batch)
-        score = self.score.of(tokens)
-        if self.score.relative_to is None:
-            return score
-        scale = self.score.relative_to(tokens).expand_as(score)
-        return torch.where(scale > 0, score / scale, torch.zeros_like(score))
+def activity_recorder(score: Activity) -> Recorder:
+    """The recorder of an activity score."""
+    reads: Literal["outputs", "call"] = "outputs" if score.measure is output_norm else "call"
+    return Recorder(reads, score.measure, partial(_score_samples, score))
 
 
-def activity_scorer(model: PreTrainedModel, score: Activity) -> ActivityScorer:
-    """Create a scorer for a model.
-
-    Raises:
-        HeadnbError: as for `gradient_scorer`; or this architecture hides the quantity that the score measures.
-    """
-    layout, loss_computer = find_heads_and_loss_computer(model)
-    if layout.projections and score.measure is not output_norm:
-        raise HeadnbError(
-            f"{type(model).__name__} has its own attention code, which exposes only the heads' outputs; of the "
-            "activity scores only the output norms are available: output-norm, output-norm-ln, ..."
-        )
-    return ActivityScorer(model, layout, loss_computer, score)
+def _score_samples(score: Activity, measured: Tensor, batch: Batch) -> Tensor:
+    """Scores (B, H) of one layer from the quantity measured on its tokens (B, T, H)."""
+    tokens = _summarize_tokens(measured, batch)
+    found = score.of(tokens)
+    if score.relative_to is None:
+        return found
+    scale = score.relative_to(tokens).expand_as(found)
+    return torch.where(scale > 0, found / scale, torch.zeros_like(found))
 
 
 def _summarize_tokens(measured: Tensor, batch: Batch) -> TokenSummary:

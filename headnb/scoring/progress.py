@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from headnb.storage.method_results import MethodResults
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,8 +33,9 @@ class Progress:
     """Tokens scored in this run, without padding."""
     message: str
     """A notice for the user, for instance that memory ran out and batches are smaller now; else empty."""
-    scores: Callable[[], xr.Dataset]
-    """Returns the scores of complete blocks (during the first block: of all scored samples)."""
+    scores: Callable[[], xr.Dataset | MethodResults]
+    """Returns the scores of complete blocks (during the first block: of all scored samples), by method if there are
+    several."""
     unit: str = "samples"
     """What `done` and `total` count."""
 
@@ -45,10 +48,11 @@ class ScoringInterrupted(KeyboardInterrupt):
         words: "12 of 64 samples are scored".
     """
 
-    def __init__(self, scores: xr.Dataset) -> None:
-        attrs = scores.attrs
-        if "sample" in scores.sizes:
-            self.done = scores.sizes["sample"]
+    def __init__(self, scores: xr.Dataset | MethodResults) -> None:
+        first = next(iter(scores.values())) if isinstance(scores, MethodResults) else scores
+        attrs = first.attrs
+        if "sample" in first.sizes:
+            self.done = first.sizes["sample"]
             total = attrs.get("samples_requested", self.done) - attrs.get("left_out", 0)
             self.words = f"{self.done} of {total} samples are scored"
         else:

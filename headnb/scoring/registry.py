@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from headnb.call_checks import check_arguments
@@ -12,7 +12,7 @@ from headnb.scoring import ablation_scores, activity, attribution, gates, gradie
 from headnb.stats.results import METHOD_ATTRIBUTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     import xarray as xr
     from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headnb.engine.batching import Batch
     from headnb.engine.layout import HeadLayout
     from headnb.scoring.gates import FitRequest
+    from headnb.scoring.one_pass import Recorder
 
 Option: TypeAlias = int | float
 
@@ -63,8 +64,9 @@ class Method:
     """Unit of a score; "nats" for a contribution to the loss."""
     reduction: Literal["mean-abs", "mean"]
     """How a pattern is computed from sample scores: the mean of absolute values, or of signed values."""
-    scorer: Callable[..., Scorer] | None = None
-    """Creates a scorer from a model and the options; None if the method has no sample scores."""
+    scorer: Recorder | Callable[..., Scorer] | None = None
+    """A recorder, for methods that share one pass; or a function that creates a scorer with passes of its own from a
+    model and the options. None if the method has no sample scores."""
     fit: Callable[[PreTrainedModel, FitRequest], xr.Dataset] | None = None
     """Fits one value per head to the whole task, for methods without sample scores."""
     label: str = ""
@@ -112,14 +114,17 @@ class Method:
         return {**self.options, **(options or {})}
 
 
-def _gradient(name: str, summary: str, reduce: Callable[[Tensor, Tensor], Tensor], label: str = "") -> Method:
-    scorer = partial(gradient.gradient_scorer, reduce=reduce)
-    return Method(name, summary, "nats", "mean-abs", scorer, label=label, online=reduce, gradient=True)
+def _gradient(name: str, summary: str, reduce: Callable[[Tensor], Tensor], label: str = "") -> Method:
+    def online(O: Tensor, dO: Tensor) -> Tensor:
+        return reduce(gradient.token_products(O, dO))
+
+    recorder = gradient.gradient_recorder(reduce)
+    return Method(name, summary, "nats", "mean-abs", recorder, label=label, online=online, gradient=True)
 
 
 def _activity(name: str, score: activity.Activity) -> Method:
-    scorer = partial(activity.activity_scorer, score=score)
-    return Method(name, f"{score.summary} (2504.03889)", score.units, "mean-abs", scorer)
+    recorder = activity.activity_recorder(score)
+    return Method(name, f"{score.summary} (2504.03889)", score.units, "mean-abs", recorder)
 
 
 _METHODS = {
@@ -182,8 +187,8 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
     Raises:
         HeadnbError: no such method (the message names the nearest), or it does not score samples.
     """
-    if name not in _METHODS:
-        raise unknown_name("method", name, _METHODS)
+    if not isinstance(name, str) or name not in _METHODS:
+        raise unknown_name("method", str(name), _METHODS)
     if of_samples and "sample" not in _METHODS[name].dims:
         raise HeadnbError(
             f"the method {name!r} has one value per head; a method that scores every sample is needed here"
@@ -191,10 +196,53 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
     return _METHODS[name]
 
 
+def find_methods(names: str | Sequence[str]) -> list[Method]:
+    """The methods with these names, which one call may combine: the one of a text, or those of a list.
+
+    Raises:
+        HeadnbError: there is no name, a name is given twice, or several methods include one that has no sample scores;
+            or as for `find_method`.
+    """
+    if isinstance(names, str):
+        return [find_method(names)]
+    if not isinstance(names, (list, tuple)):
+        raise HeadnbError(f"method must be a name or a list of names, not {names!r:.60}")
+    if not names:
+        raise HeadnbError("the list of methods is empty; give at least one, such as method=['activation', 'entropy']")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise HeadnbError(f"the method {repeated[0]!r} is given twice")
+    chosen = [find_method(name) for name in names]
+    for method in chosen:
+        if method.fit is not None:
+            raise HeadnbError(
+                f"{method.name} is fitted to all samples at once and shares no pass with other methods; "
+                f"use method={method.name!r} in a call of its own"
+            )
+    return chosen
+
+
 @check_arguments
 def methods(*, of_samples: bool = False) -> dict[str, str]:
     """Name -> one-line description of each method; with `of_samples` only methods that score every sample."""
     return {name: method.summary for name, method in _METHODS.items() if "sample" in method.dims or not of_samples}
+
+
+def method_settings(
+    names: str | Sequence[str], options: Mapping[str, Option] | Mapping[str, Mapping[str, Option]] | None
+) -> dict[str, dict[str, Option]]:
+    """The options of each method, completed by its defaults; for a list of methods, `options` are by method.
+
+    Raises:
+        HeadnbError: options of a method that is not in the list, or as for `find_methods` and `Method.settings`.
+    """
+    chosen = {method.name: method for method in find_methods(names)}
+    given: Mapping[str, Any] = {names: options} if isinstance(names, str) else options or {}
+    for name, value in given.items():
+        if not isinstance(value, Mapping | None):
+            raise HeadnbError("options of several methods are given by method, such as {'attattr': {'steps': 50}}")
+        if name not in chosen:
+            raise unknown_name("method in options", name, chosen)
+    return {name: method.settings(given.get(name)) for name, method in chosen.items()}
 
 
 def online_methods() -> list[str]:

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
 
 import numpy as np
 
@@ -26,16 +27,18 @@ from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.progress import NotFiniteError
-from headnb.scoring.registry import PreparedScorer, find_method, stored_options
+from headnb.scoring.registry import find_methods, method_settings, stored_options
+from headnb.scoring.scorers import make_scorers
 from headnb.scoring.stopping import Stopping, rule_for
 from headnb.scoring.workers import Workers, checked_client
 from headnb.stats.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
-from headnb.storage.score_store import open_table
+from headnb.storage.method_results import MethodResults
+from headnb.storage.method_tables import method_stores, open_tables
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from distributed import Client
@@ -45,21 +48,58 @@ if TYPE_CHECKING:
     from headnb.engine.layout import HeadLayout
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.scoring.progress import Progress
-    from headnb.scoring.registry import Method, Option, Scorer
-    from headnb.scoring.stopping import Until
+    from headnb.scoring.registry import Option
+    from headnb.scoring.scorers import Scorers
+    from headnb.scoring.stopping import Rule, Until
     from headnb.stats.labelled import Scores
     from headnb.storage.zarr_columns import Attribute
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
+Options: TypeAlias = "Mapping[str, Option] | Mapping[str, Mapping[str, Option]]"
 
 
+class _Settings(TypedDict, total=False):
+    """Arguments of `score_heads` besides the method, for its two signatures."""
+
+    loss: LossName
+    batch_tokens: int
+    max_length: int | None
+    encoding: EncodingName
+    padding_side: Side
+    packed: bool | None
+    seed: int
+    out: str | Path | None
+    options: Options | None
+    until: Until
+    client: Client | None
+    on_progress: Callable[[Progress], None] | None
+
+
+@overload
+def score_heads(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    *,
+    method: str = ...,
+    **settings: Unpack[_Settings],
+) -> Scores: ...
+@overload
+def score_heads(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | Any,
+    *,
+    method: list[str] | tuple[str, ...],
+    **settings: Unpack[_Settings],
+) -> MethodResults: ...
 @check_arguments
 def score_heads(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     task: Task | Any,
     *,
-    method: str = "activation",
+    method: str | Sequence[str] = "activation",
     loss: LossName = "sample-mean",
     batch_tokens: int = 4096,
     max_length: int | None = None,
@@ -68,12 +108,12 @@ def score_heads(
     packed: bool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
-    options: Mapping[str, Option] | None = None,
+    options: Options | None = None,
     until: Until = None,
     client: Client | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Scores:
-    """Score every attention head of a model on every sample of a task.
+) -> Scores | MethodResults:
+    """Score every attention head of a model on every sample of a task, by one method or by several in one pass.
 
     The model is not changed.
 
@@ -81,7 +121,9 @@ def score_heads(
         model: a causal decoder of transformers: plain, compiled, quantized or wrapped by peft.
         tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
-        method: a name from `methods()`.
+        method: a name from `methods()`, or a list of names. Gradient and activity methods of a list share one forward
+            and one backward pass; the others have their own passes over the same batches. Each method's numbers are
+            those that it has alone.
         loss: the loss that is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
             "sum": its sum. "batch-mean": the mean over the answer tokens of four consecutive samples of the task, as in
             the paper's script; longer answers weigh more.
@@ -95,13 +137,15 @@ def score_heads(
             pack on a CPU, if the model allows it.
         seed: seed of the processing order.
         out: a Zarr store, written after each batch, at most once a second. Run the same call again to resume after the
-            last written batch.
-        options: options of the method, such as {"steps": 50} for "attattr" or "gates".
+            last written batch. For a list of methods: a folder with one store for each method, `NAME.zarr`; methods
+            whose stores are complete are not scored again.
+        options: options of the method, such as {"steps": 50} for "attattr" or "gates"; for a list of methods, by
+            method: {"attattr": {"steps": 50}}.
         until: stop early, after at least 64 samples. A number between 0 and 1: stop when norm(standard errors) /
             norm(levels) is at most this number. "top20": when random halves of the samples agree on 90 % of their top
             20 heads. "reliability0.9": when the reliability of the pattern (`.heads.reliability()`) is at least 0.9.
-            `attrs["until"]` holds the value reached. To continue, run the call again with the same `out` and another
-            `until` or none.
+            Several methods stop together, when the last of them is precise enough. `attrs["until"]` holds the value
+            reached. To continue, run the call again with the same `out` and another `until` or none.
         client: a `dask.distributed.Client`. Its workers score batches in parallel, each with a copy of the model, and
             this process writes. Batches of a lost worker are scored by another one.
         on_progress: called with a `Progress` before the first batch and after each batch.
@@ -111,7 +155,8 @@ def score_heads(
         `answer_tokens` (sample). `.heads` holds the methods to analyse it. The unit of a score is nats, the unit of the
         loss, unless the method has another. `attrs["padding"]` is the fraction of padding among the computed tokens, at
         most 5 %. With `out`, scores above 64 MB stay on disk and are read when needed. The result of "gates" has no
-        sample dimension: see `headnb.scoring.gates`.
+        sample dimension: see `headnb.scoring.gates`. A list of methods gives such a Dataset for each, in
+        `MethodResults`.
 
     Raises:
         HeadnbError: bad input; a model that cannot be scored, or not with padding on the left; NaN in weights or
@@ -124,61 +169,74 @@ def score_heads(
     task = load_task(task) if not isinstance(task, Task) else task
     encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
     check_tokens(encoded, model)
-    chosen = find_method(method)
-    settings = chosen.settings(options)
+    chosen = {one.name: one for one in find_methods(method)}
+    settings = method_settings(method, options)
     request_attrs = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
-    request_attrs |= {"max_length": -1 if max_length is None else max_length} | stored_options(settings)
+    request_attrs |= {"max_length": -1 if max_length is None else max_length}
 
     with _explain_not_finite(model), ExitStack() as model_use:
         model_use.enter_context(model_lock(model))
         model_use.enter_context(frozen(model))  # once for all batches: with many weights it takes milliseconds
         model_use.enter_context(unchanged_weights(model))
-        if chosen.scorer is None:
-            assert chosen.fit is not None  # noqa: S101  a method scores or fits
-            _reject_client(client, f"{method} is fitted to all samples at once")
-            attrs = _attributes(model, task, encoded, chosen, find_heads(model)) | request_attrs
-            request = FitRequest(encoded, attrs, settings, batch_tokens, seed, out, on_progress)
-            return cast("Scores", chosen.fit(model, request))
 
-        scorer = chosen.scorer(model, **settings)
+        def attributes(layout: HeadLayout) -> dict[str, dict[str, Attribute]]:
+            shared = _attributes(model, task, encoded, layout) | request_attrs  # once: it hashes the weights
+            return {name: shared | one.attrs | stored_options(settings[name]) for name, one in chosen.items()}
+
+        if isinstance(method, str) and (fit := chosen[method].fit) is not None:
+            _reject_client(client, f"{method} is fitted to all samples at once")
+            attrs = attributes(find_heads(model))
+            request = FitRequest(encoded, attrs[method], settings[method], batch_tokens, seed, out, on_progress)
+            return cast("Scores", fit(model, request))
+
+        scorers = make_scorers(model, settings)
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
-        workers = None if client is None else _workers(client, model, scorer, chosen, settings)
-        packed = _choose_packing(packed, scorer, model, padding_side)
+        workers = None if client is None else _workers(client, model, scorers, settings)
+        packed = _choose_packing(packed, scorers, model, padding_side)
         most = max_batch_tokens(model, batch_tokens, packed=packed)
         plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packed, seed=seed)
 
-        attrs = _attributes(model, task, encoded, chosen, scorer.layout) | request_attrs
-        with open_table(out, attrs, encoded.ids, _sample_variables(encoded), plan, scorer.layout.shape) as table:
+        paths = {method: out} if isinstance(method, str) else method_stores(out, list(chosen))
+        attrs = attributes(scorers.layout)
+        samples, shape = _sample_variables(encoded), scorers.layout.shape
+        with open_tables(paths, attrs, encoded.ids, samples, plan, shape) as tables:
             weights = loss_factor(encoded.answer_tokens, loss, OFFICIAL_BATCH).astype(np.float32)
-            run = BatchRun(scorer, encoded, table, weights, packed, padding_side, batch_tokens, on_progress)
-            if (rule := rule_for(until)) is not None:
-                run.stopping = Stopping(rule, 1 if packed else BLOCK, absolute=chosen.reduction == "mean-abs")
+            scorers = scorers.only(tables.unfinished or chosen)
+            collect = MethodResults if not isinstance(method, str) else itemgetter(method)
+            run = BatchRun(scorers, encoded, tables, weights, packed, padding_side, batch_tokens, collect, on_progress)
+            if until is not None:
+                block = 1 if packed else BLOCK
+                run.stopping = {
+                    name: Stopping(cast("Rule", rule_for(until)), block, absolute=one.reduction == "mean-abs")
+                    for name, one in chosen.items()
+                }
             if workers is not None:
+                workers.methods = {name: settings[name] for name in scorers.by_method}
                 run.workers = workers
                 model_use.close()  # workers may be threads of this process, which need the same lock
-            return cast("Scores", run.scores())
+            return cast("Scores | MethodResults", run.scores())
 
 
 def check_settings(
     *,
-    method: str,
+    method: str | Sequence[str],
     loss: str = "sample-mean",
     encoding: str = "official",
     padding_side: str = "right",
     until: Until = None,
-    options: Mapping[str, Option] | None = None,
+    options: Options | None = None,
 ) -> None:
     """Raise HeadnbError for settings that `score_heads` does not accept. Call it before loading a model.
 
     Raises:
-        HeadnbError: unknown method, loss, encoding or padding side (the nearest name is given); a loss that the method
-            does not support; an unknown stopping rule; or an option that the method does not have.
+        HeadnbError: unknown method, loss, encoding or padding side (the nearest name is given); methods that cannot be
+            combined (see `find_methods`); a loss that a method does not support; an unknown stopping rule; or an option
+            that a method does not have.
     """
-    chosen = find_method(method)
-    chosen.settings(options)
-    if rule_for(until) is not None and chosen.scorer is None:
-        raise HeadnbError(f"until= is not available for {method}: the method is fitted to all samples at once")
+    chosen = find_methods(method)
+    method_settings(method, options)
+    stops = rule_for(until) is not None
     for kind, name, known in (
         ("loss", loss, LOSS_REDUCTIONS),
         ("encoding", encoding, ENCODINGS),
@@ -186,8 +244,13 @@ def check_settings(
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
-    if loss != "sample-mean" and not chosen.follows_loss:
-        raise HeadnbError(f"scores of the method {method} are not contributions to a loss; use loss='sample-mean'")
+    for one in chosen:
+        if stops and one.scorer is None:
+            raise HeadnbError(f"until= is not available for {one.name}: the method is fitted to all samples at once")
+        if loss != "sample-mean" and not one.follows_loss:
+            raise HeadnbError(
+                f"scores of the method {one.name} are not contributions to a loss; use loss='sample-mean'"
+            )
 
 
 @contextmanager
@@ -200,13 +263,13 @@ def _explain_not_finite(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _workers(
-    client: Client, model: PreTrainedModel, scorer: Scorer, method: Method, settings: dict[str, Option]
+    client: Client, model: PreTrainedModel, scorers: Scorers, settings: dict[str, dict[str, Option]]
 ) -> Workers:
-    if isinstance(scorer, PreparedScorer):
-        _reject_client(client, f"{method.name} needs a first pass over the whole task")
+    for method in scorers.prepared:
+        _reject_client(client, f"{method} needs a first pass over the whole task")
     if is_offloaded(model):
         _reject_client(client, "the weights of this model are offloaded")
-    return Workers(checked_client(client), model, method.name, settings)
+    return Workers(checked_client(client), model, settings)
 
 
 def _reject_client(client: object, reason: str) -> None:
@@ -214,13 +277,13 @@ def _reject_client(client: object, reason: str) -> None:
         raise HeadnbError(f"client= cannot be used: {reason}")
 
 
-def _choose_packing(packed: bool | None, scorer: Scorer, model: PreTrainedModel, side: Side) -> bool:
+def _choose_packing(packed: bool | None, scorers: Scorers, model: PreTrainedModel, side: Side) -> bool:
     """Whether to pack; raises HeadnbError if packing is requested but not supported."""
-    if packed and not scorer.supports_packing:
+    if packed and not scorers.supports_packing:
         raise HeadnbError(
             "packed=True: this model, method or attention implementation does not separate packed samples"
         )
-    return scorer.supports_packing and side == "right" and packing_is_faster(model) if packed is None else packed
+    return scorers.supports_packing and side == "right" and packing_is_faster(model) if packed is None else packed
 
 
 def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
@@ -233,14 +296,11 @@ def _sample_variables(encoded: EncodedTask) -> dict[str, np.ndarray]:
     }
 
 
-def _attributes(
-    model: PreTrainedModel, task: Task, encoded: EncodedTask, method: Method, layout: HeadLayout
-) -> dict[str, Attribute]:
+def _attributes(model: PreTrainedModel, task: Task, encoded: EncodedTask, layout: HeadLayout) -> dict[str, Attribute]:
     return {
         **model_attributes(model, layout),
         "task": task.name,
         "task_fingerprint": hashlib.blake2b(encoded.fingerprints.tobytes(), digest_size=16).hexdigest(),
-        **method.attrs,
         "samples_requested": len(task),
         "left_out": len(encoded.left_out),
         "truncated": encoded.truncated,

@@ -22,6 +22,7 @@ from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result, method_label
 from headnb.stats.score_statistics import head_intervals
 from headnb.storage.files import check_file_names, safe_file_name
+from headnb.storage.method_results import MethodResults
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TasksProgress:
     """Progress of `score_tasks`."""
 
     tasks: tuple[Task, ...]
-    finished: Mapping[str, xr.Dataset]
+    finished: Mapping[str, xr.Dataset | MethodResults]
     """Scores of the tasks before the current one, by name."""
     current: Progress
     """Progress of the current task."""
@@ -57,12 +58,14 @@ class TasksProgress:
 class TasksInterrupted(ScoringInterrupted):
     """Ctrl-C during `score_tasks`; `scores` is the study of the tasks and samples that are scored."""
 
-    def __init__(self, tasks: Sequence[Task], scored: Mapping[str, xr.Dataset], words: str, done: int) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], scored: Mapping[str, xr.Dataset | MethodResults], words: str, done: int
+    ) -> None:
         left = [task.name for task in tasks if task.name not in scored]
         missing = f"; not begun: {', '.join(left)}" if left else ""
         self.words = f"{words}{missing}"
         self.done = done
-        self.scores = task_study(scored) if scored else xr.Dataset()
+        self.scores = _study(scored) if scored else xr.Dataset()
         KeyboardInterrupt.__init__(self, f"interrupted; {self.words}")
 
 
@@ -75,7 +78,7 @@ def score_tasks(
     out: str | Path | None = None,
     on_progress: Callable[[TasksProgress], None] | None = None,
     **options: Any,
-) -> xr.Dataset:
+) -> xr.Dataset | MethodResults:
     """Score every attention head of a model on several tasks.
 
     Args:
@@ -86,7 +89,8 @@ def score_tasks(
         out: a folder. The scores of each task are written to a store of their own in it, `NAME.zarr`, which
             `open_scores` opens; run the same call again to resume. None: the scores of the samples are not kept.
         on_progress: called with a `TasksProgress` before the first batch of each task and after each batch.
-        options: other arguments of `score_heads`, the same for all tasks.
+        options: other arguments of `score_heads`, the same for all tasks. With a list as `method`, the study of each
+            method is returned in `MethodResults`, and `out` has a folder for each task.
 
     Returns:
         A study: `level` (task, layer, head), the pattern of each task, and its 95 % interval `low` and `high`, if the
@@ -101,8 +105,9 @@ def score_tasks(
     for name in options.keys() - known.keys():
         raise UnknownKeywordError(str(unknown_name("argument of score_tasks", name, known)))
     chosen = named_tasks(tasks)
-    stores = _stores(out, chosen)
-    finished: dict[str, xr.Dataset] = {}
+    several_methods = not isinstance(options.get("method", ""), str)
+    stores = _stores(out, chosen, "" if several_methods else ".zarr")
+    finished: dict[str, xr.Dataset | MethodResults] = {}
     for task, store in zip(chosen, stores, strict=True):
 
         def report(progress: Progress) -> None:
@@ -113,9 +118,23 @@ def score_tasks(
             finished[task.name] = score_heads(model, tokenizer, task, out=store, on_progress=report, **options)
         except ScoringInterrupted as stopped:
             scored = {**finished, task.name: stopped.scores} if stopped.done else finished
-            done = stopped.done + sum(scores.sizes.get("sample", 1) for scores in finished.values())
+            done = stopped.done + sum(map(_samples, finished.values()))
             raise TasksInterrupted(chosen, scored, f"{task.name}: {stopped.words}", done) from None
-    return task_study(finished)
+    return _study(finished)
+
+
+def _samples(scores: xr.Dataset | MethodResults) -> int:
+    """Number of scored samples; 1 for a method without samples."""
+    first = next(iter(scores.values())) if isinstance(scores, MethodResults) else scores
+    return int(first.sizes.get("sample", 1))
+
+
+def _study(scored: Mapping[str, xr.Dataset | MethodResults]) -> xr.Dataset | MethodResults:
+    """The study of the tasks, or that of each method."""
+    first = next(iter(scored.values()))
+    if isinstance(first, MethodResults):
+        return MethodResults({name: task_study({task: of[name] for task, of in scored.items()}) for name in first})
+    return task_study(scored)
 
 
 def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, ...]:
@@ -170,8 +189,8 @@ def _common_attrs(patterns: Sequence[xr.DataArray]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if name in shared}
 
 
-def _stores(out: str | Path | None, tasks: Sequence[Task]) -> list[Path | None]:
-    """The store of each task in the folder `out`.
+def _stores(out: str | Path | None, tasks: Sequence[Task], ending: str) -> list[Path | None]:
+    """The store of each task in the folder `out`; without an ending, a folder for the stores of its methods.
 
     Raises:
         HeadnbError: `out` is itself a store, or two tasks would have the same store.
@@ -184,4 +203,4 @@ def _stores(out: str | Path | None, tasks: Sequence[Task]) -> list[Path | None]:
             f"with several tasks, out is a folder with one store for each task, and not a store: {folder}"
         )
     check_file_names([task.name for task in tasks], "tasks")
-    return [folder / f"{safe_file_name(task.name)}.zarr" for task in tasks]
+    return [folder / f"{safe_file_name(task.name)}{ending}" for task in tasks]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.errors import HeadnbError, optional_import
 from headnb.scoring.dask_scheduler import best_effort, call_scheduler
 from headnb.scoring.progress import is_out_of_memory
-from headnb.scoring.registry import find_method
+from headnb.scoring.scorers import make_scorers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from headnb.engine.batching import Batch
     from headnb.scoring.model_transfer import SerializedModel
-    from headnb.scoring.registry import Option, Scorer
+    from headnb.scoring.registry import Option
+    from headnb.scoring.scorers import Scorers
 
-    Scored = tuple[Tensor, Tensor]
+    Scored = tuple[dict[str, Tensor], Tensor]
 
 TIMEOUT_SECONDS = (
     1800.0  # seconds without a finished batch after which the run fails; Dask replaces hanging workers earlier
@@ -47,12 +48,12 @@ BATCHES_PER_THREAD = 2  # batches sent to each worker thread, so that no thread 
 
 @dataclass
 class Workers:
-    """The workers of a cluster, and the model and method to score with."""
+    """The workers of a cluster, and the model and methods to score with."""
 
     client: Client
     model: PreTrainedModel
-    method: str
-    settings: Mapping[str, Option]
+    methods: Mapping[str, Mapping[str, Option]]
+    """Method -> its options."""
 
     @property
     def max_pending(self) -> int:
@@ -137,13 +138,11 @@ class PendingBatches(Sized):
     def submit(self, rows: np.ndarray, batch: Batch, budget: int) -> None:
         """Submit a batch; `rows` are its rows of the score table."""
         workers = self.workers
-        future = workers.client.submit(
-            _score, self.run, self.model, workers.method, dict(workers.settings), batch, budget, pure=False
-        )
+        future = workers.client.submit(_score, self.run, self.model, workers.methods, batch, budget, pure=False)
         self.futures[future] = rows
 
     def next(self) -> tuple[np.ndarray, Scored | None]:
-        """Wait for a batch: its rows of the table, and scores (b, L, H) and losses (b,), or None if memory ran out.
+        """Wait for a batch: its rows of the table; scores (b, L, H) by method and losses (b,), or None without memory.
 
         Raises:
             LostError: workers died repeatedly with this batch, the model or the whole cluster was lost, or no batch
@@ -176,12 +175,12 @@ def checked_client(client: Any) -> Client:
 
 
 # In a worker process: the scorers of the current run, one for each copy of the model.
-_scorers: dict[tuple[str, int], Scorer] = {}
+_scorers: dict[tuple[str, int], Scorers] = {}
 _scorer_lock = threading.Lock()
 
 
 def _score(
-    run: str, sent: SerializedModel, method: str, settings: dict[str, Option], batch: Batch, budget: int
+    run: str, sent: SerializedModel, methods: Mapping[str, Mapping[str, Option]], batch: Batch, budget: int
 ) -> Scored | None:
     """On a worker: scores and losses of a batch; None if memory ran out."""
     from headnb.models.locks import model_lock  # noqa: PLC0415
@@ -190,11 +189,9 @@ def _score(
     with model_lock(model):
         with _scorer_lock:
             if (run, id(model)) not in _scorers:
-                make = find_method(method).scorer
-                assert make is not None  # noqa: S101  methods without sample scores are rejected earlier
                 for other in [key for key in _scorers if key[0] != run]:
                     del _scorers[other]
-                _scorers[run, id(model)] = make(model, **settings)
+                _scorers[run, id(model)] = make_scorers(model, methods)
             scorer = _scorers[run, id(model)]
         try:
             return scorer(batch, budget=budget)

@@ -18,9 +18,11 @@ from headnb.storage.checksums import verify_checksum
 from headnb.storage.fit_store import read_fit
 from headnb.storage.frames import from_frame, read_parquet
 from headnb.storage.locks import local_path
+from headnb.storage.method_results import MethodResults, results_by_method, stored_results
 from headnb.storage.netcdf_sizes import check_sizes
 from headnb.storage.remote import is_url, local_copy, shown_url
 from headnb.storage.score_store import read_table
+from headnb.storage.zarr_columns import METADATA_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,7 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
         path: one of:
 
             - a Zarr store that `score_heads(..., out=path)` wrote, or a netCDF file (`.nc`), also of head roles;
+            - a folder of such stores or files, one for each method: the `MethodResults` of the samples that all have;
             - a Parquet file (`.parquet`), or a frame of `scores.heads.to_frame()`;
             - a `.heads.json` file, which has no samples: its pattern (DataArray) is returned, with 4 significant
               digits;
@@ -62,9 +65,11 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
         if not local.exists():
             raise HeadnbError(f"there are no scores at {path}")
         scores = _read_folder(local) if local.is_dir() else _read_file(local)
-        if is_url(path):
+        several = isinstance(scores, MethodResults)
+        if is_url(path) and not several:
             scores = scores.load()  # the copy is temporary
-    warn_of_revision(shown_url(path), scores.attrs)
+    for result in scores.values() if several else [scores]:
+        warn_of_revision(shown_url(path), result.attrs)
     return cast("Scores", scores)
 
 
@@ -85,7 +90,9 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
         yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
 
 
-def _read_folder(path: Path) -> xr.Dataset:
+def _read_folder(path: Path) -> xr.Dataset | MethodResults:
+    if not (path / METADATA_FILE).exists() and (files := stored_results(path)):
+        return results_by_method({file: _read_folder(file) if file.is_dir() else _read_file(file) for file in files})
     fitted = read_fit(path)
     return read_table(path, mode="r").scores() if fitted is None else fitted
 

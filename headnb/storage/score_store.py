@@ -219,15 +219,16 @@ class ScoreTable:
             indices = np.arange(first, min(first + rows, stop))
             yield read_rows(self._columns["score"], "score", indices, identity=self._identity)
 
-    def scores(self, *, whole_blocks_of: int | None = None) -> xr.Dataset:
+    def scores(self, *, whole_blocks_of: int | None = None, done: np.ndarray | None = None) -> xr.Dataset:
         """Data set of the samples scored so far, in input order.
 
         Args:
+            done: (n,), which of them; None: all.
             whole_blocks_of: size of a block in samples. Incomplete blocks are left out, unless no block is complete:
                 a block is sorted by length, so a part of it is not a random sample of the task.
         """
         self.flush()
-        done = self.done.copy()
+        done = self.done.copy() if done is None else done
         if whole_blocks_of:
             starts = np.arange(0, len(done), whole_blocks_of)
             blocks = np.repeat(np.logical_and.reduceat(done, starts), np.diff([*starts, len(done)]))

@@ -8,7 +8,7 @@ import pytest
 import zarr
 from headnb import HeadnbError
 from headnb.analysis.selection import pools
-from headnb.scoring import gradient
+from headnb.scoring import one_pass
 from headnb.storage.score_store import ScoreTable
 from headnb.tasks.loading import Task
 
@@ -155,7 +155,7 @@ def test_a_pool_of_tasks_is_scored_in_parts_whose_scores_are_used_again(tiny, sc
     assert (seen[0], seen[-1]) == ((0, N), (N, N))
     same(first, headnb.select_instructions(*scored[:2], K))
     same(first, headnb.select_instructions(scored[0], tmp_path, K))
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(one_pass, "run_pass", lambda *_, **__: pytest.fail("scored again"))
     same(first, headnb.select_instructions(scored[0], pool_of(), K, out=tmp_path, **tiny))
 
 

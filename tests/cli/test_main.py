@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from headnb.cli import doctor
 from headnb.display.grid import HeadGrid
-from headnb.scoring.gradient import GradientScorer
+from headnb.scoring import one_pass
 
 from blocked_imports import blocked
 from commands import run
@@ -110,14 +110,14 @@ def test_control_c_keeps_what_is_scored_and_the_same_command_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:
     words = ("score", folder, "gsm_symbolic", "-n", 5, "--batch-tokens", 1, "--out", tmp_path / "x.zarr")
-    score, batches = GradientScorer.__call__, iter(range(9))
+    score, batches = one_pass.run_pass, iter(range(9))
 
     def score_until_control_c(*args: Any, **options: Any) -> Any:
         if next(batches) == 2:
             signal.raise_signal(signal.SIGINT)
         return score(*args, **options)
 
-    monkeypatch.setattr(GradientScorer, "__call__", score_until_control_c)
+    monkeypatch.setattr(one_pass, "run_pass", score_until_control_c)
     assert run(monkeypatch, *words) == 130
     said = f"interrupted; the scores so far are in {tmp_path / 'x.zarr'}; run the same command to continue"
     assert said in capsys.readouterr().err

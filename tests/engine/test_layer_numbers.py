@@ -12,7 +12,7 @@ from headnb.engine.batching import collate
 from headnb.engine.hooks import find_heads, head_outputs, scale_heads
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
-from headnb.scoring.registry import find_method
+from headnb.scoring.scorers import make_scorers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -188,7 +188,7 @@ def test_scores_of_heads_that_do_not_run_are_refused(method):
     """The layer runs while headnb finds the heads, but not while the model is scored."""
     model = tiny_model(layers=3)
     rows = [{"input_ids": list(range(5, 17)), "labels": [-100] * 6 + list(range(11, 17))}]
-    scorer = find_method(method).scorer(model, **({"steps": 2} if method == "attattr" else {}))
+    scorer = make_scorers(model, {method: {"steps": 2} if method == "attattr" else {}}).by_method[method]
     skip(model.model.layers[1])
     batch = collate(encode_task(headnb.load_task(rows), None).samples)
     with pytest.raises(HeadnbError, match="did not run the attention of"):

@@ -74,6 +74,23 @@ def test_run_scores_what_score_heads_scores(explorer):
     assert explorer.scores is explorer.results["sums", "activation"]
 
 
+def test_several_methods_are_scored_in_one_run_and_shown_when_chosen():
+    made = explore(tiny_model(), TOKENIZER, {"words": WORDS}, method=["activation", "entropy"])
+    try:
+        send(made, do="run")
+        done(made)
+        assert made.payload["quantity"] == "activation level"
+        assert set(made.results) == {("words", "activation"), ("words", "entropy")}
+        for method in ("activation", "entropy"):
+            expected = score_heads(tiny_model(), TOKENIZER, WORDS, method=method, batch_tokens=2048)
+            np.testing.assert_array_equal(made.results["words", method].score, expected.score)
+        made.method = "entropy"
+        assert (made.payload["quantity"], made.payload["units"]) == ("entropy", "nats of attention")
+    finally:
+        made.close()
+        assert made.wait(SECONDS)
+
+
 def test_second_task_stands_beside_the_first_with_its_own_samples(explorer):
     send(explorer, do="run")
     done(explorer)

@@ -18,7 +18,7 @@ import xarray as xr
 from headnb.display.grid import HeadGrid
 from headnb.notebook.magics import HeadMagics
 from headnb.notebook.sft_magic import TuningMagics
-from headnb.scoring.gradient import GradientScorer
+from headnb.scoring import one_pass
 from IPython.core.error import UsageError
 from IPython.utils.capture import capture_output
 
@@ -80,6 +80,23 @@ def test_options_of_the_method_reach_the_engine(shell: InteractiveShell) -> None
         tiny_model(), tiny_tokenizer(), PAIRS, method="attattr", options={"steps": 3}, encoding="trl"
     )
     xr.testing.assert_equal(shell.user_ns["a"], expected)
+
+
+def test_several_methods_give_the_scores_and_a_grid_of_each(shell: InteractiveShell) -> None:
+    line = "found = %headscore model pairs --method activation,attattr --options attattr.steps=3"
+    _, captured = run(shell, line)
+    found = shell.user_ns["found"]
+    assert list(found) == ["activation", "attattr"]
+    for method, options in (("activation", None), ("attattr", {"steps": 3})):
+        expected = headnb.score_heads(tiny_model(), tiny_tokenizer(), PAIRS, method=method, options=options)
+        xr.testing.assert_equal(found[method], expected)
+        assert f"[{method}]" in captured.stdout
+    assert "activation level (nats)" in captured.stdout
+    assert "attattr (probability)" in captured.stdout
+    assert captured.stdout.count("Reliability") == 2
+    _, drawn = run(shell, "%headgrid found")
+    assert drawn.outputs[0].data["text/plain"].count("Reliability") == 2
+    assert "unknown method 'entropi'" in error_of(shell, "%headscore model pairs --method activation,entropi")
 
 
 def test_a_pair_of_model_and_tokenizer_may_be_one_variable(shell: InteractiveShell) -> None:
@@ -286,7 +303,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell.user_ns["pairs"] = [(f"{i} + {i} = ", f"{2 * i}") for i in range(40)]
-    score, batches = GradientScorer.__call__, iter(range(40))
+    score, batches = one_pass.run_pass, iter(range(40))
 
     def score_until_control_c(*args: Any, **options: Any) -> Any:
         if next(batches) == 9:
@@ -294,7 +311,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_so(
         return score(*args, **options)
 
     with capture_output() as captured, monkeypatch.context() as patch:
-        patch.setattr(GradientScorer, "__call__", score_until_control_c)
+        patch.setattr(one_pass, "run_pass", score_until_control_c)
         ended = shell.run_cell("whole = %headscore model pairs --batch-tokens 1 --into part\nnext_cell = 1")
     assert isinstance(ended.error_in_exec, UsageError)  # the kernel replies with an error, so "Run All" stops
     assert not {"whole", "next_cell"} & set(shell.user_ns)

@@ -10,11 +10,11 @@ import psutil
 import pytest
 import torch
 from headnb import HeadnbError, load_model, score_heads
-from headnb.scoring import gradient
+from headnb.scoring import one_pass
 
 from scoring_samples import BUDGET, TASK
 
-SCORE = gradient.GradientScorer.__call__
+SCORE = one_pass.run_pass
 
 
 def failing(monkeypatch, moments, failures):
@@ -29,7 +29,7 @@ def failing(monkeypatch, moments, failures):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return SCORE(self, batch, budget=budget)
 
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
+    monkeypatch.setattr(one_pass, "run_pass", scarce)
     return left
 
 
@@ -68,7 +68,7 @@ def test_scores_that_cannot_fit_are_refused_before_any_is_made_and_go_to_disk(
     model, monkeypatch, little_memory, tmp_path
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored"))
+        patched.setattr(one_pass, "run_pass", lambda *_, **__: pytest.fail("scored"))
         with pytest.raises(HeadnbError, match=r"scores of 30 samples need .* are free; out= writes them to disk"):
             score_heads(model, None, TASK)
     assert score_heads(model, None, TASK, out=tmp_path / "a.zarr").sizes["sample"] == 30

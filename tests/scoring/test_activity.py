@@ -11,7 +11,8 @@ from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.batching import collate, pack
 from headnb.engine.hooks import find_heads, head_outputs
 from headnb.errors import HeadnbError
-from headnb.scoring.activity import ACTIVITIES, activity_scorer
+from headnb.scoring.activity import ACTIVITIES, activity_recorder
+from headnb.scoring.one_pass import pass_scorer
 from headnb.scoring.registry import methods
 
 from architectures import FLOAT32_INSIDE, build, tolerance, wide_softmax
@@ -81,7 +82,7 @@ def test_scores_are_their_definitions_on_attention_matrices(name, dtype):
     losses = torch.stack([mean_loss(model, sample) for sample in samples])
     allowed = 2e-5 if dtype == torch.float32 else tolerance(name)
     for method, score in ACTIVITIES.items():
-        scorer = activity_scorer(model, score)
+        scorer = pass_scorer(model, activity_recorder(score))
         batches = [collate(samples)] + [pack(samples)] * scorer.supports_packing
         if dtype == torch.float32 or name not in FLOAT32_INSIDE:  # float64 masks overflow in a float32 softmax
             batches.append(collate(samples, side="left"))
@@ -93,8 +94,8 @@ def test_scores_are_their_definitions_on_attention_matrices(name, dtype):
 
 
 def test_llama_is_packed_and_gemma2_is_not():
-    assert activity_scorer(build("llama", torch.float32), ACTIVITIES["entropy"]).supports_packing
-    assert not activity_scorer(build("gemma2", torch.float32), ACTIVITIES["entropy"]).supports_packing
+    assert pass_scorer(build("llama", torch.float32), activity_recorder(ACTIVITIES["entropy"])).supports_packing
+    assert not pass_scorer(build("gemma2", torch.float32), activity_recorder(ACTIVITIES["entropy"])).supports_packing
 
 
 @pytest.mark.parametrize("name", ["bloom", "gptj"])
@@ -104,7 +105,7 @@ def test_code_that_hides_keys_and_values_has_output_norms_and_says_so(name):
     outputs = []
     with torch.no_grad(), head_outputs(model, lambda _, O: outputs.append(O[0]) or O):
         model(torch.tensor(sample.input_ids)[None])
-    found, _ = activity_scorer(model, ACTIVITIES["output-norm"])(collate([sample]))
+    found, _ = pass_scorer(model, activity_recorder(ACTIVITIES["output-norm"]))(collate([sample]))
     expected = torch.stack([O.norm(dim=-1).mean(0) for O in outputs])
     assert torch.allclose(found[0], expected, rtol=1e-5)
     for method in ("entropy", "first-token", "value-norm", "attattr"):
@@ -114,7 +115,7 @@ def test_code_that_hides_keys_and_values_has_output_norms_and_says_so(name):
 
 def test_entropy_in_blocks_of_queries_is_the_same(monkeypatch):
     samples = random_samples((30, 41))
-    scorer = activity_scorer(tiny_model(), ACTIVITIES["entropy"])
+    scorer = pass_scorer(tiny_model(), activity_recorder(ACTIVITIES["entropy"]))
     for batch in (collate(samples), pack(samples)):
         expected, _ = scorer(batch)
         with monkeypatch.context() as patch:
@@ -145,7 +146,7 @@ def test_in_bfloat16_norms_and_entropy_are_taken_in_float32():
     model = tiny_model(layers=3).bfloat16()
     exact = definitions(tiny_model(layers=3), samples)
     for method in ("output-norm", "value-norm", "first-token", "entropy"):
-        found, _ = activity_scorer(model, ACTIVITIES[method])(collate(samples))
+        found, _ = pass_scorer(model, activity_recorder(ACTIVITIES[method]))(collate(samples))
         assert found.dtype == torch.float32
         assert np.abs(found.numpy() / exact[method] - 1).max() < 0.05
 

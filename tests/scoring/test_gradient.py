@@ -11,7 +11,7 @@ from headnb.engine.hooks import head_outputs, scale_heads
 from headnb.engine.tokenization import IGNORED
 from headnb.errors import HeadnbError
 from headnb.models.locks import model_lock
-from headnb.scoring.gradient import activation, gradient_scorer, taylor_token
+from headnb.scoring.gradient import activation, gradient_scorer, taylor_token, token_products
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -134,7 +134,7 @@ def test_bfloat16_scores_are_summed_in_float32():
     random = torch.Generator().manual_seed(0)
     O, dO = (torch.randn(1, 4096, 2, 64, generator=random).bfloat16() for _ in range(2))
     expected = (O.double() * dO.double()).sum((1, 3))
-    assert torch.allclose(activation(O, dO).double(), expected, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(activation(token_products(O, dO)).double(), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_bfloat16_model_scores_close_to_float32():

@@ -16,7 +16,7 @@ import pytest
 import torch
 import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
-from headnb.scoring import gradient
+from headnb.scoring import one_pass
 from headnb.scoring.progress import ScoringInterrupted
 
 from forks import exit_code
@@ -86,7 +86,7 @@ def test_model_is_left_as_it_was(model):
 
 def scarce_memory(monkeypatch, limit):
     """Make scoring fail, as on a GPU, for batches of more than `limit` tokens that are not recomputed."""
-    score = gradient.GradientScorer.__call__
+    score = one_pass.run_pass
     tried = []
 
     def scarce(self, batch, *, budget):
@@ -96,7 +96,7 @@ def scarce_memory(monkeypatch, limit):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return score(self, batch, budget=budget)
 
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
+    monkeypatch.setattr(one_pass, "run_pass", scarce)
     return tried
 
 
@@ -114,7 +114,7 @@ def test_out_of_memory_shrinks_batches_and_changes_no_score(model, whole, monkey
 
 
 def test_a_cpu_that_is_out_of_memory_is_understood(model, whole, monkeypatch):
-    score, failed = gradient.GradientScorer.__call__, []
+    score, failed = one_pass.run_pass, []
 
     def scarce(self, batch, *, budget):
         if not failed:
@@ -124,10 +124,10 @@ def test_a_cpu_that_is_out_of_memory_is_understood(model, whole, monkeypatch):
             )
         return score(self, batch, budget=budget)
 
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", scarce)
+    monkeypatch.setattr(one_pass, "run_pass", scarce)
     found = score_heads(model, None, TASK, batch_tokens=BUDGET)
     assert np.allclose(found.score, whole.score, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(one_pass, "run_pass", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         score_heads(model, None, TASK)
 
@@ -322,7 +322,7 @@ def test_things_that_are_no_store_are_refused(model, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_scoring(model, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(gradient.GradientScorer, "__call__", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr(one_pass, "run_pass", lambda *_, **__: pytest.fail("scored"))
     with pytest.raises(HeadnbError, match="cannot write scores to"):
         score_heads(model, None, TASK, out=tmp_path / "file" / "a.zarr")
     assert (tmp_path / "file").read_text() == ""

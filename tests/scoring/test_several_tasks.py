@@ -9,7 +9,7 @@ import xarray as xr
 from headnb.display.live_tasks import tasks_state
 from headnb.display.payload import payload
 from headnb.errors import HeadnbError
-from headnb.scoring.gradient import GradientScorer
+from headnb.scoring import one_pass
 from headnb.scoring.several_tasks import TasksInterrupted
 
 from ipython_shells import PAIRS
@@ -58,7 +58,7 @@ def test_every_task_has_a_store_of_its_own_and_the_same_call_resumes(model, toke
     for name in TASKS:
         stored = headnb.open_scores(folder / f"{name}.zarr")
         xr.testing.assert_equal(stored, alone(model, tokenizer, name))
-    monkeypatch.setattr(GradientScorer, "__call__", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(one_pass, "run_pass", lambda *_: pytest.fail("scored again"))
     xr.testing.assert_identical(headnb.score_tasks(model, tokenizer, TASKS, out=folder), study)
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_is_a_store_is_refused(model, tokenizer, tmp_path):
     ],
 )
 def test_a_wrong_task_is_found_before_anything_is_scored(model, tokenizer, tasks, said, monkeypatch):
-    monkeypatch.setattr(GradientScorer, "__call__", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(one_pass, "run_pass", lambda *_: pytest.fail("scored"))
     with pytest.raises(HeadnbError, match=said):
         headnb.score_tasks(model, tokenizer, tasks)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from headnb import score_heads
-from headnb.scoring import gradient
+from headnb.scoring import one_pass
 from headnb.storage import score_store, zarr_columns
 from zarr.storage import LocalStore
 
@@ -52,7 +52,7 @@ def die_before_the_rename():
 
 def die_while_replanning():
     """Run out of memory in the fourth batch, and die before the fifth chunk of the new plan is written."""
-    score, batches = gradient.GradientScorer.__call__, []
+    score, batches = one_pass.run_pass, []
 
     def scarce(self, batch, *, budget):
         batches.append(batch)
@@ -60,7 +60,7 @@ def die_while_replanning():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return score(self, batch, budget=budget)
 
-    gradient.GradientScorer.__call__ = scarce
+    one_pass.run_pass = scarce
     die_before_write("batch/c/4", other="batch/c/3", times=2)
 
 

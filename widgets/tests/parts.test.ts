@@ -55,7 +55,7 @@ test("a grid without scores has no parts", () => {
 });
 
 test("each of two colour bars has the values of its own panels", () => {
-  const own = { kind: "difference" as const, scale: { low: -4, high: 4 }, quantity: "change" };
+  const own = { kind: "difference" as const, scale: { low: -4, high: 4 }, quantity: "change", units: "nats" };
   const step = (values: number[], at: number) => panel(values, { step: at, course: "gsm8k" });
   const change = panel([1, -3, 0, 2], { own });
   const found = payload(2, 2, [step([1, 1, 1, 1], 0), { ...step([2, 3, 1, 3], 5), change }]);

@@ -159,6 +159,7 @@ describe("the picture", () => {
 
 describe("steps that carry their change", () => {
   const own = {
+    units: "nats",
     kind: "difference" as const,
     scale: { low: -5, high: 5 },
     quantity: "change in activation level",

@@ -11,7 +11,7 @@ export type { Kind };
 
 export const MIME_TYPE = "application/vnd.headnb.pattern.v1+json";
 
-/** Ends of the colour scale, shared by all panels. */
+/** Ends of the colour scale, shared by all panels that have no scale of their own. */
 export interface Scale {
   readonly low: number;
   readonly high: number;
@@ -25,11 +25,12 @@ export interface Curve {
   readonly values: readonly number[];
 }
 
-/** Kind, scale and quantity of a panel that differ from those of its payload. */
+/** Kind, scale, quantity and units of a panel that differ from those of its payload. */
 export interface Own {
   readonly kind: Kind;
   readonly scale: Scale;
   readonly quantity: string;
+  readonly units: string;
 }
 
 /** A column of the table that compares panels. */

@@ -39,7 +39,12 @@ export function readPayload(source: unknown): Payload {
     ...{ title, model, task, method, lossReduction, quantity, dimension, units, kind },
     ...{ layers, heads, kvHeads, layerNumbers, headNumbers, alpha, intervalLevel, columns, panels },
     roles: (found.roles ?? []).map((role, i) => readRole(role, `roles[${i}]`, layers * heads)),
-    scale: scale ? checkedScale("scale", scale, kind) : sharedScale(panels, kind),
+    scale: scale
+      ? checkedScale("scale", scale, kind)
+      : sharedScale(
+          panels.filter(({ own }) => own === null),
+          kind,
+        ),
     curves: (found.curves ?? []).map(readCurve),
     progress: found.progress ? readProgress(found.progress) : null,
   };
@@ -104,7 +109,8 @@ function withChanges(panels: readonly Panel[], found: Given): readonly Panel[] {
   );
   const known = changes.filter((change) => change !== null);
   const scale = given ? checkedScale("change_scale", given, "difference") : sharedScale(known, "difference");
-  const own: Own = { kind: "difference", scale, quantity: `change in ${found.quantity || "score"}` };
+  const quantity = `change in ${found.quantity || "score"}`;
+  const own: Own = { kind: "difference", scale, quantity, units: found.units };
   return panels.map((panel, i) => {
     const change = changes[i];
     return change ? { ...panel, change: { ...change, own } } : panel;
@@ -112,13 +118,13 @@ function withChanges(panels: readonly Panel[], found: Given): readonly Panel[] {
 }
 
 function readPanel(panel: GivenPanel | GivenChange, where: string, layers: number, heads: number): Panel {
-  const { title = "", step = null, course = "", notes = [] } = panel as Partial<GivenPanel>;
+  const { title = "", step = null, course = "", notes = [], own } = panel as Partial<GivenPanel>;
   const matrix = (name: "low" | "high" | "significant" | "q") =>
     panel[name] ? numbers(panel[name], `${where}.${name}`, layers, heads) : null;
   const significant = matrix("significant");
   if (significant?.some((mark) => mark !== 0 && mark !== 1)) fail(`${where}.significant must be 0 or 1`);
   return {
-    ...{ title, step, course, notes, change: null, own: null },
+    ...{ title, step, course, notes, change: null, own: readOwn(own, where) },
     values: numbers(panel.values, `${where}.values`, layers, heads),
     low: matrix("low"),
     high: matrix("high"),
@@ -128,6 +134,12 @@ function readPanel(panel: GivenPanel | GivenChange, where: string, layers: numbe
     reliabilityLine: panel.reliability_line ?? "",
     cells: panel.cells ?? [],
   };
+}
+
+function readOwn(own: GivenPanel["own"], where: string): Own | null {
+  if (!own) return null;
+  const { kind, scale, quantity, units } = own;
+  return { kind, quantity, units, scale: checkedScale(`${where}.own.scale`, scale, kind) };
 }
 
 function readRole({ name, threshold, cells, scores }: GivenRole, where: string, size: number): Role {

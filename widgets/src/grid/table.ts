@@ -12,14 +12,21 @@ const MATRICES = ["values", "low", "high", "significant", "q"] as const;
 export function tableRows({ payload, panels }: Shown): Row[] {
   const matrices = MATRICES.filter((name) => panels.some((panel) => panel[name]));
   const several = panels.length > 1;
-  const units = payload.units ? [payload.units] : [];
+  const unitsOf = ({ own }: Panel) => (own ?? payload).units;
+  const known = panels.some((panel) => unitsOf(panel));
   const names = matrices.map((name) => (name === "values" ? "value" : name));
-  const header = [several ? ["panel"] : [], "name", "layer", "head", names, units.map(() => "units")].flat();
+  const header = [several ? ["panel"] : [], "name", "layer", "head", names, known ? ["units"] : []].flat();
   const row = (panel: Panel, cell: number): Row => {
     const place = placeOf(cell, payload);
     const numbers = [layerNumber(place.layer, payload), headNumber(place.head, payload)].map(String);
     const values = matrices.map((name) => exact(panel[name]?.[cell]));
-    return [several ? [panel.title] : [], headName(place, payload), numbers, values, units].flat();
+    return [
+      several ? [panel.title] : [],
+      headName(place, payload),
+      numbers,
+      values,
+      known ? [unitsOf(panel)] : [],
+    ].flat();
   };
   return [header, ...panels.flatMap((panel) => Array.from(panel.values, (_, cell) => row(panel, cell)))];
 }

@@ -23,7 +23,7 @@ export interface View {
   readonly roles: readonly string[];
 }
 
-/** The panels that are drawn, of one kind and on one scale. */
+/** The panels that are drawn, on one scale apart from those with their own. */
 export interface Shown {
   /** The payload with the kind, scale, quantity and panels that are drawn. */
   readonly payload: Payload;
@@ -106,8 +106,14 @@ export function shown(payload: Payload, view: View): Shown {
   if (between) {
     const kind: Kind = "difference";
     const scale = view.pinned ?? sharedScale([between], kind);
-    const quantity = `change in ${payload.quantity || "score"}, ${between.title}`;
-    return { payload: { ...payload, kind, scale, quantity, panels: [between] }, panels: [between], view };
+    const own = view.difference && payload.panels[view.difference[0]]?.own;
+    const { units, quantity: name } = own ?? payload;
+    const quantity = `change in ${name || "score"}, ${between.title}`;
+    return {
+      payload: { ...payload, kind, scale, quantity, units, panels: [between] },
+      panels: [between],
+      view,
+    };
   }
   const whole = { ...payload, scale: view.pinned ?? payload.scale };
   const compared = view.compared ? beforeAndAfter(payload, view.panel) : [];
@@ -132,22 +138,32 @@ function beforeAndAfter(payload: Payload, index: number): Panel[] {
   return [titled(before, "before"), titled(after, "after"), { ...after.change, title }];
 }
 
-/** What is shown as it applies to one panel, which may have its own kind, scale and quantity. */
+/** What is shown as it applies to one panel, which may have its own kind, scale, quantity and units. */
 export function ofPanel(shown: Shown, panel: Panel): Shown {
   return panel.own ? { ...shown, payload: { ...shown.payload, ...panel.own } } : shown;
 }
 
-/** What is shown in parts that have one kind, scale and quantity. */
+/** What is shown in parts that have one kind, scale and units. */
 export function partsOf(shown: Shown): Shown[] {
-  const others = shown.panels.filter(({ own }) => own === null);
-  const own = shown.panels.filter((panel) => panel.own !== null);
-  const [first] = own;
-  const parts = first ? [{ ...ofPanel(shown, first), panels: own }] : [];
-  return others.length ? [{ ...shown, panels: others }, ...parts] : parts;
+  const parts = new Map<string, Shown & { readonly panels: Panel[] }>();
+  for (const panel of shown.panels) {
+    const { payload, view } = ofPanel(shown, panel);
+    const key = scaleKey(payload);
+    const part = parts.get(key) ?? { payload, view, panels: [] };
+    part.panels.push(panel);
+    parts.set(key, part);
+  }
+  return [...parts.values()];
+}
+
+/** Kind and units: panels that are equal in both share a colour scale. */
+function scaleKey({ kind, units }: Pick<Payload, "kind" | "units">): string {
+  return JSON.stringify([kind, units]);
 }
 
 function differenceOf(payload: Payload, { difference: chosen }: View): Panel | null {
   const after = chosen && payload.panels[chosen[0]];
   const before = chosen && payload.panels[chosen[1]];
-  return after && before ? difference(after, before) : null;
+  const comparable = after && before && scaleKey(after.own ?? payload) === scaleKey(before.own ?? payload);
+  return comparable ? difference(after, before) : null;
 }

@@ -404,7 +404,7 @@ export class GridView {
 
   /** The panel whose values describe a selection: the change if one is shown, else the first panel. */
   private front() {
-    const panel = this.shown?.panels.find(({ own }) => own) ?? this.shown?.panels[0];
+    const panel = this.shown?.panels.find(({ own }) => own?.kind === "difference") ?? this.shown?.panels[0];
     if (!panel) throw new Error("nothing is shown");
     return panel;
   }

@@ -104,7 +104,7 @@ function elsewhere(whole: Payload, shown: Shown, panel: Panel, theme: Theme, cel
       element(
         "div",
         { class: "quiet" },
-        `${other.title || other.course}: ${orNone(other.values[cell], whole.units)}`,
+        `${other.title || other.course}: ${orNone(other.values[cell], (other.own ?? whole).units)}`,
       ),
     );
   const place = course.indexOf(whole.panels[front] ?? panel);
@@ -125,7 +125,7 @@ function spark(whole: Payload, panels: readonly Panel[], front: number, cell: nu
   const value = values[front] ?? Number.NaN;
   const options = {
     xLabel: panels[0]?.step == null ? whole.dimension || "panel" : "training step",
-    yLabel: whole.units || whole.quantity,
+    yLabel: panels.some(({ own }) => own) ? "" : whole.units || whole.quantity,
     ...{ width: SPARK_WIDTH, height: SPARK_HEIGHT, stops: [], fromZero: true },
     marked: steps[front] ?? 0,
     markLabel: Number.isNaN(value) ? "" : number(value),
