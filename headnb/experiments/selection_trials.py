@@ -31,7 +31,7 @@ from headnb.stats.seeds import seed_of_task
 from headnb.storage.files import safe_file_name
 from headnb.tasks.loading import Task, load_task
 from headnb.tuning.finetuning import finetune
-from headnb.tuning.tuning_trials import losses_after, losses_of, evaluations_of
+from headnb.tuning.tuning_trials import evaluations_of, losses_after, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
