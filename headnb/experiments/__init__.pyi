@@ -1,4 +1,5 @@
 # Names that the notebooks import: one list for type checkers, editors and the lazy loader.
+from . import across_models as across_models
 from . import continual as continual
 from . import layers as layers
 from . import mixtures as mixtures

@@ -59,7 +59,7 @@ def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Ma
     if len(run.trained) > 1:
         sections.append(specificity_section(specificity_of(run)))
     sections += [composition_section(run, target, basics, papers) for target, basics in compositions.items()]
-    sections += [rapid_section(run), *application_sections(run, compositions), *choice_sections(run)]
+    sections += [rapid_section(run), *application_sections(run, compositions, papers), *choice_sections(run)]
     sections += [*method_sections(run), *layer_sections(run)]
     return ReportContents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
