@@ -121,7 +121,8 @@ def _size_of(model: str) -> tuple[str, float]:
     with offline_unless_reachable() as online, torch.device("meta"):
         try:
             config = read_config(str(weights_folder(model) or model), {"trust_remote_code": False}, online=online)
-            described: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            make: Any = AutoModelForCausalLM.from_config  # untyped in transformers
+            described = make(config, trust_remote_code=False)
         except (HeadnbError, OSError, ValueError):
             return "unknown", np.nan
         return str(config.model_type), float(described.num_parameters())

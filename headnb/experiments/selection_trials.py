@@ -205,7 +205,8 @@ class SelectionTrial:
     def _warmup(self) -> Path:
         """Folder of the LoRA training for "less", on random samples of the pool."""
         folder, settings = self._folder / "warmup", self._run.settings
-        samples = load_task(_joined("pool", self.pool), n=self._warmup_samples, seed=settings.seed)
+        pool = _joined("pool", self.pool)
+        samples = load_task(pool, n=min(self._warmup_samples, len(pool)), seed=settings.seed)
         saving = {"num_train_epochs": WARMUP_EPOCHS, "save_strategy": "epoch", "save_total_limit": WARMUP_EPOCHS}
         how: dict[str, Any] = {"track": [], "max_length": settings.max_length, "batch_size": WARMUP_BATCH, **saving}
         finetune(self._model, self._tokenizer, samples, steps=None, output_dir=folder, resume=True, **how)

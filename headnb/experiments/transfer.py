@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.selection.features import sample_features
 from headnb.analysis.selection.tfidf import TfIdf
 from headnb.analysis.selection.views import sample_text
 from headnb.analysis.transfer import DIMS, TransferPrediction, predict_transfer
+from headnb.display.charts import plots
+from headnb.display.report import FOUND, UNDECIDED, Finding, Number, Section, Table
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS
 from headnb.storage.files import safe_file_name
@@ -93,6 +94,26 @@ def transfer_of(measures: xr.Dataset, *, permutations: int = 999) -> TransferPre
     return predict_transfer(measures["gain"], *parts, permutations=permutations)
 
 
+def transfer_section(measures: xr.Dataset) -> Section:
+    """Section of the report on `transfer_measures`."""
+    result = transfer_of(measures)
+    working = [name for name in PREDICTORS[:2] if result.predictors["works"][name]]
+    headline = f"{' and '.join(working) or 'Patterns'} {'predicts' if working else 'are not shown to predict'} transfer"
+    reason = f"p-values are adjusted for {len(PREDICTORS)} predictors; tasks are the unit of the test."
+    numbers = tuple(Number(f"skill, {name}", float(result.predictors["skill"][name])) for name in PREDICTORS)
+    table = result.table.reset_index().drop(columns="works")
+    return Section(
+        "Early prediction of transfer",
+        f"Do patterns after {measures.attrs['early_steps']} steps tell how much training on one task helps another?",
+        Finding(FOUND if working else UNDECIDED, f"{headline} beyond losses and text similarity.", reason, numbers),
+        picture=plots.train_eval(
+            measures["gain"], title="Gain, as a fraction of the gain by training on the task itself"
+        ),
+        sentences=(result.verdict,),
+        tables=(Table(tuple(map(str, table)), tuple(map(tuple, table.to_numpy())), "For tasks left out of the fit"),),
+    )
+
+
 def _falls(run: Run, trained: str) -> dict[str, float]:
     """Task -> fall of its loss by training on `trained`, the mean over seeds."""
     losses = [run.result(trained, seed)["loss"] for seed in run.seeds(trained)]
@@ -118,6 +139,8 @@ def _early(run: Run, task: str, steps: int) -> tuple[xr.DataArray, float]:
 def _mean_gradient(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, samples: int
 ) -> Array:
+    from headnb.analysis.selection.features import sample_features  # noqa: PLC0415  the report does not need torch
+
     of_task = run.samples.training(task, run.settings.seed, samples)
     out = run.folder / "transfer" / f"{safe_file_name(task)}.{samples}.nc"
     how: dict[str, Any] = {"max_length": run.settings.max_length, "seed": run.settings.seed, "out": out}

@@ -60,7 +60,7 @@ def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.
 @pytest.fixture
 def trial(run: Run, model: Any, tokenizer: Any) -> selection_trials.SelectionTrial:
     ways = ["less", "embedding", "random"]
-    sizes = {"pool_samples": 4, "target_samples": 2, "warmup_samples": 4}
+    sizes = {"pool_samples": 4, "target_samples": 2, "warmup_samples": 20}
     return selection_trials.SelectionTrial(run, model, tokenizer, ["gcd", "lcm"], ways=ways, **sizes)
 
 

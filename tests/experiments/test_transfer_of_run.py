@@ -8,6 +8,7 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.display.report import FOUND, UNDECIDED
 from headnb.errors import HeadnbError
 from headnb.experiments import transfer
 from headnb.experiments.folder import Run, Settings
@@ -80,3 +81,24 @@ def test_measures_are_those_of_the_files(run: Run, model: Any, tokenizer: Any) -
 def test_an_untracked_start_names_the_parameter(run: Run, model: Any, tokenizer: Any) -> None:
     with pytest.raises(HeadnbError, match="tracked no step from 1 to 0; see track_steps"):
         transfer.transfer_measures(run, model, tokenizer, early_steps=0)
+
+
+@pytest.mark.parametrize("signal", [3.0, 0.0])
+def test_the_report_says_whether_patterns_predict_transfer(signal: float) -> None:
+    rng = np.random.default_rng(5)
+    names = [f"task{i}" for i in range(8)]
+    vectors = rng.normal(size=(4, 8, 3))
+    pattern, change, gradients, text = (latent @ latent.T for latent in vectors)
+    gain = signal * change + 0.3 * rng.normal(size=(8, 8))
+    square = {"gain": gain, "pattern": pattern, "change of the pattern": change, "gradients": gradients, "text": text}
+    measures = xr.Dataset(
+        {name: (("trained", "evaluated"), values) for name, values in square.items()}
+        | {"loss before": ("evaluated", rng.normal(size=8)), "early fall of the loss": ("trained", rng.normal(size=8))},
+        {"trained": names, "evaluated": names},
+        {"early_steps": 10},
+    )
+    section = transfer.transfer_section(measures)
+    expected = "change of the pattern predicts" if signal else "Patterns are not shown to predict"
+    assert section.finding is not None
+    assert section.finding.headline == f"{expected} transfer beyond losses and text similarity."
+    assert section.finding.verdict == (FOUND if signal else UNDECIDED)
