@@ -2,7 +2,8 @@
 
 The paper says that stronger models need fewer samples. Here a model's number is the geometric mean over tasks and seeds
 of the training samples that were seen when half of a pattern's change was completed. Models are compared on the tasks
-that all of them have; the interval is Student's t over these tasks, of means over seeds, on a log scale.
+that all of them have; the interval is Student's t over these tasks, of means over seeds, on a log scale. Below three
+tasks it would say nothing and is NaN.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from headnb.hub import offline_unless_reachable
 from headnb.models.configs import read_config
 from headnb.models.loading import weights_folder
 from headnb.stats.rounding import interval_text
-from headnb.stats.significance import t_intervals
+from headnb.stats.significance import HeadIntervals, t_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from headnb.stats.descriptive import Array
+
+MIN_TASKS = 3  # of an interval over tasks
 
 
 def half_changes(folders: Iterable[str | Path], *, scale_free: bool = True) -> pd.DataFrame:
@@ -92,9 +95,10 @@ def compare_models(changes: pd.DataFrame) -> xr.Dataset:
 
 def across_models_summary(compared: xr.Dataset) -> str:
     """Whether each larger model needs fewer samples than the smallest one, in sentences."""
-    parts = [f"{compared.sizes['model']} models, compared on {compared.attrs['tasks']} task(s)."]
+    models, tasks = compared.sizes["model"], compared.attrs["tasks"]
+    parts = [f"Number of models: {models}; number of tasks that all of them have: {tasks}."]
     first = str(compared["model"][0].item())
-    for row in range(1, compared.sizes["model"]):
+    for row in range(1, models):
         one = compared.isel(model=row)
         low, high = float(one["ratio_low"]), float(one["ratio_high"])
         known = np.isfinite([low, high]).all()
@@ -102,14 +106,17 @@ def across_models_summary(compared: xr.Dataset) -> str:
         ratio = interval_text(float(one["ratio"]), low, high)
         parts.append(f"{one['model'].item()} needs {ratio} times the samples of {first}: {finding}.")
     parameters = compared["parameters"].to_numpy()
-    if np.isfinite(parameters).all() and compared.sizes["model"] > 2:
+    if np.isfinite(parameters).all() and models > 2:
         falls = sum(bool(later < earlier) for earlier, later in pairwise(compared["value"].to_numpy()))
-        parts.append(f"The number falls in {falls} of {compared.sizes['model'] - 1} steps to the next larger model.")
+        parts.append(f"The number falls in {falls} of {models - 1} steps to the next larger model.")
     return " ".join(parts)
 
 
 def _intervals(logs: Array) -> dict[str, Array]:
+    """Means over tasks of (models, tasks), back from the log scale."""
     ends = t_intervals(logs.T)
+    if logs.shape[1] < MIN_TASKS:
+        ends = HeadIntervals(ends.mean, *np.full((2, len(logs)), np.nan))
     return {name: np.exp(end) for name, end in zip(("value", "low", "high"), ends, strict=True)}
 
 

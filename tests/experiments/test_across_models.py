@@ -53,6 +53,10 @@ def test_a_task_without_a_half_change_in_one_model_is_left_out() -> None:
     changes = planted({"small": 40, "large": 10})
     changes.loc[(changes["model"] == "large") & (changes["task"] == "task3"), "samples"] = np.nan
     assert across_models.compare_models(changes).attrs["tasks"] == 4
+    few = across_models.compare_models(changes[changes["task"] < "task2"])
+    assert few["ratio"].count() == 2
+    assert few["ratio_high"].count() == 0
+    assert "not shown to be more or fewer" in across_models.across_models_summary(few)
     with pytest.raises(HeadnbError, match="no task has a measured half-change in every model"):
         across_models.compare_models(changes.assign(samples=np.nan))
 
