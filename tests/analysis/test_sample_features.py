@@ -74,7 +74,7 @@ def test_an_update_is_the_next_step_of_torchs_adam():
 
 def test_a_projection_keeps_scalar_products_in_expectation():
     rng = np.random.default_rng(0)
-    a = torch.tensor(rng.normal(size=60))
+    a = torch.tensor(rng.normal(1, size=60))
     b = a + torch.tensor(rng.normal(size=60))
     draws = 1500
     sketches = (gradients.CountSketch.of(60, 16, seed, torch.device("cpu")) for seed in range(draws))
