@@ -6,6 +6,7 @@ from .analysis.composition.power import composition_power as composition_power
 from .analysis.deletion import deletion_curve as deletion_curve
 from .analysis.head_choice import choose_heads as choose_heads
 from .analysis.mixtures import mixture as mixture
+from .analysis.selection.features import sample_features as sample_features
 from .analysis.selection.select import select_instructions as select_instructions
 from .analysis.task_selectivity import selectivity as selectivity
 from .analysis.task_specificity import specificity as specificity

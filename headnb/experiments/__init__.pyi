@@ -1,4 +1,5 @@
 # Names that the notebooks import: one list for type checkers, editors and the lazy loader.
+from . import across_models as across_models
 from . import continual as continual
 from . import layers as layers
 from . import mixtures as mixtures
@@ -39,3 +40,5 @@ from .shared import remove_folder as remove_folder
 from .shared import write_report as write_report
 from .trainings import finetune_and_merge as finetune_and_merge
 from .trainings import restore_weights as restore_weights
+from .transfer import transfer_measures as transfer_measures
+from .transfer import transfer_of as transfer_of

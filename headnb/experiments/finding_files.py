@@ -1,4 +1,4 @@
-"""Results of the notebooks 03 to 12 in a run folder: numbers as JSON, arrays as netCDF."""
+"""Results of the notebooks 03 to 13 in a run folder: numbers as JSON, arrays as netCDF."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ NOTEBOOKS = {
     "methods_agree": "10_methods_agree",
     "layers": "11_layers",
     "continual": "12_continual",
+    "transfer": "13_transfer",
 }
 
 

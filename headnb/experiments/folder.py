@@ -37,7 +37,7 @@ class Run:
     Attributes:
         folder: path of the run folder.
         paths: paths of the files in it.
-        findings: results of the notebooks 03 to 12.
+        findings: results of the notebooks 03 to 13.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -10,7 +10,8 @@
     selection/, selective/          instruction selection and selective tuning: see selection_trials.py
     mixture/<target>/seed<k>/       trainings on a mixture of basic tasks, then on the target: <way>.nc
     continual/seed<k>/              one training on all tasks in sequence: stage<i>/<task>.zarr after i tasks
-    findings/<name>.json, .nc       results of the notebooks 03 to 12
+    transfer/<task>.<n>.nc          gradients of a task in the base model: see transfer.py
+    findings/<name>.json, .nc       results of the notebooks 03 to 13
     notebooks/                      executed notebooks, if the suite ran them
     report.html
 

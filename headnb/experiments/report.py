@@ -24,6 +24,7 @@ from headnb.experiments.report_findings import (
 )
 from headnb.experiments.report_methods import method_sections
 from headnb.experiments.summaries import concentration_of
+from headnb.experiments.transfer import transfer_section
 from headnb.stats.score_statistics import CONCENTRATION
 from headnb.storage.checksums import report_corruption
 from headnb.storage.files import read_json
@@ -59,8 +60,10 @@ def _contents_of(run: Run, compositions: Mapping[str, Sequence[str]], papers: Ma
     if len(run.trained) > 1:
         sections.append(specificity_section(specificity_of(run)))
     sections += [composition_section(run, target, basics, papers) for target, basics in compositions.items()]
-    sections += [rapid_section(run), *application_sections(run, compositions), *choice_sections(run)]
+    sections += [rapid_section(run), *application_sections(run, compositions, papers), *choice_sections(run)]
     sections += [*method_sections(run), *layer_sections(run)]
+    if run.findings.has_arrays("transfer"):
+        sections.append(transfer_section(run.findings.arrays("transfer")))
     return ReportContents(
         title=f"Attention heads of {run.settings.model} in fine-tuning",
         lead=(_introduction(run),),

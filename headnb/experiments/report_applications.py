@@ -14,17 +14,20 @@ from headnb.experiments.mixtures import describe_fit, mixture_effect_of, mixture
 from headnb.experiments.verdicts import LOSS, Answer, Effect, answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from headnb.analysis.forgetting import Forgetting
     from headnb.analysis.mixture_effect import MixtureEffect
     from headnb.experiments.folder import Run
 
 
-def application_sections(run: Run, targets: Iterable[str]) -> list[Section]:
-    """Sections on the mixtures for each target and on continual learning, if the run has their results."""
+def application_sections(run: Run, targets: Iterable[str], papers: Mapping[str, str]) -> list[Section]:
+    """Sections on the mixtures for each target and on continual learning, if the run has their results.
+
+    `papers`: name of a number -> the paper's value.
+    """
     sections = [
-        mixture_section(mixture_effect_of(run, target), describe_fit(run, target))
+        mixture_section(mixture_effect_of(run, target), describe_fit(run, target), papers)
         for target in targets
         if mixture_results(run, target)
     ]
@@ -43,12 +46,13 @@ def mixture_chart(effect: MixtureEffect) -> Chart:
     return chart_row(*parts, title=f"Held-out loss on {effect.target} after different trainings")
 
 
-def mixture_section(effect: MixtureEffect, of_fit: str) -> Section:
+def mixture_section(effect: MixtureEffect, of_fit: str, papers: Mapping[str, str]) -> Section:
     """Section on the effect of training on a mixture first; `of_fit` describes the evidence for the weights."""
     numbers = [
         Number(
-            f"change of the loss, {NAMES[FITTED]} compared with {NAMES[baseline]}",
+            (name := f"change of the loss, {NAMES[FITTED]} compared with {NAMES[baseline]}"),
             signed_text(effect.loss_change.sel(against=baseline, way=FITTED)),
+            papers.get(name, ""),
         )
         for baseline in (RANDOM, PLAIN)
         if FITTED in effect.loss["way"].to_numpy() and baseline in effect.loss_change["against"].to_numpy()

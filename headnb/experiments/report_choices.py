@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from headnb.experiments.folder import Run
 
+CHANGES = "Change of the target's held-out samples by fine-tuning; intervals are over samples and training seeds"
+
 
 def choice_sections(run: Run) -> Iterator[Section]:
     """A section for each of the findings `instruction_selection` and `selective_tuning` that exists."""
@@ -58,6 +60,7 @@ def _selection(study: SelectionStudy) -> Section:
                 f"Pool of {attrs['pool_samples']} training samples per task, {attrs['target_samples']} samples per "
                 "target; intervals of the precision are over targets",
             ),
+            *([_texts(study.changes_table.reset_index().set_index("trained on"), CHANGES)] if study.trainings else []),
         ),
     )
 

@@ -1,7 +1,9 @@
 """Trials of notebooks 08 and 09 in a run folder: instruction selection and selective tuning.
 
-    selection/<method>/<task>.<pool or target>.<n>.zarr   scores of the pool and of the targets
+    selection/<method>/<task>.<pool or target>.<n>.zarr   scores of the pool and of the targets; .nc: features
+    selection/warmup/                                     training whose checkpoints give the features of LESS
     selection/tuned/<target>.<way>.<k>.seed<s>.nc         losses after fine-tuning on the selected samples
+    selection/scarce/<target>.<way>.<k>.seed<s>.nc        the same on the target and samples of other tasks
     selective/<task>/seed<s>/scores.<n>.zarr              scores that choose the heads
     selective/<task>/seed<s>/<way>.nc                     losses after training by each method
 
@@ -17,18 +19,22 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.head_choice import choose_heads
+from headnb.analysis.selection.features import sample_features
 from headnb.analysis.selection.precision import SCORE_METHODS, selection_precision
-from headnb.analysis.selection.select import WAYS, select_instructions
+from headnb.analysis.selection.select import WAYS, WITHOUT_MODEL, select_instructions
+from headnb.analysis.selection.study import ALONE
+from headnb.analysis.selection.views import FEATURES
 from headnb.analysis.selective_tuning import BASELINE_WAYS, RANDOM, TOP
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.files import safe_file_name
 from headnb.tasks.loading import Task, load_task
-from headnb.tuning.tuning_trials import losses_after, losses_of
+from headnb.tuning.finetuning import finetune
+from headnb.tuning.tuning_trials import evaluations_of, losses_after, losses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
     from headnb.experiments.folder import Run
 
 DRAWS = 20  # random selections; their mean precision is reported
+WARMUP_EPOCHS = 4  # checkpoints of the training for "less", one an epoch, as in arXiv 2402.04333
+WARMUP_BATCH = 4
 
 
 class SelectionTrial:
@@ -50,6 +58,7 @@ class SelectionTrial:
         target_samples: samples per target; the other scored samples of its task are held out.
         ways: selection methods, as for `select_instructions`.
         to: as for `select_instructions`.
+        warmup_samples: random samples of the pool that the model is trained on before "less" takes its gradients.
 
     Raises:
         HeadnbError: an unknown task or selection method.
@@ -66,11 +75,13 @@ class SelectionTrial:
         target_samples: int,
         ways: Sequence[str],
         to: str = "mean",
+        warmup_samples: int = 32,
     ) -> None:
         for way in ways:
             if way not in WAYS:
                 raise unknown_name("selection method", way, WAYS)
         self._run, self._model, self._tokenizer, self._to = run, model, tokenizer, to
+        self._warmup_samples = warmup_samples
         self.ways = tuple(ways)
         settings = run.settings
         self.pool = {name: run.samples.training(name, settings.seed, pool_samples) for name in settings.tasks}
@@ -86,8 +97,17 @@ class SelectionTrial:
         precision = xr.concat(precisions, xr.DataArray(list(self.ways), dims="way", name="way"))
         return xr.Dataset({"precision": precision}, attrs=self._sizes)
 
-    def losses(self, ways: Sequence[str], ks: Sequence[int], seeds: Sequence[int], **options: Any) -> xr.Dataset:
-        """`loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample) of held-out samples.
+    def losses(
+        self,
+        ways: Sequence[str],
+        ks: Sequence[int],
+        seeds: Sequence[int],
+        *,
+        scarce: bool = False,
+        max_new_tokens: int = 0,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Losses of held-out samples before and after fine-tuning, for `SelectionStudy`.
 
         Each model is fine-tuned on the first k samples that a method selects. "random" selects different samples for
         each seed and target.
@@ -96,46 +116,69 @@ class SelectionTrial:
             ways: selection methods, a subset of the trial's `ways`.
             ks: numbers of selected samples.
             seeds: seeds of the training and of the random selection.
+            scarce: the pool has no samples of the target's task, and the target's own samples are trained on too; the
+                method `ALONE` trains on the target only. (The warm-up of "less" still has samples of every task.)
+            max_new_tokens: generate answers of at most this length, for `exact_match`; 0: losses only.
             **options: options of `finetune`.
+
+        Returns:
+            `loss_before` (target, sample) and `loss` (tuned_way, target, tuned_k, seed, sample); with `max_new_tokens`
+            the same of `exact_match`. With `scarce`, `scarce_loss` has `scarce_way` in place of `tuned_way`.
         """
         tested = {
             name: _task_difference(self._run.samples.scored(name), target) for name, target in self.targets.items()
         }
-        length = self._run.settings.max_length
-        before = losses_of(self._model, self._tokenizer, tested, max_length=length)
-        loss = np.full((len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"]), np.nan)
+        testing = {"max_length": self._run.settings.max_length, "max_new_tokens": max_new_tokens}
+        before = evaluations_of(self._model, self._tokenizer, tested, **testing).rename(evaluated="target")
+        ways = [*ways, ALONE] if scarce else list(ways)
+        shape = (len(ways), len(tested), len(ks), len(seeds), before.sizes["sample"])
+        after = {str(name): np.full(shape, np.nan) for name in before}
         cases = product(enumerate(ways), enumerate(tested.items()), enumerate(seeds))
         for (row, way), (column, (name, task)), (run, seed) in cases:
-            chosen = self.chosen(way, name, max(ks), seed)
+            chosen = self._training(way, name, max(ks), seed, scarce=scarce)
             for depth, k in enumerate(ks):
-                part = Task(f"{k} by {way}", chosen.samples[:k], chosen.ids[:k], chosen.source)
-                file = self._folder / "tuned" / f"{safe_file_name(name)}.{way}.{k}.seed{seed}.nc"
-                settings = {"max_length": length, "seed": seed, **options}
+                part = chosen(k)
+                folder = self._folder / ("scarce" if scarce else "tuned")
+                file = folder / f"{safe_file_name(name)}.{safe_file_name(way)}.{len(part)}.seed{seed}.nc"
+                settings = {**testing, "seed": seed, **options}
                 tuned = losses_after(self._model, self._tokenizer, part, {name: task}, file, **settings)
-                loss[row, column, depth, run, : tuned.sizes["sample"]] = tuned["loss"].to_numpy()[0]
+                for quantity, values in after.items():
+                    values[row, column, depth, run, : tuned.sizes["sample"]] = tuned[quantity].to_numpy()[0]
+        prefix, way_dim = ("scarce_", "scarce_way") if scarce else ("", "tuned_way")
+        dims = (way_dim, "target", "tuned_k", "seed", "sample")
         return xr.Dataset(
-            {
-                "loss_before": before.rename(evaluated="target"),
-                "loss": (("tuned_way", "target", "tuned_k", "seed", "sample"), loss, {"units": "nats"}),
-            },
-            {"tuned_way": list(ways), "tuned_k": list(ks), "seed": list(seeds)},
+            {f"{name}_before": values for name, values in before.items()}
+            | {f"{prefix}{name}": (dims, values, before[name].attrs) for name, values in after.items()},
+            {way_dim: ways, "tuned_k": list(ks), "seed": list(seeds)},
         )
 
-    def chosen(self, way: str, target: str, k: int, seed: int) -> Task:
-        """The k samples that a method selects for a target, best first."""
+    def chosen(self, way: str, target: str, k: int, seed: int, *, scarce: bool = False) -> Task:
+        """The k samples that a method selects for a target, best first; `scarce`: none of the target's own task."""
         targets, pool = self._compared(way)
+        pool = {name: part for name, part in pool.items() if not scarce or name != target}
         own = seed_of_task(seed, target)
         return select_instructions(targets[target], pool, k, way, to=self._to, seed=own).of(self.pool)
+
+    def _training(self, way: str, target: str, most: int, seed: int, *, scarce: bool) -> Callable[[int], Task]:
+        """A function of k that gives the training samples: k <= `most` chosen ones, after the target's if `scarce`."""
+        own = self.targets[target] if scarce else None
+        chosen = None if way == ALONE else self.chosen(way, target, most, seed, scarce=scarce)
+
+        def first(k: int) -> Task:
+            parts = [part for part in (own, chosen and _first(chosen, k)) if part]
+            return _joined(f"{k} by {way}", {str(number): part for number, part in enumerate(parts)})
+
+        return first
 
     @property
     def _folder(self) -> Path:
         return self._run.folder / "selection"
 
     def _compared(self, way: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        """Targets and pool as scores, or as tasks for methods that do not use scores."""
-        if way not in SCORE_METHODS:
+        """Targets and pool as scores or features, or as tasks for methods that use neither."""
+        if way in WITHOUT_MODEL:
             return self.targets, self.pool
-        method = SCORE_METHODS[way]
+        method = SCORE_METHODS.get(way, way)
         if method not in self._scores:
             pool = {name: self._score(task, method, name, "pool") for name, task in self.pool.items()}
             self._scores[method] = {name: self._of_target(name, method) for name in self.targets}, pool
@@ -152,9 +195,22 @@ class SelectionTrial:
 
     def _score(self, task: Task, method: str, name: str, part: str) -> xr.Dataset:
         settings = self._run.settings
-        out = self._folder / method / f"{safe_file_name(name)}.{part}.{len(task)}.zarr"
-        length, seed = settings.max_length, settings.seed
-        return score_heads(self._model, self._tokenizer, task, method=method, out=out, max_length=length, seed=seed)
+        file = self._folder / method / f"{safe_file_name(name)}.{part}.{len(task)}"
+        how: dict[str, Any] = {"max_length": settings.max_length, "seed": settings.seed}
+        if method in FEATURES:
+            how |= {"warmup": self._warmup(), "candidates": part == "pool"} if method == "less" else {}
+            return sample_features(self._model, self._tokenizer, task, method, out=f"{file}.nc", **how)
+        return score_heads(self._model, self._tokenizer, task, method=method, out=f"{file}.zarr", **how)
+
+    def _warmup(self) -> Path:
+        """Folder of the LoRA training for "less", on random samples of the pool."""
+        folder, settings = self._folder / "warmup", self._run.settings
+        pool = _joined("pool", self.pool)
+        samples = load_task(pool, n=min(self._warmup_samples, len(pool)), seed=settings.seed)
+        saving = {"num_train_epochs": WARMUP_EPOCHS, "save_strategy": "epoch", "save_total_limit": WARMUP_EPOCHS}
+        how: dict[str, Any] = {"track": [], "max_length": settings.max_length, "batch_size": WARMUP_BATCH, **saving}
+        finetune(self._model, self._tokenizer, samples, steps=None, output_dir=folder, resume=True, **how)
+        return folder
 
 
 def selective_losses(
@@ -247,6 +303,16 @@ def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
         if name not in known:
             raise unknown_name("task of this run", name, known)
     return wanted or known
+
+
+def _first(task: Task, k: int) -> Task:
+    return Task(task.name, task.samples[:k], task.ids[:k], task.source)
+
+
+def _joined(name: str, parts: Mapping[str, Task]) -> Task:
+    """One task of the samples of several, with ids `part/id`."""
+    samples = tuple(sample for part in parts.values() for sample in part.samples)
+    return Task(name, samples, tuple(f"{key}/{own}" for key, part in parts.items() for own in part.ids), name)
 
 
 def _task_difference(task: Task, others: Task) -> Task:

@@ -148,6 +148,10 @@ def _code_search_net(row: Row) -> dict[str, str]:
     return question_answer(documentation, re.sub(docstring, "", code, count=1))
 
 
+def _math(row: Row) -> dict[str, str]:
+    return question_answer(row["problem"], row["solution"])
+
+
 def _sgsm(row: Row) -> dict[str, str]:
     return question_answer(row["question"], row["solution"])
 
@@ -201,6 +205,15 @@ CARDS: Mapping[str, TaskCard] = MappingProxyType(
             _svamp,
             splits=("train", "test"),
             answer="equation",
+        ),
+        "math": _hub(
+            "DigitalLearningGmbH/MATH-lighteval",
+            "math",
+            "competition problems with worked solutions (MATH, Hendrycks et al. 2021)",
+            "MIT",
+            _math,
+            splits=("train", "test"),
+            answer="boxed",
         ),
         "sgsm": _hub(
             "bryanchrist/SGSM",

@@ -78,6 +78,17 @@ def _truth(text: str) -> str:
     return {"yes": "true", "no": "false"}.get(match[1].lower(), match[1].lower()) if match else ""
 
 
+def _boxed(text: str) -> str:
+    r"""The content of the last \boxed{...} without white space, up to the brace that closes it."""
+    _, mark, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for end, letter in enumerate(rest if mark else ""):
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if not depth:
+            return re.sub(r"\s", "", rest[:end])
+    return ""
+
+
 def _function_body(text: str) -> str:
     """The indented lines at the start of a text, without blank lines and trailing white space."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
@@ -100,6 +111,7 @@ ANSWER_FORMS = {
         ),
         AnswerForm("equation", "the number after the last =, else the last number", partial(_number, mark="=")),
         AnswerForm("number", "the last number", _number),
+        AnswerForm("boxed", r"the content of the last \boxed{}, compared as text without white space", _boxed),
         AnswerForm(
             "choice", "answer1, option2, ... stated or first mentioned", _choice, complete=_STATED_ANSWER + _CHOICE
         ),

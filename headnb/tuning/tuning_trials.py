@@ -35,6 +35,7 @@ def losses_after(
     keep: Path,
     *,
     max_length: int | None = None,
+    max_new_tokens: int = 0,
     **how: Any,
 ) -> xr.Dataset:
     """Losses of test samples after fine-tuning. The model is restored afterwards.
@@ -46,11 +47,11 @@ def losses_after(
         tested: task -> test samples.
         keep: netCDF file for the result. If it exists and its settings are the same, it is read and nothing is trained.
         max_length: truncate longer samples to this many tokens, in training and in testing.
+        max_new_tokens: as for `evaluations_of`.
         **how: other arguments of `finetune`.
 
     Returns:
-        `loss` (evaluated, sample) as `losses_of` returns it. Attribute `trained_parameters`: number of trained
-        parameters.
+        The Dataset of `evaluations_of`, with the attribute `trained_parameters`: number of trained parameters.
     """
     settings = json.dumps(
         {
@@ -58,6 +59,7 @@ def losses_after(
             "samples": samples.fingerprint(),
             "tested": {name: task.fingerprint() for name, task in tested.items()},
             "max_length": max_length,
+            **({"max_new_tokens": max_new_tokens} if max_new_tokens else {}),
             **how,
         },
         sort_keys=True,
@@ -67,9 +69,10 @@ def losses_after(
     with restore_weights(model) if how.get("inplace") else contextlib.nullcontext():
         tuned = finetune(model, tokenizer, samples, track=[], max_length=max_length, **how)
         with tuned.applied(model) as tuned_model:
-            losses = losses_of(tuned_model, tokenizer, tested, max_length=max_length)
-    attrs = {"settings": settings, "trained_parameters": tuned.trained_parameters}
-    result = xr.Dataset({"loss": losses}, attrs=attrs)
+            result = evaluations_of(
+                tuned_model, tokenizer, tested, max_length=max_length, max_new_tokens=max_new_tokens
+            )
+    result = result.assign_attrs(settings=settings, trained_parameters=tuned.trained_parameters)
     write_dataset(keep, result)
     return result
 
@@ -82,11 +85,27 @@ def losses_of(
     max_length: int | None = None,
 ) -> xr.DataArray:
     """Losses of each task's samples in nats, (evaluated, sample). Shorter tasks are padded with NaN."""
-    columns = [
-        evaluate(model, tokenizer, task, answer="none", max_length=max_length)["loss"].to_numpy()
-        for task in tested.values()
-    ]
-    losses = np.full((len(columns), max(map(len, columns))), np.nan)
-    for row, column in zip(losses, columns, strict=True):
-        row[: len(column)] = column
-    return xr.DataArray(losses, {"evaluated": list(tested)}, ("evaluated", "sample"), "loss", {"units": "nats"})
+    return evaluations_of(model, tokenizer, tested, max_length=max_length)["loss"]
+
+
+def evaluations_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tested: Mapping[str, Task],
+    *,
+    max_length: int | None = None,
+    max_new_tokens: int = 0,
+) -> xr.Dataset:
+    """`loss` in nats and, with `max_new_tokens`, `exact_match` of generated answers: (evaluated, sample).
+
+    Shorter tasks are padded with NaN. `exact_match` is NaN for samples without an answer to compare.
+    """
+    answers: dict[str, Any] = {"max_new_tokens": max_new_tokens} if max_new_tokens else {"answer": "none"}
+    found = [evaluate(model, tokenizer, task, max_length=max_length, **answers) for task in tested.values()]
+    values = {}
+    for name, units in {"loss": "nats", **({"exact_match": "1"} if max_new_tokens else {})}.items():
+        padded = np.full((len(found), max(result.sizes["sample"] for result in found)), np.nan)
+        for row, result in zip(padded, found, strict=True):
+            row[: result.sizes["sample"]] = result[name]
+        values[name] = (("evaluated", "sample"), padded, {"units": units})
+    return xr.Dataset(values, {"evaluated": list(tested)})

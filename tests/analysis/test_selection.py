@@ -71,8 +71,9 @@ def test_planted_samples_are_found_by_their_patterns(scored, to, least):
     assert chosen.table["similarity"].mean() > chosen.pool_similarity + 0.2
 
 
-def test_planted_samples_are_found_by_their_activity(tiny):
-    chosen = headnb.select_instructions(target_of(), pool_of(), K, by="gradient-free", **tiny)
+@pytest.mark.parametrize("by", ["gradient-free", "embedding", "embedding-middle", "gradient"])
+def test_planted_samples_are_found_without_patterns(tiny, tmp_path, by):
+    chosen = headnb.select_instructions(target_of(), pool_of(), K, by=by, **tiny, out=tmp_path)
     assert precision(chosen) >= 0.8
 
 
@@ -299,6 +300,7 @@ def test_selection_reads_as_a_table(scored):
         ({"diversity": 1}, "diversity must be at least 0"),
         ({"by": "tfidf"}, "tfidf' needs text"),
         ({"by": "gradient-free"}, "needs scores of a forward pass"),
+        ({"by": "embedding"}, "by='embedding' needs sample_features of this kind, not 'activation'"),
         ({"target": target_of()}, "give model= and tokenizer="),
         ({"pool": pool_of()}, "give model= and tokenizer="),
         ({"by": "random", "target": target_of()}, "both as tasks, or both as scores"),

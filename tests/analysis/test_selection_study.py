@@ -7,7 +7,7 @@ import html
 import numpy as np
 import pytest
 import xarray as xr
-from headnb.analysis.selection.study import SelectionStudy
+from headnb.analysis.selection.study import ALONE, TRAININGS, SelectionStudy
 from scipy import stats
 
 TARGETS, KS, SEEDS = ["a", "b", "c", "d"], [5, 20], [0, 1, 2]
@@ -106,13 +106,15 @@ def test_losses_are_compared_by_sample_and_seed() -> None:
     assert "The resulting loss is lower than that with random (difference −0." in found.verdict
     assert "The resulting loss is not shown to differ from that with tfidf" in found.verdict
     expected = found.arrays["loss"].sel(tuned_way="random") - found.arrays["loss_before"]
-    assert found.changes["value"].sel(way="random").item() == pytest.approx(expected.mean().item())
+    assert found.changes("loss")["value"].sel(way="random").item() == pytest.approx(expected.mean().item())
 
 
 def test_the_study_is_a_table_a_chart_and_plain_numbers() -> None:
     found = study(["random", "pattern", "tfidf"], falls={"pattern": 0.5, "random": 0.2})
     assert list(found.table.index) == ["pattern", "random", "tfidf"]
-    assert found.table.loc["tfidf", "change of loss, 20 samples"] == "–"
+    changes = found.changes_table.xs(("chosen samples", "loss nats", 20))
+    assert list(changes.index) == ["pattern", "random"]
+    assert changes.loc["random", "minus random"] == "–"
     chart = found.plot()
     assert [plot.x.label for plot in chart.plots] == ["samples chosen", "change of the target's loss (nats)"]
     two = SelectionStudy(
@@ -121,11 +123,26 @@ def test_the_study_is_a_table_a_chart_and_plain_numbers() -> None:
     assert [plot.x.label for plot in two.plot().plots] == ["samples chosen"] * 2
     numbers = found.to_dict()
     assert len(numbers["precision"]) == 6
-    assert numbers["change of the loss"][0]["less random"]["high"] < 0
+    assert numbers["changes"][0]["less random"]["high"] < 0
     assert "pattern" in repr(found)
     assert "<table" in found._repr_html_()
     assert f"<b>{found.verdict}</b>" in html.unescape(found._repr_html_())
     assert len(study(["pattern", "random"]).plot().plots) == 1
+
+
+def test_scarce_trainings_are_compared_with_the_target_alone_and_a_task_without_answers_is_left_out() -> None:
+    found = study(["pattern", "random"], falls={"pattern": 0.5, "random": 0.2, "tfidf": 0.1})
+    scarce = found.arrays["loss"].rename(tuned_way="scarce_way").assign_coords(scarce_way=["pattern", "random", ALONE])
+    right = (scarce < 2).astype(float).where(scarce["target"] != "d")
+    before = (found.arrays["loss_before"] < 2).astype(float).where(found.arrays["target"] != "d")
+    both = SelectionStudy(found.arrays.assign(scarce_loss=scarce, scarce_exact_match=right, exact_match_before=before))
+    assert both.trainings == ["loss", "scarce_loss", "scarce_exact_match"]
+    assert both.change_of("pattern", 20, ALONE, "scarce_loss").value == pytest.approx(-0.4, abs=1e-9)
+    expected = (right - before).sel(scarce_way="pattern", target=list("abc")).mean()
+    assert both.change_of("pattern", 20, of="scarce_exact_match").value == pytest.approx(float(expected))
+    assert "The resulting loss is lower than that with target alone (difference −0.4" in both.verdict
+    assert len(both.plot().plots) == 3
+    assert set(both.changes_table.reset_index()["trained on"]) == {of[0] for of in TRAININGS.values()}
 
 
 def test_a_study_is_the_same_from_a_file(tmp_path) -> None:

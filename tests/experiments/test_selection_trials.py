@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis.selection.features import sample_features
+from headnb.analysis.selection.study import ALONE
 from headnb.experiments import selection_trials
 from headnb.experiments.folder import Run, Settings
 
@@ -53,3 +55,48 @@ def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.
     assert heads["top"][0] == heads["top"][1] == heads["top"][2]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert len(heads["random"][first] & heads["random"][second]) < 20  # of 30 out of 120
+
+
+@pytest.fixture
+def trial(run: Run, model: Any, tokenizer: Any) -> selection_trials.SelectionTrial:
+    ways = ["less", "embedding", "random"]
+    sizes = {"pool_samples": 4, "target_samples": 2, "warmup_samples": 20}
+    return selection_trials.SelectionTrial(run, model, tokenizer, ["gcd", "lcm"], ways=ways, **sizes)
+
+
+def test_scarce_trainings_use_the_target_and_chosen_samples_of_other_tasks(
+    trial: selection_trials.SelectionTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: dict[str, list[Any]] = {}
+
+    def losses_after(model: Any, tokenizer: Any, samples: Any, tested: Any, keep: Path, **how: Any) -> xr.Dataset:
+        trained[keep.name] = [sample.prompt for sample in samples.samples]
+        return xr.Dataset({"loss": (("evaluated", "sample"), np.ones((1, 4)))})
+
+    monkeypatch.setattr(selection_trials, "losses_after", losses_after)
+    found = trial.losses(["embedding"], [2, 3], [0], scarce=True, steps=1)
+    assert found["scarce_loss"].dims == ("scarce_way", "target", "tuned_k", "seed", "sample")
+    assert list(found["scarce_way"].values) == ["embedding", ALONE]
+    own = [sample.prompt for sample in trial.targets["gcd"].samples]
+    others = {sample.prompt for name in ("lcm", "leg_counting") for sample in trial.pool[name].samples}
+    assert trained["gcd.target-alone.2.seed0.nc"] == own
+    for k in (2, 3):
+        prompts = trained[f"gcd.embedding.{2 + k}.seed0.nc"]
+        assert prompts[:2] == own
+        assert len(prompts) == 2 + k
+        assert set(prompts[2:]) <= others
+
+
+def test_less_compares_updates_of_the_pool_with_gradients_of_the_target(
+    trial: selection_trials.SelectionTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets, pool = trial._compared("less")
+    checkpoints = list((trial._run.folder / "selection" / "warmup").glob("checkpoint-*"))
+    assert len(checkpoints) == selection_trials.WARMUP_EPOCHS
+    for scores, candidates in ((targets["gcd"], False), (pool["gcd"], True)):
+        task = (trial.pool if candidates else trial.targets)["gcd"]
+        how = {"max_length": trial._run.settings.max_length, "warmup": trial._run.folder / "selection" / "warmup"}
+        expected = sample_features(trial._model, trial._tokenizer, task, "less", candidates=candidates, **how)
+        xr.testing.assert_allclose(scores["feature"], expected["feature"])
+    monkeypatch.setattr(selection_trials, "finetune", lambda *_, **how: how["resume"] or pytest.fail("trained again"))
+    assert trial._warmup().is_dir()

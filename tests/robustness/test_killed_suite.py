@@ -44,6 +44,7 @@ SETTINGS = {
         "methods_agree",
         "continual_training",
         "continual",
+        "transfer",
     ],
 }
 PATIENCE = 900.0

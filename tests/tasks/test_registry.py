@@ -137,6 +137,11 @@ ROWS = {
         "Question: Add.\nAnswer: ",
         "def f(): ...",
     ),
+    "math": (
+        {"problem": "Q?", "solution": "Thus $\\boxed{2}$."},
+        "Question: Q?\nAnswer: ",
+        "Thus $\\boxed{2}$.",
+    ),
     "sgsm": (
         {"question": "Q?", "solution": "def solution(): ..."},
         "Question: Q?\nAnswer: ",
@@ -194,7 +199,7 @@ def test_every_file_of_the_data_folder_loads(data_folder, monkeypatch):
 def test_registry_names_groups_and_licences():
     cards = known_tasks()
     assert {"gsm8k", "svamp", "mbpp", "mathqa_python", "arc_easy", "openbookqa", "boolq"} <= set(cards)
-    assert {"code_search_net", "hellaswag", "winogrande", "sgsm", "infinity_instruct"} <= set(cards)
+    assert {"code_search_net", "hellaswag", "winogrande", "math", "sgsm", "infinity_instruct"} <= set(cards)
     procedural = {name: card.group for name, card in cards.items() if card.procedural}
     assert set(procedural.values()) == {"math", "code", "logic", "language"}
     expected = {"gsm_symbolic": "math", "leg_counting": "math", "codeio": "code", "knights_knaves": "logic"}

@@ -13,6 +13,9 @@ from headnb.tuning.answers import ANSWER_FORMS, find_answer_form
     ("form", "completion", "answer"),
     [
         ("final-number", "She makes 9 * 2 = <<9*2=18>>18.\n#### 18", "18"),
+        ("boxed", r"First \boxed{1}, so $x = \boxed{\frac{1}{ 2 }}$.", r"\frac{1}{2}"),
+        ("boxed", r"It is \boxed{\frac{1}{2}", ""),
+        ("boxed", "boxed{3} is {3}", ""),
         ("final-number", "#### 1,200", "1200"),
         ("final-number", "#### 1200.00 dollars", "1200"),
         ("final-number", "####-3\nQuestion: What is 7?\nAnswer: 7", "-3"),

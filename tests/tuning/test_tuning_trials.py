@@ -38,6 +38,13 @@ def test_losses_are_those_of_a_copy_that_was_tuned(model, tokenizer, tmp_path, k
     assert (found["loss"] != losses_of(model, tokenizer, TESTED)).any()
 
 
+def test_answers_are_those_of_the_tuned_model(model, tokenizer, tmp_path) -> None:
+    found = losses_after(model, tokenizer, sums(0, 6), TESTED, tmp_path / "kept.nc", **HOW, max_new_tokens=3)
+    with headnb.finetune(model, tokenizer, sums(0, 6), track=[], **HOW).applied(model) as tuned:
+        expected = headnb.evaluate(tuned, tokenizer, TESTED["more"], max_new_tokens=3)["exact_match"]
+    np.testing.assert_array_equal(found["exact_match"].sel(evaluated="more"), [*expected, np.nan, np.nan])
+
+
 def test_a_stored_result_is_reused_only_with_the_same_settings(model, tokenizer, tmp_path, monkeypatch) -> None:
     keep = tmp_path / "folder" / "kept.nc"
     first = losses_after(model, tokenizer, sums(0, 6), TESTED, keep, **HOW)
@@ -50,7 +57,7 @@ def test_a_stored_result_is_reused_only_with_the_same_settings(model, tokenizer,
 
 def test_weights_are_restored_after_an_error_too(model, tokenizer, tmp_path, monkeypatch) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    monkeypatch.setattr(tuning_trials, "losses_of", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tuning_trials, "evaluations_of", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         losses_after(model, tokenizer, sums(0, 6), TESTED, tmp_path / "kept.nc", **HOW, inplace=True)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

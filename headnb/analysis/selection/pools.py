@@ -34,8 +34,8 @@ ROWS_PER_READ = 4096  # samples read at once
 SAMPLES_PER_STORE = 8192  # samples of one store, if the pool is scored by select_instructions
 
 Scores: TypeAlias = xr.Dataset | Path
-Scorer: TypeAlias = Callable[..., xr.Dataset]
-"""`score_heads` with all arguments bound except the task, `out` and `on_progress`."""
+Scorer: TypeAlias = Callable[..., Scores]
+"""Scores a task, given `out` and `on_progress`; returns the store `out`, or features in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +115,8 @@ def score_sources(sources: Sequence[Source], score: Scorer | None, out: Path, on
         folder = out / source.name if source.name else out
         for number, part in enumerate(_split_task(source.content)):
             path = folder / f"part-{number:05}.zarr"
-            score(part, out=path, on_progress=_overall_progress(on_progress, before, total))
-            scored.append(Source(source.name, path))
+            scores = score(part, out=path, on_progress=_overall_progress(on_progress, before, total))
+            scored.append(Source(source.name, scores))
             before += len(part)
     return scored
 

@@ -2,7 +2,7 @@
 
 Selects the instructions of a pool whose activation patterns are most similar to the target's. The paper's similarity
 measure and baselines are not known. `select_instructions` documents the methods offered here, including baselines that
-need no gradient or no model.
+need no gradient or no model, embeddings and gradient features.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from headnb.analysis.selection.pools import (
     read_target,
     score_sources,
 )
-from headnb.analysis.selection.views import PatternView, RandomView, TextView
+from headnb.analysis.selection.views import FEATURES, RandomView, ScoreView, TextView
 from headnb.call_checks import check_arguments
 from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from headnb.analysis.selection.views import View
     from headnb.scoring.progress import Progress
 
-WAYS = ("pattern", "cosine", "gradient-free", "tfidf", "random")
+WAYS = ("pattern", "cosine", "gradient-free", *FEATURES, "tfidf", "random")
+PLAIN_COSINE = {"cosine", "gradient", "less"}  # other vectors are standardised over the pool
 WITHOUT_MODEL = {"tfidf", "random"}
 AIMS = ("mean", "nearest")
 REPR_ROWS = 10  # rows of the table in a repr
@@ -159,8 +160,8 @@ def select_instructions(
     baselines are not known.
 
     Args:
-        target: scores of the target's samples (as `score_heads` returns or stores them), a `Task`, or anything that
-            `load_task` accepts; a name stands for its train split.
+        target: scores of the target's samples (as `score_heads` returns or stores them), their `sample_features`, a
+            `Task`, or anything that `load_task` accepts; a name stands for its train split.
         pool: the same, or name -> source; ids are then `name/id`. Stores are read some thousand samples at a time;
             a netCDF file is read whole.
         k: number of samples to choose.
@@ -170,6 +171,9 @@ def select_instructions(
             strong on every text decide.
             "cosine": plain cosine of |s|.
             "gradient-free": like "pattern", with the heads' activity in a forward pass.
+            "embedding", "embedding-middle": like "pattern", with mean hidden states (see `sample_features`).
+            "gradient": cosine of projected gradients of LoRA weights.
+            "less": cosine of the features of LESS; give target and pool as results of `sample_features`.
             "tfidf": cosine of TF-IDF vectors of prompt and completion; needs samples but no model.
             "random": random samples.
         to: "mean": similarity to the mean of the target's samples (each of unit length). "nearest": similarity to the
@@ -180,11 +184,12 @@ def select_instructions(
         model: model that scores sources given as tasks.
         tokenizer: tokenizer of the model.
         method: score method; default "activation", for "gradient-free" "output-norm".
-        out: folder for the pool's scores; later calls with the same pool and model reuse them.
+        out: folder for the pool's scores; later calls with the same pool and model reuse them. Features are in memory
+            at once, scores are not.
         batch_tokens: as in `score_heads`.
         max_length: truncate samples to this many tokens.
         seed: seed of "random".
-        on_progress: as in `score_heads`, while the pool is scored.
+        on_progress: as in `score_heads`, while the pool is scored; not called for features.
 
     Raises:
         HeadnbError: an unknown selection method, tasks without a model, scores of different models, methods or heads,
@@ -196,12 +201,12 @@ def select_instructions(
     if by in WITHOUT_MODEL:
         return _choose(_view_without_model(wanted, sources, choice, seed), sources, choice)
 
-    scoring: dict[str, Any] = {"method": method or ("output-norm" if by == "gradient-free" else "activation")}
-    scoring |= {"batch_tokens": batch_tokens, "max_length": max_length}
-    score = None if model is None else partial(_score, model, tokenizer, scoring)
+    method = by if by in FEATURES else method or ("output-norm" if by == "gradient-free" else "activation")
+    scoring: dict[str, Any] = {"batch_tokens": batch_tokens, "max_length": max_length}
+    score = None if model is None else partial(_score, model, tokenizer, method, scoring)
     with tempfile.TemporaryDirectory(prefix="headnb-") as scratch:
         pool_scores = score_sources(sources, score, user_path(out) if out else Path(scratch), on_progress)
-        view = PatternView.of(pool_scores, _target_scores(wanted, score, by), standardised=by != "cosine")
+        view = ScoreView.of(pool_scores, _target_scores(wanted, score, by), standardised=by not in PLAIN_COSINE)
         return _choose(view, sources, choice)
 
 
@@ -232,8 +237,8 @@ def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
         pool_size=pool.size,
         pool_similarity=pool.total / pool.size if choice.by != "random" else float("nan"),
         target_size=len(view.target_keys),
-        target_reliability=_reliability(view.target_scores) if isinstance(view, PatternView) else float("nan"),
-        notes=tuple(incomplete_sources(view.sources)) if isinstance(view, PatternView) else (),
+        target_reliability=_reliability(view.target_scores) if isinstance(view, ScoreView) else float("nan"),
+        notes=tuple(incomplete_sources(view.sources)) if isinstance(view, ScoreView) else (),
         _sources=sources,
     )
 
@@ -280,22 +285,38 @@ def _view_without_model(target: Task | Scores, sources: list[Source], choice: _C
     return RandomView(sources, _load_scores(target), seed, choice.deduplicate)
 
 
-def _score(model: Any, tokenizer: Any, scoring: dict[str, Any], task: Task, **where: Any) -> xr.Dataset:
+def _score(
+    model: Any,
+    tokenizer: Any,
+    method: str,
+    scoring: dict[str, Any],
+    task: Task,
+    out: Path | None = None,
+    on_progress: Any = None,
+) -> Scores:
+    """Score a task, or compute its features; returns the store `out` if there is one."""
+    if method in FEATURES:
+        from headnb.analysis.selection.features import sample_features  # noqa: PLC0415  loads torch, as the next import
+
+        file = None if out is None else out.with_suffix(".nc")
+        return sample_features(model, tokenizer, task, method, out=file, **scoring)
     from headnb.scoring.run import score_heads  # noqa: PLC0415  loads torch, which existing scores do not need
 
-    return score_heads(model, tokenizer, task, **scoring, **where)
+    scores = score_heads(model, tokenizer, task, method=method, out=out, on_progress=on_progress, **scoring)
+    return scores if out is None else out
 
 
-def _target_scores(target: Task | Scores, score: Callable[..., xr.Dataset] | None, by: str) -> xr.Dataset:
+def _target_scores(target: Task | Scores, score: Callable[..., Scores] | None, by: str) -> xr.Dataset:
     if isinstance(target, Task):
         if score is None:
             raise HeadnbError("the target is a task without scores; give model= and tokenizer=, or its scores")
-        scores = score(target)
-    else:
-        scores = _load_scores(target)
+        target = score(target)
+    scores = _load_scores(target)
     if "sample" not in scores.dims or not scores.sizes["sample"]:
         raise HeadnbError("the target has no scores per sample")
     method = str(scores.attrs.get("method"))
+    if (by in FEATURES or "feature" in scores) and by != method:
+        raise HeadnbError(f"by={by!r} needs sample_features of this kind, not {method!r}")
     if by == "gradient-free" and _needs_gradients(method):
         raise HeadnbError(f"by='gradient-free' needs scores of a forward pass, such as 'output-norm', not {method!r}")
     return scores
@@ -312,6 +333,8 @@ def _load_scores(scores: Scores) -> xr.Dataset:
 
 
 def _reliability(scores: xr.Dataset) -> float:
+    if "feature" in scores:
+        return float("nan")
     levels = sample_levels(scores).transpose("sample", ...)
     return components(levels.to_numpy().reshape(levels.sizes["sample"], -1)).reliability
 

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LEVEL = 0.95
-BASELINES = ("random", "tfidf")
+# Methods that others are compared with; the last one present decides the verdict.
+BASELINES = ("less", "gradient", "embedding-middle", "embedding", "random", "tfidf")
+ALONE = "target alone"  # training without selected samples, in the scarce setting
+# Variable of `SelectionStudy.arrays` -> what is trained on, quantity, and unit.
+TRAININGS = {
+    "loss": ("chosen samples", "loss", " nats"),
+    "exact_match": ("chosen samples", "exact match", ""),
+    "scarce_loss": ("target and chosen samples of other tasks", "loss", " nats"),
+    "scarce_exact_match": ("target and chosen samples of other tasks", "exact match", ""),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,7 +43,9 @@ class SelectionStudy(AnalysisResult):
         arrays: Dataset with `precision` (way, target, k) of `selection_precision`, where `way` is the selection method.
             If models were fine-tuned on the selections: `loss_before` (target, sample) of samples of the target's task
             that are in neither target nor pool, and `loss` (tuned_way, target, tuned_k, seed, sample) after fine-tuning
-            on tuned_k chosen samples. Attributes: `pool_samples`, `target_samples` (numbers per task).
+            on tuned_k chosen samples. In the same way `exact_match_before` and `exact_match`; and `scarce_loss`,
+            `scarce_exact_match` (scarce_way, ...) after fine-tuning on the target and samples of other tasks, with the
+            method `ALONE`. Attributes: `pool_samples`, `target_samples` (numbers per task).
     """
 
     arrays: xr.Dataset
@@ -60,7 +71,16 @@ class SelectionStudy(AnalysisResult):
     @property
     def tuned_ks(self) -> list[int]:
         """The numbers of chosen samples that models were fine-tuned on; empty without fine-tuning."""
-        return [int(k) for k in self.arrays["tuned_k"].to_numpy()] if "loss" in self.arrays else []
+        return [int(k) for k in self.arrays["tuned_k"].to_numpy()] if self.trainings else []
+
+    @property
+    def trainings(self) -> list[str]:
+        """The names in `TRAININGS` of which there are results."""
+        return [name for name in TRAININGS if name in self.arrays and self.arrays[name].count() > 0]
+
+    def ways_of(self, training: str) -> list[str]:
+        """The selection methods of a training, in its order."""
+        return [str(way) for way in self.arrays[_way_dim(training)].to_numpy()]
 
     def precision_of(self, way: str, k: int, less: str = "") -> Estimate:
         """Precision at k; with `less`, minus the precision of that method, paired by target."""
@@ -73,41 +93,62 @@ class SelectionStudy(AnalysisResult):
         value, low, high = (float(found[name]) for name in ("value", "low", "high"))
         return Estimate(value, low, high, LEVEL, precision.sizes["target"], value)
 
-    def change_of(self, way: str, k: int, less: str = "") -> Estimate:
-        """Change of the target's loss by fine-tuning on k chosen samples, in nats; with `less`, minus that method's.
+    def change_of(self, way: str, k: int, less: str = "", of: str = "loss") -> Estimate:
+        """Change of the target's loss in nats, or of its exact match, by fine-tuning on k chosen samples.
 
-        The value is the mean over targets. The interval is over samples and training seeds, both paired.
+        The value is the mean over targets (with an exact match). The interval is over samples and training seeds, both
+        paired.
+
+        Args:
+            way: selection method.
+            k: number of chosen samples.
+            less: another method: the difference from the values with it.
+            of: one of `trainings`.
         """
-        loss = self.arrays["loss"].sel(tuned_k=k, drop=True)
-        other = loss.sel(tuned_way=less, drop=True) if less else self.arrays["loss_before"]
-        values = (loss.sel(tuned_way=way, drop=True) - other).rename(target="trained")
+        dim = _way_dim(of)
+        after = self.arrays[of].sel(tuned_k=k, drop=True)
+        other = after.sel({dim: less}, drop=True) if less else self.arrays[f"{of.removeprefix('scarce_')}_before"]
+        values = (after.sel({dim: way}, drop=True) - other).rename(target="trained").dropna("trained", how="all")
         return mean_over_trainings(on_own_task(values), LEVEL)
 
-    @property
-    def changes(self) -> xr.Dataset:
+    def changes(self, of: str) -> xr.Dataset:
         """`change_of` for every fine-tuned method and k: `value`, `low`, `high` (way, samples_chosen)."""
-        ways = [str(way) for way in self.arrays["tuned_way"].to_numpy()]
-        found = [[self.change_of(way, k) for k in self.tuned_ks] for way in ways]
+        ways = self.ways_of(of)
+        found = [[self.change_of(way, k, of=of) for k in self.tuned_ks] for way in ways]
         columns = {
             name: (("way", "samples_chosen"), np.array([[getattr(one, name) for one in row] for row in found]))
             for name in ("value", "low", "high")
         }
-        attrs = {"quantity": "change of the target's loss", "units": "nats"}
+        attrs = {"quantity": f"change of the target's {TRAININGS[of][1]}", "units": TRAININGS[of][2].strip()}
         return xr.Dataset(columns, {"way": ways, "samples_chosen": self.tuned_ks}, attrs)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per method: precision at each k, differences from the baselines at `most`, changes of the loss."""
+        """One row per method: precision at each k, and differences from the baselines at `most`."""
         rows = {}
         for way in self.ways:
             row = {f"at {int(k)}": _format_share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
             for less in self._baselines(way):
                 row[f"minus {less}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, less))
-            for k in self.tuned_ks:
-                if way in self.arrays["tuned_way"].to_numpy():
-                    row[f"change of loss, {k} samples"] = format_estimate(self.change_of(way, k))
             rows[way] = row
         return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("method")
+
+    @property
+    def changes_table(self) -> pd.DataFrame:
+        """One row per training, k and method: change by fine-tuning, and differences from the baselines; 95 %."""
+        rows = [
+            {"trained on": TRAININGS[of][0], "change of": TRAININGS[of][1] + TRAININGS[of][2], "k": k, "method": way}
+            | {"change": format_estimate(self.change_of(way, k, of=of))}
+            | {
+                f"minus {less}": format_estimate(self.change_of(way, k, less, of))
+                for less in self._baselines(way, self.ways_of(of))
+            }
+            for of in self.trainings
+            for k in self.tuned_ks
+            for way in self.ways_of(of)
+        ]
+        keys = ["trained on", "change of", "k", "method"]
+        return pd.DataFrame(rows, columns=None if rows else keys).set_index(keys).fillna("–")
 
     @property
     def supported(self) -> bool | None:
@@ -123,18 +164,20 @@ class SelectionStudy(AnalysisResult):
     @property
     def verdict(self) -> str:
         """The results, in sentences."""
-        return " ".join([*self._precision_sentences(), *self._loss_sentences()])
+        trainings = (sentence for of in self.trainings for sentence in self._training_sentences(of))
+        return " ".join([*self._precision_sentences(), *trainings])
 
     def plot(self) -> Chart:
         """Precision against the number of chosen samples, and the change of loss by fine-tuning on them."""
         title = "Precision of the selection"
         charts = [trajectory(self.precision.rename(k="samples_chosen"), along="samples_chosen", log=True, title=title)]
-        if len(self.tuned_ks) == 1:  # a line needs two points
-            title = f"Fine-tuning on {self.tuned_ks[0]} chosen samples"
-            charts.append(weights(self.changes.isel(samples_chosen=0, drop=True), name="change", title=title))
-        elif self.tuned_ks:
-            title = "Fine-tuning on the chosen samples"
-            charts.append(trajectory(self.changes, along="samples_chosen", log=True, title=title))
+        for of in (name for name in self.trainings if name.endswith("loss")):
+            changes, title = self.changes(of), f"Fine-tuning on {TRAININGS[of][0]}"
+            if len(self.tuned_ks) == 1:  # a line needs two points
+                title += f" ({self.tuned_ks[0]} chosen)"
+                charts.append(weights(changes.isel(samples_chosen=0, drop=True), name="change", title=title))
+            else:
+                charts.append(trajectory(changes, along="samples_chosen", log=True, title=title))
         return chart_row(*charts, title=f"Selection for {self.arrays.sizes['target']} targets from one pool")
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,11 +188,15 @@ class SelectionStudy(AnalysisResult):
             for way in self.ways
             for k in self.arrays["k"].to_numpy()
         ]
-        tuned = [str(way) for way in self.arrays["tuned_way"].to_numpy()] if self.tuned_ks else []
         changes = [
-            {"way": way, "k": k, **with_interval(self.change_of(way, k))}
-            | {f"less {less}": with_interval(self.change_of(way, k, less)) for less in self._baselines(way, tuned)}
-            for way in tuned
+            {"trained on": TRAININGS[of][0], "change of": TRAININGS[of][1], "way": way, "k": k}
+            | with_interval(self.change_of(way, k, of=of))
+            | {
+                f"less {less}": with_interval(self.change_of(way, k, less, of))
+                for less in self._baselines(way, self.ways_of(of))
+            }
+            for of in self.trainings
+            for way in self.ways_of(of)
             for k in self.tuned_ks
         ]
         return {
@@ -157,13 +204,13 @@ class SelectionStudy(AnalysisResult):
             "targets": list(map(str, self.arrays["target"].to_numpy())),
             "seeds": self.arrays.sizes["seed"] if self.tuned_ks else 0,
             "precision": rows,
-            "change of the loss": changes,
+            "changes": changes,
             "verdict": self.verdict,
         }
 
     def _baselines(self, way: str, among: Sequence[str] | None = None) -> list[str]:
         known = self.ways if among is None else among
-        return [name for name in BASELINES if name in known and name != way]
+        return [name for name in (ALONE, *BASELINES) if name in known and name != way]
 
     def _precision_sentences(self) -> Iterator[str]:
         k, targets, (first, *others) = self.most, self.arrays.sizes["target"], self.ways
@@ -181,20 +228,23 @@ class SelectionStudy(AnalysisResult):
                 f"{format_estimate(found)})."
             )
 
-    def _loss_sentences(self) -> Iterator[str]:
-        if not self.tuned_ks:
-            return
-        k, tuned = self.tuned_ks[-1], [str(way) for way in self.arrays["tuned_way"].to_numpy()]
-        first, seeds = tuned[0], self.arrays.sizes["seed"]
+    def _training_sentences(self, of: str) -> Iterator[str]:
+        k, ways, (trained_on, quantity, units) = self.tuned_ks[-1], self.ways_of(of), TRAININGS[of]
+        first, seeds = ways[0], self.arrays.sizes["seed"]
         yield (
-            f"Fine-tuning on {k} samples chosen by {first} changes the loss of the target's held-out samples by "
-            f"{format_estimate(self.change_of(first, k))} nats ({seeds} training seed{'s' if seeds > 1 else ''})."
+            f"Fine-tuning on {trained_on} ({k} chosen by {first}) changes the {quantity} of the target's held-out "
+            f"samples by {format_estimate(self.change_of(first, k, of=of))}{units} ({seeds} training "
+            f"seed{'s' if seeds > 1 else ''})."
         )
         comparison = {1: "is higher than", -1: "is lower than", 0: "is not shown to differ from"}
-        for less in self._baselines(first, tuned):
-            found = self.change_of(first, k, less)
+        for less in self._baselines(first, ways):
+            found = self.change_of(first, k, less, of)
             result, difference = comparison[direction(found)], format_estimate(found)
-            yield f"The resulting loss {result} that with {less} (difference {difference} nats)."
+            yield f"The resulting {quantity} {result} that with {less} (difference {difference}{units})."
+
+
+def _way_dim(training: str) -> str:
+    return "scarce_way" if training.startswith("scarce_") else "tuned_way"
 
 
 def _format_share(found: Estimate) -> str:

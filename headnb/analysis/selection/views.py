@@ -1,4 +1,4 @@
-"""Vector representations of pool and target for selection: patterns of heads, words, or random order."""
+"""Vector representations of pool and target for selection: head scores, features, words, or random order."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from headnb.analysis.selection.nearest import Vectors
     from headnb.stats.descriptive import Array
 
+FEATURES = ("embedding", "embedding-middle", "gradient", "less")  # kinds of `sample_features`
+
 
 class View(Protocol):
     """Vectors of a pool and its target."""
@@ -44,15 +46,15 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class PatternView:
-    """Samples as patterns of heads (d = heads that are not NaN).
+class ScoreView:
+    """Samples as patterns of heads (d = heads that are not NaN), or as the vectors of `sample_features`.
 
     A sample's levels |s| are divided by their mean over heads, because an easy sample has small gradients in all heads,
     regardless of which heads it uses. With `standardised`, each head is then centred and scaled by its mean and
     standard deviation over the pool. Otherwise heads that are strong on every text would dominate, and all samples
     would be similar. Standardised vectors are also centred over heads, so that their cosine is a correlation. Without
     `standardised`, the similarity is the plain cosine. A sample whose scores are all zero is excluded from the means,
-    and its vector is zero.
+    and its vector is zero. Features are treated in the same way, except that they are not divided by their mean.
     """
 
     sources: Sequence[Source]
@@ -62,9 +64,9 @@ class PatternView:
     scale: Array
 
     @classmethod
-    def of(cls, sources: Sequence[Source], target: xr.Dataset, *, standardised: bool) -> PatternView:
+    def of(cls, sources: Sequence[Source], target: xr.Dataset, *, standardised: bool) -> ScoreView:
         """Create the view; if `standardised`, read the pool once for the heads' means and standard deviations."""
-        heads = target.sizes["layer"] * target.sizes["head"]
+        heads = target["feature" if "feature" in target else "score"].isel(sample=0).size
         view = cls(sources, target, standardised, np.zeros(heads), np.ones(heads))
         if not standardised:
             return view
@@ -104,7 +106,9 @@ class PatternView:
         return (rank_part(part, target, to) for part in self.parts())
 
     def levels(self, scores: xr.Dataset) -> Array:
-        """(b, layers x heads): levels divided by their mean over heads; 0 for missing heads."""
+        """(b, layers x heads): levels divided by their mean over heads; 0 for missing heads. Or features (b, d)."""
+        if "feature" in scores:
+            return scores["feature"].to_numpy().astype(np.float64)
         levels = patterns.sample_levels(scores).transpose("sample", *patterns.HEADS)
         flat = np.nan_to_num(levels.values.reshape(levels.sizes["sample"], -1))
         size = np.abs(flat).mean(axis=1, keepdims=True)
@@ -218,13 +222,14 @@ def _fingerprints(scores: xr.Dataset) -> NDArray[np.int64]:
 
 
 def _check_same_kind(scores: xr.Dataset, target: xr.Dataset, source: Source) -> None:
-    """Raise HeadnbError unless pool and target have the same model, score method and heads."""
+    """Raise HeadnbError unless pool and target have the same model, score method (with its settings) and heads."""
     where = source.name or str(scores.attrs.get("task", "the pool"))
-    for name in ("model", "model_fingerprint", "method"):
+    for name in ("model", "model_fingerprint", "method", "projection", "warmup"):
         one, other = target.attrs.get(name), scores.attrs.get(name)
         if one != other:
             raise HeadnbError(
                 f"target and pool cannot be compared: {name} is {one!r} in the target and {other!r} in {where}"
             )
-    if any(not target.get_index(dim).equals(scores.get_index(dim)) for dim in patterns.HEADS):
+    dims = ["dimension"] if "feature" in target else patterns.HEADS
+    if any(not target.get_index(dim).equals(scores.get_index(dim)) for dim in dims):
         raise HeadnbError(f"target and pool cannot be compared: {where} has scores of different heads")
