@@ -12,14 +12,12 @@ from headnb.errors import HeadnbError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import xarray as xr
-
     from headnb.display.live import LiveGrid
     from headnb.tasks.loading import Task
 
 
-def score_live(live: LiveGrid, model: Any, tokenizer: Any, tasks: Sequence[Task], **settings: Any) -> xr.Dataset:
-    """Scores of a single task, or the study of several (see `score_heads` and `score_tasks`)."""
+def score_live(live: LiveGrid, model: Any, tokenizer: Any, tasks: Sequence[Task], **settings: Any) -> Any:
+    """Scores of a single task, or the study of several: what `score_heads` or `score_tasks` returns."""
     if len(tasks) == 1:
         from headnb.scoring.run import score_heads  # noqa: PLC0415  loads torch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,9 +33,9 @@ class Progress:
     """Tokens scored in this run, without padding."""
     message: str
     """A notice for the user, for instance that memory ran out and batches are smaller now; else empty."""
-    scores: Callable[[], xr.Dataset | MethodResults]
-    """Returns the scores of complete blocks (during the first block: of all scored samples), by method if there are
-    several."""
+    scores: Callable[[], Any]
+    """Returns the scores of complete blocks (during the first block: of all scored samples): a data set, or
+    `MethodResults` of several methods."""
     unit: str = "samples"
     """What `done` and `total` count."""
 

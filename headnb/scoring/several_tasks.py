@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
@@ -133,8 +133,9 @@ def _study(scored: Mapping[str, xr.Dataset | MethodResults]) -> xr.Dataset | Met
     """The study of the tasks, or that of each method."""
     first = next(iter(scored.values()))
     if isinstance(first, MethodResults):
-        return MethodResults({name: task_study({task: of[name] for task, of in scored.items()}) for name in first})
-    return task_study(scored)
+        by_task = cast("Mapping[str, MethodResults]", scored)
+        return MethodResults({name: task_study({task: of[name] for task, of in by_task.items()}) for name in first})
+    return task_study(cast("Mapping[str, xr.Dataset]", scored))
 
 
 def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
@@ -39,8 +39,8 @@ class MethodResults(Mapping[str, "Scores"]):
     `score_tasks` returns the study of each method in this form. In a notebook it is drawn as its grids.
     """
 
-    def __init__(self, results: Mapping[str, Scores]) -> None:
-        self._results = dict(results)
+    def __init__(self, results: Mapping[str, xr.Dataset]) -> None:
+        self._results = cast("dict[str, Scores]", dict(results))
 
     def __getitem__(self, method: str) -> Scores:
         """The result of a method.

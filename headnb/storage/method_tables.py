@@ -116,7 +116,7 @@ def open_tables(
     """
     tables: dict[str, ScoreTable] = {}
     with ExitStack() as stack:
-        for method in sorted(paths, key=lambda method: paths[method] is None or not local_path(paths[method]).exists()):
+        for method in sorted(paths, key=lambda method: not _exists(paths[method])):
             tables[method] = stack.enter_context(open_table(paths[method], attrs[method], ids, samples, plan, shape))
             if not np.array_equal(tables[method].plan.order, plan.order) and len(tables) > 1:
                 raise HeadnbError(
@@ -125,3 +125,7 @@ def open_tables(
                 )
             plan = tables[method].plan
         yield MethodTables({method: tables[method] for method in paths})
+
+
+def _exists(path: str | Path | None) -> bool:
+    return path is not None and local_path(path).exists()

@@ -65,10 +65,11 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
         if not local.exists():
             raise HeadnbError(f"there are no scores at {path}")
         scores = _read_folder(local) if local.is_dir() else _read_file(local)
-        several = isinstance(scores, MethodResults)
-        if is_url(path) and not several:
-            scores = scores.load()  # the copy is temporary
-    for result in scores.values() if several else [scores]:
+        results = list(scores.values()) if isinstance(scores, MethodResults) else [scores]
+        if is_url(path):  # the copy is temporary
+            for result in results:
+                result.load()
+    for result in results:
         warn_of_revision(shown_url(path), result.attrs)
     return cast("Scores", scores)
 
@@ -92,7 +93,8 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
 
 def _read_folder(path: Path) -> xr.Dataset | MethodResults:
     if not (path / METADATA_FILE).exists() and (files := stored_results(path)):
-        return results_by_method({file: _read_folder(file) if file.is_dir() else _read_file(file) for file in files})
+        stored = {file: _read_folder(file) if file.is_dir() else _read_file(file) for file in files}
+        return results_by_method(cast("dict[Path, xr.Dataset]", stored))
     fitted = read_fit(path)
     return read_table(path, mode="r").scores() if fitted is None else fitted
 

@@ -1,6 +1,6 @@
 """Cost of several methods in one call, relative to each method alone, in turn in one process.
 
-    python tests/benchmarks/methods.py            # needs HEADNB_DATA and the default model; five minutes on a quiet core
+    python tests/benchmarks/methods.py            # needs HEADNB_DATA and the default model; minutes on a quiet core
 
 Each round scores the same samples by each method alone and by all of them together; the order alternates. The table has
 the medians of the rounds' ratios to `activation`, with intervals (order statistics). Time is the processor time of this
