@@ -1,9 +1,9 @@
 """Where the time of the writing process goes: many samples of a tiny model, two Dask workers, one store.
 
-    nice -n 10 python tests/benchmarks/writing.py --samples 100000        # no data, no model; 20 minutes on a busy machine
+    nice -n 10 python tests/benchmarks/writing.py --samples 100000        # no data, no model; two cores
 
-The grid has 1024 heads, as that of Llama-3-8B, so that each sample takes 4 kB; the model is tiny, so that batches arrive
-as fast as they can be written. The calling process plans, submits, waits, writes and verifies.
+The grid has 1024 heads, as that of Llama-3-8B: a sample takes 4 kB. The model is tiny, so that batches arrive as
+fast as they can be written. The calling process plans, submits, waits, writes and verifies.
 """
 
 from __future__ import annotations
