@@ -50,10 +50,10 @@ def finetuning(model: Any, tokenizer: Any, steps: int, batch_size: int, **option
         ):
             patches.enter_context(mock.patch.object(owner, name, timed(seconds, part, getattr(owner, name))))
         result = headnb.finetune(model, tokenizer, "gsm_symbolic", steps=steps, batch_size=batch_size, **options)
-    scores = next(iter(result.scores.values()))
+    (sizes,) = (scores.sizes for scores in result.scores.values())
     print(
-        f"{steps} updates of {batch_size} samples: {seconds['updates']:.1f} s; tracking {scores.sizes['sample']} samples "
-        f"at {scores.sizes['step']} steps: {seconds['tracking']:.1f} s, {seconds['tracking'] / seconds['updates']:.0%}",
+        f"{steps} updates of {batch_size} samples: {seconds['updates']:.1f} s; {sizes['sample']} samples tracked at "
+        f"{sizes['step']} steps: {seconds['tracking']:.1f} s, {seconds['tracking'] / seconds['updates']:.0%}",
         flush=True,
     )
 
@@ -64,9 +64,8 @@ def checkpoints(model: Any, tokenizer: Any, count: int, samples: int) -> None:
     task = headnb.load_task("gsm_symbolic", n=samples)
     with tempfile.TemporaryDirectory() as folder:
         saving = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "save_only_model": True}
-        headnb.finetune(
-            model, tokenizer, "gsm_symbolic", steps=count, track=[], batch_size=1, max_length=64, output_dir=folder, **saving
-        )  # fmt: skip
+        how = {"steps": count, "track": [], "batch_size": 1, "max_length": 64, "output_dir": folder}
+        headnb.finetune(model, tokenizer, "gsm_symbolic", **how, **saving)
         scoring = timed(seconds, "scoring", checkpoint_tracking.score_heads)
         began = time.perf_counter()
         with mock.patch.object(checkpoint_tracking, "score_heads", scoring):
