@@ -25,13 +25,14 @@ from headnb.scoring.run import score_heads
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch.utils.data import DataLoader
 
     from headnb.scoring.progress import Progress
 
 BUDGET = 0.25  # default: time of tracking as a share of the training's time
+_PLANNED = 0.8  # share of the budget that is planned, because a few samples are measured
 MIN_SAMPLES = 8  # with fewer samples a pattern is mostly noise
 _FIRST_SAMPLES = 32  # up to here more samples come first, then more steps
 _SAMPLES = (MIN_SAMPLES, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -128,7 +129,7 @@ def plan_tracking(
     order += [(few[-1], spacing) for spacing in spacings[1:]]
     order += [(count, spacings[-1]) for count in counts if count > few[-1]]
     plans = [TrackingPlan(spacing, count, sizes, costs, budget) for count, spacing in order]
-    return next((plan for plan in reversed(plans) if plan.share <= budget), plans[0])
+    return next((plan for plan in reversed(plans) if plan.share <= _PLANNED * budget), plans[0])
 
 
 def subsample(task: Task, samples: int, seed: int = 0) -> Task:
@@ -137,7 +138,13 @@ def subsample(task: Task, samples: int, seed: int = 0) -> Task:
 
 
 def measure_costs(
-    model: Any, tokenizer: Any, tasks: Mapping[str, Task], scoring: Mapping[str, Any], loader: Any, accumulation: int
+    model: Any,
+    tokenizer: Any,
+    tasks: Mapping[str, Task],
+    scoring: Mapping[str, Any],
+    loader: DataLoader[Any] | None,
+    batch_size: int,
+    accumulation: int,
 ) -> Costs:
     """Score a batch of each task and run a training step, forward and backward; nothing is changed.
 
@@ -147,6 +154,7 @@ def measure_costs(
         tasks: tracked tasks.
         scoring: options of `score_heads`.
         loader: the trainer's DataLoader.
+        batch_size: of the trainer's batches.
         accumulation: batches of an update.
     """
     began = time.perf_counter()
@@ -154,9 +162,9 @@ def measure_costs(
     for name, task in tasks.items():
         samples[name], beside = _scoring_seconds(model, tokenizer, task, scoring)
         overhead += beside
-    update = _update_seconds(model, loader)
+    update = _batch_seconds(model, loader, batch_size)
     if update is None:  # scoring computes the same gradients of activations
-        update = (getattr(loader, "batch_size", None) or 1) * max(samples.values())
+        update = batch_size * max(samples.values())
     return Costs(update * accumulation, samples, overhead, time.perf_counter() - began)
 
 
@@ -174,29 +182,33 @@ def _scoring_seconds(model: Any, tokenizer: Any, task: Task, scoring: Mapping[st
     return last[-1].seconds / max(last[-1].tokens, 1) * mean, seconds - last[-1].seconds
 
 
-def _update_seconds(model: Any, loader: DataLoader[Any]) -> float | None:
+def _batch_seconds(model: Any, loader: Any, size: int) -> float | None:
     """Seconds of the forward and backward pass of a batch; None if it cannot be measured.
 
     The samples are spread over the data set. The trainer's sampler and random state are not used.
     """
-    data, size, device = getattr(loader, "dataset", None), getattr(loader, "batch_size", None), input_device(model)
-    if size is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    data, device = getattr(loader, "dataset", None), input_device(model)
+    if data is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return None
-    count = min(size, len(data), _MEASURED_ON_CPU if device.type == "cpu" else size)
+
+    def batch(rows: int) -> dict[str, Any]:
+        chosen: list[int] = torch.linspace(0, len(data) - 1, min(rows, len(data))).long().tolist()
+        given = loader.collate_fn([data[row] for row in chosen])
+        return {name: value.to(device) if hasattr(value, "to") else value for name, value in given.items()}
+
     with restore_random_state(), _trained_and_restored(model):
-        chosen: Sequence[int] = torch.linspace(0, len(data) - 1, count).long().tolist()
-        batch = loader.collate_fn([data[row] for row in chosen])
-        batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+        whole, few = batch(size), batch(_MEASURED_ON_CPU if device.type == "cpu" else size)
         for _ in range(1 if device.type == "cpu" else 2):
             began = time.perf_counter()
-            loss = getattr(model(**batch), "loss", None)
+            loss = getattr(model(**few), "loss", None)
             if loss is None:
                 return None
             loss.backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds = time.perf_counter() - began
-    return seconds * min(size, len(data)) / count
+    tokens = [given["input_ids"].numel() if "input_ids" in given else 1 for given in (whole, few)]
+    return seconds * tokens[0] / tokens[1]
 
 
 @contextmanager

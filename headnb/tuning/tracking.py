@@ -290,10 +290,11 @@ class HeadScoreCallback(TrainerCallback):
         if PLANNED - attrs.keys():
             self._report_plan(state, None)
             sizes = {name: len(task) for name, task in self._candidates.items()}
-            work = (model, self._tokenizer, self._candidates, self._scoring, loader, args.gradient_accumulation_steps)
+            batches = (loader, args.train_batch_size, args.gradient_accumulation_steps)
+            costs = measure_costs(model, self._tokenizer, self._candidates, self._scoring, *batches)
             steps = None if self._every is None else self._chosen_steps
             chosen = {"budget": self._budget, "steps": steps, "samples": self._samples}
-            self.plan = plan_tracking(state.max_steps, measure_costs(*work), sizes, **chosen)  # type: ignore[arg-type]
+            self.plan = plan_tracking(state.max_steps, costs, sizes, **chosen)  # type: ignore[arg-type]
             self.plan = broadcast_object_list([self.plan])[0]  # of rank 0, which has measured other times
             attrs = {"tracking": self.plan.line, "tracked_steps": json.dumps(self.plan.steps)}
             attrs |= {"tracked_samples": self.plan.samples}

@@ -18,6 +18,7 @@ import os
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ class Table:
             values = work()
         except torch.OutOfMemoryError:
             values = ("out of memory",)
-        except (ImportError, RuntimeError, ValueError, AssertionError, headnb.HeadnbError) as error:
+        except Exception as error:  # noqa: BLE001  the other measurements go on
             values = (f"not available: {type(error).__name__}: {' '.join(str(error).split())[:100]}",)
         self.add(shape, what, *(value.replace("|", "/") for value in values))
         release()
@@ -159,7 +160,13 @@ def operations(model: PreTrainedModel, samples: Samples) -> int:
 
 
 def score(model: PreTrainedModel, samples: Samples, **options: Any) -> Any:
-    return headnb.score_heads(model, None, as_rows(samples), **options)
+    """Scores; torch.OutOfMemoryError if batches had to be smaller, whose time would be that of another batch size."""
+
+    def check(progress: Any) -> None:
+        if "out of memory" in progress.message:
+            raise torch.OutOfMemoryError(progress.message)
+
+    return headnb.score_heads(model, None, as_rows(samples), **{"on_progress": check} | options)
 
 
 def mixed(samples: Samples) -> Samples:
@@ -170,49 +177,65 @@ def mixed(samples: Samples) -> Samples:
     )
 
 
-def speeds(table: Table, size: Size, shape: str, rate: float) -> None:
-    """Speed, share of the limit and memory: batch sizes, packing, possible speed-ups, and the paper's script."""
-    model = random_llama(shape, dtype=torch.bfloat16, device=size.device)
-    samples = random_samples(max(4, size.budgets[-1] // size.tokens), size.tokens, SHAPES[shape]["vocab_size"])
+@dataclass(frozen=True)
+class Scoring:
+    """A random model in bfloat16, and samples for it."""
 
-    def timed(work: Callable[[], Any], scored: Samples, repeats: int = 3) -> tuple[str, ...]:
-        found = measure(size.device, work, repeats)
-        share = operations(model, scored) / rate / found.seconds
+    size: Size
+    model: PreTrainedModel
+    samples: Samples
+    rate: float
+
+    @classmethod
+    def of(cls, size: Size, shape: str, rate: float) -> Scoring:
+        count = max(4, size.budgets[-1] // size.tokens)
+        samples = random_samples(count, size.tokens, SHAPES[shape]["vocab_size"])
+        return cls(size, random_llama(shape, dtype=torch.bfloat16, device=size.device), samples, rate)
+
+    def values(self, work: Callable[[], Any], scored: Samples, repeats: int = 3) -> tuple[str, ...]:
+        """Tokens per second, share of the limit, and memory."""
+        found = measure(self.size.device, work, repeats)
+        share = operations(self.model, scored) / self.rate / found.seconds
         return f"{sum(map(len, scored)) / found.seconds:.0f}", f"{share:.0%}", f"{found.memory / 1e9:.2f}"
 
-    def scoring(scored: Samples, **options: Any) -> Callable[[], tuple[str, ...]]:
-        return lambda: timed(lambda: score(model, scored, **options), scored)
+    def scored(self, samples: Samples | None = None, **options: Any) -> tuple[str, ...]:
+        chosen = self.samples if samples is None else samples
+        options = {"batch_tokens": self.size.budgets[1]} | options
+        return self.values(lambda: score(self.model, chosen, **options), chosen)
 
-    def with_flash_attention() -> tuple[str, ...]:
-        model.set_attn_implementation("flash_attention_2")
-        return scoring(samples, batch_tokens=size.budgets[1])()
+    def with_flash_attention(self) -> tuple[str, ...]:
+        self.model.set_attn_implementation("flash_attention_2")
+        return self.scored()
 
-    def by_the_papers_script() -> tuple[str, ...]:
+    def by_the_papers_script(self) -> tuple[str, ...]:
         try:
-            return timed(lambda: official(model, samples[:4]), samples[:4], 1)
+            return self.values(lambda: official(self.model, self.samples[:4]), self.samples[:4], 1)
         finally:
-            model.requires_grad_(False)
+            self.model.requires_grad_(False)
 
-    def compiled() -> tuple[str, ...]:
-        model.get_decoder().compile()
-        return scoring(samples, batch_tokens=size.budgets[1])()
+    def compiled(self) -> tuple[str, ...]:
+        self.model.get_decoder().compile()
+        return self.scored()
+
+
+def speeds(table: Table, size: Size, shape: str, rate: float) -> None:
+    """Speed, share of the limit and memory: batch sizes, packing, flash attention, and the paper's script."""
+    scoring = Scoring.of(size, shape, rate)
 
     for budget in size.budgets:
-        table.measure(shape, f"batches of {budget} tokens", scoring(samples, batch_tokens=budget, packed=False))
+        batches = partial(scoring.scored, batch_tokens=budget, packed=False)
+        table.measure(shape, f"batches of {budget} tokens", batches)
     best = max((int(row[3][:-1]) for row in table.rows if row[0] == shape and len(row) == 5), default=0)
     table.add(shape, f"{TARGET:.0%} of the limit", "reached" if best >= 100 * TARGET else f"not reached: {best}%")
-    lengths = mixed(samples)
+    lengths = mixed(scoring.samples)
     for name, packed in (("padded", False), ("packed", True)):
-        table.measure(
-            shape, f"mixed lengths, {name}", scoring(lengths, batch_tokens=size.budgets[1], packed=packed)
-        )  # fmt: skip
+        table.measure(shape, f"mixed lengths, {name}", partial(scoring.scored, lengths, packed=packed))
     for name, work in (
-        ("flash attention", with_flash_attention),
-        ("the paper's script", by_the_papers_script),
-        *([("torch.compile", compiled)] if size.compiled and shape != "llama-3-8b" else []),
+        ("flash attention", scoring.with_flash_attention),
+        ("the paper's script", scoring.by_the_papers_script),
     ):
         table.measure(shape, name, work)
-        model.set_attn_implementation("sdpa")
+        scoring.model.set_attn_implementation("sdpa")
 
 
 def masked_attention(size: Size, shape: str) -> tuple[str, ...]:
@@ -309,12 +332,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shapes = (options.shape,) if options.shape else size.shapes
     table.measure("tiny", "float32 beside the CPU", lambda: agreement(size))
     for shape in shapes:
-        speeds(table, size, shape, rate)
+        try:
+            speeds(table, size, shape, rate)
+        except torch.OutOfMemoryError:
+            table.add(shape, "weights", "out of memory")
         release()
     for what, shape, work in (
         ("online scores in training", shapes[0], lambda: online(size, shapes[0])),
         ("left padding without the math kernel", shapes[-1], lambda: masked_attention(size, shapes[-1])),
         ("out of memory", "smollm2-135m", lambda: out_of_memory(size)),
+        *(
+            [("torch.compile", shapes[0], lambda: Scoring.of(size, shapes[0], rate).compiled())]
+            if size.compiled
+            else []
+        ),
     ):
         table.measure(shape, what, work)
     if options.out is not None:
