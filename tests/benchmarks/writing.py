@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import headnb
+import numpy as np
 from distributed import Client, LocalCluster
+from headnb.engine.batching import plan_batches
 from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.workers import PendingBatches
-from headnb.storage.score_store import ScoreTable
+from headnb.storage.score_store import ScoreTable, open_table
 from processes import forget_peak, peak, resident
 from scaling import WIDE, WIDTH
 from shapes import as_rows, random_llama, random_samples
@@ -73,13 +75,61 @@ def measure(samples: int, tokens: int, workers: int, batch_tokens: int) -> tuple
         return seconds, time.perf_counter() - began, time.process_time() - busy, peak() - loaded
 
 
+def store_costs(samples: int, of_batch: int = 32) -> tuple[float, float]:
+    """Processor seconds of the calling process for each sample: writing, and verifying at the end."""
+    shape = (WIDE["layers"], WIDE["heads"])
+    plan = plan_batches(np.full(samples, 8), batch_tokens=8 * of_batch, packed=False, seed=0)
+    columns = {"answer_tokens": np.int32, "batch_answer_tokens": np.int32, "fingerprint": np.int64}
+    known = {name: np.ones(samples, kind) for name, kind in columns.items()}
+    scores = np.random.default_rng(0).standard_normal((of_batch, *shape)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        ids = np.arange(samples).astype(str)
+        with open_table(Path(folder) / "scores.zarr", {"method": "activation"}, ids, known, plan, shape) as table:
+            began = time.process_time()
+            for rows in plan.batches():
+                table.write(rows, scores[: len(rows)], np.ones(len(rows), np.float32))
+            table.flush()
+            written = time.process_time()
+            table.verify()
+            return (written - began) / samples, (time.process_time() - written) / samples
+
+
+def dask_costs(batches: int, workers: int, of_batch: int = 32, tokens: int = 256) -> float:
+    """Processor seconds of the calling process for each batch that a worker answers at once: client and scheduler."""
+
+    def answer(ids: np.ndarray, scores: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones(scores, np.float32), np.ones(len(ids), np.float32)
+
+    ids = np.ones((2 * of_batch, tokens), np.int64)  # ids and labels
+    shape = (of_batch, WIDE["layers"], WIDE["heads"])
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        pending = [client.submit(answer, ids, shape, pure=False) for _ in range(2 * workers)]
+        began = time.process_time()
+        for _ in range(batches):
+            pending.pop(0).result()
+            pending.append(client.submit(answer, ids, shape, pure=False))
+        return (time.process_time() - began) / batches
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--costs", action="store_true", help="only the processor time of writing and of Dask")
     options = parser.parse_args()
+    if options.costs:
+        write, verify = store_costs(options.samples)
+        print(
+            f"processor time of a sample of 1024 heads: writing {write * 1e6:.0f} µs, verifying {verify * 1e6:.0f} µs"
+        )
+        each = dask_costs(options.samples // 32, options.workers)
+        print(f"processor time of a batch of 32 samples through Dask: {each * 1e3:.1f} ms")
+        return
     parts, seconds, busy, memory = measure(options.samples, options.tokens, options.workers, options.batch_tokens)
     print(
         f"{options.samples} samples of {options.tokens} tokens, {WIDE['layers'] * WIDE['heads']} heads: {seconds:.0f} s"
