@@ -94,14 +94,22 @@ def store_costs(samples: int, of_batch: int = 32) -> tuple[float, float]:
             return (written - began) / samples, (time.process_time() - written) / samples
 
 
-def dask_costs(batches: int, workers: int, of_batch: int = 32, tokens: int = 256) -> float:
-    """Processor seconds of the calling process for each batch that a worker answers at once: client and scheduler."""
+def dask_costs(batches: int, workers: int, *, returned: bool, of_batch: int = 32, tokens: int = 256) -> float:
+    """Processor seconds of the calling process for each batch that a worker answers at once: client and scheduler.
+
+    Args:
+        batches: number of batches.
+        workers: number of workers.
+        returned: whether workers return the scores; False: as if they wrote them.
+        of_batch: samples of a batch.
+        tokens: tokens of a sample.
+    """
 
     def answer(ids: np.ndarray, scores: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         return np.ones(scores, np.float32), np.ones(len(ids), np.float32)
 
     ids = np.ones((2 * of_batch, tokens), np.int64)  # ids and labels
-    shape = (of_batch, WIDE["layers"], WIDE["heads"])
+    shape = (of_batch if returned else 0, WIDE["layers"], WIDE["heads"])
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
@@ -127,8 +135,9 @@ def main() -> None:
         print(
             f"processor time of a sample of 1024 heads: writing {write * 1e6:.0f} µs, verifying {verify * 1e6:.0f} µs"
         )
-        each = dask_costs(options.samples // 32, options.workers)
-        print(f"processor time of a batch of 32 samples through Dask: {each * 1e3:.1f} ms")
+        for returned, words in ((True, "with its scores"), (False, "without its scores")):
+            each = dask_costs(options.samples // 32, options.workers, returned=returned)
+            print(f"processor time of a batch of 32 samples through Dask, {words}: {each * 1e3:.1f} ms", flush=True)
         return
     parts, seconds, busy, memory = measure(options.samples, options.tokens, options.workers, options.batch_tokens)
     print(
