@@ -91,7 +91,8 @@ class TrackingPlan:
         cost, training = map(_duration, (self.seconds, self.steps[-1] * self.costs.update))
         words = f"Tracking {most} samples{tasks} {at}: about {cost}, {self.share:.0%} of the training's {training}"
         if self.share > self.budget:
-            words += f", more than the budget of {self.budget:.0%}: step 0 and the last step are always tracked"
+            why = "step 0 and the last step are always tracked" if len(steps) == 2 else "every= gives these steps"
+            words += f", more than the budget of {self.budget:.0%}: {why}"
         if most < MIN_SAMPLES:
             words += f"; fewer than {MIN_SAMPLES} samples give no reliable pattern"
         elif most == MIN_SAMPLES < max(self.sizes.values()):
