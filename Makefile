@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark docs clean
+.PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark gpu docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/headnb demo
@@ -56,6 +56,10 @@ benchmark: $(VENV)/test
 	$(BIN)/python tests/benchmarks/scoring.py
 	$(BIN)/python tests/benchmarks/online.py
 	$(BIN)/python tests/benchmarks/scaling.py --quick
+
+# All checks that need a GPU of 80 GB, in under ten minutes; gpu.md is the table for docs/benchmarks.md.
+gpu: $(VENV)/test
+	$(BIN)/python tests/benchmarks/gpu.py --out gpu.md
 
 # The documentation, with executed notebooks; warnings are errors. `ARGS=--reuse` executes only notebooks that changed.
 docs: $(VENV)/test

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path  # noqa: TC003  typer evaluates the annotations
 from typing import Annotated, Any
 
@@ -78,7 +77,7 @@ def ablate(
 
 
 @takes(
-    replace(shared.SAMPLES, help=f"Number of samples of each tracked task. Default: at most {shared.MAX_SAMPLES}."),
+    shared.TRACKED_SAMPLES,
     shared.TRACK,
     *shared.TUNING,
     *shared.TUNING_MODEL,
@@ -106,7 +105,7 @@ def finetune(
     """
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
-    from headnb.notebook.live_tuning import LiveStudy, truncation_note  # noqa: PLC0415
+    from headnb.notebook.live_tuning import LiveStudy, training_note  # noqa: PLC0415
     from headnb.tuning.finetuning import finetune as train  # noqa: PLC0415
     from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
@@ -115,9 +114,10 @@ def finetune(
     loaded, tokenizer = load_model(model, **shared.chosen(shared.TUNING_MODEL, given))
     try:
         with LiveStudy(f"{model_name(loaded)} fine-tuned on {task}") as live:
-            settings = {"track": track, "inplace": full, "output_dir": out, **shared.chosen(shared.TUNING, given)}
+            settings = {"track": track, "samples": given["samples"], "inplace": full, "output_dir": out}
+            settings |= shared.chosen(shared.TUNING, given)
             result = train(loaded, tokenizer, task, **settings, on_progress=live.update_tuning)
-            live.finish(result.study, note=truncation_note(result))
+            live.finish(result.study, note=training_note(result))
     except TuningInterrupted as stopped:
         done = f"{stopped.step} of {given['steps']} steps are done"
         echo(f"headnb: interrupted; {done}; repeat the command with --resume to continue", fg="red", err=True)

@@ -36,18 +36,20 @@ class LiveStudy(LiveGrid):
 
 
 def _message(progress: TuningProgress) -> str:
-    """`scoring gsm8k at step 5: 12 of 64 samples · loss 1.20 · about 3 min 5 s left`."""
+    """`scoring gsm8k at step 5: 12 of 64 samples · loss 1.20 · about 3 min 5 s left`; before training also the plan."""
     words = [progress.activity if progress.scoring is not None or not progress.step else ""]
     if not math.isnan(progress.train_loss):
         words.append(f"loss {grid_text.format_number(progress.train_loss)}")
     if progress.seconds_left is not None and (progress.step < progress.total or progress.scoring is not None):
         words.append(f"about {format_duration(progress.seconds_left)} left")
+    words += [progress.tracking] if not progress.step else []
     return " · ".join(filter(None, words))
 
 
-def truncation_note(result: FineTuned) -> str:
-    """Number of training samples that --max-length truncated or removed; empty if there are none."""
+def training_note(result: FineTuned) -> str:
+    """The tracked steps that the budget chose, and the number of samples that --max-length truncated or removed."""
     left_out, truncated = (result.study.attrs.get(f"train_{name}", 0) for name in ("left_out", "truncated"))
     words = [f"{left_out} sample(s) without an answer token after truncation left out"] if left_out else []
     words += [f"{truncated} sample(s) truncated"] if truncated else []
-    return f"Training: {', '.join(words)}." if words else ""
+    tracking = result.study.attrs.get("tracking", "")
+    return " ".join([f"{tracking}."] * bool(tracking) + [f"Training: {', '.join(words)}."] * bool(words))

@@ -19,7 +19,7 @@ from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import loading, one_line_errors, store_variable
-from headnb.notebook.live_tuning import LiveStudy, truncation_note
+from headnb.notebook.live_tuning import LiveStudy, training_note
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -49,7 +49,7 @@ class TuningMagics(Magics):
         help="Tune all weights of a model in a variable. Default: train a LoRA adapter and leave the model unchanged.",
     )
     @takes(
-        replace(shared.SAMPLES, help="Number of samples of each tracked task. Default: as for %headscore."),
+        shared.TRACKED_SAMPLES,
         replace(shared.OUT, help="Folder for checkpoints, the adapter and the tracked scores."),
         shared.TRACK,
         *shared.TUNING,
@@ -59,9 +59,10 @@ class TuningMagics(Magics):
     def headsft(self, line: str) -> FineTuned:
         """Fine-tune a model on a task and track its heads: levels before and after, and their difference.
 
-        The slider over the steps stands on the loss curve.
+        The slider over the steps stands on the loss curve. By default at most a quarter of the training's time goes to
+        tracking: a line before the training says which steps are tracked, with how many samples.
 
-            %headsft smollm2-135m gsm_symbolic --steps 60 --every 5
+            %headsft smollm2-135m gsm_symbolic --steps 60
             result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50
 
         Returns the result (headnb.FineTuned): result.study and result.scores have the tracked scores, result.adapter is
@@ -107,6 +108,7 @@ class TuningMagics(Magics):
                 track=track,
                 inplace=options.full,
                 output_dir=options.out,
+                samples=options.samples,
                 **shared.chosen(shared.TUNING, vars(options), self.heads),
                 on_progress=live.update_tuning,
             )
@@ -142,7 +144,7 @@ class TuningMagics(Magics):
 
 def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
     """Draw the tracked steps; return False if an interrupt stops the drawing."""
-    notes = [f"Interrupted: {interrupted}." if interrupted else "", truncation_note(result)]
+    notes = [f"Interrupted: {interrupted}." if interrupted else "", training_note(result)]
     try:
         with (
             contextlib.suppress(Exception),

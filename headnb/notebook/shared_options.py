@@ -6,7 +6,7 @@ importing `score_heads` loads torch; a test compares the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError
@@ -98,6 +98,9 @@ _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 SAMPLES = Option("samples", _COUNT, kind=int, short="-n")
+TRACKED_SAMPLES = replace(
+    SAMPLES, help=f"Number of samples of each tracked task. Default: at most {MAX_SAMPLES}, chosen by --budget."
+)
 SPLIT = Option(
     "split",
     "Split of a task that has several; of a hub data set also a part of one, test[:100].",
@@ -139,7 +142,20 @@ CONTROLS = Option(
 )
 TOKENS = Option("tokens", "Tokens of the texts generated before and after; 0: no text.", 40, int)
 STEPS = Option("steps", "Number of optimizer steps.", 60, int)
-EVERY = Option("every", "Score every K steps, or at steps 0,1,2,5,10.", "5", tracked_steps, metavar="K")
+EVERY = Option(
+    "every",
+    "Score every K steps, or at steps 0,1,2,5,10. Default: chosen by --budget.",
+    None,
+    tracked_steps,
+    metavar="K",
+)
+BUDGET = Option(
+    "budget",
+    "Maximum time of tracking as a share of the training's time; it chooses steps and samples that are not given. "
+    "Default: 0.25, unless --every is given.",
+    kind=float,
+    metavar="SHARE",
+)
 TRACK = Option(
     "track",
     "Score this task during training; may be given several times. Default: the test split of TASK.",
@@ -166,6 +182,6 @@ COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
 ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`
 ABLATING = (FACTOR, CONTROLS, TOKENS, *SAMPLING, ENCODING, BATCH_TOKENS, MAX_LENGTH)
 SCORE = (*SAMPLING, *SETTINGS, *WORK[1:], *LOADING)
-STEPPING = (STEPS, EVERY, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME, REPORT_TO)
+STEPPING = (STEPS, EVERY, BUDGET, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME, REPORT_TO)
 TUNING = (SEED, METHOD, ENCODING, MAX_LENGTH, *STEPPING)  # arguments of `finetune`
 TUNING_MODEL = (REVISION, DEVICE, DTYPE)  # arguments of `load_model` for a fine-tuning, which makes the adapter

@@ -1,6 +1,7 @@
 """`track_checkpoints`: head scores of the saved checkpoints of a finished training.
 
-One model is in memory at a time. Adapters are applied to one base model in turn. Full models are loaded in turn.
+One model is in memory at a time. Full models are loaded in turn. Adapters are applied to one base model: LoRA adapters
+of equal configuration wrap it once, and each checkpoint only loads its factors.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ import numpy as np
 
 from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, first_line
 from headnb.hub import user_path
 from headnb.models.checks import model_name
 from headnb.models.loading import load_model, load_tokenizer_or_none, load_weights, weights_folder, with_adapter
 from headnb.models.locks import model_lock
 from headnb.models.model_cache import release_memory
-from headnb.models.provenance import loadable_name
+from headnb.models.provenance import adapter_config, loadable_name
 from headnb.models.restore import restore_model
 from headnb.scoring.registry import find_method
 from headnb.scoring.run import score_heads
@@ -109,7 +110,8 @@ def track_checkpoints(
     models = _CheckpointModels(saved, base, tokenizer, device, dtype)
     study = _open_study(out, _settings(models, tasks, scoring), saved)
     with_base = models.has_base and saved[0].step > 0
-    _score_checkpoints(study, models, [None, *saved] if with_base else saved, tasks, scoring, on_progress)
+    with models.base_restored:
+        _score_checkpoints(study, models, [None, *saved] if with_base else saved, tasks, scoring, on_progress)
     return study.dataset()
 
 
@@ -199,7 +201,12 @@ class _CheckpointModels:
     tokenizer: PreTrainedTokenizerBase | None
     device: str
     dtype: str
+    base_restored: ExitStack = field(default_factory=ExitStack)
+    """Context that removes the adapters from the base model on exit."""
     _adapter_base: PreTrainedModel | None = None  # the loaded base model of the adapters
+    _wrapped: Any = None  # the base model with the adapter of the current checkpoint
+    _config: dict[str, Any] | None = None  # its configuration, if checkpoints with the same one can share it
+    _distance: Movement | None = None  # from the base model to the wrapped one
 
     @property
     def of_adapters(self) -> bool:
@@ -220,31 +227,42 @@ class _CheckpointModels:
     @contextmanager
     def at(self, checkpoint: Checkpoint | None) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase | None]]:
         """The model of a checkpoint (None: the base model), and the tokenizer, which all checkpoints share."""
-        release_memory()
         tokenizer = self._find_tokenizer()
         if checkpoint is None:
             yield self._load_base(), tokenizer
         elif checkpoint.is_adapter:
-            base = self._load_base()
-            with model_lock(base), restore_model(base), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                adapted, _ = with_adapter(base, tokenizer, str(checkpoint.folder.resolve()), trainable=True)
-                yield adapted.eval(), tokenizer
+            yield self._adapted(checkpoint), tokenizer
         else:
+            release_memory()
             yield load_weights(checkpoint.folder, self.device, self.dtype), tokenizer
 
+    def _adapted(self, checkpoint: Checkpoint) -> Any:
+        """The base model with the adapter of a checkpoint, until the next call or the end of `base_restored`."""
+        folder, config = checkpoint.folder.resolve(), _plain_lora(checkpoint.folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if self._wrapped is None or config is None or config != self._config:
+                self._wrapped = self._distance = None
+                self.base_restored.close()
+                base = self._load_base()
+                self.base_restored.enter_context(model_lock(base))
+                self.base_restored.enter_context(restore_model(base))
+                self._wrapped, _ = with_adapter(base, self.tokenizer, str(folder), trainable=True)
+                self._config = config
+            else:
+                _load_factors(self._wrapped, folder)
+        return self._wrapped.eval()
+
     def movement(self, model: PreTrainedModel, checkpoint: Checkpoint | None) -> np.ndarray:
-        """Relative parameter distance of each layer from the base model, (L,). It sets LoRA factors of `model` to 0."""
+        """Relative parameter distance of each layer from the base model, (L,)."""
         layout = find_heads(model)
         if checkpoint is None:
             return np.zeros(len(layout.heads))
         if not checkpoint.is_adapter:
             return moved_weights(self._origin(), checkpoint.folder, len(layout.heads))
-        distance = Movement(model, layout)
-        for name, factor in model.named_parameters():
-            if "lora_B" in name:  # B = 0 gives the base model's weights
-                factor.data.zero_()
-        return distance.measure()
+        if self._distance is None:
+            self._distance = Movement(model, layout, from_base=True)
+        return self._distance.measure()
 
     def _load_base(self) -> PreTrainedModel:
         if not isinstance(self.base, (str, Path, NoneType)):
@@ -283,3 +301,26 @@ class _CheckpointModels:
         source = str(self.base) if isinstance(self.base, (str, Path)) else loadable_name(self.base)
         folder = weights_folder(source) if source else None
         return folder or self.checkpoints[0].folder
+
+
+def _plain_lora(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a LoRA adapter that is its factors alone; None if it also changes weights of the model."""
+    config = {
+        name: sorted(map(str, value)) if isinstance(value, list) else value
+        for name, value in adapter_config(folder).items()
+    }
+    others = ("modules_to_save", "trainable_token_indices", "target_parameters", "corda_config", "eva_config")
+    plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
+    plain = plain and config.get("init_lora_weights", True) in (True, False, "gaussian")
+    return config if plain and not any(map(config.get, others)) else None
+
+
+def _load_factors(wrapped: Any, folder: Path) -> None:
+    """Load the LoRA factors in `folder` into a model that has an adapter of the same configuration."""
+    try:
+        missing = wrapped.load_adapter(str(folder), wrapped.active_adapter, is_trainable=True).missing_keys
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise HeadnbError(f"the adapter {folder} does not fit {model_name(wrapped)}: {first_line(error)}") from error
+    if missing:  # they would keep the values of the checkpoint before
+        raise HeadnbError(f"the adapter {folder} has no weights {missing[0]}")
+    wrapped.headnb_adapter = folder.name

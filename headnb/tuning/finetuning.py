@@ -29,6 +29,7 @@ from headnb.scoring.ablation import checked_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.locks import write_lock
 from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tuning.budget import BUDGET, subsample
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
 from headnb.tuning.options import (
@@ -72,7 +73,9 @@ def finetune(
     *,
     steps: int | None = 200,
     track: object = None,
-    every: int | Iterable[int] = 20,
+    every: int | Iterable[int] | None = None,
+    samples: int | None = None,
+    budget: float | None = None,
     online: bool = False,
     inplace: bool = False,
     held_out: Task | Any = None,
@@ -99,10 +102,16 @@ def finetune(
         tokenizer: the model's tokenizer.
         task: a `Task`, or anything that `load_task` accepts; a name stands for the task's train split.
         steps: number of updates. None: `num_train_epochs` determines it.
-        track: tasks that are scored during the training: a task, a list, or name -> task. A name stands for 64 samples
-            of the task's test split. None: `held_out` if given, else `task`. []: no tracked tasks.
+        track: tasks that are scored during the training: a task, a list, or name -> task. A name stands for at most 64
+            samples of the task's test split. None: `held_out` if given, else `task`. []: no tracked tasks.
         every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10]. The last
-            step is always tracked.
+            step is always tracked. None: chosen by `budget`.
+        samples: number of samples of each tracked task, a random subset. None: all if `every` is given without
+            `budget`, else chosen by `budget`.
+        budget: maximum time of tracking as a share of the training's time; default 0.25, unless `every` is given. It
+            chooses what `every` and `samples` do not determine, from a measured batch of scoring and a measured
+            training step; one line before the training, also in `study.attrs["tracking"]`, says what it chose and the
+            cost. Step 0 and the last step are always tracked, with at least 8 samples.
         online: also score the training batches, from the backward pass of the training.
         inplace: train all weights of `model` itself.
         held_out: a task that is not trained on; it is tracked too, with its loss.
@@ -152,8 +161,10 @@ def finetune(
 
     train = _train_task(task, seed, settings.samples)
     scoring: dict[str, Any] = {"method": method, "encoding": encoding, "max_length": max_length}
-    tracked = _tracked_tasks(task, track, held_out, train, seed)
-    callback = HeadScoreCallback(tracked, tokenizer=tokenizer, every=every, online=online, **scoring)
+    tracked = _tracked_tasks(task, track, held_out, train, seed, max(samples or 0, TRACKED_SAMPLES))
+    budget = BUDGET if budget is None and every is None and tracked else budget
+    counts: dict[str, Any] = {"every": every, "samples": samples, "budget": budget}
+    callback = HeadScoreCallback(tracked, tokenizer=tokenizer, online=online, **counts, **scoring)
     encoded = encode_task(train, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
 
     settings.check_packing()
@@ -299,7 +310,7 @@ def _train_task(source: Any, seed: int, samples: int | None) -> Task:
     return load_task(source, split="train")
 
 
-def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int) -> dict[str, Task]:
+def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int, most: int) -> dict[str, Task]:
     """Name -> task, for all tasks that are scored during the training."""
 
     def named(value: Any) -> Any:
@@ -307,10 +318,10 @@ def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: in
         if not isinstance(value, str) or Path(value).is_file():
             return value
         test_split = load_task(value, split="test")
-        return _subsample(test_split, seed)
+        return subsample(test_split, most, seed)
 
     if track is None:
-        default = source if isinstance(source, str) else _subsample(train, seed)
+        default = source if isinstance(source, str) else subsample(train, most, seed)
         tasks = {} if held_out is not None else tracked_tasks(named(default))
     elif isinstance(track, Mapping):
         tasks = tracked_tasks({name: named(task) for name, task in track.items()})
@@ -322,7 +333,3 @@ def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: in
         (task,) = tracked_tasks(named(held_out)).values()
         tasks |= {task.name if task.name not in tasks else f"{task.name} (held out)": task}
     return tasks
-
-
-def _subsample(task: Task, seed: int) -> Task:
-    return task if len(task) <= TRACKED_SAMPLES else load_task(task, n=TRACKED_SAMPLES, seed=seed)

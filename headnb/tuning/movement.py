@@ -55,9 +55,10 @@ class Movement:
     Args:
         model: with or without peft adapters.
         layout: result of `find_heads(model)`.
+        from_base: measure LoRA from the model without it (B0 = 0), not from the current factors.
     """
 
-    def __init__(self, model: nn.Module, layout: HeadLayout) -> None:
+    def __init__(self, model: nn.Module, layout: HeadLayout, *, from_base: bool = False) -> None:
         self._layers = [_LayerWeights() for _ in layout.heads]
         layer_of = _layer_finder(model, layout)
         adapters: set[Tensor] = set()
@@ -66,7 +67,7 @@ class Movement:
             if layer is None:
                 continue
             initial = self._layers[layer]
-            initial.factors += (factors := list(_lora_factors(module)))
+            initial.factors += (factors := list(_lora_factors(module, from_base=from_base)))
             parameters = set(_adapter_parameters(module))
             known = {factor for pair in factors for factor in (pair.A, pair.B)}
             initial.unknown = initial.unknown or any(parameter.requires_grad for parameter in parameters - known)
@@ -84,11 +85,13 @@ class Movement:
 
 
 class _LoraFactors:
-    """A pair of LoRA factors, A (r, in) and B (out, r), with copies of their initial values."""
+    """A pair of LoRA factors, A (r, in) and B (out, r), with copies of their initial values; `from_base`: B0 = 0."""
 
-    def __init__(self, A: Tensor, B: Tensor, scaling: float) -> None:
+    def __init__(self, A: Tensor, B: Tensor, scaling: float, *, from_base: bool) -> None:
         self.A, self.B, self._scaling = A, B, scaling
         self._A0, self._B0 = (_float64_copy(factor) for factor in (A, B))
+        if from_base:
+            self._B0.zero_()
 
     def squared_change(self) -> float:
         P = self._scaling * torch.cat([_float64_copy(self.B), -self._B0], 1)  # (out, 2r)
@@ -100,7 +103,7 @@ def _float64_copy(factor: Tensor) -> Tensor:
     return factor.detach().to("cpu", torch.float64, copy=True)
 
 
-def _lora_factors(module: Any) -> Iterator[_LoraFactors]:
+def _lora_factors(module: Any, *, from_base: bool) -> Iterator[_LoraFactors]:
     """The LoRA factors of a linear layer. Factors of expert weights are skipped: they combine several matrices."""
     if hasattr(module, "parameter_name"):  # peft's wrapper of a single parameter, such as experts
         return
@@ -109,7 +112,7 @@ def _lora_factors(module: Any) -> Iterator[_LoraFactors]:
         for name in A:
             down, up = A[name], B[name]
             if isinstance(down, nn.Linear) and isinstance(up, nn.Linear):
-                yield _LoraFactors(down.weight, up.weight, float(module.scaling[name]))
+                yield _LoraFactors(down.weight, up.weight, float(module.scaling[name]), from_base=from_base)
 
 
 def _adapter_parameters(module: Any) -> Iterator[Tensor]:

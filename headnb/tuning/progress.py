@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainingArguments
 
     from headnb.scoring.progress import Progress
+    from headnb.tuning.budget import TrackingPlan
     from headnb.tuning.tracking import HeadScoreCallback
 
 
@@ -31,7 +32,7 @@ class TuningProgress:
     seconds: float
     """Seconds since the start of this run."""
     seconds_left: float | None
-    """Estimated remaining seconds of updates and scoring; None before the first batch."""
+    """Estimated remaining seconds of updates and scoring; None before the first measurement."""
     train_loss: float
     """Training loss of the last update; NaN before the first update."""
     tracked: bool
@@ -44,10 +45,16 @@ class TuningProgress:
     """Tracked task that is being scored; empty during updates."""
     scoring: Progress | None = None
     """Progress of that scoring; None during updates."""
+    tracking: str = ""
+    """The tracked steps and samples that the budget allows, and their cost; empty without a budget."""
+    measuring: bool = False
+    """Whether the cost of tracking is being measured."""
 
     @property
     def activity(self) -> str:
         """`scoring gsm8k before training: 12 of 64 samples`, or `training step 3 of 60`; empty at the end."""
+        if self.measuring:
+            return "measuring the cost of tracking"
         if self.scoring is not None:
             when = f"at step {self.step}" if self.step else "before training"
             return f"scoring {self.task} {when}: {self.scoring.done} of {self.scoring.total} {self.scoring.unit}"
@@ -57,8 +64,9 @@ class TuningProgress:
 class ProgressReporter(TrainerCallback):
     """Trainer callback that reports a `TuningProgress` at every scored batch, before the first and after every update.
 
-    The remaining time is that of the remaining updates and scorings at the measured rates. Before the first update, an
-    update is assumed to take as long as the scoring of its samples, which computes the same gradients of activations.
+    The remaining time is that of the remaining updates and scorings at the measured rates. Before the first update it
+    is that of the callback's plan. Without a plan, an update is assumed to take as long as the scoring of its samples,
+    which computes the same gradients of activations.
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class ProgressReporter(TrainerCallback):
         """Total duration of the finished scorings."""
         self._guess: float | None = None
         """Assumed seconds of an update before the first one."""
-        callback.on_scored = self.on_scored
+        callback.on_scored, callback.on_planned = self.on_scored, self.on_planned
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begin(state)
@@ -91,12 +99,21 @@ class ProgressReporter(TrainerCallback):
             self._loss = float(logs["loss"])
             self._report_progress(state)
 
+    def on_planned(self, state: TrainerState, plan: TrackingPlan | None) -> None:
+        """Report that the cost of tracking is being measured, or the plan; the time counts from here."""
+        self._began, self._first = time.perf_counter(), state.global_step
+        if plan is not None:
+            self._scoring_seconds = {task: plan.of_step(task) for task in plan.sizes}
+            self._guess = plan.costs.update
+        self._report_progress(state, measuring=plan is None)
+
     def on_scored(self, state: TrainerState, task: str, scoring: Progress) -> None:
         """Report a scored batch of a tracked task."""
         self._begin(state)
         if scoring.seconds_left is not None:
             self._scoring_seconds[task] = scoring.seconds + scoring.seconds_left
-            self._guess = self._samples / scoring.samples_per_second if scoring.samples_per_second else None
+            if self._callback.plan is None:
+                self._guess = self._samples / scoring.samples_per_second if scoring.samples_per_second else None
         if scoring.done == scoring.total:
             self._scored_seconds += scoring.seconds
         self._report_progress(state, task, scoring)
@@ -105,7 +122,9 @@ class ProgressReporter(TrainerCallback):
         if self._first is None:
             self._began, self._first = time.perf_counter(), state.global_step
 
-    def _report_progress(self, state: TrainerState, task: str = "", scoring: Progress | None = None) -> None:
+    def _report_progress(
+        self, state: TrainerState, task: str = "", scoring: Progress | None = None, *, measuring: bool = False
+    ) -> None:
         tracked = set(self._callback.collected.steps)
         self._report(
             TuningProgress(
@@ -119,6 +138,8 @@ class ProgressReporter(TrainerCallback):
                 scores=lambda: self._callback.scores,
                 task=task,
                 scoring=scoring,
+                tracking="" if measuring else str(self._callback.attrs.get("tracking", "")),
+                measuring=measuring,
             )
         )
         self._tracked = tracked
@@ -134,7 +155,7 @@ class ProgressReporter(TrainerCallback):
         scorings = sum(self._callback.is_tracked(later, last) for later in range(step + 1, last + 1))
         left = (last - step) * update + scorings * sum(seconds.values())
         if scoring is not None:
-            left += scoring.seconds_left or 0.0
+            left += seconds[task] if scoring.seconds_left is None else scoring.seconds_left
             left += sum(seconds[name] for name in tasks[tasks.index(task) + 1 :])
         return left
 

@@ -7,6 +7,7 @@ gradients of parameters. The random state is restored after scoring.
 # ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.tasks.loading import Task, load_task
+from headnb.tuning.budget import check_counts, measure_costs, plan_tracking, subsample
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodingName
     from headnb.scoring.progress import Progress
+    from headnb.tuning.budget import TrackingPlan
 
+PLANNED = {"tracking", "tracked_steps", "tracked_samples"}  # attributes of a study whose steps a budget chose
 FLUSH_EVERY = 50  # maximum number of updates between two writes of online scores
 
 
@@ -61,10 +65,18 @@ class HeadScoreCallback(TrainerCallback):
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
 
+    With `budget=0.25` tracking takes at most a quarter of the training's time. One line before the training says which
+    steps are tracked, how many samples and what it costs; `.plan` and `study.attrs["tracking"]` keep it.
+
     Args:
         tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
         tokenizer: the model's tokenizer; default: the trainer's processing class.
         every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10, 20, 50].
+            None: 20 steps, or as `budget` allows. The last step is always tracked.
+        samples: number of samples of each task, a random subset. None: all, or as many as `budget` allows.
+        budget: maximum time of tracking, as a share of the training's time. It chooses the steps, unless `every` is
+            given, and the samples, unless `samples` is given, from a measured batch of scoring and a measured training
+            step. Step 0 and the last step are always tracked, with at least 8 samples.
         online: also score the training batches, from the backward pass of the training (`.online_scores`).
         method: one of `methods()`.
         batch_tokens: as for `score_heads`.
@@ -77,7 +89,8 @@ class HeadScoreCallback(TrainerCallback):
             of the trainer.
 
     Raises:
-        HeadnbError: a task, step or method is invalid, or two tasks have the same name.
+        HeadnbError: a task, step or method is invalid, two tasks have the same name, or `budget` is given with both
+            `every` and `samples`.
     """
 
     @check_arguments
@@ -86,7 +99,9 @@ class HeadScoreCallback(TrainerCallback):
         tasks: object = (),
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        every: int | Iterable[int] = 20,
+        every: int | Iterable[int] | None = None,
+        samples: int | None = None,
+        budget: float | None = None,
         online: bool = False,
         method: str = "activation",
         batch_tokens: int = 4096,
@@ -99,13 +114,23 @@ class HeadScoreCallback(TrainerCallback):
         reduce = find_method(method, of_samples=True).online
         if online and reduce is None:
             raise unknown_name("method for online scores", method, online_methods())
-        self.tasks = tracked_tasks(tasks)
+        check_counts(every, samples, budget)
+        self._candidates = tracked_tasks(tasks)
+        if samples is not None:
+            self._candidates = {name: subsample(task, samples) for name, task in self._candidates.items()}
+        self.tasks = self._candidates
+        self.plan: TrackingPlan | None = None
+        """The tracked steps and samples that `budget` allows; None without a budget and before the training."""
         self.attrs: dict[str, Any] = {}
         self.log = log
         self.on_scored: Callable[[TrainerState, str, Progress], None] | None = None
         """Called with the task's name before and after each scored batch of a tracked task."""
+        self.on_planned: Callable[[TrainerState, TrackingPlan | None], None] | None = None
+        """Called before the cost of tracking is measured, with None, and when `plan` is made. Default: print it."""
         self._tokenizer = tokenizer
-        self._is_tracked = schedule(every)
+        self._is_tracked = self._chosen_steps = schedule(20 if every is None else every)
+        self._every, self._samples = every, samples
+        self._budget = budget if self._candidates else None
         self._reduce = reduce if online else None
         self._scoring: dict[str, Any] = {
             "method": method,
@@ -158,6 +183,8 @@ class HeadScoreCallback(TrainerCallback):
                 )
         elif state.global_step == 0:
             self._record_weights(model)
+        if self._budget is not None:
+            self._make_plan(model, args, state, given.get("train_dataloader"))
         with restore_random_state() if _is_sharded(model) else _scoring_mode(model):
             layout = find_heads(model)
         self._batches = TrainingBatches(model, layout, self._reduce)
@@ -254,6 +281,35 @@ class HeadScoreCallback(TrainerCallback):
             self.collected.remove_files_after(state.global_step)
         default = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, default))
+
+    def _make_plan(self, model: nn.Module, args: TrainingArguments, state: TrainerState, loader: Any) -> None:
+        """Choose steps and samples within the budget; a resumed training keeps those of its study."""
+        from accelerate.utils import broadcast_object_list  # noqa: PLC0415  the trainer has already imported it
+
+        attrs = {name: self.collected.attrs[name] for name in PLANNED if name in self.collected.attrs}
+        if PLANNED - attrs.keys():
+            self._report_plan(state, None)
+            sizes = {name: len(task) for name, task in self._candidates.items()}
+            batches = (loader, args.train_batch_size, args.gradient_accumulation_steps)
+            costs = measure_costs(model, self._tokenizer, self._candidates, self._scoring, *batches)
+            steps = None if self._every is None else self._chosen_steps
+            chosen = {"budget": self._budget, "steps": steps, "samples": self._samples}
+            self.plan = plan_tracking(state.max_steps, costs, sizes, **chosen)  # type: ignore[arg-type]
+            self.plan = broadcast_object_list([self.plan])[0]  # of rank 0, which has measured other times
+            attrs = {"tracking": self.plan.line, "tracked_steps": json.dumps(self.plan.steps)}
+            attrs |= {"tracked_samples": self.plan.samples}
+            self.attrs |= attrs
+            self._report_plan(state, self.plan)
+        self.attrs |= attrs
+        self._is_tracked = schedule(json.loads(attrs["tracked_steps"]))
+        samples = int(attrs["tracked_samples"])
+        self.tasks = {name: subsample(task, samples) for name, task in self._candidates.items()}
+
+    def _report_plan(self, state: TrainerState, plan: TrackingPlan | None) -> None:
+        if self.on_planned is not None:
+            self.on_planned(state, plan)
+        elif plan is not None and state.is_world_process_zero:
+            print(plan.line)  # noqa: T201  as the trainer prints its losses
 
     def is_tracked(self, step: int, last: int) -> bool:
         """Whether a step is tracked in a training of `last` steps."""

@@ -107,3 +107,42 @@ def test_looking_up_lengths_costs_the_same_for_each_sample_however_many_there_ar
         headnb.score_heads(model, None, [{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}] * n, batch_tokens=3)
         calls.append(counted)
     assert calls[2] - calls[1] == 2 * (calls[1] - calls[0])
+
+
+def test_each_step_of_the_gpu_script_runs_in_its_small_form(benchmark, tmp_path):
+    benchmark("gpu").main(["--small", "--out", str(tmp_path / "gpu.md")])
+    title, _, head, _, *lines = (tmp_path / "gpu.md").read_text(encoding="utf-8").splitlines()
+    assert "operations per second" in title
+    columns = head.count("|")
+    assert {line.count("|") for line in lines} == {columns}
+    rows = {(cells[0], cells[1]): cells[2:] for cells in ([*map(str.strip, line.split("|")[1:-1])] for line in lines)}
+    missing = {what for (_, what), values in rows.items() if "not available" in values[0]}
+    # The others of a GPU; flash attention and PyTorch's kernels for left padding depend on the machine.
+    assert missing - {"flash attention", "left padding without the math kernel"} == {"out of memory"}
+    for what in ("batches of 256 tokens", "mixed lengths, padded", "mixed lengths, packed", "the paper's script"):
+        speed, share, memory = rows["tiny", what]
+        assert float(speed) > 0
+        assert share.endswith("%")
+        assert float(memory) >= 0
+    assert rows["tiny", "50% of the limit"][0].startswith(("reached", "not reached"))
+    assert "times a step without" in rows["tiny", "online scores in training"][0]
+
+
+def test_an_error_of_a_measurement_is_a_line_and_the_rest_is_left_out_when_the_time_is_over(benchmark):
+    gpu = benchmark("gpu")
+
+    def fails(error):
+        raise error
+
+    table = gpu.Table(minutes=1)
+    table.measure("s", "a", lambda: fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GB")))
+    table.measure("s", "b", lambda: fails(ImportError("no | flash\nattention")))
+    table.measure("s", "c", lambda: ("1", "2%", "3"))
+    table.minutes = 0
+    table.measure("s", "d", lambda: fails(KeyError("not called")))
+    assert table.rows == [
+        ("s", "a", "out of memory"),
+        ("s", "b", "not available: ImportError: no / flash attention"),
+        ("s", "c", "1", "2%", "3"),
+        ("s", "d", "left out: the time is over"),
+    ]

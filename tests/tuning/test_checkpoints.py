@@ -15,6 +15,7 @@ from headnb.errors import HeadnbError
 from headnb.tuning import checkpoint_tracking
 from headnb.tuning.checkpoint_tracking import TrackingInterrupted, track_checkpoints
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 
 from adapter_models import PAIRS, TOKENIZER, with_adapter
 from model_state import state
@@ -242,3 +243,31 @@ def test_checkpoints_of_a_trainer_give_what_a_callback_saw_during_training(base,
     for name in ("level", "eval_loss", "movement"):
         np.testing.assert_allclose(study[name], callback.study[name], rtol=1e-4, atol=1e-7, err_msg=name)
     np.testing.assert_allclose(study["train_loss"], callback.study["train_loss"])
+
+
+def test_adapters_of_one_configuration_wrap_the_base_once_and_score_bitwise_as_if_wrapped_each(
+    adapter_run, base, monkeypatch
+):
+    wrapped, wrap = [], checkpoint_tracking.with_adapter
+
+    def counted(*given, **options):
+        wrapped.append(given[2])
+        return wrap(*given, **options)
+
+    monkeypatch.setattr(checkpoint_tracking, "with_adapter", counted)
+    once = track_checkpoints(adapter_run, PAIRS, base=base)
+    assert len(wrapped) == 1
+    monkeypatch.setattr(checkpoint_tracking, "_plain_lora", lambda folder: None)
+    each = track_checkpoints(adapter_run, PAIRS, base=base)
+    assert len(wrapped) == 1 + len(STEPS)
+    for name in ("level", "eval_loss", "movement"):
+        xr.testing.assert_equal(once[name], each[name])
+
+
+def test_an_adapter_without_some_of_its_factors_does_not_keep_those_of_another_checkpoint(adapter_run, base):
+    file = adapter_run / "checkpoint-100" / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights.pop(next(name for name in weights if "lora_B" in name))
+    save_file(weights, file)
+    with pytest.raises(HeadnbError, match=r"checkpoint-100 has no weights .*lora_B"):
+        track_checkpoints(adapter_run, PAIRS, base=base)
