@@ -48,7 +48,7 @@ class MethodTables:
     @property
     def done(self) -> np.ndarray:
         """(n,): whether all methods have scored a sample, in processing order."""
-        return np.logical_and.reduce([table.done for table in self.by_method.values()])
+        return np.asarray(np.logical_and.reduce([table.done for table in self.by_method.values()]))
 
     def pending(self) -> list[np.ndarray]:
         """Batches that are not scored yet, as row indices in processing order."""

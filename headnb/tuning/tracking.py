@@ -301,7 +301,7 @@ class HeadScoreCallback(TrainerCallback):
             self.attrs |= attrs
             self._report_plan(state, self.plan)
         self.attrs |= attrs
-        self._is_tracked = schedule(json.loads(attrs["tracked_steps"]))
+        self._is_tracked = schedule(json.loads(str(attrs["tracked_steps"])))
         samples = int(attrs["tracked_samples"])
         self.tasks = {name: subsample(task, samples) for name, task in self._candidates.items()}
 
@@ -320,7 +320,8 @@ class HeadScoreCallback(TrainerCallback):
         with _scoring_mode(model):
             for name, task in self.tasks.items():
                 watch = self.on_scored and partial(self.on_scored, state, name)
-                scores[name] = score_heads(model, self._tokenizer, task, **self._scoring, on_progress=watch)  # type: ignore[arg-type]
+                decoder: Any = model
+                scores[name] = score_heads(decoder, self._tokenizer, task, **self._scoring, on_progress=watch)
         assert self._batches is not None  # noqa: S101  the training is running
         layers = len(self._batches.layout.heads)
         movement = np.full(layers, np.nan) if self._movement is None else self._movement.measure()
