@@ -59,10 +59,8 @@ class BackgroundImports:
             return
         self._needed.set()
         until = time.monotonic() + seconds
-        while (
-            not self._done.wait(QUIET_SECONDS) and time.monotonic() < until
-        ):  # on Windows Ctrl-C ends short waits only
-            pass
+        while not self._done.wait(QUIET_SECONDS) and time.monotonic() < until:
+            pass  # on Windows Ctrl-C ends short waits only
 
     def end(self) -> None:
         """Import nothing more, and wait for the entry point that is being imported."""
