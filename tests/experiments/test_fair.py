@@ -257,11 +257,23 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
 
 def test_judge_says_what_is_missing(tmp_path):
     results = FairResults(tmp_path)
-    text = fair.judge(tmp_path)
+    text = fair.judge(tmp_path, tmp_path / "page.md")
     assert text.startswith("Composition: not decidable. mathqa_python has 0 of 3 training runs.")
     assert "Rapid change: not decidable (0 long trainings)." in text
     assert json.loads((tmp_path / "judgement.json").read_text())["composition"]["verdict"] == "not decidable"
+    page = (tmp_path / "page.md").read_text()
+    assert "0 of 24 trainings on own answers" in page
+    assert "mathqa_python (3 and 3), gsm8k (3 and 3)" in page
+    assert "No task is scored yet." in page
     write_json(results.path("long", "mathqa_python", 0), {"prefixes": rows(lambda length: 5.0)})
     assert read_long(results, "mathqa_python", 0)[0] == {"length": 20, "pattern": 5.0, "loss": 50.0}
+    scores = scores_of(np.full((32, 2, 3), 0.1), "mbpp").assign(loss=("sample", np.full(32, 1.25)))
+    for kind, seed in (("before", None), ("own", 0), ("shuffled", 0)):
+        results.write(kind, "mbpp", seed, compact_scores(scores))
+    fair.judge(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "1 of 24 trainings on own answers, 1 of 24 on shuffled answers, 1 of 3 long trainings" in page
+    assert "| mbpp | 1.250 | 1.250 | 1.250 |  |" in page
+    assert "| 0 | 400 | 5.00 | 50.00 |" in page
     with pytest.raises(HeadnbError, match="suite run --profile fair"):
         results.before("gsm8k")
