@@ -53,7 +53,8 @@ def _rate(results: FairResults) -> str:
         return "The learning rate is not chosen yet."
     rate = read_json(path, "13_fair_training")
     losses = ", ".join(f"{float(loss):.3f} at {name}" for name, loss in rate["losses"].items())
-    return f"Learning rate: {rate['rate']:g} (held-out loss of {rate['task']}: {losses})."
+    chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
+    return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
 
 
 def _missing(results: FairResults) -> str:

@@ -7,7 +7,7 @@ samples of both in random order. Both use test samples that the two tasks themse
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headnb.engine.tokenization import encode_task
@@ -39,6 +39,7 @@ class FairSamples:
     max_length: int
     n: int
     multiple: int
+    _known: dict[tuple[str, str], Task] = field(default_factory=dict, repr=False, compare=False)
 
     def scored(self, task: str) -> Task:
         """Test samples that are scored before and after training: n, or as many as a combined task has.
@@ -70,10 +71,14 @@ class FairSamples:
         return _without(_combined(task, pools, seed=1), excluded)
 
     def _whole(self, task: str, split: str) -> Task:
-        everything = load_task(task, split=split)
-        encoded = encode_task(everything, self.tokenizer)
-        fits = {key for key, length in zip(encoded.ids, encoded.lengths, strict=True) if length <= self.max_length}
-        return _select(everything, [index for index, key in enumerate(everything.ids) if key in fits])
+        """The samples of a split that are not too long; tokenized once."""
+        if (task, split) not in self._known:
+            everything = load_task(task, split=split)
+            encoded = encode_task(everything, self.tokenizer)
+            fits = {key for key, size in zip(encoded.ids, encoded.lengths, strict=True) if size <= self.max_length}
+            indices = [index for index, key in enumerate(everything.ids) if key in fits]
+            self._known[task, split] = _select(everything, indices)
+        return self._known[task, split]
 
 
 def _combined(task: str, parts: list[Task], seed: int) -> Task:

@@ -112,15 +112,18 @@ class FairStudy:
         return [kind for kind in kinds if not self.compact.path(kind, task, seed).exists()]
 
     def learning_rate(self) -> float:
-        """The candidate with the lowest held-out loss on `rate_task`; computed once, then read from rate.json."""
+        """The candidate with the lowest held-out loss on `rate_task`; every loss is kept in rate.json once computed."""
         path = self.compact.folder / "rate.json"
-        if not path.exists():
-            train, held_out = self.samples.training(self.rate_task), self.samples.held_out(self.rate_task)
-            losses = {str(rate): self._held_out_loss(train, held_out, rate) for rate in self.candidate_rates}
-            best = min(self.candidate_rates, key=lambda rate: losses[str(rate)])
-            about = {"task": self.rate_task, "seed": RATE_SEED, "steps": self.steps, "held_out": len(held_out)}
-            write_json(path, {"rate": best, "losses": losses, **about})
-        return float(read_json(path, "13_fair_training")["rate"])
+        about: dict[str, Any] = {"task": self.rate_task, "seed": RATE_SEED, "steps": self.steps}
+        stored = read_json(path, "13_fair_training") if path.exists() else {"losses": {}}
+        for rate in self.candidate_rates:
+            if str(rate) not in stored["losses"]:
+                stored["losses"][str(rate)] = self._held_out_loss(rate)
+                write_json(path, {**about, **stored})
+        if "rate" not in stored:
+            stored["rate"] = min(self.candidate_rates, key=lambda rate: stored["losses"][str(rate)])
+            write_json(path, {**about, **stored})
+        return float(stored["rate"])
 
     def score_before(self, task: str) -> None:
         """Score the base model on a task, unless the compact result exists."""
@@ -205,12 +208,12 @@ class FairStudy:
             warmup_steps=WARMUP_STEPS,
         )
 
-    def _held_out_loss(self, train: Task, held_out: Task, rate: float) -> float:
+    def _held_out_loss(self, rate: float) -> float:
         from headnb.tuning.evaluation import evaluate  # noqa: PLC0415
 
         model, tokenizer = self.loaded
-        folder = self.run.folder / "rate" / str(rate)
-        tuned = self._finetune(train, rate, RATE_SEED, self.steps, [], folder)
+        train, held_out = self.samples.training(self.rate_task), self.samples.held_out(self.rate_task)
+        tuned = self._finetune(train, rate, RATE_SEED, self.steps, [], self.run.folder / "rate" / str(rate))
         with tuned.applied(model) as tuned_model:
             return float(evaluate(tuned_model, tokenizer, held_out, answer="none")["loss"].mean())
 
