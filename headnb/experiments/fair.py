@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from headnb.experiments.fair_decision import TARGET, Study, decide_rapid, holm
+from headnb.experiments.fair_decision import FAMILIES, PRIMARY, Study, decide_rapid, holm
 from headnb.experiments.fair_report import results_page
 from headnb.experiments.fair_results import FairResults, read_long
 from headnb.experiments.fair_study import RESULTS, reduce_run
@@ -24,17 +24,17 @@ def judge(folder: Path, page: Path | None = None, replicates: int = 40) -> str:
         replicates: simulated studies for the spike.
     """
     results = FairResults(folder)
-    study = Study.of(results)
-    decision = holm({TARGET: study}, replicates)[TARGET]
-    seeds = results.seeds("long", TARGET)
-    rapid = decide_rapid([read_long(results, TARGET, seed) for seed in seeds])
-    trainings = {kind: {task: list(results.seeds(kind, task)) for task in study.own} for kind in ("own", "shuffled")}
-    about = {"command": "python -m headnb.experiments.fair judge", "trainings": trainings}
-    path = write_json(folder / "judgement.json", {**about, "composition": asdict(decision), "rapid": asdict(rapid)})
+    decisions = holm([Study.of(results, family) for family in FAMILIES], replicates)
+    seeds = results.seeds("long", PRIMARY.target)
+    rapid = decide_rapid([read_long(results, PRIMARY.target, seed) for seed in seeds])
+    of_family = {family.target: asdict(one) for family, one in zip(FAMILIES, decisions, strict=True)}
+    about = {"command": "python -m headnb.experiments.fair judge"}
+    path = write_json(folder / "judgement.json", {**about, "composition": of_family, "rapid": asdict(rapid)})
     if page is not None:
-        page.write_text(results_page(results, decision, rapid), encoding="utf-8")
+        page.write_text(results_page(results, decisions, rapid), encoding="utf-8")
     counted = f"Rapid change: {rapid.verdict} ({rapid.seeds} long trainings)."
-    return "\n".join([decision.sentence, counted, f"Numbers: {path}"])
+    lines = [f"{family.target}: {one.sentence}" for family, one in zip(FAMILIES, decisions, strict=True)]
+    return "\n".join([*lines, counted, f"Numbers: {path}"])
 
 
 def main() -> None:

@@ -35,37 +35,70 @@ POWER = 0.8  # least fraction of simulated studies in which the spike is found
 ABSENT = 0.25  # the upper limit of the gain must be below it
 SLOPE = 0.5  # log half-time per log length of the training must be below it
 LEVEL = 0.95  # of one-sided limits, before Holm's correction
-FAMILIES = 2  # mathqa_python and the procedural family
-TARGET, BASICS, OTHERS = "mathqa_python", ("gsm8k", "mbpp"), ("boolq", "arc_easy", "openbookqa", "svamp")
-POSITIVE, NEGATIVE = "gsm8k+mbpp", "boolq"
 
 Verdict = Literal["composition", "shared, perhaps format", "absent", "undecided", "not decidable"]
 
 
 @dataclass(frozen=True)
-class Study:
-    """The changes of one family of tasks: task -> (before, after) of every training run."""
+class Family:
+    """The registered tasks of one test.
+
+    Attributes:
+        target: the complex task.
+        basics: the basic tasks.
+        others: the other tasks, whose best pair the basics must beat.
+        positive: positive control, in which composition must be found; "" for none.
+        negative: negative control, in which it must not be found; "" for none.
+        least_match: least exact match on the target in every run.
+    """
 
     target: str
     basics: tuple[str, ...]
+    others: tuple[str, ...]
+    positive: str = ""
+    negative: str = ""
+    least_match: float = 0.0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task that must be trained."""
+        return (self.target, *self.basics, *((self.positive,) if self.positive else ()), *self.others)
+
+
+PRIMARY = Family(
+    "mathqa_python",
+    ("gsm8k", "mbpp"),
+    ("boolq", "svamp", "arc_easy", "openbookqa"),
+    positive="gsm8k+mbpp",
+    negative="boolq",
+)
+PROCEDURAL = Family("lcm", ("gcd", "products"), ("leg_counting", "syllogism"), least_match=0.5)
+FAMILIES = (PRIMARY, PROCEDURAL)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The changes of one family of tasks: task -> (before, after) of every training run.
+
+    `exact_match` has that of the target after every training on own answers, where it is known.
+    """
+
+    family: Family
     own: Mapping[str, Pairs]
     shuffled: Mapping[str, Pairs]
+    exact_match: tuple[float, ...] = ()
 
     def changes(self, target: str = "") -> dict[str, Any]:
-        """Arguments of `fit_combination` and `composition_power`, for another target if one is given.
-
-        The complex target and the positive control never serve as other tasks, because they contain the basics.
-        """
-        name = target or self.target
-        not_other = {name, *self.basics, self.target, POSITIVE}
-        others = {task: pairs for task, pairs in self.own.items() if task not in not_other}
-        used = {name, *self.basics, *others}
+        """Arguments of `fit_combination` and `composition_power`, for another target if one is given."""
+        name, family = target or self.family.target, self.family
+        others = {task: self.own[task] for task in family.others if task != name}
+        used = {name, *family.basics, *others}
         return {
             "target": self.own[name],
-            "basics": {task: self.own[task] for task in self.basics},
+            "basics": {task: self.own[task] for task in family.basics},
             "name": name,
-            "others": others or None,
-            "shuffled": {task: pairs for task, pairs in self.shuffled.items() if task in used} or None,
+            "others": others,
+            "shuffled": {task: pairs for task, pairs in self.shuffled.items() if task in used},
         }
 
     def evidence(self, target: str = "", level: float = LEVEL) -> CompositionEvidence:
@@ -73,16 +106,17 @@ class Study:
         return fit_combination(**self.changes(target), level=level, permutations=1, resamples=1).evidence
 
     @classmethod
-    def of(cls, results: FairResults) -> Study:
-        """The study of mathqa_python from compact results; only tasks with trainings of both kinds and equal seeds."""
+    def of(cls, results: FairResults, family: Family = PRIMARY) -> Study:
+        """The study of a family from compact results; the runs of a task are those with own and shuffled answers."""
         own, shuffled = {}, {}
-        for task in (TARGET, *BASICS, *OTHERS, POSITIVE):
+        for task in family.tasks:
             seeds = [seed for seed in results.seeds("own", task) if seed in results.seeds("shuffled", task)]
             if seeds:
                 before = results.before(task)
                 own[task] = [(before, results.after("own", task, seed)) for seed in seeds]
                 shuffled[task] = [(before, results.after("shuffled", task, seed)) for seed in seeds]
-        return cls(TARGET, BASICS, own, shuffled)
+        about = (results.meta("own", family.target, seed) for seed in results.seeds("own", family.target))
+        return cls(family, own, shuffled, tuple(one["exact_match"] for one in about if "exact_match" in one))
 
 
 @dataclass(frozen=True)
@@ -125,7 +159,10 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
     upper = at_level.change.gain.high if at_level.change is not None else math.nan
     lost = _not_learnt(study)
     found = math.nan if math.isnan(change.gain.value) else _spike_found(study, level, replicates)
-    controls = {name: study.evidence(name).composed for name in (POSITIVE, NEGATIVE) if name in study.own}
+    family = study.family
+    positive = study.evidence(family.positive).composed if family.positive else True
+    negative = study.evidence(family.negative).composed if family.negative else False
+    match = min(study.exact_match, default=0.0)
     numbers = {
         "runs": _runs(study),
         "gain": change.gain._asdict(),
@@ -136,15 +173,17 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
         "reliability": change.reliability,
         "condition": change.condition,
         "spike found": found,
-        "controls": controls,
+        "controls found": {family.positive: positive, family.negative: negative},
+        "exact match": list(study.exact_match),
         "level of evidence": evidence.level,
     }
     checks = {
         f"the loss of {', '.join(lost)} is not lower than after training on shuffled answers": bool(lost),
         f"residual reliability {change.reliability:.2f} is below {RELIABILITY}": change.reliability < RELIABILITY,
         f"a spike of {SPIKE} is found in {found:.0%} of simulated studies, fewer than {POWER:.0%}": not found >= POWER,
-        f"the positive control {POSITIVE} is not found": not controls.get(POSITIVE, True),
-        f"composition is found for the negative control {NEGATIVE}": controls.get(NEGATIVE, False),
+        f"the positive control {family.positive} is not found": not positive,
+        f"composition is found for the negative control {family.negative}": negative,
+        f"the exact match on {family.target} is below {family.least_match:g}": match < family.least_match,
     }
     reasons = [reason for reason, failed in checks.items() if failed]
     plain = _plain(numbers)
@@ -158,20 +197,18 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
     return Decision(verdict, (), plain, level)
 
 
-def holm(studies: Mapping[str, Study], replicates: int = 40) -> dict[str, Decision]:
+def holm(studies: Sequence[Study], replicates: int = 40) -> list[Decision]:
     """Decisions on the families by Holm's procedure.
 
-    Each is judged at 1 - 0.05 / `FAMILIES`; once one shows composition, the other at 1 - 0.05 / (`FAMILIES` - 1). The
-    number of registered families counts, also while one of them has no results.
+    Each is judged at 1 - 0.05 / 2; once one shows composition, the other at 0.95. Both registered families count, also
+    while one of them has no results.
     """
-    shown: dict[str, Decision] = {}
-    while True:
-        level = 1 - (1 - LEVEL) / (FAMILIES - len(shown))
-        rest = {name: decide(s, level=level, replicates=replicates) for name, s in studies.items() if name not in shown}
-        found = {name: one for name, one in rest.items() if one.verdict == "composition"}
-        shown |= found
-        if not found or len(shown) == len(studies):
-            return {name: (shown | rest)[name] for name in studies}
+    level = 1 - (1 - LEVEL) / len(FAMILIES)
+    first = [decide(study, level=level, replicates=replicates) for study in studies]
+    if sum(one.verdict == "composition" for one in first) != 1:
+        return first
+    both = zip(first, studies, strict=True)
+    return [one if one.verdict == "composition" else decide(study, replicates=replicates) for one, study in both]
 
 
 @dataclass(frozen=True)
@@ -223,21 +260,13 @@ def _limits(values: Sequence[float], level: float) -> tuple[float, float, float]
 
 def _missing(study: Study) -> list[str]:
     """What the design requires and the study does not have, in sentences."""
-    needed = (study.target, *study.basics)
-    runs = _runs(study)
-    reasons = [f"{task} has {runs[task]} of {MIN_RUNS} training runs" for task in needed if runs[task] < MIN_RUNS]
-    if study.target == TARGET:
-        needed_more = (*OTHERS, POSITIVE)
-        reasons += [f"{task} has {runs[task]} of {MIN_RUNS} runs" for task in needed_more if runs[task] < MIN_RUNS]
-    return reasons
+    return [f"{task} has {runs} of {MIN_RUNS} training runs" for task, runs in _runs(study).items() if runs < MIN_RUNS]
 
 
 def _runs(study: Study) -> dict[str, int]:
     """Training runs of every required task: the smaller number of own and shuffled answers."""
-    names = dict.fromkeys((study.target, *study.basics, *study.own))
-    if study.target == TARGET:
-        names |= dict.fromkeys((*OTHERS, POSITIVE))
-    return {name: min(len(study.own.get(name, [])), len(study.shuffled.get(name, []))) for name in names}
+    own, shuffled = study.own, study.shuffled
+    return {task: min(len(own.get(task, [])), len(shuffled.get(task, []))) for task in study.family.tasks}
 
 
 def _not_learnt(study: Study) -> list[str]:
@@ -248,13 +277,11 @@ def _not_learnt(study: Study) -> list[str]:
             raise HeadnbError("the scores have no losses")
         return float(pair[1]["loss"].mean())
 
+    family = study.family
     return [
         task
-        for task in (study.target, *study.basics, POSITIVE)
-        if any(
-            loss(own) >= loss(other)
-            for own, other in zip(study.own.get(task, []), study.shuffled.get(task, []), strict=False)
-        )
+        for task in (family.target, *family.basics, *filter(None, [family.positive]))
+        if any(loss(own) >= loss(other) for own, other in zip(study.own[task], study.shuffled[task], strict=False))
     ]
 
 

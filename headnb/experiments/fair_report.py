@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.experiments.fair_decision import BASICS, MIN_RUNS, OTHERS, POSITIVE, TARGET
+from headnb.experiments.fair_decision import FAMILIES, MIN_RUNS, PRIMARY
 from headnb.experiments.fair_results import read_long
 from headnb.stats.rounding import fixed
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headnb.experiments.fair_decision import Decision, Rapid
     from headnb.experiments.fair_results import FairResults
 
-TASKS = (TARGET, *BASICS, POSITIVE, *OTHERS)
+TASKS = PRIMARY.tasks
 COMMAND = "python -m headnb.experiments.fair judge --page docs/fair_results.md"
 
 
-def results_page(results: FairResults, decision: Decision, rapid: Rapid) -> str:
+def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rapid) -> str:
     """Markdown page: what is done, what is missing, the verdicts and the numbers behind them."""
     done = {kind: sum(len(results.seeds(kind, task)) for task in TASKS) for kind in ("own", "shuffled")}
     wanted = MIN_RUNS * len(TASKS)
@@ -36,8 +38,7 @@ def results_page(results: FairResults, decision: Decision, rapid: Rapid) -> str:
         f"**Done**: {trained}, {rapid.seeds} of {MIN_RUNS} long trainings. {_rate(results)}",
         _missing(results),
         "## Verdicts",
-        decision.sentence,
-        *([_composition(decision)] if "gain" in decision.numbers else []),
+        *(_composition(family.target, decision) for family, decision in zip(FAMILIES, decisions, strict=True)),
         _rapid(rapid),
         "## Losses and exact match",
         about_losses,
@@ -59,20 +60,22 @@ def _rate(results: FairResults) -> str:
 
 def _missing(results: FairResults) -> str:
     counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in ("own", "shuffled")] for task in TASKS} | {
-        f"{TARGET}, long": [MIN_RUNS - len(results.seeds("long", TARGET))]
+        f"{PRIMARY.target}, long": [MIN_RUNS - len(results.seeds("long", PRIMARY.target))]
     }
     texts = [f"{task} ({' and '.join(str(max(0, n)) for n in few)})" for task, few in counts.items() if max(few) > 0]
     return f"**Missing** (trainings on own and on shuffled answers): {', '.join(texts)}." if texts else ""
 
 
-def _composition(decision: Decision) -> str:
-    numbers = decision.numbers
+def _composition(target: str, decision: Decision) -> str:
+    numbers, verdict = decision.numbers, f"**{target}**. {decision.sentence}"
+    if "gain" not in numbers:
+        return verdict
     shares = {"gain": numbers["gain"], "excess": numbers["excess"], "gain beyond format": numbers["gain beyond format"]}
     shares |= {f"added by {name}": limit for name, limit in numbers["added"].items()}
     rows = [[name, *(_number(limit[key]) for key in ("value", "low", "high"))] for name, limit in shares.items()]
     table = _table(["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit"], rows)
     checks = f"Residual reliability {_number(numbers['reliability'])}, spike found in {_number(numbers['spike found'])}"
-    return f"{table}\n\n{checks} of simulated studies."
+    return f"{verdict}\n\n{table}\n\n{checks} of simulated studies."
 
 
 def _rapid(rapid: Rapid) -> str:
@@ -85,7 +88,7 @@ def _rapid(rapid: Rapid) -> str:
 
 def _losses(results: FairResults) -> str:
     rows = []
-    for task in TASKS:
+    for task in dict.fromkeys(task for family in FAMILIES for task in family.tasks):
         try:
             before, about = results.before(task), results.meta("before", task, None)
         except HeadnbError:
@@ -105,8 +108,8 @@ def _losses(results: FairResults) -> str:
 def _half_times(results: FairResults) -> str:
     rows = [
         [f"{seed}", f"{row['length']:.0f}", _number(row["pattern"]), _number(row["loss"])]
-        for seed in results.seeds("long", TARGET)
-        for row in read_long(results, TARGET, seed)
+        for seed in results.seeds("long", PRIMARY.target)
+        for row in read_long(results, PRIMARY.target, seed)
     ]
     return _table(["seed", "length of the training", "half-time of the pattern", "half-time of the loss"], rows)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.tasks.files import UNION, task_parts
-from headnb.tasks.loading import Task, load_task
+from headnb.tasks.loading import Task, known_tasks, load_task
 from headnb.tasks.samples import Sample
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
+ENDLESS = 2000  # samples of a split of a procedural task
 BETWEEN = "\n\n"  # between the two prompts and the two answers of a concatenation
 
 
@@ -73,7 +74,9 @@ class FairSamples:
     def _whole(self, task: str, split: str) -> Task:
         """The samples of a split that are not too long; tokenized once."""
         if (task, split) not in self._known:
-            everything = load_task(task, split=split)
+            card = known_tasks().get(task)
+            endless = card is not None and card.procedural
+            everything = load_task(task, split=split, n=ENDLESS if endless else None)
             encoded = encode_task(everything, self.tokenizer)
             fits = {key for key, size in zip(encoded.ids, encoded.lengths, strict=True) if size <= self.max_length}
             indices = [index for index, key in enumerate(everything.ids) if key in fits]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from headnb.errors import HeadnbError
 from headnb.experiments import fair, fair_study
-from headnb.experiments.fair_decision import ABSENT, Study, decide, decide_rapid, holm
+from headnb.experiments.fair_decision import ABSENT, Family, Study, decide, decide_rapid, holm
 from headnb.experiments.fair_results import FairResults, compact_scores, grouped, read_long
 from headnb.experiments.fair_samples import BETWEEN, FairSamples
 from headnb.experiments.fair_study import FairStudy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPLICATES = 5
+FAMILY = Family("target", TASKS[1:3], TASKS[3:])
 DESIGN = {
     "model": "tiny",
     "dtype": "float32",
@@ -51,8 +52,7 @@ def simulated(world: str, *, runs: int = 3, seed: int = 1, learnt: bool = True, 
 
     low, high = (1.0, 2.0) if learnt else (2.0, 1.0)
     return Study(
-        "target",
-        TASKS[1:3],
+        FAMILY,
         {task: with_loss(pairs, low) for task, pairs in own.items()},
         {task: with_loss(pairs, high) for task, pairs in drawn["shuffled"].items()},
     )
@@ -102,7 +102,9 @@ def test_a_control_with_the_wrong_answer_is_not_decidable(control, world):
         [(before.assign_attrs(task=control), after.assign_attrs(task=control)) for before, after in pairs]
         for pairs in (source.own["target"], source.shuffled["target"])
     )
-    with_control = dataclasses.replace(one, own={**one.own, control: own}, shuffled={**one.shuffled, control: shuffled})
+    kind = "positive" if world == "null" else "negative"
+    family = dataclasses.replace(FAMILY, **{kind: control})
+    with_control = Study(family, {**one.own, control: own}, {**one.shuffled, control: shuffled})
     decision = decide(with_control, replicates=REPLICATES)
     assert decision.verdict == "not decidable"
     assert any(control in reason and "control" in reason for reason in decision.reasons)
@@ -110,11 +112,17 @@ def test_a_control_with_the_wrong_answer_is_not_decidable(control, world):
 
 def test_holm_judges_the_first_family_at_half_the_level():
     composed, null = simulated("composed"), simulated("null")
-    alone = holm({"a": null}, replicates=REPLICATES)
-    assert alone["a"].level == pytest.approx(0.975)
-    both = holm({"a": composed, "b": null}, replicates=REPLICATES)
-    assert [both[name].level for name in "ab"] == pytest.approx([0.975, 0.95])
-    assert both["a"].verdict == "composition"
+    assert holm([null], replicates=REPLICATES)[0].level == pytest.approx(0.975)
+    first, second = holm([composed, null], replicates=REPLICATES)
+    assert (first.level, second.level) == pytest.approx((0.975, 0.95))
+    assert first.verdict == "composition"
+
+
+@pytest.mark.parametrize(("exact_match", "verdict"), [((0.6, 0.5, 0.7), "composition"), ((0.6, 0.4), "not decidable")])
+def test_a_family_with_accuracy_judges_only_if_the_target_is_solved(exact_match, verdict):
+    family = dataclasses.replace(FAMILY, least_match=0.5)
+    solved = dataclasses.replace(simulated("composed"), family=family, exact_match=exact_match)
+    assert decide(solved, replicates=REPLICATES).verdict == verdict
 
 
 def rows(half, loss=50.0):
@@ -162,7 +170,7 @@ def test_verdict_from_compact_results_equals_that_from_grouped_scores(tmp_path):
                 results.write("before", task, None, compact_scores(before.assign(loss=("sample", np.ones(32)))))
 
     def of(read):
-        return Study("target", TASKS[1:3], *({t: read(kind, t) for t in tasks} for kind, tasks in kinds.items()))
+        return Study(FAMILY, *({t: read(kind, t) for t in tasks} for kind, tasks in kinds.items()))
 
     from_files = decide(of(results.pairs), replicates=REPLICATES)
 
@@ -258,9 +266,9 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
 def test_judge_says_what_is_missing(tmp_path):
     results = FairResults(tmp_path)
     text = fair.judge(tmp_path, tmp_path / "page.md")
-    assert text.startswith("Composition: not decidable. mathqa_python has 0 of 3 training runs.")
+    assert text.startswith("mathqa_python: Composition: not decidable. mathqa_python has 0 of 3 training runs.")
     assert "Rapid change: not decidable (0 long trainings)." in text
-    assert json.loads((tmp_path / "judgement.json").read_text())["composition"]["verdict"] == "not decidable"
+    assert json.loads((tmp_path / "judgement.json").read_text())["composition"]["lcm"]["verdict"] == "not decidable"
     page = (tmp_path / "page.md").read_text()
     assert "0 of 24 trainings on own answers" in page
     assert "mathqa_python (3 and 3), gsm8k (3 and 3)" in page
