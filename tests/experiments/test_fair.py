@@ -16,6 +16,11 @@ from headnb.experiments.fair_samples import BETWEEN, FairSamples
 from headnb.experiments.fair_study import FairStudy
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json
+from headnb.suite.checks import check_suite
+from headnb.suite.definition import read_suite
+from headnb.suite.graph import build_graph
+from headnb.suite.job import Session, run_node
+from headnb.suite.notebooks import notebooks_folder
 
 from simulated_compositions import TASKS, study
 from simulated_finetuning import scores_of
@@ -261,6 +266,30 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
     monkeypatch.setattr("headnb.models.loading.load_model", lambda *a, **k: pytest.fail("loads a model"))
     assert elsewhere.missing("adding", 0) == []
     assert elsewhere.learning_rate() == rate["rate"]
+
+
+@pytest.mark.long
+def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path):
+    model, results = tmp_path / "tiny", tmp_path / "results"
+    tiny_model().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    settings = DESIGN | {"models": [str(model)], "tasks": ["adding", "taking"], "seeds": [0], "save_every": 100}
+    settings |= {"compositions": {"adding": ["taking"]}, "results": str(results), "candidate_rates": [1e-3]}
+    suite = read_suite(notebooks_folder() / "suite.yaml", "fair", {k: v for k, v in settings.items() if k != "model"})
+
+    def run(out: Path) -> list[str]:
+        nodes, ended = build_graph(*check_suite(suite), out), {}
+        for node in nodes:
+            ended[node.name] = run_node(node, Session("test"), *(ended[needed.name] for needed in node.after))
+        assert all(outcome.state == "done" for outcome in ended.values()), ended
+        return list(ended)
+
+    assert run(tmp_path / "one") == ["fair seed 0 adding", "fair seed 0 taking", "fair_timing seed 0 adding"]
+    written = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+    assert len(written) == 8  # the rate; before, own and shuffled of two tasks; one long training
+    run(tmp_path / "another")
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert not list((tmp_path / "another").rglob("*.zarr"))
 
 
 def test_judge_says_what_is_missing(tmp_path):
