@@ -138,7 +138,9 @@ class Decision:
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
-        return f"Composition: {self.verdict}." + "".join(f" {reason}." for reason in self.reasons)
+        return f"Composition: {self.verdict}." + "".join(
+            f" {reason[0].upper()}{reason[1:]}." for reason in self.reasons
+        )
 
 
 def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decision:
@@ -259,8 +261,9 @@ def _limits(values: Sequence[float], level: float) -> tuple[float, float, float]
 
 
 def _missing(study: Study) -> list[str]:
-    """What the design requires and the study does not have, in sentences."""
-    return [f"{task} has {runs} of {MIN_RUNS} training runs" for task, runs in _runs(study).items() if runs < MIN_RUNS]
+    """What the design requires and the study does not have, in sentences; empty if nothing is missing."""
+    few = [f"{task} ({runs})" for task, runs in _runs(study).items() if runs < MIN_RUNS]
+    return [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"] if few else []
 
 
 def _runs(study: Study) -> dict[str, int]:

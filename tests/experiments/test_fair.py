@@ -83,7 +83,7 @@ def test_a_format_that_tasks_share_is_no_composition():
 def test_two_runs_are_not_decidable():
     decision = decide(simulated("composed", runs=2), replicates=REPLICATES)
     assert decision.verdict == "not decidable"
-    assert "target has 2 of 3 training runs" in decision.reasons
+    assert decision.reasons == ("fewer than 3 training runs of target (2), a (2), b (2), c (2), d (2), e (2)",)
 
 
 def test_tasks_that_are_not_learnt_are_not_decidable():
@@ -295,7 +295,9 @@ def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path)
 def test_judge_says_what_is_missing(tmp_path):
     results = FairResults(tmp_path)
     text = fair.judge(tmp_path, tmp_path / "page.md")
-    assert text.startswith("mathqa_python: Composition: not decidable. mathqa_python has 0 of 3 training runs.")
+    assert text.startswith(
+        "mathqa_python: Composition: not decidable. Fewer than 3 training runs of mathqa_python (0), gsm8k (0)"
+    )
     assert "Rapid change: not decidable (0 long trainings)." in text
     assert json.loads((tmp_path / "judgement.json").read_text())["composition"]["lcm"]["verdict"] == "not decidable"
     page = (tmp_path / "page.md").read_text()
