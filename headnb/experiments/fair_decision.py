@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import stats
 
+from headnb.analysis.composition.evidence import SHARED
 from headnb.analysis.composition.fit import fit_combination
-from headnb.analysis.composition.power import EACH_CONTRIBUTES, composition_power
+from headnb.analysis.composition.power import composition_power
 from headnb.analysis.json_values import to_json_value
 from headnb.errors import HeadnbError
 
@@ -289,9 +290,9 @@ def _not_learnt(study: Study) -> list[str]:
 
 
 def _spike_found(study: Study, level: float, replicates: int) -> float:
-    """Fraction of simulated studies in which a composed share of `SPIKE` is found, both basics included."""
+    """Fraction of simulated studies in which a composed share of `SPIKE` is found to be shared with the basics."""
     power = composition_power(**study.changes(), shares=[SPIKE], replicates=replicates, level=level)
-    return float(power.rates[EACH_CONTRIBUTES].iloc[0]) if EACH_CONTRIBUTES in power.rates else math.nan
+    return float(power.rates[SHARED].iloc[0]) if SHARED in power.rates else math.nan
 
 
 def _plain(values: Any) -> Any:
