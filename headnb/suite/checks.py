@@ -18,7 +18,7 @@ from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, SUITE_PARAMETERS, CheckedSuite
 from headnb.suite.graph import notebooks_without, topological_order
 from headnb.suite.parameters import check_parameter, fits
-from headnb.tasks.files import task_ending
+from headnb.tasks.files import task_ending, task_parts
 from headnb.tasks.harness import PREFIX
 from headnb.tasks.sources import DATA_FOLDER
 
@@ -187,6 +187,8 @@ def _samples_hash(task: str, n: int | None) -> str:
     from headnb.tasks.loading import known_tasks, load_task  # noqa: PLC0415
     from headnb.tasks.registry import CARDS  # noqa: PLC0415
 
+    if len(parts := task_parts(task)) > 1:
+        return "".join(_samples_hash(part, n) for part in parts)
     local = {split: _local_file(task, split) for split in SPLITS}
     files = [file for file in local.values() if file is not None]
     if not files and (task in CARDS or HUB_ID.fullmatch(task) or task.startswith(PREFIX)):

@@ -27,6 +27,7 @@ SIZE_LIMIT = 1_000_000_000  # bytes, after decompression, of a file that is read
 ROW_LIMIT = 20_000_000
 _BATCH_ROWS = 1024  # rows of a Parquet file between two checks of its size
 _GZIP = b"\x1f\x8b"
+CONCATENATION, UNION = "+", "_or_"  # between the names of the tasks that a combined task consists of
 
 Content: TypeAlias = tuple["Sequence[object]", "Sequence[int]"]
 """The rows of a file, and their line numbers if there are any."""
@@ -58,6 +59,11 @@ def task_ending(name: str) -> str:
     """The ending of a task file's name, such as ".csv" or ".jsonl.gz"; empty if it has another ending."""
     endings = [f"{ending}{gz}" for ending in _READERS for gz in ("", ".gz")]
     return next((name[-len(ending) :] for ending in endings if name.lower().endswith(ending)), "")
+
+
+def task_parts(task: str) -> tuple[str, ...]:
+    """The tasks that a combined task such as "gsm8k+mbpp" or "gsm8k_or_mbpp" consists of; else the task itself."""
+    return (task,) if task_ending(task) else tuple(task.replace(UNION, CONCATENATION).split(CONCATENATION))
 
 
 class _Limited(io.RawIOBase):

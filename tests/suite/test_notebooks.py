@@ -35,7 +35,7 @@ SETTINGS = {
     "tasks": ["gcd", "lcm"],
     "seeds": [0],
     "compositions": {"lcm": ["gcd"]},
-    "without": [],
+    "without": ["fair", "fair_timing"],  # tests/experiments/test_fair.py
     "n": 8,
     "n_beside": 5,
     "max_length": 256,

@@ -118,5 +118,6 @@ def _one_sided_limits(full: Array, replicates: Sequence[tuple[Array, Array]], le
     limits = []
     for column, value in enumerate(full):
         fits = [grouped_jackknife(float(value), shares[:, column], sizes) for shares, sizes in replicates]
-        limits.append(Limit(*combine_jackknives(float(value), fits, 2 * level - 1)[:2]))
+        middle, low, high = combine_jackknives(float(value), fits, 2 * level - 1)
+        limits.append(Limit(middle, low, high=high))
     return limits

@@ -42,11 +42,12 @@ MIN_RELIABILITY = 0.5  # of the target's residual after regression on Z
 
 
 class Limit(NamedTuple):
-    """A fraction of e(Z) with its one-sided lower limit, and p of the sign-flip test over layers (NaN if untested)."""
+    """A fraction of e(Z) with its one-sided limits, and p of the sign-flip test over layers (NaN if untested)."""
 
     value: float
     low: float
     p: float = math.nan
+    high: float = math.nan
 
     def above_zero(self, level: float) -> bool:
         """Whether the limit is above zero and the test, if there is one, is significant."""

@@ -1,0 +1,122 @@
+"""Page about the state and the results of the fair experiment, from its compact results only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headnb.errors import HeadnbError
+from headnb.experiments.fair_decision import FAMILIES, MIN_RUNS, PRIMARY
+from headnb.experiments.fair_results import read_long
+from headnb.stats.rounding import fixed
+from headnb.storage.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headnb.experiments.fair_decision import Decision, Rapid
+    from headnb.experiments.fair_results import FairResults
+
+TASKS = PRIMARY.tasks
+COMMAND = "python -m headnb.experiments.fair judge --page docs/fair_results.md"
+
+
+def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rapid) -> str:
+    """Markdown page: what is done, what is missing, the verdicts and the numbers behind them."""
+    done = {kind: sum(len(results.seeds(kind, task)) for task in TASKS) for kind in ("own", "shuffled")}
+    wanted = MIN_RUNS * len(TASKS)
+    intro = f"Design and decision rule: [docs/experiment.md](experiment.md). This page is written by `{COMMAND}`."
+    trained = f"{done['own']} of {wanted} trainings on own answers, {done['shuffled']} of {wanted} on shuffled answers"
+    about_losses = (
+        "Mean over the scored samples in nats, one value for each seed. Exact match: greedy answers to 24 samples, "
+        "before and after training on own answers."
+    )
+    lines = [
+        "# Results of the registered experiment",
+        intro,
+        f"**Done**: {trained}, {rapid.seeds} of {MIN_RUNS} long trainings. {_rate(results)}",
+        _missing(results),
+        "## Verdicts",
+        *(_composition(family.target, decision) for family, decision in zip(FAMILIES, decisions, strict=True)),
+        _rapid(rapid),
+        "## Losses and exact match",
+        about_losses,
+        _losses(results),
+        *(["## Half-times", _half_times(results)] if rapid.seeds else []),
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _rate(results: FairResults) -> str:
+    path = results.folder / "rate.json"
+    if not path.exists():
+        return "The learning rate is not chosen yet."
+    rate = read_json(path, "13_fair_training")
+    losses = ", ".join(f"{float(loss):.3f} at {name}" for name, loss in rate["losses"].items())
+    chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
+    return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
+
+
+def _missing(results: FairResults) -> str:
+    counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in ("own", "shuffled")] for task in TASKS} | {
+        f"{PRIMARY.target}, long": [MIN_RUNS - len(results.seeds("long", PRIMARY.target))]
+    }
+    texts = [f"{task} ({' and '.join(str(max(0, n)) for n in few)})" for task, few in counts.items() if max(few) > 0]
+    return f"**Missing** (trainings on own and on shuffled answers): {', '.join(texts)}." if texts else ""
+
+
+def _composition(target: str, decision: Decision) -> str:
+    numbers, verdict = decision.numbers, f"**{target}**. {decision.sentence}"
+    if "gain" not in numbers:
+        return verdict
+    shares = {"gain": numbers["gain"], "excess": numbers["excess"], "gain beyond format": numbers["gain beyond format"]}
+    shares |= {f"added by {name}": limit for name, limit in numbers["added"].items()}
+    rows = [[name, *(_number(limit[key]) for key in ("value", "low", "high"))] for name, limit in shares.items()]
+    table = _table(["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit"], rows)
+    checks = f"Residual reliability {_number(numbers['reliability'])}, spike found in {_number(numbers['spike found'])}"
+    return f"{verdict}\n\n{table}\n\n{checks} of simulated studies."
+
+
+def _rapid(rapid: Rapid) -> str:
+    text = f"Rapid change: {rapid.verdict}."
+    if np.isfinite(rapid.slope[1]):
+        text += f" Slope {rapid.slope[0]:.2f} (upper limit {rapid.slope[1]:.2f}); log half-time over that of the loss "
+        text += f"{rapid.ahead[0]:.2f} (upper limit {rapid.ahead[1]:.2f})."
+    return text
+
+
+def _losses(results: FairResults) -> str:
+    rows = []
+    for task in dict.fromkeys(task for family in FAMILIES for task in family.tasks):
+        try:
+            before, about = results.before(task), results.meta("before", task, None)
+        except HeadnbError:
+            continue
+        after = {
+            kind: ", ".join(f"{float(scores['loss'].mean()):.3f}" for _, scores in results.pairs(kind, task))
+            for kind in ("own", "shuffled")
+        }
+        matches = [results.meta("own", task, seed).get("exact_match") for seed in results.seeds("own", task)]
+        after_match = ", ".join(_number(match) for match in matches if match is not None)
+        match = f"{_number(about.get('exact_match'))} → {after_match}" if after_match else ""
+        rows.append([task, f"{float(before['loss'].mean()):.3f}", after["own"], after["shuffled"], match])
+    heading = ["task", "loss before", "after own answers", "after shuffled answers", "exact match"]
+    return _table(heading, rows) if rows else "No task is scored yet."
+
+
+def _half_times(results: FairResults) -> str:
+    rows = [
+        [f"{seed}", f"{row['length']:.0f}", _number(row["pattern"]), _number(row["loss"])]
+        for seed in results.seeds("long", PRIMARY.target)
+        for row in read_long(results, PRIMARY.target, seed)
+    ]
+    return _table(["seed", "length of the training", "half-time of the pattern", "half-time of the loss"], rows)
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else fixed(float(value), 2)
+
+
+def _table(heading: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows))

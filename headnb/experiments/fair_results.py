@@ -1,0 +1,211 @@
+"""Compact results of the fair experiment: one small file per training, from which every verdict is computed.
+
+Run folders are large. A compact result has the scores of the trained task as means over `GROUPS` groups of equally many
+samples. These means have the same mean over samples, and their spread gives the noise of samples, so they take the
+place of samples in every analysis. Levels are stored as float16 relative to the mean level of the file's array.
+
+    <folder>/rate.json                       the learning rate, and the held-out losses that chose it
+    <folder>/before/<task>.npz               the base model
+    <folder>/own/<task>/seed<k>.npz          after training on the task
+    <folder>/shuffled/<task>/seed<k>.npz     after training on its prompts with shuffled answers
+    <folder>/long/<task>/seed<k>.json        times to half of the change, in one long training
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from headnb.analysis.trajectories import crossing, trajectory
+from headnb.errors import HeadnbError
+from headnb.stats.patterns import sample_levels
+from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
+from headnb.storage.files import atomic_path, read_json, safe_file_name, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from headnb.tuning.result import FineTuned
+
+Kind = Literal["own", "shuffled"]
+GROUPS = 16
+BESIDE_GROUPS = 2  # of the tasks that a model was not trained on
+PREFIXES = (20, 40, 80, 120, 200, 400)  # lengths of a long training's prefixes, in steps
+_META = "meta"
+
+
+@dataclass(frozen=True)
+class FairResults:
+    """The compact results in a folder."""
+
+    folder: Path
+
+    def path(self, kind: str, task: str, seed: int | None = None) -> Path:
+        """Path of one result; the base model has no seed."""
+        name = safe_file_name(task)
+        ending = "json" if kind == "long" else "npz"
+        return self.folder / kind / (f"{name}.npz" if seed is None else f"{name}/seed{seed}.{ending}")
+
+    def before(self, task: str) -> xr.Dataset:
+        """Scores of the base model, one "sample" per group."""
+        return self._scores("before", task, None)
+
+    def after(self, kind: Kind, task: str, seed: int) -> xr.Dataset:
+        """Scores after a training, one "sample" per group."""
+        return self._scores(kind, task, seed)
+
+    def seeds(self, kind: str, task: str) -> tuple[int, ...]:
+        """Seeds of the complete trainings."""
+        paths = self.path(kind, task, 0).parent.glob("seed*")
+        return tuple(sorted(int(path.stem.removeprefix("seed")) for path in paths))
+
+    def pairs(self, kind: Kind, task: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
+        """(before, after) of every training that exists, for `fit_combination` and the other analyses."""
+        return [(self.before(task), self.after(kind, task, seed)) for seed in self.seeds(kind, task)]
+
+    def beside(self, task: str, seed: int, evaluated: str) -> xr.Dataset:
+        """Scores on another task of the model trained on `task`."""
+        arrays, meta = self._read("own", task, seed)
+        row = meta["evaluated"].index(evaluated)
+        levels = arrays["beside_level"][row] * arrays["beside_scale"][row]
+        return _as_scores(levels, arrays["beside_loss"][row], evaluated)
+
+    def meta(self, kind: str, task: str, seed: int | None) -> dict[str, Any]:
+        """Settings, counts and numbers of one result."""
+        return self._read(kind, task, seed)[1]
+
+    def write(self, kind: str, task: str, seed: int | None, result: Compact) -> Path:
+        """Write one result and return its path."""
+        path = self.path(kind, task, seed)
+        meta = {REVISION: SCORING_REVISION, "task": task, "seed": seed, **result.meta}
+        with atomic_path(path) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **{_META: np.array(json.dumps(meta)), **result.arrays})  # type: ignore[arg-type]
+        return path
+
+    def _scores(self, kind: str, task: str, seed: int | None) -> xr.Dataset:
+        arrays, _ = self._read(kind, task, seed)
+        return _as_scores(arrays["level"] * arrays["scale"], arrays["loss"], task)
+
+    def _read(self, kind: str, task: str, seed: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        path = self.path(kind, task, seed)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            meta = json.loads(str(arrays.pop(_META)))
+        except FileNotFoundError:
+            raise HeadnbError(f"{path} does not exist; run `headnb suite run --profile fair`") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise HeadnbError(f"{path} cannot be read: {error!s:.200}") from error
+        check_revision(path, meta, {REVISION: SCORING_REVISION}, "a compact result")
+        return {name: array.astype(np.float64) for name, array in arrays.items()}, meta
+
+
+@dataclass(frozen=True)
+class Compact:
+    """Content of one compact file."""
+
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def grouped(scores: xr.Dataset, groups: int = GROUPS) -> xr.Dataset:
+    """Means of levels and losses over groups of equally many consecutive samples, as scores with one sample per group.
+
+    Raises:
+        HeadnbError: the number of samples is not a multiple of `groups`.
+    """
+    levels = sample_levels(scores).transpose("sample", "layer", "head").to_numpy()
+    if len(levels) % groups:
+        raise HeadnbError(f"{len(levels)} samples cannot be split into {groups} groups of equal size")
+    means = levels.reshape(groups, -1, *levels.shape[1:]).mean(axis=1)
+    losses = scores["loss"].to_numpy().reshape(groups, -1).mean(axis=1)
+    return _as_scores(means, losses, str(scores.attrs.get("task", "")))
+
+
+def compact_scores(scores: xr.Dataset) -> Compact:
+    """Compact result of the scores of one model on one task."""
+    of_groups = grouped(scores)
+    level, scale = _rounded(of_groups["score"].to_numpy())
+    arrays = {"level": level, "scale": scale, "loss": of_groups["loss"].to_numpy().astype(np.float32)}
+    return Compact(arrays, {"samples": scores.sizes["sample"], "model": str(scores.attrs.get("model", ""))})
+
+
+def compact_tuned(after: xr.Dataset, beside: Mapping[str, xr.Dataset], tuned: FineTuned, task: str) -> Compact:
+    """Compact result of a training on a task's own answers.
+
+    Args:
+        after: scores of the trained task after the training.
+        beside: other task -> scores of its first samples after the training.
+        tuned: result of the training, with the trained task tracked.
+        task: the trained task.
+    """
+    result = compact_scores(after)
+    others = [grouped(scores, BESIDE_GROUPS) for scores in beside.values()]
+    rounded = [_rounded(scores["score"].to_numpy()) for scores in others]
+    tracked, tracked_scale = _rounded(tuned.study["level"].sel(task=task).to_numpy())
+    arrays = {
+        "beside_level": np.array([level for level, _ in rounded]),
+        "beside_scale": np.array([scale for _, scale in rounded]),
+        "beside_loss": np.array([scores["loss"].to_numpy() for scores in others], dtype=np.float32),
+        "tracked_level": tracked,
+        "tracked_scale": tracked_scale,
+    }
+    meta = {
+        "evaluated": list(beside),
+        "tracked_steps": tuned.study["step"].to_numpy().tolist(),
+        "tracked_loss": tuned.study["eval_loss"].sel(task=task).to_numpy().round(6).tolist(),
+        "movement": tuned.study["movement"].mean("layer").to_numpy().round(8).tolist(),
+        "half": half_times(tuned, task, (int(tuned.study["step"][-1]),)),
+    }
+    return Compact({**result.arrays, **arrays}, {**result.meta, **meta})
+
+
+def half_times(tuned: FineTuned, task: str, lengths: tuple[int, ...] = PREFIXES) -> list[dict[str, float]]:
+    """Steps to half of the change for prefixes of a training; the rate is constant, so a prefix is a shorter training.
+
+    Returns:
+        For each length: `pattern` (scale-free) with `pattern_low` and `pattern_high`, and `loss`.
+    """
+    rows = []
+    for length in lengths:
+        study = tuned.study.sel(step=slice(0, length))
+        scores = {task: tuned.scores[task].sel(step=slice(0, length))}
+        half = trajectory(study, scores, task=task, scale_free=True).half
+        losses = study["eval_loss"].sel(task=task).to_numpy().astype(np.float64)
+        steps = study["step"].to_numpy().astype(np.float64)
+        fell = losses[0] - losses[-1]
+        loss = crossing(steps, (losses[0] - losses) / fell, 0.5) if fell > 0 else np.nan
+        row = {"pattern": half.value, "pattern_low": half.low, "pattern_high": half.high, "loss": loss}
+        rows.append({"length": length, **row})
+    return rows
+
+
+def write_long(results: FairResults, task: str, seed: int, tuned: FineTuned, settings: Mapping[str, Any]) -> Path:
+    """Write the half-times of a long training."""
+    rows = half_times(tuned, task)
+    return write_json(results.path("long", task, seed), {**settings, "task": task, "seed": seed, "prefixes": rows})
+
+
+def read_long(results: FairResults, task: str, seed: int) -> list[dict[str, float]]:
+    """The half-times that `write_long` wrote."""
+    stored = read_json(results.path("long", task, seed), "13_fair_timing")
+    return [{key: np.nan if x is None else float(x) for key, x in row.items()} for row in stored["prefixes"]]
+
+
+def _rounded(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Levels as float16 relative to their mean, and the mean."""
+    scale = float(levels.mean())
+    return (levels / scale).astype(np.float16), np.array(scale)
+
+
+def _as_scores(levels: np.ndarray, losses: np.ndarray, task: str) -> xr.Dataset:
+    attrs = {"task": task, "method": "activation", "reduction": "mean-abs", "loss_reduction": "sample-mean"}
+    groups, layers, heads = levels.shape
+    coords = {"sample": range(groups), "layer": range(layers), "head": range(heads)}
+    variables = {"score": (("sample", "layer", "head"), levels), "loss": ("sample", losses)}
+    return xr.Dataset(variables, coords, {**attrs, REVISION: SCORING_REVISION})

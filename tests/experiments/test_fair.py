@@ -1,0 +1,318 @@
+"""The fair experiment: its samples, its compact results, and its decision rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from headnb.errors import HeadnbError
+from headnb.experiments import fair, fair_study
+from headnb.experiments.fair_decision import ABSENT, Family, Study, decide, decide_rapid, holm
+from headnb.experiments.fair_results import FairResults, compact_scores, grouped, read_long
+from headnb.experiments.fair_samples import BETWEEN, FairSamples
+from headnb.experiments.fair_study import FairStudy
+from headnb.experiments.folder import Run
+from headnb.storage.files import write_json
+from headnb.suite.checks import check_suite
+from headnb.suite.definition import read_suite
+from headnb.suite.graph import build_graph
+from headnb.suite.job import Session, run_node
+from headnb.suite.notebooks import notebooks_folder
+
+from simulated_compositions import TASKS, study
+from simulated_finetuning import scores_of
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPLICATES = 5
+FAMILY = Family("target", TASKS[1:3], TASKS[3:])
+DESIGN = {
+    "model": "tiny",
+    "dtype": "float32",
+    "n": 16,
+    "n_beside": 4,
+    "max_length": 60,
+    "steps": 3,
+    "batch_size": 2,
+    "track_steps": [0, 1, 2, 3],
+    "candidate_rates": [1e-3, 1e-4],
+    "rate_task": "adding",
+    "answers": 0,
+    "save_every": 1,
+}
+
+
+def simulated(world: str, *, runs: int = 3, seed: int = 1, learnt: bool = True, **options: float) -> Study:
+    """A study in the registered form, whose losses say whether the tasks were learnt."""
+    drawn = study(np.random.default_rng(seed), world, runs=runs, n=32, **options)
+    own = {"target": drawn["target"], **drawn["basics"], **drawn["others"]}
+
+    def with_loss(pairs, loss):
+        return [(before, after.assign(loss=("sample", np.full(32, loss)))) for before, after in pairs]
+
+    low, high = (1.0, 2.0) if learnt else (2.0, 1.0)
+    return Study(
+        FAMILY,
+        {task: with_loss(pairs, low) for task, pairs in own.items()},
+        {task: with_loss(pairs, high) for task, pairs in drawn["shuffled"].items()},
+    )
+
+
+def test_a_composed_change_is_composition():
+    decision = decide(simulated("composed"), replicates=REPLICATES)
+    assert decision.verdict == "composition", decision
+    assert decision.numbers["gain"]["low"] > 0
+    assert decision.numbers["spike found"] >= 0.8
+
+
+def test_independent_changes_are_absent():
+    decision = decide(simulated("null"), replicates=REPLICATES)
+    assert decision.verdict == "absent", decision
+    assert decision.numbers["upper limit of the gain"] < ABSENT
+
+
+def test_a_format_that_tasks_share_is_no_composition():
+    assert decide(simulated("format"), replicates=REPLICATES).verdict not in {"composition", "absent"}
+
+
+def test_two_runs_are_not_decidable():
+    decision = decide(simulated("composed", runs=2), replicates=REPLICATES)
+    assert decision.verdict == "not decidable"
+    assert decision.reasons == ("fewer than 3 training runs of target (2), a (2), b (2), c (2), d (2), e (2)",)
+
+
+def test_tasks_that_are_not_learnt_are_not_decidable():
+    decision = decide(simulated("composed", learnt=False), replicates=REPLICATES)
+    assert decision.verdict == "not decidable"
+    assert "is not lower than after training on shuffled answers" in decision.reasons[0]
+
+
+def test_noise_is_not_decidable():
+    decision = decide(simulated("noise only", run_noise=0.4), replicates=REPLICATES)
+    assert decision.verdict == "not decidable"
+    assert any("residual reliability" in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize(("control", "world"), [("gsm8k+mbpp", "null"), ("boolq", "composed")])
+def test_a_control_with_the_wrong_answer_is_not_decidable(control, world):
+    """The positive control has an independent change, or the negative control the composed change of the target."""
+    one = simulated("composed")
+    source = one if world == "composed" else simulated(world)
+    own, shuffled = (
+        [(before.assign_attrs(task=control), after.assign_attrs(task=control)) for before, after in pairs]
+        for pairs in (source.own["target"], source.shuffled["target"])
+    )
+    kind = "positive" if world == "null" else "negative"
+    family = dataclasses.replace(FAMILY, **{kind: control})
+    with_control = Study(family, {**one.own, control: own}, {**one.shuffled, control: shuffled})
+    decision = decide(with_control, replicates=REPLICATES)
+    assert decision.verdict == "not decidable"
+    assert any(control in reason and "control" in reason for reason in decision.reasons)
+
+
+def test_holm_judges_the_first_family_at_half_the_level():
+    composed, null = simulated("composed"), simulated("null")
+    assert holm([null], replicates=REPLICATES)[0].level == pytest.approx(0.975)
+    first, second = holm([composed, null], replicates=REPLICATES)
+    assert (first.level, second.level) == pytest.approx((0.975, 0.95))
+    assert first.verdict == "composition"
+
+
+@pytest.mark.parametrize(("exact_match", "verdict"), [((0.6, 0.5, 0.7), "composition"), ((0.6, 0.4), "not decidable")])
+def test_a_family_with_accuracy_judges_only_if_the_target_is_solved(exact_match, verdict):
+    family = dataclasses.replace(FAMILY, least_match=0.5)
+    solved = dataclasses.replace(simulated("composed"), family=family, exact_match=exact_match)
+    assert decide(solved, replicates=REPLICATES).verdict == verdict
+
+
+def rows(half, loss=50.0):
+    return [{"length": length, "pattern": half(length), "loss": loss} for length in (20, 40, 80, 120, 200, 400)]
+
+
+@pytest.mark.parametrize(
+    ("half", "verdict"),
+    [(lambda length: 5.0, "rapid"), (lambda length: length / 10, "not rapid"), (lambda length: 60.0, "not rapid")],
+)
+def test_rapid_needs_a_half_time_that_does_not_grow_and_is_earlier_than_the_losses(half, verdict):
+    trainings = [rows(lambda length, noise=noise: noise * half(length)) for noise in (0.98, 1.0, 1.02)]
+    assert decide_rapid(trainings).verdict == verdict
+    assert decide_rapid(trainings[:2]).verdict == "not decidable"
+
+
+def test_slope_equals_the_exponent_of_a_power_law():
+    trainings = [rows(lambda length, scale=scale: scale * length**0.3) for scale in (1.0, 1.1, 1.2)]
+    assert decide_rapid(trainings).slope == pytest.approx((0.3, 0.3))
+
+
+def test_group_means_keep_mean_and_loss_and_are_stored_to_a_thousandth(tmp_path):
+    levels = np.random.default_rng(0).lognormal(-6, 1, (32, 3, 4))
+    losses = np.linspace(0.5, 2, 32)
+    scores = scores_of(levels, "sums").assign(loss=("sample", losses))
+    of_groups = grouped(scores)
+    np.testing.assert_allclose(of_groups["score"].to_numpy(), levels.reshape(16, 2, 3, 4).mean(axis=1))
+    results = FairResults(tmp_path)
+    results.write("before", "sums", None, compact_scores(scores))
+    stored = results.before("sums")
+    np.testing.assert_allclose(stored["score"].mean("sample"), levels.mean(axis=0), rtol=1e-3)
+    assert float(stored["loss"].mean()) == pytest.approx(losses.mean(), rel=1e-6)
+    with pytest.raises(HeadnbError, match="30 samples cannot be split into 16 groups"):
+        grouped(scores.isel(sample=slice(30)))
+
+
+def test_verdict_from_compact_results_equals_that_from_grouped_scores(tmp_path):
+    results = FairResults(tmp_path)
+    whole = simulated("composed")
+    kinds = {"own": whole.own, "shuffled": whole.shuffled}
+    for kind, tasks in kinds.items():
+        for task, pairs in tasks.items():
+            for seed, (before, after) in enumerate(pairs):
+                results.write(kind, task, seed, compact_scores(after))
+                results.write("before", task, None, compact_scores(before.assign(loss=("sample", np.ones(32)))))
+
+    def of(read):
+        return Study(FAMILY, *({t: read(kind, t) for t in tasks} for kind, tasks in kinds.items()))
+
+    from_files = decide(of(results.pairs), replicates=REPLICATES)
+
+    def of_scores(kind, task):
+        ones = ("sample", np.ones(32))
+        return [(grouped(before.assign(loss=ones)), grouped(after)) for before, after in kinds[kind][task]]
+
+    from_scores = decide(of(of_scores), replicates=REPLICATES)
+    assert from_files.verdict == from_scores.verdict == "composition"
+    for name in ("gain", "excess", "gain beyond format"):
+        assert from_files.numbers[name] == pytest.approx(from_scores.numbers[name], abs=2e-3)
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch) -> Path:
+    """Three tasks in HEADNB_DATA: sums, a second one, and one with some samples that are too long."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, start in (("train", 0), ("test", 100)):
+        for name, sign in (("adding", "+"), ("taking", "-")):
+            add = 1 if sign == "+" else -1
+            lines = [{"prompt": f"{i} {sign} 1 = ", "completion": str(i + add)} for i in range(start, start + 60)]
+            lines += [{"prompt": "x " * 60, "completion": f"{i}"} for i in range(start, start + 5)]
+            (folder / f"{name}.{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setenv("HEADNB_DATA", str(folder))
+    return folder
+
+
+def test_whole_samples_only_and_combined_tasks_use_other_test_samples(tasks):
+    samples = FairSamples(tiny_tokenizer(), 60, 32, 16)
+    scored = samples.scored("adding")
+    assert len(scored) == 32
+    assert not any("x x" in sample.prompt for sample in samples.training("adding").samples)
+    pairs = samples.scored("adding+taking")
+    assert len(pairs) == 16  # 28 remain of each; a multiple of 16
+    used = {sample.prompt for sample in scored.samples} | {s.prompt for s in samples.scored("taking").samples}
+    for sample in pairs.samples:
+        first, second = sample.prompt.split(BETWEEN)
+        assert "+" in first
+        assert "-" in second
+        assert not used & {first, second}
+        answers = sample.completion.split(BETWEEN)
+        assert answers == [str(int(first.split()[0]) + 1), str(int(second.split()[0]) - 1)]
+    union = samples.training("adding_or_taking")
+    assert len(union) == 120
+    few = FairSamples(tiny_tokenizer(), 60, 16, 16)
+    assert not {s.prompt for s in few.held_out("adding").samples} & {s.prompt for s in few.scored("adding").samples}
+
+
+@pytest.fixture
+def fair_run(tasks, tmp_path, monkeypatch) -> FairStudy:
+    monkeypatch.setattr("headnb.models.loading.load_model", lambda *a, **k: (tiny_model(), tiny_tokenizer()))
+    return FairStudy(str(tmp_path / "run"), str(tmp_path / "results"), tasks=["adding", "taking"], **DESIGN)
+
+
+def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch):
+    assert fair_run.missing("adding", 0) == ["own", "shuffled"]
+    for kind in fair_run.missing("adding", 0):
+        fair_run.train(kind, "adding", 0)
+    assert fair_run.missing("adding", 0) == []
+    rate = json.loads((tmp_path / "results" / "rate.json").read_text())
+    assert rate["rate"] == min(DESIGN["candidate_rates"], key=lambda one: rate["losses"][str(one)])
+
+    results, run = fair_run.compact, Run(tmp_path / "run")
+    after = run.after("adding", 0, "adding")
+    expected = np.abs(after["score"].to_numpy().astype(float)).mean(axis=0)
+    np.testing.assert_allclose(results.after("own", "adding", 0)["score"].mean("sample"), expected, rtol=1e-3)
+    loss = float(results.after("own", "adding", 0)["loss"].mean())
+    assert loss == pytest.approx(float(after["loss"].mean()), rel=1e-5)
+    beside = run.after("adding", 0, "taking")
+    np.testing.assert_allclose(
+        results.beside("adding", 0, "taking")["score"].mean("sample"),
+        np.abs(beside["score"].to_numpy().astype(float)).mean(axis=0),
+        rtol=1e-3,
+    )
+    meta = results.meta("own", "adding", 0)
+    assert meta["tracked_steps"] == DESIGN["track_steps"]
+    assert len(meta["tracked_loss"]) == 4
+    assert all(path.stat().st_size < 20_000 for path in results.folder.rglob("*.npz"))
+
+    again = FairResults(tmp_path / "again")
+    fair_study.reduce_run(run, again, report=lambda line: None)
+    for path in results.folder.rglob("*.npz"):
+        with np.load(path) as one, np.load(again.folder / path.relative_to(results.folder)) as other:
+            assert all(np.array_equal(one[name], other[name]) for name in one.files)
+
+    elsewhere = dataclasses.replace(fair_run, run_folder=str(tmp_path / "gone"))  # the machine went away
+    monkeypatch.setattr("headnb.models.loading.load_model", lambda *a, **k: pytest.fail("loads a model"))
+    assert elsewhere.missing("adding", 0) == []
+    assert elsewhere.learning_rate() == rate["rate"]
+
+
+@pytest.mark.long
+def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path):
+    model, results = tmp_path / "tiny", tmp_path / "results"
+    tiny_model().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    settings = DESIGN | {"models": [str(model)], "tasks": ["adding", "taking"], "seeds": [0], "save_every": 100}
+    settings |= {"compositions": {"adding": ["taking"]}, "results": str(results), "candidate_rates": [1e-3]}
+    suite = read_suite(notebooks_folder() / "suite.yaml", "fair", {k: v for k, v in settings.items() if k != "model"})
+
+    def run(out: Path) -> list[str]:
+        nodes, ended = build_graph(*check_suite(suite), out), {}
+        for node in nodes:
+            ended[node.name] = run_node(node, Session("test"), *(ended[needed.name] for needed in node.after))
+        assert all(outcome.state == "done" for outcome in ended.values()), ended
+        return list(ended)
+
+    assert run(tmp_path / "one") == ["fair seed 0 adding", "fair seed 0 taking", "fair_timing seed 0 adding"]
+    written = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+    assert len(written) == 8  # the rate; before, own and shuffled of two tasks; one long training
+    run(tmp_path / "another")
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert not list((tmp_path / "another").rglob("*.zarr"))
+
+
+def test_judge_says_what_is_missing(tmp_path):
+    results = FairResults(tmp_path)
+    text = fair.judge(tmp_path, tmp_path / "page.md")
+    assert text.startswith(
+        "mathqa_python: Composition: not decidable. Fewer than 3 training runs of mathqa_python (0), gsm8k (0)"
+    )
+    assert "Rapid change: not decidable (0 long trainings)." in text
+    assert json.loads((tmp_path / "judgement.json").read_text())["composition"]["lcm"]["verdict"] == "not decidable"
+    page = (tmp_path / "page.md").read_text()
+    assert "0 of 24 trainings on own answers" in page
+    assert "mathqa_python (3 and 3), gsm8k (3 and 3)" in page
+    assert "No task is scored yet." in page
+    write_json(results.path("long", "mathqa_python", 0), {"prefixes": rows(lambda length: 5.0)})
+    assert read_long(results, "mathqa_python", 0)[0] == {"length": 20, "pattern": 5.0, "loss": 50.0}
+    scores = scores_of(np.full((32, 2, 3), 0.1), "mbpp").assign(loss=("sample", np.full(32, 1.25)))
+    for kind, seed in (("before", None), ("own", 0), ("shuffled", 0)):
+        results.write(kind, "mbpp", seed, compact_scores(scores))
+    fair.judge(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "1 of 24 trainings on own answers, 1 of 24 on shuffled answers, 1 of 3 long trainings" in page
+    assert "| mbpp | 1.250 | 1.250 | 1.250 |  |" in page
+    assert "| 0 | 400 | 5.00 | 50.00 |" in page
+    with pytest.raises(HeadnbError, match="suite run --profile fair"):
+        results.before("gsm8k")
