@@ -9,8 +9,8 @@ from .continual import continual_results as continual_results
 from .continual import forgetting_of as forgetting_of
 from .continual import stages_of as stages_of
 from .examples import Examples as Examples
-from .fair_results import read_long as read_long
-from .fair_study import FairStudy as FairStudy
+from .fair.results import read_long as read_long
+from .fair.study import FairStudy as FairStudy
 from .findings import changes_of as changes_of
 from .findings import combinations_of as combinations_of
 from .findings import pairs_of as pairs_of

@@ -17,8 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from headnb.experiments.fair_decision import FAMILIES, LEVEL, Family, Study, decide
-from headnb.experiments.fair_results import GROUPS
+from headnb.experiments.fair.decision import FAMILIES, LEVEL, Family, Study, decide
+from headnb.experiments.fair.results import GROUPS
 
 from simulated_compositions import TASKS, study
 

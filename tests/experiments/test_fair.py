@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from headnb.errors import HeadnbError
-from headnb.experiments import fair, fair_study
-from headnb.experiments.fair_decision import ABSENT, Family, Study, decide, decide_rapid, holm
-from headnb.experiments.fair_results import FairResults, compact_scores, grouped, read_long
-from headnb.experiments.fair_samples import BETWEEN, FairSamples
-from headnb.experiments.fair_study import FairStudy
+from headnb.experiments.fair import __main__ as fair
+from headnb.experiments.fair import study as fair_study
+from headnb.experiments.fair.decision import ABSENT, Family, Study, decide, decide_rapid, holm
+from headnb.experiments.fair.results import FairResults, compact_scores, grouped, read_long
+from headnb.experiments.fair.samples import BETWEEN, FairSamples
+from headnb.experiments.fair.study import FairStudy
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json
 from headnb.suite.checks import check_suite

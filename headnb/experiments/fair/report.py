@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.experiments.fair_decision import FAMILIES, MIN_RUNS, PRIMARY
-from headnb.experiments.fair_results import read_long
+from headnb.experiments.fair.decision import FAMILIES, MIN_RUNS, PRIMARY
+from headnb.experiments.fair.results import read_long
 from headnb.stats.rounding import fixed
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headnb.experiments.fair_decision import Decision, Rapid
-    from headnb.experiments.fair_results import FairResults
+    from headnb.experiments.fair.decision import Decision, Rapid
+    from headnb.experiments.fair.results import FairResults
 
 TASKS = PRIMARY.tasks
 COMMAND = "python -m headnb.experiments.fair judge --page docs/fair_results.md"
@@ -52,7 +52,7 @@ def _rate(results: FairResults) -> str:
     path = results.folder / "rate.json"
     if not path.exists():
         return "The learning rate is not chosen yet."
-    rate = read_json(path, "13_fair_training")
+    rate = read_json(path, "15_fair_training")
     losses = ", ".join(f"{float(loss):.3f} at {name}" for name, loss in rate["losses"].items())
     chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
     return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."

@@ -7,10 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from headnb.experiments.fair_decision import FAMILIES, PRIMARY, Study, decide_rapid, holm
-from headnb.experiments.fair_report import results_page
-from headnb.experiments.fair_results import FairResults, read_long
-from headnb.experiments.fair_study import RESULTS, reduce_run
+from headnb.experiments.fair.decision import FAMILIES, PRIMARY, Study, decide_rapid, holm
+from headnb.experiments.fair.report import results_page
+from headnb.experiments.fair.results import FairResults, read_long
+from headnb.experiments.fair.study import RESULTS, reduce_run
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json
 

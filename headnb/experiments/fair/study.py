@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.experiments.fair_results import (
+from headnb.experiments.fair.results import (
     GROUPS,
     PREFIXES,
     Compact,
@@ -26,7 +26,7 @@ from headnb.experiments.fair_results import (
     compact_tuned,
     write_long,
 )
-from headnb.experiments.fair_samples import FairSamples
+from headnb.experiments.fair.samples import FairSamples
 from headnb.experiments.finetunings import training_seed
 from headnb.experiments.folder import Run
 from headnb.storage.files import read_json, remove_folder, safe_file_name, write_json
@@ -115,7 +115,7 @@ class FairStudy:
         """The candidate with the lowest held-out loss on `rate_task`; every loss is kept in rate.json once computed."""
         path = self.compact.folder / "rate.json"
         about: dict[str, Any] = {"task": self.rate_task, "seed": RATE_SEED, "steps": self.steps}
-        stored = read_json(path, "13_fair_training") if path.exists() else {"losses": {}}
+        stored = read_json(path, "15_fair_training") if path.exists() else {"losses": {}}
         for rate in self.candidate_rates:
             if str(rate) not in stored["losses"]:
                 stored["losses"][str(rate)] = self._held_out_loss(rate)
@@ -184,7 +184,7 @@ class FairStudy:
         rate: float,
         seed: int,
         steps: int,
-        tracked: Mapping[str, Task] | list[Any],
+        tracked: Any,
         folder: Path,
         every: list[int] | None = None,
     ) -> FineTuned:
@@ -257,7 +257,7 @@ def results_folder(run: Run, results: str = "") -> Path:
 
 def reduce_before(run: Run, results: FairResults, task: str) -> Path:
     """Write the compact result of the base model on a task from its run folder."""
-    about = read_json(run.paths.before(task).with_suffix(".json"), "13_fair_training")
+    about = read_json(run.paths.before(task).with_suffix(".json"), "15_fair_training")
     return results.write("before", task, None, _with(compact_scores(run.before(task)), about))
 
 
@@ -267,12 +267,12 @@ def reduce_own(run: Run, results: FairResults, task: str, seed: int) -> Path:
     others = [name for name in _evaluated(run, task, seed) if name != task]
     beside = {name: run.after(task, seed, name) for name in others}
     compact = compact_tuned(run.after(task, seed, task), beside, run.tuned(task, seed), task)
-    return results.write("own", task, seed, _with(compact, read_json(folder / "result.json", "13_fair_training")))
+    return results.write("own", task, seed, _with(compact, read_json(folder / "result.json", "15_fair_training")))
 
 
 def reduce_shuffled(run: Run, results: FairResults, task: str, seed: int) -> Path:
     """Write the compact result of a training on shuffled answers from its run folder."""
-    about = read_json(run.paths.shuffled(task, seed) / "result.json", "13_fair_training")
+    about = read_json(run.paths.shuffled(task, seed) / "result.json", "15_fair_training")
     return results.write("shuffled", task, seed, _with(compact_scores(run.after_shuffled(task, seed)), about))
 
 
@@ -303,7 +303,7 @@ def _evaluated(run: Run, task: str, seed: int) -> list[str]:
 def _task_of(scores: Path) -> str:
     from headnb.experiments.folder import scores_at  # noqa: PLC0415
 
-    return str(scores_at(scores, "13_fair_training").attrs["task"])
+    return str(scores_at(scores, "15_fair_training").attrs["task"])
 
 
 def _with(compact: Compact, about: Mapping[str, Any]) -> Compact:

@@ -193,7 +193,7 @@ def write_long(results: FairResults, task: str, seed: int, tuned: FineTuned, set
 
 def read_long(results: FairResults, task: str, seed: int) -> list[dict[str, float]]:
     """The half-times that `write_long` wrote."""
-    stored = read_json(results.path("long", task, seed), "13_fair_timing")
+    stored = read_json(results.path("long", task, seed), "15_fair_timing")
     return [{key: np.nan if x is None else float(x) for key, x in row.items()} for row in stored["prefixes"]]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.analysis.composition.evidence import CompositionEvidence
-    from headnb.experiments.fair_results import FairResults
+    from headnb.experiments.fair.results import FairResults
 
     Pairs = list[tuple[xr.Dataset, xr.Dataset]]
 
@@ -232,7 +232,7 @@ class Rapid:
 
 
 def decide_rapid(trainings: Sequence[Sequence[Mapping[str, float]]], level: float = LEVEL) -> Rapid:
-    """Apply the registered rule to the half-times of long trainings (`fair_results.half_times`), one per seed."""
+    """Apply the registered rule to the half-times of long trainings (`results.half_times`), one per seed."""
     slopes, ahead = [], []
     for rows in trainings:
         known = [row for row in rows if row["pattern"] > 0]
