@@ -152,6 +152,7 @@ def test_training_is_given_these_tokens_and_tracking_scores_them(family):
             TOKENIZER,
             ROWS[family],
             steps=1,
+            every=1,
             batch_size=len(wanted),
             inplace=True,
             encoding="trl" if family == "trl" else "official",

@@ -72,7 +72,7 @@ def test_every_notebook_checks_its_parameters_before_it_does_anything(path):
     exec(cells[index].source, defaults)  # the defaults must pass
     check_parameters({**defaults, "In": ["", cells[index].source]})
     with pytest.raises(HeadnbError):
-        check_parameters({**defaults, "In": ["", cells[index].source], "run_folder": 3, "out": 3})
+        check_parameters({**defaults, "In": ["", cells[index].source], "run_folder": 3, "run_folders": 3, "out": 3})
 
 
 @pytest.mark.parametrize(
