@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import headnb
 import headnb.engine.tokenization
@@ -88,7 +89,8 @@ def interrupt_at(model, step):
         passes.append(module.training)
         if passes.count(True) == step:
             threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
-            threading.Event().wait(60)  # until the signal
+            for _ in range(1000):  # until the signal, which a longer sleep would not notice
+                time.sleep(0.05)
 
     module.register_forward_pre_hook(interrupt)
 
