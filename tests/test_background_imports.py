@@ -137,9 +137,18 @@ def test_control_c_ends_the_wait(modules):
     imports = BackgroundImports([name])
     imports.start()
     until(lambda: modules.events.log)
-    threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()  # the system sends it to the main thread
-    with pytest.raises(KeyboardInterrupt):
-        imports.wait()
+    ended = threading.Event()
+
+    def interrupt():
+        while not ended.wait(1):  # an interrupt inside a finalizer is lost
+            os.kill(os.getpid(), signal.SIGINT)  # the system sends it to the main thread
+
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            imports.wait(300)
+    finally:
+        ended.set()
     modules.events.go.set()
     imports.wait()
     assert importlib.import_module(name) is sys.modules[name]
