@@ -126,7 +126,7 @@ class TrainingBatches:
     Args:
         model: the model that the trainer passes to callbacks.
         layout: result of `find_heads(model)`.
-        reduce: function from O and dL/dO to scores: `scoring.gradient.activation` or `taylor_token`. None: only count.
+        reduce: function from O and dL/dO to scores, `online` of a method (see `scoring.registry`). None: only count.
     """
 
     def __init__(self, model: nn.Module, layout: HeadLayout, reduce: Callable[..., Tensor] | None = None) -> None:

@@ -61,7 +61,8 @@ def test_pyright_knows_the_public_names_and_their_types(user: Path) -> None:
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(user)]
     found = subprocess.run(command, cwd=user.parent, capture_output=True, text=True, check=False).stdout
     reported = [(entry["range"]["start"]["line"] + 1, entry) for entry in json.loads(found)["generalDiagnostics"]]
-    for number, word in {**REVEALED, **WRONG}.items():
+    words = {**REVEALED, **WRONG, 11: "score_heads"}  # of a function with overloads it names the function only
+    for number, word in words.items():
         assert any(at == number and word in entry["message"] for at, entry in reported), (number, word, found)
     assert {at for at, entry in reported if entry["severity"] == "error"} == set(WRONG)
 

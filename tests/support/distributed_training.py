@@ -67,7 +67,7 @@ def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     from headnb.engine.batching import collate
     from headnb.engine.hooks import find_heads
     from headnb.engine.tokenization import encode_task
-    from headnb.scoring.gradient import activation
+    from headnb.scoring.registry import find_method
     from headnb.tuning.online import TrainingBatches
 
     from tiny import tiny_model, tiny_tokenizer
@@ -76,7 +76,7 @@ def train_sharded(sharded: Any, rank: int) -> tuple[Any, Any]:
     encoded = encode_task(headnb.load_task(PAIRS[:8]), tiny_tokenizer())
     samples = encoded.samples[4 * rank : 4 * rank + 4]
     model = sharded(tiny_model().train())
-    batches = TrainingBatches(model, find_heads(model), activation)
+    batches = TrainingBatches(model, find_heads(model), find_method("activation").online)
     batch = collate(samples)
     mask = torch.tensor([[index < len(sample) for index in range(batch.input_ids.shape[1])] for sample in samples])
     tokens = int(encoded.answer_tokens.sum())
