@@ -48,8 +48,8 @@ class ClusterWatch:
             left: the remaining notebooks.
 
         Raises:
-            HeadnbError: the scheduler was lost or does not answer, or no worker could run any remaining notebook
-                for `TIMEOUT_SECONDS`.
+            HeadnbError: the scheduler was lost or has not answered for `ANSWER_SECONDS`, or no worker could run any
+                remaining notebook for `TIMEOUT_SECONDS`.
         """
         workers = self._workers()
         waiting = {records.node_id(node) for node in left}
