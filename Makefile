@@ -17,13 +17,14 @@ demo: $(VENV)/demo
 suite-demo: $(VENV)/suite
 	$(BIN)/headnb suite run --profile demo
 
-# What changes break, in minutes; `test-all` adds what takes long and rarely fails, `check` runs the tests that a change
-# since its last call concerns.
+# What changes break, in minutes; `test-all` adds what takes long and rarely fails, and tries what failed once more
+# alone, because browsers, kernels and clusters share the machine with the other tests. `check` runs the tests that a
+# change since its last call concerns.
 test: $(VENV)/test
 	$(PYTEST)
 
 test-all: $(VENV)/test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" || { test $$? = 1 && $(BIN)/python -m pytest -m "not slow" --last-failed; }
 
 check: lint
 	$(BIN)/python -m pytest --testmon -q

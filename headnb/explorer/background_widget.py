@@ -29,7 +29,6 @@ class BackgroundWidget(CheckedWidget):
         self._status_lock = threading.RLock()
         self._worker: Worker = getattr(self, "_worker", None) or Worker()
         super().__init__(**given)
-        self.on_msg(self._on_message)
 
     def stop(self) -> None:
         """Stop the background job; its partial results are kept."""
@@ -52,10 +51,10 @@ class BackgroundWidget(CheckedWidget):
         """Run a command of the browser; any exception is shown in the widget."""
         raise NotImplementedError
 
-    def _on_message(self, _: object, content: object, __: object) -> None:
+    def _run_command(self, command: dict[str, Any]) -> None:
         with self._report_errors():
             self._set_status()  # the browser waits for an answer, and the same error twice would not be one
-            self._handle_command(content if isinstance(content, dict) else {})
+            self._handle_command(command)
 
     def _show_error(self, text: str) -> None:
         self._set_status(error=text)

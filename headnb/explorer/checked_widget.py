@@ -10,7 +10,7 @@ import anywidget
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class CheckedWidget(anywidget.AnyWidget):
@@ -26,15 +26,40 @@ class CheckedWidget(anywidget.AnyWidget):
     def __init__(self, **given: Any) -> None:
         self.error: BaseException | None = None
         super().__init__(**given)
+        self.on_msg(self._on_message)
 
     def set_state(self, sync_data: object) -> None:
         """Apply changes of the browser; a refused change is shown as an error, and the old value is sent back."""
-        if not isinstance(sync_data, dict):
+        self._apply(sync_data, super().set_state)
+
+    def _on_message(self, _: object, content: object, __: object) -> None:
+        """Apply the changes in a message `{"changes": {name: value}}`, or run any other message as a command.
+
+        A front end keeps a change back until the kernel has answered the one before, so that a cell or a command that
+        follows at once would see the old value. Messages are not kept back: a change comes in both ways.
+        """
+        content = content if isinstance(content, dict) else {}
+        if "changes" in content:
+            self._apply(content["changes"], self._set_traits)
+        else:
+            self._run_command(content)
+
+    def _run_command(self, command: dict[str, Any]) -> None:
+        """Run a command of the browser; a widget without commands ignores it."""
+
+    def _set_traits(self, changes: dict[str, Any]) -> None:
+        """Set traits without sending them back, which could replace a later change in the browser."""
+        with self._lock_property(**changes), self.hold_trait_notifications():
+            for name, value in changes.items():
+                setattr(self, name, value)
+
+    def _apply(self, given: object, apply: Callable[[dict[str, Any]], None]) -> None:
+        if not isinstance(given, dict):
             return
-        changes = {name: value for name, value in sync_data.items() if name in self.browser_traits}
+        changes = {name: value for name, value in given.items() if name in self.browser_traits}
         accepted = False
         with self._report_errors():
-            super().set_state(changes)
+            apply(changes)
             accepted = True
         if not accepted:
             self.send_state(list(changes))

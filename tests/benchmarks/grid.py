@@ -40,7 +40,7 @@ MEASURE = """async ({ payload, script }) => {
   const frame = () => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
   const el = document.body.appendChild(document.createElement('div'));
   const traits = { payload, selected: [] };
-  const model = { get: name => traits[name], set() {}, save_changes() {}, on() {}, off() {} };
+  const model = { get: name => traits[name], set() {}, save_changes() {}, send() {}, on() {}, off() {} };
   await frame();
   const start = performance.now();
   widget.render({ model, el });

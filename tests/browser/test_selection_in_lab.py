@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 import grids
 from head_grid import Drawn
-from jupyter_pages import Jupyter, notebook, run_cell
+from jupyter_pages import Jupyter, notebook, run_cell, start_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -103,6 +103,18 @@ def test_keyboard_selects_and_undo_takes_back(page: Page, jupyter: Jupyter) -> N
     assert drawn.selected() == "L5H5,L5H6,L5H7"
     shot(page, "select-by-values")
     expect(run_cell(page, 3)).to_contain_text("(['L5H5', 'L5H6', 'L5H7']")
+
+
+def test_heads_selected_while_the_kernel_is_busy_are_a_value_in_the_cell_queued_next(
+    page: Page, jupyter: Jupyter
+) -> None:
+    drawn = opened(page, jupyter, "import time; time.sleep(6)", SELECTED)
+    start_cell(page, 1)
+    for head in range(4):
+        drawn.click(3, head)
+    assert drawn.selected() == "L3H3"
+    expect(page.locator(".jp-CodeCell").nth(1)).to_contain_text("[*]")
+    expect(run_cell(page, 2)).to_have_text("(['L3H3'], 4)")
 
 
 def test_python_selects_links_and_shows_errors(page: Page, jupyter: Jupyter) -> None:

@@ -227,6 +227,7 @@ def test_whatever_a_page_sends_it_is_words_in_the_widget(examples, model, tokeni
     @given(content=plain | st.dictionaries(names, value, max_size=6), state=st.dictionaries(names, value, max_size=3))
     def check(content, state):
         widget._handle_custom_msg(content, [])
+        widget._handle_custom_msg({"changes": state}, [])
         widget.set_state(state)
         assert widget.wait(300)
         json.dumps(widget.status)

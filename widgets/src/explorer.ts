@@ -1,6 +1,7 @@
 /** Front end of `headnb.explorer.explorer.Explorer`, through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
+import { change } from "./changes";
 import type { ExplorerModel } from "./explorer/model";
 import { ExplorerView, TRAITS } from "./explorer/view";
 
@@ -11,10 +12,7 @@ export default () => {
   function render({ model, el }: RenderProps<ExplorerModel>): () => void {
     const view = new ExplorerView(el, {
       get: (name) => model.get(name),
-      set: (name, value) => {
-        model.set(name, value);
-        model.save_changes();
-      },
+      set: (name, value) => change(model, name, value),
       send: (command) => model.send(command),
     });
     const listeners = TRAITS.map((name) => [`change:${name}`, () => view.refresh(name)] as const);

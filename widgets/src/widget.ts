@@ -1,6 +1,7 @@
 /** Front end of `headnb.explorer.grid_widget.HeadGridWidget`, through anywidget. */
 
 import type { RenderProps } from "@anywidget/types";
+import { change } from "./changes";
 import { GridView } from "./view/grid-view";
 
 interface HeadGridModel {
@@ -14,10 +15,7 @@ interface HeadGridModel {
 
 function render({ model, el }: RenderProps<HeadGridModel>): () => void {
   const view = new GridView(el, {
-    selected: (names) => {
-      model.set("selected", names);
-      model.save_changes();
-    },
+    selected: (names) => change(model, "selected", names),
   });
   const onPayload = () => view.show(model.get("payload"));
   const onSelected = () => view.select(model.get("selected"));
