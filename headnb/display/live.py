@@ -27,6 +27,7 @@ from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.templating import render
 from headnb.errors import HeadnbError, first_line, one_line
 from headnb.stats.patterns import pattern
+from headnb.stats.rounding import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -382,15 +383,6 @@ def progress_text(progress: Progress) -> str:
     if progress.seconds_left is not None and progress.done < progress.total:
         parts.append(f"{format_duration(progress.seconds_left)} left")
     return " · ".join([*parts, *filter(None, (progress.message,))])
-
-
-def format_duration(seconds: float) -> str:
-    """A duration such as `42 s`, `3 min 5 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _partial_payload(title: str, state: LiveState) -> Payload | None:

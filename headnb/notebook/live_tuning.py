@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from headnb.display import grid_text
-from headnb.display.live import LiveGrid, LiveState, format_duration, thin_steps
+from headnb.display.live import LiveGrid, LiveState, thin_steps
 from headnb.stats.patterns import pattern
+from headnb.stats.rounding import format_duration
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,4 +1,4 @@
-"""Text of numbers with intervals, rounded to the digits that the interval supports."""
+"""Text of durations, and of numbers with intervals, rounded to the digits that the interval supports."""
 
 from __future__ import annotations
 
@@ -61,3 +61,11 @@ def _rounded(x: float, exponent: int, sign: str) -> str:
 def _power(x: float) -> int:
     """Power of ten of the first digit: 0 for 1 to 9."""
     return math.floor(math.log10(abs(x))) if x and math.isfinite(x) else 0
+
+
+def format_duration(seconds: float) -> str:
+    """A duration such as `42 s`, `3 min 05 s` or `2 h 10 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

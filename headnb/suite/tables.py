@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from headnb.errors import LONGEST_MESSAGE, one_line
+from headnb.stats.rounding import format_duration
 from headnb.suite import records
 from headnb.suite.timings import peak_memory_mb, total_seconds
 
@@ -39,7 +40,7 @@ def status_table(nodes: Sequence[Node], node_records: Mapping[str, Record]) -> s
         lines += [f"\n{model}"] if model else []
         about: str = record.state
         if record.state in {"done", "failed"} and record.seconds is not None:
-            about += f", {duration(record.seconds)}"
+            about += f", {format_duration(record.seconds)}"
         if record.state in {"running", "stopped"}:
             about += f" since {one_line(record.manifest.get('began', '?'))}"
         if record.state == "blocked":
@@ -65,7 +66,7 @@ def plan_table(
         if record.state == "done":
             time, memory = "done", ""
         elif taken := known.get(node.key):
-            time, memory = duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
+            time, memory = format_duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
         lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
     if not todo:
         return "\n".join([*lines, "\nall done: no notebook to run"])
@@ -74,7 +75,7 @@ def plan_table(
     if timed:
         seconds = total_seconds(timed, known, workers)
         memory_gb = peak_memory_mb(timed, known, workers) / 1024
-        basis.append(f"about {duration(seconds)} and {memory_gb:.1f} GB, from earlier runs")
+        basis.append(f"about {format_duration(seconds)} and {memory_gb:.1f} GB, from earlier runs")
     if len(timed) < len(todo):
         basis.append(
             f"no timings yet for {len(todo) - len(timed)} of them (recorded in the first run of each notebook)"
@@ -87,18 +88,8 @@ def outcome_line(node: Node, outcome: Outcome, done: int, total: int) -> str:
     """Progress line for a notebook that ended."""
     about = f"[{done}/{total}] {SIGNS[outcome.state]} {node.name}: {outcome.state}"
     if outcome.seconds:
-        about += f" in {duration(outcome.seconds)}"
+        about += f" in {format_duration(outcome.seconds)}"
     return f"{about}: {one_line(outcome.error, LONGEST_MESSAGE)}" if outcome.error else about
-
-
-def duration(seconds: float) -> str:
-    """`8 s`, `4 min 03 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _with_models(nodes: Sequence[Node]) -> list[tuple[Node, str]]:

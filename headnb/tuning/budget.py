@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from headnb.display.live import format_duration
 from headnb.engine.hooks import input_device
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.models.checks import context_length
 from headnb.models.restore import restore_random_state
 from headnb.scoring.run import score_heads
+from headnb.stats.rounding import format_duration
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:

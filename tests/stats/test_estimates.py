@@ -10,7 +10,7 @@ import pytest
 from headnb.analysis.concentration import concentration
 from headnb.stats import jackknife
 from headnb.stats.estimates import Estimate
-from headnb.stats.rounding import fixed, interval_numbers, interval_text
+from headnb.stats.rounding import fixed, format_duration, interval_numbers, interval_text
 from hypothesis import given
 from hypothesis.strategies import floats
 from scipy import stats
@@ -107,3 +107,7 @@ def test_a_change_of_what_is_withheld_is_withheld():
     found = concentration(before, np.stack([after, before]), "kurtosis")
     assert all(one.reason for one in found.values())
     assert np.isfinite(found["change"].uncorrected)
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [format_duration(s) for s in (7.6, 63, 3599, 7500)] == ["8 s", "1 min 03 s", "59 min 59 s", "2 h 05 min"]

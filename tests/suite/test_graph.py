@@ -13,7 +13,7 @@ from headnb.errors import HeadnbError
 from headnb.suite import records
 from headnb.suite.checks import check_suite
 from headnb.suite.definition import read_suite
-from headnb.suite.tables import duration, plan_table, status_table
+from headnb.suite.tables import plan_table, status_table
 from headnb.suite.timings import Timing, peak_memory_mb, timings, total_seconds
 
 from suites import NOTEBOOKS, graph, write_notebook, write_suite
@@ -334,10 +334,6 @@ def test_time_and_memory_are_those_of_notebooks_side_by_side(tmp_path: Path) -> 
     assert total_seconds(nodes, known, 1) == sum(range(10, 16))
     assert total_seconds(nodes, known, 2) == 10 + max(11 + 13, 12 + 14) + 15
     assert peak_memory_mb(nodes, known, 2) == 300 + 400
-
-
-def test_durations_read_like_a_clock() -> None:
-    assert [duration(s) for s in (7.6, 63, 3599, 7500)] == ["8 s", "1 min 03 s", "59 min 59 s", "2 h 05 min"]
 
 
 def test_a_manifest_says_what_was_run(tmp_path: Path) -> None:
