@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
+from headnb.errors import HeadnbError
 from headnb.stats.jackknife import Jackknifed, grouped_jackknife, welch_df
 from headnb.stats.reliability import MIN_SAMPLES, Components, components, scale_free_levels
 
@@ -288,7 +289,12 @@ def _products(values: Array) -> Products:
 
 
 def _level(pattern: Array, *, scale_free: bool) -> Array:
-    return pattern / pattern.mean(axis=-1, keepdims=True) if scale_free else pattern
+    if not scale_free:
+        return pattern
+    overall = pattern.mean(axis=-1, keepdims=True)
+    if not overall.all():
+        raise HeadnbError("cannot normalise an all-zero pattern")
+    return np.asarray(pattern / overall)
 
 
 def _deviations(levels: Array, *, scale_free: bool) -> Array:

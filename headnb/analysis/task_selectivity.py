@@ -75,27 +75,42 @@ class Selectivity(AnalysisResult):
     alpha: float
 
     def order(self, stage: str = "after") -> list[str]:
-        """The tasks ordered by similarity: the leaves of the hierarchical clustering."""
-        tasks = self.correlation["task"].to_numpy()
-        return [str(tasks[leaf]) for leaf in hierarchy.leaves_list(self.tree(stage))] if len(tasks) > 1 else [*tasks]
+        """The tasks ordered by similarity, the leaves of the hierarchical clustering; as given if there is none."""
+        tasks = [str(task) for task in self.correlation["task"].to_numpy()]
+        if len(tasks) < 2 or not np.isfinite(self._distances(stage)).all():
+            return tasks
+        return [tasks[leaf] for leaf in hierarchy.leaves_list(self.tree(stage))]
 
     def clusters(self, number: int = 2, stage: str = "after") -> list[list[str]]:
-        """The tasks in at most `number` clusters."""
+        """The tasks in at most `number` clusters.
+
+        Raises:
+            HeadnbError: a task's pattern has no correlation, because its heads all have the same level.
+        """
         tasks = self.correlation["task"].to_numpy()
         labels = hierarchy.fcluster(self.tree(stage), number, "maxclust")
         return [[str(task) for task in tasks[labels == label]] for label in np.unique(labels)]
 
     def tree(self, stage: str = "after") -> Array:
-        """Average linkage of the distances 1 - correlation, a scipy linkage matrix."""
+        """Average linkage of the distances 1 - correlation, a scipy linkage matrix.
+
+        Raises:
+            HeadnbError: a task's pattern has no correlation, because its heads all have the same level.
+        """
+        distance = squareform(self._distances(stage), checks=False)
+        if not np.isfinite(distance).all():
+            raise HeadnbError("there are no clusters: the heads of a task all have the same level")
+        return np.asarray(hierarchy.linkage(distance, method="average", optimal_ordering=True))
+
+    def _distances(self, stage: str) -> Array:
+        """1 - correlation of all pairs of tasks (task, task); NaN for a constant pattern."""
         if stage not in STAGES[:2]:
             raise unknown_name("stage", stage, STAGES[:2])
         r = self.correlation.sel(stage=stage)
         known = r["value"].where(np.isfinite(r["value"]), r["uncorrected"]).to_numpy()
         distance = np.clip(1 - (known + known.T) / 2, 0, 2)
         np.fill_diagonal(distance, 0)
-        return np.asarray(
-            hierarchy.linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
-        )
+        return np.asarray(distance)
 
     def rose(self, task: str, k: int = 10, *, scale_free: bool = False) -> pd.DataFrame:
         """The k heads whose level rises most, by head name, with intervals, q-values and "significant".
@@ -132,7 +147,7 @@ class Selectivity(AnalysisResult):
         lines = [self._concentration_line(str(name)) for name in self.concentration["statistic"].to_numpy()]
         if len(self.samples) > 1:
             lines.append(self._correlation_line())
-        if len(self.samples) > 2:
+        if len(self.samples) > 2 and np.isfinite(self._distances("after")).all():
             groups = " and ".join("{" + ", ".join(group) + "}" for group in self.clusters())
             lines.append(f"Hierarchical clustering after fine-tuning groups the tasks as {groups}.")
         lines.append(self._heads_line())

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 MIN_TASKS = 2
 MIN_EXCHANGES = 20  # permutations of tasks within run numbers; fewer cannot give p < 0.05
+LEAST_NOISE = 1e-12  # of the squared runs; equal runs would have infinite weight
 MAX_RELATIVE_NOISE = 5  # times the median of the tasks' run noise (standard deviations)
 
 
@@ -113,10 +114,12 @@ class Specificity(AnalysisResult):
         significant = int((self.between["p"] < alpha).sum())
         words = "differ" if self.p < alpha else "do not differ significantly"
         ratio = float(self.between["ratio"].median())
+        times = (
+            f"; variance between models {ratio:.1f} times the noise, median over tasks" if math.isfinite(ratio) else ""
+        )
         return (
             f"On the same evaluation task, patterns of models trained on different tasks {words} beyond the noise of "
-            f"{self.unit} (permutation p = {self.p:.2g}; p < {alpha:.2g} on {significant} of {tasks} tasks; variance "
-            f"between models {ratio:.1f} times the noise, median over tasks)."
+            f"{self.unit} (permutation p = {self.p:.2g}; p < {alpha:.2g} on {significant} of {tasks} tasks{times})."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -225,7 +228,7 @@ def _relative_change(patterns: Sequence[MeasuredPattern], level: float, seed: in
     def squared(products: Products) -> Array:
         C = products.about_mean
         diagonal = np.diag(C)
-        return np.asarray((diagonal[1:] + C[0, 0] - 2 * C[0, 1:]) / C[0, 0])
+        return np.asarray((diagonal[1:] + C[0, 0] - 2 * C[0, 1:]) / (C[0, 0] or math.nan))
 
     if not moments.has_enough_samples:
         squares = np.stack([squared(moments.plain())] + [np.full(len(patterns) - 1, np.nan)] * 2)
@@ -239,7 +242,9 @@ def _exclude_noisy(
 ) -> tuple[list[int], tuple[str, ...]]:
     """Indices of the trained tasks in the test, and names of the tasks excluded for their run noise."""
     deviations = np.array([[one.run_noise()[0] for one in of_task[1:]] for of_task in models.values()]) ** 0.5
-    noise = (deviations / np.median(deviations, axis=1, keepdims=True)).max(axis=0)  # (trained)
+    middle = np.median(deviations, axis=1, keepdims=True)
+    relative = np.divide(deviations, middle, out=np.where(deviations > 0, np.inf, 1.0), where=middle > 0)
+    noise = relative.max(axis=0)  # (trained)
     noisy = noise > MAX_RELATIVE_NOISE
     if len(trained) - noisy.sum() < MIN_TASKS:
         noisy[:] = False
@@ -255,7 +260,7 @@ def _between(
     """
     rng = np.random.default_rng(seed)
     observed, noise, statistics = (_between_runs if by_runs else _between_samples)(models, permutations, rng)
-    spread = float(before.values().var())
+    spread = float(before.values().var()) or math.nan  # a base model with equal heads has no scale
     row = {
         "between": observed / spread,
         "noise": noise / spread,
@@ -323,7 +328,8 @@ def _weighted_distance(products: Array, order: NDArray[np.int64]) -> float:
     of_runs = np.arange(runs)
     P = products[order[:, :, None, None], of_runs[:, None, None], order, of_runs]  # (T, R, T, R)
     G = P.mean(axis=(1, 3))  # products of the tasks' means (T, T)
-    squares = np.einsum("trtr->t", P) - runs * np.diag(G)
+    total = np.einsum("trtr->t", P)
+    squares = np.maximum(total - runs * np.diag(G), LEAST_NOISE * total)
     weights = runs * (runs - 1) / squares  # R / s_t^2
     share = weights / weights.sum()
     return float(weights @ (np.diag(G) - 2 * G @ share + share @ G @ share))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 SHARES = (0.5, 0.9)
+FEWEST_STEPS = 3  # tracked steps of a trajectory
 
 
 @dataclass(frozen=True, repr=False)
@@ -303,8 +304,8 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
             raise unknown_name("task", task, tasks)
         task = task or tasks[0]
         levels = levels.sel(task=task)
-    if levels.sizes["step"] < 3:
-        raise HeadnbError(f"a trajectory needs at least 3 tracked steps, got {levels.sizes['step']}")
+    if levels.sizes["step"] < FEWEST_STEPS:
+        raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
 
 

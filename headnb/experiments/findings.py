@@ -140,7 +140,7 @@ def trajectories_of(run: Run, *, scale_free: bool = True) -> dict[tuple[str, int
     """Finding 3: (task, seed) -> trajectory of the task's pattern during fine-tuning.
 
     Raises:
-        HeadnbError: no task is fine-tuned yet.
+        HeadnbError: no task is fine-tuned yet, or a training was tracked at fewer than three steps.
     """
     trajectories = {}
     for task, seeds in _trained(run).items():

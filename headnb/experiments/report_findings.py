@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.verdict import UNCENTRED, join_names
+from headnb.analysis.trajectories import FEWEST_STEPS
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from headnb.experiments.folder import Run
 
 BOTH = ["before", "after"]
+RAPID = "Rapid change"
+RAPID_STARTS = {
+    FOUND: "Patterns change faster in early steps than in later steps",
+    NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
+    UNDECIDED: "It is open whether patterns change faster in early steps than in later steps",
+}
 EVIDENCE = "Evidence: fractions of the error that remains after the patterns before fine-tuning, with one-sided limits"
 
 
@@ -200,23 +207,23 @@ def _composition_numbers(
 
 def rapid_section(run: Run) -> Section:
     """Section on the speed of a pattern's change during fine-tuning."""
+    question = "Do the first samples change a pattern sharply, with a small change of the parameters?"
+    tracked = [run.study(task, seed).sizes["step"] for task, seeds in run.trained.items() for seed in seeds]
+    if min(tracked) < FEWEST_STEPS:
+        reason = f"It needs at least {FEWEST_STEPS} tracked steps in every training; one has {min(tracked)}."
+        return Section(RAPID, question, Finding(UNDECIDED, f"{RAPID_STARTS[UNDECIDED]}.", reason))
     trajectories = trajectories_of(run)
     means = trajectory_table(trajectories)
     speeds = [of_run.early_speed for of_run in trajectories.values()]
     answer = answer_of_cases([Effect(speed.low - 1, speed.high - 1) for speed in speeds], SPEED, "training runs")
-    start = {
-        FOUND: "Patterns change faster in early steps than in later steps",
-        NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
-        UNDECIDED: "It is open whether patterns change faster in early steps than in later steps",
-    }[answer.verdict]
     samples = float(means["samples at half-change"].mean())
     half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
     return Section(
-        "Rapid change",
-        "Do the first samples change a pattern sharply, with a small change of the parameters?",
+        RAPID,
+        question,
         Finding(
             answer.verdict,
-            ": ".join(filter(None, (start, half))) + ".",
+            ": ".join(filter(None, (RAPID_STARTS[answer.verdict], half))) + ".",
             answer.reason,
             (
                 Number("half-change step", float(means["half-change step"].mean())),

@@ -54,10 +54,10 @@ def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.Da
     ranks = [normalized(levels, "rank").reset_coords(drop=True) for levels in (one, other)]
     difference = (ranks[1] - ranks[0].assign_coords(ranks[1].coords)).rename(RANK_DIFFERENCE)
     names = {name: _difference_of_names(name, one, other) for name in ("model", "task", "method")}
-    shared = {name: one.attrs[name] for name in ("kv_heads",) if one.attrs.get(name) == other.attrs.get(name)}
+    kv_heads = one.attrs.get("kv_heads")
     difference.attrs = {
         **{name: text for name, text in names.items() if text},
-        **{name: number for name, number in shared.items() if number is not None},
+        **({"kv_heads": kv_heads} if kv_heads is not None and kv_heads == other.attrs.get("kv_heads") else {}),
         "kind": "difference",
         "units": "fraction of heads",
     }

@@ -75,7 +75,10 @@ def predicted_across_layers(X: Array, y: Array, layers: Array, form: Form) -> Ar
 
 
 def permuted_r_squared(X: Array, y: Array, layers: Array, form: Form, permutations: int = 1000, seed: int = 0) -> Array:
-    """(permutations): R^2 of fits to the target with its heads shuffled within their layers."""
+    """(permutations): R^2 of fits to the target with its heads shuffled within layers; NaN for a constant target."""
+    total = ((y - y.mean()) ** 2).sum()
+    if not total:
+        return np.full(permutations, np.nan)
     rng = np.random.default_rng(seed)
     order = np.argsort(layers, kind="stable")
     X, y, layers = X[order], y[order], layers[order]
@@ -87,7 +90,7 @@ def permuted_r_squared(X: Array, y: Array, layers: Array, form: Form, permutatio
     Q, R = np.linalg.qr(X)
     errors = [_solve_error(R, projection, nonnegative=form.nonnegative) for projection in target @ Q]
     sse = (target**2).sum(axis=1) - ((target @ Q) ** 2).sum(axis=1) + np.array(errors)
-    return np.asarray(1 - sse / ((y - y.mean()) ** 2).sum())
+    return np.asarray(1 - sse / total)
 
 
 def condition_number(X: Array, form: Form) -> float:

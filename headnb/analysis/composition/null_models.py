@@ -81,7 +81,7 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
             "weight": float(weights[0]),
             "r2": least_squares.r_squared(design.rows.T @ columns, design.observed, f),
             "r2_uncentred": least_squares.uncentred_r_squared(design.observed, fitted),
-            "r2_cv": 1 - float(errors[name].sum()) / total,
+            "r2_cv": 1 - float(errors[name].sum()) / total if total else math.nan,
             "r2_corrected": float(estimates.value[k + j]),
             **_advantage(estimates, k + m + j - 1),
         }
@@ -90,7 +90,7 @@ def null_table(design: Design, moments: DebiasedProducts, form: Form, permuted: 
     observed = least_squares.r_squared(design.predictors, design.observed, form)
     rows[PERMUTED] = {
         "r2": float(permuted.mean()),
-        "p": float((1 + (permuted >= observed).sum()) / (1 + len(permuted))),
+        "p": float((1 + (permuted >= observed).sum()) / (1 + len(permuted))) if math.isfinite(observed) else math.nan,
     }
     variables = {
         column: ("null", [row.get(column, math.nan) for row in rows.values()])

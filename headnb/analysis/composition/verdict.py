@@ -114,6 +114,8 @@ def _format_limit(limit: Limit) -> str:
 def _r_squared(fit: FitData) -> str:
     what = "change" if fit.on == "change" else "pattern after fine-tuning"
     scale = ", scale-free," if fit.scale_free else ""
+    if math.isnan(fit.r2):
+        return f"The {what}{scale} is the same in all heads, so the fit has no R²."
     ceiling = "" if math.isnan(fit.ceiling) else f", noise ceiling {fit.ceiling:.2f}"
     return (
         f"The fit to the {what}{scale} has R² {fixed(fit.r2)} (leave-layers-out {fixed(fit.r2_cv)}{ceiling}; "
@@ -126,6 +128,8 @@ def _shrinkage(fit: FitData) -> str:
     if fit.on != "change" or fit.scale_free or fit.form.intercept or SHRINKAGE not in fit.nulls.index:
         return ""
     row = fit.nulls.loc[SHRINKAGE]
+    if math.isnan(row["r2"]):
+        return ""
     return f"Shrinkage alone ({1 + row['weight']:.2f} times the pattern before fine-tuning) has R² {fixed(row['r2'])}."
 
 
