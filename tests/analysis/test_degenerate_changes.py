@@ -51,7 +51,7 @@ def one_head(seed: int, task: str) -> Pair:
 
 def one_changed_head(seed: int, task: str) -> Pair:
     before, after = unchanged(seed, task)
-    after["score"][dict(layer=2, head=1)] *= 3.0
+    after["score"][{"layer": 2, "head": 1}] *= 3.0
     return before, after
 
 
