@@ -114,10 +114,12 @@ class Specificity(AnalysisResult):
         significant = int((self.between["p"] < alpha).sum())
         words = "differ" if self.p < alpha else "do not differ significantly"
         ratio = float(self.between["ratio"].median())
-        times = f"; variance between models {ratio:.1f} times the noise, median over tasks"
+        times = ""
+        if math.isfinite(ratio):
+            times = f"; variance between models {ratio:.1f} times the noise, median over tasks"
         return (
             f"On the same evaluation task, patterns of models trained on different tasks {words} beyond the noise of "
-            f"{self.unit} (permutation p = {self.p:.2g}; p < {alpha:.2g} on {significant} of {tasks} tasks{times if math.isfinite(ratio) else ''})."
+            f"{self.unit} (permutation p = {self.p:.2g}; p < {alpha:.2g} on {significant} of {tasks} tasks{times})."
         )
 
     def to_dict(self) -> dict[str, Any]:

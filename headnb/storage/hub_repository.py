@@ -83,7 +83,11 @@ def download(url: str, default: str) -> Path:
     with hub.offline_unless_reachable() as online:
         try:
             folder = snapshot_download(
-                repository, repo_type="dataset", revision=revision, allow_patterns=[pattern, f"{pattern}/*"]
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=[pattern, f"{pattern}/*"],
+                local_files_only=not online,  # huggingface_hub 1 asks for a commit's files even when it is offline
             )
         except Exception as error:
             raise _download_error(url, error, online=online) from error

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from importlib.metadata import version
 
 import headnb
 import numpy as np
@@ -37,7 +38,7 @@ def test_result_is_labelled_in_the_order_of_the_task(model, whole):
     assert whole.answer_tokens.values.tolist() == [length - 2 for length in LENGTHS]
     assert whole.attrs["complete"] == 1
     assert whole.attrs["method"] == "activation"
-    assert json.loads(whole.attrs["versions"])["torch"] == torch.__version__
+    assert json.loads(whole.attrs["versions"])["torch"] == version("torch")
     assert all(isinstance(value, str | int | float) for value in whole.attrs.values())
     alone = score_heads(model, None, [TASK[17]])
     assert np.allclose(whole.score[17], alone.score[0], rtol=1e-4, atol=1e-7)

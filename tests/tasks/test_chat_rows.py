@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import transformers
 import trl
 from headnb import HeadnbError
 from headnb.analysis.selection.pools import sample_keys
@@ -15,6 +16,7 @@ from headnb.analysis.selection.views import sample_text
 from headnb.engine.tokenization import IGNORED, encode_task
 from headnb.explorer.head_detail import sample_texts
 from headnb.tasks.loading import load_task
+from packaging.version import Version
 
 from tiny import tiny_tokenizer
 
@@ -73,6 +75,8 @@ def with_template(template):
 def test_tokens_are_those_of_the_whole_row_or_it_is_refused(name, form, outcome, encoding):
     tokenizer, row = with_template((TEMPLATES / f"{name}.jinja").read_text()), FORMS[form]
     task = load_task([row])
+    if (name, form) == ("gptoss", "call without content") and Version(transformers.__version__) < Version("5.23"):
+        outcome = REFUSED  # earlier releases pass None to the template
     if outcome == REFUSED:
         with pytest.raises(HeadnbError, match=r"^sample 0 of samples: the chat template") as caught:
             encode_task(task, tokenizer, encoding=encoding)
@@ -94,7 +98,7 @@ def test_tokens_are_those_of_the_whole_row_or_it_is_refused(name, form, outcome,
 @pytest.mark.parametrize("how", ["messages", "prompt and completion", "data set", "fields", "tools as text"])
 def test_all_forms_of_a_row_give_the_same_tokens(how):
     tokenizer = with_template((TEMPLATES / "qwen3.jinja").read_text())
-    row, source, fields = FORMS["result"], [FORMS["result"]], None
+    row, source, fields, tools = FORMS["result"], [FORMS["result"]], None, TOOLS
     messages = row["messages"]
     if how == "messages":
         source = [row | {"images": [], "video": None, "audio": "a file's name"}]
@@ -104,11 +108,12 @@ def test_all_forms_of_a_row_give_the_same_tokens(how):
         other = CALL | {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}
         source = datasets.Dataset.from_list([row, {"messages": [USER, other], "tools": TOOLS}]).select([0])
         assert source[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["x"] is None
+        tools = source[0]["tools"]  # datasets 4 sorts the fields
     elif how == "fields":
         source, fields = [{"talk": messages, "tools": TOOLS}], {"messages": "talk"}
     elif how == "tools as text":
         source = [{"messages": messages, "tools": json.dumps(TOOLS)}]
-    expected = tokenizer.apply_chat_template(messages, tools=TOOLS, tokenize=False)
+    expected = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
     (sample,) = encode_task(load_task(source, fields=fields), tokenizer).samples
     assert tokenizer.decode(sample.input_ids) == expected
 
