@@ -25,7 +25,7 @@ from headnb.call_checks import check_arguments
 from headnb.engine.attention_functions import transform_attention_outputs
 from headnb.engine.decoders import layer_numbers
 from headnb.engine.hook_checks import check_hooks_ran
-from headnb.engine.layout import HeadLayout, watched_projections
+from headnb.engine.layout import HeadLayout, parent_of, watched_projections
 from headnb.engine.threads import this_thread_check, this_thread_only
 from headnb.errors import HeadnbError, first_line
 from headnb.head_names import head_name, parse_heads
@@ -116,7 +116,8 @@ def _layout(model: PreTrainedModel, seen: Mapping[nn.Module, int]) -> HeadLayout
     """Build the layout from the query heads of each attention module, in the order of a forward pass."""
     config = model.config.get_text_config()
     attention = tuple(zip(layer_numbers(model, list(seen)), seen, strict=True))
-    projections = tuple(watched_projections(model))
+    # Later releases of transformers move classes of OWN_CODE to the attention functions, which must not count twice.
+    projections = tuple((layer, one) for layer, one in watched_projections(model) if parent_of(model, one) not in seen)
     heads = dict.fromkeys(range(getattr(config, "decoder_layers", config.num_hidden_layers)), 0)
     heads |= {layer: seen[module] for layer, module in attention}
     heads |= {layer: config.num_attention_heads for layer, _ in projections}

@@ -101,6 +101,8 @@ def test_llama_is_packed_and_gemma2_is_not():
 @pytest.mark.parametrize("name", ["bloom", "gptj"])
 def test_code_that_hides_keys_and_values_has_output_norms_and_says_so(name):
     model = build(name, torch.float32)
+    if not find_heads(model).projections:
+        pytest.skip("this release of transformers has no own attention code for it")
     (sample,) = random_samples((9,))
     outputs = []
     with torch.no_grad(), head_outputs(model, lambda _, O: outputs.append(O[0]) or O):

@@ -79,6 +79,7 @@ def test_a_file_is_written_to_a_url_and_read_from_it(files, bucket, tmp_path):
 
 
 def test_a_file_on_a_web_server_is_read(tmp_path):
+    pytest.importorskip("aiohttp")
     score_into(None).heads.save(tmp_path / "a.nc")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
