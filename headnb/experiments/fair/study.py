@@ -18,6 +18,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 from headnb.experiments.fair.results import (
     GROUPS,
+    KINDS,
     PREFIXES,
     Compact,
     FairResults,
@@ -108,8 +109,7 @@ class FairStudy:
 
     def missing(self, task: str, seed: int) -> list[Kind]:
         """The trainings of a task and seed that have no compact result yet."""
-        kinds: tuple[Kind, Kind] = ("own", "shuffled")
-        return [kind for kind in kinds if not self.compact.path(kind, task, seed).exists()]
+        return [kind for kind in KINDS if not self.compact.path(kind, task, seed).exists()]
 
     def learning_rate(self) -> float:
         """The candidate with the lowest held-out loss on `rate_task`; every loss is kept in rate.json once computed."""
