@@ -263,10 +263,8 @@ def decide_rapid(trainings: Sequence[Sequence[Mapping[str, float]]], level: floa
 
 
 def _mean_over_seeds(values: Sequence[float], level: float) -> SeedMean:
-    if len(values) < 2:
-        return SeedMean(*values or [math.nan], math.nan, math.nan)
-    mean = float(np.mean(values))
-    half = float(stats.t.ppf(level, len(values) - 1) * stats.sem(values))
+    mean = float(np.mean(values)) if values else math.nan
+    half = float(stats.t.ppf(level, len(values) - 1) * stats.sem(values)) if len(values) > 1 else math.nan
     return SeedMean(mean, mean - half, mean + half)
 
 

@@ -41,10 +41,10 @@ def concentration_rows(results: FairResults, tasks: Sequence[str]) -> list[list[
         pairs = zip(shuffled, own, strict=True)
         runs = xr.concat([_concentration(*pair).sel(stage="change")["value"] for pair in pairs], "seed")
         ends = t_intervals(runs.transpose("seed", "statistic").to_numpy())
-        for statistic, *difference in zip(runs["statistic"].to_numpy(), *ends, strict=True):
+        for statistic, value, low, high in zip(runs["statistic"].to_numpy(), *ends, strict=True):
             cells = ((of_own, "before"), (of_own, "change"), (of_shuffled, "change"))
             texts = [_text(of.sel(statistic=statistic, stage=stage)) for of, stage in cells]
-            rows.append([task, str(statistic), *texts, interval_text(*map(float, difference))])
+            rows.append([task, str(statistic), *texts, interval_text(float(value), float(low), float(high))])
     return rows
 
 
@@ -80,4 +80,5 @@ def _concentration(before: xr.Dataset, after: xr.Dataset | list[xr.Dataset]) -> 
 
 
 def _text(estimate: xr.Dataset) -> str:
-    return interval_text(*(float(estimate[name]) for name in ("value", "low", "high")))
+    value, low, high = (float(estimate[name]) for name in ("value", "low", "high"))
+    return interval_text(value, low, high)
