@@ -54,8 +54,8 @@ class SelectionTrial:
         model: the base model.
         tokenizer: its tokenizer.
         targets: target tasks; empty: every task of the run.
-        pool_samples: training samples of each task in the pool.
-        target_samples: samples per target; the other scored samples of its task are held out.
+        pool_samples: training samples of each task in the pool, at most.
+        target_samples: samples per target, at most; the other scored samples of its task are held out.
         ways: selection methods, as for `select_instructions`.
         to: as for `select_instructions`.
         warmup_samples: random samples of the pool that the model is trained on before "less" takes its gradients.
@@ -86,7 +86,8 @@ class SelectionTrial:
         settings = run.settings
         self.pool = {name: run.samples.training(name, settings.seed, pool_samples) for name in settings.tasks}
         self.targets = {name: run.samples.scored(name, target_samples) for name in _tasks(run, targets)}
-        self._sizes = {"pool_samples": pool_samples, "target_samples": target_samples}
+        parts = {"pool_samples": self.pool, "target_samples": self.targets}
+        self._sizes = {name: min(map(len, tasks.values())) for name, tasks in parts.items()}
         self._scores: dict[str, tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]] = {}
 
     def precision(self, ks: Sequence[int]) -> xr.Dataset:
