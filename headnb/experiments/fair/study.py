@@ -32,7 +32,7 @@ from headnb.experiments.finetunings import training_seed
 from headnb.experiments.folder import Run
 from headnb.storage.files import read_json, remove_folder, safe_file_name, write_json
 from headnb.tasks.files import task_parts
-from headnb.tasks.loading import known_tasks, load_task
+from headnb.tasks.loading import known_tasks, load_task, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -220,8 +220,7 @@ class FairStudy:
     def _first(self, task: str) -> Task:
         """The first `n_beside` scored samples of a task."""
         scored = self.samples.scored(task)
-        ids = scored.ids[: self.n_beside]
-        return type(scored)(scored.name, scored.samples[: self.n_beside], ids, scored.source)
+        return subset(scored, range(min(self.n_beside, len(scored))))
 
     def _score(self, model: PreTrainedModel, samples: Task, out: Path) -> None:
         from headnb.scoring.run import score_heads  # noqa: PLC0415
