@@ -374,6 +374,16 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
     assert elsewhere.learning_rate() == rate["rate"]
 
 
+def test_a_rate_whose_training_diverges_is_not_chosen(fair_run, monkeypatch):
+    losses = {1e-3: np.nan, 1e-4: 2.0}
+    monkeypatch.setattr(FairStudy, "_held_out_loss", lambda self, rate: losses[rate])
+    assert fair_run.learning_rate() == 1e-4
+    page = fair_run.compact.folder / "page.md"
+    fair.judge(page.parent, page)
+    chosen = "Learning rate: 0.0001 (held-out loss of adding: – at 0.001, 2.000 at 0.0001)"
+    assert chosen in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.long
 def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path):
     model, results = tmp_path / "tiny", tmp_path / "results"

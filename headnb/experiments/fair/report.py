@@ -55,7 +55,7 @@ def _rate(results: FairResults) -> str:
     if not path.exists():
         return "The learning rate is not chosen yet."
     rate = read_json(path, "15_fair_training")
-    losses = ", ".join(f"{float(loss):.3f} at {name}" for name, loss in rate["losses"].items())
+    losses = ", ".join(f"{_number(loss, 3)} at {name}" for name, loss in rate["losses"].items())
     chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
     return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
 

@@ -7,6 +7,7 @@ from its last checkpoint in the run folder.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,10 +119,14 @@ class FairStudy:
         stored = read_json(path, "15_fair_training") if path.exists() else {"losses": {}}
         for rate in self.candidate_rates:
             if str(rate) not in stored["losses"]:
-                stored["losses"][str(rate)] = self._held_out_loss(rate)
+                loss = self._held_out_loss(rate)
+                stored["losses"][str(rate)] = loss if math.isfinite(loss) else None  # the training diverged
                 write_json(path, {**about, **stored})
         if "rate" not in stored:
-            stored["rate"] = min(self.candidate_rates, key=lambda rate: stored["losses"][str(rate)])
+            known = {rate: loss for rate in self.candidate_rates if (loss := stored["losses"][str(rate)]) is not None}
+            if not known:
+                raise HeadnbError(f"every training on {self.rate_task} diverged; choose lower candidate_rates")
+            stored["rate"] = min(known, key=lambda rate: known[rate])
             write_json(path, {**about, **stored})
         return float(stored["rate"])
 
