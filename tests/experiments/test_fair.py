@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import headnb
@@ -17,7 +18,7 @@ from headnb.experiments.fair import __main__ as fair
 from headnb.experiments.fair import study as fair_study
 from headnb.experiments.fair.decision import ABSENT, Family, Study, decide, decide_rapid, holm
 from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
-from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, read_long
+from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, half_times, read_long
 from headnb.experiments.fair.samples import BETWEEN, FairSamples
 from headnb.experiments.fair.study import FairStudy
 from headnb.experiments.folder import Run
@@ -442,6 +443,28 @@ def test_a_damaged_compact_result_is_one_line_that_names_the_file(tmp_path, dama
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(HeadnbError, match=r"sums\.npz is damaged"):
         results.before("sums")
+
+
+def test_half_times_of_prefixes_are_those_of_exponential_approaches():
+    """The pattern and the loss approach their ends with the time constants 30 and 90; a prefix ends earlier."""
+    steps = np.array([0, 1, 2, 5, 10, 20, 40, 80, 120, 200, 400])
+    rng = np.random.default_rng(0)
+    first, last = (shape / shape.mean() for shape in rng.gamma(3, size=(2, 3, 4)))
+    done = 1 - np.exp(-steps / 30)
+    levels = (first + done[:, None, None] * (last - first)) * rng.uniform(1, 2, len(steps))[:, None, None]
+    of_task = xr.Dataset(
+        {"score": (("step", "sample", "layer", "head"), np.repeat(levels[:, None], 8, axis=1))},
+        {"step": steps, "sample": range(8), "layer": range(3), "head": range(4)},
+        scores_of(levels[:1]).attrs,
+    )
+    study = of_task["score"].mean("sample").expand_dims(task=["sums"]).transpose("step", ...).to_dataset(name="level")
+    study["eval_loss"] = (("step", "task"), 1 + np.exp(-steps / 90)[:, None])
+    found = half_times(SimpleNamespace(study=study, scores={"sums": of_task}), "sums")
+    assert [row["length"] for row in found] == [20, 40, 80, 120, 200, 400]
+    for row in found:
+        for name, constant in (("pattern", 30), ("loss", 90)):
+            half = -constant * np.log((1 + np.exp(-row["length"] / constant)) / 2)
+            assert row[name] == pytest.approx(half, rel=0.03), row
 
 
 def gini(levels):
