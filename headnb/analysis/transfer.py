@@ -7,7 +7,7 @@ the losses before training, and a constant.
     least squares        y ~ Z, and y ~ Z + x, on the pairs without task t; errors on the pairs with task t, for every t
     skill                1 - (sum of squared errors with x) / (sum of squared errors without x)
 
-A predictor that carries nothing has a skill below zero, because its fitted coefficient adds error. Pairs that share a
+An uninformative predictor has a skill below zero, because its fitted coefficient adds error. Pairs that share a
 task are not independent, so the unit of the test is a task: the part of x that Z does not explain is permuted by
 exchanging tasks, rows and columns together (semi-partialling, Dekker, Krackhardt and Snijders 2007), and the p-value is
 the fraction of permutations with at least the same skill. p-values of several predictors are adjusted by Holm's method.
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-MIN_TASKS = 5  # four tasks have only 24 permutations, and no pairs enough for the fits
+MIN_TASKS = 5  # four tasks have only 24 permutations, and too few pairs for the fits
 DIMS = ("trained", "evaluated")
+ROUNDING = 1e-12  # fraction of a predictor's sum of squares; what is left beyond Z is rounding below it
 COLUMNS = ["r2_alone", "r2", "skill", "p_value"]
 
 
 @dataclass(frozen=True, repr=False)
 class TransferPrediction(AnalysisResult):
-    """How well predictors tell the gain of one task by training on another, for tasks that were left out of the fit.
+    """How well predictors tell the gain of one task by training on another, for tasks that are left out of the fit.
 
     Attributes:
         predictors: one row per predictor: `r2_alone`, its R² for tasks left out; `r2`, the same with the baselines;
@@ -114,11 +115,11 @@ def predict_transfer(
         predictors: name -> (trained, evaluated).
         baselines: name -> (trained, evaluated), or one of these dims.
         permutations: number of random permutations of tasks; all T! are used if they are not more.
-        alpha: probability to call a predictor that carries nothing a predictor that works.
+        alpha: significance level, the probability that an uninformative predictor is said to work.
         seed: of the permutations.
 
     Raises:
-        HeadnbError: no predictors, missing values, or too many baselines for the number of tasks.
+        HeadnbError: no predictors, missing values, equal gains, or too many baselines for the number of tasks.
     """
     alpha = checked_level(alpha, "alpha")
     if not predictors:
@@ -137,12 +138,16 @@ def predict_transfer(
         raise HeadnbError(f"{len(z)} baselines are too many for {len(tasks)} tasks")
     orders = list(_orders(len(tasks), permutations, checked_seed(seed)))
     gains = _matrix(gain, tasks)[off]
+    if not np.ptp(gains):
+        raise HeadnbError("the gain is the same for all pairs of tasks, so there is nothing to predict")
     error = _errors(gains, known, folds)
     found = []
     for values in x:
         skill = 1 - float(_errors(gains, known, folds, values[off][:, None])[0] / error)
         unexplained = np.zeros_like(values)
-        unexplained[off] = values[off] - known @ (np.linalg.pinv(known) @ values[off])
+        rest = values[off] - known @ (np.linalg.pinv(known) @ values[off])
+        if (rest**2).sum() > ROUNDING * (values[off] ** 2).sum():
+            unexplained[off] = rest
         permuted = np.column_stack([unexplained[np.ix_(order, order)][off] for order in orders])
         null = 1 - _errors(gains, known, folds, permuted) / error
         p_value = (1 + (null >= skill - 1e-12).sum()) / (1 + len(orders))
@@ -157,7 +162,7 @@ def predict_transfer(
 def _matrix(values: xr.DataArray, tasks: list[Any]) -> Array:
     """(T, T) of these tasks; the diagonal is 0."""
     whole = xr.DataArray(np.zeros((len(tasks),) * 2), dict.fromkeys(DIMS, tasks), DIMS)
-    matrix = (whole + values.sel({dim: tasks for dim in DIMS if dim in values.dims})).transpose(*DIMS).to_numpy()
+    matrix = (whole + values.reindex({dim: tasks for dim in DIMS if dim in values.dims})).transpose(*DIMS).to_numpy()
     matrix[np.eye(len(tasks), dtype=bool)] = 0
     if not np.isfinite(matrix).all():
         raise HeadnbError(f"{values.name or 'a measurement'} is missing for some pairs of tasks")
@@ -175,7 +180,7 @@ def _errors(y: Array, z: Array, folds: list[NDArray[np.bool_]], x: Array | None 
             continue
         rest = x - z @ (fit @ x[~left_out])  # (P, m)
         size = (rest[~left_out] ** 2).sum(axis=0)
-        known = size > 1e-12 * (x**2).sum(axis=0)
+        known = size > ROUNDING * (x**2).sum(axis=0)
         slope = np.divide(residuals[~left_out] @ rest[~left_out], size, out=np.zeros_like(size), where=known)
         total = total + ((residuals[left_out, None] - slope * rest[left_out]) ** 2).sum(axis=0)
     return total

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.storage.files import check_file_names
-from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tasks.loading import known_tasks, load_task, subset
 from headnb.tasks.samples import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headnb.tasks.loading import Task
 
 
 @dataclass(frozen=True)
@@ -53,25 +59,30 @@ class Samples:
         card = known_tasks().get(task)
         endless = card is not None and card.procedural
         source = load_task(task, split="train", n=2 * n if endless else None, seed=seed)
-        scored = {(str(sample.prompt), str(sample.completion)) for sample in _texts(self.scored(task))}
-        unscored = [
-            index
-            for index, sample in enumerate(_texts(source))
-            if (str(sample.prompt), str(sample.completion)) not in scored
-        ]
-        if not unscored:
-            raise HeadnbError(f"all {len(source)} training samples of {task} are also scored samples; none is left")
-        available = Task(
-            source.name,
-            tuple(source.samples[index] for index in unscored),
-            tuple(source.ids[index] for index in unscored),
-            source.source,
-        )
+        available = without_texts(source, texts_of(self.scored(task)))
         return load_task(available, n=len(available) if whole and not endless else min(n, len(available)), seed=seed)
 
 
-def _texts(task: Task) -> list[Sample]:
-    texts = [sample for sample in task.samples if isinstance(sample, Sample)]
+def texts_of(task: Task) -> list[tuple[str, str]]:
+    """Prompt and completion of each sample.
+
+    Raises:
+        HeadnbError: encoded samples.
+    """
+    texts = [(str(one.prompt), str(one.completion)) for one in task.samples if isinstance(one, Sample)]
     if len(texts) < len(task):
         raise HeadnbError(f"{task.name} has encoded samples; the notebooks fine-tune on text samples only")
     return texts
+
+
+def without_texts(task: Task, scored: Iterable[tuple[str, str]]) -> Task:
+    """The samples of a task whose prompt and completion are not among those of scored samples.
+
+    Raises:
+        HeadnbError: none is left, or encoded samples.
+    """
+    known = set(scored)
+    unscored = [index for index, text in enumerate(texts_of(task)) if text not in known]
+    if not unscored:
+        raise HeadnbError(f"all {len(task)} samples of {task.name} ({task.source}) are also scored; none is left")
+    return subset(task, unscored)

@@ -29,7 +29,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.storage.files import safe_file_name
-from headnb.tasks.loading import Task, load_task
+from headnb.tasks.loading import Task, load_task, subset
 from headnb.tuning.finetuning import finetune
 from headnb.tuning.tuning_trials import evaluations_of, losses_after, losses_of
 
@@ -54,8 +54,8 @@ class SelectionTrial:
         model: the base model.
         tokenizer: its tokenizer.
         targets: target tasks; empty: every task of the run.
-        pool_samples: training samples of each task in the pool.
-        target_samples: samples per target; the other scored samples of its task are held out.
+        pool_samples: training samples of each task in the pool, at most.
+        target_samples: samples per target, at most; the other scored samples of its task are held out.
         ways: selection methods, as for `select_instructions`.
         to: as for `select_instructions`.
         warmup_samples: random samples of the pool that the model is trained on before "less" takes its gradients.
@@ -86,7 +86,8 @@ class SelectionTrial:
         settings = run.settings
         self.pool = {name: run.samples.training(name, settings.seed, pool_samples) for name in settings.tasks}
         self.targets = {name: run.samples.scored(name, target_samples) for name in _tasks(run, targets)}
-        self._sizes = {"pool_samples": pool_samples, "target_samples": target_samples}
+        parts = {"pool_samples": self.pool, "target_samples": self.targets}
+        self._sizes = {name: min(map(len, tasks.values())) for name, tasks in parts.items()}
         self._scores: dict[str, tuple[dict[str, xr.Dataset], dict[str, xr.Dataset]]] = {}
 
     def precision(self, ks: Sequence[int]) -> xr.Dataset:
@@ -165,7 +166,7 @@ class SelectionTrial:
         chosen = None if way == ALONE else self.chosen(way, target, most, seed, scarce=scarce)
 
         def first(k: int) -> Task:
-            parts = [part for part in (own, chosen and _first(chosen, k)) if part]
+            parts = [part for part in (own, chosen and subset(chosen, range(k))) if part]
             return _joined(f"{k} by {way}", {str(number): part for number, part in enumerate(parts)})
 
         return first
@@ -305,10 +306,6 @@ def _tasks(run: Run, wanted: Iterable[str]) -> tuple[str, ...]:
     return wanted or known
 
 
-def _first(task: Task, k: int) -> Task:
-    return Task(task.name, task.samples[:k], task.ids[:k], task.source)
-
-
 def _joined(name: str, parts: Mapping[str, Task]) -> Task:
     """One task of the samples of several, with ids `part/id`."""
     samples = tuple(sample for part in parts.values() for sample in part.samples)
@@ -321,11 +318,11 @@ def _task_difference(task: Task, others: Task) -> Task:
     Raises:
         HeadnbError: no sample is left.
     """
-    remaining = [index for index, key in enumerate(task.ids) if key not in set(others.ids)]
+    others_ids = set(others.ids)
+    remaining = [index for index, key in enumerate(task.ids) if key not in others_ids]
     if not remaining:
         raise HeadnbError(
             f"all {len(task)} scored samples of {task.name} are in the target, none is left for the test; "
             "use fewer target samples"
         )
-    samples = tuple(task.samples[index] for index in remaining)
-    return Task(task.name, samples, tuple(task.ids[index] for index in remaining), task.source)
+    return subset(task, remaining)

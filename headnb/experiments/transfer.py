@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from headnb.experiments.folder import Run
     from headnb.stats.descriptive import Array
+    from headnb.tasks.loading import Task
 
 PREDICTORS = ("change of the pattern", "pattern", "gradients")
 
@@ -61,7 +62,7 @@ def transfer_measures(
         raise HeadnbError(f"{run.folder} has fewer than two tasks with a lower loss after training on them")
     early = {task: _early(run, task, early_steps) for task in tasks}
     texts = {task: run.samples.training(task, run.settings.seed, samples) for task in tasks}
-    gradients = [_mean_gradient(run, model, tokenizer, task, samples) for task in tasks]
+    gradients = [_mean_gradient(run, model, tokenizer, *named) for named in texts.items()]
     words = {task: [sample_text(sample) for sample in of_task.samples] for task, of_task in texts.items()}
     weights = TfIdf.of(text for of_task in words.values() for text in of_task)
     bags = [np.asarray(weights.vectors(of_task).mean(axis=0)).ravel() for of_task in words.values()]
@@ -82,11 +83,7 @@ def transfer_measures(
 
 
 def transfer_of(measures: xr.Dataset, *, permutations: int = 999) -> TransferPrediction:
-    """Test of `PREDICTORS` against losses and text: see `predict_transfer`.
-
-    Raises:
-        HeadnbError: fewer than five tasks.
-    """
+    """Test of `PREDICTORS` against losses and text: see `predict_transfer`. Below five tasks nothing is tested."""
     baselines = [str(name) for name in measures if name not in {"gain", *PREDICTORS}]
     parts: list[Mapping[str, xr.DataArray]] = [
         {name: measures[name] for name in names} for names in (PREDICTORS, baselines)
@@ -98,7 +95,8 @@ def transfer_section(measures: xr.Dataset) -> Section:
     """Section of the report on `transfer_measures`."""
     result = transfer_of(measures)
     working = [name for name in PREDICTORS[:2] if result.predictors["works"][name]]
-    headline = f"{' and '.join(working) or 'Patterns'} {'predicts' if working else 'are not shown to predict'} transfer"
+    verb = "predicts" if len(working) == 1 else "predict" if working else "are not shown to predict"
+    headline = f"{' and '.join(working) or 'Patterns'} {verb} transfer"
     reason = f"p-values are adjusted for {len(PREDICTORS)} predictors; tasks are the unit of the test."
     numbers = tuple(Number(f"skill, {name}", float(result.predictors["skill"][name])) for name in PREDICTORS)
     table = result.table.reset_index().drop(columns="works")
@@ -137,14 +135,13 @@ def _early(run: Run, task: str, steps: int) -> tuple[xr.DataArray, float]:
 
 
 def _mean_gradient(
-    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, samples: int
+    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, task: Task
 ) -> Array:
     from headnb.analysis.selection.features import sample_features  # noqa: PLC0415  the report does not need torch
 
-    of_task = run.samples.training(task, run.settings.seed, samples)
-    out = run.folder / "transfer" / f"{safe_file_name(task)}.{samples}.nc"
+    out = run.folder / "transfer" / f"{safe_file_name(name)}.{len(task)}.nc"
     how: dict[str, Any] = {"max_length": run.settings.max_length, "seed": run.settings.seed, "out": out}
-    features = sample_features(model, tokenizer, of_task, "gradient", **how)
+    features = sample_features(model, tokenizer, task, "gradient", **how)
     return np.asarray(features["feature"].mean("sample"), np.float64)
 
 

@@ -96,8 +96,7 @@ class Task:
         """
         if key not in self.ids:
             raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids[:20]))
-        index = self.ids.index(key)
-        return Task(self.name, (self.samples[index],), (key,), self.source)
+        return subset(self, [self.ids.index(key)])
 
     def with_shuffled_answers(self, seed: int = 0) -> Task:
         """A control task with the form of this one but not its content: each prompt has another sample's completion.
@@ -129,6 +128,12 @@ class Task:
             line = json.dumps([key, sample_line(sample)], sort_keys=True)
             digest.update(line.encode() + b"\n")
         return digest.hexdigest()
+
+
+def subset(task: Task, indices: Iterable[int]) -> Task:
+    """The samples of a task at these indices, in this order."""
+    samples, ids = zip(*((task.samples[index], task.ids[index]) for index in indices), strict=True)
+    return dataclasses.replace(task, samples=samples, ids=ids)
 
 
 def known_tasks() -> dict[str, TaskCard]:

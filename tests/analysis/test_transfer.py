@@ -86,6 +86,21 @@ def test_skill_is_that_of_fits_without_each_task():
     assert found.r2_baselines == pytest.approx(1 - error(loss, text) / error())
 
 
+def test_a_predictor_that_the_baselines_contain_is_no_finding():
+    """What is left of it is rounding, whose permutations must not be a null distribution."""
+    gain, predictors, baselines = simulated(3, 6, 1)
+    copy = 3 * baselines["text"] + 2 * baselines["loss"] - 1
+    found = predict_transfer(gain, {"copy": copy, "predictor": predictors["predictor"]}, baselines).predictors
+    assert found["skill"]["copy"] == pytest.approx(0, abs=1e-9)
+    assert found["p_value"]["copy"] == 1
+
+
+def test_gains_without_differences_are_refused():
+    gain, predictors, baselines = simulated(3, 6, 1)
+    with pytest.raises(HeadnbError, match="nothing to predict"):
+        predict_transfer(gain * 0 + 1, predictors, baselines)
+
+
 def test_names_order_and_diagonal_do_not_matter():
     gain, predictors, baselines = simulated(3, 6, 1)
     first = predict_transfer(gain, predictors, baselines, permutations=9)
@@ -101,5 +116,7 @@ def test_too_few_tasks_are_not_tested_and_missing_values_are_refused():
     gain, predictors, baselines = simulated(0, 5, 1)
     with pytest.raises(HeadnbError, match="is missing for some pairs"):
         predict_transfer(gain.where(gain["trained"] != "task1"), predictors, baselines)
+    with pytest.raises(HeadnbError, match="is missing for some pairs"):
+        predict_transfer(gain, {name: values[1:] for name, values in predictors.items()}, baselines)
     with pytest.raises(HeadnbError, match="too many for 5 tasks"):
         predict_transfer(gain, predictors, {str(i): baselines["text"] for i in range(11)})

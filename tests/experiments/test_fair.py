@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import headnb
 import numpy as np
 import pytest
+import xarray as xr
+from headnb.analysis.composition.evidence import Comparison, CompositionEvidence, Limit
 from headnb.errors import HeadnbError
 from headnb.experiments.fair import __main__ as fair
 from headnb.experiments.fair import study as fair_study
 from headnb.experiments.fair.decision import ABSENT, Family, Study, decide, decide_rapid, holm
-from headnb.experiments.fair.results import FairResults, compact_scores, grouped, read_long
+from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
+from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, half_times, read_long
 from headnb.experiments.fair.samples import BETWEEN, FairSamples
 from headnb.experiments.fair.study import FairStudy
 from headnb.experiments.folder import Run
+from headnb.stats.rounding import interval_text
 from headnb.storage.files import write_json
 from headnb.suite.checks import check_suite
 from headnb.suite.definition import read_suite
 from headnb.suite.graph import build_graph
 from headnb.suite.job import Session, run_node
 from headnb.suite.notebooks import notebooks_folder
+from scipy import stats
 
 from simulated_compositions import TASKS, study
 from simulated_finetuning import scores_of
@@ -48,20 +56,68 @@ DESIGN = {
 }
 
 
+def with_loss(pairs, loss):
+    return [(before, after.assign(loss=("sample", np.full(32, loss)))) for before, after in pairs]
+
+
 def simulated(world: str, *, runs: int = 3, seed: int = 1, learnt: bool = True, **options: float) -> Study:
     """A study in the registered form, whose losses say whether the tasks were learnt."""
     drawn = study(np.random.default_rng(seed), world, runs=runs, n=32, **options)
     own = {"target": drawn["target"], **drawn["basics"], **drawn["others"]}
-
-    def with_loss(pairs, loss):
-        return [(before, after.assign(loss=("sample", np.full(32, loss)))) for before, after in pairs]
-
     low, high = (1.0, 2.0) if learnt else (2.0, 1.0)
     return Study(
         FAMILY,
         {task: with_loss(pairs, low) for task, pairs in own.items()},
         {task: with_loss(pairs, high) for task, pairs in drawn["shuffled"].items()},
     )
+
+
+class FixedEvidence(Study):
+    """A study of which every condition of the rule is given."""
+
+    def evidence(self, target="", level=0.95):
+        true = self.conditions
+        if target:
+            return self.with_limits(true["positive"] if target == "plus" else true["negative"], True, True, True, level)
+        return self.with_limits(*(true[name] for name in ("excess", "added", "beyond", "small")), level)
+
+    def with_limits(self, excess, added, beyond, small, level):
+        def limit(found, high=1.0):
+            return Limit(0.1, 0.01 if found else -0.01, 0.001, high)
+
+        reliability = 0.7 if self.conditions["reliable"] else 0.69
+        gain = limit(True, 0.24 if small and level == 0.95 else 0.25)
+        contributions = {"a": limit(True), "b": limit(added)}
+        of_change = Comparison(gain, limit(excess), contributions, ("c", "d"), 2.0, reliability, level)
+        return CompositionEvidence("target", ("a", "b"), of_change, dataclasses.replace(of_change, gain=limit(beyond)))
+
+
+def test_verdicts_are_those_of_the_registered_table(monkeypatch):
+    """Section 4 of docs/experiment.md, written again, for every combination of its conditions."""
+    names = ("learnt", "reliable", "spike", "positive", "negative", "solved", "excess", "added", "beyond", "small")
+    family = Family("target", ("a", "b"), ("minus", "c", "d"), positive="plus", negative="minus", least_match=0.5)
+    tasks = ("target", "a", "b", "minus", "c", "d", "plus")
+
+    def runs(*losses):
+        return [(None, xr.Dataset({"loss": ("sample", [loss, loss])})) for loss in losses]
+
+    for values in itertools.product([True, False], repeat=len(names)):
+        true = dict(zip(names, values, strict=True))
+        own = {task: runs(1.0, 1.0, 1.0 if true["learnt"] or task != "d" else 2.0) for task in tasks}
+        matches = (0.9, 0.5 if true["solved"] else 0.49, 0.9)
+        one = FixedEvidence(family, own, dict.fromkeys(tasks, runs(2.0, 2.0, 2.0)), matches)
+        object.__setattr__(one, "conditions", true)
+        monkeypatch.setattr(
+            "headnb.experiments.fair.decision._spike_found", lambda *_, found=0.8 if true["spike"] else 0.775: found
+        )
+        valid = all(true[name] for name in names[:4]) and not true["negative"] and true["solved"]
+        if not valid:
+            expected = "not decidable"
+        elif true["excess"] and true["added"]:
+            expected = "composition" if true["beyond"] else "shared, perhaps format"
+        else:
+            expected = "absent" if true["small"] else "undecided"
+        assert decide(one, level=0.975).verdict == expected, true
 
 
 def test_a_composed_change_is_composition():
@@ -91,6 +147,35 @@ def test_tasks_that_are_not_learnt_are_not_decidable():
     decision = decide(simulated("composed", learnt=False), replicates=REPLICATES)
     assert decision.verdict == "not decidable"
     assert "is not lower than after training on shuffled answers" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("loss", [3.0, np.nan])
+def test_every_task_must_be_learnt_in_every_run(loss):
+    """Condition 2 has no exception: one run of an "other" task is enough, and an unknown loss is not a lower one."""
+    one = simulated("composed")
+    unlearnt = [*one.own["c"][:2], *with_loss(one.own["c"][2:], loss)]
+    decision = decide(dataclasses.replace(one, own={**one.own, "c": unlearnt}), replicates=REPLICATES)
+    assert decision.verdict == "not decidable"
+    assert decision.reasons == ("the loss of c is not lower than after training on shuffled answers",)
+
+
+def test_training_on_shuffled_answers_that_does_the_same_is_shared_perhaps_format():
+    """AP(own) - AP(shuffled) is then only noise, which no power can be computed for."""
+    one = simulated("composed")
+    again = simulated("composed", run_noise=0.21)
+    same = {task: with_loss(pairs, 2.0) for task, pairs in again.own.items()}
+    decision = decide(dataclasses.replace(one, shuffled=same), replicates=REPLICATES)
+    assert decision.verdict == "shared, perhaps format"
+
+
+def test_the_limit_of_absent_is_at_95_percent_at_every_level():
+    one = simulated("null")
+    changes = {"target": one.own["target"], "basics": {name: one.own[name] for name in "ab"}}
+    others = {name: one.own[name] for name in "cde"}
+    gain = headnb.fit_combination(**changes, others=others, level=0.95).evidence.change.gain
+    assert decide(one, level=0.975, replicates=REPLICATES).numbers["upper limit of the gain"] == pytest.approx(
+        gain.high
+    )
 
 
 def test_noise_is_not_decidable():
@@ -124,7 +209,15 @@ def test_holm_judges_the_first_family_at_half_the_level():
     assert first.verdict == "composition"
 
 
-@pytest.mark.parametrize(("exact_match", "verdict"), [((0.6, 0.5, 0.7), "composition"), ((0.6, 0.4), "not decidable")])
+@pytest.mark.parametrize(
+    ("exact_match", "verdict"),
+    [
+        ((0.6, 0.5, 0.7), "composition"),
+        ((0.6, 0.4, 0.7), "not decidable"),
+        ((np.nan, 0.6, 0.7), "not decidable"),
+        ((), "not decidable"),
+    ],
+)
 def test_a_family_with_accuracy_judges_only_if_the_target_is_solved(exact_match, verdict):
     family = dataclasses.replace(FAMILY, least_match=0.5)
     solved = dataclasses.replace(simulated("composed"), family=family, exact_match=exact_match)
@@ -147,7 +240,20 @@ def test_rapid_needs_a_half_time_that_does_not_grow_and_is_earlier_than_the_loss
 
 def test_slope_equals_the_exponent_of_a_power_law():
     trainings = [rows(lambda length, scale=scale: scale * length**0.3) for scale in (1.0, 1.1, 1.2)]
-    assert decide_rapid(trainings).slope == pytest.approx((0.3, 0.3))
+    assert decide_rapid(trainings).slope == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_limits_over_seeds_are_students():
+    exponents = [0.1, 0.3, 0.35]
+    found = decide_rapid([rows(lambda length, power=power: length**power) for power in exponents])
+    low, high = stats.t.interval(0.9, 2, np.mean(exponents), stats.sem(exponents))  # one-sided 95 %
+    assert found.slope == pytest.approx((0.25, low, high))
+
+
+def test_a_slope_needs_all_six_prefixes():
+    """Unknown half-times of short prefixes would leave a slope of the long ones only."""
+    trainings = [rows(lambda length: np.nan if length == 20 else 5.0)] * 3
+    assert decide_rapid(trainings).verdict == "not decidable"
 
 
 def test_group_means_keep_mean_and_loss_and_are_stored_to_a_thousandth(tmp_path):
@@ -269,6 +375,16 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
     assert elsewhere.learning_rate() == rate["rate"]
 
 
+def test_a_rate_whose_training_diverges_is_not_chosen(fair_run, monkeypatch):
+    losses = {1e-3: np.nan, 1e-4: 2.0}
+    monkeypatch.setattr(FairStudy, "_held_out_loss", lambda self, rate: losses[rate])
+    assert fair_run.learning_rate() == 1e-4
+    page = fair_run.compact.folder / "page.md"
+    fair.judge(page.parent, page)
+    chosen = "Learning rate: 0.0001 (held-out loss of adding: – at 0.001, 2.000 at 0.0001)"
+    assert chosen in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.long
 def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path):
     model, results = tmp_path / "tiny", tmp_path / "results"
@@ -317,3 +433,101 @@ def test_judge_says_what_is_missing(tmp_path):
     assert "| 0 | 400 | 5.00 | 50.00 |" in page
     with pytest.raises(HeadnbError, match="suite run --profile fair"):
         results.before("gsm8k")
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"PK" + content[:9]])
+def test_a_damaged_compact_result_is_one_line_that_names_the_file(tmp_path, damage):
+    results = FairResults(tmp_path)
+    scores = scores_of(np.full((32, 2, 3), 0.1)).assign(loss=("sample", np.ones(32)))
+    path = results.write("before", "sums", None, compact_scores(scores))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(HeadnbError, match=r"sums\.npz is damaged"):
+        results.before("sums")
+
+
+def test_half_times_of_prefixes_are_those_of_exponential_approaches():
+    """The pattern and the loss approach their ends with the time constants 30 and 90; a prefix ends earlier."""
+    steps = np.array([0, 1, 2, 5, 10, 20, 40, 80, 120, 200, 400])
+    rng = np.random.default_rng(0)
+    first, last = (shape / shape.mean() for shape in rng.gamma(3, size=(2, 3, 4)))
+    done = 1 - np.exp(-steps / 30)
+    levels = (first + done[:, None, None] * (last - first)) * rng.uniform(1, 2, len(steps))[:, None, None]
+    of_task = xr.Dataset(
+        {"score": (("step", "sample", "layer", "head"), np.repeat(levels[:, None], 8, axis=1))},
+        {"step": steps, "sample": range(8), "layer": range(3), "head": range(4)},
+        scores_of(levels[:1]).attrs,
+    )
+    study = of_task["score"].mean("sample").expand_dims(task=["sums"]).transpose("step", ...).to_dataset(name="level")
+    study["eval_loss"] = (("step", "task"), 1 + np.exp(-steps / 90)[:, None])
+    found = half_times(SimpleNamespace(study=study, scores={"sums": of_task}), "sums")
+    assert [row["length"] for row in found] == [20, 40, 80, 120, 200, 400]
+    for row in found:
+        for name, constant in (("pattern", 30), ("loss", 90)):
+            half = -constant * np.log((1 + np.exp(-row["length"] / constant)) / 2)
+            assert row[name] == pytest.approx(half, rel=0.03), row
+
+
+def gini(levels):
+    """Half the mean absolute difference over the mean."""
+    flat = np.ravel(levels)
+    return np.abs(flat[:, None] - flat).mean() / 2 / flat.mean()
+
+
+@pytest.fixture
+def described(tmp_path):
+    """Noise-free levels of two tasks: (kind, task, seed) -> levels (2, 3); seed None: the base model."""
+    rng = np.random.default_rng(0)
+    tasks = ("mathqa_python", "boolq")
+    keys = [("before", task, None) for task in tasks]
+    keys += [(kind, task, seed) for kind in ("own", "shuffled") for task in tasks for seed in range(3)]
+    keys += [("beside", task, seed) for task in tasks for seed in range(3)]
+    levels = {key: rng.gamma(3, size=(2, 3)) for key in keys}
+
+    def scores(key, task, n):
+        return scores_of(np.repeat(levels[key][None], n, axis=0), task).assign(loss=("sample", np.ones(n)))
+
+    results = FairResults(tmp_path)
+    for key in keys:
+        kind, task, seed = key
+        if kind != "beside":
+            of_groups = compact_scores(scores(key, task, 96))
+            arrays, meta = dict(of_groups.arrays), dict(of_groups.meta)
+            if kind == "own":
+                other = next(name for name in tasks if name != task)
+                beside = compact_scores(scores(("beside", task, seed), other, 16))
+                arrays |= {
+                    "beside_level": beside.arrays["level"][None, :2],
+                    "beside_scale": beside.arrays["scale"][None],
+                }
+                arrays |= {"beside_loss": beside.arrays["loss"][None, :2]}
+                meta["evaluated"] = [other]
+            results.write(kind, task, seed, Compact(arrays, meta))
+    return results, levels
+
+
+def test_concentration_is_that_of_the_patterns_and_its_difference_is_paired_by_seed(described):
+    results, levels = described
+    rows = {(row[0], row[1]): row[2:] for row in concentration_rows(results, ("mathqa_python", "mbpp", "boolq"))}
+    assert set(rows) == {(task, name) for task in ("mathqa_python", "boolq") for name in ("gini", "cv", "kurtosis")}
+    own, shuffled = (np.array([gini(levels[kind, "boolq", seed]) for seed in range(3)]) for kind in ("own", "shuffled"))
+    first = gini(levels["before", "boolq", None])
+    found = [float(cell.split(" [")[0].replace("−", "-")) for cell in rows["boolq", "gini"]]
+    expected = (first, own.mean() - first, shuffled.mean() - first, (own - shuffled).mean())
+    np.testing.assert_allclose(found, expected, atol=0.006)
+    ends = stats.t.interval(0.95, 2, (own - shuffled).mean(), stats.sem(own - shuffled))
+    assert rows["boolq", "gini"][3] == interval_text((own - shuffled).mean(), *ends)
+
+
+def test_specificity_compares_all_models_on_the_first_samples_of_each_task(described):
+    results, levels = described
+    found = specificity_of(results, ("mathqa_python", "mbpp", "boolq")).change["value"]
+
+    def relative(after, before):
+        after, before = (np.mean([x / x.mean() for x in some], axis=0).ravel() for some in (after, [before]))
+        return np.linalg.norm(after - before) / np.linalg.norm(before - before.mean())
+
+    for train, evaluated, kind in (("boolq", "boolq", "own"), ("mathqa_python", "boolq", "beside")):
+        after = [levels[kind, train, seed] for seed in range(3)]
+        expected = relative(after, levels["before", "boolq", None])
+        assert float(found.sel(train=train, eval=evaluated)) == pytest.approx(expected, rel=2e-3)
+    assert specificity_of(results, ("boolq",)) is None

@@ -11,6 +11,7 @@ from headnb.analysis.selection.features import sample_features
 from headnb.analysis.selection.study import ALONE
 from headnb.experiments import selection_trials
 from headnb.experiments.folder import Run, Settings
+from headnb.experiments.samples import Samples
 
 from simulated_finetuning import scores_of
 
@@ -31,6 +32,16 @@ def test_each_target_has_random_instructions_of_its_own(run: Run) -> None:
     assert chosen["gcd"] == set(trial.chosen("random", "gcd", 20, seed=1).ids)
     for first, second in (("gcd", "lcm"), ("gcd", "leg_counting"), ("lcm", "leg_counting")):
         assert len(chosen[first] & chosen[second]) < 15  # of 20 out of 60, 7 by chance
+
+
+def test_the_size_of_the_pool_is_that_of_its_smallest_task(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else precision would be compared at a k that a perfect choice cannot fill."""
+    whole = Samples.training
+    monkeypatch.setattr(
+        Samples, "training", lambda self, task, seed, n: whole(self, task, seed, 7 if task == "lcm" else n)
+    )
+    trial = selection_trials.SelectionTrial(run, None, None, (), pool_samples=20, target_samples=30, ways=["random"])
+    assert trial.precision([2]).attrs == {"pool_samples": 7, "target_samples": 6}
 
 
 def test_each_task_trains_random_heads_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.storage.reading import read_parts
-from headnb.tasks.loading import Task, load_task
+from headnb.tasks.loading import Task, load_task, subset
 from headnb.tasks.samples import sample_line
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def score_sources(sources: Sequence[Source], score: Scorer | None, out: Path, on
 
 def _split_task(task: Task) -> Iterator[Task]:
     for start in range(0, len(task), SAMPLES_PER_STORE):
-        part = slice(start, start + SAMPLES_PER_STORE)
-        yield Task(task.name, task.samples[part], task.ids[part], task.source)
+        yield subset(task, range(start, min(start + SAMPLES_PER_STORE, len(task))))
 
 
 def _overall_progress(on_progress: Any, before: int, total: int) -> Callable[[Progress], None] | None:

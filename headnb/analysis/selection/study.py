@@ -45,7 +45,7 @@ class SelectionStudy(AnalysisResult):
             that are in neither target nor pool, and `loss` (tuned_way, target, tuned_k, seed, sample) after fine-tuning
             on tuned_k chosen samples. In the same way `exact_match_before` and `exact_match`; and `scarce_loss`,
             `scarce_exact_match` (scarce_way, ...) after fine-tuning on the target and samples of other tasks, with the
-            method `ALONE`. Attributes: `pool_samples`, `target_samples` (numbers per task).
+            method `ALONE`. Attributes: `pool_samples`, `target_samples` (smallest numbers per task).
     """
 
     arrays: xr.Dataset
@@ -152,13 +152,13 @@ class SelectionStudy(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether the first method is more precise than TF-IDF (or than random, without TF-IDF); None if undecided."""
+        """Whether the first method is more precise than `baseline`; None if undecided or without a baseline."""
         found = direction(self.precision_of(self.ways[0], self.most, self.baseline)) if self.baseline else 0
         return {1: True, -1: False, 0: None}[found]
 
     @property
     def baseline(self) -> str:
-        """The method that the first method is compared with: TF-IDF, else random; empty if there is neither."""
+        """The last of `BASELINES` that is compared (TF-IDF, else random, and so on); empty if there is none."""
         return next(reversed(self._baselines(self.ways[0])), "")
 
     @property

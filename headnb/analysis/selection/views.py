@@ -71,7 +71,8 @@ class ScoreView:
         if not standardised:
             return view
         read, n, total, squares = 0, 0, np.zeros(heads), np.zeros(heads)
-        for _, _, part in score_rows(sources):
+        for source, _, part in score_rows(sources):
+            _check_same_kind(part, target, source)
             levels = view.levels(part)
             read += len(levels)
             levels = levels[levels.any(axis=1)]

@@ -1,14 +1,18 @@
 """Decision rule of the fair experiment, as registered in docs/experiment.md before any result.
 
 Every statistic is one of headnb's public functions: `fit_combination` for the evidence, `composition_power` for the
-spike. This module only compares their numbers with the registered thresholds.
+spike. This module only compares their numbers with the registered thresholds. In the rule, "excess > 0" is the level
+*shared with these basics* of the evidence, and "gain > 0" the level *gain*: both also need separable basics and a
+reliable residual, and the former needs the latter.
+
+A number that is not known (NaN) never meets a condition.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -16,8 +20,8 @@ from scipy import stats
 from headnb.analysis.composition.evidence import SHARED
 from headnb.analysis.composition.fit import fit_combination
 from headnb.analysis.composition.power import composition_power
-from headnb.analysis.json_values import to_json_value
 from headnb.errors import HeadnbError
+from headnb.experiments.fair.results import KINDS, PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +85,8 @@ FAMILIES = (PRIMARY, PROCEDURAL)
 class Study:
     """The changes of one family of tasks: task -> (before, after) of every training run.
 
-    `exact_match` has that of the target after every training on own answers, where it is known.
+    Run i on own and on shuffled answers has the same seed. `exact_match` has that of the target after every training on
+    own answers, NaN where it is not known.
     """
 
     family: Family
@@ -92,32 +97,28 @@ class Study:
     def changes(self, target: str = "") -> dict[str, Any]:
         """Arguments of `fit_combination` and `composition_power`, for another target if one is given."""
         name, family = target or self.family.target, self.family
-        others = {task: self.own[task] for task in family.others if task != name}
-        used = {name, *family.basics, *others}
         return {
             "target": self.own[name],
             "basics": {task: self.own[task] for task in family.basics},
             "name": name,
-            "others": others,
-            "shuffled": {task: pairs for task, pairs in self.shuffled.items() if task in used},
+            "others": {task: self.own[task] for task in family.others if task != name},
         }
 
     def evidence(self, target: str = "", level: float = LEVEL) -> CompositionEvidence:
         """Evidence for composition of the target, or of another task."""
-        return fit_combination(**self.changes(target), level=level, permutations=1, resamples=1).evidence
+        changes = self.changes(target)
+        used = (changes["name"], *changes["basics"], *changes["others"])
+        shuffled = {task: self.shuffled[task] for task in used}
+        return fit_combination(**changes, shuffled=shuffled, level=level, permutations=1, resamples=1).evidence
 
     @classmethod
     def of(cls, results: FairResults, family: Family = PRIMARY) -> Study:
         """The study of a family from compact results; the runs of a task are those with own and shuffled answers."""
-        own, shuffled = {}, {}
-        for task in family.tasks:
-            seeds = [seed for seed in results.seeds("own", task) if seed in results.seeds("shuffled", task)]
-            if seeds:
-                before = results.before(task)
-                own[task] = [(before, results.after("own", task, seed)) for seed in seeds]
-                shuffled[task] = [(before, results.after("shuffled", task, seed)) for seed in seeds]
-        about = (results.meta("own", family.target, seed) for seed in results.seeds("own", family.target))
-        return cls(family, own, shuffled, tuple(one["exact_match"] for one in about if "exact_match" in one))
+        own, shuffled = (
+            {task: pairs for task in family.tasks if (pairs := results.pairs(kind, task))} for kind in KINDS
+        )
+        about = [results.meta("own", family.target, seed) for seed in results.seeds("own", family.target)]
+        return cls(family, own, shuffled, tuple(float(one.get("exact_match", math.nan)) for one in about))
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Decision:
     Attributes:
         verdict: the registered verdict.
         reasons: what is missing or failed, in sentences; empty if the experiment is valid.
-        numbers: the numbers that the rule compares, as plain JSON values.
+        numbers: the numbers that the rule compares.
         level: level of the one-sided limits and tests.
     """
 
@@ -158,14 +159,12 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
     change, beyond = evidence.change, evidence.beyond_format
     if change is None or beyond is None or change.excess is None:
         return Decision("not decidable", (evidence.reason_untested or f"needs {evidence.missing}",), {}, level)
-    at_level = evidence if level == LEVEL else study.evidence()
-    upper = at_level.change.gain.high if at_level.change is not None else math.nan
-    lost = _not_learnt(study)
+    at_level = (evidence if level == LEVEL else study.evidence()).change
+    upper = at_level.gain.high if at_level is not None else math.nan
     found = math.nan if math.isnan(change.gain.value) else _spike_found(study, level, replicates)
-    family = study.family
-    positive = study.evidence(family.positive).composed if family.positive else True
-    negative = study.evidence(family.negative).composed if family.negative else False
-    match = min(study.exact_match, default=0.0)
+    family, unlearnt = study.family, _not_learnt(study)
+    controls = {task: study.evidence(task).composed for task in (family.positive, family.negative) if task}
+    solved = not family.least_match or bool(np.min(study.exact_match or (math.nan,)) >= family.least_match)
     numbers = {
         "runs": _runs(study),
         "gain": change.gain._asdict(),
@@ -176,28 +175,27 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
         "reliability": change.reliability,
         "condition": change.condition,
         "spike found": found,
-        "controls found": {family.positive: positive, family.negative: negative},
+        "controls found": controls,
         "exact match": list(study.exact_match),
         "level of evidence": evidence.level,
     }
+    spike = "cannot be simulated" if math.isnan(found) else f"is found in {found:.0%} of simulated studies"
     checks = {
-        f"the loss of {', '.join(lost)} is not lower than after training on shuffled answers": bool(lost),
-        f"residual reliability {change.reliability:.2f} is below {RELIABILITY}": change.reliability < RELIABILITY,
-        f"a spike of {SPIKE} is found in {found:.0%} of simulated studies, fewer than {POWER:.0%}": not found >= POWER,
-        f"the positive control {family.positive} is not found": not positive,
-        f"composition is found for the negative control {family.negative}": negative,
-        f"the exact match on {family.target} is below {family.least_match:g}": match < family.least_match,
+        f"the loss of {', '.join(unlearnt)} is not lower than after training on shuffled answers": bool(unlearnt),
+        f"residual reliability {change.reliability:.2f} is below {RELIABILITY}": not change.reliability >= RELIABILITY,
+        f"a spike of {SPIKE} {spike}; the rule needs {POWER:.0%}": not found >= POWER,
+        f"the positive control {family.positive} is not found": not controls.get(family.positive, True),
+        f"composition is found for the negative control {family.negative}": controls.get(family.negative, False),
+        f"the exact match on {family.target} is not known or below {family.least_match:g}": not solved,
     }
-    reasons = [reason for reason, failed in checks.items() if failed]
-    plain = _plain(numbers)
-    if reasons:
-        return Decision("not decidable", tuple(reasons), plain, level)
+    if reasons := [reason for reason, failed in checks.items() if failed]:
+        return Decision("not decidable", tuple(reasons), numbers, level)
     verdict: Verdict = "undecided"
     if evidence.composed:
         verdict = "composition" if beyond.has_gain else "shared, perhaps format"
     elif upper < ABSENT:
         verdict = "absent"
-    return Decision(verdict, (), plain, level)
+    return Decision(verdict, (), numbers, level)
 
 
 def holm(studies: Sequence[Study], replicates: int = 40) -> list[Decision]:
@@ -214,51 +212,60 @@ def holm(studies: Sequence[Study], replicates: int = 40) -> list[Decision]:
     return [one if one.verdict == "composition" else decide(study, replicates=replicates) for one, study in both]
 
 
+class SeedMean(NamedTuple):
+    """Mean over seeds with its one-sided limits (t over seeds); NaN where there are too few seeds."""
+
+    value: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Rapid:
     """Whether patterns change rapidly.
 
     Attributes:
         verdict: "rapid", "not rapid", "undecided" or "not decidable".
-        slope: log half-time per log length of the training: mean over seeds and its one-sided upper limit.
-        ahead: log of the pattern's half-time over the loss's half-time in the longest training, likewise.
+        slope: log half-time per log length of the training.
+        ahead: log of the pattern's half-time over the loss's half-time in the longest training.
         seeds: number of long trainings.
     """
 
     verdict: str
-    slope: tuple[float, float]
-    ahead: tuple[float, float]
+    slope: SeedMean
+    ahead: SeedMean
     seeds: int
 
 
 def decide_rapid(trainings: Sequence[Sequence[Mapping[str, float]]], level: float = LEVEL) -> Rapid:
-    """Apply the registered rule to the half-times of long trainings (`results.half_times`), one per seed."""
+    """Apply the registered rule to the half-times of long trainings (`results.half_times`), one per seed.
+
+    A slope needs the half-times of all prefixes.
+    """
     slopes, ahead = [], []
     for rows in trainings:
-        known = [row for row in rows if row["pattern"] > 0]
-        if len(known) >= 3:
-            logs = np.log([[row["length"], row["pattern"]] for row in known])
-            slopes.append(float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]))
-        if rows and rows[-1]["pattern"] > 0 and rows[-1]["loss"] > 0:
-            ahead.append(float(np.log(rows[-1]["pattern"] / rows[-1]["loss"])))
-    (slope, slope_low, slope_high), (first, first_low, first_high) = (_limits(x, level) for x in (slopes, ahead))
+        of_length = {row["length"]: row for row in rows}
+        prefixes = [of_length[length] for length in PREFIXES if length in of_length]
+        halves = np.array([row["pattern"] for row in prefixes])
+        if len(halves) == len(PREFIXES) and np.isfinite(halves).all():
+            slopes.append(float(np.polyfit(np.log(PREFIXES), np.log(halves), 1)[0]))
+        ahead += [math.log(row["pattern"] / row["loss"]) for row in prefixes if row["length"] == PREFIXES[-1]]
+    ahead = [value for value in ahead if math.isfinite(value)]
+    slope, first = (_mean_over_seeds(values, level) for values in (slopes, ahead))
     verdict = "undecided"
     if min(len(slopes), len(ahead)) < MIN_RUNS:
         verdict = "not decidable"
-    elif slope_high < SLOPE and first_high < 0:
+    elif slope.high < SLOPE and first.high < 0:
         verdict = "rapid"
-    elif slope_low > SLOPE or first_low > 0:
+    elif slope.low > SLOPE or first.low > 0:
         verdict = "not rapid"
-    return Rapid(verdict, (slope, slope_high), (first, first_high), len(trainings))
+    return Rapid(verdict, slope, first, len(trainings))
 
 
-def _limits(values: Sequence[float], level: float) -> tuple[float, float, float]:
-    """Mean with one-sided lower and upper limits (t over seeds); NaN with fewer than two values."""
-    if len(values) < 2:
-        return (float(values[0]) if values else math.nan), math.nan, math.nan
-    half = float(stats.t.ppf(level, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return mean, mean - half, mean + half
+def _mean_over_seeds(values: Sequence[float], level: float) -> SeedMean:
+    mean = float(np.mean(values)) if values else math.nan
+    half = float(stats.t.ppf(level, len(values) - 1) * stats.sem(values)) if len(values) > 1 else math.nan
+    return SeedMean(mean, mean - half, mean + half)
 
 
 def _missing(study: Study) -> list[str]:
@@ -274,28 +281,18 @@ def _runs(study: Study) -> dict[str, int]:
 
 
 def _not_learnt(study: Study) -> list[str]:
-    """Target, basics or positive control with a run whose loss is not below that of its run on shuffled answers."""
+    """Tasks with a run whose loss is not below that of the run on shuffled answers with the same seed."""
 
-    def loss(pair: tuple[xr.Dataset, xr.Dataset]) -> float:
-        if "loss" not in pair[1]:
+    def losses(pairs: Pairs) -> list[float]:
+        if any("loss" not in after for _, after in pairs):
             raise HeadnbError("the scores have no losses")
-        return float(pair[1]["loss"].mean())
+        return [float(after["loss"].to_numpy().mean()) for _, after in pairs]
 
-    family = study.family
-    return [
-        task
-        for task in (family.target, *family.basics, *filter(None, [family.positive]))
-        if any(loss(own) >= loss(other) for own, other in zip(study.own[task], study.shuffled[task], strict=False))
-    ]
+    own, shuffled = ({task: losses(of[task]) for task in study.family.tasks} for of in (study.own, study.shuffled))
+    return [task for task in own if not all(a < b for a, b in zip(own[task], shuffled[task], strict=True))]
 
 
 def _spike_found(study: Study, level: float, replicates: int) -> float:
     """Fraction of simulated studies in which a composed share of `SPIKE` is found to be shared with the basics."""
     power = composition_power(**study.changes(), shares=[SPIKE], replicates=replicates, level=level)
-    return float(power.rates[SHARED].iloc[0]) if SHARED in power.rates else math.nan
-
-
-def _plain(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {str(key): _plain(value) for key, value in values.items()}
-    return to_json_value(values) if isinstance(values, float) else values
+    return float(power.rates[SHARED].iloc[0])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.errors import HeadnbError
-from headnb.experiments.fair.decision import FAMILIES, MIN_RUNS, PRIMARY
-from headnb.experiments.fair.results import read_long
+from headnb.experiments.fair.decision import FAMILIES, LEVEL, MIN_RUNS, PRIMARY
+from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
+from headnb.experiments.fair.results import KINDS, read_long
 from headnb.stats.rounding import fixed
 from headnb.storage.files import read_json
 
@@ -24,7 +24,7 @@ COMMAND = "python -m headnb.experiments.fair judge --page docs/fair_results.md"
 
 def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rapid) -> str:
     """Markdown page: what is done, what is missing, the verdicts and the numbers behind them."""
-    done = {kind: sum(len(results.seeds(kind, task)) for task in TASKS) for kind in ("own", "shuffled")}
+    done = {kind: sum(len(results.seeds(kind, task)) for task in TASKS) for kind in KINDS}
     wanted = MIN_RUNS * len(TASKS)
     intro = f"Design and decision rule: [docs/experiment.md](experiment.md). This page is written by `{COMMAND}`."
     trained = f"{done['own']} of {wanted} trainings on own answers, {done['shuffled']} of {wanted} on shuffled answers"
@@ -44,6 +44,8 @@ def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rap
         about_losses,
         _losses(results),
         *(["## Half-times", _half_times(results)] if rapid.seeds else []),
+        *_concentration(results),
+        *_specificity(results),
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
 
@@ -53,13 +55,13 @@ def _rate(results: FairResults) -> str:
     if not path.exists():
         return "The learning rate is not chosen yet."
     rate = read_json(path, "15_fair_training")
-    losses = ", ".join(f"{float(loss):.3f} at {name}" for name, loss in rate["losses"].items())
+    losses = ", ".join(f"{_number(loss, 3)} at {name}" for name, loss in rate["losses"].items())
     chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
     return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
 
 
 def _missing(results: FairResults) -> str:
-    counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in ("own", "shuffled")] for task in TASKS} | {
+    counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in KINDS] for task in TASKS} | {
         f"{PRIMARY.target}, long": [MIN_RUNS - len(results.seeds("long", PRIMARY.target))]
     }
     texts = [f"{task} ({' and '.join(str(max(0, n)) for n in few)})" for task, few in counts.items() if max(few) > 0]
@@ -72,30 +74,42 @@ def _composition(target: str, decision: Decision) -> str:
         return verdict
     shares = {"gain": numbers["gain"], "excess": numbers["excess"], "gain beyond format": numbers["gain beyond format"]}
     shares |= {f"added by {name}": limit for name, limit in numbers["added"].items()}
-    rows = [[name, *(_number(limit[key]) for key in ("value", "low", "high"))] for name, limit in shares.items()]
-    table = _table(["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit"], rows)
-    checks = f"Residual reliability {_number(numbers['reliability'])}, spike found in {_number(numbers['spike found'])}"
-    return f"{verdict}\n\n{table}\n\n{checks} of simulated studies."
+    rows = [
+        [name, *(_number(limit[key]) for key in ("value", "low", "high")), _number(limit["p"], 4)]
+        for name, limit in shares.items()
+    ]
+    heading = ["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit", "p over layers"]
+    controls = {True: "found", False: "not found"}
+    checks = [
+        f"Upper {LEVEL:.0%} limit of the gain {_number(numbers['upper limit of the gain'])}",
+        f"residual reliability {_number(numbers['reliability'])}",
+        f"spike found in {_number(numbers['spike found'])} of simulated studies",
+        *(f"composition of the control {task} {controls[found]}" for task, found in numbers["controls found"].items()),
+    ]
+    return f"{verdict}\n\n{_table(heading, rows)}\n\n{', '.join(checks)}."
 
 
 def _rapid(rapid: Rapid) -> str:
     text = f"Rapid change: {rapid.verdict}."
-    if np.isfinite(rapid.slope[1]):
-        text += f" Slope {rapid.slope[0]:.2f} (upper limit {rapid.slope[1]:.2f}); log half-time over that of the loss "
-        text += f"{rapid.ahead[0]:.2f} (upper limit {rapid.ahead[1]:.2f})."
+    for name, mean in (("Slope", rapid.slope), ("Log half-time over that of the loss", rapid.ahead)):
+        if np.isfinite(mean.value):
+            text += (
+                f" {name} {fixed(mean.value)}, one-sided {LEVEL:.0%} limits {_number(mean.low)}, {_number(mean.high)}."
+            )
     return text
 
 
 def _losses(results: FairResults) -> str:
     rows = []
     for task in dict.fromkeys(task for family in FAMILIES for task in family.tasks):
-        try:
-            before, about = results.before(task), results.meta("before", task, None)
-        except HeadnbError:
+        if not results.path("before", task).exists():
             continue
+        before, about = results.before(task), results.meta("before", task, None)
         after = {
-            kind: ", ".join(f"{float(scores['loss'].mean()):.3f}" for _, scores in results.pairs(kind, task))
-            for kind in ("own", "shuffled")
+            kind: ", ".join(
+                f"{float(results.after(kind, task, seed)['loss'].mean()):.3f}" for seed in results.seeds(kind, task)
+            )
+            for kind in KINDS
         }
         matches = [results.meta("own", task, seed).get("exact_match") for seed in results.seeds("own", task)]
         after_match = ", ".join(_number(match) for match in matches if match is not None)
@@ -114,8 +128,24 @@ def _half_times(results: FairResults) -> str:
     return _table(["seed", "length of the training", "half-time of the pattern", "half-time of the loss"], rows)
 
 
-def _number(value: Any) -> str:
-    return "–" if value is None else fixed(float(value), 2)
+def _concentration(results: FairResults) -> list[str]:
+    rows = concentration_rows(results, TASKS)
+    about = (
+        "Values before training and changes with 95 % intervals over samples and training runs, and the change by own "
+        "minus that by shuffled answers with Student's t interval over seeds. Descriptive: there is no verdict."
+    )
+    heading = ["task", "statistic", "before", "change, own answers", "change, shuffled answers", "own − shuffled"]
+    return ["## Concentration", about, _table(heading, rows)] if rows else []
+
+
+def _specificity(results: FairResults) -> list[str]:
+    found = specificity_of(results, TASKS)
+    about = "Scale-free patterns of the models trained on own answers. Descriptive: there is no verdict."
+    return ["## Specificity", about, found.verdict] if found else []
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or np.isnan(value) else fixed(value, digits)
 
 
 def _table(heading: list[str], rows: list[list[str]]) -> str:

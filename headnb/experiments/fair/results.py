@@ -24,6 +24,7 @@ from headnb.analysis.trajectories import crossing, trajectory
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
+from headnb.storage.checksums import report_corruption
 from headnb.storage.files import atomic_path, read_json, safe_file_name, write_json
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from headnb.tuning.result import FineTuned
 
 Kind = Literal["own", "shuffled"]
+KINDS: tuple[Kind, Kind] = ("own", "shuffled")
 GROUPS = 16
 BESIDE_GROUPS = 2  # of the tasks that a model was not trained on
 PREFIXES = (20, 40, 80, 120, 200, 400)  # lengths of a long training's prefixes, in steps
@@ -64,9 +66,13 @@ class FairResults:
         paths = self.path(kind, task, 0).parent.glob("seed*")
         return tuple(sorted(int(path.stem.removeprefix("seed")) for path in paths))
 
+    def paired_seeds(self, task: str) -> tuple[int, ...]:
+        """Seeds of which the trainings on own and on shuffled answers are both complete."""
+        return tuple(seed for seed in self.seeds("own", task) if self.path("shuffled", task, seed).exists())
+
     def pairs(self, kind: Kind, task: str) -> list[tuple[xr.Dataset, xr.Dataset]]:
-        """(before, after) of every training that exists, for `fit_combination` and the other analyses."""
-        return [(self.before(task), self.after(kind, task, seed)) for seed in self.seeds(kind, task)]
+        """(before, after) of the trainings with `paired_seeds`, for `fit_combination` and other analyses."""
+        return [(self.before(task), self.after(kind, task, seed)) for seed in self.paired_seeds(task)]
 
     def beside(self, task: str, seed: int, evaluated: str) -> xr.Dataset:
         """Scores on another task of the model trained on `task`."""
@@ -93,14 +99,11 @@ class FairResults:
 
     def _read(self, kind: str, task: str, seed: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         path = self.path(kind, task, seed)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+        if not path.exists():
+            raise HeadnbError(f"{path} does not exist; run `headnb suite run --profile fair`")
+        with report_corruption(path), np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
             meta = json.loads(str(arrays.pop(_META)))
-        except FileNotFoundError:
-            raise HeadnbError(f"{path} does not exist; run `headnb suite run --profile fair`") from None
-        except (OSError, ValueError, KeyError) as error:
-            raise HeadnbError(f"{path} cannot be read: {error!s:.200}") from error
         check_revision(path, meta, {REVISION: SCORING_REVISION}, "a compact result")
         return {name: array.astype(np.float64) for name, array in arrays.items()}, meta
 
@@ -169,7 +172,8 @@ def half_times(tuned: FineTuned, task: str, lengths: tuple[int, ...] = PREFIXES)
     """Steps to half of the change for prefixes of a training; the rate is constant, so a prefix is a shorter training.
 
     Returns:
-        For each length: `pattern` (scale-free) with `pattern_low` and `pattern_high`, and `loss`.
+        One row for each `length`: the half-time `pattern` of the scale-free pattern with its interval over samples,
+        `pattern_low` and `pattern_high`, and that of the `loss`. NaN where there is no change beyond noise.
     """
     rows = []
     for length in lengths:

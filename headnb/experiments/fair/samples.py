@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
+from headnb.experiments.samples import texts_of, without_texts
 from headnb.tasks.files import UNION, task_parts
-from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tasks.loading import Task, known_tasks, load_task, subset
 from headnb.tasks.samples import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from transformers import PreTrainedTokenizerBase
 
 ENDLESS = 2000  # samples of a split of a procedural task
@@ -51,7 +50,7 @@ class FairSamples:
         parts = task_parts(task)
         if len(parts) == 1:
             return load_task(self._whole(task, "test"), n=self.n, seed=0)
-        of_parts = [_without(self._whole(part, "test"), _texts(self.scored(part))) for part in parts]
+        of_parts = [without_texts(self._whole(part, "test"), texts_of(self.scored(part))) for part in parts]
         combined = _combined(task, of_parts, seed=0)
         count = min(self.n, len(combined)) // self.multiple * self.multiple
         if not count:
@@ -60,16 +59,16 @@ class FairSamples:
 
     def held_out(self, task: str) -> Task:
         """n test samples that are not scored."""
-        return load_task(_without(self._whole(task, "test"), _texts(self.scored(task))), n=self.n, seed=0)
+        return load_task(without_texts(self._whole(task, "test"), texts_of(self.scored(task))), n=self.n, seed=0)
 
     def training(self, task: str) -> Task:
         """All whole training samples, without those that are scored (some data sets have one split only)."""
         parts = task_parts(task)
-        excluded = {text for name in {task, *parts} for text in _texts(self.scored(name))}
-        pools = [_without(self._whole(part, "train"), excluded) for part in parts]
+        excluded = {text for name in {task, *parts} for text in texts_of(self.scored(name))}
+        pools = [without_texts(self._whole(part, "train"), excluded) for part in parts]
         if len(parts) == 1:
             return pools[0]
-        return _without(_combined(task, pools, seed=1), excluded)
+        return without_texts(_combined(task, pools, seed=1), excluded)
 
     def _whole(self, task: str, split: str) -> Task:
         """The samples of a split that are not too long; tokenized once."""
@@ -80,7 +79,9 @@ class FairSamples:
             encoded = encode_task(everything, self.tokenizer)
             fits = {key for key, size in zip(encoded.ids, encoded.lengths, strict=True) if size <= self.max_length}
             indices = [index for index, key in enumerate(everything.ids) if key in fits]
-            self._known[task, split] = _select(everything, indices)
+            if not indices:
+                raise HeadnbError(f"{task} ({everything.source}) has no samples of at most {self.max_length} tokens")
+            self._known[task, split] = subset(everything, indices)
         return self._known[task, split]
 
 
@@ -109,24 +110,3 @@ def _joined(pair: list[object], task: str) -> Sample:
     return Sample(
         BETWEEN.join(str(sample.prompt) for sample in texts), BETWEEN.join(str(sample.completion) for sample in texts)
     )
-
-
-def _texts(task: Task) -> set[tuple[str, str]]:
-    return {(str(sample.prompt), str(sample.completion)) for sample in task.samples if isinstance(sample, Sample)}
-
-
-def _without(task: Task, texts: Collection[tuple[str, str]]) -> Task:
-    """The samples whose prompt and completion are not in `texts`."""
-    remaining = [
-        index
-        for index, sample in enumerate(task.samples)
-        if isinstance(sample, Sample) and (str(sample.prompt), str(sample.completion)) not in texts
-    ]
-    return _select(task, remaining)
-
-
-def _select(task: Task, indices: list[int]) -> Task:
-    if not indices:
-        raise HeadnbError(f"{task.name} ({task.source}) has no whole samples left; increase max_length")
-    samples = tuple(task.samples[index] for index in indices)
-    return Task(task.name, samples, tuple(task.ids[index] for index in indices), task.source)

@@ -7,6 +7,7 @@ from its last checkpoint in the run folder.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 from headnb.errors import HeadnbError
 from headnb.experiments.fair.results import (
     GROUPS,
+    KINDS,
     PREFIXES,
     Compact,
     FairResults,
@@ -31,7 +33,7 @@ from headnb.experiments.finetunings import training_seed
 from headnb.experiments.folder import Run
 from headnb.storage.files import read_json, remove_folder, safe_file_name, write_json
 from headnb.tasks.files import task_parts
-from headnb.tasks.loading import known_tasks, load_task
+from headnb.tasks.loading import known_tasks, load_task, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,8 +110,7 @@ class FairStudy:
 
     def missing(self, task: str, seed: int) -> list[Kind]:
         """The trainings of a task and seed that have no compact result yet."""
-        kinds: tuple[Kind, Kind] = ("own", "shuffled")
-        return [kind for kind in kinds if not self.compact.path(kind, task, seed).exists()]
+        return [kind for kind in KINDS if not self.compact.path(kind, task, seed).exists()]
 
     def learning_rate(self) -> float:
         """The candidate with the lowest held-out loss on `rate_task`; every loss is kept in rate.json once computed."""
@@ -118,10 +119,14 @@ class FairStudy:
         stored = read_json(path, "15_fair_training") if path.exists() else {"losses": {}}
         for rate in self.candidate_rates:
             if str(rate) not in stored["losses"]:
-                stored["losses"][str(rate)] = self._held_out_loss(rate)
+                loss = self._held_out_loss(rate)
+                stored["losses"][str(rate)] = loss if math.isfinite(loss) else None  # the training diverged
                 write_json(path, {**about, **stored})
         if "rate" not in stored:
-            stored["rate"] = min(self.candidate_rates, key=lambda rate: stored["losses"][str(rate)])
+            known = {rate: loss for rate in self.candidate_rates if (loss := stored["losses"][str(rate)]) is not None}
+            if not known:
+                raise HeadnbError(f"every training on {self.rate_task} diverged; choose lower candidate_rates")
+            stored["rate"] = min(known, key=lambda rate: known[rate])
             write_json(path, {**about, **stored})
         return float(stored["rate"])
 
@@ -220,8 +225,7 @@ class FairStudy:
     def _first(self, task: str) -> Task:
         """The first `n_beside` scored samples of a task."""
         scored = self.samples.scored(task)
-        ids = scored.ids[: self.n_beside]
-        return type(scored)(scored.name, scored.samples[: self.n_beside], ids, scored.source)
+        return subset(scored, range(min(self.n_beside, len(scored))))
 
     def _score(self, model: PreTrainedModel, samples: Task, out: Path) -> None:
         from headnb.scoring.run import score_heads  # noqa: PLC0415
