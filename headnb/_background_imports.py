@@ -34,7 +34,7 @@ FOR_SCORING = ("torch", "torch._dynamo", "transformers.modeling_layers", "headnb
 # xarray imports dask at the first array, if it is installed.
 FOR_DRAWING = ("scipy.stats", "scipy.optimize.elementwise", "dask.array", "PIL.ImageDraw")
 QUIET_SECONDS = 0.1
-FORK_SECONDS = 60.0  # a fork inside an import that the thread waits for must not wait for ever
+FORK_SECONDS = 60.0  # a fork inside an import that the thread waits for must not wait forever
 
 
 class BackgroundImports:

@@ -24,7 +24,7 @@ def parse_heads(names: str | Iterable[str]) -> list[tuple[int, int]]:
     """
     parts = names.replace(",", " ").split() if isinstance(names, str) else list(names)
     if not parts:
-        raise HeadnbError("no head is named; write heads as L3H10, several as L3H10,L7H1")
+        raise HeadnbError("no heads given; write heads as L3H10, several as L3H10,L7H1")
     heads = []
     for part in parts:
         match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", part.strip())

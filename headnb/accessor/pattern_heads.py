@@ -90,7 +90,7 @@ class PatternHeads:
 
     @check_arguments
     def reliability(self) -> float:
-        """Reliability stored by `.heads.pattern()`: expected correlation with a pattern of equally many new samples."""
+        """Reliability stored by `.heads.pattern()`: expected correlation with a pattern of as many new samples."""
         return self.evidence().reliability
 
     @check_arguments
@@ -163,20 +163,20 @@ class PatternHeads:
     def plot(
         self, *, ax: Axes | None = None, width: str | None = None, theme: str = "light", title: str = ""
     ) -> Figure:
-        """Figure of the layer x head grid by matplotlib, for papers.
+        """Matplotlib figure of the layer x head grid, for papers.
 
-        It has a colour bar with units, marks of significant heads, and one grid per panel. Colours are those of `grid`.
-        Save it with `figure.savefig("heads.pdf")`, or use `.grid().save("heads.pdf")`, which also sets fonts so that
-        text in the file is text.
+        It has a colour bar with units, marks on significant heads, and one grid per panel. Colours are those of `grid`.
+        Save it with `figure.savefig("heads.pdf")`, or use `.grid().save("heads.pdf")`, which also sets the fonts so
+        that text stays text.
 
             figure = comparison.heads.plot(width="120 mm")
 
         Args:
-            ax: draw in these axes instead of a new figure; only one panel.
+            ax: draw in these axes instead of a new figure; for one panel only.
             width: width of the new figure with its unit, such as "120 mm" or "4.7 in". None: 85 mm (a column) for one
                 grid of at most 32 heads per layer, otherwise 170 mm. The height follows from the number of layers.
             theme: "light" or "dark".
-            title: heading of the new figure; empty: made from the attributes of the data.
+            title: heading of the new figure. Empty: made from the attributes of the data.
 
         Returns:
             The figure, which is not registered with pyplot.

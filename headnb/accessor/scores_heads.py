@@ -59,7 +59,7 @@ class ScoresHeads(SavingMethods):
 
     @check_arguments
     def reliability(self) -> float:
-        """Expected correlation with a pattern of equally many new samples (and training runs, if there are several)."""
+        """Expected correlation with a pattern of as many new samples (and training runs, if there are several)."""
         return self.evidence().reliability
 
     @check_arguments
@@ -171,7 +171,7 @@ class ScoresHeads(SavingMethods):
     def plot(
         self, *, ax: Axes | None = None, width: str | None = None, theme: str = "light", title: str = ""
     ) -> Figure:
-        """Figure of the pattern or of the comparison by matplotlib, for papers: see `PatternHeads.plot`."""
+        """Matplotlib figure of the pattern or of the comparison, for papers: see `PatternHeads.plot`."""
         from headnb.display.plot import figure  # noqa: PLC0415
 
         return figure(self.grid(title=title).payload, ax=ax, width=width, theme=theme)

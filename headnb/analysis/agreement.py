@@ -57,7 +57,7 @@ class Agreement(AnalysisResult):
             `p`, the probability that two random choices share at least as many; `expected` and `at_most` (k), the mean
             and the upper quantile (at `level`) of the number shared by two random choices.
         own: (measure, k), the mean number of top-k heads that two random halves of one method's samples share.
-        reliability: (measure), expected correlation of the pattern with the pattern of equally many new samples.
+        reliability: (measure), expected correlation of the pattern with the pattern of the same number of new samples.
         samples: number of samples that all methods scored.
         heads: number of heads that all methods scored.
         level: confidence level of the intervals.

@@ -1,4 +1,4 @@
-"""Pattern atlas: patterns of known tasks and adapters, and which of them a new pattern is most like.
+"""Pattern atlas: patterns of known tasks and adapters, to find those that a new pattern resembles most.
 
 An atlas belongs to one model (the weights without adapters), one method and one scoring revision. A task's pattern is
 the mean over its samples; an adapter's pattern is the change that it makes to a task's pattern. Patterns of one kind
@@ -52,13 +52,13 @@ ATLAS_FILE = "atlas.nc"  # of a repository on the hub
 
 @dataclass(frozen=True, repr=False)
 class NearestPatterns(AnalysisResult):
-    """The entries of an atlas that are most like a pattern.
+    """The entries of an atlas that are most similar to a pattern.
 
     Attributes:
         found: one row per entry, the most similar first: its kind, task and number of samples, the noise-corrected
             `correlation` with its interval `low` to `high`, the `uncorrected` correlation, and `compared`, the number
-            of the pattern's samples that were compared (without those that the entry has too). A correlation is NaN if
-            the samples are too few to determine it.
+            of the pattern's samples that were compared (samples that the entry also has are excluded). A correlation is
+            NaN if there are too few samples to determine it.
         level: confidence level of the intervals.
     """
 
@@ -103,19 +103,19 @@ class PatternAtlas:
         """Add a task, or with `before` an adapter.
 
         Args:
-            name: of the new entry.
+            name: name of the new entry.
             scores: scores of a task's samples; for an adapter, with the adapter.
             before: scores of the same samples without the adapter.
 
         Raises:
-            HeadnbError: another model, method or scoring revision than the atlas, scores that cannot be paired, or an
-                entry of this name that differs.
+            HeadnbError: a different model, method or scoring revision from the atlas, scores that cannot be paired, or
+                a different entry of this name.
         """
         entry = self._checked_entry(name, scores, before, f"the scores of {name!r:.60}").reduced()
         known = self._entries.get(entry.name)
         if known is not None and not _equal(known, entry):
             raise HeadnbError(
-                f"the atlas has another entry {name!r:.60}; choose another name, or first atlas.remove(...)"
+                f"the atlas already has a different entry {name!r:.60}; choose another name, or call atlas.remove(...)"
             )
         if not self._entries:
             base = scores if before is None else before
@@ -130,7 +130,7 @@ class PatternAtlas:
     def nearest(
         self, scores: xr.Dataset, k: int = 5, *, before: xr.Dataset | None = None, level: float = 0.95, seed: int = 0
     ) -> NearestPatterns:
-        """Find the entries that are most like a pattern: tasks, or with `before` adapters.
+        """Find the entries most similar to a pattern: tasks, or with `before` adapters.
 
         Args:
             scores: scores of samples; for an adapter, with the adapter.
@@ -138,10 +138,10 @@ class PatternAtlas:
             before: scores of the same samples without the adapter. The change is compared with those of the atlas's
                 adapters, best measured on the same samples.
             level: confidence level of the intervals, which are over samples.
-            seed: of the jackknife groups.
+            seed: seed of the jackknife groups.
 
         Raises:
-            HeadnbError: another model, method or scoring revision than the atlas, or no entry of the kind.
+            HeadnbError: a different model, method or scoring revision from the atlas, or no entry of the kind.
         """
         if k < 1:
             raise HeadnbError(f"k must be at least 1, not {k}")
@@ -275,7 +275,7 @@ _TABLE: dict[str, Any] = {"float_format": "{:.3g}".format, "na_rep": "–"}
 
 @check_arguments
 def atlas(source: str | Path | Mapping[str, xr.Dataset] | None = None) -> PatternAtlas:
-    """Open or make a pattern atlas, which says which known task or adapter a pattern is most like.
+    """Open or create a pattern atlas, which finds the known tasks or adapters with the most similar patterns.
 
     Example:
         >>> atlas = headnb.atlas({"gsm8k": gsm8k_scores, "boolq": boolq_scores})
@@ -300,7 +300,9 @@ def atlas(source: str | Path | Mapping[str, xr.Dataset] | None = None) -> Patter
         return made
     with local_copy(source, ATLAS_FILE) as path:
         if not path.exists():
-            raise HeadnbError(f"there is no atlas at {source}; headnb.atlas() makes an empty one, and .save writes it")
+            raise HeadnbError(
+                f"there is no atlas at {source}; headnb.atlas() creates an empty one, and .save writes it"
+            )
         stored = read_dataset(path)
         made = PatternAtlas(*from_dataset(stored, str(path)))
     warn_of_revision(shown_url(source), stored.attrs)

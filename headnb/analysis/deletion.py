@@ -168,9 +168,9 @@ def deletion_curve(
         tokenizer: its tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
         by: a method of `headnb.methods()`, which ranks the heads on half of the samples; the other half is tested. Or
-            scores: if none of them is of a sample of the task, all samples of the task are tested; else half of the
+            scores: if they contain no sample of the task, all samples of the task are tested; otherwise half of the
             task's samples are tested, and the scores of all other samples rank the heads.
-        ks: numbers of heads to ablate; by default 1, 2, 5, 10, 20, 50, as far as the model has more heads.
+        ks: numbers of heads to ablate; by default 1, 2, 5, 10, 20 and 50, if the model has more heads.
         draws: number of random rankings; each permutes the heads within every layer.
         replacements: "zero", and "mean": a head's mean output over all tokens of the task.
         batch_tokens: tokens per batch, padding included.
@@ -178,7 +178,7 @@ def deletion_curve(
         encoding: as for `score_heads`.
         level: confidence level of the intervals.
         seed: seed of the split, of the random rankings (different for each task) and of the batch order.
-        on_progress: called with the number of samples tested and their total; an exception in it stops the work.
+        on_progress: called with the number of samples tested and their total; an exception raised in it stops the call.
 
     Raises:
         HeadnbError: bad input, fewer than 4 samples, only scores of tested samples, or an error of `score_heads`.
@@ -339,7 +339,7 @@ def _disjoint_scores(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed:
         )
     ]
     if not any(left):
-        raise HeadnbError("all scores are of samples that are tested; score more samples, or pass the name of a method")
+        raise HeadnbError("all scored samples are also tested; score more samples, or pass the name of a method")
     return scores.isel(sample=np.flatnonzero(left)), tested
 
 

@@ -28,8 +28,8 @@ def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "t
         scores: scores from `score_heads`, or a pattern (layer, head). The pattern ranks the heads: activation levels
             by size, signed scores such as ablations from the most positive to the most negative.
         k: number of heads.
-        which: "top", the highest values; "bottom", the lowest values; or "random", random heads with as many in each
-            layer as the top k has there. The random heads may include top heads.
+        which: "top", the highest values; "bottom", the lowest values; or "random", random heads, as many in each layer
+            as the top k has there. The random heads may include top heads.
         seed: seed of the random heads.
 
     Returns:

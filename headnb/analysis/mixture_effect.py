@@ -153,7 +153,7 @@ def mixture_effect(target: str, results: Mapping[str, Sequence[xr.Dataset]], *, 
     level = checked_level(level)
     if PLAIN not in results:
         raise HeadnbError(
-            f"{target}: results lacks {PLAIN!r}, fine-tuning on the task alone, which mixtures are compared with"
+            f"{target}: results lacks {PLAIN!r}, fine-tuning on the task alone, the baseline of all mixtures"
         )
     if len(counts := {len(runs) for runs in results.values()}) > 1:
         raise HeadnbError(f"{target}: all methods need the same number of training runs; got {sorted(counts)}")

@@ -112,9 +112,7 @@ def mixture(
         raise unknown_name("basic task in sources", unknown[0], weights)
     wanted = dict.fromkeys(weights, int(size)) if by == "random" else _counts(weights, int(size), by)
     if missing := [name for name, count in wanted.items() if count and name not in sources]:
-        raise HeadnbError(
-            f"the mixture needs samples of basic tasks that sources lacks: {', '.join(map(repr, missing))}"
-        )
+        raise HeadnbError(f"sources lacks samples of these basic tasks: {', '.join(map(repr, missing))}")
     tasks = {name: _train_task(sources[name], count, seed) for name, count in wanted.items() if count}
     if by == "random":
         weights = {name: float(len(task)) for name, task in tasks.items()}

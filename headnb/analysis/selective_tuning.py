@@ -127,7 +127,7 @@ class SelectiveTuning(AnalysisResult):
                 "on": test,
                 "parameters": float(arrays["parameters"].sel(way=way)),
                 **with_interval(self.change(way, test)),
-                **({} if way == TOP else {"top heads less these": with_interval(self.change(TOP, test, way))}),
+                **({} if way == TOP else {"top heads minus these": with_interval(self.change(TOP, test, way))}),
             }
             for way in self.ways
             for test in self.tests

@@ -60,7 +60,7 @@ class Selectivity(AnalysisResult):
         samples: (task), number of samples.
         runs: (task), number of training runs.
         level: confidence level of the intervals.
-        alpha: q-value below which a head has changed.
+        alpha: a head has changed if its q-value is below this.
     """
 
     concentration: xr.Dataset
@@ -246,7 +246,7 @@ def selectivity(
         before: task -> scores of the base model.
         after: task -> scores of the model fine-tuned on it, of the same samples; or a list, one per training seed.
         level: confidence level of the intervals.
-        alpha: q-value below which a head has changed.
+        alpha: a head has changed if its q-value is below this.
         seed: seed of the jackknife groups and the sign flips.
 
     Raises:

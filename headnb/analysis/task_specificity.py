@@ -61,13 +61,13 @@ class Specificity(AnalysisResult):
         between: Dataset (eval): `between`, variance of the patterns between models (mean over heads, relative to the
             variance over heads before fine-tuning); `noise`, the variance expected from samples (or runs) alone;
             their `ratio`; and the permutation `p`.
-        own: mean relative change of a task's pattern by training on that task.
-        others: mean relative change of a task's pattern by training on another task.
+        own: mean relative change of a task's pattern from training on that task.
+        others: mean relative change of a task's pattern from training on another task.
         own_p: two-sided permutation p-value of their difference, with changes relative to each task's mean.
         p: permutation p-value of the variance between models, over all evaluation tasks; NaN with too few runs.
         unit: what the test permutes: "samples" or "training runs".
         level: confidence level of the intervals; tests are significant for p < 1 - level.
-        left_out: trained tasks that are excluded from the test for their large run variance.
+        left_out: trained tasks that are excluded from the test because of their large run variance.
     """
 
     change: xr.Dataset

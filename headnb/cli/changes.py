@@ -19,7 +19,7 @@ def compare(
     save: Save = None,
     **given: Any,
 ) -> None:
-    """Compare the heads of two scorings, AFTER minus BEFORE.
+    """Compare two sets of head scores, AFTER minus BEFORE.
 
     Scores of one task are paired by sample: differences with intervals and q-values (headnb.compare). Scores of two
     tasks cannot be paired: the difference of the heads' ranks is shown (headnb.rank_difference), and no head is tested.
@@ -52,9 +52,9 @@ def ablate(
     heads: Annotated[str, typer.Option(metavar="L3H5,L7H1", help="Heads to ablate or scale, separated by commas.")],
     **given: Any,
 ) -> None:
-    """Measure the loss of MODEL on TASK without some heads.
+    """Measure the loss of MODEL on TASK with some heads ablated or scaled.
 
-    The heads are ablated or scaled. The answer to the first sample is generated before and after.
+    The answer to the first sample is generated before and after.
     """
     from headnb.display.live import LiveGrid  # noqa: PLC0415
     from headnb.explorer.ablation_card import AblationCard  # noqa: PLC0415
@@ -101,7 +101,7 @@ def finetune(
 ) -> None:
     """Fine-tune MODEL on TASK and track its heads.
 
-    The folder --out gets the tracked scores (headnb.open_study), the adapter and checkpoints.
+    The tracked scores (headnb.open_study), the adapter and checkpoints are written to the folder --out.
     """
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415

@@ -36,7 +36,9 @@ Settings = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of notebooks at a time. Default: one per GPU, or one per core without a GPU."),
+    typer.Option(
+        min=1, help="Number of notebooks to run in parallel. Default: one per GPU, or one per core without a GPU."
+    ),
 ]
 
 
@@ -49,7 +51,7 @@ def run(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Address of a Dask cluster that sees the same files. Default: a local cluster."
+            metavar="ADDRESS", help="Address of a Dask cluster with access to the same files. Default: a local cluster."
         ),
     ] = None,
     workers: Workers = None,

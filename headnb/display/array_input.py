@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HEADS = ("layer", "head")
-_LABELS = ("task", "model", "method")  # attributes that may tell results apart, in this order
+_LABELS = ("task", "model", "method")  # attributes that may distinguish results, in this order
 
 
 def is_matrix_like(value: object) -> bool:

@@ -60,7 +60,7 @@ class HeadGrid:
 
     @classmethod
     def open(cls, path: str | Path) -> HeadGrid:
-        """Open a grid saved as `*.heads.json`. Raises HeadnbError if the file does not hold a head grid."""
+        """Open a grid saved as `*.heads.json`. Raises HeadnbError if the file is not a head grid."""
         return cls(read_payload(user_path(path)))
 
     def with_roles(self, roles: xr.Dataset) -> HeadGrid:
@@ -72,7 +72,7 @@ class HeadGrid:
         return HeadGrid(with_roles(self.payload, roles))
 
     def save(self, path: str | Path, *, theme: str = "light") -> Path:
-        """Save the grid in the format that the suffix of the name says.
+        """Save the grid; the suffix of the file name chooses the format.
 
         - `.heads.json`: the data, which `HeadGrid.open` and JupyterLab open as this grid;
         - `.csv`: a table of the values, their intervals and significance;
@@ -81,7 +81,7 @@ class HeadGrid:
           other sizes.
 
         Args:
-            path: of the new file; an existing file is replaced.
+            path: path of the new file; an existing file is replaced.
             theme: "light" or "dark", of an `.svg`, `.png` or `.pdf` file. An `.html` file follows the reader's setting.
 
         Raises:

@@ -46,7 +46,7 @@ def figure(payload: Payload, *, ax: Axes | None = None, width: str | None = None
     panels, note = grid_text.shown_panels(payload)
     if ax is not None:
         if len(panels) > 1:
-            raise HeadnbError(f"ax= draws one grid, and these are {len(panels)}; select one, or remove ax=")
+            raise HeadnbError(f"ax= draws one grid, but there are {len(panels)}; select one, or remove ax=")
         _add_bar(payload, panels, _draw_panel(payload, panels[0], ax, page, ink), [ax], ink)
         return _figure_of(ax)
     with optional_import("plot"):

@@ -35,8 +35,8 @@ def with_roles(payload: Payload, roles: xr.Dataset) -> Payload:
     known = all(set(numbers) <= set(score.indexes[dim]) for dim, numbers in (("layer", rows), ("head", columns)))
     if not known or not (selected or score.shape[1:] == (payload["layers"], payload["heads"])):
         raise HeadnbError(
-            f"the roles are of {score.sizes['layer']} layers of {score.sizes['head']} heads, and the grid has "
-            f"{payload['layers']} layers of {payload['heads']} heads: measure the roles of the same model"
+            f"the roles are for {score.sizes['layer']} layers of {score.sizes['head']} heads, but the grid has "
+            f"{payload['layers']} layers of {payload['heads']} heads; measure the roles of the same model"
         )
     values = score.sel(layer=list(rows), head=list(columns)).values.reshape(score.sizes["role"], -1)
     found = [

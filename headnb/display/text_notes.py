@@ -12,9 +12,9 @@ def text_notes(count: Callable[[str], int | None]) -> list[str]:
     """The notes; `count` returns a numeric attribute by name, or None if it is missing."""
     notes = []
     if begun := count("bos_in_text"):
-        notes.append(f"{begun} prompt(s) begin with the beginning-of-sequence token already; none was added.")
+        notes.append(f"{begun} prompt(s) already begin with the beginning-of-sequence token; none was added.")
     if ended := count("eos_in_text"):
-        notes.append(f"{ended} completion(s) end with the end-of-sequence token already; none was added.")
+        notes.append(f"{ended} completion(s) already end with the end-of-sequence token; none was added.")
     if special := count("special_tokens_in_text"):
         samples = count("samples_with_special_tokens")
         notes.append(f"Special tokens in the text of {samples} sample(s): {special}, read as control tokens.")

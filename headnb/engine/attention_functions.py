@@ -96,7 +96,7 @@ def is_transformed(model: nn.Module) -> bool:
 
 
 def _interfaces(model: nn.Module) -> list[AttentionInterface]:
-    """The attention interfaces that the model's modules use; nearly always the one of transformers."""
+    """The attention interfaces that the model's modules use; nearly always that of transformers."""
     sources = {type(module).__module__ for module in model.modules()}
     candidates = (getattr(sys.modules.get(source), "ALL_ATTENTION_FUNCTIONS", None) for source in sources)
     return list({id(interface): interface for interface in candidates if interface is not None}.values())

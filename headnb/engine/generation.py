@@ -140,7 +140,7 @@ def _generate_batch(
         )
     except torch.OutOfMemoryError:
         if len(rows) == 1:
-            raise HeadnbError(f"memory is too small to continue one text of {ids.shape[1]} tokens") from None
+            raise HeadnbError(f"one text of {ids.shape[1]} tokens does not fit in memory") from None
         return False
     return True
 

@@ -53,8 +53,8 @@ def check_hooks_ran(model: PreTrainedModel, wanted: Collection[_Target]) -> Iter
         )
     if missing and passes[False]:
         raise HeadnbError(
-            "the model ran in another thread, where the hooks of this context do not act; run it in the thread that "
-            "opened the context"
+            "the model ran in another thread, where the hooks of this context have no effect; run it in the thread "
+            "that opened the context"
         )
 
 

@@ -154,13 +154,13 @@ def head_outputs(
 ) -> Iterator[HeadLayout]:
     """Read, scale or replace the outputs of every attention head while the context is open.
 
-    Only forward passes of the thread that opened the context are affected; passes of other threads with the same model
-    are not.
+    Only forward passes in the thread that opened the context are affected, not passes of the same model in other
+    threads.
 
     Args:
         model: a decoder from transformers, plain, compiled, quantized or wrapped by peft.
         transform: called as `transform(layer, O)` with O (B, T, H, D) in every forward pass. It returns the tensor that
-            the model continues with: O itself to read only. It must not change O in place.
+            the model continues with: O itself, if O is only read. It must not change O in place.
         layout: the result of `find_heads(model)`, if already known.
         layers: the layers that every pass inside must reach; None: all layers that have heads.
 

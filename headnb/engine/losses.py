@@ -262,7 +262,9 @@ def _check_causal(model: PreTrainedModel, probe: _ProbePass) -> None:
         shared, later = ((first[part] - other[part]).norm() for part in (slice(0, 2), slice(2, None)))
         ahead = bool(shared > 0.1 * later)
     if ahead:
-        raise HeadnbError(f"{type(model).__name__} sees later tokens: it is an encoder, and headnb scores decoders")
+        raise HeadnbError(
+            f"{type(model).__name__} attends to later tokens: it is an encoder, and headnb scores only decoders"
+        )
 
 
 def _inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -96,7 +96,7 @@ def compare_models(changes: pd.DataFrame) -> xr.Dataset:
 def across_models_summary(compared: xr.Dataset) -> str:
     """Whether each larger model needs fewer samples than the smallest one, in sentences."""
     models, tasks = compared.sizes["model"], compared.attrs["tasks"]
-    parts = [f"Number of models: {models}; number of tasks that all of them have: {tasks}."]
+    parts = [f"Number of models: {models}; number of tasks common to all: {tasks}."]
     first = str(compared["model"][0].item())
     for row in range(1, models):
         one = compared.isel(model=row)

@@ -53,7 +53,7 @@ class Run:
         """Create a run in a folder, or open the existing one if its settings are the same.
 
         Raises:
-            HeadnbError: the folder holds a run with other settings, or cannot be written.
+            HeadnbError: the folder contains a run with other settings, or cannot be written.
         """
         run = cls(folder)
         revision = {REVISION: SCORING_REVISION}
@@ -66,7 +66,7 @@ class Run:
             ]
             if differing:
                 raise HeadnbError(
-                    f"{run.folder} holds a run with {'; '.join(differing)}; choose another folder or remove it"
+                    f"{run.folder} contains a run with {'; '.join(differing)}; choose another folder or remove it"
                 )
             return run
         versions = {name: importlib.metadata.version(name) for name in _VERSIONS}

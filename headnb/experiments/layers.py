@@ -84,7 +84,7 @@ def layer_sections(run: Run) -> list[Section]:
     headline = {
         FOUND: "Fine-tuning changes the representations most in a part of the layers",
         NOT_FOUND: "Fine-tuning does not concentrate the change of the representations in a part of the layers",
-        UNDECIDED: "It is open whether the change of the representations is concentrated in a part of the layers",
+        UNDECIDED: "It is undecided whether the change of the representations is concentrated in a part of the layers",
     }[answer.verdict]
     return [
         Section(

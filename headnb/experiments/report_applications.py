@@ -61,7 +61,7 @@ def mixture_section(effect: MixtureEffect, of_fit: str, papers: Mapping[str, str
     headline = {
         FOUND: "The fit's mixture lowers the loss more than a random mixture",
         NOT_FOUND: "The fit's mixture does not lower the loss more than a random mixture",
-        UNDECIDED: "It is open whether the fit's mixture lowers the loss more than a random mixture",
+        UNDECIDED: "It is undecided whether the fit's mixture lowers the loss more than a random mixture",
     }[answer.verdict]
     return Section(
         f"Mixture for {effect.target}",
@@ -92,7 +92,7 @@ def continual_section(result: Forgetting) -> Section:
     headline = {
         FOUND: "Earlier tasks are forgotten",
         NOT_FOUND: "Earlier tasks are not forgotten",
-        UNDECIDED: "It is open whether earlier tasks are forgotten",
+        UNDECIDED: "It is undecided whether earlier tasks are forgotten",
     }[answer.verdict]
     rise, moved = continual_charts(result)
     return Section(

@@ -39,7 +39,7 @@ def _selection(study: SelectionStudy) -> Section:
     headline = {
         FOUND: f"Selection by {way} is more precise than by {other}",
         NOT_FOUND: f"Selection by {way} is not more precise than by {other}",
-        UNDECIDED: f"It is open whether selection by {way} is more precise than by {other}",
+        UNDECIDED: f"It is undecided whether selection by {way} is more precise than by {other}",
     }[answer.verdict]
     return Section(
         "Instruction selection",
@@ -71,7 +71,7 @@ def _selective(tuning: SelectiveTuning) -> Section:
     headline = {
         FOUND: "Training the top heads lowers the loss more than training random heads",
         NOT_FOUND: "Training the top heads does not lower the loss more than training random heads",
-        UNDECIDED: "It is open whether training the top heads lowers the loss more than training random heads",
+        UNDECIDED: "It is undecided whether training the top heads lowers the loss more than training random heads",
     }[answer.verdict]
     return Section(
         "Selective tuning",

@@ -61,7 +61,7 @@ def concentration_section(selectivity: Selectivity, papers: Mapping[str, str]) -
     start = {
         FOUND: "Fine-tuning makes the tasks' patterns more even",
         NOT_FOUND: "Fine-tuning does not make the tasks' patterns more even",
-        UNDECIDED: "It is open whether fine-tuning makes the tasks' patterns more even",
+        UNDECIDED: "It is undecided whether fine-tuning makes the tasks' patterns more even",
     }[answer.verdict]
     return Section(
         "Concentration",
@@ -109,9 +109,9 @@ def specificity_section(specificity: Specificity) -> Section:
     """Section on the dependence of a pattern's change on the trained task."""
     answer = specificity_answer(specificity)
     start = {
-        FOUND: "A pattern changes more by training on its own task than by training on another",
-        NOT_FOUND: "A pattern does not change more by training on its own task than by training on another",
-        UNDECIDED: "It is open whether a pattern changes more by training on its own task than by training on another",
+        FOUND: "A pattern changes more after training on its own task than on another",
+        NOT_FOUND: "A pattern does not change more after training on its own task than on another",
+        UNDECIDED: "It is undecided whether a pattern changes more after training on its own task than on another",
     }[answer.verdict]
     return Section(
         "Specificity",
@@ -154,7 +154,7 @@ def composition_section(run: Run, target: str, basics: Sequence[str], papers: Ma
     headline = {
         FOUND: f"The change of {target} is partly a combination of the changes of {parts}",
         NOT_FOUND: f"The change of {target} is not a combination of the changes of {parts}",
-        UNDECIDED: f"It is open whether the change of {target} is a combination of the changes of {parts}",
+        UNDECIDED: f"It is undecided whether the change of {target} is a combination of the changes of {parts}",
     }[answer.verdict]
     tables = [
         Table.of(forms_table({target: fits}).reset_index("target", drop=True), "Fit in each form"),
@@ -166,7 +166,7 @@ def composition_section(run: Run, target: str, basics: Sequence[str], papers: Ma
         tables.append(Table.of(pairs_of(run, target).head(10), "Fit from each pair of tasks to dAP, scale-free"))
     return Section(
         f"Composition of {target}",
-        f"Is the change by fine-tuning on {target} a combination of the changes by {parts}?",
+        f"Is the change from fine-tuning on {target} a combination of the changes from {parts}?",
         Finding(answer.verdict, f"{headline}.", answer.reason, tuple(_composition_numbers(fits, target, papers))),
         picture=main.plot(),
         sentences=(main.verdict,),
@@ -216,11 +216,24 @@ def rapid_section(run: Run) -> Section:
     means = trajectory_table(trajectories)
     speeds = [of_run.early_speed for of_run in trajectories.values()]
     answer = answer_of_cases([Effect(speed.low - 1, speed.high - 1) for speed in speeds], SPEED, "training runs")
+<<<<<<< HEAD
     samples = float(means["samples at half-change"].mean())
     half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
     return Section(
         RAPID,
         question,
+=======
+    start = {
+        FOUND: "Patterns change faster in early steps than in later steps",
+        NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
+        UNDECIDED: "It is undecided whether patterns change faster in early steps than in later steps",
+    }[answer.verdict]
+    samples = float(means["samples at half-change"].mean())
+    half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
+    return Section(
+        "Rapid change",
+        "Do the first samples change a pattern sharply, with only a small change of the parameters?",
+>>>>>>> wt-prose
         Finding(
             answer.verdict,
             ": ".join(filter(None, (RAPID_STARTS[answer.verdict], half))) + ".",

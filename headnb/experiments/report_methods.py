@@ -88,7 +88,7 @@ def deletion_finding(arrays: xr.Dataset) -> Finding:
     headline = {
         FOUND: "Ablating the top heads raises the loss more than ablating random heads of the same layers",
         NOT_FOUND: "Ablating the top heads does not raise the loss more than ablating random heads of the same layers",
-        UNDECIDED: "It is open whether ablating the top heads raises the loss more than ablating random heads",
+        UNDECIDED: "It is undecided whether ablating the top heads raises the loss more than ablating random heads",
     }[answer.verdict]
     means = estimates(arrays, "difference").sel(less_random="top")["value"].mean(["task", "k"])
     numbers = tuple(

@@ -35,8 +35,9 @@ class CheckedWidget(anywidget.AnyWidget):
     def _on_message(self, _: object, content: object, __: object) -> None:
         """Apply the changes in a message `{"changes": {name: value}}`, or run any other message as a command.
 
-        A front end keeps a change back until the kernel has answered the one before, so that a cell or a command that
-        follows at once would see the old value. Messages are not kept back: a change comes in both ways.
+        A front end delays a change until the kernel has answered the previous one, so a cell or a command that follows
+        immediately would see the old value. Messages are not delayed, so each change is sent both ways, as a trait
+        update and as a message.
         """
         content = content if isinstance(content, dict) else {}
         if "changes" in content:

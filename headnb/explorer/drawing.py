@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 def grid(
     data: object, *, title: str | None = None, roles: xr.Dataset | None = None, live: bool = False
 ) -> HeadGrid | HeadGridWidget:
-    """Layer x head picture of results or of any matrix.
+    """Draw results, or any matrix, as a layer x head picture.
 
     Args:
         data: a pattern, scores, a comparison, a study, a saved grid, a matrix of layers x heads (numpy, torch, pandas,
             nested lists), a mapping from panel titles to any of these, or a list of results, each titled by its task
-            (or model, or method, whichever tells them apart). Several panels have one colour scale. Numbers that are
+            (or model, or method, whichever distinguishes them). Several panels share one colour scale. Numbers that are
             not results of headnb are drawn as plain values.
-        title: of the picture. None: made from the attributes of the data.
+        title: title of the picture. None: made from the attributes of the data.
         roles: mark the heads that have these roles (`headnb.head_roles`).
-        live: return a widget whose selection is a value in Python (`.selected`, `.on_select`, `.link`) instead of the
-            picture.
+        live: return a widget instead of a picture; Python can read its selection (`.selected`, `.on_select`, `.link`).
 
     Raises:
         HeadnbError: the data cannot be drawn, or the roles are of other heads.

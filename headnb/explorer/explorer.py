@@ -145,7 +145,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         """Scale heads in the background, and measure the losses of tasks and generate texts before and after.
 
         Args:
-            factor: of the heads' outputs; 0 ablates them.
+            factor: factor for the heads' outputs; 0 ablates them.
             heads: their names; None: the selected heads.
             tasks: their names; None: the chosen task.
             controls: number of random control sets of as many other heads of the same layers.
@@ -318,16 +318,17 @@ def explore(
     encoding: EncodingName = "official",
     loss: LossName = "sample-mean",
 ) -> Explorer:
-    """Widget to score tasks, inspect heads and ablate them; displayed as a cell's last value.
+    """Create a widget to score tasks, inspect heads and ablate them; it is displayed as a cell's last value.
 
     Args:
         model: as for `score_heads`, or an id or path for `load_model` (then `tokenizer` is not needed).
-        tokenizer: of the model; None if the samples are encoded already.
+        tokenizer: the model's tokenizer; None if the samples are already encoded.
         tasks: names, files or `Task` objects, or a mapping from names to anything that `load_task` accepts; None:
             all registered tasks.
         samples: initial number of samples of each task; it can be changed in the widget.
-        method: one of `headnb.methods()`; or a list of them, which every run scores in one pass, the first one shown.
-        seed: of the random subset of samples and of the processing order.
+        method: one of `headnb.methods()`; or a list of them: every run scores all of them in one pass, and the first
+            one is shown.
+        seed: seed of the random subset of samples and of the processing order.
         batch_tokens: as for `score_heads`; the smaller default updates the grid more often.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.

@@ -55,7 +55,7 @@ class SelectionWidget(CheckedWidget):
     def on_select(self, callback: Callable[[list[str]], object]) -> Callable[[], None]:
         """Call a function with the names of the selected heads after each change of the selection.
 
-        An exception in the callback is shown in the widget as one line and kept in `error`; the widget goes on.
+        An exception in the callback is shown in the widget as one line and kept in `error`; the widget keeps working.
 
         Args:
             callback: called with a list such as `["L3H5", "L7H1"]`.
@@ -84,7 +84,7 @@ class SelectionWidget(CheckedWidget):
         return remove
 
     def link(self, other: SelectionWidget) -> traitlets.link:
-        """Share the selection with another grid, which takes over this one's; see `headnb.link`."""
+        """Share the selection with another grid, which adopts this one's; see `headnb.link`."""
         return link(self, other)
 
     @traitlets.validate("selected")

@@ -47,7 +47,7 @@ class Worker:
         """
         with self._lock:
             if self.busy:
-                raise HeadnbError("another job is running already; stop it or wait until it ends")
+                raise HeadnbError("another job is already running; stop it or wait until it ends")
             self._stop.clear()
             # The context tells ipykernel to which cell the thread's output belongs.
             context = contextvars.copy_context()

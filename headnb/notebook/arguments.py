@@ -68,7 +68,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     try:
         words = arg_split(line.strip().removesuffix(";"), posix=True)  # users end lines with ";" as in expressions
     except ValueError:
-        raise UsageError(f"{name}: a quote is not closed: {line.strip()}") from None
+        raise UsageError(f"{name}: unclosed quote: {line.strip()}") from None
     if twice := _option_given_twice(magic, words):
         raise UsageError(f"{name}: {twice} is given twice (see {name}?)")
     try:
@@ -218,7 +218,7 @@ def find_tokenizer(model: Any, namespace: Variables, model_cache: ModelCache) ->
         return None, ""
     namespace.check_visible(word)
     origin = getattr(tokenizers[word], "name_or_path", "")
-    note = f"the tokenizer is that of {origin}, the model is {name}; {_PAIR_HINT}" if name and origin else ""
+    note = f"the tokenizer belongs to {origin}, but the model is {name}; {_PAIR_HINT}" if name and origin else ""
     return tokenizers[word], note
 
 
@@ -311,7 +311,9 @@ def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
         return found[0]
     for value, word in zip(found, words, strict=True):
         if isinstance(value, HeadGrid):
-            raise HeadnbError(f"{word} is a saved grid, which is drawn alone; give its scores to draw it beside others")
+            raise HeadnbError(
+                f"{word} is a saved grid, which is drawn alone; give its scores to draw it next to others"
+            )
     return labelled(found, [Path(word).stem if "." in word or "/" in word else word for word in words])
 
 

@@ -71,7 +71,7 @@ def _parse_question_answer(block: list[Line]) -> dict[str, str]:
     if not starts:
         raise HeadnbError(f"line {block[-1][0]}: the question has no line that starts with Answer:")
     if len(starts) > 1:
-        raise HeadnbError(f"line {block[starts[1]][0]} is a second answer; put an empty line between two samples")
+        raise HeadnbError(f"line {block[starts[1]][0]} is a second answer; separate samples with an empty line")
     parts = (block[: starts[0]], block[starts[0] :])
     question, answer = ("\n".join(line for _, line in part).partition(":")[2].strip() for part in parts)
     return question_answer(question, answer)

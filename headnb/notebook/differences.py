@@ -1,4 +1,4 @@
-"""The comparison of two scorings, paired or by ranks, for `%headdiff` and `headnb compare`."""
+"""Comparison of two results, paired or by ranks, for `%headdiff` and `headnb compare`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def change_between(
     before: xr.Dataset, after: xr.Dataset, *, alpha: float, scale_free: bool
 ) -> tuple[xr.Dataset | xr.DataArray, str]:
-    """The comparison of two scorings, and the title of its picture if it differs from the usual one.
+    """The comparison of two results, and the title of its picture if it differs from the usual one.
 
     Scores of one task are compared sample by sample (`headnb.compare`). Samples of two tasks cannot be paired: their
     heads' ranks are compared (`headnb.rank_difference`).

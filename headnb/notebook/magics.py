@@ -79,7 +79,7 @@ class HeadMagics(Magics):
 
         Returns the scores (an xarray Dataset): scores.heads has patterns, intervals and comparisons. Several tasks give
         a study: the patterns with the dimension task, drawn side by side on one colour scale. Several methods share one
-        pass and give results by method: results["entropy"] are the scores of one. An interrupt ends the cell and "Run
+        pass and give results by method, such as results["entropy"]. An interrupt ends the cell and "Run
         All"; the samples scored so far are in _ and in the variable of --into. With --out, run the same call again to
         resume; for several tasks or methods it is a folder with one store for each. As a cell magic it scores the
         samples typed below it:
@@ -202,7 +202,7 @@ class HeadMagics(Magics):
         for option in shared.LOADING:
             if getattr(options, option.name, None):
                 flag = option.flags[-1]
-                raise HeadnbError(f"{flag} applies when a model is loaded, and {options.model} is loaded already")
+                raise HeadnbError(f"{flag} applies only when a model is loaded, but {options.model} is already loaded")
         if arguments.is_model_pair(found):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.model_cache)
@@ -259,7 +259,7 @@ class HeadMagics(Magics):
     @argument("--title", default="", help="Title of the grid.")
     @takes(*shared.COMPARING, shared.INTO)
     def headdiff(self, line: str) -> xr.Dataset | xr.DataArray:
-        """Draw the changes of heads between two scorings of the same samples; significant changes are marked.
+        """Draw how heads changed between two sets of scores of the same samples; significant changes are marked.
 
             %headdiff after before
             change = %headdiff after.zarr before.zarr

@@ -42,7 +42,7 @@ class RoleMagics(Magics):
         "--copy",
         default="forced",
         choices=("forced", "retrieval"),
-        help="Copy score: forced (attention with the answers given) or retrieval (published; the model generates).",
+        help="Copy score: forced (attention with the answers given) or retrieval (as published; the model generates).",
     )
     @takes(*shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
     def headroles(self, line: str) -> xr.Dataset:

@@ -85,7 +85,7 @@ def tracked_steps(text: str) -> int | list[int]:
     return steps if "," in text else steps[0]
 
 
-_COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples of a task that is a variable."
+_COUNT = f"Number of samples. Default: at most {MAX_SAMPLES}; in a notebook, all samples if the task is a variable."
 _LOSS = "Loss reduction: sample-mean (each sample's own mean), batch-mean (as in the paper's script) or sum."
 _OPTIONS = (
     "Options of the method: steps=50 for attattr, steps=50,penalty=0.2 for gates; for several methods attattr.steps=50."
@@ -103,12 +103,12 @@ TRACKED_SAMPLES = replace(
 )
 SPLIT = Option(
     "split",
-    "Split of a task that has several; of a hub data set also a part of one, test[:100].",
+    "Split, if the task has several; for a hub data set also a part of one, such as test[:100].",
     "test",
     choices=("train", "validation", "test"),
 )
-CONFIG = Option("config", "Configuration of a hub data set that has several, for example main.")
-SEED = Option("seed", "Random seed, for example of the subset of samples and the processing order.", 0, int)
+CONFIG = Option("config", "Configuration, if a hub data set has several, for example main.")
+SEED = Option("seed", "Random seed, for example for the subset of samples and the processing order.", 0, int)
 METHOD = Option("method", "Score method; %headmethods and `headnb methods` list them.", "activation", settable=True)
 METHODS = Option(
     "method",
@@ -136,11 +136,11 @@ DEVICE = Option("device", "Device of the model: auto, cpu, cuda, cuda:1, mps.", 
 DTYPE = Option("dtype", f"Dtype of the weights: {', '.join(_DTYPES)}.", "auto", settable=True, choices=_DTYPES)
 ALPHA = Option("alpha", "Mark heads with a q-value below this.", 0.05, float)
 SCALE_FREE = Option("scale_free", "Divide the scores by their mean over heads first.", False, bool)
-FACTOR = Option("factor", "Factor that multiplies the heads' outputs; 0: ablation.", 0.0, float)
+FACTOR = Option("factor", "Factor for the heads' outputs; 0 ablates the heads.", 0.0, float)
 CONTROLS = Option(
     "controls", "Number of random control sets, each with as many other heads of the same layers.", 0, int
 )
-TOKENS = Option("tokens", "Tokens of the texts generated before and after; 0: no text.", 40, int)
+TOKENS = Option("tokens", "Number of tokens to generate before and after; 0: no text.", 40, int)
 STEPS = Option("steps", "Number of optimizer steps.", 60, int)
 EVERY = Option(
     "every",
@@ -151,7 +151,7 @@ EVERY = Option(
 )
 BUDGET = Option(
     "budget",
-    "Maximum time of tracking as a share of the training's time; it chooses steps and samples that are not given. "
+    "Maximum tracking time as a share of the training time; determines steps and samples that are not given. "
     "Default: 0.25, unless --every is given.",
     kind=float,
     metavar="SHARE",

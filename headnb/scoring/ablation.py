@@ -1,7 +1,7 @@
 """Effect of ablating or scaling heads on a task: the change of each sample's loss, and greedy text before and after.
 
 The loss of each sample is computed twice, with the unmodified model and with the outputs of the heads multiplied by a
-factor, so the change is paired. `controls` compares the change with that of equally many random heads of the same
+factor, so the change is paired. `controls` compares the change with that of the same number of random heads of the same
 layers.
 """
 
@@ -65,13 +65,14 @@ def ablate(
         task: a `Task`, or anything that `load_task` accepts.
         heads: head names, "L3H5,L7H1" or ["L3H5", "L7H1"].
         factor: 0 ablates the heads, 1 leaves them unchanged.
-        controls: number of random sets of equally many other heads of the same layers, which are scaled for comparison.
+        controls: number of random sets that are scaled for comparison, each with as many other heads of the same
+            layers.
         batch_tokens: maximum number of tokens in a batch, padding included.
         max_length: truncate longer samples to this number of tokens.
         encoding: as for `score_heads`.
         level: confidence level of the interval.
         seed: seed of the controls and of the processing order.
-        on_progress: called with the number of samples done and the total; an exception in it stops the work.
+        on_progress: called with the number of samples done and the total; an exception raised in it stops the call.
 
     Returns:
         A Dataset with `loss_before`, `loss_after` and `change` (sample), in nats; `mean_change` with its Student's t
@@ -268,7 +269,7 @@ def generate_both(
         factor: as for `ablate`.
         sample: id of the sample whose prompt is continued; None: the first.
         max_new_tokens: maximum number of tokens to generate.
-        on_token: called for every token; an exception in it stops the work.
+        on_token: called for every token; an exception raised in it stops the call.
 
     Raises:
         HeadnbError: no such head or sample, or a sample without a prompt.

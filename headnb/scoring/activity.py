@@ -11,13 +11,13 @@ With A (T, T) the attention weights of a head, V (T, D) its values, O = A V, and
     output-norm-last-hn    output-norm-last divided by output-norm of the same head
 
 These are the 13 scores of arXiv 2504.03889 as its code `psandovalsegura/inactive-heads` computes them, for one sample.
-The paper's text was not available. Two things differ. Queries on padding are excluded; there they count in the means of
-`first-token` and `entropy`. A layer in which every head is zero scores 0. "Last" is the last token of prompt and
-answer. The code's two norms after W_o are not among the 13.
+The paper's text was not available. Two things differ. Queries on padding are excluded; in the published code they count
+in the means of `first-token` and `entropy`. A layer in which every head is zero scores 0. "Last" is the last token of
+prompt and answer. The code's two norms after W_o are not among the 13.
 
-No score is negative. Small output, small values and low entropy indicate an inactive head; a *large* `first-token`
-does too. The paper sets the heads beyond a threshold to zero and finds `output-norm-ln` the best criterion. Heads that
-share keys and values have equal value norms. Norms are in the scale of the model, entropy is in nats of attention.
+No score is negative. Small output, small values and low entropy indicate an inactive head; a *large* `first-token` does
+too. The paper sets the heads beyond a threshold to zero and finds `output-norm-ln` the best criterion. Heads that share
+keys and values have equal value norms. Norms have the scale of the model; entropy is in nats of attention.
 
 Cost: one forward pass. `output-norm` and `value-norm` take the memory of a forward pass. `first-token` equals
 attention to values that are 1 at the first token and 0 elsewhere: the attention kernel of each layer runs once more,

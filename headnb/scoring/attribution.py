@@ -5,9 +5,9 @@
 
 A is the attention of head h. F(a A) is the probability of the gold answer when the weights of *all* heads of layer l
 are multiplied by a and all other layers are unchanged. Source: Hao et al. 2021, section 3, and
-`prune_head_with_attr.py` of their code; as there, the sum starts at k = 0. F of the paper is a classifier's. For an
-answer of several tokens F is here the geometric mean of their probabilities, exp(-L); for one token that is its
-probability.
+`prune_head_with_attr.py` of their code; as there, the sum starts at k = 0. In the paper F is the output of a
+classifier. Here, for an answer of several tokens, F is the geometric mean of their probabilities, exp(-L); for a single
+token that is its probability.
 
 No attention matrix goes through the model. The output is linear in the weights, O = A V, so the outputs of the layer
 are scaled instead. With G the mean over k of dF/dO,
@@ -17,8 +17,8 @@ are scaled instead. With G the mean over k of dF/dO,
 Its largest entry is computed for a few queries at a time.
 
 The score is the largest entry, not the largest absolute entry. A head whose weights all lower the answer's probability
-scores 0, because the weights that the causal mask forbids are 0 and count. Scores are large where the head is needed.
-The pattern is the mean. The unit is probability: an answer that is unlikely in any case gives small scores.
+scores 0, because the weights excluded by the causal mask are 0 and count as entries. Scores are large where the head is
+needed. The pattern is the mean. The unit is probability: an answer that is unlikely in any case gives small scores.
 
 Cost: m forward and backward passes per layer and batch, which start at that layer, so about layers * m / 2 whole
 passes. Several k share a pass if the token budget allows. Memory: a gradient pass, the hidden states between the

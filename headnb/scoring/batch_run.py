@@ -217,7 +217,7 @@ class BatchRun:
         longest = int(self._lengths(failed).max())
         if len(failed) == 1 and longest > self.budget:
             raise HeadnbError(
-                f"memory is too small for one sample of {longest} tokens; truncate samples with max_length"
+                f"one sample of {longest} tokens does not fit in memory; truncate samples with max_length"
             )
         tokens = int(self._padded_tokens(failed).sum())
         if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget was halved

@@ -1,13 +1,13 @@
 """Copy scores of attention heads on a task: the attention to a token that the model is about to write.
 
-`copy` is teacher-forced. For an answer token y at position t that also stands in the prompt, the step's value is the
+`copy` is teacher-forced. For an answer token y at position t that also occurs in the prompt, the step's value is the
 attention weight from position t - 1, which predicts y, to all prompt tokens equal to y. The score is the mean over the
-steps of a sample, then over samples. It needs no generation and is defined where the model fails.
+steps of a sample, then over samples. It needs no generation and is also defined where the model fails.
 
-`retrieval` is the score of arXiv 2404.15574. The needle is the answer where it stands in the prompt. The model writes a
-continuation greedily. A head copies a generated token w if the token with its largest weight lies in the needle and
-equals w. The score is the share of the needle's different tokens that the head copies, in the mean over samples whose
-generated text has more than half of these tokens. (The published code tests the same with ROUGE-L instead.)
+`retrieval` is the score of arXiv 2404.15574. The needle is the answer where it occurs in the prompt. The model
+generates a continuation greedily. A head copies a generated token w if the token with its largest weight lies in the
+needle and equals w. The score is the share of the needle's distinct tokens that the head copies, averaged over samples
+whose generated text has more than half of these tokens. (The published code uses ROUGE-L for this test.)
 
 Special tokens are not copied. Steps at which mask or window hide all sources from a head are excluded for this head.
 """
@@ -111,11 +111,11 @@ def copy_scores(reader: AttentionReader, samples: Sequence[EncodedSample], speci
     """Teacher-forced copy scores.
 
     Raises:
-        HeadnbError: no answer token stands in its prompt.
+        HeadnbError: no answer token occurs in its prompt.
     """
     steps = [found for sample in samples if len((found := copy_steps(sample, special)).queries)]
     if not steps:
-        raise HeadnbError("no answer token of this task stands in its prompt, so there is nothing to copy")
+        raise HeadnbError("no answer token of this task occurs in its prompt, so there is nothing to copy")
     means = [_mean_over(values) for values in reader.values(steps, copied_weight)]
     return CopyScores(_mean_over(np.stack(means)), len(steps))
 
@@ -129,12 +129,12 @@ def retrieval_scores(
     """Retrieval scores; NaN if the model solves no sample.
 
     Raises:
-        HeadnbError: no answer stands in its prompt.
+        HeadnbError: no answer occurs in its prompt.
     """
     found = [(sample.prompt, needle) for sample in samples if (needle := find_needle(sample, special))]
     if not found:
         raise HeadnbError(
-            "no answer of this task stands word for word in its prompt, which copy='retrieval' needs; use copy='forced'"
+            "no answer of this task occurs verbatim in its prompt, which copy='retrieval' needs; use copy='forced'"
         )
     most = max(needle.stop - needle.start for _, needle in found)
     rows = continue_greedily(reader.model, tokenizer, [prompt for prompt, _ in found], most)
@@ -149,7 +149,7 @@ def retrieval_scores(
 
 
 def copy_steps(sample: EncodedSample, special: Collection[int]) -> Steps:
-    """The steps at which an answer token that stands in the prompt is predicted."""
+    """The steps at which an answer token that occurs in the prompt is predicted."""
     answer = np.flatnonzero(sample.labels[1:] != IGNORED) + 1
     prompt = np.arange(len(sample)) < len(sample.prompt)
     tokens = sample.input_ids[answer]

@@ -231,7 +231,7 @@ class _GateFit:
         longest = int(self.request.encoded.lengths[positions].max())
         if self.budget == 1:
             raise HeadnbError(
-                f"memory is too small for one sample of {longest} tokens; truncate samples with max_length"
+                f"one sample of {longest} tokens does not fit in memory; truncate samples with max_length"
             )
         self.budget = max(1, self.budget // 2)
         self.message = f"out of memory; continuing with {self.budget} tokens per batch"

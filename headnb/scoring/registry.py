@@ -138,7 +138,7 @@ _METHODS = {
         ),
         _gradient(
             "taylor-token",
-            "as activation, with absolute values per token; 1 forward, 1 backward pass (Michel et al. 2019)",
+            "like activation, but with absolute values per token; 1 forward, 1 backward pass (Michel et al. 2019)",
             gradient.taylor_token,
         ),
         Method(
@@ -197,7 +197,7 @@ def find_method(name: str, *, of_samples: bool = False) -> Method:
 
 
 def find_methods(names: str | Sequence[str]) -> list[Method]:
-    """The methods with these names, which one call may combine: the one of a text, or those of a list.
+    """The methods with these names, which one call may combine: one for a string, several for a list.
 
     Raises:
         HeadnbError: there is no name, a name is given twice, or several methods include one that has no sample scores;
@@ -215,8 +215,8 @@ def find_methods(names: str | Sequence[str]) -> list[Method]:
     for method in chosen:
         if method.fit is not None:
             raise HeadnbError(
-                f"{method.name} is fitted to all samples at once and shares no pass with other methods; "
-                f"use method={method.name!r} in a call of its own"
+                f"{method.name} is fitted to all samples at once and cannot share a pass with other methods; "
+                f"use method={method.name!r} in a separate call"
             )
     return chosen
 

@@ -91,11 +91,11 @@ def head_roles(
 
     Args:
         model: as for `score_heads`.
-        tokenizer: the model's tokenizer; None: all token ids are ordinary, and sequences begin without BOS.
-        task: with a task (anything that `load_task` accepts) there is a further role, `copy` or `retrieval`.
+        tokenizer: the model's tokenizer; None: all token ids count as ordinary, and sequences begin without BOS.
+        task: a task (anything that `load_task` accepts) adds a role, `copy` or `retrieval`.
         copy: "forced" (role `copy`): mean attention weight from the position that predicts an answer token to the same
             token in the prompt, with the task's answers as input. "retrieval" (role `retrieval`): the published score
-            of arXiv 2404.15574, for which the model generates; answers must stand word for word in their prompts.
+            of arXiv 2404.15574, for which the model generates text; answers must occur verbatim in their prompts.
         sequences: number of random sequences.
         length: L, number of random tokens that each sequence repeats once.
         batch_tokens: maximum number of tokens per batch of the task.

@@ -122,13 +122,13 @@ def score_heads(
         tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
         method: a name from `methods()`, or a list of names. Gradient and activity methods of a list share one forward
-            and one backward pass; the others have their own passes over the same batches. Each method's numbers are
-            those that it has alone.
+            and one backward pass; the others have their own passes over the same batches. Each method gives the same
+            numbers as when it is scored alone.
         loss: the loss that is differentiated. "sample-mean": each sample's mean cross-entropy over its answer tokens.
             "sum": its sum. "batch-mean": the mean over the answer tokens of four consecutive samples of the task, as in
             the paper's script; longer answers weigh more.
-        batch_tokens: maximum number of tokens in a batch, padding included. A longer sample is scored alone and
-            recomputes its activations in the backward pass, to take about the same memory.
+        batch_tokens: maximum number of tokens in a batch, padding included. A longer sample is scored alone, and its
+            activations are recomputed in the backward pass, so that it needs about the same memory.
         max_length: truncate longer samples to this number of tokens. None: a sample longer than the context is an
             error.
         encoding: "official" tokenizes prompt and completion separately, "trl" together (see `encode_task`).
@@ -145,24 +145,23 @@ def score_heads(
             norm(levels) is at most this number. "top20": when random halves of the samples agree on 90 % of their top
             20 heads. "reliability0.9": when the reliability of the pattern (`.heads.reliability()`) is at least 0.9.
             Several methods stop together, when the last of them is precise enough. `attrs["until"]` holds the value
-            reached. To continue, run the call again with the same `out` and another `until` or none.
-        client: a `dask.distributed.Client`. Its workers score batches in parallel, each with a copy of the model, and
-            this process writes. Batches of a lost worker are scored by another one.
+            reached. To continue, run the call again with the same `out` and a different `until`, or without it.
+        client: a `dask.distributed.Client`. Its workers score batches in parallel, each with a copy of the model; this
+            process writes the scores. Batches of a lost worker are scored by another one.
         on_progress: called with a `Progress` before the first batch and after each batch.
 
     Returns:
         A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and
-        `answer_tokens` (sample). `.heads` holds the methods to analyse it. The unit of a score is nats, the unit of the
-        loss, unless the method has another. `attrs["padding"]` is the fraction of padding among the computed tokens, at
-        most 5 %. With `out`, scores above 64 MB stay on disk and are read when needed. The result of "gates" has no
-        sample dimension: see `headnb.scoring.gates`. A list of methods gives such a Dataset for each, in
-        `MethodResults`.
+        `answer_tokens` (sample). `.heads` has methods to analyse it. Scores are in nats, the unit of the loss, unless
+        the method has another unit. `attrs["padding"]` is the fraction of padding among the computed tokens, at most
+        5 %. With `out`, scores above 64 MB stay on disk and are read when needed. The result of "gates" has no sample
+        dimension: see `headnb.scoring.gates`. A list of methods gives such a Dataset for each, in `MethodResults`.
 
     Raises:
-        HeadnbError: bad input; a model that cannot be scored, or not with padding on the left; NaN in weights or
-            losses; not enough memory for one sample; or an `out` that belongs to another result or that another run
-            is writing.
-        ScoringInterrupted: on Ctrl-C; it holds the scores so far.
+        HeadnbError: bad input; a model that cannot be scored, or cannot be scored with padding on the left; NaN in
+            weights or losses; not enough memory for one sample; or an `out` that belongs to another result or that
+            another run is writing.
+        ScoringInterrupted: on Ctrl-C; it contains the scores so far.
     """
     check_loaded(model, tokenizer)
     check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until, options=options)

@@ -62,7 +62,7 @@ class TasksInterrupted(ScoringInterrupted):
         self, tasks: Sequence[Task], scored: Mapping[str, xr.Dataset | MethodResults], words: str, done: int
     ) -> None:
         left = [task.name for task in tasks if task.name not in scored]
-        missing = f"; not begun: {', '.join(left)}" if left else ""
+        missing = f"; not started: {', '.join(left)}" if left else ""
         self.words = f"{words}{missing}"
         self.done = done
         self.scores = _study(scored) if scored else xr.Dataset()
@@ -86,8 +86,8 @@ def score_tasks(
         tokenizer: as for `score_heads`.
         tasks: tasks or anything that `load_task` accepts, as a mapping from names or as a list. All are loaded before
             the first one is scored.
-        out: a folder. The scores of each task are written to a store of their own in it, `NAME.zarr`, which
-            `open_scores` opens; run the same call again to resume. None: the scores of the samples are not kept.
+        out: a folder with one store for the scores of each task, `NAME.zarr`, which `open_scores` opens; run the same
+            call again to resume. None: per-sample scores are not kept.
         on_progress: called with a `TasksProgress` before the first batch of each task and after each batch.
         options: other arguments of `score_heads`, the same for all tasks. With a list as `method`, the study of each
             method is returned in `MethodResults`, and `out` has a folder for each task.
@@ -201,7 +201,7 @@ def _stores(out: str | Path | None, tasks: Sequence[Task], ending: str) -> list[
     folder = user_path(out)
     if folder.suffix == ".zarr" or (folder / "zarr.json").exists():
         raise HeadnbError(
-            f"with several tasks, out is a folder with one store for each task, and not a store: {folder}"
+            f"with several tasks, out is a folder with one store for each task, not itself a store: {folder}"
         )
     check_file_names([task.name for task in tasks], "tasks")
     return [folder / f"{safe_file_name(task.name)}{ending}" for task in tasks]

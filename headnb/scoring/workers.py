@@ -156,7 +156,7 @@ class PendingBatches(Sized):
             future = next(future for future in self.futures if future in ended)
             scored = future.result(timeout=TIMEOUT_SECONDS)
         except KilledWorker as error:
-            raise LostError(f"workers died over a batch of {len(self.futures[future])} samples") from error
+            raise LostError(f"workers died on a batch of {len(self.futures[future])} samples") from error
         except CancelledError as error:
             connected = self.workers.client.status == "running"
             raise (ModelLostError if connected else LostError)(LOST_MESSAGE) from error

@@ -47,7 +47,7 @@ def check_findings(path: Path, stored: Mapping[Any, Any], notebook_name: str, *,
     if revision == FINDINGS_REVISION:
         return
     message = (
-        f"{path} holds findings of revision {revision}, and this version of headnb computes revision "
+        f"{path} contains findings of revision {revision}, and this version of headnb computes revision "
         f"{FINDINGS_REVISION}, whose tests and verdicts may differ; run notebook {notebook_name} again"
     )
     if current:

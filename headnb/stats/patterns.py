@@ -126,7 +126,7 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
         raise HeadnbError(f"head scores need the dims layer and head; missing: {', '.join(missing)}")
     if "sample" in score.dims:
         if score.sizes["sample"] == 0:
-            raise HeadnbError("these scores hold no samples yet")
+            raise HeadnbError("these scores contain no samples yet")
         check_unique_samples(scores)
         finite = abs(score) < np.inf  # False for NaN
         broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
@@ -277,8 +277,8 @@ def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
         what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
         raise HeadnbError(
             f"{differ.size} of {len(ids)} sample ids denote samples with different {what} before and after (the "
-            f"first: {ids[differ[0]]}); score the same samples with the same encoding both times; a task with other "
-            "samples needs another name"
+            f"first: {ids[differ[0]]}); score the same samples with the same encoding both times; a task with "
+            "different samples needs a different name"
         )
 
 

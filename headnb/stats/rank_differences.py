@@ -26,8 +26,8 @@ def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.Da
     """Difference of the heads' ranks in two results, `second` minus `first`, such as two tasks of one model.
 
     Tasks have different losses and their samples cannot be paired, so levels are not comparable, but ranks are. The
-    rank of a head is the fraction of all heads with a value at most as large. The difference is descriptive: no head
-    is tested. `headnb.compare` tests two scorings of the same samples.
+    rank of a head is the fraction of all heads with a value at most as large. The difference is descriptive: no head is
+    tested. To test two results for the same samples, use `headnb.compare`.
 
     Args:
         first: scores, a pattern, or one task of a study (`study.sel(task="svamp")`).

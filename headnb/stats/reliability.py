@@ -14,9 +14,9 @@ reliability
 
     r = S / (S + B / R + V / n + E / (n R))
 
-is the expected correlation with the pattern of equally many new samples and runs. With one run it equals the average
-of split halves with the Spearman-Brown formula, and excludes differences between training runs. A factor that scales
-all heads of a sample counts as noise.
+is the expected correlation with the pattern of the same number of new samples and runs. With one run it equals the
+average of split halves with the Spearman-Brown formula, and excludes differences between training runs. A factor that
+scales all heads of a sample counts as noise.
 """
 
 from __future__ import annotations

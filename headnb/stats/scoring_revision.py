@@ -46,7 +46,7 @@ def check_revision(path: Path, stored: Mapping[Any, Any], wanted: Mapping[Any, A
     revision, current = revision_of(stored), revision_of(wanted)
     if revision != current:
         raise HeadnbError(
-            f"{path} holds {what} of scoring revision {revision}, and this version of headnb computes revision "
+            f"{path} contains {what} of scoring revision {revision}, and this version of headnb computes revision "
             f"{current}, whose numbers may differ; choose another path, or remove it to recompute (opening it still "
             "works)"
         )
@@ -61,7 +61,7 @@ def check_same_settings(path: Path, stored: Mapping[str, Any], wanted: Mapping[s
         if stored.get(name) != wanted.get(name)
     ]
     if different:
-        raise HeadnbError(f"{path} holds scores with {'; '.join(different)}; choose another `out` or remove it")
+        raise HeadnbError(f"{path} contains scores with {'; '.join(different)}; choose another `out` or remove it")
 
 
 def check_same_revision(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> None:

@@ -148,8 +148,8 @@ def _upload_error(repository: str, error: Exception) -> HeadnbError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in {401, 403} or "LocalTokenNotFoundError" in {type(cause).__name__ for cause in _causes(error)}:
         return HeadnbError(
-            f"the hub does not allow you to write to {repository}; log in with a token that may write (hf auth login), "
-            "or pass token="
+            f"the hub does not allow you to write to {repository}; log in with a token that has write access (hf auth "
+            "login), or pass token="
         )
     return HeadnbError(f"cannot upload to {repository}: {first_line(error)}")
 

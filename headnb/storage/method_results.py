@@ -28,7 +28,7 @@ class UnknownMethodError(HeadnbError, KeyError):
 
 
 class MethodResults(Mapping[str, "Scores"]):
-    """Results of several methods on the same samples, by name of the method.
+    """Results of several methods on the same samples, by method name.
 
         results = headnb.score_heads(model, tokenizer, task, method=["activation", "entropy"])
         results["activation"].heads.top(10)     # the scores that method="activation" alone gives

@@ -95,7 +95,7 @@ def method_stores(out: str | Path | None, methods: Sequence[str]) -> dict[str, P
     folder = local_path(out)
     if folder.suffix == ".zarr" or (user_path(folder) / "zarr.json").exists():
         raise HeadnbError(
-            f"with several methods, out is a folder with one store for each method, and not a store: {folder}"
+            f"with several methods, out is a folder with one store for each method, not itself a store: {folder}"
         )
     return {method: folder / f"{safe_file_name(method)}.zarr" for method in methods}
 
@@ -120,8 +120,8 @@ def open_tables(
             tables[method] = stack.enter_context(open_table(paths[method], attrs[method], ids, samples, plan, shape))
             if not np.array_equal(tables[method].plan.order, plan.order) and len(tables) > 1:
                 raise HeadnbError(
-                    f"{paths[method]} was scored in another order than the stores beside it (another batch_tokens or "
-                    "packed); score it alone, or choose another folder"
+                    f"{paths[method]} was scored in a different order than the other stores in this folder (different "
+                    "batch_tokens or packed); score it alone, or choose another folder"
                 )
             plan = tables[method].plan
         yield MethodTables({method: tables[method] for method in paths})

@@ -41,8 +41,9 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
     Args:
         path: one of:
 
-            - a Zarr store that `score_heads(..., out=path)` wrote, or a netCDF file (`.nc`), also of head roles;
-            - a folder of such stores or files, one for each method: the `MethodResults` of the samples that all have;
+            - a Zarr store that `score_heads(..., out=path)` wrote, or a netCDF file (`.nc`), which may contain head
+              roles;
+            - a folder of such stores or files, one per method; gives the `MethodResults` of their common samples;
             - a Parquet file (`.parquet`), or a frame of `scores.heads.to_frame()`;
             - a `.heads.json` file, which has no samples: its pattern (DataArray) is returned, with 4 significant
               digits;

@@ -104,7 +104,7 @@ def _inside(copy: Path, name: str, root: str) -> Path:
     """Local place of a remote file; an object store may hold names that lead out of the folder."""
     parts = PurePosixPath(name.removeprefix(root).lstrip("/")).parts
     if not name.startswith(root) or {"..", "."} & set(parts):
-        raise HeadnbError(f"the file name {name!r:.100} leads out of the store")
+        raise HeadnbError(f"the file name {name!r:.100} points outside the store")
     return copy.joinpath(*parts)
 
 

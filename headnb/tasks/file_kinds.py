@@ -15,9 +15,9 @@ _SIGNATURES = (
     (rb"SQLite format 3\0", "an SQLite database"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 or netCDF file"),
     (rb"CDF[\x01\x02\x05]", "a netCDF file"),
-    (rb"\x28\xb5\x2f\xfd", "an archive compressed by zstd"),
-    (rb"BZh[1-9]", "an archive compressed by bzip2"),
-    (rb"\xfd7zXZ\0", "an archive compressed by xz"),
+    (rb"\x28\xb5\x2f\xfd", "an archive compressed with zstd"),
+    (rb"BZh[1-9]", "an archive compressed with bzip2"),
+    (rb"\xfd7zXZ\0", "an archive compressed with xz"),
     (rb".{257}ustar", "a tar archive"),
     (rb"GGUF", "a GGUF model"),
     (rb".{6}\0\0\{", "a safetensors file"),  # the header's length in eight bytes, and the header

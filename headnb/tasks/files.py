@@ -137,7 +137,9 @@ def _read_lines(file: io.BufferedReader, path: Path) -> Content:
 
 def _parse_line(line: bytes, where: str) -> object:
     if line.strip() == b"{":
-        raise HeadnbError(f"{where} begins an object of several lines; write one object per line, or a JSON array")
+        raise HeadnbError(
+            f"{where} starts an object that spans several lines; write one object per line, or a JSON array"
+        )
     row = parse_json(_decoded(line, where), where)
     if not isinstance(row, dict):
         raise HeadnbError(f"{where} is a JSON {type(row).__name__}, not an object; JSON Lines has one object per line")
@@ -190,7 +192,7 @@ def _read_parquet(file: io.BufferedReader, path: Path) -> Content:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     if not file.seekable():
-        raise HeadnbError(f"{path} is compressed by gzip; unpack it: Parquet files have a compression of their own")
+        raise HeadnbError(f"{path} is compressed with gzip; decompress it: Parquet files have their own compression")
     try:
         with pq.ParquetFile(file) as parquet:
             _check_count(parquet.metadata.num_rows, path)

@@ -61,7 +61,7 @@ def _reason(error: Exception, *, online: bool) -> str:
         return "no network, and the data set is not in the cache"
     if first_line(error).startswith("Config name is missing"):
         lines = str(error).splitlines()
-        return f"it has several configurations; give one by config= ({one_line(' '.join(lines[1:2]))})"
+        return f"it has several configurations; choose one with config= ({one_line(' '.join(lines[1:2]))})"
     return first_line(error)
 
 

@@ -89,7 +89,7 @@ class Task:
         return f"Task({self.name!r}, {len(self)} samples from {self.source})"
 
     def only(self, key: Id) -> Task:
-        """A task of the single sample with this id.
+        """A task with only the sample that has this id.
 
         Raises:
             HeadnbError: no sample has this id.
@@ -167,12 +167,12 @@ def load_task(
               task's own few-shot examples, and the gold targets (extra `harness`);
             - a list of pairs, of dicts, of named tuples or dataclasses, or of samples; a `Task`.
 
-            A row has `prompt` and `completion` (text or chat messages), or `messages`, or `input_ids` and `labels`.
-            Cells of CSV are text, as they are written. Masked tokens of encoded rows are dropped, and packed rows are
-            split: row 7 gives samples "7/0", "7/1". Rows with an `id` keep it (1.0 counts as 1); rows without one, and
-            rows of tasks in `known_tasks()`, have their number as id.
-        split: the split of a source with several splits; of a data set of the hub or a folder also a part of one, such
-            as "test[:100]". A procedural task accepts any name; each name gives other samples.
+            A row has `prompt` and `completion` (text or chat messages), or `messages`, or `input_ids` and `labels`. CSV
+            cells are read as text, unchanged. Masked tokens of encoded rows are dropped, and packed rows are split: row
+            7 gives samples "7/0", "7/1". Rows with an `id` keep it (1.0 counts as 1); rows without one, and rows of
+            tasks in `known_tasks()`, get their row number as id.
+        split: the split of a source with several splits; for a data set on the hub or in a folder also a part of one,
+            such as "test[:100]". A procedural task accepts any name; each name gives different samples.
         n: number of samples, a random subset without replacement (a larger n with the same seed contains the smaller
             subset). None takes all samples in the source's order; 64 samples of a procedural task or an
             `IterableDataset`.
@@ -184,11 +184,11 @@ def load_task(
             `{"prompt": "Question: {question}\nAnswer: ", "completion": "{answer}"}`. A template contains column names
             only, without Python's format specifications. Columns hold text or numbers; numbers are written by `str`.
             `"id"` names the column of the ids.
-        config: configuration of a data set of the hub or a folder that has several, such as "main".
+        config: configuration of a data set (on the hub or in a folder) that has several, such as "main".
 
     Raises:
-        HeadnbError: an unknown name (the error suggests similar names), fewer than n samples, an invalid row, a file of
-            another kind than its name says, or a package that the source needs is not installed.
+        HeadnbError: an unknown name (the error suggests similar names), fewer than n samples, an invalid row, a file
+            whose content does not match its name, or a missing package that the source needs.
 
     Example:
         >>> frame = pandas.DataFrame({"question": ["2 + 3?"], "answer": [5]})

@@ -116,7 +116,7 @@ def _read_pair(row: Mapping[str, Any], where: str) -> Read:
     if missing:
         raise HeadnbError(
             f"{where} lacks {' and '.join(map(repr, missing))}; it has {column_names(row)}"
-            '; name the columns by fields={"prompt": ..., "completion": ...}'
+            '; name the columns with fields={"prompt": ..., "completion": ...}'
         )
     return [(None, _text_sample(row, where))]
 

@@ -44,7 +44,7 @@ def compare_adapter(
     """Score a model with and without its active adapters, and compare the scores.
 
     Args:
-        model: wrapped by peft, or with adapters that transformers added. It is not changed.
+        model: a model wrapped by peft, or with adapters added by transformers. It is not changed.
         tokenizer: the model's tokenizer; None if the samples are already encoded.
         task: a `Task`, or anything that `load_task` accepts.
         alpha: as for `compare`.
@@ -53,7 +53,7 @@ def compare_adapter(
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
-        seed: of the batch order, and of the random numbers of `compare`.
+        seed: seed of the batch order and of the random numbers of `compare`.
         on_progress: as for `score_heads`, which runs twice: first without the adapters.
 
     Returns:

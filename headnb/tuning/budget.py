@@ -45,13 +45,13 @@ class Costs:
     """Measured seconds."""
 
     update: float
-    """Of an update of the weights."""
+    """Time of one update of the weights."""
     samples: Mapping[str, float]
-    """Task -> of scoring one sample."""
+    """Task -> time to score one sample."""
     tracked_step: float
-    """Of a tracked step, besides its samples."""
+    """Fixed time of a tracked step, without its samples."""
     measuring: float
-    """Of the measurement."""
+    """Time of the measurement."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrackingPlan:
         if most < MIN_SAMPLES:
             words += f"; fewer than {MIN_SAMPLES} samples give no reliable pattern"
         elif most == MIN_SAMPLES < max(self.sizes.values()):
-            words += f"; fewer than {MIN_SAMPLES} samples would give no reliable pattern, samples=32 gives a better one"
+            words += f"; fewer than {MIN_SAMPLES} samples would give no reliable pattern; samples=32 gives a better one"
         return words
 
 
@@ -170,7 +170,7 @@ def measure_costs(
 
 
 def _scoring_seconds(model: Any, tokenizer: Any, task: Task, scoring: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds of a sample of mean length, and seconds of a call of `score_heads` besides the samples."""
+    """Seconds for a sample of mean length, and fixed seconds of a `score_heads` call without its samples."""
     cpu = input_device(model).type == "cpu"
     few = subsample(task, _MEASURED_ON_CPU if cpu else _MEASURED)
     last: list[Progress] = []
@@ -238,7 +238,7 @@ def _evenly(last: int, intervals: int) -> tuple[int, ...]:
 def check_counts(every: object, samples: int | None, budget: float | None) -> None:
     """Raise HeadnbError for counts that contradict a budget, or that are not positive."""
     if budget is not None and budget <= 0:
-        raise HeadnbError(f"budget must be a positive share of the training's time, such as 0.25, not {budget:g}")
+        raise HeadnbError(f"budget must be a positive share of the training time, such as 0.25, not {budget:g}")
     if samples is not None and samples < 1:
         raise HeadnbError(f"samples must be a whole number of at least 1, not {samples}")
     if budget is not None and every is not None and samples is not None:

@@ -69,7 +69,7 @@ def track_checkpoints(
     dtype: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Score tasks with every checkpoint of a finished training. Checkpoints are full models or PEFT adapters.
+    """Score tasks with every checkpoint of a finished training run. Checkpoints are full models or PEFT adapters.
 
     Any trainer may have written the checkpoints.
 
@@ -92,7 +92,7 @@ def track_checkpoints(
             exception raised in it stops the call.
 
     Returns:
-        A study as `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`
+        A study like `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`
         (step, layer). Movement is relative to the base model, or to the first checkpoint if the files of the base model
         are not available. If the trainer did not record them, `tokens_seen` is NaN and `train_loss` is missing.
         `samples_seen` is NaN, because trainers do not record it.

@@ -54,7 +54,7 @@ def evaluate(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Loss and exact match of every sample of a task.
+    """Measure the loss and the exact match of every sample of a task.
 
     Exact match: greedy decoding continues the prompt up to an end-of-sequence token or until the answer is complete.
     The sample matches if the answer extracted from this text equals the answer extracted from its completion.
@@ -72,7 +72,7 @@ def evaluate(
         max_length: truncate longer samples to this many tokens for the losses.
         encoding: as for `score_heads`.
         level: confidence level of the intervals.
-        seed: of the batch order.
+        seed: seed of the batch order.
         on_progress: called with the number of finished samples and their total; an exception in it stops the call.
 
     Returns:

@@ -102,23 +102,23 @@ def finetune(
         tokenizer: the model's tokenizer.
         task: a `Task`, or anything that `load_task` accepts; a name stands for the task's train split.
         steps: number of updates. None: `num_train_epochs` determines it.
-        track: tasks that are scored during the training: a task, a list, or name -> task. A name stands for at most 64
+        track: tasks that are scored during training: a task, a list, or name -> task. A name stands for at most 64
             samples of the task's test split. None: `held_out` if given, else `task`. []: no tracked tasks.
         every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10]. The last
             step is always tracked. None: chosen by `budget`.
         samples: number of samples of each tracked task, a random subset. None: all if `every` is given without
             `budget`, else chosen by `budget`.
-        budget: maximum time of tracking as a share of the training's time; default 0.25, unless `every` is given. It
-            chooses what `every` and `samples` do not determine, from a measured batch of scoring and a measured
-            training step; one line before the training, also in `study.attrs["tracking"]`, says what it chose and the
-            cost. Step 0 and the last step are always tracked, with at least 8 samples.
-        online: also score the training batches, from the backward pass of the training.
+        budget: maximum tracking time as a share of the training time; default 0.25, unless `every` is given. It
+            determines `every` and `samples` where they are not given, from the measured time of a scored batch and of a
+            training step; a line before training, also in `study.attrs["tracking"]`, states the choice and its cost.
+            Step 0 and the last step are always tracked, with at least 8 samples.
+        online: also score the training batches, in the backward pass of the training.
         inplace: train all weights of `model` itself.
         held_out: a task that is not trained on; it is tracked too, with its loss.
         output_dir: folder for checkpoints, the adapter and the study. None: a temporary folder that is deleted with the
             result.
         resume: resume from the last checkpoint in `output_dir`; without a checkpoint the training starts at step 0.
-        seed: of the adapter's initial weights, the sample order, and dropout.
+        seed: seed of the adapter's initial weights, the sample order, and dropout.
         batch_size: samples per update and device; `gradient_accumulation_steps` multiplies it.
         learning_rate: default: 2e-4 for adapters, 2e-5 for `inplace`.
         max_length: truncate longer samples to this many tokens, in training and in scoring. Samples that lose all
@@ -132,8 +132,8 @@ def finetune(
         on_progress: called with a `TuningProgress` before the first update, after every update, and before and after
             each scored batch of a tracked task.
         **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments. `report_to` ("none" by
-            default) may be "tensorboard", "wandb" or "trackio", which also get numbers and the grid of every tracked
-            step (docs/logging.md).
+            default) may be "tensorboard", "wandb" or "trackio", which also receive numbers and the grid of every
+            tracked step (docs/logging.md).
 
     Raises:
         HeadnbError: the input is invalid, an option is unknown (the error names the nearest option), an optional

@@ -1,4 +1,4 @@
-"""Progress of a fine-tuning: updates, scoring of the tracked tasks, and the remaining time."""
+"""Progress of a fine-tuning run: updates, scoring of the tracked tasks, and the remaining time."""
 
 # ruff: noqa: ARG002  callbacks of a Trainer have the arguments that it calls them with
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuningProgress:
-    """Progress of a fine-tuning."""
+    """Progress of a fine-tuning run."""
 
     step: int
     """Number of finished updates, including those of an earlier run that was resumed."""
@@ -64,9 +64,9 @@ class TuningProgress:
 class ProgressReporter(TrainerCallback):
     """Trainer callback that reports a `TuningProgress` at every scored batch, before the first and after every update.
 
-    The remaining time is that of the remaining updates and scorings at the measured rates. Before the first update it
-    is that of the callback's plan. Without a plan, an update is assumed to take as long as the scoring of its samples,
-    which computes the same gradients of activations.
+    The remaining time is that of the remaining updates and scoring passes at the measured rates. Before the first
+    update it is that of the callback's plan. Without a plan, an update is assumed to take as long as the scoring of its
+    samples, which computes the same gradients of activations.
     """
 
     def __init__(

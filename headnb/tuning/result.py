@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class FineTuned:
-    """Result of a fine-tuning.
+    """Result of `finetune`.
 
     Attributes:
         study: Dataset of the tracked quantities. Step 0 is before fine-tuning. `level` (step, task, layer, head): mean
@@ -98,8 +98,8 @@ class FineTuned:
         if self.adapter is None:
             if self._model is None or self._model() is not model:
                 raise HeadnbError(
-                    "there is no adapter to apply: full tuning changed another model object than this one; "
-                    "use load_model with a checkpoint-N folder of its output_dir"
+                    "there is no adapter to apply: full tuning changed a different model object; "
+                    "load a checkpoint-N folder of its output_dir with load_model"
                 )
             yield model
             return
@@ -126,7 +126,7 @@ class FineTuned:
 
 @check_arguments
 def open_study(folder: str | Path) -> FineTuned:
-    """Open a folder written by `FineTuned.save`, or the output_dir of a training with `HeadScoreCallback`.
+    """Open a folder written by `FineTuned.save`, or the output_dir of a training run with `HeadScoreCallback`.
 
     Raises:
         HeadnbError: there is no study, or it is damaged.

@@ -59,14 +59,14 @@ class HeadScoreCallback(TrainerCallback):
         trainer.train()
         callback.study
 
-    The study is written to `head_scores` in the trainer's output_dir during the training (`open_study` reads it). A
-    resumed training continues the study.
+    The study is written to `head_scores` in the trainer's output_dir during training (`open_study` reads it). A resumed
+    run continues the study.
 
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
 
-    With `budget=0.25` tracking takes at most a quarter of the training's time. One line before the training says which
-    steps are tracked, how many samples and what it costs; `.plan` and `study.attrs["tracking"]` keep it.
+    With `budget=0.25` tracking takes at most a quarter of the training time. A line before training states the tracked
+    steps, the number of samples and the cost; `.plan` and `study.attrs["tracking"]` keep it.
 
     Args:
         tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.
@@ -74,10 +74,10 @@ class HeadScoreCallback(TrainerCallback):
         every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10, 20, 50].
             None: 20 steps, or as `budget` allows. The last step is always tracked.
         samples: number of samples of each task, a random subset. None: all, or as many as `budget` allows.
-        budget: maximum time of tracking, as a share of the training's time. It chooses the steps, unless `every` is
-            given, and the samples, unless `samples` is given, from a measured batch of scoring and a measured training
-            step. Step 0 and the last step are always tracked, with at least 8 samples.
-        online: also score the training batches, from the backward pass of the training (`.online_scores`).
+        budget: maximum tracking time as a share of the training time. It determines `every` and `samples` where they
+            are not given, from the measured time of a scored batch and of a training step. Step 0 and the last step are
+            always tracked, with at least 8 samples.
+        online: also score the training batches, in the backward pass of the training (`.online_scores`).
         method: one of `methods()`.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
@@ -250,7 +250,7 @@ class HeadScoreCallback(TrainerCallback):
             raise
 
     def forget_movement(self) -> None:
-        """Turn off movement, for a resumed training whose initial weights are not available."""
+        """Turn off movement, for a resumed run whose initial weights are not available."""
         self._with_movement = False
 
     def close(self) -> None:

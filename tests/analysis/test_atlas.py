@@ -186,7 +186,7 @@ def test_patterns_of_other_settings_are_not_compared(known, attrs, message):
 def test_wrong_calls_are_one_clear_error(known, tmp_path):
     scores = samples("add", seed=2)
     calls = {
-        "another entry 'add'": lambda: known.add("add", scores),
+        "a different entry 'add'": lambda: known.add("add", scores),
         "the atlas has no adapter; atlas.add": lambda: known.nearest(scores, before=scores),
         "unknown entry 'ad'; did you mean 'add'": lambda: known.pattern("ad"),
         "k must be at least 1": lambda: known.nearest(scores, 0),

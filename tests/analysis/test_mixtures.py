@@ -178,7 +178,7 @@ def test_sources_may_be_all_that_load_task_accepts(nothing_outside, jsonl):
         ({"size": 0}, "size must be a whole number"),
         ({"size": 2.5}, "size must be a whole number"),
         ({"sources": {**SOURCES, "gsm8": SOURCES["mbpp"]}}, "did you mean 'gsm8k'"),
-        ({"sources": {"mbpp": SOURCES["mbpp"]}}, "sources lacks: 'gsm8k'"),
+        ({"sources": {"mbpp": SOURCES["mbpp"]}}, "sources lacks samples of these basic tasks: 'gsm8k'"),
         ({"fit": 3}, "not int"),
         ({"fit": {}}, "no weights"),
     ],

@@ -150,7 +150,7 @@ def test_features_are_read_again_only_for_the_same_call(tmp_path, monkeypatch):
     [
         ({"kind": "embeding"}, "did you mean 'embedding'"),
         ({"kind": "less"}, "needs warmup=, the folder of a LoRA training"),
-        ({"kind": "gradient", "warmup": "x"}, "takes no warmup="),
+        ({"kind": "gradient", "warmup": "x"}, "does not accept warmup="),
         ({"kind": "less", "warmup": "nowhere"}, "nowhere has no checkpoint of a LoRA training"),
         ({"dimensions": 0}, "dimensions must be at least 1"),
     ],

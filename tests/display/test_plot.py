@@ -89,7 +89,7 @@ def test_ax_draws_one_panel_in_the_users_axes() -> None:
     assert right.get_xlabel() == "head"
     assert not left.collections
     several = xr.concat([random_pattern(3, 2), random_pattern(3, 2, 1)], "task")
-    with pytest.raises(HeadnbError, match="ax= draws one grid, and these are 2"):
+    with pytest.raises(HeadnbError, match="ax= draws one grid, but there are 2"):
         several.heads.plot(ax=left)
 
 

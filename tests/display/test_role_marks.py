@@ -82,9 +82,9 @@ def test_roles_of_another_model_are_named_and_those_of_another_shape_refused() -
     marked = grid(random_pattern(2, 3), roles=roles(model="another"))
     assert "The head roles were measured on another." in marked.payload["panels"][0]["notes"]
     assert grid(random_pattern(2, 3), roles=roles(model="smollm2-135m")).payload["panels"][0]["notes"] == []
-    with pytest.raises(HeadnbError, match="roles are of 2 layers of 3 heads, and the grid has 3 layers of 3 heads"):
+    with pytest.raises(HeadnbError, match="roles are for 2 layers of 3 heads, but the grid has 3 layers of 3 heads"):
         grid(random_pattern(3, 3), roles=roles())
-    with pytest.raises(HeadnbError, match="roles are of 2 layers of 3 heads, and the grid has 1 layers of 3 heads"):
+    with pytest.raises(HeadnbError, match="roles are for 2 layers of 3 heads, but the grid has 1 layers of 3 heads"):
         grid(random_pattern(1, 3), roles=roles())
 
 

@@ -19,7 +19,7 @@ def refused_as_encoder(model):
     try:
         find_loss_computer(model)
     except HeadnbError as error:
-        if "sees later tokens" not in str(error):
+        if "attends to later tokens" not in str(error):
             raise
         return True
     return False

@@ -100,7 +100,7 @@ def test_out_of_memory_makes_batches_smaller_and_loses_nothing(monkeypatch):
     assert [row.tokens for row in continue_greedily(model, TOKENIZER, prompts, 6)] == expected
     assert tried[:2] == [5, 2]
     monkeypatch.setattr(model, "generate", limited(0))
-    with pytest.raises(HeadnbError, match="memory is too small"):
+    with pytest.raises(HeadnbError, match="does not fit in memory"):
         continue_greedily(model, TOKENIZER, prompts, 6)
 
 

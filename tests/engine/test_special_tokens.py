@@ -71,8 +71,8 @@ def test_notices_are_attributes_of_scores_and_notes_under_the_grid():
     expected = {"bos_in_text": 1, "eos_in_text": 1, "special_tokens_in_text": 2, "samples_with_special_tokens": 1}
     assert {name: scores.attrs[name] for name in expected} == expected
     assert payload(scores)["panels"][0]["notes"] == [
-        "1 prompt(s) begin with the beginning-of-sequence token already; none was added.",
-        "1 completion(s) end with the end-of-sequence token already; none was added.",
+        "1 prompt(s) already begin with the beginning-of-sequence token; none was added.",
+        "1 completion(s) already end with the end-of-sequence token; none was added.",
         "Special tokens in the text of 1 sample(s): 2, read as control tokens.",
     ]
     assert payload(scores.heads.pattern())["panels"][0]["notes"] == payload(scores)["panels"][0]["notes"]

@@ -420,7 +420,7 @@ def test_judge_says_what_is_missing(tmp_path):
     page = (tmp_path / "page.md").read_text()
     assert "0 of 24 trainings on own answers" in page
     assert "mathqa_python (3 and 3), gsm8k (3 and 3)" in page
-    assert "No task is scored yet." in page
+    assert "No task has been scored yet." in page
     write_json(results.path("long", "mathqa_python", 0), {"prefixes": rows(lambda length: 5.0)})
     assert read_long(results, "mathqa_python", 0)[0] == {"length": 20, "pattern": 5.0, "loss": 50.0}
     scores = scores_of(np.full((32, 2, 3), 0.1), "mbpp").assign(loss=("sample", np.full(32, 1.25)))

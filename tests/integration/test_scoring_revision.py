@@ -29,7 +29,7 @@ NOW = {"scoring_revision": SCORING_REVISION}
 def test_a_run_of_an_earlier_revision_opens_and_is_not_resumed(tmp_path):
     folder = shutil.copytree(OLD_RUN, tmp_path / "run")
     settings = Run(folder).settings
-    with pytest.raises(HeadnbError, match=f"holds a run {REFUSED}"):
+    with pytest.raises(HeadnbError, match=f"contains a run {REFUSED}"):
         Run.create(folder, settings)
     new = tmp_path / "new"
     Run.create(new, Settings("tiny", ("gcd",)))
@@ -39,7 +39,7 @@ def test_a_run_of_an_earlier_revision_opens_and_is_not_resumed(tmp_path):
 def test_a_fine_tuning_of_an_earlier_revision_is_not_resumed(tmp_path):
     settings = {"model": "tiny", "seed": 0}
     open_folder(tmp_path / "old", settings, resume=True, inplace=False)
-    with pytest.raises(HeadnbError, match=f"holds a fine-tuning {REFUSED}"):
+    with pytest.raises(HeadnbError, match=f"contains a fine-tuning {REFUSED}"):
         open_folder(tmp_path / "old", settings | NOW, resume=True, inplace=False)
     open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
     open_folder(tmp_path / "new", settings | NOW, resume=True, inplace=False)
@@ -50,7 +50,7 @@ def test_a_study_of_an_earlier_revision_is_not_resumed(tmp_path):
     study.add(TrackedStep(0, {}, np.zeros(2), 0.0, 0.0))
     study.write()
     assert sorted(read_study(tmp_path).steps) == [0]
-    with pytest.raises(HeadnbError, match=f"holds a study {REFUSED}"):
+    with pytest.raises(HeadnbError, match=f"contains a study {REFUSED}"):
         _open_study(tmp_path, {"model": "tiny", **NOW}, [])
 
 

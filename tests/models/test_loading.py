@@ -170,7 +170,7 @@ def test_broken_folders_say_what_is_missing(folder):
 def test_folder_without_a_tokenizer_says_so(folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(HeadnbError, match=r"has no tokenizer that loads .*tokenizer\.save_pretrained"):
+    with pytest.raises(HeadnbError, match=r"has no loadable tokenizer .*tokenizer\.save_pretrained"):
         load_model(folder)
 
 

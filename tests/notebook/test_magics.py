@@ -121,7 +121,7 @@ def test_a_tokenizer_of_another_model_is_taken_with_a_line_that_says_so(shell: I
     shell.user_ns["model"].name_or_path = "somebody/tuned"
     shell.user_ns["tokenizer"].name_or_path = "somebody/base"
     _, captured = run(shell, "scores = %headscore model pairs")
-    assert "the tokenizer is that of somebody/base, the model is somebody/tuned" in captured.stdout
+    assert "the tokenizer belongs to somebody/base, but the model is somebody/tuned" in captured.stdout
     assert shell.user_ns["scores"].sizes["sample"] == 4
 
 
@@ -243,7 +243,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headgrid scores drawn", "drawn is a saved grid, which is drawn alone"),
         ("%headdiff scores other --scale-free", "--scale-free applies to scores of one task"),
         ("%headscore model --metod taylor-token pairs", "unknown option --metod; did you mean --method?"),
-        ("%headscore 'model pairs", "a quote is not closed"),
+        ("%headscore 'model pairs", "unclosed quote"),
         ("%headscore model pairs --into 3x", "--into 3x"),
         ("%headscore model pairs --into class", "--into class"),
         ("%headscore model pairs --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
@@ -266,7 +266,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore scores pairs", "the variable scores is a Dataset, not a model"),
         ("%headscore model pairs --config main", "config applies to data sets of the hub and folders, not to a list"),
         ("%headscore model tokenizer", "the variable tokenizer is a "),
-        ("%headscore model pairs --dtype float16", "loaded already"),
+        ("%headscore model pairs --dtype float16", "is already loaded"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
         ("%%headscore model pairs\na => b", "not both"),
         ("%headscore model pairs -n 2 --samples=3", "--samples is given twice"),

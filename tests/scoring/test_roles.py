@@ -233,9 +233,9 @@ def test_copy_score_is_a_loop_over_answer_tokens_with_padding(name):
 
 def test_a_task_without_a_copied_token_is_an_error():
     task = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}]
-    with pytest.raises(HeadnbError, match="no answer token of this task stands in its prompt"):
+    with pytest.raises(HeadnbError, match="no answer token of this task occurs in its prompt"):
         head_roles(tiny_model(), None, task)
-    with pytest.raises(HeadnbError, match="stands word for word"):
+    with pytest.raises(HeadnbError, match="occurs verbatim"):
         head_roles(tiny_model(), tiny_tokenizer(), [("2 + 3 =", " 5")], copy="retrieval")
 
 

@@ -190,7 +190,7 @@ def test_lost_or_broken_chunks_are_scored_again_or_named(model, whole, tmp_path)
 def test_one_sample_that_does_not_fit_is_an_error_with_advice(model, monkeypatch):
     scarce_memory(monkeypatch, 3)
     with pytest.raises(
-        HeadnbError, match=r"memory is too small for one sample of \d+ tokens; truncate samples with max_length"
+        HeadnbError, match=r"one sample of \d+ tokens does not fit in memory; truncate samples with max_length"
     ):
         score_heads(model, None, TASK)
 

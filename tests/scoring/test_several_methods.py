@@ -178,7 +178,7 @@ def test_stores_of_other_batches_or_tasks_are_not_mixed(model, tmp_path):
         ({"method": []}, "the list of methods is empty"),
         ({"method": ["activation", "entropy", "activation"]}, "the method 'activation' is given twice"),
         ({"method": ["activation", "entropi"]}, "unknown method 'entropi'; did you mean 'entropy'"),
-        ({"method": ["activation", "gates"]}, "gates is fitted to all samples at once and shares no pass"),
+        ({"method": ["activation", "gates"]}, "gates is fitted to all samples at once and cannot share a pass"),
         ({"method": 5}, "method must be a name or a list of names, not 5"),
         ({"method": ["activation", 5]}, "unknown method"),
         ({"method": ["activation", "entropy"], "loss": "sum"}, "scores of the method entropy are not contributions"),

@@ -111,7 +111,7 @@ def test_an_interrupt_keeps_the_tasks_and_samples_that_are_scored(model, tokeniz
 
     with pytest.raises(TasksInterrupted) as stopped:
         headnb.score_tasks(model, tokenizer, {**TASKS, "last": PAIRS}, batch_tokens=16, packed=False, on_progress=stop)
-    assert stopped.value.words == "short: 1 of 3 samples are scored; not begun: last"
+    assert stopped.value.words == "short: 1 of 3 samples are scored; not started: last"
     study = stopped.value.scores
     assert list(study["task"].values) == ["long", "short"]
     assert list(study["samples"].values) == [4, 1]

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 INTRODUCTION = """\
 # Command line
 
-Every command calls public Python functions and has their defaults. `headnb COMMAND --help` shows the same text as this
+Every command calls public Python functions and uses their defaults. `headnb COMMAND --help` shows the same text as this
 page.
 
 ```sh
@@ -35,13 +35,13 @@ headnb export after.zarr after.csv after.heads.json
 {statuses}
 
 Results are written to stdout, progress and errors to stderr. An interrupted `score --out`, `finetune` or `suite run`
-keeps its finished work, and says how to continue.
+keeps its finished work and says how to continue.
 
 ## Completion in the shell
 
 `headnb --install-completion` installs completion for bash, zsh, fish or PowerShell; `headnb --show-completion` prints
-the script. Tab then completes commands, options, models, tasks and methods. Methods take a few seconds, because their
-list loads torch.
+the script. Tab then completes commands, options, models, tasks and methods. Completing methods takes a few
+seconds, because listing them loads torch.
 
 ## Commands
 """

@@ -136,7 +136,7 @@ def test_a_part_of_a_split_of_a_folder_and_its_configuration(tmp_path):
         "- config_name: two\n  data_files: [{split: test, path: two/*}]\n---\n"
     )
     assert load_task(tmp_path, config="two", fields=FIELDS).ids == ("u", "v", "w")
-    with pytest.raises(HeadnbError, match=r"several configurations; give one by config= .*\['one', 'two'\]"):
+    with pytest.raises(HeadnbError, match=r"several configurations; choose one with config= .*\['one', 'two'\]"):
         load_task(tmp_path, fields=FIELDS)
 
 

@@ -73,7 +73,7 @@ def test_the_line_names_steps_samples_and_cost() -> None:
     )
     assert plan_tracking(4, costs, {"a": 64}).line == (
         "Tracking 8 samples at steps 0, 4: about 1.6 s, 78% of the training's 2.0 s, more than the budget of 25%: "
-        "step 0 and the last step are always tracked; fewer than 8 samples would give no reliable pattern, samples=32 "
+        "step 0 and the last step are always tracked; fewer than 8 samples would give no reliable pattern; samples=32 "
         "gives a better one"
     )
 
@@ -195,7 +195,7 @@ def test_progress_has_the_remaining_time_from_the_plan_on(monkeypatch: pytest.Mo
     ("options", "said"),
     [
         ({"budget": 0.25, "every": 5, "samples": 8}, "omit one of them, or budget"),
-        ({"budget": 0}, "budget must be a positive share of the training's time, such as 0.25, not 0"),
+        ({"budget": 0}, "budget must be a positive share of the training time, such as 0.25, not 0"),
         ({"samples": 0}, "samples must be a whole number of at least 1, not 0"),
     ],
 )

@@ -138,7 +138,7 @@ def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: Pre
     result = short_finetuning(model, inplace=True, track=[])
     opened = headnb.open_study(result.save(tmp_path))
     for tuning, other in ((result, tiny_model()), (opened, model)):
-        with pytest.raises(HeadnbError, match="full tuning changed another model object"), tuning.applied(other):
+        with pytest.raises(HeadnbError, match="full tuning changed a different model object"), tuning.applied(other):
             pass
 
 

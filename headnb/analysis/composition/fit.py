@@ -179,7 +179,7 @@ def fit_combination(
     resamples: int = 500,
     seed: int = 0,
 ) -> CombinationFit:
-    """Fit a complex task's pattern by basic tasks' patterns over the heads (arXiv 2409.15820, finding 2).
+    """Fit a complex task's pattern as a weighted sum of basic tasks' patterns (arXiv 2409.15820, finding 2).
 
     Each change is a (before, after) pair of scores of the same samples, or a list of such pairs (training runs with
     different seeds). A pair of patterns or a difference (layer, head) is also accepted; its noise is unknown.
@@ -191,7 +191,7 @@ def fit_combination(
         on: "change" (AP after - AP before) or "after" (AP after fine-tuning).
         scale_free: divide every pattern by its mean over heads first, because magnitudes fall with the loss.
         nonnegative: constrain weights to >= 0 (scipy.optimize.nnls); the result also has the unconstrained fit.
-        intercept: whether the fit has a constant.
+        intercept: add a constant to the fit.
         others: changes of tasks that are neither target nor basic. Evidence above *gain* needs at least as many as
             there are basics, with three training runs each.
         shuffled: changes by fine-tuning on shuffled answers, task -> change. Evidence *beyond format* needs them for

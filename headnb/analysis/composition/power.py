@@ -116,7 +116,7 @@ def composition_power(
         name: name of the target; by default the task of its scores.
         others: changes of tasks that are neither target nor basic.
         shuffled: changes by fine-tuning on shuffled answers, task -> change.
-        shares: composed shares to simulate, of the target's change beyond the patterns before fine-tuning.
+        shares: composed shares to simulate, as fractions of the target's change beyond the patterns before fine-tuning.
         replicates: simulated studies per share; the Monte Carlo error of a power of 0.5 is 0.5 / sqrt(replicates).
         level: confidence level of the one-sided limits and tests.
         seed: seed of the simulation.

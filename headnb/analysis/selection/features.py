@@ -1,4 +1,4 @@
-"""Feature vectors of samples that selection compares beside head scores: mean hidden states, projected gradients."""
+"""Feature vectors of samples that selection uses besides head scores: mean hidden states, projected gradients."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ def sample_features(
         kind: kind of features.
             "embedding": mean over all tokens of the last hidden states (after the final normalisation).
             "embedding-middle": the same after half of the layers.
-            "gradient": gradient of the loss in the weights of a new LoRA (rank 16, all linear layers), projected.
+            "gradient": gradient of the loss with respect to the weights of a new LoRA (rank 16, all linear layers),
+            projected.
             "less": the same at the checkpoints of a LoRA training (LESS, Xia et al. 2024, arXiv 2402.04333).
         warmup: for "less": the `output_dir` of a LoRA `finetune`, which holds its checkpoints.
-        candidates: for "less": Adam's update in place of the gradient, which LESS uses for the samples of the pool.
+        candidates: for "less": use Adam's update instead of the gradient, as LESS does for the samples of the pool.
         dimensions: length of a projected gradient, per checkpoint.
-        seed: of the projection and of the new LoRA's weights; target and pool need the same.
+        seed: seed of the projection and of the new LoRA's weights; target and pool need the same seed.
         batch_tokens: tokens per batch of the embeddings, padding included; gradients are computed sample by sample.
         max_length: truncate longer samples to this number of tokens.
         out: netCDF file for the result; if it already has the result of the same call, it is read.
@@ -78,7 +79,7 @@ def sample_features(
     if kind not in FEATURES:
         raise unknown_name("kind of features", kind, FEATURES)
     if (kind == "less") != (warmup is not None):
-        need = "needs warmup=, the folder of a LoRA training" if kind == "less" else "takes no warmup="
+        need = "needs warmup=, the folder of a LoRA training" if kind == "less" else "does not accept warmup="
         raise HeadnbError(f"kind={kind!r} {need}")
     if dimensions < 1:
         raise HeadnbError(f"dimensions must be at least 1, not {dimensions}")

@@ -236,7 +236,7 @@ def _read_moments(checkpoint: Checkpoint, weights: Sequence[torch.nn.Parameter])
             for (group, key), weight in zip(groups, weights, strict=True)
         ]
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise HeadnbError(f"{path} has no state of Adam for these weights: {one_line(error)}") from error
+        raise HeadnbError(f"{path} has no Adam state for these weights: {one_line(error)}") from error
     if any(m.first.shape != weight.shape for m, weight in zip(moments, weights, strict=True)):
-        raise HeadnbError(f"{path} has no state of Adam for these weights: other shapes")
+        raise HeadnbError(f"{path} has no Adam state for these weights: the shapes differ")
     return moments

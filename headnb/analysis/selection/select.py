@@ -156,19 +156,19 @@ def select_instructions(
 ) -> Selection:
     """Choose the k samples of a pool that are most similar to a target's samples (arXiv 2409.15820, application 2).
 
-    Samples of the target are never chosen. Ties are in the order of the pool. The paper's similarity measure and
+    Samples of the target are never chosen. Ties keep the order of the pool. The paper's similarity measure and
     baselines are not known.
 
     Args:
         target: scores of the target's samples (as `score_heads` returns or stores them), their `sample_features`, a
             `Task`, or anything that `load_task` accepts; a name stands for its train split.
-        pool: the same, or name -> source; ids are then `name/id`. Stores are read some thousand samples at a time;
-            a netCDF file is read whole.
+        pool: the same, or name -> source; ids are then `name/id`. Stores are read a few thousand samples at a time; a
+            netCDF file is read whole.
         k: number of samples to choose.
         by: selection method.
             "pattern": correlation over heads of the samples' levels |s|. Each sample is divided by its mean over heads,
             and each head is standardised over the pool. So neither the size of a sample's gradients nor heads that are
-            strong on every text decide.
+            strong on every text dominate the choice.
             "cosine": plain cosine of |s|.
             "gradient-free": like "pattern", with the heads' activity in a forward pass.
             "embedding", "embedding-middle": like "pattern", with mean hidden states (see `sample_features`).
@@ -183,9 +183,9 @@ def select_instructions(
         deduplicate: choose only one of equal samples (equal tokens with scores, equal text otherwise).
         model: model that scores sources given as tasks.
         tokenizer: tokenizer of the model.
-        method: score method; default "activation", for "gradient-free" "output-norm".
-        out: folder for the pool's scores; later calls with the same pool and model reuse them. Features are in memory
-            at once, scores are not.
+        method: score method; default "activation", or "output-norm" for "gradient-free".
+        out: folder for the pool's scores; later calls with the same pool and model reuse them. Features are all held in
+            memory, scores are not.
         batch_tokens: as in `score_heads`.
         max_length: truncate samples to this many tokens.
         seed: seed of "random".

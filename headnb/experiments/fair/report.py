@@ -53,7 +53,7 @@ def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rap
 def _rate(results: FairResults) -> str:
     path = results.folder / "rate.json"
     if not path.exists():
-        return "The learning rate is not chosen yet."
+        return "The learning rate has not been chosen yet."
     rate = read_json(path, "15_fair_training")
     losses = ", ".join(f"{_number(loss, 3)} at {name}" for name, loss in rate["losses"].items())
     chosen = f"{rate['rate']:g}" if "rate" in rate else "not chosen yet"
@@ -116,7 +116,7 @@ def _losses(results: FairResults) -> str:
         match = f"{_number(about.get('exact_match'))} → {after_match}" if after_match else ""
         rows.append([task, f"{float(before['loss'].mean()):.3f}", after["own"], after["shuffled"], match])
     heading = ["task", "loss before", "after own answers", "after shuffled answers", "exact match"]
-    return _table(heading, rows) if rows else "No task is scored yet."
+    return _table(heading, rows) if rows else "No task has been scored yet."
 
 
 def _half_times(results: FairResults) -> str:
