@@ -46,7 +46,7 @@ RAPID = "Rapid change"
 RAPID_STARTS = {
     FOUND: "Patterns change faster in early steps than in later steps",
     NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
-    UNDECIDED: "It is open whether patterns change faster in early steps than in later steps",
+    UNDECIDED: "It is undecided whether patterns change faster in early steps than in later steps",
 }
 EVIDENCE = "Evidence: fractions of the error that remains after the patterns before fine-tuning, with one-sided limits"
 
@@ -207,7 +207,7 @@ def _composition_numbers(
 
 def rapid_section(run: Run) -> Section:
     """Section on the speed of a pattern's change during fine-tuning."""
-    question = "Do the first samples change a pattern sharply, with a small change of the parameters?"
+    question = "Do the first samples change a pattern sharply, with only a small change of the parameters?"
     tracked = [run.study(task, seed).sizes["step"] for task, seeds in run.trained.items() for seed in seeds]
     if min(tracked) < FEWEST_STEPS:
         reason = f"It needs at least {FEWEST_STEPS} tracked steps in every training; one has {min(tracked)}."
@@ -216,24 +216,11 @@ def rapid_section(run: Run) -> Section:
     means = trajectory_table(trajectories)
     speeds = [of_run.early_speed for of_run in trajectories.values()]
     answer = answer_of_cases([Effect(speed.low - 1, speed.high - 1) for speed in speeds], SPEED, "training runs")
-<<<<<<< HEAD
     samples = float(means["samples at half-change"].mean())
     half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
     return Section(
         RAPID,
         question,
-=======
-    start = {
-        FOUND: "Patterns change faster in early steps than in later steps",
-        NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
-        UNDECIDED: "It is undecided whether patterns change faster in early steps than in later steps",
-    }[answer.verdict]
-    samples = float(means["samples at half-change"].mean())
-    half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
-    return Section(
-        "Rapid change",
-        "Do the first samples change a pattern sharply, with only a small change of the parameters?",
->>>>>>> wt-prose
         Finding(
             answer.verdict,
             ": ".join(filter(None, (RAPID_STARTS[answer.verdict], half))) + ".",
