@@ -6,15 +6,13 @@ import threading
 
 import pytest
 import torch
-import transformers
 from headnb.engine import layout
 from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs, scale_heads
 from headnb.errors import HeadnbError
-from packaging.version import Version
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from architectures import ARCHITECTURES, build, hybrid_model
+from architectures import ARCHITECTURES, MOVED, build, hybrid_model
 from model_state import state
 from tiny import tiny_model
 
@@ -180,8 +178,7 @@ def test_every_tested_architecture_is_hooked_by_one_of_the_two_methods():
     layouts = {name: find_heads(build(name, torch.float32)) for name in ARCHITECTURES}
     assert all(bool(layout.attention) != bool(layout.projections) for layout in layouts.values())
     own_code = {name for name, layout in layouts.items() if layout.projections}
-    moved = {"gptj"} if Version(transformers.__version__) >= Version("5.24") else set()
-    assert own_code | moved == {
+    assert own_code | MOVED == {
         "bloom", "codegen", "falcon grouped alibi", "falcon parallel multi-query", "gpt_neo", "gptj", "mpt", "xglm",
     }  # fmt: skip
 
@@ -190,6 +187,6 @@ def test_a_class_that_moved_to_the_attention_functions_is_scaled_once(monkeypatc
     model = build("llama", torch.float32)
     with scale_heads(model, {"L1H2": 0.5}):
         expected = model(TOKENS).logits
-    monkeypatch.setattr(layout, "OWN_CODE", {"LlamaAttention"})  # as gptj is in transformers 5.24
+    monkeypatch.setattr(layout, "OWN_CODE", {"LlamaAttention"})  # as gptj moved in transformers 5.24
     with scale_heads(model, {"L1H2": 0.5}):
         assert torch.equal(model(TOKENS).logits, expected)
