@@ -31,7 +31,7 @@ from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.stats.significance import crossed_intervals
-from headnb.tasks.loading import Task, load_task
+from headnb.tasks.loading import Task, load_task, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -191,7 +191,8 @@ def deletion_curve(
         scores: xr.Dataset
         if isinstance(by, str):
             choosing, tested = _split_in_half(encoded, seed)
-            half = _task_subset(task, [encoded.ids[place] for place in choosing])
+            indices = {key: index for index, key in enumerate(task.ids)}
+            half = subset(task, [indices[encoded.ids[place]] for place in choosing])
             settings: dict[str, Any] = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
             scores = score_heads(model, tokenizer, half, method=by, seed=seed, **settings)
         else:
@@ -349,8 +350,3 @@ def _subset(encoded: EncodedTask, places: Indices) -> EncodedTask:
         samples=tuple(encoded.samples[place] for place in places),
         ids=tuple(encoded.ids[place] for place in places),
     )
-
-
-def _task_subset(task: Task, ids: Sequence[int | str]) -> Task:
-    samples = dict(zip(task.ids, task.samples, strict=True))
-    return Task(task.name, tuple(samples[key] for key in ids), tuple(ids), task.source)

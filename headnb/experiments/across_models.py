@@ -72,7 +72,7 @@ def compare_models(changes: pd.DataFrame) -> xr.Dataset:
     Returns:
         Dataset (model): `family`, `parameters`; `value`, `low`, `high`: geometric mean of samples with its 95 %
         interval over tasks; `ratio`, `ratio_low`, `ratio_high`: the same divided by the smallest model's, paired by
-        task. Attribute `tasks`: number of tasks.
+        task. Attributes: `tasks`, number of tasks; `left_out`, number of training runs without a half-change.
 
     Raises:
         HeadnbError: no task has a half-change in every model.
@@ -89,7 +89,7 @@ def compare_models(changes: pd.DataFrame) -> xr.Dataset:
     return xr.Dataset(
         {name: ("model", about[name].to_numpy()) for name in about} | {k: ("model", v) for k, v in columns.items()},
         {"model": about.index.to_numpy().astype(str)},
-        {"tasks": means.shape[1], "quantity": "samples to half-change"},
+        {"tasks": means.shape[1], "left_out": int(logs["log"].isna().sum()), "quantity": "samples to half-change"},
     )
 
 
@@ -97,6 +97,8 @@ def across_models_summary(compared: xr.Dataset) -> str:
     """Whether each larger model needs fewer samples than the smallest one, in sentences."""
     models, tasks = compared.sizes["model"], compared.attrs["tasks"]
     parts = [f"Number of models: {models}; number of tasks common to all: {tasks}."]
+    if left_out := compared.attrs["left_out"]:
+        parts.append(f"{left_out} training runs without a measured half-change are left out.")
     first = str(compared["model"][0].item())
     for row in range(1, models):
         one = compared.isel(model=row)

@@ -52,7 +52,9 @@ def test_ratios_are_paired_by_task_and_intervals_are_students() -> None:
 def test_a_task_without_a_half_change_in_one_model_is_left_out() -> None:
     changes = planted({"small": 40, "large": 10})
     changes.loc[(changes["model"] == "large") & (changes["task"] == "task3"), "samples"] = np.nan
-    assert across_models.compare_models(changes).attrs["tasks"] == 4
+    found = across_models.compare_models(changes)
+    assert (found.attrs["tasks"], found.attrs["left_out"]) == (4, 2)
+    assert "2 training runs without a measured half-change are left out." in across_models.across_models_summary(found)
     few = across_models.compare_models(changes[changes["task"] < "task2"])
     assert few["ratio"].count() == 2
     assert few["ratio_high"].count() == 0
