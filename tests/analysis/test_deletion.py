@@ -82,7 +82,7 @@ def test_given_scores_choose_without_the_tested_samples(found):
     assert (apart.chosen_on, apart.losses.sizes["sample"]) == (8, 12)
     assert str(apart.heads.sel(choice="top", k=3).values) == ",".join(choose_heads(other, 3))
     tested = headnb.score_heads(model, TOKENIZER, TASK).sel(sample=found.losses["sample"].values)
-    with pytest.raises(HeadnbError, match="all scores are of samples that are tested"):
+    with pytest.raises(HeadnbError, match="all scored samples are also tested"):
         curve(model, by=tested)
     with pytest.raises(HeadnbError, match="by must be the name of a method or per-sample scores"):
         curve(model, by=other.heads.pattern())
