@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 STREAMED_ROWS = 20_000  # first rows of a large data set, from which samples are taken
+MOST_FILES = 10_000  # in a folder that is read as a data set; `datasets` would search the whole disk for "/"
 
 
 def load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Sequence[object]:
@@ -23,9 +25,22 @@ def load_dataset(path: str, *, stream: bool = False, **arguments: Any) -> Sequen
         stream: read only the first `STREAMED_ROWS` rows.
         arguments: other arguments of `datasets.load_dataset`: split and name (the configuration).
     """
-    with one_line_failures(f"the data set {path!r}", local=Path(path).is_dir()) as datasets:
+    local = Path(path).is_dir()
+    with one_line_failures(f"the data set {path!r}", local=local) as datasets:
+        if local:
+            _check_number_of_files(path)
         loaded = datasets.load_dataset(path, streaming=stream, **arguments)
         return list(loaded.take(STREAMED_ROWS)) if stream else loaded
+
+
+def _check_number_of_files(folder: str) -> None:
+    found = 0
+    for _, folders, files in os.walk(folder, followlinks=True):
+        found += len(folders) + len(files)
+        if found > MOST_FILES:
+            raise HeadnbError(
+                f"{folder} contains more than {MOST_FILES:,} files and folders; give the file or folder with samples"
+            )
 
 
 @contextlib.contextmanager

@@ -111,6 +111,19 @@ def test_folder_of_a_data_set(tmp_path):
         load_task(folder, split="train", fields={"prompt": "question", "completion": "answer"})
 
 
+def test_a_folder_with_links_to_itself_or_thousands_of_files_is_refused_before_it_is_searched(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for name in "bcd":
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    searched = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: searched.append(1))
+    with pytest.raises(
+        HeadnbError, match="contains more than 10,000 files and folders; give the file or folder with samples"
+    ):
+        load_task(tmp_path)
+    assert not searched
+
+
 def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADNB_DATA", str(tmp_path))
     (tmp_path / "gsm8k.train.jsonl").write_text('{"prompt": "p", "completion": "c"}\n')
