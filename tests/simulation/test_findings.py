@@ -156,7 +156,6 @@ def test_measured_coverage_of_weights(runs, on, scale_free, n):
 def test_measured_coverage_of_changes_and_steps(n):
     hits = other_coverage(n, MANY, 300 + n)
     print(n, "samples: changes", {name: count / MANY for name, count in hits.items()})
-    print(
-        n, "steps (half, ninety, early)", *(step_coverage(n, MANY, 500 + n, scale_free=x) / MANY for x in (False, True))
-    )
+    covered = (step_coverage(n, MANY, 500 + n, scale_free=scale_free) / MANY for scale_free in (False, True))
+    print(n, "steps (half, ninety, early)", *covered)
     assert not misses(np.array([hits[name] for name in hits if name != "kurtosis"]), MANY, high=1)
