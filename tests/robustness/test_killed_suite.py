@@ -45,6 +45,8 @@ SETTINGS = {
         "continual_training",
         "continual",
         "transfer",
+        "fair",
+        "fair_timing",
     ],
 }
 PATIENCE = 900.0

@@ -19,7 +19,7 @@ SCORE = one_pass.run_pass
 
 def failing(monkeypatch, moments, failures):
     """Raise out-of-memory errors in `failures` random batches, except for a single sample with recomputation."""
-    left = sorted(moments.sample(range(6), failures))
+    left = sorted(moments.sample(range(4), failures))
     batches = []
 
     def scarce(self, batch, *, budget):
