@@ -20,7 +20,7 @@ import pytest
 from headnb import HeadnbError
 from headnb.models import default_model, folder_checksums
 from headnb.models.loading import load_model, weights_fingerprint
-from tqdm import tqdm
+from tqdm import auto, std
 
 from stores import corrupt, one_line
 
@@ -116,7 +116,8 @@ def slowly(convert, log):
 
 
 def make(convert, began):
-    tqdm.set_lock(threading.RLock())  # forked processes share the default lock, and a killed process never releases it
+    for bar in (std.tqdm, auto.tqdm):  # forks share the default lock, and a killed process never releases it
+        bar.set_lock(threading.RLock())
     began.set()
     default_model.default_folder(convert)
 
