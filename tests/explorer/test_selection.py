@@ -146,5 +146,5 @@ def test_selection_ablates_heads_directly():
         expected = model(ids).logits
     assert (selected == expected).all()
     assert (selected != model(ids).logits).any()
-    with pytest.raises(HeadnbError, match="no head is named"), headnb.scale_heads(model, []):
+    with pytest.raises(HeadnbError, match="no heads given"), headnb.scale_heads(model, []):
         pass
