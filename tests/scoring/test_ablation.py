@@ -133,7 +133,7 @@ def test_progress_counts_samples_up_to_their_number():
 
 
 @pytest.mark.parametrize(
-    ("heads", "message"), [("L9H0", "layers L0 to L1"), ("L0H9", "4 heads"), ("", "no head is named"), ("x", "L3H10")]
+    ("heads", "message"), [("L9H0", "layers L0 to L1"), ("L0H9", "4 heads"), ("", "no heads given"), ("x", "L3H10")]
 )
 def test_heads_that_are_not_there_are_refused(heads, message):
     with pytest.raises(HeadnbError, match=message):

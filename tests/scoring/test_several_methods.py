@@ -165,7 +165,7 @@ def test_stores_of_other_batches_or_tasks_are_not_mixed(model, tmp_path):
     score_heads(model, None, TASK, method=["activation"], out=tmp_path, batch_tokens=BUDGET, packed=False)
     score_heads(model, None, TASK, method=["entropy"], out=tmp_path / "other", batch_tokens=40, packed=False)
     shutil.move(tmp_path / "other" / "entropy.zarr", tmp_path / "entropy.zarr")
-    with pytest.raises(HeadnbError, match="was scored in another order"):
+    with pytest.raises(HeadnbError, match="was scored in a different order"):
         score_heads(model, None, TASK, method=["activation", "entropy"], out=tmp_path)
     score_heads(model, None, TASK[:3], method=["output-norm"], out=tmp_path)
     with pytest.raises(HeadnbError, match="different models or tasks"):

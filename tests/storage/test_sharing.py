@@ -72,7 +72,13 @@ def test_only_the_file_that_is_opened_is_downloaded_and_the_revision_is_passed_o
     monkeypatch.setattr(hub, "reachable", lambda *_, **__: True)
     open_scores("hf://user/name@refs/pr/3")
     patterns = ["scores.nc", "scores.nc/*"]
-    expected = {"repo_type": "dataset", "revision": "refs/pr/3", "allow_patterns": patterns, "repository": "user/name"}
+    expected = {
+        "repo_type": "dataset",
+        "revision": "refs/pr/3",
+        "local_files_only": False,
+        "allow_patterns": patterns,
+        "repository": "user/name",
+    }
     assert asked == expected
     with pytest.raises(HeadnbError, match=r"the data set repository user/name has no a\.zarr"):
         open_scores("hf://user/name/a.zarr")

@@ -253,7 +253,7 @@ def test_heads_in_fused_projections_are_refused_in_one_line(name):
     ("options", "message"),
     [
         ({"heads": "L7H0"}, "layers L0 to L1"),
-        ({"heads": []}, "no head is named"),
+        ({"heads": []}, "no heads given"),
         ({"heads": HEADS, "peft_config": LoraConfig(use_dora=True)}, "this one sets use_dora"),
         ({"heads": HEADS, "peft_config": LoraConfig(bias="all")}, "this one sets bias"),
     ],
