@@ -53,6 +53,7 @@ def test_every_combination_has_the_bits_of_each_method_alone(name, dtype):
 
 
 def test_methods_of_a_quantized_model_have_their_bits(tmp_path):
+    pytest.importorskip("bitsandbytes")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     tiny_model(hidden=128).save_pretrained(tmp_path)
