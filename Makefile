@@ -47,7 +47,7 @@ simulate: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/simulation
 
 # Runs killed at fifty random moments; disks and memory that fail, files that are damaged or hostile, in thousands of
-# cases: about forty minutes of CPU time.
+# cases: more than an hour on two busy cores.
 robustness: $(VENV)/test
 	$(BIN)/python -m pytest -m slow -s tests/robustness
 

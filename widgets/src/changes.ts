@@ -5,8 +5,8 @@ import type { AnyModel } from "@anywidget/types";
 /**
  * Set a trait here and in Python.
  *
- * `save_changes` tells other browsers too, but keeps a change back until the kernel has answered the one before: a cell
- * that follows at once would see the old value. The message is never kept back.
+ * `save_changes` also updates other browsers, but it delays a change until the kernel has answered the previous one, so
+ * a cell that follows immediately would see the old value. The message is never delayed.
  */
 export function change<State extends object, Name extends keyof State & string>(
   model: AnyModel<State>,
