@@ -20,6 +20,7 @@ from headnb.models.provenance import record_base
 from headnb.models.restore import restore_model, restore_random_state
 from headnb.models.torch_settings import default_torch_settings
 from headnb.tasks.samples import IGNORED
+from headnb.tuning.answer_losses import answer_losses_only
 from headnb.tuning.progress import ProgressReporter
 from headnb.tuning.result import FineTuned, tuned_result
 from headnb.tuning.run_folder import STATE, step_of
@@ -75,6 +76,7 @@ class TuningRun:
             model_lock(self.model),
             restore_random_state(),
             restore_model(self.model, weights=adapters is not None),
+            answer_losses_only(),
         ):
             own = list(self.model.parameters()) if adapters is not None else []
             if self.slices is not None:

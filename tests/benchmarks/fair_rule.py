@@ -17,7 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from headnb.experiments.fair.decision import FAMILIES, LEVEL, Family, Study, decide
+from headnb.experiments.fair.decision import FIRST_LEVEL, Study, decide
+from headnb.experiments.fair.design import Family
 from headnb.experiments.fair.results import GROUPS
 
 from simulated_compositions import TASKS, study
@@ -44,7 +45,7 @@ def verdict(world: str, number: int, run_noise: float, options: dict[str, float]
 
     family = Family("target", TASKS[1:3], TASKS[3:])
     one = Study(family, with_loss(own, 1.0), with_loss(drawn["shuffled"], 2.0))
-    return decide(one, level=1 - (1 - LEVEL) / len(FAMILIES), replicates=20).verdict
+    return decide(one, level=FIRST_LEVEL, replicates=20).verdict
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ from headnb.analysis.composition.evidence import Comparison, CompositionEvidence
 from headnb.errors import HeadnbError
 from headnb.experiments.fair import __main__ as fair
 from headnb.experiments.fair import study as fair_study
-from headnb.experiments.fair.decision import ABSENT, Family, Study, decide, decide_rapid, holm
+from headnb.experiments.fair.decision import ABSENT, Study, decide, decide_rapid, holm
 from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
+from headnb.experiments.fair.design import DESIGNS, Family
 from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, half_times, read_long
 from headnb.experiments.fair.samples import BETWEEN, FairSamples
 from headnb.experiments.fair.study import FairStudy
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 
 REPLICATES = 5
 FAMILY = Family("target", TASKS[1:3], TASKS[3:])
-DESIGN = {
+SETTINGS = {
+    "design": "fair",
     "model": "tiny",
     "dtype": "float32",
     "n": 16,
     "n_beside": 4,
+    "n_tracked": 4,
+    "n_long": 8,
     "max_length": 60,
     "steps": 3,
     "batch_size": 2,
@@ -224,8 +228,11 @@ def test_a_family_with_accuracy_judges_only_if_the_target_is_solved(exact_match,
     assert decide(solved, replicates=REPLICATES).verdict == verdict
 
 
+LENGTHS = (20, 40, 80, 120, 200, 400)
+
+
 def rows(half, loss=50.0):
-    return [{"length": length, "pattern": half(length), "loss": loss} for length in (20, 40, 80, 120, 200, 400)]
+    return [{"length": length, "pattern": half(length), "loss": loss} for length in LENGTHS]
 
 
 @pytest.mark.parametrize(
@@ -234,18 +241,18 @@ def rows(half, loss=50.0):
 )
 def test_rapid_needs_a_half_time_that_does_not_grow_and_is_earlier_than_the_losses(half, verdict):
     trainings = [rows(lambda length, noise=noise: noise * half(length)) for noise in (0.98, 1.0, 1.02)]
-    assert decide_rapid(trainings).verdict == verdict
-    assert decide_rapid(trainings[:2]).verdict == "not decidable"
+    assert decide_rapid(trainings, LENGTHS).verdict == verdict
+    assert decide_rapid(trainings[:2], LENGTHS).verdict == "not decidable"
 
 
 def test_slope_equals_the_exponent_of_a_power_law():
     trainings = [rows(lambda length, scale=scale: scale * length**0.3) for scale in (1.0, 1.1, 1.2)]
-    assert decide_rapid(trainings).slope == pytest.approx((0.3, 0.3, 0.3))
+    assert decide_rapid(trainings, LENGTHS).slope == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_limits_over_seeds_are_students():
     exponents = [0.1, 0.3, 0.35]
-    found = decide_rapid([rows(lambda length, power=power: length**power) for power in exponents])
+    found = decide_rapid([rows(lambda length, power=power: length**power) for power in exponents], LENGTHS)
     low, high = stats.t.interval(0.9, 2, np.mean(exponents), stats.sem(exponents))  # one-sided 95 %
     assert found.slope == pytest.approx((0.25, low, high))
 
@@ -253,7 +260,7 @@ def test_limits_over_seeds_are_students():
 def test_a_slope_needs_all_six_prefixes():
     """Unknown half-times of short prefixes would leave a slope of the long ones only."""
     trainings = [rows(lambda length: np.nan if length == 20 else 5.0)] * 3
-    assert decide_rapid(trainings).verdict == "not decidable"
+    assert decide_rapid(trainings, LENGTHS).verdict == "not decidable"
 
 
 def test_group_means_keep_mean_and_loss_and_are_stored_to_a_thousandth(tmp_path):
@@ -335,7 +342,7 @@ def test_whole_samples_only_and_combined_tasks_use_other_test_samples(tasks):
 @pytest.fixture
 def fair_run(tasks, tmp_path, monkeypatch) -> FairStudy:
     monkeypatch.setattr("headnb.models.loading.load_model", lambda *a, **k: (tiny_model(), tiny_tokenizer()))
-    return FairStudy(str(tmp_path / "run"), str(tmp_path / "results"), tasks=["adding", "taking"], **DESIGN)
+    return FairStudy(str(tmp_path / "run"), str(tmp_path / "results"), tasks=["adding", "taking"], **SETTINGS)
 
 
 def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch):
@@ -344,7 +351,7 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
         fair_run.train(kind, "adding", 0)
     assert fair_run.missing("adding", 0) == []
     rate = json.loads((tmp_path / "results" / "rate.json").read_text())
-    assert rate["rate"] == min(DESIGN["candidate_rates"], key=lambda one: rate["losses"][str(one)])
+    assert rate["rate"] == min(SETTINGS["candidate_rates"], key=lambda one: rate["losses"][str(one)])
 
     results, run = fair_run.compact, Run(tmp_path / "run")
     after = run.after("adding", 0, "adding")
@@ -359,7 +366,7 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
         rtol=1e-3,
     )
     meta = results.meta("own", "adding", 0)
-    assert meta["tracked_steps"] == DESIGN["track_steps"]
+    assert meta["tracked_steps"] == SETTINGS["track_steps"]
     assert len(meta["tracked_loss"]) == 4
     assert all(path.stat().st_size < 20_000 for path in results.folder.rglob("*.npz"))
 
@@ -375,12 +382,33 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
     assert elsewhere.learning_rate() == rate["rate"]
 
 
+def test_a_training_without_tracked_samples_and_other_tasks_has_the_scores_of_its_task(fair_run, tmp_path):
+    """The form of the small study."""
+    small = dataclasses.replace(fair_run, n_beside=0, n_tracked=0, candidate_rates=[1e-3])
+    small.train("own", "adding", 0)
+    meta = small.compact.meta("own", "adding", 0)
+    assert meta["evaluated"] == []
+    assert "tracked_steps" not in meta
+    expected = np.abs(Run(tmp_path / "run").after("adding", 0, "adding")["score"].to_numpy().astype(float)).mean(axis=0)
+    np.testing.assert_allclose(small.compact.after("own", "adding", 0)["score"].mean("sample"), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_profile_of_a_design_trains_its_tasks(name):
+    """The suite's profile and the rule that judges its results name the same tasks and trainings."""
+    suite = read_suite(notebooks_folder() / "suite.yaml", name)
+    family = DESIGNS[name].families[0]
+    assert set(suite.profile.tasks) == set(family.tasks)
+    assert suite.profile.compositions == {family.target: list(family.basics)}
+    assert suite.profile.parameters.get("design", "fair") == name
+
+
 def test_a_rate_whose_training_diverges_is_not_chosen(fair_run, monkeypatch):
     losses = {1e-3: np.nan, 1e-4: 2.0}
     monkeypatch.setattr(FairStudy, "_held_out_loss", lambda self, rate: losses[rate])
     assert fair_run.learning_rate() == 1e-4
     page = fair_run.compact.folder / "page.md"
-    fair.judge(page.parent, page)
+    fair.judge(page.parent, DESIGNS["fair"], page)
     chosen = "Learning rate: 0.0001 (held-out loss of adding: – at 0.001, 2.000 at 0.0001)"
     assert chosen in page.read_text(encoding="utf-8")
 
@@ -390,7 +418,7 @@ def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path)
     model, results = tmp_path / "tiny", tmp_path / "results"
     tiny_model().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
-    settings = DESIGN | {"models": [str(model)], "tasks": ["adding", "taking"], "seeds": [0], "save_every": 100}
+    settings = SETTINGS | {"models": [str(model)], "tasks": ["adding", "taking"], "seeds": [0], "save_every": 100}
     settings |= {"compositions": {"adding": ["taking"]}, "results": str(results), "candidate_rates": [1e-3]}
     suite = read_suite(notebooks_folder() / "suite.yaml", "fair", {k: v for k, v in settings.items() if k != "model"})
 
@@ -411,7 +439,7 @@ def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path)
 
 def test_judge_says_what_is_missing(tmp_path):
     results = FairResults(tmp_path)
-    text = fair.judge(tmp_path, tmp_path / "page.md")
+    text = fair.judge(tmp_path, DESIGNS["fair"], tmp_path / "page.md")
     assert text.startswith(
         "mathqa_python: Composition: not decidable. Fewer than 3 training runs of mathqa_python (0), gsm8k (0)"
     )
@@ -426,7 +454,7 @@ def test_judge_says_what_is_missing(tmp_path):
     scores = scores_of(np.full((32, 2, 3), 0.1), "mbpp").assign(loss=("sample", np.full(32, 1.25)))
     for kind, seed in (("before", None), ("own", 0), ("shuffled", 0)):
         results.write(kind, "mbpp", seed, compact_scores(scores))
-    fair.judge(tmp_path, tmp_path / "page.md")
+    fair.judge(tmp_path, DESIGNS["fair"], tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     assert "1 of 24 trainings on own answers, 1 of 24 on shuffled answers, 1 of 3 long trainings" in page
     assert "| mbpp | 1.250 | 1.250 | 1.250 |  |" in page
@@ -459,7 +487,7 @@ def test_half_times_of_prefixes_are_those_of_exponential_approaches():
     )
     study = of_task["score"].mean("sample").expand_dims(task=["sums"]).transpose("step", ...).to_dataset(name="level")
     study["eval_loss"] = (("step", "task"), 1 + np.exp(-steps / 90)[:, None])
-    found = half_times(SimpleNamespace(study=study, scores={"sums": of_task}), "sums")
+    found = half_times(SimpleNamespace(study=study, scores={"sums": of_task}), "sums", LENGTHS)
     assert [row["length"] for row in found] == [20, 40, 80, 120, 200, 400]
     for row in found:
         for name, constant in (("pattern", 30), ("loss", 90)):

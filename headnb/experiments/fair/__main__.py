@@ -7,33 +7,35 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from headnb.experiments.fair.decision import FAMILIES, PRIMARY, Study, decide_rapid, holm
+from headnb.experiments.fair.decision import Study, decide_rapid, holm
+from headnb.experiments.fair.design import DESIGNS, Design
 from headnb.experiments.fair.report import results_page
 from headnb.experiments.fair.results import FairResults, read_long
-from headnb.experiments.fair.study import RESULTS, reduce_run
+from headnb.experiments.fair.study import reduce_run
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json
 
 
-def judge(folder: Path, page: Path | None = None, replicates: int = 40) -> str:
+def judge(folder: Path, design: Design, page: Path | None = None, replicates: int = 40) -> str:
     """Judge the compact results in a folder by the registered rule, and return the verdicts in sentences.
 
     Args:
         folder: folder of compact results; judgement.json is written to it.
+        design: the registered study.
         page: Markdown page to write, with what is done, what is missing, and the numbers.
         replicates: simulated studies for the spike.
     """
     results = FairResults(folder)
-    decisions = holm([Study.of(results, family) for family in FAMILIES], replicates)
-    seeds = results.seeds("long", PRIMARY.target)
-    rapid = decide_rapid([read_long(results, PRIMARY.target, seed) for seed in seeds])
-    of_family = {family.target: asdict(one) for family, one in zip(FAMILIES, decisions, strict=True)}
-    about = {"command": "python -m headnb.experiments.fair judge"}
+    decisions = holm([Study.of(results, family) for family in design.families], replicates)
+    target = design.families[0].target
+    rapid = decide_rapid([read_long(results, target, seed) for seed in results.seeds("long", target)], design.prefixes)
+    of_family = {family.target: asdict(one) for family, one in zip(design.families, decisions, strict=True)}
+    about = {"command": f"python -m headnb.experiments.fair judge --design {design.name}"}
     path = write_json(folder / "judgement.json", {**about, "composition": of_family, "rapid": asdict(rapid)})
     if page is not None:
-        page.write_text(results_page(results, decisions, rapid), encoding="utf-8")
+        page.write_text(results_page(results, design, decisions, rapid), encoding="utf-8")
     counted = f"Rapid change: {rapid.verdict} ({rapid.seeds} long trainings)."
-    lines = [f"{family.target}: {one.sentence}" for family, one in zip(FAMILIES, decisions, strict=True)]
+    lines = [f"{family.target}: {one.sentence}" for family, one in zip(design.families, decisions, strict=True)]
     return "\n".join([*lines, counted, f"Numbers: {path}"])
 
 
@@ -46,12 +48,15 @@ def main() -> None:
     judged = commands.add_parser("judge", help="judge the compact results by the registered rule")
     judged.add_argument("--page", type=Path, help="Markdown page to write")
     for command in (reduce, judged):
-        command.add_argument("--results", type=Path, default=RESULTS, help=f"folder of compact results ({RESULTS})")
+        command.add_argument("--design", choices=DESIGNS, default="fair", help="registered study (fair)")
+        command.add_argument("--results", type=Path, help="folder of compact results (docs/results/DESIGN)")
     given = parser.parse_args()
+    design = DESIGNS[given.design]
+    folder = given.results or design.results
     if given.command == "reduce":
-        reduce_run(Run(given.run_folder), FairResults(given.results))
+        reduce_run(Run(given.run_folder), FairResults(folder))
     else:
-        sys.stdout.write(f"{judge(given.results, given.page)}\n")
+        sys.stdout.write(f"{judge(folder, design, given.page)}\n")
 
 
 if __name__ == "__main__":

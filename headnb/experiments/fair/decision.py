@@ -21,7 +21,7 @@ from headnb.analysis.composition.evidence import SHARED
 from headnb.analysis.composition.fit import fit_combination
 from headnb.analysis.composition.power import composition_power
 from headnb.errors import HeadnbError
-from headnb.experiments.fair.results import KINDS, PREFIXES
+from headnb.experiments.fair.results import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from headnb.analysis.composition.evidence import CompositionEvidence
+    from headnb.experiments.fair.design import Family
     from headnb.experiments.fair.results import FairResults
 
     Pairs = list[tuple[xr.Dataset, xr.Dataset]]
@@ -40,45 +41,9 @@ POWER = 0.8  # least fraction of simulated studies in which the spike is found
 ABSENT = 0.25  # the upper limit of the gain must be below it
 SLOPE = 0.5  # log half-time per log length of the training must be below it
 LEVEL = 0.95  # of one-sided limits, before Holm's correction
+FIRST_LEVEL = 1 - (1 - LEVEL) / 2  # of the first test of two, and of the small study
 
 Verdict = Literal["composition", "shared, perhaps format", "absent", "undecided", "not decidable"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """The registered tasks of one test.
-
-    Attributes:
-        target: the complex task.
-        basics: the basic tasks.
-        others: the other tasks, whose best pair the basics must beat.
-        positive: positive control, in which composition must be found; "" for none.
-        negative: negative control, in which it must not be found; "" for none.
-        least_match: least exact match on the target in every run.
-    """
-
-    target: str
-    basics: tuple[str, ...]
-    others: tuple[str, ...]
-    positive: str = ""
-    negative: str = ""
-    least_match: float = 0.0
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Every task that must be trained."""
-        return (self.target, *self.basics, *((self.positive,) if self.positive else ()), *self.others)
-
-
-PRIMARY = Family(
-    "mathqa_python",
-    ("gsm8k", "mbpp"),
-    ("boolq", "svamp", "arc_easy", "openbookqa"),
-    positive="gsm8k+mbpp",
-    negative="boolq",
-)
-PROCEDURAL = Family("lcm", ("gcd", "products"), ("leg_counting", "syllogism"), least_match=0.5)
-FAMILIES = (PRIMARY, PROCEDURAL)
 
 
 @dataclass(frozen=True)
@@ -112,7 +77,7 @@ class Study:
         return fit_combination(**changes, shuffled=shuffled, level=level, permutations=1, resamples=1).evidence
 
     @classmethod
-    def of(cls, results: FairResults, family: Family = PRIMARY) -> Study:
+    def of(cls, results: FairResults, family: Family) -> Study:
         """The study of a family from compact results; the runs of a task are those with own and shuffled answers."""
         own, shuffled = (
             {task: pairs for task in family.tasks if (pairs := results.pairs(kind, task))} for kind in KINDS
@@ -201,11 +166,10 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
 def holm(studies: Sequence[Study], replicates: int = 40) -> list[Decision]:
     """Decisions on the families by Holm's procedure.
 
-    Each is judged at 1 - 0.05 / 2; once one shows composition, the other at 0.95. Both registered families count, also
-    while one of them has no results.
+    Each is judged at `FIRST_LEVEL`; once one shows composition, the other at 0.95. Both registered families count, also
+    while one of them has no results. A single family stays at `FIRST_LEVEL`.
     """
-    level = 1 - (1 - LEVEL) / len(FAMILIES)
-    first = [decide(study, level=level, replicates=replicates) for study in studies]
+    first = [decide(study, level=FIRST_LEVEL, replicates=replicates) for study in studies]
     if sum(one.verdict == "composition" for one in first) != 1:
         return first
     both = zip(first, studies, strict=True)
@@ -237,19 +201,24 @@ class Rapid:
     seeds: int
 
 
-def decide_rapid(trainings: Sequence[Sequence[Mapping[str, float]]], level: float = LEVEL) -> Rapid:
+def decide_rapid(
+    trainings: Sequence[Sequence[Mapping[str, float]]], lengths: Sequence[int], level: float = LEVEL
+) -> Rapid:
     """Apply the registered rule to the half-times of long trainings (`results.half_times`), one per seed.
 
-    A slope needs the half-times of all prefixes.
+    Args:
+        trainings: half-times of each training.
+        lengths: registered prefixes, in steps; a slope needs the half-times of all.
+        level: level of the one-sided limits.
     """
     slopes, ahead = [], []
     for rows in trainings:
         of_length = {row["length"]: row for row in rows}
-        prefixes = [of_length[length] for length in PREFIXES if length in of_length]
+        prefixes = [of_length[length] for length in lengths if length in of_length]
         halves = np.array([row["pattern"] for row in prefixes])
-        if len(halves) == len(PREFIXES) and np.isfinite(halves).all():
-            slopes.append(float(np.polyfit(np.log(PREFIXES), np.log(halves), 1)[0]))
-        ahead += [math.log(row["pattern"] / row["loss"]) for row in prefixes if row["length"] == PREFIXES[-1]]
+        if len(halves) == len(lengths) and np.isfinite(halves).all():
+            slopes.append(float(np.polyfit(np.log(lengths), np.log(halves), 1)[0]))
+        ahead += [math.log(row["pattern"] / row["loss"]) for row in prefixes if row["length"] == lengths[-1]]
     ahead = [value for value in ahead if math.isfinite(value)]
     slope, first = (_mean_over_seeds(values, level) for values in (slopes, ahead))
     verdict = "undecided"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.experiments.fair.decision import FAMILIES, LEVEL, MIN_RUNS, PRIMARY
+from headnb.experiments.fair.decision import LEVEL, MIN_RUNS
 from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
 from headnb.experiments.fair.results import KINDS, read_long
 from headnb.stats.rounding import fixed
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headnb.experiments.fair.decision import Decision, Rapid
+    from headnb.experiments.fair.design import Design, Family
     from headnb.experiments.fair.results import FairResults
 
-TASKS = PRIMARY.tasks
-COMMAND = "python -m headnb.experiments.fair judge --page docs/fair_results.md"
 
-
-def results_page(results: FairResults, decisions: Sequence[Decision], rapid: Rapid) -> str:
+def results_page(results: FairResults, design: Design, decisions: Sequence[Decision], rapid: Rapid) -> str:
     """Markdown page: what is done, what is missing, the verdicts and the numbers behind them."""
-    done = {kind: sum(len(results.seeds(kind, task)) for task in TASKS) for kind in KINDS}
-    wanted = MIN_RUNS * len(TASKS)
-    intro = f"Design and decision rule: [docs/experiment.md](experiment.md). This page is written by `{COMMAND}`."
+    primary = design.families[0]
+    done = {kind: sum(len(results.seeds(kind, task)) for task in primary.tasks) for kind in KINDS}
+    wanted = MIN_RUNS * len(primary.tasks)
+    command = f"python -m headnb.experiments.fair judge --design {design.name} --page docs/{design.name}_results.md"
+    intro = f"Design and decision rule: [docs/experiment.md](experiment.md). This page is written by `{command}`."
     trained = f"{done['own']} of {wanted} trainings on own answers, {done['shuffled']} of {wanted} on shuffled answers"
     about_losses = (
         "Mean over the scored samples in nats, one value for each seed. Exact match: greedy answers to 24 samples, "
         "before and after training on own answers."
     )
     lines = [
-        "# Results of the registered experiment",
+        f"# Results of the registered study `{design.name}`",
         intro,
         f"**Done**: {trained}, {rapid.seeds} of {MIN_RUNS} long trainings. {_rate(results)}",
-        _missing(results),
+        _missing(results, primary),
         "## Verdicts",
-        *(_composition(family.target, decision) for family, decision in zip(FAMILIES, decisions, strict=True)),
+        *(_composition(family.target, decision) for family, decision in zip(design.families, decisions, strict=True)),
         _rapid(rapid),
         "## Losses and exact match",
         about_losses,
-        _losses(results),
-        *(["## Half-times", _half_times(results)] if rapid.seeds else []),
-        *_concentration(results),
-        *_specificity(results),
+        _losses(results, design.tasks),
+        *(["## Half-times", _half_times(results, primary.target)] if rapid.seeds else []),
+        *_concentration(results, primary.tasks),
+        *_specificity(results, primary.tasks),
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
 
@@ -60,9 +60,9 @@ def _rate(results: FairResults) -> str:
     return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
 
 
-def _missing(results: FairResults) -> str:
-    counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in KINDS] for task in TASKS} | {
-        f"{PRIMARY.target}, long": [MIN_RUNS - len(results.seeds("long", PRIMARY.target))]
+def _missing(results: FairResults, family: Family) -> str:
+    counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in KINDS] for task in family.tasks} | {
+        f"{family.target}, long": [MIN_RUNS - len(results.seeds("long", family.target))]
     }
     texts = [f"{task} ({' and '.join(str(max(0, n)) for n in few)})" for task, few in counts.items() if max(few) > 0]
     return f"**Missing** (trainings on own and on shuffled answers): {', '.join(texts)}." if texts else ""
@@ -99,9 +99,9 @@ def _rapid(rapid: Rapid) -> str:
     return text
 
 
-def _losses(results: FairResults) -> str:
+def _losses(results: FairResults, tasks: Sequence[str]) -> str:
     rows = []
-    for task in dict.fromkeys(task for family in FAMILIES for task in family.tasks):
+    for task in tasks:
         if not results.path("before", task).exists():
             continue
         before, about = results.before(task), results.meta("before", task, None)
@@ -119,17 +119,17 @@ def _losses(results: FairResults) -> str:
     return _table(heading, rows) if rows else "No task has been scored yet."
 
 
-def _half_times(results: FairResults) -> str:
+def _half_times(results: FairResults, target: str) -> str:
     rows = [
         [f"{seed}", f"{row['length']:.0f}", _number(row["pattern"]), _number(row["loss"])]
-        for seed in results.seeds("long", PRIMARY.target)
-        for row in read_long(results, PRIMARY.target, seed)
+        for seed in results.seeds("long", target)
+        for row in read_long(results, target, seed)
     ]
     return _table(["seed", "length of the training", "half-time of the pattern", "half-time of the loss"], rows)
 
 
-def _concentration(results: FairResults) -> list[str]:
-    rows = concentration_rows(results, TASKS)
+def _concentration(results: FairResults, tasks: Sequence[str]) -> list[str]:
+    rows = concentration_rows(results, tasks)
     about = (
         "Values before training and changes with 95 % intervals over samples and training runs, and the change by own "
         "minus that by shuffled answers with Student's t interval over seeds. Descriptive: there is no verdict."
@@ -138,8 +138,8 @@ def _concentration(results: FairResults) -> list[str]:
     return ["## Concentration", about, _table(heading, rows)] if rows else []
 
 
-def _specificity(results: FairResults) -> list[str]:
-    found = specificity_of(results, TASKS)
+def _specificity(results: FairResults, tasks: Sequence[str]) -> list[str]:
+    found = specificity_of(results, tasks)
     about = "Scale-free patterns of the models trained on own answers. Descriptive: there is no verdict."
     return ["## Specificity", about, found.verdict] if found else []
 

@@ -28,7 +28,7 @@ from headnb.storage.checksums import report_corruption
 from headnb.storage.files import atomic_path, read_json, safe_file_name, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from headnb.tuning.result import FineTuned
@@ -37,7 +37,6 @@ Kind = Literal["own", "shuffled"]
 KINDS: tuple[Kind, Kind] = ("own", "shuffled")
 GROUPS = 16
 BESIDE_GROUPS = 2  # of the tasks that a model was not trained on
-PREFIXES = (20, 40, 80, 120, 200, 400)  # lengths of a long training's prefixes, in steps
 _META = "meta"
 
 
@@ -143,32 +142,34 @@ def compact_tuned(after: xr.Dataset, beside: Mapping[str, xr.Dataset], tuned: Fi
 
     Args:
         after: scores of the trained task after the training.
-        beside: other task -> scores of its first samples after the training.
-        tuned: result of the training, with the trained task tracked.
+        beside: other task -> scores of its first samples after the training; may be empty.
+        tuned: result of the training; what was tracked of the trained task is kept.
         task: the trained task.
     """
     result = compact_scores(after)
     others = [grouped(scores, BESIDE_GROUPS) for scores in beside.values()]
     rounded = [_rounded(scores["score"].to_numpy()) for scores in others]
-    tracked, tracked_scale = _rounded(tuned.study["level"].sel(task=task).to_numpy())
     arrays = {
         "beside_level": np.array([level for level, _ in rounded]),
         "beside_scale": np.array([scale for _, scale in rounded]),
         "beside_loss": np.array([scores["loss"].to_numpy() for scores in others], dtype=np.float32),
-        "tracked_level": tracked,
-        "tracked_scale": tracked_scale,
     }
+    result = Compact({**result.arrays, **arrays}, {**result.meta, "evaluated": list(beside)})
+    return _with_tracked(result, tuned, task) if task in tuned.scores else result
+
+
+def _with_tracked(result: Compact, tuned: FineTuned, task: str) -> Compact:
+    tracked, scale = _rounded(tuned.study["level"].sel(task=task).to_numpy())
     meta = {
-        "evaluated": list(beside),
         "tracked_steps": tuned.study["step"].to_numpy().tolist(),
         "tracked_loss": tuned.study["eval_loss"].sel(task=task).to_numpy().round(6).tolist(),
         "movement": tuned.study["movement"].mean("layer").to_numpy().round(8).tolist(),
         "half": half_times(tuned, task, (int(tuned.study["step"][-1]),)),
     }
-    return Compact({**result.arrays, **arrays}, {**result.meta, **meta})
+    return Compact({**result.arrays, "tracked_level": tracked, "tracked_scale": scale}, {**result.meta, **meta})
 
 
-def half_times(tuned: FineTuned, task: str, lengths: tuple[int, ...] = PREFIXES) -> list[dict[str, float]]:
+def half_times(tuned: FineTuned, task: str, lengths: Sequence[int]) -> list[dict[str, float]]:
     """Steps to half of the change for prefixes of a training; the rate is constant, so a prefix is a shorter training.
 
     Returns:
@@ -189,9 +190,11 @@ def half_times(tuned: FineTuned, task: str, lengths: tuple[int, ...] = PREFIXES)
     return rows
 
 
-def write_long(results: FairResults, task: str, seed: int, tuned: FineTuned, settings: Mapping[str, Any]) -> Path:
-    """Write the half-times of a long training."""
-    rows = half_times(tuned, task)
+def write_long(
+    results: FairResults, task: str, seed: int, tuned: FineTuned, lengths: Sequence[int], settings: Mapping[str, Any]
+) -> Path:
+    """Write the half-times of a long training's prefixes."""
+    rows = half_times(tuned, task, lengths)
     return write_json(results.path("long", task, seed), {**settings, "task": task, "seed": seed, "prefixes": rows})
 
 

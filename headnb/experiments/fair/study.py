@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headnb.errors import HeadnbError
+from headnb.experiments.fair.design import DESIGNS
 from headnb.experiments.fair.results import (
     GROUPS,
     KINDS,
-    PREFIXES,
     Compact,
     FairResults,
     Kind,
@@ -45,25 +45,27 @@ if TYPE_CHECKING:
 
 RATE_SEED = 1000  # of the trainings that choose the learning rate; used by no other training
 WARMUP_STEPS = 5
-RESULTS = Path("docs/results/fair")  # in a clone of headnb
 
 
 @dataclass(frozen=True)
 class FairStudy:
-    """The design of the experiment, with the folders of its raw scores and of its compact results.
+    """The settings of one registered study, with the folders of its raw scores and of its compact results.
 
     Attributes:
         run_folder: folder of raw scores and checkpoints.
-        results: folder of compact results; "": docs/results/fair in a clone of headnb, else `run_folder`/fair/results.
+        results: folder of compact results; "": that of the design in a clone of headnb, else `run_folder`/fair/results.
+        design: name of the registered design.
         model: as for `load_model`.
         dtype: of the model's weights; LoRA weights are float32.
         tasks: every task of the study.
         n: scored samples of the trained task.
-        n_beside: scored samples of each other task; these are also the tracked samples.
+        n_beside: scored samples of each other task after training on own answers; 0: none.
+        n_tracked: samples of the trained task that are scored during a training on own answers; 0: none.
+        n_long: samples that are scored during a long training.
         max_length: samples with more tokens are left out.
         steps: updates of a training.
         batch_size: samples per update.
-        track_steps: steps at which the trained task is scored.
+        track_steps: steps at which tracked samples are scored; long trainings add the design's prefixes.
         candidate_rates: candidate learning rates.
         rate_task: the task that chooses the learning rate.
         answers: generated answers per task, for the exact match.
@@ -72,11 +74,14 @@ class FairStudy:
 
     run_folder: str
     results: str
+    design: str
     model: str
     dtype: str
     tasks: list[str]
     n: int
     n_beside: int
+    n_tracked: int
+    n_long: int
     max_length: int
     steps: int
     batch_size: int
@@ -94,7 +99,7 @@ class FairStudy:
     @cached_property
     def compact(self) -> FairResults:
         """The compact results."""
-        return FairResults(results_folder(self.run, self.results))
+        return FairResults(results_folder(self.run, self.results, self.design))
 
     @cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -148,7 +153,7 @@ class FairStudy:
         folder = (self.run.paths.finetuning if kind == "own" else self.run.paths.shuffled)(task, seed)
         own = kind == "own"
         train = samples if own else samples.with_shuffled_answers(seed)
-        tracked = {task: self._first(task)} if own else []
+        tracked = {task: self._first(task, self.n_tracked)} if own and self.n_tracked else []
         tuned = self._finetune(train, rate, training_seed(task, seed), self.steps, tracked, folder / "trainer")
         tuned.save(folder)
         accuracy: dict[str, Any] = {}
@@ -158,9 +163,10 @@ class FairStudy:
                 self.samples.scored(task),
                 self.run.paths.after(task, seed, task) if own else folder / "after.zarr",
             )
-            for other in self.tasks if own else ():
+            for other in self.tasks if own and self.n_beside else ():
                 if other != task:
-                    self._score(tuned_model, self._first(other), self.run.paths.after(task, seed, other))
+                    beside = self._first(other, self.n_beside)
+                    self._score(tuned_model, beside, self.run.paths.after(task, seed, other))
             if own:
                 accuracy = self._accuracy(tuned_model, task)
         write_json(folder / "result.json", accuracy | self._described(task) | {"learning_rate": rate, "kind": kind})
@@ -168,16 +174,17 @@ class FairStudy:
         remove_folder(folder / "trainer")
 
     def train_long(self, task: str, seed: int) -> None:
-        """Train once for the longest of `PREFIXES` and write the times to half of the change, unless they exist."""
+        """Train for the longest prefix of the design and write the times to half of the change, unless they exist."""
+        lengths = DESIGNS[self.design].prefixes
         if self.compact.path("long", task, seed).exists():
             return
-        steps = sorted({*self.track_steps, *PREFIXES})
-        tracked = {task: load_task(self.samples.scored(task), n=min(self.n, 2 * self.n_beside), seed=0)}
+        steps = sorted({*self.track_steps, *lengths})
+        tracked = {task: load_task(self.samples.scored(task), n=min(self.n, self.n_long), seed=0)}
         folder = self.run.folder / "long" / safe_file_name(task) / f"seed{seed}"
         train, rate = self.samples.training(task), self.learning_rate()
         seeded = training_seed(f"long {task}", seed)
-        tuned = self._finetune(train, rate, seeded, PREFIXES[-1], tracked, folder, every=steps)
-        write_long(self.compact, task, seed, tuned, self._described(task) | {"learning_rate": rate})
+        tuned = self._finetune(train, rate, seeded, lengths[-1], tracked, folder, every=steps)
+        write_long(self.compact, task, seed, tuned, lengths, self._described(task) | {"learning_rate": rate})
 
     def mark_done(self, task: str, seed: int, numbers: Mapping[str, float], kind: str = "done") -> Path:
         """Write a small file to the run folder, which tells the suite that the compact results exist."""
@@ -222,10 +229,10 @@ class FairStudy:
         with tuned.applied(model) as tuned_model:
             return float(evaluate(tuned_model, tokenizer, held_out, answer="none")["loss"].mean())
 
-    def _first(self, task: str) -> Task:
-        """The first `n_beside` scored samples of a task."""
+    def _first(self, task: str, count: int) -> Task:
+        """The first scored samples of a task."""
         scored = self.samples.scored(task)
-        return subset(scored, range(min(self.n_beside, len(scored))))
+        return subset(scored, range(min(count, len(scored))))
 
     def _score(self, model: PreTrainedModel, samples: Task, out: Path) -> None:
         from headnb.scoring.run import score_heads  # noqa: PLC0415
@@ -249,14 +256,15 @@ class FairStudy:
         return {name: getattr(self, name) for name in names} | {"fingerprint": self.samples.scored(task).fingerprint()}
 
 
-def results_folder(run: Run, results: str = "") -> Path:
-    """Folder of compact results: the given one, docs/results/fair of a clone, or one in the run folder."""
+def results_folder(run: Run, results: str, design: str) -> Path:
+    """Folder of compact results: the given one, that of the design in a clone, or one in the run folder."""
     from headnb.suite.notebooks import notebooks_folder  # noqa: PLC0415
 
     if results:
         return Path(results)
     clone = notebooks_folder().parent
-    return clone / RESULTS if (clone / "docs" / "experiment.md").exists() else run.folder / "fair" / "results"
+    in_clone = clone / DESIGNS[design].results
+    return in_clone if (clone / "docs" / "experiment.md").exists() else run.folder / "fair" / "results"
 
 
 def reduce_before(run: Run, results: FairResults, task: str) -> Path:
